@@ -1,0 +1,322 @@
+"""The contract: a plan with its limits, the policy on its tools and the pins of their definitions.
+
+Its digest is what a person approves; after that, only what it holds may run (G4, G5, G6).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+from jsonschema import Draft202012Validator, SchemaError, ValidationError
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
+from jsonschema_specifications import REGISTRY as SPECIFICATIONS
+from pydantic import Field, PositiveFloat, PositiveInt
+from referencing.exceptions import Unresolvable
+
+from agent_runtime.domain import references
+from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
+from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, dependencies, tool_names
+from agent_runtime.domain.tools import Effect, Tool, ToolDefinition, tool_key
+from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, digest
+
+Path = tuple[str | int, ...]
+
+
+class Budget(Value):
+    """What a task may use. `None`: no limit beyond the service's own."""
+
+    tool_calls: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+    tokens: PositiveInt | None = None
+
+
+class Limits(Value):
+    """The limits that a person approves together with the plan."""
+
+    budget: Budget = Budget()
+    max_steps: int = Field(default=20, ge=1, le=100)
+
+
+class PinnedPolicy(Value):
+    """What was held to be true of a tool when the plan was made."""
+
+    effect: Effect
+    idempotent: bool
+    approval: Literal["plan", "call"]
+
+
+class Contract(Value):
+    """All that the digest covers. `policy` and `pins` are by `server/tool`, of the tools that the plan uses."""
+
+    goal: str
+    steps: tuple[Step, ...]
+    limits: Limits
+    policy: Mapping[str, PinnedPolicy]
+    pins: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(goal=self.goal, steps=self.steps)
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The ids of the servers that the plan names: no other is ever leased for it."""
+        return frozenset(server for step in self.steps for server, _ in tool_names(step))
+
+
+Catalogue = Mapping[str, Tool]
+"""The tools that may be used, by `server/tool`."""
+
+
+def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bool) -> Contract:
+    """Judge a plan against the catalogue and fix it as a contract.
+
+    Titles and time-outs left open are filled in, so that the approver sees all that will hold.
+    Raises: InvalidPlanError with every fault.
+    """
+    faults = list(find_faults(plan, limits, catalogue, agent_steps=agent_steps))
+    if faults:
+        raise InvalidPlanError(faults)
+    used = {tool_key(*name): catalogue[tool_key(*name)] for step in plan.steps for name in tool_names(step)}
+    return Contract(
+        goal=plan.goal,
+        steps=tuple(_filled_in(step, catalogue) for step in plan.steps),
+        limits=limits,
+        policy={
+            key: PinnedPolicy(effect=tool.effect, idempotent=tool.idempotent, approval=tool.approval)
+            for key, tool in used.items()
+        },
+        pins={key: tool.pin for key, tool in used.items()},
+    )
+
+
+def _filled_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | AgentStep:
+    if isinstance(step, AgentStep):
+        return step.model_copy(update={"title": step.title or step.instruction[:80]})
+    tool = catalogue[tool_key(step.server, step.tool)]
+    return step.model_copy(
+        update={
+            "title": step.title or f"{step.server}.{step.tool}",
+            "timeout_s": step.timeout_s or tool.timeout_s,
+        }
+    )
+
+
+def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bool) -> Iterator[Fault]:
+    """Everything that is wrong with a plan, each fault with its place. `agent_steps`: whether a model is configured."""
+    if len(plan.steps) > limits.max_steps:
+        yield Fault("steps", f"{len(plan.steps)} steps are more than max_steps, which is {limits.max_steps}.")
+    try:
+        canonical(plan.model_dump(mode="json"))
+    except ValueError as error:
+        yield Fault("", f"The plan holds a value that RFC 8785 cannot carry exactly: {error}.")
+    first_at: dict[str, int] = {}
+    for index, step in enumerate(plan.steps):
+        if step.id in first_at:
+            yield Fault(f"steps[{index}].id", f"{step.id!r} is already the id of steps[{first_at[step.id]}].")
+        first_at.setdefault(step.id, index)
+    for index, step in enumerate(plan.steps):
+        place = f"steps[{index}]"
+        yield from _link_faults(step, place, frozenset(first_at))
+        if isinstance(step, ToolStep):
+            yield from _tool_step_faults(step, place, catalogue)
+        else:
+            yield from _agent_step_faults(step, place, catalogue, agent_steps=agent_steps)
+    cycle = cycle_in(plan.steps)
+    if cycle:
+        yield Fault("steps", f"The steps {' -> '.join(cycle)} depend on each other in a circle.")
+
+
+def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) -> Iterator[Fault]:
+    holder = "arguments" if isinstance(step, ToolStep) else "instruction"
+    for path, text in references.strings(step.templates):
+        try:
+            references.parse(text)
+        except ValueError as error:
+            yield Fault(_place(f"{place}.{holder}", path), str(error))
+    for name in sorted(dependencies(step) - known):
+        field = "depends_on" if name in step.depends_on else holder
+        yield Fault(f"{place}.{field}", f"There is no step {name!r} in the plan.")
+
+
+def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue) -> Iterator[Fault]:
+    tool = catalogue.get(tool_key(step.server, step.tool))
+    if tool is None:
+        yield _unknown_tool(step.server, step.tool, place, catalogue)
+        return
+    if step.timeout_s is not None and step.timeout_s > tool.timeout_s:
+        yield Fault(
+            f"{place}.timeout_s",
+            f"{step.timeout_s:g} s is over the limit of {tool.timeout_s:g} s for {tool.key!r}.",
+        )
+    if step.retries and not tool.idempotent:
+        yield Fault(
+            f"{place}.retries",
+            f"{tool.key!r} may not be retried: the operator has not called it idempotent in the tool registry.",
+        )
+    if tool.approval == "call":
+        yield Fault(
+            place,
+            f"{tool.key!r} asks for approval of each concrete call, which this version does not offer yet.",
+        )
+    yield from argument_faults(step.arguments, tool.definition.inputSchema, f"{place}.arguments")
+
+
+def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, agent_steps: bool) -> Iterator[Fault]:
+    if not agent_steps:
+        yield Fault(
+            f"{place}.kind",
+            "An agent step needs a language model, and none is configured: set openai.api_key or openai.base_url "
+            "(OPENAI_API_KEY, OPENAI_BASE_URL), or use tool steps only.",
+        )
+    for index, allowed in enumerate(step.tools):
+        if tool_key(allowed.server, allowed.tool) not in catalogue:
+            yield _unknown_tool(allowed.server, allowed.tool, f"{place}.tools[{index}]", catalogue)
+
+
+def _unknown_tool(server: str, tool: str, place: str, catalogue: Catalogue) -> Fault:
+    names = sorted(known.name for known in catalogue.values() if known.server == server)
+    if names:
+        return Fault(f"{place}.tool", f"Server {server!r} has no tool {tool!r}; it has {', '.join(names)}.")
+    servers = sorted({known.server for known in catalogue.values()})
+    return Fault(
+        f"{place}.server",
+        f"There is no server {server!r} to be used here; there are {', '.join(servers) or 'none'}.",
+    )
+
+
+def argument_faults(arguments: JsonObject, schema: JsonObject, place: str) -> Iterator[Fault]:
+    """What the schema says against arguments that may hold references.
+
+    An error counts unless its path is at, above or below a reference; a property that is missing or unknown has
+    the path of that property. Text with a reference inside must still be allowed to be a string. Arguments
+    without references are judged in full.
+    """
+    try:
+        validator = compiled(schema)
+        errors = list(validator.iter_errors(arguments))
+    except (SchemaError, Unresolvable, RecursionError) as wrong:
+        reason = str(wrong).splitlines()[0] if str(wrong) else type(wrong).__name__
+        yield Fault(place, f"The tool's own input schema cannot be used: {reason}")
+        return
+    open_paths = dict(_open_paths(arguments))
+    for error in errors:
+        for path, message in _located(error):
+            if not any(_is_related(path, open_path) for open_path in open_paths):
+                yield Fault(_place(place, path), message)
+        at = tuple(error.absolute_path)
+        if open_paths.get(at) is False and _forbids_strings(error):
+            yield Fault(_place(place, at), f"Text is not allowed here: {error.message}")
+
+
+def _open_paths(arguments: JsonObject) -> Iterator[tuple[Path, bool]]:
+    """The paths of strings that hold references, and whether the string is exactly one."""
+    for path, text in references.strings(arguments):
+        try:
+            template = references.parse(text)
+        except ValueError:
+            continue
+        if any(isinstance(part, references.Reference) for part in template):
+            yield path, references.is_whole(template)
+
+
+def _located(error: ValidationError) -> Iterator[tuple[Path, str]]:
+    path = tuple(error.absolute_path)
+    if error.validator == "required" and isinstance(error.instance, dict) and isinstance(error.validator_value, list):
+        # jsonschema reports one error for each missing name, and names it only in the message.
+        missing = [name for name in error.validator_value if name not in error.instance]
+        named = [name for name in missing if error.message.startswith(repr(name))]
+        yield from (((*path, name), "This is required and missing.") for name in named or missing)
+    elif error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        declared = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+        extra = [name for name in error.instance if name not in declared]
+        known = ", ".join(declared) or "none"
+        yield from (((*path, name), f"There is no such argument; there are: {known}.") for name in extra)
+    else:
+        yield path, _short(error.message)
+
+
+def _is_related(path: Path, open_path: Path) -> bool:
+    shorter = min(len(path), len(open_path))
+    return path[:shorter] == open_path[:shorter]
+
+
+def _forbids_strings(error: ValidationError) -> bool:
+    if error.validator == "type":
+        return True
+    if error.validator in {"anyOf", "oneOf"}:
+        branches: dict[Any, bool] = {}
+        for inner in error.context or ():
+            branch = inner.schema_path[0]
+            here = not inner.path
+            branches[branch] = branches.get(branch, False) or (here and _forbids_strings(inner))
+        return bool(branches) and all(branches.values())
+    return False
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= 300 else f"{message[:200]} ... {message[-80:]}"  # noqa: PLR2004 - a readable length
+
+
+def _place(place: str, path: Sequence[str | int]) -> str:
+    return place + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+
+def compiled(schema: JsonObject) -> Validator:
+    """The validator of a schema, compiled once for the same text; it never fetches a `$ref` from anywhere.
+
+    Raises: SchemaError where the schema is itself wrong.
+    """
+    return _compiled(json.dumps(schema, sort_keys=True))
+
+
+@lru_cache(maxsize=2000)
+def _compiled(text: str) -> Validator:
+    schema = json.loads(text)
+    kind = validator_for(schema, default=Draft202012Validator)
+    kind.check_schema(schema)
+    return kind(schema, registry=SPECIFICATIONS)
+
+
+def compare_pins(
+    contract: Contract,
+    server: str,
+    identity: JsonObject,
+    approved: Mapping[str, ToolDefinition],
+    current: Mapping[str, ToolDefinition],
+) -> None:
+    """Hold a session's own definitions against the contract's pins (G6).
+
+    `approved` is by `server/tool`, `current` by tool name, as the session that will get the calls lists them.
+    Raises: DefinitionChangedError showing every difference.
+    """
+    differences: list[str] = []
+    for key, pin in contract.pins.items():
+        name = key.partition("/")[2]
+        if key != tool_key(server, name):
+            continue
+        definition = current.get(name)
+        if definition is None:
+            differences.append(f"{key}: the server no longer has this tool.")
+        elif definition.pin(identity) != pin:
+            differences.extend(f"{key}: {line}" for line in _differences(approved.get(key), definition))
+    if differences:
+        raise DefinitionChangedError(
+            "A tool is not what the plan was made with, so it was not called. " + " ".join(differences)
+        )
+
+
+def _differences(before: ToolDefinition | None, after: ToolDefinition) -> Iterator[str]:
+    old: dict[str, JsonValue] = before.model_dump() if before else {}
+    new = after.model_dump()
+    changed = [name for name in new if before and old[name] != new[name]]
+    if not changed:
+        yield "the server itself is another one than the plan was made with (the registry entry has changed)."
+    for name in changed:
+        yield f"{name} was {_short(repr(old[name]))} and is {_short(repr(new[name]))}."

@@ -1,0 +1,167 @@
+"""Every error that the service raises on purpose.
+
+AgentRuntimeError
+|- InvalidInputError            the caller's input is wrong; every fault is named
+|  `- InvalidPlanError          the plan is wrong; every fault is named
+|- TaskNotFoundError            no such task
+|- DecisionRefusedError         the task is in a status that does not allow the decision
+|  |- DigestRequiredError       the decision must name the digest of the plan
+|  `- DigestMismatchError       the decision names another plan than the current one
+|- RequestKeyReusedError        an idempotency key came back with another body
+|- IllegalTransitionError       an event may not follow the task's journal
+|- ConflictError                the journal has grown since it was read
+|- StaleEpochError              a newer claim owns the task
+|- StoreUnavailableError        the journal cannot be written or read now
+|- ConfigurationError           a file or variable of the operator is wrong
+|- PlanningError                the planner cannot or will not plan this
+|- ServerUnavailableError       an MCP server cannot be started or reached
+|- DefinitionChangedError       a tool is not what the plan was made with
+|- ReferenceFailedError         a reference in a plan has no usable value
+|- CallNotSentError             a call was certainly not delivered
+`- OutcomeUnknownError          a call was sent and its outcome is not known
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with an input: the place (`steps[0].arguments.path`) and what to do about it."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class AgentRuntimeError(Exception):
+    """The root of all errors that the service raises on purpose. `str(error)` is fit to show to a user."""
+
+    code = "internal_error"
+
+
+class InvalidInputError(AgentRuntimeError):
+    """The caller's input is wrong; nothing was changed. `faults` names each fault and its place."""
+
+    code = "invalid_input"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = tuple(faults)
+
+
+class InvalidPlanError(InvalidInputError):
+    """A plan breaks a rule of the contract; nothing was changed."""
+
+    code = "invalid_plan"
+
+
+class TaskNotFoundError(AgentRuntimeError):
+    """There is no task of this id."""
+
+    code = "task_not_found"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"There is no task {task_id!r}.")
+        self.task_id = task_id
+
+
+class DecisionRefusedError(AgentRuntimeError):
+    """The task's status does not allow the decision; nothing was changed."""
+
+    code = "decision_refused"
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class DigestRequiredError(DecisionRefusedError):
+    """The decision must name the digest of the plan that it is about (G4)."""
+
+    code = "digest_required"
+
+
+class DigestMismatchError(DecisionRefusedError):
+    """The decision names the digest of another plan than the one that now awaits approval (G4)."""
+
+    code = "digest_mismatch"
+
+
+class RequestKeyReusedError(AgentRuntimeError):
+    """An `Idempotency-Key` that created one task came back with a different body."""
+
+    code = "idempotency_key_reused"
+
+
+class IllegalTransitionError(AgentRuntimeError):
+    """An event may not follow the journal it was to be appended to; nothing was written."""
+
+    code = "illegal_transition"
+
+
+class ConflictError(AgentRuntimeError):
+    """The journal has grown since the caller read it: read it again and decide again."""
+
+    code = "conflict"
+
+
+class StaleEpochError(AgentRuntimeError):
+    """The run that writes was superseded by a newer claim: it must stop."""
+
+    code = "stale_epoch"
+
+
+class StoreUnavailableError(AgentRuntimeError):
+    """The store cannot take the write or the read now (a full or read-only disk); nothing was acknowledged."""
+
+    code = "store_unavailable"
+
+
+class ConfigurationError(AgentRuntimeError):
+    """Something that the operator wrote is wrong: the message names the file, the field and the remedy."""
+
+    code = "configuration_error"
+
+
+class PlanningError(AgentRuntimeError):
+    """The planner cannot or will not turn this prompt into a plan; the message says which part and why."""
+
+    code = "planning_refused"
+
+
+class ServerUnavailableError(AgentRuntimeError):
+    """An MCP server could not be started, reached or understood. No call was sent."""
+
+    code = "server_unavailable"
+
+    def __init__(self, server_id: str, reason: str) -> None:
+        super().__init__(f"MCP server {server_id!r} is unavailable: {reason}")
+        self.server_id = server_id
+        self.reason = reason
+
+
+class DefinitionChangedError(AgentRuntimeError):
+    """A tool is not what the plan was made with (G6); the message shows what differs. No call was sent."""
+
+    code = "definition_changed"
+
+
+class ReferenceFailedError(AgentRuntimeError):
+    """A reference names an output that has no such value, or one that was cut or is binary."""
+
+    code = "reference_failed"
+
+
+class CallNotSentError(AgentRuntimeError):
+    """The call certainly never reached the server, so it had no effect."""
+
+    code = "call_not_sent"
+
+
+class OutcomeUnknownError(AgentRuntimeError):
+    """The call was sent, and whether it took effect is not known (G2)."""
+
+    code = "outcome_unknown"

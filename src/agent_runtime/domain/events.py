@@ -1,0 +1,220 @@
+"""What can happen to a task. A task *is* its events: every type here is a fact, named `noun.past`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.tools import StoredResult, ToolDefinition
+from agent_runtime.domain.values import JsonObject, JsonValue, Value
+
+ANONYMOUS = "anonymous"
+"""The actor of a decision where the service does not ask who calls."""
+
+Resolution = Literal["done", "retry", "skip", "fail"]
+
+
+class Event(Value):
+    """A fact about a task. `type` is its name in the journal, on the stream and in the API."""
+
+    @property
+    def type(self) -> str:
+        return TYPE_OF[type(self)]
+
+
+class TaskSubmitted(Event):
+    """Somebody asked for something. `tools` are the servers that the planner may use; null: all."""
+
+    prompt: str
+    approval: Literal["manual", "auto"] = "manual"
+    tools: tuple[str, ...] | None = None
+    limits: Limits = Limits()
+    metadata: Mapping[str, str] = {}
+    actor: str = ANONYMOUS
+    request_key: str | None = None
+    request_digest: str | None = None
+
+
+class TaskClaimed(Event):
+    """A runner took the task. Every later write of that run carries the epoch."""
+
+    runner: str
+    epoch: int
+
+
+class PlanProposed(Event):
+    """A plan was made. `definitions` are those that were pinned, by `server/tool`; `planner` says who made it."""
+
+    revision: int
+    digest: str
+    contract: Contract
+    definitions: Mapping[str, ToolDefinition]
+    planner: str
+
+
+class PlanApproved(Event):
+    revision: int
+    digest: str
+    actor: str = ANONYMOUS
+    comment: str | None = None
+
+
+class PlanRejected(Event):
+    revision: int
+    digest: str
+    actor: str = ANONYMOUS
+    reason: str | None = None
+
+
+class StepStarted(Event):
+    step_id: str
+    title: str
+
+
+class ToolCalled(Event):
+    """The intent to call, written before the call is sent (G2). `attempt` counts from 1 for each approved use."""
+
+    step_id: str
+    call_id: str
+    server: str
+    tool: str
+    arguments: JsonObject
+    arguments_digest: str
+    attempt: int
+
+
+class ToolReturned(Event):
+    """What a call gave, an error of the tool included. With an old epoch it is evidence and changes nothing."""
+
+    step_id: str
+    call_id: str
+    result: StoredResult
+    duration_ms: float
+
+
+class ToolDenied(Event):
+    """A call that was not sent because a rule forbids it (G5); `rule` names it."""
+
+    step_id: str
+    server: str
+    tool: str
+    rule: str
+    message: str
+
+
+class StepCompleted(Event):
+    step_id: str
+
+
+class StepFailed(Event):
+    step_id: str
+    code: str
+    message: str
+
+
+class StepSkipped(Event):
+    step_id: str
+    reason: str
+
+
+class StepOutcomeUnknown(Event):
+    """A call was sent and its outcome is not known (G2): a person must say."""
+
+    step_id: str
+    call_id: str
+    reason: str
+
+
+class StepResolved(Event):
+    """A person said what became of a call of unknown outcome. `output` counts only with `done`."""
+
+    step_id: str
+    call_id: str
+    resolution: Resolution
+    output: JsonValue = None
+    actor: str = ANONYMOUS
+    comment: str | None = None
+
+
+class BudgetExceeded(Event):
+    budget: str
+    limit: float
+    used: float
+
+
+class TaskCancelRequested(Event):
+    actor: str = ANONYMOUS
+    reason: str | None = None
+
+
+class TaskCompleted(Event):
+    result: str
+
+
+class TaskFailed(Event):
+    code: str
+    message: str
+    step_id: str | None = None
+
+
+class TaskCancelled(Event):
+    """`unknown_steps` are the ids of the steps whose call was sent and may have taken effect."""
+
+    unknown_steps: tuple[str, ...] = ()
+
+
+EVENTS: dict[str, type[Event]] = {
+    "task.submitted": TaskSubmitted,
+    "task.claimed": TaskClaimed,
+    "plan.proposed": PlanProposed,
+    "plan.approved": PlanApproved,
+    "plan.rejected": PlanRejected,
+    "step.started": StepStarted,
+    "tool.called": ToolCalled,
+    "tool.returned": ToolReturned,
+    "tool.denied": ToolDenied,
+    "step.completed": StepCompleted,
+    "step.failed": StepFailed,
+    "step.skipped": StepSkipped,
+    "step.outcome_unknown": StepOutcomeUnknown,
+    "step.resolved": StepResolved,
+    "budget.exceeded": BudgetExceeded,
+    "task.cancel_requested": TaskCancelRequested,
+    "task.completed": TaskCompleted,
+    "task.failed": TaskFailed,
+    "task.cancelled": TaskCancelled,
+}
+"""Every event by its name. A name, once written to a journal, keeps its meaning for ever."""
+
+TYPE_OF = {kind: name for name, kind in EVENTS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """An event in its place: number `seq` (from 1, without gaps) of its task's journal, at a UTC time.
+
+    `epoch` is that of the run that wrote it, null for a decision from outside. `data` is the event's JSON,
+    encoded once: the same bytes go to the journal and to every stream.
+    """
+
+    task_id: str
+    seq: int
+    epoch: int | None
+    at: datetime
+    event: Event
+    data: str
+
+    @property
+    def type(self) -> str:
+        return self.event.type
+
+
+def record(task_id: str, seq: int, epoch: int | None, at: datetime, event: Event) -> EventRecord:
+    """Put a new event in its place, and encode it."""
+    return EventRecord(task_id, seq, epoch, at, event, event.model_dump_json())
+
+
+def restore(task_id: str, seq: int, epoch: int | None, at: datetime, kind: str, data: str) -> EventRecord:
+    """An event read back from a journal. Raises: KeyError for a name that this version does not know."""
+    return EventRecord(task_id, seq, epoch, at, EVENTS[kind].model_validate_json(data), data)

@@ -1,0 +1,154 @@
+"""References: `${s1.text}` and `${s1.output.a.0.b}` in the arguments and instructions of a plan.
+
+A string that is exactly one reference keeps the value's type; inside other text the value is rendered as text.
+`$${` is a literal `${`. Text that a reference puts in is never scanned again.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from agent_runtime.domain.errors import ReferenceFailedError
+from agent_runtime.domain.tools import StoredResult
+from agent_runtime.domain.values import JsonValue
+
+_TOKEN = re.compile(r"\$\$\{|\$\{(?P<body>[^{}]*)\}|\$\{")
+_BODY = re.compile(r"(?P<step>[A-Za-z][A-Za-z0-9_-]{0,63})\.(?P<part>text|output)(?P<path>(?:\.[^.]+)*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One reference: the step it names, `text` or `output`, and the path into the output."""
+
+    step: str
+    part: str
+    path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "${" + ".".join((self.step, self.part, *self.path)) + "}"
+
+
+Template = tuple[str | Reference, ...]
+"""A string taken apart: literal text and references, in order."""
+
+
+def parse(text: str) -> Template:
+    """Take a string apart. Raises: ValueError where a `${` starts no well-formed reference."""
+    parts: list[str | Reference] = []
+    position = 0
+    for token in _TOKEN.finditer(text):
+        parts.append(text[position : token.start()])
+        position = token.end()
+        if token.group() == "$${":
+            parts.append("${")
+            continue
+        body = _BODY.fullmatch(token["body"] or "")
+        if body is None or (body["part"] == "text" and body["path"]):
+            raise ValueError(
+                f"{token.group()!r} is not a reference: write ${{STEP.text}} or ${{STEP.output.path}}, "
+                "and $${ for a literal ${"
+            )
+        parts.append(Reference(body["step"], body["part"], tuple(filter(None, body["path"].split(".")))))
+    parts.append(text[position:])
+    return tuple(part for part in parts if part != "")
+
+
+def is_whole(template: Template) -> bool:
+    """Whether the string is exactly one reference, so that the value keeps its type."""
+    return len(template) == 1 and isinstance(template[0], Reference)
+
+
+def strings(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every string *value* inside a JSON value, with its path; keys are literal and hold no references."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from strings(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from strings(item, (*path, index))
+
+
+def references_in(value: JsonValue) -> Iterator[Reference]:
+    """Every reference inside a JSON value; strings that are not well formed hold none."""
+    for _, text in strings(value):
+        try:
+            template = parse(text)
+        except ValueError:
+            continue
+        yield from (part for part in template if isinstance(part, Reference))
+
+
+def resolve(value: JsonValue, results: Mapping[str, StoredResult], limit: int) -> JsonValue:
+    """The value with every reference replaced by what it names.
+
+    `results` are the stored results of earlier steps by step id, `limit` the size above which results were cut
+    (bytes, for the message). Raises: ReferenceFailedError where a reference has no usable value.
+    """
+    return _walk(value, lambda reference: look_up(reference, results, limit))
+
+
+def _walk(value: JsonValue, find: Callable[[Reference], JsonValue]) -> JsonValue:
+    if isinstance(value, str):
+        template = parse(value)
+        if is_whole(template):
+            (reference,) = template
+            assert isinstance(reference, Reference)  # noqa: S101 - told by is_whole
+            return find(reference)
+        return "".join(part if isinstance(part, str) else as_text(find(part)) for part in template)
+    if isinstance(value, Mapping):
+        return {key: _walk(item, find) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_walk(item, find) for item in value]
+    return value
+
+
+def as_text(value: JsonValue) -> str:
+    """A value rendered inside other text: strings as they are, anything else as compact JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def look_up(reference: Reference, results: Mapping[str, StoredResult], limit: int) -> JsonValue:
+    """What a reference names. Raises: ReferenceFailedError where there is no usable value."""
+    result = results.get(reference.step)
+    if result is None:
+        raise ReferenceFailedError(f"{reference}: step {reference.step!r} has no result.")
+    if result.cut:
+        raise ReferenceFailedError(
+            f"{reference}: the result of step {reference.step!r} is {result.size} bytes, over the limit of {limit} "
+            "(limits.stored_result_bytes), so it was cut and cannot be used."
+        )
+    if result.binary:
+        raise ReferenceFailedError(
+            f"{reference}: the result of step {reference.step!r} ({result.size} bytes, limit {limit}) holds binary "
+            "content, which is not stored and cannot be used."
+        )
+    if reference.part == "text":
+        return result.text
+    if result.output is None:
+        return None
+    value = result.output
+    for depth, name in enumerate(reference.path):
+        value = _descend(value, name, reference, depth)
+    return value
+
+
+def _descend(value: JsonValue, name: str, reference: Reference, depth: int) -> JsonValue:
+    if isinstance(value, Mapping) and name in value:
+        return value[name]
+    if isinstance(value, list) and name.isascii() and name.isdigit() and int(name) < len(value):
+        return value[int(name)]
+    place = ".".join(("output", *reference.path[:depth]))
+    if isinstance(value, Mapping):
+        found = "it has " + ", ".join(repr(key) for key in list(value)[:20]) if value else "it is empty"
+    elif isinstance(value, list):
+        found = f"it is a list of {len(value)}"
+    else:
+        found = f"it is {as_text(value)[:80]}"
+    raise ReferenceFailedError(f"{reference}: no {name!r} in {place} of step {reference.step!r}; {found}.")

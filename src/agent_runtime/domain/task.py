@@ -1,0 +1,167 @@
+"""A task: the state that its journal adds up to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.tools import StoredResult, ToolDefinition, tool_key
+from agent_runtime.domain.values import JsonObject
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands. The last five are terminal and never change (G7)."""
+
+    PENDING = "pending"
+    AWAITING_APPROVAL = "awaiting_approval"
+    APPROVED = "approved"
+    EXECUTING = "executing"
+    NEEDS_ATTENTION = "needs_attention"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+TERMINAL = frozenset(
+    {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.REJECTED, TaskStatus.CANCELLED, TaskStatus.EXPIRED}
+)
+WAITING = frozenset({TaskStatus.AWAITING_APPROVAL, TaskStatus.NEEDS_ATTENTION})
+"""Statuses in which a person is asked and nothing runs."""
+
+
+class StepStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    UNKNOWN = "outcome_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The latest call of a step. `result` is null while it is open."""
+
+    call_id: str
+    epoch: int
+    server: str
+    tool: str
+    arguments: JsonObject
+    arguments_digest: str
+    attempt: int
+    result: StoredResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """How far a step has come, with its latest call."""
+
+    status: StepStatus = StepStatus.PENDING
+    call: Call | None = None
+    result: StoredResult | None = None
+    code: str | None = None
+    message: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in {StepStatus.COMPLETED, StepStatus.SKIPPED}
+
+    @property
+    def open_call(self) -> Call | None:
+        return self.call if self.status is StepStatus.RUNNING and self.call and self.call.result is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A decision about a plan or a step, as the journal has it."""
+
+    actor: str
+    at: datetime
+    decision: str
+    digest: str | None = None
+    step_id: str | None = None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskError:
+    code: str
+    message: str
+    step_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`."""
+
+    task_id: str
+    version: int = 0
+    epoch: int = 0
+    runner: str | None = None
+    status: TaskStatus = TaskStatus.PENDING
+    prompt: str = ""
+    approval: str = "manual"
+    tools: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    request_key: str | None = None
+    request_digest: str | None = None
+    contract: Contract | None = None
+    definitions: Mapping[str, ToolDefinition] = field(default_factory=dict)
+    plan_revision: int = 0
+    plan_digest: str | None = None
+    steps: Mapping[str, StepState] = field(default_factory=dict)
+    approvals: tuple[Approval, ...] = ()
+    cancel_requested: bool = False
+    result: str | None = None
+    error: TaskError | None = None
+    tool_calls: int = 0
+    call_seconds: float = 0.0
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    def plan_step(self, step_id: str) -> ToolStep | AgentStep:
+        """The approved step of this id. Raises: KeyError."""
+        for step in self.contract.steps if self.contract else ():
+            if step.id == step_id:
+                return step
+        raise KeyError(step_id)
+
+    @property
+    def results(self) -> dict[str, StoredResult]:
+        """The stored results of the steps that have completed, by step id."""
+        return {name: step.result for name, step in self.steps.items() if step.result is not None}
+
+    @property
+    def unknown_steps(self) -> tuple[str, ...]:
+        return tuple(name for name, step in self.steps.items() if step.status is StepStatus.UNKNOWN)
+
+
+MOST_ATTEMPTS = 3
+"""How often an idempotent call of unknown outcome is sent at most, where the step asks for no more (G2)."""
+
+
+def may_repeat(task: Task, step_id: str) -> bool:
+    """Whether the latest call of a running step may be sent once more.
+
+    Only where the operator called the tool idempotent: after an error as often as the step's `retries` say, after
+    an unknown outcome up to `MOST_ATTEMPTS` times at least.
+    """
+    state, step = task.steps[step_id], task.plan_step(step_id)
+    if task.contract is None or state.call is None or not isinstance(step, ToolStep):
+        return False
+    if not task.contract.policy[tool_key(step.server, step.tool)].idempotent:
+        return False
+    if state.call.result is None:
+        return state.call.attempt < max(MOST_ATTEMPTS, step.retries + 1)
+    return state.call.result.is_error and state.call.attempt <= step.retries

@@ -1,0 +1,230 @@
+"""What the operator says about MCP servers, what the servers say about their tools, and what follows from both."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
+
+
+class Effect(StrEnum):
+    """What a tool may do to the world. Unknown is treated as the worst."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTRUCTIVE = "destructive"
+    UNKNOWN = "unknown"
+
+
+class ToolPolicy(Value):
+    """The operator's word on one tool, or on all that a glob matches. `None`: the operator says nothing."""
+
+    effect: Effect | None = None
+    idempotent: bool | None = None
+    open_world: bool | None = None
+    approval: Literal["plan", "call"] | None = None
+    timeout_s: PositiveFloat | None = None
+    enabled: bool | None = None
+
+
+class Sandbox(Value):
+    """How a stdio server is confined. `auto`: a PID namespace where bubblewrap works."""
+
+    mode: Literal["auto", "off", "required"] = "auto"
+    network: bool = True
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+
+class StdioConfig(Value):
+    """A command that speaks MCP on its standard streams. `env` is all it gets beside a short safe list."""
+
+    command: str = Field(min_length=1)
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = {}
+    cwd: str | None = None
+
+
+class HttpConfig(Value):
+    """The URL of a streamable HTTP server, and headers for it."""
+
+    base_url: str = Field(min_length=1, pattern=r"^https?://")
+    headers: Mapping[str, str] = {}
+
+
+class BuiltinConfig(Value):
+    """A server that ships with the service and runs in its process."""
+
+    server: Literal["filesystem", "calculator", "todo", "text"]
+    root: str | None = None
+
+
+class _Entry(Value):
+    id: Identifier
+    name: str | None = None
+    enabled: bool = True
+    client_session_timeout_seconds: PositiveFloat = 60
+    tools: Mapping[str, ToolPolicy] = {}
+
+    def policy_for(self, tool: str) -> ToolPolicy:
+        """The operator's word on a tool: its exact name first, then the globs in the order of the file."""
+        said: dict[str, Any] = {}
+        exact = [self.tools[tool]] if tool in self.tools else []
+        globs = [policy for pattern, policy in self.tools.items() if pattern != tool and fnmatchcase(tool, pattern)]
+        for policy in [*exact, *globs]:
+            for name, value in policy:
+                if value is not None:
+                    said.setdefault(name, value)
+        return ToolPolicy(**said)
+
+
+class StdioServer(_Entry):
+    """An MCP server that the runtime starts as a process."""
+
+    type: Literal["local_stdio"]
+    config: StdioConfig
+    scope: Literal["task", "shared"] = "task"
+    trust: Literal["none", "annotations"] = "none"
+    sandbox: Sandbox = Sandbox()
+
+    @property
+    def identity(self) -> JsonObject:
+        """What makes it this server and no other: the file's own text, before secrets are expanded."""
+        return {"type": self.type, "argv": [self.config.command, *self.config.args]}
+
+
+class HttpServer(_Entry):
+    """An MCP server that somebody else runs, reached over streamable HTTP."""
+
+    type: Literal["remote_http"]
+    config: HttpConfig
+    scope: Literal["task", "shared"] = "shared"
+    trust: Literal["none", "annotations"] = "none"
+
+    @property
+    def identity(self) -> JsonObject:
+        """What makes it this server and no other: the file's own text, before secrets are expanded."""
+        return {"type": self.type, "url": self.config.base_url}
+
+
+class BuiltinServer(_Entry):
+    """An MCP server that ships with the service; its annotations are ours, and so trusted."""
+
+    type: Literal["builtin"]
+    config: BuiltinConfig
+    scope: Literal["shared"] = "shared"
+    trust: Literal["none", "annotations"] = "annotations"
+
+    @property
+    def identity(self) -> JsonObject:
+        """What makes it this server and no other: its name and its root as the file has it."""
+        return {"type": self.type, "server": self.config.server, "root": self.config.root}
+
+
+ToolServer = Annotated[StdioServer | HttpServer | BuiltinServer, Field(discriminator="type")]
+"""One entry of tool_registry.yaml. Every adapter dispatches on its `type`."""
+
+
+class ToolDefinition(BaseModel):
+    """A tool as its server defines it, in the words of the wire. Claims, until the operator trusts them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    title: str | None = None
+    description: str | None = None
+    inputSchema: JsonObject = Field(default_factory=dict)  # noqa: N815 - the wire's own names are what is pinned
+    outputSchema: JsonObject | None = None  # noqa: N815
+    annotations: JsonObject | None = None
+
+    def pin(self, identity: JsonObject) -> str:
+        """The digest of this definition on the server of this identity (G6).
+
+        Raises: ValueError where RFC 8785 cannot carry the definition exactly.
+        """
+        return digest({"identity": identity, "definition": self.model_dump()})
+
+
+class Tool(Value):
+    """A tool that a plan may use: its definition, its pin, and what is held to be true of it."""
+
+    server: str
+    definition: ToolDefinition
+    pin: str
+    effect: Effect
+    idempotent: bool
+    open_world: bool
+    approval: Literal["plan", "call"]
+    timeout_s: float
+    builtin: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def key(self) -> str:
+        """`server/tool`: how plans, pins and policies name it."""
+        return tool_key(self.server, self.definition.name)
+
+
+def tool_key(server: str, tool: str) -> str:
+    """`server/tool`. A server's id holds no slash, so the key names one tool only."""
+    return f"{server}/{tool}"
+
+
+def describe_tool(server: StdioServer | HttpServer | BuiltinServer, definition: ToolDefinition) -> Tool:
+    """Judge a tool from the operator's word and the server's claims, which only ever raise caution unless trusted.
+
+    Raises: ValueError where the definition cannot be pinned.
+    """
+    said = server.policy_for(definition.name)
+    trusted = server.trust == "annotations"
+    hints = definition.annotations or {}
+    return Tool(
+        server=server.id,
+        definition=definition,
+        pin=definition.pin(server.identity),
+        effect=said.effect or _claimed_effect(hints, trusted=trusted),
+        idempotent=said.idempotent if said.idempotent is not None else trusted and _claims_idempotence(hints),
+        open_world=said.open_world
+        if said.open_world is not None
+        else not trusted or hints.get("openWorldHint") is not False,
+        approval=said.approval or "plan",
+        timeout_s=said.timeout_s or server.client_session_timeout_seconds,
+        builtin=server.type == "builtin",
+    )
+
+
+def _claimed_effect(hints: Mapping[str, JsonValue], *, trusted: bool) -> Effect:
+    if hints.get("destructiveHint") is True and hints.get("readOnlyHint") is not True:
+        return Effect.DESTRUCTIVE
+    if not trusted:
+        return Effect.UNKNOWN
+    if hints.get("readOnlyHint") is True:
+        return Effect.READ
+    return Effect.WRITE if hints.get("destructiveHint") is False else Effect.DESTRUCTIVE
+
+
+def _claims_idempotence(hints: Mapping[str, JsonValue]) -> bool:
+    return hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
+
+
+class StoredResult(Value):
+    """What a tool call gave, as the journal keeps it.
+
+    `text` is its text blocks joined by a newline; `output` its structured content, or null. A result over the
+    limit keeps a first part of its text and no output, with the whole size in bytes and its digest; `cut` and
+    `binary` results cannot be referenced by later steps.
+    """
+
+    text: str = ""
+    output: JsonValue = None
+    is_error: bool = False
+    cut: bool = False
+    binary: bool = False
+    size: int = 0
+    digest: str | None = None

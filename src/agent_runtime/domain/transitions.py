@@ -1,0 +1,341 @@
+"""What may follow what: the transition table, and the one function that folds an event into a task."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
+from agent_runtime.domain.plan import ToolStep, dependencies
+from agent_runtime.domain.references import as_text
+from agent_runtime.domain.task import (
+    TERMINAL,
+    Approval,
+    Call,
+    StepState,
+    StepStatus,
+    Task,
+    TaskError,
+    TaskStatus,
+    may_repeat,
+)
+from agent_runtime.domain.tools import StoredResult, tool_key
+
+_S = TaskStatus
+
+ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
+    ev.TaskSubmitted: frozenset(),
+    ev.TaskClaimed: frozenset({_S.PENDING, _S.APPROVED, _S.EXECUTING}),
+    ev.PlanProposed: frozenset({_S.PENDING}),
+    ev.PlanApproved: frozenset({_S.AWAITING_APPROVAL}),
+    ev.PlanRejected: frozenset({_S.AWAITING_APPROVAL}),
+    ev.StepStarted: frozenset({_S.EXECUTING}),
+    ev.ToolCalled: frozenset({_S.EXECUTING}),
+    ev.ToolReturned: frozenset(_S) - TERMINAL,
+    ev.ToolDenied: frozenset({_S.EXECUTING}),
+    ev.StepCompleted: frozenset({_S.EXECUTING}),
+    ev.StepFailed: frozenset({_S.EXECUTING}),
+    ev.StepSkipped: frozenset({_S.EXECUTING}),
+    ev.StepOutcomeUnknown: frozenset({_S.EXECUTING, _S.NEEDS_ATTENTION}),
+    ev.StepResolved: frozenset({_S.NEEDS_ATTENTION}),
+    ev.BudgetExceeded: frozenset({_S.EXECUTING}),
+    ev.TaskCancelRequested: frozenset(_S) - TERMINAL,
+    ev.TaskCompleted: frozenset({_S.EXECUTING}),
+    ev.TaskFailed: frozenset({_S.PENDING, _S.EXECUTING}),
+    ev.TaskCancelled: frozenset(_S) - TERMINAL,
+}
+"""The transition table: in which statuses an event may follow. `task.submitted` may only be the first."""
+
+OF_A_RUN = frozenset(
+    {
+        ev.StepStarted,
+        ev.ToolCalled,
+        ev.ToolReturned,
+        ev.ToolDenied,
+        ev.StepCompleted,
+        ev.StepFailed,
+        ev.StepSkipped,
+        ev.StepOutcomeUnknown,
+        ev.BudgetExceeded,
+        ev.TaskCompleted,
+        ev.TaskFailed,
+    }
+)
+"""Events that only the run which holds the newest claim may write."""
+
+
+def replay(task_id: str, journal: Iterable[ev.EventRecord]) -> Task:
+    """The state that a whole journal gives. Raises: IllegalTransitionError, StaleEpochError."""
+    task = Task(task_id)
+    for record in journal:
+        task = evolve(task, record)
+    return task
+
+
+def evolve(task: Task, record: ev.EventRecord) -> Task:
+    """The state after one more event; pure.
+
+    Raises: IllegalTransitionError where the event may not follow this state, and StaleEpochError where a run
+    that has been superseded writes anything but a late `tool.returned`, which is kept and changes nothing.
+    """
+    event = record.event
+    if record.seq != task.version + 1:
+        raise _illegal(task, event, f"it has number {record.seq}, after {task.version}")
+    _check_status(task, event)
+    if is_late_evidence(task, record):
+        return replace(task, version=record.seq, updated_at=record.at)
+    _check_epoch(task, record)
+    changes = _FOLDS[type(event)](task, event, record)
+    return replace(task, version=record.seq, updated_at=record.at, **changes)
+
+
+def is_late_evidence(task: Task, record: ev.EventRecord) -> bool:
+    """Whether this is the answer to a call of a run that has since been superseded."""
+    return isinstance(record.event, ev.ToolReturned) and record.epoch is not None and record.epoch < task.epoch
+
+
+def _check_status(task: Task, event: ev.Event) -> None:
+    first = task.version == 0
+    if isinstance(event, ev.TaskSubmitted) != first:
+        raise _illegal(task, event, "a journal begins with task.submitted, once")
+    if first or task.status in ALLOWED[type(event)]:
+        return
+    raise _illegal(task, event, f"the task is {task.status}")
+
+
+def _check_epoch(task: Task, record: ev.EventRecord) -> None:
+    event = record.event
+    if isinstance(event, ev.TaskClaimed):
+        if event.epoch != task.epoch + 1 or record.epoch != event.epoch:
+            raise StaleEpochError(f"Epoch {event.epoch} cannot follow epoch {task.epoch} of task {task.task_id}.")
+    elif record.epoch is not None and record.epoch != task.epoch:
+        raise StaleEpochError(f"Epoch {record.epoch} of task {task.task_id} was superseded by epoch {task.epoch}.")
+    elif record.epoch is None and type(event) in OF_A_RUN:
+        raise _illegal(task, event, "only a run that holds the claim may write it")
+
+
+def _illegal(task: Task, event: ev.Event, why: str) -> IllegalTransitionError:
+    return IllegalTransitionError(f"{event.type} may not follow event {task.version} of task {task.task_id}: {why}.")
+
+
+Changes = dict[str, Any]
+
+
+def _submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord) -> Changes:
+    return {
+        "prompt": event.prompt,
+        "approval": event.approval,
+        "tools": event.tools,
+        "limits": event.limits,
+        "metadata": event.metadata,
+        "request_key": event.request_key,
+        "request_digest": event.request_digest,
+        "created_at": record.at,
+    }
+
+
+def _claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> Changes:
+    status = _S.EXECUTING if task.status is _S.APPROVED else task.status
+    return {"epoch": event.epoch, "runner": event.runner, "status": status}
+
+
+def _proposed(task: Task, event: ev.PlanProposed, _: ev.EventRecord) -> Changes:
+    if event.revision != task.plan_revision + 1 or event.digest != event.contract.digest:
+        raise _illegal(task, event, "its revision or its digest is not that of the plan it carries")
+    return {
+        "status": _S.AWAITING_APPROVAL,
+        "contract": event.contract,
+        "definitions": event.definitions,
+        "plan_revision": event.revision,
+        "plan_digest": event.digest,
+        "steps": {step.id: StepState() for step in event.contract.steps},
+    }
+
+
+def _decided(task: Task, event: ev.PlanApproved | ev.PlanRejected, record: ev.EventRecord) -> Changes:
+    if event.digest != task.plan_digest or event.revision != task.plan_revision:
+        raise _illegal(task, event, "it is about another plan than the current one")
+    approved = isinstance(event, ev.PlanApproved)
+    note = event.comment if isinstance(event, ev.PlanApproved) else event.reason
+    decision = "approve" if approved else "reject"
+    entry = Approval(event.actor, record.at, decision, digest=event.digest, comment=note)
+    return {"status": _S.APPROVED if approved else _S.REJECTED, "approvals": (*task.approvals, entry)}
+
+
+def _step(task: Task, event: Any, *expected: StepStatus) -> StepState:
+    state = task.steps.get(event.step_id)
+    if state is None:
+        raise _illegal(task, event, f"the plan has no step {event.step_id!r}")
+    if state.status not in expected:
+        raise _illegal(task, event, f"step {event.step_id!r} is {state.status}")
+    return state
+
+
+def _with_step(task: Task, step_id: str, state: StepState, **more: Any) -> Changes:
+    return {"steps": {**task.steps, step_id: state}, **more}
+
+
+def _no_cancel(task: Task, event: ev.Event) -> None:
+    if task.cancel_requested:
+        raise _illegal(task, event, "the task is being cancelled")
+
+
+def _started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.PENDING)
+    _no_cancel(task, event)
+    waiting = [name for name in dependencies(task.plan_step(event.step_id)) if not task.steps[name].has_ended]
+    if waiting:
+        raise _illegal(task, event, f"it waits for {', '.join(sorted(waiting))}")
+    started_at = state.started_at or record.at
+    return _with_step(task, event.step_id, replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at))
+
+
+def _called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.RUNNING)
+    _no_cancel(task, event)
+    step = task.plan_step(event.step_id)
+    if not isinstance(step, ToolStep) or (step.server, step.tool) != (event.server, event.tool):
+        raise _illegal(task, event, f"{tool_key(event.server, event.tool)!r} is not what the step may call")
+    attempt = state.call.attempt + 1 if state.call else 1
+    if event.attempt != attempt or (state.call is not None and not may_repeat(task, event.step_id)):
+        raise _illegal(task, event, f"step {event.step_id!r} may not be called again")
+    call = Call(
+        event.call_id,
+        record.epoch or 0,
+        event.server,
+        event.tool,
+        event.arguments,
+        event.arguments_digest,
+        event.attempt,
+    )
+    return _with_step(task, event.step_id, replace(state, call=call), tool_calls=task.tool_calls + 1)
+
+
+def _returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.RUNNING)
+    call = state.open_call
+    if call is None or call.call_id != event.call_id or call.epoch != task.epoch:
+        raise _illegal(task, event, f"call {event.call_id!r} is not open")
+    call = replace(call, result=event.result)
+    seconds = task.call_seconds + event.duration_ms / 1000
+    return _with_step(task, event.step_id, replace(state, call=call), call_seconds=seconds)
+
+
+def _denied(_task: Task, _event: ev.ToolDenied, _record: ev.EventRecord) -> Changes:
+    return {}
+
+
+def _step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.RUNNING)
+    result = state.call.result if state.call else None
+    if result is None or result.is_error:
+        raise _illegal(task, event, f"step {event.step_id!r} has no good result")
+    done = replace(state, status=StepStatus.COMPLETED, result=result, ended_at=record.at)
+    return _with_step(task, event.step_id, done)
+
+
+def _step_failed(task: Task, event: ev.StepFailed, record: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.RUNNING, StepStatus.PENDING)
+    if state.open_call:
+        raise _illegal(task, event, f"call {state.open_call.call_id!r} is open")
+    failed = replace(state, status=StepStatus.FAILED, code=event.code, message=event.message, ended_at=record.at)
+    return _with_step(task, event.step_id, failed)
+
+
+def _step_skipped(task: Task, event: ev.StepSkipped, record: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.PENDING)
+    skipped = replace(state, status=StepStatus.SKIPPED, message=event.reason, ended_at=record.at)
+    return _with_step(task, event.step_id, skipped)
+
+
+def _outcome_unknown(task: Task, event: ev.StepOutcomeUnknown, _: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.RUNNING)
+    if state.open_call is None or state.open_call.call_id != event.call_id:
+        raise _illegal(task, event, f"call {event.call_id!r} is not open")
+    unknown = replace(state, status=StepStatus.UNKNOWN, message=event.reason)
+    return _with_step(task, event.step_id, unknown, status=_S.NEEDS_ATTENTION)
+
+
+def _resolved(task: Task, event: ev.StepResolved, record: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.UNKNOWN)
+    _no_cancel(task, event)
+    if state.call is None or state.call.call_id != event.call_id:
+        raise _illegal(task, event, f"call {event.call_id!r} is not the one in question")
+    entry = Approval(event.actor, record.at, event.resolution, step_id=event.step_id, comment=event.comment)
+    changes = _with_step(task, event.step_id, _resolve(state, event, record.at))
+    still_asking = any(step.status is StepStatus.UNKNOWN for step in changes["steps"].values())
+    status = _S.NEEDS_ATTENTION if still_asking else _S.APPROVED
+    return {**changes, "status": status, "approvals": (*task.approvals, entry)}
+
+
+def _resolve(state: StepState, event: ev.StepResolved, at: datetime) -> StepState:
+    match event.resolution:
+        case "retry":
+            return StepState(started_at=state.started_at)
+        case "done":
+            text = "" if event.output is None else as_text(event.output)
+            result = StoredResult(text=text, output=event.output, size=len(text.encode()))
+            return replace(state, status=StepStatus.COMPLETED, result=result, message=None, ended_at=at)
+        case "skip":
+            return replace(state, status=StepStatus.SKIPPED, message="skipped by a person", ended_at=at)
+        case "fail":
+            return replace(state, status=StepStatus.FAILED, code="outcome_unknown", ended_at=at)
+
+
+def _budget_exceeded(_task: Task, _event: ev.BudgetExceeded, _record: ev.EventRecord) -> Changes:
+    return {}
+
+
+def _cancel_requested(task: Task, event: ev.TaskCancelRequested, _: ev.EventRecord) -> Changes:
+    _no_cancel(task, event)
+    return {"cancel_requested": True}
+
+
+def _completed(task: Task, event: ev.TaskCompleted, _: ev.EventRecord) -> Changes:
+    if not all(step.has_ended for step in task.steps.values()):
+        raise _illegal(task, event, "not every step has ended")
+    return {"status": _S.COMPLETED, "result": event.result}
+
+
+def _no_open_call(task: Task, event: ev.Event) -> None:
+    open_steps = [name for name, step in task.steps.items() if step.open_call]
+    if open_steps:
+        raise _illegal(task, event, f"a call of {', '.join(open_steps)} is open")
+
+
+def _failed(task: Task, event: ev.TaskFailed, _: ev.EventRecord) -> Changes:
+    _no_open_call(task, event)
+    return {"status": _S.FAILED, "error": TaskError(event.code, event.message, event.step_id)}
+
+
+def _cancelled(task: Task, event: ev.TaskCancelled, _: ev.EventRecord) -> Changes:
+    _no_open_call(task, event)
+    if not task.cancel_requested:
+        raise _illegal(task, event, "nobody asked for it")
+    if event.unknown_steps != task.unknown_steps:
+        raise _illegal(task, event, "it must list the steps of unknown outcome")
+    return {"status": _S.CANCELLED}
+
+
+_FOLDS: dict[type[ev.Event], Callable[[Task, Any, ev.EventRecord], Changes]] = {
+    ev.TaskSubmitted: _submitted,
+    ev.TaskClaimed: _claimed,
+    ev.PlanProposed: _proposed,
+    ev.PlanApproved: _decided,
+    ev.PlanRejected: _decided,
+    ev.StepStarted: _started,
+    ev.ToolCalled: _called,
+    ev.ToolReturned: _returned,
+    ev.ToolDenied: _denied,
+    ev.StepCompleted: _step_completed,
+    ev.StepFailed: _step_failed,
+    ev.StepSkipped: _step_skipped,
+    ev.StepOutcomeUnknown: _outcome_unknown,
+    ev.StepResolved: _resolved,
+    ev.BudgetExceeded: _budget_exceeded,
+    ev.TaskCancelRequested: _cancel_requested,
+    ev.TaskCompleted: _completed,
+    ev.TaskFailed: _failed,
+    ev.TaskCancelled: _cancelled,
+}

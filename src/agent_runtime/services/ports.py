@@ -1,0 +1,142 @@
+"""What the services need from the outside, each as a small Protocol. Adapters have the shape and inherit nothing."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from agent_runtime.domain.events import Event, EventRecord
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import TERMINAL, Task, TaskStatus
+from agent_runtime.domain.tools import StoredResult, Tool, ToolDefinition, ToolServer
+from agent_runtime.domain.values import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """A row of the list of tasks, kept beside the journal in the same transaction."""
+
+    task_id: str
+    status: TaskStatus
+    prompt: str
+    plan_revision: int
+    cancel_requested: bool
+    metadata: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of tasks, newest first. `next_cursor` is opaque; null on the last page."""
+
+    tasks: tuple[TaskSummary, ...]
+    next_cursor: str | None
+
+
+class TaskStore(Protocol):
+    """The journal. `append` is the only write to a task, and is durable when it returns (G1)."""
+
+    async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
+        """Add events to the journal of `task`, whose `version` is the expected one, and return the state after them.
+
+        All or nothing. `epoch` is the run's, null for a decision from outside; version 0 creates the task.
+        Raises: ConflictError where the journal is not at that version, StaleEpochError where a newer claim owns
+        the task (but a late `tool.returned`, alone, is kept), IllegalTransitionError where the domain forbids it,
+        StoreUnavailableError where nothing could be written. A creation whose `request_key` exists already is a
+        ConflictError too.
+        """
+
+    async def load(self, task_id: str) -> Task:
+        """The state of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
+
+    async def find_request(self, request_key: str) -> Task | None:
+        """The task that this idempotency key created, if any."""
+
+    async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
+        """The journal after event number `after`, in order. Raises: TaskNotFoundError, StoreUnavailableError."""
+
+    async def changed(self, task_id: str, after: int) -> None:
+        """Return once the journal has grown beyond event number `after`, or the task is gone; without polling."""
+
+    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
+        """Tasks, newest first. Raises: InvalidInputError for a cursor that is none of ours."""
+
+    async def unfinished(self) -> list[str]:
+        """The ids of the tasks that a runner should take up: neither terminal nor waiting for a person."""
+
+    async def delete(self, task: Task) -> None:
+        """Forget a terminal task. Raises: TaskNotFoundError, ConflictError, StoreUnavailableError."""
+
+    async def save_definitions(self, identity: str, definitions: Sequence[ToolDefinition]) -> None:
+        """Keep what a server of this identity listed, in place of what was kept before."""
+
+    async def load_definitions(self, identity: str) -> list[ToolDefinition] | None:
+        """What a server of this identity listed last, or null."""
+
+    async def check(self) -> None:
+        """Return where a write succeeded within the last second, by writing if need be (G16).
+
+        Raises: StoreUnavailableError.
+        """
+
+
+class Runner(Protocol):
+    """Who makes progress happen. Submitting twice, late or on two machines at once is safe; see `Orchestrator`."""
+
+    async def submit(self, task_id: str) -> None:
+        """See to it that the task is run soon, and again if it was being run just now."""
+
+    async def cancel(self, task_id: str) -> None:
+        """Tell the run of this task, if there is one, that a cancellation was written; else submit it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What a planner is asked: the prompt, the tools it may use and the most steps it may take."""
+
+    prompt: str
+    tools: Sequence[Tool]
+    max_steps: int
+
+
+class Planner(Protocol):
+    """Who turns a prompt into a plan. The answer is judged by the contract, never trusted."""
+
+    name: str
+
+    async def plan(self, request: PlanRequest) -> Plan:
+        """A plan for the prompt. Raises: PlanningError saying which part, what can be done, and what to configure."""
+
+
+class Lease(Protocol):
+    """The sessions that one run of a task may use, until the lease ends."""
+
+    async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
+        """What this very session lists *now*, by tool name, not a cache (G6). Raises: ServerUnavailableError."""
+
+    async def call(
+        self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
+    ) -> StoredResult:
+        """Send one call and return its whole result, uncut; an error of the tool is a result.
+
+        Never sends twice. Once `cancel` is set, or after `timeout_s`, the server is told and awaited 5 s at most.
+        Raises: CallNotSentError where it certainly never left, OutcomeUnknownError where it did and no readable
+        answer came.
+        """
+
+
+class ToolServers(Protocol):
+    """The MCP servers, as processes and connections. Whatever a lease started is gone after it (G10)."""
+
+    async def discover(self, server: ToolServer) -> list[ToolDefinition]:
+        """Start or reach the server, list its tools, and let it go. Raises: ServerUnavailableError."""
+
+    def lease(self, servers: Iterable[ToolServer]) -> AbstractAsyncContextManager[Lease]:
+        """Sessions with exactly these servers. Entering raises: ServerUnavailableError."""
