@@ -1,10 +1,14 @@
 """Settings: environment > config.yaml > defaults. Every limit of guarantee G11 is one of them."""
 
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
 
+from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import Effect
 
 
@@ -91,3 +95,49 @@ class Settings(_Section):
     log: LogSettings = LogSettings()
     data_dir: Path = Path("data")
     tool_registry: Path = Path("tool_registry.yaml")
+
+
+_REFERENCE = re.compile(r"\$\{(?P<kind>env|file):(?P<name>[^}]+)\}")
+REDACTED = "[redacted]"
+
+
+class Secrets:
+    """The secrets that configuration values read, and the only place that knows them (G12)."""
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self._known: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        for value in known:
+            self.remember(value)
+
+    def remember(self, value: str) -> None:
+        """Redact this value from now on; values of fewer than four characters would redact ordinary text."""
+        if len(value) >= 4 and value not in self._known:  # noqa: PLR2004 - said in the docstring
+            self._known.add(value)
+            longest_first = sorted(self._known, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def expand(self, text: str) -> str:
+        """The text with `${env:NAME}` and `${file:/path}` replaced by the secrets that they name.
+
+        Raises: ConfigurationError naming the variable or the file that is not there.
+        """
+        return _REFERENCE.sub(self._read, text)
+
+    def _read(self, match: re.Match[str]) -> str:
+        kind, name = match["kind"], match["name"]
+        if kind == "env":
+            value = os.environ.get(name)
+            if value is None:
+                raise ConfigurationError(f"The environment variable {name} is not set.")
+        else:
+            try:
+                value = Path(name).read_text(encoding="utf-8").rstrip("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"The secret file {name} cannot be read: {error}.") from error
+        self.remember(value)
+        return value
+
+    def redact(self, text: str) -> str:
+        """The text without any secret that was ever read."""
+        return self._pattern.sub(REDACTED, text) if self._pattern else text

@@ -1,0 +1,37 @@
+"""What a person may decide about a task. `actor` is who decided, as the journal will have it."""
+
+from agent_runtime.domain.events import ANONYMOUS, Resolution
+from agent_runtime.domain.values import JsonValue, Value
+
+
+class Approve(Value):
+    """Let the current plan run. `digest` names the plan that was read; see `approval.require_digest`."""
+
+    digest: str | None = None
+    comment: str | None = None
+    actor: str = ANONYMOUS
+
+
+class Reject(Value):
+    """Refuse the current plan; the task ends."""
+
+    reason: str | None = None
+    actor: str = ANONYMOUS
+
+
+class Resolve(Value):
+    """Say what became of a call of unknown outcome (G2).
+
+    `done`: it took effect, and `output` is what it gave. `retry`: it did not, or may happen again. `skip`: go on
+    without the step and all that needs it. `fail`: end the task. `call_id` may be left out where the step is named.
+    """
+
+    step_id: str
+    call_id: str | None = None
+    resolution: Resolution
+    output: JsonValue = None
+    comment: str | None = None
+    actor: str = ANONYMOUS
+
+
+Decision = Approve | Reject | Resolve
