@@ -58,17 +58,16 @@ def next_commands(task: Task) -> tuple[Command, ...]:
 
 
 def _cancel(task: Task) -> Record:
+    # In one append: a task left between the two would neither run nor be asked about.
     reason = "the task was cancelled before the answer came"
-    open_calls = [(name, step.open_call) for name, step in task.steps.items() if step.open_call]
-    if open_calls:
-        return Record(
-            tuple(
-                ev.StepOutcomeUnknown(step_id=name, call_id=call.call_id, reason=reason)
-                for name, call in open_calls
-                if call
-            )
+    lost = {name: step.open_call for name, step in task.steps.items() if step.open_call}
+    unknown = tuple(name for name in task.steps if name in lost or name in task.unknown_steps)
+    return Record(
+        (
+            *(ev.StepOutcomeUnknown(step_id=name, call_id=call.call_id, reason=reason) for name, call in lost.items()),
+            ev.TaskCancelled(unknown_steps=unknown),
         )
-    return Record((ev.TaskCancelled(unknown_steps=task.unknown_steps),))
+    )
 
 
 def _unfinished(task: Task) -> Iterator[Command]:

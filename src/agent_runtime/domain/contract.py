@@ -3,25 +3,24 @@
 Its digest is what a person approves; after that, only what it holds may run (G4, G5, G6).
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
-from jsonschema import Draft202012Validator, SchemaError, ValidationError
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
-from jsonschema_specifications import REGISTRY as SPECIFICATIONS
+from jsonschema import ValidationError
 from pydantic import Field, PositiveFloat, PositiveInt
-from referencing.exceptions import Unresolvable
 
 from agent_runtime.domain import references
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, dependencies, tool_names
+from agent_runtime.domain.schemas import Open, UnusableSchemaError, as_open, errors_of
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition, tool_key
-from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, digest
+from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest
 
-Path = tuple[str | int, ...]
+MOST_STEPS = 100
+"""The steps of the longest plan (G11)."""
+
+MOST_DEPTH = 64
+"""How deep the arguments of a step may be nested (G11)."""
 
 
 class Budget(Value):
@@ -36,7 +35,7 @@ class Limits(Value):
     """The limits that a person approves together with the plan."""
 
     budget: Budget = Budget()
-    max_steps: int = Field(default=20, ge=1, le=100)
+    max_steps: int = Field(default=20, ge=1, le=MOST_STEPS)
 
 
 class PinnedPolicy(Value):
@@ -112,6 +111,10 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
     """Everything that is wrong with a plan, each fault with its place. `agent_steps`: whether a model is configured."""
     if len(plan.steps) > limits.max_steps:
         yield Fault("steps", f"{len(plan.steps)} steps are more than max_steps, which is {limits.max_steps}.")
+    deep = [i for i, step in enumerate(plan.steps) if deeper_than(step.templates, MOST_DEPTH)]
+    yield from (Fault(f"steps[{i}].arguments", f"They are nested more than {MOST_DEPTH} deep.") for i in deep)
+    if deep or len(plan.steps) > MOST_STEPS:
+        return  # what follows takes time for each step, and walks its arguments
     try:
         canonical(plan.model_dump(mode="json"))
     except ValueError as error:
@@ -128,9 +131,10 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
             yield from _tool_step_faults(step, place, catalogue)
         else:
             yield from _agent_step_faults(step, place, catalogue, agent_steps=agent_steps)
-    cycle = cycle_in(plan.steps)
-    if cycle:
+    rest: Sequence[Step] = plan.steps
+    while cycle := cycle_in(rest):
         yield Fault("steps", f"The steps {' -> '.join(cycle)} depend on each other in a circle.")
+        rest = [step for step in rest if step.id not in cycle]
 
 
 def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) -> Iterator[Fault]:
@@ -191,73 +195,43 @@ def _unknown_tool(server: str, tool: str, place: str, catalogue: Catalogue) -> F
     )
 
 
-def argument_faults(arguments: JsonObject, schema: JsonObject, place: str) -> Iterator[Fault]:
+def argument_faults(
+    arguments: JsonObject, schema: JsonObject, place: str, *, resolved: bool = False
+) -> Iterator[Fault]:
     """What the schema says against arguments that may hold references.
 
     An error counts unless its path is at, above or below a reference; a property that is missing or unknown has
     the path of that property. Text with a reference inside must still be allowed to be a string. Arguments
-    without references are judged in full.
+    without references are judged in full, and so are `resolved` ones, whose text is never taken for a reference.
     """
+    value = arguments if resolved else as_open(arguments)
     try:
-        validator = compiled(schema)
-        errors = list(validator.iter_errors(arguments))
-    except (SchemaError, Unresolvable, RecursionError) as wrong:
-        reason = str(wrong).splitlines()[0] if str(wrong) else type(wrong).__name__
-        yield Fault(place, f"The tool's own input schema cannot be used: {reason}")
+        errors = errors_of(schema, value)
+    except UnusableSchemaError as wrong:
+        yield Fault(place, f"The tool's own input schema cannot be used: {wrong}.")
         return
-    open_paths = dict(_open_paths(arguments))
+    open_paths = {path: text.whole for path, text in references.strings(value) if isinstance(text, Open)}
+    above = {path[:depth] for path in open_paths for depth in range(len(path))}
     for error in errors:
-        for path, message in _located(error):
-            if not any(_is_related(path, open_path) for open_path in open_paths):
-                yield Fault(_place(place, path), message)
-        at = tuple(error.absolute_path)
-        if open_paths.get(at) is False and _forbids_strings(error):
-            yield Fault(_place(place, at), f"Text is not allowed here: {error.message}")
-
-
-def _open_paths(arguments: JsonObject) -> Iterator[tuple[Path, bool]]:
-    """The paths of strings that hold references, and whether the string is exactly one."""
-    for path, text in references.strings(arguments):
-        try:
-            template = references.parse(text)
-        except ValueError:
-            continue
-        if any(isinstance(part, references.Reference) for part in template):
-            yield path, references.is_whole(template)
-
-
-def _located(error: ValidationError) -> Iterator[tuple[Path, str]]:
-    path = tuple(error.absolute_path)
-    if error.validator == "required" and isinstance(error.instance, dict) and isinstance(error.validator_value, list):
-        # jsonschema reports one error for each missing name, and names it only in the message.
-        missing = [name for name in error.validator_value if name not in error.instance]
-        named = [name for name in missing if error.message.startswith(repr(name))]
-        yield from (((*path, name), "This is required and missing.") for name in named or missing)
-    elif error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        declared = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-        extra = [name for name in error.instance if name not in declared]
-        known = ", ".join(declared) or "none"
-        yield from (((*path, name), f"There is no such argument; there are: {known}.") for name in extra)
-    else:
-        yield path, _short(error.message)
-
-
-def _is_related(path: Path, open_path: Path) -> bool:
-    shorter = min(len(path), len(open_path))
-    return path[:shorter] == open_path[:shorter]
+        path = tuple(error.absolute_path)
+        if path not in above and not any(path[:depth] in open_paths for depth in range(len(path) + 1)):
+            yield Fault(_place(place, path), _short(error.message))
+        elif open_paths.get(path) is False and _forbids_strings(error):
+            yield Fault(_place(place, path), _short(f"Text is not allowed here: {error.message}"))
 
 
 def _forbids_strings(error: ValidationError) -> bool:
-    if error.validator == "type":
-        return True
+    """Whether no string at all would have been right here."""
+    if error.validator in {"enum", "const"}:
+        allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
+        return not any(isinstance(value, str) for value in allowed)
     if error.validator in {"anyOf", "oneOf"}:
         branches: dict[Any, bool] = {}
         for inner in error.context or ():
             branch = inner.schema_path[0]
-            here = not inner.path
-            branches[branch] = branches.get(branch, False) or (here and _forbids_strings(inner))
+            branches[branch] = branches.get(branch, False) or _forbids_strings(inner)
         return bool(branches) and all(branches.values())
-    return False
+    return error.validator == "type"
 
 
 def _short(message: str) -> str:
@@ -266,22 +240,6 @@ def _short(message: str) -> str:
 
 def _place(place: str, path: Sequence[str | int]) -> str:
     return place + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-
-
-def compiled(schema: JsonObject) -> Validator:
-    """The validator of a schema, compiled once for the same text; it never fetches a `$ref` from anywhere.
-
-    Raises: SchemaError where the schema is itself wrong.
-    """
-    return _compiled(json.dumps(schema, sort_keys=True))
-
-
-@lru_cache(maxsize=2000)
-def _compiled(text: str) -> Validator:
-    schema = json.loads(text)
-    kind = validator_for(schema, default=Draft202012Validator)
-    kind.check_schema(schema)
-    return kind(schema, registry=SPECIFICATIONS)
 
 
 def compare_pins(
@@ -304,12 +262,19 @@ def compare_pins(
         definition = current.get(name)
         if definition is None:
             differences.append(f"{key}: the server no longer has this tool.")
-        elif definition.pin(identity) != pin:
+        elif _pin(definition, identity) != pin:
             differences.extend(f"{key}: {line}" for line in _differences(approved.get(key), definition))
     if differences:
         raise DefinitionChangedError(
             "A tool is not what the plan was made with, so it was not called. " + " ".join(differences)
         )
+
+
+def _pin(definition: ToolDefinition, identity: JsonObject) -> str | None:
+    try:
+        return definition.pin(identity)
+    except ValueError:  # the plan's own definition had a pin, so this one differs
+        return None
 
 
 def _differences(before: ToolDefinition | None, after: ToolDefinition) -> Iterator[str]:

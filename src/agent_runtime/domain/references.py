@@ -15,6 +15,7 @@ from agent_runtime.domain.values import JsonValue
 
 _TOKEN = re.compile(r"\$\$\{|\$\{(?P<body>[^{}]*)\}|\$\{")
 _BODY = re.compile(r"(?P<step>[A-Za-z][A-Za-z0-9_-]{0,63})\.(?P<part>text|output)(?P<path>(?:\.[^.]+)*)")
+_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def parse(text: str) -> Template:
         body = _BODY.fullmatch(token["body"] or "")
         if body is None or (body["part"] == "text" and body["path"]):
             raise ValueError(
-                f"{token.group()!r} is not a reference: write ${{STEP.text}} or ${{STEP.output.path}}, "
+                f"{token.group()[:80]!r} is not a reference: write ${{STEP.text}} or ${{STEP.output.path}}, "
                 "and $${ for a literal ${"
             )
         parts.append(Reference(body["step"], body["part"], tuple(filter(None, body["path"].split(".")))))
@@ -142,7 +143,7 @@ def look_up(reference: Reference, results: Mapping[str, StoredResult], limit: in
 def _descend(value: JsonValue, name: str, reference: Reference, depth: int) -> JsonValue:
     if isinstance(value, Mapping) and name in value:
         return value[name]
-    if isinstance(value, list) and name.isascii() and name.isdigit() and int(name) < len(value):
+    if isinstance(value, list) and _INDEX.fullmatch(name) and int(name) < len(value):
         return value[int(name)]
     place = ".".join(("output", *reference.path[:depth]))
     if isinstance(value, Mapping):

@@ -11,6 +11,7 @@ from agent_runtime.domain.plan import ToolStep, dependencies
 from agent_runtime.domain.references import as_text
 from agent_runtime.domain.task import (
     TERMINAL,
+    WAITING,
     Approval,
     Call,
     StepState,
@@ -26,7 +27,7 @@ _S = TaskStatus
 
 ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
     ev.TaskSubmitted: frozenset(),
-    ev.TaskClaimed: frozenset({_S.PENDING, _S.APPROVED, _S.EXECUTING}),
+    ev.TaskClaimed: frozenset(_S) - TERMINAL,
     ev.PlanProposed: frozenset({_S.PENDING}),
     ev.PlanApproved: frozenset({_S.AWAITING_APPROVAL}),
     ev.PlanRejected: frozenset({_S.AWAITING_APPROVAL}),
@@ -111,7 +112,7 @@ def _check_epoch(task: Task, record: ev.EventRecord) -> None:
             raise StaleEpochError(f"Epoch {event.epoch} cannot follow epoch {task.epoch} of task {task.task_id}.")
     elif record.epoch is not None and record.epoch != task.epoch:
         raise StaleEpochError(f"Epoch {record.epoch} of task {task.task_id} was superseded by epoch {task.epoch}.")
-    elif record.epoch is None and type(event) in OF_A_RUN:
+    elif not record.epoch and type(event) in OF_A_RUN:
         raise _illegal(task, event, "only a run that holds the claim may write it")
 
 
@@ -136,11 +137,14 @@ def _submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord) -> Chan
 
 
 def _claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> Changes:
+    if task.status in WAITING and not task.cancel_requested:
+        raise _illegal(task, event, "it waits for a person")
     status = _S.EXECUTING if task.status is _S.APPROVED else task.status
     return {"epoch": event.epoch, "runner": event.runner, "status": status}
 
 
 def _proposed(task: Task, event: ev.PlanProposed, _: ev.EventRecord) -> Changes:
+    _no_cancel(task, event)
     if event.revision != task.plan_revision + 1 or event.digest != event.contract.digest:
         raise _illegal(task, event, "its revision or its digest is not that of the plan it carries")
     return {
@@ -154,6 +158,7 @@ def _proposed(task: Task, event: ev.PlanProposed, _: ev.EventRecord) -> Changes:
 
 
 def _decided(task: Task, event: ev.PlanApproved | ev.PlanRejected, record: ev.EventRecord) -> Changes:
+    _no_cancel(task, event)
     if event.digest != task.plan_digest or event.revision != task.plan_revision:
         raise _illegal(task, event, "it is about another plan than the current one")
     approved = isinstance(event, ev.PlanApproved)
@@ -293,6 +298,7 @@ def _cancel_requested(task: Task, event: ev.TaskCancelRequested, _: ev.EventReco
 
 
 def _completed(task: Task, event: ev.TaskCompleted, _: ev.EventRecord) -> Changes:
+    _no_cancel(task, event)
     if not all(step.has_ended for step in task.steps.values()):
         raise _illegal(task, event, "not every step has ended")
     return {"status": _S.COMPLETED, "result": event.result}

@@ -43,6 +43,17 @@ def canonical(value: JsonValue) -> bytes:
         raise ValueError(str(error) or "nested too deeply") from error
 
 
+def deeper_than(value: JsonValue, limit: int) -> bool:
+    """Whether arrays and objects are nested in each other more than `limit` deep; safe to ask of any value."""
+    level = [value]
+    for _ in range(limit + 1):
+        nested = [item for item in level if isinstance(item, dict | list | tuple)]
+        level = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
+        if not nested:
+            return False
+    return True
+
+
 def digest(value: JsonValue) -> str:
     """`sha256:` and the hex SHA-256 of the RFC 8785 form. Raises: ValueError as `canonical` does."""
     return digest_of_bytes(canonical(value))

@@ -121,6 +121,9 @@ class Lease(Protocol):
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
         """What this very session lists *now*, by tool name, not a cache (G6). Raises: ServerUnavailableError."""
 
+    def has_changed(self, server_id: str) -> bool:
+        """Whether the server has said `tools/list_changed` since this lease last asked for its definitions."""
+
     async def call(
         self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
     ) -> StoredResult:

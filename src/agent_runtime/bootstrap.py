@@ -1,0 +1,77 @@
+"""The composition root: settings in, a running service out. Everything is wired here, by hand."""
+
+import asyncio
+import os
+import secrets as random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from mcp.server import MCPServer
+
+from agent_runtime import builtin
+from agent_runtime.config import Secrets, Settings
+from agent_runtime.domain.tools import BuiltinServer
+from agent_runtime.mcp_servers.pool import ServerPool
+from agent_runtime.runners.local import LocalRunner
+from agent_runtime.services.agent_service import PlannerAgent
+from agent_runtime.services.broker import Broker
+from agent_runtime.services.orchestrator import Orchestrator
+from agent_runtime.services.registry_file import load_registry
+from agent_runtime.services.rule_planner import RulePlanner
+from agent_runtime.services.task_manager import TaskManager
+from agent_runtime.services.tool_registry import ToolRegistry
+from agent_runtime.storage.sqlite import SqliteStore
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A running service, as the doors see it. `recovered`: every unfinished task was handed to the runner."""
+
+    settings: Settings
+    tasks: TaskManager
+    registry: ToolRegistry
+    store: SqliteStore
+    planner: str
+    recovered: asyncio.Event
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, secrets: Secrets, *, recover: bool = True) -> AsyncIterator[Runtime]:
+    """Start the service on a data directory that the caller owns, and stop it on the way out.
+
+    With `recover` every unfinished task of an earlier process goes on; without, only what is submitted here.
+    Raises: ConfigurationError, StoreUnavailableError.
+    """
+    limits = settings.limits
+    entries = load_registry(settings.tool_registry)
+    base_dir = settings.tool_registry.resolve().parent
+
+    def make_builtin(entry: BuiltinServer) -> MCPServer:
+        return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)
+
+    async with (
+        SqliteStore(settings.database_path) as store,
+        ServerPool(limits, secrets, make_builtin, base_dir) as servers,
+        asyncio.TaskGroup() as background,
+    ):
+        registry = ToolRegistry(entries, servers, store)
+        planner = PlannerAgent(
+            RulePlanner(), registry, start_s=limits.server_start_s, auto_effects=settings.approval.auto_effects
+        )
+        orchestrator = Orchestrator(
+            store, registry, servers, planner, Broker(limits), runner_id=f"local:{os.getpid()}:{random.token_hex(4)}"
+        )
+        watch = background.create_task(registry.watch(), name="catalogue")
+        async with LocalRunner(orchestrator.run, limit=limits.concurrent_tasks, grace_s=limits.shutdown_s) as runner:
+            tasks = TaskManager(store, runner, planner, limits, settings.approval)
+            runtime = Runtime(settings, tasks, registry, store, "rules", asyncio.Event())
+            if recover:
+                for task_id in await store.unfinished():
+                    await runner.submit(task_id)
+                runtime.recovered.set()
+            yield runtime
+        watch.cancel()

@@ -1,0 +1,36 @@
+"""The MCP servers that ship with the service and run inside it; each also runs alone, over standard streams."""
+
+from pathlib import Path
+from typing import Any, assert_never
+
+from mcp.server import MCPServer
+
+from agent_runtime.domain.tools import BuiltinConfig
+
+
+def create(config: BuiltinConfig, *, base_dir: Path, data_dir: Path) -> MCPServer[Any]:
+    """The server that a registry entry names.
+
+    A relative `root` is relative to `base_dir`; without one the filesystem server serves `base_dir/sample_data`.
+    The todo server keeps its list in `data_dir/todo.db`. The others hold no state. Nothing is read or written yet.
+    """
+    # Imported here: a package that imports its modules makes `python -m agent_runtime.builtin.todo` run one twice.
+    match config.server:
+        case "filesystem":
+            from agent_runtime.builtin import filesystem  # noqa: PLC0415
+
+            return filesystem.create_server(base_dir / (config.root or "sample_data"))
+        case "todo":
+            from agent_runtime.builtin import todo  # noqa: PLC0415
+
+            return todo.create_server(data_dir / "todo.db")
+        case "calculator":
+            from agent_runtime.builtin import calculator  # noqa: PLC0415
+
+            return calculator.create_server()
+        case "text":
+            from agent_runtime.builtin import text  # noqa: PLC0415
+
+            return text.create_server()
+        case _:
+            assert_never(config.server)

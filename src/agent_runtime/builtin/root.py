@@ -1,0 +1,251 @@
+"""A folder that nothing gets out of: every path is resolved, judged, and then walked without following a link.
+
+A path is first resolved as the system would, links and `..` included, and refused where it ends outside. What is left
+is opened one part at a time, each relative to the folder before it and with `O_NOFOLLOW`: whoever swaps a folder for a
+link in between makes the call fail, and cannot make it leave.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from agent_runtime.builtin.toolbox import Refusal, plural
+
+TEMPORARY = ".agent-runtime-writing-"
+"""How the name of a file that is being written begins; such files are never shown."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAMES_COMPARED = 500
+_LOCK_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a path leads: the parts of it below `root`, with every link resolved."""
+
+    root: str
+    parts: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """The path as people and programs get it: relative to the root, `.` for the root itself."""
+        return readable("/".join(self.parts)) or "."
+
+    @property
+    def parent(self) -> "Place":
+        return Place(self.root, self.parts[:-1])
+
+    @property
+    def name(self) -> str:
+        return self.parts[-1] if self.parts else "."
+
+    def child(self, name: str) -> "Place":
+        return Place(self.root, (*self.parts, name))
+
+
+def readable(name: str) -> str:
+    """A file name that JSON can carry; bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+class Root:
+    """The one folder that a filesystem server may touch."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self._lock = threading.Lock()
+
+    def locate(self, path: str) -> Place:
+        """Where a path leads: relative to the root, or absolute and inside it.
+
+        A first part that is the root folder's own name means the root, unless there is such an entry in it.
+        Raises: Refusal for a path that is empty, cannot be one, or leads outside.
+        """
+        if not path.strip():
+            raise Refusal('The path is empty: give the path of a file or folder, or "." for the root folder.')
+        if "\0" in path:
+            raise Refusal("The path holds a NUL character, which no file name can; leave it out.")
+        root = os.path.realpath(self._path)
+        real = os.path.realpath(os.path.join(root, self._without_own_name(root, path)))  # noqa: PTH118 - `..` must stay
+        try:
+            parts = Path(real).relative_to(root).parts
+        except ValueError:
+            raise Refusal(f"{path!r} is outside the folder {self._path.name!r}: give a path inside it.") from None
+        return Place(root, parts)
+
+    def _without_own_name(self, root: str, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if parts and parts[0] == self._path.name and not os.path.lexists(Path(root, parts[0])):
+            return "/".join(parts[1:]) or "."
+        return path
+
+    @contextmanager
+    def folder(self, place: Place, *, create: bool = False) -> Iterator[int]:
+        """A descriptor of the folder, open as long as the block lasts. `create`: make what is missing on the way."""
+        try:
+            descriptor = os.open(place.root, _FOLDER)
+        except OSError as error:
+            raise Refusal(
+                f"The root folder {self._path.name!r} cannot be opened ({error.strerror}): create it, or change "
+                "the root of this server in the tool registry."
+            ) from error
+        try:
+            for part in place.parts:
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=descriptor)
+                        os.fsync(descriptor)
+                inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = inner
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def status(self, place: Place) -> os.stat_result:
+        """What the system says of the entry. Raises: Refusal, OSError."""
+        with self.explained(place), self.folder(place.parent) as folder:
+            return os.stat(place.name, dir_fd=folder, follow_symlinks=False)
+
+    def read(self, place: Place, limit: int) -> bytes:
+        """All of an ordinary file. Raises: Refusal where it is none, is not there, or is over the limit."""
+        with self.explained(place), self.folder(place.parent) as folder:
+            return read_in(folder, place, limit)
+
+    def write(self, place: Place, data: bytes) -> bool:
+        """Put a whole file in place, atomically and durably; whether it is new. Makes missing folders."""
+        with self.explained(place), self.folder(place.parent, create=True) as folder:
+            mode = _mode_of_replaced(folder, place)
+            with _temporary(folder, data, mode) as temporary, self._locked(folder):
+                os.rename(temporary, place.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        return mode is None
+
+    def append(self, place: Place, data: bytes, limit: int) -> tuple[int, bool]:
+        """Add to the end of a file, on a new line; its new size and whether it is new. Atomic and durable."""
+        with self.explained(place), self.folder(place.parent, create=True) as folder, self._locked(folder):
+            mode = _mode_of_replaced(folder, place)
+            before = b"" if mode is None else read_in(folder, place, limit)
+            whole = before + (b"\n" if before and not before.endswith(b"\n") else b"") + data
+            if len(whole) > limit:
+                raise Refusal(f"{place.shown} would grow over {limit} bytes: write to another file.")
+            with _temporary(folder, whole, mode) as temporary:
+                os.rename(temporary, place.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        return len(whole), mode is None
+
+    @contextmanager
+    def _locked(self, folder: int) -> Iterator[None]:
+        """Alone among the writers to this folder: those of this server, and those of other processes."""
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        busy = "Another program is writing in this folder and does not finish: try again later."
+        if not self._lock.acquire(timeout=_LOCK_WAIT_S):
+            raise Refusal(busy)
+        try:
+            while True:
+                try:
+                    # On the folder, so that no lock file is left; gone with the descriptor.
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise Refusal(busy) from None
+                    time.sleep(0.002)
+            yield
+        finally:
+            fcntl.flock(folder, fcntl.LOCK_UN)
+            self._lock.release()
+
+    @contextmanager
+    def explained(self, place: Place) -> Iterator[None]:
+        """Say what the system refuses about a place in words that help."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise Refusal(self._missing(place)) from None
+        except (NotADirectoryError, FileExistsError):
+            raise Refusal(f"{place.shown} would be inside a file: a part of that path is not a folder.") from None
+        except IsADirectoryError:
+            raise Refusal(f"{place.shown} is a folder: name a file.") from None
+        except PermissionError:
+            raise Refusal(f"{place.shown} may not be opened or changed by this service: check its rights.") from None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise Refusal(f"{place.shown} leads over a link that cannot be followed here.") from None
+            raise Refusal(f"{place.shown} could not be used: {error.strerror}.") from error
+
+    def _missing(self, place: Place) -> str:
+        """What is missing, with names that were perhaps meant."""
+        names: list[str] = []
+        with suppress(OSError), self.folder(place.parent) as folder, os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, _NAMES_COMPARED)]
+        folded = {name.casefold(): name for name in names if not name.startswith(TEMPORARY)}
+        close = get_close_matches(place.name.casefold(), folded, n=3, cutoff=0.6)
+        similar = [place.parent.child(folded[name]).shown for name in close]
+        if similar:
+            return f"There is no file {place.shown}; did you mean {' or '.join(similar)}?"
+        return f"There is no file {place.shown}; list the folder to see what there is."
+
+
+def read_in(folder: int, place: Place, limit: int) -> bytes:
+    """All of an ordinary file of this name in an open folder. Raises: Refusal, OSError."""
+    descriptor = os.open(place.name, _READ, dir_fd=folder)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise Refusal(f"{place.shown} is a folder: name a file, or list the folder.")
+        if not stat.S_ISREG(status.st_mode):
+            raise Refusal(f"{place.shown} is not an ordinary file: only such files can be read and written.")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Refusal(f"{place.shown} is larger than the limit of {plural(limit, 'byte')}: choose a smaller file.")
+    return data
+
+
+def _mode_of_replaced(folder: int, place: Place) -> int | None:
+    """The permissions of the ordinary file that a write replaces; None where there is none. Raises: Refusal."""
+    if not place.parts:
+        raise Refusal(f"{place.shown} is a folder: name a file in it.")
+    try:
+        status = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise Refusal(f"{place.shown} is a folder: name a file in it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise Refusal(f"{place.shown} is not an ordinary file: only such files can be read and written.")
+    if not os.access(place.name, os.W_OK, dir_fd=folder):
+        # A rename would replace it all the same.
+        raise Refusal(f"{place.shown} is read-only: change its rights, or write to another file.")
+    return stat.S_IMODE(status.st_mode)
+
+
+@contextmanager
+def _temporary(folder: int, data: bytes, mode: int | None) -> Iterator[str]:
+    """The name of a file in the folder that holds the data, on disk; gone after the block unless renamed."""
+    name = TEMPORARY + secrets.token_hex(8)
+    descriptor = os.open(name, _CREATE, 0o666, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        yield name
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+        raise

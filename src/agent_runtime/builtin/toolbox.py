@@ -1,0 +1,173 @@
+"""What the built-in servers share: how a function becomes a tool, and how its answers and refusals are said.
+
+Every tool refuses unknown arguments, declares what it gives, answers with a text for people *and* structured output,
+and reports what it will not do as an error result that says what to do instead.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+from mcp.server import MCPServer
+from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.exceptions import UnexpectedToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.json_schema import GenerateJsonSchema
+
+from agent_runtime import __version__
+
+MAX_TEXT = 1024 * 1024
+"""The longest text that a tool takes or reads: 1 MiB."""
+
+
+class Refusal(Exception):  # noqa: N818 - a tool's considered answer, not a failure of the service
+    """The tool will not do this, and nothing was changed. The message says why and what to do, fit for anyone."""
+
+
+class Output(BaseModel):
+    """What a tool gives: the base of every declared output."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _hints(*, reads: bool = False, destroys: bool = False, repeats: bool = False) -> ToolAnnotations:
+    return ToolAnnotations(
+        read_only_hint=reads, destructive_hint=destroys, idempotent_hint=repeats, open_world_hint=False
+    )
+
+
+READS = _hints(reads=True, repeats=True)
+"""Changes nothing."""
+ADDS = _hints()
+"""Adds something, and once more on every call; loses nothing."""
+ENSURES = _hints(repeats=True)
+"""Makes something so, loses nothing; a second call changes nothing."""
+REPLACES = _hints(destroys=True, repeats=True)
+"""May overwrite; a second call changes nothing more."""
+REMOVES = _hints(destroys=True)
+"""Loses something; a second call may lose something else."""
+
+
+def reply(text: str, output: Output) -> CallToolResult:
+    """An answer: the text for people, the output for programs."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)], structured_content=output.model_dump(mode="json")
+    )
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """`1 byte`, `2 bytes`, `0 entries`."""
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text without their ends; a last line without an end counts."""
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+class _Strict(ArgModelBase):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _PlainSchema(GenerateJsonSchema):
+    """Schemas without a title for every field: it says nothing that the field's name does not."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the signature is pydantic's
+        return False
+
+
+class BuiltinTool(Tool):
+    """A tool whose arguments are judged strictly and whose refusals reach the caller in their own words.
+
+    The function runs in a worker thread, so that no call stalls the event loop, unless it is `inline`: pure and
+    done in microseconds. A call that has begun is awaited also when it is cancelled.
+    """
+
+    inline: bool = False
+
+    async def run(
+        self,
+        arguments: dict[str, Any],
+        context: Context[Any, Any],  # noqa: ARG002 - the signature is the SDK's
+        convert_result: bool = False,  # noqa: ARG002, FBT001, FBT002 - likewise
+    ) -> CallToolResult:
+        try:
+            values = dict(self.fn_metadata.arg_model.model_validate(arguments))
+        except ValidationError as error:
+            return _refused(" ".join(_argument_faults(error, self)))
+        call = partial(self.fn, **values)
+        try:
+            result: CallToolResult = call() if self.inline else await anyio.to_thread.run_sync(call)
+        except Refusal as refusal:
+            return _refused(str(refusal))
+        except Exception as error:  # the edge of the server: what is unforeseen is logged there, and not shown
+            raise UnexpectedToolError(f"The tool {self.name} failed unexpectedly; see the log.") from error
+        return result
+
+
+def _refused(message: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=message)], is_error=True)
+
+
+def _argument_faults(error: ValidationError, tool: Tool) -> Iterator[str]:
+    known = ", ".join(tool.parameters.get("properties", {})) or "none"
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        name = ".".join(str(part) for part in fault["loc"][:1])
+        if fault["type"] == "extra_forbidden":
+            yield f"{tool.name} has no argument {name!r}; it has: {known}."
+        elif fault["type"] == "missing":
+            yield f"{tool.name} needs the argument {name!r}."
+        else:
+            yield f"{name}: {fault['msg']}."
+
+
+def make_tool(
+    function: Callable[..., CallToolResult], hints: ToolAnnotations, *, name: str | None = None, inline: bool = False
+) -> Tool:
+    """A tool from a function: its docstring is the description, its return type `Annotated[CallToolResult, Output]`."""
+    tool = BuiltinTool.from_function(function, name=name, annotations=hints)
+    output = tool.fn_metadata.output_model
+    arguments = create_model(f"{tool.name}_arguments", __base__=(_Strict, tool.fn_metadata.arg_model))
+    schema = arguments.model_json_schema(schema_generator=_PlainSchema)
+    output_schema = TypeAdapter(output).json_schema(schema_generator=_PlainSchema)
+    for described in (schema, output_schema, *output_schema.get("$defs", {}).values()):
+        described.pop("title", None)
+    metadata = FuncMetadata(arg_model=arguments, output_model=output, output_schema=output_schema)
+    description = " ".join(tool.description.split())
+    return tool.model_copy(
+        update={"fn_metadata": metadata, "parameters": schema, "description": description, "inline": inline}
+    )
+
+
+def make_server(
+    name: str,
+    instructions: str,
+    tools: Sequence[Tool],
+    lifespan: Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]] | None = None,
+) -> MCPServer[Any]:
+    """A server with these tools and nothing else."""
+    with _logging_untouched():
+        return MCPServer(
+            name=name, instructions=instructions, version=__version__, tools=list(tools), lifespan=lifespan
+        )
+
+
+@contextmanager
+def _logging_untouched() -> Iterator[None]:
+    """The SDK configures the root logger of whoever makes a server; here that is for the composition root to do."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -1,0 +1,232 @@
+"""The input schema of a tool, compiled once and applied within bounds.
+
+A schema is a server's claim: it may be wrong, and it may be made to stall whoever applies it (G9). So nothing is
+ever fetched, a check is given `CHECK_SECONDS` of CPU, and a pattern that might take long is left to the server,
+which judges its own arguments in any case.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.protocols import Validator
+from jsonschema.validators import extend, validator_for
+from jsonschema_specifications import REGISTRY as SPECIFICATIONS
+
+from agent_runtime.domain import references
+from agent_runtime.domain.values import JsonObject, JsonValue
+
+CHECK_SECONDS = 0.5
+"""The CPU time that one check may take, in seconds."""
+
+MOST_ERRORS = 100
+"""How many errors one check reports."""
+
+PATTERN_STEPS = 10_000_000
+"""How many steps a pattern may take in the worst case; at most about 0.2 s."""
+
+_stop_at: ContextVar[float] = ContextVar("_stop_at", default=float("inf"))
+
+
+class UnusableSchemaError(Exception):
+    """The schema is wrong, or cannot be applied within bounds; the text says which."""
+
+
+class Open(str):
+    """A string that holds references, so that its value is not known yet. `whole`: it is exactly one."""
+
+    __slots__ = ("whole",)
+
+    whole: bool
+
+
+def errors_of(schema: JsonObject, value: JsonValue) -> list[ValidationError]:
+    """What the schema says against the value: `MOST_ERRORS` errors at most, each missing or unknown property its own.
+
+    The conclusion of an `if` whose condition looks at an `Open` string is not drawn.
+    Raises: UnusableSchemaError.
+    """
+    token = _stop_at.set(time.thread_time() + CHECK_SECONDS)
+    try:
+        return [error for error, _ in zip(compiled(schema).iter_errors(value), range(MOST_ERRORS), strict=False)]
+    except UnusableSchemaError:
+        raise
+    except Exception as wrong:  # a `$ref` to nowhere, a circle, a `$schema` that is a list: the schema's fault, always
+        reason = str(wrong).splitlines()[0][:300] if str(wrong) else type(wrong).__name__
+        raise UnusableSchemaError(reason) from wrong
+    finally:
+        _stop_at.reset(token)
+
+
+def compiled(schema: JsonObject) -> Validator:
+    """The validator of a schema, compiled once for the same text; it never fetches a `$ref` from anywhere.
+
+    Raises: SchemaError where the schema is itself wrong, and whatever else a hostile one provokes: see `errors_of`.
+    """
+    return _compiled(json.dumps(schema, sort_keys=True))
+
+
+@lru_cache(maxsize=2000)
+def _compiled(text: str) -> Validator:
+    schema = json.loads(text)
+    dialect = validator_for(schema, default=Draft202012Validator)
+    # Patterns are ECMA-262, and Python's opinion of them is not asked: hence no check of the format `regex`.
+    dialect.check_schema(schema, format_checker=None)
+    blind = '"patternProperties"' in text and '"unevaluatedProperties"' in text
+    return _bounded(dialect, unevaluated=not blind)(schema, registry=SPECIFICATIONS)
+
+
+@lru_cache(maxsize=20)
+def _bounded(dialect: Any, *, unevaluated: bool) -> Any:
+    """A dialect whose every keyword ends in time."""
+    replaced = {
+        "if": _if,
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+        "required": _required,
+        "uniqueItems": _unique_items,
+    }
+    known = {name: keyword for name, keyword in replaced.items() if name in dialect.VALIDATORS}
+    if not unevaluated:
+        known["unevaluatedProperties"] = _left_to_the_server  # it would run every pattern there is
+    bounded = extend(dialect, known)
+    bounded.evolve = _evolved
+    return bounded
+
+
+def _evolved(validator: Any, **changes: Any) -> Any:
+    """What every step of a check passes through, so the clock is read here.
+
+    Unlike the library's own it keeps the class: a nested `$schema` cannot step out of the bounds.
+    """
+    _check_the_clock()
+    kept = {field.alias: getattr(validator, field.name) for field in validator.__attrs_attrs__ if field.init}
+    return type(validator)(**(kept | changes))
+
+
+def _check_the_clock() -> None:
+    if time.thread_time() > _stop_at.get():
+        raise UnusableSchemaError(f"checking the arguments against it takes more than {CHECK_SECONDS:g} s")
+
+
+Errors = Iterator[ValidationError]
+
+
+def _if(validator: Any, condition: Any, instance: JsonValue, schema: JsonObject) -> Errors:
+    if any(isinstance(text, Open) for _, text in references.strings(instance)):
+        return
+    branch = "then" if validator.evolve(schema=condition).is_valid(instance) else "else"
+    if branch in schema:
+        yield from validator.descend(instance, schema[branch], schema_path=branch)
+
+
+def _pattern(validator: Any, pattern: str, instance: JsonValue, _schema: JsonObject) -> Errors:
+    if validator.is_type(instance, "string") and matches(pattern, instance) is False:
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, patterns: JsonObject, instance: JsonValue, _schema: JsonObject) -> Errors:
+    if not validator.is_type(instance, "object"):
+        return
+    for pattern, schema in patterns.items():
+        for name, value in instance.items():
+            _check_the_clock()
+            if matches(pattern, name):
+                yield from validator.descend(value, schema, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, allowed: Any, instance: JsonValue, schema: JsonObject) -> Errors:
+    if not validator.is_type(instance, "object"):
+        return
+    declared, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    for name, value in instance.items():
+        _check_the_clock()
+        if name in declared or any(matches(pattern, name) is not False for pattern in patterns):
+            continue
+        if allowed is False:
+            known = ", ".join([*declared, *(f"any that match {pattern}" for pattern in patterns)]) or "none"
+            yield ValidationError(f"There is no such argument; there are: {known}.", path=(name,))
+        else:
+            yield from validator.descend(value, allowed, path=name)
+
+
+def _required(validator: Any, names: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
+    # In draft 3 this keyword is a truth value beside the property, and `properties` sees to it.
+    if validator.is_type(instance, "object") and isinstance(names, list):
+        for name in names:
+            if name not in instance:
+                yield ValidationError("This is required and missing.", path=(name,))
+
+
+def _unique_items(validator: Any, wanted: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
+    # The library compares every pair of objects: an hour for a megabyte. Equal numbers spelled apart get by here.
+    if wanted and validator.is_type(instance, "array"):
+        if len({json.dumps(item, sort_keys=True) for item in instance}) < len(instance):
+            yield ValidationError(f"{instance!r} has non-unique elements")
+
+
+def _left_to_the_server(*_: Any) -> None:
+    """No opinion."""
+
+
+def matches(pattern: str, text: str) -> bool | None:
+    """Whether the pattern is found in the text; None where Python cannot say, or not for certain in time."""
+    if _worst_case(pattern, len(text)) > PATTERN_STEPS:
+        return None
+    try:
+        return re.search(pattern, text) is not None
+    except (re.error, OverflowError, RecursionError):
+        return None
+
+
+_ATOM = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL)
+_GROUP = re.compile(r"\(\?(?:[:=!]|<[=!]|P<\w+>)")
+_REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
+
+
+@lru_cache(maxsize=2000)
+def _choices(pattern: str) -> tuple[int, int] | None:
+    """How many repeats and how many alternatives a search may try in turn; None where they multiply."""
+    plain = _GROUP.sub("(", _ATOM.sub("a", pattern))
+    if "(?" in plain or re.search(r"\)[*+{]", plain):  # a flag or an atomic group; a group that repeats
+        return None
+    starts = 0 if plain.startswith("^") and "|" not in plain else 1
+    return starts + len(_REPEAT.findall(plain)), plain.count("?") + plain.count("|")
+
+
+def _worst_case(pattern: str, length: int) -> float:
+    """An upper bound of the steps of a backtracking search in a text of this length."""
+    choices = _choices(pattern)
+    if choices is None or sum(choices) > 50:  # noqa: PLR2004 - out of reach for any text
+        return float("inf")
+    repeats, alternatives = choices
+    return float((length + 1) ** (repeats + 1) * 2**alternatives)
+
+
+def as_open(value: JsonValue) -> JsonValue:
+    """The arguments of a plan as a schema should see them: strings with references `Open`, `$${` taken as `${`."""
+    if isinstance(value, str):
+        return _open_text(value)
+    if isinstance(value, Mapping):
+        return {name: as_open(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_open(item) for item in value]
+    return value
+
+
+def _open_text(text: str) -> str:
+    try:
+        template = references.parse(text)
+    except ValueError:
+        return text
+    if all(isinstance(part, str) for part in template):
+        return "".join(map(str, template))
+    found = Open(text)
+    found.whole = references.is_whole(template)
+    return found

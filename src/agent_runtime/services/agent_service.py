@@ -1,0 +1,107 @@
+"""The PlannerAgent: what a planner is asked, and how its answer is judged."""
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
+
+from agent_runtime.domain.contract import Contract, Limits, draw_up
+from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError
+from agent_runtime.domain.events import Event, PlanApproved, PlanProposed
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import Task
+from agent_runtime.domain.tools import Effect, Tool
+from agent_runtime.domain.values import JsonValue
+from agent_runtime.services.ports import Planner, PlanRequest
+from agent_runtime.services.tool_registry import ToolRegistry
+
+POLICY = "policy"
+"""The actor of an approval that the operator's policy gave."""
+
+
+class PlannerAgent:
+    """Turns prompts and ready-made plans into contracts that a person can approve."""
+
+    def __init__(
+        self, planner: Planner, registry: ToolRegistry, *, start_s: float, auto_effects: Iterable[Effect]
+    ) -> None:
+        self._planner = planner
+        self._registry = registry
+        self._start_s = start_s
+        self._auto_effects = frozenset(auto_effects)
+
+    async def propose(self, task: Task) -> list[Event]:
+        """Ask the planner, and return its plan as the next revision; with the policy's approval where it is asked for.
+
+        Raises: PlanningError where the planner declines, InvalidPlanError where its plan breaks the contract.
+        """
+        allowed = self._allowed(task.tools)
+        await self._registry.ready(self._needed(allowed), self._start_s)
+        tools = self._registry.tools(allowed)
+        request = PlanRequest(task.prompt, list(tools.values()), task.limits.max_steps)
+        plan = await self._planner.plan(request)
+        contract = draw_up(plan, task.limits, tools, agent_steps=False)
+        return self._proposal(
+            contract, tools.values(), task.plan_revision + 1, self._planner.name, auto=task.approval == "auto"
+        )
+
+    async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
+        """Judge a ready-made plan, as `propose` does a planner's; waits for the servers it names to be known.
+
+        Raises: InvalidPlanError.
+        """
+        allowed = self._allowed(server_ids)
+        named = {step.server for step in plan.steps if step.kind == "tool"}
+        await self._registry.ready([name for name in allowed if name in named], self._start_s)
+        tools = self._registry.tools(allowed)
+        contract = draw_up(plan, limits, tools, agent_steps=False)
+        return self._proposal(contract, tools.values(), 1, "user", auto=auto)
+
+    def check_servers(self, server_ids: Sequence[str] | None) -> None:
+        """Raises: InvalidInputError naming each of these ids that is no enabled server."""
+        known = self._registry.enabled()
+        faults = [
+            Fault(f"tools[{index}]", f"There is no enabled server {name!r}; there are {', '.join(known) or 'none'}.")
+            for index, name in enumerate(server_ids or ())
+            if name not in known
+        ]
+        if faults:
+            raise InvalidInputError(faults)
+
+    def _allowed(self, server_ids: Sequence[str] | None) -> list[str]:
+        return [name for name in self._registry.enabled() if server_ids is None or name in server_ids]
+
+    def _needed(self, allowed: Sequence[str]) -> list[str]:
+        """The rule planner binds to built-in tools only, so it need not wait for others."""
+        if self._planner.name != "rules":
+            return list(allowed)
+        return [name for name in self._registry.enabled(builtin_only=True) if name in allowed]
+
+    def _may_run_unasked(self, contract: Contract) -> bool:
+        return all(policy.effect in self._auto_effects for policy in contract.policy.values())
+
+    def _proposal(
+        self, contract: Contract, tools: Iterable[Tool], revision: int, planner: str, *, auto: bool
+    ) -> list[Event]:
+        definitions = {tool.key: tool.definition for tool in tools if tool.key in contract.pins}
+        proposed = PlanProposed(
+            revision=revision, digest=contract.digest, contract=contract, definitions=definitions, planner=planner
+        )
+        if not (auto and self._may_run_unasked(contract)):
+            return [proposed]
+        return [proposed, PlanApproved(revision=revision, digest=proposed.digest, actor=POLICY)]
+
+
+def parse_plan(value: JsonValue) -> Plan:
+    """A plan from JSON. Raises: InvalidPlanError with the place of every fault."""
+    try:
+        return Plan.model_validate(value)
+    except ValidationError as error:
+        raise InvalidPlanError([_fault(dict(item)) for item in error.errors(include_url=False)]) from error
+
+
+def _fault(item: dict[str, JsonValue]) -> Fault:
+    place = "plan"
+    for part in item["loc"]:
+        if part not in {"tool", "agent"} or not place.endswith("]"):
+            place += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return Fault(place, item["msg"])

@@ -1,0 +1,286 @@
+"""The task manager: the six verbs that every front door calls: submit, get, decide, cancel, delete, follow."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+from agent_runtime.config import ApprovalSettings, LimitSettings
+from agent_runtime.domain.approval import Approve, Decision, Reject, Resolve
+from agent_runtime.domain.contract import Limits
+from agent_runtime.domain.errors import (
+    ConflictError,
+    DecisionRefusedError,
+    DigestMismatchError,
+    DigestRequiredError,
+    Fault,
+    InvalidInputError,
+    RequestKeyReusedError,
+    TaskNotFoundError,
+)
+from agent_runtime.domain.events import (
+    ANONYMOUS,
+    Event,
+    EventRecord,
+    PlanApproved,
+    PlanRejected,
+    StepResolved,
+    TaskCancelled,
+    TaskCancelRequested,
+    TaskSubmitted,
+)
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.services.agent_service import PlannerAgent
+from agent_runtime.services.identifiers import new_id
+from agent_runtime.services.ports import Page, Runner, TaskStore
+
+log = structlog.get_logger()
+
+PAGE_OF_RECORDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What somebody asks for. `request_key` and `request_digest` make a repetition give the same task."""
+
+    prompt: str
+    plan: Plan | None = None
+    approval: Literal["manual", "auto"] = "manual"
+    tools: tuple[str, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    request_key: str | None = None
+    request_digest: str | None = None
+    actor: str = ANONYMOUS
+
+
+class TaskManager:
+    """What can be done with tasks. Every return from a write means that it is durable (G1)."""
+
+    def __init__(
+        self,
+        store: TaskStore,
+        runner: Runner,
+        planner: PlannerAgent,
+        limits: LimitSettings,
+        approval: ApprovalSettings,
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._planner = planner
+        self._limits = limits
+        self._approval = approval
+
+    async def submit(self, submission: Submission) -> Task:
+        """Create a task and have it planned; with a ready-made plan it awaits approval at once.
+
+        Raises: InvalidInputError, InvalidPlanError (nothing was created), RequestKeyReusedError,
+        StoreUnavailableError.
+        """
+        self._check(submission)
+        existing = await self._existing(submission)
+        if existing is not None:
+            return existing
+        events: list[Event] = [
+            TaskSubmitted(
+                prompt=submission.prompt,
+                approval=submission.approval,
+                tools=submission.tools,
+                limits=submission.limits,
+                metadata=submission.metadata,
+                actor=submission.actor,
+                request_key=submission.request_key,
+                request_digest=submission.request_digest,
+            )
+        ]
+        if submission.plan is not None:
+            events += await self._planner.accept(
+                submission.plan, submission.limits, submission.tools, auto=submission.approval == "auto"
+            )
+        try:
+            task = await self._store.append(Task(new_id("task")), events)
+        except ConflictError:
+            existing = await self._existing(submission)
+            if existing is None:
+                raise
+            return existing
+        log.info("task_submitted", task_id=task.task_id, status=task.status)
+        await self._runner.submit(task.task_id)
+        return task
+
+    def _check(self, submission: Submission) -> None:
+        faults: list[Fault] = []
+        if not submission.prompt.strip():
+            faults.append(Fault("prompt", "Say what is to be done; the prompt is empty."))
+        size = len(submission.prompt.encode())
+        if size > self._limits.prompt_bytes:
+            faults.append(Fault("prompt", f"{size} bytes are over the limit of {self._limits.prompt_bytes} bytes."))
+        if submission.approval == "auto" and not self._approval.auto_effects:
+            message = "'auto' is not allowed here: the operator has set no approval.auto_effects. Use 'manual'."
+            faults.append(Fault("approval", message))
+        if faults:
+            raise InvalidInputError(faults)
+        self._planner.check_servers(submission.tools)
+
+    async def _existing(self, submission: Submission) -> Task | None:
+        if submission.request_key is None:
+            return None
+        task = await self._store.find_request(submission.request_key)
+        if task is not None and task.request_digest != submission.request_digest:
+            raise RequestKeyReusedError(
+                f"The Idempotency-Key was already used for task {task.task_id} with another body; use a new key."
+            )
+        return task
+
+    async def get(self, task_id: str) -> Task:
+        """The task as it stands. Raises: TaskNotFoundError."""
+        return await self._store.load(task_id)
+
+    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
+        """Tasks, newest first. Raises: InvalidInputError for a bad cursor."""
+        return await self._store.page(status, limit, cursor)
+
+    async def decide(self, task_id: str, decision: Decision) -> Task:
+        """Write a person's decision, if the task's status allows it, and let the task go on.
+
+        Raises: TaskNotFoundError, DecisionRefusedError (and its kinds), InvalidInputError, StoreUnavailableError.
+        """
+        while True:
+            task = await self._store.load(task_id)
+            event = self._event(task, decision)
+            try:
+                task = await self._store.append(task, [event])
+            except ConflictError:
+                continue
+            log.info("decided", task_id=task_id, decision=event.type, actor=decision.actor)
+            if not task.terminal:
+                await self._runner.submit(task_id)
+            return task
+
+    def _event(self, task: Task, decision: Decision) -> Event:
+        match decision:
+            case Approve():
+                return self._approved(task, decision)
+            case Reject():
+                self._expect(task, TaskStatus.AWAITING_APPROVAL, "rejected")
+                return PlanRejected(
+                    revision=task.plan_revision,
+                    digest=task.plan_digest or "",
+                    actor=decision.actor,
+                    reason=decision.reason,
+                )
+            case Resolve():
+                return self._resolved(task, decision)
+
+    def _approved(self, task: Task, decision: Approve) -> PlanApproved:
+        self._expect(task, TaskStatus.AWAITING_APPROVAL, "approved")
+        if decision.digest is None and (self._approval.require_digest or task.plan_revision > 1):
+            raise DigestRequiredError(
+                f"Name the plan you approve: plan_digest {task.plan_digest!r} is revision {task.plan_revision}.",
+                task.status,
+            )
+        if decision.digest is not None and decision.digest != task.plan_digest:
+            raise DigestMismatchError(
+                f"The plan that awaits approval is revision {task.plan_revision} with the digest {task.plan_digest}, "
+                f"not {decision.digest[:80]}. Read it again before you approve it.",
+                task.status,
+            )
+        return PlanApproved(
+            revision=task.plan_revision,
+            digest=task.plan_digest or "",
+            actor=decision.actor,
+            comment=decision.comment,
+        )
+
+    def _resolved(self, task: Task, decision: Resolve) -> StepResolved:
+        self._expect(task, TaskStatus.NEEDS_ATTENTION, "resolved")
+        asking = [name for name, step in task.steps.items() if step.status is StepStatus.UNKNOWN]
+        call = task.steps[decision.step_id].call if decision.step_id in asking else None
+        if call is None:
+            raise InvalidInputError(
+                [Fault("step_id", f"{decision.step_id!r} has no call to resolve; {', '.join(asking)} has.")]
+            )
+        if decision.call_id not in {None, call.call_id}:
+            raise InvalidInputError(
+                [Fault("call_id", f"The call of unknown outcome is {call.call_id!r}, not {decision.call_id!r}.")]
+            )
+        if decision.output is not None and decision.resolution != "done":
+            raise InvalidInputError([Fault("output", "An output goes with the resolution 'done' only.")])
+        return StepResolved(
+            step_id=decision.step_id,
+            call_id=call.call_id,
+            resolution=decision.resolution,
+            output=decision.output,
+            actor=decision.actor,
+            comment=decision.comment,
+        )
+
+    @staticmethod
+    def _expect(task: Task, status: TaskStatus, participle: str) -> None:
+        if task.cancel_requested and not task.terminal:
+            raise DecisionRefusedError(f"Task {task.task_id} is being cancelled.", task.status)
+        if task.status is not status:
+            raise DecisionRefusedError(
+                f"Task {task.task_id} is {task.status}; only a task that is {status} can be {participle}.", task.status
+            )
+
+    async def cancel(self, task_id: str, *, actor: str = ANONYMOUS, reason: str | None = None) -> Task:
+        """End a task: at once where no call is open, else as soon as the open call is settled (G7).
+
+        Asking again while it is being cancelled changes nothing. Raises: TaskNotFoundError, DecisionRefusedError
+        where it has ended, StoreUnavailableError.
+        """
+        while True:
+            task = await self._store.load(task_id)
+            if task.terminal:
+                raise DecisionRefusedError(
+                    f"Task {task_id} is {task.status} and can no longer be cancelled.", task.status
+                )
+            if task.cancel_requested:
+                return task
+            events: list[Event] = [TaskCancelRequested(actor=actor, reason=reason)]
+            if not any(step.open_call for step in task.steps.values()):
+                events.append(TaskCancelled(unknown_steps=task.unknown_steps))
+            try:
+                task = await self._store.append(task, events)
+            except ConflictError:
+                continue
+            log.info("cancelled", task_id=task_id, status=task.status, actor=actor)
+            await self._runner.cancel(task_id)
+            return task
+
+    async def delete(self, task_id: str) -> None:
+        """Forget a task that has ended. Raises: TaskNotFoundError, DecisionRefusedError, StoreUnavailableError."""
+        task = await self._store.load(task_id)
+        if not task.terminal:
+            raise DecisionRefusedError(f"Task {task_id} is {task.status}; cancel it before you delete it.", task.status)
+        await self._store.delete(task)
+        log.info("task_deleted", task_id=task_id)
+
+    async def records(self, task_id: str, after: int = 0, limit: int = PAGE_OF_RECORDS) -> list[EventRecord]:
+        """The journal after event number `after`. Raises: TaskNotFoundError."""
+        return await self._store.records(task_id, after, limit)
+
+    async def follow(self, task_id: str, after: int = 0) -> AsyncIterator[list[EventRecord]]:
+        """The journal after event number `after`, in batches as it grows, to the terminal event (G8).
+
+        Raises: TaskNotFoundError before the first batch; a task that is deleted meanwhile ends the iteration.
+        """
+        await self._store.load(task_id)
+        while True:
+            records = await self._store.records(task_id, after, PAGE_OF_RECORDS)
+            if records:
+                after = records[-1].seq
+                yield records
+                continue
+            try:
+                task = await self._store.load(task_id)
+                if task.version > after:
+                    continue
+                if task.terminal:
+                    return
+                await self._store.changed(task_id, after)
+            except TaskNotFoundError:
+                return

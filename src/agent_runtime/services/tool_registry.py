@@ -1,0 +1,163 @@
+"""The tool registry: the entries of tool_registry.yaml, and the catalogue of what their servers offer.
+
+The catalogue is filled in the background; nothing waits for it but planning, and only for the servers it needs.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from jsonschema import SchemaError
+
+from agent_runtime.domain.contract import compiled
+from agent_runtime.domain.errors import AgentRuntimeError, ServerUnavailableError, StoreUnavailableError
+from agent_runtime.domain.tools import Tool, ToolDefinition, ToolServer, describe_tool
+from agent_runtime.domain.values import digest
+from agent_runtime.services.ports import TaskStore, ToolServers
+
+log = structlog.get_logger()
+
+_FIRST_RETRY_S = 5.0
+_LAST_RETRY_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What `GET /v1/tools/status` says of one server. `detail` is the reason where it is not connected."""
+
+    id: str
+    name: str
+    type: str
+    enabled: bool
+    connected: bool
+    detail: str
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """What is known of one server. `checked` is set once it was asked in this process, with whatever outcome."""
+
+    server: ToolServer
+    tools: dict[str, Tool] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
+    connected: bool = False
+    detail: str = "not asked yet"
+    checked: asyncio.Event = field(default_factory=asyncio.Event)
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ToolRegistry:
+    """Knows every server that the operator named, and what it offers now."""
+
+    def __init__(self, entries: Sequence[ToolServer], servers: ToolServers, store: TaskStore) -> None:
+        self._servers = servers
+        self._store = store
+        self._shelves = {entry.id: _Shelf(entry) for entry in entries}
+
+    async def watch(self) -> None:
+        """Ask every enabled server what it offers, again when wanted and with backoff after a failure, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for shelf in self._shelves.values():
+                if shelf.server.enabled:
+                    group.create_task(self._watch(shelf), name=f"catalogue:{shelf.server.id}")
+
+    async def _watch(self, shelf: _Shelf) -> None:
+        with contextlib.suppress(StoreUnavailableError):
+            kept = await self._store.load_definitions(digest(shelf.server.identity))
+            self._fill(shelf, kept or [])
+        retry_s = _FIRST_RETRY_S
+        while True:
+            shelf.wanted.clear()
+            await self._ask(shelf)
+            shelf.checked.set()
+            retry_s = _FIRST_RETRY_S if shelf.connected else min(retry_s * 2, _LAST_RETRY_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(shelf.wanted.wait(), None if shelf.connected else retry_s)
+
+    async def _ask(self, shelf: _Shelf) -> None:
+        server = shelf.server
+        try:
+            definitions = await self._servers.discover(server)
+        except ServerUnavailableError as error:
+            log.warning("server_unavailable", server=server.id, reason=error.reason)
+            shelf.connected, shelf.detail, shelf.tools = False, error.reason, {}
+            return
+        self._fill(shelf, definitions)
+        shelf.connected, shelf.detail = True, f"{len(shelf.tools)} tools"
+        with contextlib.suppress(StoreUnavailableError):
+            await self._store.save_definitions(digest(server.identity), definitions)
+
+    @staticmethod
+    def _fill(shelf: _Shelf, definitions: Iterable[ToolDefinition]) -> None:
+        shelf.tools, shelf.unusable = {}, {}
+        for definition in definitions:
+            if shelf.server.policy_for(definition.name).enabled is False:
+                shelf.unusable[definition.name] = "disabled in the tool registry"
+                continue
+            try:
+                compiled(definition.inputSchema)
+                tool = describe_tool(shelf.server, definition)
+            except (ValueError, SchemaError, AgentRuntimeError) as error:
+                first = str(error).partition("\n")[0]
+                shelf.unusable[definition.name] = f"its definition cannot be used: {first}"
+                continue
+            shelf.tools[tool.key] = tool
+
+    def server(self, server_id: str) -> ToolServer:
+        """The entry of this id. Raises: ServerUnavailableError where there is none, or it is disabled."""
+        shelf = self._shelves.get(server_id)
+        if shelf is None or not shelf.server.enabled:
+            reason = "it is disabled in the tool registry" if shelf else "it is not in the tool registry"
+            raise ServerUnavailableError(server_id, reason)
+        return shelf.server
+
+    def enabled(self, *, builtin_only: bool = False) -> list[str]:
+        """The ids of the servers that may be used."""
+        shelves = [shelf.server for shelf in self._shelves.values() if shelf.server.enabled]
+        return [server.id for server in shelves if server.type == "builtin" or not builtin_only]
+
+    def tools(self, server_ids: Iterable[str] | None = None) -> dict[str, Tool]:
+        """What can be used now, by `server/tool`; of these servers, or of all."""
+        names = self.enabled() if server_ids is None else [name for name in server_ids if name in self._shelves]
+        return {key: tool for name in names for key, tool in self._shelves[name].tools.items()}
+
+    def unusable(self) -> dict[str, str]:
+        """The tools that are listed but cannot be used, by `server/tool`, with the reason."""
+        return {f"{name}/{tool}": why for name, shelf in self._shelves.items() for tool, why in shelf.unusable.items()}
+
+    def statuses(self) -> list[ServerStatus]:
+        """Every entry, enabled or not, in the order of the file."""
+        return [
+            ServerStatus(
+                id=shelf.server.id,
+                name=shelf.server.name or shelf.server.id,
+                type=shelf.server.type,
+                enabled=shelf.server.enabled,
+                connected=shelf.connected,
+                detail=shelf.detail if shelf.server.enabled else "disabled in the tool registry",
+            )
+            for shelf in self._shelves.values()
+        ]
+
+    async def ready(self, server_ids: Iterable[str], timeout_s: float) -> None:
+        """Wait until these servers were asked once, at most `timeout_s`; those that were not stay as they are."""
+        waits = [self._shelves[name].checked.wait() for name in server_ids if name in self._shelves]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*waits)
+
+    def want(self, server_ids: Iterable[str]) -> None:
+        """Have these servers asked again soon."""
+        for name in server_ids:
+            if name in self._shelves:
+                self._shelves[name].wanted.set()
+
+    async def refresh(self, timeout_s: float) -> None:
+        """Ask every enabled server again, and wait for the answers at most `timeout_s`."""
+        names = self.enabled()
+        for name in names:
+            self._shelves[name].checked.clear()
+        self.want(names)
+        await self.ready(names, timeout_s)

@@ -1,0 +1,130 @@
+"""The database file: how it is opened, how its schema grows, and its errors in our words."""
+
+import sqlite3
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+
+from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError
+
+BUSY_TIMEOUT_S = 5.0
+"""How long a statement waits for a lock that another process holds; this process never waits for itself."""
+
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # an acknowledged write survives a power cut, not only a crash (G1)
+    "PRAGMA journal_size_limit = 67108864",  # a burst does not leave a large WAL file for ever
+)
+READER_PRAGMAS = ("PRAGMA query_only = ON",)
+
+_OPERATOR_CAN_HELP = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+_REASONS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "the disk is read-only",
+    sqlite3.SQLITE_IOERR: "the disk reports an error",
+    sqlite3.SQLITE_BUSY: "another process has locked the database",
+    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
+}
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for writing, in autocommit mode: transactions are spelled out. Raises: sqlite3.Error."""
+    return _connect(path, PRAGMAS)
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that can only read. Raises: sqlite3.Error."""
+    return _connect(path, READER_PRAGMAS)
+
+
+def _connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
+    # A connection is used by one thread at a time, but closed by another.
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in pragmas:
+            connection.execute(pragma)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Create the database where there is none, bring its schema up to date, and return a connection for writing.
+
+    Raises: ConfigurationError where the path cannot hold a database or a newer version wrote it;
+    StoreUnavailableError where the disk is full or fails.
+    """
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)  # SQLite gives the same mode to the files that it puts beside this one
+        connection = connect(path)
+    except OSError as error:
+        raise ConfigurationError(_unusable(path, error.strerror or str(error))) from error
+    except sqlite3.Error as error:
+        raise _opening_error(path, error) from error
+    try:
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            reason = "its file system cannot share memory between connections, as network file systems cannot"
+            raise ConfigurationError(_unusable(path, reason))
+        _migrate(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise _opening_error(path, error) from error
+    except AgentRuntimeError:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    migrations = _migrations()
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > len(migrations):
+        raise ConfigurationError(
+            f"The database {path} was written by a newer version of Agent Runtime (its schema is {found}, this version "
+            f"knows {len(migrations)}). Run that version, or set another data_dir."
+        )
+    for number, script in enumerate(migrations[found:], start=found + 1):
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):  # the first error is the one to tell
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _migrations() -> list[str]:
+    """The scripts of `migrations/`, in the order of their numbers, which count from 1 without gaps."""
+    scripts = [entry for entry in files(__package__).joinpath("migrations").iterdir() if entry.name.endswith(".sql")]
+    return [script.read_text(encoding="utf-8") for script in sorted(scripts, key=lambda entry: entry.name)]
+
+
+def _opening_error(path: Path, error: sqlite3.Error) -> AgentRuntimeError:
+    if primary_code(error) in _OPERATOR_CAN_HELP:
+        return ConfigurationError(_unusable(path, str(error)))
+    return unavailable(error)
+
+
+def _unusable(path: Path, reason: str) -> str:
+    return f"The database {path} cannot be used: {reason}. Set storage.url or data_dir to a place that can be written."
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for an error of the Python module itself."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def unavailable(error: sqlite3.Error) -> StoreUnavailableError:
+    """The error in words fit for a caller: no path, no statement."""
+    reason = _REASONS.get(primary_code(error), str(error))
+    return StoreUnavailableError(f"The store cannot be used now: {reason}. Nothing was changed; try again later.")

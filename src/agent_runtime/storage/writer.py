@@ -1,0 +1,216 @@
+"""The one thread that writes: whatever waits is committed together (group commit)."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+import structlog
+
+from agent_runtime.domain.errors import AgentRuntimeError, StoreUnavailableError
+from agent_runtime.storage.database import connect, open_database, primary_code, unavailable
+
+log = structlog.get_logger(__name__)
+
+MOST_JOBS = 500
+"""The most jobs of one transaction, so that the first of them does not wait for ever."""
+
+Work = Callable[[sqlite3.Connection], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """Something to write. `committed` is called on the event loop once it is durable, whether or not anyone waits."""
+
+    work: Work
+    committed: Callable[[], None]
+    done: asyncio.Future[None]
+
+
+_Outcome = tuple[_Job, Exception | None]
+
+
+class Writer:
+    """Owns the only connection that writes. All public methods belong to the event loop that called `start`.
+
+    `work` runs in the thread, inside a transaction that it shares with other jobs. It raises an AgentRuntimeError
+    only while it has changed nothing; then the others commit without it. After any other error all is rolled back
+    and each job is tried again alone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._open = False
+        self._connection: sqlite3.Connection | None = None
+        self._failing = False
+        self.last_success = -inf
+        """When something was last made durable, by `time.monotonic`; minus infinity after a failure."""
+
+    async def start(self) -> None:
+        """Open the database and begin to write. Raises: as `open_database`."""
+        self._loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = self._loop.create_future()
+        # A daemon: an exit that never reaches `stop` loses nothing acknowledged and must not hang.
+        self._thread = Thread(target=self._run, args=(opened,), name="agent-runtime-writer", daemon=True)
+        self._thread.start()
+        try:
+            await opened
+        except BaseException:
+            self._queue.put(None)
+            raise
+        self._open = True
+
+    async def stop(self) -> None:
+        """Write what was asked for so far, refuse more, and close the database."""
+        self._open = False
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    async def write(self, work: Work, committed: Callable[[], None]) -> None:
+        """Return once `work` is durable. A caller that is cancelled meanwhile does not undo it.
+
+        Raises: what `work` raises, and StoreUnavailableError.
+        """
+        if not self._open:
+            raise StoreUnavailableError("The store is closed.")
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._queue.put(_Job(work, committed, done))
+        await done
+
+    # What follows runs in the thread, but for `_settle` and `_opened`.
+
+    def _run(self, opened: asyncio.Future[None]) -> None:
+        try:
+            self._connection = open_database(self._path)
+        except Exception as error:  # noqa: BLE001 - handed over whole to whoever started the thread
+            self._tell(_opened, opened, error)
+            return
+        going_on = self._tell(_opened, opened, None)
+        while going_on:
+            jobs, going_on = self._take()
+            if jobs:
+                going_on = self._tell(_settle, self._commit(jobs)) and going_on
+        self._close()
+
+    def _tell[*A](self, callback: Callable[[*A], None], *arguments: *A) -> bool:
+        """One wake-up of the event loop. False where it is gone, and with it everyone who waited."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            return False
+        return True
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        """Wait for a job and take all that wait with it. False once the writer is to stop."""
+        jobs: list[_Job] = []
+        job = self._queue.get()
+        with suppress(Empty):
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) == MOST_JOBS:
+                    return jobs, True
+                job = self._queue.get_nowait()
+            return jobs, False
+        return jobs, True
+
+    def _commit(self, jobs: list[_Job]) -> list[_Outcome]:
+        try:
+            connection = self._begin()
+        except sqlite3.Error as error:  # it cannot be any of the jobs
+            return [(job, self._failed(error)) for job in jobs]
+        try:
+            outcomes = [(job, _refusal(job, connection)) for job in jobs]
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - a job may fail in any way; none may end the thread
+            self._roll_back(connection, error)
+            if len(jobs) == 1:
+                return [(jobs[0], self._failed(error))]
+            return [outcome for job in jobs for outcome in self._commit([job])]
+        if any(refusal is None for _, refusal in outcomes):
+            self._succeeded()
+        return outcomes
+
+    def _begin(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = connect(self._path)
+        self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection
+
+    def _roll_back(self, connection: sqlite3.Connection, error: Exception) -> None:
+        try:
+            if connection.in_transaction:  # SQLite itself rolls back after the worst errors
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._discard()
+            return
+        if isinstance(error, sqlite3.Error) and primary_code(error) in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}:
+            self._discard()  # a file once opened read-only would stay so
+
+    def _discard(self) -> None:
+        """Let the next transaction open a new connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _succeeded(self) -> None:
+        self.last_success = time.monotonic()
+        if self._failing:
+            self._failing = False
+            log.info("store_recovered")
+
+    def _failed(self, error: Exception) -> Exception:
+        if not isinstance(error, sqlite3.Error):
+            return error
+        self.last_success = -inf
+        if not self._failing:  # once for each outage, however many callers it hits
+            self._failing = True
+            log.error("store_failed", error=str(error))
+        failure = unavailable(error)
+        failure.__cause__ = error
+        return failure
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            # What cannot be checkpointed now stays in the WAL file and is found when the database is next opened.
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._discard()
+
+
+def _refusal(job: _Job, connection: sqlite3.Connection) -> AgentRuntimeError | None:
+    try:
+        job.work(connection)
+    except AgentRuntimeError as refusal:
+        return refusal
+    return None
+
+
+def _opened(opened: asyncio.Future[None], error: Exception | None) -> None:
+    _resolve(opened, error)
+
+
+def _settle(outcomes: list[_Outcome]) -> None:
+    for job, error in outcomes:
+        if error is None:
+            job.committed()
+        _resolve(job.done, error)
+
+
+def _resolve(future: asyncio.Future[None], error: Exception | None) -> None:
+    if future.done():  # whoever waited was cancelled
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
