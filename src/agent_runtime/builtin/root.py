@@ -124,6 +124,11 @@ class Root:
         with self.explained(place), self.folder(place.parent) as folder:
             return read_in(folder, place, limit)
 
+    def sample(self, place: Place, size: int) -> bytes:
+        """The first bytes of an ordinary file. Raises: Refusal, OSError."""
+        with self.folder(place.parent) as folder, opened(folder, place) as descriptor:
+            return os.read(descriptor, size)
+
     def write(self, place: Place, data: bytes) -> bool:
         """Put a whole file in place, atomically and durably; whether it is new. Makes missing folders."""
         with self.explained(place), self.folder(place.parent, create=True) as folder:
@@ -169,14 +174,14 @@ class Root:
             self._lock.release()
 
     @contextmanager
-    def explained(self, place: Place) -> Iterator[None]:
-        """Say what the system refuses about a place in words that help."""
+    def explained(self, place: Place, kind: str = "file") -> Iterator[None]:
+        """Say what the system refuses about a place in words that help; `kind` is what was looked for."""
         try:
             yield
         except FileNotFoundError:
-            raise Refusal(self._missing(place)) from None
+            raise Refusal(self._missing(place, kind)) from None
         except (NotADirectoryError, FileExistsError):
-            raise Refusal(f"{place.shown} would be inside a file: a part of that path is not a folder.") from None
+            raise Refusal(f"{place.shown} is not a folder, or leads through something that is none.") from None
         except IsADirectoryError:
             raise Refusal(f"{place.shown} is a folder: name a file.") from None
         except PermissionError:
@@ -186,7 +191,7 @@ class Root:
                 raise Refusal(f"{place.shown} leads over a link that cannot be followed here.") from None
             raise Refusal(f"{place.shown} could not be used: {error.strerror}.") from error
 
-    def _missing(self, place: Place) -> str:
+    def _missing(self, place: Place, kind: str) -> str:
         """What is missing, with names that were perhaps meant."""
         names: list[str] = []
         with suppress(OSError), self.folder(place.parent) as folder, os.scandir(folder) as entries:
@@ -195,19 +200,28 @@ class Root:
         close = get_close_matches(place.name.casefold(), folded, n=3, cutoff=0.6)
         similar = [place.parent.child(folded[name]).shown for name in close]
         if similar:
-            return f"There is no file {place.shown}; did you mean {' or '.join(similar)}?"
-        return f"There is no file {place.shown}; list the folder to see what there is."
+            return f"There is no {kind} {place.shown}; did you mean {' or '.join(similar)}?"
+        return f"There is no {kind} {place.shown}; list the folder to see what there is."
+
+
+@contextmanager
+def opened(folder: int, place: Place) -> Iterator[int]:
+    """A descriptor of the ordinary file of this name in an open folder. Raises: Refusal, OSError."""
+    descriptor = os.open(place.name, _READ, dir_fd=folder)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise Refusal(f"{place.shown} is a folder: name a file, or list the folder.")
+        if not stat.S_ISREG(mode):
+            raise Refusal(f"{place.shown} is not an ordinary file: only such files can be read and written.")
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def read_in(folder: int, place: Place, limit: int) -> bytes:
     """All of an ordinary file of this name in an open folder. Raises: Refusal, OSError."""
-    descriptor = os.open(place.name, _READ, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise Refusal(f"{place.shown} is a folder: name a file, or list the folder.")
-        if not stat.S_ISREG(status.st_mode):
-            raise Refusal(f"{place.shown} is not an ordinary file: only such files can be read and written.")
+    with opened(folder, place) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise Refusal(f"{place.shown} is larger than the limit of {plural(limit, 'byte')}: choose a smaller file.")

@@ -4,6 +4,7 @@ Its digest is what a person approves; after that, only what it holds may run (G4
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 from jsonschema import ValidationError
@@ -21,6 +22,10 @@ MOST_STEPS = 100
 
 MOST_DEPTH = 64
 """How deep the arguments of a step may be nested (G11)."""
+
+
+MOST_FAULTS = 100
+"""How many faults of the arguments of one step are named."""
 
 
 class Budget(Value):
@@ -203,7 +208,12 @@ def argument_faults(
     An error counts unless its path is at, above or below a reference; a property that is missing or unknown has
     the path of that property. Text with a reference inside must still be allowed to be a string. Arguments
     without references are judged in full, and so are `resolved` ones, whose text is never taken for a reference.
+    Of very many faults the first `MOST_FAULTS` are named.
     """
+    return islice(_argument_faults(arguments, schema, place, resolved=resolved), MOST_FAULTS)
+
+
+def _argument_faults(arguments: JsonObject, schema: JsonObject, place: str, *, resolved: bool) -> Iterator[Fault]:
     value = arguments if resolved else as_open(arguments)
     try:
         errors = errors_of(schema, value)
@@ -223,8 +233,8 @@ def argument_faults(
 def _forbids_strings(error: ValidationError) -> bool:
     """Whether no string at all would have been right here."""
     if error.validator in {"enum", "const"}:
-        allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
-        return not any(isinstance(value, str) for value in allowed)
+        named: Any = error.validator_value
+        return not any(isinstance(value, str) for value in (named if error.validator == "enum" else [named]))
     if error.validator in {"anyOf", "oneOf"}:
         branches: dict[Any, bool] = {}
         for inner in error.context or ():

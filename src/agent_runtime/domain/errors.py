@@ -13,6 +13,7 @@ AgentRuntimeError
 |- StaleEpochError              a newer claim owns the task
 |- StoreUnavailableError        the journal cannot be written or read now
 |- ConfigurationError           a file or variable of the operator is wrong
+|  `- DataDirectoryOwnedError   another process owns the data directory
 |- PlanningError                the planner cannot or will not plan this
 |- ServerUnavailableError       an MCP server cannot be started or reached
 |- DefinitionChangedError       a tool is not what the plan was made with
@@ -124,6 +125,17 @@ class ConfigurationError(AgentRuntimeError):
     """Something that the operator wrote is wrong: the message names the file, the field and the remedy."""
 
     code = "configuration_error"
+
+
+class DataDirectoryOwnedError(ConfigurationError):
+    """Another process owns the data directory: `pid`, serving at `url`; null where it has not said."""
+
+    code = "data_directory_owned"
+
+    def __init__(self, message: str, *, url: str | None, pid: int | None) -> None:
+        super().__init__(message)
+        self.url = url
+        self.pid = pid
 
 
 class PlanningError(AgentRuntimeError):

@@ -24,9 +24,6 @@ from agent_runtime.domain.values import JsonObject, JsonValue
 CHECK_SECONDS = 0.5
 """The CPU time that one check may take, in seconds."""
 
-MOST_ERRORS = 100
-"""How many errors one check reports."""
-
 PATTERN_STEPS = 10_000_000
 """How many steps a pattern may take in the worst case; at most about 0.2 s."""
 
@@ -46,14 +43,14 @@ class Open(str):
 
 
 def errors_of(schema: JsonObject, value: JsonValue) -> list[ValidationError]:
-    """What the schema says against the value: `MOST_ERRORS` errors at most, each missing or unknown property its own.
+    """What the schema says against the value, with an error of its own for each missing or unknown property.
 
     The conclusion of an `if` whose condition looks at an `Open` string is not drawn.
     Raises: UnusableSchemaError.
     """
     token = _stop_at.set(time.thread_time() + CHECK_SECONDS)
     try:
-        return [error for error, _ in zip(compiled(schema).iter_errors(value), range(MOST_ERRORS), strict=False)]
+        return list(compiled(schema).iter_errors(value))
     except UnusableSchemaError:
         raise
     except Exception as wrong:  # a `$ref` to nowhere, a circle, a `$schema` that is a list: the schema's fault, always
@@ -74,11 +71,12 @@ def compiled(schema: JsonObject) -> Validator:
 @lru_cache(maxsize=2000)
 def _compiled(text: str) -> Validator:
     schema = json.loads(text)
-    dialect = validator_for(schema, default=Draft202012Validator)
+    dialect: Any = validator_for(schema, default=Draft202012Validator)
     # Patterns are ECMA-262, and Python's opinion of them is not asked: hence no check of the format `regex`.
     dialect.check_schema(schema, format_checker=None)
     blind = '"patternProperties"' in text and '"unevaluatedProperties"' in text
-    return _bounded(dialect, unevaluated=not blind)(schema, registry=SPECIFICATIONS)
+    validator: Validator = _bounded(dialect, unevaluated=not blind)(schema, registry=SPECIFICATIONS)
+    return validator
 
 
 @lru_cache(maxsize=20)
@@ -95,7 +93,7 @@ def _bounded(dialect: Any, *, unevaluated: bool) -> Any:
     known = {name: keyword for name, keyword in replaced.items() if name in dialect.VALIDATORS}
     if not unevaluated:
         known["unevaluatedProperties"] = _left_to_the_server  # it would run every pattern there is
-    bounded = extend(dialect, known)
+    bounded: Any = extend(dialect, known)  # type: ignore[no-untyped-call]
     bounded.evolve = _evolved
     return bounded
 
@@ -166,9 +164,10 @@ def _required(validator: Any, names: Any, instance: JsonValue, _schema: JsonObje
 
 def _unique_items(validator: Any, wanted: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
     # The library compares every pair of objects: an hour for a megabyte. Equal numbers spelled apart get by here.
-    if wanted and validator.is_type(instance, "array"):
-        if len({json.dumps(item, sort_keys=True) for item in instance}) < len(instance):
-            yield ValidationError(f"{instance!r} has non-unique elements")
+    if not wanted or not validator.is_type(instance, "array"):
+        return
+    if len({json.dumps(item, sort_keys=True) for item in instance}) < len(instance):
+        yield ValidationError(f"{instance!r} has non-unique elements")
 
 
 def _left_to_the_server(*_: Any) -> None:

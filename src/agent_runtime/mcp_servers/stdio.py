@@ -116,6 +116,9 @@ class StdioTransport:
         self.pid: int | None = None
         self._process: asyncio.SubprocessTransport | None = None
         self._verdict: str | None = None
+        self._exit_code: int | None = None
+        self._lines = 0
+        self._understood = False
 
     async def __aenter__(self) -> TransportStreams:
         """Start the process. Raises: OSError where the system refuses."""
@@ -139,41 +142,183 @@ class StdioTransport:
     ) -> None:
         self.closed.set()
         try:
+            # The shield keeps the SDK's cancel scopes out; every wait inside is bounded.
             with anyio.CancelScope(shield=True):
                 await self._leave_in_peace()
         finally:
-            # A native cancellation passes the shield, so what must happen stands here, and does not wait.
+            # A native cancellation passes the shield, so what must happen does not wait.
             self._kill_group()
             try:
                 with anyio.CancelScope(shield=True), suppress(TimeoutError):
                     async with asyncio.timeout(_REAP_S):
                         await self.pipes.exited.wait()
             finally:
-                if self._process is not None:
-                    # A grandchild that escaped may hold the other ends: our ends are closed all the same.
-                    self._process.close()
+                self._close()
 
     async def _leave_in_peace(self) -> None:
         if self.pipes.stdin is not None:
             self.pipes.stdin.close()
-        if self.pipes.stdout is not None:
-            # Whatever it still says is dropped, so that a full pipe cannot keep it from leaving.
-            self.pipes.stdout.set_exception(ConnectionResetError("the transport was left"))
-            self.pipes.stdout.feed_data = lambda _: None  # type: ignore[method-assign]
         if self._verdict is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await self.pipes.exited.wait()
-        self._exit_code = self._process.get_returncode() if self._process else None
+            self._exit_code = self._process.get_returncode() if self._process else None
+
+    def _kill_group(self) -> None:
+        """Kill whatever is left of the process and its children."""
+        if self.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _close(self) -> None:
+        """Close our ends, even where a grandchild that escaped holds the other ones."""
+        if self.pipes.stdin is not None:
+            self.pipes.stdin.transport.abort()
+        if self._process is not None:
+            self._process.close()
 
     def condemn(self, verdict: str) -> None:
         """Kill the server for what it did; `verdict` is what callers are told."""
         if self._verdict is None:
             self._verdict = verdict
+            log.warning("mcp_server_killed", pid=self.pid, reason=verdict)
         self._kill_group()
         self.closed.set()
 
-    def _kill_group(self) -> None:
-        if self.pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+    def why(self) -> str:
+        """How the process ended, as far as it is known, with the end of its stderr; complete once it was left."""
+        if self._verdict is not None:
+            said = self._verdict
+        elif self._exit_code is None:
+            said = "its process closed its output"
+        elif self._exit_code < 0:
+            said = f"its process was ended by signal {-self._exit_code}"
+        else:
+            said = f"its process exited with code {self._exit_code}"
+        if self.skipped_lines:
+            said += f"; {self.skipped_lines} lines of its output were not JSON-RPC and were skipped"
+        tail = self._tail()
+        return f"{said}; stderr ends with: {tail}" if tail else said
+
+    def _tail(self) -> str:
+        text = self._secrets.redact(self.pipes.stderr_tail.decode(errors="replace")).strip()[-_TAIL_CHARACTERS:]
+        return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+    async def read(self) -> SessionMessage | None:
+        """The next message that anybody here listens to, or None after the last one."""
+        while (line := await self._line()) is not None:
+            self._lines += 1
+            if self._lines % _LINES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            message = self._parse(line)
+            if message is None:
+                if line.strip():
+                    self.skipped_lines += 1
+            elif not isinstance(message, JSONRPCNotification) or message.method in _HEARD:
+                return SessionMessage(message)
+        self.closed.set()
+        return None
+
+    async def _line(self) -> bytes | None:
+        if self.pipes.stdout is None or self._verdict is not None:
+            return None
+        try:
+            return await self.pipes.stdout.readuntil(b"\n")
+        except asyncio.IncompleteReadError as error:
+            return error.partial or None
+        except asyncio.LimitOverrunError:
+            self.condemn(f"it sent a line of more than {self._limits.server_line_bytes} bytes and was killed")
+            return None
+        except OSError:
+            return None
+
+    def _parse(self, line: bytes) -> JSONRPCMessage | None:
+        try:
+            message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+        except ValueError:
+            message = None if self._understood else _resynchronised(line)
+        self._understood = self._understood or message is not None
+        return message
+
+    async def write(self, item: SessionMessage) -> None:
+        """Hand a message over. Only a request waits for a server that is slow to read.
+
+        Raises: anyio.BrokenResourceError where nothing was written.
+        """
+        stdin = self.pipes.stdin
+        if stdin is None or self.closed.is_set() or stdin.is_closing():
+            raise anyio.BrokenResourceError
+        stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+        if isinstance(item.message, JSONRPCRequest):
+            with suppress(ConnectionError):
+                # A broken pipe is not "nothing was written": the end of the output tells, and the outcome is unknown.
+                await stdin.drain()
+        elif stdin.transport.get_write_buffer_size() > self._limits.server_line_bytes:
+            # It asks and never reads our answers: waiting would only pile them up.
+            self.condemn("it does not read its input and was killed")
+
+
+def _resynchronised(line: bytes) -> JSONRPCMessage | None:
+    """The message at the end of a line that begins with something else, as some servers greet before they speak."""
+    start = -1
+    for _ in range(_RESYNC_ATTEMPTS):
+        start = line.find(b"{", start + 1)
+        if start < 0:
+            return None
+        with suppress(ValueError):
+            return jsonrpc_message_adapter.validate_json(line[start:], by_name=False)
+    return None
+
+
+class _Lines:
+    """The read stream: the dispatcher's own loop reads the pipe, with no task or queue between."""
+
+    def __init__(self, transport: StdioTransport) -> None:
+        self._transport = transport
+
+    async def receive(self) -> SessionMessage | Exception:
+        message = await self._transport.read()
+        if message is None:
+            raise anyio.EndOfStream
+        return message
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        message = await self._transport.read()
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    async def aclose(self) -> None:
+        """Nothing to do: the pipes are closed where the transport is left."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Input:
+    """The write stream: straight into the pipe."""
+
+    def __init__(self, transport: StdioTransport) -> None:
+        self._transport = transport
+
+    async def send(self, item: SessionMessage, /) -> None:
+        await self._transport.write(item)
+
+    async def aclose(self) -> None:
+        """Nothing to do: the pipes are closed where the transport is left."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -14,7 +14,7 @@ RECORD_OVERHEAD = 1024
 
 @dataclass(slots=True)
 class _Entry:
-    """A task and the end of its journal, without gaps; the whole journal where it was read or written from the start."""
+    """A task and the end of its journal, without gaps: all of it, where it was read or written from the start."""
 
     task: Task
     records: list[EventRecord] = field(default_factory=list)

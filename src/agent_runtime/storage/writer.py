@@ -10,6 +10,7 @@ from math import inf
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import TypeVarTuple
 
 import structlog
 
@@ -17,6 +18,8 @@ from agent_runtime.domain.errors import AgentRuntimeError, StoreUnavailableError
 from agent_runtime.storage.database import connect, open_database, primary_code, unavailable
 
 log = structlog.get_logger(__name__)
+
+A = TypeVarTuple("A")
 
 MOST_JOBS = 500
 """The most jobs of one transaction, so that the first of them does not wait for ever."""
@@ -102,7 +105,7 @@ class Writer:
                 going_on = self._tell(_settle, self._commit(jobs)) and going_on
         self._close()
 
-    def _tell[*A](self, callback: Callable[[*A], None], *arguments: *A) -> bool:
+    def _tell(self, callback: Callable[[*A], None], *arguments: *A) -> bool:
         """One wake-up of the event loop. False where it is gone, and with it everyone who waited."""
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
@@ -129,7 +132,7 @@ class Writer:
         except sqlite3.Error as error:  # it cannot be any of the jobs
             return [(job, self._failed(error)) for job in jobs]
         try:
-            outcomes = [(job, _refusal(job, connection)) for job in jobs]
+            outcomes: list[_Outcome] = [(job, _refusal(job, connection)) for job in jobs]
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - a job may fail in any way; none may end the thread
             self._roll_back(connection, error)

@@ -1,0 +1,27 @@
+# The recipes of daily work; `just check` is what must be green before a commit is shared.
+
+# Format, and mend what can be mended.
+fmt:
+    uv run ruff format
+    uv run ruff check --fix
+
+# Format and lint, changing nothing; and the layers of the house.
+lint:
+    uv run ruff format --check
+    uv run ruff check
+    uv run lint-imports
+
+# Types.
+types:
+    uv run mypy
+
+# The everyday tests; more arguments go to pytest.
+test *ARGS:
+    uv run pytest {{ARGS}}
+
+# The service, on this machine.
+run *ARGS:
+    uv run agent-runtime {{ARGS}}
+
+# Everything that must be green.
+check: lint types test

@@ -1,0 +1,334 @@
+"""Exact arithmetic on rational numbers, and a parser of expressions; nothing is ever handed to `eval`.
+
+Every number is a `Fraction`, so 0.1 + 0.2 is 0.3; roots, fractional powers and the constants are rounded to 50 digits.
+All work is bounded before it is done: the length of the expression, its tokens, its nesting, and the digits of every
+value (so 9**9**9 is refused at once).
+"""
+
+import math
+import operator
+import re
+from collections.abc import Callable
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, Overflow
+from fractions import Fraction
+from typing import NamedTuple
+
+from agent_runtime.builtin.toolbox import Refusal
+
+MAX_LENGTH = 2000
+"""The longest expression, in characters."""
+MAX_TOKENS = 500
+MAX_DEPTH = 40
+MAX_DIGITS = 1000
+"""The most digits of a value, of its numerator and of its denominator."""
+SAFE_INTEGER = 2**53 - 1
+"""The largest integer that every JSON reader keeps exactly."""
+
+_MAX_BITS = int(MAX_DIGITS / math.log10(2))
+_ROUGH = Context(prec=50, rounding=ROUND_HALF_EVEN, Emin=-10_000, Emax=10_000, traps=[InvalidOperation, Overflow])
+_SHOWN = Context(prec=15, rounding=ROUND_HALF_EVEN, Emin=-10_000, Emax=10_000)
+_MAX_PLACES = 100
+
+CONSTANTS = {
+    "pi": Fraction("3.14159265358979323846264338327950288419716939937510"),
+    "e": Fraction("2.71828182845904523536028747135266249775724709369996"),
+}
+
+
+def exact(number: float) -> Fraction:
+    """The number as it is written: 0.1 is one tenth. Raises: Refusal for one that is too large or not finite."""
+    if isinstance(number, int):
+        return _bounded(Fraction(number))
+    if not math.isfinite(number):
+        raise Refusal("A number must be finite: infinity and NaN cannot be computed with.")
+    return Fraction(repr(number))
+
+
+def add(a: Fraction, b: Fraction) -> Fraction:
+    return _bounded(a + b)
+
+
+def subtract(a: Fraction, b: Fraction) -> Fraction:
+    return _bounded(a - b)
+
+
+def multiply(a: Fraction, b: Fraction) -> Fraction:
+    return _bounded(a * b)
+
+
+def divide(a: Fraction, b: Fraction) -> Fraction:
+    return _bounded(a / _not_zero(a, b))
+
+
+def _floor_divide(a: Fraction, b: Fraction) -> Fraction:
+    return _bounded(Fraction(a // _not_zero(a, b)))
+
+
+def _remainder(a: Fraction, b: Fraction) -> Fraction:
+    return _bounded(a % _not_zero(a, b))
+
+
+def _not_zero(a: Fraction, b: Fraction) -> Fraction:
+    if not b:
+        raise Refusal(f"{as_text(a)} cannot be divided by 0.")
+    return b
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _MAX_BITS:
+        raise Refusal(f"A number would have more than {MAX_DIGITS} digits: use smaller numbers.")
+    return value
+
+
+def power(base: Fraction, exponent: Fraction) -> Fraction:
+    """The power, exact for whole exponents. Raises: Refusal, before computing, where it has too many digits."""
+    if not base and exponent < 0:
+        raise Refusal("0 cannot be raised to a negative power: that would divide by 0.")
+    if exponent.denominator == 1:
+        if abs(base) == 1 or not base:
+            return base ** (int(exponent) % 2 + 2) if exponent else Fraction(1)
+        bits = max(base.numerator.bit_length(), base.denominator.bit_length()) - 1
+        if bits * abs(exponent.numerator) > _MAX_BITS:
+            raise Refusal(f"That power would have more than {MAX_DIGITS} digits: use smaller numbers.")
+        return _bounded(base**exponent.numerator)
+    if base < 0:
+        raise Refusal("A negative number has no real fractional power: use a whole exponent.")
+    if not base:
+        return base
+    try:
+        digits = (math.log10(base.numerator) - math.log10(base.denominator)) * float(exponent)
+        if abs(digits) <= MAX_DIGITS:
+            return _bounded(Fraction(_ROUGH.power(_rough(base), _rough(exponent))))
+    except (OverflowError, Overflow):
+        pass  # far more digits than that
+    raise Refusal(f"That power would have more than {MAX_DIGITS} digits: use smaller numbers.")
+
+
+def _rough(value: Fraction) -> Decimal:
+    return _ROUGH.divide(Decimal(value.numerator), Decimal(value.denominator))
+
+
+def square_root(value: Fraction) -> Fraction:
+    """Exact where the root is a fraction, else rounded to 50 digits."""
+    if value < 0:
+        raise Refusal(f"{as_text(value)} is negative and has no real square root.")
+    above, below = math.isqrt(value.numerator), math.isqrt(value.denominator)
+    if above * above == value.numerator and below * below == value.denominator:
+        return Fraction(above, below)
+    return Fraction(_ROUGH.sqrt(_rough(value)))
+
+
+def rounded(value: Fraction, places: Fraction = Fraction(0)) -> Fraction:
+    """To so many decimal places, halves away from zero, as taught at school."""
+    if places.denominator != 1 or abs(places) > _MAX_PLACES:
+        raise Refusal(f"round takes a whole number of places, at most {_MAX_PLACES}.")
+    scale = Fraction(10) ** int(places)
+    whole = math.floor(abs(value) * scale + Fraction(1, 2))
+    return _bounded(Fraction(whole if value >= 0 else -whole) / scale)
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Fraction], int, int]] = {
+    "sqrt": (square_root, 1, 1),
+    "abs": (operator.abs, 1, 1),
+    "round": (rounded, 1, 2),
+    "min": (lambda *values: min(values), 1, MAX_TOKENS),
+    "max": (lambda *values: max(values), 1, MAX_TOKENS),
+}
+"""By name: what computes it, and the fewest and the most arguments."""
+
+
+def as_number(value: Fraction) -> int | float | str:
+    """The value for JSON: an integer, else the nearest float; what neither can hold as text."""
+    if value.denominator == 1:
+        whole = value.numerator
+        return whole if abs(whole) <= SAFE_INTEGER else str(whole)
+    try:
+        nearest = float(value)
+    except OverflowError:
+        return as_text(value)
+    if not nearest:
+        return as_text(value)
+    return int(nearest) if nearest.is_integer() and abs(nearest) <= SAFE_INTEGER else nearest
+
+
+def as_text(value: Fraction) -> str:
+    """The value as people write it: integers in full, others with 15 significant digits at most."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    shown = _SHOWN.divide(Decimal(value.numerator), Decimal(value.denominator)).normalize(_SHOWN)
+    if -7 <= shown.adjusted() <= 20:  # noqa: PLR2004 - where digits are easier to read than an exponent
+        return format(shown, "f")
+    return format(shown, "e")
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    at: int
+
+
+_TOKEN = re.compile(
+    r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]+)|(?P<sign>\*\*|//|[-+*/%^(),])|(?P<space>\s+)",
+    re.ASCII,
+)
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", re.ASCII)
+# What people type and paste: the signs for times (two), divided by, minus and its look-alike, and unbreakable spaces.
+_SAME = str.maketrans("\u00d7\u00b7\u00f7\u2212\u2013\u00a0\u202f", "**/--  ")
+_BINARY: dict[str, tuple[int, Callable[[Fraction, Fraction], Fraction]]] = {
+    "+": (1, add),
+    "-": (1, subtract),
+    "*": (2, multiply),
+    "x": (2, multiply),
+    "/": (2, divide),
+    "//": (2, _floor_divide),
+    "%": (2, _remainder),
+}
+_POWERS = frozenset({"**", "^"})
+
+
+def evaluate(expression: str) -> Fraction:
+    """The value of an expression. Raises: Refusal saying what is wrong with it, and where."""
+    if len(expression) > MAX_LENGTH:
+        raise Refusal(f"The expression is longer than {MAX_LENGTH} characters: take it in parts.")
+    return _Parser(_tokens(expression.translate(_SAME))).value()
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens: list[_Token] = []
+    calls: list[bool] = []
+    at = 0
+    while at < len(text):
+        # Between the brackets of a function a comma parts its arguments, so there are no thousands there.
+        grouped = None if any(calls) else _GROUPED.match(text, at)
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise Refusal(f"{text[at]!r} at position {at + 1} is not understood: use numbers and + - * / // % ** ( ).")
+        kind, found = str(match.lastgroup), match.group()
+        end = match.end()
+        if grouped and grouped.start() == at:
+            number = _TOKEN.match(text, grouped.end() - 1)
+            end = number.end() if number else grouped.end()
+            kind, found = "number", text[at:end].replace(",", "")
+        if found == "(":
+            calls.append(bool(tokens) and tokens[-1].kind == "name" and tokens[-1].text.lower() in FUNCTIONS)
+        elif found == ")" and calls:
+            calls.pop()
+        if kind != "space":
+            tokens.append(_Token(kind, found.lower(), at))
+        at = end
+        if len(tokens) > MAX_TOKENS:
+            raise Refusal(f"The expression has more than {MAX_TOKENS} parts: take it in parts.")
+    return tokens
+
+
+class _Parser:
+    """Precedence climbing: + - below * / // %, below the sign, below powers, which group from the right."""
+
+    def __init__(self, tokens: list[_Token]) -> None:
+        self._tokens = tokens
+        self._at = 0
+        self._depth = 0
+
+    def value(self) -> Fraction:
+        if not self._tokens:
+            raise Refusal('The expression is empty: give one such as "2 * (3 + 4)".')
+        value = self._sum(1)
+        if self._at < len(self._tokens):
+            raise self._unexpected()
+        return value
+
+    def _peek(self) -> str:
+        return self._tokens[self._at].text if self._at < len(self._tokens) else ""
+
+    def _take(self, text: str) -> bool:
+        if self._peek() != text:
+            return False
+        self._at += 1
+        return True
+
+    def _unexpected(self) -> Refusal:
+        if self._at >= len(self._tokens):
+            return Refusal("The expression ends too early: a number or a closing bracket is missing.")
+        token = self._tokens[self._at]
+        return Refusal(f"{token.text!r} at position {token.at + 1} is not expected there: check the expression.")
+
+    def _sum(self, lowest: int) -> Fraction:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Refusal(f"The expression is nested more than {MAX_DEPTH} deep: take it in parts.")
+        left = self._signed()
+        while (found := _BINARY.get(self._peek())) and found[0] >= lowest:
+            level, operation = found
+            is_percent = self._peek() == "%"
+            self._at += 1
+            if is_percent and self._take("of"):
+                left, operation = divide(left, Fraction(100)), multiply
+            elif is_percent and self._peek() in {"", ")", ",", "+", "-", "*", "/"}:
+                raise Refusal(
+                    "'%' is the remainder here, as in 10 % 3 or 10 % (-3): "
+                    "for a percentage write '15% of 200' or '15 / 100'."
+                )
+            left = operation(left, self._sum(level + 1))
+        self._depth -= 1
+        return left
+
+    def _signed(self) -> Fraction:
+        sign = 1
+        while self._peek() in {"+", "-"}:
+            sign = -sign if self._peek() == "-" else sign
+            self._at += 1
+        value = self._power()
+        return value if sign > 0 else -value
+
+    def _power(self) -> Fraction:
+        base = self._atom()
+        if self._peek() not in _POWERS:
+            return base
+        self._at += 1
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Refusal(f"The expression is nested more than {MAX_DEPTH} deep: take it in parts.")
+        value = power(base, self._signed())
+        self._depth -= 1
+        return value
+
+    def _atom(self) -> Fraction:
+        if self._take("("):
+            value = self._sum(1)
+            if not self._take(")"):
+                raise self._unexpected()
+            return value
+        token = self._tokens[self._at] if self._at < len(self._tokens) else _Token("end", "", 0)
+        if token.kind == "number":
+            self._at += 1
+            return _literal(token)
+        if token.kind == "name":
+            self._at += 1
+            return self._named(token)
+        raise self._unexpected()
+
+    def _named(self, token: _Token) -> Fraction:
+        if token.text in CONSTANTS:
+            return CONSTANTS[token.text]
+        if token.text not in FUNCTIONS:
+            known = ", ".join([*FUNCTIONS, *CONSTANTS])
+            raise Refusal(f"{token.text!r} at position {token.at + 1} is not known here; there are {known}.")
+        function, fewest, most = FUNCTIONS[token.text]
+        if not self._take("("):
+            raise Refusal(f"{token.text} needs its arguments in brackets, such as {token.text}(2).")
+        arguments = [self._sum(1)]
+        while self._take(","):
+            arguments.append(self._sum(1))
+        if not self._take(")"):
+            raise self._unexpected()
+        if not fewest <= len(arguments) <= most:
+            raise Refusal(f"{token.text} takes {fewest} to {most} arguments, and got {len(arguments)}.")
+        return function(*arguments)
+
+
+def _literal(token: _Token) -> Fraction:
+    digits, _, exponent = token.text.partition("e")
+    # Judged as text: the number itself is made only once its size is known.
+    if len(digits) > MAX_DIGITS or len(exponent) > len(str(MAX_DIGITS)) + 1 or abs(int(exponent or 0)) > MAX_DIGITS:
+        raise Refusal(f"A number would have more than {MAX_DIGITS} digits: use smaller numbers.")
+    return _bounded(Fraction(token.text))

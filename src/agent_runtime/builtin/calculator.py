@@ -1,0 +1,98 @@
+"""The calculator server: exact arithmetic, without side effects.
+
+Alone on standard streams: `python -m agent_runtime.builtin.calculator`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated, Any
+
+from mcp.server import MCPServer
+from mcp_types import CallToolResult
+from pydantic import Field, WithJsonSchema
+
+from agent_runtime.builtin import arithmetic
+from agent_runtime.builtin.toolbox import READS, Output, make_server, make_tool, reply
+
+Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], WithJsonSchema({"type": "number"})]
+
+
+class Result(Output):
+    """A number; as text where JSON readers would lose digits: integers beyond 2**53 - 1, and beyond any float."""
+
+    result: Annotated[int | float | str, WithJsonSchema({"type": ["number", "string"]})]
+
+
+def add(
+    a: Annotated[Number, Field(description="The first number.")],
+    b: Annotated[Number, Field(description="The number to add to it.")],
+) -> Annotated[CallToolResult, Result]:
+    """Add two numbers: a + b."""
+    return _answer(arithmetic.add(arithmetic.exact(a), arithmetic.exact(b)))
+
+
+def subtract(
+    a: Annotated[Number, Field(description="The number to subtract from.")],
+    b: Annotated[Number, Field(description="The number to subtract.")],
+) -> Annotated[CallToolResult, Result]:
+    """Subtract b from a: a - b."""
+    return _answer(arithmetic.subtract(arithmetic.exact(a), arithmetic.exact(b)))
+
+
+def multiply(
+    a: Annotated[Number, Field(description="The first number.")],
+    b: Annotated[Number, Field(description="The number to multiply it by.")],
+) -> Annotated[CallToolResult, Result]:
+    """Multiply two numbers: a * b."""
+    return _answer(arithmetic.multiply(arithmetic.exact(a), arithmetic.exact(b)))
+
+
+def divide(
+    a: Annotated[Number, Field(description="The number to divide.")],
+    b: Annotated[Number, Field(description="The number to divide it by; not 0.")],
+) -> Annotated[CallToolResult, Result]:
+    """Divide a by b: a / b."""
+    return _answer(arithmetic.divide(arithmetic.exact(a), arithmetic.exact(b)))
+
+
+def evaluate(
+    expression: Annotated[
+        str, Field(max_length=arithmetic.MAX_LENGTH, description='An expression, such as "2 * (3 + 4)".')
+    ],
+) -> Annotated[CallToolResult, Result]:
+    """Evaluate an expression exactly.
+
+    It may hold + - * / // % ** ^ and brackets, numbers such as 1,000 and 1.5e3, percentages such as 15% of 200,
+    sqrt, abs, round (halves away from zero), min and max, pi and e.
+    """
+    return _answer(arithmetic.evaluate(expression))
+
+
+def _answer(value: Fraction) -> CallToolResult:
+    return reply(arithmetic.as_text(value), Result(result=arithmetic.as_number(value)))
+
+
+def create_server() -> MCPServer[Any]:
+    """The calculator."""
+    return make_server(
+        "calculator",
+        "Exact arithmetic: 0.1 + 0.2 is 0.3.",
+        [
+            make_tool(add, READS, inline=True),
+            make_tool(subtract, READS, inline=True),
+            make_tool(multiply, READS, inline=True),
+            make_tool(divide, READS, inline=True),
+            make_tool(evaluate, READS),
+        ],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the calculator on standard streams until they close."""
+    argparse.ArgumentParser(prog="agent_runtime.builtin.calculator", description=__doc__).parse_args(arguments)
+    create_server().run("stdio")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The text server: summaries, counts and lines of a text that is handed to it, without side effects.
+
+Alone on standard streams: `python -m agent_runtime.builtin.text`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from itertools import islice
+from typing import Annotated, Any
+
+from mcp.server import MCPServer
+from mcp_types import CallToolResult
+from pydantic import Field
+
+from agent_runtime.builtin.summary import summarize as summarize_text
+from agent_runtime.builtin.toolbox import MAX_TEXT, READS, Output, lines_of, make_server, make_tool, reply
+
+MAX_MATCHES = 1000
+"""The most lines that one search gives."""
+
+Text = Annotated[str, Field(max_length=MAX_TEXT, description="The text itself, at most 1 MiB.")]
+
+
+class Summary(Output):
+    """`sentences` and `words`: how many the summary has."""
+
+    summary: str
+    sentences: int
+    words: int
+
+
+class Counts(Output):
+    words: int
+    characters: int
+    lines: int
+
+
+class Match(Output):
+    """`line`: counted from 1."""
+
+    line: int
+    text: str
+
+
+class Found(Output):
+    """`count`: how many lines match; at most 1,000 of them are given."""
+
+    matches: list[Match]
+    count: int
+
+
+class Head(Output):
+    """`total`: how many lines the text has."""
+
+    lines: list[str]
+    total: int
+
+
+def summarize(
+    text: Text, sentences: Annotated[int, Field(ge=1, le=20, description="How many sentences to keep at most.")] = 3
+) -> Annotated[CallToolResult, Summary]:
+    """Summarize a text by its own most telling sentences, in their order; a short text is given as it is."""
+    if not text.strip():
+        message = "The text is empty: there is nothing to summarize."
+        return reply(message, Summary(summary="", sentences=0, words=0))
+    summary, count = summarize_text(text, sentences)
+    return reply(summary, Summary(summary=summary, sentences=count, words=len(summary.split())))
+
+
+def count_words(text: Text) -> Annotated[CallToolResult, Counts]:
+    """Count the words of a text, and its characters and lines."""
+    words = len(text.split())
+    return reply(str(words), Counts(words=words, characters=len(text), lines=len(lines_of(text))))
+
+
+def find(
+    text: Text,
+    query: Annotated[str, Field(min_length=1, max_length=1024, description="What to look for. Case is ignored.")],
+) -> Annotated[CallToolResult, Found]:
+    """Find the lines of a text that contain a word or phrase."""
+    wanted = query.casefold()
+    hits = [(number, line) for number, line in enumerate(lines_of(text), 1) if wanted in line.casefold()]
+    shown = [Match(line=number, text=line) for number, line in islice(hits, MAX_MATCHES)]
+    said = [match.text for match in shown] or [f"No line contains {query!r}."]
+    if len(hits) > MAX_MATCHES:
+        said.append(f"... and {len(hits) - MAX_MATCHES} more.")
+    return reply("\n".join(said), Found(matches=shown, count=len(hits)))
+
+
+def head(
+    text: Text, lines: Annotated[int, Field(ge=1, le=1000, description="How many lines to give at most.")] = 10
+) -> Annotated[CallToolResult, Head]:
+    """Give the first lines of a text."""
+    every = lines_of(text)
+    return reply("\n".join(every[:lines]) or "The text is empty.", Head(lines=every[:lines], total=len(every)))
+
+
+def create_server() -> MCPServer[Any]:
+    """The text tools."""
+    return make_server(
+        "text",
+        "Works on the text that it is given, never on files: read them first.",
+        [make_tool(function, READS) for function in (summarize, count_words, find, head)],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the text tools on standard streams until they close."""
+    argparse.ArgumentParser(prog="agent_runtime.builtin.text", description=__doc__).parse_args(arguments)
+    create_server().run("stdio")
+
+
+if __name__ == "__main__":
+    main()

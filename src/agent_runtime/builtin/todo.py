@@ -1,0 +1,122 @@
+"""The todo server: one list of things to do, kept in a SQLite file.
+
+Alone on standard streams: `python -m agent_runtime.builtin.todo --data-dir DIR`.
+"""
+
+import argparse
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import anyio.to_thread
+from mcp.server import MCPServer
+from mcp_types import CallToolResult
+from pydantic import Field
+
+from agent_runtime.builtin.todo_list import MAX_LISTED, Status, Todo, TodoList
+from agent_runtime.builtin.toolbox import ADDS, READS, REMOVES, Output, make_server, make_tool, plural, reply
+
+_MAX_TODO = 2000
+
+TodoText = Annotated[str, Field(max_length=_MAX_TODO, description="What is to be done, in one line.")]
+TodoId = Annotated[
+    int | None, Field(ge=1, le=2**53 - 1, description="The id of the todo. Give either this or the text.")
+]
+PartOfText = Annotated[
+    str | None,
+    Field(
+        max_length=_MAX_TODO,
+        description="The text of the todo, a part of it or some of its words; it must fit one todo only.",
+    ),
+]
+
+
+class TodoItem(Output):
+    id: int
+    text: str
+    done: bool
+
+    @classmethod
+    def of(cls, todo: Todo) -> Self:
+        return cls(id=todo.id, text=todo.text, done=todo.done)
+
+
+class Todos(Output):
+    """`count`: how many there are; at most 1,000 are listed."""
+
+    todos: list[TodoItem]
+    count: int
+
+
+class TodoTools:
+    """The tools over one list."""
+
+    def __init__(self, todos: TodoList) -> None:
+        self._todos = todos
+
+    def add(self, text: TodoText) -> Annotated[CallToolResult, TodoItem]:
+        """Add a todo to the list."""
+        todo = self._todos.add(text)
+        return reply(f"Added todo {todo.id}: {todo.text}", TodoItem.of(todo))
+
+    def list_todos(
+        self, status: Annotated[Status, Field(description="Which todos to list.")] = "open"
+    ) -> Annotated[CallToolResult, Todos]:
+        """List the todos: the open ones, the done ones, or all."""
+        todos, count = self._todos.list(status)
+        lines = [str(todo) for todo in todos]
+        if not lines:
+            lines = ["There are no todos." if status == "all" else f"There are no {status} todos."]
+        if count > MAX_LISTED:
+            lines.append(f"... and {count - MAX_LISTED} more.")
+        return reply("\n".join(lines), Todos(todos=[TodoItem.of(todo) for todo in todos], count=count))
+
+    def complete(self, id: TodoId = None, text: PartOfText = None) -> Annotated[CallToolResult, TodoItem]:  # noqa: A002 - the argument's name on the wire
+        """Mark one todo as done, by its id or by its text."""
+        todo, was_open = self._todos.complete(id, text)
+        said = f"Completed todo {todo.id}: {todo.text}" if was_open else f"Todo {todo.id} was done already: {todo.text}"
+        return reply(said, TodoItem.of(todo))
+
+    def delete(self, id: TodoId = None, text: PartOfText = None) -> Annotated[CallToolResult, TodoItem]:  # noqa: A002 - likewise
+        """Delete one todo for good, by its id or by its text."""
+        todo = self._todos.delete(id, text)
+        return reply(f"Deleted todo {todo.id}: {todo.text}", TodoItem.of(todo))
+
+
+def create_server(path: Path) -> MCPServer[Any]:
+    """The server over the list in this file, which is made when it is first used."""
+    todos = TodoList(path)
+    tools = TodoTools(todos)
+
+    @asynccontextmanager
+    async def lifespan(_: MCPServer[Any]) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            # Another session of the same server simply opens the file again.
+            await anyio.to_thread.run_sync(todos.close)
+
+    return make_server(
+        "todo",
+        f"One list of todos; a listing shows {plural(MAX_LISTED, 'todo')} at most.",
+        [
+            make_tool(tools.add, ADDS),
+            make_tool(tools.list_todos, READS, name="list"),
+            # By text, a second call may mean another todo: neither is idempotent.
+            make_tool(tools.complete, ADDS),
+            make_tool(tools.delete, REMOVES),
+        ],
+        lifespan,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the list on standard streams until they close."""
+    parser = argparse.ArgumentParser(prog="agent_runtime.builtin.todo", description=__doc__)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the folder that holds todo.db")
+    create_server(parser.parse_args(arguments).data_dir / "todo.db").run("stdio")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""All MCP servers of the service: which connection serves which lease, and that none outlives its use (G10)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, assert_never
+
+import jsonschema  # noqa: F401 - the SDK imports it inside a call, which would stop the loop for 80 ms
+import structlog
+from mcp import Client, ClientSession
+from mcp.server import MCPServer, Server
+
+from agent_runtime.config import LimitSettings, Secrets
+from agent_runtime.domain.errors import CallNotSentError, ServerUnavailableError
+from agent_runtime.domain.tools import (
+    BuiltinServer,
+    HttpServer,
+    StdioServer,
+    StoredResult,
+    ToolDefinition,
+    ToolServer,
+)
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.mcp_servers.http import Network, open_http
+from agent_runtime.mcp_servers.server import Connection, Eras, Opener, open_session
+from agent_runtime.mcp_servers.stdio import StdioTransport, prepare
+
+log = structlog.get_logger(__name__)
+
+_STOP_S = 4.5
+"""How long leaving the pool waits for its tasks before it cancels them."""
+
+
+class ServerPool:
+    """The MCP servers, with the shape of `ports.ToolServers`. Use it as a context manager: leaving stops everything.
+
+    `builtin` makes the in-process server of an entry; `base_dir` is where relative paths of entries begin.
+    """
+
+    def __init__(
+        self,
+        limits: LimitSettings,
+        secrets: Secrets,
+        builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
+        base_dir: Path,
+    ) -> None:
+        self._limits = limits
+        self._secrets = secrets
+        self._builtin = builtin
+        self._base_dir = base_dir
+        self._eras = Eras()
+        self._network = Network()
+        self._group = asyncio.TaskGroup()
+        self._owners: dict[Connection, asyncio.Task[None]] = {}
+        self._shared: dict[str, Connection] = {}
+        self._leaving = False
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        self._leaving = True
+        for connection in self._owners:
+            connection.stop()
+        try:
+            if self._owners:
+                _, late = await asyncio.wait(self._owners.values(), timeout=_STOP_S)
+                for task in late:
+                    task.cancel()
+        finally:
+            await self._group.__aexit__(exc_type, exc_val, exc_tb)
+            await self._network.aclose()
+
+    async def discover(self, server: ToolServer) -> list[ToolDefinition]:
+        """Start or reach the server, list its tools, and let it go. Raises: ServerUnavailableError."""
+        async with self.lease([server]) as lease:
+            return list((await lease.definitions(server.id)).values())
+
+    @asynccontextmanager
+    async def lease(self, servers: Iterable[ToolServer]) -> AsyncIterator["PoolLease"]:
+        """Sessions with exactly these servers, all started at once; its own ones are gone when it ends.
+
+        Entering raises: ServerUnavailableError.
+        """
+        entries = {server.id: server for server in servers}
+        connections: dict[str, Connection] = {}
+        try:
+            for server in entries.values():
+                connections[server.id] = await self.connect(server)
+            for connection in connections.values():
+                await connection.ready()
+            yield PoolLease(self, entries, connections)
+        finally:
+            own = [connections[name] for name, entry in entries.items() if name in connections and entry.scope == "task"]
+            for connection in own:
+                connection.stop()
+            # The owners belong to the pool: where this wait is cancelled, they end all the same.
+            for connection in own:
+                await connection.ended.wait()
+
+    async def connect(self, server: ToolServer) -> Connection:
+        """A connection that is at least starting: the shared one of the entry, or a new one.
+
+        Raises: ServerUnavailableError where it cannot even be tried.
+        """
+        if self._leaving:
+            raise ServerUnavailableError(server.id, "the service is stopping")
+        if server.scope == "task":
+            return self._start(server, await self._opener(server))
+        key = server.model_dump_json()
+        running = self._shared.get(key)
+        if running is None or not running.usable:
+            opener = await self._opener(server)
+            # Another may have started it while this one prepared.
+            running = self._shared.get(key)
+            if running is None or not running.usable:
+                running = self._shared[key] = self._start(server, opener)
+        return running
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something in a task that the pool owns."""
+        return self._group.create_task(work)
+
+    @property
+    def tasks(self) -> asyncio.TaskGroup:
+        """Owns every task of the pool."""
+        return self._group
+
+    def _start(self, server: ToolServer, opener: Opener) -> Connection:
+        connection = Connection(server.id, opener, self._limits, self._secrets)
+        task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
+        self._owners[connection] = task
+        task.add_done_callback(lambda _: self._owners.pop(connection, None))
+        return connection
+
+    async def _opener(self, server: ToolServer) -> Opener:
+        match server:
+            case StdioServer():
+                # In a thread: the first one tries bubblewrap, and secrets may lie in files.
+                spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir)
+                return _Stdio(self, lambda closed: StdioTransport(spawn, self._limits, self._secrets, closed))
+            case HttpServer():
+                return _Http(self, server)
+            case BuiltinServer():
+                return _InProcess(self._builtin(server))
+            case _:
+                assert_never(server)
+
+
+class PoolLease:
+    """The sessions of one run, with the shape of `ports.Lease`."""
+
+    def __init__(
+        self, pool: ServerPool, entries: Mapping[str, ToolServer], connections: dict[str, Connection]
+    ) -> None:
+        self._pool = pool
+        self._entries = entries
+        self._connections = connections

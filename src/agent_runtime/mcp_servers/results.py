@@ -1,0 +1,96 @@
+"""What servers answer, as the domain keeps it: results uncut, definitions bounded, secrets redacted (G11, G12)."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from agent_runtime.config import LimitSettings
+from agent_runtime.domain.tools import StoredResult, ToolDefinition
+from agent_runtime.domain.values import JsonValue, canonical
+
+log = structlog.get_logger(__name__)
+
+Redact = Callable[[str], str]
+
+
+def stored_result(raw: Mapping[str, Any], redact: Redact) -> StoredResult:
+    """A `CallToolResult` in the words of the wire as a whole, uncut result.
+
+    Text, embedded text resources and resource links make the text; anything else only sets `binary`.
+    """
+    if raw.get("resultType") == "input_required":
+        text = "The server asked for further input in the middle of the call, which is not offered here."
+        return StoredResult(text=text, is_error=True, size=len(text.encode()))
+    blocks = [_block_text(block) for block in raw.get("content") or ()]
+    text = redact("\n".join(block for block in blocks if block is not None))
+    output = redacted(raw.get("structuredContent"), redact)
+    return StoredResult(
+        text=text,
+        output=output,
+        is_error=raw.get("isError") is True,
+        binary=None in blocks,
+        size=len(text.encode()) + (0 if output is None else _size(output)),
+    )
+
+
+def _block_text(block: Mapping[str, Any]) -> str | None:
+    """The text of a content block, or None where it has none."""
+    match block:
+        case {"type": "text", "text": str() as text}:
+            return text
+        case {"type": "resource", "resource": {"text": str() as text}}:
+            return text
+        case {"type": "resource_link", "uri": str() as uri, **rest}:
+            return f"{rest.get('title') or rest.get('name') or 'resource'}: {uri}"
+    return None
+
+
+def _size(value: JsonValue) -> int:
+    try:
+        return len(canonical(value))
+    except ValueError:
+        # RFC 8785 cannot carry it (a huge integer, NaN); its plain JSON has a length all the same.
+        return len(to_json(value, inf_nan_mode="constants"))
+
+
+def redacted(value: JsonValue, redact: Redact) -> JsonValue:
+    """The same JSON value without secrets, in keys too."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact(key): redacted(item, redact) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redacted(item, redact) for item in value]
+    return value
+
+
+def tool_definitions(
+    server_id: str, raw_tools: Sequence[Mapping[str, Any]], limits: LimitSettings, redact: Redact
+) -> dict[str, ToolDefinition]:
+    """The tools of a listing by name; one that breaks a bound or repeats a name is left out, and logged."""
+    names = Counter(tool.get("name") for tool in raw_tools)
+    definitions: dict[str, ToolDefinition] = {}
+    for raw in raw_tools:
+        name = raw.get("name")
+        try:
+            if names[name] > 1:
+                raise ValueError("its name is listed more than once")
+            definition = ToolDefinition.model_validate(redacted(raw, redact))
+            size = len(canonical(definition.model_dump()))
+            if size > limits.definition_bytes:
+                raise ValueError(f"its definition has {size} bytes, over the limit of {limits.definition_bytes}")
+        except ValidationError as error:
+            _leave_out(server_id, name, f"its definition is invalid: {error.error_count()} faults")
+        except ValueError as error:
+            _leave_out(server_id, name, str(error))
+        else:
+            definitions[definition.name] = definition
+    return definitions
+
+
+def _leave_out(server_id: str, name: object, reason: str) -> None:
+    log.warning("tool_left_out", server=server_id, tool=str(name)[:100], reason=reason)

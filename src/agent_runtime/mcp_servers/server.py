@@ -1,0 +1,422 @@
+"""One connection to one server. A single task enters and leaves it; everybody else only talks to it.
+
+The owner is stopped by an event and never cancelled, and a caller that is cancelled leaves the session as it was.
+"""
+
+import asyncio
+import itertools
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+import structlog
+from mcp import ClientSession
+from mcp.client._transport import TransportStreams
+from mcp.client.session import IncomingMessage
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    REQUEST_TIMEOUT,
+    CallToolRequest,
+    CallToolRequestParams,
+    CancelledNotification,
+    CancelledNotificationParams,
+    ListToolsRequest,
+    PaginatedRequestParams,
+    ToolListChangedNotification,
+)
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from agent_runtime.config import LimitSettings, Secrets
+from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ServerUnavailableError
+from agent_runtime.domain.tools import StoredResult, ToolDefinition
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.mcp_servers.results import stored_result, tool_definitions
+from agent_runtime.mcp_servers.wire import SENDING, Outgoing, Sending, Wire
+
+log = structlog.get_logger(__name__)
+
+_LEAVE_S = 3.0
+"""How long a connection may take to be left; a transport that must do more shields it."""
+
+_RAW = TypeAdapter(dict[str, Any])
+_LOST = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR})
+"""Error answers that say nothing about what the server did."""
+
+_LOST_OVER_HTTP = _LOST | {INTERNAL_ERROR, INVALID_REQUEST}
+"""Over HTTP the SDK also gives these codes to answers that a gateway may have written."""
+
+
+class Opener(Protocol):
+    """How a kind of server is reached."""
+
+    remote: bool
+    """Whether it is HTTP: what an error answer proves depends on it."""
+
+    uninterrupted: bool
+    """Whether its calls are bounded work of our own, waited for to the end so that the outcome is always known."""
+
+    def open(self, connection: "Connection") -> AbstractAsyncContextManager[ClientSession]:
+        """Enter the transport and the session, and agree on a protocol version."""
+
+    def why(self) -> str:
+        """How the connection ended, as far as it is known."""
+
+
+class Eras:
+    """Which era of the protocol worked, by server, so that the next connection begins with it."""
+
+    def __init__(self) -> None:
+        self._modern: dict[str, bool] = {}
+
+    async def negotiate(self, server_id: str, session: ClientSession) -> None:
+        """The handshake first, or what worked last; the other one where the server refuses the first.
+
+        Raises: MCPError where it refuses both.
+        """
+        modern = self._modern.get(server_id, False)
+        try:
+            await (session.discover() if modern else session.initialize())
+        except MCPError as error:
+            if error.code in (CONNECTION_CLOSED, REQUEST_TIMEOUT):
+                raise
+            modern = not modern
+            await (session.discover() if modern else session.initialize())
+        self._modern[server_id] = modern
+
+
+@asynccontextmanager
+async def open_session(
+    connection: "Connection", transport: AbstractAsyncContextManager[TransportStreams], eras: Eras
+) -> AsyncIterator[ClientSession]:
+    """A session over a transport, ready to be used."""
+    async with transport as (read, write):
+        wire = Wire(read, Outgoing(write))
+        async with ClientSession(dispatcher=wire, message_handler=connection.hear) as session:
+            await eras.negotiate(connection.server_id, session)
+            yield session
+
+
+class Connection:
+    """A connection from its start to its end. Run `run` in a task of its own; it is the owner."""
+
+    def __init__(self, server_id: str, opener: Opener, limits: LimitSettings, secrets: Secrets) -> None:
+        self.server_id = server_id
+        self.end = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._opener = opener
+        self._limits = limits
+        self._secrets = secrets
+        self._scope = anyio.CancelScope()
+        self._ready = asyncio.Event()
+        self._session: ClientSession | None = None
+        self._fault: str | None = None
+        self._stopped = False
+        self._retired = False
+        self._open_calls = 0
+        self._ids = itertools.count(1_000_001)  # clear of the numbers that the SDK gives to its own requests
+        self._listing = _Listing(self._list)
+
+    @property
+    def usable(self) -> bool:
+        """Whether new work may be given to it: it is starting or running."""
+        return not self.end.is_set() and not self._retired
+
+    async def run(self) -> None:
+        """Enter, serve until the end, leave. Raises nothing: what went wrong is told to those who wait."""
+        try:
+            with self._scope:
+                self._scope.deadline = anyio.current_time() + self._limits.server_start_s
+                async with self._opener.open(self) as session:
+                    self._scope.deadline = math.inf
+                    self._session = session
+                    self._ready.set()
+                    try:
+                        await self.end.wait()
+                    finally:
+                        self._scope.deadline = anyio.current_time() + _LEAVE_S
+            if self._session is None and not self.end.is_set():
+                self._fault = f"it did not start within {self._limits.server_start_s:g} s"
+        except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
+            self._fault = self._secrets.redact(_explained(error))
+        finally:
+            lost = self._session is not None and not self._stopped
+            self.end.set()
+            self.ended.set()
+            self._ready.set()
+            if lost:
+                log.warning("mcp_server_lost", server=self.server_id, reason=self.why())
+
+    def stop(self) -> None:
+        """Let the owner leave; a start under way is given up."""
+        self._stopped = True
+        self.end.set()
+        if not self._ready.is_set():
+            self._scope.cancel()
+
+    def retire(self) -> None:
+        """Take no new work, and stop once the calls under way have ended."""
+        self._retired = True
+        if not self._open_calls:
+            self.stop()
+
+    async def ready(self) -> ClientSession:
+        """The session. Raises: ServerUnavailableError with the reason, where there is none or no longer one."""
+        await self._ready.wait()
+        if self._session is None or self.end.is_set():
+            await self._see_the_end()
+            raise ServerUnavailableError(self.server_id, self.why())
+        return self._session
+
+    def why(self) -> str:
+        """Why there is no session any more, for people to read."""
+        if self._stopped:
+            return "the connection was closed"
+        known = self._opener.why()
+        if self._fault and known:
+            return f"{self._fault}; {known}"
+        return self._fault or known or "the connection was lost"
+
+    async def hear(self, message: IncomingMessage) -> None:
+        """Take a notification of the server."""
+        if isinstance(message, ToolListChangedNotification):
+            self._listing.forget()
+
+    async def definitions(self) -> Mapping[str, ToolDefinition]:
+        """What this session lists now: the listing began after this was called. Raises: ServerUnavailableError."""
+        await self.ready()
+        return await self._listing.fresh()
+
+    async def _list(self, known: "_Listed | None") -> "_Listed":
+        session = await self.ready()
+        tools: list[dict[str, Any]] = []
+        try:
+            async with asyncio.timeout(self._limits.server_start_s):
+                async for page in self._pages(session):
+                    tools += page
+                    if len(tools) > self._limits.tools_per_server:
+                        raise ServerUnavailableError(
+                            self.server_id,
+                            f"it lists more than {self._limits.tools_per_server} tools (limits.tools_per_server)",
+                        )
+        except TimeoutError:
+            within = f"it did not list its tools within {self._limits.server_start_s:g} s"
+            raise ServerUnavailableError(self.server_id, within) from None
+        except MCPError as error:
+            if self._opener.remote:
+                self.retire()
+            await self._see_the_end()
+            reason = self.why() if self.ended.is_set() and not self._stopped else _explained(error)
+            raise ServerUnavailableError(self.server_id, self._secrets.redact(reason)) from error
+        except ValidationError as error:
+            raise ServerUnavailableError(self.server_id, "its list of tools is not as MCP has it") from error
+        raw = to_json(tools, inf_nan_mode="constants")
+        if known is not None and known.raw == raw:
+            return known
+        return _Listed(raw, tool_definitions(self.server_id, tools, self._limits, self._secrets.redact))
+
+    async def _pages(self, session: ClientSession) -> AsyncIterator[list[dict[str, Any]]]:
+        cursor: str | None = None
+        for _ in range(self._limits.list_pages):
+            params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
+            if self._opener.remote:
+                # The SDK's own listing learns which arguments a 2026-07-28 server wants mirrored in headers.
+                listed = await session.list_tools(params=params)
+                page: dict[str, Any] = listed.model_dump(by_alias=True, mode="json", exclude_unset=True)
+            else:
+                page = await session.send_request(ListToolsRequest(params=params), _RAW)
+            yield page["tools"]
+            cursor = page.get("nextCursor")
+            if cursor is None:
+                return
+        raise ServerUnavailableError(
+            self.server_id, f"its list of tools has more than {self._limits.list_pages} pages (limits.list_pages)"
+        )
+
+    async def call(
+        self,
+        tool: str,
+        arguments: JsonObject,
+        *,
+        timeout_s: float,
+        cancel: asyncio.Event,
+        tasks: asyncio.TaskGroup,
+    ) -> StoredResult:
+        """Send one call, once; as `ports.Lease.call` has it. `tasks` owns what must outlive a cancelled caller."""
+        session = self._session
+        if session is None or self.end.is_set():
+            raise CallNotSentError(f"{self.server_id}.{tool} was not sent: {self.why()}.")
+        if cancel.is_set():
+            raise CallNotSentError(f"{self.server_id}.{tool} was not sent: it was cancelled before.")
+        request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
+        call = _Call(self, session, f"{self.server_id}.{tool}", Sending(next(self._ids)))
+        self._open_calls += 1
+        try:
+            if self._opener.uninterrupted:
+                raw = await asyncio.shield(tasks.create_task(call.send(request)))
+            else:
+                raw = await call.send_watched(request, timeout_s, cancel, tasks)
+        finally:
+            self._open_calls -= 1
+            if self._retired and not self._open_calls:
+                self.stop()
+        return raw if isinstance(raw, StoredResult) else stored_result(raw, self._secrets.redact)
+
+    async def judged(self, call: "_Call", error: Exception) -> StoredResult:
+        """What an error says about the call: a definite result, or the error to raise."""
+        if not call.sending.sent and not self._opener.uninterrupted:
+            await self._see_the_end()
+            raise CallNotSentError(f"{call.name} was not sent: {self._reason(error)}.") from error
+        if call.given_up is not None:
+            # An error after we asked to stop is no proof that nothing happened.
+            raise OutcomeUnknownError(f"{call.name}: {call.given_up}.") from error
+        lost = _LOST_OVER_HTTP if self._opener.remote else _LOST
+        if isinstance(error, MCPError) and error.code not in lost:
+            text = self._secrets.redact(error.message)
+            return StoredResult(text=text, is_error=True, size=len(text.encode()))
+        if isinstance(error, ValidationError):
+            raise OutcomeUnknownError(f"{call.name}: the answer is not a result as MCP has it.") from error
+        await self._see_the_end()
+        raise OutcomeUnknownError(f"{call.name}: no answer after the call was sent: {self._reason(error)}.") from error
+
+    def _reason(self, error: Exception) -> str:
+        return self.why() if self.end.is_set() else self._secrets.redact(_explained(error))
+
+    async def _see_the_end(self) -> None:
+        """Where the connection is ending, wait until it has, so that the whole reason is known."""
+        if self.end.is_set():
+            try:
+                async with asyncio.timeout(_LEAVE_S):
+                    await self.ended.wait()
+            except TimeoutError:
+                log.warning("mcp_server_slow_to_leave", server=self.server_id)
+
+
+class _Call:
+    """One call on its way, and what became of waiting for it."""
+
+    def __init__(self, connection: Connection, session: ClientSession, name: str, sending: Sending) -> None:
+        self.name = name
+        self.sending = sending
+        self.given_up: str | None = None
+        self._connection = connection
+        self._session = session
+
+    async def send(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
+        token = SENDING.set(self.sending)
+        try:
+            # Not `call_tool`: that judges the output against its schema, and hides that the call has happened.
+            return await self._session.send_request(request, _RAW)
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises here, the call may have happened (G2)
+            return await self._connection.judged(self, error)
+        finally:
+            SENDING.reset(token)
+
+    async def send_watched(
+        self, request: CallToolRequest, timeout_s: float, cancel: asyncio.Event, tasks: asyncio.TaskGroup
+    ) -> dict[str, Any] | StoredResult:
+        """Send it, and stop waiting some time after the server was told that nobody waits."""
+        scope = anyio.CancelScope()
+        watch = tasks.create_task(self._watch(scope, timeout_s, cancel))
+        try:
+            with scope:
+                return await self.send(request)
+        except asyncio.CancelledError:
+            if self.given_up is None:
+                tasks.create_task(self._tell("the caller is gone"))
+            raise
+        finally:
+            watch.cancel()
+        raise OutcomeUnknownError(f"{self.name}: {self.given_up}.")
+
+    async def _watch(self, scope: anyio.CancelScope, timeout_s: float, cancel: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await cancel.wait()
+            self.given_up = "it was cancelled after it was sent, and no result came"
+        except TimeoutError:
+            self.given_up = f"there was no answer within {timeout_s:g} s"
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._connection._limits.cancel_grace_s  # noqa: SLF001 - the two are one
+        await self._tell(self.given_up)
+        await asyncio.sleep(until - loop.time())
+        scope.cancel()
+
+    async def _tell(self, reason: str) -> None:
+        """Tell the server that nobody waits for the answer any more."""
+        SENDING.set(None)  # in the context of this task: what goes out now is not the call
+        params = CancelledNotificationParams(request_id=self.sending.request_id, reason=reason)
+        try:
+            async with asyncio.timeout(self._connection._limits.cancel_grace_s):  # noqa: SLF001 - the two are one
+                await self._session.send_notification(CancelledNotification(params=params))
+        except TimeoutError:
+            log.warning("mcp_cancel_not_delivered", call=self.name)
+
+
+class _Listed:
+    """A listing as it was read, and as it was on the wire."""
+
+    def __init__(self, raw: bytes, tools: Mapping[str, ToolDefinition]) -> None:
+        self.raw = raw
+        self.tools = tools
+
+
+class _Listing:
+    """Listings of one session, shared by those who ask at the same time.
+
+    Who asks gets a listing that began after it asked; all who asked while another was under way share the next.
+    """
+
+    def __init__(self, read: Callable[["_Listed | None"], Any]) -> None:
+        self._read = read
+        self._lock = asyncio.Lock()
+        self._asked = 0
+        self._began_at = 0
+        self._outcome: _Listed | ServerUnavailableError | None = None
+        self._known: _Listed | None = None
+
+    def forget(self) -> None:
+        """Reuse nothing that was read before."""
+        self._known = None
+
+    async def fresh(self) -> Mapping[str, ToolDefinition]:
+        self._asked = number = self._asked + 1
+        async with self._lock:
+            if self._began_at < number:
+                # Set only with the outcome: a reader that is cancelled leaves the work to the next.
+                began_at = self._asked
+                try:
+                    outcome: _Listed | ServerUnavailableError = await self._read(self._known)
+                    self._known = outcome if isinstance(outcome, _Listed) else None
+                except ServerUnavailableError as error:
+                    outcome = error
+                self._began_at, self._outcome = began_at, outcome
+            if isinstance(self._outcome, _Listed):
+                return self._outcome.tools
+        if self._outcome is None:
+            raise AssertionError("a listing has an outcome")
+        raise self._outcome
+
+
+def _explained(error: BaseException) -> str:
+    """An error of the SDK, however deep in groups, in words for people."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    match error:
+        case ServerUnavailableError():
+            return error.reason
+        case MCPError(code=code) if code == CONNECTION_CLOSED and error.message == "Connection closed":
+            return "the connection was closed"
+        case MCPError():
+            return f"it answered with error {error.code}: {error.message}"
+        case FileNotFoundError() | PermissionError():
+            return f"it cannot be started: {error}"
+        case ValidationError():
+            return "its answer is not as MCP has it"
+    return str(error) or type(error).__name__

@@ -1,0 +1,211 @@
+"""The statements on the tables of `migrations/`, and how rows and values become each other.
+
+Every function here runs in a thread of the store, on that thread's connection.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError, TaskNotFoundError
+from agent_runtime.domain.events import EventRecord, restore
+from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
+from agent_runtime.domain.tools import ToolDefinition
+from agent_runtime.domain.transitions import replay
+from agent_runtime.services.ports import TaskSummary
+
+INSERT_TASK = """
+INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,
+                   created_at, updated_at, request_key)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+UPDATE_TASK = """
+UPDATE tasks SET version = ?, epoch = ?, status = ?, plan_revision = ?, cancel_requested = ?, updated_at = ?
+WHERE task_id = ? AND version = ?
+"""
+INSERT_EVENT = "INSERT INTO events (task_id, seq, epoch, at, type, data) VALUES (?, ?, ?, ?, ?, ?)"
+DELETE_TASK = "DELETE FROM tasks WHERE task_id = ? AND version = ?"
+DELETE_EVENTS = "DELETE FROM events WHERE task_id = ?"
+SELECT_VERSION = "SELECT version, epoch FROM tasks WHERE task_id = ?"
+SELECT_EVENTS = "SELECT seq, epoch, at, type, data FROM events WHERE task_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+SELECT_REQUEST = "SELECT task_id FROM tasks WHERE request_key = ?"
+SELECT_PAGE = """
+SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
+FROM tasks WHERE position < ? ORDER BY position DESC LIMIT ?
+"""
+SELECT_PAGE_BY_STATUS = """
+SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
+FROM tasks WHERE status = ? AND position < ? ORDER BY position DESC LIMIT ?
+"""
+SELECT_UNFINISHED = """
+SELECT task_id FROM tasks
+WHERE status IN (SELECT value FROM json_each(?))
+   OR (cancel_requested AND status IN (SELECT value FROM json_each(?)))
+ORDER BY position
+"""
+UPSERT_DEFINITIONS = """
+INSERT INTO definitions (identity, definitions) VALUES (?, ?)
+ON CONFLICT (identity) DO UPDATE SET definitions = excluded.definitions
+"""
+SELECT_DEFINITIONS = "SELECT definitions FROM definitions WHERE identity = ?"
+UPSERT_HEARTBEAT = "INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at"
+
+_ALL = -1  # as a LIMIT
+_RUNNABLE = json.dumps(sorted(frozenset(TaskStatus) - TERMINAL - WAITING))
+_ASKING = json.dumps(sorted(WAITING))
+_DEFINITIONS = TypeAdapter(list[ToolDefinition])
+
+
+def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord]) -> None:
+    """Write a new task. Raises: ConflictError, with nothing written, where its id or its request key exists."""
+    created, updated = stamp(records[0].at), stamp(records[-1].at)
+    metadata = json.dumps(dict(task.metadata), ensure_ascii=False)
+    state = (task.version, task.epoch, task.status, task.prompt, task.plan_revision, task.cancel_requested)
+    try:
+        connection.execute(INSERT_TASK, (task.task_id, *state, metadata, created, updated, task.request_key))
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+            raise
+        raise ConflictError(f"Task {task.task_id}, or one with its request key, exists already.") from error
+    _insert_events(connection, records)
+
+
+def update_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord], epoch: int | None) -> None:
+    """Write the next events of a task. Raises: ConflictError or StaleEpochError, with nothing written."""
+    before = records[0].seq - 1
+    state = (task.version, task.epoch, task.status, task.plan_revision, task.cancel_requested)
+    cursor = connection.execute(UPDATE_TASK, (*state, stamp(records[-1].at), task.task_id, before))
+    if cursor.rowcount == 0:
+        raise _refusal(connection, task.task_id, before, epoch)
+    _insert_events(connection, records)
+
+
+def _insert_events(connection: sqlite3.Connection, records: Sequence[EventRecord]) -> None:
+    rows = [(r.task_id, r.seq, r.epoch, stamp(r.at), r.type, r.data) for r in records]
+    connection.executemany(INSERT_EVENT, rows)
+
+
+def _refusal(
+    connection: sqlite3.Connection, task_id: str, before: int, epoch: int | None
+) -> ConflictError | StaleEpochError:
+    found = connection.execute(SELECT_VERSION, (task_id,)).fetchone()
+    if found is None:
+        return ConflictError(f"Task {task_id} is gone.")
+    version, newest = found
+    if epoch is not None and newest > epoch:
+        return StaleEpochError(f"Epoch {epoch} of task {task_id} was superseded by epoch {newest}.")
+    return ConflictError(f"Task {task_id} has {version} events, not {before}: read it again.")
+
+
+def delete_task(connection: sqlite3.Connection, task: Task) -> None:
+    """Delete a task of exactly this version. Raises: TaskNotFoundError or ConflictError, with nothing written."""
+    if connection.execute(DELETE_TASK, (task.task_id, task.version)).rowcount == 0:
+        if connection.execute(SELECT_VERSION, (task.task_id,)).fetchone() is None:
+            raise TaskNotFoundError(task.task_id)
+        raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
+    connection.execute(DELETE_EVENTS, (task.task_id,))
+
+
+def save_definitions(connection: sqlite3.Connection, identity: str, definitions: bytes) -> None:
+    connection.execute(UPSERT_DEFINITIONS, (identity, definitions.decode()))
+
+
+def beat(connection: sqlite3.Connection, at: datetime) -> None:
+    connection.execute(UPSERT_HEARTBEAT, (stamp(at),))
+
+
+def select_journal(connection: sqlite3.Connection, task_id: str) -> tuple[Task, list[EventRecord]]:
+    """A task and its whole journal. Raises: TaskNotFoundError."""
+    # One statement sees one state of the database, so the journal is whole without a transaction.
+    records = _restored(task_id, connection.execute(SELECT_EVENTS, (task_id, 0, _ALL)))
+    if not records:
+        raise TaskNotFoundError(task_id)
+    return replay(task_id, records), records
+
+
+def select_records(connection: sqlite3.Connection, task_id: str, after: int, limit: int) -> list[EventRecord]:
+    """A part of a journal. Raises: TaskNotFoundError."""
+    records = _restored(task_id, connection.execute(SELECT_EVENTS, (task_id, after, limit)))
+    if not records and select_version(connection, task_id) is None:
+        raise TaskNotFoundError(task_id)
+    return records
+
+
+def _restored(task_id: str, rows: Iterable[Any]) -> list[EventRecord]:
+    try:
+        return [restore(task_id, seq, epoch, moment(at), kind, data) for seq, epoch, at, kind, data in rows]
+    except (KeyError, ValidationError) as error:
+        problem = f"The journal of task {task_id} holds an event that this version cannot read"
+        raise StoreUnavailableError(f"{problem}: {type(error).__name__}.") from error
+
+
+def select_version(connection: sqlite3.Connection, task_id: str) -> int | None:
+    """The number of the last event, or None where there is no such task."""
+    found = connection.execute(SELECT_VERSION, (task_id,)).fetchone()
+    return int(found[0]) if found else None
+
+
+def select_request(connection: sqlite3.Connection, request_key: str) -> str | None:
+    found = connection.execute(SELECT_REQUEST, (request_key,)).fetchone()
+    return str(found[0]) if found else None
+
+
+def select_page(
+    connection: sqlite3.Connection, status: TaskStatus | None, before: int, limit: int
+) -> list[tuple[int, TaskSummary]]:
+    """The newest tasks before a position, each with its own."""
+    if status is None:
+        rows = connection.execute(SELECT_PAGE, (before, limit))
+    else:
+        rows = connection.execute(SELECT_PAGE_BY_STATUS, (status, before, limit))
+    return [(row[0], _summary(*row[1:])) for row in rows]
+
+
+def _summary(
+    task_id: str,
+    status: str,
+    prompt: str,
+    plan_revision: int,
+    cancel_requested: int,
+    metadata: str,
+    created_at: str,
+    updated_at: str,
+) -> TaskSummary:
+    return TaskSummary(
+        task_id=task_id,
+        status=TaskStatus(status),
+        prompt=prompt,
+        plan_revision=plan_revision,
+        cancel_requested=bool(cancel_requested),
+        metadata=json.loads(metadata),
+        created_at=moment(created_at),
+        updated_at=moment(updated_at),
+    )
+
+
+def select_unfinished(connection: sqlite3.Connection) -> list[str]:
+    """The ids of the tasks that do not wait for a person, oldest first; a wanted cancellation ends the waiting."""
+    return [task_id for (task_id,) in connection.execute(SELECT_UNFINISHED, (_RUNNABLE, _ASKING))]
+
+
+def select_definitions(connection: sqlite3.Connection, identity: str) -> list[ToolDefinition] | None:
+    found = connection.execute(SELECT_DEFINITIONS, (identity,)).fetchone()
+    return _DEFINITIONS.validate_json(found[0]) if found else None
+
+
+def encode_definitions(definitions: Sequence[ToolDefinition]) -> bytes:
+    return _DEFINITIONS.dump_json(list(definitions))
+
+
+def stamp(at: datetime) -> str:
+    """RFC 3339, UTC, microseconds: `2026-01-02T03:04:05.000006Z`."""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def moment(text: str) -> datetime:
+    """What `stamp` wrote."""
+    return datetime.fromisoformat(text)

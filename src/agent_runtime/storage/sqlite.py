@@ -1,0 +1,187 @@
+"""The task store of one process: a SQLite file in its data directory."""
+
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from agent_runtime.domain.errors import Fault, InvalidInputError, TaskNotFoundError
+from agent_runtime.domain.events import Event, EventRecord, record
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.tools import ToolDefinition
+from agent_runtime.domain.transitions import evolve
+from agent_runtime.services.ports import Page
+from agent_runtime.storage import rows
+from agent_runtime.storage.cache import Cache
+from agent_runtime.storage.followers import Followers
+from agent_runtime.storage.readers import Readers
+from agent_runtime.storage.writer import Writer
+
+CACHE_BYTES = 32 * 1024 * 1024
+
+HEARTBEAT_S = 1.0
+"""How fresh the last successful write must be for the store to be called writable without another (G16)."""
+
+_NEWEST = 2**63 - 1  # no position is greater
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SqliteStore:
+    """A `TaskStore` in one SQLite file, used as `async with SqliteStore(path) as store`.
+
+    Writes are committed by one thread, together, with an fsync (G1). The tasks in use are kept in memory and answer
+    without a statement or a thread; so no other process may write the file: see `owner`. All methods belong to the
+    event loop that entered it. Entering raises as `open_database`.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], datetime] = _now, cache_bytes: int = CACHE_BYTES) -> None:
+        self._clock = clock
+        self._writer = Writer(path)
+        self._readers = Readers(path)
+        self._cache = Cache(cache_bytes)
+        self._followers = Followers()
+
+    async def __aenter__(self) -> Self:
+        await self._writer.start()
+        self._readers.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the followers, write what was asked for so far, and close the file. Twice is once."""
+        self._followers.close()
+        try:
+            await self._readers.stop()
+        finally:
+            await self._writer.stop()
+            self._cache.clear()
+
+    async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
+        """See `TaskStore.append`. The domain judges the events before the writer hears of them."""
+        # Time never runs backwards within a journal, whatever the clock of the machine does.
+        at = max(self._clock(), task.updated_at) if task.updated_at else self._clock()
+        records: list[EventRecord] = []
+        after = task
+        for event in events:
+            records.append(record(task.task_id, after.version + 1, epoch, at, event))
+            after = evolve(after, records[-1])
+        if not records:
+            return task
+        if task.version == 0:
+            work = partial(rows.insert_task, task=after, records=records)
+        else:
+            work = partial(rows.update_task, task=after, records=records, epoch=epoch)
+        await self._writer.write(work, partial(self._committed, after, records))
+        return after
+
+    def _committed(self, task: Task, records: Sequence[EventRecord]) -> None:
+        self._cache.committed(task, records)
+        self._followers.grown(task.task_id, task.version)
+
+    async def load(self, task_id: str) -> Task:
+        """See `TaskStore.load`."""
+        known = self._cache.task(task_id)
+        if known is not None:
+            return known
+        with self._cache.reading(task_id) as reading:
+            task, journal = await self._readers.read(partial(rows.select_journal, task_id=task_id))
+            reading.keep(task, journal)
+            return task
+
+    async def find_request(self, request_key: str) -> Task | None:
+        """See `TaskStore.find_request`."""
+        task_id = await self._readers.read(partial(rows.select_request, request_key=request_key))
+        if task_id is None:
+            return None
+        try:
+            return await self.load(task_id)
+        except TaskNotFoundError:  # deleted since
+            return None
+
+    async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
+        """See `TaskStore.records`."""
+        known = self._cache.records(task_id, after, limit)
+        if known is not None:
+            return known
+        return await self._readers.read(partial(rows.select_records, task_id=task_id, after=after, limit=limit))
+
+    async def changed(self, task_id: str, after: int) -> None:
+        """See `TaskStore.changed`. Returns at once for a task that does not exist; closing the store lets go too."""
+        with self._followers.watch(task_id) as watch:
+            if watch.latest is None:
+                known = self._cache.task(task_id)
+                version = known.version if known else await self._read_version(task_id)
+                if version is None:
+                    return
+                watch.grown(version)
+            await watch.beyond(after)
+
+    async def _read_version(self, task_id: str) -> int | None:
+        return await self._readers.read(partial(rows.select_version, task_id=task_id))
+
+    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
+        """See `TaskStore.page`."""
+        before = _NEWEST if cursor is None else _position(cursor)
+        work = partial(rows.select_page, status=status, before=before, limit=limit + 1)
+        found = await self._readers.read(work)
+        shown = found[:limit]
+        more = len(found) > len(shown) > 0
+        return Page(tuple(summary for _, summary in shown), _cursor(shown[-1][0]) if more else None)
+
+    async def unfinished(self) -> list[str]:
+        """See `TaskStore.unfinished`. A waiting task whose cancellation was asked for waits no more."""
+        return await self._readers.read(rows.select_unfinished)
+
+    async def delete(self, task: Task) -> None:
+        """See `TaskStore.delete`."""
+        await self._writer.write(partial(rows.delete_task, task=task), partial(self._deleted, task.task_id))
+
+    def _deleted(self, task_id: str) -> None:
+        self._cache.forget(task_id)
+        self._followers.ended(task_id)
+
+    async def save_definitions(self, identity: str, definitions: Sequence[ToolDefinition]) -> None:
+        """See `TaskStore.save_definitions`."""
+        encoded = rows.encode_definitions(definitions)
+        work = partial(rows.save_definitions, identity=identity, definitions=encoded)
+        await self._writer.write(work, _nothing)
+
+    async def load_definitions(self, identity: str) -> list[ToolDefinition] | None:
+        """See `TaskStore.load_definitions`."""
+        return await self._readers.read(partial(rows.select_definitions, identity=identity))
+
+    async def check(self) -> None:
+        """See `TaskStore.check`."""
+        if time.monotonic() - self._writer.last_success > HEARTBEAT_S:
+            await self._writer.write(partial(rows.beat, at=self._clock()), _nothing)
+
+
+def _nothing() -> None:
+    """Nothing in memory depends on this write."""
+
+
+def _cursor(position: int) -> str:
+    return urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
+
+
+def _position(cursor: str) -> int:
+    try:
+        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        position = int(text) if text.isdecimal() and len(text) < len(str(_NEWEST)) else 0
+    except ValueError:
+        position = 0
+    if position < 1 or _cursor(position) != cursor:
+        fault = Fault("cursor", "This is not a cursor that a page of tasks gave: begin without one.")
+        raise InvalidInputError([fault])
+    return position

@@ -1,0 +1,110 @@
+"""Whole journeys through the real parts in one process: the runtime on a SQLite file, its MCP servers as processes."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent_runtime.bootstrap import Runtime, open_runtime
+from agent_runtime.config import Secrets, Settings
+from agent_runtime.domain.events import EventRecord
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.services.task_manager import Submission
+
+LEDGER_SERVER = Path(__file__).parent / "servers" / "ledger_server.py"
+PATIENCE_S = 20.0
+
+
+class House:
+    """A place to run the service again and again: a data directory, a registry, and the ledger of its server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = folder / "ledger.txt"
+        self.files = folder / "files"
+        self.files.mkdir(exist_ok=True)
+        self.settings = Settings(data_dir=folder / "data", tool_registry=folder / "tool_registry.yaml")
+        self.settings.data_dir.mkdir(exist_ok=True)
+        self.write_registry()
+
+    def write_registry(self, *, delay_s: float = 0, tools: dict[str, Any] | None = None, **entry: Any) -> None:
+        builtin = [
+            {"id": "filesystem", "type": "builtin", "config": {"server": "filesystem", "root": "files"}},
+            {"id": "calculator", "type": "builtin", "config": {"server": "calculator"}},
+            {"id": "text", "type": "builtin", "config": {"server": "text"}},
+            {"id": "todo", "type": "builtin", "config": {"server": "todo"}},
+        ]
+        ledger = {
+            "id": "ledger",
+            "type": "local_stdio",
+            "config": {
+                "command": sys.executable,
+                "args": ["-S", "-E", str(LEDGER_SERVER)],
+                "env": {"LEDGER": str(self.ledger), "DELAY_S": str(delay_s)},
+            },
+            "tools": tools or {"look": {"idempotent": True, "effect": "read"}},
+            **entry,
+        }
+        registry = {"tool_registry": [*builtin, ledger]}
+        self.settings.tool_registry.write_text(yaml.safe_dump(registry), encoding="utf-8")
+
+    @property
+    def counted(self) -> list[str]:
+        return self.ledger.read_text(encoding="utf-8").split() if self.ledger.exists() else []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Runtime]:
+        async with open_runtime(self.settings, Secrets()) as runtime:
+            yield runtime
+
+
+def ledger_plan(*labels: str, tool: str = "count") -> Plan:
+    """A chain of calls, one for each label."""
+    return Plan.model_validate(
+        {
+            "goal": "count",
+            "steps": [
+                {
+                    "id": f"s{number}",
+                    "kind": "tool",
+                    "server": "ledger",
+                    "tool": tool,
+                    "arguments": {"label": label},
+                    "depends_on": [f"s{number - 1}"] if number > 1 else [],
+                }
+                for number, label in enumerate(labels, 1)
+            ],
+        }
+    )
+
+
+async def submitted(runtime: Runtime, plan: Plan, key: str | None = None) -> Task:
+    return await runtime.tasks.submit(Submission(prompt="count", plan=plan, request_key=key, request_digest=key))
+
+
+async def until(runtime: Runtime, task_id: str, reached: Callable[[Task], bool]) -> Task:
+    """The task, as soon as it is as described; bounded."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            task = await runtime.tasks.get(task_id)
+            if reached(task):
+                return task
+            await runtime.store.changed(task_id, task.version)
+
+
+async def until_status(runtime: Runtime, task_id: str, *statuses: TaskStatus) -> Task:
+    return await until(runtime, task_id, lambda task: task.status in statuses)
+
+
+async def settled(runtime: Runtime, task_id: str) -> Task:
+    """The task once it has ended or asks a person."""
+    return await until(runtime, task_id, lambda task: task.terminal or task.status is TaskStatus.NEEDS_ATTENTION)
+
+
+def names(records: Sequence[EventRecord]) -> list[str]:
+    return [record.type for record in records]

@@ -1,0 +1,12 @@
+"""What the journeys share."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import House
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)

@@ -1,0 +1,160 @@
+"""G1-G4, G7: the service is dropped before and after every append of a task, and built anew on the same file."""
+
+import contextlib
+from collections.abc import Sequence
+
+import pytest
+
+from agent_runtime import bootstrap
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.approval import Approve, Resolve
+from agent_runtime.domain.errors import DecisionRefusedError
+from agent_runtime.domain.events import Event, EventRecord, Resolution
+from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.transitions import replay
+from agent_runtime.storage.sqlite import SqliteStore
+from harness import House, ledger_plan, settled, submitted, until_status
+
+LABELS = ("one", "two", "three")
+MORE_THAN_ENOUGH_APPENDS = 30
+
+
+class Crash(BaseException):
+    """The end of the process, as far as the runtime can tell."""
+
+
+class Fuse:
+    """Blows at one append, before or after it; from then on nothing is written any more."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self.at = at
+        self.after = after
+        self.appends = 0
+        self.blown = False
+
+
+class CrashingStore(SqliteStore):
+    fuse: Fuse
+
+    async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
+        fuse = self.fuse
+        fuse.appends += 1
+        if fuse.blown or (fuse.appends == fuse.at and not fuse.after):
+            fuse.blown = True
+            raise Crash
+        appended = await super().append(task, events, epoch=epoch)
+        if fuse.appends == fuse.at:
+            fuse.blown = True
+            raise Crash
+        return appended
+
+
+class Customer:
+    """Somebody who wants three things counted, and comes back after each crash."""
+
+    def __init__(self, tool: str, resolution: Resolution) -> None:
+        self.plan = ledger_plan(*LABELS, tool=tool)
+        self.resolution = resolution
+        self.task_id: str | None = None
+        self.acknowledged: TaskStatus | None = None
+        self.asked: list[tuple[str, str]] = []
+
+    async def visit(self, runtime: Runtime) -> Task:
+        """Go on from wherever the task stands, to its end. Raises: Crash."""
+        task = await submitted(runtime, self.plan, key="customer")
+        assert self.task_id in {None, task.task_id}, "an acknowledged task was lost"
+        self.task_id = task.task_id
+        if self.acknowledged is TaskStatus.APPROVED:
+            assert (await runtime.tasks.get(task.task_id)).status is not TaskStatus.AWAITING_APPROVAL
+        with contextlib.suppress(DecisionRefusedError):
+            await runtime.tasks.decide(task.task_id, Approve())
+        self.acknowledged = TaskStatus.APPROVED
+        while not (task := await settled(runtime, task.task_id)).terminal:
+            await self._answer(runtime, task)
+        return task
+
+    async def _answer(self, runtime: Runtime, task: Task) -> None:
+        for step_id, step in task.steps.items():
+            if step.status is StepStatus.UNKNOWN:
+                assert step.call
+                assert step.call.result is None, "asked although the call had a result"
+                self.asked.append((step_id, str(step.call.arguments["label"])))
+                await runtime.tasks.decide(task.task_id, Resolve(step_id=step_id, resolution=self.resolution))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("tool", "resolution"),
+    [("count", "done"), ("count", "retry"), ("count", "skip"), ("count", "fail"), ("look", "done")],
+)
+@pytest.mark.timeout(180)
+async def test_a_crash_at_any_append_loses_nothing_and_repeats_nothing_in_silence(
+    house: House, monkeypatch: pytest.MonkeyPatch, tool: str, resolution: Resolution, *, after: bool
+) -> None:
+    monkeypatch.setattr(bootstrap, "SqliteStore", CrashingStore)
+    crashed = 0
+    for at in range(1, MORE_THAN_ENOUGH_APPENDS):
+        place = house.folder / f"at{at}"
+        place.mkdir()
+        fuse = await _one_life(House(place), monkeypatch, Fuse(at, after=after), Customer(tool, resolution))
+        if not fuse.blown:
+            break
+        crashed += 1
+    assert crashed >= len(LABELS) + 4, "fewer appends than a task of three steps makes"
+
+
+async def _one_life(house: House, monkeypatch: pytest.MonkeyPatch, fuse: Fuse, customer: Customer) -> Fuse:
+    monkeypatch.setattr(CrashingStore, "fuse", fuse, raising=False)
+    try:
+        async with house.open() as runtime:
+            task = await customer.visit(runtime)
+    except BaseException as error:
+        if not _is_crash(error):
+            raise
+        monkeypatch.setattr(CrashingStore, "fuse", Fuse(0, after=False))
+        async with house.open() as runtime:
+            task = await customer.visit(runtime)
+            _check(house, customer, task, await runtime.tasks.records(task.task_id))
+            assert await runtime.store.unfinished() == []
+    else:
+        assert not customer.asked
+        assert house.counted == list(LABELS)
+    return fuse
+
+
+def _is_crash(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_crash(inner) for inner in error.exceptions)
+    return isinstance(error, Crash)
+
+
+def _check(house: House, customer: Customer, task: Task, journal: list[EventRecord]) -> None:
+    assert replay(task.task_id, journal) == task
+    counted = house.counted
+    asked = [label for _, label in customer.asked]
+    assert len(asked) <= 1
+    retried = asked if customer.resolution == "retry" else []
+    for label in LABELS:
+        calls = counted.count(label)
+        if customer.plan.steps[0].tool == "look":  # type: ignore[union-attr] - made by ledger_plan
+            assert calls <= 2
+        else:
+            assert calls <= 1 + retried.count(label), "a call was repeated in silence"
+    if customer.resolution == "fail" and asked:
+        assert task.status is TaskStatus.FAILED
+    elif customer.resolution == "skip" and asked:
+        assert task.status is TaskStatus.COMPLETED
+    else:
+        assert task.status is TaskStatus.COMPLETED
+        assert set(counted) | set(asked) == set(LABELS)
+
+
+async def test_a_task_that_waits_for_approval_waits_over_a_restart(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+    async with house.open() as runtime:
+        assert (await runtime.tasks.get(task.task_id)).status is TaskStatus.AWAITING_APPROVAL
+        assert house.counted == []
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await until_status(runtime, task.task_id, TaskStatus.COMPLETED)
+    assert house.counted == ["one"]

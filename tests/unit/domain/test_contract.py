@@ -1,0 +1,279 @@
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, compare_pins, draw_up, find_faults
+from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
+from agent_runtime.domain.plan import Plan, unreferenced
+from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
+
+IDENTITY = {"type": "local_stdio", "argv": ["node", "files.js"]}
+TEXT = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}},
+    "required": ["path"],
+    "additionalProperties": False,
+}
+NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+
+def known(name: str, schema: dict[str, Any], server: str = "files", **more: Any) -> Tool:
+    definition = ToolDefinition(name=name, inputSchema=schema)
+    fields = {
+        "server": server,
+        "definition": definition,
+        "pin": definition.pin(IDENTITY),
+        "effect": Effect.WRITE,
+        "idempotent": False,
+        "open_world": True,
+        "approval": "plan",
+        "timeout_s": 60,
+    }
+    return Tool.model_validate(fields | more)
+
+
+CATALOGUE: Mapping[str, Tool] = {
+    tool.key: tool
+    for tool in (
+        known("read", TEXT, effect="read", idempotent=True),
+        known("write", TEXT),
+        known("count", NUMBER, server="calc"),
+        known("ask", {}, approval="call"),
+    )
+}
+
+
+def tool(step_id: str, name: str = "read", server: str = "files", **more: Any) -> dict[str, Any]:
+    arguments = {"path": "a.txt"} if name in {"read", "write"} else {}
+    return {"id": step_id, "kind": "tool", "server": server, "tool": name, "arguments": arguments} | more
+
+
+def faults(*steps: dict[str, Any], max_steps: int = 20, agent_steps: bool = True) -> list[Fault]:
+    plan = Plan.model_validate({"steps": steps})
+    return list(find_faults(plan, Limits(max_steps=max_steps), CATALOGUE, agent_steps=agent_steps))
+
+
+def contract(*steps: dict[str, Any], limits: Limits | None = None) -> Contract:
+    plan = Plan.model_validate({"goal": "g", "steps": steps or (tool("s1"), tool("s2", "write"))})
+    return draw_up(plan, limits or Limits(), CATALOGUE, agent_steps=True)
+
+
+def test_a_sound_plan_has_no_faults() -> None:
+    agent = {"id": "s2", "kind": "agent", "instruction": "${s1.text}", "tools": [{"server": "files", "tool": "read"}]}
+    assert (
+        faults(tool("s1", timeout_s=60, retries=3), agent, tool("s3", "write", arguments={"path": "${s2.text}"})) == []
+    )
+
+
+EVERY_FAULT: list[tuple[dict[str, Any], str, str]] = [
+    (
+        tool("a", server="nowhere"),
+        "steps[0].server",
+        "There is no server 'nowhere' to be used here; there are calc, files.",
+    ),
+    (tool("a", "erase"), "steps[0].tool", "Server 'files' has no tool 'erase'; it has ask, read, write."),
+    (tool("a", arguments={}), "steps[0].arguments.path", "This is required and missing."),
+    (tool("a", arguments={"path": 5}), "steps[0].arguments.path", "5 is not of type 'string'"),
+    (tool("a", arguments={"path": "x", "b": 1}), "steps[0].arguments.b", "There is no such argument; there are: path."),
+    (tool("a", arguments={"path": "${b.text}"}), "steps[0].arguments", "There is no step 'b' in the plan."),
+    (tool("a", depends_on=["b"]), "steps[0].depends_on", "There is no step 'b' in the plan."),
+    (tool("a", depends_on=["a"]), "steps", "The steps a -> a depend on each other in a circle."),
+    (tool("a", arguments={"path": "${a.text}"}), "steps", "The steps a -> a depend on each other in a circle."),
+    (tool("a", arguments={"path": "${a}"}), "steps[0].arguments.path", "'${a}' is not a reference: write ${STEP.text}"),
+    (tool("a", timeout_s=61), "steps[0].timeout_s", "61 s is over the limit of 60 s for 'files/read'."),
+    (tool("a", "write", retries=1), "steps[0].retries", "'files/write' may not be retried: the operator has not"),
+    (tool("a", "ask"), "steps[0]", "'files/ask' asks for approval of each concrete call, which this version"),
+    (
+        tool("a", "count", "calc", arguments={"n": 2**53}),
+        "",
+        "The plan holds a value that RFC 8785 cannot carry exactly",
+    ),
+    ({"id": "a", "kind": "agent", "instruction": "${"}, "steps[0].instruction", "'${' is not a reference"),
+    ({"id": "a", "kind": "agent", "instruction": "${b.text}"}, "steps[0].instruction", "There is no step 'b'"),
+    (
+        {"id": "a", "kind": "agent", "instruction": "x", "tools": [{"server": "files", "tool": "erase"}]},
+        "steps[0].tools[0].tool",
+        "Server 'files' has no tool 'erase'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("step", "field", "message"), EVERY_FAULT)
+def test_a_fault_is_named_with_its_place(step: dict[str, Any], field: str, message: str) -> None:
+    (fault,) = faults(step)
+    assert fault.field == field
+    assert fault.message.startswith(message)
+
+
+@given(st.lists(st.sampled_from(EVERY_FAULT[:13]), min_size=2, max_size=5))
+def test_every_fault_of_a_plan_is_named(chosen: list[tuple[dict[str, Any], str, str]]) -> None:
+    steps = [step | {"id": f"x{index}"} for index, (step, _, _) in enumerate(chosen)]
+    alone = {
+        (str(fault.field).replace("steps[0]", f"steps[{index}]"), fault.message)
+        for index, step in enumerate(steps)
+        for fault in faults(step)
+    }
+    together = {(fault.field, fault.message) for fault in faults(*steps, tool("x0"), max_steps=len(steps))}
+    assert together == alone | {
+        (f"steps[{len(steps)}].id", "'x0' is already the id of steps[0]."),
+        ("steps", f"{len(steps) + 1} steps are more than max_steps, which is {len(steps)}."),
+    }
+
+
+def test_every_circle_is_named() -> None:
+    steps = [
+        tool("a", depends_on=["b"]),
+        tool("b", depends_on=["a"]),
+        tool("c", arguments={"path": "${c.text}"}),
+        tool("d"),
+    ]
+    found = [fault.message for fault in faults(*steps)]
+    assert len(found) == 2
+    assert "c -> c" in " ".join(found)
+    assert {"a", "b"} <= set(" ".join(found).replace("The steps", "").split())
+
+
+def test_an_agent_step_without_a_model_says_what_to_configure() -> None:
+    (fault,) = faults({"id": "a", "kind": "agent", "instruction": "x"}, agent_steps=False)
+    assert fault.field == "steps[0].kind"
+    assert "openai.api_key" in fault.message
+
+
+def test_without_any_server_none_is_offered() -> None:
+    plan = Plan.model_validate({"steps": [tool("a")]})
+    (fault,) = find_faults(plan, Limits(), {}, agent_steps=True)
+    assert fault.message == "There is no server 'files' to be used here; there are none."
+
+
+def test_a_plan_of_hostile_size_is_refused_before_it_is_walked() -> None:
+    assert [fault.field for fault in faults(*(tool(f"s{n}", "erase") for n in range(20_000)))] == ["steps"]
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    (fault,) = faults(tool("a", arguments={"path": deep}), tool("b", "erase"))
+    assert (fault.field, fault.message) == ("steps[0].arguments", "They are nested more than 64 deep.")
+
+
+def test_a_plan_with_faults_is_not_drawn_up() -> None:
+    with pytest.raises(InvalidPlanError) as caught:
+        contract(tool("a", arguments={}), tool("a"))
+    assert len(caught.value.faults) == 2
+    assert "steps[0].arguments.path: This is required" in str(caught.value)
+
+
+def test_what_was_left_open_is_filled_in_for_the_approver() -> None:
+    agent = {"id": "s3", "kind": "agent", "instruction": "Think " * 30, "tools": [{"server": "calc", "tool": "count"}]}
+    drawn = contract(tool("s1"), tool("s2", title="Mine", timeout_s=3), agent)
+    assert [step.title for step in drawn.steps] == ["files.read", "Mine", ("Think " * 30)[:80]]
+    assert [step.timeout_s for step in drawn.steps if step.kind == "tool"] == [60, 3]
+    assert drawn.servers == {"files", "calc"}
+    assert set(drawn.pins) == set(drawn.policy) == {"files/read", "calc/count"}
+    assert drawn.policy["files/read"] == PinnedPolicy(effect=Effect.READ, idempotent=True, approval="plan")
+    assert drawn.pins["calc/count"] == CATALOGUE["calc/count"].pin
+
+
+def test_the_digest_is_the_hash_of_the_contract_as_json() -> None:
+    drawn = contract()
+    assert drawn.digest == "sha256:" + hashlib.sha256(rfc8785.dumps(drawn.model_dump(mode="json"))).hexdigest()
+    assert Contract.model_validate_json(drawn.model_dump_json()).digest == drawn.digest
+
+
+def changes() -> list[tuple[str, dict[str, Any]]]:
+    """Every leaf of a contract, changed alone."""
+    limits = Limits(budget=Budget(tool_calls=5, seconds=5, tokens=5))
+    steps = (tool("s1", retries=1), tool("s2", "write", arguments={"path": "${s1.text}"}, depends_on=["s1"]))
+    whole = contract(*steps, limits=limits).model_dump(mode="json")
+    found: list[tuple[str, dict[str, Any]]] = [("nothing", whole)]
+
+    def rebuilt(value: Any, path: tuple[Any, ...], leaf: Any) -> Any:
+        if not path:
+            return leaf
+        copy = value.copy()
+        copy[path[0]] = rebuilt(value[path[0]], path[1:], leaf)
+        return copy
+
+    def visit(value: Any, path: tuple[Any, ...]) -> None:
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in items:
+            visit(item, (*path, key))
+        other: dict[Any, Any] = {"read": "write", "write": "destructive", "plan": "call", "tool": None, "s1": "s9"}
+        if path and not isinstance(value, dict | list):
+            changed = (
+                other.get(value, f"{value}x") if isinstance(value, str) else not value if value in {True, False} else 7
+            )
+            if changed is not None:
+                found.append((".".join(map(str, path)), rebuilt(whole, path, changed)))
+
+    visit(whole, ())
+    found.append(("order", whole | {"steps": whole["steps"][::-1]}))
+    found.append(("fewer", whole | {"steps": whole["steps"][:1]}))
+    return found
+
+
+def test_any_change_of_a_contract_changes_its_digest() -> None:
+    digests = {place: Contract.model_validate(whole).digest for place, whole in changes()}
+    assert len(digests) > 25
+    assert len(set(digests.values())) == len(digests)
+
+
+@given(st.permutations(["a", "b", "c"]))
+def test_the_order_of_arguments_does_not_change_the_digest(names: list[str]) -> None:
+    one = contract(tool("s", "count", "calc", arguments={name: ord(name) for name in names}))
+    assert one.digest == contract(tool("s", "count", "calc", arguments={"a": 97, "b": 98.0, "c": 99})).digest
+
+
+def test_the_steps_that_nobody_takes_up_are_what_the_plan_is_for() -> None:
+    plan = contract(tool("s1"), tool("s2", arguments={"path": "${s1.text}"}), tool("s3", depends_on=["s2"])).plan
+    assert unreferenced(plan) == ["s2", "s3"]
+
+
+def current(**changed: ToolDefinition | None) -> dict[str, ToolDefinition]:
+    named = {name: CATALOGUE[f"files/{name}"].definition for name in ("read", "write")}
+    return {name: definition for name, definition in (named | changed).items() if definition is not None}
+
+
+def compare(now: dict[str, ToolDefinition], identity: dict[str, Any] = IDENTITY, server: str = "files") -> None:
+    approved = {key: known.definition for key, known in CATALOGUE.items()}
+    compare_pins(contract(), server, identity, approved, now)
+
+
+def test_definitions_that_are_what_was_approved_pass() -> None:
+    compare(current(other=ToolDefinition(name="other")))
+    compare({}, server="calc")
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (current(read=None), "files/read: the server no longer has this tool."),
+        (current(read=ToolDefinition(name="read", inputSchema=NUMBER)), "files/read: inputSchema was"),
+        (
+            current(read=ToolDefinition(name="read", inputSchema=TEXT, description="New")),
+            "description was None and is 'New'.",
+        ),
+        (current(read=ToolDefinition(name="read", inputSchema={"maximum": 2**60})), "files/read: inputSchema was"),
+    ],
+)
+def test_a_definition_that_differs_is_refused_and_shown(now: dict[str, ToolDefinition], said: str) -> None:
+    with pytest.raises(DefinitionChangedError) as caught:
+        compare(now)
+    assert said in str(caught.value)
+
+
+def test_every_difference_is_shown_and_long_ones_are_cut() -> None:
+    now = current(read=None, write=ToolDefinition(name="write", inputSchema=TEXT, description="x" * 9999))
+    with pytest.raises(DefinitionChangedError, match=r"files/read: .* files/write: description was None") as caught:
+        compare(now)
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_same_definition_on_another_server_is_another_tool() -> None:
+    with pytest.raises(DefinitionChangedError, match="the registry entry has changed"):
+        compare(current(), {"type": "local_stdio", "argv": ["evil"]})
+    with pytest.raises(DefinitionChangedError, match="the registry entry has changed"):
+        compare_pins(contract(), "files", {}, {}, current())

@@ -1,0 +1,161 @@
+import json
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_runtime.domain.errors import ReferenceFailedError
+from agent_runtime.domain.references import Reference, as_text, is_whole, parse, references_in, resolve
+from agent_runtime.domain.tools import StoredResult
+
+LIMIT = 1000
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,5}", fullmatch=True)
+segments = st.text(st.characters(exclude_characters=".{}", codec="utf-8"), min_size=1, max_size=5)
+paths = st.lists(segments, max_size=3).map(tuple)
+references = st.builds(Reference, names, st.just("output"), paths) | st.builds(Reference, names, st.just("text"))
+# A dollar at the end of literal text would make the next reference an escape.
+literals = st.text(st.characters(exclude_characters="$", codec="utf-8"), max_size=6) | st.just("${")
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(segments, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def written(part: str | Reference) -> str:
+    return part.replace("${", "$${") if isinstance(part, str) else str(part)
+
+
+def joined(template: Iterable[str | Reference]) -> list[str | Reference]:
+    out: list[str | Reference] = []
+    for part in template:
+        last = out[-1] if out else None
+        if isinstance(part, str) and isinstance(last, str):
+            out[-1] = last + part
+        elif part != "":
+            out.append(part)
+    return out
+
+
+@given(st.lists(literals | references, max_size=6))
+def test_what_was_written_is_what_is_parsed(parts: list[str | Reference]) -> None:
+    text = "".join(map(written, parts))
+    assert joined(parse(text)) == joined(parts)
+    assert list(references_in([{"a": text}])) == [part for part in parts if isinstance(part, Reference)]
+
+
+@given(references, json_values)
+def test_a_string_that_is_one_reference_keeps_the_type_of_the_value(reference: Reference, value: object) -> None:
+    output = value
+    for name in reversed(reference.path):
+        output = {name: output}
+    results = {reference.step: StoredResult(text="t", output=output)}
+    found = resolve({"a": [str(reference)]}, results, LIMIT)["a"][0]
+    wanted = "t" if reference.part == "text" else value
+    assert found == wanted
+    assert type(found) is type(wanted)
+    assert is_whole(parse(str(reference)))
+
+
+@given(st.text(max_size=12) | st.sampled_from(["${s1.text}", "$${", "${", "${s2.output}"]))
+def test_text_that_a_reference_puts_in_is_never_scanned_again(inserted: str) -> None:
+    results = {"s1": StoredResult(text=inserted, output=inserted)}
+    assert resolve("${s1.text}", results, LIMIT) == inserted
+    assert resolve("<${s1.text}>${s1.output}", results, LIMIT) == f"<{inserted}>{inserted}"
+
+
+@given(st.text(max_size=20))
+def test_any_text_can_be_written_literally(text: str) -> None:
+    assert resolve(text.replace("${", "$${"), {}, LIMIT) == text
+
+
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none())
+def test_a_scalar_inside_text_reads_back_as_itself(value: object) -> None:
+    assert json.loads(as_text(value)) == value
+
+
+def test_inside_text_a_value_is_rendered_as_compact_json() -> None:
+    output = {"list": [1, {"é": None}], "whole": 5.0, "half": 0.5, "yes": True, "text": "as it is"}
+    results = {"s": StoredResult(output=output)}
+    found = {name: resolve(f"-${{s.output.{name}}}", results, LIMIT) for name in output}
+    assert found == {"list": '-[1,{"é":null}]', "whole": "-5", "half": "-0.5", "yes": "-true", "text": "-as it is"}
+
+
+@given(st.lists(json_values, min_size=1, max_size=4), st.data())
+def test_a_path_walks_lists_by_number_and_objects_by_name(items: list[object], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(items) - 1))
+    results = {"s": StoredResult(output={"rows": items})}
+    assert resolve(f"${{s.output.rows.{index}}}", results, LIMIT) == items[index]
+    with pytest.raises(ReferenceFailedError, match=f"it is a list of {len(items)}"):
+        resolve(f"${{s.output.rows.{len(items)}}}", results, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("b", "it has 'a', 'empty'"),
+        ("a.x", "it is 5"),
+        ("empty.x", "it is empty"),
+        ("list.-1", "it is a list of 1"),
+        ("list.²", "it is a list of 1"),
+        ("list." + "9" * 5000, "it is a list of 1"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_what_is_there(path: str, said: str) -> None:
+    results = {"s": StoredResult(output={"a": 5, "empty": {}, "list": [1]})}
+    with pytest.raises(ReferenceFailedError, match=said):
+        resolve("${s.output." + path + "}", results, LIMIT)
+
+
+def test_a_number_may_be_the_name_of_a_property() -> None:
+    assert resolve("${s.output.0}", {"s": StoredResult(output={"0": "zero"})}, LIMIT) == "zero"
+
+
+def test_without_structured_output_every_path_is_null() -> None:
+    assert resolve("${s.output.a.b}", {"s": StoredResult(text="x")}, LIMIT) is None
+
+
+@pytest.mark.parametrize("text", ["${s.text}", "${s.output}", "see ${s.text}"])
+def test_a_result_that_was_cut_or_is_binary_cannot_be_used(text: str) -> None:
+    with pytest.raises(ReferenceFailedError, match=r"2000 bytes, over the limit of 1000"):
+        resolve(text, {"s": StoredResult(text="x", cut=True, size=2000)}, LIMIT)
+    with pytest.raises(ReferenceFailedError, match=r"2000 bytes, limit 1000.* binary"):
+        resolve(text, {"s": StoredResult(text="x", binary=True, size=2000)}, LIMIT)
+
+
+def test_a_step_without_a_result_cannot_be_used() -> None:
+    with pytest.raises(ReferenceFailedError, match="step 's' has no result"):
+        resolve("${s.text}", {}, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${",
+        "${}",
+        "${s}",
+        "${s.txt}",
+        "${s.text.a}",
+        "${s.output.}",
+        "${s.output..a}",
+        "${1.text}",
+        "a ${b c.text}",
+        "${a${b.text}}",
+    ],
+)
+def test_a_reference_that_is_not_well_formed_is_refused_and_refers_to_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a reference: write"):
+        parse(text)
+    assert [r.step for r in references_in([text])] == []
+
+
+def test_an_endless_reference_is_not_repeated_in_full() -> None:
+    with pytest.raises(ValueError, match="is not a reference") as caught:
+        parse("${" + "x" * 100_000 + "}")
+    assert len(str(caught.value)) < 300
+
+
+def test_keys_and_everything_that_is_not_a_string_are_left_alone() -> None:
+    value = {"${s.text}": [1, None, True, ("a",)]}
+    assert resolve(value, {}, LIMIT) == {"${s.text}": [1, None, True, ["a"]]}

@@ -1,0 +1,346 @@
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_runtime.domain.contract import MOST_FAULTS, argument_faults
+from agent_runtime.domain.references import resolve
+from agent_runtime.domain.schemas import UnusableSchemaError, errors_of, matches
+from agent_runtime.domain.tools import StoredResult
+
+Schema = dict[str, Any]
+
+
+def named(arguments: dict[str, Any], schema: Schema, *, resolved: bool = False) -> list[str]:
+    return [str(fault) for fault in argument_faults(arguments, schema, "arguments", resolved=resolved)]
+
+
+def of(schema: Schema | bool, **more: Any) -> Schema:
+    return {"type": "object", "properties": {"a": schema}} | more
+
+
+@pytest.mark.parametrize("whole", ["${s.text}", "${s.output.x.0}"])
+@pytest.mark.parametrize("schema", [{"type": "integer"}, {"enum": [1]}, {"type": "object", "required": ["q"]}, False])
+def test_a_whole_reference_may_turn_out_to_be_anything(whole: str, schema: Schema) -> None:
+    assert named({"a": whole}, of(schema)) == []
+
+
+NO_STRINGS: list[Schema] = [
+    {"type": "integer"},
+    {"type": ["array", "null"]},
+    {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    {"oneOf": [{"type": "integer"}, {"anyOf": [{"type": "boolean"}]}]},
+    {"anyOf": [{"$ref": "#/$defs/n"}, {"allOf": [{"type": "null"}]}]},
+    {"enum": [1, 2]},
+    {"const": 5},
+]
+STRINGS: list[Schema | bool] = [
+    {"type": "string", "maxLength": 1},
+    {"type": ["integer", "string"]},
+    {"anyOf": [{"type": "integer"}, {"type": "string", "format": "uri", "pattern": "^http"}]},
+    {"enum": [1, "one"]},
+    {"const": "n"},
+    {"not": {"const": "n"}},
+    {"oneOf": [{"type": "string"}, {"minLength": 1}]},
+    {"anyOf": []},
+    True,
+]
+
+
+@pytest.mark.parametrize("schema", NO_STRINGS)
+def test_text_around_a_reference_must_be_allowed_to_be_a_string(schema: Schema) -> None:
+    (fault,) = named({"a": "n = ${s.text}"}, of(schema, **{"$defs": {"n": {"type": "number"}}}))
+    assert fault.startswith("arguments.a: Text is not allowed here: ")
+
+
+@pytest.mark.parametrize("schema", STRINGS[:7] + STRINGS[8:])
+def test_text_around_a_reference_passes_where_some_string_may(schema: Schema) -> None:
+    assert named({"a": "n = ${s.text}"}, of(schema)) == []
+
+
+def test_what_is_missing_or_unknown_counts_beside_a_reference() -> None:
+    schema = {
+        "properties": {"a": {}, "b": {"properties": {"c": {}}, "required": ["d", "e"], "additionalProperties": False}},
+        "required": ["a", "f"],
+        "additionalProperties": False,
+    }
+    assert named({"a": "${s.text}", "b": {"c": "${s.text}", "x": 1}, "y": "${s.text}"}, schema) == [
+        "arguments.f: This is required and missing.",
+        "arguments.b.d: This is required and missing.",
+        "arguments.b.e: This is required and missing.",
+    ] or set(named({"a": "${s.text}", "b": {"c": "${s.text}", "x": 1}, "y": "${s.text}"}, schema)) == {
+        "arguments.f: This is required and missing.",
+        "arguments.b.d: This is required and missing.",
+        "arguments.b.e: This is required and missing.",
+        "arguments.b.x: There is no such argument; there are: c.",
+    }
+
+
+def test_an_error_above_a_reference_waits_and_one_beside_it_counts() -> None:
+    schema = of({"type": "array", "maxItems": 1, "items": {"type": "integer"}})
+    assert named({"a": ["${s.text}", "x"]}, schema) == ["arguments.a[1]: 'x' is not of type 'integer'"]
+    assert named({"a": [1, 2]}, schema) == ["arguments.a: [1, 2] is too long"]
+
+
+def test_a_condition_on_a_reference_is_not_decided() -> None:
+    schema = {"if": {"properties": {"a": {"const": 1}}}, "then": {"required": ["b"]}, "else": {"required": ["c"]}}
+    assert named({"a": "${s.text}"}, schema) == []
+    assert named({"a": 1}, schema) == ["arguments.b: This is required and missing."]
+    assert named({"a": 2}, schema) == ["arguments.c: This is required and missing."]
+    assert named({"a": 2}, {"if": True}) == []
+
+
+def test_literal_text_is_judged_as_what_will_be_sent() -> None:
+    schema = of({"enum": ["${HOME}"]})
+    assert named({"a": "$${HOME}"}, schema) == []
+    assert named({"a": "$$${HOME}"}, schema) != []
+    assert named({"a": "${HOME}"}, schema) != []
+
+
+def test_text_that_was_put_in_is_not_taken_for_a_reference_again() -> None:
+    schema = of({"type": "integer"})
+    assert named({"a": "${s.text}"}, schema) == []
+    assert named({"a": "${s.text}"}, schema, resolved=True) == ["arguments.a: '${s.text}' is not of type 'integer'"]
+
+
+# Hypothesis: whatever the arguments will be, a plan that leads to valid ones has no faults.
+
+leaves = st.sampled_from(
+    [
+        {"type": "string"},
+        {"type": "integer", "minimum": 0},
+        {"enum": ["k", 1, None]},
+        {"type": ["string", "null"], "maxLength": 3},
+        {"anyOf": [{"type": "string", "pattern": "^a+$"}, {"type": "boolean"}]},
+        {"oneOf": [{"type": "object", "required": ["x"]}, {"type": "array", "uniqueItems": True}]},
+        {"not": {"const": "k"}},
+    ]
+)
+conditions = st.builds(
+    lambda test, then, other: {
+        "if": test,
+        "then": {"required": [then]},
+        "else": {"properties": {other: {"type": "null"}}},
+    },
+    st.sampled_from([{"properties": {"a": {"const": "k"}}}, {"required": ["a"]}, {"minProperties": 2}]),
+    st.sampled_from("abc"),
+    st.sampled_from("abc"),
+)
+
+
+def objects(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    return st.builds(
+        lambda properties, required, closed, condition: {
+            "type": "object",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": closed,
+            **condition,
+        },
+        st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+        st.lists(st.sampled_from("abc"), max_size=2, unique=True),
+        st.sampled_from([True, False, {"type": "string"}]),
+        st.just({}) | conditions,
+    )
+
+
+schemas = objects(
+    st.recursive(leaves, lambda inner: objects(inner) | st.builds(lambda i: {"items": i}, inner), max_leaves=4)
+)
+data = st.recursive(
+    st.sampled_from(["k", "a", "", 0, 1, -1, True, None, "long text"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abcx"), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def hidden(value: Any, draw: st.DataObject, results: dict[str, StoredResult]) -> Any:
+    """The value with some of its parts behind references."""
+    choice = draw.draw(st.integers(0, 3))
+    step = f"s{len(results)}"
+    if choice == 0:
+        results[step] = StoredResult(text=str(value), output={"v": value})
+        return f"${{{step}.output.v}}"
+    if choice == 1 and isinstance(value, str):
+        results[step] = StoredResult(text=value[1:])
+        return f"{value[:1]}${{{step}.text}}"
+    if isinstance(value, dict):
+        return {name: hidden(item, draw, results) for name, item in value.items()}
+    if isinstance(value, list):
+        return [hidden(item, draw, results) for item in value]
+    return value
+
+
+@given(schemas, st.dictionaries(st.sampled_from("abcx"), data, max_size=3), st.data())
+def test_what_resolves_to_valid_arguments_has_no_faults(
+    schema: Schema, value: dict[str, Any], draw: st.DataObject
+) -> None:
+    results: dict[str, StoredResult] = {}
+    arguments = {name: hidden(item, draw, results) for name, item in value.items()}
+    assert resolve(arguments, results, 1000) == value
+    found = named(arguments, schema)
+    judged = named(value, schema, resolved=True)
+    assert not found or judged, (arguments, found)
+    if not results:
+        assert found == judged
+
+
+# What a hostile definition may not do: see guarantee G9.
+
+CHAIN: Schema = {f"a{n}": {"KEY": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)} | {"a40": {"type": "string"}}
+META = "https://json-schema.org/draft/2020-12/schema"
+
+
+def chain(keyword: str) -> Schema:
+    return {name: {keyword: item["KEY"]} if "KEY" in item else item for name, item in CHAIN.items()}
+
+
+def nested(depth: int) -> Schema:
+    schema: Schema = {}
+    for _ in range(depth):
+        schema = {"properties": {"a": schema}}
+    return schema
+
+
+UNUSABLE: dict[str, tuple[Schema, str]] = {
+    "a fetch": ({"$ref": "http://127.0.0.1:1/schema"}, "Unresolvable"),
+    "a file": ({"$ref": "file:///etc/passwd"}, "Unresolvable"),
+    "a reference to nowhere": ({"$ref": "#/$defs/none"}, "PointerToNowhere"),
+    "a circle": ({"$ref": "#"}, "recursion"),
+    "circles": ({"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}, "recursion"),
+    "a doubling": ({"$defs": chain("anyOf"), "$ref": "#/$defs/a0"}, "more than 0.5 s"),
+    "a doubling that is not evaluated": (
+        {"$defs": chain("allOf") | {"a40": {}}, "$ref": "#/$defs/a0", "unevaluatedProperties": False},
+        "more than 0.5 s",
+    ),
+    "a doubling behind another dialect": (
+        {
+            "$schema": META,
+            "$dynamicAnchor": "meta",
+            "$defs": chain("anyOf"),
+            "allOf": [{"$ref": META}],
+            "properties": {"a": {"$schema": META, "$ref": "#/$defs/a0"}},
+        },
+        "more than 0.5 s",
+    ),
+    "a list for a dialect": ({"$schema": []}, "unhashable"),
+    "a number for a dialect": ({"$schema": 3}, "attribute"),
+    "a bad URL for a dialect": ({"$schema": "http://[bad"}, "IPv6"),
+    "no such type": ({"type": "strng"}, "not valid"),
+    "a deep schema": (nested(3000), "recursion"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_hostile_schema_is_a_fault_and_nothing_worse(name: str) -> None:
+    schema, said = UNUSABLE[name]
+    before = time.thread_time()
+    (fault,) = argument_faults({"a": 1}, schema, "arguments")
+    assert time.thread_time() - before < 2
+    assert fault.field == "arguments"
+    assert "input schema cannot be used" in fault.message
+    assert said in fault.message
+    with pytest.raises(UnusableSchemaError, match=re.escape(said)):
+        errors_of(schema, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"^(a+)+$", "a" * 50 + "b"),
+        ("a?" * 40 + "a" * 40, "a" * 39),
+        ("(a|a)" * 40 + "b", "a" * 60),
+        (r"(x{0,50}){0,50}y", "x" * 60),
+        ("a*" * 9 + "b", "a" * 90),
+        (r"(?x) # [\n(a+)+ # ]", "a" * 60),
+        (r"^\p{L}+$", "é"),
+        (r"(", ""),
+        (r"a{99999999999}", "a"),
+    ],
+)
+def test_a_pattern_that_may_take_long_or_is_not_pythons_is_left_to_the_server(pattern: str, text: str) -> None:
+    assert matches(pattern, text) is None
+    assert named({"a": text}, of({"pattern": pattern})) == []
+    closed = {"patternProperties": {pattern: {"type": "null"}}, "additionalProperties": False}
+    assert named({text: 1}, closed) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        (r"^[a-z]+$", "abc", True),
+        (r"^[a-z]+$", "ABC" * 100, False),
+        (r"^\d{4}-\d\d-\d\d$", "2026-11-21", True),
+        (r"^[^@]+@[^@]+\.[^@]+$", "a@b.example", True),
+        (r"^(?:red|green)\.[(*+)\]]{1,3}$", "red.)*]", True),
+        (r"^([0-9a-f]{8}-[0-9a-f]{4}|0)$", "0123abcd-01f", False),
+    ],
+)
+def test_an_ordinary_pattern_counts(pattern: str, text: str, *, found: bool) -> None:
+    assert matches(pattern, text) is found
+    assert (named({"a": text}, of({"pattern": pattern})) == []) is found
+    assert named({"a": 5}, of({"pattern": pattern})) == []
+
+
+@given(st.text("ab*+?|(){}[]^\\12,", max_size=9), st.text("ab", max_size=9))
+def test_no_pattern_ever_breaks_a_check(pattern: str, text: str) -> None:
+    found = matches(pattern, text)
+    try:
+        wanted = re.search(pattern, text) is not None
+    except re.error:
+        assert found is None
+    else:
+        assert found in {None, wanted}
+
+
+def test_properties_may_be_told_by_a_pattern() -> None:
+    schema = {
+        "properties": {"a": {}},
+        "patternProperties": {"^x-": {"type": "integer"}},
+        "additionalProperties": {"type": "null"},
+    }
+    assert named({"a": 1, "x-1": 1, "b": None}, schema) == []
+    assert named({"x-1": "1", "b": 1}, schema) == [
+        "arguments.b: 1 is not of type 'null'",
+        "arguments.x-1: '1' is not of type 'integer'",
+    ]
+    assert named({"b": 1, "x-1": 1}, schema | {"additionalProperties": False}) == [
+        "arguments.b: There is no such argument; there are: a, any that match ^x-."
+    ]
+    assert named({"x": [1]}, {"properties": {"x": schema | {"required": ["a"]}}}) == []
+
+
+def test_unevaluated_properties_count_unless_patterns_are_in_play() -> None:
+    schema = {"allOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False}
+    assert len(named({"a": 1, "b": 1}, schema)) == 1
+    assert named({"a": 1, "b": 1}, schema | {"patternProperties": {"^(c+)+$": {}}}) == []
+
+
+def test_items_that_must_differ_are_compared_in_good_time() -> None:
+    schema = of({"uniqueItems": True})
+    before = time.thread_time()
+    assert named({"a": [{"n": n} for n in range(20_000)]}, schema) == []
+    assert time.thread_time() - before < 1
+    assert len(named({"a": [{"n": 1, "m": 2}, {"m": 2, "n": 1}]}, schema)) == 1
+    assert named({"a": [True, 1]}, schema) == []
+    assert named({"a": [1, 1]}, of({"uniqueItems": False})) == []
+
+
+def test_very_many_faults_are_not_all_named() -> None:
+    faults = named({"a": ["x"] * 5000, "b": "y" * 5000}, of({"items": {"type": "integer"}}, required=["z"]))
+    assert len(faults) == MOST_FAULTS
+    (long,) = named({"a": "y" * 5000}, of({"type": "integer"}))
+    assert len(long) < 400
+
+
+def test_an_old_dialect_is_understood() -> None:
+    draft3 = {
+        "$schema": "http://json-schema.org/draft-03/schema#",
+        "properties": {"a": {"type": "string", "required": True}},
+    }
+    assert named({}, draft3) == ["arguments.a: 'a' is a required property"]
+    draft4 = {"$schema": "http://json-schema.org/draft-04/schema#", "required": ["a"]}
+    assert named({}, draft4) == ["arguments.a: This is required and missing."]
