@@ -17,20 +17,20 @@ def create(config: BuiltinConfig, *, base_dir: Path, data_dir: Path) -> MCPServe
     # Imported here: a package that imports its modules makes `python -m agent_runtime.builtin.todo` run one twice.
     match config.server:
         case "filesystem":
-            from agent_runtime.builtin import filesystem  # noqa: PLC0415
+            from agent_runtime.builtin.filesystem import create_server as create_filesystem  # noqa: PLC0415
 
-            return filesystem.create_server(base_dir / (config.root or "sample_data"))
+            return create_filesystem(base_dir / (config.root or "sample_data"))
         case "todo":
-            from agent_runtime.builtin import todo  # noqa: PLC0415
+            from agent_runtime.builtin.todo import create_server as create_todo  # noqa: PLC0415
 
-            return todo.create_server(data_dir / "todo.db")
+            return create_todo(data_dir / "todo.db")
         case "calculator":
-            from agent_runtime.builtin import calculator  # noqa: PLC0415
+            from agent_runtime.builtin.calculator import create_server as create_calculator  # noqa: PLC0415
 
-            return calculator.create_server()
+            return create_calculator()
         case "text":
-            from agent_runtime.builtin import text  # noqa: PLC0415
+            from agent_runtime.builtin.text import create_server as create_text  # noqa: PLC0415
 
-            return text.create_server()
+            return create_text()
         case _:
             assert_never(config.server)

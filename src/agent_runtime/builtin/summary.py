@@ -7,23 +7,25 @@ from itertools import pairwise
 
 from agent_runtime.builtin.toolbox import lines_of
 
-# Words that say nothing about what a text is about.
-_COMMON = frozenset(
-    (
-        "a about after again all also am an and any are as at be because been before being between both but by can could "
-        "did do does doing done down during each few for from further had has have having he her here hers him his how i "
-        "if in into is it its itself just me more most my no nor not now of off on once only or other our ours out over "
-        "own same she should so some such than that the their theirs them then there these they this those through to "
-        "too under until up very was we were what when where which while who whom why will with would you your yours"
-    ).split(" ")
-)
 _ABBREVIATIONS = frozenset(
     {"mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "cf", "no", "fig", "approx", "jr", "sr", "inc"}
 )
+_LONGEST_ABBREVIATION = 10
 _BULLET = re.compile(r"\s*(?:[-*+\u2022]|\d{1,3}[.)])\s+")
 _RULE = re.compile(r"[-=*_\s]+")
 _END = re.compile(r"[.!?][\"')\]\u201d\u2019]*\s+|[\u3002\uff01\uff1f]\s*")
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
+_COMMON = frozenset(
+    _WORD.findall(
+        "a about after again all also am an and any are as at be because been before being between both but by can "
+        "could did do does doing done down during each few for from further had has have having he her here hers him "
+        "his how i if in into is it its itself just me more most my no nor not now of off on once only or other our "
+        "ours out over own same she should so some such than that the their theirs them then there these they this "
+        "those through to too under until up very was we were what when where which while who whom why will with "
+        "would you your yours"
+    )
+)
+"""Words that say nothing about what a text is about."""
 _FIRST_WEIGHT = 1.2
 """What the first sentence counts for: it tends to say what a text is about."""
 _LONGEST_HEADING = 80
@@ -71,7 +73,8 @@ def _split(block: str) -> list[str]:
     sentences: list[str] = []
     start = 0
     for end in _END.finditer(block):
-        last = block[start : end.start()].rpartition(" ")[2].lower().lstrip("(\"'")
+        last = block[max(start, end.start() - _LONGEST_ABBREVIATION) : end.start()].rpartition(" ")[2]
+        last = last.lower().lstrip("(\"'")
         is_initial = len(last) == 1 and last.isalpha() and block[end.start()] == "."
         if block[end.start()] == "." and (last in _ABBREVIATIONS or is_initial):
             continue
@@ -88,7 +91,7 @@ def summarize(text: str, count: int) -> tuple[str, int]:
     """
     sentences = sentences_of(text)
     if len(sentences) <= count:
-        return text.strip(), len(sentences)
+        return text, max(len(sentences), 1)
     words = [_weighty(sentence.text) for sentence in sentences]
     frequency = Counter(word for each in words for word in each)
     weights = [sum(frequency[word] for word in set(each)) / (len(each) + 3) ** 0.5 for each in words]

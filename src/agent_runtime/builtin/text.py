@@ -92,7 +92,8 @@ def head(
 ) -> Annotated[CallToolResult, Head]:
     """Give the first lines of a text."""
     every = lines_of(text)
-    return reply("\n".join(every[:lines]) or "The text is empty.", Head(lines=every[:lines], total=len(every)))
+    said = "\n".join(every[:lines]) if every else "The text is empty."
+    return reply(said, Head(lines=every[:lines], total=len(every)))
 
 
 def create_server() -> MCPServer[Any]:

@@ -100,10 +100,10 @@ class TodoList:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
-                connection.execute("COMMIT")
+                    connection.execute("COMMIT")
+                finally:
+                    if connection.in_transaction:  # refused, or the disk is full: nothing of it stays
+                        connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise Refusal(f"The file of the todo list cannot be used now: {error}.") from error
         except OSError as error:

@@ -5,7 +5,7 @@ and reports what it will not do as an error result that says what to do instead.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -118,16 +118,18 @@ def _refused(message: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=message)], is_error=True)
 
 
-def _argument_faults(error: ValidationError, tool: Tool) -> Iterator[str]:
+def _argument_faults(error: ValidationError, tool: Tool) -> Iterable[str]:
     known = ", ".join(tool.parameters.get("properties", {})) or "none"
+    said: dict[str, str] = {}  # one sentence for each argument: of alternatives, the last and widest
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        name = ".".join(str(part) for part in fault["loc"][:1])
+        name = str(fault["loc"][0])
         if fault["type"] == "extra_forbidden":
-            yield f"{tool.name} has no argument {name!r}; it has: {known}."
+            said[name] = f"{tool.name} has no argument {name!r}; it has: {known}."
         elif fault["type"] == "missing":
-            yield f"{tool.name} needs the argument {name!r}."
+            said[name] = f"{tool.name} needs the argument {name!r}."
         else:
-            yield f"{name}: {fault['msg']}."
+            said[name] = f"{name}: {fault['msg']}."
+    return said.values()
 
 
 def make_tool(

@@ -9,10 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from jsonschema import SchemaError
-
-from agent_runtime.domain.contract import compiled
-from agent_runtime.domain.errors import AgentRuntimeError, ServerUnavailableError, StoreUnavailableError
+from agent_runtime.domain.errors import ServerUnavailableError, StoreUnavailableError
+from agent_runtime.domain.schemas import UnusableSchemaError, errors_of
 from agent_runtime.domain.tools import Tool, ToolDefinition, ToolServer, describe_tool
 from agent_runtime.domain.values import digest
 from agent_runtime.services.ports import TaskStore, ToolServers
@@ -97,9 +95,9 @@ class ToolRegistry:
                 shelf.unusable[definition.name] = "disabled in the tool registry"
                 continue
             try:
-                compiled(definition.inputSchema)
+                errors_of(definition.inputSchema, {})
                 tool = describe_tool(shelf.server, definition)
-            except (ValueError, SchemaError, AgentRuntimeError) as error:
+            except (ValueError, UnusableSchemaError) as error:
                 first = str(error).partition("\n")[0]
                 shelf.unusable[definition.name] = f"its definition cannot be used: {first}"
                 continue

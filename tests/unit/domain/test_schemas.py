@@ -18,7 +18,7 @@ def named(arguments: dict[str, Any], schema: Schema, *, resolved: bool = False) 
     return [str(fault) for fault in argument_faults(arguments, schema, "arguments", resolved=resolved)]
 
 
-def of(schema: Schema | bool, **more: Any) -> Schema:
+def of(schema: object, **more: Any) -> Schema:
     return {"type": "object", "properties": {"a": schema}} | more
 
 
@@ -67,16 +67,13 @@ def test_what_is_missing_or_unknown_counts_beside_a_reference() -> None:
         "required": ["a", "f"],
         "additionalProperties": False,
     }
-    assert named({"a": "${s.text}", "b": {"c": "${s.text}", "x": 1}, "y": "${s.text}"}, schema) == [
-        "arguments.f: This is required and missing.",
-        "arguments.b.d: This is required and missing.",
-        "arguments.b.e: This is required and missing.",
-    ] or set(named({"a": "${s.text}", "b": {"c": "${s.text}", "x": 1}, "y": "${s.text}"}, schema)) == {
+    assert set(named({"a": "${s.text}", "b": {"c": "${s.text}", "x": 1}, "y": "${s.text}"}, schema)) == {
         "arguments.f: This is required and missing.",
         "arguments.b.d: This is required and missing.",
         "arguments.b.e: This is required and missing.",
         "arguments.b.x: There is no such argument; there are: c.",
     }
+    assert named({"a": 1, "f": 1, "y": 1}, schema) == ["arguments.y: There is no such argument; there are: a, b."]
 
 
 def test_an_error_above_a_reference_waits_and_one_beside_it_counts() -> None:
@@ -97,7 +94,6 @@ def test_literal_text_is_judged_as_what_will_be_sent() -> None:
     schema = of({"enum": ["${HOME}"]})
     assert named({"a": "$${HOME}"}, schema) == []
     assert named({"a": "$$${HOME}"}, schema) != []
-    assert named({"a": "${HOME}"}, schema) != []
 
 
 def test_text_that_was_put_in_is_not_taken_for_a_reference_again() -> None:
@@ -108,7 +104,7 @@ def test_text_that_was_put_in_is_not_taken_for_a_reference_again() -> None:
 
 # Hypothesis: whatever the arguments will be, a plan that leads to valid ones has no faults.
 
-leaves = st.sampled_from(
+leaves: st.SearchStrategy[Schema] = st.sampled_from(
     [
         {"type": "string"},
         {"type": "integer", "minimum": 0},

@@ -1,0 +1,408 @@
+"""What every task store promises, adapter by adapter. A new adapter adds one factory to `ADAPTERS`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.errors import (
+    AgentRuntimeError,
+    ConflictError,
+    IllegalTransitionError,
+    InvalidInputError,
+    StaleEpochError,
+    TaskNotFoundError,
+)
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.transitions import replay
+from agent_runtime.services.ports import TaskStore
+from agent_runtime.storage.sqlite import SqliteStore
+from journals import (
+    DEFINITION,
+    approved,
+    called,
+    cancelled,
+    claim,
+    claimed,
+    executing,
+    proposed,
+    returned,
+    some_step,
+    submitted,
+)
+
+OpenStore = Callable[[], AbstractAsyncContextManager[TaskStore]]
+"""Opens the store on the same data each time: closing and opening again is a restart."""
+
+
+def _sqlite(directory: Path) -> OpenStore:
+    return lambda: SqliteStore(directory / "tasks.db")
+
+
+def _sqlite_without_memory(directory: Path) -> OpenStore:
+    return lambda: SqliteStore(directory / "tasks.db", cache_bytes=0)
+
+
+ADAPTERS = {"sqlite": _sqlite, "sqlite, nothing cached": _sqlite_without_memory}
+
+
+@pytest.fixture(params=list(ADAPTERS))
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    return ADAPTERS[request.param](tmp_path)
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> AsyncIterator[TaskStore]:
+    async with asyncio.timeout(30), open_store() as opened:
+        yield opened
+
+
+async def attempts(store: TaskStore, task: Task, event: ev.Event, count: int) -> list[str]:
+    async with asyncio.TaskGroup() as group:
+        tries = [group.create_task(_attempt(store, task, event)) for _ in range(count)]
+    return [one.result() for one in tries]
+
+
+async def _attempt(store: TaskStore, task: Task, event: ev.Event) -> str:
+    try:
+        await store.append(task, [event])
+    except AgentRuntimeError as error:
+        return type(error).__name__
+    return "written"
+
+
+async def test_what_was_appended_is_loaded(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted("say hello\x00 é")])
+    assert task.version == 1
+    assert await store.load("t") == task
+    (record,) = await store.records("t")
+    assert record.event == submitted("say hello\x00 é")
+    assert record.data == record.event.model_dump_json()
+    assert (record.seq, record.epoch, record.at) == (1, None, task.created_at)
+
+
+async def test_a_task_that_does_not_exist_is_not_found(store: TaskStore) -> None:
+    with pytest.raises(TaskNotFoundError):
+        await store.load("nobody")
+    with pytest.raises(TaskNotFoundError):
+        await store.records("nobody")
+    async with asyncio.timeout(5):
+        await store.changed("nobody", 0)
+
+
+async def test_several_events_are_one_append(store: TaskStore) -> None:
+    task = await executing(store, "t")
+    events = [returned("call-s1-1", "s1"), ev.StepCompleted(step_id="s1"), ev.StepStarted(step_id="s2", title="two")]
+    task = await store.append(task, [*events, called("s2")], epoch=task.epoch)
+    journal = await store.records("t")
+    assert [record.seq for record in journal] == list(range(1, task.version + 1))
+    assert replay("t", journal) == task == await store.load("t")
+
+
+async def test_an_append_of_nothing_changes_nothing(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    assert await store.append(task, []) is task
+    assert len(await store.records("t")) == 1
+
+
+async def test_an_illegal_event_is_refused_with_all_that_came_with_it(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    with pytest.raises(IllegalTransitionError):
+        await store.append(task, [ev.TaskCancelRequested(), approved()])
+    assert await store.load("t") == task
+
+
+async def test_an_append_to_an_old_version_is_a_conflict(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    newer = await store.append(task, [ev.TaskCancelRequested()])
+    with pytest.raises(ConflictError):
+        await store.append(task, [ev.TaskCancelRequested()])
+    assert await store.load("t") == newer
+
+
+async def test_of_many_appends_to_the_same_version_one_is_written(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    task = await claim(store, task)
+    task = await store.append(task, [proposed()], epoch=1)
+    results = await attempts(store, task, approved(), 50)
+    assert sorted(results) == ["ConflictError"] * 49 + ["written"]
+    assert [record.type for record in await store.records("t")].count("plan.approved") == 1
+
+
+async def test_a_conflict_spares_the_appends_that_share_its_transaction(store: TaskStore) -> None:
+    tasks = [await store.append(Task(f"t{number}"), [submitted()]) for number in range(20)]
+    async with asyncio.TaskGroup() as group:
+        tries = [group.create_task(_attempt(store, task, ev.TaskCancelRequested())) for task in tasks for _ in range(2)]
+    assert [one.result() for one in tries] == ["written", "ConflictError"] * 20
+    assert all([(await store.load(task.task_id)).cancel_requested for task in tasks])
+
+
+async def test_a_task_is_created_once(store: TaskStore) -> None:
+    results = await attempts(store, Task("t"), submitted(), 10)
+    assert sorted(results) == ["ConflictError"] * 9 + ["written"]
+
+
+async def test_a_request_key_creates_one_task(store: TaskStore) -> None:
+    assert await store.find_request("k") is None
+    first = await store.append(Task("t1"), [submitted(request_key="k")])
+    with pytest.raises(ConflictError):
+        await store.append(Task("t2"), [submitted(request_key="k")])
+    assert await store.find_request("k") == first
+    with pytest.raises(TaskNotFoundError):
+        await store.load("t2")
+    with pytest.raises(TaskNotFoundError):
+        await store.records("t2")
+
+
+async def test_tasks_without_a_request_key_do_not_collide(store: TaskStore) -> None:
+    await store.append(Task("t1"), [submitted()])
+    await store.append(Task("t2"), [submitted()])
+    assert len((await store.page()).tasks) == 2
+
+
+async def test_a_superseded_run_is_told_so(store: TaskStore) -> None:
+    old = await executing(store, "t")
+    newer = await claim(store, old)
+    with pytest.raises(StaleEpochError):
+        await store.append(old, [ev.StepFailed(step_id="s2", code="x", message="y")], epoch=old.epoch)
+    with pytest.raises(StaleEpochError):
+        await store.append(newer, [ev.StepFailed(step_id="s2", code="x", message="y")], epoch=old.epoch)
+    assert await store.load("t") == newer
+
+
+async def test_of_two_claims_of_one_epoch_the_second_is_a_conflict(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    await claim(store, task)
+    with pytest.raises(ConflictError):
+        await claim(store, task)
+
+
+async def test_a_late_answer_is_kept_as_evidence_and_changes_nothing(store: TaskStore) -> None:
+    old = await executing(store, "t")
+    newer = await claim(store, old)
+    late = [returned("call-s1-1", "s1")]
+    with pytest.raises(StaleEpochError):
+        await store.append(old, late, epoch=old.epoch)
+    kept = await store.append(await store.load("t"), late, epoch=old.epoch)
+    assert kept.steps == newer.steps
+    assert (await store.records("t", newer.version))[0].epoch == old.epoch
+    with pytest.raises(StaleEpochError):
+        await store.append(kept, [*late, ev.StepCompleted(step_id="s1")], epoch=old.epoch)
+    assert replay("t", await store.records("t")) == kept
+
+
+async def test_times_are_utc_and_never_run_backwards(tmp_path: Path) -> None:
+    now = datetime(2026, 1, 2, 12, 0, 0, 1, tzinfo=UTC)
+    times = iter([now, now - timedelta(hours=1), now + timedelta(hours=1)])
+    async with SqliteStore(tmp_path / "tasks.db", clock=lambda: next(times)) as store:
+        task = await store.append(Task("t"), [submitted()])
+        task = await store.append(task, [ev.TaskCancelRequested()])
+        await store.append(task, [ev.TaskCancelled()])
+        assert [record.at for record in await store.records("t")] == [now, now, now + timedelta(hours=1)]
+
+
+async def test_records_come_in_parts(store: TaskStore) -> None:
+    task = await executing(store, "t")
+    journal = await store.records("t")
+    assert await store.records("t", 2) == journal[2:]
+    assert await store.records("t", 2, 3) == journal[2:5]
+    assert await store.records("t", task.version) == []
+    assert await store.records("t", 999) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_any_legal_journal_replays_to_the_state_that_is_loaded(open_store: OpenStore, seed: int) -> None:
+    random = Random(seed)  # noqa: S311 - a repeatable choice, not a secret
+    tasks = [Task(f"t{number}") for number in range(8)]
+    async with asyncio.timeout(30), open_store() as store:
+        for _ in range(25):
+            for number, task in enumerate(tasks):
+                chosen = some_step(task, random)
+                if chosen is not None:
+                    tasks[number] = await store.append(task, chosen[0], epoch=chosen[1])
+        for task in tasks:
+            assert await store.load(task.task_id) == task
+            assert replay(task.task_id, await store.records(task.task_id)) == task
+        shown = {summary.task_id: summary for summary in (await store.page(limit=100)).tasks}
+    async with asyncio.timeout(30), open_store() as store:
+        for task in tasks:
+            assert await store.load(task.task_id) == task
+            summary = shown[task.task_id]
+            assert (summary.status, summary.plan_revision) == (task.status, task.plan_revision)
+            assert (summary.cancel_requested, summary.metadata) == (task.cancel_requested, task.metadata)
+            assert (summary.created_at, summary.updated_at) == (task.created_at, task.updated_at)
+
+
+async def test_a_cancelled_caller_does_not_lose_the_write(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    async with asyncio.TaskGroup() as group:
+        caller = group.create_task(store.append(task, [ev.TaskCancelRequested()]))
+        following = group.create_task(store.changed("t", 1))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await following
+    assert (await store.load("t")).cancel_requested
+    await store.append(await store.load("t"), [ev.TaskCancelled()])
+
+
+async def test_pages_are_newest_first_and_stable_while_tasks_arrive(store: TaskStore) -> None:
+    for number in range(25):
+        await store.append(Task(f"t{number}"), [submitted(f"prompt {number}")])
+    seen: list[str] = []
+    page = await store.page(limit=10)
+    while True:
+        seen += [summary.task_id for summary in page.tasks]
+        await store.append(Task(f"later{len(seen)}"), [submitted()])
+        if page.next_cursor is None:
+            break
+        page = await store.page(limit=10, cursor=page.next_cursor)
+    assert seen == [f"t{number}" for number in reversed(range(25))]
+
+
+async def test_the_last_page_has_no_cursor(store: TaskStore) -> None:
+    assert await store.page() == await store.page(TaskStatus.FAILED)
+    for number in range(4):
+        await store.append(Task(f"t{number}"), [submitted()])
+    assert (await store.page(limit=4)).next_cursor is None
+    assert (await store.page(limit=3)).next_cursor is not None
+
+
+async def test_a_page_of_one_status_skips_the_others(store: TaskStore) -> None:
+    for number in range(6):
+        task = await store.append(Task(f"t{number}"), [submitted()])
+        if number % 2:
+            await store.append(task, [ev.TaskCancelRequested(), ev.TaskCancelled()])
+    page = await store.page(TaskStatus.CANCELLED, limit=2)
+    assert [summary.task_id for summary in page.tasks] == ["t5", "t3"]
+    page = await store.page(TaskStatus.CANCELLED, limit=2, cursor=page.next_cursor)
+    assert [summary.task_id for summary in page.tasks] == ["t1"]
+    assert all(summary.terminal for summary in page.tasks)
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "é", "MA", "LTE", "0", "A" * 10_000, "OTk5OTk5OTk5OTk5OTk5OTk5OTk5", "\x00"]
+)
+async def test_a_foreign_cursor_is_bad_input(store: TaskStore, cursor: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        await store.page(cursor=cursor)
+    assert [fault.field for fault in caught.value.faults] == ["cursor"]
+
+
+async def test_unfinished_tasks_are_those_that_no_person_is_asked_about(store: TaskStore) -> None:
+    await store.append(Task("pending"), [submitted()])
+    await cancelled(store, "cancelled")
+    await executing(store, "executing")
+    for name in ("waiting", "waiting-cancelled"):
+        task = await claim(store, await store.append(Task(name), [submitted()]))
+        task = await store.append(task, [proposed()], epoch=1)
+    await store.append(task, [ev.TaskCancelRequested()])
+    assert await store.unfinished() == ["pending", "executing", "waiting-cancelled"]
+
+
+async def test_a_follower_wakes_when_the_journal_grows(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(store.changed("t", 1))
+        beyond = group.create_task(store.changed("t", 2))
+        task = await store.append(task, [ev.TaskCancelRequested()])
+        await following
+        assert not beyond.done()
+        await store.append(task, [ev.TaskCancelled()])
+        await beyond
+    await store.changed("t", 2)
+
+
+async def test_no_follower_misses_an_event_however_the_writes_fall(store: TaskStore) -> None:
+    async def follow(task_id: str) -> list[int]:
+        seen: list[int] = []
+        while True:
+            await store.changed(task_id, len(seen))
+            records = await store.records(task_id, len(seen))
+            seen += [record.seq for record in records]
+            if records[-1].type == "task.cancelled":
+                return seen
+
+    async def write(task_id: str) -> None:
+        task = await store.load(task_id)
+        for _ in range(20):
+            task = await claim(store, task)
+        await store.append(task, [ev.TaskCancelRequested(), ev.TaskCancelled()])
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(10):
+            await store.append(Task(f"t{number}"), [submitted()])
+        readers = [group.create_task(follow(f"t{number % 10}")) for number in range(50)]
+        for number in range(10):
+            group.create_task(write(f"t{number}"))
+    assert all(reader.result() == list(range(1, 24)) for reader in readers)
+
+
+async def test_a_thousand_followers_all_wake(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    async with asyncio.TaskGroup() as group:
+        for _ in range(1000):
+            group.create_task(store.changed("t", 1))
+        await asyncio.sleep(0)
+        await store.append(task, [ev.TaskCancelRequested()])
+
+
+async def test_a_deleted_task_is_gone_and_its_followers_wake(store: TaskStore) -> None:
+    task = await cancelled(store, "t")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.changed("t", task.version))
+        await asyncio.sleep(0)
+        await store.delete(task)
+    for reading in (store.load, store.records):
+        with pytest.raises(TaskNotFoundError):
+            await reading("t")
+    with pytest.raises(TaskNotFoundError):
+        await store.delete(task)
+    assert (await store.page()).tasks == ()
+
+
+async def test_a_task_that_has_grown_is_not_deleted(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted()])
+    newer = await store.append(task, [ev.TaskCancelRequested()])
+    with pytest.raises(ConflictError):
+        await store.delete(task)
+    assert await store.load("t") == newer
+
+
+async def test_a_request_key_is_free_after_its_task_was_deleted(store: TaskStore) -> None:
+    task = await store.append(Task("t"), [submitted(request_key="k"), ev.TaskCancelRequested(), ev.TaskCancelled()])
+    await store.delete(task)
+    assert await store.find_request("k") is None
+    await store.append(Task("t2"), [submitted(request_key="k")])
+
+
+async def test_definitions_are_kept_by_identity(store: TaskStore) -> None:
+    assert await store.load_definitions("a") is None
+    await store.save_definitions("a", [DEFINITION])
+    await store.save_definitions("b", [])
+    assert await store.load_definitions("a") == [DEFINITION]
+    assert await store.load_definitions("b") == []
+    await store.save_definitions("a", [DEFINITION, DEFINITION.model_copy(update={"name": "shout"})])
+    assert [definition.name for definition in await store.load_definitions("a") or ()] == ["echo", "shout"]
+
+
+async def test_all_is_there_after_a_restart(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        task = await executing(store, "t")
+        journal = await store.records("t")
+        await store.save_definitions("a", [DEFINITION])
+    async with open_store() as store:
+        assert await store.load("t") == task
+        assert await store.records("t") == journal
+        assert await store.load_definitions("a") == [DEFINITION]
+        assert await store.unfinished() == ["t"]
+        await store.append(task, [claimed(task)], epoch=task.epoch + 1)
+
+
+async def test_a_healthy_store_passes_its_check(store: TaskStore) -> None:
+    await store.check()
+    await store.check()

@@ -1,0 +1,136 @@
+"""Legal journals to drive a task through: the happy way, and any way the domain allows."""
+
+from random import Random
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.contract import Contract, Limits, draw_up
+from agent_runtime.domain.plan import Plan, ToolStep
+from agent_runtime.domain.task import WAITING, StepStatus, Task, TaskStatus
+from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, Tool, ToolDefinition, describe_tool
+from agent_runtime.domain.values import digest
+from agent_runtime.services.ports import TaskStore
+
+SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
+DEFINITION = ToolDefinition(name="echo", description="Says it again.", inputSchema=SCHEMA)
+ARGUMENTS = {"text": "é \u2028 \x00 ${s1.text}"}
+
+
+def _tool() -> Tool:
+    return describe_tool(BuiltinServer(id="text", type="builtin", config=BuiltinConfig(server="text")), DEFINITION)
+
+
+def a_contract() -> Contract:
+    """Two steps, the second needs the first."""
+    first = ToolStep(id="s1", kind="tool", server="text", tool="echo", arguments={"text": "hello"})
+    second = ToolStep(id="s2", kind="tool", server="text", tool="echo", arguments={"text": "${s1.text}"})
+    return draw_up(Plan(goal="say it", steps=(first, second)), Limits(), {"text/echo": _tool()}, agent_steps=False)
+
+
+CONTRACT = a_contract()
+
+
+def submitted(prompt: str = "say hello", request_key: str | None = None) -> ev.TaskSubmitted:
+    return ev.TaskSubmitted(prompt=prompt, request_key=request_key, metadata={"cell": "7"})
+
+
+def claimed(task: Task) -> ev.TaskClaimed:
+    return ev.TaskClaimed(runner="local", epoch=task.epoch + 1)
+
+
+def proposed() -> ev.PlanProposed:
+    return ev.PlanProposed(
+        revision=1,
+        digest=CONTRACT.digest,
+        contract=CONTRACT,
+        definitions={"text/echo": DEFINITION},
+        planner="rules",
+    )
+
+
+def approved() -> ev.PlanApproved:
+    return ev.PlanApproved(revision=1, digest=CONTRACT.digest, actor="ann")
+
+
+def called(step: str, attempt: int = 1) -> ev.ToolCalled:
+    return ev.ToolCalled(
+        step_id=step,
+        call_id=f"call-{step}-{attempt}",
+        server="text",
+        tool="echo",
+        arguments=ARGUMENTS,
+        arguments_digest=digest(ARGUMENTS),
+        attempt=attempt,
+    )
+
+
+def returned(call_id: str, step: str, *, is_error: bool = False) -> ev.ToolReturned:
+    result = StoredResult(text="hello", output={"a": [1, 2.5, None]}, is_error=is_error, size=5)
+    return ev.ToolReturned(step_id=step, call_id=call_id, result=result, duration_ms=1.25)
+
+
+async def claim(store: TaskStore, task: Task) -> Task:
+    return await store.append(task, [claimed(task)], epoch=task.epoch + 1)
+
+
+async def executing(store: TaskStore, task_id: str) -> Task:
+    """A task whose first call is open."""
+    task = await store.append(Task(task_id), [submitted()])
+    task = await claim(store, task)
+    task = await store.append(task, [proposed()], epoch=task.epoch)
+    task = await store.append(task, [approved()])
+    task = await claim(store, task)
+    return await store.append(task, [ev.StepStarted(step_id="s1", title="one"), called("s1")], epoch=task.epoch)
+
+
+async def cancelled(store: TaskStore, task_id: str) -> Task:
+    """A task that has ended."""
+    task = await store.append(Task(task_id), [submitted()])
+    return await store.append(task, [ev.TaskCancelRequested(), ev.TaskCancelled()])
+
+
+def some_step(task: Task, random: Random) -> tuple[list[ev.Event], int | None] | None:
+    """One legal append to this task, with its epoch; None once it has ended."""
+    if task.terminal:
+        return None
+    if task.version == 0:
+        return [submitted()], None
+    choices: list[tuple[list[ev.Event], int | None]] = [([event], None) for event in _decisions(task)]
+    if task.status not in WAITING or task.cancel_requested:
+        choices.append(([claimed(task)], task.epoch + 1))
+    if not task.cancel_requested:
+        if task.status is TaskStatus.PENDING and task.epoch:
+            choices.append(([proposed()], task.epoch))
+        if task.status is TaskStatus.AWAITING_APPROVAL:
+            rejected = ev.PlanRejected(revision=1, digest=CONTRACT.digest)
+            choices.extend(([event], None) for event in (approved(), approved(), approved(), rejected))
+        if task.status is TaskStatus.EXECUTING:
+            choices.extend([(_next_of_run(task), task.epoch)] * 4)
+    return random.choice(choices)
+
+
+def _next_of_run(task: Task) -> list[ev.Event]:
+    for name, step in task.steps.items():
+        if step.status is StepStatus.RUNNING and step.call:
+            if step.call.result is not None:
+                return [ev.StepCompleted(step_id=name)]
+            if step.call.epoch != task.epoch:
+                return [ev.StepOutcomeUnknown(step_id=name, call_id=step.call.call_id, reason="the service stopped")]
+            return [returned(step.call.call_id, name), ev.StepCompleted(step_id=name)]
+        if step.status is StepStatus.PENDING:
+            return [ev.StepStarted(step_id=name, title=name), called(name)]
+        if step.status is StepStatus.FAILED:
+            return [ev.TaskFailed(code="outcome_unknown", message="so said a person", step_id=name)]
+    return [ev.TaskCompleted(result="hello")]
+
+
+def _decisions(task: Task) -> list[ev.Event]:
+    open_calls = [step for step in task.steps.values() if step.open_call]
+    if task.cancel_requested:
+        return [] if open_calls else [ev.TaskCancelled(unknown_steps=task.unknown_steps)]
+    decisions: list[ev.Event] = [ev.TaskCancelRequested()] if not open_calls else []
+    for name in task.unknown_steps:
+        call = task.steps[name].call
+        assert call is not None
+        answers: tuple[ev.Resolution, ...] = ("done", "retry", "skip", "fail")
+        decisions += [ev.StepResolved(step_id=name, call_id=call.call_id, resolution=answer) for answer in answers]
+    return decisions

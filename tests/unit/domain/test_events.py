@@ -1,0 +1,160 @@
+"""The journal's format: what is written today must be read by every later version."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
+from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
+from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
+
+AT = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
+CONTRACT = Contract(
+    goal="g",
+    steps=(
+        ToolStep(id="s1", kind="tool", server="files", tool="read", arguments={"path": "é"}, timeout_s=60, retries=1),
+        AgentStep(
+            id="s2",
+            kind="agent",
+            instruction="${s1.text}",
+            depends_on=("s1",),
+            tools=(AllowedTool(server="files", tool="read"),),
+        ),
+    ),
+    limits=Limits(budget=Budget(tool_calls=5), max_steps=7),
+    policy={"files/read": PinnedPolicy(effect=Effect.READ, idempotent=True, approval="plan")},
+    pins={"files/read": "sha256:aa"},
+)
+RESULT = StoredResult(text="t", output={"a": [1, 2.5, None, 2**60]}, size=9, digest="sha256:bb")
+
+GOLDEN: dict[str, tuple[ev.Event, str]] = {
+    "task.submitted": (
+        ev.TaskSubmitted(prompt="p", tools=("files",), metadata={"k": "v"}, request_key="rk", request_digest="rd"),
+        '{"prompt":"p","approval":"manual","tools":["files"],"limits":{"budget":{"tool_calls":null,"seconds":null,'
+        '"tokens":null},"max_steps":20},"metadata":{"k":"v"},"actor":"anonymous","request_key":"rk",'
+        '"request_digest":"rd"}',
+    ),
+    "task.claimed": (ev.TaskClaimed(runner="local", epoch=1), '{"runner":"local","epoch":1}'),
+    "plan.proposed": (
+        ev.PlanProposed(
+            revision=1,
+            digest=CONTRACT.digest,
+            contract=CONTRACT,
+            definitions={"files/read": ToolDefinition(name="read", inputSchema={"type": "object"})},
+            planner="rules",
+        ),
+        '{"revision":1,"digest":"' + "DIGEST" + '",'
+        '"contract":{"goal":"g","steps":[{"id":"s1","title":"","depends_on":[],"kind":"tool","server":"files",'
+        '"tool":"read","arguments":{"path":"é"},"timeout_s":60.0,"retries":1},{"id":"s2","title":"",'
+        '"depends_on":["s1"],"kind":"agent","instruction":"${s1.text}","tools":[{"server":"files","tool":"read",'
+        '"max_calls":1}],"preapproved":false}],"limits":{"budget":{"tool_calls":5,"seconds":null,"tokens":null},'
+        '"max_steps":7},"policy":{"files/read":{"effect":"read","idempotent":true,"approval":"plan"}},'
+        '"pins":{"files/read":"sha256:aa"}},"definitions":{"files/read":{"name":"read","title":null,'
+        '"description":null,"inputSchema":{"type":"object"},"outputSchema":null,"annotations":null}},'
+        '"planner":"rules"}',
+    ),
+    "plan.approved": (
+        ev.PlanApproved(revision=1, digest="d", actor="ann", comment="ok"),
+        '{"revision":1,"digest":"d","actor":"ann","comment":"ok"}',
+    ),
+    "plan.rejected": (
+        ev.PlanRejected(revision=1, digest="d"),
+        '{"revision":1,"digest":"d","actor":"anonymous","reason":null}',
+    ),
+    "step.started": (ev.StepStarted(step_id="s1", title="t"), '{"step_id":"s1","title":"t"}'),
+    "tool.called": (
+        ev.ToolCalled(
+            step_id="s1", call_id="c", server="files", tool="read", arguments={"a": 1}, arguments_digest="d", attempt=1
+        ),
+        '{"step_id":"s1","call_id":"c","server":"files","tool":"read","arguments":{"a":1},"arguments_digest":"d",'
+        '"attempt":1}',
+    ),
+    "tool.returned": (
+        ev.ToolReturned(step_id="s1", call_id="c", result=RESULT, duration_ms=1.5),
+        '{"step_id":"s1","call_id":"c","result":{"text":"t","output":{"a":[1,2.5,null,1152921504606846976]},'
+        '"is_error":false,"cut":false,"binary":false,"size":9,"digest":"sha256:bb"},"duration_ms":1.5}',
+    ),
+    "tool.denied": (
+        ev.ToolDenied(step_id="s1", server="files", tool="rm", rule="r", message="m"),
+        '{"step_id":"s1","server":"files","tool":"rm","rule":"r","message":"m"}',
+    ),
+    "step.completed": (ev.StepCompleted(step_id="s1"), '{"step_id":"s1"}'),
+    "step.failed": (
+        ev.StepFailed(step_id="s1", code="tool_error", message="m"),
+        '{"step_id":"s1","code":"tool_error","message":"m"}',
+    ),
+    "step.skipped": (ev.StepSkipped(step_id="s1", reason="r"), '{"step_id":"s1","reason":"r"}'),
+    "step.outcome_unknown": (
+        ev.StepOutcomeUnknown(step_id="s1", call_id="c", reason="r"),
+        '{"step_id":"s1","call_id":"c","reason":"r"}',
+    ),
+    "step.resolved": (
+        ev.StepResolved(step_id="s1", call_id="c", resolution="done", output=[1]),
+        '{"step_id":"s1","call_id":"c","resolution":"done","output":[1],"actor":"anonymous","comment":null}',
+    ),
+    "budget.exceeded": (
+        ev.BudgetExceeded(budget="tool_calls", limit=5, used=5),
+        '{"budget":"tool_calls","limit":5.0,"used":5.0}',
+    ),
+    "task.cancel_requested": (ev.TaskCancelRequested(reason="r"), '{"actor":"anonymous","reason":"r"}'),
+    "task.completed": (ev.TaskCompleted(result="r"), '{"result":"r"}'),
+    "task.failed": (
+        ev.TaskFailed(code="step_failed", message="m", step_id="s1"),
+        '{"code":"step_failed","message":"m","step_id":"s1"}',
+    ),
+    "task.cancelled": (ev.TaskCancelled(unknown_steps=("s1",)), '{"unknown_steps":["s1"]}'),
+}
+
+
+def golden(kind: str) -> str:
+    digest = "sha256:caf0edb499c4e456b24a105f42879bca12fdd0890bd2e82d7e29506df03c474a"
+    return GOLDEN[kind][1].replace("DIGEST", digest)
+
+
+def test_every_event_type_has_its_place_in_the_journal() -> None:
+    assert list(GOLDEN) == list(ev.EVENTS)
+    assert {type(event).__name__ for event, _ in GOLDEN.values()} == {
+        kind.__name__ for kind in ev.Event.__subclasses__()
+    }
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_an_event_is_written_in_the_form_that_it_always_had(kind: str) -> None:
+    event, _ = GOLDEN[kind]
+    written = ev.record("t", 7, 1, AT, event)
+    assert written.data == golden(kind)
+    assert written.type == event.type == kind
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_an_event_that_was_written_is_read_back(kind: str) -> None:
+    event, _ = GOLDEN[kind]
+    found = ev.restore("t", 7, 1, AT, kind, golden(kind))
+    assert found == ev.record("t", 7, 1, AT, event)
+    assert (found.task_id, found.seq, found.epoch, found.at) == ("t", 7, 1, AT)
+
+
+def test_the_least_that_an_event_may_hold_stays_readable() -> None:
+    least: dict[str, dict[str, Any]] = {
+        "task.submitted": {"prompt": "p"},
+        "plan.approved": {"revision": 1, "digest": "d"},
+        "plan.rejected": {"revision": 1, "digest": "d"},
+        "tool.returned": {"step_id": "s", "call_id": "c", "result": {}, "duration_ms": 1},
+        "step.resolved": {"step_id": "s", "call_id": "c", "resolution": "skip"},
+        "task.cancel_requested": {},
+        "task.failed": {"code": "c", "message": "m"},
+        "task.cancelled": {},
+    }
+    for kind, data in least.items():
+        assert ev.restore("t", 1, None, AT, kind, json.dumps(data)).type == kind
+
+
+def test_a_journal_of_a_later_version_is_not_misread() -> None:
+    with pytest.raises(KeyError, match=r"plan\.dreamt"):
+        ev.restore("t", 1, None, AT, "plan.dreamt", "{}")
+    with pytest.raises(ValidationError, match="colour"):
+        ev.restore("t", 1, None, AT, "step.completed", '{"step_id":"s1","colour":"red"}')

@@ -1,0 +1,387 @@
+"""What may follow what: the table, event by event and status by status, and the rules beside it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.commands import CallTool, ProposePlan, Record, next_commands, result_of
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
+from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
+from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.task import TERMINAL, WAITING, StepStatus, Task, TaskStatus, may_repeat
+from agent_runtime.domain.tools import Effect, StoredResult
+from agent_runtime.domain.transitions import ALLOWED, OF_A_RUN, evolve, is_late_evidence, replay
+
+S = TaskStatus
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def contract(budget: Budget | None = None) -> Contract:
+    steps: list[ToolStep | AgentStep] = [
+        ToolStep(id="s1", kind="tool", server="f", tool="read", retries=1),
+        ToolStep(id="s2", kind="tool", server="f", tool="write", arguments={"x": "${s1.text}"}),
+        ToolStep(id="s3", kind="tool", server="f", tool="write", depends_on=("s2",)),
+        AgentStep(id="s4", kind="agent", instruction="x", depends_on=("s3",)),
+    ]
+
+    def policy(*, idempotent: bool) -> PinnedPolicy:
+        return PinnedPolicy(effect=Effect.WRITE, idempotent=idempotent, approval="plan")
+
+    return Contract(
+        goal="g",
+        steps=tuple(steps),
+        limits=Limits(budget=budget or Budget()),
+        policy={"f/read": policy(idempotent=True), "f/write": policy(idempotent=False)},
+        pins={"f/read": "p", "f/write": "p"},
+    )
+
+
+PLAN = contract()
+PROPOSED = ev.PlanProposed(revision=1, digest=PLAN.digest, contract=PLAN, definitions={}, planner="rules")
+APPROVED = ev.PlanApproved(revision=1, digest=PLAN.digest)
+GOOD = StoredResult(text="fine")
+BAD = StoredResult(text="no", is_error=True)
+
+
+def after(task: Task, *events: ev.Event, epoch: int | None = None) -> Task:
+    """The task after these events; those of a run carry its epoch."""
+    for event in events:
+        of_a_run = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if type(event) in OF_A_RUN else None
+        at = AT + timedelta(seconds=task.version)
+        task = evolve(task, ev.record("t", task.version + 1, epoch if epoch is not None else of_a_run, at, event))
+    return task
+
+
+def claimed(epoch: int) -> ev.TaskClaimed:
+    return ev.TaskClaimed(runner="r", epoch=epoch)
+
+
+def started(step: str) -> ev.StepStarted:
+    return ev.StepStarted(step_id=step, title="t")
+
+
+def called(step: str, call: str = "c1", attempt: int = 1, tool: str | None = None) -> ev.ToolCalled:
+    name = tool or ("read" if step == "s1" else "write")
+    return ev.ToolCalled(
+        step_id=step, call_id=call, server="f", tool=name, arguments={}, arguments_digest="d", attempt=attempt
+    )
+
+
+def returned(step: str, call: str = "c1", result: StoredResult = GOOD) -> ev.ToolReturned:
+    return ev.ToolReturned(step_id=step, call_id=call, result=result, duration_ms=500)
+
+
+def unknown(step: str, call: str = "c1") -> ev.StepOutcomeUnknown:
+    return ev.StepOutcomeUnknown(step_id=step, call_id=call, reason="lost")
+
+
+def resolved(step: str, resolution: ev.Resolution, call: str = "c1", output: object = None) -> ev.StepResolved:
+    return ev.StepResolved(step_id=step, call_id=call, resolution=resolution, output=output)
+
+
+def done(step: str) -> tuple[ev.Event, ...]:
+    return started(step), called(step), returned(step), ev.StepCompleted(step_id=step)
+
+
+PENDING = after(Task("t"), ev.TaskSubmitted(prompt="p"))
+AWAITING = after(PENDING, claimed(1), PROPOSED)
+READY = after(AWAITING, APPROVED)
+EXECUTING = after(READY, claimed(2))
+CALLING = after(EXECUTING, started("s1"), called("s1"))
+WRITING = after(EXECUTING, *done("s1"), started("s2"), called("s2"))
+ASKING = after(WRITING, unknown("s2"))
+CANCELLING = after(WRITING, ev.TaskCancelRequested())
+
+EVENTS: list[ev.Event] = [
+    ev.TaskSubmitted(prompt="p"),
+    claimed(1),
+    PROPOSED,
+    APPROVED,
+    ev.PlanRejected(revision=1, digest=PLAN.digest),
+    started("s1"),
+    called("s1"),
+    returned("s1"),
+    ev.ToolDenied(step_id="s1", server="f", tool="rm", rule="r", message="m"),
+    ev.StepCompleted(step_id="s1"),
+    ev.StepFailed(step_id="s1", code="c", message="m"),
+    ev.StepSkipped(step_id="s1", reason="r"),
+    unknown("s1"),
+    resolved("s1", "done"),
+    ev.BudgetExceeded(budget="tool_calls", limit=1, used=1),
+    ev.TaskCancelRequested(),
+    ev.TaskCompleted(result="r"),
+    ev.TaskFailed(code="c", message="m"),
+    ev.TaskCancelled(),
+]
+
+
+def test_the_table_knows_every_event_and_lets_nothing_follow_the_end() -> None:
+    assert set(ALLOWED) == set(ev.EVENTS.values()) == {type(event) for event in EVENTS}
+    assert not any(statuses & TERMINAL for statuses in ALLOWED.values())
+
+
+@pytest.mark.parametrize("status", S)
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
+def test_what_the_table_does_not_allow_is_refused(status: TaskStatus, event: ev.Event) -> None:
+    task = replace(EXECUTING, status=status)
+    if status in ALLOWED[type(event)]:
+        return
+    why = "begins with" if isinstance(event, ev.TaskSubmitted) else f"the task is {status}"
+    for epoch in (None, 1, 2, 3):
+        with pytest.raises(IllegalTransitionError, match=why):
+            evolve(task, ev.record("t", task.version + 1, epoch, AT, event))
+
+
+@pytest.mark.parametrize("event", EVENTS[1:], ids=lambda event: event.type)
+def test_a_journal_begins_with_the_submission(event: ev.Event) -> None:
+    with pytest.raises(IllegalTransitionError, match="begins with"):
+        evolve(Task("t"), ev.record("t", 1, 1, AT, event))
+
+
+REFUSED: list[tuple[str, Task, ev.Event, str]] = [
+    ("a claim of a waiting plan", AWAITING, claimed(2), "waits for a person"),
+    ("a claim while a person is asked", ASKING, claimed(3), "waits for a person"),
+    ("another revision", after(PENDING, claimed(1)), PROPOSED.model_copy(update={"revision": 2}), "revision"),
+    ("another digest", after(PENDING, claimed(1)), PROPOSED.model_copy(update={"digest": "sha256:x"}), "digest"),
+    ("a plan during a cancel", after(PENDING, ev.TaskCancelRequested()), PROPOSED, "being cancelled"),
+    ("approval of another plan", AWAITING, APPROVED.model_copy(update={"digest": "d"}), "another plan"),
+    ("approval of another revision", AWAITING, APPROVED.model_copy(update={"revision": 2}), "another plan"),
+    ("rejection of another plan", AWAITING, ev.PlanRejected(revision=1, digest="d"), "another plan"),
+    ("approval during a cancel", after(AWAITING, ev.TaskCancelRequested()), APPROVED, "being cancelled"),
+    ("a step not in the plan", EXECUTING, started("s9"), "no step 's9'"),
+    ("a step twice", CALLING, started("s1"), "is running"),
+    ("a step before its time", EXECUTING, started("s2"), "waits for s1"),
+    ("a step during a cancel", after(EXECUTING, ev.TaskCancelRequested()), started("s1"), "being cancelled"),
+    ("a call before its step", EXECUTING, called("s1"), "is pending"),
+    ("a call of another tool", after(EXECUTING, started("s1")), called("s1", tool="rm"), "not what the step may call"),
+    ("a call during a cancel", after(EXECUTING, started("s1"), ev.TaskCancelRequested()), called("s1"), "cancelled"),
+    ("a wrong attempt", after(EXECUTING, started("s1")), called("s1", attempt=2), "may not be called again"),
+    ("a second call of what may not repeat", WRITING, called("s2", "c2", 2), "may not be called again"),
+    ("a repetition after success", after(CALLING, returned("s1")), called("s1", "c2", 2), "may not be called again"),
+    ("the answer to another call", CALLING, returned("s1", "c9"), "'c9' is not open"),
+    ("a second answer", after(CALLING, returned("s1")), returned("s1"), "'c1' is not open"),
+    ("the answer to an older run's call", after(CALLING, claimed(3)), returned("s1"), "'c1' is not open"),
+    ("completion without an answer", CALLING, ev.StepCompleted(step_id="s1"), "no good result"),
+    ("completion without a call", after(EXECUTING, started("s1")), ev.StepCompleted(step_id="s1"), "no good result"),
+    ("completion on an error", after(CALLING, returned("s1", result=BAD)), ev.StepCompleted(step_id="s1"), "no good"),
+    ("failure of an open call", CALLING, ev.StepFailed(step_id="s1", code="c", message="m"), "'c1' is open"),
+    ("skipping what runs", CALLING, ev.StepSkipped(step_id="s1", reason="r"), "is running"),
+    ("doubt about another call", CALLING, unknown("s1", "c9"), "'c9' is not open"),
+    ("doubt about an answered call", after(CALLING, returned("s1")), unknown("s1"), "'c1' is not open"),
+    ("resolving another call", ASKING, resolved("s2", "done", "c9"), "not the one in question"),
+    ("resolving another step", ASKING, resolved("s1", "done"), "is completed"),
+    ("resolving during a cancel", after(ASKING, ev.TaskCancelRequested()), resolved("s2", "done"), "being cancelled"),
+    ("a second cancel", CANCELLING, ev.TaskCancelRequested(), "being cancelled"),
+    ("an early end", CALLING, ev.TaskCompleted(result="r"), "not every step has ended"),
+    ("failure with an open call", CALLING, ev.TaskFailed(code="c", message="m"), "call of s1 is open"),
+    ("a cancel with an open call", CANCELLING, ev.TaskCancelled(), "call of s2 is open"),
+    ("a cancel that nobody asked for", EXECUTING, ev.TaskCancelled(), "nobody asked"),
+    ("a cancel that hides a doubt", after(CANCELLING, unknown("s2")), ev.TaskCancelled(), "unknown outcome"),
+]
+
+
+@pytest.mark.parametrize(("task", "event", "why"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_an_event_that_breaks_a_rule_is_refused(task: Task, event: ev.Event, why: str) -> None:
+    with pytest.raises(IllegalTransitionError, match=why):
+        after(task, event)
+
+
+def test_completion_during_a_cancel_is_refused() -> None:
+    ended = replace(EXECUTING, steps={}, cancel_requested=True)
+    with pytest.raises(IllegalTransitionError, match="being cancelled"):
+        after(ended, ev.TaskCompleted(result=""))
+
+
+@pytest.mark.parametrize("seq", [0, EXECUTING.version, EXECUTING.version + 2])
+def test_numbers_have_no_gap_and_no_repetition(seq: int) -> None:
+    with pytest.raises(IllegalTransitionError, match=f"it has number {seq}, after {EXECUTING.version}"):
+        evolve(EXECUTING, ev.record("t", seq, 2, AT, started("s1")))
+
+
+@pytest.mark.parametrize(("epoch", "carried"), [(2, 2), (4, 4), (3, 2), (3, None)])
+def test_a_claim_counts_on_by_one(epoch: int, carried: int | None) -> None:
+    with pytest.raises(StaleEpochError, match=f"Epoch {epoch} cannot follow epoch 2"):
+        evolve(EXECUTING, ev.record("t", EXECUTING.version + 1, carried, AT, claimed(epoch)))
+
+
+@pytest.mark.parametrize("event", [event for event in EVENTS if type(event) in OF_A_RUN], ids=lambda event: event.type)
+def test_only_the_run_with_the_newest_claim_writes(event: ev.Event) -> None:
+    status = next(iter(ALLOWED[type(event)] & {S.EXECUTING}))
+    task = replace(EXECUTING, status=status)
+    with pytest.raises(IllegalTransitionError, match="only a run that holds the claim"):
+        evolve(task, ev.record("t", task.version + 1, None, AT, event))
+    for epoch in (1, 3):
+        if not (epoch == 1 and isinstance(event, ev.ToolReturned)):
+            with pytest.raises(StaleEpochError, match=f"Epoch {epoch} of task t was superseded by epoch 2"):
+                evolve(task, ev.record("t", task.version + 1, epoch, AT, event))
+
+
+def test_before_the_first_claim_nobody_is_a_run() -> None:
+    with pytest.raises(IllegalTransitionError, match="only a run that holds the claim"):
+        after(PENDING, ev.TaskFailed(code="c", message="m"), epoch=0)
+
+
+def test_a_late_answer_is_kept_and_changes_nothing() -> None:
+    task = after(CALLING, claimed(3))
+    late = ev.record("t", task.version + 1, 2, AT, returned("s1"))
+    assert is_late_evidence(task, late)
+    assert evolve(task, late) == replace(task, version=task.version + 1, updated_at=AT)
+    assert not is_late_evidence(CALLING, late)
+    with pytest.raises(IllegalTransitionError, match="the task is"):
+        evolve(replace(task, status=S.FAILED), late)
+
+
+def test_a_note_of_a_denied_call_or_of_a_budget_changes_nothing_else() -> None:
+    for event in EVENTS:
+        if isinstance(event, ev.ToolDenied | ev.BudgetExceeded):
+            task = after(EXECUTING, event)
+            assert replace(task, version=0, updated_at=None) == replace(EXECUTING, version=0, updated_at=None)
+
+
+def test_a_task_that_goes_well() -> None:
+    short = contract().model_copy(update={"steps": PLAN.steps[:2]})
+    proposed = PROPOSED.model_copy(update={"contract": short, "digest": short.digest})
+    approved = APPROVED.model_copy(update={"digest": short.digest, "actor": "ann", "comment": "go"})
+    task = after(PENDING, claimed(1), proposed, approved, claimed(2), *done("s1"), *done("s2"))
+    assert next_commands(task) == (Record((ev.TaskCompleted(result="fine"),)),)
+    task = after(task, ev.TaskCompleted(result="fine"))
+    assert (task.status, task.result, task.tool_calls, task.call_seconds) == (S.COMPLETED, "fine", 2, 1.0)
+    assert [(a.actor, a.decision, a.digest, a.comment) for a in task.approvals] == [
+        ("ann", "approve", short.digest, "go")
+    ]
+    assert (task.created_at, task.terminal, next_commands(task)) == (AT, True, ())
+    assert task.updated_at == AT + timedelta(seconds=task.version - 1)
+
+
+def test_a_rejection_is_the_end() -> None:
+    task = after(AWAITING, ev.PlanRejected(revision=1, digest=PLAN.digest, reason="no"))
+    assert (task.status, task.approvals[0].decision, task.approvals[0].comment) == (S.REJECTED, "reject", "no")
+
+
+def test_what_a_person_says_of_an_unknown_outcome_holds() -> None:
+    said = after(ASKING, resolved("s2", "done", output={"a": 1}))
+    assert (said.status, said.steps["s2"].status) == (S.APPROVED, StepStatus.COMPLETED)
+    assert said.steps["s2"].result == StoredResult(text='{"a":1}', output={"a": 1}, size=7)
+    assert after(ASKING, resolved("s2", "done")).steps["s2"].result == StoredResult()
+    assert after(ASKING, resolved("s2", "retry")).steps["s2"].status is StepStatus.PENDING
+    skipped = after(ASKING, resolved("s2", "skip"), claimed(3))
+    (skip,) = next_commands(skipped)
+    assert skip == Record((ev.StepSkipped(step_id="s3", reason="it needs s2, which was skipped"),))
+    failed = after(ASKING, resolved("s2", "fail"), claimed(3))
+    assert next_commands(failed) == (Record((ev.TaskFailed(code="outcome_unknown", message="lost", step_id="s2"),)),)
+
+
+def test_a_task_asks_as_long_as_one_outcome_is_unknown() -> None:
+    two = replace(ASKING, steps={**ASKING.steps, "s3": ASKING.steps["s2"]})
+    assert after(two, resolved("s2", "done")).status is S.NEEDS_ATTENTION
+
+
+def test_a_cancel_says_at_once_what_is_not_known() -> None:
+    (command,) = next_commands(CANCELLING)
+    assert isinstance(command, Record)
+    assert [event.type for event in command.events] == ["step.outcome_unknown", "task.cancelled"]
+    task = after(CANCELLING, *command.events)
+    assert (task.status, task.unknown_steps) == (S.CANCELLED, ("s2",))
+
+
+@pytest.mark.parametrize("task", [PENDING, AWAITING, READY, EXECUTING, CALLING, WRITING, ASKING])
+def test_a_cancel_can_always_be_carried_out_even_by_the_next_run(task: Task) -> None:
+    task = after(task, ev.TaskCancelRequested())
+    task = after(task, claimed(task.epoch + 1))
+    (command,) = next_commands(task)
+    assert isinstance(command, Record)
+    assert after(task, *command.events).status is S.CANCELLED
+
+
+def test_what_is_asked_for_next() -> None:
+    assert next_commands(PENDING) == (ProposePlan(),)
+    assert next_commands(AWAITING) == next_commands(ASKING) == ()
+    assert {AWAITING.status, ASKING.status} == WAITING
+    assert next_commands(EXECUTING) == (CallTool(PLAN.steps[0]),)  # type: ignore[arg-type]
+    assert next_commands(after(EXECUTING, started("s1"))) == (CallTool(PLAN.steps[0]),)  # type: ignore[arg-type]
+    assert next_commands(after(CALLING, returned("s1"))) == (Record((ev.StepCompleted(step_id="s1"),)),)
+    assert next_commands(CALLING) == (CallTool(PLAN.steps[0]),)  # type: ignore[arg-type]
+    reason = "the service stopped, or lost the call, before the answer came"
+    lost = ev.StepOutcomeUnknown(step_id="s2", call_id="c1", reason=reason)
+    assert next_commands(WRITING) == (Record((lost,)),)
+
+
+def test_an_error_is_repeated_as_often_as_the_step_says_and_then_fails() -> None:
+    once = after(CALLING, returned("s1", result=BAD))
+    assert next_commands(once) == (CallTool(PLAN.steps[0]),)  # type: ignore[arg-type]
+    twice = after(once, called("s1", "c2", 2), returned("s1", "c2", StoredResult(is_error=True)))
+    failed = ev.StepFailed(step_id="s1", code="tool_error", message="f.read failed: it gave no reason")
+    assert next_commands(twice) == (Record((failed,)),)
+    (end,) = next_commands(after(twice, failed))
+    assert end == Record((ev.TaskFailed(code="tool_error", message=failed.message, step_id="s1"),))
+
+
+def test_an_unknown_outcome_is_repeated_three_times_at_most() -> None:
+    task = CALLING
+    for attempt in (2, 3):
+        task = after(task, claimed(task.epoch + 1), called("s1", f"c{attempt}", attempt))
+    assert not may_repeat(task, "s1")
+    (command,) = next_commands(task)
+    assert isinstance(command, Record)
+    assert command.events[0].type == "step.outcome_unknown"
+
+
+def test_only_the_call_of_a_tool_step_may_be_repeated() -> None:
+    assert not may_repeat(EXECUTING, "s1")
+    assert not may_repeat(EXECUTING, "s4")
+    with pytest.raises(KeyError):
+        may_repeat(EXECUTING, "s1") or EXECUTING.plan_step("s9")
+    with pytest.raises(KeyError):
+        PENDING.plan_step("s1")
+
+
+def test_an_agent_step_fails_for_want_of_a_model() -> None:
+    task = after(EXECUTING, *done("s1"), *done("s2"), *done("s3"))
+    (command,) = next_commands(task)
+    assert isinstance(command, Record)
+    (failed,) = command.events
+    assert isinstance(failed, ev.StepFailed)
+    assert failed.code == "no_model"
+    with pytest.raises(IllegalTransitionError, match="not what the step may call"):
+        after(task, started("s4"), called("s4"))
+
+
+@pytest.mark.parametrize(
+    ("budget", "used"), [(Budget(tool_calls=1), "1 tool_calls is used up (1)"), (Budget(seconds=0.5), "0.5 seconds")]
+)
+def test_a_budget_that_is_used_up_ends_the_task(budget: Budget, used: str) -> None:
+    limits = Limits(budget=budget)
+    task = after(replace(EXECUTING, limits=limits), *done("s1"))
+    (command,) = next_commands(task)
+    assert isinstance(command, Record)
+    exceeded, end = command.events
+    assert isinstance(exceeded, ev.BudgetExceeded)
+    assert isinstance(end, ev.TaskFailed)
+    assert f"The budget of {used}" in end.message
+    assert after(task, exceeded, end).status is S.FAILED
+
+
+def test_an_open_call_without_budget_for_another_is_asked_about() -> None:
+    task = replace(CALLING, limits=Limits(budget=Budget(tool_calls=1)))
+    (command,) = next_commands(task)
+    assert isinstance(command, Record)
+    assert command.events[0].type == "step.outcome_unknown"
+
+
+def test_the_result_is_what_nobody_takes_up() -> None:
+    assert result_of(PENDING) == ""
+    task = after(WRITING, returned("s2", result=StoredResult(output={"n": 1})), ev.StepCompleted(step_id="s2"))
+    task = after(
+        task, started("s3"), called("s3"), returned("s3", result=StoredResult()), ev.StepCompleted(step_id="s3")
+    )
+    assert result_of(task) == '{"n":1}'
+    long = StoredResult(text="x" * 300_000)
+    assert len(result_of(after(WRITING, returned("s2", result=long), ev.StepCompleted(step_id="s2")))) == 262_144
+
+
+def test_a_journal_replays_to_the_same_state() -> None:
+    assert replay("t", []) == Task("t")
+    journal = [ev.record("t", 1, None, AT, EVENTS[0]), ev.record("t", 2, 1, AT + timedelta(seconds=1), claimed(1))]
+    assert replay("t", journal) == after(PENDING, claimed(1))
