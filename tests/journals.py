@@ -99,12 +99,14 @@ def some_step(task: Task, random: Random) -> tuple[list[ev.Event], int | None] |
         choices.append(([claimed(task)], task.epoch + 1))
     if not task.cancel_requested:
         if task.status is TaskStatus.PENDING and task.epoch:
-            choices.append(([proposed()], task.epoch))
+            choices.extend([([proposed()], task.epoch)] * 4)
         if task.status is TaskStatus.AWAITING_APPROVAL:
             rejected = ev.PlanRejected(revision=1, digest=CONTRACT.digest)
             choices.extend(([event], None) for event in (approved(), approved(), approved(), rejected))
         if task.status is TaskStatus.EXECUTING:
-            choices.extend([(_next_of_run(task), task.epoch)] * 4)
+            choices.extend([(_next_of_run(task), task.epoch)] * 2)
+        if not choices or random.random() < 0.02:
+            return [ev.TaskCancelRequested()], None
     return random.choice(choices)
 
 
@@ -127,7 +129,7 @@ def _decisions(task: Task) -> list[ev.Event]:
     open_calls = [step for step in task.steps.values() if step.open_call]
     if task.cancel_requested:
         return [] if open_calls else [ev.TaskCancelled(unknown_steps=task.unknown_steps)]
-    decisions: list[ev.Event] = [ev.TaskCancelRequested()] if not open_calls else []
+    decisions: list[ev.Event] = []
     for name in task.unknown_steps:
         call = task.steps[name].call
         assert call is not None

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets as random
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from agent_runtime.storage.sqlite import SqliteStore
 
 log = structlog.get_logger()
 
+_SWITCH_INTERVAL_S = 0.0005
+"""Python's own 5 ms would keep the store's writer thread from the interpreter for seconds while the loop is busy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -46,6 +50,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: bool = 
     With `recover` every unfinished task of an earlier process goes on; without, only what is submitted here.
     Raises: ConfigurationError, StoreUnavailableError.
     """
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
     entries = load_registry(settings.tool_registry)
     base_dir = settings.tool_registry.resolve().parent

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -194,16 +193,6 @@ async def test_a_late_answer_is_kept_as_evidence_and_changes_nothing(store: Task
     with pytest.raises(StaleEpochError):
         await store.append(kept, [*late, ev.StepCompleted(step_id="s1")], epoch=old.epoch)
     assert replay("t", await store.records("t")) == kept
-
-
-async def test_times_are_utc_and_never_run_backwards(tmp_path: Path) -> None:
-    now = datetime(2026, 1, 2, 12, 0, 0, 1, tzinfo=UTC)
-    times = iter([now, now - timedelta(hours=1), now + timedelta(hours=1)])
-    async with SqliteStore(tmp_path / "tasks.db", clock=lambda: next(times)) as store:
-        task = await store.append(Task("t"), [submitted()])
-        task = await store.append(task, [ev.TaskCancelRequested()])
-        await store.append(task, [ev.TaskCancelled()])
-        assert [record.at for record in await store.records("t")] == [now, now, now + timedelta(hours=1)]
 
 
 async def test_records_come_in_parts(store: TaskStore) -> None:

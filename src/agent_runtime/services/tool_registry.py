@@ -82,6 +82,10 @@ class ToolRegistry:
             log.warning("server_unavailable", server=server.id, reason=error.reason)
             shelf.connected, shelf.detail, shelf.tools = False, error.reason, {}
             return
+        except Exception:  # the edge that owns the watch: one server must not end the catalogue of the others (G9)
+            log.exception("server_not_understood", server=server.id)
+            shelf.connected, shelf.detail, shelf.tools = False, "internal error, see the log", {}
+            return
         self._fill(shelf, definitions)
         shelf.connected, shelf.detail = True, f"{len(shelf.tools)} tools"
         with contextlib.suppress(StoreUnavailableError):

@@ -78,6 +78,7 @@ class Writer:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
+            self.last_success = -inf  # nothing can be written any more
 
     async def write(self, work: Work, committed: Callable[[], None]) -> None:
         """Return once `work` is durable. A caller that is cancelled meanwhile does not undo it.

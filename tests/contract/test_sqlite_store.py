@@ -1,0 +1,411 @@
+"""What the SQLite store promises beyond the contract: what survives a kill, a full disk and a wrong file."""
+
+import asyncio
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.errors import ConfigurationError, ConflictError, StoreUnavailableError
+from agent_runtime.domain.events import record
+from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
+from agent_runtime.domain.transitions import evolve, replay
+from agent_runtime.storage import rows
+from agent_runtime.storage.cache import RECORD_OVERHEAD, Cache
+from agent_runtime.storage.followers import Followers
+from agent_runtime.storage.readers import Readers
+from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.writer import Writer
+from journals import cancelled, claim, executing, submitted
+
+APPENDER = """
+import asyncio, sys
+from pathlib import Path
+from agent_runtime.domain.events import TaskClaimed, TaskSubmitted
+from agent_runtime.domain.task import Task
+from agent_runtime.storage.readers import Readers
+from agent_runtime.storage.sqlite import SqliteStore
+
+async def append_for_ever(store, task_id):
+    task = await store.append(Task(task_id), [TaskSubmitted(prompt="x")])
+    while True:
+        print(task.task_id, task.version, flush=True)
+        claimed = TaskClaimed(runner="r", epoch=task.epoch + 1)
+        task = await store.append(task, [claimed], epoch=task.epoch + 1)
+
+async def main():
+    async with SqliteStore(Path(sys.argv[1])) as store, asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(append_for_ever(store, f"t{number}"))
+
+asyncio.run(main())
+"""
+
+
+def acknowledged_before_a_kill(path: Path) -> dict[str, int]:
+    """The last version of each task that a process had acknowledged when it was killed in the middle of its work."""
+    acknowledged: dict[str, int] = {}
+    with subprocess.Popen([sys.executable, "-c", APPENDER, path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for count, line in enumerate(process.stdout):
+            task_id, version = line.split()
+            acknowledged[task_id] = int(version)
+            if count == 300:
+                process.kill()  # what it had printed by then is still read
+    return acknowledged
+
+
+async def test_whatever_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    acknowledged = acknowledged_before_a_kill(tmp_path / "tasks.db")
+    assert len(acknowledged) == 5
+    async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
+        for task_id, acknowledged_version in acknowledged.items():
+            task = await store.load(task_id)
+            assert task.version >= acknowledged_version
+            journal = await store.records(task_id, limit=10_000)
+            assert [one.seq for one in journal] == list(range(1, task.version + 1))
+
+
+async def append_until_refused(store: SqliteStore, name: str, size: int) -> None:
+    for number in range(200):
+        await store.append(Task(f"{name}{number}"), [submitted("x" * size)])
+
+
+@contextmanager
+def small_file_system(folder: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A disk of 2 MiB that can really be full; only root may make one."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, timeout=10)
+    if mounted.returncode:
+        pytest.skip("NOT TESTED HERE: a full disk needs the right to mount a tmpfs; the file size limit is tested")
+
+    @contextmanager
+    def full() -> Iterator[None]:
+        filler = folder / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        yield
+        filler.unlink()
+
+    try:
+        yield full
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True, timeout=10)
+
+
+@contextmanager
+def limited_file_size(folder: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A kernel that refuses every write beyond the first page of a file."""
+    folder.mkdir()
+
+    @contextmanager
+    def full() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    yield full
+
+
+@pytest.mark.parametrize("disk", [small_file_system, limited_file_size])
+async def test_a_full_disk_refuses_and_the_store_recovers_with_it(
+    tmp_path: Path,
+    disk: Callable[[Path], AbstractContextManager[Callable[[], AbstractContextManager[None]]]],
+) -> None:
+    with disk(tmp_path / "disk") as full:
+        async with asyncio.timeout(30), SqliteStore(tmp_path / "disk" / "tasks.db") as store:
+            task = await store.append(Task("t"), [submitted()])
+            with full():
+                with pytest.raises(StoreUnavailableError, match="disk"):
+                    await append_until_refused(store, "large", 60_000)
+                with pytest.raises(StoreUnavailableError, match="disk"):
+                    await append_until_refused(store, "small", 6_000)
+                results = await asyncio.gather(
+                    *(store.append(Task(f"together{number}"), [submitted("x" * 60_000)]) for number in range(5)),
+                    return_exceptions=True,
+                )
+                assert all(isinstance(result, StoreUnavailableError) for result in results)
+                assert await store.load("t") == task
+            task = await store.append(task, [ev.TaskCancelRequested()])
+            await store.check()
+            listed = {summary.task_id for summary in (await store.page(limit=200)).tasks}
+            assert not any(name.startswith("together") for name in listed)
+        async with asyncio.timeout(20), SqliteStore(tmp_path / "disk" / "tasks.db") as store:
+            assert await store.load("t") == task
+
+
+async def test_the_check_fails_while_nothing_can_be_written(tmp_path: Path) -> None:
+    with limited_file_size(tmp_path / "disk") as full:
+        async with asyncio.timeout(20), SqliteStore(tmp_path / "disk" / "tasks.db") as store:
+            await store.check()
+            with full():
+                with pytest.raises(StoreUnavailableError):
+                    await store.append(Task("t"), [submitted()])
+                with pytest.raises(StoreUnavailableError):
+                    await store.check()
+            await store.check()
+
+
+async def test_a_refused_append_does_not_count_as_a_write(tmp_path: Path) -> None:
+    async with asyncio.timeout(20):
+        writer = Writer(tmp_path / "tasks.db")
+        await writer.start()
+
+        def refuse(_: sqlite3.Connection) -> None:
+            raise ConflictError("no")
+
+        with pytest.raises(ConflictError):
+            await writer.write(refuse, lambda: None)
+        assert writer.last_success < 0
+        await writer.stop()
+
+
+async def test_a_job_that_breaks_does_not_take_its_neighbours_along(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    heard: list[int] = []
+
+    def insert(connection: sqlite3.Connection, number: int) -> None:
+        connection.execute("INSERT INTO definitions VALUES (?, '[]')", (str(number),))
+        if number % 3 == 0:
+            raise ValueError("broken after it wrote")
+        if number % 3 == 1:
+            connection.execute("INSERT INTO nonsense VALUES (1)")
+
+    def committed(number: int) -> Callable[[], None]:
+        return lambda: heard.append(number)
+
+    async with asyncio.timeout(20):
+        writer = Writer(path)
+        await writer.start()
+        jobs = [writer.write(lambda c, n=number: insert(c, n), committed(number)) for number in range(9)]  # type: ignore[misc]
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        await writer.stop()
+    assert [type(result) for result in results] == [ValueError, StoreUnavailableError, type(None)] * 3
+    assert heard == [2, 5, 8]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT identity FROM definitions").fetchall() == [("2",), ("5",), ("8",)]
+    connection.close()
+
+
+async def test_what_was_asked_for_before_closing_is_written(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "tasks.db")
+    async with asyncio.timeout(20):
+        async with store, asyncio.TaskGroup() as group:
+            appends = [group.create_task(store.append(Task(f"t{number}"), [submitted()])) for number in range(50)]
+            await asyncio.sleep(0)
+            await store.close()
+        assert all(append.result().version == 1 for append in appends)
+        for use in (store.append(Task("late"), [submitted()]), store.load("t1"), store.check()):
+            with pytest.raises(StoreUnavailableError, match="closed"):
+                await use
+    assert os.listdir(tmp_path) == ["tasks.db"]  # noqa: PTH208 - nothing is waiting for this event loop
+
+
+async def test_times_are_utc_and_never_run_backwards(tmp_path: Path) -> None:
+    now = datetime(2026, 1, 2, 12, 0, 0, 1, tzinfo=UTC)
+    times = iter([now, now - timedelta(hours=1), now + timedelta(hours=1)])
+    async with SqliteStore(tmp_path / "tasks.db", clock=lambda: next(times)) as store:
+        task = await store.append(Task("t"), [submitted()])
+        task = await store.append(task, [ev.TaskCancelRequested()])
+        await store.append(task, [ev.TaskCancelled()])
+        assert [record.at for record in await store.records("t")] == [now, now, now + timedelta(hours=1)]
+
+
+async def test_a_reader_recovers_from_an_error_and_cannot_write(tmp_path: Path) -> None:
+    async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
+        await store.append(Task("t"), [submitted()])
+        readers = Readers(tmp_path / "tasks.db")
+        readers.start()
+        for statement in ("SELECT nonsense", "DELETE FROM events"):
+            with pytest.raises(StoreUnavailableError):
+                await readers.read(lambda connection, sql=statement: connection.execute(sql))  # type: ignore[misc]
+        assert await readers.read(lambda connection: rows.select_version(connection, "t")) == 1
+        await readers.stop()
+
+
+async def test_closing_lets_go_of_the_followers(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "tasks.db")
+    async with asyncio.timeout(20), store:
+        await store.append(Task("t"), [submitted()])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(store.changed("t", 1))
+            await asyncio.sleep(0)
+            await store.close()
+
+
+async def test_the_files_are_closed_to_other_users(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "new" / "tasks.db") as store:
+        await store.append(Task("t"), [submitted()])
+        for path in (tmp_path / "new").iterdir():
+            assert path.stat().st_mode & 0o077 == 0
+        assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+
+
+async def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    async with SqliteStore(path) as store:
+        await store.append(Task("t"), [submitted()])
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ConfigurationError, match="newer version"):
+        await SqliteStore(path).__aenter__()
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)
+    connection.close()
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    path.write_text("This is a letter, not a database. " * 100)
+    with pytest.raises(ConfigurationError, match="not a database"):
+        await SqliteStore(path).__aenter__()
+    assert path.read_text().startswith("This is a letter")
+
+
+@pytest.mark.parametrize("path", ["/proc/tasks.db", "/proc/nowhere/tasks.db"])
+async def test_a_place_that_cannot_be_written_is_refused_by_name(path: str) -> None:
+    with pytest.raises(ConfigurationError, match=path):
+        await SqliteStore(Path(path)).__aenter__()
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() == 0:
+        pytest.skip("NOT TESTED HERE: root may write any directory; a place in /proc is tested")
+    tmp_path.chmod(0o500)
+    yield tmp_path
+    tmp_path.chmod(0o700)
+
+
+async def test_a_read_only_directory_is_refused(read_only: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        await SqliteStore(read_only / "tasks.db").__aenter__()
+
+
+async def test_an_event_of_an_unknown_type_makes_only_its_task_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    async with SqliteStore(path) as store:
+        await store.append(Task("good"), [submitted()])
+        await store.append(Task("bad"), [submitted()])
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE events SET type = 'task.danced' WHERE task_id = 'bad'")
+    connection.commit()
+    connection.close()
+    async with SqliteStore(path) as store:
+        with pytest.raises(StoreUnavailableError, match="cannot read"):
+            await store.load("bad")
+        assert (await store.load("good")).version == 1
+
+
+def test_the_statuses_that_a_runner_takes_up_are_those_of_the_domain() -> None:
+    assert {TaskStatus(name) for name in ("pending", "approved", "executing")} == set(TaskStatus) - TERMINAL - WAITING
+    assert rows.stamp(rows.moment("2026-01-02T03:04:05.000006Z")) == "2026-01-02T03:04:05.000006Z"
+
+
+def _journal(task_id: str, length: int) -> list[ev.EventRecord]:
+    at = rows.moment("2026-01-02T03:04:05.000006Z")
+    claims = [record(task_id, n, n - 1, at, ev.TaskClaimed(runner="r", epoch=n - 1)) for n in range(2, length + 1)]
+    return [record(task_id, 1, None, at, submitted()), *claims]
+
+
+def test_a_read_that_a_write_has_overtaken_is_not_kept() -> None:
+    cache = Cache(capacity=10**6)
+    journal = _journal("t", 3)
+    old, new = replay("t", journal[:2]), replay("t", journal)
+    with cache.reading("t") as slow, cache.reading("t") as other:
+        cache.committed(new, journal[2:])
+        cache.forget("t")
+        slow.keep(old, journal[:2])
+        assert cache.task("t") is None
+        other.keep(old, journal[:2])
+    assert cache.task("t") is None
+    with cache.reading("t") as undisturbed:
+        undisturbed.keep(new, journal)
+    assert cache.task("t") is new
+
+
+def test_a_commit_that_the_disk_has_shown_already_is_taken_up_once() -> None:
+    cache = Cache(capacity=10**6)
+    journal = _journal("t", 3)
+    new = replay("t", journal)
+    with cache.reading("t") as reading:
+        reading.keep(new, journal)
+    cache.committed(new, journal[2:])
+    assert cache.records("t", 0, 10) == journal
+
+
+def test_a_task_that_came_back_to_memory_by_its_last_event_has_no_earlier_ones_there() -> None:
+    cache = Cache(capacity=10**6)
+    journal = _journal("t", 4)
+    cache.committed(replay("t", journal), journal[3:])
+    assert cache.records("t", 2, 10) is None
+    assert cache.records("t", 3, 10) == journal[3:]
+    assert cache.records("t", 4, 10) == []
+
+
+def test_memory_is_bounded_and_ended_tasks_make_room_first() -> None:
+    journal = _journal("x", 1)
+    cost = len(journal[0].data) + RECORD_OVERHEAD
+    cache = Cache(capacity=10 * cost + 500)
+    for number in range(8):
+        events = _journal(f"live{number}", 1)
+        cache.put(replay(f"live{number}", events), events)
+    task = replay("ended", _journal("ended", 1))
+    for event in (ev.TaskCancelRequested(), ev.TaskCancelled()):
+        task = evolve(task, record("ended", task.version + 1, None, journal[0].at, event))
+    cache.put(task, _journal("ended", 1))
+    assert cache.task("ended") is task
+    for number in range(8, 11):
+        events = _journal(f"live{number}", 1)
+        cache.put(replay(f"live{number}", events), events)
+    kept = [name for name in ["ended", *(f"live{number}" for number in range(11))] if cache.task(name)]
+    assert kept == [f"live{number}" for number in range(1, 11)]
+
+
+async def test_memory_and_disk_agree_while_tasks_come_and_go(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), SqliteStore(tmp_path / "tasks.db", cache_bytes=20_000) as store:
+
+        async def live(task_id: str) -> None:
+            task = await executing(store, task_id)
+            for _ in range(5):
+                assert await store.load(task_id) == task
+                task = await claim(store, task)
+                assert replay(task_id, await store.records(task_id)) == task
+            await store.append(task, [ev.TaskCancelRequested()])
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(30):
+                group.create_task(live(f"t{number}"))
+        for number in range(30):
+            assert (await store.load(f"t{number}")).cancel_requested
+
+
+async def test_a_task_that_nobody_follows_costs_no_memory() -> None:
+    followers = Followers()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        with followers.watch("t") as watch:
+            waiting = group.create_task(watch.beyond(1))
+            await asyncio.sleep(0)
+            waiting.cancel()
+        followers.grown("t", 2)
+    assert len(followers) == 0
+
+
+async def test_ended_tasks_are_still_read_and_paged(tmp_path: Path) -> None:
+    async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db", cache_bytes=5_000) as store:
+        ended = [await cancelled(store, f"t{number}") for number in range(20)]
+        assert [await store.load(task.task_id) for task in ended] == ended
+        assert await store.unfinished() == []
