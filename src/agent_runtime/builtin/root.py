@@ -83,6 +83,9 @@ class Root:
             parts = Path(real).relative_to(root).parts
         except ValueError:
             raise Refusal(f"{path!r} is outside the folder {self._path.name!r}: give a path inside it.") from None
+        if os.path.realpath(real) != real:
+            # Where links run in a circle the system gives up, and so the rest of the path was never resolved.
+            raise Refusal(f"{path!r} leads over links that run in a circle: name the file itself.")
         return Place(root, parts)
 
     def _without_own_name(self, root: str, path: str) -> str:

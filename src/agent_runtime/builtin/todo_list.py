@@ -17,7 +17,7 @@ MAX_LISTED = 1000
 """The most todos that one listing shows."""
 MAX_TODOS = 10_000
 _CANDIDATES_SHOWN = 10
-_BUSY_S = 5.0
+_BUSY_S = 10.0
 
 # AUTOINCREMENT: the id of a deleted todo never comes back to mean another one.
 _SCHEMA = """
@@ -74,7 +74,7 @@ class TodoList:
 
     def list(self, status: Status) -> tuple[tuple[Todo, ...], int]:
         """The first todos in this status, oldest first, and how many there are in all."""
-        with self._transaction() as connection:
+        with self._transaction("BEGIN") as connection:
             return _listed(connection, status, MAX_LISTED), _count(connection, status)
 
     def complete(self, todo_id: int | None, text: str | None) -> tuple[Todo, bool]:
@@ -92,12 +92,12 @@ class TodoList:
             return todo
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Alone in this process and, from its first statement, among all: nothing comes between reading and writing."""
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """Alone in this process; immediate: the only writer of all, so nothing comes between reading and writing."""
         try:
             with self._lock:
                 connection = self._connection = self._connection or _connect(self._path)
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(begin)
                 try:
                     yield connection
                     connection.execute("COMMIT")

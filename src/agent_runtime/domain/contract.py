@@ -205,9 +205,10 @@ def argument_faults(
 ) -> Iterator[Fault]:
     """What the schema says against arguments that may hold references.
 
-    An error counts unless its path is at, above or below a reference; a property that is missing or unknown has
-    the path of that property. Text with a reference inside must still be allowed to be a string. Arguments
-    without references are judged in full, and so are `resolved` ones, whose text is never taken for a reference.
+    An error counts unless its path is at, above or below a reference; a property that is missing has the path of
+    that property, and one that is unknown always counts. Text with a reference inside must still be allowed to be
+    a string. Arguments without references are judged in full, and so are `resolved` ones, whose text is never
+    taken for a reference.
     Of very many faults the first `MOST_FAULTS` are named.
     """
     return islice(_argument_faults(arguments, schema, place, resolved=resolved), MOST_FAULTS)
@@ -224,7 +225,8 @@ def _argument_faults(arguments: JsonObject, schema: JsonObject, place: str, *, r
     above = {path[:depth] for path in open_paths for depth in range(len(path))}
     for error in errors:
         path = tuple(error.absolute_path)
-        if path not in above and not any(path[:depth] in open_paths for depth in range(len(path) + 1)):
+        related = path in above or any(path[:depth] in open_paths for depth in range(len(path) + 1))
+        if not related or error.validator == "additionalProperties":  # a name that is unknown stays so
             yield Fault(_place(place, path), _short(error.message))
         elif open_paths.get(path) is False and _forbids_strings(error):
             yield Fault(_place(place, path), _short(f"Text is not allowed here: {error.message}"))

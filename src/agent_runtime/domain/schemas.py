@@ -185,6 +185,8 @@ def matches(pattern: str, text: str) -> bool | None:
 
 
 _ATOM = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL)
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+_NESTED = re.compile(r"\[|--|&&|~~|\|\|")  # in a class, these mean one thing to Python and another to newer ECMA-262
 _GROUP = re.compile(r"\(\?(?:[:=!]|<[=!]|P<\w+>)")
 _REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
 
@@ -192,8 +194,10 @@ _REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
 @lru_cache(maxsize=2000)
 def _choices(pattern: str) -> tuple[int, int] | None:
     """How many repeats and how many alternatives a search may try in turn; None where they multiply."""
+    if any(_NESTED.search(_ESCAPE.sub("", atom), 1) for atom in _ATOM.findall(pattern)):
+        return None
     plain = _GROUP.sub("(", _ATOM.sub("a", pattern))
-    if "(?" in plain or re.search(r"\)[*+{]", plain):  # a flag or an atomic group; a group that repeats
+    if "[" in plain or "(?" in plain or re.search(r"\)[*+{]", plain):  # a flag; a group that repeats; no pattern at all
         return None
     starts = 0 if plain.startswith("^") and "|" not in plain else 1
     return starts + len(_REPEAT.findall(plain)), plain.count("?") + plain.count("|")

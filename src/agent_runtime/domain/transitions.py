@@ -284,7 +284,7 @@ def _resolve(state: StepState, event: ev.StepResolved, at: datetime) -> StepStat
             return replace(state, status=StepStatus.COMPLETED, result=result, message=None, ended_at=at)
         case "skip":
             return replace(state, status=StepStatus.SKIPPED, message="skipped by a person", ended_at=at)
-        case "fail":
+        case _:  # fail
             return replace(state, status=StepStatus.FAILED, code="outcome_unknown", ended_at=at)
 
 

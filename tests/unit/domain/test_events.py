@@ -34,9 +34,11 @@ RESULT = StoredResult(text="t", output={"a": [1, 2.5, None, 2**60]}, size=9, dig
 GOLDEN: dict[str, tuple[ev.Event, str]] = {
     "task.submitted": (
         ev.TaskSubmitted(prompt="p", tools=("files",), metadata={"k": "v"}, request_key="rk", request_digest="rd"),
-        '{"prompt":"p","approval":"manual","tools":["files"],"limits":{"budget":{"tool_calls":null,"seconds":null,'
-        '"tokens":null},"max_steps":20},"metadata":{"k":"v"},"actor":"anonymous","request_key":"rk",'
-        '"request_digest":"rd"}',
+        (
+            '{"prompt":"p","approval":"manual","tools":["files"],"limits":{"budget":{"tool_calls":null,"seconds":null,'
+            '"tokens":null},"max_steps":20},"metadata":{"k":"v"},"actor":"anonymous","request_key":"rk",'
+            '"request_digest":"rd"}'
+        ),
     ),
     "task.claimed": (ev.TaskClaimed(runner="local", epoch=1), '{"runner":"local","epoch":1}'),
     "plan.proposed": (
@@ -70,13 +72,17 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         ev.ToolCalled(
             step_id="s1", call_id="c", server="files", tool="read", arguments={"a": 1}, arguments_digest="d", attempt=1
         ),
-        '{"step_id":"s1","call_id":"c","server":"files","tool":"read","arguments":{"a":1},"arguments_digest":"d",'
-        '"attempt":1}',
+        (
+            '{"step_id":"s1","call_id":"c","server":"files","tool":"read","arguments":{"a":1},"arguments_digest":"d",'
+            '"attempt":1}'
+        ),
     ),
     "tool.returned": (
         ev.ToolReturned(step_id="s1", call_id="c", result=RESULT, duration_ms=1.5),
-        '{"step_id":"s1","call_id":"c","result":{"text":"t","output":{"a":[1,2.5,null,1152921504606846976]},'
-        '"is_error":false,"cut":false,"binary":false,"size":9,"digest":"sha256:bb"},"duration_ms":1.5}',
+        (
+            '{"step_id":"s1","call_id":"c","result":{"text":"t","output":{"a":[1,2.5,null,1152921504606846976]},'
+            '"is_error":false,"cut":false,"binary":false,"size":9,"digest":"sha256:bb"},"duration_ms":1.5}'
+        ),
     ),
     "tool.denied": (
         ev.ToolDenied(step_id="s1", server="files", tool="rm", rule="r", message="m"),

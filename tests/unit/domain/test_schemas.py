@@ -72,8 +72,8 @@ def test_what_is_missing_or_unknown_counts_beside_a_reference() -> None:
         "arguments.b.d: This is required and missing.",
         "arguments.b.e: This is required and missing.",
         "arguments.b.x: There is no such argument; there are: c.",
+        "arguments.y: There is no such argument; there are: a, b.",
     }
-    assert named({"a": 1, "f": 1, "y": 1}, schema) == ["arguments.y: There is no such argument; there are: a, b."]
 
 
 def test_an_error_above_a_reference_waits_and_one_beside_it_counts() -> None:
@@ -254,6 +254,8 @@ def test_a_hostile_schema_is_a_fault_and_nothing_worse(name: str) -> None:
         (r"(?x) # [\n(a+)+ # ]", "a" * 60),
         (r"^\p{L}+$", "é"),
         (r"(", ""),
+        (r"[[a]b]", "a"),
+        (r"[a--b]", "a"),
         (r"a{99999999999}", "a"),
     ],
 )
@@ -284,12 +286,8 @@ def test_an_ordinary_pattern_counts(pattern: str, text: str, *, found: bool) -> 
 @given(st.text("ab*+?|(){}[]^\\12,", max_size=9), st.text("ab", max_size=9))
 def test_no_pattern_ever_breaks_a_check(pattern: str, text: str) -> None:
     found = matches(pattern, text)
-    try:
-        wanted = re.search(pattern, text) is not None
-    except re.error:
-        assert found is None
-    else:
-        assert found in {None, wanted}
+    if found is not None:
+        assert found is (re.search(pattern, text) is not None)
 
 
 def test_properties_may_be_told_by_a_pattern() -> None:

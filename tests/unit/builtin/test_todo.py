@@ -1,0 +1,193 @@
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.client import Client
+from mcp.server import MCPServer
+
+from agent_runtime.builtin import todo_list
+from agent_runtime.builtin.todo import create_server
+from agent_runtime.builtin.todo_list import MAX_LISTED, TodoList
+from agent_runtime.builtin.toolbox import Refusal
+
+Ask = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> MCPServer[Any]:
+    return create_server(tmp_path / "data" / "todo.db")
+
+
+@pytest.fixture
+async def filled(server: MCPServer[Any], ask: Ask) -> MCPServer[Any]:
+    for text in ("buy milk", "Call the bank", "call the dentist"):
+        await ask(server, "add", text=text)
+    return server
+
+
+async def test_a_todo_is_added_and_listed(server: MCPServer[Any], ask: Ask) -> None:
+    answer = await ask(server, "add", text="  buy\n milk ")
+    assert answer.text == "Added todo 1: buy milk"
+    assert answer.output == {"id": 1, "text": "buy milk", "done": False}
+    listed = await ask(server, "list")
+    assert listed.text == "1. buy milk"
+    assert listed.output == {"todos": [{"id": 1, "text": "buy milk", "done": False}], "count": 1}
+
+
+@pytest.mark.parametrize(("status", "text"), [("open", "There are no open todos."), ("all", "There are no todos.")])
+async def test_an_empty_list_says_so(status: str, text: str, server: MCPServer[Any], ask: Ask) -> None:
+    answer = await ask(server, "list", status=status)
+    assert answer.text == text
+    assert answer.output == {"todos": [], "count": 0}
+
+
+async def test_the_list_tells_open_from_done(filled: MCPServer[Any], ask: Ask) -> None:
+    assert (await ask(filled, "complete", id=1)).text == "Completed todo 1: buy milk"
+    assert (await ask(filled, "list")).text == "2. Call the bank\n3. call the dentist"
+    assert (await ask(filled, "list", status="done")).text == "1. buy milk (done)"
+    assert (await ask(filled, "list", status="all")).output["count"] == 3
+
+
+@pytest.mark.parametrize("text", ["buy milk", "MILK", "milk buy", "uy mi"])
+async def test_a_todo_is_found_by_its_text(text: str, filled: MCPServer[Any], ask: Ask) -> None:
+    assert (await ask(filled, "complete", text=text)).output == {"id": 1, "text": "buy milk", "done": True}
+
+
+async def test_the_exact_text_wins_over_a_part(filled: MCPServer[Any], ask: Ask) -> None:
+    await ask(filled, "add", text="milk")
+    assert (await ask(filled, "delete", text="milk")).text == "Deleted todo 4: milk"
+
+
+@pytest.mark.parametrize("tool", ["complete", "delete"])
+async def test_an_ambiguous_text_names_the_candidates_and_changes_nothing(
+    tool: str, filled: MCPServer[Any], ask: Ask
+) -> None:
+    answer = await ask(filled, tool, text="call")
+    assert answer.is_error
+    assert answer.text == ("2 todos match 'call': 2. Call the bank; 3. call the dentist. Say which one by its id.")
+    assert (await ask(filled, "list")).output["count"] == 3
+
+
+@pytest.mark.parametrize("tool", ["complete", "delete"])
+@pytest.mark.parametrize("arguments", [{}, {"id": 1, "text": "milk"}, {"id": 99}, {"text": "nothing"}, {"text": " "}])
+async def test_a_todo_must_be_named_once_and_exist(
+    tool: str, arguments: dict[str, object], filled: MCPServer[Any], ask: Ask
+) -> None:
+    assert (await ask(filled, tool, **arguments)).is_error
+    assert (await ask(filled, "list")).output["count"] == 3
+
+
+async def test_completing_again_says_that_it_was_done(filled: MCPServer[Any], ask: Ask) -> None:
+    await ask(filled, "complete", id=1)
+    assert (await ask(filled, "complete", id=1)).text == "Todo 1 was done already: buy milk"
+    by_text = await ask(filled, "complete", text="milk")
+    assert by_text.is_error
+    assert by_text.text == "No open todo matches 'milk'; 'buy milk' (1) is done already."
+
+
+async def test_a_deleted_id_never_comes_back(filled: MCPServer[Any], ask: Ask) -> None:
+    await ask(filled, "delete", id=3)
+    assert (await ask(filled, "add", text="new")).output["id"] == 4
+
+
+async def test_an_empty_todo_is_refused(server: MCPServer[Any], ask: Ask) -> None:
+    assert (await ask(server, "add", text=" \n ")).is_error
+
+
+def test_the_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(todo_list, "MAX_TODOS", 2)
+    todos = TodoList(tmp_path / "todo.db")
+    todos.add("a")
+    todos.add("b")
+    with pytest.raises(Refusal, match="delete some first"):
+        todos.add("c")
+    todos.close()
+
+
+async def test_a_long_list_is_cut_and_says_how_long_it_is(tmp_path: Path, ask: Ask) -> None:
+    path = tmp_path / "todo.db"
+    server = create_server(path)
+    await ask(server, "add", text="first")
+    database = sqlite3.connect(path)
+    with database:
+        database.executemany("INSERT INTO todos (text) VALUES (?)", [("x",)] * MAX_LISTED)
+    database.close()
+    answer = await ask(server, "list")
+    assert answer.output["count"] == MAX_LISTED + 1
+    assert len(answer.output["todos"]) == MAX_LISTED
+    assert answer.text.endswith("... and 1 more.")
+
+
+async def test_todos_outlive_the_server(tmp_path: Path, ask: Ask) -> None:
+    await ask(create_server(tmp_path / "todo.db"), "add", text="buy milk")
+    assert (await ask(create_server(tmp_path / "todo.db"), "list")).text == "1. buy milk"
+
+
+async def test_a_session_that_ends_does_not_disturb_another(server: MCPServer[Any], ask: Ask) -> None:
+    async with asyncio.timeout(10), Client(server) as client:
+        await client.call_tool("add", {"text": "one"})
+        await ask(server, "add", text="two")
+        await client.call_tool("add", {"text": "three"})
+    assert (await ask(server, "list")).text == "1. one\n2. two\n3. three"
+
+
+async def test_no_call_is_lost_among_many(server: MCPServer[Any], ask: Ask) -> None:
+    async with asyncio.timeout(20), Client(server) as client, asyncio.TaskGroup() as group:
+        for number in range(50):
+            group.create_task(client.call_tool("add", {"text": f"todo {number}"}))
+    assert (await ask(server, "list")).output["count"] == 50
+
+
+def test_several_processes_share_one_list(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from agent_runtime.builtin.todo_list import TodoList\n"
+        "todos = TodoList(Path(sys.argv[1]))\n"
+        "for number in range(10): todos.add(f'{sys.argv[2]} {number}')\n"
+        "todos.close()"
+    )
+    path = tmp_path / "todo.db"
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(number)]) for number in range(3)]
+    assert [worker.wait(30) for worker in workers] == [0, 0, 0]
+    todos = TodoList(path)
+    assert todos.list("open")[1] == 30
+    todos.close()
+
+
+def test_one_todo_is_completed_by_one_caller_only(tmp_path: Path) -> None:
+    lists = [TodoList(tmp_path / "todo.db") for _ in range(2)]
+    lists[0].add("buy milk")
+    outcomes: list[bool] = []
+
+    def complete(todos: TodoList) -> None:
+        outcomes.append(todos.complete(1, None)[1])
+
+    threads = [threading.Thread(target=complete, args=(lists[number % 2],)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    for todos in lists:
+        todos.close()
+    assert sorted(outcomes) == [False] * 7 + [True]
+
+
+async def test_a_file_that_is_no_list_is_refused_and_recovers(tmp_path: Path, ask: Ask) -> None:
+    path = tmp_path / "todo.db"
+    path.write_text("not a database " * 100, encoding="utf-8")
+    server = create_server(path)
+    answer = await ask(server, "list")
+    assert answer.is_error
+    assert answer.text == "The file of the todo list cannot be used now: file is not a database."
+    path.unlink()
+    assert (await ask(server, "list")).text == "There are no open todos."
+
+
+async def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert (await ask(create_server(tmp_path / "file" / "todo.db"), "list")).is_error
