@@ -47,13 +47,18 @@ class PlannerAgent:
     async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
         """Judge a ready-made plan, as `propose` does a planner's; waits for the servers it names to be known.
 
-        Raises: InvalidPlanError.
+        Raises: InvalidPlanError, each place beginning with `plan`.
         """
         allowed = self._allowed(server_ids)
         named = {step.server for step in plan.steps if step.kind == "tool"}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
         tools = self._registry.tools(allowed)
-        contract = draw_up(plan, limits, tools, agent_steps=False)
+        try:
+            contract = draw_up(plan, limits, tools, agent_steps=False)
+        except InvalidPlanError as error:
+            places = [f"plan.{fault.field}" if fault.field else "plan" for fault in error.faults]
+            faults = [Fault(place, fault.message) for place, fault in zip(places, error.faults, strict=True)]
+            raise InvalidPlanError(faults) from error
         return self._proposal(contract, tools.values(), 1, "user", auto=auto)
 
     def check_servers(self, server_ids: Sequence[str] | None) -> None:

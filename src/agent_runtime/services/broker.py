@@ -106,7 +106,7 @@ class Broker:
             raise CallRefusedError("reference_failed", str(error)) from error
         except ValueError as error:
             raise CallRefusedError("invalid_arguments", f"An argument cannot be carried exactly: {error}.") from error
-        faults = list(argument_faults(arguments, definition.inputSchema, "arguments"))
+        faults = list(argument_faults(arguments, definition.inputSchema, "arguments", resolved=True))
         if faults:
             raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
         return dict(arguments)

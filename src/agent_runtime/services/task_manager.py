@@ -1,6 +1,7 @@
 """The task manager: the six verbs that every front door calls: submit, get, decide, cancel, delete, follow."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +33,7 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
@@ -39,6 +41,9 @@ from agent_runtime.services.ports import Page, Runner, TaskStore
 log = structlog.get_logger()
 
 PAGE_OF_RECORDS = 1000
+
+FOLLOWED_AT_ONCE = 100
+"""How many events a follower holds at most, so that a slow one costs little memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,10 @@ class TaskManager:
         if submission.approval == "auto" and not self._approval.auto_effects:
             message = "'auto' is not allowed here: the operator has set no approval.auto_effects. Use 'manual'."
             faults.append(Fault("approval", message))
+        try:
+            canonical(submission.limits.model_dump(mode="json"))
+        except ValueError as error:
+            faults.append(Fault("budget", f"A number cannot be carried exactly: {error}."))
         if faults:
             raise InvalidInputError(faults)
         self._planner.check_servers(submission.tools)
@@ -208,6 +217,7 @@ class TaskManager:
             )
         if decision.output is not None and decision.resolution != "done":
             raise InvalidInputError([Fault("output", "An output goes with the resolution 'done' only.")])
+        self._check_output(decision)
         return StepResolved(
             step_id=decision.step_id,
             call_id=call.call_id,
@@ -216,6 +226,15 @@ class TaskManager:
             actor=decision.actor,
             comment=decision.comment,
         )
+
+    def _check_output(self, decision: Resolve) -> None:
+        try:
+            size, limit = len(canonical(decision.output)), self._limits.stored_result_bytes
+        except ValueError as error:
+            raise InvalidInputError([Fault("output", f"It cannot be carried exactly: {error}.")]) from error
+        if size > limit:
+            message = f"{size} bytes are over the limit of {limit} bytes (limits.stored_result_bytes)."
+            raise InvalidInputError([Fault("output", message)])
 
     @staticmethod
     def _expect(task: Task, status: TaskStatus, participle: str) -> None:
@@ -263,14 +282,17 @@ class TaskManager:
         """The journal after event number `after`. Raises: TaskNotFoundError."""
         return await self._store.records(task_id, after, limit)
 
-    async def follow(self, task_id: str, after: int = 0) -> AsyncIterator[list[EventRecord]]:
+    async def follow(
+        self, task_id: str, after: int = 0, idle_s: float | None = None
+    ) -> AsyncGenerator[list[EventRecord], None]:
         """The journal after event number `after`, in batches as it grows, to the terminal event (G8).
 
+        With `idle_s`, an empty batch each time that nothing has happened for so many seconds.
         Raises: TaskNotFoundError before the first batch; a task that is deleted meanwhile ends the iteration.
         """
         await self._store.load(task_id)
         while True:
-            records = await self._store.records(task_id, after, PAGE_OF_RECORDS)
+            records = await self._store.records(task_id, after, FOLLOWED_AT_ONCE)
             if records:
                 after = records[-1].seq
                 yield records
@@ -281,6 +303,9 @@ class TaskManager:
                     continue
                 if task.terminal:
                     return
-                await self._store.changed(task_id, after)
+                async with asyncio.timeout(idle_s):
+                    await self._store.changed(task_id, after)
+            except TimeoutError:
+                yield []
             except TaskNotFoundError:
                 return

@@ -34,6 +34,8 @@ def test_an_error_says_what_it_is_about() -> None:
     gone = errors.ServerUnavailableError("files", "it exited")
     assert str(gone) == "MCP server 'files' is unavailable: it exited"
     assert (gone.server_id, gone.reason) == ("files", "it exited")
+    owned = errors.DataDirectoryOwnedError("Taken.", url=None, pid=7)
+    assert (str(owned), owned.url, owned.pid) == ("Taken.", None, 7)
     wrong = InvalidInputError([Fault("prompt", "It is empty."), Fault("", "It is late.")])
     assert str(wrong) == "prompt: It is empty.; It is late."
 

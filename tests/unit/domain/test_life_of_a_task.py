@@ -20,10 +20,11 @@ from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, S
 from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.task import MOST_ATTEMPTS, TERMINAL, WAITING, Task
 from agent_runtime.domain.tools import Effect, StoredResult
-from agent_runtime.domain.transitions import OF_A_RUN, evolve, is_late_evidence, replay
+from agent_runtime.domain.transitions import evolve, is_late_evidence, replay
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
-ANSWERS = ["good", "error", "lost"]
+ANSWERS = st.lists(st.sampled_from(["good", "error", "lost"]), min_size=1, max_size=10)
+LONG = st.sampled_from(["good", "error", "lost"]).map(lambda answer: [answer] * 20)
 
 
 class Journal:
@@ -189,6 +190,7 @@ class LifeOfATask(RuleBasedStateMachine):
         self.ended: Task | None = None
         if approved:
             self.go_on(self.claim(), ["good", "good"])
+            self.approve(stale=True)
             self.approve(stale=False)
 
     @property
@@ -204,12 +206,12 @@ class LifeOfATask(RuleBasedStateMachine):
         return self.runs[-1]
 
     @precondition(lambda self: bool(next_commands(self.task)) and len(self.runs) < 6)
-    @rule(steps=st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=8))
+    @rule(steps=ANSWERS | LONG)
     def a_runner_takes_the_task(self, steps: list[str]) -> None:
         self.go_on(self.claim(), steps)
 
     @precondition(lambda self: self.runs)
-    @rule(data=st.data(), steps=st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=8))
+    @rule(data=st.data(), steps=ANSWERS | LONG)
     def a_run_goes_on(self, data: st.DataObject, steps: list[str]) -> None:
         """Any run: the newest, or one that was superseded and does not know."""
         self.go_on(data.draw(st.sampled_from(self.runs)), steps)
@@ -286,6 +288,11 @@ class LifeOfATask(RuleBasedStateMachine):
                     assert not self.accepted(event, other), "another run than the newest wrote"
             assert not self.accepted(ev.StepResolved(step_id=step.id, call_id="c0", resolution="retry"), None)
         assert not self.accepted(ev.TaskClaimed(runner="thief", epoch=epoch), epoch)
+        if self.task.status in WAITING and not self.task.cancel_requested:
+            assert not self.accepted(ev.TaskClaimed(runner="thief", epoch=epoch + 1), epoch + 1)
+        if self.task.status != "executing":
+            for step in self.contract.steps:
+                assert not self.accepted(ev.StepStarted(step_id=step.id, title="t"), epoch)
         forged = ev.PlanProposed(revision=2, digest="d", contract=self.contract, definitions={}, planner="x")
         assert not self.accepted(forged, None)
 

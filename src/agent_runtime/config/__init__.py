@@ -1,0 +1,31 @@
+"""What the operator says: settings (command line > environment > config.yaml > defaults), files and secrets."""
+
+from agent_runtime.config.files import dotted, expectation, read_yaml, unknown_key
+from agent_runtime.config.loading import load_settings
+from agent_runtime.config.secrets import REDACTED, Secrets
+from agent_runtime.config.settings import (
+    ApprovalSettings,
+    LimitSettings,
+    LogSettings,
+    OpenAISettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+)
+
+__all__ = [
+    "REDACTED",
+    "ApprovalSettings",
+    "LimitSettings",
+    "LogSettings",
+    "OpenAISettings",
+    "Secrets",
+    "ServerSettings",
+    "Settings",
+    "StorageSettings",
+    "dotted",
+    "expectation",
+    "load_settings",
+    "read_yaml",
+    "unknown_key",
+]

@@ -1,0 +1,91 @@
+"""The operator's files: YAML read strictly, and what is wrong in them said in plain words."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic_core import ErrorDetails
+
+from agent_runtime.domain.errors import ConfigurationError
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that a mapping holds twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file of the operator says; null for an empty one.
+
+    Raises: ConfigurationError naming the file, and the line where it is not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader, with one more check
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigurationError(f"{path}: {where}is not valid YAML: {error.problem or error.context}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = getattr(error, "reason", None) or str(error) or "nested too deeply"
+        raise ConfigurationError(f"{path}: is not valid YAML: {reason}.") from None
+
+
+def unknown_key(key: object, known: Iterable[str]) -> str:
+    """What to say of a key that has no meaning: the near matches, or else all that would have one."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(key).lower(), names)
+    if near:
+        return f"unknown key; did you mean {' or '.join(map(repr, near))}?"
+    return f"unknown key; expected {', '.join(names)}" if names else "unknown key"
+
+
+def dotted(location: Iterable[str | int]) -> str:
+    """The place in a file: `config.args[0]`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+_EXPECTED = {
+    "missing": "is missing",
+    "string_type": "must be text (in quotes, where YAML takes it for something else)",
+    "string_too_short": "must not be empty",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "tuple_type": "must be a list",
+    "path_type": "must be a path",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "mapping_type": "must be a mapping of keys to values",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "value_error": "{error}",
+}
+
+
+def expectation(error: ErrorDetails) -> str:
+    """What pydantic wanted, in the words of an operator; the value itself, which may be a secret, is not shown."""
+    said = _EXPECTED.get(error["type"])
+    return said.format(**error.get("ctx", {})) if said else error["msg"]

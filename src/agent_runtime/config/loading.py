@@ -1,0 +1,217 @@
+"""How the settings are found: command line > environment > config.yaml > defaults."""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from agent_runtime.config.files import dotted, expectation, read_yaml, unknown_key
+from agent_runtime.config.secrets import Secrets
+from agent_runtime.config.settings import Section, Settings, sqlite_path
+from agent_runtime.domain.errors import ConfigurationError
+
+PREFIX = "AGENT_RUNTIME_"
+
+_Key = tuple[str, ...]
+
+
+def _keys(section: type[BaseModel] = Settings, above: _Key = ()) -> Iterator[tuple[_Key, Any]]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _keys(field.annotation, (*above, name))
+        elif name not in {"config_file", "config_warnings"}:
+            yield (*above, name), field.annotation
+
+
+_KNOWN: Mapping[_Key, Any] = dict(_keys())
+_SECTIONS = {key[:depth] for key in _KNOWN for depth in range(len(key))}
+_VARIABLES = {PREFIX + "__".join(key).upper(): key for key in _KNOWN}
+_COMMON_VARIABLES = {
+    "OPENAI_API_KEY": ("openai", "api_key"),
+    "OPENAI_BASE_URL": ("openai", "base_url"),
+    "LOG_LEVEL": ("log", "level"),
+}
+_OF_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT_\d+_.*")
+"""What Kubernetes tells every container of a service that is called agent-runtime."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value, who gave it, and the folder that a relative path in it starts from."""
+
+    value: Any
+    origin: str
+    folder: Path
+    from_file: bool = False
+
+
+def load_settings(
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    secrets: Secrets | None = None,
+) -> Settings:
+    """The settings in force: `overrides` > environment > file > defaults.
+
+    The file is `config_file`, else the one that AGENT_RUNTIME_CONFIG names, else `config.yaml` of the working
+    directory where there is one. Keys of `overrides` are dotted or nested; null there, and an empty environment
+    variable, say nothing. What `secrets` is asked to expand, and the key of the model, it will redact.
+
+    Raises: ConfigurationError with one line for each fault, naming who said it, the field and what is expected.
+    """
+    environ = os.environ if environ is None else environ
+    secrets = Secrets(environ=environ) if secrets is None else secrets
+    file = _config_file(config_file, environ)
+    faults: list[str] = []
+    given: dict[_Key, _Given] = {}
+    if file:
+        for key, value in _flat(read_yaml(file), (), str(file), faults):
+            given[key] = _Given(value, str(file), file.parent, from_file=True)
+    variables, warnings = _from_environment(environ)
+    given |= variables
+    for key, value in _flat(_nested(overrides or {}), (), "command line", faults):
+        if value is not None:
+            given[key] = _Given(value, "command line", Path.cwd())
+    facts: dict[str, Any] = {"config_file": file, "config_warnings": tuple(warnings)}
+    settings = _checked(given, secrets, _default_paths(file) | facts, faults)
+    if settings.openai.api_key and settings.openai.configured:
+        secrets.remember(settings.openai.api_key.get_secret_value())
+    return settings
+
+
+def _config_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if named is None and not environ.get(PREFIX + "CONFIG"):
+        usual = Path.cwd() / "config.yaml"
+        return usual if usual.exists() else None
+    file = Path.cwd() / (named or environ[PREFIX + "CONFIG"])
+    if not file.is_file():
+        who = "--config" if named else PREFIX + "CONFIG"
+        raise ConfigurationError(f"{file}: there is no such file; {who} must name a config.yaml.")
+    return file
+
+
+def _default_paths(file: Path | None) -> dict[str, Any]:
+    beside = (file.parent if file else Path.cwd()) / "tool_registry.yaml"
+    registry = beside if beside.exists() else Path.cwd() / "tool_registry.yaml"
+    return {"data_dir": Path.cwd() / "data", "tool_registry": registry}
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, last = name.split(".")
+        at = tree
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[last] = {**at.get(last, {}), **_nested(value)} if isinstance(value, Mapping) else value
+    return tree
+
+
+def _flat(tree: Any, above: _Key, origin: str, faults: list[str]) -> Iterator[tuple[_Key, Any]]:
+    """Every setting that a tree of mappings holds; what has no meaning goes to `faults`."""
+    place = f"{origin}: {dotted(above)}: " if above else f"{origin}: "
+    if tree is None:  # an empty file, or a section of which every line is a comment
+        return
+    if not isinstance(tree, Mapping):
+        faults.append(f"{place}must be a mapping of keys to values.")
+        return
+    siblings = {key[len(above)] for key in _KNOWN if key[: len(above)] == above}
+    for name, value in tree.items():
+        key = (*above, str(name))
+        if key in _SECTIONS:
+            yield from _flat(value, key, origin, faults)
+        elif key in _KNOWN:
+            yield key, value
+        else:
+            elsewhere = [dotted(known) for known in _KNOWN if known[-1] == str(name)]
+            hint = f"unknown key; did you mean {elsewhere[0]!r}?" if elsewhere else unknown_key(name, siblings)
+            faults.append(f"{origin}: {dotted(key)}: {hint}{'' if hint.endswith('?') else '.'}")
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], list[str]]:
+    """The settings that variables give, and a warning for each that looks like a misspelt one."""
+    here = Path.cwd()
+    given = {
+        key: _Given(_listed(environ[name], key), name, here)
+        for name, key in [*_COMMON_VARIABLES.items(), *_VARIABLES.items()]
+        if environ.get(name)
+    }
+    warnings = []
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name not in _VARIABLES and name != PREFIX + "CONFIG":
+            near = _near_variable(name, environ[name])
+            if near:
+                warnings.append(f"The environment variable {name} has no meaning and was ignored; did you mean {near}?")
+    return given, warnings
+
+
+def _near_variable(name: str, value: str) -> str | None:
+    asked = name.upper().removeprefix(PREFIX)
+    if _OF_KUBERNETES.fullmatch(asked) or (asked == "PORT" and "://" in value):
+        return None
+    known = [variable.removeprefix(PREFIX) for variable in [*_VARIABLES, PREFIX + "CONFIG"]]
+    same_end = [variable for variable in known if variable.split("__")[-1] == asked]
+    near = same_end or difflib.get_close_matches(asked, known, n=1, cutoff=0.7)
+    return PREFIX + near[0] if near else None
+
+
+def _listed(text: str, key: _Key) -> Any:
+    """A list in a variable is a JSON array, or its items with commas between them."""
+    if get_origin(_KNOWN[key]) is not tuple:
+        return text
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text  # `[::1]` is no JSON; what is wrong otherwise is refused as no list
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _checked(given: Mapping[_Key, _Given], secrets: Secrets, facts: Mapping[str, Any], faults: list[str]) -> Settings:
+    tree: dict[str, Any] = dict(facts)
+    for key, one in given.items():
+        try:
+            value = _expanded(one.value, secrets) if one.from_file else one.value
+        except ConfigurationError as error:
+            faults.append(f"{one.origin}: {dotted(key)}: {error}")
+            continue
+        at = tree
+        for section in key[:-1]:
+            at = at.setdefault(section, {})
+        at[key[-1]] = _absolute(key, value, one.folder)
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        for details in error.errors():
+            location = details["loc"]
+            origin = next((one.origin for key, one in given.items() if key == location[: len(key)]), "default")
+            faults.append(f"{origin}: {dotted(location)}: {expectation(details)}.")
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    return settings
+
+
+def _expanded(value: Any, secrets: Secrets) -> Any:
+    if isinstance(value, list):
+        return [_expanded(item, secrets) for item in value]
+    return secrets.expand(value) if isinstance(value, str) else value
+
+
+def _absolute(key: _Key, value: Any, folder: Path) -> Any:
+    """A path, or the URL of a SQLite file, as seen from anywhere."""
+    if not isinstance(value, str | Path):
+        return value
+    if _KNOWN[key] is Path:
+        return folder / Path(value).expanduser()
+    if key == ("storage", "url"):
+        try:
+            return f"sqlite:///{folder / sqlite_path(str(value))}"
+        except ValueError:
+            return value  # refused with a reason when it is checked
+    return value

@@ -1,0 +1,165 @@
+"""The settings and their defaults, checked wherever they come from. Every limit of guarantee G11 is one of them."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+)
+
+from agent_runtime.domain.tools import Effect
+
+PLACEHOLDER_KEY = "your-openai-api-key-here"
+"""What the sample file holds in place of a key."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class OpenAISettings(Section):
+    """The language model. Configured once a key or a base URL is set."""
+
+    api_key: SecretStr | None = None
+    base_url: str | None = None
+    model: str = "gpt-5-mini"
+    api: Literal["responses", "chat_completions"] = "responses"
+    timeout_s: PositiveFloat = 60
+    max_retries: NonNegativeInt = 2
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a model to ask; an empty key and the placeholder of the sample file are none."""
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        return bool(self.base_url) or key not in {"", PLACEHOLDER_KEY}
+
+
+class ServerSettings(Section):
+    """Where the service listens, and whom it answers (G14)."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    allowed_origins: tuple[str, ...] = ()
+
+
+def sqlite_path(url: str) -> Path:
+    """The file that a `sqlite:///` URL names; a fourth slash begins an absolute path.
+
+    Raises: ValueError saying what is expected; the URL, which may hold a password, is not repeated.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme != "sqlite":
+        raise ValueError(
+            f"{scheme!r} is not supported yet; use sqlite:///PATH" if rest else "must be a URL like sqlite:///PATH"
+        )
+    path = rest.removeprefix("/")
+    if not rest.startswith("/") or not path or path == ":memory:" or "?" in path:
+        raise ValueError("must be sqlite:///PATH: a file, without options")
+    return Path(path)
+
+
+class StorageSettings(Section):
+    """`url`: `sqlite:///PATH`, by default `agent-runtime.db` in the data directory; see `sqlite_path`."""
+
+    url: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _supported(cls, url: str | None) -> str | None:
+        if url is not None:
+            sqlite_path(url)
+        return url
+
+
+class ApprovalSettings(Section):
+    """`auto_effects`: the effect classes of which a plan may run unasked, where its task asks for that."""
+
+    require_digest: bool = False
+    auto_effects: tuple[Effect, ...] = ()
+
+
+class LimitSettings(Section):
+    """The bounds of guarantee G11. Sizes in bytes, times in seconds."""
+
+    prompt_bytes: PositiveInt = 64 * 1024
+    body_bytes: PositiveInt = 1024 * 1024
+    json_depth: PositiveInt = 64
+    stored_result_bytes: PositiveInt = 256 * 1024
+    server_line_bytes: PositiveInt = 4 * 1024 * 1024
+    tools_per_server: PositiveInt = 500
+    definition_bytes: PositiveInt = 64 * 1024
+    list_pages: PositiveInt = 20
+    stderr_bytes: PositiveInt = 64 * 1024
+    server_start_s: PositiveFloat = 20
+    cancel_grace_s: PositiveFloat = 5
+    concurrent_tasks: PositiveInt = 32
+    stream_clients: PositiveInt = 2000
+    keep_alive_s: PositiveFloat = Field(default=15, le=15)
+    shutdown_s: PositiveFloat = 10
+
+
+def _plain_level(value: object) -> object:
+    """`LOG_LEVEL` is written `DEBUG` or `warn` elsewhere."""
+    level = value.lower() if isinstance(value, str) else value
+    return "warning" if level == "warn" else level
+
+
+class LogSettings(Section):
+    """`auto`: for people on a terminal, JSON elsewhere."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_plain_level)] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings(Section):
+    """All settings, checked. `load_settings` has made every path absolute.
+
+    `config_file` is the file that was read, if any; `config_warnings` is what the operator should hear at start.
+    Neither can be set from outside.
+    """
+
+    openai: OpenAISettings = OpenAISettings()
+    planner: Literal["auto", "openai", "rules"] = "auto"
+    server: ServerSettings = ServerSettings()
+    storage: StorageSettings = StorageSettings()
+    runner: Literal["auto", "local"] = "auto"
+    approval: ApprovalSettings = ApprovalSettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
+    data_dir: Path = Path("data")
+    tool_registry: Path = Path("tool_registry.yaml")
+    config_file: Path | None = None
+    config_warnings: tuple[str, ...] = ()
+
+    @field_validator("planner")
+    @classmethod
+    def _can_plan(cls, planner: str) -> str:
+        if planner == "openai":
+            raise ValueError(
+                "planner: openai needs the model planner, which this version does not have yet; use rules or auto"
+            )
+        return planner
+
+    @property
+    def off_loopback(self) -> bool:
+        """Whether others than this machine can reach the service; a host name other than localhost counts as so."""
+        host = self.server.host.strip("[]")
+        try:
+            return not ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host.lower() != "localhost"
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file of the journal."""
+        return sqlite_path(self.storage.url) if self.storage.url else self.data_dir / "agent-runtime.db"
