@@ -53,7 +53,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: bool = 
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
     entries = load_registry(settings.tool_registry)
-    base_dir = settings.tool_registry.resolve().parent
+    base_dir = settings.tool_registry.absolute().parent
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:
         return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)

@@ -1,5 +1,6 @@
 """How the settings are found: command line > environment > config.yaml > defaults."""
 
+import contextlib
 import difflib
 import json
 import os
@@ -166,10 +167,8 @@ def _listed(text: str, key: _Key) -> Any:
     if get_origin(_KNOWN[key]) is not tuple:
         return text
     if text.lstrip().startswith("["):
-        try:
+        with contextlib.suppress(ValueError):  # `[::1],localhost` is no JSON, and a list all the same
             return json.loads(text)
-        except ValueError:
-            return text  # `[::1]` is no JSON; what is wrong otherwise is refused as no list
     return [item.strip() for item in text.split(",") if item.strip()]
 
 

@@ -60,12 +60,19 @@ class LocalRunner:
     ) -> None:
         self._stop.set()
         self._waiting.clear()
+        try:
+            await self._drain()
+        except asyncio.CancelledError as cancelled:
+            # Told to the group: where one of its own tasks failed, it is the group that cancelled.
+            kind, error, trace = type(cancelled), cancelled, cancelled.__traceback__
+        await self._group.__aexit__(kind, error, trace)
+
+    async def _drain(self) -> None:
         if self._work:
             _, late = await asyncio.wait(self._work, timeout=self._grace_s)
             for task in late:
                 log.warning("run_interrupted", run=task.get_name())
                 task.cancel()
-        await self._group.__aexit__(kind, error, trace)
 
     async def submit(self, task_id: str) -> None:
         """See to it that the task is run soon, and again if it was being run just now."""

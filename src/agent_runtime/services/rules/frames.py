@@ -1,0 +1,307 @@
+"""The table of instructions: what each sentence looks like, and what it asks for. The first row that fits counts."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from agent_runtime.services.rules import meaning as m
+from agent_runtime.services.rules.patterns import Table
+from agent_runtime.services.rules.values import IT, Row
+from agent_runtime.services.rules.vocabulary import WORDS
+
+Op = Callable[..., m.Action]
+
+
+def _show(*values: m.Value) -> m.Action:
+    return m.Show(values)
+
+
+def _calculate(op: str) -> Op:
+    """Two numbers, in the order of the names `a` and `b`; what is left out is what came before."""
+    return lambda a=IT, b=IT: _show(m.Operation(op, (a, b)))
+
+
+def _over_all(op: str) -> Op:
+    return lambda values: _show(m.Operation(op, values))
+
+
+def _by(op: str, factor: str) -> Op:
+    return lambda value=IT: _show(m.Operation(op, (value, m.Number(factor))))
+
+
+def _percent(sign: str) -> Op:
+    """`increase A by B percent`: the change first, then the sum."""
+
+    def build(percent: m.Value, whole: m.Value = IT) -> m.Action:
+        share = m.Operation("/", (percent, m.Number("100")))
+        return _show(m.Operation("*", (whole, m.Operation(sign, (m.Number("1"), share)))))
+
+    return build
+
+
+def _write(content: m.Value, files: tuple[m.File, ...] = (), file: m.File | None = None) -> m.Action:
+    return m.Write(content, (file,) if file else files)
+
+
+def _add_to_file(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
+    if isinstance(content, m.Contents) and not content.outright:
+        return None
+    return m.Write(content, files, append=True)
+
+
+def _append(content: m.Value, files: tuple[m.File, ...]) -> m.Action:
+    return m.Write(content, files, append=True)
+
+
+def _save(content: m.Value, files: tuple[m.File, ...]) -> m.Action:
+    return m.Write(content, files)
+
+
+def _write_in_folder(content: m.Value, file: m.File, folder: m.Folder) -> m.Action | None:
+    if not isinstance(file, m.NamedFile) or file.folder != m.ROOT:
+        return None
+    return m.Write(content, (m.NamedFile(file.path, folder),))
+
+
+def _copy_to_folder(file: m.File, folder: m.Folder) -> m.Action | None:
+    if not isinstance(file, m.NamedFile):
+        return None
+    return m.Write(m.Contents(file), (m.NamedFile(file.path.rpartition("/")[2], folder),))
+
+
+def _copy(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
+    return m.Write(content, files) if isinstance(content, m.Contents | m.Back) else None
+
+
+def _make_file(file: m.File) -> m.Action:
+    return m.Write(m.Literally(""), (file,))
+
+
+def _make_folder(folder: m.Folder, inside: m.Folder | None = None) -> m.Action | None:
+    if folder.path is None or folder == m.ROOT:
+        return None
+    if inside is None or inside == m.ROOT:
+        return m.MakeFolder(folder)
+    return m.MakeFolder(m.Folder(f"{inside.path}/{folder.path}", folder.said)) if inside.path else None
+
+
+def _read(file: m.File) -> m.Action:
+    return _show(m.Contents(file))
+
+
+def _readable(values: tuple[m.Value, ...]) -> m.Action | None:
+    return None if any(isinstance(value, m.Number) for value in values) else m.Show(values)
+
+
+def _todo(t: str) -> m.Action:
+    return m.AddTodos((t,))
+
+
+def _todos(t: tuple[str, ...]) -> m.Action:
+    return m.AddTodos(t)
+
+
+def _another(t: str) -> m.Action:
+    return m.AddTodos((t,), another=True)
+
+
+def _end(tool: Literal["complete", "delete"]) -> Op:
+    return lambda t: m.EndTodos(tool, t)
+
+
+_TODOS: list[Row] = [
+    ("$append|create|make|write|put|set|new|need|schedule|enter|start and? another|another_one|another_todo|another_task|one_more|"
+     "one_more_todo|one_more_task $saying <t=todo_text>", _another),
+    ("another|one|another_one|another_todo|another_task|one_more $saying <t=todo_text>", _another),
+    ("$append|create|make|put|set_up|enter $the? following? two|three|four|five|new|more? todos|tasks|reminders|todo_items "
+     "to_my_list|to_the_list|to_my_todo_list|to_the_todo_list|on_my_todo_list? :|to|for|called|saying? <t=todo_list>", _todos),
+    ("$append|put $the? following|items|these|things items|things? to|on $one $todolist : <t=todo_list>", _todos),
+    ("$append|put to|on $one $todolist : <t=todo_list>", _todos),
+    ("$append|create|make|put|set|set_up|write|enter|new $one? $new? $todo to|on|in|onto|for my|the|our|me? todo|task list|lists "
+     "$saying <t=todo_text>", lambda t: m.AddTodos((t,))),
+    ("$append|create|make|put|set|set_up|write|enter|new|need $one? $new? $todo for_me|for_myself|for_us? $saying <t=todo_text>", _todo),
+    ("$append|create|make|put|new $one? $new? $todo <t=todo_text>", _todo),
+    ("$append|put|write|enter|save <t=todo_items> to|on|onto|in|into $one? $todolist", _todos),
+    ("$append|put|write|enter|save <t=todo_items> as $one? $new? $todo", _todos),
+    ("remind me|us|myself to|about|of|that <t=todo_text>", _todo),
+    ("todo|task|reminder :|to <t=todo_text>", _todo),
+    ("i need|have|want a|another reminder to|about|for <t=todo_text>", _todo),
+    ("$finish|mark <t=todos> $finished? on|off|from|in my|the todo|task? list", _end("complete")),
+    ("mark|set|tick|check|flag|report <t=todos> $finished", _end("complete")),
+    ("mark|tick|check|set off|as|done $finished? : <t=todos>", _end("complete")),
+    ("mark as done|complete|completed|finished <t=todos>", _end("complete")),
+    ("$finish <t=todos> today|off?", _end("complete")),
+    ("$delete <t=todos> from|off|on|out_of|in $one $todolist", _end("delete")),
+    ("$delete <t=named_todos>", _end("delete")),
+]  # fmt: skip
+_SUMS: list[Row] = [
+    ("$sum|total|plus|find_the_sum_of <values=nums> together|up?", _over_all("+")),
+    ("add <values=nums> to <b=num>", lambda values, b: _show(m.Operation("+", (b, *values)))),
+    ("$sum <a=num> and|with|plus <b=num> together|up?", _calculate("+")),
+    ("add <what=number> more? to <to=num>", lambda what, to: _sum_or_append(what, to)),
+    ("add <a=num> to <b=num>", _calculate("+")),
+    ("$less|take|remove <b=num> away? from <a=num>", _calculate("-")),
+    ("multiply <values=nums> together|with_each_other?", _over_all("*")),
+    ("multiply <a=num> by|with|times|and <b=num>", _calculate("*")),
+    ("divide <a=num> by|through|over <b=num>", _calculate("/")),
+    ("divide <b=num> into <a=num>", _calculate("/")),
+    ("raise <a=num> to the? power of? <b=num>", _calculate("**")),
+    ("increase|raise|grow|bump <whole=num> by <percent=num> percent|%|per_cent", _percent("+")),
+    ("decrease|reduce|lower|cut|discount <whole=num> by <percent=num> percent|%|per_cent", _percent("-")),
+    ("increase|raise|grow|bump <a=num> by <b=num>", _calculate("+")),
+    ("decrease|reduce|lower|cut <a=num> by <b=num>", _calculate("-")),
+    ("increase|raise by <percent=num> percent|%|per_cent", _percent("+")),
+    ("decrease|reduce|lower by <percent=num> percent|%|per_cent", _percent("-")),
+    ("take <part=num> percent|%|per_cent of? <whole=num>", lambda part, whole: _show(_share(part, whole))),
+    ("take <part=num> percent|%|per_cent", lambda part: _show(_share(part, IT))),
+    ("double <value=num>", _by("*", "2")),
+    ("triple <value=num>", _by("*", "3")),
+    ("quadruple <value=num>", _by("*", "4")),
+    ("halve <value=num>", _by("/", "2")),
+    ("square <value=num>", _by("**", "2")),
+    ("cube <value=num>", _by("**", "3")),
+    ("negate <value=num>", lambda value: _show(m.Operation("-", (m.Number("0"), value)))),
+    ("round <value=num> to <places=count> decimals|decimal|decimal_places|decimal_place|places|digits",
+     lambda value, places: _show(m.Operation("round", (value, m.Number(str(places)))))),
+    ("round <value=num> off|up_or_down|to_the_nearest_integer|to_the_nearest_whole_number|to_an_integer?",
+     lambda value: _show(m.Operation("round", (value,)))),
+    # What came before is the other operand.
+    ("add|plus <b=number> more?", lambda b: _show(m.Operation("+", (IT, b)))),
+    ("$less <b=number>", _calculate("-")),
+    ("take_away|take_off <b=number>", _calculate("-")),
+    ("multiply|multiplied by|with <b=num>", _calculate("*")),
+    ("times <b=number>", _calculate("*")),
+    ("divide|divided by|through <b=num>", _calculate("/")),
+    ("over <b=number>", _calculate("/")),
+    ("start|begin with|from|at <value=num>", m.Focus),
+    ("take|consider|use|have <value=num>", m.Focus),
+    ("take|consider|use $the? $file? <file>", lambda file: _read(file)),
+    ("$calculate <value=number>", _show),
+    ("<value=number> equals|is|makes|=?", lambda value: None if isinstance(value, m.Number | m.Back) else _show(value)),
+]  # fmt: skip
+
+
+def _sum_or_append(what: m.Value, to: m.Value) -> m.Action:
+    if isinstance(to, m.Back) and to.sort == "any" and isinstance(what, m.Number):
+        return m.AddTo(what, to)
+    return _show(m.Operation("+", (to, what)))
+
+
+def _share(part: m.Value, whole: m.Value) -> m.Value:
+    return m.Operation("*", (m.Operation("/", (part, m.Number("100"))), whole))
+
+
+_SEP = ":|,_:|as_follows_:|the_following_:|the_following_text_:|the_following_lines_:|the_following_content_:"
+_SAID = f"{_SEP}|the_text|the_message|the_words|the_word|the_line|that|saying|with|with_the_text|containing|with_content"
+_WRITING: list[Row] = [
+    ("copy|duplicate|clone|back_up|backup <file> $at <folder=surely>", _copy_to_folder),
+    ("$copy <content=bounded> to|into|as|in|onto|under|over <files>", _copy),
+    ("make|create|save|take a copy|backup|duplicate of <content=bounded> called|named|as|in|at|to|into|under <files>", _copy),
+    ("$make $the? copy|backup of <content=bounded> and? call|name it <files>", _copy),
+    ("copy|duplicate|clone|backup to|into|as|in <files>", lambda files: _save(IT, files)),
+    ("$make <file=newfile> $holding <content=bounded> $at <folder=surely>", _write_in_folder),
+    ("$at <folder=surely> ,? $make <file=newfile> $holding <content>", _write_in_folder),
+    ("$make <file=newfile> in|inside|within|under|at|to|into <folder> $holding <content>", _write_in_folder),
+    ("$make <file=newfile> $holding <content>", _write),
+    ("$make <file=newfile> : <content>", _write),
+    ("$make <file=newfile> from|out_of|for|using <content>",
+     lambda file, content: None if isinstance(content, m.Literally) else _write(content, file=file)),
+    ("$at <folder=surely> ,? $make <file=newfile>",
+     lambda file, folder: m.Write(m.Literally(""), (m.NamedFile(file.path, folder),)) if file.folder == m.ROOT else None),
+    ("create|make|start|touch|add|new|prepare|set_up|generate <file=newfile>", _make_file),
+    ("overwrite|replace|fill|populate|rewrite <files> with|by <content>", _save),
+    ("overwrite|replace|set|change|update $the? $contents of|in|inside <files> with|to|by <content>", _save),
+    ("$append|write|put|insert|save|store $end <files> : <content>", _append),
+    ("$append|write|put|insert|save|store <content=bounded> $end <files>", _append),
+    ("add <content=bounded> $onto <files>", _add_to_file),
+    ("$append <content=bounded> $onto <files>", _append),
+    ("$append|add $onto <files> " + _SAID + " <content>", _append),
+    ("$append $onto <files> <content=quoted>", _append),
+    ("in|to|into|inside <files> ,? append|add|log|note <content>", _append),
+    ("add|append $the? following text|lines|line|content|message? $onto <files> : <content>", _append),
+    ("$append|add $onto <files>", lambda files: _append(IT, files)),
+    ("$append <content> $onto|for <files>", _append),
+    ("$save <content=bounded> to|in|into|inside|under <folder=surely> as|under_the_name|called|named|in_a_file_called <file=newfile>",
+     _write_in_folder),
+    ("$save $the? following|this|these text|lines|line|content|message? $into <files> : <content>", _save),
+    ("$save <content=bounded> $into <files>", _save),
+    ("$save $into <files> <content=quoted>", _save),
+    ("$save $into <files> " + _SAID + " <content>", _save),
+    ("in|to|into|inside <files> ,? write|save|store|put <content>", _save),
+    ("write|save|store|put|export|dump $into <files>", lambda files: _save(IT, files)),
+    ("call|name it|the_file <files>", lambda files: None),  # noqa: ARG005 - a name for what is not written yet
+]  # fmt: skip
+_FOLDERS: list[Row] = [
+    ("create|make|add|new|set_up|mkdir $the? $new? folder|directory|subfolder|dir called|named? <folder> in|inside|within|under|of "
+     "<inside=folder>", _make_folder),
+    ("create|make|add|new|set_up|mkdir|start $the? $new? <folder=surely>", _make_folder),
+    ("create|make|add|new|set_up|start in|inside|under <inside=folder> $the? $new? folder|directory|subfolder|dir called|named? <folder>",
+     _make_folder),
+    ("mkdir <folder>", _make_folder),
+]  # fmt: skip
+_TEXTS: list[Row] = [
+    ("$summarize <of=text> in|with|into|to|using|as at_most? $the? <sentences=count> short? sentences|sentence",
+     lambda of, sentences: _show(m.Summary(of, sentences))),
+    ("$summarize <values=texts>", lambda values: m.Show(tuple(m.Summary(value) for value in values))),
+    ("$summarize in|with|to <sentences=count> sentences|sentence", lambda sentences: _show(m.Summary(IT, sentences))),
+    ("summarize|summarise|recap", lambda: _show(m.Summary(IT))),
+    ("count $the? lines|line $in <of=text> $containing <query>", lambda of, query: _show(m.HowMany(m.LinesWith(of, query)))),
+    ("count $the? lines|line $containing <query> $in <of=text>", lambda of, query: _show(m.HowMany(m.LinesWith(of, query)))),
+    ("count how_many $the? <measure> are_there|there_are|are|is? in|of|from|inside|within <values=texts>",
+     lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values))),
+    ("count $the? $short? <measure> in|of|from|inside|within|for <values=texts>",
+     lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values))),
+    ("count $the? <measure> and $the? <other=measure> in|of|from|inside <of=text>",
+     lambda measure, other, of: _show(m.Count(of, measure), m.Count(of, other))),
+    ("count its|their|the|all_the|all|how_many? <measure>", lambda measure: _show(m.Count(IT, measure))),
+    ("count its|their|the? <measure> and its|their|the? <other=measure>",
+     lambda measure, other: _show(m.Count(IT, measure), m.Count(IT, other))),
+    ("count <of=things>", lambda of: _show(m.HowMany(of))),
+    ("count them|those|these", lambda: _show(m.HowMany(IT))),
+    ("wc <of=text>", lambda of: _show(m.Count(of, "words"))),
+    ("do|run|get|give|make|perform a? me? a? <measure> count of|on|for|in <of=text>", lambda measure, of: _show(m.Count(of, measure))),
+    ("head <of=text>", lambda of: _show(m.FirstLines(of, 10))),
+    ("head -|:? <lines=count> of? <of=text>", lambda lines, of: _show(m.FirstLines(of, lines))),
+    ("$search <name=filename> in|inside|within|under <folder=surely>", lambda name, folder: _show(m.Search(name, folder))),
+    ("find|search_for|look_for|locate $the? $file? <name=filename>", lambda name: _show(m.Search(name))),
+    ("find|search_for|look_for|locate|search $the? $file|files called|named? <name>", lambda name: _show(m.Search(name))),
+    ("search|look|scan|grep|check|find in|inside|through|within|all? $the? $files for $the? word|text|phrase? <content=query>",
+     lambda content: _show(m.Search("*", m.ROOT, content))),
+    ("search|look|scan|grep|check in|inside|through|within? <folder=surely> for $files? $named|containing? <content=query>",
+     lambda folder, content: _show(m.Search("*", folder, content))),
+    ("$scan in|inside|through|within? <of=text> for $the? lines|line|occurrences_of? $containing? word|text|phrase? <query>",
+     lambda of, query: _show(m.LinesWith(of, query))),
+    ("$scan in|inside|through|within? <of=text> to_find|to_see_where <query>", lambda of, query: _show(m.LinesWith(of, query))),
+    ("find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|within|through $the? $files",
+     lambda query: _show(m.Search("*", m.ROOT, query))),
+    ("find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|within|through <folder=surely>",
+     lambda query, folder: _show(m.Search("*", folder, query))),
+    ("find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|within|through <of=text>",
+     lambda of, query: _show(m.LinesWith(of, query))),
+    ("find|check|see|find_out where <query> is|are|occurs|appears|mentioned? mentioned|found? in <of=text>",
+     lambda of, query: _show(m.LinesWith(of, query))),
+    ("grep for? <query=quoted> <of=text>", lambda of, query: _show(m.LinesWith(of, query.text))),
+]  # fmt: skip
+_SHOWING: list[Row] = [
+    ("tell $me? about <file>", lambda file: _show(m.Info(file))),
+    ("stat|inspect <file>", lambda file: _show(m.Info(file))),
+    ("file info <file>", lambda file: _show(m.Info(file))),
+    ("ls|dir", lambda: _show(m.Listing(m.ROOT))),
+    ("ls|dir|list|browse $the? <folder>", lambda folder: _show(m.Listing(folder))),
+    ("list|show|display|see in|inside <folder=surely> $the? files|everything?", lambda folder: _show(m.Listing(folder))),
+    ("list $me? <values>", _readable),
+    ("$read $me? <file> out_loud|aloud|out|back|again|to_me|for_me?", _read),
+    ("$read $me? <values> out_loud|aloud|out|back|again|to_me|for_me?", _readable),
+    ("read|load|open|show|cat it|this|that back|again|aloud?", lambda: _read(m.FileBack("it"))),
+    ("$show|list|search_for|look_for|find $me? <values>", _readable),
+    ("search|look|find|scan for|all|out? <values=derived>", m.Show),
+    ("make|create|write|generate|produce|prepare|do|provide|list|extract|build|calculate|compute|determine|find|work_out|run|collect "
+     "$me? <values=derived>", m.Show),
+    ("check|find_out|see|tell_me|show|verify <values>", _readable),
+    ("let me see|know|have|read <values>", _readable),
+]  # fmt: skip
+TABLE = Table([*_TODOS, *_SUMS, *_WRITING, *_FOLDERS, *_TEXTS, *_SHOWING], WORDS)
+
+
+def question(values: Any) -> m.Action:
+    """A question is answered by having what it asks for."""
+    return m.Show(values)

@@ -1,0 +1,122 @@
+"""Text that is to be stored exactly as it stands in the prompt, and the doubts that forbid to take it so.
+
+A quotation is always literal. Words without quotation marks are literal only where they can be nothing else: not a
+description of a text, not another instruction, not something that came before.
+"""
+
+from collections.abc import Sequence
+
+from agent_runtime.services.rules.lexer import Token
+from agent_runtime.services.rules.vocabulary import (
+    CONDITIONS,
+    CONTENT_WORDS,
+    DETERMINERS,
+    FINITE,
+    GENERATIVE,
+    MARKS,
+    NEGATIONS,
+    ORDER,
+    QUESTION_WORDS,
+    SAYING,
+    SEPARATORS,
+    UNSUPPORTED,
+    keys,
+)
+
+QUOTE_IT = "put the exact text in quotes if that is what you mean"
+_BACKS = frozenset({"it", "them", "its"})
+_DESCRIBING = frozenset("about regarding for of on explaining describing concerning to with from in that which like".split())
+
+
+def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
+    """The text without the words that announce it, and how surely these mean exact text.
+
+    `said` where the prompt says so (`a message saying X`), `named` where it only names it (`the text X`), else "".
+    """
+    rest = tokens
+    at = 0
+    while at < len(rest) and rest[at].key in DETERMINERS | {"new", "short", "simple", "exact", "following", "single"}:
+        at += 1
+    noun = at < len(rest) and rest[at].key in MARKS
+    after = at + 1 if noun else 0
+    if noun and at + 1 < len(rest) and rest[at + 1].key in {"text", "message", "content", "contents", "line"}:
+        after += 1
+    for size in (3, 2, 1):
+        if keys(list(rest[after : after + size])) in SAYING and len(rest) > after + size:
+            return rest[after + size :], "said"
+    named = noun and at > 0 and len(rest) > after
+    if named or (noun and len(rest) == after + 1 and rest[after].kind == "quoted"):
+        return rest[after:], "named"
+    if at > 0 and len(rest) == at + 1 and rest[at].kind == "quoted":
+        return rest[at:], "named"
+    return rest, ""
+
+
+def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool) -> str | None:
+    """Why these words cannot be taken literally, or None. `tail`: nothing but the end of the instruction ends them."""
+    words = [token.key for token in tokens]
+    if any(token.kind in {"quoted", "block"} for token in tokens):
+        return f"mixes words inside and outside of quotation marks: {QUOTE_IT}"
+    negations = NEGATIONS | ({"no"} if tail else frozenset())
+    said = next((word for word in words if word in negations or word in CONDITIONS), None)
+    if said:
+        return f"holds the word {said!r}, which may be a condition on the instruction: {QUOTE_IT}"
+    if any(token.kind in {"file", "glob"} for token in tokens):
+        return f"may mean a file and not its name: {QUOTE_IT}"
+    if any(word in _BACKS and at + 1 == len(words) for at, word in enumerate(words)) or _joins_back(words):
+        return f"may speak of something that came before: {QUOTE_IT}"
+    if tail and (reason := _other_instruction(words)):
+        return reason
+    return None if sure == "said" else _described(tokens, words, sure)
+
+
+def _joins_back(words: Sequence[str]) -> bool:
+    """`hello and the result`: something that came before, joined to plain words."""
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word in SEPARATORS or word == "+":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    backs = {"result", "results", "summary", "contents", "list", "count", "answer", "output", "sum", "file", "number"}
+    return len(parts) > 1 and any(
+        part[-1:] and (part[-1] in _BACKS or (part[-1] in backs and part[0] in {"the", "that", "this", "its"})) for part in parts
+    )
+
+
+def _other_instruction(words: Sequence[str]) -> str | None:
+    for before, word in zip(words, words[1:], strict=False):
+        if word in ORDER and before in SEPARATORS:
+            return f"may be two instructions, joined by {word!r}: {QUOTE_IT}"
+        if before in SEPARATORS and word in UNSUPPORTED and word not in CONTENT_WORDS:
+            return f"may be two instructions, the second to {word!r}: {QUOTE_IT}"
+    for word in words[1:]:
+        if word in {"then", "afterwards", "finally", "subsequently"}:
+            return f"may be two instructions, joined by {word!r}: {QUOTE_IT}"
+    after_separator = False
+    for word in words:
+        after_separator = after_separator or word in SEPARATORS
+        if after_separator and word in _BACKS:
+            return f"may be two instructions: {QUOTE_IT}"
+    return None
+
+
+def _described(tokens: Sequence[Token], words: Sequence[str], sure: str) -> str | None:
+    """A description of a text is not that text."""
+    made_up = next((word for word in words if word in GENERATIVE), None)
+    if made_up and not sure:
+        return f"asks for a text to be made up ({made_up}), which takes a language model; {QUOTE_IT}"
+    if sure:
+        if words[0] in _DESCRIBING and words[0] != "to":
+            return f"describes a text that would have to be made up, which takes a language model; {QUOTE_IT}"
+        return None
+    is_sentence = any(word in FINITE for word in words[1:]) and not {"that", "which", "who"} & set(words[1:])
+    lowered = any(token.text[:1].islower() for token in tokens[1:])
+    capital = tokens[0].text[:1].isupper() and lowered
+    if words[0] in QUESTION_WORDS and not capital:
+        return f"does not say what the text is: {QUOTE_IT}"
+    if words[0] in DETERMINERS and len(words) > 1 and not is_sentence and not capital:
+        return f"may describe a text instead of being it: {QUOTE_IT}"
+    if tokens[0].kind == "number" and any(word in {"words", "items", "numbers", "lines"} for word in words):
+        return f"does not say what the text is: {QUOTE_IT}"
+    return None

@@ -1,0 +1,233 @@
+"""What an instruction can mean: values that can be had, and actions on them. Nothing here knows of tools or steps."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Sort = Literal["any", "number", "text", "list", "summary", "lines"]
+Measure = Literal["words", "characters", "lines"]
+Status = Literal["open", "done", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Literally:
+    """Exactly these characters."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """Something that came before: `it`, `the result`, `the list`. `said` is how the prompt put it."""
+
+    sort: Sort
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder. `path` None: the one that was spoken of last."""
+
+    path: str | None
+    said: str
+
+
+ROOT = Folder(".", "the folder")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file by its name, relative to the folder."""
+
+    path: str
+    folder: Folder = ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class FileBack:
+    """The file that was spoken of last: `it`, `that file`."""
+
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class SomeFile:
+    """The file number `index` (from 0) of the listing or search that came last, else of a new listing of the folder."""
+
+    said: str
+    index: int = 0
+    folder: Folder | None = None
+
+
+File = NamedFile | FileBack | SomeFile
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file holds. `outright`: the prompt says so, rather than only naming the file."""
+
+    file: File
+    outright: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    of: "Value"
+    sentences: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    of: "Value"
+    measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class HowMany:
+    """The number of things in a listing, a search, the todos or the lines found."""
+
+    of: "Value"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLines:
+    of: "Value"
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinesWith:
+    of: "Value"
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The names in a folder. `folder` None: the prompt names none, and may mean a listing that came before."""
+
+    folder: Folder | None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The paths of the files whose name fits, and that hold `content`."""
+
+    pattern: str
+    folder: Folder = ROOT
+    content: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    file: File
+
+
+@dataclass(frozen=True, slots=True)
+class Todos:
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number as it is written in decimal digits."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`op`: + - * / % **, or the name of a function of the calculator."""
+
+    op: str
+    operands: tuple["Value", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """An expression that was written in signs: it is passed on as it stands."""
+
+    text: str
+
+
+Value = (
+    Literally
+    | Back
+    | Contents
+    | Summary
+    | Count
+    | HowMany
+    | FirstLines
+    | LinesWith
+    | Listing
+    | Search
+    | Info
+    | Todos
+    | Number
+    | Operation
+    | Formula
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Have these values."""
+
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """Take up a value, for what comes next to speak of: `start with 10`."""
+
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    content: Value
+    files: tuple[File, ...]
+    append: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddTo:
+    """`add X to it`, where only what came before says whether that is a sum or a file."""
+
+    what: Value
+    to: Back
+
+
+@dataclass(frozen=True, slots=True)
+class MakeFolder:
+    folder: Folder
+
+
+@dataclass(frozen=True, slots=True)
+class AddTodos:
+    """`another`: it only makes sense after another todo."""
+
+    texts: tuple[str, ...]
+    another: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WhichTodo:
+    """A todo by its id, or by its text; with neither, the one that was spoken of last."""
+
+    id: int | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndTodos:
+    """Complete or delete todos."""
+
+    tool: Literal["complete", "delete"]
+    todos: tuple[WhichTodo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A courtesy: understood, and nothing to do."""
+
+
+Action = Show | Focus | Write | AddTo | MakeFolder | AddTodos | EndTodos | Nothing

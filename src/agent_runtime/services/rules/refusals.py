@@ -1,0 +1,21 @@
+"""How the planner declines: which part, why, what it could do instead, and how to get more."""
+
+from agent_runtime.domain.errors import PlanningError
+
+_SHOWN = 160
+
+CAPABILITIES = (
+    "Without a language model, short English instructions are understood: read, write, append to and copy text files, "
+    "make, list and search folders, summarize a text, count its words, find its lines, calculate, and keep todos"
+)
+REMEDY = "For anything else configure a model: set OPENAI_API_KEY, or openai.base_url in config.yaml"
+
+
+def refusal(part: str, why: str) -> PlanningError:
+    """The error for a part of the prompt; `why` completes the sentence `The part "..." `, without a full stop."""
+    shown = " ".join(part.split())
+    if len(shown) > _SHOWN:
+        shown = shown[: _SHOWN - 4] + " ..."
+    return PlanningError(
+        f'The part "{shown}" {why}. Nothing is planned unless every part is understood. {CAPABILITIES}. {REMEDY}.'
+    )

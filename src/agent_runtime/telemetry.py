@@ -1,0 +1,212 @@
+"""Logs: one line for each event, as JSON or for people, without secrets (G12) or raw control characters (G13).
+
+Modules log with `log = structlog.get_logger()` and `log.info("plan_approved", task_id=...)`; a run or a request binds
+`task_id` or `request_id` with `structlog.contextvars`. Nothing else is configured by hand: the standard library's
+records (uvicorn, mcp, asyncio, warnings) go the same way.
+"""
+
+import json
+import logging
+import math
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from agent_runtime.config import REDACTED, LogSettings, Secrets
+
+_LONGEST = 16_384
+"""The most characters of one value; what a server or a client sent may be a thousand times as long."""
+
+_DEEPEST = 12
+
+_WIDEST = 256
+"""The most bits of a number; Python refuses to print very long ones."""
+
+_SECRET_NAME = re.compile(
+    r"(^|[_.-])(token|(authorization|api[_-]?key|passw(or)?d|secret|(set-)?cookie)s?)$", re.IGNORECASE
+)
+"""Names of which the value is never shown. `tokens` are not among them: they are counted."""
+
+_INVISIBLE = "\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_NOT_FOR_JSON = re.compile(f"[{_INVISIBLE}]")
+_NOT_FOR_PEOPLE = re.compile(f"[\x00-\x1f{_INVISIBLE}]")
+
+_TALKATIVE = ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn.access", "sse_starlette", "openai", "mcp.client")
+"""Loggers that tell of every request or every message: heard at level debug only, but for their warnings."""
+
+
+def configure_logging(settings: LogSettings, secrets: Secrets, stream: TextIO | None = None) -> None:
+    """Send all logs of the process to `stream` (standard error), in the format and from the level of the settings.
+
+    May be called again; the last call counts. A stream that is gone loses lines and raises nothing.
+    """
+    stream = stream or sys.stderr
+    people = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    sink = _Sink(stream)
+    clean = _Cleaner(secrets)
+    start: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    end: list[Processor] = _for_people(clean, stream) if people else _for_machines(clean)
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    structlog.configure(
+        processors=[*start, *end],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=sink.logger,
+        cache_logger_on_first_use=False,  # it saves little, and would tie every module to the first configuration
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *start],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *end],
+    )
+    _capture_the_rest(sink, formatter, level)
+
+
+def _for_people(clean: "_Cleaner", stream: TextIO) -> list[Processor]:
+    return [
+        structlog.processors.format_exc_info,
+        clean.for_people,
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback),
+    ]
+
+
+def _for_machines(clean: "_Cleaner") -> list[Processor]:
+    # Local variables stay out of tracebacks: they are where secrets are.
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=30)
+    return [structlog.processors.ExceptionRenderer(frames), clean.for_machines, _render_json]
+
+
+def _capture_the_rest(sink: "_Sink", formatter: logging.Formatter, level: int) -> None:
+    handler = _SinkHandler(sink)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]  # another would show what this one hides
+    root.setLevel(level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.captureWarnings(capture=True)
+
+
+class _Sink:
+    """Where lines go, whole and one after another."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def logger(self, *_: Any) -> "_Sink":
+        return self
+
+    def write(self, line: str) -> None:
+        """Write one line. A closed pipe or a full disk must not stop the service, and there is nobody to tell."""
+        try:
+            with self._lock:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    debug = info = warning = error = critical = msg = write
+
+
+class _SinkHandler(logging.Handler):
+    """The way of the standard library's records into the sink."""
+
+    def __init__(self, sink: _Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._sink.write(self.format(record))
+        except Exception:  # noqa: BLE001 - `getMessage` of a foreign record may raise anything, and a log call may not
+            structlog.get_logger().warning("log_record_unreadable", logger=record.name, line=record.lineno)
+
+
+class _Cleaner:
+    """Takes secrets and control characters out of log events."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._redact = secrets.redact
+
+    def for_machines(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """Every value as plain JSON; the renderer escapes what JSON does not."""
+        return {self._text(str(name)): self._plain(name, value) for name, value in event.items()}
+
+    def for_people(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """Every value as text or a number, on one line; a traceback as lines that can be taken for no others."""
+        cleaned: dict[str, Any] = {}
+        for name, value in event.items():
+            plain = self._plain(name, value)
+            shown = _escaped(self._text(str(name)))
+            if name in {"exception", "stack"}:
+                cleaned[name] = "\n".join(f"  | {_escaped(line)}" for line in str(plain).split("\n"))
+            elif plain is None or isinstance(plain, bool | int | float):
+                cleaned[shown] = plain
+            else:
+                text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+                cleaned[shown] = _escaped(text)
+        return cleaned
+
+    def _plain(self, name: object, value: Any, depth: int = 0) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if value != "" and _names_a_secret(name):
+            return REDACTED
+        if isinstance(value, str):
+            return self._text(value)
+        if (isinstance(value, int) and value.bit_length() <= _WIDEST) or (
+            isinstance(value, float) and math.isfinite(value)
+        ):
+            return value
+        if depth < _DEEPEST:
+            if isinstance(value, Mapping):
+                return {
+                    self._text(_repr_or_text(key)): self._plain(key, item, depth + 1) for key, item in value.items()
+                }
+            if isinstance(value, list | tuple | set | frozenset):
+                return [self._plain(None, item, depth + 1) for item in value]
+        return self._text(_repr_or_text(value))
+
+    def _text(self, text: str) -> str:
+        text = self._redact(text)  # before it is cut, so that no half of a secret is left
+        rest = len(text) - _LONGEST
+        return text if rest <= 0 else f"{text[:_LONGEST]}... and {rest} characters more"
+
+
+def _names_a_secret(name: object) -> bool:
+    return isinstance(name, str) and _SECRET_NAME.search(name) is not None
+
+
+def _repr_or_text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a `__repr__` may raise anything, and a log call may not
+        return f"<{type(value).__name__} without a repr>"
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _escaped(text: str) -> str:
+    return _NOT_FOR_PEOPLE.sub(_escape, text.replace("\n", "\\n").replace("\t", "\\t"))
+
+
+def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    first = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
+    return _NOT_FOR_JSON.sub(_escape, json.dumps({**first, **event}, ensure_ascii=False))

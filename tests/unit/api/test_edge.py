@@ -1,0 +1,160 @@
+"""The edge alone: which hosts, origins and bodies get past it, and what every answer carries."""
+
+import json
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from agent_runtime.api.edge import Edge
+from agent_runtime.config import LimitSettings, ServerSettings
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["path"] == "/broken":
+        raise RuntimeError("a bug")
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    if scope["path"] == "/breaks-late":
+        raise RuntimeError("a late bug")
+    await send({"type": "http.response.body", "body": scope["method"].encode()})
+
+
+class Answer:
+    def __init__(self, messages: list[Message]) -> None:
+        self.status: int = messages[0]["status"]
+        self.headers = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+        self.body = b"".join(message["body"] for message in messages[1:])
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        assert self.headers["content-type"] == "application/problem+json"
+        problem: dict[str, Any] = json.loads(self.body)
+        return problem
+
+
+async def ask(
+    method: str = "GET",
+    path: str = "/",
+    *,
+    host: str | None = "localhost",
+    server: ServerSettings | None = None,
+    **headers: str,
+) -> Answer:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    raw += [] if host is None else [(b"host", host.encode())]
+    scope = {"type": "http", "method": method, "path": path, "headers": raw}
+    await Edge(app, server or ServerSettings(), LimitSettings(body_bytes=100))(scope, receive, send)
+    return Answer(sent)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]", "[::1]:65535"])
+async def test_our_own_host_is_answered_with_or_without_a_port(host: str) -> None:
+    assert (await ask(host=host)).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "localhost:x",
+        "localhost:8000:1",
+        "evil@localhost",
+        "::1",
+        ":80",
+    ],
+)
+async def test_a_foreign_host_is_misdirected(host: str | None) -> None:
+    answer = await ask(host=host)
+    assert answer.status == 421
+    assert "server.allowed_hosts" in answer.problem["detail"]
+
+
+async def test_hosts_can_be_added_or_all_allowed() -> None:
+    assert (await ask(host="runtime.test", server=ServerSettings(allowed_hosts=("runtime.test",)))).status == 200
+    assert (await ask(host="10.1.2.3:80", server=ServerSettings(allowed_hosts=("*",)))).status == 200
+    assert (await ask(host=None, server=ServerSettings(allowed_hosts=("*",)))).status == 421
+
+
+async def test_the_host_that_is_listened_on_is_ours() -> None:
+    assert (await ask(host="10.1.2.3:80", server=ServerSettings(host="10.1.2.3"))).status == 200
+    assert (await ask(host="0.0.0.0", server=ServerSettings(host="0.0.0.0"))).status == 421  # noqa: S104 - refused
+    assert (await ask(host="[fd00::1]:80", server=ServerSettings(host="fd00::1"))).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "origin", ["null", "http://evil.example", "http://localhost:9999", "file://", "localhost:8000"]
+)
+async def test_a_foreign_origin_is_forbidden(method: str, origin: str) -> None:
+    answer = await ask(method, host="localhost:8000", origin=origin)
+    assert answer.status == 403
+    assert "server.allowed_origins" in answer.problem["detail"]
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8000", "https://localhost:8000", "https://cellery.test"])
+async def test_our_own_origin_and_allowed_ones_are_let_through(origin: str) -> None:
+    server = ServerSettings(allowed_origins=("https://cellery.test/",))
+    assert (await ask(host="localhost:8000", origin=origin, server=server)).status == 200
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json"])
+async def test_a_body_that_is_not_json_is_refused(kind: str) -> None:
+    assert (await ask("POST", content_length="2", content_type=kind)).status == 415
+    assert (await ask("PUT", transfer_encoding="chunked", content_type=kind)).status == 415
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON ; charset=utf-8"])
+async def test_a_json_body_is_let_through(kind: str) -> None:
+    assert (await ask("POST", content_length="2", content_type=kind)).status == 200
+
+
+async def test_a_post_without_a_body_needs_no_content_type() -> None:
+    assert (await ask("POST")).status == 200
+    assert (await ask("POST", content_length="0", content_type="text/plain")).status == 200
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
+    assert (await ask("POST", content_length="101", content_type="application/json")).status == 413
+    assert (await ask("POST", content_length="100", content_type="application/json")).status == 200
+
+
+async def test_every_answer_has_an_id_and_is_neither_sniffed_nor_stored() -> None:
+    for answer in (await ask(), await ask(host="evil.example"), await ask(path="/broken")):
+        assert answer.headers["x-request-id"].startswith("req_")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_the_callers_request_id_is_kept_if_it_is_harmless() -> None:
+    assert (await ask(x_request_id="trace-1")).headers["x-request-id"] == "trace-1"
+    assert (await ask(x_request_id="a b")).headers["x-request-id"].startswith("req_")
+    assert (await ask(x_request_id="x" * 65)).headers["x-request-id"].startswith("req_")
+
+
+async def test_a_bug_is_a_plain_500_with_the_request_id_and_no_word_of_the_code() -> None:
+    answer = await ask(path="/broken")
+    assert answer.status == 500
+    assert answer.problem["request_id"] == answer.headers["x-request-id"]
+    assert answer.problem["request_id"] in answer.problem["detail"]
+    assert b"a bug" not in answer.body
+
+
+async def test_a_bug_after_the_answer_began_breaks_the_connection() -> None:
+    with pytest.raises(RuntimeError, match="late"):
+        await ask(path="/breaks-late")
+
+
+async def test_head_is_answered_as_get() -> None:
+    assert (await ask("HEAD")).body == b"GET"

@@ -1,0 +1,90 @@
+"""Tasks as callers see them, at every point of any legal journal."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from random import Random
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from agent_runtime.api import shapes
+from agent_runtime.api.text import one_line
+from agent_runtime.api.views import answer, plan_text, task_view, time_of
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.transitions import evolve
+from journals import some_step
+
+AT = datetime(2026, 11, 21, 4, 5, 6, tzinfo=UTC)
+
+
+def states(random: Random) -> Iterator[Task]:
+    """The states of a random legal journal."""
+    task = Task("task_1")
+    while task.version < 40 and (step := some_step(task, random)):
+        events, epoch = step
+        for event in events:
+            task = evolve(task, ev.record(task.task_id, task.version + 1, epoch, AT, event))
+            yield task
+
+
+@given(st.randoms(use_true_random=False))
+def test_every_view_has_the_documented_shape(random: Random) -> None:
+    shape = TypeAdapter(shapes.TaskView)
+    for task in states(random):
+        view = json.loads(bytes(answer(task_view(task)).body))
+        assert set(view) == set(shapes.TaskView.__annotations__)
+        shape.validate_json(json.dumps(view))
+        for step in view["steps"]:
+            assert set(step) == set(shapes.StepView.__annotations__)
+        assert bool(view["attention"]) == (task.status is TaskStatus.NEEDS_ATTENTION and not task.cancel_requested)
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_plan_that_is_shown_is_the_one_that_the_digest_is_of(random: Random) -> None:
+    for task in states(random):
+        view = json.loads(bytes(answer(task_view(task)).body))
+        if view["plan_object"] is None:
+            assert view["plan_digest"] is None
+        else:
+            shown = rfc8785.dumps(view["plan_object"])
+            assert view["plan_digest"] == "sha256:" + hashlib.sha256(shown).hexdigest()
+
+
+def test_the_plan_reads_as_numbered_lines() -> None:
+    steps = [
+        ToolStep(id="s1", kind="tool", title="Read", server="files", tool="read", arguments={"path": "a\nb", "n": 1}),
+        ToolStep(id="s2", kind="tool", title="files.list", server="files", tool="list"),
+        AgentStep(id="s3", kind="agent", title="Think\nhard", instruction="x"),
+        AgentStep(
+            id="s4", kind="agent", title="Do", instruction="x", tools=(AllowedTool(server="files", tool="read"),)
+        ),
+    ]
+    assert plan_text(steps).split("\n") == [
+        '1. Read — files.read(path="a\\nb", n=1)',
+        "2. files.list()",
+        "3. Think hard — agent (no tools)",
+        "4. Do — agent (files.read)",
+    ]
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=2))])
+def test_times_are_utc_to_the_microsecond(zone: timezone) -> None:
+    at = datetime(2026, 11, 21, 4, 5, 6, 7, tzinfo=UTC).astimezone(zone)
+    assert time_of(at) == "2026-11-21T04:05:06.000007Z"
+
+
+def test_a_line_is_cut_where_it_is_too_long() -> None:
+    assert one_line("a" * 300) == "a" * 300
+    assert one_line("a" * 301) == "a" * 299 + "…"
+    assert one_line(" " * 5000 + "a").endswith("…")
+
+
+def test_a_line_has_no_mark_that_reorders_or_hides() -> None:
+    assert one_line("a\u202eb\u200bc\x1b[31md\x00\x85e\ufefff") == "a b c [31md e f"
