@@ -4,6 +4,7 @@ Its digest is what a person approves; after that, only what it holds may run (G4
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ class Contract(Value):
     policy: Mapping[str, PinnedPolicy]
     pins: Mapping[str, str]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return digest(self.model_dump(mode="json"))
 

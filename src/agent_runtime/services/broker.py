@@ -68,7 +68,7 @@ class Broker:
         Raises: ConflictError, StaleEpochError where the intent could not be written; then nothing was sent.
         """
         try:
-            arguments = self._arguments(run.task, step)
+            arguments, arguments_digest = self._arguments(run.task, step)
         except CallRefusedError as refusal:
             self._refuse(run, step, refusal)
             return
@@ -82,7 +82,7 @@ class Broker:
                 server=step.server,
                 tool=step.tool,
                 arguments=arguments,
-                arguments_digest=digest(arguments),
+                arguments_digest=arguments_digest,
                 attempt=attempt,
             ),
         )
@@ -93,15 +93,15 @@ class Broker:
     def _is_fresh(run: Run, step: ToolStep) -> bool:
         return run.task.steps[step.id].status is StepStatus.PENDING
 
-    def _arguments(self, task: Task, step: ToolStep) -> JsonObject:
-        """The concrete arguments, judged in full now that every reference has its value."""
+    def _arguments(self, task: Task, step: ToolStep) -> tuple[JsonObject, str]:
+        """The concrete arguments and their digest, judged in full now that every reference has its value."""
         key = tool_key(step.server, step.tool)
         definition = task.definitions.get(key)
         if task.contract is None or key not in task.contract.pins or definition is None:
             raise CallRefusedError("not_in_plan", f"{key!r} is not a tool of the approved plan.")
         try:
-            arguments = resolve(step.arguments, task.results, self._limits.stored_result_bytes)
-            digest(arguments)
+            arguments: JsonObject = resolve(step.arguments, task.results, self._limits.stored_result_bytes)
+            arguments_digest = digest(arguments)
         except ReferenceFailedError as error:
             raise CallRefusedError("reference_failed", str(error)) from error
         except ValueError as error:
@@ -109,7 +109,7 @@ class Broker:
         faults = list(argument_faults(arguments, definition.inputSchema, "arguments", resolved=True))
         if faults:
             raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
-        return dict(arguments)
+        return arguments, arguments_digest
 
     @staticmethod
     def _refuse(run: Run, step: ToolStep, refusal: CallRefusedError) -> None:

@@ -69,7 +69,7 @@ class TaskStore(Protocol):
         """Tasks, newest first. Raises: InvalidInputError for a cursor that is none of ours."""
 
     async def unfinished(self) -> list[str]:
-        """The ids of the tasks that a runner should take up: those that are open and ask nobody, or are being cancelled."""
+        """The ids of the tasks that a runner should take up: open and asking nobody, or being cancelled."""
 
     async def delete(self, task: Task) -> None:
         """Forget a terminal task. Raises: TaskNotFoundError, ConflictError, StoreUnavailableError."""
