@@ -31,6 +31,10 @@ _SWITCH_INTERVAL_S = 0.0005
 """Python's own 5 ms would keep the store's writer thread from the interpreter for seconds while the loop is busy."""
 
 
+Recover = bool | frozenset[str]
+"""Whether to take up the unfinished tasks of an earlier process; or the ids of those to take up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """A running service, as the doors see it. `recovered`: every unfinished task was handed to the runner."""
@@ -44,10 +48,11 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, secrets: Secrets, *, recover: bool = True) -> AsyncIterator[Runtime]:
+async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover = True) -> AsyncIterator[Runtime]:
     """Start the service on a data directory that the caller owns, and stop it on the way out.
 
-    With `recover` every unfinished task of an earlier process goes on; without, only what is submitted here.
+    With `recover` every unfinished task of an earlier process goes on, or only those that it names; without, only
+    what is submitted here.
     Raises: ConfigurationError, StoreUnavailableError.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -76,7 +81,9 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: bool = 
             runtime = Runtime(settings, tasks, registry, store, "rules", asyncio.Event())
             if recover:
                 for task_id in await store.unfinished():
-                    await runner.submit(task_id)
+                    if recover is True or task_id in recover:
+                        await runner.submit(task_id)
+            if recover is True:
                 runtime.recovered.set()
             yield runtime
         watch.cancel()

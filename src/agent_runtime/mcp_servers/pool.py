@@ -1,19 +1,18 @@
 """All MCP servers of the service: which connection serves which lease, and that none outlives its use (G10)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, assert_never
 
 import jsonschema  # noqa: F401 - the SDK imports it inside a call, which would stop the loop for 80 ms
 import structlog
-from mcp import Client, ClientSession
 from mcp.server import MCPServer, Server
 
 from agent_runtime.config import LimitSettings, Secrets
-from agent_runtime.domain.errors import CallNotSentError, ServerUnavailableError
+from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.domain.tools import (
     BuiltinServer,
     HttpServer,
@@ -24,7 +23,8 @@ from agent_runtime.domain.tools import (
 )
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.http import Network, open_http
-from agent_runtime.mcp_servers.server import Connection, Eras, Opener, open_session
+from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
+from agent_runtime.mcp_servers.server import Connection, Eras, Opener
 from agent_runtime.mcp_servers.stdio import StdioTransport, prepare
 
 log = structlog.get_logger(__name__)
@@ -94,9 +94,11 @@ class ServerPool:
                 connections[server.id] = await self.connect(server)
             for connection in connections.values():
                 await connection.ready()
-            yield PoolLease(self, entries, connections)
+            yield PoolLease(connections, self._group)
         finally:
-            own = [connections[name] for name, entry in entries.items() if name in connections and entry.scope == "task"]
+            own = [
+                connections[name] for name, entry in entries.items() if name in connections and entry.scope == "task"
+            ]
             for connection in own:
                 connection.stop()
             # The owners belong to the pool: where this wait is cancelled, they end all the same.
@@ -122,15 +124,6 @@ class ServerPool:
                 running = self._shared[key] = self._start(server, opener)
         return running
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run something in a task that the pool owns."""
-        return self._group.create_task(work)
-
-    @property
-    def tasks(self) -> asyncio.TaskGroup:
-        """Owns every task of the pool."""
-        return self._group
-
     def _start(self, server: ToolServer, opener: Opener) -> Connection:
         connection = Connection(server.id, opener, self._limits, self._secrets)
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
@@ -143,21 +136,36 @@ class ServerPool:
             case StdioServer():
                 # In a thread: the first one tries bubblewrap, and secrets may lie in files.
                 spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir)
-                return _Stdio(self, lambda closed: StdioTransport(spawn, self._limits, self._secrets, closed))
+                return OverStdio(lambda end: StdioTransport(spawn, self._limits, self._secrets, end), self._eras)
             case HttpServer():
-                return _Http(self, server)
+                return OverHttp(lambda: open_http(server, self._network, self._limits, self._secrets), self._eras)
             case BuiltinServer():
-                return _InProcess(self._builtin(server))
+                return InProcess(self._builtin(server))
             case _:
                 assert_never(server)
 
 
 class PoolLease:
-    """The sessions of one run, with the shape of `ports.Lease`."""
+    """The sessions of one run, with the shape of `ports.Lease`. `tasks` owns what outlives a cancelled caller."""
 
-    def __init__(
-        self, pool: ServerPool, entries: Mapping[str, ToolServer], connections: dict[str, Connection]
-    ) -> None:
-        self._pool = pool
-        self._entries = entries
+    def __init__(self, connections: Mapping[str, Connection], tasks: asyncio.TaskGroup) -> None:
         self._connections = connections
+        self._tasks = tasks
+        self._changes_seen: dict[str, int] = {}
+
+    async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
+        """What this very session lists now, by tool name. Raises: ServerUnavailableError."""
+        connection = self._connections[server_id]
+        self._changes_seen[server_id] = connection.changes
+        return await connection.definitions()
+
+    def has_changed(self, server_id: str) -> bool:
+        """Whether the server has said `tools/list_changed` since this lease last asked for its definitions."""
+        return self._connections[server_id].changes != self._changes_seen.get(server_id)
+
+    async def call(
+        self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
+    ) -> StoredResult:
+        """Send one call, once. Raises: CallNotSentError, OutcomeUnknownError."""
+        connection = self._connections[server_id]
+        return await connection.call(tool, arguments, timeout_s=timeout_s, cancel=cancel, tasks=self._tasks)

@@ -108,6 +108,7 @@ class Connection:
 
     def __init__(self, server_id: str, opener: Opener, limits: LimitSettings, secrets: Secrets) -> None:
         self.server_id = server_id
+        self.changes = 0
         self.end = asyncio.Event()
         self.ended = asyncio.Event()
         self._opener = opener
@@ -186,6 +187,7 @@ class Connection:
     async def hear(self, message: IncomingMessage) -> None:
         """Take a notification of the server."""
         if isinstance(message, ToolListChangedNotification):
+            self.changes += 1
             self._listing.forget()
 
     async def definitions(self) -> Mapping[str, ToolDefinition]:

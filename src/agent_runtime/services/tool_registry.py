@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+
 from agent_runtime.domain.errors import ServerUnavailableError, StoreUnavailableError
 from agent_runtime.domain.schemas import UnusableSchemaError, errors_of
 from agent_runtime.domain.tools import Tool, ToolDefinition, ToolServer, describe_tool

@@ -58,7 +58,7 @@ def test_the_plan_that_is_shown_is_the_one_that_the_digest_is_of(random: Random)
 
 
 def test_the_plan_reads_as_numbered_lines() -> None:
-    steps = [
+    steps: list[ToolStep | AgentStep] = [
         ToolStep(id="s1", kind="tool", title="Read", server="files", tool="read", arguments={"path": "a\nb", "n": 1}),
         ToolStep(id="s2", kind="tool", title="files.list", server="files", tool="list"),
         AgentStep(id="s3", kind="agent", title="Think\nhard", instruction="x"),

@@ -1,7 +1,7 @@
 """The table of instructions: what each sentence looks like, and what it asks for. The first row that fits counts."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from agent_runtime.services.rules import meaning as m
 from agent_runtime.services.rules.patterns import Table
@@ -42,12 +42,6 @@ def _write(content: m.Value, files: tuple[m.File, ...] = (), file: m.File | None
     return m.Write(content, (file,) if file else files)
 
 
-def _add_to_file(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
-    if isinstance(content, m.Contents) and not content.outright:
-        return None
-    return m.Write(content, files, append=True)
-
-
 def _append(content: m.Value, files: tuple[m.File, ...]) -> m.Action:
     return m.Write(content, files, append=True)
 
@@ -76,12 +70,18 @@ def _make_file(file: m.File) -> m.Action:
     return m.Write(m.Literally(""), (file,))
 
 
-def _make_folder(folder: m.Folder, inside: m.Folder | None = None) -> m.Action | None:
+def _make_folder(folder: m.Folder, inside: m.Folder = m.ROOT) -> m.Action | None:
     if folder.path is None or folder == m.ROOT:
         return None
-    if inside is None or inside == m.ROOT:
-        return m.MakeFolder(folder)
-    return m.MakeFolder(m.Folder(f"{inside.path}/{folder.path}", folder.said)) if inside.path else None
+    return m.MakeFolders((folder,), inside)
+
+
+def _make_folders(folders: tuple[m.Folder, ...]) -> m.Action | None:
+    return None if any(each.path is None or each == m.ROOT for each in folders) else m.MakeFolders(folders)
+
+
+def _make_files(files: tuple[m.File, ...]) -> m.Action | None:
+    return m.Write(m.Literally(""), files) if all(isinstance(file, m.NamedFile) for file in files) else None
 
 
 def _read(file: m.File) -> m.Action:
@@ -108,6 +108,11 @@ def _end(tool: Literal["complete", "delete"]) -> Op:
     return lambda t: m.EndTodos(tool, t)
 
 
+def _to_be_read(values: tuple[m.Value, ...]) -> m.Action | None:
+    """Files are read one by one, so a listing of them is not what was asked for."""
+    return None if any(isinstance(value, m.Listing | m.Search) for value in values) else _readable(values)
+
+
 _TODOS: list[Row] = [
     ("$append|create|make|write|put|set|new|need|schedule|enter|start and? another|another_one|another_todo|another_task|one_more|"
      "one_more_todo|one_more_task $saying <t=todo_text>", _another),
@@ -123,8 +128,7 @@ _TODOS: list[Row] = [
     ("$append|put|write|enter|save <t=todo_items> to|on|onto|in|into $one? $todolist", _todos),
     ("$append|put|write|enter|save <t=todo_items> as $one? $new? $todo", _todos),
     ("remind me|us|myself to|about|of|that <t=todo_text>", _todo),
-    ("todo|task|reminder :|to <t=todo_text>", _todo),
-    ("i need|have|want a|another reminder to|about|for <t=todo_text>", _todo),
+    ("$one? todo|task|reminder :|to|about|for|called|saying|that_says <t=todo_text>", _todo),
     ("$finish|mark <t=todos> $finished? on|off|from|in my|the todo|task? list", _end("complete")),
     ("mark|set|tick|check|flag|report <t=todos> $finished", _end("complete")),
     ("mark|tick|check|set off|as|done $finished? : <t=todos>", _end("complete")),
@@ -175,7 +179,7 @@ _SUMS: list[Row] = [
     ("start|begin with|from|at <value=num>", m.Focus),
     ("take|consider|use|have <value=num>", m.Focus),
     ("take|consider|use $the? $file? <file>", lambda file: _read(file)),
-    ("$calculate <value=number>", _show),
+    ("$calculate <value=number>", lambda value: _show(value)),
     ("<value=number> equals|is|makes|=?", lambda value: None if isinstance(value, m.Number | m.Back) else _show(value)),
 ]  # fmt: skip
 
@@ -191,13 +195,17 @@ def _share(part: m.Value, whole: m.Value) -> m.Value:
 
 
 _SEP = ":|,_:|as_follows_:|the_following_:|the_following_text_:|the_following_lines_:|the_following_content_:"
-_SAID = f"{_SEP}|the_text|the_message|the_words|the_word|the_line|that|saying|with|with_the_text|containing|with_content"
+_SAID = (
+    f"{_SEP}|the_text|the_message|the_words|the_word|the_line|that|saying|with|with_the_text|containing|with_content"
+)
 _WRITING: list[Row] = [
     ("copy|duplicate|clone|back_up|backup <file> $at <folder=surely>", _copy_to_folder),
     ("$copy <content=bounded> to|into|as|in|onto|under|over <files>", _copy),
     ("make|create|save|take a copy|backup|duplicate of <content=bounded> called|named|as|in|at|to|into|under <files>", _copy),
     ("$make $the? copy|backup of <content=bounded> and? call|name it <files>", _copy),
     ("copy|duplicate|clone|backup to|into|as|in <files>", lambda files: _save(IT, files)),
+    ("$make <file=newfile> with|and content|contents|text|message|body :|set_to|of? <content=marked>", _write),
+    ("$make <file=newfile> $holding <content=bounded> in|inside|on|into it|there|the_file|that_file", _write),
     ("$make <file=newfile> $holding <content=bounded> $at <folder=surely>", _write_in_folder),
     ("$at <folder=surely> ,? $make <file=newfile> $holding <content>", _write_in_folder),
     ("$make <file=newfile> in|inside|within|under|at|to|into <folder> $holding <content>", _write_in_folder),
@@ -208,22 +216,24 @@ _WRITING: list[Row] = [
     ("$at <folder=surely> ,? $make <file=newfile>",
      lambda file, folder: m.Write(m.Literally(""), (m.NamedFile(file.path, folder),)) if file.folder == m.ROOT else None),
     ("create|make|start|touch|add|new|prepare|set_up|generate <file=newfile>", _make_file),
+    ("create|make|touch|add $the? $new? files called|named|:? <files>", _make_files),
     ("overwrite|replace|fill|populate|rewrite <files> with|by <content>", _save),
     ("overwrite|replace|set|change|update $the? $contents of|in|inside <files> with|to|by <content>", _save),
     ("$append|write|put|insert|save|store $end <files> : <content>", _append),
-    ("$append|write|put|insert|save|store <content=bounded> $end <files>", _append),
-    ("add <content=bounded> $onto <files>", _add_to_file),
-    ("$append <content=bounded> $onto <files>", _append),
+    ("add|log|note|record|write|put|insert <content=worded> $end <files>", _append),
+    ("append|attach|save|store|copy <content=bounded> $end <files>", _append),
+    ("add|log|note|note_down|record <content=worded> $onto <files>", _append),
+    ("append|attach <content=bounded> $onto <files>", _append),
     ("$append|add $onto <files> " + _SAID + " <content>", _append),
     ("$append $onto <files> <content=quoted>", _append),
     ("in|to|into|inside <files> ,? append|add|log|note <content>", _append),
     ("add|append $the? following text|lines|line|content|message? $onto <files> : <content>", _append),
     ("$append|add $onto <files>", lambda files: _append(IT, files)),
-    ("$append <content> $onto|for <files>", _append),
     ("$save <content=bounded> to|in|into|inside|under <folder=surely> as|under_the_name|called|named|in_a_file_called <file=newfile>",
      _write_in_folder),
     ("$save $the? following|this|these text|lines|line|content|message? $into <files> : <content>", _save),
-    ("$save <content=bounded> $into <files>", _save),
+    ("$word <content=worded> $into <files>", _save),
+    ("$keep <content=bounded> $into <files>", _save),
     ("$save $into <files> <content=quoted>", _save),
     ("$save $into <files> " + _SAID + " <content>", _save),
     ("in|to|into|inside <files> ,? write|save|store|put <content>", _save),
@@ -237,8 +247,11 @@ _FOLDERS: list[Row] = [
     ("create|make|add|new|set_up|start in|inside|under <inside=folder> $the? $new? folder|directory|subfolder|dir called|named? <folder>",
      _make_folder),
     ("mkdir <folder>", _make_folder),
+    ("create|make|add|new|set_up|mkdir $the? $new? folders|directories|dirs called|named|:? <folders>", _make_folders),
+    ("create|make|add|new|set_up|mkdir <folders=newfolders>", _make_folders),
 ]  # fmt: skip
 _TEXTS: list[Row] = [
+    ("$search <values=derived>", m.Show),
     ("$summarize <of=text> in|with|into|to|using|as at_most? $the? <sentences=count> short? sentences|sentence",
      lambda of, sentences: _show(m.Summary(of, sentences))),
     ("$summarize <values=texts>", lambda values: m.Show(tuple(m.Summary(value) for value in values))),
@@ -279,29 +292,26 @@ _TEXTS: list[Row] = [
      lambda of, query: _show(m.LinesWith(of, query))),
     ("find|check|see|find_out where <query> is|are|occurs|appears|mentioned? mentioned|found? in <of=text>",
      lambda of, query: _show(m.LinesWith(of, query))),
-    ("grep for? <query=quoted> <of=text>", lambda of, query: _show(m.LinesWith(of, query.text))),
+    ("grep|find|search for? <query> <of=text>", lambda of, query: _show(m.LinesWith(of, query))),
 ]  # fmt: skip
 _SHOWING: list[Row] = [
     ("tell $me? about <file>", lambda file: _show(m.Info(file))),
     ("stat|inspect <file>", lambda file: _show(m.Info(file))),
     ("file info <file>", lambda file: _show(m.Info(file))),
     ("ls|dir", lambda: _show(m.Listing(m.ROOT))),
-    ("ls|dir|list|browse $the? <folder>", lambda folder: _show(m.Listing(folder))),
+    ("ls|dir|browse $the? <folder>", lambda folder: _show(m.Listing(folder))),
     ("list|show|display|see in|inside <folder=surely> $the? files|everything?", lambda folder: _show(m.Listing(folder))),
     ("list $me? <values>", _readable),
+    ("list $the? <folder>", lambda folder: _show(m.Listing(folder))),
     ("$read $me? <file> out_loud|aloud|out|back|again|to_me|for_me?", _read),
-    ("$read $me? <values> out_loud|aloud|out|back|again|to_me|for_me?", _readable),
+    ("$read $me? <values> out_loud|aloud|out|back|again|to_me|for_me?", _to_be_read),
     ("read|load|open|show|cat it|this|that back|again|aloud?", lambda: _read(m.FileBack("it"))),
     ("$show|list|search_for|look_for|find $me? <values>", _readable),
+    ("$show|open|list $me? <folder=surely>", lambda folder: _show(m.Listing(folder))),
     ("search|look|find|scan for|all|out? <values=derived>", m.Show),
     ("make|create|write|generate|produce|prepare|do|provide|list|extract|build|calculate|compute|determine|find|work_out|run|collect "
-     "$me? <values=derived>", m.Show),
+     "$me? <values=made>", m.Show),
     ("check|find_out|see|tell_me|show|verify <values>", _readable),
     ("let me see|know|have|read <values>", _readable),
 ]  # fmt: skip
 TABLE = Table([*_TODOS, *_SUMS, *_WRITING, *_FOLDERS, *_TEXTS, *_SHOWING], WORDS)
-
-
-def question(values: Any) -> m.Action:
-    """A question is answered by having what it asks for."""
-    return m.Show(values)

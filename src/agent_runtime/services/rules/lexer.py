@@ -64,7 +64,7 @@ def tokenize(text: str) -> list[Token]:
         elif match.lastgroup == "newline":
             tokens.append(Token("newline", "\n", found, at, end))
         elif match.lastgroup == "chunk":
-            tokens.extend(_chunk(found, at))
+            tokens.extend(_chunk(found, at, glued=bool(tokens) and tokens[-1].end == at))
         elif match.lastgroup == "arrow":
             tokens.append(Token("punct", "->", found, at, end))
         elif match.lastgroup in {"mark", "other"}:
@@ -120,10 +120,12 @@ class _Quotations:
         return Token("quoted", "", inner, start, end + len(_FENCE))
 
 
-def _chunk(chunk: str, at: int) -> list[Token]:
-    """The tokens of a run of characters without spaces."""
+def _chunk(chunk: str, at: int, *, glued: bool) -> list[Token]:
+    """The tokens of a run of characters without spaces. `glued`: it follows the character before it directly."""
     tail: list[Token] = []
     ending = _ENDS.search(chunk)
+    if ending and not ending.start() and (glued or chunk[-1] != "."):
+        return [Token("punct", chunk[-1], chunk, at, at + len(chunk))]
     if ending and ending.start() and not _is_abbreviation(chunk) and not _is_ellipsis(ending.group()):
         place = at + ending.start()
         tail = [Token("punct", ending.group()[-1], ending.group(), place, at + len(chunk))]
@@ -183,7 +185,11 @@ def _merged(tokens: list[Token]) -> list[Token]:
         before = merged[-1] if merged else None
         if before and before.key == "to" and token.key in {"dos", "do's"}:
             merged[-1] = Token("word", "todos", "to dos", before.start, token.end)
-        elif len(merged) > 1 and token.key in {"list", "item", "items"} and (merged[-2].key, before and before.key) == ("to", "do"):
+        elif (
+            len(merged) > 1
+            and token.key in {"list", "item", "items"}
+            and (merged[-2].key, before and before.key) == ("to", "do")
+        ):
             start = merged[-2].start
             merged[-2:] = [Token("word", "todo", "to do", start, token.start), token]
         else:

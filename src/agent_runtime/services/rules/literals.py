@@ -24,8 +24,12 @@ from agent_runtime.services.rules.vocabulary import (
 )
 
 QUOTE_IT = "put the exact text in quotes if that is what you mean"
+_SAID_ALONE = {("saying",), (":",)}
 _BACKS = frozenset({"it", "them", "its"})
-_DESCRIBING = frozenset("about regarding for of on explaining describing concerning to with from in that which like".split())
+_NEW_START = _BACKS | {"todo", "todos", "reminder"}
+_DESCRIBING = frozenset(
+    "about regarding for of on explaining describing concerning to with from in that which like".split()
+)
 
 
 def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
@@ -38,11 +42,12 @@ def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     while at < len(rest) and rest[at].key in DETERMINERS | {"new", "short", "simple", "exact", "following", "single"}:
         at += 1
     noun = at < len(rest) and rest[at].key in MARKS
-    after = at + 1 if noun else 0
+    after = at + 1 if noun else at
     if noun and at + 1 < len(rest) and rest[at + 1].key in {"text", "message", "content", "contents", "line"}:
         after += 1
     for size in (3, 2, 1):
-        if keys(list(rest[after : after + size])) in SAYING and len(rest) > after + size:
+        said = keys(list(rest[after : after + size]))
+        if said in SAYING and len(rest) > after + size and (noun or said in _SAID_ALONE):
             return rest[after + size :], "said"
     named = noun and at > 0 and len(rest) > after
     if named or (noun and len(rest) == after + 1 and rest[after].kind == "quoted"):
@@ -52,8 +57,11 @@ def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     return rest, ""
 
 
-def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool) -> str | None:
-    """Why these words cannot be taken literally, or None. `tail`: nothing but the end of the instruction ends them."""
+def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = True) -> str | None:
+    """Why these words cannot be taken literally, or None. `tail`: nothing but the end of the instruction ends them.
+
+    `files`: whether the name of a file in them is a doubt too.
+    """
     words = [token.key for token in tokens]
     if any(token.kind in {"quoted", "block"} for token in tokens):
         return f"mixes words inside and outside of quotation marks: {QUOTE_IT}"
@@ -61,7 +69,7 @@ def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool) -> str | None
     said = next((word for word in words if word in negations or word in CONDITIONS), None)
     if said:
         return f"holds the word {said!r}, which may be a condition on the instruction: {QUOTE_IT}"
-    if any(token.kind in {"file", "glob"} for token in tokens):
+    if files and any(token.kind in {"file", "glob"} for token in tokens):
         return f"may mean a file and not its name: {QUOTE_IT}"
     if any(word in _BACKS and at + 1 == len(words) for at, word in enumerate(words)) or _joins_back(words):
         return f"may speak of something that came before: {QUOTE_IT}"
@@ -80,7 +88,8 @@ def _joins_back(words: Sequence[str]) -> bool:
             parts[-1].append(word)
     backs = {"result", "results", "summary", "contents", "list", "count", "answer", "output", "sum", "file", "number"}
     return len(parts) > 1 and any(
-        part[-1:] and (part[-1] in _BACKS or (part[-1] in backs and part[0] in {"the", "that", "this", "its"})) for part in parts
+        part[-1:] and (part[-1] in _BACKS or (part[-1] in backs and part[0] in {"the", "that", "this", "its"}))
+        for part in parts
     )
 
 
@@ -96,7 +105,7 @@ def _other_instruction(words: Sequence[str]) -> str | None:
     after_separator = False
     for word in words:
         after_separator = after_separator or word in SEPARATORS
-        if after_separator and word in _BACKS:
+        if after_separator and word in _NEW_START:
             return f"may be two instructions: {QUOTE_IT}"
     return None
 
@@ -113,6 +122,8 @@ def _described(tokens: Sequence[Token], words: Sequence[str], sure: str) -> str 
     is_sentence = any(word in FINITE for word in words[1:]) and not {"that", "which", "who"} & set(words[1:])
     lowered = any(token.text[:1].islower() for token in tokens[1:])
     capital = tokens[0].text[:1].isupper() and lowered
+    if words[0] in MARKS and len(words) > 1:
+        return f"does not say where the text begins: {QUOTE_IT}"
     if words[0] in QUESTION_WORDS and not capital:
         return f"does not say what the text is: {QUOTE_IT}"
     if words[0] in DETERMINERS and len(words) > 1 and not is_sentence and not capital:

@@ -77,8 +77,11 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Count:
+    """`known`: `the word count`, which may have been taken already."""
+
     of: "Value"
     measure: Measure
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +200,9 @@ class AddTo:
 
 
 @dataclass(frozen=True, slots=True)
-class MakeFolder:
-    folder: Folder
+class MakeFolders:
+    folders: tuple[Folder, ...]
+    inside: Folder = ROOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,4 +234,4 @@ class Nothing:
     """A courtesy: understood, and nothing to do."""
 
 
-Action = Show | Focus | Write | AddTo | MakeFolder | AddTodos | EndTodos | Nothing
+Action = Show | Focus | Write | AddTo | MakeFolders | AddTodos | EndTodos | Nothing

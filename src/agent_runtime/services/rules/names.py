@@ -8,7 +8,9 @@ from agent_runtime.services.rules.vocabulary import FILE_TYPES, PLAIN_FILES, key
 
 _LONGEST = 24
 """No name takes more words than this; longer phrases are not looked at."""
-_THE = frozenset("the a an my our this that new existing local plain text same empty whole entire its another blank".split())
+_THE = frozenset(
+    "the a an my our this that new existing local plain text same empty whole entire its another blank".split()
+)
 _FILE = frozenset({"file", "document", "textfile", "doc", "log"})
 _FOLDER = frozenset({"folder", "directory", "dir", "subfolder", "subdirectory"})
 _CALLED = [
@@ -18,8 +20,11 @@ _CALLED = [
 ]  # fmt: skip
 _HERE = frozenset("root current working main top-level workspace base sample_data sample-data default own top".split())
 _AT = frozenset("in inside within under from of at into to on".split())
+_NO_NAMES = _AT | frozenset("every each all any some no which what both it that this the a and or other".split())
 _OF_FILES = frozenset({("one", "of", "the", "files"), ("any", "of", "the", "files"), ("one", "of", "my", "files")})
-_ORDINALS = {word: index for index, word in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth".split())}
+_ORDINALS = {
+    word: index for index, word in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth".split())
+}
 _ANY = frozenset({"a", "an", "any", "some", "one", "random"})
 _ROOT_NAMES = ("sample_data/", "sample-data/")
 
@@ -75,7 +80,9 @@ def read_file(tokens: Sequence[Token]) -> File | None:
 def _bare_file(tokens: Sequence[Token]) -> File | None:
     words = keys(list(tokens))
     said = " ".join(words)
-    if words in {("it",), ("that",), ("this",)} or (len(words) == 2 and words[0] in {"that", "this", "the"} and words[1] in _FILE):  # noqa: PLR2004
+    if words in {("it",), ("that",), ("this",)} or (
+        len(words) == 2 and words[0] in {"that", "this", "the"} and words[1] in _FILE
+    ):  # noqa: PLR2004
         return FileBack(said)
     if len(words) == 3 and words[0] in {"the", "that"} and words[1] in {"same", "new", "text"} and words[2] in _FILE:  # noqa: PLR2004
         return FileBack(said)
@@ -83,7 +90,7 @@ def _bare_file(tokens: Sequence[Token]) -> File | None:
     if some is not None:
         return some
     rest = list(tokens)
-    while rest and rest[0].key in _THE:
+    while len(rest) > 1 and rest[0].key in _THE:
         rest = rest[1:]
     if rest and rest[0].key in _FILE and len(rest) > 1:
         return _named(_after_called(rest[1:]), sure=True)
@@ -106,7 +113,7 @@ def _named(tokens: Sequence[Token], *, sure: bool) -> NamedFile | None:
     token = tokens[0]
     by_shape = token.kind == "file" or (token.kind == "path" and not token.text.endswith("/"))
     known = token.kind == "word" and (token.key in PLAIN_FILES or ("/" in token.text.strip("/") and sure))
-    word = sure and token.kind == "word" and token.key not in _AT and any(char.isalnum() for char in token.key)
+    word = sure and token.kind == "word" and token.key not in _NO_NAMES and any(char.isalnum() for char in token.key)
     quoted = token.kind == "quoted" and bool(token.text.strip()) and "\n" not in token.text
     if not (by_shape or known or word or quoted):
         return None
@@ -133,14 +140,16 @@ def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None
         return None
     words = keys(list(tokens))
     said = " ".join(words)
-    if words in {("here",), (".",), ("this",), ("./",)} or (len(words) == 2 and words[0] == "this" and words[1] in _FOLDER):  # noqa: PLR2004
+    if words in {("here",), (".",), ("this",), ("./",)} or (
+        len(words) == 2 and words[0] == "this" and words[1] in _FOLDER
+    ):  # noqa: PLR2004
         return ROOT
     if words in {("it",), ("there",)} or (len(words) == 2 and words[0] in {"the", "that"} and words[1] in _FOLDER):  # noqa: PLR2004
         return Folder(None, said)
     if len(words) == 3 and words[0] == "the" and words[1] in {"new", "same"} and words[2] in _FOLDER:  # noqa: PLR2004
         return Folder(None, said)
     rest = list(tokens)
-    while rest and rest[0].key in _THE:
+    while len(rest) > 1 and rest[0].key in _THE:
         rest = rest[1:]
     if len(rest) > 1 and rest[0].key in _FOLDER:
         return _folder(_after_called(rest[1:]), sure=True)

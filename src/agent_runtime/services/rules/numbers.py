@@ -42,7 +42,7 @@ _TRANSPARENT = {
 _PAIRS = frozenset({"-", "/", "%"})
 BACK_NUMBERS = frozenset(
     "result results answer output outcome value number total sum product difference quotient count average ratio "
-    "word_count line_count remainder".split()
+    "remainder".split()
 )
 
 
@@ -102,6 +102,8 @@ class _Reader:
         left = self._signed() if self._depth <= _DEPTH else None
         while left is not None:
             found = self._operator()
+            if self._key() == "of" and _is_fraction(left):
+                found = ("*", 2, 1)
             if found is None or found[1] < lowest:
                 break
             op, level, size = found
@@ -219,7 +221,7 @@ class _Reader:
             self.at += 1
             return Back("any" if said != "them" else "number", said)
         if self.at > start:
-            while self._key() in {"final", "previous", "last", "above", "resulting", "word", "line"}:
+            while self._key() in {"final", "previous", "last", "above", "resulting"}:
                 self.at += 1
             if self._key() in BACK_NUMBERS:
                 self.at += 1
@@ -275,6 +277,11 @@ class _Reader:
         if len(parts) == 2 and parts[0] in _TENS and 0 < _UNITS.get(parts[1], 0) < 10:  # noqa: PLR2004
             return _TENS[parts[0]] + _UNITS[parts[1]]
         return None
+
+
+def _is_fraction(value: Value) -> bool:
+    """`3/4`, of which something may be taken."""
+    return isinstance(value, Operation) and value.op == "/" and all(isinstance(each, Number) for each in value.operands)
 
 
 def _fits(group: int, small: int) -> bool:

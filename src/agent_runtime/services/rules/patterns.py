@@ -128,8 +128,8 @@ def _ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> list[in
     if not rest:
         return [len(tokens)] if tokens else []
     if isinstance(rest[0], Gap):
-        # Between two gaps only a quotation makes a border.
-        return [at for at in range(1, len(tokens)) if tokens[at].kind in {"quoted", "block"}][:_TRIES]
+        # Between two gaps only a quotation or a file makes a border.
+        return [at for at in range(1, len(tokens)) if tokens[at].kind in {"quoted", "block", "file"}][:_TRIES]
     following: set[str] = set()
     can_end = True
     for element in rest:
@@ -147,4 +147,4 @@ def _ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> list[in
     return ends[: -_TRIES - 1 : -1] if gap.slot in GREEDY else ends[:_TRIES]
 
 
-GREEDY = frozenset({"bounded", "todo_items"})
+GREEDY = frozenset({"bounded", "worded", "todo_items"})

@@ -95,7 +95,7 @@ class Reading:
         return m.Back(_BACKS[rest[0]], said)
 
     def number(self, tokens: Sequence[Token]) -> m.Value | None:
-        return numbers.read_number(tokens, self.source) if len(tokens) <= 10 * _LONGEST else None
+        return numbers.read_number(tokens, self.source) if len(tokens) <= 4 * _LONGEST else None
 
     def operand(self, tokens: Sequence[Token]) -> m.Value | None:
         """A number, or something that is one: a count, a sum, the result."""
@@ -114,14 +114,23 @@ class Reading:
 
     def text(self, tokens: Sequence[Token]) -> m.Value | None:
         """A text to work on: a file's, one that came before, or a quoted one."""
-        if len(tokens) == 1 and tokens[0].kind == "quoted" and names.read_pattern(tokens) and not _looks_like_file(tokens[0]):
+        if (
+            len(tokens) == 1
+            and tokens[0].kind == "quoted"
+            and names.read_pattern(tokens)
+            and not _looks_like_file(tokens[0])
+        ):
             return m.Literally(tokens[0].text)
         rest, sure = literals.unmarked(tokens)
         if sure and len(rest) == 1 and rest[0].kind in {"quoted", "block"}:
             return m.Literally(rest[0].text)
+        if sure == "said":
+            return self.literal(rest, sure, tail=True, courteous=True)
         if len(tokens) == 1 and tokens[0].kind == "block":
             return m.Literally(tokens[0].text)
         value = self.value(tokens)
+        if isinstance(value, m.Listing | m.Search) and not {"list", "listing", "names"} & set(keys(list(tokens))):
+            return self._refused(tokens, "speaks of several files at once: name each of them")
         return None if isinstance(value, m.Number | m.Operation | m.Formula | m.Info) else value
 
     def several(self, tokens: Sequence[Token], read: Callable[[Sequence[Token]], Any]) -> tuple[Any, ...] | None:
@@ -130,16 +139,11 @@ class Reading:
         if one is not None:
             return (one,)
         found: list[Any] = []
-        start = 0
-        for at in range(len(tokens) + 1):
-            if at < len(tokens) and tokens[at].key not in {",", "and", "both", "also", "then"}:
-                continue
-            if at > start:
-                value = read(tokens[start:at])
-                if value is None:
-                    return None
-                found.append(value)
-            start = at + 1
+        for part in _parts(tokens):
+            value = read(part)
+            if value is None:
+                return None
+            found.append(value)
         return tuple(found) if len(found) > 1 else None
 
     def question(self, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
@@ -158,6 +162,11 @@ class Reading:
         found = self.several(tokens, self.value)
         plain = m.Contents | m.Back | m.Number
         return None if found is None or any(isinstance(value, plain) for value in found) else found
+
+    def made(self, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+        """As `derived`, without files to be found: who says `create a file with X` wants to write."""
+        found = self.derived(tokens)
+        return None if found is None or any(isinstance(value, m.Search) for value in found) else found
 
     def things(self, tokens: Sequence[Token]) -> m.Value | None:
         """What can be counted one by one."""
@@ -180,12 +189,15 @@ class Reading:
             if isinstance(value, m.Formula) or (isinstance(value, m.Operation) and tokens[0].key not in DETERMINERS):
                 return self._refused(tokens, "may mean these characters or their result: put the characters in quotes, "
                                      'or say "the result of" before them')  # fmt: skip
-            if value is not None and not isinstance(value, m.Number):
+            assumed = isinstance(value, m.Contents) and not value.outright and sure
+            if value is not None and not isinstance(value, m.Number) and not assumed:
                 return value
         return self.literal(rest, sure, tail=tail)
 
     def literal(self, tokens: Sequence[Token], sure: str, *, tail: bool, courteous: bool = False) -> m.Literally | None:
-        why = literals.doubt_about(tokens, sure, tail=tail)
+        why = literals.doubt_about(tokens, sure, tail=tail, files=not courteous)
+        if self.back(tokens) is not None:
+            why = f"may speak of something that came before: {literals.QUOTE_IT}"
         if tail and self.courtesy and not courteous:
             why = why or f"may or may not end with {self.courtesy!r}: {literals.QUOTE_IT}"
         if why:
@@ -198,6 +210,24 @@ class Reading:
     def bounded(self, tokens: Sequence[Token]) -> m.Value | None:
         """Content that other words follow, so that its end is plain."""
         return self.content(tokens, tail=False)
+
+    def marked(self, tokens: Sequence[Token]) -> m.Literally | None:
+        """The exact text after words that announce it."""
+        if len(tokens) == 1 and tokens[0].kind in {"quoted", "block"}:
+            return m.Literally(tokens[0].text)
+        return self.literal(tokens, "named", tail=True)
+
+    def worded(self, tokens: Sequence[Token]) -> m.Value | None:
+        """Bounded content after a verb such as `write`, which takes words: a bare file name there is in doubt."""
+        value = self.bounded(tokens)
+        if isinstance(value, m.Contents) and not value.outright:
+            return self._refused(tokens, f'may mean the name or what the file holds: say "the contents of", or {literals.QUOTE_IT}')
+        return value
+
+    def folders(self, tokens: Sequence[Token], *, sure: bool) -> tuple[m.Folder, ...] | None:
+        """Several folders; where nothing before them says so, each must call itself one."""
+        found = [names.read_folder(part, sure=sure) for part in _parts(tokens)]
+        return tuple(each for each in found if each) if found and all(found) else None
 
     def todo_text(self, tokens: Sequence[Token], *, tail: bool = True) -> str | None:
         if len(tokens) == 1 and tokens[0].kind in {"quoted", "block"}:
@@ -212,7 +242,9 @@ class Reading:
     def todo_items(self, tokens: Sequence[Token]) -> tuple[str, ...] | None:
         """Todos that other words follow: quoted ones, or the words of a single one."""
         if any(token.kind == "quoted" for token in tokens):
-            quoted = self.several(tokens, lambda part: part[0].text if len(part) == 1 and part[0].kind == "quoted" else None)
+            quoted = self.several(
+                tokens, lambda part: part[0].text if len(part) == 1 and part[0].kind == "quoted" else None
+            )
             return tuple(quoted) if quoted else None
         if any(token.key == "," for token in tokens):
             return self._refused(tokens, f"may be one todo or several: {literals.QUOTE_IT}, one by one")
@@ -237,7 +269,17 @@ class Reading:
         rest = tokens
         if rest[0].key in {"the", "a"} and len(rest) > 1:
             rest = rest[1:]
-        while len(rest) > 1 and rest[0].key in {"word", "words", "text", "phrase", "string", "term", "line", "lines", "name"}:
+        while len(rest) > 1 and rest[0].key in {
+            "word",
+            "words",
+            "text",
+            "phrase",
+            "string",
+            "term",
+            "line",
+            "lines",
+            "name",
+        }:
             rest = rest[1:]
         if len(rest) == 1 and rest[0].kind == "quoted":
             return rest[0].text or None
@@ -260,7 +302,9 @@ class Reading:
 
     def _todo(self, tokens: Sequence[Token]) -> m.WhichTodo | None:
         words = keys(list(tokens))
-        if words in {("it",), ("that",), ("this",)} or words in {(a, b) for a in ("the", "that", "this") for b in _TODO}:
+        if words in {("it",), ("that",), ("this",)} or words in {
+            (a, b) for a in ("the", "that", "this") for b in _TODO
+        }:
             return m.WhichTodo()
         rest = tokens
         determined = False
@@ -278,13 +322,17 @@ class Reading:
         number = _todo_id(rest) if rest else None
         if number is not None:
             return m.WhichTodo(id=number)
-        if not rest or rest[0].key in _NOT_ONE or (determined and not noun and rest[0].kind != "quoted"):
+        if noun and rest and rest[0].key in {"list", "lists", "items", "entries"}:
+            return None
+        if rest and rest[0].key in _NOT_ONE:
+            return self._refused(tokens, "does not name one todo: give its number or its text")
+        if not rest or (determined and not noun and rest[0].kind != "quoted"):
             return None
         if len(rest) == 1 and rest[0].kind == "quoted":
             return m.WhichTodo(text=rest[0].text)
         if len(rest) > 1 and rest[-1].key in {"one", "item"}:
             rest = rest[:-1]
-        found = self.literal(rest, "said", tail=False)
+        found = self.literal(rest, "said", tail=False, courteous=True) if rest[0].kind != "number" else None
         if found is None or (noun and any(token.key in {"and", ","} for token in rest)):
             return self._refused(rest, f"may mean one todo or several: {literals.QUOTE_IT}")
         return m.WhichTodo(text=found.text)
@@ -297,17 +345,48 @@ class Reading:
         return None
 
 
+_ID_DIGITS = 16
 _TODO = frozenset({"todo", "task", "reminder", "todos", "tasks", "to-do"})
 _ABOUT = frozenset(
-    {"about", "called", "named", "to", "saying", "for", "regarding", "with", "of", ":", "containing", "mentioning", "titled"}
+    {
+        "about",
+        "called",
+        "named",
+        "to",
+        "saying",
+        "for",
+        "regarding",
+        "with",
+        "of",
+        ":",
+        "containing",
+        "mentioning",
+        "titled",
+    }
     | {"number", "no", "id", "#", "item", "the"}
 )
 _NOT_ONE = frozenset("all every everything last first next second third both each any some".split())
-_LONG = frozenset({"content", "bounded", "todo_text", "todo_items", "todo_list", "values", "question", "num", "nums", "number"})
+_LONG = frozenset(
+    {"content", "bounded", "worded", "marked", "todo_text", "todo_items", "todo_list", "values", "question", "num", "nums", "number"}
+)
+
+
+def _parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
+    """The pieces between commas and `and`."""
+    parts: list[Sequence[Token]] = []
+    start = 0
+    for at in range(len(tokens) + 1):
+        if at == len(tokens) or tokens[at].key in {",", "and", "both", "also", "then"}:
+            if at > start:
+                parts.append(tokens[start:at])
+            start = at + 1
+    return parts
 
 
 def _can_be_todo(tokens: Sequence[Token]) -> bool:
-    return tokens[0].key not in {"to", "for", "from", "on", ":"} and any(char.isalnum() for token in tokens for char in token.text)
+    return tokens[0].key not in {"to", "for", "from", "on", ":"} and any(
+        char.isalnum() for token in tokens for char in token.text
+    )
 
 
 def _todo_id(tokens: Sequence[Token]) -> int | None:
@@ -315,8 +394,9 @@ def _todo_id(tokens: Sequence[Token]) -> int | None:
         return int(tokens[0].key[1:10])
     while len(tokens) > 1 and tokens[0].key in {"#", "number", "no", "id"}:
         tokens = tokens[1:]
-    found = numbers.count_of(tokens)
-    return found if found else None
+    if len(tokens) == 1 and tokens[0].kind == "number" and tokens[0].text.isdecimal() and len(tokens[0].text) < _ID_DIGITS:
+        return int(tokens[0].text) or None
+    return numbers.count_of(tokens) or None
 
 
 def _without_number(line: str) -> str:
@@ -356,7 +436,9 @@ _READERS: dict[str, Callable[[Reading, Sequence[Token]], Any]] = {
     "filename": _file_name,
     "folder": lambda _, tokens: names.read_folder(tokens, sure=True),
     "surely": lambda _, tokens: names.read_folder(tokens),
-    "where": lambda _, tokens: names.read_folder(tokens[1:], sure=True) if tokens[0].key in {"in", "inside", "under"} else None,
+    "where": lambda _, tokens: (
+        names.read_folder(tokens[1:], sure=True) if tokens[0].key in {"in", "inside", "under"} else None
+    ),
     "pattern": lambda _, tokens: names.read_pattern(tokens),
     "name": lambda _, tokens: names.read_pattern(tokens),
     "type": lambda _, tokens: names.read_type(tokens),
@@ -370,11 +452,18 @@ _READERS: dict[str, Callable[[Reading, Sequence[Token]], Any]] = {
     "texts": lambda reading, tokens: reading.several(tokens, reading.text),
     "values": Reading.question,
     "derived": Reading.derived,
+    "made": Reading.made,
+    "marked": Reading.marked,
     "things": Reading.things,
     "kinds": Reading.things,
     "content": Reading.content,
     "bounded": Reading.bounded,
-    "quoted": lambda _, tokens: m.Literally(tokens[0].text) if len(tokens) == 1 and tokens[0].kind in {"quoted", "block"} else None,
+    "worded": Reading.worded,
+    "folders": lambda reading, tokens: reading.folders(tokens, sure=True),
+    "newfolders": lambda reading, tokens: reading.folders(tokens, sure=False),
+    "quoted": lambda _, tokens: (
+        m.Literally(tokens[0].text) if len(tokens) == 1 and tokens[0].kind in {"quoted", "block"} else None
+    ),
     "todo_text": Reading.todo_text,
     "todo_items": Reading.todo_items,
     "todo_list": Reading.todo_list,

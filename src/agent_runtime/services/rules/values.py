@@ -48,7 +48,10 @@ _CONTENTS: list[Row] = [
     ("the|that|this|those $short? $contents", lambda: m.Back("text", "the contents")),
 ]
 _SUMMARIES: list[Row] = [
-    ("$the? $short? $summary of|for <of=text> in|with|of|using at_most? <sentences=count> short? sentences|sentence", m.Summary),
+    (
+        "$the? $short? $summary of|for <of=text> in|with|of|using at_most? <sentences=count> short? sentences|sentence",
+        m.Summary,
+    ),
     ("$the? $short? <sentences=count> sentence $short? $summary of|for <of=text>", m.Summary),
     ("$the? one-sentence|single-sentence $summary of|for <of=text>", lambda of: m.Summary(of, 1)),
     ("$the? two-sentence $summary of|for <of=text>", lambda of: m.Summary(of, 2)),
@@ -64,6 +67,8 @@ _COUNTS: list[Row] = [
     ("$the? $short? $number of $the? <measure> <of=text> has|contains|have|contain|holds", _count),
     ("$the? $short? $number of lines|line $in <of=text> $containing <query>", _how_many_lines),
     ("$the? $short? $number of lines|line $containing <query> $in <of=text>", _how_many_lines),
+    ("the|that $short? <measure> count|total", lambda measure: m.Count(IT, measure, known=True)),
+    ("the|that $short? number of <measure>", lambda measure: m.Count(IT, measure, known=True)),
     ("$the? $short? $number of <of=things>", m.HowMany),
     ("$the? $short? $number of <measure>", _count),
     ("$the? $short? <measure> count|counts|total of|for|in|from <of=text>", _count),
@@ -71,7 +76,6 @@ _COUNTS: list[Row] = [
     ("its|their <measure> count", _count),
     ("its|their number of <measure>", _count),
     ("a $short? <measure> count", _count),
-    ("the|that $short? words|word|line|lines|character count", lambda: m.Back("number", "the count")),
     ("how many <measure> are|is there|contained? in|inside|within|on? <of=text>", _count),
     ("how many <measure> are_there|there_are|are|is|in? in|inside|within <of=text>", _count),
     ("how many <measure> does|do|did <of=text> have|contain|hold|has", _count),
@@ -115,7 +119,10 @@ _FILES: list[Row] = [
     ("$the? $files|file $in <folder=surely> $containing <content=query>", _search),
     ("$the? $files|file $containing $the? text|word|words|phrase|string? <content=query>", _search),
     ("$the? $short? $files|file|folders|everything that_are|which_are|located|stored? $in <folder>", _in_folder),
-    ("$the? $short? list|listing|names|name of $the? $files|file|folders|contents|everything $there? $in <folder>", _in_folder),
+    (
+        "$the? $short? list|listing|names|name of $the? $files|file|folders|contents|everything $there? $in <folder>",
+        _in_folder,
+    ),
     ("$the? $short? list|listing|names of $the? $files|everything", lambda: m.Listing(None)),
     ("$the? directory|folder|file listing|contents|content|list|structure of|for|in <folder>", _in_folder),
     ("$the? contents|content|listing|list of|in <folder=surely>", _in_folder),
@@ -163,7 +170,7 @@ _ABOUT_FILES: list[Row] = [
     ("what|which files|documents|file $contain|contain_the_word|contain_the_text <content=query>", _search),
     ("what|which $files|folders are|is|exist|do_i_have|do_we_have|do_you_see|can_you_see|live there|available|stored|present? "
      "$in|on|at <folder>", _in_folder),
-    ("what|which $files|folders does|do <folder> contain|have|hold", _in_folder),
+    ("what|which $files|folders does <folder> contain|have|hold", _in_folder),
     ("what|which $files|folders are|is|exist|do_i_have|do_we_have|do_you_see|do_you_have there|available|here|present|in_there?",
      lambda: m.Listing(m.ROOT)),
     ("what does|do <folder=surely> contain|have|hold", _in_folder),
@@ -182,6 +189,7 @@ _ABOUT_FILES: list[Row] = [
     ("do i|we|you have|see $the? $file|files called|named? <name=filename>", _exists),
     ("does|do|if|whether $the? $file called|named? <name=filename> exist|exists already|yet|there?", _exists),
     ("does|if|whether <name=filename> exist|exists already|yet|there?", _exists),
+    ("is|if|whether <name=filename> there|present|here|available", _exists),
     ("where is|are|can_i_find $the? $file? called|named? <name=filename>", _exists),
     ("how big|large is|are <file>", m.Info),
     ("when was|is|were|has|did <file> last? been|get? last? modified|changed|updated|edited|written|touched last?", m.Info),

@@ -2,6 +2,10 @@
 
 from agent_runtime.services.rules.lexer import Token
 
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 WORDS = {
     "the": "the|a|an|my|our|this|that|these|those|some|any|all|all_the|all_of_the|all_my|all_of_my|its|their",
     "one": "the|a|an|my|our|this|that|one|another",
@@ -10,7 +14,9 @@ WORDS = {
     "me": "me|us|me_again|out|up|to_me|for_me|back",
     "show": "show|display|print|view|see|give|tell|present|return|report|output|let_me_see|let_me_know|get|fetch|"
     "retrieve|show_off|check|find_out|look_up|echo|bring_up|pull_up",
-    "save": "write|save|store|put|place|dump|record|output|export|insert|write_down|copy|keep|enter|type|print|send|set",
+    "save": "save|store|place|dump|record|output|export|copy|keep|send|write|put|insert|write_down|enter|type|print|set",
+    "keep": "save|store|place|dump|output|export|copy|keep|send",
+    "word": "write|put|insert|write_down|enter|type|print|set|record",
     "append": "append|add|log|note|note_down|attach|record",
     "into": "to|into|in|inside|as|onto|under|in_to|on|out_to",
     "onto": "to|onto|in|into|at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|on_to|on|to_the_tail_of",
@@ -38,7 +44,7 @@ WORDS = {
     "of_type|with_the_ending|whose_name_is|whose_name_matches|whose_names_match|by_the_name_of|that_is_called",
     "todo": "todo|task|reminder|todo_item|todo_entry|todo_task|todo_note",
     "todos": "todos|tasks|reminders|todo_items|todo_list|task_list|list_of_todos|list_of_tasks|todo_tasks|"
-    "list_of_things_to_do|todo|things_to_do|tasks_list|todos_list|todo_entries",
+    "list_of_things_to_do|things_to_do|tasks_list|todos_list|todo_entries",
     "todolist": "todo_list|todos|list_of_todos|tasks|task_list|list_of_tasks|reminders|todo|todos_list",
     "open": "open|unfinished|remaining|pending|outstanding|incomplete|active|undone|uncompleted|left|unfulfilled",
     "done": "completed|done|finished|closed|checked_off|ticked_off|complete",
@@ -57,7 +63,7 @@ WORDS = {
     "what_is|what_are|how_much_is|how_much_are|calc|what_does|whats|show|display|print",
     "copy": "copy|duplicate|clone|back_up|backup|replicate",
     "summarize": "summarize|summarise|sum_up|condense|recap|give_a_summary_of|tldr|boil_down",
-    "read": "read|open|load|cat|view|look_at|look_inside|look_into|go_through|access|read_out|read_through|see|show",
+    "read": "read|open|load|cat|view|look_at|look_inside|look_into|go_through|access|read_out|read_through",
     "search": "find|search_for|look_for|locate|grep|search|seek|hunt_for|look_up|extract|list|show|show_me|get|pick_out",
     "scan": "search|scan|look_in|look_through|look_inside|search_in|search_through|search_inside|check|go_through|grep|"
     "look_at|scan_through",
@@ -88,7 +94,7 @@ POLITE = [
     "to begin", "to start", "to start with", "to begin with", "once done", "when done", "once that is done",
     "when that is done", "once you are done", "when you are done", "when finished", "last of all", "last", "second",
     "third", "fourth", "fifth", "first", "as a next step", "as a last step", "as a first step", "followed by", "next up",
-    "step one :", "step two :", "step three :", "step four :", "after", "before", "besides", "immediately", "after which",
+    "step one :", "step two :", "step three :", "step four :", "after", "besides", "immediately", "after which",
     "once you're done", "when you're done", "once that's done", "at last", "and then", ",", ":", "-", "for me",
     "if you would", "could you kindly", "can you kindly", "would you kindly", "could you also", "can you also",
     "can you just", "could you just", "can you now", "could you now", "i'd want you to", "you can", "you could",
@@ -98,7 +104,7 @@ POLITE = [
 ASKING = frozenset({"could", "can", "would", "will", "are", "is", "may"})
 """First words of courtesies that are questions, so that a question mark at the end is theirs."""
 
-GERUND_AFTER = frozenset({"mind", "by", "after", "before", "which", "with"})
+GERUND_AFTER = frozenset({"mind", "by", "after", "which", "with"})
 
 TRAILING = [
     "please", "pls", "plz", "thanks", "thank you", "thank you very much", "thanks a lot", "many thanks", "for me",
@@ -117,16 +123,12 @@ COURTESIES = frozenset({
 })  # fmt: skip
 
 SEPARATORS = frozenset({",", "and", "then", ";", "&", "->"})
-ORDER = frozenset(
-    "then next finally lastly afterwards afterward subsequently after before also last additionally".split()
-)
+ORDER = _set("then next finally lastly afterwards afterward subsequently after before also last additionally")
 """Words that join instructions and are no part of ordinary content."""
 
-NEGATIONS = frozenset(
-    "not never without don't dont do'nt won't wont can't cannot cant shouldn't shouldnt mustn't didn't doesn't doesnt "
-    "isn't nothing neither nor except avoid refrain skip stop aren't wouldn't couldn't".split()
-)
-CONDITIONS = frozenset("if unless but otherwise else whether instead whenever while until however although only".split())
+NEGATIONS = _set("not never without don't dont do'nt won't wont can't cannot cant shouldn't shouldnt mustn't didn't doesn't doesnt "
+    "isn't nothing neither nor except avoid refrain skip stop aren't wouldn't couldn't")
+CONDITIONS = _set("if unless but otherwise else whether instead whenever while until however although only")
 
 UNSUPPORTED = {
     "email": "mail", "e-mail": "mail", "mail": "mail", "tweet": "mail", "text": "mail", "message": "mail",
@@ -158,37 +160,29 @@ NEEDS = {
     "model": "asks for something that takes a language model",
 }
 
-CONTENT_WORDS = frozenset(
-    "buy book order post message text answer review share reset drop book act wait sleep run repeat empty move "
-    "describe explain draw approve improve forget".split()
-)
+CONTENT_WORDS = _set("buy book order post message text answer review share reset drop book act wait sleep run repeat empty move "
+    "describe explain draw approve improve forget")
 """Of the verbs above, those that `and` joins to ordinary content too (`call Anna and book a table`)."""
 
-GENERATIVE = frozenset(
-    "haiku haikus poem poems story stories essay essays joke jokes song songs lyrics article articles report reports "
+GENERATIVE = _set("haiku haikus poem poems story stories essay essays joke jokes song songs lyrics article articles report reports "
     "letter letters email emails e-mail blog post speech speeches novel tale limerick sonnet rhyme tweet tweets script "
     "code program function summary summaries description explanation analysis review recipe recipes outline draft "
     "introduction conclusion abstract paragraph paragraphs sentences lines facts ideas tips examples list quote quotes "
     "proverb slogan biography plan agenda translation answer answers advice opinion numbers names random lorem ipsum "
-    "something anything stuff whatever".split()
-)
+    "something anything stuff whatever")
 """Nouns of texts that someone would have to make up."""
 
-NOUN_VERBS = frozenset(
-    "list count copy note log sum total square double half cat head plus minus times store mark check show view record "
+NOUN_VERBS = _set("list count copy note log sum total square double half cat head plus minus times store mark check show view record "
     "print place new start number find search close cross put keep load set order type report output display export "
     "present dump todo another one text post message book look tally backup clone duplicate stat triple cube round raise "
-    "reduce build use open see get give tell take do fetch return".split()
-)
+    "reduce build use open see get give tell take do fetch return")
 """Verbs that are ordinary words too: after `and` or a comma they begin an instruction only before an object."""
 
-OBJECT_STARTS = frozenset(
-    "the a an my our this that it them its their these those all any some me us what how which another todo todos task "
+OBJECT_STARTS = _set("the a an my our this that it them its their these those all any some me us what how which another todo todos task "
     "tasks files words lines result results contents to one up in for about both everything half twice file folder "
-    "directory by into from down as todolist back characters everything".split()
-)
+    "directory by into from down as todolist back characters everything")
 
-MARKS = frozenset("message text line sentence words word phrase string note content contents greeting letters body".split())
+MARKS = _set("number digits value message text line sentence words word phrase string note content contents greeting letters body")
 """Nouns that announce the exact text: `the message HELLO`."""
 
 SAYING = frozenset({
@@ -198,19 +192,17 @@ SAYING = frozenset({
     ("that", "say"), ("consisting", "of"), ("is",), ("=",),
 })  # fmt: skip
 
-DETERMINERS = frozenset(
-    "a an the my your his her our their its some any all every each this that these those another both no "
-    "today's yesterday's tomorrow's several many few two three four five six seven eight nine ten".split()
-)
-FINITE = frozenset("is are was were am has have had will can must should does do did isn't works".split())
-QUESTION_WORDS = frozenset("what how why who whom whose which when where whatever".split())
+DETERMINERS = _set("a an the my your his her our their its some any all every each this that these those another both no "
+    "today's yesterday's tomorrow's several many few two three four five six seven eight nine ten")
+FINITE = _set("is are was were am has have had will can must should does do did isn't works")
+QUESTION_WORDS = _set("what how why who whom whose which when where whatever")
 
 FILE_TYPES = {
     "markdown": "md", "python": "py", "yaml": "yaml", "json": "json", "csv": "csv", "log": "log", "html": "html",
     "md": "md", "txt": "txt", "py": "py", "yml": "yml", "xml": "xml", "pdf": "pdf", "text": "txt", "toml": "toml",
     "javascript": "js", "js": "js", "css": "css", "sql": "sql", "rst": "rst", "tsv": "tsv", "ini": "ini",
 }  # fmt: skip
-PLAIN_FILES = frozenset("readme license licence makefile dockerfile changelog justfile todo.txt contributing".split())
+PLAIN_FILES = _set("readme license licence makefile dockerfile changelog justfile todo.txt contributing")
 
 
 def keys(tokens: list[Token] | tuple[Token, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the journeys share."""
+"""What all tests may ask for."""
 
 from pathlib import Path
 

@@ -1,0 +1,54 @@
+"""The app: all routes behind the edge, around a running service."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from agent_runtime import __version__
+from agent_runtime.api import console, health, openapi, problems, rest
+from agent_runtime.api.edge import Edge
+from agent_runtime.api.stream import Streams
+from agent_runtime.bootstrap import Recover, Runtime, open_runtime
+from agent_runtime.config import Secrets, Settings
+
+_DESCRIPTION = "Turns a sentence into an approved plan of MCP tool calls, and runs exactly that plan."
+
+
+def create_app(
+    settings: Settings,
+    secrets: Secrets,
+    on_started: Callable[[Runtime], None] | None = None,
+    *,
+    recover: Recover = True,
+) -> FastAPI:
+    """The service as an ASGI app; its lifespan opens the runtime and closes it.
+
+    `on_started` gets the runtime before the first request. `recover`: as for `open_runtime`.
+    Entering the lifespan raises: ConfigurationError, StoreUnavailableError.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_runtime(settings, secrets, recover=recover) as runtime:
+            app.state.runtime = runtime
+            if on_started:
+                on_started(runtime)
+            yield
+
+    app = FastAPI(
+        title="Agent Runtime",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # the usual page loads its code from elsewhere; ours works offline
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.streams = Streams(settings.limits.stream_clients)
+    for router in (rest.tasks, rest.tools, health.router, console.router):
+        app.include_router(router)
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(Edge, settings.server, settings.limits)
+    return app

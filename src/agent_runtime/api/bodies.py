@@ -1,0 +1,77 @@
+"""What callers send. Unknown fields are refused by name; nothing is converted in silence."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints
+
+from agent_runtime.domain.contract import MOST_STEPS, Budget, Limits
+from agent_runtime.domain.events import Resolution
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import TaskStatus
+
+Comment = Annotated[str, StringConstraints(max_length=4096)]
+ShortText = Annotated[str, StringConstraints(max_length=256)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskRequest(_Body):
+    """What is to be done. With a ready-made `plan` no planner runs."""
+
+    prompt: str
+    plan: Annotated[Plan | None, SkipValidation] = Field(
+        default=None, description="A ready-made plan: judged at once, every fault named."
+    )
+    approval: Literal["manual", "auto"] = Field(
+        default="manual", description="`auto` only where the operator's policy allows it (approval.auto_effects)."
+    )
+    tools: list[ShortText] | None = Field(
+        default=None, max_length=1000, description="The ids of the servers that the planner may use; null: all."
+    )
+    max_steps: int = Field(default=Limits().max_steps, ge=1, le=MOST_STEPS)
+    metadata: dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Comment] = Field(
+        default_factory=dict, max_length=64, description="Your own labels: at most 64, keys up to 64 characters."
+    )
+    budget: Budget = Budget()
+
+
+class ApproveRequest(_Body):
+    """Name the plan that you read by its `plan_digest`; only revision 1 may be approved without."""
+
+    plan_digest: ShortText | None = None
+    comment: Comment | None = None
+
+
+class RejectRequest(_Body):
+    reason: Comment | None = None
+
+
+class CancelRequest(_Body):
+    reason: Comment | None = None
+
+
+class ResolveRequest(_Body):
+    """What became of a call of unknown outcome. `output` is what it gave, with `done` only."""
+
+    step_id: ShortText
+    call_id: ShortText | None = None
+    resolution: Resolution
+    output: Any = None
+    comment: Comment | None = None
+
+
+class ListQuery(BaseModel):
+    """Which tasks to list."""
+
+    status: TaskStatus | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(default=None, max_length=500, description="`next_cursor` of the page before.")
+
+
+class EventsQuery(BaseModel):
+    """Which part of the journal to read."""
+
+    after: int = Field(default=0, ge=0, le=2**53 - 1, description="Only events after this sequence number.")
+    limit: int = Field(default=100, ge=1, le=1000)

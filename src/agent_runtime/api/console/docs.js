@@ -1,0 +1,82 @@
+// Shows /openapi.json as a page that can be read, without loading anything from elsewhere.
+
+const element = (tag, text, className) => {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  return node;
+};
+
+const nameOf = (reference) => reference.split("/").pop();
+
+function typeOf(schema) {
+  if (!schema) return element("span", "");
+  if (schema.$ref) {
+    const link = element("a", nameOf(schema.$ref));
+    link.href = `#${nameOf(schema.$ref)}`;
+    return link;
+  }
+  const node = element("span");
+  const inner = schema.anyOf ?? schema.oneOf ?? (schema.items ? [schema.items] : []);
+  if (schema.type === "array") node.append("array of ");
+  else if (schema.enum) node.append(schema.enum.map((value) => JSON.stringify(value)).join(" | "));
+  else if (schema.const !== undefined) node.append(JSON.stringify(schema.const));
+  else if (!inner.length) node.append(schema.type ?? "any");
+  inner.forEach((part, index) => node.append(index ? " | " : "", typeOf(part)));
+  const bounds = ["minimum", "maximum", "minLength", "maxLength", "default"]
+    .filter((name) => schema[name] !== undefined)
+    .map((name) => `${name} ${JSON.stringify(schema[name])}`);
+  if (bounds.length) node.append(` (${bounds.join(", ")})`);
+  return node;
+}
+
+function row(name, required, schema, description) {
+  const line = element("tr");
+  const type = element("td");
+  type.append(typeOf(schema));
+  line.append(element("td", required ? `${name} *` : name, "name"), type, element("td", description ?? ""));
+  return line;
+}
+
+function table(rows) {
+  const node = element("table");
+  node.append(...rows);
+  return node;
+}
+
+function operation(method, path, { summary, description, parameters = [], requestBody, responses }) {
+  const section = element("section");
+  section.append(element("h3", `${method.toUpperCase()} ${path}`));
+  section.append(element("p", description ?? summary ?? ""));
+  const rows = parameters.map((item) => row(item.name, item.required, item.schema, item.description));
+  if (requestBody) {
+    rows.push(row("body", requestBody.required, requestBody.content["application/json"].schema, ""));
+  }
+  for (const [status, response] of Object.entries(responses)) {
+    const [content] = Object.values(response.content ?? {});
+    rows.push(row(`→ ${status}`, false, content?.schema ?? { type: "nothing" }, response.description));
+  }
+  section.append(table(rows));
+  return section;
+}
+
+function schema(name, { description, properties = {}, required = [], ...rest }) {
+  const section = element("section");
+  section.id = name;
+  section.append(element("h3", name), element("p", description ?? ""));
+  const rows = Object.entries(properties).map(([field, part]) =>
+    row(field, required.includes(field), part, part.description));
+  if (rows.length) section.append(table(rows));
+  else section.append(typeOf(rest));
+  return section;
+}
+
+const response = await fetch("/openapi.json");
+const { info, paths, components } = await response.json();
+const page = document.getElementById("calls");
+page.append(element("p", `${info.description} Version ${info.version}.`), element("h2", "Calls"));
+for (const [path, methods] of Object.entries(paths)) {
+  for (const [method, described] of Object.entries(methods)) page.append(operation(method, path, described));
+}
+page.append(element("h2", "Shapes"));
+for (const [name, described] of Object.entries(components.schemas)) page.append(schema(name, described));

@@ -1,0 +1,80 @@
+"""What handlers need of a request: the running service, the task it names, the body it carries."""
+
+import re
+from typing import Annotated, TypeVar
+
+from fastapi import Path, Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from agent_runtime.api.edge import too_large
+from agent_runtime.api.problems import BadRequestError, BodyTooLargeError, faults_of
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.config import LimitSettings
+from agent_runtime.domain.errors import Fault, InvalidInputError, TaskNotFoundError
+from agent_runtime.domain.values import JsonValue, deeper_than
+
+TaskId = Annotated[str, Path(description="The id that `POST /v1/tasks` gave.", examples=["task_0193c2f5a1b2"])]
+
+_TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def runtime_of(request: Request) -> Runtime:
+    """The running service."""
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+def known_form(task_id: str) -> str:
+    """The id, if it could be one of ours. Raises: TaskNotFoundError."""
+    if not _TASK_ID.fullmatch(task_id):
+        raise TaskNotFoundError(task_id[:100])
+    return task_id
+
+
+async def read_json(request: Request, limits: LimitSettings) -> JsonValue:
+    """The JSON body; an empty object where there is no body. A repeated key has its last value.
+
+    Raises: BodyTooLargeError, BadRequestError saying where the JSON is broken.
+    """
+    data = await _read(request, limits.body_bytes)
+    if not data:
+        return {}
+    try:
+        value = from_json(data, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise BadRequestError(f"The body is not JSON: {error}.") from error
+    if deeper_than(value, limits.json_depth):
+        raise BadRequestError(f"The body is nested more than {limits.json_depth} deep (limits.json_depth).")
+    return value
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLargeError(too_large(limit))
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def decode(kind: type[Body], value: JsonValue) -> Body:
+    """The body as a checked value. Raises: InvalidInputError naming every fault."""
+    try:
+        return kind.model_validate(value, strict=True)
+    except ValidationError as error:
+        faults = faults_of(error.errors(include_url=False, include_input=False, include_context=False))
+        raise InvalidInputError(faults) from error
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The header `Idempotency-Key`: 1 to 255 visible ASCII characters. Raises: InvalidInputError."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidInputError([Fault("Idempotency-Key", "It must be 1 to 255 visible ASCII characters, no spaces.")])
+    return key

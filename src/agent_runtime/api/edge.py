@@ -1,0 +1,136 @@
+"""The edge: what a request must be before any handler sees it (G13, G14), as one plain ASGI middleware.
+
+It also gives every request an id, every answer its security headers, and answers what nobody foresaw.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent_runtime.api.problems import problem
+from agent_runtime.config import LimitSettings, ServerSettings
+
+log = structlog.get_logger()
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_PORT = re.compile(rb":[0-9]{1,5}\Z")
+_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - told apart, not bound
+
+_Headers = dict[bytes, bytes]
+
+
+class Edge:
+    """Refuses foreign hosts (421) and origins (403), bodies that are too large (413) or not JSON (415).
+
+    `allowed_hosts` are names with or without a port in the request; `*` allows any. The host that the service
+    listens on is always allowed, and so is the origin that is the very host of the request. HEAD is answered as GET:
+    the server leaves out the body.
+    """
+
+    def __init__(self, app: ASGIApp, server: ServerSettings, limits: LimitSettings) -> None:
+        self._app = app
+        own = [] if server.host in _WILDCARDS else [f"[{server.host}]" if ":" in server.host else server.host]
+        self._hosts = _lowered([*server.allowed_hosts, *own])
+        self._origins = _lowered(origin.rstrip("/") for origin in server.allowed_origins)
+        self._body_bytes = limits.body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: _Headers = {}
+        hosts = 0
+        for name, value in scope["headers"]:
+            hosts += name == b"host"
+            headers[name] = value
+        request_id = _request_id(headers)
+        is_head = scope["method"] == "HEAD"
+        scope = {**scope, "request_id": request_id, "is_head": is_head, "method": "GET" if is_head else scope["method"]}
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        answer = _Answer(send, scope)
+        if hosts != 1:
+            headers.pop(b"host", None)
+        refusal = self._refusal(scope["method"], headers)
+        if refusal:
+            status, code, detail = refusal
+            await problem(scope, status, detail, code=code)(scope, receive, answer.send)
+            return
+        await self._guarded(scope, receive, answer)
+
+    async def _guarded(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            log.debug("client_gone", path=scope["path"])
+        except Exception:  # the edge that owns the request: whatever it was, the caller gets a plain answer (G13)
+            log.exception("request_failed", method=scope["method"], path=scope["path"])
+            if answer.started:
+                raise
+            detail = f"Something went wrong here. It was logged with the request id {scope['request_id']}."
+            await problem(scope, 500, detail)(scope, receive, answer.send)
+
+    def _refusal(self, method: str, headers: _Headers) -> tuple[int, str, str] | None:
+        host = headers.get(b"host", b"").lower()
+        if _PORT.sub(b"", host) not in self._hosts and (b"*" not in self._hosts or not host):
+            detail = "This service does not answer to that Host; server.allowed_hosts lists what it answers to."
+            return 421, "foreign_host", detail
+        origin = headers.get(b"origin", b"").lower()
+        if origin and not self._is_known(origin, host):
+            detail = "Pages of that Origin may not use this service; server.allowed_origins lists which may."
+            return 403, "foreign_origin", detail
+        if method in {"POST", "PUT", "PATCH"}:
+            return self._body_refusal(headers)
+        return None
+
+    def _is_known(self, origin: bytes, host: bytes) -> bool:
+        return origin in {b"http://" + host, b"https://" + host} or origin in self._origins
+
+    def _body_refusal(self, headers: _Headers) -> tuple[int, str, str] | None:
+        length = headers.get(b"content-length", b"0")
+        size = int(length) if length.isdigit() else 0
+        if size > self._body_bytes:
+            return 413, "body_too_large", too_large(self._body_bytes)
+        has_body = size > 0 or b"transfer-encoding" in headers
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if has_body and kind != b"application/json":
+            return 415, "not_json", "The body must be JSON: send it with Content-Type: application/json."
+        return None
+
+
+class _Answer:
+    """Sends an answer on, with the headers that every answer has."""
+
+    def __init__(self, send: Send, scope: Scope) -> None:
+        self._send = send
+        self._headers = [
+            (b"x-request-id", scope["request_id"].encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+        ]
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = [*message.get("headers", ()), *self._headers]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", b"no-store"))
+            message["headers"] = headers
+        await self._send(message)
+
+
+def too_large(limit: int) -> str:
+    return f"The body is over the limit of {limit} bytes (limits.body_bytes)."
+
+
+def _request_id(headers: _Headers) -> str:
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
+
+
+def _lowered(texts: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(text.lower().encode() for text in texts)

@@ -1,0 +1,68 @@
+"""Honest health (G16): whether the process is alive, and whether it can take work now."""
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from agent_runtime.api.deps import runtime_of
+from agent_runtime.api.openapi import refusals
+from agent_runtime.api.problems import RETRY_AFTER_S, problem
+from agent_runtime.api.views import answer
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.errors import StoreUnavailableError
+from agent_runtime.mcp_servers.sandbox import sandbox_level
+
+STORE_CHECK_S = 1.0
+"""How long a write may take before the service says that it is not ready."""
+
+router = APIRouter(tags=["Health"])
+
+
+class Health(TypedDict):
+    status: str
+
+
+class Ready(TypedDict):
+    """Whether work can be taken. `sandbox` is how the processes of MCP servers are kept on this machine (G10)."""
+
+    status: str
+    checks: dict[str, str]
+    sandbox: str
+
+
+@router.get("/healthz", responses={200: {"model": Health}})
+async def healthz() -> Response:
+    """The process is alive; this depends on nothing else."""
+    return answer({"status": "ok"})
+
+
+@router.get("/readyz", responses={200: {"model": Ready}, **refusals(503)})
+async def readyz(request: Request) -> Response:
+    """A write succeeded within the last second, and every unfinished task was handed to the runner."""
+    runtime = runtime_of(request)
+    checks = {
+        "store": await _store(runtime),
+        "recovery": "ok"
+        if runtime.recovered.is_set()
+        else "the unfinished tasks of an earlier process were not all taken up",
+    }
+    sandbox = await asyncio.to_thread(sandbox_level)
+    failed = [f"{name}: {said}" for name, said in checks.items() if said != "ok"]
+    if failed:
+        detail = f"Not ready. {'; '.join(failed)}."
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        return problem(request.scope, 503, detail, code="not_ready", headers=retry, checks=checks, sandbox=sandbox)
+    return answer({"status": "ready", "checks": checks, "sandbox": sandbox})
+
+
+async def _store(runtime: Runtime) -> str:
+    try:
+        async with asyncio.timeout(STORE_CHECK_S):
+            await runtime.store.check()
+    except StoreUnavailableError as error:
+        return str(error)
+    except TimeoutError:
+        return f"a write took longer than {STORE_CHECK_S:g} s"
+    return "ok"

@@ -1,0 +1,80 @@
+"""What /openapi.json says beyond what the handlers' signatures do: bodies are read by hand, so they are named here."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from agent_runtime.api import bodies
+from agent_runtime.api.problems import Problem
+
+_REF = "#/components/schemas/{model}"
+_BODIES = (
+    bodies.TaskRequest,
+    bodies.ApproveRequest,
+    bodies.RejectRequest,
+    bodies.CancelRequest,
+    bodies.ResolveRequest,
+)
+
+_MEANING = {
+    400: "The request cannot be read",
+    404: "No such task",
+    409: "Not allowed in the status that the task has now",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    422: "The input is wrong; `errors` names every fault",
+    428: "The decision must name the digest of the plan",
+    503: "Not now; see `Retry-After`",
+}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that a call may answer with."""
+    return {status: {"model": Problem, "description": _MEANING[status]} for status in statuses}
+
+
+def body_of(kind: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """The body of a call."""
+    content = {"application/json": {"schema": {"$ref": _REF.format(model=kind.__name__)}}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def header(name: str, description: str) -> dict[str, Any]:
+    """A header that a call takes."""
+    schema = {"type": "string", "maxLength": 255}
+    return {"parameters": [{"name": name, "in": "header", "description": description, "schema": schema}]}
+
+
+def install(app: FastAPI) -> None:
+    """Have the app describe the bodies too, and every problem by its own media type."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _described(app)
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    _, defined = models_json_schema([(kind, "validation") for kind in _BODIES], ref_template=_REF)
+    components = schema["components"]["schemas"]
+    components.update(defined["$defs"])
+    for path in schema["paths"].values():
+        for operation in path.values():
+            _tidy(operation["responses"])
+    components.pop("HTTPValidationError", None)
+    components.pop("ValidationError", None)
+    return schema
+
+
+def _tidy(responses: dict[str, Any]) -> None:
+    """Refusals are problems, whatever FastAPI assumes of them."""
+    for status, response in responses.items():
+        if int(status) >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+            reference = {"$ref": _REF.format(model="Problem")}
+            response["content"] = {"application/problem+json": {"schema": reference}}

@@ -1,0 +1,178 @@
+"""Errors as the caller sees them: `application/problem+json` (RFC 9457), one table from error to status."""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, NotRequired
+from urllib.parse import quote
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from agent_runtime.domain import errors as err
+from agent_runtime.domain.errors import AgentRuntimeError, Fault
+
+log = structlog.get_logger()
+
+RETRY_AFTER_S = 2
+"""When a caller that was refused for want of room or of a disk may try again."""
+
+_LONGEST_DETAIL = 4000
+_LONGEST_INSTANCE = 300
+_MOST_FAULTS = 100
+
+
+class TooManyStreamsError(AgentRuntimeError):
+    """As many streams are open as `limits.stream_clients` allows."""
+
+    code = "too_many_streams"
+
+
+class BadRequestError(AgentRuntimeError):
+    """The request cannot be read at all: its JSON, its `Last-Event-ID`."""
+
+    code = "bad_request"
+
+
+class BodyTooLargeError(AgentRuntimeError):
+    """The body of the request is over `limits.body_bytes`."""
+
+    code = "body_too_large"
+
+
+STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
+    err.InvalidInputError: 422,
+    err.TaskNotFoundError: 404,
+    err.DecisionRefusedError: 409,
+    err.DigestRequiredError: 428,
+    err.DigestMismatchError: 409,
+    err.RequestKeyReusedError: 422,
+    err.StoreUnavailableError: 503,
+    TooManyStreamsError: 503,
+    BadRequestError: 400,
+    BodyTooLargeError: 413,
+}
+"""The status of each error, its kinds included unless they have a line of their own. Any other is a bug: 500."""
+
+
+class FieldError(TypedDict):
+    """One thing wrong with the input: the place (`plan.steps[0].arguments.path`) and what to do about it."""
+
+    field: str
+    message: str
+
+
+class Problem(TypedDict):
+    """What went wrong (RFC 9457). `detail` says what to do; `errors` names every fault of the input."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: NotRequired[str]
+    errors: NotRequired[list[FieldError]]
+    task_status: NotRequired[str]
+
+
+def problem(
+    scope: Mapping[str, Any],
+    status: int,
+    detail: str,
+    *,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Response:
+    """The answer to a request that was refused. `more` are further members, such as `errors`."""
+    body = {
+        "type": f"urn:agent-runtime:problem:{code}" if code else "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": _short(detail),
+        "instance": quote(scope.get("path", "")[:_LONGEST_INSTANCE], safe="/:@!$&'()*+,;=~-._"),
+        "request_id": scope.get("request_id", ""),
+        **more,
+    }
+    return Response(to_json(body), status, headers, media_type="application/problem+json")
+
+
+def of_error(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
+    """The answer to an error of our own. Raises: the error itself where it is none of a caller's."""
+    status = next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), None)
+    if status is None:
+        raise error
+    more: dict[str, Any] = {}
+    if isinstance(error, err.InvalidInputError):
+        more["errors"] = [field_error(fault) for fault in error.faults[:_MOST_FAULTS]]
+    if isinstance(error, err.DecisionRefusedError):
+        more["task_status"] = str(error.status)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return problem(scope, status, str(error), code=error.code, headers=headers, **more)
+
+
+def field_error(fault: Fault) -> FieldError:
+    return {"field": fault.field, "message": _short(fault.message)}
+
+
+def faults_of(errors: Sequence[Any]) -> list[Fault]:
+    """The faults that pydantic names, each with the place as the caller wrote it."""
+    return [Fault(_place(item["loc"]), _sentence(item)) for item in errors]
+
+
+def _place(parts: Sequence[str | int]) -> str:
+    # Names that are not identifiers were invented by the caller, who needs no more of them than this.
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{_short(part, 80)}" for part in parts)
+    return place.removeprefix(".")
+
+
+_SENTENCES = {
+    "extra_forbidden": "There is no such field; the fields are listed at /docs.",
+    "missing": "This field is required.",
+    "model_type": "A JSON object is expected here.",
+}
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    return _SENTENCES.get(item["type"]) or f"{item['msg']}.".replace("..", ".")
+
+
+def _short(text: str, limit: int = _LONGEST_DETAIL) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+_NO_SUCH_PAGE = "There is nothing at this address; what there is, is listed at /docs."
+_METHOD = re.compile(r"[A-Z]{1,20}")
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the app answered as a problem; what nobody foresaw is left to the edge."""
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, AgentRuntimeError)  # noqa: S101 - registered for it
+        return of_error(request.scope, error)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+        detail = error.detail
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            detail = _NO_SUCH_PAGE
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            method = request.method if _METHOD.fullmatch(request.method) else "That method"
+            detail = f"{method} is not possible here; the header Allow names what is."
+        return problem(request.scope, error.status_code, detail, headers=error.headers)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+        # The first part of a place is FastAPI's own word for where a value came from: `query` or `path`.
+        faults = faults_of([{**item, "loc": item["loc"][1:]} for item in error.errors()])
+        return of_error(request.scope, err.InvalidInputError(faults))
+
+    app.add_exception_handler(AgentRuntimeError, on_error)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_invalid)

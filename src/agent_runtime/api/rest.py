@@ -1,0 +1,222 @@
+"""Tasks over REST: every handler decodes, makes one call, encodes. See docs/api.md."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from agent_runtime.api import stream
+from agent_runtime.api.bodies import (
+    ApproveRequest,
+    CancelRequest,
+    EventsQuery,
+    ListQuery,
+    RejectRequest,
+    ResolveRequest,
+    TaskRequest,
+)
+from agent_runtime.api.deps import TaskId, decode, idempotency_key, known_form, read_json, runtime_of
+from agent_runtime.api.openapi import body_of, header, refusals
+from agent_runtime.api.shapes import (
+    Approved,
+    EventsView,
+    PageView,
+    ServerStatusView,
+    TaskCreated,
+    TaskView,
+    ToolsView,
+)
+from agent_runtime.api.views import answer, created, page_view, record_json, status_view, task_view, tools_view
+from agent_runtime.domain.approval import Approve, Decision, Reject, Resolve
+from agent_runtime.domain.contract import Limits
+from agent_runtime.domain.errors import Fault, InvalidInputError
+from agent_runtime.domain.values import JsonValue, digest
+from agent_runtime.services.agent_service import parse_plan
+from agent_runtime.services.task_manager import Submission
+
+tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
+tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
+
+Refresh = Annotated[bool, Query(description="Ask every server again first, for up to limits.server_start_s.")]
+
+ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"model": TaskView, "description": "Decided; the task as it stands"}}
+
+
+@tasks.post(
+    "",
+    status_code=202,
+    responses={202: {"model": TaskCreated, "description": "Accepted"}, **refusals(400, 413, 415, 422, 503)},
+    openapi_extra=body_of(TaskRequest) | header("Idempotency-Key", "Makes a repetition give the same task."),
+)
+async def submit_task(request: Request) -> Response:
+    """Ask for something to be done. The task is planned, and then waits for approval.
+
+    With an `Idempotency-Key` the same key and body give the same task.
+    """
+    runtime = runtime_of(request)
+    key = idempotency_key(request)
+    value = await read_json(request, runtime.settings.limits)
+    submission = _submission(decode(TaskRequest, value), key, value)
+    task = await runtime.tasks.submit(submission)
+    return answer(created(task), 202)
+
+
+def _submission(body: TaskRequest, key: str | None, value: JsonValue) -> Submission:
+    return Submission(
+        prompt=body.prompt,
+        plan=None if body.plan is None else parse_plan(body.plan),
+        approval=body.approval,
+        tools=None if body.tools is None else tuple(body.tools),
+        limits=Limits(budget=body.budget, max_steps=body.max_steps),
+        metadata=body.metadata,
+        request_key=key,
+        request_digest=None if key is None else _digest(value),
+    )
+
+
+def _digest(value: JsonValue) -> str:
+    try:
+        return digest(value)
+    except ValueError as error:
+        raise InvalidInputError([Fault("", f"A value cannot be carried exactly: {error}.")]) from error
+
+
+@tasks.get("", responses={200: {"model": PageView}, **refusals(422)})
+async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+    """The tasks, newest first, a page at a time."""
+    page = await runtime_of(request).tasks.page(query.status, query.limit, query.cursor)
+    return answer(page_view(page))
+
+
+@tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
+async def get_task(request: Request, task_id: TaskId) -> Response:
+    """The task as it stands, with its plan, its steps and what a person is asked."""
+    return answer(task_view(await runtime_of(request).tasks.get(known_form(task_id))))
+
+
+@tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))
+async def delete_task(request: Request, task_id: TaskId) -> Response:
+    """Forget a task that has ended, with its journal."""
+    await runtime_of(request).tasks.delete(known_form(task_id))
+    return Response(status_code=204)
+
+
+@tasks.post(
+    "/{task_id}/approve",
+    status_code=202,
+    responses={202: {"model": Approved, "description": "Approved"}, **refusals(404, 409, 422, 428, 503)},
+    openapi_extra=body_of(ApproveRequest, required=False),
+)
+async def approve_plan(request: Request, task_id: TaskId) -> Response:
+    """Let the plan run, exactly as it was shown. Of several approvals at once one is accepted (202)."""
+    runtime = runtime_of(request)
+    known_form(task_id)
+    body = decode(ApproveRequest, await read_json(request, runtime.settings.limits))
+    task = await runtime.tasks.decide(task_id, Approve(digest=body.plan_digest, comment=body.comment))
+    approved: Approved = {
+        "message": "The plan is approved and will run.",
+        "task_id": task_id,
+        "status": task.status,
+        "plan_revision": task.plan_revision,
+        "plan_digest": task.plan_digest,
+    }
+    return answer(approved, 202)
+
+
+@tasks.post(
+    "/{task_id}/reject",
+    status_code=202,
+    responses={**ACCEPTED, **refusals(404, 409, 422, 503)},
+    openapi_extra=body_of(RejectRequest, required=False),
+)
+async def reject_plan(request: Request, task_id: TaskId) -> Response:
+    """Refuse the plan; the task ends."""
+    limits = runtime_of(request).settings.limits
+    known_form(task_id)
+    body = decode(RejectRequest, await read_json(request, limits))
+    return await _decide(request, task_id, Reject(reason=body.reason))
+
+
+@tasks.post(
+    "/{task_id}/resolve",
+    status_code=202,
+    responses={**ACCEPTED, **refusals(404, 409, 422, 503)},
+    openapi_extra=body_of(ResolveRequest),
+)
+async def resolve_step(request: Request, task_id: TaskId) -> Response:
+    """Say what became of a call of unknown outcome; see `attention` of the task."""
+    limits = runtime_of(request).settings.limits
+    known_form(task_id)
+    body = decode(ResolveRequest, await read_json(request, limits))
+    return await _decide(request, task_id, Resolve(**dict(body)))
+
+
+async def _decide(request: Request, task_id: str, decision: Decision) -> Response:
+    return answer(task_view(await runtime_of(request).tasks.decide(task_id, decision)), 202)
+
+
+@tasks.post(
+    "/{task_id}/cancel",
+    status_code=202,
+    responses={**ACCEPTED, **refusals(404, 409, 422, 503)},
+    openapi_extra=body_of(CancelRequest, required=False),
+)
+async def cancel_task(request: Request, task_id: TaskId) -> Response:
+    """End the task. No call starts after this was answered; an open call is given a few seconds to settle."""
+    runtime = runtime_of(request)
+    known_form(task_id)
+    body = decode(CancelRequest, await read_json(request, runtime.settings.limits))
+    return answer(task_view(await runtime.tasks.cancel(task_id, reason=body.reason)), 202)
+
+
+@tasks.get(
+    "/{task_id}/stream",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "Frames `7.0`, `7.1`, ... and at the end `[DONE]`"},
+        204: {"description": "The task has ended, and all of it was sent"},
+        **refusals(400, 404, 503),
+    },
+    openapi_extra=header("Last-Event-ID", "The id of the last frame that was seen."),
+)
+async def stream_task(
+    request: Request,
+    task_id: TaskId,
+    after: Annotated[str | None, Query(description="A frame id to go on after; `Last-Event-ID` beats it.")] = None,
+    view: Annotated[str | None, Query(description="`events` or `log`: only one kind of frames.")] = None,
+) -> Response:
+    """Everything that happens to the task, from its start or after a frame, as Server-Sent Events."""
+    runtime = runtime_of(request)
+    task = await runtime.tasks.get(known_form(task_id))
+    wanted = stream.requested(task, request.headers.get("last-event-id"), after, view)
+    if wanted is None:
+        return Response(status_code=204)
+    return stream.StreamResponse(runtime.tasks, runtime.settings.limits, request.app.state.streams, wanted)
+
+
+@tasks.get("/{task_id}/events", responses={200: {"model": EventsView}, **refusals(404, 422)})
+async def list_events(request: Request, task_id: TaskId, query: Annotated[EventsQuery, Query()]) -> Response:
+    """The journal of the task, as JSON."""
+    records = await runtime_of(request).tasks.records(known_form(task_id), query.after, query.limit + 1)
+    rows = records[: query.limit]
+    next_after = str(rows[-1].seq) if len(records) > query.limit else "null"
+    events = ",".join(record_json(record, with_epoch=True) for record in rows)
+    return Response(f'{{"events":[{events}],"next_after":{next_after}}}'.encode(), media_type="application/json")
+
+
+@tools.get("", responses={200: {"model": ToolsView}})
+async def list_tools(
+    request: Request,
+    refresh: Refresh = False,  # noqa: FBT002 - a query parameter has a name
+) -> Response:
+    """Every tool that plans may use, and those that are listed but cannot be used, with the reason."""
+    runtime = runtime_of(request)
+    if refresh:
+        await runtime.registry.refresh(runtime.settings.limits.server_start_s)
+    return answer(tools_view(runtime.registry))
+
+
+@tools.get("/status", responses={200: {"model": list[ServerStatusView]}})
+async def list_servers(request: Request) -> Response:
+    """Every server of the tool registry, and whether it could be reached."""
+    return answer([status_view(status) for status in runtime_of(request).registry.statuses()])

@@ -1,0 +1,159 @@
+"""Serving the app with uvicorn: the socket, the announcement, the graceful stop."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import structlog
+import uvicorn
+import uvloop
+
+from agent_runtime import __version__
+from agent_runtime.api.app import create_app
+from agent_runtime.api.stream import Streams
+from agent_runtime.bootstrap import Recover, Runtime
+from agent_runtime.config import Secrets, ServerSettings, Settings
+from agent_runtime.domain.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+_REQUESTS_END_WITHIN_S = 2
+"""What requests are given when the service stops; runs have `limits.shutdown_s` after that."""
+
+
+def serve(settings: Settings, secrets: Secrets, announce: Callable[[str], None], *, recover: Recover = True) -> None:
+    """Serve until SIGTERM or SIGINT, and return once everything is stopped.
+
+    `announce` is called with the URL once it answers. The caller owns the data directory and has set up logging.
+    Raises: ConfigurationError, StoreUnavailableError.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Server(settings, secrets, announce, recover=recover).run())
+
+
+class Server:
+    """One serving of the app, on the event loop of `run`. In a thread that is not the main one no signal is heard."""
+
+    def __init__(
+        self, settings: Settings, secrets: Secrets, announce: Callable[[str], None], *, recover: Recover = True
+    ) -> None:
+        self._settings = settings
+        self._secrets = secrets
+        self._announce = announce
+        self._recover = recover
+        self._stopped = False
+        self._uvicorn: _Uvicorn | None = None
+
+    @property
+    def open_streams(self) -> int:
+        """How many clients are following a task now."""
+        return self._uvicorn.open_streams if self._uvicorn else 0
+
+    def stop(self) -> None:
+        """Have `run` end gracefully; from any thread."""
+        self._stopped = True
+        if self._uvicorn:
+            self._uvicorn.should_exit = True
+
+    async def run(self) -> None:
+        """Serve until stopped. Raises: as `serve`."""
+        settings = self._settings
+        with contextlib.closing(_bind(settings.server)) as listener:
+            url = _url_of(settings.server.host, listener)
+
+            def on_started(runtime: Runtime) -> None:
+                started["planner"] = runtime.planner
+
+            started: dict[str, str] = {}
+            app = create_app(settings, self._secrets, on_started, recover=self._recover)
+
+            def on_listening() -> None:
+                store, registry = str(settings.database_path), str(settings.tool_registry)
+                self._announce(url)
+                log.info("started", version=__version__, url=url, store=store, registry=registry, **started)
+
+            config = uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",  # entered here, so that its errors reach the caller
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_REQUESTS_END_WITHIN_S,
+            )
+            server = self._uvicorn = _Uvicorn(config, app.state.streams, on_listening)
+            server.should_exit = self._stopped
+            async with app.router.lifespan_context(app):
+                await server.serve(sockets=[listener])
+        log.info("stopped")
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, which ends the streams before it waits for requests, and does not die of the signal it was sent."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams, on_listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._streams = streams
+        self._on_listening = on_listening
+
+    @property
+    def open_streams(self) -> int:
+        return len(self._streams)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.close()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the shape of a handler
+        # A second Ctrl-C does not wait for requests any more.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def _bind(server: ServerSettings) -> socket.socket:
+    """The socket to listen on, bound before anything is started. Raises: ConfigurationError."""
+    listener = None
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        if listener:
+            listener.close()
+        raise ConfigurationError(
+            f"The service cannot listen on {server.host}:{server.port}: {error.strerror or error}. "
+            "Choose another server.host or server.port, or stop whatever uses it."
+        ) from error
+    return listener
+
+
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - every address has this one
+
+
+def _url_of(host: str, listener: socket.socket) -> str:
+    host, port = _LOOPBACK_OF.get(host, host), listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

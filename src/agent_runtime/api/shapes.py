@@ -1,0 +1,173 @@
+"""The shapes of what callers get; `views` fills them, and /openapi.json documents them."""
+
+from collections.abc import Mapping
+
+from typing_extensions import TypedDict
+
+from agent_runtime.domain.task import StepStatus, TaskStatus
+from agent_runtime.domain.values import JsonObject
+
+
+class TaskLinks(TypedDict):
+    self: str
+    approve: str
+    reject: str
+    cancel: str
+    stream: str
+    events: str
+
+
+class TaskCreated(TypedDict):
+    task_id: str
+    status: TaskStatus
+    links: TaskLinks
+
+
+class ErrorView(TypedDict):
+    code: str
+    message: str
+    step_id: str | None
+
+
+class StepView(TypedDict):
+    """One step of the plan. `server` and `tool` are null for an agent step; `output` is a preview of its text."""
+
+    id: str
+    title: str
+    kind: str
+    server: str | None
+    tool: str | None
+    status: StepStatus
+    started_at: str | None
+    ended_at: str | None
+    attempts: int
+    output: str | None
+    error: ErrorView | None
+
+
+class ApprovalView(TypedDict):
+    """A decision of a person, or of the operator's policy."""
+
+    who: str
+    when: str
+    digest: str | None
+    decision: str
+    comment: str | None
+    step_id: str | None
+
+
+class AttentionView(TypedDict):
+    """Something that a person must say before the task goes on; see `POST .../resolve`."""
+
+    kind: str
+    step_id: str
+    call_id: str
+    server: str
+    tool: str
+    arguments: JsonObject
+    reason: str
+    actions: tuple[str, ...]
+
+
+class UsageView(TypedDict):
+    input_tokens: int
+    output_tokens: int
+    tool_calls: int
+
+
+class TaskView(TypedDict):
+    """A task as it stands. `plan` is readable text; `plan_object` is what `plan_digest` is the digest of."""
+
+    task_id: str
+    prompt: str
+    status: TaskStatus
+    terminal: bool
+    plan: str | None
+    result: str | None
+    plan_object: JsonObject | None
+    plan_revision: int
+    plan_digest: str | None
+    steps: list[StepView]
+    approvals: list[ApprovalView]
+    attention: list[AttentionView]
+    cancel_requested: bool
+    error: ErrorView | None
+    metadata: Mapping[str, str]
+    usage: UsageView
+    created_at: str | None
+    updated_at: str | None
+
+
+class SummaryView(TypedDict):
+    task_id: str
+    status: TaskStatus
+    terminal: bool
+    prompt: str
+    plan_revision: int
+    cancel_requested: bool
+    metadata: Mapping[str, str]
+    created_at: str | None
+    updated_at: str | None
+
+
+class PageView(TypedDict):
+    tasks: list[SummaryView]
+    next_cursor: str | None
+
+
+class Approved(TypedDict):
+    message: str
+    task_id: str
+    status: TaskStatus
+    plan_revision: int
+    plan_digest: str | None
+
+
+class EventView(TypedDict):
+    """One event of the journal. `epoch` is that of the run that wrote it, null for a decision from outside."""
+
+    seq: int
+    task_id: str
+    type: str
+    at: str
+    epoch: int | None
+    data: JsonObject
+
+
+class EventsView(TypedDict):
+    """A part of the journal. `next_after` is what to ask for next, null where this was the end for now."""
+
+    events: list[EventView]
+    next_after: int | None
+
+
+class ToolView(TypedDict):
+    """A tool of the catalogue. One that is not `available` has a `detail` saying why, and may lack the rest."""
+
+    server: str
+    tool: str
+    title: str | None
+    description: str | None
+    input_schema: JsonObject | None
+    output_schema: JsonObject | None
+    effect: str | None
+    idempotent: bool | None
+    open_world: bool | None
+    approval: str | None
+    timeout_s: float | None
+    pin: str | None
+    status: str
+    detail: str | None
+
+
+class ToolsView(TypedDict):
+    tools: list[ToolView]
+
+
+class ServerStatusView(TypedDict):
+    id: str
+    name: str
+    type: str
+    enabled: bool
+    connected: bool
+    detail: str

@@ -1,0 +1,246 @@
+"""Tasks as callers see them: plain dictionaries, encoded once; their shapes are checked by mypy, not at run time."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from agent_runtime.api.shapes import (
+    AttentionView,
+    ErrorView,
+    PageView,
+    ServerStatusView,
+    StepView,
+    SummaryView,
+    TaskCreated,
+    TaskView,
+    ToolsView,
+    ToolView,
+)
+from agent_runtime.api.text import one_line
+from agent_runtime.domain.events import EventRecord
+from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.task import StepState, StepStatus, Task, TaskStatus
+from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.values import JsonValue
+from agent_runtime.services.ports import Page, TaskSummary
+from agent_runtime.services.tool_registry import ServerStatus, ToolRegistry
+
+RESOLUTIONS = ("done", "retry", "skip", "fail")
+
+_LONGEST_PREVIEW = 500
+_LONGEST_ARGUMENT = 120
+
+
+def answer(body: Any, status: int = 200) -> Response:
+    """A JSON answer, encoded once."""
+    return Response(to_json(body), status, media_type="application/json")
+
+
+def time_of(at: datetime) -> str:
+    """RFC 3339, UTC, to the microsecond."""
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def created(task: Task) -> TaskCreated:
+    here = f"/v1/tasks/{task.task_id}"
+    return {
+        "task_id": task.task_id,
+        "status": task.status,
+        "links": {
+            "self": here,
+            "approve": f"{here}/approve",
+            "reject": f"{here}/reject",
+            "cancel": f"{here}/cancel",
+            "stream": f"{here}/stream",
+            "events": f"{here}/events",
+        },
+    }
+
+
+def task_view(task: Task) -> TaskView:
+    steps = task.contract.steps if task.contract else ()
+    return {
+        "task_id": task.task_id,
+        "prompt": task.prompt,
+        "status": task.status,
+        "terminal": task.terminal,
+        "plan": plan_text(steps) if steps else None,
+        "result": task.result,
+        "plan_object": task.contract.model_dump(mode="json") if task.contract else None,
+        "plan_revision": task.plan_revision,
+        "plan_digest": task.plan_digest,
+        "steps": [_step(step, task.steps[step.id]) for step in steps],
+        "approvals": [
+            {
+                "who": approval.actor,
+                "when": time_of(approval.at),
+                "digest": approval.digest,
+                "decision": approval.decision,
+                "comment": approval.comment,
+                "step_id": approval.step_id,
+            }
+            for approval in task.approvals
+        ],
+        "attention": _attention(task),
+        "cancel_requested": task.cancel_requested,
+        "error": _error(task.error.code, task.error.message, task.error.step_id) if task.error else None,
+        "metadata": task.metadata,
+        "usage": {"input_tokens": 0, "output_tokens": 0, "tool_calls": task.tool_calls},
+        "created_at": time_of(task.created_at) if task.created_at else None,
+        "updated_at": time_of(task.updated_at) if task.updated_at else None,
+    }
+
+
+def _error(code: str, message: str, step_id: str | None) -> ErrorView:
+    return {"code": code, "message": message, "step_id": step_id}
+
+
+def _step(step: ToolStep | AgentStep, state: StepState) -> StepView:
+    server, tool = (step.server, step.tool) if isinstance(step, ToolStep) else (None, None)
+    failed = state.status in {StepStatus.FAILED, StepStatus.UNKNOWN}
+    return {
+        "id": step.id,
+        "title": step.title,
+        "kind": step.kind,
+        "server": server,
+        "tool": tool,
+        "status": state.status,
+        "started_at": time_of(state.started_at) if state.started_at else None,
+        "ended_at": time_of(state.ended_at) if state.ended_at else None,
+        "attempts": state.call.attempt if state.call else 0,
+        "output": _preview(state),
+        "error": _error(state.code or state.status, state.message or "", step.id) if failed else None,
+    }
+
+
+def _preview(state: StepState) -> str | None:
+    if state.result is None:
+        return None
+    text = state.result.text
+    return text if len(text) <= _LONGEST_PREVIEW else text[: _LONGEST_PREVIEW - 1] + "…"
+
+
+def _attention(task: Task) -> list[AttentionView]:
+    """What a person is asked now; nothing once a cancellation has settled that nothing goes on."""
+    if task.status is not TaskStatus.NEEDS_ATTENTION or task.cancel_requested:
+        return []
+    unknown = [(name, task.steps[name], task.steps[name].call) for name in task.unknown_steps]
+    return [
+        {
+            "kind": "outcome_unknown",
+            "step_id": name,
+            "call_id": call.call_id,
+            "server": call.server,
+            "tool": call.tool,
+            "arguments": call.arguments,
+            "reason": state.message or "",
+            "actions": RESOLUTIONS,
+        }
+        for name, state, call in unknown
+        if call is not None
+    ]
+
+
+def plan_text(steps: Iterable[ToolStep | AgentStep]) -> str:
+    """The plan as numbered lines: `1. Read the notes — filesystem.read_file(path="notes.txt")`."""
+    return "\n".join(f"{number}. {_step_text(step)}" for number, step in enumerate(steps, 1))
+
+
+def _step_text(step: ToolStep | AgentStep) -> str:
+    title = one_line(step.title, 200)
+    if isinstance(step, AgentStep):
+        names = ", ".join(f"{allowed.server}.{allowed.tool}" for allowed in step.tools) or "no tools"
+        return f"{title} — agent ({names})"
+    arguments = ", ".join(f"{one_line(name, 60)}={_argument(value)}" for name, value in step.arguments.items())
+    call = f"{step.server}.{one_line(step.tool, 100)}({arguments})"
+    return call if title == f"{step.server}.{step.tool}" else f"{title} — {call}"
+
+
+def _argument(value: JsonValue) -> str:
+    return one_line(json.dumps(value, ensure_ascii=False), _LONGEST_ARGUMENT)
+
+
+def summary_view(task: TaskSummary) -> SummaryView:
+    return {
+        "task_id": task.task_id,
+        "status": task.status,
+        "terminal": task.terminal,
+        "prompt": task.prompt,
+        "plan_revision": task.plan_revision,
+        "cancel_requested": task.cancel_requested,
+        "metadata": task.metadata,
+        "created_at": time_of(task.created_at),
+        "updated_at": time_of(task.updated_at),
+    }
+
+
+def page_view(page: Page) -> PageView:
+    return {"tasks": [summary_view(task) for task in page.tasks], "next_cursor": page.next_cursor}
+
+
+def record_json(record: EventRecord, *, with_epoch: bool = False) -> str:
+    """The record as JSON, put together around its data, which was encoded when it was written."""
+    epoch = f'"epoch":{json.dumps(record.epoch)},' if with_epoch else ""
+    head = f'{{"seq":{record.seq},"task_id":{json.dumps(record.task_id)},"type":"{record.type}",'
+    return f'{head}"at":"{time_of(record.at)}",{epoch}"data":{record.data}}}'
+
+
+def tools_view(registry: ToolRegistry) -> ToolsView:
+    unusable = [_unusable(key, why) for key, why in registry.unusable().items()]
+    return {"tools": [*map(_tool, registry.tools().values()), *unusable]}
+
+
+def _tool(tool: Tool) -> ToolView:
+    definition = tool.definition
+    return {
+        "server": tool.server,
+        "tool": tool.name,
+        "title": definition.title,
+        "description": definition.description,
+        "input_schema": definition.inputSchema,
+        "output_schema": definition.outputSchema,
+        "effect": tool.effect,
+        "idempotent": tool.idempotent,
+        "open_world": tool.open_world,
+        "approval": tool.approval,
+        "timeout_s": tool.timeout_s,
+        "pin": tool.pin,
+        "status": "available",
+        "detail": None,
+    }
+
+
+def _unusable(key: str, why: str) -> ToolView:
+    server, _, tool = key.partition("/")
+    return {
+        "server": server,
+        "tool": tool,
+        "title": None,
+        "description": None,
+        "input_schema": None,
+        "output_schema": None,
+        "effect": None,
+        "idempotent": None,
+        "open_world": None,
+        "approval": None,
+        "timeout_s": None,
+        "pin": None,
+        "status": "unavailable",
+        "detail": why,
+    }
+
+
+def status_view(status: ServerStatus) -> ServerStatusView:
+    return {
+        "id": status.id,
+        "name": status.name,
+        "type": status.type,
+        "enabled": status.enabled,
+        "connected": status.connected,
+        "detail": status.detail,
+    }

@@ -1,0 +1,153 @@
+"""The grammar of the command line, and which function each command is."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from agent_runtime import __version__
+
+_EXIT_CODES = (
+    "exit codes: 0 it worked (for a task: completed), 1 failed or cancelled, 2 wrong usage or configuration, "
+    "3 a person is needed (approval or attention), 130 interrupted"
+)
+_WHERE = (
+    "Without --server the command finds the service that owns the data directory; where none runs, it does the "
+    "work in this process."
+)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; `options.command` is the function that does it. `serve` may be left out."""
+    words = list(argv)
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
+        words.insert(0, "serve")
+    return _parser().parse_args(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="agent-runtime",
+        description="A sentence becomes a plan of MCP tool calls, a person approves it, and exactly that runs.",
+        epilog=f"Without a command it serves. {_EXIT_CODES}.",
+    )
+    parser.add_argument("--version", action="version", version=f"agent-runtime {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _service_commands(commands)
+    _task_commands(commands)
+    _decisions(commands)
+    return parser
+
+
+_Commands = Any
+"""What `add_subparsers` gives, which argparse does not name in public."""
+
+
+def _service_commands(commands: _Commands) -> None:
+    serve = _add(commands, "serve", "serve:serve", "serve the API until SIGTERM or Ctrl-C (the default command)")
+    serve.add_argument("--host", help="address to listen on (server.host)")
+    serve.add_argument("--port", type=int, help="port to listen on; 0: any free one (server.port)")
+    _settings(serve, level=None)
+    tools = _add(commands, "tools", "commands:tools", "the tools that plans may use, and what is unavailable and why")
+    tools.add_argument("--refresh", action="store_true", help="ask every server again first")
+    _client(tools, "the catalogue and the servers", level="error")
+    doctor = _add(commands, "doctor", "doctor:doctor", "what works on this machine; exit code 1 where something fails")
+    doctor.add_argument("--json", action="store_true", help="print the findings as one JSON document")
+    _settings(doctor, level="error")
+
+
+def _task_commands(commands: _Commands) -> None:
+    run = _add(commands, "run", "commands:run", "submit a task, show its plan, ask, and follow it to its result")
+    run.add_argument("prompt", metavar="PROMPT", help="what is to be done; - reads it from standard input")
+    run.add_argument("--yes", action="store_true", help="approve the plan that is shown, without asking")
+    _client(run)
+    tasks = _add(commands, "tasks", "commands:tasks", "the tasks, newest first")
+    tasks.add_argument("--status", help="only tasks of this status")
+    tasks.add_argument("--limit", type=int, default=20, help="how many at most, 1 to 200 (default: %(default)s)")
+    _client(tasks, "the page of tasks", level="error")
+    _client(
+        _with_id(_add(commands, "show", "commands:show", "one task: its plan, its steps, its result")), level="error"
+    )
+    _client(_with_id(_add(commands, "watch", "commands:watch", "follow a task until it ends or needs a person")))
+
+
+def _decisions(commands: _Commands) -> None:
+    approve = _with_id(_add(commands, "approve", "commands:approve", "let the plan of a task run, as it is shown"))
+    approve.add_argument("--digest", help="approve only the plan of this digest (default: the one shown)")
+    approve.add_argument("--comment", help="kept with the approval")
+    _client(approve)
+    reject = _with_id(_add(commands, "reject", "commands:reject", "refuse the plan of a task; the task ends"))
+    reject.add_argument("--reason", help="kept with the rejection")
+    _client(reject, level="error")
+    cancel = _with_id(_add(commands, "cancel", "commands:cancel", "end a task"))
+    cancel.add_argument("--reason", help="kept with the cancellation")
+    _client(cancel)
+    resolve = _with_id(_add(commands, "resolve", "commands:resolve", "say what became of a call of unknown outcome"))
+    resolve.add_argument("--step", required=True, metavar="STEP", help="the id of the step that asks")
+    resolve.add_argument(
+        "--as",
+        dest="resolution",
+        required=True,
+        choices=("done", "retry", "skip", "fail"),
+        help="done: it took effect; retry: send it again; skip: go on without it; fail: end the task",
+    )
+    resolve.add_argument("--output", type=_json, metavar="JSON", help="with 'done': what the call gave")
+    resolve.add_argument("--comment", help="kept with the decision")
+    _client(resolve)
+
+
+def _add(commands: _Commands, name: str, target: str, help_text: str) -> argparse.ArgumentParser:
+    epilog = None if target.startswith(("serve", "doctor")) else _WHERE
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text, epilog=epilog)
+    parser.set_defaults(command=_late(target))
+    return parser
+
+
+def _late(target: str) -> Callable[[argparse.Namespace], int]:
+    """The function of a command, whose module is imported once it is called."""
+    module, _, name = target.partition(":")
+
+    def command(options: argparse.Namespace) -> int:
+        code: int = getattr(import_module(f"agent_runtime.cli.{module}"), name)(options)
+        return code
+
+    return command
+
+
+def _with_id(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("task_id", metavar="ID", help="the id of the task, as `agent-runtime tasks` shows it")
+    return parser
+
+
+def _client(
+    parser: argparse.ArgumentParser, document: str = "the task as it stands at the end", *, level: str = "warning"
+) -> None:
+    parser.add_argument("--json", action="store_true", help=f"print one JSON document: {document}")
+    parser.add_argument("--server", type=_url, metavar="URL", help="the service to talk to")
+    _settings(parser, level=level)
+
+
+def _settings(parser: argparse.ArgumentParser, *, level: str | None) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="config.yaml (AGENT_RUNTIME_CONFIG)")
+    parser.add_argument("--registry", type=Path, metavar="FILE", help="tool_registry.yaml (tool_registry)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where tasks are kept (data_dir)")
+    levels = ("debug", "info", "warning", "error")
+    default = f"default: {level}" if level else "log.level"
+    parser.add_argument("--log-level", choices=levels, default=level, help=f"from which level on to log ({default})")
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL: it must start with http:// or https://")
+    return text.rstrip("/")
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        example = "'\"text\"'" if sys.platform != "win32" else '"text"'
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error}); a text is written {example}") from error

@@ -1,0 +1,242 @@
+"""The client of the service: its REST calls and its stream, over the standard library alone, so that it starts fast."""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from secrets import token_hex
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from agent_runtime.domain.errors import AgentRuntimeError
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+CALL_S = 60.0
+"""How long an answer may take; some wait for an MCP server to start."""
+
+SILENCE_S = 40.0
+"""A stream that says nothing for so long is lost: the service promises a comment every 15 s (G8)."""
+
+PATIENCE_S = 15.0
+"""How long a service that is gone may take to come back while a task is followed."""
+
+_RETRY_S = 0.2
+
+
+class ServiceUnreachableError(AgentRuntimeError):
+    """The service does not answer; the message says where it was looked for."""
+
+    code = "service_unreachable"
+
+
+class RefusedError(AgentRuntimeError):
+    """The service refused a request; the message is its own, with every fault it named."""
+
+    code = "refused"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UnavailableError(RefusedError):
+    """The service cannot take the request now (503): its disk is full, or it is about to stop."""
+
+    code = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame of the stream. `event` is `message` for a log line."""
+
+    id: str
+    event: str
+    data: str
+
+    @property
+    def seq(self) -> int:
+        return int(self.id.partition(".")[0])
+
+    @property
+    def last(self) -> bool:
+        return self.event == "message" and self.data == "[DONE]"
+
+
+class Client:
+    """What a person can ask of a service. `locate` says where it is now, or null where it is not running.
+
+    Every call raises: RefusedError, ServiceUnreachableError.
+    """
+
+    def __init__(self, locate: Callable[[], str | None]) -> None:
+        self._locate = locate
+
+    def submit(self, prompt: str) -> Json:
+        """Create a task. The key makes it safe to ask again after a lost connection."""
+        headers = {"Idempotency-Key": token_hex(16)}
+        try:
+            return self._json("POST", "/v1/tasks", {"prompt": prompt}, headers)
+        except ServiceUnreachableError:
+            return self._json("POST", "/v1/tasks", {"prompt": prompt}, headers)
+
+    def tasks(self, status: str | None, limit: int) -> Json:
+        query = {"limit": str(limit)} | ({"status": status} if status else {})
+        return self._json("GET", f"/v1/tasks?{urlencode(query)}")
+
+    def task(self, task_id: str) -> Json:
+        return self._json("GET", _path(task_id))
+
+    def approve(self, task_id: str, digest: str | None, comment: str | None = None) -> Json:
+        return self._decide(task_id, "approve", plan_digest=digest, comment=comment)
+
+    def reject(self, task_id: str, reason: str | None) -> Json:
+        return self._decide(task_id, "reject", reason=reason)
+
+    def cancel(self, task_id: str, reason: str | None = None) -> Json:
+        return self._decide(task_id, "cancel", reason=reason)
+
+    def resolve(self, task_id: str, **decision: Any) -> Json:
+        return self._decide(task_id, "resolve", **decision)
+
+    def tools(self, *, refresh: bool) -> Json:
+        return self._json("GET", "/v1/tools?refresh=true" if refresh else "/v1/tools")
+
+    def servers(self) -> list[Json]:
+        servers: list[Json] = self._json("GET", "/v1/tools/status")  # type: ignore[assignment] # the one list
+        return servers
+
+    def ready(self, timeout_s: float) -> Json:
+        return self._json("GET", "/readyz", timeout_s=timeout_s)
+
+    def has_more(self, task_id: str, after: int) -> bool:
+        """Whether the journal of the task has grown beyond event number `after`."""
+        page = self._json("GET", f"{_path(task_id)}/events?after={after}&limit=1")
+        return bool(page["events"])
+
+    def patiently(self, question: Callable[[], T]) -> T:
+        """The answer to a question that changes nothing, from a service that may be about to come back."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return question()
+            except (ServiceUnreachableError, UnavailableError):
+                if time.monotonic() > give_up_at:
+                    raise
+            time.sleep(_RETRY_S)
+
+    def follow(self, task_id: str, last: str = "") -> Iterator[Frame]:
+        """Every frame after `last`, each once, to the end of the task, over any lost connection (G8)."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while True:
+            connected = False
+            with (
+                contextlib.suppress(ServiceUnreachableError, UnavailableError, OSError, HTTPException),
+                self._stream(task_id, last) as frames,
+            ):
+                connected = True
+                for frame in frames:
+                    last = frame.id
+                    yield frame
+                    if frame.last:
+                        return
+            now = time.monotonic()
+            if connected:
+                give_up_at = now + PATIENCE_S
+            elif now > give_up_at:
+                raise ServiceUnreachableError(f"The service that ran task {task_id} is gone. What it did is kept.")
+            time.sleep(_RETRY_S)
+
+    @contextlib.contextmanager
+    def _stream(self, task_id: str, last: str) -> Iterator[Iterator[Frame]]:
+        """The frames of one connection, until it is lost."""
+        headers = {"Last-Event-ID": last} if last else {}
+        with self._request("GET", f"{_path(task_id)}/stream", None, headers, SILENCE_S) as response:
+            if response.status == 204:  # noqa: PLR2004 - the task has ended, and all of it was seen
+                yield iter([Frame(last, "message", "[DONE]")])
+            else:
+                yield frames_of(response)
+
+    def _decide(self, task_id: str, verb: str, **body: Any) -> Json:
+        given = {name: value for name, value in body.items() if value is not None}
+        return self._json("POST", f"{_path(task_id)}/{verb}", given)
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = CALL_S,
+    ) -> Json:
+        with self._request(method, path, body, headers or {}, timeout_s) as response:
+            try:
+                answer: Json = json.loads(response.read())
+            except (OSError, HTTPException, ValueError) as error:
+                raise ServiceUnreachableError(f"The answer of the service cannot be read: {error}.") from error
+        return answer
+
+    @contextlib.contextmanager
+    def _request(
+        self, method: str, path: str, body: Any, headers: dict[str, str], timeout_s: float
+    ) -> Iterator[HTTPResponse]:
+        """Send one request, and give its answer if it is no refusal. Raises: as all calls."""
+        url = self._locate()
+        if url is None:
+            raise ServiceUnreachableError("The service has stopped; start it again with `agent-runtime serve`.")
+        parts = urlsplit(url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            headers = {**headers, "Content-Type": "application/json"}
+        try:
+            try:
+                connection.request(method, parts.path + path, data, headers)
+                response = connection.getresponse()
+            except (OSError, HTTPException) as error:
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                raise ServiceUnreachableError(f"The service at {url} does not answer: {reason}.") from error
+            if response.status >= 400:  # noqa: PLR2004 - every refusal
+                raise _refusal(response, url)
+            yield response
+        finally:
+            connection.close()
+
+
+def _refusal(response: HTTPResponse, url: str) -> AgentRuntimeError:
+    try:
+        problem = json.loads(response.read())
+        faults = [f"  {fault['field']}: {fault['message']}" for fault in problem.get("errors", [])]
+        message = "\n".join(["The request was refused:", *faults]) if faults else str(problem["detail"])
+    except (OSError, HTTPException, ValueError, TypeError, KeyError, AttributeError):
+        message = f"{url} answered {response.status} {response.reason}; is it an Agent Runtime?"
+    kind = UnavailableError if response.status == 503 else RefusedError  # noqa: PLR2004 - the one that may pass
+    return kind(message, response.status)
+
+
+def frames_of(lines: Iterable[bytes]) -> Iterator[Frame]:
+    """Server-Sent Events, as the HTML standard reads them; the service sends one line of data in each."""
+    fields: dict[str, str] = {}
+    for raw in lines:
+        line = raw.decode(errors="replace").rstrip("\r\n")
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+            continue
+        if "data" in fields:
+            yield Frame(fields.get("id", ""), fields.get("event", "message"), fields["data"])
+        fields = {}
+
+
+_TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+def _path(task_id: str) -> str:
+    if not _TASK_ID.fullmatch(task_id):  # so that no part of a path can be meant by it
+        raise RefusedError(f"There is no task {task_id!r}.", 404)
+    return f"/v1/tasks/{task_id}"

@@ -1,0 +1,295 @@
+"""The commands that ask a service: each calls the client, says what a person should know, and prints the result."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from agent_runtime.cli import output
+from agent_runtime.cli.client import Client, Json, RefusedError
+from agent_runtime.cli.service import Service, connected
+from agent_runtime.domain.errors import Fault, InvalidInputError
+
+COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
+"""Exit codes, by what became of the task."""
+
+_WAITING = frozenset({"awaiting_approval", "needs_attention"})
+_ASKING = frozenset({"plan.proposed", "step.outcome_unknown"})
+"""The events after which a task may wait for a person."""
+
+_ENDED = frozenset({"task.completed", "task.failed"})
+"""The events whose log line says, cut short, what is printed whole at the end."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Submit a task, show its plan, ask, and follow it to its end."""
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    if not prompt.strip():
+        raise InvalidInputError([Fault("PROMPT", "Say what is to be done; the prompt is empty.")])
+    with connected(options) as service:
+        task_id = service.client.submit(prompt)["task_id"]
+        follower = Follower(service.client, task_id)
+        try:
+            task = follower.until_settled()
+            if task["status"] == "awaiting_approval":
+                output.plan_table(task)
+                decided = _ask(options, service.client, task)
+                if decided is None:
+                    return _finish(options, task, with_id=True)
+                if not decided:
+                    _finish(options, service.client.task(task_id))
+                    return PERSON_NEEDED
+                task = follower.until_settled()
+        except KeyboardInterrupt:
+            output.say(f"Cancelling task {task_id}; press Ctrl-C again to leave it as it is.")
+            task = _cancelled(follower)
+        return _finish(options, task)
+
+
+def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -> bool | None:
+    """Whether the plan was approved or rejected; None where nobody has decided."""
+    task_id, digest = task["task_id"], task["plan_digest"]
+    if not options.yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return None
+        answer = _answer(digest)
+        if answer is None:
+            return None
+        if not answer:
+            client.reject(task_id, "refused at the command line")
+            return False
+    client.approve(task_id, digest)
+    return True
+
+
+def _answer(digest: str) -> bool | None:
+    output.say(f"What you approve is exactly what runs ({digest[:23]}…).")
+    while True:
+        answer = output.ask("Run this plan? [y/n] ")
+        if answer is None:
+            output.say("")
+            return None
+        if answer.lower() in {"y", "yes", "n", "no"}:
+            return answer.lower() in {"y", "yes"}
+
+
+def _cancelled(follower: "Follower") -> Json:
+    with suppress(RefusedError):  # it has ended meanwhile; what became of it is shown
+        follower.client.cancel(follower.task_id, "interrupted at the command line")
+    return follower.until_settled()
+
+
+class Follower:
+    """Shows what happens to a task, each line once."""
+
+    def __init__(self, client: Client, task_id: str) -> None:
+        self.client = client
+        self.task_id = task_id
+        self._last = ""
+
+    def until_settled(self) -> Json:
+        """The task once it has ended or waits for a person."""
+        event = ""
+        for frame in self.client.follow(self.task_id, self._last):
+            self._last = frame.id
+            if frame.last:
+                break
+            if frame.event != "message":
+                event = frame.event
+                continue
+            if event not in _ENDED:
+                output.say(f"  {frame.data}")
+            if event in _ASKING:
+                task = self.client.patiently(partial(self._waiting, frame.seq))
+                if task is not None:
+                    return task
+        return self.client.patiently(partial(self.client.task, self.task_id))
+
+    def _waiting(self, seq: int) -> Json | None:
+        """The task, if it waits for a person since event number `seq`."""
+        task = self.client.task(self.task_id)
+        if task["status"] not in _WAITING or task["cancel_requested"]:
+            return None
+        return None if self.client.has_more(self.task_id, seq) else task
+
+
+def tasks(options: argparse.Namespace) -> int:
+    with connected(options) as service:
+        page = service.client.tasks(options.status, options.limit)
+    if options.json:
+        output.document(page)
+        return 0
+    rows = [
+        (task["task_id"], task["status"], output.one_row(task["prompt"]), _time(task["updated_at"]))
+        for task in page["tasks"]
+    ]
+    if rows:
+        output.table("", ("Task", "Status", "Prompt", "Updated (UTC)"), rows)
+    else:
+        output.say("There are no tasks here.")
+    if page["next_cursor"]:
+        output.say(f"There are more; --limit shows up to 200 (now {options.limit}).")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    with connected(options) as service:
+        task = service.client.task(options.task_id)
+    if options.json:
+        output.document(task)
+        return 0
+    facts = [
+        ("Task", task["task_id"]),
+        ("Status", task["status"] + (", being cancelled" if task["cancel_requested"] and not task["terminal"] else "")),
+        ("Prompt", task["prompt"]),
+        ("Submitted", _time(task["created_at"])),
+        ("Updated", _time(task["updated_at"])),
+        ("Plan digest", task["plan_digest"] or "(no plan yet)"),
+        *(
+            (f"{made['decision'].capitalize()} by", f"{made['who']}, {_time(made['when'])}")
+            for made in task["approvals"]
+        ),
+    ]
+    output.table("", ("", ""), facts)
+    if task["plan_object"]:
+        output.plan_table(task, to_stdout=True)
+    if any(step["status"] != "pending" for step in task["steps"]):
+        steps = [(step["id"], step["status"], _outcome(step)) for step in task["steps"]]
+        output.table("Steps", ("Step", "Status", "Outcome"), steps)
+    if task["result"]:
+        output.result(task["result"])
+    _explain(options, task)
+    return 0
+
+
+def _outcome(step: Mapping[str, Any]) -> str:
+    return str(step["error"]["message"] if step["error"] else step["output"] or "")
+
+
+def _time(text: str | None) -> str:
+    return (text or "")[:19].replace("T", " ")
+
+
+def approve(options: argparse.Namespace) -> int:
+    """Approve the plan that is shown, or the one that is named; the service refuses any other."""
+    with connected(options, resume=options.task_id) as service:
+        task = service.client.task(options.task_id)
+        if task["status"] == "awaiting_approval":
+            output.plan_table(task)
+        service.client.approve(options.task_id, options.digest or task["plan_digest"], options.comment)
+        return _goes_on(options, service, "Approved.")
+
+
+def reject(options: argparse.Namespace) -> int:
+    with connected(options) as service:
+        task = service.client.reject(options.task_id, options.reason)
+    _report(options, task, f"Rejected. Task {options.task_id} has ended; nothing was run.")
+    return 0
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """End a task; 0 once it is cancelled."""
+    with connected(options, resume=options.task_id) as service:
+        task = service.client.cancel(options.task_id, options.reason)
+        if not task["terminal"]:
+            task = Follower(service.client, options.task_id).until_settled()
+    _report(options, task, f"Task {options.task_id} is {task['status']}.")
+    return COMPLETED if task["status"] == "cancelled" else FAILED
+
+
+def resolve(options: argparse.Namespace) -> int:
+    with connected(options, resume=options.task_id) as service:
+        decision = {"step_id": options.step, "resolution": options.resolution, "comment": options.comment}
+        service.client.resolve(options.task_id, output=options.output, **decision)
+        return _goes_on(options, service, f"Resolved step {options.step} as {options.resolution}.")
+
+
+def _goes_on(options: argparse.Namespace, service: Service, message: str) -> int:
+    """After a decision: a service that stays goes on by itself; one in this process is seen to the end."""
+    if service.here:
+        output.say(message)
+        return _finish(options, Follower(service.client, options.task_id).until_settled())
+    _report(options, service.client.task(options.task_id), f"{message} Follow it: {_hint(options, 'watch')}")
+    return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    with connected(options, resume=options.task_id) as service:
+        return _finish(options, Follower(service.client, options.task_id).until_settled())
+
+
+def _report(options: argparse.Namespace, task: Json, message: str) -> None:
+    if options.json:
+        output.document(task)
+    else:
+        output.say(message)
+
+
+def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -> int:
+    """Print what became of a task, and return the exit code for it."""
+    _explain(options, task)
+    if options.json:
+        output.document(task)
+    elif task["status"] == "completed":
+        output.result(task["result"])
+    elif with_id:
+        output.result(task["task_id"])
+    if task["status"] in _WAITING:
+        return PERSON_NEEDED
+    return COMPLETED if task["status"] == "completed" else FAILED
+
+
+def _explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
+    """Say what is wrong with a task, and what a person can do about it."""
+    task_id, error = task["task_id"], task["error"]
+    if error:
+        step = f" in step {error['step_id']}" if error["step_id"] else ""
+        output.say(f"Task {task_id} failed{step}: {error['message']}")
+    elif task["terminal"] and task["status"] != "completed":
+        output.say(f"Task {task_id} was {task['status']}.")
+    elif task["status"] == "awaiting_approval":
+        output.say(f"Task {task_id} awaits approval. Let the plan run: {_hint(options, 'approve', task_id)}")
+        output.say(f"or refuse it: {_hint(options, 'reject', task_id)}")
+    for asked in task["attention"]:
+        output.say(f"Step {asked['step_id']} called {asked['server']}.{asked['tool']}: {asked['reason']}")
+        resolve_it = _hint(options, "resolve", task_id, "--step", asked["step_id"])
+        output.say(f"Find out, and say what became of it: {resolve_it} --as {'|'.join(asked['actions'])}")
+
+
+def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:
+    """The command line of another command on the same service."""
+    words = ["agent-runtime", verb, task_id or options.task_id, *more]
+    for name in ("server", "config", "registry", "data_dir"):
+        if getattr(options, name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    return shlex.join(words)
+
+
+def tools(options: argparse.Namespace) -> int:
+    with connected(options) as service:
+        # A service that has only just started has asked no server yet.
+        catalogue = service.client.tools(refresh=options.refresh or service.here)
+        servers = service.client.servers()
+    if options.json:
+        output.document({**catalogue, "servers": servers})
+        return 0
+    offered = [tool for tool in catalogue["tools"] if tool["status"] == "available"]
+    rows = [(f"{t['server']}.{t['tool']}", _effect(t), output.one_row(t["description"] or "")) for t in offered]
+    output.table("", ("Tool", "Effect", "What it does"), rows)
+    missing = [(server["id"], server["detail"]) for server in servers if not server["connected"]]
+    missing += [
+        (f"{tool['server']}.{tool['tool']}", tool["detail"] or "")
+        for tool in catalogue["tools"]
+        if tool["status"] != "available"
+    ]
+    if missing:
+        output.table("Unavailable", ("Server or tool", "Why"), missing)
+    return 0
+
+
+def _effect(tool: Mapping[str, Any]) -> str:
+    repeatable = tool["idempotent"] and tool["effect"] != "read"
+    return f"{tool['effect']}{', repeatable' if repeatable else ''}"

@@ -1,0 +1,210 @@
+"""`agent-runtime doctor`: what works on this machine, found out by trying it now."""
+
+import argparse
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Literal
+
+from mcp.server import MCPServer
+
+from agent_runtime import builtin
+from agent_runtime.cli import output
+from agent_runtime.cli.client import Client
+from agent_runtime.cli.service import settings_of
+from agent_runtime.config import Secrets, Settings
+from agent_runtime.domain.errors import (
+    AgentRuntimeError,
+    ConfigurationError,
+    DataDirectoryOwnedError,
+    ServerUnavailableError,
+)
+from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolServer
+from agent_runtime.mcp_servers.pool import ServerPool
+from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, sandbox_level
+from agent_runtime.services.registry_file import load_registry
+from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner
+from agent_runtime.storage.sqlite import SqliteStore
+
+_OWNER_S = 5.0
+"""How long the service that owns the data directory may take to say how it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. Only `fail` makes the exit code 1."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    detail: str
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Look at everything, show what was found, and return 1 where something does not work."""
+    findings = _look(options)
+    if options.json:
+        output.document({"findings": [asdict(finding) for finding in findings]})
+    else:
+        rows = [(finding.check, finding.state, finding.detail) for finding in findings]
+        output.table("", ("Check", "State", "Detail"), rows)
+    return 1 if any(finding.state == "fail" for finding in findings) else 0
+
+
+def _look(options: argparse.Namespace) -> list[Finding]:
+    try:
+        settings, secrets = settings_of(options)
+    except ConfigurationError as error:
+        return [Finding("config", "fail", str(error))]
+    findings = [Finding("config", "ok", str(settings.config_file or "no config.yaml; defaults and environment"))]
+    findings += [Finding("config", "warn", warning) for warning in settings.config_warnings]
+    findings.append(_store(settings))
+    try:
+        entries = load_registry(settings.tool_registry)
+    except ConfigurationError as error:
+        findings.append(Finding("registry", "fail", str(error)))
+        entries = ()
+    else:
+        enabled = sum(entry.enabled for entry in entries)
+        findings.append(Finding("registry", "ok", f"{settings.tool_registry}: {enabled} of {len(entries)} enabled"))
+    findings += asyncio.run(_servers(settings, secrets, entries))
+    findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
+    return [*findings, _model(settings), _sandbox()]
+
+
+def _store(settings: Settings) -> Finding:
+    """Whether the journal can be written: the owner of the data directory is asked, else it is tried."""
+    try:
+        owner = find_owner(settings.data_dir)
+        if owner is not None:
+            return _of_owner(owner)
+        with acquire(settings.data_dir):
+            asyncio.run(_write(settings.database_path))
+    except DataDirectoryOwnedError as error:  # it started between the two
+        return Finding("store", "ok", str(error))
+    except AgentRuntimeError as error:
+        return Finding("store", "fail", str(error))
+    return Finding("store", "ok", f"{settings.database_path} can be written; no service runs")
+
+
+def _of_owner(owner: OwnerInfo) -> Finding:
+    url = owner.url
+    if url is None:
+        return Finding("store", "warn", f"process {owner.pid} owns the data directory, and does not serve (yet)")
+    try:
+        Client(lambda: url).ready(_OWNER_S)
+    except AgentRuntimeError as error:
+        return Finding("store", "fail", f"process {owner.pid} serves at {url}. {error}")
+    return Finding("store", "ok", f"process {owner.pid} serves at {url} and is ready")
+
+
+async def _write(path: Path) -> None:
+    async with SqliteStore(path) as store:
+        await store.check()
+
+
+async def _servers(settings: Settings, secrets: Secrets, entries: Sequence[ToolServer]) -> list[Finding]:
+    """Ask every enabled server what it offers, all at once."""
+    base_dir = settings.tool_registry.parent
+
+    def make_builtin(entry: BuiltinServer) -> MCPServer:
+        return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)
+
+    async with ServerPool(settings.limits, secrets, make_builtin, base_dir) as pool, asyncio.TaskGroup() as group:
+        asked = [group.create_task(_server(pool, entry)) for entry in entries]
+    return [one.result() for one in asked]
+
+
+async def _server(pool: ServerPool, entry: ToolServer) -> Finding:
+    check = f"server {entry.id}"
+    if not entry.enabled:
+        return Finding(check, "ok", "disabled in the tool registry")
+    try:
+        definitions = await pool.discover(entry)
+    except ServerUnavailableError as error:
+        return Finding(check, "fail", error.reason)
+    except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
+        return Finding(check, "fail", f"internal error, please report it: {error!r}")
+    return Finding(check, "ok", f"{entry.type}, {len(definitions)} tools")
+
+
+_PINNED_NPM = re.compile(r"(@[^@/]+/)?[^@/]+@v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
+_PINNED_PYPI = re.compile(r"[^@=]+(==|@)\d+(\.\d+)*([a-z0-9.+!-]*)")
+_PACKAGE_RUNNERS = {
+    "npx": (_PINNED_NPM, {"-p", "--package"}),
+    "bunx": (_PINNED_NPM, {"-p", "--package"}),
+    "uvx": (_PINNED_PYPI, {"--from", "--with"}),
+    "pipx": (_PINNED_PYPI, {"--spec"}),
+}
+_RUNNERS_BY_WORDS = {
+    ("npm", "exec"): "npx",
+    ("pnpm", "dlx"): "npx",
+    ("yarn", "dlx"): "npx",
+    ("uv", "tool"): "uvx",
+    ("pipx", "run"): "pipx",
+}
+_VALUE_OPTIONS = frozenset({"--python", "-c", "--call", "--index", "--index-url", "--cache", "--prefix", "--registry"})
+
+
+def packages_of(entry: ToolServer) -> Iterator[Finding]:
+    """What the entry fetches when it is started, and whether that can change from one day to the next."""
+    if not isinstance(entry, StdioServer):
+        return
+    runner, words = _runner(entry.config.command, list(entry.config.args))
+    if runner is None:
+        return
+    pattern, options = _PACKAGE_RUNNERS[runner]
+    check = f"package of {entry.id}"
+    unpinned = [name for name in _named(words, options) if not _is_path(name) and not pattern.fullmatch(name)]
+    for name in unpinned:
+        detail = f"{name} has no exact version, so what runs may change at any time: write NAME@VERSION"
+        yield Finding(check, "warn", detail)
+    if not unpinned and runner in {"npx", "bunx"} and {"-y", "--yes"} & set(words):
+        detail = f"{runner} -y may download it when the server starts; install it, and name the installed command"
+        yield Finding(check, "warn", detail)
+
+
+def _runner(command: str, args: list[str]) -> tuple[str | None, list[str]]:
+    name = PurePath(command).name.removesuffix(".cmd")
+    if name in _PACKAGE_RUNNERS and name != "pipx":
+        return name, args
+    by_words = _RUNNERS_BY_WORDS.get((name, args[0])) if args else None
+    words = args[1:]
+    if by_words == "uvx" and words[:1] == ["run"]:
+        words = words[1:]
+    return by_words, words
+
+
+def _named(words: Sequence[str], options: set[str]) -> Iterator[str]:
+    """The packages that a package runner is told to run, before the arguments of the package itself."""
+    found = False
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in options:
+            found = True
+            yield value if equals else next(rest, "")
+        elif name in _VALUE_OPTIONS:
+            if not equals:
+                next(rest, None)
+        elif not word.startswith("-"):
+            if not found:
+                yield word
+            return
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~"))
+
+
+def _model(settings: Settings) -> Finding:
+    if settings.openai.configured and settings.planner != "rules":
+        where = settings.openai.base_url or "the service of OpenAI"
+        detail = f"{settings.openai.model} at {where} is configured, but this version plans by rules only"
+        return Finding("model", "warn", detail)
+    return Finding("model", "ok", "none is needed: plans are made by rules, offline")
+
+
+def _sandbox() -> Finding:
+    return Finding("sandbox", "warn" if bubblewrap_problem() else "ok", sandbox_level())

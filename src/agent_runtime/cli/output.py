@@ -1,0 +1,115 @@
+"""What people read: lines on standard error, tables and results on standard output, nothing that a terminal obeys."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LONGEST_ARGUMENTS = 2000
+_WIDTH = 120
+"""The width of tables that are not shown on a terminal."""
+
+_COLOURS = {
+    "read": "green",
+    "write": "yellow",
+    "destructive": "red",
+    "unknown": "red",
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
+}
+
+
+def say(text: str) -> None:
+    """A message to a person, on standard error."""
+    sys.stderr.write(visible(text, keep="\n") + "\n")
+    sys.stderr.flush()
+
+
+def ask(question: str) -> str | None:
+    """The line that a person answers, without white space around it; None where there is nobody to answer."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    return line.strip() if line else None
+
+
+def result(text: str) -> None:
+    """A result, on standard output: as it is to a file or a program, harmless to a terminal."""
+    sys.stdout.write((visible(text, keep="\n\t") if sys.stdout.isatty() else text) + "\n")
+
+
+def document(value: Any) -> None:
+    """One JSON document, on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8") + "\n")
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""The text with every character that a terminal would obey, hide or reorder spelled out as `\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode-escape", "replace").decode() for c in text)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stdout: bool = True) -> None:
+    """A table in which every cell is shown whole. A cell that names an effect or a state has its colour."""
+    from rich import box  # noqa: PLC0415 - not needed for --help, nor for results alone
+    from rich.table import Table  # noqa: PLC0415 - likewise
+    from rich.text import Text  # noqa: PLC0415 - likewise
+
+    shown = Table(title=Text(visible(title)), title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns))
+    for number, column in enumerate(columns):
+        shown.add_column(column, overflow="fold", no_wrap=number == 0)  # the first one is there to be copied
+    for row in rows:
+        shown.add_row(*(Text(visible(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row))
+    _console(to_stdout=to_stdout).print(shown)
+
+
+def _console(*, to_stdout: bool) -> "Console":
+    from rich.console import Console  # noqa: PLC0415 - as above
+
+    stream = sys.stdout if to_stdout else sys.stderr
+    return Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
+
+
+def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
+    """The plan as it is to be approved: what each step does, with what, and what that may do to the world."""
+    contract = task["plan_object"]
+    rows = [
+        (step["id"], step["title"], _tool(step), _arguments(step), _effect(step, contract["policy"]))
+        for step in contract["steps"]
+    ]
+    title = f"Plan of {task['task_id']}, revision {task['plan_revision']}: {_short(contract['goal'], 200)}"
+    table(title, ("Step", "What", "Tool", "Arguments", "Effect"), rows, to_stdout=to_stdout)
+
+
+def _tool(step: Mapping[str, Any]) -> str:
+    return f"{step['server']}.{step['tool']}" if step["kind"] == "tool" else "agent"
+
+
+def _arguments(step: Mapping[str, Any]) -> str:
+    if step["kind"] != "tool":
+        return str(step["instruction"])
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in step["arguments"].items()]
+    return _short("\n".join(lines), _LONGEST_ARGUMENTS)
+
+
+def _effect(step: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
+    if step["kind"] != "tool":
+        names = [f"{tool['server']}.{tool['tool']}" for tool in step["tools"]]
+        return ", ".join(names) or "read"
+    held = policy[f"{step['server']}/{step['tool']}"]
+    return f"{held['effect']}, repeatable" if held["idempotent"] and held["effect"] != "read" else str(held["effect"])
+
+
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} characters more; see show --json)"
+
+
+def one_row(text: str, limit: int = 80) -> str:
+    """A text for one cell: its first words."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

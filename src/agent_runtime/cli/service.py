@@ -1,0 +1,122 @@
+"""Which service a command talks to: the one that is named, the one that runs, or one in this process."""
+
+import argparse
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from agent_runtime.cli.client import Client
+from agent_runtime.config import Secrets, Settings, load_settings
+from agent_runtime.domain.errors import DataDirectoryOwnedError
+from agent_runtime.storage.owner import Owner, acquire, find_owner
+from agent_runtime.telemetry import configure_logging
+
+_OWNER_S = 15.0
+"""How long the owner of the data directory may take to say where it serves, or to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service to talk to. `here`: it runs in this process, and only for as long as this command does."""
+
+    client: Client
+    here: bool
+
+
+def settings_of(options: argparse.Namespace) -> tuple[Settings, Secrets]:
+    """The settings of a command, with logging set up as they say. Raises: ConfigurationError."""
+    secrets = Secrets()
+    overrides: dict[str, Any] = {
+        "server.host": getattr(options, "host", None),
+        "server.port": getattr(options, "port", None),
+        "tool_registry": _text(options.registry),
+        "data_dir": _text(options.data_dir),
+        "log.level": options.log_level,
+    }
+    settings = load_settings(options.config, overrides, secrets=secrets)
+    configure_logging(settings.log, secrets)
+    return settings, secrets
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+@contextmanager
+def connected(options: argparse.Namespace, *, resume: str | None = None) -> Iterator[Service]:
+    """A service to talk to, until the command ends.
+
+    In this process no unfinished task goes on but the one named by `resume`, and those that are asked for here.
+    Raises: ConfigurationError, StoreUnavailableError.
+    """
+    if options.server:
+        yield Service(Client(lambda: str(options.server)), here=False)
+        return
+    settings, secrets = settings_of(options)
+    give_up_at = time.monotonic() + _OWNER_S
+    while True:
+        owner = find_owner(settings.data_dir)
+        if owner is not None and owner.url is not None:
+            yield Service(Client(lambda: _url_of_owner(settings)), here=False)
+            return
+        try:
+            lock = acquire(settings.data_dir)
+            with lock as mine:
+                with _in_process(settings, secrets, mine, resume) as client:
+                    yield Service(client, here=True)
+                return
+        except DataDirectoryOwnedError:
+            if time.monotonic() > give_up_at:
+                raise
+        time.sleep(0.1)
+
+
+def _url_of_owner(settings: Settings) -> str | None:
+    owner = find_owner(settings.data_dir)
+    return owner.url if owner else None
+
+
+@contextmanager
+def _in_process(settings: Settings, secrets: Secrets, owner: Owner, resume: str | None) -> Iterator[Client]:
+    """The real service on a loopback port, in a thread of its own: the main one hears Ctrl-C."""
+    import asyncio  # noqa: PLC0415 - these take a second, which a command with an owner need not wait
+
+    import uvloop  # noqa: PLC0415 - likewise
+
+    from agent_runtime.api.server import Server  # noqa: PLC0415 - likewise
+
+    server_settings = settings.server.model_copy(update={"host": "127.0.0.1", "port": 0})
+    settings = settings.model_copy(update={"server": server_settings})
+    started: Future[str] = Future()
+    ended: Future[None] = Future()
+    either: tuple[Future[Any], ...] = (started, ended)
+
+    def announce(url: str) -> None:
+        owner.announce(url)
+        started.set_result(url)
+
+    server = Server(settings, secrets, announce, recover=frozenset({resume} if resume else ()))
+
+    def serve() -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(server.run())
+            ended.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            ended.set_exception(error)
+
+    thread = threading.Thread(target=serve, name="service", daemon=True)
+    thread.start()
+    try:
+        wait(either, return_when=FIRST_COMPLETED)
+        if started.done():
+            url = started.result()
+            yield Client(lambda: url)
+    finally:
+        server.stop()
+        thread.join()
+        ended.result()

@@ -1,0 +1,42 @@
+"""Numbers and expressions as the calculator takes them."""
+
+from collections.abc import Sequence
+
+from agent_runtime.domain.values import JsonValue
+
+_DIGITS = 15
+"""Decimal digits that a double keeps exactly; longer numbers go into expressions, as text."""
+_FUNCTIONS = frozenset({"sqrt", "round", "min", "max", "abs"})
+
+
+def literal_number(text: str) -> JsonValue:
+    """A JSON number where it is exact, else the digits."""
+    if sum(char.isdigit() for char in text) > _DIGITS:
+        return text
+    return float(text) if "." in text else int(text)
+
+
+def is_plain(operand: JsonValue) -> bool:
+    """Whether a tool that takes numbers can take it: a number, or a whole reference to one."""
+    return not isinstance(operand, str) or (
+        operand.startswith("${") and operand.endswith("}") and operand.count("${") == 1
+    )
+
+
+def expression(op: str, operands: Sequence[JsonValue]) -> str:
+    """The operands joined; references in brackets, because a value may be negative."""
+    parts = [_part(each) for each in operands]
+    if op in _FUNCTIONS:
+        return f"{op}({', '.join(map(_without_brackets, parts))})"
+    return f" {op} ".join(parts)
+
+
+def _part(operand: JsonValue) -> str:
+    text = str(operand)
+    negative = text.startswith("-")
+    return f"({text})" if negative or text.startswith("${") else text
+
+
+def _without_brackets(text: str) -> str:
+    whole = text.startswith("(") and text.endswith(")") and text.count("(") == 1
+    return text[1:-1] if whole else text

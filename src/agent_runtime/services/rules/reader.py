@@ -1,0 +1,108 @@
+"""A prompt to actions, one for each instruction; the whole prompt is declined where one part is in doubt."""
+
+from collections.abc import Iterator
+
+from agent_runtime.domain.errors import PlanningError
+from agent_runtime.services.rules import meaning as m
+from agent_runtime.services.rules.clauses import Clause, clauses, starts_instruction
+from agent_runtime.services.rules.frames import TABLE
+from agent_runtime.services.rules.lexer import tokenize
+from agent_runtime.services.rules.refusals import refusal
+from agent_runtime.services.rules.slots import Reading
+from agent_runtime.services.rules.values import QUESTIONS
+from agent_runtime.services.rules.vocabulary import COURTESIES, GENERATIVE, NEEDS, UNSUPPORTED, WORDS, keys
+
+_NEGATIONS = frozenset(
+    ["not", "never", "without", "don't", "dont", "won't", "can't", "cannot", "cant", "shouldn't", "mustn't", "doesn't"]
+    + ["didn't", "isn't", "wouldn't", "couldn't", "aren't"]
+)
+_CONDITIONS = frozenset(
+    ["if", "unless", "otherwise", "else", "when", "whenever", "until", "while", "once", "whether", "provided", "except"]
+)
+_WRITING = frozenset(["write", "create", "make", "generate", "compose", "tell", "give", "invent"])
+_CHECKED_LINES = 200
+
+
+def read(source: str) -> Iterator[tuple[str, m.Action]]:
+    """Every instruction with its own words, in the order of the prompt.
+
+    Raises: PlanningError for the first part that is not understood beyond doubt.
+    """
+    tokens = tokenize(source)
+    for clause in clauses(source, tokens, lambda clause: _takes_block(source, clause)):
+        action = _meaning(source, clause)
+        if clause.tokens and clause.tokens[-1].kind == "block":
+            _check_block(clause)
+        if not isinstance(action, m.Nothing):
+            yield clause.text(source), action
+
+
+def _takes_block(source: str, clause: Clause) -> bool:
+    try:
+        return not isinstance(_meaning(source, clause), m.Nothing)
+    except PlanningError:
+        return False
+
+
+def _meaning(source: str, clause: Clause) -> m.Action:
+    tokens = clause.tokens
+    if not tokens or " ".join(keys(tokens)) in COURTESIES:
+        return m.Nothing()
+    said = next((token for token in tokens if token.key in _NEGATIONS), None)
+    if said is not None:
+        raise refusal(clause.text(source), f"says what not to do ({said.text!r}), and only what to do can be planned")
+    if any(token.kind == "url" for token in tokens):
+        raise refusal(clause.text(source), NEEDS["web"])
+    ending = "" if clause.courtesy else clause.ending
+    reading = Reading(source, clause.courtesy, ending)
+    if tokens[0].key in _CONDITIONS:
+        raise refusal(clause.text(source), "is a condition, and only what is to be done in any case can be planned")
+    action: m.Action | None = TABLE.match(tokens, reading.read)
+    if action is None:
+        answer = QUESTIONS.match(tokens, reading.read) or reading.read("derived", tokens)
+        action = m.Show(answer if isinstance(answer, tuple) else (answer,)) if answer else None
+    if action is None:
+        raise _declined(source, clause, reading)
+    return action
+
+
+def _declined(source: str, clause: Clause, reading: Reading) -> PlanningError:
+    words = keys(clause.tokens)
+    if reading.doubts:
+        part, why = reading.doubts[-1]
+        return refusal(part, why)
+    text = clause.text(source)
+    made_up = next((word for word in words if word in GENERATIVE), None)
+    if words[0] in _WRITING and made_up:
+        return refusal(text, f"asks for a text to be made up ({made_up}), which takes a language model")
+    if words[0] in UNSUPPORTED:
+        return refusal(text, NEEDS[UNSUPPORTED[words[0]]])
+    if words[0] in WORDS["save"].split("|") + WORDS["append"].split("|") and not any(
+        t.kind == "file" for t in clause.tokens
+    ):
+        return refusal(text, "is not understood: it names no file or list that the text should go to")
+    return refusal(text, "is not understood")
+
+
+def _check_block(clause: Clause) -> None:
+    """A text on lines of its own may hold no line that could be the next instruction.
+
+    Raises: PlanningError naming the line.
+    """
+    block = clause.tokens[-1].text
+    checked = 0
+    for line in block.splitlines()[1:]:
+        words = line.split(maxsplit=1)
+        if not words or words[0][0] in "-*•>#" or words[0][0].isdigit() or checked >= _CHECKED_LINES:
+            continue
+        try:
+            tokens = tokenize(line)
+            if not starts_instruction(tokens, 0):
+                continue
+            checked += 1
+            joined = words[0].lower().strip(",") in {"then", "finally", "afterwards", "next", "after"}
+            understood = joined or any(True for _ in read(line))
+        except PlanningError:
+            continue
+        if understood:
+            raise refusal(line, "may be the last lines of the text or another instruction: put the text in quotes")

@@ -1,0 +1,294 @@
+"""Whatever is sent, the answer is a 4xx that says what is wrong, and nothing has changed (G13, G14)."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving import Service, everything, sums
+
+JSON = {"Content-Type": "application/json"}
+STEP: dict[str, Any] = sums(1)["steps"][0]
+
+
+def plan_with(**changes: Any) -> dict[str, Any]:
+    return {"prompt": "x", "plan": {"goal": "x", "steps": [{**STEP, **changes}]}}
+
+
+BAD_TASKS: list[tuple[Any, str]] = [
+    ({}, "prompt"),
+    ({"prompt": None}, "prompt"),
+    ({"prompt": 7}, "prompt"),
+    ({"prompt": ""}, "prompt"),
+    ({"prompt": " \n\t"}, "prompt"),
+    ({"prompt": "x" * 65537}, "prompt"),
+    ({"prompt": "x", "promt": "y"}, "promt"),
+    ({"prompt": "x", "max_steps": 0}, "max_steps"),
+    ({"prompt": "x", "max_steps": 101}, "max_steps"),
+    ({"prompt": "x", "max_steps": "5"}, "max_steps"),
+    ({"prompt": "x", "max_steps": True}, "max_steps"),
+    ({"prompt": "x", "approval": "never"}, "approval"),
+    ({"prompt": "x", "approval": "auto"}, "approval"),
+    ({"prompt": "x", "tools": "filesystem"}, "tools"),
+    ({"prompt": "x", "tools": ["nothing"]}, "tools[0]"),
+    ({"prompt": "x", "tools": ["unused"]}, "tools[0]"),
+    ({"prompt": "x", "metadata": {"a": 1}}, "metadata.a"),
+    ({"prompt": "x", "metadata": {"a": {"b": "c"}}}, "metadata.a"),
+    ({"prompt": "x", "metadata": {str(n): "" for n in range(65)}}, "metadata"),
+    ({"prompt": "x", "metadata": {"a": "x" * 5000}}, "metadata.a"),
+    ({"prompt": "x", "budget": {"calls": 1}}, "budget.calls"),
+    ({"prompt": "x", "budget": {"tool_calls": 0}}, "budget.tool_calls"),
+    ({"prompt": "x", "budget": {"tool_calls": 2**60}}, "budget"),
+    ({"prompt": "x", "plan": []}, "plan"),
+    ({"prompt": "x", "plan": {"steps": []}}, "plan.steps"),
+    ({"prompt": "x", "plan": {"steps": [{"kind": "dance"}]}}, "plan.steps[0]"),
+    (plan_with(server="nobody"), "plan.steps[0].server"),
+    (plan_with(tool="nothing"), "plan.steps[0].tool"),
+    (plan_with(arguments={}), "plan.steps[0].arguments.expression"),
+    (plan_with(arguments={"expression": 7}), "plan.steps[0].arguments.expression"),
+    (plan_with(arguments={"expression": "${s9.text}"}), "plan.steps[0].arguments"),
+    (plan_with(arguments={"expression": "${oops"}), "plan.steps[0].arguments.expression"),
+    (plan_with(arguments={"expression": "1", "n": 2**60}), "plan"),
+    (plan_with(id="not an id"), "plan.steps[0].id"),
+    (plan_with(surprise=1), "plan.steps[0].surprise"),
+    (plan_with(timeout_s=1e9), "plan.steps[0].timeout_s"),
+    ([], ""),
+    ("prompt", ""),
+    (None, ""),
+    (7, ""),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), BAD_TASKS)
+def test_a_bad_task_is_refused_by_the_name_of_the_field_and_nothing_is_created(
+    service: Service, body: Any, field: str
+) -> None:
+    before = everything(service)
+    response = service.client.post("/v1/tasks", content=json.dumps(body), headers=JSON)
+    assert response.status_code == 422, response.text
+    problem = response.json()
+    assert field in [error["field"] for error in problem["errors"]], problem
+    assert all(error["message"] for error in problem["errors"])
+    assert everything(service) == before
+
+
+def test_every_fault_is_named_at_once(service: Service) -> None:
+    body = {"prompt": 7, "max_steps": 0, "approval": "never", "surprise": 1}
+    errors = service.client.post("/v1/tasks", json=body).json()["errors"]
+    assert {error["field"] for error in errors} == set(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt": "x"',
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "\\ud800"}',
+        b'{"prompt": "\x00"}',
+        b'{"prompt": NaN}',
+        b"\xef\xbb\xbf{}",
+        b'{"prompt": "x"} x',
+        b"{'prompt': 'x'}",
+        b"[" * 100_000,
+        b"9" * 10_000,
+    ],
+)
+def test_broken_json_is_a_bad_request_that_says_where(service: Service, body: bytes) -> None:
+    response = service.client.post("/v1/tasks", content=body, headers=JSON)
+    assert response.status_code == 400
+    assert "line 1" in response.json()["detail"]
+
+
+def test_json_over_the_depth_limit_is_refused(service: Service) -> None:
+    deep: Any = "x"
+    for _ in range(70):
+        deep = [deep]
+    response = service.client.post("/v1/tasks", json={"prompt": "x", "metadata": deep})
+    assert response.status_code == 400
+    assert "limits.json_depth" in response.json()["detail"]
+
+
+def test_marks_that_mean_something_elsewhere_are_only_text_here(service: Service) -> None:
+    prompt = "a\x00b\x1b[31m</script>'; DROP TABLE tasks; -- \u2028 \U0001f600 ${s1.text} {{7*7}}"
+    task_id = service.submit(prompt=prompt, metadata={"k\x00": "\x1b"})
+    assert service.task(task_id)["prompt"] == prompt
+    lines = [data for kind, _, data in service.frames_until_waiting(task_id) if kind == "message"]
+    assert not any(ord(mark) < 0x20 for line in lines for mark in line)
+
+
+def test_of_a_repeated_field_the_last_counts(service: Service) -> None:
+    body = b'{"prompt": "one", "prompt": "two", "plan": %s}' % json.dumps(sums(1)).encode()
+    response = service.client.post("/v1/tasks", content=body, headers=JSON)
+    assert service.task(response.json()["task_id"])["prompt"] == "two"
+
+
+def test_a_body_over_the_limit_is_too_large_however_it_is_sent(service: Service) -> None:
+    large = b'{"prompt": "' + b"x" * 1_100_000 + b'"}'
+
+    def pieces() -> Iterator[bytes]:
+        yield from (large[start : start + 65536] for start in range(0, len(large), 65536))
+
+    for body in (large, pieces()):
+        response = service.client.post("/v1/tasks", content=body, headers=JSON)
+        assert response.status_code == 413
+        assert "limits.body_bytes" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "caf\xe9"])
+def test_a_bad_idempotency_key_is_refused(service: Service, key: str) -> None:
+    response = service.client.post(
+        "/v1/tasks", json={"prompt": "x"}, headers={b"Idempotency-Key": key.encode("latin-1")}
+    )
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "field"),
+    [
+        ("approve", {"digest": "x"}, "digest"),
+        ("approve", {"plan_digest": 7}, "plan_digest"),
+        ("approve", {"comment": "x" * 5000}, "comment"),
+        ("approve", [], ""),
+        ("reject", {"reason": 7}, "reason"),
+        ("cancel", {"now": True}, "now"),
+        ("resolve", {}, "step_id"),
+        ("resolve", {"step_id": "s1", "resolution": "perhaps"}, "resolution"),
+    ],
+)
+def test_a_bad_decision_is_refused_and_changes_nothing(service: Service, verb: str, body: Any, field: str) -> None:
+    task_id = service.submit()
+    before = everything(service)
+    response = service.client.post(f"/v1/tasks/{task_id}/{verb}", json=body)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == field
+    assert everything(service) == before
+
+
+@pytest.mark.parametrize("name", ["none", "%00", "a" * 5000, "..%2f..", "%ff", "task_1%0d%0aX: y", "'--", "ä"])
+@pytest.mark.parametrize("call", ["GET {}", "DELETE {}", "POST {}/approve", "GET {}/stream", "GET {}/events"])
+def test_an_unknown_task_is_not_found(service: Service, name: str, call: str) -> None:
+    method, path = call.format(f"/v1/tasks/{name}").split(" ", 1)
+    response = service.client.request(method, path)
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/tasks?limit=0", "limit"),
+        ("/v1/tasks?limit=201", "limit"),
+        ("/v1/tasks?limit=x", "limit"),
+        ("/v1/tasks?status=asleep", "status"),
+        ("/v1/tasks?cursor=%00", "cursor"),
+        ("/v1/tasks?cursor=" + "x" * 600, "cursor"),
+        ("/v1/tools?refresh=perhaps", "refresh"),
+    ],
+)
+def test_a_bad_query_is_refused_by_name(service: Service, path: str, field: str) -> None:
+    response = service.client.get(path)
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
+def test_a_bad_page_of_the_journal_is_refused_by_name(service: Service) -> None:
+    response = service.client.get(f"/v1/tasks/{service.submit()}/events?after=-1&limit=1001")
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == ["after", "limit"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/nothing", 404),
+        ("GET", "/v1/tasks/", 404),
+        ("PUT", "/v1/tasks", 405),
+        ("POST", "/healthz", 405),
+        ("OPTIONS", "/v1/tasks", 405),
+    ],
+)
+def test_what_the_framework_refuses_is_a_problem_too(service: Service, method: str, path: str, status: int) -> None:
+    response = service.client.request(method, path)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"]
+    assert ("allow" in response.headers) == (status == 405)
+
+
+def test_foreign_hosts_and_origins_and_other_bodies_are_refused_and_change_nothing(service: Service) -> None:
+    before = everything(service)
+    body = json.dumps({"prompt": "x"})
+    for headers, status in (
+        ({**JSON, "Host": "evil.example"}, 421),
+        ({**JSON, "Origin": "http://evil.example"}, 403),
+        ({**JSON, "Origin": "null"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({}, 415),
+    ):
+        response = service.client.post("/v1/tasks", content=body, headers=headers)
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "access-control-allow-origin" not in response.headers
+    assert service.client.get("/v1/tasks", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert everything(service) == before
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"GET /\xff\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_a_request_that_is_hardly_http_is_refused(service: Service, request_bytes: bytes) -> None:
+    address = (service.client.base_url.host, service.client.base_url.port or 80)
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(request_bytes)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 4")
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+TASKS = st.fixed_dictionaries(
+    {"prompt": st.text(max_size=10)},
+    optional={
+        "plan": JSON_VALUES | st.fixed_dictionaries({"steps": st.lists(JSON_VALUES, max_size=3)}),
+        "approval": JSON_VALUES,
+        "tools": st.lists(st.text(max_size=5), max_size=2) | JSON_VALUES,
+        "max_steps": st.integers() | JSON_VALUES,
+        "metadata": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3) | JSON_VALUES,
+        "budget": st.fixed_dictionaries({}, optional={"seconds": st.floats(), "tool_calls": st.integers()}),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(TASKS, JSON_VALUES).map(json.dumps).map(str.encode) | st.binary(max_size=50))
+def test_no_body_gives_an_error_of_ours(service: Service, body: bytes) -> None:
+    for path in ("/v1/tasks", "/v1/tasks/task_none/approve"):
+        response = service.client.post(path, content=body, headers=JSON)
+        assert response.status_code in {202, 400, 404, 422}, response.text
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=20), st.dictionaries(st.sampled_from(["limit", "cursor", "status", "after"]), st.text()))
+def test_no_query_gives_an_error_of_ours(service: Service, name: str, query: dict[str, str]) -> None:
+    name = quote(name.encode("utf-8", "replace"))
+    query = {key: value.encode("utf-8", "replace").decode() for key, value in query.items()}
+    for path in ("/v1/tasks", f"/v1/tasks/{name}/events", f"/{name}"):
+        response = service.client.get(path, params=query)
+        assert response.status_code < 500, response.text

@@ -1,0 +1,275 @@
+"""Tasks over REST, through the real server."""
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rfc8785
+
+from serving import Service, journal_of, sums
+
+
+def test_a_task_goes_from_prompt_to_result_as_the_old_front_end_asks_for_it(service: Service) -> None:
+    response = service.client.post("/v1/tasks", json={"prompt": "calculate 6 * 7"})
+    assert response.status_code == 202
+    created = response.json()
+    assert set(created) == {"task_id", "status", "links"}
+    task_id = created["task_id"]
+    with service.stream(task_id) as stream:
+        for line in stream.iter_lines():
+            if "plan.proposed" in line:
+                break
+    task = service.task(task_id)
+    assert (task["status"], task["terminal"], task["result"]) == ("awaiting_approval", False, None)
+    assert task["plan"].startswith("1. ")
+
+    approved = service.client.post(f"/v1/tasks/{task_id}/approve")  # neither a body nor a content type
+    assert approved.status_code == 202
+    assert approved.json()["plan_digest"] == task["plan_digest"]
+    assert approved.json()["message"]
+
+    task = service.finished(task_id)
+    assert (task["status"], task["terminal"], task["error"]) == ("completed", True, None)
+    assert "42" in task["result"]
+
+
+def test_a_ready_made_plan_awaits_approval_at_once_and_shows_what_its_digest_is_of(service: Service) -> None:
+    task = service.task(service.submit(plan=sums(3), metadata={"cell": "7"}, max_steps=3))
+    assert task["status"] == "awaiting_approval"
+    assert task["plan_digest"] == "sha256:" + hashlib.sha256(rfc8785.dumps(task["plan_object"])).hexdigest()
+    assert [step["status"] for step in task["steps"]] == ["pending"] * 3
+    assert task["metadata"] == {"cell": "7"}
+    assert task["plan_object"]["limits"]["max_steps"] == 3
+    assert task["plan_revision"] == 1
+
+
+def test_a_finished_task_tells_what_each_step_gave_and_who_decided(service: Service) -> None:
+    task = service.task(service.done(plan=sums(2)))
+    assert [(step["status"], step["output"], step["attempts"]) for step in task["steps"]] == [
+        ("completed", "41", 1),
+        ("completed", "42", 1),
+    ]
+    assert [(entry["who"], entry["decision"]) for entry in task["approvals"]] == [("anonymous", "approve")]
+    assert task["usage"] == {"input_tokens": 0, "output_tokens": 0, "tool_calls": 2}
+    assert task["created_at"] < task["steps"][0]["started_at"] <= task["steps"][0]["ended_at"] <= task["updated_at"]
+    assert task["updated_at"].endswith("Z")
+
+
+def test_of_many_approvals_at_once_one_is_accepted_and_the_plan_runs_once(service: Service) -> None:
+    task_id = service.submit(plan=sums(1))
+    gate = threading.Barrier(12, timeout=10)
+
+    def approve(_: int) -> int:
+        gate.wait()
+        return int(service.client.post(f"/v1/tasks/{task_id}/approve").status_code)
+
+    with ThreadPoolExecutor(12) as pool:
+        assert sorted(pool.map(approve, range(12))) == [202, *[409] * 11]
+    assert service.finished(task_id)["status"] == "completed"
+    kinds = [event["type"] for event in journal_of(service, task_id)]
+    assert (kinds.count("plan.approved"), kinds.count("tool.called")) == (1, 1)
+
+
+def test_an_approval_of_another_digest_is_refused(service: Service) -> None:
+    task_id = service.submit()
+    path = f"/v1/tasks/{task_id}/approve"
+    refused = service.client.post(path, json={"plan_digest": "sha256:" + "0" * 64})
+    assert refused.status_code == 409
+    assert refused.json()["task_status"] == "awaiting_approval"
+    digest = service.task(task_id)["plan_digest"]
+    assert service.client.post(path, json={"plan_digest": digest, "comment": "fine"}).status_code == 202
+    assert service.task(task_id)["approvals"][0]["comment"] == "fine"
+
+
+def test_a_second_approval_is_refused_and_names_the_status(service: Service) -> None:
+    task_id = service.done()
+    refused = service.client.post(f"/v1/tasks/{task_id}/approve")
+    assert refused.status_code == 409
+    assert refused.headers["content-type"] == "application/problem+json"
+    problem = refused.json()
+    assert "completed" in problem["detail"]
+    assert (problem["status"], problem["title"], problem["task_status"]) == (409, "Conflict", "completed")
+    assert problem["instance"] == f"/v1/tasks/{task_id}/approve"
+
+
+def test_the_same_key_and_body_give_the_same_task_and_another_body_is_refused(service: Service) -> None:
+    headers = {"Idempotency-Key": "cell-7"}
+    body: dict[str, Any] = {"prompt": "Add up", "plan": sums(1)}
+    first = service.client.post("/v1/tasks", json=body, headers=headers)
+    again = service.client.post("/v1/tasks", content=_shuffled(body), headers={**headers, **JSON})
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["task_id"] == again.json()["task_id"]
+    other = service.client.post("/v1/tasks", json={**body, "prompt": "Other"}, headers=headers)
+    assert other.status_code == 422
+    assert "Idempotency-Key" in other.json()["detail"]
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def _shuffled(body: dict[str, Any]) -> bytes:
+    """The same body, spelled otherwise."""
+    return b" " + rfc8785.dumps(body).replace(b":", b" : ", 1)
+
+
+def test_the_same_key_many_times_at_once_gives_one_task(service: Service) -> None:
+    def submit(_: int) -> str:
+        body = {"prompt": "Once", "plan": sums(1)}
+        response = service.client.post("/v1/tasks", json=body, headers={"Idempotency-Key": "at-once"})
+        return str(response.json()["task_id"])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(submit, range(8)))) == 1
+
+
+def test_a_rejected_plan_never_runs(service: Service) -> None:
+    task_id = service.submit()
+    rejected = service.client.post(f"/v1/tasks/{task_id}/reject", json={"reason": "too dear"})
+    assert rejected.status_code == 202
+    assert (rejected.json()["status"], rejected.json()["terminal"]) == ("rejected", True)
+    assert rejected.json()["approvals"][0]["comment"] == "too dear"
+    assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 409
+
+
+def test_a_cancelled_task_ends_and_cannot_be_cancelled_again(service: Service) -> None:
+    task_id = service.submit()
+    cancelled = service.client.post(f"/v1/tasks/{task_id}/cancel")
+    assert cancelled.status_code == 202
+    assert (cancelled.json()["status"], cancelled.json()["cancel_requested"]) == ("cancelled", True)
+    again = service.client.post(f"/v1/tasks/{task_id}/cancel")
+    assert (again.status_code, again.json()["task_status"]) == (409, "cancelled")
+
+
+def test_nothing_can_be_resolved_where_nothing_is_asked(service: Service) -> None:
+    task_id = service.submit()
+    response = service.client.post(f"/v1/tasks/{task_id}/resolve", json={"step_id": "s1", "resolution": "retry"})
+    assert (response.status_code, response.json()["task_status"]) == (409, "awaiting_approval")
+
+
+def test_only_an_ended_task_can_be_deleted_and_then_it_is_gone(service: Service) -> None:
+    task_id = service.submit()
+    path = f"/v1/tasks/{task_id}"
+    assert service.client.delete(path).status_code == 409
+    service.client.post(f"{path}/cancel")
+    deleted = service.client.delete(path)
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    for response in (service.client.get(path), service.client.delete(path), service.client.get(f"{path}/stream")):
+        assert response.status_code == 404
+
+
+def test_the_list_is_newest_first_and_comes_in_pages(own_service: Service) -> None:
+    made = [own_service.submit(prompt=f"number {number}") for number in range(5)]
+    own_service.client.post(f"/v1/tasks/{made[0]}/cancel")
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = own_service.get("/v1/tasks", limit=2, **cursor)
+        seen += [row["task_id"] for row in page["tasks"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert seen == made[::-1]
+    (row,) = own_service.get("/v1/tasks", status="cancelled")["tasks"]
+    assert (row["task_id"], row["terminal"], row["prompt"]) == (made[0], True, "number 0")
+
+
+def test_the_journal_is_numbered_without_gaps_and_says_which_run_wrote_it(service: Service) -> None:
+    events = journal_of(service, service.done(plan=sums(2)))
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert (events[0]["type"], events[-1]["type"]) == ("task.submitted", "task.completed")
+    assert events[0]["epoch"] is None
+    assert events[-1]["epoch"] >= 1
+    assert events[0]["data"]["prompt"] == "Add up"
+
+
+def test_the_catalogue_lists_every_tool_with_its_policy(service: Service) -> None:
+    service.done()  # planning waits for the servers, so that they are known
+    tools = {(tool["server"], tool["tool"]): tool for tool in service.get("/v1/tools")["tools"]}
+    evaluate = tools["calculator", "evaluate"]
+    assert (evaluate["effect"], evaluate["idempotent"], evaluate["status"]) == ("read", True, "available")
+    assert evaluate["pin"].startswith("sha256:")
+    assert evaluate["input_schema"]["properties"]
+    assert service.get("/v1/tools", refresh="true")["tools"]
+
+
+def test_the_status_of_the_servers_is_a_plain_list(service: Service) -> None:
+    service.get("/v1/tools", refresh="true")
+    servers = service.get("/v1/tools/status")
+    assert [(server["id"], server["enabled"], server["connected"]) for server in servers] == [
+        ("filesystem", True, True),
+        ("calculator", True, True),
+        ("unused", False, False),
+    ]
+    assert set(servers[0]) == {"id", "name", "type", "enabled", "connected", "detail"}
+
+
+def test_a_plan_may_run_unasked_where_the_policy_allows_its_effects(tmp_path: Path) -> None:
+    service = Service(tmp_path, approval={"auto_effects": ["read"]})
+    service.start()
+    try:
+        task = service.finished(service.submit(approval="auto"))
+        assert task["status"] == "completed"
+        assert [entry["who"] for entry in task["approvals"]] == ["policy"]
+    finally:
+        service.stop()
+
+
+def test_the_digest_must_be_named_where_the_operator_wants_it(tmp_path: Path) -> None:
+    service = Service(tmp_path, approval={"require_digest": True})
+    service.start()
+    try:
+        task_id = service.submit()
+        refused = service.client.post(f"/v1/tasks/{task_id}/approve")
+        assert refused.status_code == 428
+        assert service.task(task_id)["plan_digest"] in refused.json()["detail"]
+    finally:
+        service.stop()
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/console/style.css", "/console/index.js", "/console/docs.js"])
+def test_the_pages_load_nothing_from_elsewhere(service: Service, path: str) -> None:
+    response = service.client.get(path)
+    assert response.status_code == 200
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "//" not in response.text.replace("\n//", "\n").removeprefix("//").replace("http://www.w3.org", "")
+
+
+def test_every_call_is_documented(service: Service) -> None:
+    described = service.get("/openapi.json")
+    calls = {(method, path) for path, methods in described["paths"].items() for method in methods}
+    one = "/v1/tasks/{task_id}"
+    assert calls == {
+        ("post", "/v1/tasks"),
+        ("get", "/v1/tasks"),
+        ("get", one),
+        ("delete", one),
+        *(("post", f"{one}/{verb}") for verb in ("approve", "reject", "cancel", "resolve")),
+        ("get", f"{one}/stream"),
+        ("get", f"{one}/events"),
+        ("get", "/v1/tools"),
+        ("get", "/v1/tools/status"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+    }
+    shapes = described["components"]["schemas"]
+    assert {"prompt", "plan", "approval", "tools", "max_steps", "metadata", "budget"} == set(
+        shapes["TaskRequest"]["properties"]
+    )
+    assert "plan_digest" in shapes["TaskView"]["properties"]
+    body = described["paths"]["/v1/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/TaskRequest"}
+    for path, method, name in (("/v1/tasks", "post", "Idempotency-Key"), (f"{one}/stream", "get", "Last-Event-ID")):
+        assert name in [each["name"] for each in described["paths"][path][method]["parameters"]]
+    assert "HTTPValidationError" not in shapes
+    assert _dangling(described, shapes) == set()
+
+
+def _dangling(node: Any, shapes: dict[str, Any]) -> set[str]:
+    if isinstance(node, dict):
+        named = node.get("$ref")
+        missing = {named} if isinstance(named, str) and named.rpartition("/")[2] not in shapes else set()
+        return missing.union(*(_dangling(inner, shapes) for inner in node.values()))
+    return set().union(*(_dangling(inner, shapes) for inner in node)) if isinstance(node, list) else set()

@@ -1,0 +1,158 @@
+"""`agent-runtime serve`, and the commands that find the service that runs."""
+
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent_runtime.storage.owner import find_owner
+from command_line import AGENT_RUNTIME, Folder, ledger_call
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_serving_is_the_default_and_ends_with_exit_code_0(folder: Folder) -> None:
+    with folder.serving("--data-dir", "here") as service:
+        owner = find_owner(folder.path / "here")
+        assert owner
+        assert (owner.pid, owner.url) == (service.process.pid, service.url)
+        assert stat.S_IMODE((folder.path / "here").stat().st_mode) == 0o700
+    assert service.process.returncode == 0
+    assert '"stopped"' in service.log
+    assert find_owner(folder.path / "here") is None
+
+
+def test_ctrl_c_ends_the_service_with_exit_code_0(folder: Folder) -> None:
+    with folder.serving() as service:
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(timeout=30) == 0
+    assert "Traceback" not in service.log
+
+
+def test_a_second_service_is_refused_and_told_who_serves(folder: Folder) -> None:
+    with folder.serving() as service:
+        refused = folder("serve", "--port", "0")
+    assert refused.returncode == 2
+    assert service.url in refused.stderr
+    assert str(service.process.pid) in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_commands_find_the_service_that_owns_the_folder(folder: Folder) -> None:
+    with folder.serving() as service:
+        done = folder("run", "Add 15 and 27", "--yes")
+        assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+        task_id = folder.waiting("Add 1 and 2")
+        approved = folder("approve", task_id)
+        assert approved.returncode == 0
+        assert f"agent-runtime watch {task_id}" in approved.stderr
+        watched = folder("watch", task_id)
+        assert (watched.returncode, watched.stdout) == (0, "3\n")
+        assert service.process.poll() is None
+        rejected = folder.json("reject", folder.waiting())
+        assert rejected["status"] == "rejected"
+        assert [task["status"] for task in folder.json("tasks", "--limit", "2")["tasks"]] == ["rejected", "completed"]
+        assert [task["status"] for task in folder.json("tasks", "--status", "completed")["tasks"]] == ["completed"] * 2
+
+
+def test_a_service_is_named_by_its_url_from_anywhere(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = Folder(tmp_path_factory.mktemp("elsewhere"))
+    with folder.serving() as service:
+        done = elsewhere("run", "Add 15 and 27", "--yes", "--server", service.url)
+        assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+        waiting = elsewhere("run", "Add 15 and 27", "--server", service.url)
+        assert f"--server {service.url}" in waiting.stderr
+    assert not (elsewhere.path / "data").exists()
+
+
+def test_cancelling_waits_until_it_is_settled(folder: Folder) -> None:
+    folder.add_ledger(delay_s=30)
+    with folder.serving() as service:
+        task_id = service.submit(ledger_call("count"), approve=True)
+        service.follow_until(task_id, "tool.called")
+        cancelled = folder.json("cancel", task_id, "--reason", "too slow")
+    assert cancelled["status"] == "cancelled"
+
+
+def test_a_task_that_is_watched_survives_a_restart_of_the_service(folder: Folder) -> None:
+    folder.add_ledger(delay_s=2)
+    with folder.serving() as service:
+        task_id = service.submit(ledger_call("look"), approve=True)
+        service.follow_until(task_id, "tool.called")
+        watching = subprocess.Popen(
+            [*AGENT_RUNTIME, "watch", task_id],
+            cwd=folder.path,
+            env=folder.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watching.stderr
+        said = [watching.stderr.readline()]
+        service.process.kill()
+        service.process.wait(timeout=30)
+    with folder.serving():
+        printed, rest = watching.communicate(timeout=30)
+    said += rest.splitlines()
+    assert (watching.returncode, printed) == (0, "counted one\n"), said
+    assert sum("Submitted" in line for line in said) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["show", "task_0"], 1, "There is no task 'task_0'"),
+        (["show", "../../etc"], 1, "There is no task"),
+        (["tasks", "--status", "sleeping"], 1, "status"),
+        (["run", "  ", "--yes"], 1, "prompt is empty"),
+        (["tasks", "--server", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9 does not answer: Connection refused"),
+        (["serve", "--port", "99999"], 2, "server.port"),
+        (["tasks", "--config", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["run", "Add 1 and 2", "--registry", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["rnu", "Add 1 and 2"], 2, "invalid choice"),
+        (["resolve", "task_0", "--step", "s1", "--as", "done", "--output", "{"], 2, "is not JSON"),
+        (["tasks", "--server", "localhost"], 2, "is not a URL"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(folder: Folder, words: list[str], code: int, what: str) -> None:
+    done = folder(*words)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert what in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_named(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = Folder(tmp_path_factory.mktemp("other"))
+    with folder.serving() as service:
+        port = service.url.rpartition(":")[2]
+        refused = other("serve", "--port", port)
+    assert refused.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr
+
+
+def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
+    healthy = folder.json("doctor")["findings"]
+    states = {finding["check"]: finding["state"] for finding in healthy}
+    assert states["store"] == states["registry"] == states["server filesystem"] == states["model"] == "ok"
+    folder.write_registry({"id": "gone", "type": "local_stdio", "config": {"command": "npx", "args": ["-y", "x"]}})
+    folder.env["PATH"] = "/nowhere"
+    sick = folder("doctor")
+    assert sick.returncode == 1
+    assert "fail" in sick.stdout
+    assert "no exact version" in sick.stdout
+    with folder.serving() as service:
+        findings = folder.json("doctor", code=1)["findings"]
+    assert any(service.url in finding["detail"] for finding in findings if finding["check"] == "store")
+
+
+def test_the_doctor_names_a_broken_configuration(folder: Folder) -> None:
+    (folder.path / "config.yaml").write_text("serverr: {port: 1}", encoding="utf-8")
+    done = folder("doctor")
+    assert done.returncode == 1
+    assert "serverr" in done.stdout

@@ -1,0 +1,159 @@
+"""Tasks from the command line, with no service running: the command does the work in its own process."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from command_line import Folder, ledger_call, terminal
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_a_prompt_becomes_its_result_and_nothing_else_is_printed(folder: Folder) -> None:
+    done = folder("run", "Add 15 and 27, then multiply the result by 2", "--yes")
+    assert (done.returncode, done.stdout) == (0, "84\n")
+    assert "calculator.multiply" in done.stderr
+    assert "Plan approved." in done.stderr
+
+
+def test_the_approval_names_the_plan_that_was_shown(folder: Folder) -> None:
+    task = folder.json("run", "Add 15 and 27", "--yes")
+    assert task["status"] == "completed"
+    assert [made["digest"] for made in task["approvals"]] == [task["plan_digest"]]
+
+
+def test_a_prompt_may_come_from_standard_input(folder: Folder) -> None:
+    assert folder("run", "-", "--yes", says="Add 15 and 27\n").stdout == "42\n"
+
+
+def test_without_a_terminal_the_plan_waits_and_the_way_on_is_shown(folder: Folder) -> None:
+    done = folder("run", "Write a message saying hello to a file called x.txt")
+    task_id = done.stdout.strip()
+    assert done.returncode == 3
+    assert f"agent-runtime approve {task_id}" in done.stderr
+    assert not list(folder.files.iterdir())
+
+    approved = folder("approve", task_id)
+    assert approved.returncode == 0, approved.stderr
+    assert (folder.files / "x.txt").read_text(encoding="utf-8") == "hello"
+
+
+def test_a_person_is_asked_and_says_yes(folder: Folder) -> None:
+    with terminal(folder, "run", "Add 15 and 27") as shown:
+        shown.wait_for("[y/n]")
+        shown.type("what?\n")
+        shown.wait_for("[y/n] ")
+        shown.type("y\n")
+        assert shown.finish() == (0, "42\n")
+
+
+def test_a_person_is_asked_and_says_no(folder: Folder) -> None:
+    with terminal(folder, "run", "Write a message saying hello to a file called x.txt") as shown:
+        shown.wait_for("[y/n]")
+        shown.type("n\n")
+        assert shown.finish() == (3, "")
+    assert not list(folder.files.iterdir())
+    assert [task["status"] for task in folder.json("tasks")["tasks"]] == ["rejected"]
+
+
+def test_ctrl_c_cancels_the_task_and_says_so(folder: Folder) -> None:
+    with terminal(folder, "run", "Add 15 and 27") as shown:
+        shown.wait_for("[y/n]")
+        shown.interrupt()
+        assert shown.finish() == (1, "")
+        assert "Cancelling task" in shown.shown
+    assert [task["status"] for task in folder.json("tasks")["tasks"]] == ["cancelled"]
+
+
+def test_a_refusal_to_plan_is_told_whole_and_fails(folder: Folder) -> None:
+    done = folder("run", "Write a haiku about autumn", "--yes")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "configure a model" in done.stderr
+
+
+def test_a_failed_step_is_named(folder: Folder) -> None:
+    done = folder("run", "What is 10 divided by 0?", "--yes")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "failed in step s1" in done.stderr
+
+
+def test_decisions_without_a_service(folder: Folder) -> None:
+    first, second = folder.waiting(), folder.waiting("Add 1 and 2")
+    assert folder("reject", first, "--reason", "not today").returncode == 0
+    assert folder("cancel", second).returncode == 0
+    shown = folder.json("show", first)
+    assert (shown["status"], shown["approvals"][0]["comment"]) == ("rejected", "not today")
+    assert folder.json("show", second)["status"] == "cancelled"
+    refused = folder("approve", first)
+    assert refused.returncode == 1
+    assert "is rejected" in refused.stderr
+
+
+def test_another_plan_than_the_named_one_is_not_approved(folder: Folder) -> None:
+    task_id = folder.waiting()
+    refused = folder("approve", task_id, "--digest", "sha256:" + "0" * 64)
+    assert refused.returncode == 1
+    assert "Read it again" in refused.stderr
+    assert folder.json("show", task_id)["status"] == "awaiting_approval"
+
+
+def test_a_waiting_task_is_shown_with_all_that_is_to_be_approved(folder: Folder) -> None:
+    task_id = folder.waiting("Write a message saying hello to a file called x.txt")
+    shown = folder("show", task_id)
+    assert shown.returncode == 0
+    assert re.search(r'content = "hello"', shown.stdout)
+    assert "destructive, repeatable" in shown.stdout
+    watched = folder("watch", task_id)
+    assert (watched.returncode, watched.stdout) == (3, "")
+    assert "awaits approval" in watched.stderr
+
+
+def test_one_task_is_taken_up_again_and_no_other(folder: Folder) -> None:
+    folder.add_ledger(delay_s=30)
+    with folder.serving() as service:
+        ours, other = (service.submit(ledger_call("look"), approve=True) for _ in range(2))
+        service.follow_until(ours, "tool.called")
+        service.follow_until(other, "tool.called")
+        service.process.send_signal(signal.SIGKILL)
+        service.process.wait(timeout=30)
+    called = folder.ledger.read_text(encoding="utf-8").count("one")
+    folder.add_ledger(delay_s=0)
+    done = folder("watch", ours)
+    assert (done.returncode, done.stdout) == (0, "counted one\n"), done.stderr
+    assert folder.json("show", other)["status"] == "executing"
+    assert folder.ledger.read_text(encoding="utf-8").count("one") == called + 1
+
+
+def test_a_call_of_unknown_outcome_is_resolved_by_a_person(folder: Folder) -> None:
+    folder.add_ledger(delay_s=30)
+    with folder.serving() as service:
+        task_id = service.submit(ledger_call("count", timeout_s=0.2), approve=True)
+        service.follow_until(task_id, "step.outcome_unknown")
+    watched = folder("watch", task_id)
+    assert watched.returncode == 3
+    assert f"agent-runtime resolve {task_id} --step s1 --as 'done|retry|skip|fail'".replace("'", "") in watched.stderr
+    output = json.dumps({"counted": 1})
+    resolved = folder.json("resolve", task_id, "--step", "s1", "--as", "done", "--output", output)
+    assert (resolved["status"], json.loads(resolved["result"])) == ("completed", {"counted": 1})
+    assert folder.ledger.read_text(encoding="utf-8") == "one\n"
+
+
+def test_a_result_is_raw_in_a_pipe(folder: Folder) -> None:
+    (folder.files / "odd.txt").write_bytes(b"red \x1b[31mtext")
+    assert folder("run", "Read odd.txt", "--yes").stdout == "red \x1b[31mtext\n"
+
+
+def test_the_catalogue_says_what_is_unavailable_and_why(folder: Folder) -> None:
+    folder.write_registry({"id": "gone", "type": "local_stdio", "config": {"command": "no-such-command"}})
+    catalogue = folder.json("tools")
+    assert {"read_file", "evaluate"} <= {tool["tool"] for tool in catalogue["tools"]}
+    printed = folder("tools").stdout
+    assert "filesystem.write_file" in printed
+    assert "disabled in the tool registry" in printed
+    assert "no-such-command" in printed

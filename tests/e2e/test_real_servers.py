@@ -1,0 +1,162 @@
+"""Whole tasks over MCP servers that are not ours: npm packages over stdio, and one over streamable HTTP."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.approval import Approve
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import Task, TaskStatus
+from harness import House, settled, submitted
+from node_servers import NODE, installed
+
+pytestmark = pytest.mark.timeout(400)
+
+HTTP_SERVER = Path(__file__).parent.parent / "servers" / "http_server.py"
+
+
+def register(house: House, *entries: dict[str, Any]) -> None:
+    registry = yaml.safe_dump({"tool_registry": list(entries)})
+    house.settings.tool_registry.write_text(registry, encoding="utf-8")
+
+
+def node_server(server_id: str, package: str, *arguments: str, **more: Any) -> dict[str, Any]:
+    config = {"command": NODE or "node", "args": [str(installed(package)), *arguments]}
+    return {"id": server_id, "type": "local_stdio", "config": config, **more}
+
+
+def plan(*steps: tuple[str, str, dict[str, Any]]) -> Plan:
+    return Plan.model_validate(
+        {
+            "goal": "real servers",
+            "steps": [
+                {"id": f"s{number}", "kind": "tool", "server": server, "tool": tool, "arguments": arguments}
+                for number, (server, tool, arguments) in enumerate(steps, 1)
+            ],
+        }
+    )
+
+
+async def completed(runtime: Runtime, wanted: Plan) -> Task:
+    task = await submitted(runtime, wanted)
+    await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+    ended = await settled(runtime, task.task_id)
+    assert ended.status is TaskStatus.COMPLETED, ended.error
+    return ended
+
+
+async def test_the_npm_everything_server_works_over_stdio(house: House) -> None:
+    register(house, node_server("everything", "@modelcontextprotocol/server-everything", "stdio"))
+    async with house.open() as runtime:
+        task = await completed(
+            runtime,
+            plan(
+                ("everything", "echo", {"message": "hello"}),
+                ("everything", "get-sum", {"a": 15, "b": 27}),
+                ("everything", "get-structured-content", {"location": "New York"}),
+                ("everything", "echo", {"message": "${s3.output.temperature} there, ${s1.text}"}),
+            ),
+        )
+    assert "hello" in task.results["s1"].text
+    assert "42" in task.results["s2"].text
+    assert task.results["s3"].output
+    assert f"{task.results['s3'].output['temperature']} there" in task.results["s4"].text
+
+
+async def test_the_npm_filesystem_server_works_over_stdio_and_its_refusal_is_an_ordinary_failure(house: House) -> None:
+    entry = node_server("files", "@modelcontextprotocol/server-filesystem", str(house.files))
+    register(house, entry)
+    async with house.open() as runtime:
+        place = str(house.files / "note.txt")
+        await completed(
+            runtime,
+            plan(
+                ("files", "write_file", {"path": place, "content": "from a plan"}),
+                ("files", "read_text_file", {"path": place}),
+            ),
+        )
+        assert (house.files / "note.txt").read_text() == "from a plan"
+        outside = plan(("files", "read_text_file", {"path": "/etc/hostname"}))
+        task = await submitted(runtime, outside)
+        await runtime.tasks.decide(task.task_id, Approve())
+        ended = await settled(runtime, task.task_id)
+    assert ended.status is TaskStatus.FAILED
+    assert ended.error
+    assert ended.error.code == "tool_error"
+
+
+async def test_an_environment_of_the_service_does_not_reach_a_server(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-secret-of-the-service")
+    monkeypatch.setenv("PLANTED", "declared-and-therefore-known")
+    entry = node_server("everything", "@modelcontextprotocol/server-everything", "stdio")
+    entry["config"]["env"] = {"GIVEN": "${env:PLANTED}"}
+    register(house, entry)
+    async with house.open() as runtime:
+        task = await completed(runtime, plan(("everything", "get-env", {})))
+        journal = "".join(record.data for record in await runtime.tasks.records(task.task_id))
+    assert "GIVEN" in task.results["s1"].text
+    assert "sk-planted-secret" not in journal
+    assert "declared-and-therefore-known" not in journal
+
+
+@pytest.fixture
+def http_server() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(HTTP_SERVER), str(port)], env={**os.environ}, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+async def until_it_listens(url: str) -> None:
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+
+async def test_a_server_over_streamable_http_works_and_gets_its_headers(
+    house: House, http_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_TOKEN", "token-for-the-test")
+    headers = {"X-Token": "Bearer ${env:HTTP_TOKEN}"}
+    register(house, {"id": "remote", "type": "remote_http", "config": {"base_url": http_server, "headers": headers}})
+    await until_it_listens(http_server)
+    async with house.open() as runtime:
+        task = await completed(runtime, plan(("remote", "echo", {"message": "over HTTP"}), ("remote", "who", {})))
+        journal = "".join(record.data for record in await runtime.tasks.records(task.task_id))
+    assert task.results["s1"].text == "over HTTP"
+    assert task.results["s2"].text == "Bearer [redacted]"
+    assert "token-for-the-test" not in journal
+
+
+async def test_a_server_over_http_that_is_not_there_is_unavailable_and_says_so(house: House) -> None:
+    register(house, {"id": "remote", "type": "remote_http", "config": {"base_url": "http://127.0.0.1:9/mcp"}})
+    async with house.open() as runtime:
+        await runtime.registry.ready(["remote"], 20)
+        (status,) = runtime.registry.statuses()
+    assert not status.connected
+    assert "127.0.0.1" in status.detail or "connect" in status.detail

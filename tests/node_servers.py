@@ -1,0 +1,25 @@
+"""The npm MCP servers of the end-to-end tests, installed by the tests themselves from a lock file."""
+
+import fcntl
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "e2e" / "node"
+NODE = shutil.which("node")
+NPM = shutil.which("npm")
+
+
+def installed(package: str) -> Path:
+    """The start file of a package, after an installation where it is needed; skips loudly without Node."""
+    if NODE is None or NPM is None:
+        pytest.skip("NOT TESTED: the npm MCP servers need node and npm, and this machine has none")
+    start = FOLDER / "node_modules" / package / "dist" / "index.js"
+    with (FOLDER / "package.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not start.exists():
+            command = [NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            subprocess.run(command, cwd=FOLDER, check=True, capture_output=True, timeout=300)
+    return start

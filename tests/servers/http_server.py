@@ -1,0 +1,25 @@
+"""An MCP server over streamable HTTP on the loopback port that it is given: `echo`, and `who` with its header."""
+
+import sys
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+
+server = MCPServer("http-echo")
+
+
+@server.tool()
+def echo(message: str) -> str:
+    """Say the message."""
+    return message
+
+
+@server.tool()
+def who(context: Context) -> str:
+    """Say which token the caller sent."""
+    request = context.request_context.request
+    return str(request.headers.get("x-token", "nobody")) if request else "nobody"
+
+
+if __name__ == "__main__":
+    server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))

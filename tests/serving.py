@@ -1,0 +1,187 @@
+"""The service as its clients meet it: the real server on a loopback port, in a thread of its own."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvloop
+import yaml
+
+from agent_runtime.api.server import Server
+from agent_runtime.bootstrap import Recover
+from agent_runtime.config import Secrets, Settings
+
+PATIENCE_S = 20.0
+BUILTINS = [
+    {"id": "filesystem", "type": "builtin", "config": {"server": "filesystem", "root": "files"}},
+    {"id": "calculator", "type": "builtin", "config": {"server": "calculator"}},
+    {"id": "unused", "type": "builtin", "enabled": False, "config": {"server": "text"}},
+]
+
+
+class Service:
+    """The runtime on one folder, started and stopped as often as a test likes. `port` stays the same once known."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "files").mkdir(exist_ok=True)
+        registry = folder / "tool_registry.yaml"
+        registry.write_text(yaml.safe_dump({"tool_registry": BUILTINS}), encoding="utf-8")
+        server = {"port": 0, **settings.pop("server", {})}
+        self.settings = Settings.model_validate(
+            {"data_dir": folder / "data", "tool_registry": registry, "server": server, **settings}
+        )
+        self.client = httpx2.Client(timeout=PATIENCE_S, headers={"Connection": "close"})
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, *, recover: Recover = True) -> None:
+        started = threading.Event()
+        failures: list[BaseException] = []
+
+        def announce(url: str) -> None:
+            self.client.base_url = httpx2.URL(url)
+            started.set()
+
+        server = self._server = Server(self.settings, Secrets(), announce, recover=recover)
+
+        def run() -> None:
+            try:
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(server.run())
+            except BaseException as error:  # noqa: BLE001 - shown by the test that waits
+                failures.append(error)
+            started.set()
+
+        self._thread = threading.Thread(target=run, name="service")
+        self._thread.start()
+        assert started.wait(PATIENCE_S)
+        if failures:
+            raise failures[0]
+
+    def stop(self) -> float:
+        """Stop, and say how long it took."""
+        began = time.monotonic()
+        if self._server and self._thread:
+            self._server.stop()
+            self._thread.join(PATIENCE_S)
+            assert not self._thread.is_alive()
+            self._server = self._thread = None
+        return time.monotonic() - began
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    @property
+    def open_streams(self) -> int:
+        return self._server.open_streams if self._server else 0
+
+    @property
+    def url(self) -> str:
+        return str(self.client.base_url).rstrip("/")
+
+    def get(self, path: str, **query: Any) -> Any:
+        response = self.client.get(path, params=query)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def submit(self, prompt: str = "Add up", plan: Any = None, **more: Any) -> str:
+        body = {"prompt": prompt, "plan": plan or sums(2), **more}
+        response = self.client.post("/v1/tasks", json=body)
+        assert response.status_code == 202, response.text
+        return str(response.json()["task_id"])
+
+    def task(self, task_id: str) -> Any:
+        return self.get(f"/v1/tasks/{task_id}")
+
+    def approve(self, task_id: str) -> None:
+        response = self.client.post(f"/v1/tasks/{task_id}/approve")
+        assert response.status_code == 202, response.text
+
+    def finished(self, task_id: str) -> Any:
+        """The task once it has ended: its stream says when."""
+        with self.client.stream("GET", f"/v1/tasks/{task_id}/stream") as response:
+            for _ in response.iter_bytes():
+                pass
+        task = self.task(task_id)
+        assert task["terminal"]
+        return task
+
+    def done(self, **more: Any) -> str:
+        """A task that has been through all of it."""
+        task_id = self.submit(**more)
+        self.approve(task_id)
+        assert self.finished(task_id)["status"] == "completed"
+        return task_id
+
+    @contextmanager
+    def stream(self, task_id: str, last: str | None = None, **query: Any) -> Iterator[httpx2.Response]:
+        headers = {"Last-Event-ID": last} if last else {}
+        path = f"/v1/tasks/{task_id}/stream"
+        with self.client.stream("GET", path, headers=headers, params=query) as response:
+            yield response
+
+    def frames(self, task_id: str, last: str | None = None, **query: Any) -> list[tuple[str, str, str]]:
+        """All frames that the stream has for a client that saw `last`, to its end."""
+        with self.stream(task_id, last, **query) as response:
+            return list(frames_of(response))
+
+    def frames_until_waiting(self, task_id: str) -> list[tuple[str, str, str]]:
+        """The frames of a task up to its plan, which waits for approval."""
+        found: list[tuple[str, str, str]] = []
+        with self.stream(task_id) as response:
+            for frame in frames_of(response):
+                found.append(frame)
+                if frame[2].startswith("Plan proposed"):
+                    break
+        return found
+
+
+def frames_of(response: httpx2.Response) -> Iterator[tuple[str, str, str]]:
+    """The frames of a stream as the HTML standard reads them: (event, id, data); comments are left out."""
+    fields: dict[str, list[str]] = {}
+    for line in response.iter_lines():
+        if line:
+            name, _, value = line.partition(":")
+            fields.setdefault(name, []).append(value.removeprefix(" "))
+        else:
+            if "data" in fields:
+                kind, frame_id = fields.get("event", ["message"])[-1], fields.get("id", [""])[-1]
+                yield kind, frame_id, "\n".join(fields["data"])
+            fields = {}
+
+
+def sums(count: int) -> dict[str, Any]:
+    """A plan of `count` steps, each of which adds to the one before."""
+    steps: list[dict[str, Any]] = []
+    for number in range(1, count + 1):
+        expression = f"${{s{number - 1}.text}} + 1" if number > 1 else "40 + 1"
+        arguments = {"expression": expression}
+        steps.append(
+            {"id": f"s{number}", "kind": "tool", "server": "calculator", "tool": "evaluate", "arguments": arguments}
+        )
+    return {"goal": "add up", "steps": steps}
+
+
+def journal_of(service: Service, task_id: str) -> list[Any]:
+    """The whole journal, a small page at a time."""
+    events: list[Any] = []
+    after: int | None = 0
+    while after is not None:
+        page = service.get(f"/v1/tasks/{task_id}/events", after=after, limit=3)
+        events += page["events"]
+        after = page["next_after"]
+    return events
+
+
+def everything(service: Service) -> str:
+    """All that a client can see of the tasks, to tell whether anything was changed."""
+    rows = service.get("/v1/tasks", limit=200)["tasks"]
+    return json.dumps([[row, journal_of(service, row["task_id"])] for row in rows])

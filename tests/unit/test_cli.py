@@ -1,0 +1,136 @@
+"""The parts of the command line that need no service."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from agent_runtime.cli import output
+from agent_runtime.cli.arguments import parse
+from agent_runtime.cli.client import Frame, frames_of
+from agent_runtime.cli.doctor import packages_of
+from agent_runtime.domain.tools import StdioConfig, StdioServer
+
+
+def test_serve_may_be_left_out() -> None:
+    options = parse(["--port", "9", "--data-dir", "d"])
+    assert (options.port, str(options.data_dir), options.log_level) == (9, "d", None)
+    assert parse([]).port is None
+
+
+@pytest.mark.parametrize("words", [["run"], ["serve", "extra"], ["--nonsense"], ["tasks", "--limit", "many"]])
+def test_wrong_usage_ends_with_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(words)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["['--version']", "['--help']", "['run', '--help']"])
+def test_asking_for_help_imports_no_library(words: str) -> None:
+    heavy = "{'agents', 'mcp', 'fastapi', 'pydantic', 'rich', 'uvicorn', 'structlog'} & set(sys.modules)"
+    code = f"""
+import sys
+from agent_runtime.cli import main
+try:
+    main({words})
+except SystemExit as ended:
+    assert ended.code == 0, ended.code
+assert not {heavy}, {heavy}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+
+
+def test_no_part_of_the_command_line_imports_the_model_library() -> None:
+    code = (
+        "import sys, agent_runtime.cli.commands, agent_runtime.cli.doctor, agent_runtime.cli.serve; "
+        "import agent_runtime.api.server; assert 'agents' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ☕ text", "plain ☕ text"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("evil\u202etxt.exe", "evil\\u202etxt.exe"),
+        ("a\u200bb\x00c\x9b", "a\\u200bb\\x00c\\x9b"),
+        ("two\nlines\ttab", "two\\nlines\\ttab"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_a_terminal_is_shown_nothing_that_it_would_obey(text: str, shown: str) -> None:
+    assert output.visible(text) == shown
+    assert output.visible("a\nb", keep="\n") == "a\nb"
+
+
+def _task(**arguments: Any) -> dict[str, Any]:
+    step = {
+        "id": "s1",
+        "title": "Do \x1b[1mit",
+        "kind": "tool",
+        "server": "files",
+        "tool": "write",
+        "arguments": arguments,
+    }
+    policy = {"files/write": {"effect": "write", "idempotent": False, "approval": "plan"}}
+    contract = {"goal": "goal", "steps": [step], "policy": policy}
+    return {"task_id": "task_1", "plan_revision": 1, "plan_object": contract}
+
+
+def test_a_plan_is_shown_whole_and_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    output.plan_table(_task(path="[bold]a[/bold].txt", content="x\u202ey"), to_stdout=True)
+    shown = capsys.readouterr().out
+    assert 'path = "[bold]a[/bold].txt"' in shown
+    assert "x\\u202ey" in shown
+    assert "\x1b" not in shown
+    assert "files.write" in shown
+
+
+def test_a_long_argument_says_that_it_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    output.plan_table(_task(content="x" * 5000), to_stdout=True)
+    assert "characters more" in " ".join(capsys.readouterr().out.split())
+
+
+def test_frames_are_read_and_comments_are_not() -> None:
+    lines = (
+        b': keep-alive\n\nid: 1.0\nevent: task.submitted\ndata: {"a": 1}\n\nid: 1.1\ndata: Hello: you\n\nid: 2.0\nda'
+    )
+    frames = list(frames_of(lines.splitlines(keepends=True)))
+    assert frames == [Frame("1.0", "task.submitted", '{"a": 1}'), Frame("1.1", "message", "Hello: you")]
+    assert [frame.seq for frame in frames] == [1, 1]
+    assert Frame("2.2", "message", "[DONE]").last
+
+
+@pytest.mark.parametrize(
+    ("command", "warned"),
+    [
+        ("node server.js", []),
+        ("npx @scope/server@1.2.3 ./data", []),
+        ("npx -y @scope/server@1.2.3 ./data", ["-y may download"]),
+        ("npx @scope/server ./data", ["@scope/server has no exact version"]),
+        ("/usr/bin/npx -y server", ["server has no exact version"]),
+        ("npx server@latest", ["server@latest has no exact version"]),
+        ("npx server@^1.2.3", ["server@^1.2.3 has no exact version"]),
+        ("npx --package=tool@1.0.0 -p other run", ["other has no exact version"]),
+        ("npx -c something server", ["server has no exact version"]),
+        ("npm exec server@1.0.0-beta.2", []),
+        ("uvx mcp-server-time==2026.10", []),
+        ("uvx mcp-server-time@2026.10", []),
+        ("uvx mcp-server-time", ["mcp-server-time has no exact version"]),
+        ("uvx --from mcp-server-time>=1 mcp-server-time", ["mcp-server-time>=1 has no exact version"]),
+        ("uvx --python 3.11 mcp-server-time@latest", ["mcp-server-time@latest has no exact version"]),
+        ("uv tool run mcp-server-time", ["mcp-server-time has no exact version"]),
+        ("uv run server.py", []),
+        ("pipx run mcp-server-time", ["mcp-server-time has no exact version"]),
+        ("uvx ./local", []),
+    ],
+)
+def test_packages_without_an_exact_version_are_named(command: str, warned: list[str]) -> None:
+    name, *args = command.split()
+    entry = StdioServer(id="x", type="local_stdio", config=StdioConfig(command=name, args=tuple(args)))
+    details = [finding.detail for finding in packages_of(entry)]
+    assert len(details) == len(warned)
+    assert all(part in detail for part, detail in zip(warned, details, strict=True))
