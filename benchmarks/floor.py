@@ -77,7 +77,7 @@ class Floor:
         for step in task["plan"]["steps"]:
             assert self.session  # noqa: S101 - the application has started
             result = await self.session.call_tool(step["tool"], step["arguments"])
-            task["results"].append(result.content[0].text)  # type: ignore[union-attr] - our own echo server
+            task["results"].append(result.content[0].text)  # type: ignore[union-attr]  # our own echo server
             await self.save(task, f"{step['id']} completed")
         task["status"] = "completed"
         await self.save(task, "completed")

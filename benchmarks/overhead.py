@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Subject:
     server: str
     tool: str
     arguments: dict[str, str]
-    registry: dict[str, object] | None
+    registry: Mapping[str, object] | None
 
 
 def echo_subject(name: str, scope: str) -> Subject:
@@ -81,7 +81,7 @@ class Service:
             command = [sys.executable, str(HERE / "floor.py"), str(self.port), str(folder / "floor.db")]
         else:
             registry = folder / "tool_registry.yaml"
-            registry.write_text(yaml.safe_dump({"tool_registry": [subject.registry]}), encoding="utf-8")
+            registry.write_text(yaml.safe_dump({"tool_registry": [dict(subject.registry)]}), encoding="utf-8")
             command = [sys.executable, "-m", "agent_runtime", "serve", "--port", str(self.port)]
             command += ["--registry", str(registry), "--data-dir", str(folder / "data")]
         environment = {**os.environ, "LOG_LEVEL": "WARNING"}

@@ -136,7 +136,7 @@ def _check(house: House, customer: Customer, task: Task, journal: list[EventReco
     retried = asked if customer.resolution == "retry" else []
     for label in LABELS:
         calls = counted.count(label)
-        if customer.plan.steps[0].tool == "look":  # type: ignore[union-attr] - made by ledger_plan
+        if customer.plan.steps[0].tool == "look":  # type: ignore[union-attr]  # made by ledger_plan
             assert calls <= 2
         else:
             assert calls <= 1 + retried.count(label), "a call was repeated in silence"

@@ -1,6 +1,7 @@
 """G4 and G7: nothing runs before approval, N approvals are one execution, reject and cancel hold at every moment."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -20,6 +21,10 @@ async def accepted(runtime: Runtime, task: Task, decision: Approve | Reject) -> 
     except DecisionRefusedError:
         return False
     return True
+
+
+def has_come_to(version: int, task: Task) -> bool:
+    return task.terminal or task.version >= version
 
 
 async def test_nothing_runs_before_approval(house: House) -> None:
@@ -45,7 +50,7 @@ async def test_approve_against_reject_has_one_winner(house: House) -> None:
     async with house.open() as runtime:
         for turn in range(10):
             task = await submitted(runtime, ledger_plan(f"turn{turn}"))
-            decisions = [Approve(), Reject()] if turn % 2 else [Reject(), Approve()]
+            decisions: list[Approve | Reject] = [Approve(), Reject()] if turn % 2 else [Reject(), Approve()]
             won = await asyncio.gather(*(accepted(runtime, task, decision) for decision in decisions))
             assert won.count(True) == 1
             ended = await settled(runtime, task.task_id)
@@ -107,7 +112,7 @@ async def test_cancelling_at_any_moment_ends_the_task_and_starts_no_call_after_i
         for version in range(2, 14):
             task = await submitted(runtime, ledger_plan(f"a{version}", f"b{version}", f"c{version}"))
             await runtime.tasks.decide(task.task_id, Approve())
-            await until(runtime, task.task_id, lambda now, least=version: now.terminal or now.version >= least)
+            await until(runtime, task.task_id, partial(has_come_to, version))
             try:
                 await runtime.tasks.cancel(task.task_id)
             except DecisionRefusedError:

@@ -77,18 +77,19 @@ def tool_definitions(
     for raw in raw_tools:
         name = raw.get("name")
         try:
-            if names[name] > 1:
-                raise ValueError("its name is listed more than once")
             definition = ToolDefinition.model_validate(redacted(raw, redact))
             size = len(canonical(definition.model_dump()))
-            if size > limits.definition_bytes:
-                raise ValueError(f"its definition has {size} bytes, over the limit of {limits.definition_bytes}")
         except ValidationError as error:
             _leave_out(server_id, name, f"its definition is invalid: {error.error_count()} faults")
         except ValueError as error:
             _leave_out(server_id, name, str(error))
         else:
-            definitions[definition.name] = definition
+            if names[name] > 1:
+                _leave_out(server_id, name, "its name is listed more than once")
+            elif size > limits.definition_bytes:
+                _leave_out(server_id, name, f"its definition has {size} bytes, over {limits.definition_bytes}")
+            else:
+                definitions[definition.name] = definition
     return definitions
 
 

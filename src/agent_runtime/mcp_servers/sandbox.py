@@ -59,9 +59,8 @@ def sandbox_level() -> str:
     problem = bubblewrap_problem()
     if problem is None:
         return "pid namespace (bubblewrap)"
-    if sys.platform == "linux":
-        return f"process group and parent-death signal ({problem})"
-    return f"process group ({problem})"
+    signalled = " and parent-death signal" if sys.platform == "linux" else ""
+    return f"process group{signalled} ({problem})"
 
 
 @cache

@@ -6,7 +6,7 @@ The owner is stopped by an event and never cancelled, and a caller that is cance
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ServerUnavailableError
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.mcp_servers.listing import Listed, Listing
 from agent_runtime.mcp_servers.results import stored_result, tool_definitions
 from agent_runtime.mcp_servers.wire import SENDING, Outgoing, Sending, Wire
 
@@ -45,7 +46,7 @@ log = structlog.get_logger(__name__)
 _LEAVE_S = 3.0
 """How long a connection may take to be left; a transport that must do more shields it."""
 
-_RAW = TypeAdapter(dict[str, Any])
+_RAW: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 _LOST = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR})
 """Error answers that say nothing about what the server did."""
 
@@ -122,7 +123,7 @@ class Connection:
         self._retired = False
         self._open_calls = 0
         self._ids = itertools.count(1_000_001)  # clear of the numbers that the SDK gives to its own requests
-        self._listing = _Listing(self._list)
+        self._listing = Listing(self._list)
 
     @property
     def usable(self) -> bool:
@@ -195,7 +196,7 @@ class Connection:
         await self.ready()
         return await self._listing.fresh()
 
-    async def _list(self, known: "_Listed | None") -> "_Listed":
+    async def _list(self, known: Listed | None) -> Listed:
         session = await self.ready()
         tools: list[dict[str, Any]] = []
         try:
@@ -221,7 +222,7 @@ class Connection:
         raw = to_json(tools, inf_nan_mode="constants")
         if known is not None and known.raw == raw:
             return known
-        return _Listed(raw, tool_definitions(self.server_id, tools, self._limits, self._secrets.redact))
+        return Listed(raw, tool_definitions(self.server_id, tools, self._limits, self._secrets.redact))
 
     async def _pages(self, session: ClientSession) -> AsyncIterator[list[dict[str, Any]]]:
         cursor: str | None = None
@@ -314,9 +315,11 @@ class _Call:
         token = SENDING.set(self.sending)
         try:
             # Not `call_tool`: that judges the output against its schema, and hides that the call has happened.
-            return await self._session.send_request(request, _RAW)
+            raw: dict[str, Any] = await self._session.send_request(request, _RAW)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises here, the call may have happened (G2)
             return await self._connection.judged(self, error)
+        else:
+            return raw
         finally:
             SENDING.reset(token)
 
@@ -359,51 +362,6 @@ class _Call:
                 await self._session.send_notification(CancelledNotification(params=params))
         except TimeoutError:
             log.warning("mcp_cancel_not_delivered", call=self.name)
-
-
-class _Listed:
-    """A listing as it was read, and as it was on the wire."""
-
-    def __init__(self, raw: bytes, tools: Mapping[str, ToolDefinition]) -> None:
-        self.raw = raw
-        self.tools = tools
-
-
-class _Listing:
-    """Listings of one session, shared by those who ask at the same time.
-
-    Who asks gets a listing that began after it asked; all who asked while another was under way share the next.
-    """
-
-    def __init__(self, read: Callable[["_Listed | None"], Any]) -> None:
-        self._read = read
-        self._lock = asyncio.Lock()
-        self._asked = 0
-        self._began_at = 0
-        self._outcome: _Listed | ServerUnavailableError | None = None
-        self._known: _Listed | None = None
-
-    def forget(self) -> None:
-        """Reuse nothing that was read before."""
-        self._known = None
-
-    async def fresh(self) -> Mapping[str, ToolDefinition]:
-        self._asked = number = self._asked + 1
-        async with self._lock:
-            if self._began_at < number:
-                # Set only with the outcome: a reader that is cancelled leaves the work to the next.
-                began_at = self._asked
-                try:
-                    outcome: _Listed | ServerUnavailableError = await self._read(self._known)
-                    self._known = outcome if isinstance(outcome, _Listed) else None
-                except ServerUnavailableError as error:
-                    outcome = error
-                self._began_at, self._outcome = began_at, outcome
-            if isinstance(self._outcome, _Listed):
-                return self._outcome.tools
-        if self._outcome is None:
-            raise AssertionError("a listing has an outcome")
-        raise self._outcome
 
 
 def _explained(error: BaseException) -> str:

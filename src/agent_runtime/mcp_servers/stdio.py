@@ -62,12 +62,16 @@ def prepare(server: StdioServer, secrets: Secrets, base_dir: Path) -> Spawn:
     try:
         env = get_default_environment() | {name: secrets.expand(value) for name, value in config.env.items()}
         command, *args = (secrets.expand(word) for word in (config.command, *config.args))
-        cwd = (base_dir / secrets.expand(config.cwd or ".")).absolute()
-        if not cwd.is_dir():
-            raise ConfigurationError(f"its working directory {str(cwd)!r} does not exist; correct config.cwd.")
+        cwd = _folder((base_dir / secrets.expand(config.cwd or ".")).absolute())
         return Spawn(confine((_find(command, cwd, env), *args), server.sandbox, cwd, base_dir), cwd, env)
     except ConfigurationError as error:
         raise ServerUnavailableError(server.id, secrets.redact(str(error))) from error
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ConfigurationError(f"its working directory {str(path)!r} does not exist; correct config.cwd.")
+    return path
 
 
 def _find(command: str, cwd: Path, env: Mapping[str, str]) -> str:
@@ -233,6 +237,7 @@ class StdioTransport:
             return None
 
     def _parse(self, line: bytes) -> JSONRPCMessage | None:
+        message: JSONRPCMessage | None
         try:
             message = jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:

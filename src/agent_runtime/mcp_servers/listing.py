@@ -1,0 +1,52 @@
+"""Listings of the tools of one session, read anew for everyone who asks and yet not once for each (G6)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from agent_runtime.domain.errors import ServerUnavailableError
+from agent_runtime.domain.tools import ToolDefinition
+
+
+class Listed:
+    """A listing as it was read, and as it was on the wire."""
+
+    def __init__(self, raw: bytes, tools: Mapping[str, ToolDefinition]) -> None:
+        self.raw = raw
+        self.tools = tools
+
+
+class Listing:
+    """Listings of one session, shared by those who ask at the same time.
+
+    Who asks gets a listing that began after it asked; all who asked while another was under way share the next.
+    """
+
+    def __init__(self, read: Callable[[Listed | None], Awaitable[Listed]]) -> None:
+        self._read = read
+        self._lock = asyncio.Lock()
+        self._asked = 0
+        self._began_at = 0
+        self._outcome: Listed | ServerUnavailableError | None = None
+        self._known: Listed | None = None
+
+    def forget(self) -> None:
+        """Reuse nothing that was read before."""
+        self._known = None
+
+    async def fresh(self) -> Mapping[str, ToolDefinition]:
+        self._asked = number = self._asked + 1
+        async with self._lock:
+            if self._began_at < number:
+                # Set only with the outcome: a reader that is cancelled leaves the work to the next.
+                began_at = self._asked
+                try:
+                    outcome: Listed | ServerUnavailableError = await self._read(self._known)
+                    self._known = outcome if isinstance(outcome, Listed) else None
+                except ServerUnavailableError as error:
+                    outcome = error
+                self._began_at, self._outcome = began_at, outcome
+            if isinstance(self._outcome, Listed):
+                return self._outcome.tools
+        if self._outcome is None:
+            raise AssertionError("a listing has an outcome")
+        raise self._outcome
