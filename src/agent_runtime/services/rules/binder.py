@@ -1,7 +1,7 @@
 """Actions to steps: every value gets the step that makes it, and `it` gets what it stands for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.plan import ToolStep
@@ -9,28 +9,14 @@ from agent_runtime.domain.references import references_in
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject, JsonValue
 from agent_runtime.services.rules import meaning as m
-from agent_runtime.services.rules.formulas import expression, is_plain, literal_number
+from agent_runtime.services.rules.formulas import expression, is_plain, literal_number, shown
+from agent_runtime.services.rules.memory import Got, Memory
 from agent_runtime.services.rules.refusals import refusal
 from agent_runtime.services.rules.tools import Toolbox
 
 _TITLE = 120
 _BASIC = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
-
-
-@dataclass(frozen=True, slots=True)
-class Got:
-    """Something that there is by now, as the templates of its forms; None where it has no such form.
-
-    `kind`: what it is. `document`: it is what a file holds. `file`: where it is kept, as the template of a path.
-    """
-
-    kind: str
-    text: str | None = None
-    number: JsonValue = None
-    file: str | None = None
-    files: str | None = None
-    many: str | None = None
-    todo: str | None = None
+_RESULTS = {"+": "sum", "-": "difference", "*": "product", "/": "quotient"}
 
 
 def escaped(text: str) -> str:
@@ -39,30 +25,23 @@ def escaped(text: str) -> str:
 
 
 class Binder:
-    """The steps so far, and what they have made, newest last."""
+    """The steps so far, and the memory of what they make."""
 
     def __init__(self, tools: Sequence[Tool], max_steps: int) -> None:
         self.steps: list[ToolStep] = []
         self._toolbox = Toolbox(tools)
         self._max_steps = max_steps
-        self._got: list[Got] = []
-        self._file: str | None = None
-        self._folder: str | None = None
-        self._part = ""
-        self._wrote_back = False
+        self._memory = Memory()
         self._last: m.Action | None = None
 
     def take(self, part: str, action: m.Action) -> None:
         """Add the steps of one instruction. Raises: PlanningError."""
-        self._part = part
+        self._memory.part = part
         match action:
             case m.Show(values):
-                for value in values:
-                    self._shown(value)
-                if len(values) > 1:
-                    self._remember(Got("several"))
+                self._show(values)
             case m.Focus(value):
-                self._got.append(self._as_number(value))
+                self._memory.remember(self._as_number(value))
             case m.Write():
                 self._write(action)
             case m.AddTo(what, to):
@@ -77,17 +56,14 @@ class Binder:
                     self._end_todo(tool, todo)
             case m.Nothing():
                 pass
-        self._wrote_back = isinstance(action, m.Write) and isinstance(action.content, m.Back)
         self._last = action
 
-    # Steps
-
     def _step(self, name: str, arguments: JsonObject, title: str) -> str:
-        """Add a step and return its id."""
-        tool = self._toolbox.find(name, self._part)
+        """Add a step after all others and return its id."""
+        tool = self._toolbox.find(name, self._memory.part)
         if len(self.steps) >= self._max_steps:
             raise self._declined(
-                f"would be step {len(self.steps) + 1}, and this task may take {self._max_steps} (max_steps)"
+                f"would be step {len(self.steps) + 1}, over the limit of {self._max_steps} (max_steps)"
             )
         before = self.steps[-1].id if self.steps else None
         implied = {reference.step for reference in references_in(arguments)}
@@ -105,30 +81,47 @@ class Binder:
         return self.steps[-1].id
 
     def _declined(self, why: str) -> PlanningError:
-        return refusal(self._part, why)
-
-    def _remember(self, got: Got) -> Got:
-        self._got.append(got)
-        return got
+        return refusal(self._memory.part, why)
 
     # Actions
 
-    def _shown(self, value: m.Value) -> None:
+    def _show(self, values: Sequence[m.Value]) -> None:
+        had = [got for value in values if (got := self._shown(value))]
+        if len(had) > 1:
+            self._memory.remember(Got("several", members=tuple(had)))
+
+    def _shown(self, value: m.Value) -> Got | None:
+        latest = self._memory.latest
         if isinstance(value, m.Back):
-            got = self._back(value)
-            if got.kind in {"written", "todo"}:
-                self._read_again(got)
-        elif (
+            got = self._memory.thing(value) if value.sort != "number" else self._memory.number(value)
+            return self._read_again(got) if got.kind in {"written", "todo"} else got
+        if (
             isinstance(value, m.Contents)
             and isinstance(value.file, m.FileBack)
-            and self._got
-            and self._got[-1].kind == "document"
+            and latest
+            and latest.kind == "document"
         ):
-            return  # it has just been read
-        elif isinstance(value, m.Literally):
+            return latest  # it has just been read
+        if isinstance(value, m.Literally):
             raise self._declined("asks for nothing that a tool could do with this text")
-        else:
-            self._make(value)
+        each = (
+            isinstance(value, m.Summary | m.Count)
+            and isinstance(value.of, m.Back)
+            and value.of.said in {"them", "these", "those"}
+        )
+        if each and latest and latest.members:
+            return self._for_each(value, latest.members)
+        return self._make(value)
+
+    def _for_each(self, value: m.Value, members: Sequence[Got]) -> Got | None:
+        """`summarize them`: the same for each."""
+        had = []
+        for member in members:
+            self._memory.remember(member)
+            assert isinstance(value, m.Summary | m.Count)  # noqa: S101 - told by _shown
+            had.append(self._make(replace(value, of=m.Back("any", "that"))))
+        self._memory.remember(Got("several", members=tuple(had)))
+        return None
 
     def _read_again(self, got: Got) -> Got:
         if got.file is None:
@@ -137,28 +130,24 @@ class Binder:
 
     def _make_folder(self, folder: m.Folder, inside: m.Folder) -> None:
         base = self._folder_path(inside)
-        path = folder.path or "." if base == "." else f"{base}/{folder.path}"
+        path = (folder.path or ".") if base == "." else f"{base}/{folder.path}"
         self._step("create_directory", {"path": escaped(path)}, f"Make the folder {path}")
-        self._folder = path
+        self._memory.folder = path
 
     def _write(self, action: m.Write) -> None:
         content = self._content(action.content)
         for file in action.files:
             path = self._path(file, writing=True)
-            name = "append_file" if action.append else "write_file"
-            title = f"Append to {path}" if action.append else f"Write {path}"
-            self._step(name, {"path": path, "content": content}, title)
-            self._file = path
+            name, title = ("append_file", "Append to") if action.append else ("write_file", "Write")
+            self._step(name, {"path": path, "content": content}, f"{title} {path}")
         if not isinstance(action.content, m.Back):
-            self._remember(Got("written", text=None, file=self._file))
+            self._memory.remember(Got("written", file=self._memory.file))
 
     def _content(self, value: m.Value) -> str:
         if isinstance(value, m.Literally):
             return escaped(value.text)
-        if isinstance(value, m.Contents) and not value.outright and isinstance(value.file, m.NamedFile):
-            pass
         got = self._back(value) if isinstance(value, m.Back) else self._make(value)
-        if got.text is None and got.kind == "written":
+        if got.kind == "written":
             got = self._read_again(got)
         if got.text is None:
             raise self._declined("speaks of something that is no text to write")
@@ -166,12 +155,13 @@ class Binder:
 
     def _add_to(self, what: m.Value, to: m.Back) -> None:
         """`add 5 to it`: to the number, or to the file."""
-        last = self._got[-1] if self._got else None
-        if last is None:
-            raise self._unresolved(to)
-        if last.number is not None and not self._wrote_back:
+        latest = self._memory.latest
+        if latest is None:
+            raise self._memory.unresolved(to.said)
+        just_saved = isinstance(self._last, m.Write) and isinstance(self._last.content, m.Back)
+        if latest.number is not None and not just_saved:
             self._make(m.Operation("+", (to, what)))
-        elif last.kind == "written" and isinstance(what, m.Number):
+        elif latest.kind == "written" and isinstance(what, m.Number):
             self._write(m.Write(m.Literally(what.text), (m.FileBack(to.said),), append=True))
         else:
             raise self._declined(f"is ambiguous: {to.said!r} may be the number or the file")
@@ -184,26 +174,24 @@ class Binder:
             if not line:
                 raise self._declined("names an empty todo")
             step = self._step("todo.add", {"text": escaped(text)}, f"Add the todo {line}")
-            self._remember(Got("todo", todo=f"${{{step}.output.id}}"))
+            self._memory.remember(Got("todo", todo=f"${{{step}.output.id}}"))
 
     def _end_todo(self, tool: str, todo: m.WhichTodo) -> None:
         done = "Complete" if tool == "complete" else "Delete"
+        latest = self._memory.latest
         if todo.id is not None:
             self._step(f"todo.{tool}", {"id": todo.id}, f"{done} todo {todo.id}")
         elif todo.text is not None:
             self._step(f"todo.{tool}", {"text": escaped(todo.text)}, f"{done} the todo about {todo.text}")
+        elif latest is None or latest.todo is None:
+            raise self._declined("is ambiguous: no todo was spoken of just before; name it by its number or its text")
         else:
-            last = self._got[-1] if self._got else None
-            if last is None or last.todo is None:
-                raise self._declined(
-                    "is ambiguous: no todo was spoken of just before; name it by its number or its text"
-                )
-            self._step(f"todo.{tool}", {"id": last.todo}, f"{done} that todo")
+            self._step(f"todo.{tool}", {"id": latest.todo}, f"{done} that todo")
 
     # Values
 
     def _make(self, value: m.Value) -> Got:
-        """The value, by new steps or by what is there already."""
+        """The value, by new steps or by what there is already."""
         match value:
             case m.Back():
                 return self._back(value)
@@ -212,52 +200,58 @@ class Binder:
             case m.Contents(file):
                 return self._contents(file)
             case m.Summary(of, sentences):
-                text = self._text(of)
                 more = {} if sentences is None else {"sentences": sentences}
-                step = self._step("summarize", {"text": text, **more}, "Summarize the text")
-                return self._remember(Got("summary", text=f"${{{step}.text}}"))
+                return self._got("summary", "summarize", {"text": self._text(of), **more}, "Summarize the text")
             case m.Count(of, measure, known):
-                taken = next((got for got in reversed(self._got) if got.kind == measure), None) if known else None
+                taken = self._memory.latest_where(lambda got: got.kind == measure) if known else None
                 return taken or self._count(of, measure)
             case m.HowMany(of):
                 return self._how_many(of)
             case m.FirstLines(of, lines):
                 title = "Take the first line" if lines == 1 else f"Take the first {lines} lines"
-                step = self._step("head", {"text": self._text(of), "lines": lines}, title)
-                return self._remember(Got("lines", text=f"${{{step}.text}}"))
+                return self._got("found", "head", {"text": self._text(of), "lines": lines}, title)
             case m.LinesWith(of, query):
-                step = self._step(
-                    "find", {"text": self._text(of), "query": escaped(query)}, f"Find the lines with {query}"
-                )
-                return self._remember(Got("lines", text=f"${{{step}.text}}", many=f"${{{step}.output.count}}"))
+                arguments = {"text": self._text(of), "query": escaped(query)}
+                return self._got("found", "find", arguments, f"Find the lines with {query}", many="count")
             case m.Info(file):
                 path = self._path(file)
-                step = self._step("file_info", {"path": path}, f"Look up the details of {path}")
-                return self._remember(Got("info", text=f"${{{step}.text}}", file=path))
-            case m.Listing() | m.Search() | m.Todos():
-                return self._listed(value)
+                return self._got("info", "file_info", {"path": path}, f"Look up the details of {path}")
+            case m.Todos(status):
+                title = "List all todos" if status == "all" else f"List the {status} todos"
+                return self._got("list", "todo.list", {"status": status}, title, many="count")
+            case m.Listing(folder):
+                return self._list(folder)
+            case m.Search():
+                return self._search(value)
             case m.Number(text):
                 return Got("number", text=text, number=literal_number(text))
             case m.Operation() | m.Formula():
                 return self._calculate(value)
 
-    def _listed(self, value: m.Listing | m.Search | m.Todos) -> Got:
-        if isinstance(value, m.Todos):
-            title = "List all todos" if value.status == "all" else f"List the {value.status} todos"
-            step = self._step("todo.list", {"status": value.status}, title)
-            return self._remember(Got("list", text=f"${{{step}.text}}", many=f"${{{step}.output.count}}"))
-        if isinstance(value, m.Search):
-            return self._search(value)
-        if value.folder is None:
-            before = next((got for got in reversed(self._got) if got.files is not None), None)
-            if before is not None:
-                return before
-        path = self._folder_path(value.folder or m.ROOT)
-        step = self._step(
-            "list_directory", {"path": escaped(path)}, "List the files" if path == "." else f"List {path}"
+    def _got(self, kind: str, tool: str, arguments: JsonObject, title: str, *, number: str = "", many: str = "") -> Got:
+        """Add a step and remember what it makes. `number`, `many`: where these are in its output."""
+        step = self._step(tool, arguments, title)
+        return self._memory.remember(
+            Got(
+                kind,
+                text=f"${{{step}.text}}",
+                number=f"${{{step}.output.{number}}}" if number else None,
+                many=f"${{{step}.output.{many}}}" if many else None,
+                files=f"{step}.output.{'matches' if tool == 'search_files' else 'text_files'}"
+                if kind == "list"
+                else None,
+            )
         )
-        self._folder = path
-        return self._remember(Got("list", text=f"${{{step}.text}}", files=f"{step}.output.text_files"))
+
+    def _list(self, folder: m.Folder | None) -> Got:
+        before = self._memory.latest_where(lambda got: got.kind == "list" and got.many is None)
+        if folder is None and before is not None:
+            return before
+        path = self._folder_path(folder or m.ROOT)
+        self._memory.folder = path
+        return self._got(
+            "list", "list_directory", {"path": escaped(path)}, "List the files" if path == "." else f"List {path}"
+        )
 
     def _search(self, value: m.Search) -> Got:
         arguments: JsonObject = {"pattern": escaped(value.pattern)}
@@ -266,45 +260,38 @@ class Binder:
             arguments["path"] = escaped(path)
         if value.content is not None:
             arguments["content"] = escaped(value.content)
-        what = f"Search files for {value.content}" if value.content is not None else f"Find files named {value.pattern}"
-        step = self._step("search_files", arguments, what)
-        return self._remember(
-            Got("list", text=f"${{{step}.text}}", files=f"{step}.output.matches", many=f"${{{step}.output.count}}")
-        )
+        title = f"Find files named {value.pattern}" if value.content is None else f"Find files with {value.content}"
+        return self._got("list", "search_files", arguments, title, many="count")
 
     def _count(self, of: m.Value, measure: m.Measure) -> Got:
-        step = self._step("count_words", {"text": self._text(of)}, f"Count the {measure}")
+        arguments = {"text": self._text(of)}
         if measure == "words":
-            return self._remember(Got(measure, text=f"${{{step}.text}}", number=f"${{{step}.output.words}}"))
+            return self._got("words", "count_words", arguments, "Count the words", number="words")
         # The text of that result is the number of words: what was asked for gets a result of its own.
-        return self._number_of(f"${{{step}.output.{measure}}}", f"Take the number of {measure}", measure)
+        step = self._step("count_words", arguments, f"Count the {measure}")
+        return self._evaluated(f"${{{step}.output.{measure}}}", measure, f"Take the number of {measure}")
 
     def _how_many(self, of: m.Value) -> Got:
         got = self._make(of)
-        if got.many is None:
-            if isinstance(of, m.Back) and got.text is not None:
-                return self._count(of, "words")
-            raise self._declined("asks to count something that cannot be counted here")
-        return self._number_of(got.many, "Take their number")
-
-    def _number_of(self, template: str, title: str, kind: str = "number") -> Got:
-        step = self._step("evaluate", {"expression": template}, title)
-        return self._remember(Got(kind, text=f"${{{step}.text}}", number=f"${{{step}.output.result}}"))
+        if got.many is not None:
+            return self._evaluated(got.many, "count", "Take their number")
+        raise self._declined("asks to count something that cannot be counted here")
 
     def _calculate(self, value: m.Operation | m.Formula) -> Got:
         if isinstance(value, m.Formula):
             return self._evaluated(escaped(value.text))
         operands = [self._operand(each) for each in value.operands]
+        formula = expression(value.op, operands)
+        kind = _RESULTS.get(value.op, "number")
         if value.op in _BASIC and len(operands) == 2 and all(is_plain(each) for each in operands):  # noqa: PLR2004 - two sides
             a, b = operands
-            shown = expression(value.op, [_named(each) for each in operands])
-            step = self._step(_BASIC[value.op], {"a": a, "b": b}, f"Calculate {shown}")
-            return self._remember(Got("number", text=f"${{{step}.text}}", number=f"${{{step}.output.result}}"))
-        return self._evaluated(expression(value.op, operands))
+            return self._got(kind, _BASIC[value.op], {"a": a, "b": b}, f"Calculate {shown(formula)}", number="result")
+        is_average = value.op == "/" and isinstance(value.operands[0], m.Operation) and value.operands[0].op == "+"
+        return self._evaluated(formula, "average" if is_average else kind)
 
-    def _evaluated(self, formula: str) -> Got:
-        step = self._step("evaluate", {"expression": formula}, f"Calculate {_named(formula)}")
-        return self._remember(Got("number", text=f"${{{step}.text}}", number=f"${{{step}.output.result}}"))
+    def _evaluated(self, formula: str, kind: str = "number", title: str = "") -> Got:
+        title = title or f"Calculate {shown(formula)}"
+        return self._got(kind, "evaluate", {"expression": formula}, title, number="result")
 
     def _operand(self, value: m.Value) -> JsonValue:
         """A number, a whole reference to one, or the text of an expression in brackets."""
@@ -317,126 +304,77 @@ class Binder:
         return self._as_number(value).number
 
     def _as_number(self, value: m.Value) -> Got:
-        if isinstance(value, m.Back):
-            return self._numeric(value)
-        if isinstance(value, m.Contents):
-            got = self._contents(value.file)
+        got = self._memory.number(value) if isinstance(value, m.Back) else self._make(value)
+        if got.kind == "document":
             return Got("number", text=got.text, number=f"({got.text})")
-        got = self._make(value)
         if got.number is None:
             raise self._declined("asks to calculate with something that is no number")
         return got
 
-    def _numeric(self, back: m.Back) -> Got:
-        for got in reversed(self._got):
-            if got.number is not None:
-                return got
-            if back.sort == "any" and got.kind == "document" and got is self._got[-1]:
-                return Got("number", text=got.text, number=f"({got.text})")
-        raise self._unresolved(back)
-
-    # Texts and files
+    # Texts, files and what came before
 
     def _text(self, of: m.Value) -> str:
-        """The text to work on; `it` is rather a document than what was made of one."""
-        if isinstance(of, m.Back) and of.sort == "any":
-            plural = of.said in {"them", "these", "those"}
-            got = (
-                None
-                if plural
-                else next((each for each in reversed(self._got) if each.kind in {"document", "written"}), None)
-            )
-            got = got or next(
-                (each for each in reversed(self._got) if each.text is not None and each.number is None), None
-            )
-            last = self._got[-1] if self._got else None
-            if got is None or last is None or last.kind == "todo" or of.said in {"this", "that", "the result"}:
-                got = self._back(of)
-        elif isinstance(of, m.Back):
-            got = self._back(of)
-        elif isinstance(of, m.Contents) and isinstance(of.file, m.FileBack):
-            return self._text(m.Back("any", "it"))
-        else:
-            got = self._make(of)
+        """The text to work on."""
+        if isinstance(of, m.Contents) and isinstance(of.file, m.FileBack):
+            of = m.Back("any", "it")
+        got = self._memory.text(of) if isinstance(of, m.Back) and of.sort not in {"text", "summary"} else self._make(of)
         if got.kind == "written":
             got = self._read_again(got)
-        if got.text is None or got.kind == "todo":
+        if got.text is None:
             raise self._declined("speaks of something that is no text to work on")
         return got.text
 
+    def _back(self, back: m.Back) -> Got:
+        memory = self._memory
+        if back.sort == "number":
+            return memory.number(back)
+        if back.sort == "summary" and memory.latest_where(lambda got: got.kind == "summary") is None:
+            return self._make(m.Summary(m.Back("any", "it")))
+        if back.sort == "text":
+            if memory.latest_where(lambda got: got.kind in {"document", "written"}) is None and memory.file:
+                return self._read(memory.file)
+            got = memory.thing(back)
+            return self._read_again(got) if got.kind == "written" else got
+        return memory.thing(back)
+
     def _contents(self, file: m.File) -> Got:
-        if isinstance(file, m.FileBack) and self._got and self._got[-1].kind == "document":
-            return self._got[-1]
+        latest = self._memory.latest
+        if isinstance(file, m.FileBack) and latest is not None and latest.kind == "document":
+            return latest
         return self._read(self._path(file))
 
     def _read(self, path: str) -> Got:
         title = "Read that file" if path.startswith("${") else f"Read {path}"
         step = self._step("read_file", {"path": path}, title)
-        self._file = path
-        return self._remember(Got("document", text=f"${{{step}.text}}", file=path))
+        self._memory.file = path
+        return self._memory.remember(Got("document", text=f"${{{step}.text}}", file=path))
 
     def _path(self, file: m.File, *, writing: bool = False) -> str:
-        """The template of the path of a file."""
+        """The template of the path of a file, which is from now on the one that was spoken of."""
+        memory = self._memory
         match file:
             case m.NamedFile(path, folder):
                 base = self._folder_path(folder)
-                whole = path if base == "." else f"{base}/{path}"
-                self._file = escaped(whole)
-            case m.FileBack(said):
-                if self._file is None:
-                    raise self._unresolved(m.Back("any", said))
+                memory.file = escaped(path if base == "." else f"{base}/{path}")
+            case m.SomeFile() if writing:
+                raise self._declined("does not say into which file: give its name")
             case m.SomeFile():
-                if writing:
-                    raise self._declined("does not say into which file: give its name")
-                self._file = self._one_of(file)
-        return self._file or "."
+                memory.file = self._one_of(file)
+            case m.FileBack():
+                pass
+        if memory.file is None:
+            raise memory.unresolved(file.said if isinstance(file, m.FileBack) else "the file")
+        return memory.file
 
     def _one_of(self, file: m.SomeFile) -> str:
-        before = next((got for got in reversed(self._got) if got.files is not None), None)
+        before = self._memory.latest_where(lambda got: got.files is not None)
         if before is None or file.folder is not None:
-            before = self._listed(m.Listing(file.folder or m.ROOT))
+            before = self._list(file.folder or m.ROOT)
         return f"${{{before.files}.{file.index}}}"
 
     def _folder_path(self, folder: m.Folder) -> str:
         if folder.path is not None:
             return folder.path
-        if self._folder is None:
-            raise self._unresolved(m.Back("any", folder.said))
-        return self._folder
-
-    # What came before
-
-    def _back(self, back: m.Back) -> Got:
-        """What this stands for: the newest that fits. Raises: PlanningError where there is none."""
-        kinds = {"summary": {"summary"}, "list": {"list"}, "lines": {"lines"}}.get(back.sort)
-        if back.sort == "number":
-            return self._numeric(back)
-        if back.sort == "text":
-            found = next((got for got in reversed(self._got) if got.kind in {"document", "written"}), None)
-            if found is None and self._file is not None:
-                return self._read(self._file)
-            if found is not None:
-                return self._read_again(found) if found.kind == "written" else found
-            raise self._unresolved(back)
-        for got in reversed(self._got):
-            if kinds is None or got.kind in kinds:
-                return self._single(got, back)
-        if back.sort == "summary" and any(got.kind == "document" for got in self._got):
-            return self._make(m.Summary(m.Back("any", "it")))
-        raise self._unresolved(back)
-
-    def _single(self, got: Got, back: m.Back) -> Got:
-        if got.kind == "several":
-            raise self._declined(f"is ambiguous: {back.said!r} may be any of several things that came before")
-        return got
-
-    def _unresolved(self, back: m.Back) -> PlanningError:
-        return self._declined(f"speaks of {back.said!r}, and nothing that came before it can be meant")
-
-
-def _named(template: JsonValue) -> str:
-    """A template as it reads in a title."""
-    text = str(template)
-    for reference in references_in(template):
-        text = text.replace(str(reference), "the result")
-    return text.replace("(the result)", "the result")
+        if self._memory.folder is None:
+            raise self._memory.unresolved(folder.said)
+        return self._memory.folder

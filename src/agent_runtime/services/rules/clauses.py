@@ -190,14 +190,14 @@ class _Cutter:
 def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
     """Whether an instruction can begin here: a verb, perhaps after courtesies, or the start of a question."""
     start = at
-    at, gerund, _ = opening(tokens, at)
+    at, gerund, _ = opening(tokens, at, markers=False)
     if at >= len(tokens):
         return False
     word = tokens[at].key
     after = tokens[at + 1] if at + 1 < len(tokens) else None
     if gerund:
         return True
-    if at > start and tokens[at - 1].key in {")", ":"} and tokens[at - 1].kind == "punct":
+    if at > start and tokens[at - 1].key == ":" and tokens[at - 1].kind == "punct":
         return True
     if tokens[at].kind != "word":
         return False
@@ -219,11 +219,11 @@ def _begins_object(token: Token | None) -> bool:
     )
 
 
-def opening(tokens: Sequence[Token], at: int) -> tuple[int, bool, bool]:
+def opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> tuple[int, bool, bool]:
     """Where the instruction itself begins, whether its verb is a gerund there, and whether it was asked politely."""
     asked = False
     for _ in range(_COURTESIES_AT_MOST):
-        marker = _marker(tokens, at)
+        marker = _marker(tokens, at) if markers else 0
         if marker:
             at += marker
             continue

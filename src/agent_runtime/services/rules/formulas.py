@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agent_runtime.domain.references import references_in
 from agent_runtime.domain.values import JsonValue
 
 _DIGITS = 15
@@ -40,3 +41,11 @@ def _part(operand: JsonValue) -> str:
 def _without_brackets(text: str) -> str:
     whole = text.startswith("(") and text.endswith(")") and text.count("(") == 1
     return text[1:-1] if whole else text
+
+
+def shown(template: str) -> str:
+    """An expression as it reads in a title."""
+    for reference in references_in(template):
+        text = str(reference)
+        template = template.replace(f" ({text})", " the result").replace(text, "the result")
+    return template.replace("(the result) ", "the result ").replace("$${", "${")

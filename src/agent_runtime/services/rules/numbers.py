@@ -31,7 +31,7 @@ _MULTIPLES = {"twice": 2, "thrice": 3, "double": 2, "triple": 3}
 _LISTS = {
     ("sum", "of"): "+", ("total", "of"): "+", ("product", "of"): "*", ("average", "of"): "average",
     ("mean", "of"): "average", ("maximum", "of"): "max", ("minimum", "of"): "min", ("largest", "of"): "max",
-    ("smallest", "of"): "min", ("difference", "between"): "-", ("difference", "of"): "-", ("quotient", "of"): "/",
+    ("smallest", "of"): "min", ("max", "of"): "max", ("min", "of"): "min", ("difference", "between"): "-", ("difference", "of"): "-", ("quotient", "of"): "/",
     ("ratio", "of"): "/", ("remainder", "of"): "%", ("sum", ":"): "+", ("average", ":"): "average",
 }  # fmt: skip
 _TRANSPARENT = {

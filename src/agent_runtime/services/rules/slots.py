@@ -221,7 +221,9 @@ class Reading:
         """Bounded content after a verb such as `write`, which takes words: a bare file name there is in doubt."""
         value = self.bounded(tokens)
         if isinstance(value, m.Contents) and not value.outright:
-            return self._refused(tokens, f'may mean the name or what the file holds: say "the contents of", or {literals.QUOTE_IT}')
+            return self._refused(
+                tokens, f'may mean the name or what the file holds: say "the contents of", or {literals.QUOTE_IT}'
+            )
         return value
 
     def folders(self, tokens: Sequence[Token], *, sure: bool) -> tuple[m.Folder, ...] | None:
@@ -286,6 +288,27 @@ class Reading:
         plain = all(token.kind in {"word", "number", "punct"} for token in rest) and len(rest) <= 10  # noqa: PLR2004
         pointing = self.back(tokens) is not None or any(token.key in {"it", "them"} for token in rest)
         return self.cut(rest) if plain and not pointing else None
+
+    def keyword(self, tokens: Sequence[Token]) -> str | None:
+        """One word to look for that is no word about lines."""
+        about_lines = {
+            "last",
+            "final",
+            "first",
+            "other",
+            "next",
+            "same",
+            "longest",
+            "shortest",
+            "empty",
+            "blank",
+            "new",
+        }
+        return (
+            self.query(tokens)
+            if len(tokens) == 1 and tokens[0].key not in about_lines and tokens[0].kind != "number"
+            else None
+        )
 
     # Todos that exist
 
@@ -367,7 +390,20 @@ _ABOUT = frozenset(
 )
 _NOT_ONE = frozenset("all every everything last first next second third both each any some".split())
 _LONG = frozenset(
-    {"content", "bounded", "worded", "marked", "todo_text", "todo_items", "todo_list", "values", "question", "num", "nums", "number"}
+    {
+        "content",
+        "bounded",
+        "worded",
+        "marked",
+        "todo_text",
+        "todo_items",
+        "todo_list",
+        "values",
+        "question",
+        "num",
+        "nums",
+        "number",
+    }
 )
 
 
@@ -394,7 +430,12 @@ def _todo_id(tokens: Sequence[Token]) -> int | None:
         return int(tokens[0].key[1:10])
     while len(tokens) > 1 and tokens[0].key in {"#", "number", "no", "id"}:
         tokens = tokens[1:]
-    if len(tokens) == 1 and tokens[0].kind == "number" and tokens[0].text.isdecimal() and len(tokens[0].text) < _ID_DIGITS:
+    if (
+        len(tokens) == 1
+        and tokens[0].kind == "number"
+        and tokens[0].text.isdecimal()
+        and len(tokens[0].text) < _ID_DIGITS
+    ):
         return int(tokens[0].text) or None
     return numbers.count_of(tokens) or None
 
@@ -470,4 +511,5 @@ _READERS: dict[str, Callable[[Reading, Sequence[Token]], Any]] = {
     "todos": Reading.which_todos,
     "named_todos": Reading.named_todos,
     "query": Reading.query,
+    "keyword": Reading.keyword,
 }

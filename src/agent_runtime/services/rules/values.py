@@ -87,6 +87,8 @@ _COUNTS: list[Row] = [
     ("how many <of=things> i|we have", m.HowMany),
     ("how many <of=kinds> are|is|exist there? <folder=where>", lambda of, folder: m.HowMany(_placed(of, folder))),
     ("how many <of=things>", m.HowMany),
+    ("how many <measure> are|is|does there|in_it|in_there|it_have?", _count),
+    ("how many <measure>", _count),
 ]
 
 
@@ -104,7 +106,7 @@ _LINES: list[Row] = [
     ("$the? $lines $containing <query> $in <of=text>", m.LinesWith),
     ("$the? $lines $in <of=text> $containing <query>", m.LinesWith),
     ("$the? occurrences|occurrence|mentions|mention|instances|matches of|for <query> $in <of=text>", m.LinesWith),
-    ("$the? <query> lines|mentions $in <of=text>", m.LinesWith),
+    ("$the? <query=keyword> lines|mentions $in <of=text>", m.LinesWith),
     ("$the? $lines $containing <query>", lambda query: m.LinesWith(IT, query)),
     ("the|those|these|that matching? lines|matches found?", lambda: m.Back("lines", "the lines")),
 ]

@@ -2,6 +2,7 @@
 
 from agent_runtime.services.rules.lexer import Token
 
+
 def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -126,8 +127,10 @@ SEPARATORS = frozenset({",", "and", "then", ";", "&", "->"})
 ORDER = _set("then next finally lastly afterwards afterward subsequently after before also last additionally")
 """Words that join instructions and are no part of ordinary content."""
 
-NEGATIONS = _set("not never without don't dont do'nt won't wont can't cannot cant shouldn't shouldnt mustn't didn't doesn't doesnt "
-    "isn't nothing neither nor except avoid refrain skip stop aren't wouldn't couldn't")
+NEGATIONS = _set(
+    "not never without don't dont do'nt won't wont can't cannot cant shouldn't shouldnt mustn't didn't doesn't doesnt "
+    "isn't nothing neither nor except avoid refrain skip stop aren't wouldn't couldn't"
+)
 CONDITIONS = _set("if unless but otherwise else whether instead whenever while until however although only")
 
 UNSUPPORTED = {
@@ -160,29 +163,39 @@ NEEDS = {
     "model": "asks for something that takes a language model",
 }
 
-CONTENT_WORDS = _set("buy book order post message text answer review share reset drop book act wait sleep run repeat empty move "
-    "describe explain draw approve improve forget")
+CONTENT_WORDS = _set(
+    "buy book order post message text answer review share reset drop book act wait sleep run repeat empty move "
+    "describe explain draw approve improve forget"
+)
 """Of the verbs above, those that `and` joins to ordinary content too (`call Anna and book a table`)."""
 
-GENERATIVE = _set("haiku haikus poem poems story stories essay essays joke jokes song songs lyrics article articles report reports "
+GENERATIVE = _set(
+    "haiku haikus poem poems story stories essay essays joke jokes song songs lyrics article articles report reports "
     "letter letters email emails e-mail blog post speech speeches novel tale limerick sonnet rhyme tweet tweets script "
     "code program function summary summaries description explanation analysis review recipe recipes outline draft "
     "introduction conclusion abstract paragraph paragraphs sentences lines facts ideas tips examples list quote quotes "
     "proverb slogan biography plan agenda translation answer answers advice opinion numbers names random lorem ipsum "
-    "something anything stuff whatever")
+    "something anything stuff whatever"
+)
 """Nouns of texts that someone would have to make up."""
 
-NOUN_VERBS = _set("list count copy note log sum total square double half cat head plus minus times store mark check show view record "
+NOUN_VERBS = _set(
+    "list count copy note log sum total square double half cat head plus minus times store mark check show view record "
     "print place new start number find search close cross put keep load set order type report output display export "
     "present dump todo another one text post message book look tally backup clone duplicate stat triple cube round raise "
-    "reduce build use open see get give tell take do fetch return")
+    "reduce build use open see get give tell take do fetch return"
+)
 """Verbs that are ordinary words too: after `and` or a comma they begin an instruction only before an object."""
 
-OBJECT_STARTS = _set("the a an my our this that it them its their these those all any some me us what how which another todo todos task "
+OBJECT_STARTS = _set(
+    "the a an my our this that it them its their these those all any some me us what how which another todo todos task "
     "tasks files words lines result results contents to one up in for about both everything half twice file folder "
-    "directory by into from down as todolist back characters everything")
+    "directory by into from down as todolist back characters everything"
+)
 
-MARKS = _set("number digits value message text line sentence words word phrase string note content contents greeting letters body")
+MARKS = _set(
+    "number digits value message text line sentence words word phrase string note content contents greeting letters body"
+)
 """Nouns that announce the exact text: `the message HELLO`."""
 
 SAYING = frozenset({
@@ -192,8 +205,10 @@ SAYING = frozenset({
     ("that", "say"), ("consisting", "of"), ("is",), ("=",),
 })  # fmt: skip
 
-DETERMINERS = _set("a an the my your his her our their its some any all every each this that these those another both no "
-    "today's yesterday's tomorrow's several many few two three four five six seven eight nine ten")
+DETERMINERS = _set(
+    "a an the my your his her our their its some any all every each this that these those another both no "
+    "today's yesterday's tomorrow's several many few two three four five six seven eight nine ten"
+)
 FINITE = _set("is are was were am has have had will can must should does do did isn't works")
 QUESTION_WORDS = _set("what how why who whom whose which when where whatever")
 
