@@ -51,8 +51,8 @@ class Runtime:
 async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover = True) -> AsyncIterator[Runtime]:
     """Start the service on a data directory that the caller owns, and stop it on the way out.
 
-    With `recover` every unfinished task of an earlier process goes on, or only those that it names; without, only
-    what is submitted here.
+    With `recover` every unfinished task of an earlier process goes on, and every server is asked what it offers; else
+    only the tasks that it names go on, and servers are asked when they are needed.
     Raises: ConfigurationError, StoreUnavailableError.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -75,7 +75,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
         orchestrator = Orchestrator(
             store, registry, servers, planner, Broker(limits), runner_id=f"local:{os.getpid()}:{random.token_hex(4)}"
         )
-        watch = background.create_task(registry.watch(), name="catalogue")
+        watch = background.create_task(registry.watch(eager=recover is True), name="catalogue")
         async with LocalRunner(orchestrator.run, limit=limits.concurrent_tasks, grace_s=limits.shutdown_s) as runner:
             tasks = TaskManager(store, runner, planner, limits, settings.approval)
             runtime = Runtime(settings, tasks, registry, store, "rules", asyncio.Event())

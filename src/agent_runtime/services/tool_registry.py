@@ -36,13 +36,14 @@ class ServerStatus:
 
 @dataclass(slots=True)
 class _Shelf:
-    """What is known of one server. `checked` is set once it was asked in this process, with whatever outcome."""
+    """What is known of one server. `begun`: it is being asked or was; `checked`: it was, with whatever outcome."""
 
     server: ToolServer
     tools: dict[str, Tool] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     connected: bool = False
     detail: str = "not asked yet"
+    begun: bool = False
     checked: asyncio.Event = field(default_factory=asyncio.Event)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,17 +56,24 @@ class ToolRegistry:
         self._store = store
         self._shelves = {entry.id: _Shelf(entry) for entry in entries}
 
-    async def watch(self) -> None:
-        """Ask every enabled server what it offers, again when wanted and with backoff after a failure, for ever."""
+    async def watch(self, *, eager: bool) -> None:
+        """Ask every enabled server what it offers, again when wanted and with backoff after a failure, for ever.
+
+        `eager`: from the start; else each only once somebody waits for it.
+        """
         async with asyncio.TaskGroup() as group:
             for shelf in self._shelves.values():
                 if shelf.server.enabled:
+                    if eager:
+                        shelf.wanted.set()
                     group.create_task(self._watch(shelf), name=f"catalogue:{shelf.server.id}")
 
     async def _watch(self, shelf: _Shelf) -> None:
         with contextlib.suppress(StoreUnavailableError):
             kept = await self._store.load_definitions(digest(shelf.server.identity))
             self._fill(shelf, kept or [])
+        await shelf.wanted.wait()
+        shelf.begun = True
         retry_s = _FIRST_RETRY_S
         while True:
             shelf.wanted.clear()
@@ -146,7 +154,9 @@ class ToolRegistry:
 
     async def ready(self, server_ids: Iterable[str], timeout_s: float) -> None:
         """Wait until these servers were asked once, at most `timeout_s`; those that were not stay as they are."""
-        waits = [self._shelves[name].checked.wait() for name in server_ids if name in self._shelves]
+        shelves = [self._shelves[name] for name in server_ids if name in self._shelves]
+        self.want(shelf.server.id for shelf in shelves if not shelf.begun)
+        waits = [shelf.checked.wait() for shelf in shelves]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*waits)
