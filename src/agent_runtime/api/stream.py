@@ -3,8 +3,8 @@
 For event 7 a named frame `7.0` with its JSON, and where it is worth a line to a person an unnamed frame `7.1` with
 that line; after the terminal event one unnamed `[DONE]`, `<last>.2`.
 
-The response is our own. sse-starlette would do, but it runs four tasks for each stream where two suffice, polls for
-the shutdown from a task that nobody owns, and replaces a method of uvicorn's in the whole process.
+sse-starlette puts the frames into the words of the wire; the response around them is our own, because theirs runs four
+tasks for each stream where two suffice, and polls for the shutdown from a task that nobody owns.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import structlog
+from sse_starlette.event import ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -62,14 +63,18 @@ def position(text: str) -> Position:
 def encode(record: EventRecord) -> tuple[bytes, bytes]:
     """The frames of an event: the named one, and the unnamed one with its log line, empty where it has none."""
     seq = record.seq
-    event = f"id: {seq}.{EVENT}\nevent: {record.type}\ndata: {record_json(record)}\n\n".encode()
     line = log_line(record)
-    return event, f"id: {seq}.{LINE}\ndata: {line}\n\n".encode() if line else b""
+    event = _frame(f"{seq}.{EVENT}", record_json(record), record.type)
+    return event, _frame(f"{seq}.{LINE}", line) if line else b""
 
 
 def done(seq: int) -> bytes:
     """The frame that ends the stream of a task whose last event is number `seq`."""
-    return b"id: %d.%d\ndata: [DONE]\n\n" % (seq, DONE)
+    return _frame(f"{seq}.{DONE}", "[DONE]")
+
+
+def _frame(frame_id: str, data: str, event: str | None = None) -> bytes:
+    return ServerSentEvent(data, event=event, id=frame_id, sep="\n").encode()
 
 
 def frames_after(records: Iterable[EventRecord], seen: Position, view: View) -> Iterator[bytes]:
