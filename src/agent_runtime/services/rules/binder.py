@@ -19,6 +19,9 @@ _BASIC = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 _RESULTS = {"+": "sum", "-": "difference", "*": "product", "/": "quotient"}
 
 
+_SIDES = 2
+
+
 def escaped(text: str) -> str:
     """Literal text as a template: what looks like a reference in it is none."""
     return text.replace("${", "$${")
@@ -94,7 +97,9 @@ class Binder:
         latest = self._memory.latest
         if isinstance(value, m.Back):
             got = self._memory.thing(value) if value.sort != "number" else self._memory.number(value)
-            return self._read_again(got) if got.kind in {"written", "todo"} else got
+            if got.kind == "todo":
+                return self._make(m.Todos("open"))
+            return self._read_again(got) if got.kind == "written" else got
         if (
             isinstance(value, m.Contents)
             and isinstance(value.file, m.FileBack)
@@ -104,21 +109,15 @@ class Binder:
             return latest  # it has just been read
         if isinstance(value, m.Literally):
             raise self._declined("asks for nothing that a tool could do with this text")
-        each = (
-            isinstance(value, m.Summary | m.Count)
-            and isinstance(value.of, m.Back)
-            and value.of.said in {"them", "these", "those"}
-        )
-        if each and latest and latest.members:
+        if isinstance(value, m.Summary | m.Count) and _speaks_of_several(value.of) and latest and latest.members:
             return self._for_each(value, latest.members)
         return self._make(value)
 
-    def _for_each(self, value: m.Value, members: Sequence[Got]) -> Got | None:
+    def _for_each(self, value: m.Summary | m.Count, members: Sequence[Got]) -> Got | None:
         """`summarize them`: the same for each."""
         had = []
         for member in members:
             self._memory.remember(member)
-            assert isinstance(value, m.Summary | m.Count)  # noqa: S101 - told by _shown
             had.append(self._make(replace(value, of=m.Back("any", "that"))))
         self._memory.remember(Got("several", members=tuple(had)))
         return None
@@ -139,6 +138,7 @@ class Binder:
         for file in action.files:
             path = self._path(file, writing=True)
             name, title = ("append_file", "Append to") if action.append else ("write_file", "Write")
+            title = title if content else "Create"
             self._step(name, {"path": path, "content": content}, f"{title} {path}")
         if not isinstance(action.content, m.Back):
             self._memory.remember(Got("written", file=self._memory.file))
@@ -283,7 +283,7 @@ class Binder:
         operands = [self._operand(each) for each in value.operands]
         formula = expression(value.op, operands)
         kind = _RESULTS.get(value.op, "number")
-        if value.op in _BASIC and len(operands) == 2 and all(is_plain(each) for each in operands):  # noqa: PLR2004 - two sides
+        if value.op in _BASIC and len(operands) == _SIDES and all(is_plain(each) for each in operands):
             a, b = operands
             return self._got(kind, _BASIC[value.op], {"a": a, "b": b}, f"Calculate {shown(formula)}", number="result")
         is_average = value.op == "/" and isinstance(value.operands[0], m.Operation) and value.operands[0].op == "+"
@@ -291,6 +291,8 @@ class Binder:
 
     def _evaluated(self, formula: str, kind: str = "number", title: str = "") -> Got:
         title = title or f"Calculate {shown(formula)}"
+        if is_plain(formula):
+            formula = f"({formula})"  # a whole reference would keep its type, and an expression is text
         return self._got(kind, "evaluate", {"expression": formula}, title, number="result")
 
     def _operand(self, value: m.Value) -> JsonValue:
@@ -378,3 +380,7 @@ class Binder:
         if self._memory.folder is None:
             raise self._memory.unresolved(folder.said)
         return self._memory.folder
+
+
+def _speaks_of_several(value: m.Value) -> bool:
+    return isinstance(value, m.Back) and value.said in {"them", "these", "those"}

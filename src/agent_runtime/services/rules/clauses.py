@@ -18,17 +18,27 @@ from agent_runtime.services.rules.vocabulary import (
     TRAILING,
     UNSUPPORTED,
     keys,
+    word_set,
 )
 
-_NOT_VERBS = frozenset(
+_NOT_VERBS = word_set(
     "in inside within under to into the a an my our this that todo task reminder todos tasks one another i file of "
-    "name call over have as at here report text left".split()
+    "name call over have as at here report text left"
 )
-_CONTINUING = frozenset("to into in with from called named of containing saying inside".split())
-_BULLETS = frozenset({"-", "*", "+", "•", "–", "·", "—", ",", "▪", "◦", "‣"})  # noqa: RUF001 - bullets that people type
+_CONTINUING = word_set("to into in with from called named of containing saying inside")
+_BULLETS = frozenset({"-", "*", "+", "•", "\u2013", "·", "—", ",", "▪", "◦", "‣"})
 _JOINING = frozenset({"finally", "next", "afterwards", "also", "after", "-"})
 _PLACES = frozenset({"in", "inside", "within", "under", "into", "to"})
 _PLACE_AT_MOST = 9
+_BEFORE_GERUND = {
+    ("start", "by"),
+    ("begin", "by"),
+    ("continue", "by"),
+    ("finish", "by"),
+    ("end", "by"),
+    ("after",),
+    ("besides",),
+}
 _ENDINGS = frozenset(".!?")
 _COURTESIES_AT_MOST = 8
 
@@ -59,12 +69,12 @@ _GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _geru
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One instruction. `courtesy`: what was taken off its end without a comma before it. `asked`: as a question."""
+    """One instruction. `courtesy`: what was taken off its end without a comma before it; `whole`: with that."""
 
     tokens: tuple[Token, ...]
     ending: str = ""
     courtesy: str = ""
-    asked: bool = False
+    whole: tuple[Token, ...] = ()
 
     def text(self, source: str) -> str:
         return source[self.tokens[0].start : self.tokens[-1].end] if self.tokens else ""
@@ -208,7 +218,7 @@ def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
     if word in {"one", "another"} and after is not None:
         return after.key in {"to", "for", "about", ":", "one", "todo", "task", "saying", "called"}
     for phrase in (*_VERBS.get(word, ()), *_ASKED.get(word, ())):
-        if keys(list(tokens[at : at + len(phrase)])) == phrase:
+        if keys(tokens[at : at + len(phrase)]) == phrase:
             return len(phrase) > 1 or (word not in NOUN_VERBS and word not in _ASKED) or _begins_object(after)
     return False
 
@@ -228,7 +238,7 @@ def opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> tuple[
             at += marker
             continue
         for phrase in _POLITE.get(tokens[at].key, ()) if at < len(tokens) else ():
-            if keys(list(tokens[at : at + len(phrase)])) == phrase and _may_stand(tokens, at, phrase):
+            if keys(tokens[at : at + len(phrase)]) == phrase and _may_stand(tokens, at, phrase):
                 break
         else:
             break
@@ -242,7 +252,7 @@ def opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> tuple[
 def _may_stand(tokens: Sequence[Token], at: int, phrase: tuple[str, ...]) -> bool:
     """Courtesies that are also ordinary words count only where they can be no more than that."""
     after = tokens[at + len(phrase)].key if at + len(phrase) < len(tokens) else ""
-    if phrase[-1] in {"by", "after", "mind", "besides", "which"} and len(phrase) < 3:  # noqa: PLR2004
+    if phrase in _BEFORE_GERUND:
         return after in _GERUNDS
     if phrase in {("first",), ("last",), ("second",), ("third",), ("fourth",), ("fifth",)}:
         return after not in {"line", "lines", "file", "one", "todo"} and not after.isdecimal()
@@ -251,30 +261,22 @@ def _may_stand(tokens: Sequence[Token], at: int, phrase: tuple[str, ...]) -> boo
 
 def _marker(tokens: Sequence[Token], at: int) -> int:
     """How many tokens the marker of a list item takes here: `-`, `1.`, `2)`, `(3)`, `Step 4:`, `[ ]`."""
-    here = [token.key for token in tokens[at : at + 4]]
-    if not here or tokens[at].kind in {"quoted", "newline"}:
-        return 1 if here and tokens[at].kind == "newline" else 0
-    here += [""] * (4 - len(here))
-    is_number = tokens[at].kind == "number" and here[0].isdecimal()
-    if is_number and here[1] in {".", ")"} and here[2]:
+    here = (*keys(tokens[at : at + 4]), "", "", "", "")
+    first, second, third, fourth = here[:4]
+    if first == "\n":
+        return 1
+    if first.isdecimal() and second in {".", ")"} and third:
         return 2
-    if (
-        here[0] == "("
-        and here[1].isalnum()
-        and here[2] == ")"
-        and here[3]
-        and at + 1 < len(tokens)
-        and tokens[at + 1].end - tokens[at + 1].start < 3
-    ):  # noqa: PLR2004
-        return 3 if len(tokens) > at + 3 and tokens[at + 3].kind == "word" else 0
-    if here[0] == "step" and here[1] and here[2] in {":", ".", ")", "-", ","}:
+    if first == "(" and third == ")" and fourth and (second.isdecimal() or (len(second) == 1 and second.isalpha())):
+        return 3 if tokens[at + 3].kind == "word" else 0
+    if first == "step" and second and third in {":", ".", ")", "-", ","}:
         return 3
-    if here[0] == "[" and "]" in here[1:3]:
+    if first == "[" and "]" in here[1:3]:
         return here.index("]") + 1
-    if len(here[0]) == 1 and here[0].isalpha() and here[1] == ")":
+    if len(first) == 1 and first.isalpha() and second == ")":
         return 2
-    glued = at + 1 < len(tokens) and tokens[at].end == tokens[at + 1].start
-    return 1 if here[0] in _BULLETS and here[1] and not (glued and here[0] in {"-", "+"}) else 0
+    is_sign = first in {"-", "+"} and at + 1 < len(tokens) and tokens[at].end == tokens[at + 1].start
+    return 1 if first in _BULLETS and second and not is_sign else 0
 
 
 def _trimmed(piece: Sequence[Token], ending: str) -> Clause:
@@ -286,6 +288,7 @@ def _trimmed(piece: Sequence[Token], ending: str) -> Clause:
     rest = tokens[at:]
     if gerund and rest:
         rest[0] = rest[0]._replace(key=_GERUNDS[rest[0].key])
+    whole = tuple(rest)
     removed: list[str] = []
     for _ in range(_COURTESIES_AT_MOST):
         if rest and rest[-1].key in {",", "and", "then"}:
@@ -300,4 +303,4 @@ def _trimmed(piece: Sequence[Token], ending: str) -> Clause:
         else:
             break
     shown = ending if set(ending) != {"."} and not (asked and ending == "?") else ""
-    return Clause(tuple(rest), shown, " ".join(removed), asked)
+    return Clause(tuple(rest), shown, " ".join(removed), whole)

@@ -5,37 +5,11 @@ from typing import Literal
 
 from agent_runtime.services.rules import meaning as m
 from agent_runtime.services.rules.patterns import Table
+from agent_runtime.services.rules.sums import SUMS, show
 from agent_runtime.services.rules.values import IT, Row
 from agent_runtime.services.rules.vocabulary import WORDS
 
 Op = Callable[..., m.Action]
-
-
-def _show(*values: m.Value) -> m.Action:
-    return m.Show(values)
-
-
-def _calculate(op: str) -> Op:
-    """Two numbers, in the order of the names `a` and `b`; what is left out is what came before."""
-    return lambda a=IT, b=IT: _show(m.Operation(op, (a, b)))
-
-
-def _over_all(op: str) -> Op:
-    return lambda values: _show(m.Operation(op, values))
-
-
-def _by(op: str, factor: str) -> Op:
-    return lambda value=IT: _show(m.Operation(op, (value, m.Number(factor))))
-
-
-def _percent(sign: str) -> Op:
-    """`increase A by B percent`: the change first, then the sum."""
-
-    def build(percent: m.Value, whole: m.Value = IT) -> m.Action:
-        share = m.Operation("/", (percent, m.Number("100")))
-        return _show(m.Operation("*", (whole, m.Operation(sign, (m.Number("1"), share)))))
-
-    return build
 
 
 def _write(content: m.Value, files: tuple[m.File, ...] = (), file: m.File | None = None) -> m.Action:
@@ -66,10 +40,6 @@ def _copy(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
     return m.Write(content, files) if isinstance(content, m.Contents | m.Back) else None
 
 
-def _make_file(file: m.File) -> m.Action:
-    return m.Write(m.Literally(""), (file,))
-
-
 def _make_folder(folder: m.Folder, inside: m.Folder = m.ROOT) -> m.Action | None:
     if folder.path is None or folder == m.ROOT:
         return None
@@ -80,12 +50,17 @@ def _make_folders(folders: tuple[m.Folder, ...]) -> m.Action | None:
     return None if any(each.path is None or each == m.ROOT for each in folders) else m.MakeFolders(folders)
 
 
-def _make_files(files: tuple[m.File, ...]) -> m.Action | None:
-    return m.Write(m.Literally(""), files) if all(isinstance(file, m.NamedFile) for file in files) else None
+def _make_files(files: tuple[m.File, ...]) -> m.Action:
+    """By adding nothing at the end: a file that is there already keeps what it holds."""
+    return m.Write(m.Literally(""), files, append=True)
+
+
+def _make_empty(files: tuple[m.File, ...]) -> m.Action:
+    return m.Write(m.Literally(""), files)
 
 
 def _read(file: m.File) -> m.Action:
-    return _show(m.Contents(file))
+    return show(m.Contents(file))
 
 
 def _readable(values: tuple[m.Value, ...]) -> m.Action | None:
@@ -114,17 +89,36 @@ def _to_be_read(values: tuple[m.Value, ...]) -> m.Action | None:
 
 
 _TODOS: list[Row] = [
-    ("$append|create|make|write|put|set|new|need|schedule|enter|start and? another|another_one|another_todo|another_task|one_more|"
-     "one_more_todo|one_more_task $saying <t=todo_text>", _another),
+    (
+        (
+            "$append|create|make|write|put|set|new|need|schedule|enter|start and? another|another_one|"
+            "another_todo|another_task|one_more|one_more_todo|one_more_task $saying <t=todo_text>"
+        ),
+        _another,
+    ),
     ("another|one|another_one|another_todo|another_task|one_more $saying <t=todo_text>", _another),
-    ("$append|create|make|put|set_up|enter $the? following? two|three|four|five|new|more? todos|tasks|reminders|todo_items "
-     "to_my_list|to_the_list|to_my_todo_list|to_the_todo_list|on_my_todo_list? :|to|for|called|saying? <t=todo_list>", _todos),
+    (
+        (
+            "add|create|make|put|set_up|enter $the? following? two|three|four|five|new|more? todos|tasks|"
+            "reminders|todo_items to_my_list|to_the_list|to_my_todo_list|to_the_todo_list|on_my_todo_list? :|"
+            "to|for|called|saying? <t=todo_list>"
+        ),
+        _todos,
+    ),
     ("$append|put $the? following|items|these|things items|things? to|on $one $todolist : <t=todo_list>", _todos),
     ("$append|put to|on $one $todolist : <t=todo_list>", _todos),
-    ("$append|create|make|put|set|set_up|write|enter|new $one? $new? $todo to|on|in|onto|for my|the|our|me? todo|task list|lists "
-     "$saying <t=todo_text>", lambda t: m.AddTodos((t,))),
-    ("$append|create|make|put|set|set_up|write|enter|new|need $one? $new? $todo for_me|for_myself|for_us? $saying <t=todo_text>", _todo),
-    ("$append|create|make|put|new $one? $new? $todo <t=todo_text>", _todo),
+    (
+        (
+            "add|create|make|put|set|set_up|enter|new $one? $new? $todo to|on|in|onto|for my|the|our|"
+            "me? todo|task list|lists $saying <t=todo_text>"
+        ),
+        lambda t: m.AddTodos((t,)),
+    ),
+    (
+        ("add|create|make|set|set_up|enter|new|need $one? $new? $todo for_me|for_myself|for_us? $saying <t=todo_text>"),
+        _todo,
+    ),
+    ("add|create|make|new $one? $new? $todo <t=todo_text>", _todo),
     ("$append|put|write|enter|save <t=todo_items> to|on|onto|in|into $one? $todolist", _todos),
     ("$append|put|write|enter|save <t=todo_items> as $one? $new? $todo", _todos),
     ("remind me|us|myself to|about|of|that <t=todo_text>", _todo),
@@ -134,91 +128,54 @@ _TODOS: list[Row] = [
     ("mark|tick|check|set off|as|done $finished? : <t=todos>", _end("complete")),
     ("mark as done|complete|completed|finished <t=todos>", _end("complete")),
     ("$finish <t=todos> today|off?", _end("complete")),
+    ("close|tick|resolve <t=named_todos>", _end("complete")),
+    ("cross|strike|tick|check <t=todos> off my|the todo|task? list", _end("complete")),
+    ("<t=named_todos> is|are $finished", _end("complete")),
+    ("i|we have? finished|completed|done|did <t=named_todos>", _end("complete")),
     ("$delete <t=todos> from|off|on|out_of|in $one $todolist", _end("delete")),
     ("$delete <t=named_todos>", _end("delete")),
-]  # fmt: skip
-_SUMS: list[Row] = [
-    ("$sum|total|plus|find_the_sum_of <values=nums> together|up?", _over_all("+")),
-    ("add <values=nums> to <b=num>", lambda values, b: _show(m.Operation("+", (b, *values)))),
-    ("$sum <a=num> and|with|plus <b=num> together|up?", _calculate("+")),
-    ("add <what=number> more? to <to=num>", lambda what, to: _sum_or_append(what, to)),
-    ("add <a=num> to <b=num>", _calculate("+")),
-    ("$less|take|remove <b=num> away? from <a=num>", _calculate("-")),
-    ("multiply <values=nums> together|with_each_other?", _over_all("*")),
-    ("multiply <a=num> by|with|times|and <b=num>", _calculate("*")),
-    ("divide <a=num> by|through|over <b=num>", _calculate("/")),
-    ("divide <b=num> into <a=num>", _calculate("/")),
-    ("raise <a=num> to the? power of? <b=num>", _calculate("**")),
-    ("increase|raise|grow|bump <whole=num> by <percent=num> percent|%|per_cent", _percent("+")),
-    ("decrease|reduce|lower|cut|discount <whole=num> by <percent=num> percent|%|per_cent", _percent("-")),
-    ("increase|raise|grow|bump <a=num> by <b=num>", _calculate("+")),
-    ("decrease|reduce|lower|cut <a=num> by <b=num>", _calculate("-")),
-    ("add <percent=num> percent|%|per_cent to <whole=num>", _percent("+")),
-    ("subtract|deduct|take_off|take <percent=num> percent|%|per_cent from <whole=num>", _percent("-")),
-    ("increase|raise by <percent=num> percent|%|per_cent", _percent("+")),
-    ("decrease|reduce|lower by <percent=num> percent|%|per_cent", _percent("-")),
-    ("take <part=num> percent|%|per_cent of? <whole=num>", lambda part, whole: _show(_share(part, whole))),
-    ("take <part=num> percent|%|per_cent", lambda part: _show(_share(part, IT))),
-    ("double <value=num>", _by("*", "2")),
-    ("triple <value=num>", _by("*", "3")),
-    ("quadruple <value=num>", _by("*", "4")),
-    ("halve <value=num>", _by("/", "2")),
-    ("square <value=num>", _by("**", "2")),
-    ("cube <value=num>", _by("**", "3")),
-    ("negate <value=num>", lambda value: _show(m.Operation("-", (m.Number("0"), value)))),
-    ("round <value=num> to <places=count> decimals|decimal|decimal_places|decimal_place|places|digits",
-     lambda value, places: _show(m.Operation("round", (value, m.Number(str(places)))))),
-    ("round <value=num> off|up_or_down|to_the_nearest_integer|to_the_nearest_whole_number|to_an_integer?",
-     lambda value: _show(m.Operation("round", (value,)))),
-    # What came before is the other operand.
-    ("add|plus <b=number> more?", lambda b: _show(m.Operation("+", (IT, b)))),
-    ("$less <b=number>", _calculate("-")),
-    ("take_away|take_off <b=number>", _calculate("-")),
-    ("multiply|multiplied by|with <b=num>", _calculate("*")),
-    ("times <b=number>", _calculate("*")),
-    ("divide|divided by|through <b=num>", _calculate("/")),
-    ("over <b=number>", _calculate("/")),
-    ("start|begin with|from|at <value=num>", m.Focus),
-    ("take|consider|use|have <value=num>", m.Focus),
-    ("take|consider|use $the? $file? <file>", lambda file: _read(file)),
-    ("$calculate <value=number>", lambda value: _show(value)),
-    ("<value=number> equals|is|makes|=?", lambda value: None if isinstance(value, m.Number | m.Back) else _show(value)),
-]  # fmt: skip
-
-
-def _sum_or_append(what: m.Value, to: m.Value) -> m.Action:
-    if isinstance(to, m.Back) and to.sort == "any" and isinstance(what, m.Number):
-        return m.AddTo(what, to)
-    return _show(m.Operation("+", (to, what)))
-
-
-def _share(part: m.Value, whole: m.Value) -> m.Value:
-    return m.Operation("*", (m.Operation("/", (part, m.Number("100"))), whole))
-
-
+]
 _SEP = ":|,_:|as_follows_:|the_following_:|the_following_text_:|the_following_lines_:|the_following_content_:"
 _SAID = (
-    f"{_SEP}|the_text|the_message|the_words|the_word|the_line|that|saying|with|with_the_text|containing|with_content"
+    f"{_SEP}|the_text|the_message|the_words|the_word|the_line|that_says|that_reads|that_say|that|saying|with|"
+    "with_the_text|containing|with_content"
 )
 _WRITING: list[Row] = [
     ("copy|duplicate|clone|back_up|backup <file> $at <folder=surely>", _copy_to_folder),
     ("$copy <content=bounded> to|into|as|in|onto|under|over <files>", _copy),
-    ("make|create|save|take a copy|backup|duplicate of <content=bounded> called|named|as|in|at|to|into|under <files>", _copy),
+    (
+        (
+            "make|create|save|take a copy|backup|duplicate of <content=bounded> called|named|as|in|at|to|into|"
+            "under <files>"
+        ),
+        _copy,
+    ),
     ("$make $the? copy|backup of <content=bounded> and? call|name it <files>", _copy),
     ("copy|duplicate|clone|backup to|into|as|in <files>", lambda files: _save(IT, files)),
     ("$make <file=newfile> with|and content|contents|text|message|body :|set_to|of? <content=marked>", _write),
     ("$make <file=newfile> $holding <content=bounded> in|inside|on|into it|there|the_file|that_file", _write),
     ("$make <file=newfile> $holding <content=bounded> $at <folder=surely>", _write_in_folder),
+    (
+        "$at <folder=surely> ,? $make <file=newfile> with|and content|contents|text|message|body :? <content=marked>",
+        _write_in_folder,
+    ),
     ("$at <folder=surely> ,? $make <file=newfile> $holding <content>", _write_in_folder),
-    ("$make <file=newfile> in|inside|within|under|at|to|into <folder> $holding <content>", _write_in_folder),
+    ("$make <file=newfile> in|inside|within|under <folder> $holding <content>", _write_in_folder),
     ("$make <file=newfile> $holding <content>", _write),
     ("$make <file=newfile> : <content>", _write),
-    ("$make <file=newfile> from|out_of|for|using <content>",
-     lambda file, content: None if isinstance(content, m.Literally) else _write(content, file=file)),
-    ("$at <folder=surely> ,? $make <file=newfile>",
-     lambda file, folder: m.Write(m.Literally(""), (m.NamedFile(file.path, folder),)) if file.folder == m.ROOT else None),
-    ("create|make|start|touch|add|new|prepare|set_up|generate <file=newfile>", _make_file),
-    ("create|make|touch|add $the? $new? files called|named|:? <files>", _make_files),
+    (
+        "$make <file=newfile> from|out_of|for|using <content=bounded>",
+        lambda file, content: None if isinstance(content, m.Literally) else _write(content, file=file),
+    ),
+    (
+        "$at <folder=surely> ,? $make <file=newfile>",
+        lambda file, folder: _make_files((m.NamedFile(file.path, folder),)) if file.folder == m.ROOT else None,
+    ),
+    ("create|make|write|add|new|start|prepare|set_up|generate $the? empty|blank <files=newfiles>", _make_empty),
+    ("create|make|write|touch|generate $the? empty|blank text? files|file called|named? <files=newfiles>", _make_empty),
+    ("create|make|touch|generate <files=newfiles>", _make_files),
+    ("add|new|start|prepare|set_up <file=calledfile>", lambda file: _make_files((file,))),
+    ("create|make|touch|add $the? two|three|four|following? $new? files called|named|:? <files=newfiles>", _make_files),
     ("overwrite|replace|fill|populate|rewrite <files> with|by <content>", _save),
     ("overwrite|replace|set|change|update $the? $contents of|in|inside <files> with|to|by <content>", _save),
     ("$append|write|put|insert|save|store $end <files> : <content>", _append),
@@ -231,8 +188,13 @@ _WRITING: list[Row] = [
     ("in|to|into|inside <files> ,? append|add|log|note <content>", _append),
     ("add|append $the? following text|lines|line|content|message? $onto <files> : <content>", _append),
     ("$append|add $onto <files>", lambda files: _append(IT, files)),
-    ("$save <content=bounded> to|in|into|inside|under <folder=surely> as|under_the_name|called|named|in_a_file_called <file=newfile>",
-     _write_in_folder),
+    (
+        (
+            "$save <content=bounded> to|in|into|inside|under <folder=surely> as|under_the_name|called|named|"
+            "in_a_file_called <file=newfile>"
+        ),
+        _write_in_folder,
+    ),
     ("$save $the? following|this|these text|lines|line|content|message? $into <files> : <content>", _save),
     ("$word <content=worded> $into <files>", _save),
     ("$keep <content=bounded> $into <files>", _save),
@@ -240,80 +202,157 @@ _WRITING: list[Row] = [
     ("$save $into <files> " + _SAID + " <content>", _save),
     ("in|to|into|inside <files> ,? write|save|store|put <content>", _save),
     ("write|save|store|put|export|dump $into <files>", lambda files: _save(IT, files)),
-    ("call|name it|the_file <files>", lambda files: None),  # noqa: ARG005 - a name for what is not written yet
-]  # fmt: skip
+]
 _FOLDERS: list[Row] = [
-    ("create|make|add|new|set_up|mkdir $the? $new? folder|directory|subfolder|dir called|named? <folder> in|inside|within|under|of "
-     "<inside=folder>", _make_folder),
+    (
+        (
+            "create|make|add|new|set_up|mkdir $the? $new? folder|directory|subfolder|dir called|named? "
+            "<folder> in|inside|within|under|of <inside=folder>"
+        ),
+        _make_folder,
+    ),
     ("create|make|add|new|set_up|mkdir|start $the? $new? <folder=surely>", _make_folder),
-    ("create|make|add|new|set_up|start in|inside|under <inside=folder> $the? $new? folder|directory|subfolder|dir called|named? <folder>",
-     _make_folder),
+    (
+        (
+            "create|make|add|new|set_up|start in|inside|under <inside=surely> ,? $one $new? folder|directory|"
+            "subfolder|dir called|named? <folder>"
+        ),
+        _make_folder,
+    ),
     ("mkdir <folder>", _make_folder),
     ("create|make|add|new|set_up|mkdir $the? $new? folders|directories|dirs called|named|:? <folders>", _make_folders),
     ("create|make|add|new|set_up|mkdir <folders=newfolders>", _make_folders),
-]  # fmt: skip
+]
 _TEXTS: list[Row] = [
     ("$search <values=derived>", m.Show),
-    ("$summarize <of=text> in|with|into|to|using|as at_most? $the? <sentences=count> short? sentences|sentence",
-     lambda of, sentences: _show(m.Summary(of, sentences))),
+    (
+        "$summarize <of=text> in|with|into|to|using|as at_most? $the? <sentences=count> short? sentences|sentence",
+        lambda of, sentences: show(m.Summary(of, sentences)),
+    ),
     ("$summarize <values=texts>", lambda values: m.Show(tuple(m.Summary(value) for value in values))),
-    ("$summarize in|with|to <sentences=count> sentences|sentence", lambda sentences: _show(m.Summary(IT, sentences))),
-    ("summarize|summarise|recap", lambda: _show(m.Summary(IT))),
-    ("count $the? lines|line $in <of=text> $containing <query>", lambda of, query: _show(m.HowMany(m.LinesWith(of, query)))),
-    ("count $the? lines|line $containing <query> $in <of=text>", lambda of, query: _show(m.HowMany(m.LinesWith(of, query)))),
-    ("count how_many $the? <measure> are_there|there_are|are|is? in|of|from|inside|within <values=texts>",
-     lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values))),
-    ("count $the? $short? <measure> in|of|from|inside|within|for <values=texts>",
-     lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values))),
-    ("count $the? <measure> and $the? <other=measure> in|of|from|inside <of=text>",
-     lambda measure, other, of: _show(m.Count(of, measure), m.Count(of, other))),
-    ("count its|their|the|all_the|all|how_many? <measure>", lambda measure: _show(m.Count(IT, measure))),
-    ("count its|their|the? <measure> and its|their|the? <other=measure>",
-     lambda measure, other: _show(m.Count(IT, measure), m.Count(IT, other))),
-    ("count <of=things>", lambda of: _show(m.HowMany(of))),
-    ("count them|those|these", lambda: _show(m.HowMany(m.Back("any", "them")))),
-    ("wc <of=text>", lambda of: _show(m.Count(of, "words"))),
-    ("do|run|get|give|make|perform a? me? a? <measure> count of|on|for|in <of=text>", lambda measure, of: _show(m.Count(of, measure))),
-    ("head <of=text>", lambda of: _show(m.FirstLines(of, 10))),
-    ("head -|:? <lines=count> of? <of=text>", lambda lines, of: _show(m.FirstLines(of, lines))),
-    ("$search <name=filename> in|inside|within|under <folder=surely>", lambda name, folder: _show(m.Search(name, folder))),
-    ("find|search_for|look_for|locate $the? $file? <name=filename>", lambda name: _show(m.Search(name))),
-    ("find|search_for|look_for|locate|search $the? $file|files called|named? <name>", lambda name: _show(m.Search(name))),
-    ("search|look|scan|grep|check|find in|inside|through|within|all? $the? $files for $the? word|text|phrase? <content=query>",
-     lambda content: _show(m.Search("*", m.ROOT, content))),
-    ("search|look|scan|grep|check in|inside|through|within? <folder=surely> for $files? $named|containing? <content=query>",
-     lambda folder, content: _show(m.Search("*", folder, content))),
-    ("$scan in|inside|through|within? <of=text> for $the? lines|line|occurrences_of? $containing? word|text|phrase? <query>",
-     lambda of, query: _show(m.LinesWith(of, query))),
-    ("$scan in|inside|through|within? <of=text> to_find|to_see_where <query>", lambda of, query: _show(m.LinesWith(of, query))),
-    ("find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|within|through $the? $files",
-     lambda query: _show(m.Search("*", m.ROOT, query))),
-    ("find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|within|through <folder=surely>",
-     lambda query, folder: _show(m.Search("*", folder, query))),
-    ("find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|within|through <of=text>",
-     lambda of, query: _show(m.LinesWith(of, query))),
-    ("find|check|see|find_out where <query> is|are|occurs|appears|mentioned? mentioned|found? in <of=text>",
-     lambda of, query: _show(m.LinesWith(of, query))),
-    ("grep|find|search for? <query> <of=text>", lambda of, query: _show(m.LinesWith(of, query))),
-]  # fmt: skip
+    ("$summarize in|with|to <sentences=count> sentences|sentence", lambda sentences: show(m.Summary(IT, sentences))),
+    ("summarize|summarise|recap", lambda: show(m.Summary(IT))),
+    (
+        "count $the? lines|line $in <of=text> $containing <query>",
+        lambda of, query: show(m.HowMany(m.LinesWith(of, query))),
+    ),
+    (
+        "count $the? lines|line $containing <query> $in <of=text>",
+        lambda of, query: show(m.HowMany(m.LinesWith(of, query))),
+    ),
+    (
+        "count how_many $the? <measure> are_there|there_are|are|is? in|of|from|inside|within <values=texts>",
+        lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values)),
+    ),
+    (
+        "count $the? $short? <measure> in|of|from|inside|within|for <values=texts>",
+        lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values)),
+    ),
+    (
+        "count $the? <measure> and $the? <other=measure> in|of|from|inside <of=text>",
+        lambda measure, other, of: show(m.Count(of, measure), m.Count(of, other)),
+    ),
+    ("count its|their|the|all_the|all|how_many? <measure>", lambda measure: show(m.Count(IT, measure))),
+    (
+        "count its|their|the? <measure> and its|their|the? <other=measure>",
+        lambda measure, other: show(m.Count(IT, measure), m.Count(IT, other)),
+    ),
+    ("count <of=things>", lambda of: show(m.HowMany(of))),
+    ("count them|those|these", lambda: show(m.HowMany(m.Back("any", "them")))),
+    ("wc <of=text>", lambda of: show(m.Count(of, "words"))),
+    (
+        "do|run|get|give|make|perform a? me? a? <measure> count of|on|for|in <of=text>",
+        lambda measure, of: show(m.Count(of, measure)),
+    ),
+    ("head <of=text>", lambda of: show(m.FirstLines(of, 10))),
+    ("head -|:? <lines=count> of? <of=text>", lambda lines, of: show(m.FirstLines(of, lines))),
+    (
+        "$search <name=filename> in|inside|within|under <folder=surely>",
+        lambda name, folder: show(m.Search(name, folder)),
+    ),
+    ("find|search_for|look_for|locate $the? $file? <name=filename>", lambda name: show(m.Search(name))),
+    (
+        "find|search_for|look_for|locate|search $the? $file|files called|named? <name>",
+        lambda name: show(m.Search(name)),
+    ),
+    (
+        (
+            "search|look|scan|grep|check|find in|inside|through|within|all? $the? $files for $the? word|text|"
+            "phrase? <content=query>"
+        ),
+        lambda content: show(m.Search("*", m.ROOT, content)),
+    ),
+    (
+        (
+            "search|look|scan|grep|check in|inside|through|within? <folder=surely> for $files? $named|"
+            "containing? <content=query>"
+        ),
+        lambda folder, content: show(m.Search("*", folder, content)),
+    ),
+    (
+        (
+            "$scan in|inside|through|within? <of=text> for $the? lines|line|occurrences_of? $containing? word|"
+            "text|phrase? <query>"
+        ),
+        lambda of, query: show(m.LinesWith(of, query)),
+    ),
+    (
+        "$scan in|inside|through|within? <of=text> to_find|to_see_where <query>",
+        lambda of, query: show(m.LinesWith(of, query)),
+    ),
+    (
+        (
+            "find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|"
+            "within|through $the? $files"
+        ),
+        lambda query: show(m.Search("*", m.ROOT, query)),
+    ),
+    (
+        (
+            "find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|"
+            "within|through <folder=surely>"
+        ),
+        lambda query, folder: show(m.Search("*", folder, query)),
+    ),
+    (
+        (
+            "find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|"
+            "within|through <of=text>"
+        ),
+        lambda of, query: show(m.LinesWith(of, query)),
+    ),
+    (
+        "find|check|see|find_out where <query> is|are|occurs|appears|mentioned? mentioned|found? in <of=text>",
+        lambda of, query: show(m.LinesWith(of, query)),
+    ),
+    ("grep|find|search for? <query> <of=text>", lambda of, query: show(m.LinesWith(of, query))),
+]
 _SHOWING: list[Row] = [
-    ("tell $me? about <file>", lambda file: _show(m.Info(file))),
-    ("stat|inspect <file>", lambda file: _show(m.Info(file))),
-    ("file info <file>", lambda file: _show(m.Info(file))),
-    ("ls|dir", lambda: _show(m.Listing(m.ROOT))),
-    ("ls|dir|browse $the? <folder>", lambda folder: _show(m.Listing(folder))),
-    ("list|show|display|see in|inside <folder=surely> $the? files|everything?", lambda folder: _show(m.Listing(folder))),
+    ("tell $me? about <file>", lambda file: show(m.Info(file))),
+    ("stat|inspect <file>", lambda file: show(m.Info(file))),
+    ("file info <file>", lambda file: show(m.Info(file))),
+    ("ls|dir", lambda: show(m.Listing(m.ROOT))),
+    ("ls|dir|browse $the? <folder>", lambda folder: show(m.Listing(folder))),
+    (
+        "list|show|display|see in|inside <folder=surely> $the? files|everything?",
+        lambda folder: show(m.Listing(folder)),
+    ),
     ("list $me? <values>", _readable),
-    ("list $the? <folder>", lambda folder: _show(m.Listing(folder))),
+    ("list <folder=oneword>", lambda folder: show(m.Listing(folder))),
     ("$read $me? <file> out_loud|aloud|out|back|again|to_me|for_me?", _read),
     ("$read $me? <values> out_loud|aloud|out|back|again|to_me|for_me?", _to_be_read),
     ("read|load|open|show|cat it|this|that back|again|aloud?", lambda: _read(m.FileBack("it"))),
     ("$show|list|search_for|look_for|find $me? <values>", _readable),
-    ("$show|open|list $me? <folder=surely>", lambda folder: _show(m.Listing(folder))),
+    ("$show|open|list $me? <folder=surely>", lambda folder: show(m.Listing(folder))),
     ("search|look|find|scan for|all|out? <values=derived>", m.Show),
-    ("make|create|write|generate|produce|prepare|do|provide|list|extract|build|calculate|compute|determine|find|work_out|run|collect "
-     "$me? <values=made>", m.Show),
+    (
+        (
+            "make|create|write|generate|produce|prepare|do|provide|list|extract|build|calculate|compute|"
+            "determine|find|work_out|run|collect $me? <values=made>"
+        ),
+        m.Show,
+    ),
     ("check|find_out|see|tell_me|show|verify <values>", _readable),
     ("let me see|know|have|read <values>", _readable),
-]  # fmt: skip
-TABLE = Table([*_TODOS, *_SUMS, *_WRITING, *_FOLDERS, *_TEXTS, *_SHOWING], WORDS)
+]
+TABLE = Table([*_TODOS, *SUMS, *_WRITING, *_FOLDERS, *_TEXTS, *_SHOWING], WORDS)

@@ -1,5 +1,8 @@
 """Characters to tokens, in linear time. Every token knows where it stands, so that content is cut out verbatim."""
 
+# These marks are looked for because they look like others.
+# ruff: noqa: RUF001
+
 import re
 from bisect import bisect_left
 from typing import Literal, NamedTuple
@@ -37,15 +40,36 @@ _SCAN = re.compile(
 )
 _ENDS = re.compile(r"[.!?]+$")
 _ARITHMETIC = re.compile(
-    r"[$€£]?(?:[0-9]+(?:[.,][0-9]+)*|\.[0-9]+|[-+*/^%=×÷·−]|(?<=[0-9])[xX](?=[0-9]))+",  # noqa: RUF001 - as people type it
+    r"[$€£]?(?:[0-9]+(?:[.,][0-9]+)*|\.[0-9]+|[-+*/^%=×÷·−]|(?<=[0-9])[xX](?=[0-9]))+",
 )
 _PIECE = re.compile(r"[0-9]+(?:[.,][0-9]+)*|\.[0-9]+|\*\*|.")
 _DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}|[0-9]+(?:\.[0-9]+){2,}|[0-9]+(?:-[0-9]+){2,}")
 _NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+")
 _FILE = re.compile(r"[^*?]*\.[A-Za-z][A-Za-z0-9_]{0,9}")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|www\.", re.IGNORECASE)
-_ABBREVIATIONS = frozenset("mr mrs ms dr st prof vs etc no approx e.g i.e a.m p.m u.s u.k inc ltd".split())
-_OPERATORS = {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**", "x": "*"}  # noqa: RUF001 - likewise
+_ABBREVIATIONS = frozenset(
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "st",
+        "prof",
+        "vs",
+        "etc",
+        "no",
+        "approx",
+        "e.g",
+        "i.e",
+        "a.m",
+        "p.m",
+        "u.s",
+        "u.k",
+        "inc",
+        "ltd",
+    ]
+)
+_OPERATORS = {"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**", "x": "*"}
 _TODO = {"to-do": "todo", "to-dos": "todos", "to-do's": "todos", "todo's": "todos", "todolist": "todo"}
 _SPLIT_IS = frozenset({"what's", "whats", "where's", "that's", "it's", "how's", "which's", "there's", "who's"})
 

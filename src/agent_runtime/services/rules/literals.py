@@ -5,6 +5,7 @@ description of a text, not another instruction, not something that came before.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from agent_runtime.services.rules.lexer import Token
 from agent_runtime.services.rules.vocabulary import (
@@ -21,15 +22,14 @@ from agent_runtime.services.rules.vocabulary import (
     SEPARATORS,
     UNSUPPORTED,
     keys,
+    word_set,
 )
 
 QUOTE_IT = "put the exact text in quotes if that is what you mean"
 _SAID_ALONE = {("saying",), (":",)}
 _BACKS = frozenset({"it", "them", "its"})
 _NEW_START = _BACKS | {"todo", "todos", "reminder"}
-_DESCRIBING = frozenset(
-    "about regarding for of on explaining describing concerning to with from in that which like".split()
-)
+_DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
 
 
 def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
@@ -46,7 +46,7 @@ def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     if noun and at + 1 < len(rest) and rest[at + 1].key in {"text", "message", "content", "contents", "line"}:
         after += 1
     for size in (3, 2, 1):
-        said = keys(list(rest[after : after + size]))
+        said = keys(rest[after : after + size])
         if said in SAYING and len(rest) > after + size and (noun or said in _SAID_ALONE):
             return rest[after + size :], "said"
     named = noun and at > 0 and len(rest) > after
@@ -94,7 +94,7 @@ def _joins_back(words: Sequence[str]) -> bool:
 
 
 def _other_instruction(words: Sequence[str]) -> str | None:
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in pairwise(words):
         if word in ORDER and before in SEPARATORS:
             return f"may be two instructions, joined by {word!r}: {QUOTE_IT}"
         if before in SEPARATORS and word in UNSUPPORTED and word not in CONTENT_WORDS:

@@ -42,7 +42,7 @@ class Got:
 
 
 class Memory:
-    """Newest last. `part`: the words that are being read, for what is told of them. `file`, `folder`: spoken of last."""
+    """Newest last. `part`: the words that are being read, to tell of them. `file`, `folder`: spoken of last."""
 
     def __init__(self) -> None:
         self.part = ""

@@ -3,30 +3,74 @@
 from collections.abc import Sequence
 
 from agent_runtime.services.rules.lexer import Token
-from agent_runtime.services.rules.meaning import ROOT, File, FileBack, Folder, NamedFile, SomeFile
-from agent_runtime.services.rules.vocabulary import FILE_TYPES, PLAIN_FILES, keys
+from agent_runtime.services.rules.meaning import (
+    ROOT,
+    Back,
+    File,
+    FileBack,
+    Folder,
+    NamedFile,
+    SomeFile,
+    Sort,
+)
+from agent_runtime.services.rules.vocabulary import FILE_TYPES, PLAIN_FILES, keys, word_set
 
 _LONGEST = 24
 """No name takes more words than this; longer phrases are not looked at."""
-_THE = frozenset(
-    "the a an my our this that new existing local plain text same empty whole entire its another blank".split()
-)
-_FILE = frozenset({"file", "document", "textfile", "doc", "log"})
+_THE = word_set("the a an my our this that new existing local plain text same empty whole entire its another blank")
+FILE_NOUNS = frozenset({"file", "document", "textfile"})
 _FOLDER = frozenset({"folder", "directory", "dir", "subfolder", "subdirectory"})
 _CALLED = [
     ("called",), ("named",), ("titled",), ("with", "the", "name"), ("by", "the", "name", "of"), ("with", "name"),
     ("whose", "name", "is"), ("name",), (":",), ("known", "as"), ("with", "the", "filename"),
     ("with", "the", "file", "name"), ("with", "filename"),
 ]  # fmt: skip
-_HERE = frozenset("root current working main top-level workspace base sample_data sample-data default own top".split())
-_AT = frozenset("in inside within under from of at into to on".split())
-_NO_NAMES = _AT | frozenset("every each all any some no which what both it that this the a and or other".split())
+_HERE = word_set("root current working main top-level workspace base sample_data sample-data default own top")
+_AT = word_set("in inside within under from of at into to on")
+_FILE_BACKS = (
+    {("it",), ("that",), ("this",)}
+    | {(a, b) for a in ("the", "that", "this") for b in FILE_NOUNS}
+    | {(a, b, c) for a in ("the", "that") for b in ("same", "new", "text") for c in FILE_NOUNS}
+)
+_FOLDER_BACKS = (
+    {("it",), ("there",)}
+    | {(a, b) for a in ("the", "that") for b in _FOLDER}
+    | {("the", b, c) for b in ("same", "new") for c in _FOLDER}
+)
+_HERE_BACKS = {("here",), (".",), ("this",), ("./",)} | {("this", b) for b in _FOLDER}
+_NO_NAMES = _AT | word_set(
+    "every each all any some no which what both it that this the and or other then as with called named containing "
+    "saying says please put make create write save add about new"
+)
 _OF_FILES = frozenset({("one", "of", "the", "files"), ("any", "of", "the", "files"), ("one", "of", "my", "files")})
 _ORDINALS = {
-    word: index for index, word in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth".split())
+    word: index
+    for index, word in enumerate(
+        ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+    )
 }
-_ANY = frozenset({"a", "an", "any", "some", "one", "random"})
+_ANY_FILE = {
+    (a, *b, c)
+    for a in ("a", "an", "any", "some", "one", "random")
+    for b in ((), ("text",), ("random",))
+    for c in FILE_NOUNS
+}
+_ONE_FILE = {("file",), ("one",), ("text", "file"), ("document",), ("match",), ("result",)}
 _ROOT_NAMES = ("sample_data/", "sample-data/")
+
+_BACKS: dict[str, Sort] = {
+    "it": "any", "this": "any", "that": "any", "them": "any", "these": "any", "those": "any", "result": "any",
+    "results": "any", "output": "any", "answer": "any", "outcome": "any", "value": "any", "response": "any",
+    "count": "number", "number": "number", "sum": "number", "product": "number", "total": "number",
+    "difference": "number", "quotient": "number", "average": "number", "figure": "number", "numbers": "number",
+    "contents": "text", "content": "text", "text": "text", "summary": "summary", "list": "list", "listing": "list",
+    "lines": "lines", "matches": "lines", "names": "list",
+}  # fmt: skip
+_POINTING = frozenset({"the", "that", "this", "its", "these", "those", "their"})
+_FILLERS = word_set(
+    "final last previous above whole resulting full entire word line file short new current matching result same"
+)
+_ALONE = frozenset({"it", "this", "that", "them", "these", "those", "result", "results"})
 
 
 def clean(path: str) -> str:
@@ -78,13 +122,9 @@ def read_file(tokens: Sequence[Token]) -> File | None:
 
 
 def _bare_file(tokens: Sequence[Token]) -> File | None:
-    words = keys(list(tokens))
+    words = keys(tokens)
     said = " ".join(words)
-    if words in {("it",), ("that",), ("this",)} or (
-        len(words) == 2 and words[0] in {"that", "this", "the"} and words[1] in _FILE
-    ):  # noqa: PLR2004
-        return FileBack(said)
-    if len(words) == 3 and words[0] in {"the", "that"} and words[1] in {"same", "new", "text"} and words[2] in _FILE:  # noqa: PLR2004
+    if words in _FILE_BACKS:
         return FileBack(said)
     some = _some_file(words)
     if some is not None:
@@ -92,16 +132,16 @@ def _bare_file(tokens: Sequence[Token]) -> File | None:
     rest = list(tokens)
     while len(rest) > 1 and rest[0].key in _THE:
         rest = rest[1:]
-    if rest and rest[0].key in _FILE and len(rest) > 1:
+    if rest and rest[0].key in FILE_NOUNS and len(rest) > 1:
         return _named(_after_called(rest[1:]), sure=True)
-    if len(rest) > 1 and rest[-1].key in _FILE:
+    if len(rest) > 1 and rest[-1].key in FILE_NOUNS:
         return _named(rest[:-1], sure=True)
     return _named(rest, sure=False)
 
 
 def _after_called(tokens: Sequence[Token]) -> Sequence[Token]:
     for called in _CALLED:
-        if keys(list(tokens[: len(called)])) == called and len(tokens) > len(called):
+        if keys(tokens[: len(called)]) == called and len(tokens) > len(called):
             return tokens[len(called) :]
     return tokens
 
@@ -123,14 +163,10 @@ def _named(tokens: Sequence[Token], *, sure: bool) -> NamedFile | None:
 
 def _some_file(words: tuple[str, ...]) -> SomeFile | None:
     said = " ".join(words)
-    if words[:4] in _OF_FILES and len(words) == 4:  # noqa: PLR2004 - the length of those phrases
+    if words in _OF_FILES or words in _ANY_FILE:
         return SomeFile(said)
-    if len(words) in {2, 3} and words[0] in _ANY and words[-1] in _FILE and words[1:-1] in {(), ("text",), ("random",)}:
-        return SomeFile(said)
-    if len(words) in {2, 3, 4} and words[0] in {"the", "its"} and words[1] in _ORDINALS:
-        tail = words[2:]
-        if tail in {("file",), ("one",), ("text", "file"), ("document",), ("match",), ("result",)}:
-            return SomeFile(said, _ORDINALS[words[1]])
+    if words[:1] in {("the",), ("its",)} and words[1:2] and words[1] in _ORDINALS and words[2:] in _ONE_FILE:
+        return SomeFile(said, _ORDINALS[words[1]])
     return None
 
 
@@ -138,15 +174,11 @@ def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None
     """The folder that these tokens name, all of them. `sure`: only a folder can stand here, so one word will do."""
     if not tokens or len(tokens) > _LONGEST:
         return None
-    words = keys(list(tokens))
+    words = keys(tokens)
     said = " ".join(words)
-    if words in {("here",), (".",), ("this",), ("./",)} or (
-        len(words) == 2 and words[0] == "this" and words[1] in _FOLDER
-    ):  # noqa: PLR2004
+    if words in _HERE_BACKS:
         return ROOT
-    if words in {("it",), ("there",)} or (len(words) == 2 and words[0] in {"the", "that"} and words[1] in _FOLDER):  # noqa: PLR2004
-        return Folder(None, said)
-    if len(words) == 3 and words[0] == "the" and words[1] in {"new", "same"} and words[2] in _FOLDER:  # noqa: PLR2004
+    if words in _FOLDER_BACKS:
         return Folder(None, said)
     rest = list(tokens)
     while len(rest) > 1 and rest[0].key in _THE:
@@ -159,7 +191,7 @@ def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None
 
 
 def _folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
-    words = keys(list(tokens))
+    words = keys(tokens)
     if words == ("sample", "data") or (len(words) == 1 and words[0] in _HERE):
         return ROOT if sure or words[0] not in _HERE or "sample" in words[0] else None
     if words and words[-1] in _FOLDER:
@@ -167,7 +199,7 @@ def _folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
     if len(tokens) != 1:
         return None
     token = tokens[0]
-    plain = token.kind in {"word", "quoted", "file"} and token.key not in _AT and "\n" not in token.text
+    plain = token.kind in {"word", "quoted", "file"} and token.key not in _NO_NAMES and "\n" not in token.text
     if token.kind == "path" or (plain and sure and any(char.isalnum() for char in token.text)):
         path = clean(token.text).rstrip("/") or "/"
         return Folder(path, token.text) if path != "." else ROOT
@@ -198,3 +230,16 @@ def read_type(tokens: Sequence[Token]) -> str | None:
     if token.kind == "file" and token.text.startswith("."):
         return "*" + token.text
     return f"*.{FILE_TYPES[token.key]}" if token.key in FILE_TYPES else None
+
+
+def read_back(tokens: Sequence[Token]) -> Back | None:
+    """What speaks of something that came before: `it`, `the result`, `that list`."""
+    words = list(keys(tokens))
+    said = " ".join(words)
+    pointing = words[0] in _POINTING and len(words) > 1
+    rest = words[1:] if pointing else words
+    while len(rest) > 1 and rest[0] in _FILLERS:
+        rest = rest[1:]
+    if len(rest) != 1 or rest[0] not in _BACKS or not (pointing or rest[0] in _ALONE):
+        return None
+    return Back(_BACKS[rest[0]], said)

@@ -1,21 +1,25 @@
 """Arithmetic in words and signs: `fifteen plus 27`, `half of 50`, `(3 + 4) * 5 / 2`, `the result squared`."""
 
+# The constants are those of the decimal system.
+# ruff: noqa: PLR2004
+
 from collections.abc import Sequence
 
 from agent_runtime.services.rules.lexer import Token
 from agent_runtime.services.rules.meaning import Back, Formula, Number, Operation, Value
+from agent_runtime.services.rules.vocabulary import word_set
 
 _DEPTH = 40
-_UNITS = {word: value for value, word in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen".split()
-)}  # fmt: skip
-_TENS = {word: value * 10 for value, word in enumerate(
-    "twenty thirty forty fifty sixty seventy eighty ninety".split(), 2
-)}  # fmt: skip
-_TENS["fourty"] = 40
+_UNITS = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
+    "seventeen": 17, "eighteen": 18, "nineteen": 19,
+}  # fmt: skip
+_TENS = {
+    "twenty": 20, "thirty": 30, "forty": 40, "fourty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
+    "ninety": 90,
+}  # fmt: skip
 _SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9}
-_DOZEN = {"dozen": 12}
 _BINARY: dict[tuple[str, ...], tuple[str, int]] = {
     ("+",): ("+", 1), ("-",): ("-", 1), ("plus",): ("+", 1), ("minus",): ("-", 1), ("less",): ("-", 1),
     ("added", "to"): ("+", 1),
@@ -31,7 +35,8 @@ _MULTIPLES = {"twice": 2, "thrice": 3, "double": 2, "triple": 3}
 _LISTS = {
     ("sum", "of"): "+", ("total", "of"): "+", ("product", "of"): "*", ("average", "of"): "average",
     ("mean", "of"): "average", ("maximum", "of"): "max", ("minimum", "of"): "min", ("largest", "of"): "max",
-    ("smallest", "of"): "min", ("max", "of"): "max", ("min", "of"): "min", ("difference", "between"): "-", ("difference", "of"): "-", ("quotient", "of"): "/",
+    ("smallest", "of"): "min", ("max", "of"): "max", ("min", "of"): "min",
+    ("difference", "between"): "-", ("difference", "of"): "-", ("quotient", "of"): "/",
     ("ratio", "of"): "/", ("remainder", "of"): "%", ("sum", ":"): "+", ("average", ":"): "average",
 }  # fmt: skip
 _TRANSPARENT = {
@@ -40,9 +45,9 @@ _TRANSPARENT = {
     ("figure",), ("sum",),
 }  # fmt: skip
 _PAIRS = frozenset({"-", "/", "%"})
-BACK_NUMBERS = frozenset(
+BACK_NUMBERS = word_set(
     "result results answer output outcome value number total sum product difference quotient count average ratio "
-    "remainder".split()
+    "remainder"
 )
 
 
@@ -54,7 +59,7 @@ def read_number(tokens: Sequence[Token], source: str) -> Value | None:
     value = reader.sum(1)
     if value is None or reader.at < len(tokens):
         return None
-    signs_only = all(token.kind == "number" or token.kind == "punct" or token.key == "x" for token in tokens)
+    signs_only = all(token.kind in {"number", "punct"} or token.key == "x" for token in tokens)
     if signs_only and isinstance(value, Operation):
         text = source[tokens[0].start : tokens[-1].end]
         return Formula(" ".join(text.translate(str.maketrans("", "", "$€£")).split()))
@@ -71,7 +76,7 @@ def read_numbers(tokens: Sequence[Token]) -> tuple[Value, ...] | None:
 def count_of(tokens: Sequence[Token]) -> int | None:
     """A small whole number in digits or words, such as how many lines."""
     value = _Reader(tokens).number() if tokens else None
-    whole = value is not None and value.text.isdecimal() and len(value.text) < 7  # noqa: PLR2004 - six digits
+    whole = value is not None and value.text.isdecimal() and len(value.text) < 7
     if not whole or value is None:
         return None
     reader = _Reader(tokens)
@@ -238,7 +243,7 @@ class _Reader:
         if token is not None and token.kind == "number":
             self.at += 1
             scale = _SCALES.get(self._key())
-            if scale and token.text.isdecimal() and len(token.text) < 13:  # noqa: PLR2004 - keeps the number exact
+            if scale and token.text.isdecimal() and len(token.text) < 13:
                 self.at += 1
                 return Number(str(int(token.text[:30]) * scale))
             return Number(token.text)
@@ -248,14 +253,14 @@ class _Reader:
         total, group, seen = 0, 0, False
         while True:
             parts = self._key().split("-")
-            if seen and self._key() == "and" and group % 1000 >= 100 and self._small(self._key(1).split("-")):  # noqa: PLR2004
+            if seen and self._key() == "and" and group % 1000 >= 100 and self._small(self._key(1).split("-")):
                 self.at += 1
                 continue
             small = self._small(parts)
             scale = _SCALES.get(parts[0])
             if small is not None and (not seen or _fits(group, small)):
                 group += small
-            elif parts == ["hundred"] and seen and 0 < group < 10:  # noqa: PLR2004
+            elif parts == ["hundred"] and seen and 0 < group < 10:
                 group *= 100
             elif scale and seen and group:
                 total, group = total + group * scale, 0
@@ -274,7 +279,7 @@ class _Reader:
         """A number below a hundred in one word: `seven`, `forty`, `twenty-seven`."""
         if len(parts) == 1:
             return _UNITS.get(parts[0], _TENS.get(parts[0]))
-        if len(parts) == 2 and parts[0] in _TENS and 0 < _UNITS.get(parts[1], 0) < 10:  # noqa: PLR2004
+        if len(parts) == 2 and parts[0] in _TENS and 0 < _UNITS.get(parts[1], 0) < 10:
             return _TENS[parts[0]] + _UNITS[parts[1]]
         return None
 
@@ -287,11 +292,11 @@ def _is_fraction(value: Value) -> bool:
 def _fits(group: int, small: int) -> bool:
     """Whether a word can go on with a number: `twenty seven` and `two hundred five`, not `five six`."""
     rest = group % 100
-    return (group > 0 and rest == 0) or (rest in _TENS.values() and 0 < small < 10) or group == 0  # noqa: PLR2004
+    return (group > 0 and rest == 0) or (rest in _TENS.values() and 0 < small < 10) or group == 0
 
 
 def _listed(op: str, values: tuple[Value, ...]) -> Value | None:
-    if len(values) < 2 or (op in _PAIRS and len(values) != 2):  # noqa: PLR2004 - two sides
+    if len(values) < 2 or (op in _PAIRS and len(values) != 2):
         return None
     if op == "average":
         return Operation("/", (Operation("+", values), Number(str(len(values)))))

@@ -83,7 +83,7 @@ def _element(part: str, words: Mapping[str, str]) -> Element:
     optional = part.endswith("?") and len(part) > 1
     spelled = [words[each[1:]] if each.startswith("$") else each for each in part.removesuffix("?").split("|")]
     alternatives = {tuple(each.split("_")) for group in spelled for each in group.split("|")}
-    return Words(tuple(sorted(alternatives, key=len, reverse=True)), optional)
+    return Words(tuple(sorted(alternatives, key=lambda each: (-len(each), each))), optional)
 
 
 def _openings(elements: Sequence[Element]) -> Iterator[tuple[str, ...] | None]:

@@ -1,25 +1,44 @@
 """A prompt to actions, one for each instruction; the whole prompt is declined where one part is in doubt."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.services.rules import meaning as m
 from agent_runtime.services.rules.clauses import Clause, clauses, starts_instruction
 from agent_runtime.services.rules.frames import TABLE
-from agent_runtime.services.rules.lexer import tokenize
+from agent_runtime.services.rules.lexer import Token, tokenize
+from agent_runtime.services.rules.reading import Reading
 from agent_runtime.services.rules.refusals import refusal
-from agent_runtime.services.rules.slots import Reading
+from agent_runtime.services.rules.slots import READERS
 from agent_runtime.services.rules.values import QUESTIONS
 from agent_runtime.services.rules.vocabulary import COURTESIES, GENERATIVE, NEEDS, UNSUPPORTED, WORDS, keys
 
 _NEGATIONS = frozenset(
-    ["not", "never", "without", "don't", "dont", "won't", "can't", "cannot", "cant", "shouldn't", "mustn't", "doesn't"]
-    + ["didn't", "isn't", "wouldn't", "couldn't", "aren't"]
+    [
+        "not",
+        "never",
+        "without",
+        "don't",
+        "dont",
+        "won't",
+        "can't",
+        "cannot",
+        "cant",
+        "shouldn't",
+        "mustn't",
+        "doesn't",
+        "didn't",
+        "isn't",
+        "wouldn't",
+        "couldn't",
+        "aren't",
+    ]
 )
 _CONDITIONS = frozenset(
     ["if", "unless", "otherwise", "else", "when", "whenever", "until", "while", "once", "whether", "provided", "except"]
 )
 _WRITING = frozenset(["write", "create", "make", "generate", "compose", "tell", "give", "invent"])
+_PAST = {("was",), ("were",), ("is",), ("has",), ("did",)}
 _CHECKED_LINES = 200
 
 
@@ -53,17 +72,32 @@ def _meaning(source: str, clause: Clause) -> m.Action:
         raise refusal(clause.text(source), f"says what not to do ({said.text!r}), and only what to do can be planned")
     if any(token.kind == "url" for token in tokens):
         raise refusal(clause.text(source), NEEDS["web"])
-    ending = "" if clause.courtesy else clause.ending
-    reading = Reading(source, clause.courtesy, ending)
-    if tokens[0].key in _CONDITIONS:
+    if tokens[0].key in _CONDITIONS and (tokens[0].key != "when" or keys(tokens[1:2]) not in _PAST):
         raise refusal(clause.text(source), "is a condition, and only what is to be done in any case can be planned")
+    reading = Reading(source, READERS, clause.courtesy, "" if clause.courtesy else clause.ending)
+    action = _match(tokens, reading)
+    if clause.courtesy and not reading.torn and (action is None or _takes_up(action)):
+        # `with the message OK`: what looked like a courtesy is all the text there is.
+        action = _text_alone(_match(clause.whole, Reading(source, READERS, "", clause.ending))) or action
+    if action is None:
+        raise _declined(source, clause, reading)
+    return action
+
+
+def _match(tokens: Sequence[Token], reading: Reading) -> m.Action | None:
     action: m.Action | None = TABLE.match(tokens, reading.read)
     if action is None:
         answer = QUESTIONS.match(tokens, reading.read) or reading.read("derived", tokens)
         action = m.Show(answer if isinstance(answer, tuple) else (answer,)) if answer else None
-    if action is None:
-        raise _declined(source, clause, reading)
     return action
+
+
+def _takes_up(action: m.Action) -> bool:
+    return isinstance(action, m.Write) and not isinstance(action.content, m.Literally)
+
+
+def _text_alone(action: m.Action | None) -> m.Action | None:
+    return action if isinstance(action, m.Write) and isinstance(action.content, m.Literally) else None
 
 
 def _declined(source: str, clause: Clause, reading: Reading) -> PlanningError:

@@ -49,7 +49,10 @@ _CONTENTS: list[Row] = [
 ]
 _SUMMARIES: list[Row] = [
     (
-        "$the? $short? $summary of|for <of=text> in|with|of|using at_most? <sentences=count> short? sentences|sentence",
+        (
+            "$the? $short? $summary of|for <of=text> in|with|of|using at_most? <sentences=count> short? "
+            "sentences|sentence"
+        ),
         m.Summary,
     ),
     ("$the? $short? <sentences=count> sentence $short? $summary of|for <of=text>", m.Summary),
@@ -122,7 +125,7 @@ _FILES: list[Row] = [
     ("$the? $files|file $containing $the? text|word|words|phrase|string? <content=query>", _search),
     ("$the? $short? $files|file|folders|everything that_are|which_are|located|stored? $in <folder>", _in_folder),
     (
-        "$the? $short? list|listing|names|name of $the? $files|file|folders|contents|everything $there? $in <folder>",
+        ("$the? $short? list|listing|names|name of $the? $files|file|folders|contents|everything $there? $in <folder>"),
         _in_folder,
     ),
     ("$the? $short? list|listing|names of $the? $files|everything", lambda: m.Listing(None)),
@@ -143,14 +146,26 @@ _TODOS: list[Row] = [
     ("$the? full|whole|entire|complete $todos", _todos("all")),
     ("$the? $open $todos", _todos("open")),
     ("$the? $done $todos", _todos("done")),
-    ("$the? $todos that_are|which_are|i_have|that_i_have|that_have_been|that_is|are|still|that_are_still? $done", _todos("done")),
-    ("$the? $todos that_are|which_are|that_is|are|still|that_are_still|which_are_still? $open|to_do|there", _todos("open")),
+    (
+        ("$the? $todos that_are|which_are|i_have|that_i_have|that_have_been|that_is|are|still|that_are_still? $done"),
+        _todos("done"),
+    ),
+    (
+        "$the? $todos that_are|which_are|that_is|are|still|that_are_still|which_are_still? $open|to_do|there",
+        _todos("open"),
+    ),
     ("$the? $todos i_have|that_i_have|i_still_have|on_my_list|we_have?", _todos("open")),
-    ("what is|are|i_have|we_have still? left|remaining|open|pending|outstanding|unfinished|to_do|undone|next to_do|over|now?",
-     _todos("open")),
+    (
+        (
+            "what is|are|i_have|we_have still? left|remaining|open|pending|outstanding|unfinished|to_do|undone|"
+            "next to_do|over|now?"
+        ),
+        _todos("open"),
+    ),
     ("what i|we have|need|still_have|still_need to do", _todos("open")),
+    ("the rest|others|remaining_ones|remainder", _todos("open")),
     ("what remains to_be_done|to_do|open?", _todos("open")),
-]  # fmt: skip
+]
 _NUMBERS: list[Row] = [
     ("<value=num> rounded to <places=count> decimals|decimal|decimal_places|decimal_place|places|digits", _round),
     ("<value=num> rounded to_the_nearest_integer|to_the_nearest_whole_number|to_an_integer?", _round),
@@ -167,21 +182,46 @@ _ABOUT_FILES: list[Row] = [
     ("what is|are there|written|stored|contained? in|inside|on|within <file>", m.Contents),
     ("what is|are there|stored|contained? in|inside|on|within <folder>", _in_folder),
     ("what does|do|did <file> say|contain|hold|read|include|have_in_it|look_like", m.Contents),
-    ("what|which files|documents|file|things $in <folder> $contain|contain_the_word|contain_the_text <content=query>", _search),
-    ("what|which files|documents|file $contain|contain_the_word|contain_the_text <content=query> $in <folder=surely>", _search),
+    (
+        (
+            "what|which files|documents|file|things $in <folder> $contain|contain_the_word|contain_the_text "
+            "<content=query>"
+        ),
+        _search,
+    ),
+    (
+        (
+            "what|which files|documents|file $contain|contain_the_word|contain_the_text <content=query> $in "
+            "<folder=surely>"
+        ),
+        _search,
+    ),
     ("what|which files|documents|file $contain|contain_the_word|contain_the_text <content=query>", _search),
-    ("what|which $files|folders are|is|exist|do_i_have|do_we_have|do_you_see|can_you_see|live there|available|stored|present? "
-     "$in|on|at <folder>", _in_folder),
+    (
+        (
+            "what|which $files|folders are|is|exist|do_i_have|do_we_have|do_you_see|can_you_see|live there|"
+            "available|stored|present? $in|on|at <folder>"
+        ),
+        _in_folder,
+    ),
     ("what|which $files|folders does <folder> contain|have|hold", _in_folder),
-    ("what|which $files|folders are|is|exist|do_i_have|do_we_have|do_you_see|do_you_have there|available|here|present|in_there?",
-     lambda: m.Listing(m.ROOT)),
+    (
+        (
+            "what|which $files|folders are|is|exist|do_i_have|do_we_have|do_you_see|do_you_have there|"
+            "available|here|present|in_there?"
+        ),
+        lambda: m.Listing(m.ROOT),
+    ),
     ("what does|do <folder=surely> contain|have|hold", _in_folder),
     ("what|which $lines $in <of=text> $contain|have|has <query>", m.LinesWith),
     ("what|which $lines $contain <query> $in <of=text>", m.LinesWith),
     ("what|which $lines $contain <query>", lambda query: m.LinesWith(IT, query)),
     ("where|which_lines|where_in_it|on_which_lines does|do|is|are <of=text> mention|contain|say <query>", m.LinesWith),
     ("where is|are <query> mentioned|found? in <of=text>", m.LinesWith),
-    ("does|do|if|whether <of=text> contain|contains|mention|mentions|include|includes|have|has|say|says <query>", m.LinesWith),
+    (
+        ("does|do|if|whether <of=text> contain|contains|mention|mentions|include|includes|have|has|say|says <query>"),
+        m.LinesWith,
+    ),
     ("is|if|whether <query> is? mentioned|contained|found|present? in|inside <of=text>", m.LinesWith),
     ("is|are|if|whether there|there_is|there_are? " + _IS_FILE + " <name> in|inside|within|under <folder>", _exists),
     ("is|are|if|whether there|there_is|there_are? " + _IS_FILE + " <name>", _exists),
@@ -194,24 +234,50 @@ _ABOUT_FILES: list[Row] = [
     ("is|if|whether <name=filename> there|present|here|available", _exists),
     ("where is|are|can_i_find $the? $file? called|named? <name=filename>", _exists),
     ("how big|large is|are <file>", m.Info),
-    ("when was|is|were|has|did <file> last? been|get? last? modified|changed|updated|edited|written|touched last?", m.Info),
-]  # fmt: skip
+    (
+        ("when was|is|were|has|did <file> last? been|get? last? modified|changed|updated|edited|written|touched last?"),
+        m.Info,
+    ),
+]
 _ABOUT_TODOS: list[Row] = [
-    ("what do|must|should|can|have|else_do i|we|you have|need|still_have|still_need|got|left to? do|complete|finish|left? today?",
-     _todos("open")),
+    (
+        (
+            "what do|must|should|can|have|else_do i|we|you have|need|still_have|still_need|got|left to? do|"
+            "complete|finish|left? today?"
+        ),
+        _todos("open"),
+    ),
     ("what do|must|should i|we|have do|to|left? to? do? today|next|now?", _todos("open")),
     ("what is|are on|in $the? open? $todolist", _todos("open")),
-    ("what|which|how_many? $todos is|are|do_i_have|have_i|have_been|has_been|did_i|have already|still|i|we? $done|finish|complete",
-     _todos("done")),
-    ("what|which $todos are|is|do_i_have|do_i_still_have|are_there|remain|do_we_have still? $open|there|to_do|not_done? "
-     "on_my_list|to_do|to_be_done?", _todos("open")),
+    (
+        (
+            "what|which|how_many? $todos is|are|do_i_have|have_i|have_been|has_been|did_i|have already|still|i|"
+            "we? $done|finish|complete"
+        ),
+        _todos("done"),
+    ),
+    (
+        (
+            "what|which $todos are|is|do_i_have|do_i_still_have|are_there|remain|do_we_have still? $open|there|"
+            "to_do|not_done? on_my_list|to_do|to_be_done?"
+        ),
+        _todos("open"),
+    ),
     ("what have|did i|we already? $done|do|finish|complete already|so_far|today?", _todos("done")),
-]  # fmt: skip
+]
 _ABOUT_NUMBERS: list[Row] = [
     ("what is|are|was <part=num> percent|% of <whole=num>", _share),
-    ("what|how_much is|are|was|would|does|do be? <value=number> equal|equal_to|make|give|come_to|be|in_total|together?", lambda value: value),
-    ("what do|does <values=nums> make|equal|add_up_to|sum_to|give|come_to|total",
-     lambda values: m.Operation("+", tuple(values))),
-]  # fmt: skip
+    (
+        (
+            "what|how_much is|are|was|would|does|do be? <value=number> equal|equal_to|make|give|come_to|be|"
+            "in_total|together?"
+        ),
+        lambda value: value,
+    ),
+    (
+        "what do|does <values=nums> make|equal|add_up_to|sum_to|give|come_to|total",
+        lambda values: m.Operation("+", tuple(values)),
+    ),
+]
 _PLAIN: list[Row] = [("what|whats|which|who is|are|was <values>", lambda values: values)]
 QUESTIONS = Table([*_ABOUT_FILES, *_ABOUT_TODOS, *_ABOUT_NUMBERS, *_PLAIN], WORDS)

@@ -1,9 +1,12 @@
 """The words of the grammar. `WORDS` are the sets that patterns name with `$`."""
 
+from collections.abc import Sequence
+
 from agent_runtime.services.rules.lexer import Token
 
 
-def _set(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, as a set: how most lists of words are written here."""
     return frozenset(text.split())
 
 
@@ -15,8 +18,8 @@ WORDS = {
     "me": "me|us|me_again|out|up|to_me|for_me|back",
     "show": "show|display|print|view|see|give|tell|present|return|report|output|let_me_see|let_me_know|get|fetch|"
     "retrieve|show_off|check|find_out|look_up|echo|bring_up|pull_up",
-    "save": "save|store|place|dump|record|output|export|copy|keep|send|write|put|insert|write_down|enter|type|print|set",
-    "keep": "save|store|place|dump|output|export|copy|keep|send",
+    "save": "save|store|place|dump|record|output|export|keep|send|write|put|insert|write_down|enter|type|print|set",
+    "keep": "save|store|place|dump|output|export|keep|send",
     "word": "write|put|insert|write_down|enter|type|print|set|record",
     "append": "append|add|log|note|note_down|attach|record",
     "into": "to|into|in|inside|as|onto|under|in_to|on|out_to",
@@ -55,7 +58,7 @@ WORDS = {
     "there": "there|available|here|present",
     "mine": "i|we|you",
     "delete": "delete|remove|drop|erase|discard|clear|get_rid_of|scrap|take|cancel|cross|strike",
-    "finish": "complete|finish|close|tick|tick_off|check|check_off|cross_off|resolve|cross_out|finish_off",
+    "finish": "complete|finish|tick_off|check_off|cross_off|cross_out|finish_off",
     "finished": "done|complete|completed|finished|off|as_done|as_complete|as_completed|as_finished|off_as_done|"
     "as_being_done|to_done|closed|as_closed|resolved",
     "sum": "add|sum|add_up|sum_up|total|add_together|tally",
@@ -65,7 +68,8 @@ WORDS = {
     "copy": "copy|duplicate|clone|back_up|backup|replicate",
     "summarize": "summarize|summarise|sum_up|condense|recap|give_a_summary_of|tldr|boil_down",
     "read": "read|open|load|cat|view|look_at|look_inside|look_into|go_through|access|read_out|read_through",
-    "search": "find|search_for|look_for|locate|grep|search|seek|hunt_for|look_up|extract|list|show|show_me|get|pick_out",
+    "search": "find|search_for|look_for|locate|grep|search|seek|hunt_for|look_up|extract|list|show|"
+    "show_me|get|pick_out",
     "scan": "search|scan|look_in|look_through|look_inside|search_in|search_through|search_inside|check|go_through|grep|"
     "look_at|scan_through",
 }
@@ -77,10 +81,12 @@ POLITE = [
     "would you mind", "would you be able to", "are you able to", "is it possible to", "could we", "can we", "can i",
     "may i", "could i", "i want you to", "i want to", "i'd like you to", "i'd like to", "i would like you to",
     "i would like to", "i need you to", "i need to", "i wish to", "you should", "you must", "you need to", "let's",
-    "let us", "go ahead and", "go on and", "help me", "help me to", "try to", "try and", "make sure to", "make sure you",
+    "let us", "go ahead and", "go on and", "help me", "help me to", "try to", "try and", "make sure to",
+    "make sure you",
     "be sure to", "do me a favor and", "do me a favour and", "your task is to", "your job is to", "the task is to",
     "use the calculator to", "use the calculator tool to", "use the filesystem to", "use the filesystem tool to",
-    "use the file system to", "use the file tool to", "use the todo tool to", "use the text tool to", "use your tools to",
+    "use the file system to", "use the file tool to", "use the todo tool to", "use the text tool to",
+    "use your tools to",
     "using the calculator", "using the filesystem", "using the filesystem tool", "using the text tool",
     "using the todo tool", "using your tools", "with the calculator", "i want", "i'd like", "i would like", "i need",
     "do the following", "do the following :", "do this", "do this :", "do these things :", "do the following things :",
@@ -94,7 +100,8 @@ POLITE = [
     "in addition", "additionally", "furthermore", "moreover", "and", "firstly", "secondly", "thirdly", "first of all",
     "to begin", "to start", "to start with", "to begin with", "once done", "when done", "once that is done",
     "when that is done", "once you are done", "when you are done", "when finished", "last of all", "last", "second",
-    "third", "fourth", "fifth", "first", "as a next step", "as a last step", "as a first step", "followed by", "next up",
+    "third", "fourth", "fifth", "first", "as a next step", "as a last step", "as a first step", "followed by",
+    "next up",
     "step one :", "step two :", "step three :", "step four :", "after", "besides", "immediately", "after which",
     "once you're done", "when you're done", "once that's done", "at last", "and then", ",", ":", "-", "for me",
     "if you would", "could you kindly", "can you kindly", "would you kindly", "could you also", "can you also",
@@ -124,14 +131,14 @@ COURTESIES = frozenset({
 })  # fmt: skip
 
 SEPARATORS = frozenset({",", "and", "then", ";", "&", "->"})
-ORDER = _set("then next finally lastly afterwards afterward subsequently after before also last additionally")
+ORDER = word_set("then next finally lastly afterwards afterward subsequently after before also last additionally")
 """Words that join instructions and are no part of ordinary content."""
 
-NEGATIONS = _set(
+NEGATIONS = word_set(
     "not never without don't dont do'nt won't wont can't cannot cant shouldn't shouldnt mustn't didn't doesn't doesnt "
     "isn't nothing neither nor except avoid refrain skip stop aren't wouldn't couldn't"
 )
-CONDITIONS = _set("if unless but otherwise else whether instead whenever while until however although only")
+CONDITIONS = word_set("if unless but otherwise else whether instead whenever while until however although only")
 
 UNSUPPORTED = {
     "email": "mail", "e-mail": "mail", "mail": "mail", "tweet": "mail", "text": "mail", "message": "mail",
@@ -163,13 +170,13 @@ NEEDS = {
     "model": "asks for something that takes a language model",
 }
 
-CONTENT_WORDS = _set(
+CONTENT_WORDS = word_set(
     "buy book order post message text answer review share reset drop book act wait sleep run repeat empty move "
     "describe explain draw approve improve forget"
 )
 """Of the verbs above, those that `and` joins to ordinary content too (`call Anna and book a table`)."""
 
-GENERATIVE = _set(
+GENERATIVE = word_set(
     "haiku haikus poem poems story stories essay essays joke jokes song songs lyrics article articles report reports "
     "letter letters email emails e-mail blog post speech speeches novel tale limerick sonnet rhyme tweet tweets script "
     "code program function summary summaries description explanation analysis review recipe recipes outline draft "
@@ -179,47 +186,50 @@ GENERATIVE = _set(
 )
 """Nouns of texts that someone would have to make up."""
 
-NOUN_VERBS = _set(
+NOUN_VERBS = word_set(
     "list count copy note log sum total square double half cat head plus minus times store mark check show view record "
     "print place new start number find search close cross put keep load set order type report output display export "
-    "present dump todo another one text post message book look tally backup clone duplicate stat triple cube round raise "
+    "present dump todo another one text post message book look tally backup clone duplicate stat triple "
+    "cube round raise "
     "reduce build use open see get give tell take do fetch return"
 )
 """Verbs that are ordinary words too: after `and` or a comma they begin an instruction only before an object."""
 
-OBJECT_STARTS = _set(
+OBJECT_STARTS = word_set(
     "the a an my our this that it them its their these those all any some me us what how which another todo todos task "
     "tasks files words lines result results contents to one up in for about both everything half twice file folder "
     "directory by into from down as todolist back characters everything"
 )
 
-MARKS = _set(
-    "number digits value message text line sentence words word phrase string note content contents greeting letters body"
+MARKS = word_set(
+    "number digits value message text line sentence words word phrase string note content contents "
+    "greeting letters body"
 )
 """Nouns that announce the exact text: `the message HELLO`."""
 
 SAYING = frozenset({
     ("saying",), ("that", "says"), ("which", "says"), ("that", "reads"), ("which", "reads"), ("reading",), (":",),
     ("stating",), ("that", "states"), ("with", "the", "text"), ("with", "the", "message"), ("to", "say"), ("says",),
-    ("containing",), ("with", "text"), ("with", "the", "words"), ("that", "is"), ("which", "is"), ("of", ":"), ("as", ":"),
+    ("containing",), ("with", "text"), ("with", "the", "words"), ("that", "is"), ("which", "is"),
+    ("of", ":"), ("as", ":"),
     ("that", "say"), ("consisting", "of"), ("is",), ("=",),
 })  # fmt: skip
 
-DETERMINERS = _set(
+DETERMINERS = word_set(
     "a an the my your his her our their its some any all every each this that these those another both no "
     "today's yesterday's tomorrow's several many few two three four five six seven eight nine ten"
 )
-FINITE = _set("is are was were am has have had will can must should does do did isn't works")
-QUESTION_WORDS = _set("what how why who whom whose which when where whatever")
+FINITE = word_set("is are was were am has have had will can must should does do did isn't works")
+QUESTION_WORDS = word_set("what how why who whom whose which when where whatever")
 
 FILE_TYPES = {
     "markdown": "md", "python": "py", "yaml": "yaml", "json": "json", "csv": "csv", "log": "log", "html": "html",
     "md": "md", "txt": "txt", "py": "py", "yml": "yml", "xml": "xml", "pdf": "pdf", "text": "txt", "toml": "toml",
     "javascript": "js", "js": "js", "css": "css", "sql": "sql", "rst": "rst", "tsv": "tsv", "ini": "ini",
 }  # fmt: skip
-PLAIN_FILES = _set("readme license licence makefile dockerfile changelog justfile todo.txt contributing")
+PLAIN_FILES = word_set("readme license licence makefile dockerfile changelog justfile todo.txt contributing")
 
 
-def keys(tokens: list[Token] | tuple[Token, ...]) -> tuple[str, ...]:
+def keys(tokens: Sequence[Token]) -> tuple[str, ...]:
     """What the grammar compares of these tokens."""
     return tuple(token.key for token in tokens)

@@ -1,0 +1,182 @@
+"""Noun phrases: things that can be had, counted, calculated with, or written."""
+
+from collections.abc import Sequence
+
+from agent_runtime.services.rules import literals, names, numbers, values
+from agent_runtime.services.rules import meaning as m
+from agent_runtime.services.rules.lexer import Token
+from agent_runtime.services.rules.reading import LONGEST, Reading, quoted
+from agent_runtime.services.rules.vocabulary import DETERMINERS, keys, word_set
+
+_LONGEST_SUM = 4 * LONGEST
+_LISTS = word_set("list listing names")
+_NO_KEYWORDS = word_set("last final first other next same longest shortest empty blank new")
+_BEFORE_QUERY = word_set("word words text phrase string term line lines name")
+_NAME_OR_CONTENTS = f'may mean the name or what the file holds: say "the contents of" first, or {literals.QUOTE_IT}'
+_QUERY_WORDS = 10
+_ENDING_AT_MOST = 5
+
+
+def value(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """Anything that can be had, described or pointed at; never literal text."""
+    found_number = number(reading, tokens)
+    if isinstance(found_number, m.Operation | m.Formula):
+        return found_number
+    found: m.Value | None = values.VALUES.match(tokens, reading.read) if len(tokens) <= LONGEST else None
+    found = found or names.read_back(tokens)
+    if found is not None:
+        return found
+    file = names.read_file(tokens)
+    if file is not None:
+        return m.Contents(file, outright=isinstance(file, m.FileBack))
+    return found_number
+
+
+def number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    return numbers.read_number(tokens, reading.source) if len(tokens) <= _LONGEST_SUM else None
+
+
+def operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """A number, or something that is one: a count, a sum, the result, what a file holds."""
+    found = number(reading, tokens) or value(reading, tokens)
+    match found:
+        case m.Number() | m.Operation() | m.Formula() | m.Count() | m.HowMany():
+            return found
+        case m.Back(sort="any" | "number"):
+            return found
+        case m.Contents(file=m.NamedFile(), outright=True):
+            return found
+        case _:
+            return None
+
+
+def operands(_: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    return numbers.read_numbers(tokens) if len(tokens) <= _LONGEST_SUM else None
+
+
+def text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """A text to work on: a file's, one that came before, or a quoted one."""
+    said = quoted(tokens)
+    if said is not None and not looks_like_file(said):
+        return m.Literally(said)
+    rest, sure = literals.unmarked(tokens)
+    announced = quoted(rest) if sure else None
+    if announced is not None:
+        return m.Literally(announced)
+    if sure == "said":
+        return reading.literal(rest, sure, tail=True, todo=True)
+    found = value(reading, tokens)
+    if isinstance(found, m.Listing | m.Search) and not _LISTS & set(keys(tokens)):
+        reading.doubt(tokens, "speaks of several files at once: name each of them")
+        return None
+    return None if isinstance(found, m.Number | m.Operation | m.Formula | m.Info) else found
+
+
+def question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    """`what is in notes.txt`, `how many words it has`, and any noun phrases."""
+    found = values.QUESTIONS.match(tokens, reading.read)
+    if found is not None:
+        return found if isinstance(found, tuple) else (found,)
+
+    def answer(part: Sequence[Token]) -> m.Value | None:
+        one = value(reading, part)
+        return None if isinstance(one, m.Number) else one
+
+    return reading.several(tokens, answer)
+
+
+def derived(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    """What has to be made from something else: a summary, a count, a list, a sum; not a bare file or `it`."""
+    found = reading.several(tokens, lambda part: value(reading, part))
+    plain = m.Contents | m.Back | m.Number
+    return None if found is None or any(isinstance(one, plain) for one in found) else found
+
+
+def made(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    """As `derived`, without files to be found: who says `create a file with X` wants to write."""
+    found = derived(reading, tokens)
+    return None if found is None or any(isinstance(one, m.Search) for one in found) else found
+
+
+def things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """What can be counted one by one."""
+    found = value(reading, tokens)
+    if isinstance(found, m.Listing):
+        return m.Search("*", found.folder or m.ROOT)
+    return found if isinstance(found, m.Search | m.Todos | m.LinesWith) else None
+
+
+def content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
+    """What to write: described, pointed at, or word by word."""
+    rest, sure = literals.unmarked(tokens)
+    said = quoted(tokens)
+    if said is None and sure:
+        said = quoted(rest)
+    if said is not None:
+        return m.Literally(said)
+    if sure != "said":
+        found = value(reading, tokens) if len(tokens) <= LONGEST else None
+        if isinstance(found, m.Formula) or (isinstance(found, m.Operation) and tokens[0].key not in DETERMINERS):
+            why = (
+                'may mean these characters or their result: put the characters in quotes, or say "the result of" first'
+            )
+            reading.doubt(tokens, why)
+            return None
+        if isinstance(found, m.Contents) and not found.outright and (tail or sure):
+            reading.doubt(tokens, _NAME_OR_CONTENTS)
+            return None
+        if found is not None and not isinstance(found, m.Number):
+            return found
+    return reading.literal(rest, sure, tail=tail)
+
+
+def bounded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """Content that other words follow, so that its end is plain."""
+    return content(reading, tokens, tail=False)
+
+
+def worded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """Bounded content after a verb such as `write`, which takes words: a bare file name there is in doubt."""
+    found = bounded(reading, tokens)
+    if isinstance(found, m.Contents) and not found.outright:
+        reading.doubt(tokens, _NAME_OR_CONTENTS)
+        return None
+    return found
+
+
+def marked(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
+    """The exact text after words that announce it."""
+    said = quoted(tokens)
+    return m.Literally(said) if said is not None else reading.literal(tokens, "named", tail=True)
+
+
+def query(reading: Reading, tokens: Sequence[Token]) -> str | None:
+    """What to look for: a quotation, or the words themselves."""
+    rest = tokens[1:] if tokens[0].key in {"the", "a"} and len(tokens) > 1 else tokens
+    while len(rest) > 1 and rest[0].key in _BEFORE_QUERY:
+        rest = rest[1:]
+    said = quoted(rest)
+    if said is not None:
+        return said or None
+    plain = all(token.kind in {"word", "number", "punct"} for token in rest) and len(rest) <= _QUERY_WORDS
+    pointing = names.read_back(tokens) is not None or any(token.key in {"it", "them"} for token in rest)
+    return reading.cut(rest) if plain and not pointing else None
+
+
+def keyword(reading: Reading, tokens: Sequence[Token]) -> str | None:
+    """One word to look for, and no word about lines."""
+    one = len(tokens) == 1 and tokens[0].key not in _NO_KEYWORDS and tokens[0].kind != "number"
+    return query(reading, tokens) if one else None
+
+
+def looks_like_file(said: str) -> bool:
+    """Whether a quotation is rather the name of a file than a text."""
+    stem, dot, ending = said.strip().rpartition(".")
+    return bool(
+        dot
+        and stem
+        and ending.isalnum()
+        and not ending.isdecimal()
+        and len(ending) <= _ENDING_AT_MOST
+        and "\n" not in stem
+    )

@@ -1,0 +1,256 @@
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mcp.client import Client
+from mcp_types import TextContent
+
+from agent_runtime.builtin import create
+from agent_runtime.domain.contract import Limits, find_faults
+from agent_runtime.domain.errors import PlanningError
+from agent_runtime.domain.plan import Plan, ToolStep, dependencies
+from agent_runtime.domain.references import parse, resolve
+from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, Tool, ToolDefinition, describe_tool
+from agent_runtime.services.ports import PlanRequest
+from agent_runtime.services.rule_planner import RulePlanner
+from unit.planner_corpus import ACCEPTED, REFUSED, Steps
+
+SERVERS = get_args(BuiltinConfig.model_fields["server"].annotation)
+FOUND: dict[str, list[Tool]] = {}
+"""The definitions of the real built-in servers, by server; they are the same for every test."""
+
+
+async def tools_of(name: str, folder: Path, server_id: str | None = None) -> list[Tool]:
+    entry = BuiltinServer(id=server_id or name, type="builtin", config=BuiltinConfig.model_validate({"server": name}))
+    server = create(entry.config, base_dir=folder, data_dir=folder)
+    listed = [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in await server.list_tools()]
+    return [describe_tool(entry, ToolDefinition.model_validate(each)) for each in listed]
+
+
+async def all_tools(folder: Path = Path("unused")) -> list[Tool]:
+    if not FOUND:
+        for name in SERVERS:
+            FOUND[name] = await tools_of(name, folder)
+    return [tool for found in FOUND.values() for tool in found]
+
+
+@pytest.fixture
+async def tools(tmp_path: Path) -> list[Tool]:
+    return await all_tools(tmp_path)
+
+
+async def plan(prompt: str, tools: list[Tool], max_steps: int = 20) -> Plan:
+    return await RulePlanner().plan(PlanRequest(prompt, tools, max_steps))
+
+
+def steps_of(made: Plan) -> Steps:
+    return [(step.tool, step.arguments) for step in made.steps if isinstance(step, ToolStep)]
+
+
+@pytest.mark.parametrize(("prompt", "expected"), ACCEPTED, ids=[prompt[:60] for prompt, _ in ACCEPTED])
+async def test_what_is_understood_becomes_exactly_these_steps(prompt: str, expected: Steps, tools: list[Tool]) -> None:
+    made = await plan(prompt, tools)
+    assert steps_of(made) == expected
+    assert not list(find_faults(made, Limits(), {tool.key: tool for tool in tools}, agent_steps=False))
+
+
+@pytest.mark.parametrize(("prompt", "part"), REFUSED, ids=[prompt[:60] for prompt, _ in REFUSED])
+async def test_what_is_in_doubt_is_refused_with_the_part_and_the_remedy(
+    prompt: str, part: str, tools: list[Tool]
+) -> None:
+    with pytest.raises(PlanningError) as refused:
+        await plan(prompt, tools)
+    assert f'"{part}"' in str(refused.value)
+    assert "OPENAI_API_KEY" in str(refused.value)
+
+
+def test_the_corpus_is_as_large_as_it_has_to_be() -> None:
+    assert len(ACCEPTED) >= 150
+    assert len(REFUSED) >= 50
+
+
+@pytest.mark.parametrize("prompt", ["", "   \n", "?!", "...", "\U0001f44d"])
+async def test_a_prompt_without_words_is_refused(prompt: str, tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError, match="holds no instruction"):
+        await plan(prompt, tools)
+
+
+async def test_the_steps_keep_the_order_of_the_prompt(tools: list[Tool]) -> None:
+    made = await plan('Write "a" to a.txt, list my todos, add 1 and 2, then save the result to r.txt', tools)
+    for before, after in zip(made.steps, made.steps[1:], strict=False):
+        assert before.id in dependencies(after)
+    assert made.steps[3].depends_on == ()  # the reference already says so
+
+
+async def test_every_step_has_a_title_and_the_goal_is_the_prompt(tools: list[Tool]) -> None:
+    made = await plan("  Read notes.txt and summarize it \n", tools)
+    assert made.goal == "Read notes.txt and summarize it"
+    assert [step.title for step in made.steps] == ["Read notes.txt", "Summarize the text"]
+
+
+async def test_a_plan_over_the_limit_of_steps_is_refused(tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError, match="max_steps"):
+        await plan("add 1 and 2, then double it, then double it", tools, max_steps=2)
+
+
+async def test_a_disabled_tool_is_named(tools: list[Tool]) -> None:
+    without = [tool for tool in tools if tool.name != "write_file"]
+    with pytest.raises(PlanningError, match=r"needs the tool 'write_file' of a built-in filesystem server"):
+        await plan("write hi to x.txt", without)
+
+
+async def test_the_servers_may_have_other_names(tmp_path: Path) -> None:
+    renamed = [tool for name in SERVERS for tool in await tools_of(name, tmp_path, f"my-{name}")]
+    made = await plan("Add 1 and 2, add a todo to rest, and read a.txt", renamed)
+    assert [step.server for step in made.steps if isinstance(step, ToolStep)] == [
+        "my-calculator",
+        "my-todo",
+        "my-filesystem",
+    ]
+
+
+async def test_a_write_that_could_go_to_two_servers_is_refused(tmp_path: Path) -> None:
+    both = await tools_of("filesystem", tmp_path, "left") + await tools_of("filesystem", tmp_path, "right")
+    with pytest.raises(PlanningError, match="left, right"):
+        await plan("write hi to x.txt", both)
+
+
+async def test_a_tool_of_another_kind_of_server_is_never_used(tools: list[Tool]) -> None:
+    foreign = [tool.model_copy(update={"builtin": False}) for tool in tools]
+    with pytest.raises(PlanningError, match="which is not there"):
+        await plan("read notes.txt", foreign)
+
+
+HOSTILE = {
+    "words": "a " * 32_000,
+    "verbs": "read a.txt then " * 4_000,
+    "destinations": "write hello " + "to x.txt " * 2_900,
+    "prepositions": "write " + "to " * 2_900 + "x.txt",
+    "brackets": "what is " + "(" * 2_900,
+    "signs": "what is " + "- " * 2_900 + "1",
+    "sums": "what is " + "one plus " * 1_400 + "one",
+    "nesting": "summarize " + "the summary of " * 900 + "a.txt",
+    "apostrophes": "'a " * 20_000,
+    "quotes": '"a" ' * 2_900,
+    "fences": "```" * 21_000,
+    "lines": "- \n" * 2_900,
+    "block": "Write the following to x.txt:\n" + "read the b\n" * 5_800,
+    "colons": "write x:\n" * 900,
+    "todos": "add a todo to " + "buy milk and " * 900,
+    "questions": "how many lines in " + "in a containing " * 700,
+    "scripts": "\u65e5\u672c " * 2_900,
+}
+
+
+@pytest.mark.parametrize("prompt", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_a_hostile_prompt_is_answered_at_once(prompt: str, tools: list[Tool]) -> None:
+    started = time.process_time()
+    with suppress(PlanningError):
+        await plan(prompt[:65_536], tools)
+    # Measured: 10 to 50 ms; the allowance is for a machine with other work.
+    assert time.process_time() - started < 0.5
+
+
+WORDS = [
+    "write", "save", "to", "in", "the", "a", "file", "folder", "called", "with", "containing", "notes.txt", "and", ",",
+    "then", "it", "them", "the result", "words", "lines", "count", "of", "summary", "5", "plus", "read", "list", "todo",
+    "add", "remind me", "that says", ":", ".", "?", "\n", "'x'", '"y"', "first", "please", "what is", "how many", "-",
+    "(", ")", "double", "delete", "mark", "as done", "not", "/", "*.md", "1.", "sample data", "its", "${s1.text}",
+]  # fmt: skip
+"""What the grammar knows, to be put together at random: likelier to reach its corners than any text."""
+
+
+@settings(max_examples=300, deadline=None)
+@given(prompt=st.one_of(st.text(max_size=300), st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join)))
+async def test_any_text_is_planned_or_refused_and_nothing_else(prompt: str) -> None:
+    tools = await all_tools()
+    try:
+        made = await plan(prompt, tools)
+    except PlanningError:
+        return
+    assert not list(find_faults(made, Limits(), {tool.key: tool for tool in tools}, agent_steps=False))
+
+
+def literal(argument: str) -> str:
+    """The text that an argument without references stands for."""
+    parts = parse(argument)
+    assert all(isinstance(part, str) for part in parts)
+    return "".join(str(part) for part in parts)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet=st.characters(exclude_characters='"\0', exclude_categories=["Cs"]), max_size=200))
+async def test_quoted_text_arrives_as_it_stands(text: str) -> None:
+    tools = await all_tools()
+    for prompt in (f'Write "{text}" to x.txt, then read it', f'create a file called x.txt with the text "{text}".'):
+        made = await plan(prompt, tools)
+        tool, arguments = steps_of(made)[0]
+        assert (tool, arguments["path"], literal(arguments["content"])) == ("write_file", "x.txt", text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(alphabet=st.characters(exclude_characters="`\0\r", exclude_categories=["Cs"]), max_size=200))
+async def test_fenced_text_arrives_as_it_stands(text: str) -> None:
+    tools = await all_tools()
+    made = await plan(f"Save this to x.txt:\n```\n{text}\n```\nThen list the files", tools)
+    assert [tool for tool, _ in steps_of(made)] == ["write_file", "list_directory"]
+    assert literal(steps_of(made)[0][1]["content"]) == text
+
+
+async def carried_out(made: Plan, folder: Path) -> list[str]:
+    """The texts that the steps give on the real built-in servers, one after the other."""
+    servers = {
+        name: create(BuiltinConfig.model_validate({"server": name}), base_dir=folder, data_dir=folder)
+        for name in SERVERS
+    }
+    results: dict[str, StoredResult] = {}
+    for step in made.steps:
+        assert isinstance(step, ToolStep)
+        async with Client(servers[step.server]) as client:
+            answer = await client.call_tool(step.tool, resolve(step.arguments, results, 2**20))
+        (block,) = answer.content
+        assert isinstance(block, TextContent)
+        assert not answer.is_error, block.text
+        results[step.id] = StoredResult(text=block.text, output=answer.structured_content)
+    return [result.text for result in results.values()]
+
+
+NOTES = "Buy milk today.\nTODO: call Anna.\nThe weather is fine.\n"
+DONE: list[tuple[str, str, dict[str, Any]]] = [
+    ("Add 15 and 27, then multiply the result by 2", "84", {}),
+    ("What is (3 + 4) * 5 / 2?", "17.5", {}),
+    ("What is 15% of 80, plus 3, and finally divided by 5?", "", {}),
+    ("Take two thirds of 9, square it and subtract 6", "30", {}),
+    ("Read notes.txt, count its words and save the count to count.txt", "", {"count.txt": "10"}),
+    ("How many lines are in notes.txt?", "3", {}),
+    ("List the files in the sample data folder and write the list to index.txt", "", {"index.txt": "notes.txt"}),
+    ("Find the lines containing TODO in notes.txt and save them to t.txt", "", {"t.txt": "TODO: call Anna."}),
+    ("Read a file, show its first line and append the lines to log.txt", "", {}),
+    ("Show the first line of notes.txt", "Buy milk today.", {}),
+    ("Copy notes.txt to the backup folder", "", {"backup/notes.txt": NOTES}),
+    ('Write "a ${s1.text} b" to x.txt, then add "c" to it', "", {"x.txt": "a ${s1.text} b\nc"}),
+    (
+        "Add a todo to buy milk, add another to call Anna, complete the todo about milk, show what is left",
+        "2. call Anna",
+        {},
+    ),
+    ("Add two todos: rest, work. Delete todo 1. How many todos do I have?", "1", {}),
+    ("Which files mention Anna?", "notes.txt", {}),
+    ("Add the number of words in notes.txt and the number of lines in notes.txt", "13", {}),
+]
+
+
+@pytest.mark.parametrize(("prompt", "last", "files"), DONE, ids=[prompt[:50] for prompt, _, _ in DONE])
+async def test_the_plan_does_what_was_asked(
+    prompt: str, last: str, files: dict[str, str], tools: list[Tool], tmp_path: Path
+) -> None:
+    root = tmp_path / "sample_data"
+    root.mkdir()
+    (root / "notes.txt").write_text(NOTES)
+    texts = await carried_out(await plan(prompt, tools), tmp_path)
+    assert not last or texts[-1] == last
+    assert {name: (root / name).read_text() for name in files} == files
