@@ -229,7 +229,9 @@ def test_the_digest_must_be_named_where_the_operator_wants_it(tmp_path: Path) ->
         service.stop()
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/console/style.css", "/console/index.js", "/console/docs.js"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/console/style.css", "/console/key.js", "/console/index.js", "/console/docs.js"]
+)
 def test_the_pages_load_nothing_from_elsewhere(service: Service, path: str) -> None:
     response = service.client.get(path)
     assert response.status_code == 200
@@ -246,7 +248,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", "/v1/tasks"),
         ("get", one),
         ("delete", one),
-        *(("post", f"{one}/{verb}") for verb in ("approve", "reject", "cancel", "resolve")),
+        *(("post", f"{one}/{verb}") for verb in ("approve", "reject", "cancel", "resolve", "stream-ticket")),
         ("get", f"{one}/stream"),
         ("get", f"{one}/events"),
         ("get", "/v1/tools"),

@@ -142,7 +142,7 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
         ("server: {prot: 1}", "server.prot: unknown key; did you mean 'port'?"),
         ("sever: {port: 1}", "sever: unknown key; did you mean 'server'?"),
         ("port: 1", "port: unknown key; did you mean 'server.port'?"),
-        ("retention: {days: 1}", "retention: unknown key; expected approval, data_dir, limits, log, openai,"),
+        ("retention: {days: 1}", "retention: unknown key; expected approval, auth, data_dir, limits, log, openai,"),
         ("config_warnings: [a]", "config_warnings: unknown key"),
         ("1: 2", "1: unknown key"),
         ("server: {port: high}", "server.port: must be a whole number."),

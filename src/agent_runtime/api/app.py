@@ -7,8 +7,10 @@ from fastapi import FastAPI
 
 from agent_runtime import __version__
 from agent_runtime.api import console, health, openapi, problems, rest
+from agent_runtime.api.auth import Access, keys_of
 from agent_runtime.api.edge import Edge
 from agent_runtime.api.stream import Streams
+from agent_runtime.api.tickets import Tickets, read_secret
 from agent_runtime.bootstrap import Recover, Runtime, open_runtime
 from agent_runtime.config import Secrets, Settings
 
@@ -25,8 +27,11 @@ def create_app(
     """The service as an ASGI app; its lifespan opens the runtime and closes it.
 
     `on_started` gets the runtime before the first request. `recover`: as for `open_runtime`.
-    Entering the lifespan raises: ConfigurationError, StoreUnavailableError.
+    Raises: ConfigurationError where there are no keys and must be. Entering the lifespan raises: ConfigurationError,
+    StoreUnavailableError.
     """
+    keys = keys_of(settings)
+    tickets = Tickets(read_secret(settings.data_dir), settings.auth.stream_ticket_s)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,9 +51,11 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.streams = Streams(settings.limits.stream_clients)
+    app.state.tickets = tickets
     for router in (rest.tasks, rest.tools, health.router, console.router):
         app.include_router(router)
     problems.install(app)
-    openapi.install(app)
-    app.add_middleware(Edge, settings.server, settings.limits)
+    openapi.install(app, with_keys=keys is not None)
+    access = None if keys is None else Access(keys, tickets)
+    app.add_middleware(Edge, settings.server, settings.limits, access)
     return app

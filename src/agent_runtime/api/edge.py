@@ -9,9 +9,11 @@ from collections.abc import Iterable
 
 import structlog
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_runtime.api.problems import problem
+from agent_runtime.api.auth import Access
+from agent_runtime.api.problems import Refusal, problem
 from agent_runtime.config import LimitSettings, ServerSettings
 
 log = structlog.get_logger()
@@ -22,17 +24,45 @@ _WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - told apart, not bo
 
 _Headers = dict[bytes, bytes]
 
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""What every answer has."""
+
+_UNLESS_SAID = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+}
+"""What every answer has that says nothing else of it: answers are private, and no pages."""
+
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, Idempotency-Key, If-Match, Last-Event-ID, X-Request-ID, Cache-Control"
+    ),
+    "Access-Control-Max-Age": "600",
+}
+_EXPOSED = (b"access-control-expose-headers", b"X-Request-ID, Retry-After, WWW-Authenticate")
+_VARY = (b"vary", b"Origin")
+
 
 class Edge:
-    """Refuses foreign hosts (421) and origins (403), bodies that are too large (413) or not JSON (415).
+    """Refuses foreign hosts (421) and origins (403), callers without a key (401) or the scope (403), bodies that are
+    too large (413) or not JSON (415), in this order.
 
     `allowed_hosts` are names with or without a port in the request; `*` allows any. The host that the service
-    listens on is always allowed, and so is the origin that is the very host of the request. HEAD is answered as GET:
-    the server leaves out the body.
+    listens on is always allowed, and so is the origin that is the very host of the request. The pages of
+    `allowed_origins` get CORS answers, for which cookies and the like never count. Without `access` everybody is let
+    in. HEAD is answered as GET: the server leaves out the body.
     """
 
-    def __init__(self, app: ASGIApp, server: ServerSettings, limits: LimitSettings) -> None:
+    def __init__(
+        self, app: ASGIApp, server: ServerSettings, limits: LimitSettings, access: Access | None = None
+    ) -> None:
         self._app = app
+        self._access = access
         own = [] if server.host in _WILDCARDS else [f"[{server.host}]" if ":" in server.host else server.host]
         self._hosts = _lowered([*server.allowed_hosts, *own])
         self._origins = _lowered(origin.rstrip("/") for origin in server.allowed_origins)
@@ -51,15 +81,35 @@ class Edge:
         is_head = scope["method"] == "HEAD"
         scope = {**scope, "request_id": request_id, "is_head": is_head, "method": "GET" if is_head else scope["method"]}
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        answer = _Answer(send, scope)
         if hosts != 1:
             headers.pop(b"host", None)
-        refusal = self._refusal(scope["method"], headers)
-        if refusal:
-            status, code, detail = refusal
-            await problem(scope, status, detail, code=code)(scope, receive, answer.send)
+        origin = headers.get(b"origin")
+        answer = _Answer(send, request_id, self._cors(origin) if self._origins else [])
+        refusal = self._foreign(headers)
+        if refusal is None and scope["method"] == "OPTIONS" and self._is_preflight(headers):
+            await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, answer.send)
             return
-        await self._guarded(scope, receive, answer)
+        if refusal is None and self._access is not None:
+            judged = self._access.judge(scope, headers)
+            refusal = judged if isinstance(judged, Refusal) else None
+            scope["api_key"] = judged
+        if refusal is None and scope["method"] in {"POST", "PUT", "PATCH"}:
+            refusal = self._body_refusal(headers)
+        if refusal is None:
+            await self._guarded(scope, receive, answer)
+        else:
+            refused = problem(scope, refusal.status, refusal.detail, code=refusal.code, headers=refusal.headers)
+            await refused(scope, receive, answer.send)
+
+    def _cors(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
+        """The headers that let a page of a listed origin read the answer."""
+        if origin is None or origin.lower() not in self._origins:
+            return [_VARY]
+        return [(b"access-control-allow-origin", origin), _EXPOSED, _VARY]
+
+    def _is_preflight(self, headers: _Headers) -> bool:
+        listed = headers.get(b"origin", b"").lower() in self._origins
+        return listed and b"access-control-request-method" in headers
 
     async def _guarded(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
@@ -73,53 +123,47 @@ class Edge:
             detail = f"Something went wrong here. It was logged with the request id {scope['request_id']}."
             await problem(scope, 500, detail)(scope, receive, answer.send)
 
-    def _refusal(self, method: str, headers: _Headers) -> tuple[int, str, str] | None:
+    def _foreign(self, headers: _Headers) -> Refusal | None:
         host = headers.get(b"host", b"").lower()
         if _PORT.sub(b"", host) not in self._hosts and (b"*" not in self._hosts or not host):
             detail = "This service does not answer to that Host; server.allowed_hosts lists what it answers to."
-            return 421, "foreign_host", detail
+            return Refusal(421, "foreign_host", detail)
         origin = headers.get(b"origin", b"").lower()
         if origin and not self._is_known(origin, host):
             detail = "Pages of that Origin may not use this service; server.allowed_origins lists which may."
-            return 403, "foreign_origin", detail
-        if method in {"POST", "PUT", "PATCH"}:
-            return self._body_refusal(headers)
+            return Refusal(403, "foreign_origin", detail)
         return None
 
     def _is_known(self, origin: bytes, host: bytes) -> bool:
         return origin in {b"http://" + host, b"https://" + host} or origin in self._origins
 
-    def _body_refusal(self, headers: _Headers) -> tuple[int, str, str] | None:
+    def _body_refusal(self, headers: _Headers) -> Refusal | None:
         length = headers.get(b"content-length", b"0")
         size = int(length) if length.isdigit() else 0
         if size > self._body_bytes:
-            return 413, "body_too_large", too_large(self._body_bytes)
+            return Refusal(413, "body_too_large", too_large(self._body_bytes))
         has_body = size > 0 or b"transfer-encoding" in headers
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if has_body and kind != b"application/json":
-            return 415, "not_json", "The body must be JSON: send it with Content-Type: application/json."
+            return Refusal(415, "not_json", "The body must be JSON: send it with Content-Type: application/json.")
         return None
 
 
 class _Answer:
     """Sends an answer on, with the headers that every answer has."""
 
-    def __init__(self, send: Send, scope: Scope) -> None:
+    def __init__(self, send: Send, request_id: str, cors: list[tuple[bytes, bytes]]) -> None:
         self._send = send
-        self._headers = [
-            (b"x-request-id", scope["request_id"].encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"no-referrer"),
-        ]
+        self._headers = [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS, *cors]
         self.started = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            headers = [*message.get("headers", ()), *self._headers]
-            if not any(name == b"cache-control" for name, _ in headers):
-                headers.append((b"cache-control", b"no-store"))
-            message["headers"] = headers
+            given = message.get("headers", ())
+            said = {name for name, _ in given}
+            unsaid = [(name, value) for name, value in _UNLESS_SAID.items() if name not in said]
+            message["headers"] = [*given, *self._headers, *unsaid]
         await self._send(message)
 
 
@@ -129,7 +173,11 @@ def too_large(limit: int) -> str:
 
 def _request_id(headers: _Headers) -> str:
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
+    return given.decode() if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    return f"req_{secrets.token_hex(8)}"
 
 
 def _lowered(texts: Iterable[str]) -> frozenset[bytes]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from agent_runtime.api import bodies
+from agent_runtime.api.auth import scopes_for
 from agent_runtime.api.problems import Problem
 
 _REF = "#/components/schemas/{model}"
@@ -21,6 +22,8 @@ _BODIES = (
 
 _MEANING = {
     400: "The request cannot be read",
+    401: "No valid key, or no valid ticket",
+    403: "The key does not have the scope",
     404: "No such task",
     409: "Not allowed in the status that the task has now",
     413: "The body is too large",
@@ -48,28 +51,38 @@ def header(name: str, description: str) -> dict[str, Any]:
     return {"parameters": [{"name": name, "in": "header", "description": description, "schema": schema}]}
 
 
-def install(app: FastAPI) -> None:
-    """Have the app describe the bodies too, and every problem by its own media type."""
+def install(app: FastAPI, *, with_keys: bool) -> None:
+    """Have the app describe the bodies too, every problem by its own media type, and what a key must allow."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _described(app)
+            app.openapi_schema = _described(app, with_keys=with_keys)
         return app.openapi_schema
 
     app.openapi = describe  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
-def _described(app: FastAPI) -> dict[str, Any]:
+def _described(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, defined = models_json_schema([(kind, "validation") for kind in _BODIES], ref_template=_REF)
     components = schema["components"]["schemas"]
     components.update(defined["$defs"])
-    for path in schema["paths"].values():
-        for operation in path.values():
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            if with_keys:
+                _require(operation, scopes_for(method.upper(), path))
             _tidy(operation["responses"])
+    if with_keys:
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     components.pop("HTTPValidationError", None)
     components.pop("ValidationError", None)
     return schema
+
+
+def _require(operation: dict[str, Any], scopes: tuple[str, ...]) -> None:
+    if scopes:
+        operation["security"] = [{"key": [scope]} for scope in scopes]
+        operation["responses"] |= {str(status): {"description": _MEANING[status]} for status in (401, 403)}
 
 
 def _tidy(responses: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NotRequired
 from urllib.parse import quote
@@ -58,6 +59,16 @@ STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     BodyTooLargeError: 413,
 }
 """The status of each error, its kinds included unless they have a line of their own. Any other is a bug: 500."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request gets no further than the edge."""
+
+    status: int
+    code: str
+    detail: str
+    headers: Mapping[str, str] | None = None
 
 
 class FieldError(TypedDict):

@@ -1,11 +1,13 @@
 """Tasks over REST: every handler decodes, makes one call, encodes. See docs/api.md."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from agent_runtime.api import stream
+from agent_runtime.api.auth import actor_of
 from agent_runtime.api.bodies import (
     ApproveRequest,
     CancelRequest,
@@ -22,11 +24,22 @@ from agent_runtime.api.shapes import (
     EventsView,
     PageView,
     ServerStatusView,
+    StreamTicket,
     TaskCreated,
     TaskView,
     ToolsView,
 )
-from agent_runtime.api.views import answer, created, page_view, record_json, status_view, task_view, tools_view
+from agent_runtime.api.tickets import Tickets
+from agent_runtime.api.views import (
+    answer,
+    created,
+    page_view,
+    record_json,
+    status_view,
+    task_view,
+    time_of,
+    tools_view,
+)
 from agent_runtime.domain.approval import Approve, Decision, Reject, Resolve
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import Fault, InvalidInputError
@@ -56,12 +69,12 @@ async def submit_task(request: Request) -> Response:
     runtime = runtime_of(request)
     key = idempotency_key(request)
     value = await read_json(request, runtime.settings.limits)
-    submission = _submission(decode(TaskRequest, value), key, value)
+    submission = _submission(decode(TaskRequest, value), key, value, actor_of(request.scope))
     task = await runtime.tasks.submit(submission)
     return answer(created(task), 202)
 
 
-def _submission(body: TaskRequest, key: str | None, value: JsonValue) -> Submission:
+def _submission(body: TaskRequest, key: str | None, value: JsonValue, actor: str) -> Submission:
     return Submission(
         prompt=body.prompt,
         plan=None if body.plan is None else parse_plan(body.plan),
@@ -71,6 +84,7 @@ def _submission(body: TaskRequest, key: str | None, value: JsonValue) -> Submiss
         metadata=body.metadata,
         request_key=key,
         request_digest=None if key is None else _digest(value),
+        actor=actor,
     )
 
 
@@ -112,7 +126,8 @@ async def approve_plan(request: Request, task_id: TaskId) -> Response:
     runtime = runtime_of(request)
     known_form(task_id)
     body = decode(ApproveRequest, await read_json(request, runtime.settings.limits))
-    task = await runtime.tasks.decide(task_id, Approve(digest=body.plan_digest, comment=body.comment))
+    decision = Approve(digest=body.plan_digest, comment=body.comment, actor=actor_of(request.scope))
+    task = await runtime.tasks.decide(task_id, decision)
     approved: Approved = {
         "message": "The plan is approved and will run.",
         "task_id": task_id,
@@ -134,7 +149,7 @@ async def reject_plan(request: Request, task_id: TaskId) -> Response:
     limits = runtime_of(request).settings.limits
     known_form(task_id)
     body = decode(RejectRequest, await read_json(request, limits))
-    return await _decide(request, task_id, Reject(reason=body.reason))
+    return await _decide(request, task_id, Reject(reason=body.reason, actor=actor_of(request.scope)))
 
 
 @tasks.post(
@@ -148,7 +163,7 @@ async def resolve_step(request: Request, task_id: TaskId) -> Response:
     limits = runtime_of(request).settings.limits
     known_form(task_id)
     body = decode(ResolveRequest, await read_json(request, limits))
-    return await _decide(request, task_id, Resolve(**dict(body)))
+    return await _decide(request, task_id, Resolve(**dict(body), actor=actor_of(request.scope)))
 
 
 async def _decide(request: Request, task_id: str, decision: Decision) -> Response:
@@ -166,7 +181,22 @@ async def cancel_task(request: Request, task_id: TaskId) -> Response:
     runtime = runtime_of(request)
     known_form(task_id)
     body = decode(CancelRequest, await read_json(request, runtime.settings.limits))
-    return answer(task_view(await runtime.tasks.cancel(task_id, reason=body.reason)), 202)
+    task = await runtime.tasks.cancel(task_id, actor=actor_of(request.scope), reason=body.reason)
+    return answer(task_view(task), 202)
+
+
+@tasks.post("/{task_id}/stream-ticket", responses={200: {"model": StreamTicket}, **refusals(404)})
+async def make_stream_ticket(request: Request, task_id: TaskId) -> Response:
+    """A ticket for `EventSource`, which cannot send a key: it opens the stream of this task, for a minute or so."""
+    await runtime_of(request).tasks.get(known_form(task_id))
+    tickets: Tickets = request.app.state.tickets
+    ticket, expires = tickets.issue(task_id, request.scope.get("api_key"))
+    made: StreamTicket = {
+        "ticket": ticket,
+        "expires_at": time_of(datetime.fromtimestamp(expires, UTC)),
+        "url": f"/v1/tasks/{task_id}/stream?ticket={ticket}",
+    }
+    return answer(made)
 
 
 @tasks.get(
@@ -184,8 +214,10 @@ async def stream_task(
     task_id: TaskId,
     after: Annotated[str | None, Query(description="A frame id to go on after; `Last-Event-ID` beats it.")] = None,
     view: Annotated[str | None, Query(description="`events` or `log`: only one kind of frames.")] = None,
+    ticket: Annotated[str | None, Query(description="In place of a key; see `stream-ticket`.")] = None,
 ) -> Response:
     """Everything that happens to the task, from its start or after a frame, as Server-Sent Events."""
+    del ticket  # was judged at the edge
     runtime = runtime_of(request)
     task = await runtime.tasks.get(known_form(task_id))
     wanted = stream.requested(task, request.headers.get("last-event-id"), after, view)

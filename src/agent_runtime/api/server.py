@@ -14,6 +14,7 @@ import uvloop
 
 from agent_runtime import __version__
 from agent_runtime.api.app import create_app
+from agent_runtime.api.protocol import bounded
 from agent_runtime.api.stream import Streams
 from agent_runtime.bootstrap import Recover, Runtime
 from agent_runtime.config import Secrets, ServerSettings, Settings
@@ -78,7 +79,7 @@ class Server:
 
             config = uvicorn.Config(
                 app,
-                http="httptools",
+                http=bounded(settings.limits),
                 ws="none",
                 lifespan="off",  # entered here, so that its errors reach the caller
                 log_config=None,

@@ -23,6 +23,14 @@ class TaskCreated(TypedDict):
     links: TaskLinks
 
 
+class StreamTicket(TypedDict):
+    """Opens the stream of one task until `expires_at`, in place of a key. `url` has the ticket in it."""
+
+    ticket: str
+    expires_at: str
+    url: str
+
+
 class ErrorView(TypedDict):
     code: str
     message: str

@@ -19,6 +19,11 @@ _WHERE = (
     "work in this process."
 )
 
+_KEYS = (
+    "The line goes into the file that auth.keys_file names; it counts at once. A key is revoked by removing its line. "
+    "Nothing is stored here."
+)
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The options of a command; `options.command` is the function that does it. `serve` may be left out."""
@@ -39,7 +44,20 @@ def _parser() -> argparse.ArgumentParser:
     _service_commands(commands)
     _task_commands(commands)
     _decisions(commands)
+    _keys(commands)
     return parser
+
+
+def _keys(commands: "_Commands") -> None:
+    keys = commands.add_parser("keys", help="make API keys for a service that asks for them")
+    verbs = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    new = verbs.add_parser("new", help="make a key: print it once, and the line to store", epilog=_KEYS)
+    new.set_defaults(command=_late("keys:new"))
+    new.add_argument("name", metavar="NAME", help="who holds it, as the journal will say it")
+    new.add_argument(
+        "--scopes", type=_listed, required=True, metavar="SCOPE,...", help="of: submit, approve, read, admin (all)"
+    )
+    new.add_argument("--json", action="store_true", help="print one JSON document: name, scopes, key, line")
 
 
 _Commands = Any
@@ -127,6 +145,8 @@ def _client(
 ) -> None:
     parser.add_argument("--json", action="store_true", help=f"print one JSON document: {document}")
     parser.add_argument("--server", type=_url, metavar="URL", help="the service to talk to")
+    key_help = "holds the API key, where the service asks for one (default: AGENT_RUNTIME_API_KEY)"
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help=key_help)
     _settings(parser, level=level)
 
 
@@ -143,6 +163,10 @@ def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL: it must start with http:// or https://")
     return text.rstrip("/")
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _json(text: str) -> Any:

@@ -70,11 +70,12 @@ class Frame:
 class Client:
     """What a person can ask of a service. `locate` says where it is now, or null where it is not running.
 
-    Every call raises: RefusedError, ServiceUnreachableError.
+    `key` is shown to the service with every call. Every call raises: RefusedError, ServiceUnreachableError.
     """
 
-    def __init__(self, locate: Callable[[], str | None]) -> None:
+    def __init__(self, locate: Callable[[], str | None], key: str | None = None) -> None:
         self._locate = locate
+        self._authorization = {"Authorization": f"Bearer {key}"} if key else {}
 
     def submit(self, prompt: str) -> Json:
         """Create a task. The key makes it safe to ask again after a lost connection."""
@@ -192,6 +193,7 @@ class Client:
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
         data = None if body is None else json.dumps(body).encode()
+        headers = {**headers, **self._authorization}
         if data is not None:
             headers = {**headers, "Content-Type": "application/json"}
         try:
@@ -215,6 +217,11 @@ def _refusal(response: HTTPResponse, url: str) -> AgentRuntimeError:
         message = "\n".join(["The request was refused:", *faults]) if faults else str(problem["detail"])
     except (OSError, HTTPException, ValueError, TypeError, KeyError, AttributeError):
         message = f"{url} answered {response.status} {response.reason}; is it an Agent Runtime?"
+    if response.status == 401:  # noqa: PLR2004 - no key, or not a valid one
+        message += (
+            "\nGive the command one: set AGENT_RUNTIME_API_KEY, or name its file with --key-file. "
+            "The operator makes keys with `agent-runtime keys new`."
+        )
     kind = UnavailableError if response.status == 503 else RefusedError  # noqa: PLR2004 - the one that may pass
     return kind(message, response.status)
 

@@ -262,7 +262,7 @@ def _explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
 def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:
     """The command line of another command on the same service."""
     words = ["agent-runtime", verb, task_id or options.task_id, *more]
-    for name in ("server", "config", "registry", "data_dir"):
+    for name in ("server", "config", "registry", "data_dir", "key_file"):
         if getattr(options, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     return shlex.join(words)

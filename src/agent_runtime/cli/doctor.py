@@ -11,6 +11,7 @@ from typing import Literal
 from mcp.server import MCPServer
 
 from agent_runtime import builtin
+from agent_runtime.api.auth import keys_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.service import settings_of
@@ -59,6 +60,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         return [Finding("config", "fail", str(error))]
     findings = [Finding("config", "ok", str(settings.config_file or "no config.yaml; defaults and environment"))]
     findings += [Finding("config", "warn", warning) for warning in settings.config_warnings]
+    findings.append(_access(settings))
     findings.append(_store(settings))
     try:
         entries = load_registry(settings.tool_registry)
@@ -71,6 +73,18 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
     return [*findings, _model(settings), _sandbox()]
+
+
+def _access(settings: Settings) -> Finding:
+    try:
+        keys = keys_of(settings)
+    except ConfigurationError as error:
+        return Finding("access", "fail", str(error))
+    if keys is not None:
+        return Finding("access", "ok", f"callers must show a key; {len(keys)} are valid")
+    if settings.off_loopback:
+        return Finding("access", "warn", f"anonymous: whoever reaches {settings.server.host} may do everything")
+    return Finding("access", "ok", "anonymous, on loopback only")
 
 
 def _store(settings: Settings) -> Finding:

@@ -1,19 +1,24 @@
 """Which service a command talks to: the one that is named, the one that runs, or one in this process."""
 
 import argparse
+import os
+import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent_runtime.cli.client import Client
-from agent_runtime.config import Secrets, Settings, load_settings
-from agent_runtime.domain.errors import DataDirectoryOwnedError
+from agent_runtime.config import AuthSettings, Secrets, Settings, load_settings
+from agent_runtime.domain.errors import ConfigurationError, DataDirectoryOwnedError
 from agent_runtime.storage.owner import Owner, acquire, find_owner
 from agent_runtime.telemetry import configure_logging
+
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 _OWNER_S = 15.0
 """How long the owner of the data directory may take to say where it serves, or to be gone."""
@@ -42,6 +47,24 @@ def settings_of(options: argparse.Namespace) -> tuple[Settings, Secrets]:
     return settings, secrets
 
 
+def key_of(options: argparse.Namespace) -> str | None:
+    """The API key to show to a service: the file that --key-file names, else AGENT_RUNTIME_API_KEY.
+
+    Raises: ConfigurationError, which does not repeat what was given.
+    """
+    file: Path | None = options.key_file
+    try:
+        key = file.read_text(encoding="utf-8") if file else os.environ.get("AGENT_RUNTIME_API_KEY", "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: the key cannot be read: {error}.") from error
+    key = key.strip()
+    if not _KEY.fullmatch(key) and (key or file):
+        raise ConfigurationError(
+            f"{file or 'AGENT_RUNTIME_API_KEY'} must hold one API key, `ar_...`, and nothing else."
+        )
+    return key or None
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -53,15 +76,16 @@ def connected(options: argparse.Namespace, *, resume: str | None = None) -> Iter
     In this process no unfinished task goes on but the one named by `resume`, and those that are asked for here.
     Raises: ConfigurationError, StoreUnavailableError.
     """
+    key = key_of(options)
     if options.server:
-        yield Service(Client(lambda: str(options.server)), here=False)
+        yield Service(Client(lambda: str(options.server), key), here=False)
         return
     settings, secrets = settings_of(options)
     give_up_at = time.monotonic() + _OWNER_S
     while True:
         owner = find_owner(settings.data_dir)
         if owner is not None and owner.url is not None:
-            yield Service(Client(lambda: _url_of_owner(settings)), here=False)
+            yield Service(Client(lambda: _url_of_owner(settings), key), here=False)
             return
         try:
             lock = acquire(settings.data_dir)
@@ -89,8 +113,9 @@ def _in_process(settings: Settings, secrets: Secrets, owner: Owner, resume: str 
 
     from agent_runtime.api.server import Server  # noqa: PLC0415 - likewise
 
+    # On loopback, for as long as the command lasts: whoever may read the data directory needs no key.
     server_settings = settings.server.model_copy(update={"host": "127.0.0.1", "port": 0})
-    settings = settings.model_copy(update={"server": server_settings})
+    settings = settings.model_copy(update={"server": server_settings, "auth": AuthSettings(mode="anonymous")})
     started: Future[str] = Future()
     ended: Future[None] = Future()
     either: tuple[Future[Any], ...] = (started, ended)

@@ -5,6 +5,7 @@ from agent_runtime.config.loading import load_settings
 from agent_runtime.config.secrets import REDACTED, Secrets
 from agent_runtime.config.settings import (
     ApprovalSettings,
+    AuthSettings,
     LimitSettings,
     LogSettings,
     OpenAISettings,
@@ -16,6 +17,7 @@ from agent_runtime.config.settings import (
 __all__ = [
     "REDACTED",
     "ApprovalSettings",
+    "AuthSettings",
     "LimitSettings",
     "LogSettings",
     "OpenAISettings",

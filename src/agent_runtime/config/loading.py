@@ -38,6 +38,9 @@ _COMMON_VARIABLES = {
     "OPENAI_BASE_URL": ("openai", "base_url"),
     "LOG_LEVEL": ("log", "level"),
 }
+_NO_SETTINGS = frozenset({PREFIX + "CONFIG", PREFIX + "API_KEY"})
+"""Where the settings are, and the key that the command line shows to a service."""
+
 _OF_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT_\d+_.*")
 """What Kubernetes tells every container of a service that is called agent-runtime."""
 
@@ -145,7 +148,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], l
     }
     warnings = []
     for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name not in _VARIABLES and name != PREFIX + "CONFIG":
+        if name.upper().startswith(PREFIX) and name not in _VARIABLES and name not in _NO_SETTINGS:
             near = _near_variable(name, environ[name])
             if near:
                 warnings.append(f"The environment variable {name} has no meaning and was ignored; did you mean {near}?")
@@ -206,7 +209,7 @@ def _absolute(key: _Key, value: Any, folder: Path) -> Any:
     """A path, or the URL of a SQLite file, as seen from anywhere."""
     if not isinstance(value, str | Path):
         return value
-    if _KNOWN[key] is Path:
+    if _KNOWN[key] in (Path, Path | None):
         return folder / Path(value).expanduser()
     if key == ("storage", "url"):
         try:

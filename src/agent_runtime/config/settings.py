@@ -1,6 +1,7 @@
 """The settings and their defaults, checked wherever they come from. Every limit of guarantee G11 is one of them."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,6 +44,9 @@ class OpenAISettings(Section):
         return bool(self.base_url) or key not in {"", PLACEHOLDER_KEY}
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+/?", re.IGNORECASE)
+
+
 class ServerSettings(Section):
     """Where the service listens, and whom it answers (G14)."""
 
@@ -50,6 +54,29 @@ class ServerSettings(Section):
     port: int = Field(default=8000, ge=0, le=65535)
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     allowed_origins: tuple[str, ...] = ()
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _named(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "must name each origin, as https://cellery.example: a scheme and a host, no path, no *"
+                )
+        return origins
+
+
+class AuthSettings(Section):
+    """Who may call (G14); see `Settings.asks_for_keys` for what a `mode` of null means.
+
+    `keys_file` holds one key on each line, as `agent-runtime keys new` prints it: `NAME sha256:HEX SCOPE ...`.
+    It is read again when it changes. `keys` are such lines too. A stream ticket lets in for `stream_ticket_s`.
+    """
+
+    mode: Literal["anonymous", "keys"] | None = None
+    keys_file: Path | None = None
+    keys: tuple[str, ...] = ()
+    stream_ticket_s: PositiveFloat = 60
 
 
 def sqlite_path(url: str) -> Path:
@@ -92,6 +119,7 @@ class LimitSettings(Section):
     """The bounds of guarantee G11. Sizes in bytes, times in seconds."""
 
     prompt_bytes: PositiveInt = 64 * 1024
+    head_bytes: PositiveInt = 64 * 1024
     body_bytes: PositiveInt = 1024 * 1024
     json_depth: PositiveInt = 64
     stored_result_bytes: PositiveInt = 256 * 1024
@@ -102,7 +130,10 @@ class LimitSettings(Section):
     stderr_bytes: PositiveInt = 64 * 1024
     server_start_s: PositiveFloat = 20
     cancel_grace_s: PositiveFloat = 5
-    concurrent_tasks: PositiveInt = 32
+    concurrent_tasks: PositiveInt = 128
+    tasks_on_same_servers: PositiveInt = 16
+    request_head_s: PositiveFloat = 10
+    request_body_s: PositiveFloat = 10
     stream_clients: PositiveInt = 2000
     keep_alive_s: PositiveFloat = Field(default=15, le=15)
     shutdown_s: PositiveFloat = 10
@@ -131,6 +162,7 @@ class Settings(Section):
     openai: OpenAISettings = OpenAISettings()
     planner: Literal["auto", "openai", "rules"] = "auto"
     server: ServerSettings = ServerSettings()
+    auth: AuthSettings = AuthSettings()
     storage: StorageSettings = StorageSettings()
     runner: Literal["auto", "local"] = "auto"
     approval: ApprovalSettings = ApprovalSettings()
@@ -158,6 +190,13 @@ class Settings(Section):
             return not ipaddress.ip_address(host).is_loopback
         except ValueError:
             return host.lower() != "localhost"
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether every caller must show a key: as `auth.mode` says, else where there are keys, or off loopback."""
+        if self.auth.mode is None:
+            return self.off_loopback or self.auth.keys_file is not None or bool(self.auth.keys)
+        return self.auth.mode == "keys"
 
     @property
     def database_path(self) -> Path:

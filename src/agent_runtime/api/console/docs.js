@@ -1,5 +1,7 @@
 // Shows /openapi.json as a page that can be read, without loading anything from elsewhere.
 
+import { withKey } from "/console/key.js";
+
 const element = (tag, text, className) => {
   const node = document.createElement(tag);
   if (text !== undefined) node.textContent = text;
@@ -71,7 +73,7 @@ function schema(name, { description, properties = {}, required = [], ...rest }) 
   return section;
 }
 
-const response = await fetch("/openapi.json");
+const response = await withKey("/openapi.json");
 const { info, paths, components } = await response.json();
 const page = document.getElementById("calls");
 page.append(element("p", `${info.description} Version ${info.version}.`), element("h2", "Calls"));

@@ -1,5 +1,7 @@
 // Lists the tasks, takes a prompt, and asks for approval. All text goes in as text, never as HTML.
 
+import { withKey } from "/console/key.js";
+
 const list = document.getElementById("tasks");
 const said = document.getElementById("said");
 const prompt = document.getElementById("prompt");
@@ -17,7 +19,7 @@ async function call(path, body) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   };
-  const response = await fetch(path, request);
+  const response = await withKey(path, request);
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.detail);
   return answer;
@@ -50,7 +52,7 @@ async function details(row, id) {
     const decide = (verb, body) => async () => {
       await call(`/v1/tasks/${id}/${verb}`, body);
       await show();
-      watch(id);
+      await watch(id);
     };
     parts.push(button("Approve", decide("approve", { plan_digest: task.plan_digest })));
     parts.push(button("Reject", decide("reject", {})));
@@ -75,12 +77,19 @@ async function show() {
   if (!tasks.length) list.append(element("li", "None yet."));
 }
 
-function watch(id) {
-  const stream = new EventSource(`/v1/tasks/${id}/stream?view=log`);
-  stream.onmessage = ({ data }) => {
+// A lost connection the browser mends by itself, until the ticket has expired: then another one is asked for.
+async function watch(id, after = "") {
+  const { url } = await call(`/v1/tasks/${id}/stream-ticket`, {});
+  const stream = new EventSource(`${url}&view=log&after=${after}`);
+  let last = after;
+  stream.onmessage = ({ data, lastEventId }) => {
+    last = lastEventId;
     if (data === "[DONE]") stream.close();
     else said.textContent = data;
     if (data === "[DONE]" || data.startsWith("Plan proposed")) attempt(show);
+  };
+  stream.onerror = () => {
+    if (stream.readyState === EventSource.CLOSED) setTimeout(() => attempt(() => watch(id, last)), 1000);
   };
 }
 
@@ -90,7 +99,7 @@ document.getElementById("ask").addEventListener("submit", (event) => {
     const { task_id: id } = await call("/v1/tasks", { prompt: prompt.value });
     prompt.value = "";
     await show();
-    watch(id);
+    await watch(id);
   });
 });
 document.getElementById("refresh").addEventListener("click", () => attempt(show));

@@ -1,0 +1,138 @@
+"""Who may call what (G14): API keys by `Authorization: Bearer`, and stream tickets for browsers.
+
+Judged at the edge, from the head of the request alone: nothing of a body is read for a caller who is not let in. An
+address that is not listed as open needs a key, whether or not there is anything at it.
+"""
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+import structlog
+from starlette.types import Scope
+
+from agent_runtime.api.keys import ApiKey, KeyRing
+from agent_runtime.api.problems import Refusal
+from agent_runtime.api.tickets import Tickets
+from agent_runtime.config import Settings
+from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.domain.events import ANONYMOUS
+
+log = structlog.get_logger()
+
+_OPEN = frozenset({"/", "/docs", "/healthz", "/readyz"})
+_OPEN_FILES = "/console/"
+"""What the pages load; they hold nothing of the service, and ask for a key where one is needed."""
+
+_TASKS = "/v1/tasks"
+_VERB = re.compile(r"/v1/tasks/[^/]+/(?P<verb>[a-z-]+)")
+_STREAM = re.compile(r"/v1/tasks/(?P<task_id>[A-Za-z0-9_-]{1,100})/stream")
+_SCOPES_OF: Mapping[str, tuple[str, ...]] = {
+    "approve": ("approve",),
+    "reject": ("approve",),
+    "resolve": ("approve",),
+    "cancel": ("submit", "approve"),  # to stop something is safe for both
+    "stream-ticket": ("read",),
+}
+
+_BEARER = re.compile(rb"bearer +([\x21-\x7e]{1,200})", re.IGNORECASE)
+_HOW = "send a key of this service as `Authorization: Bearer ar_...`"
+
+
+def scopes_for(method: str, path: str) -> tuple[str, ...]:
+    """The scopes of which a key needs one for this call; none where no key is needed.
+
+    What is not known here, such as deleting, needs `admin`: whoever adds a call decides who may make it.
+    """
+    if path in _OPEN or path.startswith(_OPEN_FILES):
+        return ()
+    if method == "GET":
+        return ("read",)
+    if method == "POST" and path == _TASKS:
+        return ("submit",)
+    match = _VERB.fullmatch(path) if method == "POST" else None
+    return _SCOPES_OF.get(match["verb"], ("admin",)) if match else ("admin",)
+
+
+def keys_of(settings: Settings) -> KeyRing | None:
+    """The keys that callers must show one of; None where everybody is let in.
+
+    Raises: ConfigurationError where keys are asked for and there are none, which says what to do.
+    """
+    if not settings.asks_for_keys:
+        if settings.off_loopback:
+            message = "auth.mode is anonymous: whoever reaches this service may submit, approve and read everything."
+            log.warning("anonymous_access", host=settings.server.host, message=message)
+        return None
+    keys = KeyRing(settings.auth)
+    if not len(keys):
+        why = "auth.mode is keys"
+        if settings.auth.mode is None and settings.off_loopback:
+            why = f"server.host {settings.server.host} lets other machines in"
+        raise ConfigurationError(
+            f"{why}, and there are no keys: make one with `agent-runtime keys new NAME --scopes admin` and name the "
+            "file of its line in auth.keys_file, or let everybody in with auth.mode: anonymous."
+        )
+    return keys
+
+
+class Access:
+    """Lets in whoever shows a valid key that allows the call."""
+
+    def __init__(self, keys: KeyRing, tickets: Tickets) -> None:
+        self._keys = keys
+        self._tickets = tickets
+
+    def judge(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ApiKey | Refusal | None:
+        """The key of the caller; None where the call needs none. Only `scope` and `headers` are looked at."""
+        method, path = scope["method"], scope["path"]
+        needed = scopes_for(method, path)
+        if not needed:
+            return None
+        key = self._caller(scope, headers.get(b"authorization"))
+        if isinstance(key, Refusal):
+            log.info("caller_refused", method=method[:20], path=path[:200], reason=key.code)
+            return key
+        if key.allows(needed):
+            return key
+        log.info("caller_refused", method=method[:20], path=path[:200], reason="scope_missing", actor=key.name)
+        names = " or ".join(map(repr, needed))
+        return Refusal(
+            403,
+            "scope_missing",
+            f"The key {key.name!r} does not have the scope {names}, which this call needs.",
+            {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{needed[0]}"'},
+        )
+
+    def _caller(self, scope: Scope, authorization: bytes | None) -> ApiKey | Refusal:
+        if authorization is None:
+            return self._ticket_holder(scope) or _refused("key_missing", f"This call needs a key: {_HOW}.")
+        match = _BEARER.fullmatch(authorization.strip())
+        if match is None:
+            return _refused("key_invalid", f"The header Authorization is not of the form that is needed: {_HOW}.")
+        key = self._keys.find(match[1].decode())
+        return key or _refused("key_invalid", f"That key is not valid, or not any more: {_HOW}.")
+
+    def _ticket_holder(self, scope: Scope) -> ApiKey | Refusal | None:
+        stream = _STREAM.fullmatch(scope["path"]) if scope["method"] == "GET" else None
+        if stream is None or b"ticket=" not in scope["query_string"]:
+            return None
+        try:
+            given = parse_qs(scope["query_string"].decode("ascii"), max_num_fields=100).get("ticket", [""])
+        except ValueError:
+            given = [""]
+        detail = f"The ticket is not valid, or not any more: ask for one with POST {_TASKS}/ID/stream-ticket."
+        key = self._tickets.holder(given[0], stream["task_id"], self._keys)
+        return key or _refused("ticket_invalid", detail)
+
+
+def _refused(code: str, detail: str) -> Refusal:
+    # RFC 6750, section 3.1: no error code where nothing was shown.
+    error = "" if code == "key_missing" else ', error="invalid_token"'
+    return Refusal(401, code, detail, {"WWW-Authenticate": f'Bearer realm="agent-runtime"{error}'})
+
+
+def actor_of(scope: Mapping[str, object]) -> str:
+    """Who calls, as the journal will have it: the name of the key."""
+    key = scope.get("api_key")
+    return key.name if isinstance(key, ApiKey) else ANONYMOUS

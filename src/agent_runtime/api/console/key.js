@@ -1,0 +1,13 @@
+// The API key, where the service asks for one; this tab keeps it until it is closed.
+
+export async function withKey(path, request = {}) {
+  for (;;) {
+    const key = sessionStorage.getItem("key");
+    const headers = key ? { ...request.headers, Authorization: `Bearer ${key}` } : request.headers;
+    const response = await fetch(path, { ...request, headers });
+    if (response.status !== 401) return response;
+    const given = window.prompt("This service asks for an API key:")?.trim();
+    if (!given) return response;
+    sessionStorage.setItem("key", given);
+  }
+}

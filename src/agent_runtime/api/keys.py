@@ -1,0 +1,174 @@
+"""API keys: how they are made, written down and looked up. Of a key only its SHA-256 is ever stored.
+
+One line for each: `NAME sha256:HEX SCOPE [SCOPE ...]`; what follows a `#` is a comment. A key carries at least 160
+random bits, so a fast hash without salt is enough: there is nothing to guess.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from hmac import compare_digest
+from pathlib import Path
+
+import structlog
+
+from agent_runtime.config import AuthSettings
+from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.domain.events import ANONYMOUS
+from agent_runtime.services.agent_service import POLICY
+
+log = structlog.get_logger()
+
+SCOPES = ("submit", "approve", "read", "admin")
+"""What a key may allow; `admin` is all of it."""
+
+_PREFIX = "ar_"
+_RANDOM_BYTES = 24
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_HASH = re.compile(r"sha256:([0-9a-f]{64})", re.IGNORECASE)
+_RESERVED = frozenset({ANONYMOUS, POLICY})
+"""Actors of the journal that no person is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Who holds a key, and what it allows. `name` is the actor in the journal."""
+
+    name: str
+    digest: bytes
+    scopes: frozenset[str]
+
+    def allows(self, scopes: Iterable[str]) -> bool:
+        """Whether one of the scopes is among those of the key."""
+        return "admin" in self.scopes or not self.scopes.isdisjoint(scopes)
+
+    @property
+    def line(self) -> str:
+        """The line to store."""
+        return " ".join([self.name, f"sha256:{self.digest.hex()}", *(name for name in SCOPES if name in self.scopes)])
+
+
+def new_key(name: str, scopes: Iterable[str]) -> tuple[str, ApiKey]:
+    """A key nobody has seen, and what to store of it. Raises: ConfigurationError for a bad name or scope."""
+    text = _PREFIX + secrets.token_hex(_RANDOM_BYTES)
+    key = ApiKey(name, _digest(text), frozenset(scopes))
+    fault = _fault(key)
+    if fault:
+        raise ConfigurationError(fault)
+    return text, key
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode()).digest()
+
+
+def _fault(key: ApiKey) -> str | None:
+    if not _NAME.fullmatch(key.name):
+        return "A key's name is 1 to 64 letters, digits and . _ @ -, the first a letter or digit."
+    if key.name in _RESERVED:
+        return f"{key.name!r} means something else in the journal; choose another name."
+    unknown = sorted(key.scopes - set(SCOPES))
+    if unknown or not key.scopes:
+        said = f"There is no scope {unknown[0]!r}" if unknown else "A key needs a scope"
+        return f"{said}; there are {', '.join(SCOPES)}."
+    return None
+
+
+def parse_keys(text: str) -> tuple[list[ApiKey], list[str]]:
+    """The keys that the lines hold, and what is wrong with the others; no line is repeated, for it may be a key."""
+    keys: dict[bytes, ApiKey] = {}
+    faults: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        key = _parsed(words)
+        if isinstance(key, ApiKey) and key.digest in keys:
+            key = "The same key stands on an earlier line."
+        if isinstance(key, ApiKey):
+            keys[key.digest] = key
+        else:
+            faults.append(f"line {number}: {key}")
+    return list(keys.values()), faults
+
+
+def _parsed(words: list[str]) -> ApiKey | str:
+    if any(word.startswith(_PREFIX) for word in words):
+        return "This may be a key itself: store the line that `agent-runtime keys new` printed below it."
+    hashed = _HASH.fullmatch(words[1]) if len(words) > 1 else None
+    if hashed is None:
+        return "Expected NAME sha256:HEX SCOPE ..., as `agent-runtime keys new` prints it."
+    key = ApiKey(words[0], bytes.fromhex(hashed[1]), frozenset(words[2:]))
+    return _fault(key) or key
+
+
+class KeyRing:
+    """The keys that are valid at this moment. A changed file counts from the next request on.
+
+    Of a file that was changed, lines that cannot be read are logged and let nobody in; so is a file that is gone.
+    """
+
+    def __init__(self, settings: AuthSettings) -> None:
+        """Read all keys. Raises: ConfigurationError naming every line that is wrong."""
+        self._file = settings.keys_file
+        self._fixed, faults = parse_keys("\n".join(settings.keys))
+        faults = [f"auth.keys: {fault}" for fault in faults]
+        self._seen = self._state()
+        self._keys = self._read(faults)
+        if faults:
+            raise ConfigurationError("\n".join(faults))
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, presented: str) -> ApiKey | None:
+        """The valid key that was presented. Every key is compared, each in constant time."""
+        digest = _digest(presented)
+        found = None
+        for key in self._current():
+            if compare_digest(key.digest, digest):
+                found = key
+        return found
+
+    def named(self, name: str) -> Iterator[ApiKey]:
+        """The valid keys of this name; there are two while one replaces the other."""
+        return (key for key in self._current() if key.name == name)
+
+    def _current(self) -> tuple[ApiKey, ...]:
+        if self._file is not None:
+            state = self._state()
+            if state != self._seen:
+                self._seen = state
+                faults: list[str] = []
+                self._keys = self._read(faults)
+                log.info("keys_read", file=str(self._file), keys=len(self._keys))
+                for fault in faults:
+                    log.error("keys_unusable", fault=fault)
+        return self._keys
+
+    def _state(self) -> tuple[int, ...] | None:
+        if self._file is None:
+            return None
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+
+    def _read(self, faults: list[str]) -> tuple[ApiKey, ...]:
+        if self._file is None:
+            return tuple(self._fixed)
+        keys, found = parse_keys(_text(self._file, faults))
+        faults += [f"{self._file}: {fault}" for fault in found]
+        return (*self._fixed, *keys)
+
+
+def _text(file: Path, faults: list[str]) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        faults.append(f"{file}: cannot be read: {reason}. auth.keys_file must name a file of keys.")
+        return ""
