@@ -24,6 +24,7 @@ from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
 from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -43,6 +44,9 @@ class Runtime:
     tasks: TaskManager
     registry: ToolRegistry
     store: SqliteStore
+    runner: LocalRunner
+    servers: ServerPool
+    metrics: Metrics
     planner: str
     recovered: asyncio.Event
 
@@ -63,8 +67,9 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     def make_builtin(entry: BuiltinServer) -> MCPServer:
         return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)
 
+    metrics = Metrics()
     async with (
-        SqliteStore(settings.database_path) as store,
+        SqliteStore(settings.database_path, observe=metrics.committed) as store,
         ServerPool(limits, secrets, make_builtin, base_dir) as servers,
         asyncio.TaskGroup() as background,
     ):
@@ -76,9 +81,15 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             store, registry, servers, planner, Broker(limits), runner_id=f"local:{os.getpid()}:{random.token_hex(4)}"
         )
         watch = background.create_task(registry.watch(eager=recover is True), name="catalogue")
-        async with LocalRunner(orchestrator.run, limit=limits.concurrent_tasks, grace_s=limits.shutdown_s) as runner:
+        async with LocalRunner(
+            orchestrator.run,
+            orchestrator.servers_of,
+            limit=limits.concurrent_tasks,
+            share=limits.tasks_on_same_servers,
+            grace_s=limits.shutdown_s,
+        ) as runner:
             tasks = TaskManager(store, runner, planner, limits, settings.approval)
-            runtime = Runtime(settings, tasks, registry, store, "rules", asyncio.Event())
+            runtime = Runtime(settings, tasks, registry, store, runner, servers, metrics, "rules", asyncio.Event())
             if recover:
                 for task_id in await store.unfinished():
                     if recover is True or task_id in recover:

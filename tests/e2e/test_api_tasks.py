@@ -255,6 +255,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", "/v1/tools/status"),
         ("get", "/healthz"),
         ("get", "/readyz"),
+        ("get", "/metrics"),
     }
     shapes = described["components"]["schemas"]
     assert {"prompt", "plan", "approval", "tools", "max_steps", "metadata", "budget"} == set(

@@ -1148,7 +1148,7 @@ ACCEPTED: list[tuple[str, Steps]] = [
     ('Put "gym" on the todo list, then show it', [("add", {"text": "gym"}), ("list", {"status": "open"})]),
     ("Show the todo list", [("list", {"status": "open"})]),
     ("List done todos", [("list", {"status": "done"})]),
-    ("which todos are done?", [("complete", {"text": "which"})]),
+    ("which todos are done?", [("list", {"status": "done"})]),
     ("what todos are open?", [("list", {"status": "open"})]),
     ("What's left to do?", [("list", {"status": "open"})]),
     ("what is left?", [("list", {"status": "open"})]),
@@ -1323,6 +1323,74 @@ ACCEPTED: list[tuple[str, Steps]] = [
         [("read_file", {"path": "notes.txt"}), ("head", {"text": "${s1.text}", "lines": 2})],
     ),
     ("Fetch notes.txt", [("read_file", {"path": "notes.txt"})]),
+    (
+        "count the words in notes.txt and in hello.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("read_file", {"path": "hello.txt"}),
+            ("count_words", {"text": "${s3.text}"}),
+        ],
+    ),
+    (
+        "How many words are in notes.txt and hello.txt?",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("count_words", {"text": "${s1.text}"}),
+            ("read_file", {"path": "hello.txt"}),
+            ("count_words", {"text": "${s3.text}"}),
+        ],
+    ),
+    (
+        "Show the first 3 lines of a.txt and b.txt",
+        [
+            ("read_file", {"path": "a.txt"}),
+            ("head", {"text": "${s1.text}", "lines": 3}),
+            ("read_file", {"path": "b.txt"}),
+            ("head", {"text": "${s3.text}", "lines": 3}),
+        ],
+    ),
+    (
+        "Read notes.txt and tell me how many words it has",
+        [("read_file", {"path": "notes.txt"}), ("count_words", {"text": "${s1.text}"})],
+    ),
+    (
+        "Read the file notes.txt and summarise what it says",
+        [("read_file", {"path": "notes.txt"}), ("summarize", {"text": "${s1.text}"})],
+    ),
+    (
+        "Write hello to a.txt and read it back to me",
+        [("write_file", {"path": "a.txt", "content": "hello"}), ("read_file", {"path": "a.txt"})],
+    ),
+    (
+        "Copy the first 3 lines of notes.txt to top.txt",
+        [
+            ("read_file", {"path": "notes.txt"}),
+            ("head", {"text": "${s1.text}", "lines": 3}),
+            ("write_file", {"path": "top.txt", "content": "${s2.text}"}),
+        ],
+    ),
+    (
+        "Create a file called a.txt with the message DEPLOYMENT OK",
+        [("write_file", {"path": "a.txt", "content": "DEPLOYMENT OK"})],
+    ),
+    (
+        "create a file called a.txt with the message Reading is fun",
+        [("write_file", {"path": "a.txt", "content": "Reading is fun"})],
+    ),
+    (
+        "Create a file called q.txt with the message Is it done?",
+        [("write_file", {"path": "q.txt", "content": "Is it done?"})],
+    ),
+    (
+        "Create two folders, reports and archive",
+        [("create_directory", {"path": "reports"}), ("create_directory", {"path": "archive"})],
+    ),
+    (
+        "Add a todo to buy milk and another to call Anna, then list them",
+        [("add", {"text": "buy milk"}), ("add", {"text": "call Anna"}), ("list", {"status": "open"})],
+    ),
+    ("Show my todos and a.txt", [("list", {"status": "open"}), ("read_file", {"path": "a.txt"})]),
 ]
 """Each prompt with its steps: the tool and its exact arguments."""
 
@@ -1516,5 +1584,32 @@ REFUSED: list[tuple[str, str]] = [
     ("print hello", "print hello"),
     ("echo hello", "echo hello"),
     ("say hello", "say hello"),
+    ("ls -la", "ls -la"),
+    ("grep -i milk notes.txt", "grep -i milk notes.txt"),
+    (
+        "count the words of notes.txt and the lines of hello.txt",
+        "count the words of notes.txt and the lines of hello.txt",
+    ),
+    ("add the word count of notes.txt to my todos", "the word count of notes.txt"),
+    ("add the summary of notes.txt to my todos", "the summary of notes.txt"),
+    ("add all of these to my todos", "all of these"),
+    ("add 2 and 3 to my todos", "2 and 3"),
+    ("add each line as a todo", "each line"),
+    ("add a todo with the summary of notes.txt", "add a todo with the summary of notes.txt"),
+    ("add a todo called", "add a todo called"),
+    ("add 1 to each number in notes.txt", "1 to each number"),
+    ("delete done todos", "done todos"),
+    ("remove a.txt from my todos", "a.txt from my todos"),
+    ("complete milk and eggs", "milk and eggs"),
+    ("write hello 3 times to a.txt", "hello 3 times"),
+    ("write success in uppercase to r.txt", "success in uppercase"),
+    ("write a message saying to a.txt", "saying"),
+    ("write hello above bye in a.txt", "hello above bye"),
+    ("write everything to b.txt", "everything"),
+    ("insert hello into a.txt", "insert hello into a.txt"),
+    ("log in to a.txt", "in"),
+    ("create a.txt with content", "content"),
+    ("sum 1-10", "sum 1-10"),
+    ("find the longest line in notes.txt", "find the longest line in notes.txt"),
 ]
 """Each prompt with the part that the refusal must quote."""

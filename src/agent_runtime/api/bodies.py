@@ -62,7 +62,7 @@ class ResolveRequest(_Body):
     comment: Comment | None = None
 
 
-class ListQuery(BaseModel):
+class ListQuery(_Body):
     """Which tasks to list."""
 
     status: TaskStatus | None = None
@@ -70,7 +70,7 @@ class ListQuery(BaseModel):
     cursor: str | None = Field(default=None, max_length=500, description="`next_cursor` of the page before.")
 
 
-class EventsQuery(BaseModel):
+class EventsQuery(_Body):
     """Which part of the journal to read."""
 
     after: int = Field(default=0, ge=0, le=2**53 - 1, description="Only events after this sequence number.")

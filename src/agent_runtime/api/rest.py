@@ -118,7 +118,10 @@ async def delete_task(request: Request, task_id: TaskId) -> Response:
 @tasks.post(
     "/{task_id}/approve",
     status_code=202,
-    responses={202: {"model": Approved, "description": "Approved"}, **refusals(404, 409, 422, 428, 503)},
+    responses={
+        202: {"model": Approved, "description": "Approved"},
+        **refusals(400, 404, 409, 413, 415, 422, 428, 503),
+    },
     openapi_extra=body_of(ApproveRequest, required=False),
 )
 async def approve_plan(request: Request, task_id: TaskId) -> Response:
@@ -141,7 +144,7 @@ async def approve_plan(request: Request, task_id: TaskId) -> Response:
 @tasks.post(
     "/{task_id}/reject",
     status_code=202,
-    responses={**ACCEPTED, **refusals(404, 409, 422, 503)},
+    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
     openapi_extra=body_of(RejectRequest, required=False),
 )
 async def reject_plan(request: Request, task_id: TaskId) -> Response:
@@ -155,7 +158,7 @@ async def reject_plan(request: Request, task_id: TaskId) -> Response:
 @tasks.post(
     "/{task_id}/resolve",
     status_code=202,
-    responses={**ACCEPTED, **refusals(404, 409, 422, 503)},
+    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
     openapi_extra=body_of(ResolveRequest),
 )
 async def resolve_step(request: Request, task_id: TaskId) -> Response:
@@ -173,7 +176,7 @@ async def _decide(request: Request, task_id: str, decision: Decision) -> Respons
 @tasks.post(
     "/{task_id}/cancel",
     status_code=202,
-    responses={**ACCEPTED, **refusals(404, 409, 422, 503)},
+    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
     openapi_extra=body_of(CancelRequest, required=False),
 )
 async def cancel_task(request: Request, task_id: TaskId) -> Response:

@@ -1,5 +1,6 @@
 """The list of todos in a SQLite file, which several processes may use at once."""
 
+import os
 import re
 import sqlite3
 import threading
@@ -112,6 +113,7 @@ class TodoList:
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # as private as the journal beside it
     # One connection for whichever worker thread comes; the lock of the list keeps them apart.
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:

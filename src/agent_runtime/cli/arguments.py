@@ -146,14 +146,14 @@ def _client(
     parser.add_argument("--json", action="store_true", help=f"print one JSON document: {document}")
     parser.add_argument("--server", type=_url, metavar="URL", help="the service to talk to")
     key_help = "holds the API key, where the service asks for one (default: AGENT_RUNTIME_API_KEY)"
-    parser.add_argument("--key-file", type=Path, metavar="FILE", help=key_help)
+    parser.add_argument("--key-file", type=_path, metavar="FILE", help=key_help)
     _settings(parser, level=level)
 
 
 def _settings(parser: argparse.ArgumentParser, *, level: str | None) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="config.yaml (AGENT_RUNTIME_CONFIG)")
-    parser.add_argument("--registry", type=Path, metavar="FILE", help="tool_registry.yaml (tool_registry)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where tasks are kept (data_dir)")
+    parser.add_argument("--config", type=_path, metavar="FILE", help="config.yaml (AGENT_RUNTIME_CONFIG)")
+    parser.add_argument("--registry", type=_path, metavar="FILE", help="tool_registry.yaml (tool_registry)")
+    parser.add_argument("--data-dir", type=_path, metavar="DIR", help="where tasks are kept (data_dir)")
     levels = ("debug", "info", "warning", "error")
     default = f"default: {level}" if level else "log.level"
     parser.add_argument("--log-level", choices=levels, default=level, help=f"from which level on to log ({default})")
@@ -163,6 +163,12 @@ def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL: it must start with http:// or https://")
     return text.rstrip("/")
+
+
+def _path(text: str) -> Path:
+    if not text:  # as of a variable that is not set; Path("") would be the working directory
+        raise argparse.ArgumentTypeError("it is empty: name a path")
+    return Path(text)
 
 
 def _listed(text: str) -> list[str]:

@@ -277,7 +277,7 @@ def tools(options: argparse.Namespace) -> int:
         output.document({**catalogue, "servers": servers})
         return 0
     offered = [tool for tool in catalogue["tools"] if tool["status"] == "available"]
-    rows = [(f"{t['server']}.{t['tool']}", _effect(t), output.one_row(t["description"] or "")) for t in offered]
+    rows = [(f"{t['server']}.{t['tool']}", _effect(t), output.one_row(t["description"] or "", 200)) for t in offered]
     output.table("", ("Tool", "Effect", "What it does"), rows)
     missing = [(server["id"], server["detail"]) for server in servers if not server["connected"]]
     missing += [

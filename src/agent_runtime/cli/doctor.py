@@ -5,6 +5,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -22,7 +23,7 @@ from agent_runtime.domain.errors import (
     DataDirectoryOwnedError,
     ServerUnavailableError,
 )
-from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolServer
+from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolDefinition, ToolServer
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, sandbox_level
 from agent_runtime.services.registry_file import load_registry
@@ -126,21 +127,33 @@ async def _servers(settings: Settings, secrets: Secrets, entries: Sequence[ToolS
         return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)
 
     async with ServerPool(settings.limits, secrets, make_builtin, base_dir) as pool, asyncio.TaskGroup() as group:
-        asked = [group.create_task(_server(pool, entry)) for entry in entries]
-    return [one.result() for one in asked]
+        asked = [group.create_task(_server(pool, entry, base_dir)) for entry in entries]
+    return [finding for one in asked for finding in one.result()]
 
 
-async def _server(pool: ServerPool, entry: ToolServer) -> Finding:
+async def _server(pool: ServerPool, entry: ToolServer, base_dir: Path) -> list[Finding]:
     check = f"server {entry.id}"
     if not entry.enabled:
-        return Finding(check, "ok", "disabled in the tool registry")
+        return [Finding(check, "ok", "disabled in the tool registry")]
+    if isinstance(entry, BuiltinServer) and entry.config.root and not (base_dir / entry.config.root).is_dir():
+        detail = f"its root {base_dir / entry.config.root} is no folder: create it, or change config.root"
+        return [Finding(check, "fail", detail)]
     try:
         definitions = await pool.discover(entry)
     except ServerUnavailableError as error:
-        return Finding(check, "fail", error.reason)
+        return [Finding(check, "fail", error.reason)]
     except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
-        return Finding(check, "fail", f"internal error, please report it: {error!r}")
-    return Finding(check, "ok", f"{entry.type}, {len(definitions)} tools")
+        return [Finding(check, "fail", f"internal error, please report it: {error!r}")]
+    return [Finding(check, "ok", f"{entry.type}, {len(definitions)} tools"), *_unmatched(check, entry, definitions)]
+
+
+def _unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefinition]) -> Iterator[Finding]:
+    """The operator's words on tools that the server does not have: a slip there protects nothing."""
+    names = [definition.name for definition in definitions]
+    for pattern in entry.tools:
+        if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
+            detail = f"{pattern!r} under its tools matches none of them, so what is said there does nothing"
+            yield Finding(check, "warn", detail)
 
 
 _PINNED_NPM = re.compile(r"(@[^@/]+/)?[^@/]+@v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")

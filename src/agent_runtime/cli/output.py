@@ -60,12 +60,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     from rich.table import Table  # noqa: PLC0415 - likewise
     from rich.text import Text  # noqa: PLC0415 - likewise
 
-    shown = Table(title=Text(visible(title)), title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns))
+    shown = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
     for number, column in enumerate(columns):
         shown.add_column(column, overflow="fold", no_wrap=number == 0)  # the first one is there to be copied
     for row in rows:
         shown.add_row(*(Text(visible(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row))
-    _console(to_stdout=to_stdout).print(shown)
+    console = _console(to_stdout=to_stdout)
+    if title:  # not as the title of the table, which would be as narrow as its columns
+        console.print(Text(visible(title)))
+    console.print(shown)
 
 
 def _console(*, to_stdout: bool) -> "Console":

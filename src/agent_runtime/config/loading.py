@@ -31,6 +31,7 @@ def _keys(section: type[BaseModel] = Settings, above: _Key = ()) -> Iterator[tup
 
 
 _KNOWN: Mapping[_Key, Any] = dict(_keys())
+_PATHS = (Path, Path | None)
 _SECTIONS = {key[:depth] for key in _KNOWN for depth in range(len(key))}
 _VARIABLES = {PREFIX + "__".join(key).upper(): key for key in _KNOWN}
 _COMMON_VARIABLES = {
@@ -183,6 +184,9 @@ def _checked(given: Mapping[_Key, _Given], secrets: Secrets, facts: Mapping[str,
         except ConfigurationError as error:
             faults.append(f"{one.origin}: {dotted(key)}: {error}")
             continue
+        if value == "" and _KNOWN[key] in _PATHS:  # the path of nothing would be the folder that it starts from
+            faults.append(f"{one.origin}: {dotted(key)}: must name a path; it is empty.")
+            continue
         at = tree
         for section in key[:-1]:
             at = at.setdefault(section, {})
@@ -209,7 +213,7 @@ def _absolute(key: _Key, value: Any, folder: Path) -> Any:
     """A path, or the URL of a SQLite file, as seen from anywhere."""
     if not isinstance(value, str | Path):
         return value
-    if _KNOWN[key] in (Path, Path | None):
+    if _KNOWN[key] in _PATHS:
         return folder / Path(value).expanduser()
     if key == ("storage", "url"):
         try:

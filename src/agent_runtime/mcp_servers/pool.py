@@ -1,6 +1,7 @@
 """All MCP servers of the service: which connection serves which lease, and that none outlives its use (G10)."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from agent_runtime.mcp_servers.server import Connection, Eras, Opener
 from agent_runtime.mcp_servers.stdio import StdioTransport, prepare
 
 log = structlog.get_logger(__name__)
+
+_NO_ERROR = (None, None, None)
 
 _STOP_S = 4.5
 """How long leaving the pool waits for its tasks before it cancels them."""
@@ -73,8 +76,15 @@ class ServerPool:
                 for task in late:
                     task.cancel()
         finally:
-            await self._group.__aexit__(exc_type, exc_val, exc_tb)
+            # Not told of an error of the body, which it would wrap; every task in it has been told to end.
+            cancelled = isinstance(exc_val, asyncio.CancelledError)
+            await (self._group.__aexit__(exc_type, exc_val, exc_tb) if cancelled else self._group.__aexit__(*_NO_ERROR))
             await self._network.aclose()
+
+    @property
+    def connections(self) -> Counter[str]:
+        """How many connections each server has now, by its id: from their start until their processes are gone."""
+        return Counter(connection.server_id for connection in self._owners)
 
     async def discover(self, server: ToolServer) -> list[ToolDefinition]:
         """Start or reach the server, list its tools, and let it go. Raises: ServerUnavailableError."""
@@ -110,8 +120,6 @@ class ServerPool:
 
         Raises: ServerUnavailableError where it cannot even be tried.
         """
-        if self._leaving:
-            raise ServerUnavailableError(server.id, "the service is stopping")
         if server.scope == "task":
             return self._start(server, await self._opener(server))
         key = server.model_dump_json()
@@ -125,6 +133,8 @@ class ServerPool:
         return running
 
     def _start(self, server: ToolServer, opener: Opener) -> Connection:
+        if self._leaving:
+            raise ServerUnavailableError(server.id, "the service is stopping")
         connection = Connection(server.id, opener, self._limits, self._secrets)
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
         self._owners[connection] = task

@@ -77,8 +77,7 @@ def tool_definitions(
     for raw in raw_tools:
         name = raw.get("name")
         try:
-            definition = ToolDefinition.model_validate(redacted(raw, redact))
-            size = len(canonical(definition.model_dump()))
+            definition = _definition(raw, limits.definition_bytes, redact)
         except ValidationError as error:
             _leave_out(server_id, name, f"its definition is invalid: {error.error_count()} faults")
         except ValueError as error:
@@ -86,11 +85,22 @@ def tool_definitions(
         else:
             if names[name] > 1:
                 _leave_out(server_id, name, "its name is listed more than once")
-            elif size > limits.definition_bytes:
-                _leave_out(server_id, name, f"its definition has {size} bytes, over {limits.definition_bytes}")
             else:
                 definitions[definition.name] = definition
     return definitions
+
+
+def _definition(raw: Mapping[str, Any], limit: int, redact: Redact) -> ToolDefinition:
+    """The definition. Raises: ValueError where it is invalid, or has more than `limit` bytes in its canonical form."""
+    wire = {field: raw[field] for field in ToolDefinition.model_fields if field in raw}
+    # What is far beyond the limit is not worked through to be measured.
+    size = len(to_json(wire, inf_nan_mode="constants"))
+    if size <= 2 * limit:
+        definition = ToolDefinition.model_validate(redacted(wire, redact))
+        size = len(canonical(definition.model_dump()))
+        if size <= limit:
+            return definition
+    raise ValueError(f"its definition has {size} bytes, over {limit}")
 
 
 def _leave_out(server_id: str, name: object, reason: str) -> None:

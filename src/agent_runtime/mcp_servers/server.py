@@ -4,6 +4,7 @@ The owner is stopped by an event and never cancelled, and a caller that is cance
 """
 
 import asyncio
+import functools
 import itertools
 import math
 from collections.abc import AsyncIterator, Mapping
@@ -34,7 +35,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from agent_runtime.config import LimitSettings, Secrets
-from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ServerUnavailableError
+from agent_runtime.domain.errors import AgentRuntimeError, CallNotSentError, OutcomeUnknownError, ServerUnavailableError
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.listing import Listed, Listing
@@ -45,6 +46,9 @@ log = structlog.get_logger(__name__)
 
 _LEAVE_S = 3.0
 """How long a connection may take to be left; a transport that must do more shields it."""
+
+_MUCH_BYTES = 64 * 1024
+"""From this size on, what a server sent is worked through in a thread, or it would stop the loop for long (G9)."""
 
 _RAW: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 _LOST = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR})
@@ -143,7 +147,7 @@ class Connection:
                         await self.end.wait()
                     finally:
                         self._scope.deadline = anyio.current_time() + _LEAVE_S
-            if self._session is None and not self.end.is_set():
+            if self._session is None and self._scope.cancelled_caught and not self._stopped:
                 self._fault = f"it did not start within {self._limits.server_start_s:g} s"
         except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
             self._fault = self._secrets.redact(_explained(error))
@@ -222,7 +226,8 @@ class Connection:
         raw = to_json(tools, inf_nan_mode="constants")
         if known is not None and known.raw == raw:
             return known
-        return Listed(raw, tool_definitions(self.server_id, tools, self._limits, self._secrets.redact))
+        bounded = functools.partial(tool_definitions, self.server_id, tools, self._limits, self._secrets.redact)
+        return Listed(raw, await asyncio.to_thread(bounded) if len(raw) > _MUCH_BYTES else bounded())
 
     async def _pages(self, session: ClientSession) -> AsyncIterator[list[dict[str, Any]]]:
         cursor: str | None = None
@@ -262,14 +267,18 @@ class Connection:
         self._open_calls += 1
         try:
             if self._opener.uninterrupted:
-                raw = await asyncio.shield(tasks.create_task(call.send(request)))
+                raw = await call.send_uninterrupted(request, tasks)
             else:
                 raw = await call.send_watched(request, timeout_s, cancel, tasks)
         finally:
             self._open_calls -= 1
             if self._retired and not self._open_calls:
                 self.stop()
-        return raw if isinstance(raw, StoredResult) else stored_result(raw, self._secrets.redact)
+        if isinstance(raw, StoredResult):
+            return raw
+        if len(to_json(raw, inf_nan_mode="constants")) > _MUCH_BYTES:
+            return await asyncio.to_thread(stored_result, raw, self._secrets.redact)
+        return stored_result(raw, self._secrets.redact)
 
     async def judged(self, call: "_Call", error: Exception) -> StoredResult:
         """What an error says about the call: a definite result, or the error to raise."""
@@ -323,6 +332,22 @@ class _Call:
         finally:
             SENDING.reset(token)
 
+    async def send_uninterrupted(
+        self, request: CallToolRequest, tasks: asyncio.TaskGroup
+    ) -> dict[str, Any] | StoredResult:
+        """Send it, and let it come to its end even where the caller is cancelled."""
+        outcome = await asyncio.shield(tasks.create_task(self._outcome(request)))
+        if isinstance(outcome, AgentRuntimeError):
+            raise outcome
+        return outcome
+
+    async def _outcome(self, request: CallToolRequest) -> dict[str, Any] | StoredResult | AgentRuntimeError:
+        """What became of it. An error is returned: raised in a task of the pool, it would end the pool."""
+        try:
+            return await self.send(request)
+        except AgentRuntimeError as error:
+            return error
+
     async def send_watched(
         self, request: CallToolRequest, timeout_s: float, cancel: asyncio.Event, tasks: asyncio.TaskGroup
     ) -> dict[str, Any] | StoredResult:
@@ -333,7 +358,7 @@ class _Call:
             with scope:
                 return await self.send(request)
         except asyncio.CancelledError:
-            if self.given_up is None:
+            if self.given_up is None and not self._connection.end.is_set():
                 tasks.create_task(self._tell("the caller is gone"))
             raise
         finally:

@@ -35,10 +35,20 @@ GRACE_S = 0.5
 _REAP_S = 2.0
 """How long the loop may take to see that a killed process is gone."""
 
+_LAST_WORDS_S = 0.2
+"""How long output may still come after the process has ended; what it forked may hold the pipes for ever."""
+
 _LINES_AT_ONCE = 32
 """After so many lines others get their turn, or a server that floods would own the loop."""
 
+_CHUNK_BYTES = 8 * 1024
+"""A long line counts as one line for each of these."""
+
+_NESTED = 100_000
+"""As many arrays and objects as one line may have. Four megabytes of `[],` would stop the loop for seconds (G9)."""
+
 _RESYNC_ATTEMPTS = 16
+_RESYNC_BYTES = 64 * 1024
 _TAIL_CHARACTERS = 2000
 _HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled"})
 """The notifications that anybody here listens to; the others are dropped before they cost anything."""
@@ -91,20 +101,35 @@ class _Pipes(SubprocessStreamProtocol):
     def __init__(self, line_bytes: int, stderr_bytes: int) -> None:
         super().__init__(limit=line_bytes, loop=asyncio.get_running_loop())
         self.exited = asyncio.Event()
+        self.stderr_ended = asyncio.Event()
         self.stderr_tail = bytearray()
         self._stderr_bytes = stderr_bytes
+        self._deaf = False
 
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:
         if fd != 2 or isinstance(data, str):  # noqa: PLR2004 - 2 is stderr
-            super().pipe_data_received(fd, data)
+            if not self._deaf:
+                super().pipe_data_received(fd, data)
             return
         self.stderr_tail += data
         if len(self.stderr_tail) > 2 * self._stderr_bytes:
             del self.stderr_tail[: -self._stderr_bytes]
 
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        super().pipe_connection_lost(fd, exc)
+        if fd == 2:  # noqa: PLR2004 - 2 is stderr
+            self.stderr_ended.set()
+
     def process_exited(self) -> None:
         super().process_exited()
         self.exited.set()
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._end_output)
+
+    def _end_output(self) -> None:
+        """Hear nobody who inherited the output of a server that is gone."""
+        self._deaf = True
+        if self.stdout is not None:
+            self.stdout.feed_eof()
 
 
 class StdioTransport:
@@ -121,23 +146,26 @@ class StdioTransport:
         self._process: asyncio.SubprocessTransport | None = None
         self._verdict: str | None = None
         self._exit_code: int | None = None
+        self._left_us = False
         self._lines = 0
         self._understood = False
 
     async def __aenter__(self) -> TransportStreams:
         """Start the process. Raises: OSError where the system refuses."""
         confined = self._spawn.confined
-        process, _ = await asyncio.get_running_loop().subprocess_exec(
-            lambda: self.pipes,
-            *confined.argv,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            cwd=self._spawn.cwd,
-            env=dict(self._spawn.env),
-            start_new_session=True,
-            preexec_fn=confined.before_exec,
-        )
+        # A start that is interrupted half-way would leave its pipes open; it takes milliseconds.
+        with anyio.CancelScope(shield=True):
+            process, _ = await asyncio.get_running_loop().subprocess_exec(
+                lambda: self.pipes,
+                *confined.argv,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                cwd=self._spawn.cwd,
+                env=dict(self._spawn.env),
+                start_new_session=True,
+                preexec_fn=confined.before_exec,
+            )
         self._process, self.pid = process, process.get_pid()
         return _Lines(self), _Input(self)
 
@@ -166,7 +194,10 @@ class StdioTransport:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_S):
                     await self.pipes.exited.wait()
-            self._exit_code = self._process.get_returncode() if self._process else None
+                    self._exit_code = self._process.get_returncode() if self._process else None
+                    if self._left_us:
+                        async with asyncio.timeout(_LAST_WORDS_S):
+                            await self.pipes.stderr_ended.wait()
 
     def _kill_group(self) -> None:
         """Kill whatever is left of the process and its children."""
@@ -176,7 +207,8 @@ class StdioTransport:
 
     def _close(self) -> None:
         """Close our ends, even where a grandchild that escaped holds the other ones."""
-        if self.pipes.stdin is not None:
+        if self.pipes.stdin is not None and self.pipes.stdin.transport.get_write_buffer_size():
+            # Closed long ago, and still waiting for a reader. One that is lost may not be aborted again.
             self.pipes.stdin.transport.abort()
         if self._process is not None:
             self._process.close()
@@ -190,19 +222,20 @@ class StdioTransport:
         self.closed.set()
 
     def why(self) -> str:
-        """How the process ended, as far as it is known, with the end of its stderr; complete once it was left."""
-        if self._verdict is not None:
-            said = self._verdict
-        elif self._exit_code is None:
-            said = "its process closed its output"
-        elif self._exit_code < 0:
-            said = f"its process was ended by signal {-self._exit_code}"
-        else:
-            said = f"its process exited with code {self._exit_code}"
+        """How the process ended of itself, if it did, with the end of its stderr; complete once it was left."""
+        said = [self._verdict or self._end()] if self._verdict or self._left_us else []
         if self.skipped_lines:
-            said += f"; {self.skipped_lines} lines of its output were not JSON-RPC and were skipped"
-        tail = self._tail()
-        return f"{said}; stderr ends with: {tail}" if tail else said
+            said.append(f"{self.skipped_lines} lines of its output were not JSON-RPC and were skipped")
+        if tail := self._tail():
+            said.append(f"stderr ends with: {tail}")
+        return "; ".join(said)
+
+    def _end(self) -> str:
+        if self._exit_code is None:
+            return "its process closed its output"
+        if self._exit_code < 0:
+            return f"its process was ended by signal {-self._exit_code}"
+        return f"its process exited with code {self._exit_code}"
 
     def _tail(self) -> str:
         text = self._secrets.redact(self.pipes.stderr_tail.decode(errors="replace")).strip()[-_TAIL_CHARACTERS:]
@@ -211,15 +244,20 @@ class StdioTransport:
     async def read(self) -> SessionMessage | None:
         """The next message that anybody here listens to, or None after the last one."""
         while (line := await self._line()) is not None:
-            self._lines += 1
-            if self._lines % _LINES_AT_ONCE == 0:
+            self._lines += 1 + len(line) // _CHUNK_BYTES
+            if self._lines >= _LINES_AT_ONCE:
+                self._lines = 0
                 await asyncio.sleep(0)
+            if len(line) > _NESTED and line.count(b"[") + line.count(b"{") > _NESTED:
+                self.condemn(f"it sent a line with more than {_NESTED} arrays and objects and was killed")
+                break
             message = self._parse(line)
             if message is None:
                 if line.strip():
                     self.skipped_lines += 1
             elif not isinstance(message, JSONRPCNotification) or message.method in _HEARD:
                 return SessionMessage(message)
+        self._left_us = not self.closed.is_set()
         self.closed.set()
         return None
 
@@ -265,6 +303,8 @@ class StdioTransport:
 
 def _resynchronised(line: bytes) -> JSONRPCMessage | None:
     """The message at the end of a line that begins with something else, as some servers greet before they speak."""
+    if len(line) > _RESYNC_BYTES:
+        return None
     start = -1
     for _ in range(_RESYNC_ATTEMPTS):
         start = line.find(b"{", start + 1)

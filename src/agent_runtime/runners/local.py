@@ -4,9 +4,9 @@ It needs no proof of another runner's death: whoever holds the data directory's 
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -16,38 +16,58 @@ from agent_runtime.domain.errors import StoreUnavailableError
 
 log = structlog.get_logger()
 
-RunTask = Callable[[str, asyncio.Event, asyncio.Event], Awaitable[None]]
+RunTask = Callable[[str, asyncio.Event, asyncio.Event], Awaitable[bool]]
 """`Orchestrator.run`: the id of the task, the event of its cancellation, the event of the runner's stop."""
+
+ServersOf = Callable[[str], Awaitable[frozenset[str] | None]]
+"""`Orchestrator.servers_of`: the servers that the next run of a task holds; None where it needs no turn."""
 
 _RETRIES_AFTER_S = (1.0, 5.0, 30.0)
 _STORE_RETRY_S = 2.0
 
 
 class _Ticket:
-    """One task in hand. `again`: it was submitted once more while it was being run."""
+    """One task in hand. `again`: it was submitted once more while it was being run; `lane`: where it has a place."""
 
-    __slots__ = ("again", "cancel", "task_id")
+    __slots__ = ("again", "cancel", "failures", "lane", "task_id")
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
         self.cancel = asyncio.Event()
         self.again = False
+        self.failures = 0
+        self.lane: _Lane | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """The tasks that hold the same servers. `places` are taken by those that run, or were just called up."""
+
+    servers: frozenset[str]
+    places: int = 0
+    parked: dict[_Ticket, None] = field(default_factory=dict)
 
 
 class LocalRunner:
-    """Runs at most `limit` tasks at once; the rest wait in the order of their submission.
+    """Runs at most `limit` tasks at once, of those that hold the same servers at most `share` (G9).
 
+    A server that hangs so keeps its own tasks waiting and no others. What waits for its turn, or for its next attempt
+    after a failure, is a ticket in a queue; it counts for neither bound.
     Leaving the context stops it: no further call is started, open calls may end within `grace_s`, and what is then
     still open is left to the next start, as after a crash.
     """
 
-    def __init__(self, run: RunTask, *, limit: int, grace_s: float) -> None:
+    def __init__(self, run: RunTask, servers_of: ServersOf, *, limit: int, share: int, grace_s: float) -> None:
         self._run = run
+        self._servers_of = servers_of
         self._limit = limit
+        self._share = share
         self._grace_s = grace_s
         self._group = asyncio.TaskGroup()
         self._stop = asyncio.Event()
         self._waiting: deque[_Ticket] = deque()
+        self._lanes: dict[frozenset[str], _Lane] = {}
+        self._resting: dict[_Ticket, asyncio.TimerHandle] = {}
         self._tickets: dict[str, _Ticket] = {}
         self._work: set[asyncio.Task[None]] = set()
 
@@ -60,12 +80,21 @@ class LocalRunner:
     ) -> None:
         self._stop.set()
         self._waiting.clear()
+        self._lanes.clear()
+        while self._resting:
+            self._resting.popitem()[1].cancel()
         try:
             await self._drain()
         except asyncio.CancelledError as cancelled:
             # Told to the group: where one of its own tasks failed, it is the group that cancelled.
             kind, error, trace = type(cancelled), cancelled, cancelled.__traceback__
         await self._group.__aexit__(kind, error, trace)
+
+    @property
+    def queue(self) -> dict[str, int]:
+        """How many tasks run now, wait for their turn, and rest after a failure."""
+        parked = sum(len(lane.parked) for lane in self._lanes.values())
+        return {"running": len(self._work), "waiting": len(self._waiting) + parked, "resting": len(self._resting)}
 
     async def _drain(self) -> None:
         if self._work:
@@ -83,15 +112,27 @@ class LocalRunner:
             ticket.again = True
             return
         ticket = self._tickets[task_id] = _Ticket(task_id)
-        self._waiting.append(ticket)
-        self._start_waiting()
+        self._queue(ticket)
 
     async def cancel(self, task_id: str) -> None:
-        """Tell the run of this task that a cancellation was written; else submit it, to be settled."""
+        """Tell the run of this task that a cancellation was written; else submit it, to be settled at once."""
         ticket = self._tickets.get(task_id)
-        if ticket is not None:
-            ticket.cancel.set()
-        await self.submit(task_id)
+        if ticket is None or self._stop.is_set():
+            await self.submit(task_id)
+            return
+        ticket.cancel.set()
+        ticket.again = True
+        if ticket in self._resting:
+            self._resting[ticket].cancel()
+            self._wake(ticket)
+        for lane in self._lanes.values():
+            if ticket in lane.parked:
+                del lane.parked[ticket]
+                self._queue(ticket)
+
+    def _queue(self, ticket: _Ticket) -> None:
+        self._waiting.append(ticket)
+        self._start_waiting()
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._work) < self._limit:
@@ -106,29 +147,71 @@ class LocalRunner:
 
     async def _work_on(self, ticket: _Ticket) -> None:
         """Run one task until nothing asks for it any more. A bug in it must not end its neighbours."""
-        failures = 0
         try:
             while not self._stop.is_set():
                 ticket.again = False
-                try:
-                    await self._run(ticket.task_id, ticket.cancel, self._stop)
-                except StoreUnavailableError as error:
-                    log.warning("run_waits_for_store", task_id=ticket.task_id, error=str(error))
-                    await self._pause(_STORE_RETRY_S)
-                    continue
-                except Exception:  # the edge that owns the run: whatever it was, the others go on
-                    if failures == len(_RETRIES_AFTER_S):
-                        log.exception("run_given_up", task_id=ticket.task_id)
-                        return
-                    log.exception("run_crashed", task_id=ticket.task_id, retry_in_s=_RETRIES_AFTER_S[failures])
-                    await self._pause(_RETRIES_AFTER_S[failures])
-                    failures += 1
-                    continue
-                if not ticket.again:
+                if not self._has_place(ticket, await self._servers_of(ticket.task_id)):
                     return
+                more = await self._run(ticket.task_id, ticket.cancel, self._stop)
+                self._give_up_place(ticket)
+                ticket.failures = 0
+                if not more and not ticket.again:
+                    del self._tickets[ticket.task_id]
+                    return
+        except StoreUnavailableError as error:
+            log.warning("run_waits_for_store", task_id=ticket.task_id, error=str(error))
+            self._rest(ticket, _STORE_RETRY_S)
+        except Exception:  # the edge that owns the run: whatever it was, the others go on
+            log.exception("run_crashed", task_id=ticket.task_id)
+            self._try_again(ticket)
         finally:
+            self._give_up_place(ticket)
+
+    def _try_again(self, ticket: _Ticket) -> None:
+        if ticket.failures < len(_RETRIES_AFTER_S):
+            # Who asked for it meanwhile, such as a cancellation, does not wait for the pause.
+            self._rest(ticket, 0 if ticket.again else _RETRIES_AFTER_S[ticket.failures])
+            ticket.failures += 1
+        else:
+            # It stays unfinished: a cancellation or the next start takes it up again.
+            log.error("run_given_up", task_id=ticket.task_id)
             del self._tickets[ticket.task_id]
 
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+    def _rest(self, ticket: _Ticket, seconds: float) -> None:
+        if not self._stop.is_set():
+            self._resting[ticket] = asyncio.get_running_loop().call_later(seconds, self._wake, ticket)
+
+    def _wake(self, ticket: _Ticket) -> None:
+        del self._resting[ticket]
+        self._queue(ticket)
+
+    def _has_place(self, ticket: _Ticket, servers: frozenset[str] | None) -> bool:
+        """Take a place among those that hold these servers; else park the ticket, to be called up for the next."""
+        if servers is None:
+            return True
+        lane = ticket.lane
+        if lane is not None and lane.servers == servers:  # it was called up
+            return True
+        self._give_up_place(ticket)
+        lane = self._lanes.setdefault(servers, _Lane(servers))
+        if lane.places == self._share:
+            lane.parked[ticket] = None
+            return False
+        lane.places += 1
+        ticket.lane = lane
+        return True
+
+    def _give_up_place(self, ticket: _Ticket) -> None:
+        """Hand the place on to whoever has waited longest."""
+        lane, ticket.lane = ticket.lane, None
+        if lane is None or self._stop.is_set():
+            return
+        if lane.parked:
+            following = next(iter(lane.parked))
+            del lane.parked[following]
+            following.lane = lane
+            self._queue(following)
+            return
+        lane.places -= 1
+        if not lane.places:
+            del self._lanes[lane.servers]

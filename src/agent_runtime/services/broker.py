@@ -5,7 +5,6 @@ once and writes what came of it.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 
@@ -13,8 +12,14 @@ import structlog
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from agent_runtime.config import LimitSettings
-from agent_runtime.domain.contract import argument_faults, compare_pins
-from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ReferenceFailedError
+from agent_runtime.domain.contract import Contract, argument_faults, compare_pins
+from agent_runtime.domain.errors import (
+    CallNotSentError,
+    DefinitionChangedError,
+    OutcomeUnknownError,
+    ReferenceFailedError,
+    ServerUnavailableError,
+)
 from agent_runtime.domain.events import (
     StepFailed,
     StepOutcomeUnknown,
@@ -27,12 +32,16 @@ from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.references import resolve
 from agent_runtime.domain.task import StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult, ToolServer, tool_key
-from agent_runtime.domain.values import JsonObject, digest, digest_of_bytes
+from agent_runtime.domain.values import JsonObject, deeper_than, digest, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Lease
-from agent_runtime.services.run import Run
+from agent_runtime.services.run import Run, unless
 
 log = structlog.get_logger()
+
+MOST_RESULT_DEPTH = 100
+"""How deep the output of a call may be nested: with the arguments it is put into (64 at most) it can still be read
+back from the journal, where JSON ends at 200."""
 
 _BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 5.0
@@ -53,26 +62,41 @@ class Broker:
         self._limits = limits
 
     async def check_pins(self, task: Task, lease: Lease, servers: Mapping[str, ToolServer]) -> None:
-        """Hold what the leased sessions list now against the contract (G6).
+        """Hold what the leased sessions list now, and what the operator says now, against the contract (G6).
 
         Raises: DefinitionChangedError, ServerUnavailableError.
         """
         for server_id, server in servers.items():
             current = await lease.definitions(server_id)
             if task.contract:
+                _check_policy(task.contract, server)
                 compare_pins(task.contract, server_id, server.identity, task.definitions, current)
 
-    async def call(self, run: Run, lease: Lease, step: ToolStep) -> None:
+    async def pause(self, run: Run, step: ToolStep) -> None:
+        """Before a repetition: what is known is committed, and a moment passes unless the task is cancelled.
+
+        Raises: ConflictError, StaleEpochError.
+        """
+        call = run.task.steps[step.id].call
+        if call is not None:
+            await run.commit()
+            pause_s = min(_BACKOFF_S * 2 ** (call.attempt - 1), _LONGEST_BACKOFF_S)
+            await unless(asyncio.sleep(pause_s), run.cancel, run.stop)
+
+    async def call(self, run: Run, lease: Lease, step: ToolStep, server: ToolServer) -> bool:
         """Send the call of a step and stage what came of it: a result, a refusal, or that the outcome is unknown.
 
-        Raises: ConflictError, StaleEpochError where the intent could not be written; then nothing was sent.
+        Returns False where the server gave no answer. Raises: ConflictError, StaleEpochError where the intent could
+        not be written, DefinitionChangedError, ServerUnavailableError where the server said meanwhile that its tools
+        changed; nothing was sent then.
         """
         try:
             arguments, arguments_digest = self._arguments(run.task, step)
         except CallRefusedError as refusal:
             self._refuse(run, step, refusal)
-            return
-        attempt = await self._next_attempt(run, step)
+            return True
+        call = run.task.steps[step.id].call
+        attempt = 1 if call is None else call.attempt + 1
         call_id = new_id("call")
         run.stage(
             *([StepStarted(step_id=step.id, title=step.title)] if attempt == 1 and self._is_fresh(run, step) else []),
@@ -87,7 +111,17 @@ class Broker:
             ),
         )
         await run.commit()
-        await self._send(run, lease, step, call_id, arguments)
+        if lease.has_changed(step.server):  # a store that was unavailable may have kept the intent waiting
+            await self._check_again(run, lease, step, server, call_id)
+        return await self._send(run, lease, step, call_id, arguments)
+
+    async def _check_again(self, run: Run, lease: Lease, step: ToolStep, server: ToolServer, call_id: str) -> None:
+        try:
+            await unless(self.check_pins(run.task, lease, {step.server: server}), run.cancel)
+        except (DefinitionChangedError, ServerUnavailableError) as error:
+            result = keep(StoredResult(text=str(error), is_error=True), self._limits.stored_result_bytes)
+            run.stage(ToolReturned(step_id=step.id, call_id=call_id, result=result, duration_ms=0.0))
+            raise
 
     @staticmethod
     def _is_fresh(run: Run, step: ToolStep) -> bool:
@@ -120,33 +154,24 @@ class Broker:
         )
         run.stage(denied, StepFailed(step_id=step.id, code=refusal.rule, message=message))
 
-    @staticmethod
-    async def _next_attempt(run: Run, step: ToolStep) -> int:
-        """The number of the next attempt; before a repetition what is known is committed, and a moment passes."""
-        call = run.task.steps[step.id].call
-        if call is None:
-            return 1
-        await run.commit()
-        pause_s = min(_BACKOFF_S * 2 ** (call.attempt - 1), _LONGEST_BACKOFF_S)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(run.cancel.wait(), pause_s)
-        return call.attempt + 1
-
-    async def _send(self, run: Run, lease: Lease, step: ToolStep, call_id: str, arguments: JsonObject) -> None:
+    async def _send(self, run: Run, lease: Lease, step: ToolStep, call_id: str, arguments: JsonObject) -> bool:
+        answered = True
         began = time.perf_counter()
         timeout_s = self._timeout_s(run.task, step)
         try:
             result = await self._dispatch(lease, step, arguments, timeout_s, run.cancel)
         except CallNotSentError as error:
+            answered = False
             result = StoredResult(text=str(error), is_error=True)
         except OutcomeUnknownError as error:
             log.warning("outcome_unknown", task_id=run.task.task_id, step_id=step.id, reason=str(error))
             if run.cancel.is_set() or not may_repeat(run.task, step.id):
                 run.stage(StepOutcomeUnknown(step_id=step.id, call_id=call_id, reason=str(error)))
-            return
+            return False
         duration_ms = round((time.perf_counter() - began) * 1000, 3)
         kept = keep(result, self._limits.stored_result_bytes)
         run.stage(ToolReturned(step_id=step.id, call_id=call_id, result=kept, duration_ms=duration_ms))
+        return answered
 
     @staticmethod
     async def _dispatch(
@@ -163,21 +188,37 @@ class Broker:
         return timeout_s if budget is None else max(0.001, min(timeout_s, budget - task.call_seconds))
 
 
+def _check_policy(contract: Contract, server: ToolServer) -> None:
+    """The operator's newer word counts where it is the stricter one."""
+    for key in contract.pins:
+        name = key.partition("/")[2]
+        if key == tool_key(server.id, name):
+            said = server.policy_for(name)
+            if said.enabled is False:
+                raise DefinitionChangedError(f"{key} is now disabled in the tool registry, so it was not called.")
+            if said.approval == "call" and contract.policy[key].approval != "call":
+                raise DefinitionChangedError(
+                    f"{key} now asks for approval of each concrete call in the tool registry, so it was not called."
+                )
+
+
 def keep(result: StoredResult, limit: int) -> StoredResult:
-    """A result as the journal can hold it: valid UTF-8 and JSON, and cut where it is over `limit` bytes."""
+    """A result as the journal can hold it and read it back: valid UTF-8 and JSON, cut where it is over `limit` bytes.
+
+    An output that is no JSON, or nested deeper than `MOST_RESULT_DEPTH`, is cut too.
+    """
     text = result.text.encode("utf-8", "replace")
+    output = b""
     try:
-        output = None if result.output is None else to_json(result.output, inf_nan_mode="null")
+        if result.output is not None:
+            output = to_json(result.output, inf_nan_mode="null")
+        fits = len(text) + len(output) <= limit and not deeper_than(result.output, MOST_RESULT_DEPTH)
+        value = from_json(output) if output and fits else None
     except (PydanticSerializationError, ValueError, RecursionError):
-        return _cut(result, text, b"", limit)
-    if len(text) + len(output or b"") > limit:
-        return _cut(result, text, output or b"", limit)
-    update = {
-        "text": text.decode(),
-        "output": None if output is None else from_json(output),
-        "size": len(text) + len(output or b""),
-    }
-    return result.model_copy(update=update)
+        fits = False
+    if not fits:
+        return _cut(result, text, output, limit)
+    return result.model_copy(update={"text": text.decode(), "output": value, "size": len(text) + len(output)})
 
 
 def _cut(result: StoredResult, text: bytes, output: bytes, limit: int) -> StoredResult:

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import structlog
 
-from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError
+from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StaleEpochError, StoreUnavailableError
 from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, ToolReturned
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import evolve
@@ -15,7 +16,37 @@ from agent_runtime.services.ports import TaskStore
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 _LONGEST_WAIT_S = 5.0
+
+
+async def unless(work: Awaitable[T], *events: asyncio.Event) -> T | None:
+    """What the work gives; or None once one of the events is set: it is then cancelled, and has ended.
+
+    Raises: what the work raises.
+    """
+    outcome: T | None = None
+    failure: AgentRuntimeError | None = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None) as bound, asyncio.TaskGroup() as group:
+            watches = [group.create_task(_end(bound, event)) for event in events]
+            try:
+                outcome = await work
+            except AgentRuntimeError as error:  # kept from the group, which would wrap it
+                failure = error
+            finally:
+                for watch in watches:
+                    watch.cancel()
+    if failure is not None:
+        raise failure
+    return outcome
+
+
+async def _end(bound: asyncio.Timeout, event: asyncio.Event) -> None:
+    await event.wait()
+    if bound.when() is None:
+        bound.reschedule(asyncio.get_running_loop().time())
 
 
 class Run:
@@ -23,22 +54,25 @@ class Run:
 
     Events are staged as they follow from one another and committed together, so that the end of one step and the
     start of the next cost one write; whatever leaves the process (a call) is committed before it leaves. `cancel`
-    is set once a cancellation was written.
+    is set once a cancellation was written; after `stop` no further call is started.
     """
 
-    def __init__(self, store: TaskStore, task: Task, cancel: asyncio.Event) -> None:
+    def __init__(self, store: TaskStore, task: Task, cancel: asyncio.Event, stop: asyncio.Event) -> None:
         self._store = store
         self._committed = task
         self._staged: list[Event] = []
         self.task = task
         self.cancel = cancel
+        self.stop = stop
 
     @classmethod
-    async def claim(cls, store: TaskStore, task: Task, runner: str, cancel: asyncio.Event) -> "Run":
+    async def claim(
+        cls, store: TaskStore, task: Task, runner: str, cancel: asyncio.Event, stop: asyncio.Event
+    ) -> "Run":
         """Take the task with a new epoch. Raises: ConflictError where the journal has grown meanwhile."""
         epoch = task.epoch + 1
         claimed = await store.append(task, [TaskClaimed(runner=runner, epoch=epoch)], epoch=epoch)
-        return cls(store, claimed, cancel)
+        return cls(store, claimed, cancel, stop)
 
     @property
     def epoch(self) -> int:
@@ -68,40 +102,64 @@ class Run:
         try:
             self._committed = await self._append(self._committed, self._staged)
         except ConflictError:
-            await self._rebase()
+            await self.catch_up()
             raise
         except StaleEpochError:
-            await self._leave_evidence(await self._store.load(self.task.task_id))
+            await self._leave_evidence()
             raise
         self._staged = []
         self.task = self._committed
 
-    async def _append(self, task: Task, events: Sequence[Event]) -> Task:
-        wait_s = 0.1
-        while True:
-            try:
-                return await self._store.append(task, events, epoch=self.epoch)
-            except StoreUnavailableError as error:
-                log.warning("store_unavailable", task_id=task.task_id, error=str(error), retry_in_s=wait_s)
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+    async def catch_up(self) -> None:
+        """See what was written from outside. Of what is staged the facts (answers of calls) stay staged.
 
-    async def _rebase(self) -> None:
-        fresh = await self._store.load(self.task.task_id)
+        Raises: StaleEpochError where a newer claim owns the task, TaskNotFoundError where it is gone.
+        """
+        fresh = await self._load()
         if fresh.epoch != self.epoch:
-            await self._leave_evidence(fresh)
+            await self._leave_evidence()
             raise StaleEpochError(f"Epoch {self.epoch} of task {fresh.task_id} was superseded by {fresh.epoch}.")
         facts = self._facts()
         self._committed, self.task, self._staged = fresh, fresh, []
         if not fresh.terminal:
             self.stage(*facts)
 
+    async def _append(self, task: Task, events: Sequence[Event]) -> Task:
+        pauses = _Pauses(task.task_id)
+        while True:
+            try:
+                return await self._store.append(task, events, epoch=self.epoch)
+            except StoreUnavailableError as error:
+                await pauses.after(error)
+
+    async def _load(self) -> Task:
+        pauses = _Pauses(self.task.task_id)
+        while True:
+            try:
+                return await self._store.load(self.task.task_id)
+            except StoreUnavailableError as error:
+                await pauses.after(error)
+
     def _facts(self) -> list[Event]:
         return [event for event in self._staged if isinstance(event, ToolReturned)]
 
-    async def _leave_evidence(self, fresh: Task) -> None:
+    async def _leave_evidence(self) -> None:
         """Keep the answers that this run got too late, while the task is open; they change nothing."""
         facts, self._staged = self._facts(), []
-        if facts and not fresh.terminal:
-            with contextlib.suppress(ConflictError, StaleEpochError):
-                await self._store.append(fresh, facts, epoch=self._committed.epoch)
+        while facts and not (fresh := await self._load()).terminal:
+            with contextlib.suppress(ConflictError):  # the newer run writes too
+                await self._append(fresh, facts)
+                return
+
+
+class _Pauses:
+    """Growing pauses while the store is unavailable."""
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+        self._next_s = 0.1
+
+    async def after(self, error: StoreUnavailableError) -> None:
+        log.warning("store_unavailable", task_id=self._task_id, error=str(error), retry_in_s=self._next_s)
+        await asyncio.sleep(self._next_s)
+        self._next_s = min(self._next_s * 2, _LONGEST_WAIT_S)

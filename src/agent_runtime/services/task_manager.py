@@ -33,8 +33,9 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
-from agent_runtime.domain.values import canonical
+from agent_runtime.domain.values import canonical, deeper_than
 from agent_runtime.services.agent_service import PlannerAgent
+from agent_runtime.services.broker import MOST_RESULT_DEPTH
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
 
@@ -119,7 +120,11 @@ class TaskManager:
         faults: list[Fault] = []
         if not submission.prompt.strip():
             faults.append(Fault("prompt", "Say what is to be done; the prompt is empty."))
-        size = len(submission.prompt.encode())
+        size = len(submission.prompt.encode(errors="surrogatepass"))
+        try:
+            canonical(submission.prompt)
+        except ValueError as error:
+            faults.append(Fault("prompt", f"It holds a character that cannot be stored: {error}."))
         if size > self._limits.prompt_bytes:
             faults.append(Fault("prompt", f"{size} bytes are over the limit of {self._limits.prompt_bytes} bytes."))
         if submission.approval == "auto" and not self._approval.auto_effects:
@@ -232,6 +237,8 @@ class TaskManager:
             size, limit = len(canonical(decision.output)), self._limits.stored_result_bytes
         except ValueError as error:
             raise InvalidInputError([Fault("output", f"It cannot be carried exactly: {error}.")]) from error
+        if deeper_than(decision.output, MOST_RESULT_DEPTH):
+            raise InvalidInputError([Fault("output", f"It is nested more than {MOST_RESULT_DEPTH} deep.")])
         if size > limit:
             message = f"{size} bytes are over the limit of {limit} bytes (limits.stored_result_bytes)."
             raise InvalidInputError([Fault("output", message)])

@@ -167,10 +167,15 @@ class ToolRegistry:
             if name in self._shelves:
                 self._shelves[name].wanted.set()
 
-    async def refresh(self, timeout_s: float) -> None:
-        """Ask every enabled server again, and wait for the answers at most `timeout_s`."""
-        names = self.enabled()
+    def distrust(self, server_ids: Iterable[str]) -> None:
+        """Have these servers asked again; whoever needs to know what they offer waits for that."""
+        names = [name for name in server_ids if name in self._shelves and self._shelves[name].server.enabled]
         for name in names:
             self._shelves[name].checked.clear()
         self.want(names)
+
+    async def refresh(self, timeout_s: float) -> None:
+        """Ask every enabled server again, and wait for the answers at most `timeout_s`."""
+        names = self.enabled()
+        self.distrust(names)
         await self.ready(names, timeout_s)

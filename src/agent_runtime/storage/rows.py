@@ -32,6 +32,7 @@ DELETE_TASK = "DELETE FROM tasks WHERE task_id = ? AND version = ?"
 DELETE_EVENTS = "DELETE FROM events WHERE task_id = ?"
 SELECT_VERSION = "SELECT version, epoch FROM tasks WHERE task_id = ?"
 SELECT_EVENTS = "SELECT seq, epoch, at, type, data FROM events WHERE task_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+SELECT_COUNTS = "SELECT status, count(*) FROM tasks GROUP BY status"
 SELECT_REQUEST = "SELECT task_id FROM tasks WHERE request_key = ?"
 SELECT_PAGE = """
 SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
@@ -190,6 +191,11 @@ def _summary(
 def select_unfinished(connection: sqlite3.Connection) -> list[str]:
     """The ids of the tasks that do not wait for a person, oldest first; a wanted cancellation ends the waiting."""
     return [task_id for (task_id,) in connection.execute(SELECT_UNFINISHED, (_RUNNABLE, _ASKING))]
+
+
+def select_counts(connection: sqlite3.Connection) -> dict[TaskStatus, int]:
+    """How many tasks there are in each status that occurs: the index on it answers without the rows."""
+    return {TaskStatus(status): count for status, count in connection.execute(SELECT_COUNTS)}
 
 
 def select_definitions(connection: sqlite3.Connection, identity: str) -> list[ToolDefinition] | None:

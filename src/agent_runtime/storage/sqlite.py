@@ -29,6 +29,10 @@ HEARTBEAT_S = 1.0
 _NEWEST = 2**63 - 1  # no position is greater
 
 
+Observe = Callable[[Task, Sequence[EventRecord], float], None]
+"""Told of each append once it is durable: the state after it, its records, and how many seconds it took."""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -41,8 +45,16 @@ class SqliteStore:
     event loop that entered it. Entering raises as `open_database`.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], datetime] = _now, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], datetime] = _now,
+        cache_bytes: int = CACHE_BYTES,
+        observe: Observe | None = None,
+    ) -> None:
         self._clock = clock
+        self._observe = observe
         self._writer = Writer(path)
         self._readers = Readers(path)
         self._cache = Cache(cache_bytes)
@@ -69,6 +81,7 @@ class SqliteStore:
 
     async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
         """See `TaskStore.append`. The domain judges the events before the writer hears of them."""
+        began = time.perf_counter()
         # Time never runs backwards within a journal, whatever the clock of the machine does.
         at = max(self._clock(), task.updated_at) if task.updated_at else self._clock()
         records: list[EventRecord] = []
@@ -82,12 +95,14 @@ class SqliteStore:
             work = partial(rows.insert_task, task=after, records=records)
         else:
             work = partial(rows.update_task, task=after, records=records, epoch=epoch)
-        await self._writer.write(work, partial(self._committed, after, records))
+        await self._writer.write(work, partial(self._committed, after, records, began))
         return after
 
-    def _committed(self, task: Task, records: Sequence[EventRecord]) -> None:
+    def _committed(self, task: Task, records: Sequence[EventRecord], began: float) -> None:
         self._cache.committed(task, records)
         self._followers.grown(task.task_id, task.version)
+        if self._observe is not None:
+            self._observe(task, records, time.perf_counter() - began)
 
     async def load(self, task_id: str) -> Task:
         """See `TaskStore.load`."""
@@ -142,6 +157,10 @@ class SqliteStore:
     async def unfinished(self) -> list[str]:
         """See `TaskStore.unfinished`. A waiting task whose cancellation was asked for waits no more."""
         return await self._readers.read(rows.select_unfinished)
+
+    async def count(self) -> dict[TaskStatus, int]:
+        """How many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
+        return await self._readers.read(rows.select_counts)
 
     async def delete(self, task: Task) -> None:
         """See `TaskStore.delete`."""

@@ -9,6 +9,13 @@ const element = (tag, text, className) => {
   return node;
 };
 
+// A description: what stands between backticks is code.
+const prose = (tag, text) => {
+  const node = element(tag);
+  (text ?? "").split("`").forEach((part, index) => node.append(index % 2 ? element("code", part) : part));
+  return node;
+};
+
 const nameOf = (reference) => reference.split("/").pop();
 
 function typeOf(schema) {
@@ -36,7 +43,7 @@ function row(name, required, schema, description) {
   const line = element("tr");
   const type = element("td");
   type.append(typeOf(schema));
-  line.append(element("td", required ? `${name} *` : name, "name"), type, element("td", description ?? ""));
+  line.append(element("td", required ? `${name} *` : name, "name"), type, prose("td", description));
   return line;
 }
 
@@ -49,7 +56,7 @@ function table(rows) {
 function operation(method, path, { summary, description, parameters = [], requestBody, responses }) {
   const section = element("section");
   section.append(element("h3", `${method.toUpperCase()} ${path}`));
-  section.append(element("p", description ?? summary ?? ""));
+  section.append(prose("p", description ?? summary));
   const rows = parameters.map((item) => row(item.name, item.required, item.schema, item.description));
   if (requestBody) {
     rows.push(row("body", requestBody.required, requestBody.content["application/json"].schema, ""));
@@ -65,7 +72,7 @@ function operation(method, path, { summary, description, parameters = [], reques
 function schema(name, { description, properties = {}, required = [], ...rest }) {
   const section = element("section");
   section.id = name;
-  section.append(element("h3", name), element("p", description ?? ""));
+  section.append(element("h3", name), prose("p", description));
   const rows = Object.entries(properties).map(([field, part]) =>
     row(field, required.includes(field), part, part.description));
   if (rows.length) section.append(table(rows));

@@ -5,6 +5,7 @@ import { withKey } from "/console/key.js";
 const list = document.getElementById("tasks");
 const said = document.getElementById("said");
 const prompt = document.getElementById("prompt");
+const watched = new Set();
 
 const element = (tag, text, className) => {
   const node = document.createElement(tag);
@@ -60,7 +61,9 @@ async function details(row, id) {
   row.querySelector(".details").replaceChildren(...parts);
 }
 
-async function show() {
+// Which rows are open stays as it is; `wanted` is opened too.
+async function show(wanted) {
+  const open = new Set([...list.querySelectorAll("details[open]")].map((node) => node.dataset.task).concat(wanted));
   const { tasks } = await call("/v1/tasks?limit=50");
   list.replaceChildren(...tasks.map((task) => {
     const row = element("li");
@@ -70,15 +73,22 @@ async function show() {
     line.append(element("span", task.prompt.slice(0, 200)));
     head.append(line, element("div", undefined, "details"));
     head.addEventListener("toggle", () => head.open && attempt(() => details(row, task.task_id)));
-    head.open = task.status === "awaiting_approval" && tasks[0] === task;
+    head.dataset.task = task.task_id;
+    head.open = open.has(task.task_id) || (task.status === "awaiting_approval" && tasks[0] === task);
     row.append(head);
     return row;
   }));
   if (!tasks.length) list.append(element("li", "None yet."));
 }
 
+async function watch(id) {
+  if (watched.has(id)) return;
+  await follow(id, "");
+  watched.add(id);
+}
+
 // A lost connection the browser mends by itself, until the ticket has expired: then another one is asked for.
-async function watch(id, after = "") {
+async function follow(id, after) {
   const { url } = await call(`/v1/tasks/${id}/stream-ticket`, {});
   const stream = new EventSource(`${url}&view=log&after=${after}`);
   let last = after;
@@ -86,10 +96,10 @@ async function watch(id, after = "") {
     last = lastEventId;
     if (data === "[DONE]") stream.close();
     else said.textContent = data;
-    if (data === "[DONE]" || data.startsWith("Plan proposed")) attempt(show);
+    if (data === "[DONE]" || data.startsWith("Plan proposed")) attempt(() => show(id));
   };
   stream.onerror = () => {
-    if (stream.readyState === EventSource.CLOSED) setTimeout(() => attempt(() => watch(id, last)), 1000);
+    if (stream.readyState === EventSource.CLOSED) setTimeout(() => attempt(() => follow(id, last)), 1000);
   };
 }
 
@@ -102,5 +112,5 @@ document.getElementById("ask").addEventListener("submit", (event) => {
     await watch(id);
   });
 });
-document.getElementById("refresh").addEventListener("click", () => attempt(show));
-attempt(show);
+document.getElementById("refresh").addEventListener("click", () => attempt(() => show()));
+attempt(() => show());

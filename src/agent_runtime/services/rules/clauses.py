@@ -279,6 +279,11 @@ def _marker(tokens: Sequence[Token], at: int) -> int:
     return 1 if first in _BULLETS and second and not is_sign else 0
 
 
+def _cries(tokens: Sequence[Token], size: int) -> bool:
+    """Whether the last words and the one before alone are in capitals: `with the message DEPLOYMENT OK`."""
+    return all(token.text.isupper() for token in tokens[-size - 1 :]) and not tokens[0].text.isupper()
+
+
 def _trimmed(piece: Sequence[Token], ending: str) -> Clause:
     """The instruction without what stands around it and changes nothing."""
     tokens = [token for token in piece if token.kind != "newline"]
@@ -296,7 +301,7 @@ def _trimmed(piece: Sequence[Token], ending: str) -> Clause:
             rest = rest[:-1]
             continue
         for phrase in _TRAILING.get(rest[-1].key, ()) if rest else ():
-            if len(rest) > len(phrase) and keys(rest[-len(phrase) :]) == phrase:
+            if len(rest) > len(phrase) and keys(rest[-len(phrase) :]) == phrase and not _cries(rest, len(phrase)):
                 removed.insert(0, " ".join(phrase))
                 rest = rest[: -len(phrase)]
                 break

@@ -37,7 +37,7 @@ def _copy_to_folder(file: m.File, folder: m.Folder) -> m.Action | None:
 
 
 def _copy(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
-    return m.Write(content, files) if isinstance(content, m.Contents | m.Back) else None
+    return None if isinstance(content, m.Literally | m.Number) else m.Write(content, files)
 
 
 def _make_folder(folder: m.Folder, inside: m.Folder = m.ROOT) -> m.Action | None:
@@ -221,6 +221,13 @@ _FOLDERS: list[Row] = [
     ),
     ("mkdir <folder>", _make_folder),
     ("create|make|add|new|set_up|mkdir $the? $new? folders|directories|dirs called|named|:? <folders>", _make_folders),
+    (
+        (
+            "create|make|add|new|set_up $the? two|three|four|following folders|directories|dirs called|named|:|,? "
+            "<folders>"
+        ),
+        _make_folders,
+    ),
     ("create|make|add|new|set_up|mkdir <folders=newfolders>", _make_folders),
 ]
 _TEXTS: list[Row] = [
@@ -341,7 +348,10 @@ _SHOWING: list[Row] = [
     ("list <folder=oneword>", lambda folder: show(m.Listing(folder))),
     ("$read $me? <file> out_loud|aloud|out|back|again|to_me|for_me?", _read),
     ("$read $me? <values> out_loud|aloud|out|back|again|to_me|for_me?", _to_be_read),
-    ("read|load|open|show|cat it|this|that back|again|aloud?", lambda: _read(m.FileBack("it"))),
+    (
+        "read|load|open|show|cat it|this|that back|again|aloud|back_to_me|to_me|out|back_out?",
+        lambda: _read(m.FileBack("it")),
+    ),
     ("$show|list|search_for|look_for|find $me? <values>", _readable),
     ("$show|open|list $me? <folder=surely>", lambda folder: show(m.Listing(folder))),
     ("search|look|find|scan for|all|out? <values=derived>", m.Show),

@@ -29,6 +29,12 @@ QUOTE_IT = "put the exact text in quotes if that is what you mean"
 _SAID_ALONE = {("saying",), (":",)}
 _BACKS = frozenset({"it", "them", "its"})
 _NEW_START = _BACKS | {"todo", "todos", "reminder"}
+_HOW_OFTEN = word_set("twice thrice backwards reversed uppercase lowercase uppercased capitalized")
+_HOW = word_set(
+    "uppercase lowercase capitals caps bold italics italic reverse french german spanish italian english latin "
+    "japanese chinese markdown json yaml csv html base64 morse"
+)
+_NO_TEXTS = MARKS | word_set("in to into on at of for from with me us you him her here there now")
 _DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
 
 
@@ -47,7 +53,8 @@ def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
         after += 1
     for size in (3, 2, 1):
         said = keys(rest[after : after + size])
-        if said in SAYING and len(rest) > after + size and (noun or said in _SAID_ALONE):
+        begins_text = noun and after < len(rest) and rest[after].text[:1].isupper() and rest[after - 1].text.islower()
+        if said in SAYING and len(rest) > after + size and not begins_text and (noun or said in _SAID_ALONE):
             return rest[after + size :], "said"
     named = noun and at > 0 and len(rest) > after
     if named or (noun and len(rest) == after + 1 and rest[after].kind == "quoted"):
@@ -65,6 +72,10 @@ def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool =
     words = [token.key for token in tokens]
     if any(token.kind in {"quoted", "block"} for token in tokens):
         return f"mixes words inside and outside of quotation marks: {QUOTE_IT}"
+    if sure == "named" and tuple(words) in SAYING:
+        return f"does not say what the text is: {QUOTE_IT}"
+    if files and (manner := _manner(words)):
+        return f"ends with {manner!r}, which may be how to write it: {QUOTE_IT}"
     negations = NEGATIONS | ({"no"} if tail else frozenset())
     said = next((word for word in words if word in negations or word in CONDITIONS), None)
     if said:
@@ -76,6 +87,15 @@ def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool =
     if tail and (reason := _other_instruction(words)):
         return reason
     return None if sure == "said" else _described(tokens, words, sure)
+
+
+def _manner(words: Sequence[str]) -> str | None:
+    """`hello 3 times`, `hello in uppercase`: what may tell how to write and not what."""
+    if len(words) > 1 and words[-1] in _HOW_OFTEN:
+        return words[-1]
+    if len(words) > 2 and (words[-1] in {"times", "caps", "letters"} or (words[-2] == "in" and words[-1] in _HOW)):  # noqa: PLR2004 (a text, and two words after it)
+        return " ".join(words[-2:])
+    return None
 
 
 def _joins_back(words: Sequence[str]) -> bool:
@@ -119,6 +139,12 @@ def _described(tokens: Sequence[Token], words: Sequence[str], sure: str) -> str 
         if words[0] in _DESCRIBING and words[0] != "to":
             return f"describes a text that would have to be made up, which takes a language model; {QUOTE_IT}"
         return None
+    if len(words) == 1 and words[0] in _NO_TEXTS and tokens[0].text.islower():
+        return f"does not say what the text is: {QUOTE_IT}"
+    if {"each", "every"} & set(words):
+        return f"may speak of several things to be changed: {QUOTE_IT}"
+    if {"above", "below", "before", "after", "between", "beneath"} & set(words[1:-1]) and tokens[0].text.islower():
+        return f"may say where in the file the text should go: {QUOTE_IT}"
     is_sentence = any(word in FINITE for word in words[1:]) and not {"that", "which", "who"} & set(words[1:])
     lowered = any(token.text[:1].islower() for token in tokens[1:])
     capital = tokens[0].text[:1].isupper() and lowered

@@ -71,7 +71,7 @@ class Memory:
         """What is meant, whatever it is. Raises: PlanningError where nothing or several things can be."""
         if _is_plural(back):
             latest = self.latest
-            if latest is not None and (latest.kind in {"list", "found"} or len(self._got) == 1):
+            if latest is not None and (latest.kind in {"list", "found", "todo"} or len(self._got) == 1):
                 return latest
             raise self.ambiguous(back.said) if latest else self.unresolved(back.said)
         kinds = _SORTS.get(back.sort)

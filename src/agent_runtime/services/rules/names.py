@@ -199,7 +199,12 @@ def _folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
     if len(tokens) != 1:
         return None
     token = tokens[0]
-    plain = token.kind in {"word", "quoted", "file"} and token.key not in _NO_NAMES and "\n" not in token.text
+    plain = (
+        token.kind in {"word", "quoted", "file"}
+        and token.key not in _NO_NAMES
+        and token.text[:1] != "-"
+        and "\n" not in token.text
+    )
     if token.kind == "path" or (plain and sure and any(char.isalnum() for char in token.text)):
         path = clean(token.text).rstrip("/") or "/"
         return Folder(path, token.text) if path != "." else ROOT

@@ -210,7 +210,8 @@ class _Reader:
                 before = self.at
                 self.at += size
                 value = self.sum(1)
-                if value is not None:
+                is_range = first == "sum" and isinstance(value, Operation) and value.op == "-"
+                if value is not None and not is_range:  # `sum 1-10` may mean all the numbers between
                     return value
                 self.at = before
         return None

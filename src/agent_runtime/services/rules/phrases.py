@@ -1,6 +1,7 @@
 """Noun phrases: things that can be had, counted, calculated with, or written."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agent_runtime.services.rules import literals, names, numbers, values
 from agent_runtime.services.rules import meaning as m
@@ -10,9 +11,10 @@ from agent_runtime.services.rules.vocabulary import DETERMINERS, keys, word_set
 
 _LONGEST_SUM = 4 * LONGEST
 _LISTS = word_set("list listing names")
-_NO_KEYWORDS = word_set("last final first other next same longest shortest empty blank new")
+_NO_KEYWORDS = word_set("the a an all any my last final first other next same longest shortest empty blank new")
 _BEFORE_QUERY = word_set("word words text phrase string term line lines name")
 _NAME_OR_CONTENTS = f'may mean the name or what the file holds: say "the contents of" first, or {literals.QUOTE_IT}'
+_NO_QUERY_ENDS = word_set("line lines word words in of from")
 _QUERY_WORDS = 10
 _ENDING_AT_MOST = 5
 
@@ -79,15 +81,41 @@ def question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] |
         return found if isinstance(found, tuple) else (found,)
 
     def answer(part: Sequence[Token]) -> m.Value | None:
-        one = value(reading, part)
+        one = placed(reading, part)
         return None if isinstance(one, m.Number) else one
 
-    return reading.several(tokens, answer)
+    return _of_each(reading.several(tokens, answer))
+
+
+def placed(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """As `value`; of several files, each may have its own preposition: `in a.txt and in b.txt`."""
+    file = names.read_file(tokens[1:]) if tokens[0].key in {"in", "of", "from"} else None
+    return m.Contents(file, outright=False) if isinstance(file, m.NamedFile) else value(reading, tokens)
+
+
+def _of_each(values: tuple[m.Value, ...] | None) -> tuple[m.Value, ...] | None:
+    """`the summary of a.txt and b.txt`: what is said of a file holds for the bare files after it."""
+    if values is None:
+        return None
+    found: list[m.Value] = []
+    for one in values:
+        before = found[-1] if found else None
+        if isinstance(one, m.Contents) and isinstance(one.file, m.NamedFile) and not one.outright:
+            if isinstance(before, m.Summary | m.Count | m.FirstLines | m.LinesWith):
+                found.append(replace(before, of=one))
+                continue
+            if isinstance(before, m.Info):
+                found.append(m.Info(one.file))
+                continue
+            if isinstance(before, m.HowMany | m.Operation | m.Formula):
+                return None
+        found.append(one)
+    return tuple(found)
 
 
 def derived(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
     """What has to be made from something else: a summary, a count, a list, a sum; not a bare file or `it`."""
-    found = reading.several(tokens, lambda part: value(reading, part))
+    found = _of_each(reading.several(tokens, lambda part: placed(reading, part)))
     plain = m.Contents | m.Back | m.Number
     return None if found is None or any(isinstance(one, plain) for one in found) else found
 
@@ -114,6 +142,9 @@ def content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> 
         said = quoted(rest)
     if said is not None:
         return m.Literally(said)
+    if keys(tokens) == ("everything",):
+        reading.doubt(tokens, f"does not say what the text is: {literals.QUOTE_IT}")
+        return None
     if sure != "said":
         found = value(reading, tokens) if len(tokens) <= LONGEST else None
         if isinstance(found, m.Formula) or (isinstance(found, m.Operation) and tokens[0].key not in DETERMINERS):
@@ -158,6 +189,8 @@ def query(reading: Reading, tokens: Sequence[Token]) -> str | None:
     said = quoted(rest)
     if said is not None:
         return said or None
+    if (len(rest) > 1 and rest[-1].key in _NO_QUERY_ENDS) or rest[0].text[:1] == "-":
+        return None
     plain = all(token.kind in {"word", "number", "punct"} for token in rest) and len(rest) <= _QUERY_WORDS
     pointing = names.read_back(tokens) is not None or any(token.key in {"it", "them"} for token in rest)
     return reading.cut(rest) if plain and not pointing else None

@@ -67,6 +67,12 @@ def _folders(tokens: Sequence[Token], *, sure: bool) -> tuple[m.Folder, ...] | N
     return tuple(each for each in found if each) if found and all(found) else None
 
 
+def _placed_text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """A text; of several, each may have its own preposition: `in a.txt and in b.txt`."""
+    has_place = tokens[0].key in {"in", "of", "from"} and len(tokens) > 1
+    return phrases.text(reading, tokens[1:] if has_place else tokens)
+
+
 def _quotation(_: Reading, tokens: Sequence[Token]) -> m.Literally | None:
     said = quoted(tokens)
     return None if said is None else m.Literally(said)
@@ -96,7 +102,7 @@ READERS: Mapping[str, Reader] = {
     "num": phrases.operand,
     "nums": phrases.operands,
     "text": phrases.text,
-    "texts": lambda reading, tokens: reading.several(tokens, lambda part: phrases.text(reading, part)),
+    "texts": lambda reading, tokens: reading.several(tokens, lambda part: _placed_text(reading, part)),
     "values": phrases.question,
     "derived": phrases.derived,
     "made": phrases.made,

@@ -17,6 +17,11 @@ def _one(value: m.Value) -> m.Action:
     return m.Show((value,))
 
 
+def _sum_of(value: m.Formula) -> m.Action | None:
+    """`sum 3 + 4`; `sum 1-10` may mean all the numbers between."""
+    return _one(value) if "+" in value.text else None
+
+
 def _calculate(op: str) -> Op:
     """Two numbers, in the order of the names `a` and `b`; what is left out is what came before."""
     return lambda a=IT, b=IT: show(m.Operation(op, (a, b)))
@@ -51,7 +56,7 @@ def _share(part: m.Value, whole: m.Value) -> m.Value:
 
 
 SUMS: list[Row] = [
-    ("$sum <value=formula>", _one),
+    ("$sum <value=formula>", _sum_of),
     ("$sum|total|plus|find_the_sum_of <values=nums> together|up?", _over_all("+")),
     ("add <values=nums> to <b=num>", lambda values, b: show(m.Operation("+", (b, *values)))),
     ("$sum <a=num> and|with|plus <b=num> together|up?", _calculate("+")),

@@ -8,6 +8,7 @@ from agent_runtime.services.rules.lexer import Token
 from agent_runtime.services.rules.reading import Reading, parts, quoted
 from agent_runtime.services.rules.vocabulary import keys, word_set
 
+_PLURAL = word_set("todos tasks reminders")
 _TODO = word_set("todo task reminder todos tasks")
 _BACKS = {("it",), ("that",), ("this",)} | {(a, b) for a in ("the", "that", "this") for b in _TODO}
 _NO_TEXT = word_set("it its and or in on of to the this that with about called named saying what how . , what my your")
@@ -20,7 +21,8 @@ _ABOUT = word_set(
 _NOT_ONE = word_set("all every everything last first next second third both each any some")
 _BEFORE_NAME = word_set("the my a that this open new")
 _ANNOUNCING = word_set("to : that saying")
-_NO_START = word_set("to for from on :")
+_NO_START = word_set("to for from on : with called named saying titled about")
+_MANY = word_set("each every all both these those")
 _ID_DIGITS = 15
 """Ids of more digits would not be exact in JSON."""
 
@@ -35,6 +37,9 @@ def todo_text(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -
     if tail and len(tokens) == 1 and tokens[0].kind == "file":
         reading.doubt(tokens, f"may mean a file to write to: {literals.QUOTE_IT}")
         return None
+    if tokens[0].key in _MANY:
+        reading.doubt(tokens, f"may mean several todos: put each in quotes, or {literals.QUOTE_IT}")
+        return None
     if tokens[0].key in _NO_START or not any(char.isalnum() for char in reading.cut(tokens)):
         return None
     found = reading.literal(tokens, "said", tail=tail, todo=True)
@@ -47,6 +52,13 @@ def todo_items(reading: Reading, tokens: Sequence[Token]) -> tuple[str, ...] | N
         return reading.several(tokens, quoted)
     if any(token.key == "," for token in tokens):
         reading.doubt(tokens, "may be one todo or several: put each in quotes")
+        return None
+    if reading.read("made", tokens):
+        reading.doubt(tokens, f"may mean what it describes: {literals.QUOTE_IT}")
+        return None
+    pieces = parts(tokens)
+    if len(pieces) > 1 and any(len(piece) == 1 and piece[0].kind == "number" for piece in pieces):
+        reading.doubt(tokens, f"may mean a sum, one todo or several: {literals.QUOTE_IT}")
         return None
     rest, _ = literals.unmarked(tokens)
     text = todo_text(reading, rest, tail=False)
@@ -95,7 +107,7 @@ def _which(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
         return m.WhichTodo(id=number)
     if not rest or (noun and rest[0].key in _LISTS) or rest[0].kind == "number":
         return None
-    if rest[0].key in _NOT_ONE:
+    if rest[0].key in _NOT_ONE or (tokens[-1].key in _PLURAL and quoted(rest) is None):
         reading.doubt(tokens, "does not name one todo: give its number or its text")
         return None
     text = quoted(rest)
@@ -105,7 +117,7 @@ def _which(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
         return None
     if len(rest) > 1 and rest[-1].key in {"one", "item"}:
         rest = rest[:-1]
-    if noun and any(token.key in {"and", ","} for token in rest):
+    if any(token.key in {"and", "or", ","} for token in rest):
         reading.doubt(rest, f"may mean one todo or several: {literals.QUOTE_IT}")
         return None
     found = reading.literal(rest, "said", tail=False, todo=noun)

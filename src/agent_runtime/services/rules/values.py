@@ -45,6 +45,7 @@ _CONTENTS: list[Row] = [
     ("everything|all|what|whatever is? in|inside|from <file>", m.Contents),
     ("<file> 's $short? $contents", m.Contents),
     ("its|their $short? $contents", lambda: _TEXT),
+    ("what it|that|this|the_file|that_file says|contains|holds|say", lambda: _TEXT),
     ("the|that|this|those $short? $contents", lambda: m.Back("text", "the contents")),
 ]
 _SUMMARIES: list[Row] = [
@@ -91,6 +92,8 @@ _COUNTS: list[Row] = [
     ("how many <of=kinds> are|is|exist there? <folder=where>", lambda of, folder: m.HowMany(_placed(of, folder))),
     ("how many <of=things>", m.HowMany),
     ("how many <measure> are|is|does there|in_it|in_there|it_have?", _count),
+    ("how many <measure> it|that|the_file|this has|contains|have|holds", _count),
+    ("how many <measure> there_are|are_there in_it|in_there|in_that_file|in_the_file?", _count),
     ("how many <measure>", _count),
 ]
 

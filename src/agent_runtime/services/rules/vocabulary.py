@@ -18,9 +18,9 @@ WORDS = {
     "me": "me|us|me_again|out|up|to_me|for_me|back",
     "show": "show|display|print|view|see|give|tell|present|return|report|output|let_me_see|let_me_know|get|fetch|"
     "retrieve|show_off|check|find_out|look_up|echo|bring_up|pull_up",
-    "save": "save|store|place|dump|record|output|export|keep|send|write|put|insert|write_down|enter|type|print|set",
+    "save": "save|store|place|dump|record|output|export|keep|send|write|put|write_down|enter|type|print|set",
     "keep": "save|store|place|dump|output|export|keep|send",
-    "word": "write|put|insert|write_down|enter|type|print|set|record",
+    "word": "write|put|write_down|enter|type|print|set|record",
     "append": "append|add|log|note|note_down|attach|record",
     "into": "to|into|in|inside|as|onto|under|in_to|on|out_to",
     "onto": "to|onto|in|into|at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|on_to|on|to_the_tail_of",
@@ -119,6 +119,7 @@ TRAILING = [
     "for us", "now", "right now", "right away", "immediately", "as well", "too", "if you can", "if possible", "ok",
     "okay", "would you", "will you", "could you", "can you", "if you would", "at once", "quickly", "when you can",
     "if you please", "cheers", "afterwards", "at the end", "first", "next", "then", "thanks in advance", ",", "again",
+    "-",
 ]  # fmt: skip
 """What may stand after an instruction and changes nothing."""
 

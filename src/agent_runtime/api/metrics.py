@@ -1,0 +1,89 @@
+"""`GET /metrics`: what Prometheus asks for, mostly read where it already is at the moment it is asked."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import structlog
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from starlette.responses import Response
+
+from agent_runtime import __version__
+from agent_runtime.api.deps import runtime_of
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.errors import StoreUnavailableError
+from agent_runtime.domain.task import TaskStatus
+
+log = structlog.get_logger()
+
+STORE_READ_S = 1.0
+"""How long the tasks may take to be counted; without an answer everything else is told all the same."""
+
+router = APIRouter(tags=["Health"])
+
+_TEXT = {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"}
+_PROCESS = ProcessCollector(registry=None)
+
+
+@router.get("/metrics", response_class=Response, responses={200: _TEXT})
+async def metrics(request: Request) -> Response:
+    """The measures of the service, for Prometheus. With keys it takes one with the scope `read`."""
+    text = await exposition(runtime_of(request), len(request.app.state.streams))
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+async def exposition(runtime: Runtime, streams: int) -> bytes:
+    """All measures as text: the state now, and what was counted since the start."""
+    look = _Look([*_gauges(runtime, await _counted(runtime), streams)], runtime.metrics.registry)
+    # In a thread: with many tools the text takes tens of milliseconds.
+    return await asyncio.to_thread(generate_latest, look)
+
+
+class _Look:
+    """One look at the service, with the shape of a collector."""
+
+    def __init__(self, gauges: Sequence[Metric], registry: CollectorRegistry) -> None:
+        self._gauges = gauges
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._gauges
+        yield from self._registry.collect()
+        yield from _PROCESS.collect()
+
+
+async def _counted(runtime: Runtime) -> Mapping[TaskStatus, int] | None:
+    try:
+        async with asyncio.timeout(STORE_READ_S):
+            return await runtime.store.count()
+    except (StoreUnavailableError, TimeoutError) as error:
+        log.warning("tasks_not_counted", reason=str(error) or f"it took longer than {STORE_READ_S:g} s")
+        return None
+
+
+def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: int) -> Iterator[Metric]:
+    yield _gauge("info", "The version that runs.", ("version",), [((__version__,), 1)])
+    if counts is not None:
+        tasks = [((status.value,), counts.get(status, 0)) for status in TaskStatus]
+        yield _gauge("tasks", "Tasks in the store, by status.", ("status",), tasks)
+    queue = [((state,), number) for state, number in runtime.runner.queue.items()]
+    yield _gauge("runner_tasks", "Tasks that run, wait for their turn, or rest after a failure.", ("state",), queue)
+    enabled = [status for status in runtime.registry.statuses() if status.enabled]
+    open_now = runtime.servers.connections
+    processes = [((server.id,), open_now[server.id]) for server in enabled if server.type == "local_stdio"]
+    yield _gauge("mcp_processes", "Processes of MCP servers that are not gone yet.", ("server",), processes)
+    connected = [((server.id, server.type), int(server.connected)) for server in enabled]
+    told = "Whether the server answered when it was last asked what it offers."
+    yield _gauge("mcp_server_connected", told, ("server", "type"), connected)
+    yield _gauge("stream_clients", "Streams that are open.", (), [((), streams)])
+    limit = runtime.settings.limits.stream_clients
+    yield _gauge("stream_clients_limit", "The most streams that may be open.", (), [((), limit)])
+
+
+def _gauge(name: str, told: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], int]]) -> Metric:
+    family = GaugeMetricFamily(f"agent_runtime_{name}", told, labels=labels)
+    for labelled, value in values:
+        family.add_metric(labelled, value)
+    return family

@@ -1,0 +1,78 @@
+"""What is measured as it happens, for Prometheus. What can be asked when somebody looks is not kept here.
+
+No label holds an id of a task, or anything else of which there are ever more.
+"""
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Histogram
+
+from agent_runtime.domain.events import EventRecord, StepCompleted, StepFailed, ToolReturned
+from agent_runtime.domain.task import Task
+
+MOST_TOOLS = 300
+"""The most tools that are told apart; a server that renames its tools for ever fills no memory."""
+
+OTHER = "other"
+
+_WORK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_APPEND_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+
+class Metrics:
+    """The measures of one running service, in a registry of its own: several services may share a process.
+
+    All of them come from the journal: whatever is measured was committed, and an attempt that was given up never
+    counts. They begin at zero with each start.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = Histogram(
+            "agent_runtime_call_duration_seconds",
+            "How long tool calls took, by server, tool and outcome (ok, error); those without an answer are not in it.",
+            ("server", "tool", "outcome"),
+            registry=self.registry,
+            buckets=_WORK_S,
+        )
+        steps = Histogram(
+            "agent_runtime_step_duration_seconds",
+            "How long steps took from their start to their end, a person's answer in between included.",
+            ("outcome",),
+            registry=self.registry,
+            buckets=_WORK_S,
+        )
+        self._completed, self._failed = steps.labels("completed"), steps.labels("failed")
+        self._appends = Histogram(
+            "agent_runtime_store_append_duration_seconds",
+            "How long appends to the journal took until they were durable, the wait for others included.",
+            registry=self.registry,
+            buckets=_APPEND_S,
+        )
+        self._by_tool: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
+
+    def committed(self, task: Task, records: Sequence[EventRecord], seconds: float) -> None:
+        """Take note of one append, which took `seconds`: its records, and the state of the task after them."""
+        self._appends.observe(seconds)
+        for record in records:
+            event = record.event
+            if isinstance(event, ToolReturned):
+                step = task.steps.get(event.step_id)
+                if step is not None and step.call is not None:
+                    ok, error = self._of_tool(step.call.server, step.call.tool)
+                    (error if event.result.is_error else ok).observe(event.duration_ms / 1000)
+            elif isinstance(event, StepCompleted | StepFailed):
+                step = task.steps.get(event.step_id)
+                if step is not None and step.started_at is not None:  # it may be refused before it starts
+                    steps = self._completed if isinstance(event, StepCompleted) else self._failed
+                    steps.observe((record.at - step.started_at).total_seconds())
+
+    def _of_tool(self, server: str, tool: str) -> tuple[Histogram, Histogram]:
+        """The measures of good and of bad answers. The names are those of an approved plan, so of the catalogue."""
+        known = self._by_tool.get((server, tool))
+        if known is None:
+            if len(self._by_tool) >= MOST_TOOLS and (server, tool) != (OTHER, OTHER):
+                return self._of_tool(OTHER, OTHER)
+            ok, error = (self._calls.labels(server, tool, outcome) for outcome in ("ok", "error"))
+            known = self._by_tool[server, tool] = ok, error
+        return known

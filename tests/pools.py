@@ -1,0 +1,127 @@
+"""A pool of real MCP servers under test: entries for the hostile server, and what is left of it in the system."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from agent_runtime import builtin
+from agent_runtime.config import LimitSettings, Secrets
+from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, StoredResult
+from agent_runtime.mcp_servers.pool import ServerPool
+from agent_runtime.services.ports import Lease
+
+HOSTILE_SERVER = Path(__file__).parent / "servers" / "hostile_server.py"
+KEY = "key-of-the-operator"
+PATIENCE_S = 20.0
+
+
+class Place:
+    """A folder with the notes of its servers, and the pools that are opened on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes_file = folder / "notes.txt"
+        self.environ = {"KEY_OF_THE_OPERATOR": KEY}
+
+    @property
+    def notes(self) -> list[str]:
+        return self.notes_file.read_text(encoding="utf-8").splitlines() if self.notes_file.exists() else []
+
+    def entry(self, mode: str = "polite", server_id: str = "hostile", **more: Any) -> StdioServer:
+        config = {
+            "command": sys.executable,
+            "args": ["-S", "-E", str(HOSTILE_SERVER), mode],
+            "env": {"NOTES": str(self.notes_file), "KEY": "${env:KEY_OF_THE_OPERATOR}"},
+        }
+        return StdioServer.model_validate({"id": server_id, "type": "local_stdio", "config": config, **more})
+
+    @asynccontextmanager
+    async def pool(self, **limits: Any) -> AsyncIterator[ServerPool]:
+        def make_builtin(entry: BuiltinServer) -> Any:
+            return builtin.create(entry.config, base_dir=self.folder, data_dir=self.folder)
+
+        chosen = LimitSettings(**{"cancel_grace_s": 0.5, "server_start_s": 10, **limits})
+        async with ServerPool(chosen, Secrets(environ=self.environ), make_builtin, self.folder) as pool:
+            yield pool
+
+    def living(self) -> list[int]:
+        """The living processes that were given these notes to write: the servers, and all that they started."""
+        mark = f"NOTES={self.notes_file}".encode()
+        found = []
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                given = environment.read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if mark in given:
+                found.append(int(environment.parent.name))
+        return found
+
+
+def remote(url: str) -> HttpServer:
+    return HttpServer.model_validate({"id": "remote", "type": "remote_http", "config": {"base_url": url}})
+
+
+async def call(
+    lease: Lease,
+    tool: str,
+    label: str = "",
+    *,
+    server: str = "hostile",
+    timeout_s: float = PATIENCE_S,
+    cancel: asyncio.Event | None = None,
+) -> StoredResult:
+    arguments = {"label": label}
+    return await lease.call(server, tool, arguments, timeout_s=timeout_s, cancel=cancel or asyncio.Event())
+
+
+async def eventually(look: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
+    """What `look` gives as soon as it gives something; other processes are watched, so there is nothing to await."""
+    async with asyncio.timeout(within_s):
+        while not (found := look()):  # noqa: ASYNC110 - the system says nothing when another process ends
+            await asyncio.sleep(0.01)
+        return found
+
+
+async def all_gone(place: Place) -> None:
+    """Every process is gone. What a namespace held is killed at once and not our child: its end cannot be awaited."""
+    await eventually(lambda: not place.living(), within_s=1)
+
+
+def zombies() -> list[int]:
+    """The children of this process that ended and were not reaped."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state == "Z" and int(parent) == os.getpid():
+            found.append(int(stat.parent.name))
+    return found
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Lag:
+    """The longest time that the event loop was busy with one thing, while others wanted their turn.
+
+    No longer than the process computed meanwhile: what a busy machine takes away is no fault of the loop.
+    """
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+
+    async def measure(self) -> None:
+        while True:
+            wall, computed = time.perf_counter(), time.process_time()
+            await asyncio.sleep(0.005)
+            late = min(time.perf_counter() - wall - 0.005, time.process_time() - computed)
+            self.worst_s = max(self.worst_s, late)

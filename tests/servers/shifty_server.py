@@ -1,0 +1,78 @@
+"""A small MCP server that does not keep its word, on the standard library alone.
+
+The folder HOUSE tells it what to be: `tools.json` is what it lists (read at each listing), `answer.json` the raw result
+of the tool `raw`. Every call is written to `ledger.txt`. HANG: `initialize` or `tools/list` is noted in
+`hangs.txt` and never answered.
+`gate {label}` answers once the file `gate` exists; `shift` puts `next.json` in place of `tools.json` and says so before
+it answers; `later` does so a moment after it answered with an error; where `shift-soon` exists, every tool does so a
+moment later; `die` ends the process at its first call.
+"""
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+HOUSE = Path(os.environ["HOUSE"])
+LEDGER = HOUSE / "ledger.txt"
+
+
+def send(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    sys.stdout.flush()
+
+
+def shift() -> None:
+    shutil.copy(HOUSE / "next.json", HOUSE / "tools.json")
+    send({"method": "notifications/tools/list_changed"})
+
+
+def called(name: str, label: str) -> dict[str, Any]:
+    with LEDGER.open("a") as ledger:
+        ledger.write(f"{label}\n")
+    if name == "gate":
+        while not (HOUSE / "gate").exists():
+            time.sleep(0.01)
+    elif name == "shift":
+        shift()
+    elif name == "later" or (HOUSE / "shift-soon").exists():
+        threading.Timer(0.1, shift).start()
+    elif name == "die" and LEDGER.read_text().split().count(label) == 1:
+        os._exit(3)
+    return {"content": [{"type": "text", "text": f"did {label}"}], "isError": name in {"later", "fail"}}
+
+
+def answer(request: dict[str, Any]) -> None:
+    method, params = request["method"], request.get("params") or {}
+    if method == os.environ.get("HANG"):
+        with (HOUSE / "hangs.txt").open("a") as hangs:
+            hangs.write("here\n")
+        time.sleep(600)
+    if method == "initialize":
+        result = {
+            "protocolVersion": params["protocolVersion"],
+            "capabilities": {"tools": {"listChanged": True}},
+            "serverInfo": {"name": "shifty", "version": "1"},
+        }
+    elif method == "tools/list":
+        result = {"tools": json.loads((HOUSE / "tools.json").read_text())}
+    elif method == "tools/call":
+        result = called(params["name"], params["arguments"]["label"])
+        if params["name"] == "raw":
+            raw = (HOUSE / "answer.json").read_text()
+            sys.stdout.write(f'{{"jsonrpc": "2.0", "id": {request["id"]}, "result": {raw}}}\n')
+            sys.stdout.flush()
+            return
+    else:
+        result = {}
+    send({"id": request["id"], "result": result})
+
+
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" in message:
+        answer(message)

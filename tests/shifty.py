@@ -1,0 +1,82 @@
+"""A house whose server is `servers/shifty_server.py`, and changes whenever the test says so."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.approval import Approve
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import Task
+from harness import House, settled, submitted
+
+SERVER = Path(__file__).parent / "servers" / "shifty_server.py"
+TOOLS = ("count", "gate", "shift", "later", "die", "raw", "fail")
+SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
+
+
+def listing(**count: Any) -> list[dict[str, Any]]:
+    """What the server lists; `count` is what is special about its tool of that name."""
+    tools = [{"name": name, "description": name, "inputSchema": SCHEMA} for name in TOOLS]
+    return [{**tools[0], **count}, *tools[1:]]
+
+
+class ShiftyHouse(House):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.hangs = folder / "hangs.txt"
+        self.list_tools(listing())
+        self.write_entry()
+
+    def write_entry(self, *, hang: str = "", arguments: tuple[str, ...] = (), **entry: Any) -> None:
+        env = {"HOUSE": str(self.folder), "HANG": hang}
+        config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER), *arguments], "env": env}
+        idempotent = {name: {"idempotent": True, "effect": "read"} for name in ("later", "die")}
+        self.write_registry(config=config, **{"tools": idempotent, **entry})
+
+    def list_tools(self, tools: list[dict[str, Any]], name: str = "tools.json") -> None:
+        (self.folder / name).write_text(json.dumps(tools), encoding="utf-8")
+
+    def open_gate(self) -> None:
+        (self.folder / "gate").touch()
+
+    async def hung(self, times: int) -> None:
+        """Until so many processes of the server hang."""
+        async with asyncio.timeout(10):
+            while not self.hangs.exists() or len(self.hangs.read_text().split()) < times:  # noqa: ASYNC110 - processes
+                await asyncio.sleep(0.01)
+
+    def limit(self, **limits: Any) -> None:
+        changed = self.settings.limits.model_copy(update=limits)
+        self.settings = self.settings.model_copy(update={"limits": changed})
+
+
+def plan_of(*steps: str, **arguments: Any) -> Plan:
+    """A chain of calls, each `tool:label` of the shifty server or `server.tool` with these arguments."""
+    made: list[dict[str, Any]] = []
+    for number, step in enumerate(steps, 1):
+        tool, colon, label = step.partition(":")
+        server, _, name = ("ledger", "", tool) if colon else tool.partition(".")
+        made.append(
+            {
+                "id": f"s{number}",
+                "kind": "tool",
+                "server": server,
+                "tool": name,
+                "arguments": {"label": label} if colon else arguments,
+                "depends_on": [f"s{number - 1}"] if number > 1 else [],
+            }
+        )
+    return Plan.model_validate({"goal": "try it", "steps": made})
+
+
+async def approved(runtime: Runtime, plan: Plan) -> Task:
+    task = await submitted(runtime, plan)
+    return await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+
+
+async def ended(runtime: Runtime, plan: Plan) -> Task:
+    """The task of this plan, approved, once it has ended or asks a person."""
+    return await settled(runtime, (await approved(runtime, plan)).task_id)
