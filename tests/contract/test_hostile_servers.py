@@ -72,7 +72,7 @@ async def test_a_server_that_prints_without_end_is_killed_and_stalls_nobody(plac
         reason = await refusal(place, mode, server_start_s=3)
         watch.cancel()
     assert "it sent a line with more than" in reason or "it sent a line of more than" in reason
-    assert lag.worst_s < 0.25
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
 
 
 # Listing
@@ -115,7 +115,7 @@ async def test_a_heavy_listing_stalls_nobody(place: Place) -> None:
         watch = group.create_task(lag.measure())
         assert len(await pool.discover(place.entry("heavy"))) == 61
         watch.cancel()
-    assert lag.worst_s < 0.25
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
 
 
 async def test_definitions_that_change_are_seen_at_the_next_listing(place: Place) -> None:
@@ -201,7 +201,7 @@ async def test_an_answer_that_is_too_much_kills_the_server_and_leaves_the_outcom
                 await call(lease, tool)
             await all_gone(place)
         watch.cancel()
-    assert lag.worst_s < 0.25
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
 
 
 async def test_a_large_answer_is_kept_whole_and_stalls_nobody(place: Place) -> None:
@@ -212,7 +212,7 @@ async def test_a_large_answer_is_kept_whole_and_stalls_nobody(place: Place) -> N
             result = await call(lease, "large")
         watch.cancel()
     assert len(result.output["a"]) == 400_000
-    assert lag.worst_s < 0.25
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
 
 
 @pytest.mark.parametrize("tool", ["flood", "flood_stderr"])
@@ -239,7 +239,7 @@ async def test_a_server_that_asks_without_end_and_reads_no_answer_is_killed(plac
             with pytest.raises(OutcomeUnknownError, match="does not read its input"):
                 await call(lease, "ask_without_end")
         watch.cancel()
-    assert lag.worst_s < 0.25
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
 
 
 async def test_secrets_that_a_server_repeats_are_redacted(place: Place) -> None:
@@ -396,5 +396,5 @@ async def test_a_server_that_floods_does_not_delay_another(place: Place) -> None
                 assert (await call(lease, "echo", "here", server="good")).text == "here"
                 took.append(time.monotonic() - began)
         watch.cancel()
-    assert lag.worst_s < 0.25
-    assert sorted(took)[len(took) * 95 // 100] < 0.25
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
+    assert sorted(took)[len(took) * 95 // 100] < 1
