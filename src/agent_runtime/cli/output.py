@@ -3,11 +3,13 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from select import select
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_HEARD_WITHIN_S = 0.25
 _LONGEST_ARGUMENTS = 2000
 _WIDTH = 120
 """The width of tables that are not shown on a terminal."""
@@ -30,10 +32,15 @@ def say(text: str) -> None:
 
 
 def ask(question: str) -> str | None:
-    """The line that a person answers, without white space around it; None where there is nobody to answer."""
+    """The line that a person at a terminal answers, without white space around it; None where it has ended."""
     sys.stderr.write(question)
     sys.stderr.flush()
-    line = sys.stdin.readline()
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as typed:
+        # A Ctrl-C in the instant before a blocking read would be heard after the next line only: look again and again.
+        # Unbuffered, since a line typed ahead would hide from the look in a buffer.
+        while not select([typed], [], [], _HEARD_WITHIN_S)[0]:
+            pass
+        line = typed.readline().decode(errors="replace")
     return line.strip() if line else None
 
 
