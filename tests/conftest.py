@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from harness import House
+
+settings.register_profile("everyday", derandomize=True)
+settings.load_profile("everyday")
 
 
 @pytest.fixture

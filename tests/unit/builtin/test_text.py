@@ -1,4 +1,5 @@
 from collections.abc import Awaitable, Callable
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -57,12 +58,12 @@ async def test_no_text_has_no_summary(ask: Ask) -> None:
     assert answer.output == {"summary": "", "sentences": 0, "words": 0}
 
 
-@given(st.text(alphabet="ab .!?\n-#1e.g", max_size=200), st.integers(1, 5))
+@given(st.text(alphabet="ab .!?\n-#1e.g", max_size=60), st.integers(1, 5))
 def test_any_summary_is_made_of_the_texts_own_sentences(text: str, count: int) -> None:
     summary, sentences = summarize(text, count)
-    own = [sentence.text for sentence in sentences_of(text)]
     assert sentences <= max(count, 1)
-    assert summary == text or all(part in " ".join(own) for part in summary.split("\n"))
+    kept = combinations([sentence.text for sentence in sentences_of(text)], sentences)
+    assert summary == text or summary.split() in [" ".join(some).split() for some in kept]
     assert summarize(text, count) == (summary, sentences)
 
 
