@@ -1,0 +1,111 @@
+"""G2 and G3 under load: two hundred SIGKILLs at any moment, twenty tasks at a time."""
+
+import random
+import signal
+import threading
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from harness import House
+from killing import Process, eventually
+
+AT_ONCE = 20
+KILLS = 200
+LATEST_KILL_S = 0.6
+SETTLED_WITHIN_S = 30.0
+STEPS = 3
+TOOLS = ("count", "look")
+
+
+class Users:
+    """Submit and approve over HTTP while the service is killed, and remember what was acknowledged."""
+
+    def __init__(self, service: Process) -> None:
+        self.service = service
+        self.submitted: dict[str, str] = {}
+        self.approved: set[str] = set()
+        self._under_way: set[str] = set()
+
+    def fill_up(self, round_number: int) -> list[threading.Thread]:
+        """Start as many submissions side by side as make twenty tasks that are under way."""
+        self._under_way = {task_id for task_id in self._under_way if not is_settled(self.service.task(task_id))}
+        numbers = range(AT_ONCE - len(self._under_way))
+        threads = [threading.Thread(target=self._one_more, args=(f"{round_number}-{number}",)) for number in numbers]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _one_more(self, mark: str) -> None:
+        tool = TOOLS[zlib.crc32(mark.encode()) % len(TOOLS)]
+        try:
+            task_id = self.service.submitted(*(f"{mark}-{step}" for step in range(STEPS)), tool=tool)
+            self.submitted[task_id] = tool
+            self._under_way.add(task_id)
+            self.service.approve(task_id)
+            self.approved.add(task_id)
+        except httpx2.TransportError:
+            return  # killed in between: what was not acknowledged is not owed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_hundred_kills_lose_nothing_acknowledged_and_repeat_nothing_in_silence(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.write_registry(delay_s=0.02)
+    service, moments = Process(house), random.Random(20)  # noqa: S311  # repeatable, not secret
+    users = Users(service)
+    try:
+        for round_number in range(KILLS):
+            service.start()
+            threads = users.fill_up(round_number)
+            time.sleep(moments.uniform(0, LATEST_KILL_S))  # the moment of the kill is what is tried
+            service.end(signal.SIGKILL)
+            for thread in threads:
+                thread.join()
+        assert_kept(service, house, users)
+    finally:
+        service.close()
+
+
+def assert_kept(service: Process, house: House, users: Users) -> None:
+    service.start()
+    began = time.monotonic()
+    tasks = {task_id: service.task(task_id) for task_id in users.submitted}
+    waiting = [task_id for task_id in users.approved if not is_settled(tasks[task_id])]
+    eventually(lambda: all(is_settled(service.task(task_id)) for task_id in waiting), SETTLED_WITHIN_S)
+    assert time.monotonic() - began < SETTLED_WITHIN_S
+
+    counted = Counter(house.counted)
+    asking = 0
+    for task_id, tool in users.submitted.items():
+        task, events = service.task(task_id), service.events(task_id)
+        called = Counter(event["data"]["step_id"] for event in events if event["type"] == "tool.called")
+        returned = {event["data"]["step_id"] for event in events if event["type"] == "tool.returned"}
+        labels = {step["id"]: step["arguments"]["label"] for step in task["plan_object"]["steps"]}
+        if task_id not in users.approved:
+            assert "plan.approved" in {event["type"] for event in events} or not called
+        for step_id, label in labels.items():
+            assert counted[label] <= called[step_id]
+            assert counted[label] >= (step_id in returned)
+            if tool == "count":
+                assert called[step_id] <= 1
+        if task["status"] == "needs_attention":
+            asking += 1
+            assert tool == "count"
+            (question,) = task["attention"]
+            assert question["step_id"] in set(called) - returned
+        elif task_id in users.approved:
+            assert task["status"] == "completed"
+            assert set(labels) == returned
+    assert users.approved, "no approval was ever acknowledged"
+    assert asking, "no kill came between a call and its answer"
+
+
+def is_settled(task: dict[str, Any]) -> bool:
+    return bool(task["terminal"]) or task["status"] == "needs_attention"

@@ -1,0 +1,117 @@
+"""`agent-runtime serve` as a process that tests may kill, and the processes that it leaves."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from harness import House, ledger_plan
+
+PATIENCE_S = 30.0
+
+
+class Process:
+    """`agent-runtime serve` as its own process on the folder of a house."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.client = httpx2.Client(timeout=PATIENCE_S)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        data_dir, registry = self.house.settings.data_dir, self.house.settings.tool_registry
+        command = [sys.executable, "-m", "agent_runtime", "serve", "--port", "0"]
+        command += ["--data-dir", str(data_dir), "--registry", str(registry)]
+        with (self.house.folder / "service.log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.house.folder, stderr=log)
+        lock = data_dir / "agent-runtime.lock"
+
+        def url() -> str | None:
+            assert self.process
+            assert self.process.poll() is None, (self.house.folder / "service.log").read_text()
+            content = json.loads(lock.read_text() or "{}") if lock.exists() else {}
+            return content.get("url") if content.get("pid") == self.process.pid else None
+
+        self.client.base_url = httpx2.URL(eventually(url))
+
+    def end(self, number: signal.Signals) -> int:
+        assert self.process
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        self.client.close()
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(PATIENCE_S)
+
+    def submitted(self, *labels: str, tool: str = "count") -> str:
+        plan = ledger_plan(*labels, tool=tool).model_dump(mode="json")
+        return str(self._post("/v1/tasks", {"prompt": "count", "plan": plan})["task_id"])
+
+    def approve(self, task_id: str) -> None:
+        self._post(f"/v1/tasks/{task_id}/approve")
+
+    def submitted_and_approved(self, *labels: str, tool: str = "count") -> str:
+        task_id = self.submitted(*labels, tool=tool)
+        self.approve(task_id)
+        return task_id
+
+    def resolve(self, task_id: str, step_id: str, resolution: str) -> None:
+        self._post(f"/v1/tasks/{task_id}/resolve", {"step_id": step_id, "resolution": resolution})
+
+    def cancel(self, task_id: str) -> None:
+        self._post(f"/v1/tasks/{task_id}/cancel")
+
+    def _post(self, path: str, body: Any = None) -> Any:
+        response = self.client.post(path, json=body) if body is not None else self.client.post(path)
+        assert response.status_code == 202, response.text
+        return response.json()
+
+    def task(self, task_id: str) -> Any:
+        return self.client.get(f"/v1/tasks/{task_id}").json()
+
+    def events(self, task_id: str) -> Any:
+        return self.client.get(f"/v1/tasks/{task_id}/events", params={"limit": 1000}).json()["events"]
+
+    def settled(self, task_id: str) -> Any:
+        def task() -> Any:
+            now = self.task(task_id)
+            return now if now["terminal"] or now["status"] == "needs_attention" else None
+
+        return eventually(task)
+
+
+def eventually(look: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
+    """What `look` gives as soon as it gives something; other processes are watched, so there is nothing to await."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen in time")
+
+
+def servers_of(house: House) -> list[int]:
+    """The living processes that were given the ledger of this house: its MCP servers, and all that they started."""
+    mark = f"LEDGER={house.ledger}".encode()
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            given = environment.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark in given:
+            found.append(int(environment.parent.name))
+    return found
+
+
+def nothing_left_of(house: House, within_s: float = 10) -> None:
+    eventually(lambda: not servers_of(house), within_s)
