@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,10 @@ class House:
         registry = {"tool_registry": [*builtin, ledger]}
         self.settings.tool_registry.write_text(yaml.safe_dump(registry), encoding="utf-8")
 
+    def limit(self, **limits: Any) -> None:
+        changed = self.settings.limits.model_copy(update=limits)
+        self.settings = self.settings.model_copy(update={"limits": changed})
+
     @property
     def counted(self) -> list[str]:
         return self.ledger.read_text(encoding="utf-8").split() if self.ledger.exists() else []
@@ -81,6 +85,22 @@ def ledger_plan(*labels: str, tool: str = "count") -> Plan:
             ],
         }
     )
+
+
+def ledger_graph(shape: Mapping[str, Sequence[str]], tools: Mapping[str, str] | None = None) -> Plan:
+    """Calls by step id, each with the steps that it waits for and its own id as the label; `count` unless told."""
+    steps = [
+        {
+            "id": step_id,
+            "kind": "tool",
+            "server": "ledger",
+            "tool": (tools or {}).get(step_id, "count"),
+            "arguments": {"label": step_id},
+            "depends_on": list(needs),
+        }
+        for step_id, needs in shape.items()
+    ]
+    return Plan.model_validate({"goal": "count", "steps": steps})
 
 
 async def submitted(runtime: Runtime, plan: Plan, key: str | None = None) -> Task:

@@ -48,10 +48,6 @@ class ShiftyHouse(House):
             while not self.hangs.exists() or len(self.hangs.read_text().split()) < times:  # noqa: ASYNC110 - processes
                 await asyncio.sleep(0.01)
 
-    def limit(self, **limits: Any) -> None:
-        changed = self.settings.limits.model_copy(update=limits)
-        self.settings = self.settings.model_copy(update={"limits": changed})
-
 
 def plan_of(*steps: str, **arguments: Any) -> Plan:
     """A chain of calls, each `tool:label` of the shifty server or `server.tool` with these arguments."""

@@ -78,7 +78,13 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             RulePlanner(), registry, start_s=limits.server_start_s, auto_effects=settings.approval.auto_effects
         )
         orchestrator = Orchestrator(
-            store, registry, servers, planner, Broker(limits), runner_id=f"local:{os.getpid()}:{random.token_hex(4)}"
+            store,
+            registry,
+            servers,
+            planner,
+            Broker(limits),
+            runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
+            parallel_calls=limits.calls_of_a_task,
         )
         watch = background.create_task(registry.watch(eager=recover is True), name="catalogue")
         async with LocalRunner(

@@ -22,7 +22,7 @@ from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.transitions import replay
 from agent_runtime.runners import local
 from agent_runtime.services import broker
-from agent_runtime.services.broker import Broker
+from agent_runtime.services.broker import Broker, Outcome
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.sqlite import SqliteStore
@@ -102,7 +102,7 @@ async def left_before_the_run(house: ShiftyHouse) -> Task:
 async def test_a_stop_where_no_call_is_open_is_quick_and_asks_nobody_anything(
     house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch, leave: Callable[[ShiftyHouse], Awaitable[Task]]
 ) -> None:
-    monkeypatch.setattr(broker, "_BACKOFF_S", 1.0)
+    monkeypatch.setattr(broker, "_pause_s", float)  # a second after the first attempt
     (house.folder / "next.json").write_text((house.folder / "tools.json").read_text())
     began = time.monotonic()
     task = await leave(house)
@@ -220,16 +220,16 @@ async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(
     house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_RETRIES_AFTER_S", (0.05, 0.05, 0.05))
-    call, bugs = Broker.call, [0]
+    send, bugs = Broker.send, [0]
 
-    async def with_a_bug(self: Broker, run: Any, *rest: Any) -> bool:
-        answered = await call(self, run, *rest)
+    async def with_a_bug(self: Broker, run: Any, *rest: Any) -> Outcome:
+        outcome = await send(self, run, *rest)
         if run.task.prompt == "unlucky" and bugs[0] < 2:
             bugs[0] += 1
             raise ZeroDivisionError
-        return answered
+        return outcome
 
-    monkeypatch.setattr(Broker, "call", with_a_bug)
+    monkeypatch.setattr(Broker, "send", with_a_bug)
     async with house.open() as runtime:
         unlucky = await runtime.tasks.submit(Submission("unlucky", plan=plan_of("count:one", "count:two")))
         await runtime.tasks.decide(unlucky.task_id, Approve())
@@ -269,14 +269,14 @@ async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_ne
 async def test_a_cancel_does_not_wait_for_the_next_attempt_of_a_run_that_crashed(
     house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call, crashed = Broker.call, asyncio.Event()
+    send, crashed = Broker.send, asyncio.Event()
 
-    async def with_a_bug(self: Broker, run: Any, *rest: Any) -> bool:
-        await call(self, run, *rest)
+    async def with_a_bug(self: Broker, run: Any, *rest: Any) -> Outcome:
+        await send(self, run, *rest)
         crashed.set()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Broker, "call", with_a_bug)
+    monkeypatch.setattr(Broker, "send", with_a_bug)
     monkeypatch.setattr(local, "_RETRIES_AFTER_S", (60.0,))
     async with house.open() as runtime, asyncio.timeout(10):
         task = await approved(runtime, plan_of("count:one"))

@@ -132,6 +132,8 @@ class LimitSettings(Section):
     cancel_grace_s: PositiveFloat = 5
     concurrent_tasks: PositiveInt = 128
     tasks_on_same_servers: PositiveInt = 16
+    calls_of_a_task: PositiveInt = 8
+    concurrent_calls: PositiveInt = 1024
     request_head_s: PositiveFloat = 10
     request_body_s: PositiveFloat = 10
     stream_clients: PositiveInt = 2000

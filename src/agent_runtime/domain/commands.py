@@ -1,9 +1,11 @@
 """What a task asks for next: a pure function of its journal, so that any runner, at any time, decides the same."""
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.budget import exceeded_budget, has_budget
 from agent_runtime.domain.plan import AgentStep, ToolStep, dependencies, unreferenced
 from agent_runtime.domain.references import as_text
 from agent_runtime.domain.task import WAITING, StepState, StepStatus, Task, TaskStatus, may_repeat
@@ -35,26 +37,33 @@ class Record:
 Command = ProposePlan | CallTool | Record
 
 
-def next_commands(task: Task) -> tuple[Command, ...]:
+def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[Command, ...]:
     """What may be done now, in the order of the plan; nothing while a person is asked or after the end.
 
-    To be asked only while no call of the task is in flight: an open call is one whose answer will not come.
+    `in_flight` are the ids of the steps whose call is under way in the run that asks, or waits for room. Of any other
+    step an open call is one whose answer will not come. Each command holds for this state only: after one of them,
+    ask again.
     """
     if task.terminal:
         return ()
     if task.cancel_requested:
-        return (_cancel(task),)
+        return () if in_flight else (_cancel(task),)
     if task.status is TaskStatus.PENDING:
         return (ProposePlan(),)
     if task.status in WAITING:
         return ()
-    begun = tuple(_unfinished(task))
-    if begun:
-        return begun
-    ready = tuple(_ready(task))
-    if ready:
-        return ready
-    return (Record((ev.TaskCompleted(result=result_of(task)),)),)
+    commands = (*_unfinished(task, in_flight), *_ready(task, in_flight))
+    if commands or in_flight:
+        return commands
+    return (Record((_end(task),)),)
+
+
+def _end(task: Task) -> ev.Event:
+    for step_id, state in task.steps.items():
+        if state.status is StepStatus.FAILED:
+            message = state.message or f"Step {step_id!r} failed."
+            return ev.TaskFailed(code=state.code or "step_failed", message=message, step_id=step_id)
+    return ev.TaskCompleted(result=result_of(task))
 
 
 def _cancel(task: Task) -> Record:
@@ -70,62 +79,57 @@ def _cancel(task: Task) -> Record:
     )
 
 
-def _unfinished(task: Task) -> Iterator[Command]:
+def _unfinished(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What the steps that have begun ask for."""
     for step in task.contract.steps if task.contract else ():
         state = task.steps[step.id]
-        if state.status is StepStatus.FAILED:
-            message = state.message or f"Step {step.id!r} failed."
-            yield Record((ev.TaskFailed(code=state.code or "step_failed", message=message, step_id=step.id),))
-        elif state.status is StepStatus.RUNNING and isinstance(step, ToolStep):
-            yield _continued(task, step, state)
+        if state.status is StepStatus.RUNNING and isinstance(step, ToolStep) and step.id not in in_flight:
+            yield from _continued(task, step, state, in_flight)
 
 
-def _continued(task: Task, step: ToolStep, state: StepState) -> Command:
+def _continued(task: Task, step: ToolStep, state: StepState, in_flight: AbstractSet[str]) -> Iterator[Command]:
     call = state.call
     if call is None:
-        return CallTool(step)
-    if call.result is not None and not call.result.is_error:
-        return Record((ev.StepCompleted(step_id=step.id),))
-    if may_repeat(task, step.id) and exceeded_budget(task) is None:
-        return CallTool(step)
-    if call.result is None:
+        yield CallTool(step)
+    elif call.result is not None and not call.result.is_error:
+        yield Record((ev.StepCompleted(step_id=step.id),))
+    elif may_repeat(task, step.id) and exceeded_budget(task) is None:
+        if has_budget(task, in_flight):
+            yield CallTool(step)
+    elif call.result is None:
         reason = "the service stopped, or lost the call, before the answer came"
-        return Record((ev.StepOutcomeUnknown(step_id=step.id, call_id=call.call_id, reason=reason),))
-    message = f"{step.server}.{step.tool} failed: {call.result.text or 'it gave no reason'}"
-    return Record((ev.StepFailed(step_id=step.id, code="tool_error", message=message),))
+        yield Record((ev.StepOutcomeUnknown(step_id=step.id, call_id=call.call_id, reason=reason),))
+    else:
+        message = f"{step.server}.{step.tool} failed: {call.result.text or 'it gave no reason'}"
+        yield Record((ev.StepFailed(step_id=step.id, code="tool_error", message=message),))
 
 
-def _ready(task: Task) -> Iterator[Command]:
+def _ready(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What the steps that could begin ask for."""
     for step in task.contract.steps if task.contract else ():
         needs = dependencies(step)
-        if task.steps[step.id].status is not StepStatus.PENDING or not all(task.steps[n].has_ended for n in needs):
+        if task.steps[step.id].status is not StepStatus.PENDING or step.id in in_flight:
             continue
-        skipped = sorted(name for name in needs if task.steps[name].status is StepStatus.SKIPPED)
+        if not all(task.steps[name].has_ended for name in needs):
+            continue
+        missing = sorted(name for name in needs if task.steps[name].status is not StepStatus.COMPLETED)
         over = exceeded_budget(task)
-        if skipped:
-            reason = f"it needs {', '.join(skipped)}, which was skipped"
-            yield Record((ev.StepSkipped(step_id=step.id, reason=reason),))
+        if missing:
+            reasons = ", ".join(f"{name}, which {_FATE[task.steps[name].status]}" for name in missing)
+            yield Record((ev.StepSkipped(step_id=step.id, reason=f"it needs {reasons}"),))
         elif isinstance(step, AgentStep):
             message = "An agent step needs a language model, and none is configured."
             yield Record((ev.StepFailed(step_id=step.id, code="no_model", message=message),))
-        elif over:
+        elif over is None:
+            if has_budget(task, in_flight):
+                yield CallTool(step)
+        elif not in_flight:
             used = f"The budget of {over.limit:g} {over.budget} is used up ({over.used:g})"
             message = f"{used}; step {step.id!r} did not start."
             yield Record((over, ev.TaskFailed(code="budget_exceeded", message=message, step_id=step.id)))
-        else:
-            yield CallTool(step)
 
 
-def exceeded_budget(task: Task) -> ev.BudgetExceeded | None:
-    """The budget that leaves no room for one more call, or None."""
-    budget = task.limits.budget
-    if budget.tool_calls is not None and task.tool_calls >= budget.tool_calls:
-        return ev.BudgetExceeded(budget="tool_calls", limit=budget.tool_calls, used=task.tool_calls)
-    if budget.seconds is not None and task.call_seconds >= budget.seconds:
-        return ev.BudgetExceeded(budget="seconds", limit=budget.seconds, used=round(task.call_seconds, 3))
-    return None
+_FATE = {StepStatus.SKIPPED: "was skipped", StepStatus.FAILED: "failed"}
 
 
 def result_of(task: Task) -> str:

@@ -73,7 +73,10 @@ class StepStarted(Event):
 
 
 class ToolCalled(Event):
-    """The intent to call, written before the call is sent (G2). `attempt` counts from 1 for each approved use."""
+    """The intent to call, written before the call is sent (G2). `attempt` counts from 1 for each approved use.
+
+    `timeout_s` is what it may take, in seconds; so much of the budget is reserved while it is open.
+    """
 
     step_id: str
     call_id: str
@@ -82,6 +85,7 @@ class ToolCalled(Event):
     arguments: JsonObject
     arguments_digest: str
     attempt: int
+    timeout_s: float = 0.0
 
 
 class ToolReturned(Event):

@@ -53,6 +53,7 @@ class Call:
     arguments: JsonObject
     arguments_digest: str
     attempt: int
+    timeout_s: float = 0.0
     result: StoredResult | None = None
 
 
@@ -70,7 +71,7 @@ class StepState:
 
     @property
     def has_ended(self) -> bool:
-        return self.status in {StepStatus.COMPLETED, StepStatus.SKIPPED}
+        return self.status in {StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.FAILED}
 
     @property
     def open_call(self) -> Call | None:

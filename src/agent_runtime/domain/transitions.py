@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.budget import exceeded_budget
 from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import ToolStep, dependencies
 from agent_runtime.domain.references import as_text
@@ -189,9 +190,10 @@ def _no_cancel(task: Task, event: ev.Event) -> None:
 def _started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Changes:
     state = _step(task, event, StepStatus.PENDING)
     _no_cancel(task, event)
-    waiting = [name for name in dependencies(task.plan_step(event.step_id)) if not task.steps[name].has_ended]
-    if waiting:
-        raise _illegal(task, event, f"it waits for {', '.join(sorted(waiting))}")
+    needs = dependencies(task.plan_step(event.step_id))
+    missing = [name for name in needs if task.steps[name].status is not StepStatus.COMPLETED]
+    if missing:
+        raise _illegal(task, event, f"it needs {', '.join(sorted(missing))}")
     started_at = state.started_at or record.at
     return _with_step(task, event.step_id, replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at))
 
@@ -205,6 +207,9 @@ def _called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes
     attempt = state.call.attempt + 1 if state.call else 1
     if event.attempt != attempt or (state.call is not None and not may_repeat(task, event.step_id)):
         raise _illegal(task, event, f"step {event.step_id!r} may not be called again")
+    over = exceeded_budget(task)
+    if over:
+        raise _illegal(task, event, f"its budget of {over.budget} is used up")
     call = Call(
         event.call_id,
         record.epoch or 0,
@@ -213,6 +218,7 @@ def _called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes
         event.arguments,
         event.arguments_digest,
         event.attempt,
+        event.timeout_s,
     )
     return _with_step(task, event.step_id, replace(state, call=call), tool_calls=task.tool_calls + 1)
 
@@ -297,10 +303,13 @@ def _cancel_requested(task: Task, event: ev.TaskCancelRequested, _: ev.EventReco
     return {"cancel_requested": True}
 
 
+_WELL_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
+
+
 def _completed(task: Task, event: ev.TaskCompleted, _: ev.EventRecord) -> Changes:
     _no_cancel(task, event)
-    if not all(step.has_ended for step in task.steps.values()):
-        raise _illegal(task, event, "not every step has ended")
+    if not all(step.status in _WELL_ENDED for step in task.steps.values()):
+        raise _illegal(task, event, "not every step has ended well")
     return {"status": _S.COMPLETED, "result": event.result}
 
 

@@ -1,19 +1,24 @@
 """The one door to the tools (G2, G5, G6).
 
-Every call goes through `Broker.call`, which holds it against the approved contract, writes the intent, sends it
-once and writes what came of it.
+Every call is held against the approved contract and becomes an `Intent`; once that is written, it is sent, once; and
+what came of it is an `Outcome`, to be written too.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 import structlog
 from pydantic_core import PydanticSerializationError, from_json, to_json
+from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from agent_runtime.config import LimitSettings
+from agent_runtime.domain.budget import seconds_left
 from agent_runtime.domain.contract import Contract, argument_faults, compare_pins
 from agent_runtime.domain.errors import (
+    AgentRuntimeError,
     CallNotSentError,
     DefinitionChangedError,
     OutcomeUnknownError,
@@ -43,8 +48,8 @@ MOST_RESULT_DEPTH = 100
 """How deep the output of a call may be nested: with the arguments it is put into (64 at most) it can still be read
 back from the journal, where JSON ends at 200."""
 
-_BACKOFF_S = 0.2
-_LONGEST_BACKOFF_S = 5.0
+_RETRYING = Retrying(wait=wait_exponential_jitter(multiplier=0.2, max=5.0, jitter=0.1))
+_SHORTEST_CALL_S = 0.001
 
 
 class CallRefusedError(Exception):
@@ -60,6 +65,7 @@ class Broker:
 
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
+        self._room = asyncio.Semaphore(limits.concurrent_calls)
 
     async def check_pins(self, task: Task, lease: Lease, servers: Mapping[str, ToolServer]) -> None:
         """Hold what the leased sessions list now, and what the operator says now, against the contract (G6).
@@ -72,60 +78,82 @@ class Broker:
                 _check_policy(task.contract, server)
                 compare_pins(task.contract, server_id, server.identity, task.definitions, current)
 
-    async def pause(self, run: Run, step: ToolStep) -> None:
-        """Before a repetition: what is known is committed, and a moment passes unless the task is cancelled.
+    async def room_for(self, run: Run, step: ToolStep) -> bool:
+        """Wait until the call of this step may be sent: until the service has room (`limits.concurrent_calls`).
 
-        Raises: ConflictError, StaleEpochError.
+        Before a repetition a growing pause passes first, with jitter, so that many do not come back at one moment.
+        Whoever gets True gives the room back with `leave`. False once the task is cancelled or the service stops.
         """
         call = run.task.steps[step.id].call
+        if call is None and self.has_room:
+            return await self._room.acquire()
         if call is not None:
-            await run.commit()
-            pause_s = min(_BACKOFF_S * 2 ** (call.attempt - 1), _LONGEST_BACKOFF_S)
-            await unless(asyncio.sleep(pause_s), run.cancel, run.stop)
+            await unless(asyncio.sleep(_pause_s(call.attempt)), run.cancel, run.stop)
+        return bool(await unless(self._room.acquire(), run.cancel, run.stop))
 
-    async def call(self, run: Run, lease: Lease, step: ToolStep, server: ToolServer) -> bool:
-        """Send the call of a step and stage what came of it: a result, a refusal, or that the outcome is unknown.
+    @property
+    def has_room(self) -> bool:
+        """Whether a first call need not wait for room."""
+        return not self._room.locked()
 
-        Returns False where the server gave no answer. Raises: ConflictError, StaleEpochError where the intent could
-        not be written, DefinitionChangedError, ServerUnavailableError where the server said meanwhile that its tools
-        changed; nothing was sent then.
+    def leave(self) -> None:
+        self._room.release()
+
+    def intend(self, run: Run, step: ToolStep, in_flight: AbstractSet[str]) -> "Intent | None":
+        """Hold the next call of a step against the contract, and stage the intent to send it.
+
+        None where a rule forbids it; the refusal is staged then. `in_flight` are the steps whose calls are under way.
         """
         try:
             arguments, arguments_digest = self._arguments(run.task, step)
         except CallRefusedError as refusal:
             self._refuse(run, step, refusal)
-            return True
-        call = run.task.steps[step.id].call
-        attempt = 1 if call is None else call.attempt + 1
-        call_id = new_id("call")
-        run.stage(
-            *([StepStarted(step_id=step.id, title=step.title)] if attempt == 1 and self._is_fresh(run, step) else []),
-            ToolCalled(
-                step_id=step.id,
-                call_id=call_id,
-                server=step.server,
-                tool=step.tool,
-                arguments=arguments,
-                arguments_digest=arguments_digest,
-                attempt=attempt,
-            ),
+            return None
+        state = run.task.steps[step.id]
+        called = ToolCalled(
+            step_id=step.id,
+            call_id=new_id("call"),
+            server=step.server,
+            tool=step.tool,
+            arguments=arguments,
+            arguments_digest=arguments_digest,
+            attempt=1 if state.call is None else state.call.attempt + 1,
+            timeout_s=max(_SHORTEST_CALL_S, min(step.timeout_s or 60.0, seconds_left(run.task, in_flight))),
         )
-        await run.commit()
-        if lease.has_changed(step.server):  # a store that was unavailable may have kept the intent waiting
-            await self._check_again(run, lease, step, server, call_id)
-        return await self._send(run, lease, step, call_id, arguments)
+        if state.status is StepStatus.PENDING:
+            run.stage(StepStarted(step_id=step.id, title=step.title))
+        run.stage(called)
+        return Intent(step, called)
 
-    async def _check_again(self, run: Run, lease: Lease, step: ToolStep, server: ToolServer, call_id: str) -> None:
+    async def send(self, run: Run, lease: Lease, intent: "Intent", server: ToolServer) -> "Outcome":
+        """Send a call whose intent is written, once, and tell what came of it; nothing is staged here.
+
+        A server that said meanwhile that its tools changed is held against the pins once more first.
+        """
+        began = time.perf_counter()
+        answered, trouble, reason = True, None, ""
+        result: StoredResult | None = None
         try:
-            await unless(self.check_pins(run.task, lease, {step.server: server}), run.cancel)
+            if lease.has_changed(intent.step.server):  # a store that was unavailable may have kept the intent waiting
+                await unless(self.check_pins(run.task, lease, {server.id: server}), run.cancel)
+            result = await self._dispatch(lease, intent, run.cancel)
+        except CallNotSentError as error:
+            answered, result = False, StoredResult(text=str(error), is_error=True)
         except (DefinitionChangedError, ServerUnavailableError) as error:
-            result = keep(StoredResult(text=str(error), is_error=True), self._limits.stored_result_bytes)
-            run.stage(ToolReturned(step_id=step.id, call_id=call_id, result=result, duration_ms=0.0))
-            raise
+            trouble, result = error, StoredResult(text=str(error), is_error=True)
+        except OutcomeUnknownError as error:
+            log.warning("outcome_unknown", task_id=run.task.task_id, step_id=intent.step.id, reason=str(error))
+            answered, reason = False, str(error)
+        duration_ms = round((time.perf_counter() - began) * 1000, 3)
+        kept = keep(result, self._limits.stored_result_bytes) if result else None
+        return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble)
 
     @staticmethod
-    def _is_fresh(run: Run, step: ToolStep) -> bool:
-        return run.task.steps[step.id].status is StepStatus.PENDING
+    async def _dispatch(lease: Lease, intent: "Intent", cancel: asyncio.Event) -> StoredResult:
+        if cancel.is_set():
+            raise CallNotSentError("The task was cancelled before the call was sent.")
+        step, called = intent.step, intent.called
+        return await lease.call(step.server, step.tool, called.arguments, timeout_s=called.timeout_s, cancel=cancel)
 
     def _arguments(self, task: Task, step: ToolStep) -> tuple[JsonObject, str]:
         """The concrete arguments and their digest, judged in full now that every reference has its value."""
@@ -154,38 +182,51 @@ class Broker:
         )
         run.stage(denied, StepFailed(step_id=step.id, code=refusal.rule, message=message))
 
-    async def _send(self, run: Run, lease: Lease, step: ToolStep, call_id: str, arguments: JsonObject) -> bool:
-        answered = True
-        began = time.perf_counter()
-        timeout_s = self._timeout_s(run.task, step)
-        try:
-            result = await self._dispatch(lease, step, arguments, timeout_s, run.cancel)
-        except CallNotSentError as error:
-            answered = False
-            result = StoredResult(text=str(error), is_error=True)
-        except OutcomeUnknownError as error:
-            log.warning("outcome_unknown", task_id=run.task.task_id, step_id=step.id, reason=str(error))
-            if run.cancel.is_set() or not may_repeat(run.task, step.id):
-                run.stage(StepOutcomeUnknown(step_id=step.id, call_id=call_id, reason=str(error)))
-            return False
-        duration_ms = round((time.perf_counter() - began) * 1000, 3)
-        kept = keep(result, self._limits.stored_result_bytes)
-        run.stage(ToolReturned(step_id=step.id, call_id=call_id, result=kept, duration_ms=duration_ms))
-        return answered
 
-    @staticmethod
-    async def _dispatch(
-        lease: Lease, step: ToolStep, arguments: JsonObject, timeout_s: float, cancel: asyncio.Event
-    ) -> StoredResult:
-        if cancel.is_set():
-            raise CallNotSentError("The task was cancelled before the call was sent.")
-        return await lease.call(step.server, step.tool, arguments, timeout_s=timeout_s, cancel=cancel)
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A call that is written down, to be sent next."""
 
-    @staticmethod
-    def _timeout_s(task: Task, step: ToolStep) -> float:
-        timeout_s = step.timeout_s or 60.0
-        budget = task.limits.budget.seconds
-        return timeout_s if budget is None else max(0.001, min(timeout_s, budget - task.call_seconds))
+    step: ToolStep
+    called: ToolCalled
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call. `result` is null where that is not known, and `reason` says why.
+
+    `answered`: the server is still to be trusted with the next call. `trouble`: its tools are no longer those that
+    the plan was made with, or it cannot be asked; nothing was sent then.
+    """
+
+    intent: Intent
+    result: StoredResult | None
+    duration_ms: float
+    answered: bool
+    reason: str
+    trouble: AgentRuntimeError | None
+
+    @property
+    def returned(self) -> ToolReturned | None:
+        """The answer, as the journal will have it."""
+        if self.result is None:
+            return None
+        step_id, call_id = self.intent.step.id, self.intent.called.call_id
+        return ToolReturned(step_id=step_id, call_id=call_id, result=self.result, duration_ms=self.duration_ms)
+
+    def stage(self, run: Run) -> None:
+        """Stage the answer; or, where there is none and the call may not be repeated, a question to a person."""
+        step_id, call_id = self.intent.step.id, self.intent.called.call_id
+        if self.returned is not None:
+            run.stage(self.returned)
+        elif run.cancel.is_set() or not may_repeat(run.task, step_id):
+            run.stage(StepOutcomeUnknown(step_id=step_id, call_id=call_id, reason=self.reason))
+
+
+def _pause_s(attempt: int) -> float:
+    state = RetryCallState(_RETRYING, None, (), {})
+    state.attempt_number = attempt
+    return _RETRYING.wait(state)
 
 
 def _check_policy(contract: Contract, server: ToolServer) -> None:

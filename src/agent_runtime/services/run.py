@@ -105,7 +105,7 @@ class Run:
             await self.catch_up()
             raise
         except StaleEpochError:
-            await self._leave_evidence()
+            await self.leave_evidence()
             raise
         self._staged = []
         self.task = self._committed
@@ -117,7 +117,7 @@ class Run:
         """
         fresh = await self._load()
         if fresh.epoch != self.epoch:
-            await self._leave_evidence()
+            await self.leave_evidence()
             raise StaleEpochError(f"Epoch {self.epoch} of task {fresh.task_id} was superseded by {fresh.epoch}.")
         facts = self._facts()
         self._committed, self.task, self._staged = fresh, fresh, []
@@ -143,9 +143,9 @@ class Run:
     def _facts(self) -> list[Event]:
         return [event for event in self._staged if isinstance(event, ToolReturned)]
 
-    async def _leave_evidence(self) -> None:
+    async def leave_evidence(self, *late: ToolReturned) -> None:
         """Keep the answers that this run got too late, while the task is open; they change nothing."""
-        facts, self._staged = self._facts(), []
+        facts, self._staged = [*self._facts(), *late], []
         while facts and not (fresh := await self._load()).terminal:
             with contextlib.suppress(ConflictError):  # the newer run writes too
                 await self._append(fresh, facts)

@@ -70,11 +70,18 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
     "step.started": (ev.StepStarted(step_id="s1", title="t"), '{"step_id":"s1","title":"t"}'),
     "tool.called": (
         ev.ToolCalled(
-            step_id="s1", call_id="c", server="files", tool="read", arguments={"a": 1}, arguments_digest="d", attempt=1
+            step_id="s1",
+            call_id="c",
+            server="files",
+            tool="read",
+            arguments={"a": 1},
+            arguments_digest="d",
+            attempt=1,
+            timeout_s=60,
         ),
         (
             '{"step_id":"s1","call_id":"c","server":"files","tool":"read","arguments":{"a":1},"arguments_digest":"d",'
-            '"attempt":1}'
+            '"attempt":1,"timeout_s":60.0}'
         ),
     ),
     "tool.returned": (

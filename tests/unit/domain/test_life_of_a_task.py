@@ -4,7 +4,7 @@ are lost, people who decide at the worst moment. Guarantees G2, G4, G5 and G7 mu
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import ClassVar
@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.commands import CallTool, ProposePlan, next_commands
-from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.task import MOST_ATTEMPTS, TERMINAL, WAITING, Task
@@ -23,8 +23,8 @@ from agent_runtime.domain.tools import Effect, StoredResult
 from agent_runtime.domain.transitions import evolve, is_late_evidence, replay
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
-ANSWERS = st.lists(st.sampled_from(["good", "error", "lost"]), min_size=1, max_size=10)
-LONG = st.sampled_from(["good", "error", "lost"]).map(lambda answer: [answer] * 20)
+ANSWERS = st.lists(st.sampled_from(["good", "error", "lost", "more"]), min_size=1, max_size=10)
+LONG = st.sampled_from(["good", "error", "lost"]).map(lambda answer: ["more", answer] * 10)
 
 
 class Journal:
@@ -59,17 +59,17 @@ class Journal:
 
 @dataclass
 class Run:
-    """One run of the task, as the orchestrator does it: read, decide, write the intent, send, write the answer."""
+    """One run of the task, as the runtime does it: read, decide, write the intents, send, write the answers."""
 
     journal: Journal
     sent: list[tuple[str, str, str, int]]
     ids: Iterator[int]
     task: Task
     epoch: int
-    calling: ev.ToolCalled | None = None
+    calling: list[ev.ToolCalled] = field(default_factory=list)
     """Written down; to be sent next."""
-    waiting: ev.ToolCalled | None = None
-    """Sent; its answer to be awaited next."""
+    waiting: list[ev.ToolCalled] = field(default_factory=list)
+    """Sent; their answers come in any order."""
 
     def write(self, *events: ev.Event) -> bool:
         try:
@@ -83,20 +83,18 @@ class Run:
         """Do the next thing. False: nothing is left to do here, and this run ends."""
         if self.calling:
             # However late: an intent of a run that was taken for dead is sent once, or never.
-            call, self.calling = self.calling, None
+            call = self.calling.pop(0)
             self.sent.append((call.step_id, call.server, call.tool, self.journal.task.version))
-            self.waiting = call
+            self.waiting.append(call)
             return True
-        if self.waiting:
-            return self.answered(answer)
+        if self.waiting and answer != "more":
+            return self.answered(self.waiting.pop(len(self.waiting) // 2), answer)
         try:
-            return self.decide(contract)
+            return self.decide(contract) or (bool(self.waiting) and self.answered(self.waiting.pop(), "good"))
         except StaleEpochError:
             return False
 
-    def answered(self, answer: str) -> bool:
-        call, self.waiting = self.waiting, None
-        assert call
+    def answered(self, call: ev.ToolCalled, answer: str) -> bool:
         if answer == "lost":
             return True  # next_commands is asked with the call still open
         result = StoredResult(text=answer, is_error=answer == "error")
@@ -116,7 +114,9 @@ class Run:
     def decide(self, contract: Contract) -> bool:
         if self.task.epoch != self.epoch:
             return False
-        commands = next_commands(self.task)
+        in_flight = {call.step_id for call in self.waiting}
+        answered = self.task.status == "approved"  # a person has spoken: that is for a run to come
+        commands = () if answered else next_commands(self.task, in_flight)
         if not commands:
             return False
         command = commands[0]
@@ -148,10 +148,10 @@ class Run:
             attempt=state.call.attempt + 1 if state.call and begin == [] else 1,
         )
         if self.write(*begin, called):
-            self.calling = called
+            self.calling.append(called)
 
 
-def plan(shapes: list[tuple[bool, int, int]]) -> Contract:
+def plan(shapes: list[tuple[bool, int, int]], budget: Budget) -> Contract:
     """A plan of steps: whether the tool is idempotent, its retries, and how many earlier steps it needs."""
     steps = tuple(
         ToolStep(
@@ -168,7 +168,7 @@ def plan(shapes: list[tuple[bool, int, int]]) -> Contract:
         f"f/{name}": PinnedPolicy(effect=Effect.WRITE, idempotent=name == "read", approval="plan")
         for name in ("read", "write")
     }
-    return Contract(goal="g", steps=steps, limits=Limits(), policy=policy, pins={})
+    return Contract(goal="g", steps=steps, limits=Limits(budget=budget), policy=policy, pins={})
 
 
 class LifeOfATask(RuleBasedStateMachine):
@@ -179,11 +179,12 @@ class LifeOfATask(RuleBasedStateMachine):
     @initialize(
         shapes=st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=3),
         approved=st.sampled_from([True, True, True, False]),
+        budget=st.builds(Budget, tool_calls=st.none() | st.integers(1, 6), seconds=st.none() | st.just(0.0025)),
     )
-    def submitted(self, shapes: list[tuple[bool, int, int]], *, approved: bool) -> None:
-        self.contract = plan(shapes)
+    def submitted(self, shapes: list[tuple[bool, int, int]], budget: Budget, *, approved: bool) -> None:
+        self.contract = plan(shapes, budget)
         self.journal = Journal()
-        self.journal.append(self.journal.task, ev.TaskSubmitted(prompt="p"))
+        self.journal.append(self.journal.task, ev.TaskSubmitted(prompt="p", limits=self.contract.limits))
         self.sent: list[tuple[str, str, str, int]] = []
         self.runs: list[Run] = []
         self.ids = count(1)
@@ -372,8 +373,14 @@ class LifeOfATask(RuleBasedStateMachine):
         elif self.task.terminal:
             self.ended = self.task
         if self.task.status == "completed":
+            assert not any(step.status == "failed" for step in self.task.steps.values())
             assert all(step.result or step.status == "skipped" for step in self.task.steps.values())
             assert "task.cancel_requested" not in kinds
+
+    @invariant()
+    def the_budget_holds(self) -> None:
+        calls = self.contract.limits.budget.tool_calls
+        assert calls is None or len(self.sent) <= calls
 
     @invariant()
     def there_is_always_a_next_thing(self) -> None:

@@ -152,7 +152,7 @@ REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("approval during a cancel", after(AWAITING, ev.TaskCancelRequested()), APPROVED, "being cancelled"),
     ("a step not in the plan", EXECUTING, started("s9"), "no step 's9'"),
     ("a step twice", CALLING, started("s1"), "is running"),
-    ("a step before its time", EXECUTING, started("s2"), "waits for s1"),
+    ("a step before its time", EXECUTING, started("s2"), "needs s1"),
     ("a step during a cancel", after(EXECUTING, ev.TaskCancelRequested()), started("s1"), "being cancelled"),
     ("a call before its step", EXECUTING, called("s1"), "is pending"),
     ("a call of another tool", after(EXECUTING, started("s1")), called("s1", tool="rm"), "not what the step may call"),
@@ -273,7 +273,10 @@ def test_what_a_person_says_of_an_unknown_outcome_holds() -> None:
     (gone,) = next_commands(after(skipped, *skip.events))
     assert gone == Record((ev.StepSkipped(step_id="s4", reason="it needs s3, which was skipped"),))
     failed = after(ASKING, resolved("s2", "fail"), claimed(3))
-    assert next_commands(failed) == (Record((ev.TaskFailed(code="outcome_unknown", message="lost", step_id="s2"),)),)
+    (skip,) = next_commands(failed)
+    assert skip == Record((ev.StepSkipped(step_id="s3", reason="it needs s2, which failed"),))
+    ended = after(failed, ev.StepSkipped(step_id="s3", reason="r"), ev.StepSkipped(step_id="s4", reason="r"))
+    assert next_commands(ended) == (Record((ev.TaskFailed(code="outcome_unknown", message="lost", step_id="s2"),)),)
 
 
 def test_a_task_asks_as_long_as_one_outcome_is_unknown() -> None:
@@ -317,7 +320,8 @@ def test_an_error_is_repeated_as_often_as_the_step_says_and_then_fails() -> None
     twice = after(once, called("s1", "c2", 2), returned("s1", "c2", StoredResult(is_error=True)))
     failed = ev.StepFailed(step_id="s1", code="tool_error", message="f.read failed: it gave no reason")
     assert next_commands(twice) == (Record((failed,)),)
-    (end,) = next_commands(after(twice, failed))
+    skips = [ev.StepSkipped(step_id=name, reason="it needs s1, which failed") for name in ("s2", "s3", "s4")]
+    (end,) = next_commands(after(twice, failed, *skips))
     assert end == Record((ev.TaskFailed(code="tool_error", message=failed.message, step_id="s1"),))
 
 

@@ -1,0 +1,214 @@
+"""One run of a task: what its journal asks for is done side by side, and only the run itself writes."""
+
+import asyncio
+
+import structlog
+
+from agent_runtime.domain.commands import CallTool, Command, ProposePlan, Record, next_commands
+from agent_runtime.domain.errors import (
+    AgentRuntimeError,
+    ConflictError,
+    DefinitionChangedError,
+    InvalidPlanError,
+    PlanningError,
+    ServerUnavailableError,
+    StaleEpochError,
+)
+from agent_runtime.domain.events import StepOutcomeUnknown, TaskFailed, ToolDenied
+from agent_runtime.domain.plan import ToolStep
+from agent_runtime.domain.task import TaskStatus
+from agent_runtime.services.agent_service import PlannerAgent
+from agent_runtime.services.broker import Broker, Intent, Outcome
+from agent_runtime.services.ports import Lease, ToolServers
+from agent_runtime.services.run import Run, unless
+from agent_runtime.services.sessions import Sessions
+from agent_runtime.services.tool_registry import ToolRegistry
+
+log = structlog.get_logger()
+
+_ACTS = frozenset({TaskStatus.PENDING, TaskStatus.EXECUTING})
+"""Where a run decides what is next. A person who answers a question makes the task `approved`, for a run to come."""
+
+
+class Execution:
+    """Carries out what `next_commands` says, at most `most` calls at a time, until nothing is left to do.
+
+    Every turn stages what came of the calls, what follows from it and the intents of the next calls, and commits all
+    of it at once; then the calls are sent. While a task asks a person, nothing new begins.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        planner: PlannerAgent,
+        broker: Broker,
+        registry: ToolRegistry,
+        servers: ToolServers,
+        *,
+        most: int,
+    ) -> None:
+        self._run = run
+        self._planner = planner
+        self._broker = broker
+        self._registry = registry
+        self._most = most
+        self._sessions = Sessions(run, broker, registry, servers)
+        self._group = asyncio.TaskGroup()
+        self._in_flight: set[str] = set()
+        self._waiting: set[str] = set()
+        self._has_room: set[str] = set()
+        self._outcomes: list[Outcome] = []
+        self._came = asyncio.Event()
+        self._trouble: tuple[ToolStep, AgentRuntimeError] | None = None
+        self._planned = False
+
+    async def run(self) -> None:
+        """Go on until the task has ended, asks a person or was planned; after `stop`, until no call is open.
+
+        Raises: StaleEpochError where a newer claim owns the task, TaskNotFoundError where it is gone.
+        """
+        failure: AgentRuntimeError | None = None
+        try:
+            async with self._sessions, self._group:
+                try:
+                    while await self._turn():
+                        self._came.clear()
+                except AgentRuntimeError as error:  # kept from the group, which would wrap it
+                    failure = error
+        finally:
+            for _ in self._has_room:
+                self._broker.leave()
+        if isinstance(failure, StaleEpochError):
+            await self._run.leave_evidence(*(late.returned for late in self._outcomes if late.returned))
+        if failure is not None:
+            raise failure
+
+    async def _turn(self) -> bool:
+        """Do what can be done now; False where that was the last of it."""
+        try:
+            self._settle()
+            intents = await self._decide()
+            await self._run.commit()
+        except ConflictError:
+            log.info("decided_anew", version=self._run.task.version, status=self._run.task.status)
+            return True
+        for lease, intent in intents:
+            self._in_flight.add(intent.step.id)
+            self._group.create_task(self._send(lease, intent))
+        if not self._busy:
+            return self._acts and bool(next_commands(self._run.task))
+        if not self._outcomes:
+            await self._came.wait()
+        return True
+
+    @property
+    def _busy(self) -> set[str]:
+        return self._in_flight | self._waiting
+
+    @property
+    def _acts(self) -> bool:
+        task = self._run.task
+        return (task.status in _ACTS or task.cancel_requested) and not self._run.stop.is_set() and not self._planned
+
+    def _settle(self) -> None:
+        for outcome in self._outcomes:
+            self._in_flight.discard(outcome.intent.step.id)
+            outcome.stage(self._run)
+            self._sessions.unusable |= not outcome.answered
+            if outcome.trouble is not None:
+                self._trouble = outcome.intent.step, outcome.trouble
+        self._outcomes.clear()
+
+    async def _decide(self) -> list[tuple[Lease, Intent]]:
+        if self._run.cancel.is_set() and not self._run.task.cancel_requested:
+            await self._run.catch_up()
+        begun: list[tuple[Lease, Intent]] = []
+        while self._acts:
+            busy = self._busy | {intent.step.id for _, intent in begun}
+            if self._trouble and not busy:
+                self._give_up(*self._trouble)
+            commands = () if self._trouble else next_commands(self._run.task, busy)
+            if not commands or not await self._carry_out(commands[0], begun, busy):
+                break
+        return begun
+
+    async def _carry_out(self, command: Command, begun: list[tuple[Lease, Intent]], busy: set[str]) -> bool:
+        """False where the turn must end first."""
+        match command:
+            case Record(events):
+                self._run.stage(*events)
+            case ProposePlan():
+                await self._propose()
+            case CallTool(step):
+                return await self._begin(step, begun, busy)
+        return True
+
+    async def _propose(self) -> None:
+        # The run ends with the plan: who runs it holds its servers, which is for the runner to allow.
+        self._planned = True
+        try:
+            events = await unless(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
+        except (PlanningError, InvalidPlanError) as error:
+            log.info("planning_refused", reason=str(error))
+            events = [TaskFailed(code=error.code, message=str(error))]
+        if events is not None:
+            self._run.stage(*events)
+
+    async def _begin(self, step: ToolStep, begun: list[tuple[Lease, Intent]], busy: set[str]) -> bool:
+        if step.id not in self._has_room:
+            if self._run.task.steps[step.id].call is not None or not self._broker.has_room:
+                self._waiting.add(step.id)
+                self._group.create_task(self._wait_for_room(step))
+                return True
+            await self._take_room(step)
+        if len(self._in_flight) + len(begun) >= self._most or (busy and self._sessions.unusable):
+            return False
+        try:
+            lease = await self._sessions.lease_for(step)
+        except (ServerUnavailableError, DefinitionChangedError) as error:
+            self._trouble = step, error
+            return True
+        if lease is None:
+            return False
+        intent = self._broker.intend(self._run, step, busy)
+        if intent is not None:
+            begun.append((lease, intent))
+        return True
+
+    async def _wait_for_room(self, step: ToolStep) -> None:
+        try:
+            await self._take_room(step)
+        finally:
+            self._waiting.discard(step.id)
+            self._came.set()
+
+    async def _take_room(self, step: ToolStep) -> None:
+        if await self._broker.room_for(self._run, step):
+            self._has_room.add(step.id)
+
+    async def _send(self, lease: Lease, intent: Intent) -> None:
+        server = self._registry.server(intent.step.server)
+        try:
+            self._outcomes.append(await self._broker.send(self._run, lease, intent, server))
+        finally:
+            self._has_room.discard(intent.step.id)
+            self._broker.leave()
+            self._came.set()
+
+    def _give_up(self, step: ToolStep, error: AgentRuntimeError) -> None:
+        """End the task, or ask about its open calls, for want of a server that is what the plan was made with."""
+        log.warning("no_lease", code=error.code, reason=str(error))
+        self._trouble = None
+        task = self._run.task
+        self._registry.distrust(sorted(task.contract.servers) if task.contract else [])
+        open_calls = {name: state.open_call for name, state in task.steps.items() if state.open_call}
+        for name, call in open_calls.items():
+            reason = f"the call was open, and it cannot be repeated: {error}"
+            self._run.stage(StepOutcomeUnknown(step_id=name, call_id=call.call_id, reason=reason))
+        if open_calls:
+            return
+        if isinstance(error, DefinitionChangedError):
+            self._run.stage(
+                ToolDenied(step_id=step.id, server=step.server, tool=step.tool, rule=error.code, message=str(error))
+            )
+        self._run.stage(TaskFailed(code=error.code, message=str(error), step_id=step.id))
