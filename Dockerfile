@@ -18,10 +18,10 @@ COPY container/package.json container/package-lock.json ./
 # Source maps, type declarations and the packages' own tests are a third of it, and nothing reads them at run time.
 RUN --mount=type=cache,target=/root/.npm \
     npm ci --ignore-scripts --no-audit --no-fund \
-    && find node_modules -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.cts' -o -name '*.d.mts' -o -path '*/test/*' \) -delete
+    && find node_modules -type f \( -name '*.map' -o -name '*.d.[cm]ts' -o -name '*.d.ts' -o -path '*/test/*' \) -delete
 
 FROM python:3.11-slim-bookworm AS python
-# bubblewrap keeps the MCP servers, tini is PID 1 and reaps. Versions are those of the Debian release: it keeps no others.
+# bubblewrap keeps the MCP servers, tini is PID 1 and reaps. Versions are the Debian release's: it keeps no others.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends bubblewrap tini \

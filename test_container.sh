@@ -42,7 +42,8 @@ call() {
 import sys, urllib.error, urllib.request
 method, path, *body = sys.argv[1:]
 data = body[0].encode() if body else None
-request = urllib.request.Request("http://127.0.0.1:8000" + path, data, {"Content-Type": "application/json"}, method=method)
+url, headers = "http://127.0.0.1:8000" + path, {"Content-Type": "application/json"}
+request = urllib.request.Request(url, data, headers, method=method)
 try:
     answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20)
 except urllib.error.HTTPError as refused:
@@ -50,7 +51,9 @@ except urllib.error.HTTPError as refused:
 print(answer.read().decode())' "${@:2}"
 }
 # `field CONTAINER NAME`: one field of the JSON on standard input.
-field() { docker exec --interactive "$1" python3 -I -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$2"; }
+field() {
+    docker exec --interactive "$1" python3 -I -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$2"
+}
 
 await_health() {
     for _ in $(seq 120); do
@@ -85,9 +88,14 @@ run_task() { # CONTAINER PROMPT: submit, read the plan, approve, wait; leaves it
     await_status "$1" "$task" completed
 }
 
-file_task() { # CONTAINER
-    run_task "$1" "Write a message saying CONTAINER VERIFIED to a file called container.txt in the sample_data directory"
+kept_file() { # CONTAINER
     [ "$(docker exec "$1" cat /data/sample_data/container.txt)" = "CONTAINER VERIFIED" ] || fail "container.txt is wrong."
+}
+
+file_task() { # CONTAINER
+    run_task "$1" \
+        "Write a message saying CONTAINER VERIFIED to a file called container.txt in the sample_data directory"
+    kept_file "$1"
     ok "/data/sample_data/container.txt says CONTAINER VERIFIED"
 }
 
@@ -96,7 +104,8 @@ say "Docker $engine: build the production image"
 docker build --quiet ${BUILD_ARGS:-} --target production --tag "$image" .
 ok "$(docker image inspect --format '{{.Size}}' "$image" | awk '{printf "%d MB", $1 / 1000000}')"
 
-say "Run it: no network, read-only root, no capabilities, user $(docker image inspect --format '{{.Config.User}}' "$image")"
+user="$(docker image inspect --format '{{.Config.User}}' "$image")"
+say "Run it: no network, read-only root, no capabilities, user $user"
 docker volume create "$run" >/dev/null
 docker run --detach --name "$run" --network none --read-only --tmpfs /tmp:mode=1777,size=64m --cap-drop ALL \
     --security-opt no-new-privileges --memory 512m --pids-limit 256 --volume "$run:/data" \
@@ -117,8 +126,12 @@ tools="$(docker exec "$run" agent-runtime tools --refresh --json)"
 case "$tools" in *imageFetch*) ok "it offers imageFetch" ;; *) fail "fetch offers no imageFetch: $tools" ;; esac
 
 say "End it by force in the middle, and start it again"
-steps="$(seq -s, 90 | sed -E 's|([0-9]+)|{"id":"s\1","title":"Write \1","kind":"tool","server":"filesystem","tool":"write_file","arguments":{"path":"kill/\1.txt","content":"\1"}}|g')"
-long="$(call "$run" POST /v1/tasks "{\"prompt\": \"Write 90 files\", \"max_steps\": 100, \"plan\": {\"goal\": \"Write 90 files\", \"steps\": [$steps]}}" | field "$run" task_id)"
+step='{"id": "s\1", "kind": "tool", "server": "filesystem", "tool": "write_file",
+       "arguments": {"path": "kill/\1.txt", "content": "\1"}}'
+steps="$(seq -s, 90 | sed -E "s|([0-9]+)|${step//$'\n'/}|g")"
+plan="{\"goal\": \"Write 90 files\", \"steps\": [$steps]}"
+body="{\"prompt\": \"Write 90 files\", \"max_steps\": 100, \"plan\": $plan}"
+long="$(call "$run" POST /v1/tasks "$body" | field "$run" task_id)"
 await_status "$run" "$long" awaiting_approval
 call "$run" POST "/v1/tasks/$long/approve" >/dev/null
 docker kill --signal KILL "$run" >/dev/null
@@ -143,7 +156,7 @@ case "$claims" in
 *) ok "it was taken up again, by the service of after the kill" ;;
 esac
 await_status "$run" "$task" completed
-[ "$(docker exec "$run" cat /data/sample_data/container.txt)" = "CONTAINER VERIFIED" ] || fail "container.txt is gone."
+kept_file "$run"
 ok "the tasks and files of before are there"
 
 say "SIGTERM ends it within 15 seconds"
@@ -172,8 +185,9 @@ case "$(docker logs "$inside" 2>&1)" in
 esac
 published="$(stack port agent-runtime 8000)"
 case "$published" in 127.0.0.1:*) ok "published on $published only" ;; *) fail "It is published on $published." ;; esac
-if curl --silent --fail --max-time 5 "http://$published/healthz" >/dev/null 2>&1; then
-    ok "it answers on the published address"
+if curl --silent --fail --max-time 5 -X POST "http://$published/v1/tasks" -H "Content-Type: application/json" \
+    -d '{"prompt": "Read a file and summarize its contents"}' >/dev/null 2>&1; then
+    ok "the first request of the README is answered there"
 else
     case "${DOCKER_HOST:-unix}" in unix*) fail "http://$published does not answer." ;; esac
     ok "the engine is another machine, so its published address was not tried"

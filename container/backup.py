@@ -2,7 +2,8 @@
 """Writes a backup of the data directory to standard output, as a tar file, while the service runs.
 
 Each database in it is a consistent copy of one instant (SQLite's VACUUM INTO), so the copies need no -wal file; the
-other files are as they are read. The lock is left out. Files that tasks write meanwhile may be from before or after.
+other files are as they are read. The lock is left out, and so is what belongs to the file system. Files that tasks
+write meanwhile may be from before or after.
 """
 
 import os
@@ -13,7 +14,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-LEFT_OUT = (".lock", ".db-wal", ".db-shm")
+LEFT_OUT = (".lock", ".db-wal", ".db-shm", "lost+found")
 WORK = ".backup-"
 
 

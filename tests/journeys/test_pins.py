@@ -10,7 +10,7 @@ from agent_runtime import bootstrap
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.errors import StoreUnavailableError
-from agent_runtime.domain.events import Event, ToolCalled
+from agent_runtime.domain.events import Event, ToolCalled, ToolReturned
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.storage.sqlite import SqliteStore
@@ -129,6 +129,11 @@ async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(
     async with house.open() as runtime:
         task = await approved(runtime, plan_of("count:first", "count:second"))
         await refused(runtime, task, "new")
+        events = [record.event for record in await runtime.tasks.records(task.task_id)]
+    (unsent,) = [event for event in events if isinstance(event, ToolReturned) and event.step_id == "s2"]
+    assert unsent.result.is_error
+    assert unsent.result.text.startswith("A tool is not what the plan was made with, so it was not called. ")
+    assert unsent.duration_ms == 0
     assert house.counted == ["first"]
 
 

@@ -1,7 +1,9 @@
 """The settings: who beats whom, and what the operator hears about a mistake."""
 
 import itertools
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -220,6 +222,13 @@ def test_a_secret_is_read_and_redacted_from_then_on(home: Path) -> None:
     assert settings.openai.base_url == "http://models.example/v1"
     assert secrets.redact("key sk-from-file") == "key [redacted]"
     assert "sk-from-file" not in repr(settings)
+
+
+def test_a_secret_is_redacted_however_it_is_quoted() -> None:
+    key = 'a "b" \\ c\u00e9/d'
+    secrets = Secrets([key])
+    for quoted in (key, json.dumps(key), json.dumps(key, ensure_ascii=False), repr(key), quote(key, safe="")):
+        assert secrets.redact(quoted).strip("\"'") == "[redacted]"
 
 
 def test_a_key_from_the_environment_is_redacted_too() -> None:

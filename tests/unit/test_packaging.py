@@ -204,6 +204,13 @@ def test_the_service_accepts_the_config_of_the_cluster(folder: Path) -> None:
     assert read(BASE / "service.yaml")["metadata"]["name"] in settings.server.allowed_hosts
 
 
+def test_every_manifest_is_validated_on_every_change() -> None:
+    manifests = {path for path in BASE.glob("*.yaml") if read(path).get("kind", "Kustomization") != "Kustomization"}
+    assert manifests
+    (line,) = re.findall(r"k8s/base/\{(.+)\}\.yaml", (ROOT / ".ci" / "run").read_text())
+    assert {path.stem for path in manifests} == set(line.split(","))
+
+
 def test_the_registry_of_the_cluster_is_that_of_the_image() -> None:
     assert (BASE / "tool_registry.yaml").read_text() == (ROOT / "container" / "tool_registry.yaml").read_text()
 
@@ -304,6 +311,7 @@ def test_a_backup_holds_what_was_committed_and_no_lock(tmp_path: Path) -> None:
     (data / "sample_data").mkdir(parents=True)
     (data / "sample_data" / "notes.txt").write_text("kept")
     (data / "agent-runtime.lock").write_text("{}")
+    (data / "lost+found").mkdir(mode=0)
     with closing(sqlite3.connect(data / "agent-runtime.db", isolation_level=None)) as live:
         live.execute("PRAGMA journal_mode = WAL")
         live.execute("CREATE TABLE told (what TEXT)")

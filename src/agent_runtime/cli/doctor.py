@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Literal
@@ -73,7 +73,8 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         findings.append(Finding("registry", "ok", f"{settings.tool_registry}: {enabled} of {len(entries)} enabled"))
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
-    return [*findings, _model(settings), _sandbox()]
+    findings += [_model(settings), _sandbox()]
+    return [replace(finding, detail=secrets.redact(finding.detail)) for finding in findings]
 
 
 def _access(settings: Settings) -> Finding:

@@ -1,9 +1,11 @@
 """The secrets of the operator: where they are read, and how they stay out of everything else (G12)."""
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from agent_runtime.domain.errors import ConfigurationError
 
@@ -22,9 +24,13 @@ class Secrets:
             self.remember(value)
 
     def remember(self, value: str) -> None:
-        """Redact this value from now on; values of fewer than four characters would redact ordinary text."""
+        """Redact this value from now on, as it is and as JSON, Python and URLs quote it.
+
+        Values of fewer than four characters would redact ordinary text.
+        """
         if len(value) >= 4 and value not in self._known:  # noqa: PLR2004 - said in the docstring
-            self._known.add(value)
+            self._known |= {value, repr(value)[1:-1], quote(value, safe="")}
+            self._known |= {json.dumps(value, ensure_ascii=plain)[1:-1] for plain in (True, False)}
             longest_first = sorted(self._known, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 

@@ -159,6 +159,12 @@ def test_a_plan_of_hostile_size_is_refused_before_it_is_walked() -> None:
     assert (fault.field, fault.message) == ("steps[0].arguments", "They are nested more than 64 deep.")
 
 
+def test_a_plan_of_just_as_many_steps_as_are_allowed_is_judged_like_any_other() -> None:
+    assert faults(tool("s1"), tool("s2"), max_steps=2) == []
+    longest = [tool(f"s{n}", "erase" if n == 99 else "read") for n in range(100)]
+    assert [fault.field for fault in faults(*longest, max_steps=100)] == ["steps[99].tool"]
+
+
 def test_a_plan_with_faults_is_not_drawn_up() -> None:
     with pytest.raises(InvalidPlanError) as caught:
         contract(tool("a", arguments={}), tool("a"))
@@ -277,3 +283,40 @@ def test_the_same_definition_on_another_server_is_another_tool() -> None:
         compare(current(), {"type": "local_stdio", "argv": ["evil"]})
     with pytest.raises(DefinitionChangedError, match="the registry entry has changed"):
         compare_pins(contract(), "files", {}, {}, current())
+
+
+def test_a_difference_is_shown_as_it_was_and_as_it_is() -> None:
+    now = current(read=ToolDefinition(name="read", inputSchema={"type": "object"}, description="New"))
+    with pytest.raises(DefinitionChangedError) as caught:
+        compare(now)
+    assert str(caught.value) == (
+        "A tool is not what the plan was made with, so it was not called. "
+        "files/read: description was None and is 'New'. "
+        f"files/read: inputSchema was {TEXT!r} and is {{'type': 'object'}}."
+    )
+
+
+def test_a_tool_is_compared_whatever_its_name_and_whatever_other_servers_the_plan_uses() -> None:
+    nested = known("dir/read", TEXT)
+    catalogue = {**CATALOGUE, nested.key: nested}
+    plan = Plan.model_validate(
+        {"steps": [tool("s1", "count", "calc"), tool("s2", "dir/read", arguments={"path": "a"})]}
+    )
+    drawn = draw_up(plan, Limits(), catalogue, agent_steps=True)
+    compare_pins(drawn, "files", IDENTITY, {}, {"dir/read": nested.definition})
+    with pytest.raises(DefinitionChangedError, match="files/dir/read: the server no longer has this tool"):
+        compare_pins(drawn, "files", IDENTITY, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("length", "shown"), [(298, f"'{'x' * 298}'."), (299, f"'{'x' * 199} ... {'x' * 79}'."), (9, "'xxxxxxxxx'.")]
+)
+def test_what_is_longer_than_three_hundred_characters_is_cut_in_the_middle(length: int, shown: str) -> None:
+    now = current(write=ToolDefinition(name="write", inputSchema=TEXT, description="x" * length))
+    with pytest.raises(DefinitionChangedError) as caught:
+        compare(now)
+    assert str(caught.value).endswith(f"files/write: description was None and is {shown}")
+
+
+def test_a_reference_may_stand_where_a_plan_needs_a_number() -> None:
+    assert faults(tool("s1"), tool("s2", "count", "calc", arguments={"n": "${s1.output.n}"})) == []

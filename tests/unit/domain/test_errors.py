@@ -30,12 +30,13 @@ def test_every_error_has_a_code_of_its_own_and_a_sentence_that_explains_it() -> 
 def test_an_error_says_what_it_is_about() -> None:
     assert str(errors.TaskNotFoundError("t9")) == "There is no task 't9'."
     assert errors.TaskNotFoundError("t9").task_id == "t9"
-    assert DecisionRefusedError("no", "completed").status == "completed"
+    refused = DecisionRefusedError("It has ended.", "completed")
+    assert (str(refused), refused.status) == ("It has ended.", "completed")
     gone = errors.ServerUnavailableError("files", "it exited")
     assert str(gone) == "MCP server 'files' is unavailable: it exited"
     assert (gone.server_id, gone.reason) == ("files", "it exited")
-    owned = errors.DataDirectoryOwnedError("Taken.", url=None, pid=7)
-    assert (str(owned), owned.url, owned.pid) == ("Taken.", None, 7)
+    owned = errors.DataDirectoryOwnedError("Taken.", url="http://127.0.0.1:1", pid=7)
+    assert (str(owned), owned.url, owned.pid) == ("Taken.", "http://127.0.0.1:1", 7)
     wrong = InvalidInputError([Fault("prompt", "It is empty."), Fault("", "It is late.")])
     assert str(wrong) == "prompt: It is empty.; It is late."
 

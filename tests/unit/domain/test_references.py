@@ -108,6 +108,24 @@ def test_a_path_that_leads_nowhere_says_what_is_there(path: str, said: str) -> N
         resolve("${s.output." + path + "}", results, LIMIT)
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("rows.0.n.x", "no 'x' in output.rows.0.n of step 's'; it is 5."),
+        ("rows.0.x", "no 'x' in output.rows.0 of step 's'; it has 'n', 'm'."),
+        ("rows.1", "no '1' in output.rows of step 's'; it is a list of 1."),
+        ("x", "no 'x' in output of step 's'; it has 'rows', 'long', 'wide'."),
+        ("long.x", f"no 'x' in output.long of step 's'; it is {'y' * 80}."),
+        ("wide.x", f"no 'x' in output.wide of step 's'; it has {', '.join(repr(f'k{n}') for n in range(20))}."),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_where_it_ends(path: str, said: str) -> None:
+    output = {"rows": [{"n": 5, "m": 6}], "long": "y" * 100, "wide": {f"k{n}": n for n in range(30)}}
+    with pytest.raises(ReferenceFailedError) as caught:
+        resolve("${s.output." + path + "}", {"s": StoredResult(output=output)}, LIMIT)
+    assert str(caught.value) == "${s.output." + path + "}: " + said
+
+
 def test_a_number_may_be_the_name_of_a_property() -> None:
     assert resolve("${s.output.0}", {"s": StoredResult(output={"0": "zero"})}, LIMIT) == "zero"
 
@@ -153,9 +171,16 @@ def test_a_reference_that_is_not_well_formed_is_refused_and_refers_to_nothing(te
 def test_an_endless_reference_is_not_repeated_in_full() -> None:
     with pytest.raises(ValueError, match="is not a reference") as caught:
         parse("${" + "x" * 100_000 + "}")
+    assert str(caught.value).startswith(f"'${{{'x' * 78}' is not a reference: write ${{STEP.text}} or ${{STEP.output")
     assert len(str(caught.value)) < 300
 
 
 def test_keys_and_everything_that_is_not_a_string_are_left_alone() -> None:
     value = {"${s.text}": [1, None, True, ("a",)]}
     assert resolve(value, {}, LIMIT) == {"${s.text}": [1, None, True, ["a"]]}
+
+
+def test_a_whole_number_is_written_without_a_point_as_far_as_it_is_exact() -> None:
+    assert as_text(1000.0) == "1000"
+    assert as_text(2.0**53 - 1) == "9007199254740991"
+    assert as_text(2.0**53) == "9007199254740992.0"

@@ -34,6 +34,8 @@ NO_STRINGS: list[Schema] = [
     {"anyOf": [{"type": "integer"}, {"type": "null"}]},
     {"oneOf": [{"type": "integer"}, {"anyOf": [{"type": "boolean"}]}]},
     {"anyOf": [{"$ref": "#/$defs/n"}, {"allOf": [{"type": "null"}]}]},
+    {"anyOf": [{"enum": [1], "minLength": 99}, {"type": "null"}]},
+    {"anyOf": [{"type": "integer", "const": "n"}, {"type": "null"}]},
     {"enum": [1, 2]},
     {"const": 5},
 ]
@@ -54,6 +56,16 @@ STRINGS: list[Schema | bool] = [
 def test_text_around_a_reference_must_be_allowed_to_be_a_string(schema: Schema) -> None:
     (fault,) = named({"a": "n = ${s.text}"}, of(schema, **{"$defs": {"n": {"type": "number"}}}))
     assert fault.startswith("arguments.a: Text is not allowed here: ")
+
+
+def test_a_fault_of_text_with_a_reference_shows_the_text_as_the_plan_has_it() -> None:
+    said = "arguments.a: Text is not allowed here: 'n = ${s.text}' is not of type 'integer'"
+    assert named({"a": "n = ${s.text}"}, of({"type": "integer"})) == [said]
+
+
+def test_where_no_argument_is_known_none_is_offered() -> None:
+    schema: Schema = {"type": "object", "additionalProperties": False}
+    assert named({"a": 1}, schema) == ["arguments.a: There is no such argument; there are: none."]
 
 
 @pytest.mark.parametrize("schema", STRINGS[:7] + STRINGS[8:])
@@ -338,3 +350,21 @@ def test_an_old_dialect_is_understood() -> None:
     assert named({}, draft3) == ["arguments.a: 'a' is a required property"]
     draft4 = {"$schema": "http://json-schema.org/draft-04/schema#", "required": ["a"]}
     assert named({}, draft4) == ["arguments.a: This is required and missing."]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "most"),
+    [
+        ("x*", 214),  # (length + 1) ** 3 steps: a start, a repeat and the text itself
+        ("^" + "a?" * 10, 9764),  # (length + 1) * 2 ** 10
+        ("^" + "a*" * 6, 9),  # (length + 1) ** 7, which is the limit exactly
+        ("^" + "a*" * 50, 0),
+    ],
+)
+def test_a_pattern_is_applied_as_long_as_its_worst_case_is_within_the_limit(pattern: str, most: int) -> None:
+    assert matches(pattern, "a" * most) is True
+    assert matches(pattern, "a" * (most + 1)) is None
+
+
+def test_a_pattern_of_very_many_choices_is_left_to_the_server() -> None:
+    assert matches("^" + "a*" * 51, "") is None

@@ -34,7 +34,8 @@ def tool(annotations: dict[str, Any] | None = None, name: str = "write_file") ->
 @given(hints)
 def test_the_claims_of_a_server_only_ever_raise_caution(claims: dict[str, Any]) -> None:
     silent, claimed = describe_tool(server(), tool()), describe_tool(server(), tool(claims))
-    assert claimed.effect in {Effect.UNKNOWN, Effect.DESTRUCTIVE}
+    admitted = claims.get("destructiveHint") is True and claims.get("readOnlyHint") is not True
+    assert claimed.effect is (Effect.DESTRUCTIVE if admitted else Effect.UNKNOWN)
     assert (claimed.idempotent, claimed.open_world, claimed.approval) == (False, True, "plan")
     assert silent.effect is Effect.UNKNOWN
 
@@ -68,6 +69,7 @@ def test_the_operators_word_beats_every_claim(
         ({"destructiveHint": False}, Effect.WRITE, False, True),
         ({"destructiveHint": False, "idempotentHint": True}, Effect.WRITE, True, True),
         ({"destructiveHint": True}, Effect.DESTRUCTIVE, False, True),
+        ({"destructiveHint": True, "readOnlyHint": True}, Effect.READ, True, True),
     ],
 )
 def test_trusted_annotations_are_believed_with_the_defaults_of_the_protocol(
@@ -82,6 +84,16 @@ def test_a_tool_is_described_by_its_server_and_its_key() -> None:
     found = describe_tool(builtin, tool({"readOnlyHint": True}, name="a/b"))
     assert (found.key, found.name, found.builtin, found.effect) == ("calc/a/b", "a/b", True, Effect.READ)
     assert describe_tool(server(client_session_timeout_seconds=9), tool()).timeout_s == 9
+
+
+def test_a_tool_is_pinned_to_the_server_that_it_is_on() -> None:
+    assert describe_tool(server(), tool()).pin == tool().pin({"type": "local_stdio", "argv": ["node", "x.js"]})
+
+
+@pytest.mark.parametrize("trust", ["none", "annotations"])
+def test_a_tool_that_is_admitted_to_be_destructive_is_so_whoever_says_it(trust: str) -> None:
+    found = describe_tool(server(trust=trust), tool({"destructiveHint": True, "readOnlyHint": False}))
+    assert found.effect is Effect.DESTRUCTIVE
 
 
 def test_the_exact_name_is_heard_first_then_the_globs_in_the_order_of_the_file() -> None:

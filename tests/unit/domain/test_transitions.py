@@ -2,16 +2,28 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.commands import CallTool, ProposePlan, Record, next_commands, result_of
+from agent_runtime.domain.commands import CallTool, ProposePlan, Record, exceeded_budget, next_commands, result_of
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.task import TERMINAL, WAITING, StepStatus, Task, TaskStatus, may_repeat
-from agent_runtime.domain.tools import Effect, StoredResult
+from agent_runtime.domain.task import (
+    TERMINAL,
+    WAITING,
+    Approval,
+    Call,
+    StepState,
+    StepStatus,
+    Task,
+    TaskError,
+    TaskStatus,
+    may_repeat,
+)
+from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
 from agent_runtime.domain.transitions import ALLOWED, OF_A_RUN, evolve, is_late_evidence, replay
 
 S = TaskStatus
@@ -255,6 +267,131 @@ def test_a_task_that_goes_well() -> None:
     assert task.updated_at == AT + timedelta(seconds=task.version - 1)
 
 
+def test_the_submission_is_in_the_state_word_for_word() -> None:
+    limits = Limits(max_steps=3)
+    event = ev.TaskSubmitted(
+        prompt="p",
+        approval="auto",
+        tools=("f",),
+        limits=limits,
+        metadata={"a": "b"},
+        request_key="k",
+        request_digest="d",
+    )
+    assert after(Task("t"), event) == Task(
+        "t",
+        version=1,
+        prompt="p",
+        approval="auto",
+        tools=("f",),
+        limits=limits,
+        metadata={"a": "b"},
+        request_key="k",
+        request_digest="d",
+        created_at=AT,
+        updated_at=AT,
+    )
+
+
+def test_a_claim_and_a_plan_are_in_the_state() -> None:
+    definitions = {"f/read": ToolDefinition(name="read")}
+    task = after(PENDING, claimed(1), PROPOSED.model_copy(update={"definitions": definitions}))
+    assert task == replace(
+        PENDING,
+        version=3,
+        epoch=1,
+        runner="r",
+        status=S.AWAITING_APPROVAL,
+        contract=PLAN,
+        definitions=definitions,
+        plan_revision=1,
+        plan_digest=PLAN.digest,
+        steps={name: StepState() for name in ("s1", "s2", "s3", "s4")},
+        updated_at=AT + timedelta(seconds=2),
+    )
+
+
+def test_every_moment_of_a_step_is_in_its_state() -> None:
+    def at(task: Task) -> datetime:
+        return AT + timedelta(seconds=task.version)
+
+    begun = after(EXECUTING, started("s1"))
+    assert begun.steps["s1"] == StepState(StepStatus.RUNNING, started_at=at(EXECUTING))
+    event = ev.ToolCalled(
+        step_id="s1", call_id="c1", server="f", tool="read", arguments={"a": 1}, arguments_digest="d", attempt=1
+    )
+    call = Call("c1", 2, "f", "read", {"a": 1}, "d", 1)
+    sent = after(begun, event)
+    assert sent.steps["s1"] == replace(begun.steps["s1"], call=call)
+    assert (sent.tool_calls, sent.steps["s2"]) == (1, StepState())
+    answered = after(sent, returned("s1"))
+    assert answered.steps["s1"] == replace(begun.steps["s1"], call=replace(call, result=GOOD))
+    assert answered.call_seconds == 0.5
+    completed = after(answered, ev.StepCompleted(step_id="s1"))
+    assert completed.steps["s1"] == replace(
+        answered.steps["s1"], status=StepStatus.COMPLETED, result=GOOD, ended_at=at(answered)
+    )
+
+
+def test_a_step_that_did_not_go_well_says_why_and_since_when() -> None:
+    end = AT + timedelta(seconds=EXECUTING.version)
+    failed = after(EXECUTING, ev.StepFailed(step_id="s1", code="c", message="m"))
+    assert failed.steps["s1"] == StepState(StepStatus.FAILED, code="c", message="m", ended_at=end)
+    assert after(EXECUTING, ev.StepSkipped(step_id="s1", reason="r")).steps["s1"] == StepState(
+        StepStatus.SKIPPED, message="r", ended_at=end
+    )
+    assert ASKING.steps["s2"] == replace(WRITING.steps["s2"], status=StepStatus.UNKNOWN, message="lost")
+    end_of_task = after(failed, ev.TaskFailed(code="c", message="m", step_id="s1"))
+    assert end_of_task.error == TaskError("c", "m", "s1")
+
+
+@pytest.mark.parametrize(
+    ("resolution", "changed"),
+    [
+        (
+            "done",
+            {"status": StepStatus.COMPLETED, "result": StoredResult(text="é", output="é", size=2), "message": None},
+        ),
+        ("skip", {"status": StepStatus.SKIPPED, "message": "skipped by a person"}),
+        ("fail", {"status": StepStatus.FAILED, "code": "outcome_unknown"}),
+    ],
+)
+def test_a_resolution_ends_the_step_and_is_kept_beside_the_approvals(
+    resolution: ev.Resolution, changed: dict[str, Any]
+) -> None:
+    now = AT + timedelta(seconds=ASKING.version)
+    event = ev.StepResolved(
+        step_id="s2", call_id="c1", resolution=resolution, output="é", actor="ann", comment="I looked."
+    )
+    task = after(ASKING, event)
+    assert task.steps["s2"] == replace(ASKING.steps["s2"], ended_at=now, **changed)
+    assert task.approvals == (
+        *ASKING.approvals,
+        Approval("ann", now, resolution, step_id="s2", comment="I looked."),
+    )
+
+
+def test_a_step_that_is_to_be_tried_again_is_new_but_for_its_beginning() -> None:
+    again = after(ASKING, resolved("s2", "retry"))
+    assert again.steps["s2"] == StepState(started_at=WRITING.steps["s2"].started_at)
+    begun = after(again, claimed(3), started("s2"))
+    assert begun.steps["s2"] == replace(again.steps["s2"], status=StepStatus.RUNNING)
+    assert after(begun, called("s2", "c2")).steps["s2"].call == Call("c2", 3, "f", "write", {}, "d", 1)
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (started("s9"), "step.started may not follow event 5 of task t: the plan has no step 's9'."),
+        (started("s4"), "step.started may not follow event 5 of task t: it waits for s3."),
+    ],
+)
+def test_a_refusal_names_the_event_the_task_and_the_reason(event: ev.Event, why: str) -> None:
+    with pytest.raises(IllegalTransitionError) as caught:
+        after(EXECUTING, event)
+    assert str(caught.value) == why
+
+
 def test_a_rejection_is_the_end() -> None:
     task = after(AWAITING, ev.PlanRejected(revision=1, digest=PLAN.digest, reason="no"))
     assert (task.status, task.approvals[0].decision, task.approvals[0].comment) == (S.REJECTED, "reject", "no")
@@ -392,3 +529,74 @@ def test_a_journal_replays_to_the_same_state() -> None:
     assert replay("t", []) == Task("t")
     journal = [ev.record("t", 1, None, AT, EVENTS[0]), ev.record("t", 2, 1, AT + timedelta(seconds=1), claimed(1))]
     assert replay("t", journal) == after(PENDING, claimed(1))
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(0, 3), (2, 3), (3, 4), (5, 6)])
+def test_an_unknown_outcome_is_repeated_as_often_as_the_step_says_but_three_times_at_least(
+    retries: int, attempts: int
+) -> None:
+    first = PLAN.steps[0].model_copy(update={"retries": retries})
+    task = replace(CALLING, contract=PLAN.model_copy(update={"steps": (first, *PLAN.steps[1:])}))
+    for attempt in range(2, attempts + 1):
+        assert may_repeat(task, "s1")
+        task = after(task, claimed(task.epoch + 1), called("s1", f"c{attempt}", attempt))
+    assert not may_repeat(task, "s1")
+
+
+def test_the_seconds_of_a_budget_are_shown_to_the_millisecond() -> None:
+    task = replace(EXECUTING, limits=Limits(budget=Budget(seconds=0.1)), call_seconds=0.12345)
+    assert exceeded_budget(task) == ev.BudgetExceeded(budget="seconds", limit=0.1, used=0.123)
+
+
+def test_the_results_that_nobody_takes_up_stand_one_below_the_other() -> None:
+    task = after(WRITING, returned("s2", result=StoredResult(text="one")), ev.StepCompleted(step_id="s2"))
+    last = returned("s3", result=StoredResult(text="two"))
+    assert result_of(after(task, started("s3"), called("s3"), last, ev.StepCompleted(step_id="s3"))) == "one\ntwo"
+
+
+def test_every_open_call_is_named_where_one_forbids_the_end() -> None:
+    both = replace(WRITING, steps={**WRITING.steps, "s3": WRITING.steps["s2"]})
+    with pytest.raises(IllegalTransitionError, match="a call of s2, s3 is open"):
+        after(both, ev.TaskFailed(code="c", message="m"))
+
+
+def test_a_step_of_unknown_outcome_says_why_it_is_unknown() -> None:
+    asking = after(WRITING, unknown("s2"))
+    assert asking.steps["s2"] == replace(WRITING.steps["s2"], status=StepStatus.UNKNOWN, message="lost")
+    assert (asking.status, asking.unknown_steps) == (S.NEEDS_ATTENTION, ("s2",))
+
+
+def test_a_step_that_is_skipped_names_every_step_that_was_skipped_before_it() -> None:
+    skipped = {name: StepState(StepStatus.SKIPPED) for name in ("s1", "s2", "s3")}
+    last = PLAN.steps[3].model_copy(update={"depends_on": ("s3", "s2")})
+    both = PLAN.model_copy(update={"steps": (*PLAN.steps[:3], last)})
+    task = replace(EXECUTING, contract=both, steps={**EXECUTING.steps, **skipped})
+    reason = "it needs s2, s3, which was skipped"
+    assert next_commands(task) == (Record((ev.StepSkipped(step_id="s4", reason=reason),)),)
+
+
+def test_a_budget_that_is_used_up_names_the_step_that_did_not_start() -> None:
+    task = after(replace(EXECUTING, limits=Limits(budget=Budget(tool_calls=1))), *done("s1"))
+    (command,) = next_commands(task)
+    assert isinstance(command, Record)
+    end = command.events[1]
+    assert isinstance(end, ev.TaskFailed)
+    assert (end.code, end.step_id) == ("budget_exceeded", "s2")
+
+
+def test_a_decision_is_kept_with_its_time() -> None:
+    assert after(AWAITING, APPROVED).approvals[0].at == AT + timedelta(seconds=AWAITING.version)
+
+
+def test_a_refused_call_is_named_by_its_server_and_its_tool() -> None:
+    with pytest.raises(IllegalTransitionError, match="'f/rm' is not what the step may call"):
+        after(EXECUTING, started("s1"), called("s1", tool="rm"))
+    with pytest.raises(KeyError, match="s9"):
+        EXECUTING.plan_step("s9")
+
+
+def test_a_step_names_every_step_that_it_waits_for() -> None:
+    last = PLAN.steps[3].model_copy(update={"depends_on": ("s3", "s2")})
+    task = replace(EXECUTING, contract=PLAN.model_copy(update={"steps": (*PLAN.steps[:3], last)}))
+    with pytest.raises(IllegalTransitionError, match="it waits for s2, s3"):
+        after(task, started("s4"))

@@ -1,0 +1,130 @@
+"""What the broker writes of a call: refused, unanswered, or answered with more than the journal takes."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, ToolCalled, ToolDenied, ToolReturned
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.tools import StoredResult
+from agent_runtime.domain.values import digest
+from agent_runtime.services.broker import MOST_RESULT_DEPTH, keep
+from shifty import ShiftyHouse, ended, plan_of
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> ShiftyHouse:
+    return ShiftyHouse(tmp_path)
+
+
+def nested(depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def sha256(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+async def test_a_call_and_its_answer_are_written_as_they_were(house: ShiftyHouse) -> None:
+    async with house.open() as runtime:
+        task = await ended(runtime, plan_of("count:one"))
+        events = [record.event for record in await runtime.tasks.records(task.task_id)]
+    (called,) = [event for event in events if isinstance(event, ToolCalled)]
+    (returned,) = [event for event in events if isinstance(event, ToolReturned)]
+    assert (called.step_id, called.server, called.tool, called.attempt) == ("s1", "ledger", "count", 1)
+    assert (called.arguments, called.arguments_digest) == ({"label": "one"}, digest({"label": "one"}))
+    assert called.call_id.startswith("call_")
+    assert (returned.step_id, returned.call_id) == ("s1", called.call_id)
+    assert 0 < returned.duration_ms < 20_000
+    assert returned.duration_ms == round(returned.duration_ms, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule", "said"),
+    [
+        (
+            {"label": "${s1.output.result}"},
+            "invalid_arguments",
+            "arguments.label: 3 is not of type 'string'",
+        ),
+        (
+            {"label": "${s1.output.sum}"},
+            "reference_failed",
+            "${s1.output.sum}: no 'sum' in output of step 's1'; it has 'result'.",
+        ),
+    ],
+)
+async def test_a_refusal_is_in_the_journal_and_in_the_log_with_its_rule_and_its_reason(
+    house: ShiftyHouse, arguments: dict[str, Any], rule: str, said: str
+) -> None:
+    plan = plan_of("calculator.add", a=1, b=2).model_dump(mode="json")
+    second = {"id": "s2", "kind": "tool", "server": "ledger", "tool": "count", "arguments": arguments}
+    with capture_logs() as logs:
+        async with house.open() as runtime:
+            task = await ended(runtime, Plan.model_validate({**plan, "steps": [*plan["steps"], second]}))
+            events = [record.event for record in await runtime.tasks.records(task.task_id)]
+    assert [event for event in events if isinstance(event, ToolDenied | StepFailed)] == [
+        ToolDenied(step_id="s2", server="ledger", tool="count", rule=rule, message=said),
+        StepFailed(step_id="s2", code=rule, message=f"ledger.count was not called: {said}"),
+    ]
+    assert {
+        "event": "call_refused",
+        "log_level": "warning",
+        "task_id": task.task_id,
+        "step_id": "s2",
+        "rule": rule,
+    } in logs
+    assert house.counted == []
+
+
+async def test_an_unknown_outcome_is_in_the_journal_and_in_the_log_with_its_reason(house: ShiftyHouse) -> None:
+    house.write_entry(tools={"die": {"idempotent": False}})
+    with capture_logs() as logs:
+        async with house.open() as runtime:
+            task = await ended(runtime, plan_of("die:one"))
+            events = [record.event for record in await runtime.tasks.records(task.task_id)]
+    (called,) = [event for event in events if isinstance(event, ToolCalled)]
+    (unknown,) = [event for event in events if isinstance(event, StepOutcomeUnknown)]
+    assert (unknown.step_id, unknown.call_id) == ("s1", called.call_id)
+    entry = {"event": "outcome_unknown", "log_level": "warning", "task_id": task.task_id, "step_id": "s1"}
+    assert {**entry, "reason": unknown.reason} in logs
+
+
+def test_a_result_within_the_limit_is_kept_whole_with_its_size() -> None:
+    result = StoredResult(text="é", output={"a": [1, None]}, is_error=True)
+    size = len(b'{"a":[1,null]}') + 2
+    assert keep(result, size) == StoredResult(text="é", output={"a": [1, None]}, is_error=True, size=size)
+    assert keep(StoredResult(text="text"), 4) == StoredResult(text="text", size=4)
+    assert keep(StoredResult(), 0) == StoredResult()
+
+
+def test_a_result_over_the_limit_keeps_the_beginning_of_its_text_and_says_what_it_was() -> None:
+    text, output = "aéb", {"a": [1, None]}
+    whole = text.encode() + b'{"a":[1,null]}'
+    assert keep(StoredResult(text=text, output=output, is_error=True), 2) == StoredResult(
+        text="a", is_error=True, cut=True, size=len(whole), digest=sha256(whole)
+    )
+    assert keep(StoredResult(text=text, output=output), len(whole) - 1) == StoredResult(
+        text=text, cut=True, size=len(whole), digest=sha256(whole)
+    )
+
+
+def test_what_json_cannot_carry_is_replaced_or_cut() -> None:
+    assert keep(StoredResult(text="a\ud800"), 99) == StoredResult(text="a?", size=2)
+    assert keep(StoredResult(output=float("nan")), 99) == StoredResult(size=4)
+    for output in ({"\ud800": 1}, object()):
+        assert keep(StoredResult(text="t", output=output), 99) == StoredResult(
+            text="t", cut=True, size=1, digest=sha256(b"t")
+        )
+
+
+def test_an_output_is_kept_up_to_the_depth_that_can_be_read_back() -> None:
+    assert keep(StoredResult(output=nested(MOST_RESULT_DEPTH)), 999).output == nested(100)
+    deeper = keep(StoredResult(output=nested(MOST_RESULT_DEPTH + 1)), 999)
+    assert (deeper.cut, deeper.output) == (True, None)
