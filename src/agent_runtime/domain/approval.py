@@ -23,7 +23,8 @@ class Resolve(Value):
     """Say what became of a call of unknown outcome (G2).
 
     `done`: it took effect, and `output` is what it gave. `retry`: it did not, or may happen again. `skip`: go on
-    without the step and all that needs it. `fail`: the step has failed. `call_id` may be left out where the step is named.
+    without the step and all that needs it. `fail`: the step has failed. `call_id` may be left out where the step is
+    named.
     """
 
     step_id: str

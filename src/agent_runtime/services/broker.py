@@ -144,7 +144,7 @@ class Broker:
         except OutcomeUnknownError as error:
             log.warning("outcome_unknown", task_id=run.task.task_id, step_id=intent.step.id, reason=str(error))
             answered, reason = False, str(error)
-        duration_ms = round((time.perf_counter() - began) * 1000, 3)
+        duration_ms = 0.0 if trouble else round((time.perf_counter() - began) * 1000, 3)
         kept = keep(result, self._limits.stored_result_bytes) if result else None
         return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble)
 

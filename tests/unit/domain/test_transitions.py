@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.commands import CallTool, ProposePlan, Record, exceeded_budget, next_commands, result_of
+from agent_runtime.domain.budget import exceeded_budget
+from agent_runtime.domain.commands import CallTool, ProposePlan, Record, next_commands, result_of
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
@@ -383,7 +384,7 @@ def test_a_step_that_is_to_be_tried_again_is_new_but_for_its_beginning() -> None
     ("event", "why"),
     [
         (started("s9"), "step.started may not follow event 5 of task t: the plan has no step 's9'."),
-        (started("s4"), "step.started may not follow event 5 of task t: it waits for s3."),
+        (started("s4"), "step.started may not follow event 5 of task t: it needs s3."),
     ],
 )
 def test_a_refusal_names_the_event_the_task_and_the_reason(event: ev.Event, why: str) -> None:
@@ -571,7 +572,7 @@ def test_a_step_that_is_skipped_names_every_step_that_was_skipped_before_it() ->
     last = PLAN.steps[3].model_copy(update={"depends_on": ("s3", "s2")})
     both = PLAN.model_copy(update={"steps": (*PLAN.steps[:3], last)})
     task = replace(EXECUTING, contract=both, steps={**EXECUTING.steps, **skipped})
-    reason = "it needs s2, s3, which was skipped"
+    reason = "it needs s2, which was skipped, s3, which was skipped"
     assert next_commands(task) == (Record((ev.StepSkipped(step_id="s4", reason=reason),)),)
 
 
@@ -598,5 +599,5 @@ def test_a_refused_call_is_named_by_its_server_and_its_tool() -> None:
 def test_a_step_names_every_step_that_it_waits_for() -> None:
     last = PLAN.steps[3].model_copy(update={"depends_on": ("s3", "s2")})
     task = replace(EXECUTING, contract=PLAN.model_copy(update={"steps": (*PLAN.steps[:3], last)}))
-    with pytest.raises(IllegalTransitionError, match="it waits for s2, s3"):
+    with pytest.raises(IllegalTransitionError, match="it needs s2, s3"):
         after(task, started("s4"))
