@@ -7,12 +7,13 @@ import pytest
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.contract import Budget, Limits
+from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.events import EventRecord, ToolCalled, ToolReturned
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
-from harness import House, ledger_graph, names, settled
+from harness import House, ledger_graph, names, settled, submitted
 
 
 async def run(runtime: Runtime, plan: Plan, limits: Limits | None = None) -> tuple[Task, list[EventRecord]]:
@@ -153,3 +154,49 @@ async def test_a_cancel_ends_every_call_that_is_under_way(house: House) -> None:
     assert set(end.unknown_steps) <= {"a", "b"}
     assert end.unknown_steps
     assert "c" not in house.counted
+
+
+def choosing(condition: str) -> Plan:
+    """Add two numbers; one count runs where the condition on the sum holds, another where it does not."""
+    plan = ledger_graph({"yes": [], "no": [], "after_yes": ["yes"]}).model_dump(mode="json")
+    add = {"id": "sum", "kind": "tool", "server": "calculator", "tool": "add", "arguments": {"a": 2, "b": 3}}
+    plan["steps"][0]["when"] = condition
+    plan["steps"][1]["when"] = f"not ({condition})"
+    return Plan.model_validate({"goal": "choose", "steps": [add, *plan["steps"]]})
+
+
+@pytest.mark.parametrize(
+    ("condition", "ran", "skipped"),
+    [
+        ("${sum.output.result} == 5", ["yes", "after_yes"], ["no"]),
+        ("${sum.output.result} > 5", ["no"], ["yes", "after_yes"]),
+        ("exists(${sum.output.other})", ["no"], ["yes", "after_yes"]),
+        ("exists(${sum.output.result}) and ${sum.text} in '45'", ["yes", "after_yes"], ["no"]),
+    ],
+)
+async def test_a_step_runs_only_where_its_condition_holds(
+    house: House, condition: str, ran: list[str], skipped: list[str]
+) -> None:
+    async with house.open() as runtime:
+        end, _ = await run(runtime, choosing(condition))
+    assert end.status is TaskStatus.COMPLETED
+    assert sorted(house.counted) == sorted(ran)
+    assert [name for name, step in end.steps.items() if step.status is StepStatus.SKIPPED] == skipped
+
+
+async def test_a_condition_that_cannot_be_compared_fails_the_step_and_calls_nothing(house: House) -> None:
+    async with house.open() as runtime:
+        end, _ = await run(runtime, choosing("${sum.output.result} > 'five'"))
+    assert end.error
+    assert (end.status, end.error.code, end.error.step_id) == (TaskStatus.FAILED, "condition_failed", "yes")
+    assert "compares 5 and five" in end.error.message
+    assert house.counted == []
+
+
+async def test_a_condition_that_cannot_be_read_is_refused_with_the_plan(house: House) -> None:
+    async with house.open() as runtime:
+        with pytest.raises(InvalidPlanError) as refused:
+            await submitted(runtime, choosing("__import__('os')"))
+        assert [fault.field for fault in refused.value.faults] == ["plan.steps[1].when", "plan.steps[2].when"]
+        with pytest.raises(InvalidPlanError, match=r"no step 'gone'"):
+            await submitted(runtime, choosing("${gone.text} == 'a'"))

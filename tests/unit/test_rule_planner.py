@@ -12,7 +12,7 @@ from mcp_types import TextContent
 from agent_runtime.builtin import create
 from agent_runtime.domain.contract import Limits, find_faults
 from agent_runtime.domain.errors import PlanningError
-from agent_runtime.domain.plan import Plan, ToolStep, dependencies
+from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.references import parse, resolve
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, Tool, ToolDefinition, describe_tool
 from agent_runtime.services.ports import PlanRequest
@@ -82,7 +82,7 @@ async def test_a_prompt_without_words_is_refused(prompt: str, tools: list[Tool])
 async def test_the_steps_keep_the_order_of_the_prompt(tools: list[Tool]) -> None:
     made = await plan('Write "a" to a.txt, list my todos, add 1 and 2, then save the result to r.txt', tools)
     for before, after in zip(made.steps, made.steps[1:], strict=False):
-        assert before.id in dependencies(after)
+        assert before.id in after.needs
     assert made.steps[3].depends_on == ()  # the reference already says so
 
 

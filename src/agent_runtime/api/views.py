@@ -152,6 +152,11 @@ def plan_text(steps: Iterable[ToolStep | AgentStep]) -> str:
 
 
 def _step_text(step: ToolStep | AgentStep) -> str:
+    text = _what_it_does(step)
+    return text if step.when is None else f"{text} — only when {one_line(step.when, _LONGEST_ARGUMENT)}"
+
+
+def _what_it_does(step: ToolStep | AgentStep) -> str:
     title = one_line(step.title, 200)
     if isinstance(step, AgentStep):
         names = ", ".join(f"{allowed.server}.{allowed.tool}" for allowed in step.tools) or "no tools"

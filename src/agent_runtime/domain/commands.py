@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget, has_budget
-from agent_runtime.domain.plan import AgentStep, ToolStep, dependencies, unreferenced
+from agent_runtime.domain.conditions import holds
+from agent_runtime.domain.errors import ConditionFailedError
+from agent_runtime.domain.plan import AgentStep, ToolStep, unreferenced
 from agent_runtime.domain.references import as_text
 from agent_runtime.domain.task import WAITING, StepState, StepStatus, Task, TaskStatus, may_repeat
 from agent_runtime.domain.tools import StoredResult
@@ -107,7 +109,7 @@ def _continued(task: Task, step: ToolStep, state: StepState, in_flight: Abstract
 def _ready(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What the steps that could begin ask for."""
     for step in task.contract.steps if task.contract else ():
-        needs = dependencies(step)
+        needs = step.needs
         if task.steps[step.id].status is not StepStatus.PENDING or step.id in in_flight:
             continue
         if not all(task.steps[name].has_ended for name in needs):
@@ -117,6 +119,8 @@ def _ready(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
         if missing:
             reasons = ", ".join(f"{name}, which {_FATE[task.steps[name].status]}" for name in missing)
             yield Record((ev.StepSkipped(step_id=step.id, reason=f"it needs {reasons}"),))
+        elif (barred := _barred(task, step)) is not None:
+            yield Record((barred,))
         elif isinstance(step, AgentStep):
             message = "An agent step needs a language model, and none is configured."
             yield Record((ev.StepFailed(step_id=step.id, code="no_model", message=message),))
@@ -127,6 +131,16 @@ def _ready(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
             used = f"The budget of {over.limit:g} {over.budget} is used up ({over.used:g})"
             message = f"{used}; step {step.id!r} did not start."
             yield Record((over, ev.TaskFailed(code="budget_exceeded", message=message, step_id=step.id)))
+
+
+def _barred(task: Task, step: ToolStep | AgentStep) -> ev.Event | None:
+    """What the condition of a step says against it."""
+    try:
+        if step.when is None or holds(step.when, task.results):
+            return None
+    except ConditionFailedError as error:
+        return ev.StepFailed(step_id=step.id, code=error.code, message=str(error))
+    return ev.StepSkipped(step_id=step.id, reason=f"its condition does not hold: {step.when}")
 
 
 _FATE = {StepStatus.SKIPPED: "was skipped", StepStatus.FAILED: "failed"}

@@ -12,8 +12,9 @@ from jsonschema import ValidationError
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from agent_runtime.domain import references
+from agent_runtime.domain.conditions import condition_references, read_condition
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
-from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, dependencies, tool_names
+from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_names
 from agent_runtime.domain.schemas import Open, UnusableSchemaError, as_open, errors_of
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest
@@ -150,8 +151,14 @@ def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) 
             references.parse(text)
         except ValueError as error:
             yield Fault(_place(f"{place}.{holder}", path), str(error))
-    for name in sorted(dependencies(step) - known):
-        field = "depends_on" if name in step.depends_on else holder
+    if step.when is not None:
+        try:
+            read_condition(step.when)
+        except ValueError as error:
+            yield Fault(f"{place}.when", str(error))
+    conditional = {reference.step for reference in condition_references(step.when)}
+    for name in sorted(step.needs - known):
+        field = "depends_on" if name in step.depends_on else "when" if name in conditional else holder
         yield Fault(f"{place}.{field}", f"There is no step {name!r} in the plan.")
 
 

@@ -167,6 +167,12 @@ class ReferenceFailedError(AgentRuntimeError):
     code = "reference_failed"
 
 
+class ConditionFailedError(AgentRuntimeError):
+    """The condition of a step cannot be evaluated with the outputs that there are."""
+
+    code = "condition_failed"
+
+
 class CallNotSentError(AgentRuntimeError):
     """The call certainly never reached the server, so it had no effect."""
 

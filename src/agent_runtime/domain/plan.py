@@ -1,19 +1,35 @@
 """A plan: a directed acyclic graph of steps, as data."""
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from agent_runtime.domain.conditions import MOST_CHARACTERS, condition_references
 from agent_runtime.domain.references import references_in
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value
 
 
 class _Step(Value):
+    """`when`: a condition on earlier outputs; where it does not hold, the step is skipped."""
+
     id: Identifier
     title: str = Field(default="", max_length=500)
     depends_on: tuple[str, ...] = ()
+    when: str | None = Field(default=None, min_length=1, max_length=MOST_CHARACTERS)
+
+    @property
+    def templates(self) -> JsonValue:
+        """Where references may stand, beside the condition."""
+        raise NotImplementedError
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """The ids of the steps that must end before this one: those named and those referred to."""
+        referred = (*references_in(self.templates), *condition_references(self.when))
+        return frozenset(self.depends_on) | {reference.step for reference in referred}
 
 
 class ToolStep(_Step):
@@ -65,15 +81,10 @@ class Plan(Value):
     steps: tuple[Step, ...] = Field(min_length=1)
 
 
-def dependencies(step: ToolStep | AgentStep) -> frozenset[str]:
-    """The ids of the steps that must end before this one: those named and those referred to."""
-    return frozenset(step.depends_on) | {reference.step for reference in references_in(step.templates)}
-
-
 def cycle_in(steps: Iterable[ToolStep | AgentStep]) -> list[str] | None:
     """The ids along a cycle of dependencies, or None where there is none."""
     try:
-        TopologicalSorter({step.id: dependencies(step) for step in steps}).prepare()
+        TopologicalSorter({step.id: step.needs for step in steps}).prepare()
     except CycleError as error:
         return [str(name) for name in error.args[1]]
     return None

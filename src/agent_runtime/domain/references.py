@@ -115,20 +115,20 @@ def as_text(value: JsonValue) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def look_up(reference: Reference, results: Mapping[str, StoredResult], limit: int) -> JsonValue:
-    """What a reference names. Raises: ReferenceFailedError where there is no usable value."""
+def look_up(reference: Reference, results: Mapping[str, StoredResult], limit: int | None = None) -> JsonValue:
+    """What a reference names; `limit` as with `resolve`. Raises: ReferenceFailedError where it has no usable value."""
     result = results.get(reference.step)
     if result is None:
         raise ReferenceFailedError(f"{reference}: step {reference.step!r} has no result.")
     if result.cut:
         raise ReferenceFailedError(
-            f"{reference}: the result of step {reference.step!r} is {result.size} bytes, over the limit of {limit} "
-            "(limits.stored_result_bytes), so it was cut and cannot be used."
+            f"{reference}: the result of step {reference.step!r} is {result.size} bytes, over the limit"
+            f"{'' if limit is None else f' of {limit}'} (limits.stored_result_bytes), so it was cut and cannot be used."
         )
     if result.binary:
         raise ReferenceFailedError(
-            f"{reference}: the result of step {reference.step!r} ({result.size} bytes, limit {limit}) holds binary "
-            "content, which is not stored and cannot be used."
+            f"{reference}: the result of step {reference.step!r} ({result.size} bytes) holds binary content, which is "
+            "not stored and cannot be used."
         )
     if reference.part == "text":
         return result.text

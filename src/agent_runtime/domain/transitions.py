@@ -7,8 +7,9 @@ from typing import Any
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget
-from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
-from agent_runtime.domain.plan import ToolStep, dependencies
+from agent_runtime.domain.conditions import holds
+from agent_runtime.domain.errors import ConditionFailedError, IllegalTransitionError, StaleEpochError
+from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.references import as_text
 from agent_runtime.domain.task import (
     TERMINAL,
@@ -190,12 +191,22 @@ def _no_cancel(task: Task, event: ev.Event) -> None:
 def _started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Changes:
     state = _step(task, event, StepStatus.PENDING)
     _no_cancel(task, event)
-    needs = dependencies(task.plan_step(event.step_id))
+    needs = task.plan_step(event.step_id).needs
     missing = [name for name in needs if task.steps[name].status is not StepStatus.COMPLETED]
     if missing:
         raise _illegal(task, event, f"it needs {', '.join(sorted(missing))}")
+    if _is_barred(task, event.step_id):
+        raise _illegal(task, event, "its condition does not hold")
     started_at = state.started_at or record.at
     return _with_step(task, event.step_id, replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at))
+
+
+def _is_barred(task: Task, step_id: str) -> bool:
+    when = task.plan_step(step_id).when
+    try:
+        return when is not None and not holds(when, task.results)
+    except ConditionFailedError:
+        return True
 
 
 def _called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
