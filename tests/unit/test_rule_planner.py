@@ -79,6 +79,17 @@ async def test_a_prompt_without_words_is_refused(prompt: str, tools: list[Tool])
         await plan(prompt, tools)
 
 
+async def test_a_prompt_of_too_many_words_is_refused_where_they_are_too_many(tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError, match=r'^The part "1\+1\+1'):
+        await plan("+".join("1" * 4_000), tools)
+
+
+@pytest.mark.parametrize("prompt", ["help", "Help!", "help me", "What can you do?"])
+async def test_who_asks_for_help_is_told_what_to_write(prompt: str, tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError, match=r'write what is to be done, as in "Read notes\.txt'):
+        await plan(prompt, tools)
+
+
 async def test_the_steps_keep_the_order_of_the_prompt(tools: list[Tool]) -> None:
     made = await plan('Write "a" to a.txt, list my todos, add 1 and 2, then save the result to r.txt', tools)
     for before, after in zip(made.steps, made.steps[1:], strict=False):
@@ -142,6 +153,10 @@ HOSTILE = {
     "colons": "write x:\n" * 900,
     "todos": "add a todo to " + "buy milk and " * 900,
     "questions": "how many lines in " + "in a containing " * 700,
+    "halves": "write hello to x.txt and bye to y.txt and " + "a, b and c to z.txt and " * 400,
+    "operators": "5 times the word count of notes.txt " + "plus 2 times it " * 700,
+    "structures": "write " + "[" * 20_000 + "]" * 20_000 + " to x.json",
+    "glued structures": "write [" + "1," * 1_400 + "1] to x.json",
     "scripts": "\u65e5\u672c " * 2_900,
 }
 

@@ -5,7 +5,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.services.ports import PlanRequest
 from agent_runtime.services.rules.binder import Binder
 from agent_runtime.services.rules.reader import read
-from agent_runtime.services.rules.refusals import CAPABILITIES, REMEDY, refusal
+from agent_runtime.services.rules.refusals import CAPABILITIES, HELP, REMEDY, refusal
 
 _MAX_GOAL = 65_536
 
@@ -30,7 +30,7 @@ class RulePlanner:
         for part, action in read(prompt):
             binder.take(part, action)
         if not binder.steps:
-            raise refusal(prompt, "asks for nothing that a tool could do")
+            raise refusal(prompt, HELP)
         return Plan(goal=prompt, steps=tuple(binder.steps))
 
 

@@ -223,6 +223,11 @@ def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
     return False
 
 
+def knows_verb(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a verb of the grammar, even one that is an ordinary word too, stands here."""
+    return any(keys(tokens[at : at + len(phrase)]) == phrase for phrase in _VERBS.get(tokens[at].key, ()))
+
+
 def _begins_object(token: Token | None) -> bool:
     return token is not None and (
         token.kind in {"number", "file", "quoted", "path", "glob"} or token.key in OBJECT_STARTS
@@ -276,7 +281,8 @@ def _marker(tokens: Sequence[Token], at: int) -> int:
     if len(first) == 1 and first.isalpha() and second == ")":
         return 2
     is_sign = first in {"-", "+"} and at + 1 < len(tokens) and tokens[at].end == tokens[at + 1].start
-    return 1 if first in _BULLETS and second and not is_sign else 0
+    is_minus = first == "-" and tokens[at + 1 : at + 2] and tokens[at + 1].kind == "number"
+    return 1 if first in _BULLETS and second and not is_sign and not is_minus else 0
 
 
 def _cries(tokens: Sequence[Token], size: int) -> bool:

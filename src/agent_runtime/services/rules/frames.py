@@ -135,6 +135,19 @@ _TODOS: list[Row] = [
     ("$delete <t=todos> from|off|on|out_of|in $one $todolist", _end("delete")),
     ("$delete <t=named_todos>", _end("delete")),
 ]
+
+
+def _made_with(holding: str, content: str, bounded: str) -> list[Row]:
+    """New files with something in them; `containing X` says that X is text, and `with X` may say something else."""
+    return [
+        (f"$make <file=newfile> {holding} <content={bounded}> in|inside|on|into it|there|the_file|that_file", _write),
+        (f"$make <file=newfile> {holding} <content={bounded}> $at <folder=surely>", _write_in_folder),
+        (f"$at <folder=surely> ,? $make <file=newfile> {holding} <content={content}>", _write_in_folder),
+        (f"$make <file=newfile> in|inside|within|under <folder> {holding} <content={content}>", _write_in_folder),
+        (f"$make <file=newfile> {holding} <content={content}>", _write),
+    ]
+
+
 _SEP = ":|,_:|as_follows_:|the_following_:|the_following_text_:|the_following_lines_:|the_following_content_:"
 _SAID = (
     f"{_SEP}|the_text|the_message|the_words|the_word|the_line|that_says|that_reads|that_say|that|saying|with|"
@@ -153,15 +166,15 @@ _WRITING: list[Row] = [
     ("$make $the? copy|backup of <content=bounded> and? call|name it <files>", _copy),
     ("copy|duplicate|clone|backup to|into|as|in <files>", lambda files: _save(IT, files)),
     ("$make <file=newfile> with|and content|contents|text|message|body :|set_to|of? <content=marked>", _write),
-    ("$make <file=newfile> $holding <content=bounded> in|inside|on|into it|there|the_file|that_file", _write),
-    ("$make <file=newfile> $holding <content=bounded> $at <folder=surely>", _write_in_folder),
     (
         "$at <folder=surely> ,? $make <file=newfile> with|and content|contents|text|message|body :? <content=marked>",
         _write_in_folder,
     ),
-    ("$at <folder=surely> ,? $make <file=newfile> $holding <content>", _write_in_folder),
-    ("$make <file=newfile> in|inside|within|under <folder> $holding <content>", _write_in_folder),
-    ("$make <file=newfile> $holding <content>", _write),
+    *[
+        row
+        for holding, content, bounded in (("$holding", "content", "bounded"), ("$with", "given", "givenbounded"))
+        for row in _made_with(holding, content, bounded)
+    ],
     ("$make <file=newfile> : <content>", _write),
     (
         "$make <file=newfile> from|out_of|for|using <content=bounded>",
@@ -176,7 +189,7 @@ _WRITING: list[Row] = [
     ("create|make|touch|generate <files=newfiles>", _make_files),
     ("add|new|start|prepare|set_up <file=calledfile>", lambda file: _make_files((file,))),
     ("create|make|touch|add $the? two|three|four|following? $new? files called|named|:? <files=newfiles>", _make_files),
-    ("overwrite|replace|fill|populate|rewrite <files> with|by <content>", _save),
+    ("overwrite|replace|fill|populate|rewrite <files> with|by <content=replacing>", _save),
     ("overwrite|replace|set|change|update $the? $contents of|in|inside <files> with|to|by <content>", _save),
     ("$append|write|put|insert|save|store $end <files> : <content>", _append),
     ("add|log|note|record|write|put|insert <content=worded> $end <files>", _append),
@@ -277,7 +290,7 @@ _TEXTS: list[Row] = [
         "$search <name=filename> in|inside|within|under <folder=surely>",
         lambda name, folder: show(m.Search(name, folder)),
     ),
-    ("find|search_for|look_for|locate $the? $file? <name=filename>", lambda name: show(m.Search(name))),
+    ("find|search_for|look_for|locate the|a|an|any? $file? <name=filename>", lambda name: show(m.Search(name))),
     (
         "find|search_for|look_for|locate|search $the? $file|files called|named? <name>",
         lambda name: show(m.Search(name)),

@@ -40,7 +40,7 @@ _SCAN = re.compile(
 )
 _ENDS = re.compile(r"[.!?]+$")
 _ARITHMETIC = re.compile(
-    r"[$€£]?(?:[0-9]+(?:[.,][0-9]+)*|\.[0-9]+|[-+*/^%=×÷·−]|(?<=[0-9])[xX](?=[0-9]))+",
+    r"[$€£]?(?:[0-9]+(?:[.,][0-9]+)*|\.[0-9]+|[-+*/^%=×÷·−]|(?<=[0-9])(?<!\b0)[xX](?=[0-9]))+",
 )
 _PIECE = re.compile(r"[0-9]+(?:[.,][0-9]+)*|\.[0-9]+|\*\*|.")
 _DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}|[0-9]+(?:\.[0-9]+){2,}|[0-9]+(?:-[0-9]+){2,}")
@@ -96,7 +96,8 @@ def tokenize(text: str) -> list[Token]:
         at = end
         if len(tokens) > MAX_TOKENS:
             why = f"is where more than {MAX_TOKENS} words of instructions have been read: put long text in quotes"
-            raise refusal(text[at : at + 80], why)
+            beyond = tokens[MAX_TOKENS].start
+            raise refusal(text[beyond : beyond + 80], why)
     return _merged(tokens)
 
 

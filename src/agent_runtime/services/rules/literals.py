@@ -17,6 +17,8 @@ from agent_runtime.services.rules.vocabulary import (
     MARKS,
     NEGATIONS,
     ORDER,
+    POINTING_ON,
+    PRONOUNS,
     QUESTION_WORDS,
     SAYING,
     SEPARATORS,
@@ -28,12 +30,14 @@ from agent_runtime.services.rules.vocabulary import (
 QUOTE_IT = "put the exact text in quotes if that is what you mean"
 _SAID_ALONE = {("saying",), (":",)}
 _BACKS = frozenset({"it", "them", "its"})
-_NEW_START = _BACKS | {"todo", "todos", "reminder"}
-_HOW_OFTEN = word_set("twice thrice backwards reversed uppercase lowercase uppercased capitalized")
+_NEW_START = _BACKS | {"todo", "todos", "task", "tasks", "reminder", "reminders"}
+_HOW_OFTEN = word_set("repeatedly twice thrice backwards reversed uppercase lowercase uppercased capitalized")
 _HOW = word_set(
+    "utf-8 utf8 utf-16 utf16 ascii latin-1 unicode binary hex root admin administrator sudo "
     "uppercase lowercase capitals caps bold italics italic reverse french german spanish italian english latin "
     "japanese chinese markdown json yaml csv html base64 morse"
 )
+_BEFORE_HOW = (["in"], ["as"], ["using"])
 _NO_TEXTS = MARKS | word_set("in to into on at of for from with me us you him her here there now")
 _DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
 
@@ -72,10 +76,10 @@ def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool =
     words = [token.key for token in tokens]
     if any(token.kind in {"quoted", "block"} for token in tokens):
         return f"mixes words inside and outside of quotation marks: {QUOTE_IT}"
-    if sure == "named" and tuple(words) in SAYING:
+    if only_points(words) or (sure == "named" and tuple(words) in SAYING):
         return f"does not say what the text is: {QUOTE_IT}"
     if files and (manner := _manner(words)):
-        return f"ends with {manner!r}, which may be how to write it: {QUOTE_IT}"
+        return f"holds {manner!r}, which may be how to write it: {QUOTE_IT}"
     negations = NEGATIONS | ({"no"} if tail else frozenset())
     said = next((word for word in words if word in negations or word in CONDITIONS), None)
     if said:
@@ -89,11 +93,22 @@ def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool =
     return None if sure == "said" else _described(tokens, words, sure)
 
 
+def only_points(words: Sequence[str]) -> bool:
+    """`both`, `all three`, `each of them`: what speaks of something else and is no text of its own."""
+    begins = PRONOUNS.issuperset(words[:1]) or (len(words) > 1 and words[0] == "the")
+    return begins and PRONOUNS.union(POINTING_ON).issuperset(words)
+
+
 def _manner(words: Sequence[str]) -> str | None:
     """`hello 3 times`, `hello in uppercase`: what may tell how to write and not what."""
     if len(words) > 1 and words[-1] in _HOW_OFTEN:
         return words[-1]
-    if len(words) > 2 and (words[-1] in {"times", "caps", "letters"} or (words[-2] == "in" and words[-1] in _HOW)):  # noqa: PLR2004 (a text, and two words after it)
+    if len(words) > 1 and (words[1] in {"times", "copies"} or words[0] in {"twice", "thrice"}):
+        return " ".join(words[:2])
+    if words[-2:-1] == ["x"] and words[-1].isdecimal():
+        return " ".join(words[-2:])
+    ends = words[-1] in {"times", "caps", "letters"} or (words[-1] in _HOW and words[-2:-1] in _BEFORE_HOW)
+    if ends and len(words) > 2:  # noqa: PLR2004 (a text, and two words after it)
         return " ".join(words[-2:])
     return None
 
@@ -152,7 +167,8 @@ def _described(tokens: Sequence[Token], words: Sequence[str], sure: str) -> str 
         return f"does not say where the text begins: {QUOTE_IT}"
     if words[0] in QUESTION_WORDS and not capital:
         return f"does not say what the text is: {QUOTE_IT}"
-    if words[0] in DETERMINERS and len(words) > 1 and not is_sentence and not capital:
+    is_one_word = all(before.end == after.start for before, after in pairwise(tokens))
+    if words[0] in DETERMINERS and len(words) > 1 and not is_sentence and not capital and not is_one_word:
         return f"may describe a text instead of being it: {QUOTE_IT}"
     if tokens[0].kind == "number" and any(word in {"words", "items", "numbers", "lines"} for word in words):
         return f"does not say what the text is: {QUOTE_IT}"

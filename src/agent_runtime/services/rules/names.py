@@ -13,11 +13,13 @@ from agent_runtime.services.rules.meaning import (
     SomeFile,
     Sort,
 )
-from agent_runtime.services.rules.vocabulary import FILE_TYPES, PLAIN_FILES, keys, word_set
+from agent_runtime.services.rules.vocabulary import FILE_TYPES, MARKS, PLAIN_FILES, keys, word_set
 
 _LONGEST = 24
 """No name takes more words than this; longer phrases are not looked at."""
 _THE = word_set("the a an my our this that new existing local plain text same empty whole entire its another blank")
+_BEFORE_NAME = word_set("the a an this that existing its")
+"""What may stand before the bare name of a file; any other word may be the beginning of a name with spaces."""
 FILE_NOUNS = frozenset({"file", "document", "textfile"})
 _FOLDER = frozenset({"folder", "directory", "dir", "subfolder", "subdirectory"})
 _CALLED = [
@@ -42,6 +44,12 @@ _NO_NAMES = _AT | word_set(
     "every each all any some no which what both it that this the and or other then as with called named containing "
     "saying says please put make create write save add about new"
 )
+_WHICH = word_set(
+    "first second third fourth fifth sixth seventh eighth ninth tenth last next previous other only same current "
+    "recent latest earliest newest oldest youngest largest biggest smallest shortest longest best worst lightest "
+    "big large small long short old empty blank random right wrong correct main default own hidden entire whole"
+)
+"""What says which file or folder is meant, and is not its name: `the last file`."""
 _OF_FILES = frozenset({("one", "of", "the", "files"), ("any", "of", "the", "files"), ("one", "of", "my", "files")})
 _ORDINALS = {
     word: index
@@ -129,14 +137,31 @@ def _bare_file(tokens: Sequence[Token]) -> File | None:
     some = _some_file(words)
     if some is not None:
         return some
-    rest = list(tokens)
-    while len(rest) > 1 and rest[0].key in _THE:
-        rest = rest[1:]
+    rest = _without(_THE, tokens)
     if rest and rest[0].key in FILE_NOUNS and len(rest) > 1:
         return _named(_after_called(rest[1:]), sure=True)
     if len(rest) > 1 and rest[-1].key in FILE_NOUNS:
-        return _named(rest[:-1], sure=True)
-    return _named(rest, sure=False)
+        return None if rest[0].key in _WHICH else _named(rest[:-1], sure=True)
+    return _named(_without(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=False)
+
+
+def _without(words: frozenset[str], tokens: Sequence[Token]) -> Sequence[Token]:
+    """What stands after these words."""
+    at = 0
+    while at < len(tokens) - 1 and tokens[at].key in words:
+        at += 1
+    return tokens[at:]
+
+
+def doubtful_name(tokens: Sequence[Token]) -> Sequence[Token]:
+    """The first bare name of a file with the word before it, where that may belong to the name; or nothing."""
+    for at in range(1, len(tokens)):
+        before = tokens[at - 1]
+        after_place = at > 1 and before.kind == "word" and tokens[at - 2].key in _AT | _BEFORE_NAME
+        doubtful = before.key in _THE or (after_place and before.key not in FILE_NOUNS)
+        if tokens[at].kind in {"file", "path"} and doubtful and before.key not in _BEFORE_NAME | _AT | MARKS:
+            return tokens[at - 1 : at + 1]
+    return ()
 
 
 def _after_called(tokens: Sequence[Token]) -> Sequence[Token]:
@@ -180,14 +205,14 @@ def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None
         return ROOT
     if words in _FOLDER_BACKS:
         return Folder(None, said)
-    rest = list(tokens)
-    while len(rest) > 1 and rest[0].key in _THE:
-        rest = rest[1:]
+    rest = _without(_THE, tokens)
+    if len(rest) == 1 and rest[0].key in _FOLDER:
+        return None
     if len(rest) > 1 and rest[0].key in _FOLDER:
         return _folder(_after_called(rest[1:]), sure=True)
     if len(rest) > 1 and rest[-1].key in _FOLDER:
-        return _folder(rest[:-1], sure=True)
-    return _folder(rest, sure=sure)
+        return None if rest[0].key in _WHICH - _HERE else _folder(rest[:-1], sure=True)
+    return _folder(_without(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=sure)
 
 
 def _folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:

@@ -3,7 +3,7 @@
 # The constants are those of the decimal system.
 # ruff: noqa: PLR2004
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent_runtime.services.rules.lexer import Token
 from agent_runtime.services.rules.meaning import Back, Formula, Number, Operation, Value
@@ -29,6 +29,7 @@ _BINARY: dict[tuple[str, ...], tuple[str, int]] = {
     ("**",): ("**", 3), ("to", "the", "power", "of"): ("**", 3), ("raised", "to", "the", "power", "of"): ("**", 3),
     ("to", "the", "power"): ("**", 3), ("raised", "to"): ("**", 3),
 }  # fmt: skip
+_OPERATORS = frozenset(words[0] for words in _BINARY if words != ("to", "the", "power")) - {"to"}
 _FRACTIONS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "tenth": 10}
 _PLURAL_FRACTIONS = {"halves": 2, "thirds": 3, "quarters": 4, "fifths": 5, "tenths": 10}
 _MULTIPLES = {"twice": 2, "thrice": 3, "double": 2, "triple": 3}
@@ -51,13 +52,40 @@ BACK_NUMBERS = word_set(
 )
 
 
-def read_number(tokens: Sequence[Token], source: str) -> Value | None:
-    """The number, sum or reference that these tokens are, all of them; None where they are no arithmetic."""
+TWO_ORDERS = "may be calculated in more than one order: use brackets, or one instruction for each step"
+_SIGN_OR_BULLET = "begins with a mark that may be a minus or a bullet: put a minus directly before its number"
+_WHICH_WAY = 'is ambiguous: say which number is to be subtracted from which, as in "10 minus 3"'
+
+
+def holds_operator(tokens: Sequence[Token]) -> bool:
+    """Whether these are an operand joined to others, as in `4 times 2`; brackets make one, and so does `1/3`."""
+    words = [token.key for token in tokens if token.key != "the"]
+    if tuple(words[:2]) in _TRANSPARENT:
+        return False
+    depth = 0
+    for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        depth += (before.key == "(") - (token.key == ")")
+        glued = before.end == token.start and token.end == after.start
+        is_share = token.key == "%" and after.key == "of"
+        if not depth and token.key in _OPERATORS and before.key not in _OPERATORS and not glued and not is_share:
+            return True
+    return False
+
+
+def read_number(
+    tokens: Sequence[Token], source: str, doubt: Callable[[Sequence[Token], str], None] = lambda _, __: None
+) -> Value | None:
+    """The number, sum or reference that these tokens are, all of them; None where they are no arithmetic.
+
+    `doubt`: gets the part that may mean several things, and why.
+    """
     while tokens and tokens[-1].key in {"=", "?"}:
         tokens = tokens[:-1]
     reader = _Reader(tokens)
     value = reader.sum(1)
     if value is None or reader.at < len(tokens):
+        if reader.doubt:
+            doubt(*reader.doubt)
         return None
     signs_only = all(token.kind in {"number", "punct"} or token.key == "x" for token in tokens)
     if signs_only and isinstance(value, Operation):
@@ -91,6 +119,8 @@ class _Reader:
         self._tokens = tokens
         self._depth = 0
         self.at = 0
+        self._open = -1
+        self.doubt: tuple[Sequence[Token], str] | None = None
 
     def _key(self, ahead: int = 0) -> str:
         place = self.at + ahead
@@ -104,6 +134,7 @@ class _Reader:
 
     def sum(self, lowest: int) -> Value | None:
         self._depth += 1
+        begin = self.at
         left = self._signed() if self._depth <= _DEPTH else None
         while left is not None:
             found = self._operator()
@@ -111,6 +142,10 @@ class _Reader:
                 found = ("*", 2, 1)
             if found is None or found[1] < lowest:
                 break
+            if self._open == self.at:
+                self._depth -= 1
+                self.doubt = (self._tokens[begin:], TWO_ORDERS)
+                return None
             op, level, size = found
             before = self.at
             self.at += size
@@ -130,8 +165,11 @@ class _Reader:
         return None
 
     def list(self) -> tuple[Value, ...] | None:
+        """Values with commas and `and` between them; what follows the last one may be meant for all of them."""
         values: list[Value] = []
+        begin = self.at
         while True:
+            start = self.at
             value = self.sum(1)
             if value is None:
                 return None
@@ -141,11 +179,17 @@ class _Reader:
                 self.at += 1
             if self.at == before or self.at >= len(self._tokens):
                 self.at = before
+                if len(values) > 1 and holds_operator(self._tokens[start:before]):
+                    self.doubt = (self._tokens[begin:before], TWO_ORDERS)
+                    return None
                 return tuple(values)
 
     def _signed(self) -> Value | None:
         if self._key() in {"-", "minus", "negative"}:
             self.at += 1
+            if self._key(-1) == "-" and self._key() and self._tokens[self.at - 1].end < self._tokens[self.at].start:
+                self.doubt = (self._tokens[self.at - 1 :], _SIGN_OR_BULLET)
+                return None
             self._depth += 1
             value = self._signed() if self._depth <= _DEPTH else None
             self._depth -= 1
@@ -176,11 +220,11 @@ class _Reader:
         key = self._key()
         if (key in {"%", "percent"} and self._key(1) == "of") or (key == "per" and self._key(1) == "cent"):
             self.at += 2 if key != "per" else 3
-            whole = self._signed()
+            whole = self._whole()
             return None if whole is None else Operation("*", (Operation("/", (number, Number("100"))), whole))
         if key in _PLURAL_FRACTIONS and self._key(1) == "of":
             self.at += 2
-            whole = self._signed()
+            whole = self._whole()
             share = Number(str(_PLURAL_FRACTIONS[key]))
             return None if whole is None else Operation("/", (Operation("*", (whole, number)), share))
         return number
@@ -196,14 +240,18 @@ class _Reader:
             return self._around("*", Number(str(_MULTIPLES[first])))
         if first == "sqrt" or (first, second, self._key(2)) == ("square", "root", "of"):
             self.at += 1 if first == "sqrt" else 3
-            value = self._signed()
+            value = self._whole()
             return None if value is None else Operation("sqrt", (value,))
         if first in {"square", "cube"} and second == "of":
             self.at += 2
             return self._around("**", Number("2" if first == "square" else "3"))
         if (first, second) in _LISTS:
             self.at += 2
+            begin = self.at
             values = self.list()
+            if values and first == "difference" and not _is_larger_first(values):
+                self.doubt = (self._tokens[begin : self.at], _WHICH_WAY)
+                return None
             return None if values is None else _listed(_LISTS[first, second], values)
         for size in (3, 2, 1):
             if tuple(self._key(k) for k in range(size)) in _TRANSPARENT and self._key(size):
@@ -217,8 +265,14 @@ class _Reader:
         return None
 
     def _around(self, op: str, right: Value) -> Value | None:
-        value = self._signed()
+        value = self._whole()
         return None if value is None else Operation(op, (value, right))
+
+    def _whole(self) -> Value | None:
+        """What `half of` and its like take; of what is joined to it, nobody can tell whether it belongs to it."""
+        value = self._signed()
+        self._open = self.at if self._tokens[self.at - 1].key != ")" else -1
+        return value
 
     def _back(self, start: int) -> Value | None:
         """`it`, `the result`, `that number`."""
@@ -283,6 +337,12 @@ class _Reader:
         if len(parts) == 2 and parts[0] in _TENS and 0 < _UNITS.get(parts[1], 0) < 10:
             return _TENS[parts[0]] + _UNITS[parts[1]]
         return None
+
+
+def _is_larger_first(values: tuple[Value, ...]) -> bool:
+    """Whether a difference is the same to those who count from the first number and those who leave out the sign."""
+    numbers = [float(value.text) for value in values if isinstance(value, Number)]
+    return len(numbers) == len(values) and numbers == sorted(numbers, reverse=True)
 
 
 def _is_fraction(value: Value) -> bool:

@@ -147,4 +147,4 @@ def _ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> list[in
     return ends[: -_TRIES - 1 : -1] if gap.slot in GREEDY else ends[:_TRIES]
 
 
-GREEDY = frozenset({"bounded", "worded", "todo_items"})
+GREEDY = frozenset({"bounded", "givenbounded", "worded", "todo_items"})

@@ -1,5 +1,6 @@
 """Noun phrases: things that can be had, counted, calculated with, or written."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,14 +8,15 @@ from agent_runtime.services.rules import literals, names, numbers, values
 from agent_runtime.services.rules import meaning as m
 from agent_runtime.services.rules.lexer import Token
 from agent_runtime.services.rules.reading import LONGEST, Reading, quoted
-from agent_runtime.services.rules.vocabulary import DETERMINERS, keys, word_set
+from agent_runtime.services.rules.vocabulary import ATTRIBUTES, DETERMINERS, keys, word_set
 
 _LONGEST_SUM = 4 * LONGEST
 _LISTS = word_set("list listing names")
-_NO_KEYWORDS = word_set("the a an all any my last final first other next same longest shortest empty blank new")
-_BEFORE_QUERY = word_set("word words text phrase string term line lines name")
+_BEFORE_QUERY = word_set("for word words text phrase string term line lines name")
 _NAME_OR_CONTENTS = f'may mean the name or what the file holds: say "the contents of" first, or {literals.QUOTE_IT}'
-_NO_QUERY_ENDS = word_set("line lines word words in of from")
+_NO_QUERY_ENDS = word_set(
+    "line lines word words in of from name names filename filenames title titles text content contents file files"
+)
 _QUERY_WORDS = 10
 _ENDING_AT_MOST = 5
 
@@ -35,7 +37,21 @@ def value(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
 
 
 def number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    return numbers.read_number(tokens, reading.source) if len(tokens) <= _LONGEST_SUM else None
+    return numbers.read_number(tokens, reading.source, reading.doubt) if len(tokens) <= _LONGEST_SUM else None
+
+
+def last_operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """An operand that ends the instruction: of `add 1 and 2 times 3`, nobody can tell what comes first."""
+    found = operand(reading, tokens)
+    if found is not None and numbers.holds_operator(tokens):
+        reading.doubt(tokens, numbers.TWO_ORDERS)
+        return None
+    return found
+
+
+def last_number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """As `last_operand`, of numbers alone."""
+    return None if number(reading, tokens) is None else last_operand(reading, tokens)
 
 
 def operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
@@ -121,9 +137,11 @@ def derived(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | 
 
 
 def made(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
-    """As `derived`, without files to be found: who says `create a file with X` wants to write."""
+    """As `derived`, without files that there are: who says `create a file with X` wants to write."""
     found = derived(reading, tokens)
-    return None if found is None or any(isinstance(one, m.Search) for one in found) else found
+    is_list = not _LISTS.isdisjoint(keys(tokens))
+    existing = m.Search if is_list else m.Search | m.Listing
+    return None if found is None or any(isinstance(one, existing) for one in found) else found
 
 
 def things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
@@ -142,8 +160,14 @@ def content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> 
         said = quoted(rest)
     if said is not None:
         return m.Literally(said)
-    if keys(tokens) == ("everything",):
+    if literals.only_points(keys(tokens)) and names.read_back(tokens) is None:
         reading.doubt(tokens, f"does not say what the text is: {literals.QUOTE_IT}")
+        return None
+    structure = as_json(reading, rest)
+    if structure is not None:
+        return structure
+    if not sure and not tail and reading.begins(tokens, 0):
+        reading.doubt(tokens, f"begins like an instruction: {literals.QUOTE_IT}")
         return None
     if sure != "said":
         found = value(reading, tokens) if len(tokens) <= LONGEST else None
@@ -161,9 +185,43 @@ def content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> 
     return reading.literal(rest, sure, tail=tail)
 
 
+def as_json(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
+    """An object or a list of JSON, as it stands: its brackets say where it begins and ends, as quotation marks do."""
+    if tokens[0].key[:1] not in {"{", "["} or tokens[-1].key[-1:] not in {"}", "]"}:
+        return None
+    text = reading.cut(tokens)
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return m.Literally(text)
+
+
 def bounded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """Content that other words follow, so that its end is plain."""
     return content(reading, tokens, tail=False)
+
+
+def given(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
+    """Content after `create X with`, which may as well be something about the file: `with mode 600`."""
+    found = content(reading, tokens, tail=tail)
+    return None if _is_attribute(reading, tokens, found, plain=len(tokens) == 1) else found
+
+
+def replacing(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """Content after `overwrite X with`, where that is what `with` is for, unless it speaks of the file."""
+    found = content(reading, tokens)
+    return None if _is_attribute(reading, tokens, found, plain=True) else found
+
+
+def _is_attribute(reading: Reading, tokens: Sequence[Token], found: m.Value | None, *, plain: bool) -> bool:
+    """Whether these words may not be the text: nothing announces it, and they are not `plain`, or name an attribute."""
+    announced = literals.unmarked(tokens)[1] or quoted(tokens) is not None or as_json(reading, tokens) is not None
+    if not isinstance(found, m.Literally) or announced or (plain and ATTRIBUTES.isdisjoint(keys(tokens))):
+        return False
+    why = 'may be the text or something else about the file: say "with the text" before it, or '
+    reading.doubt(tokens, why + literals.QUOTE_IT)
+    return True
 
 
 def worded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
@@ -178,7 +236,9 @@ def worded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
 def marked(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
     """The exact text after words that announce it."""
     said = quoted(tokens)
-    return m.Literally(said) if said is not None else reading.literal(tokens, "named", tail=True)
+    if said is not None:
+        return m.Literally(said)
+    return as_json(reading, tokens) or reading.literal(tokens, "named", tail=True)
 
 
 def query(reading: Reading, tokens: Sequence[Token]) -> str | None:
@@ -189,16 +249,22 @@ def query(reading: Reading, tokens: Sequence[Token]) -> str | None:
     said = quoted(rest)
     if said is not None:
         return said or None
+    if len(rest) == 1 and rest[0].key in DETERMINERS:
+        return None
     if (len(rest) > 1 and rest[-1].key in _NO_QUERY_ENDS) or rest[0].text[:1] == "-":
         return None
+    if any(token.key in {"and", "or", ","} for token in rest):
+        reading.doubt(rest, f"may be one thing to look for or several: {literals.QUOTE_IT}")
+        return None
     plain = all(token.kind in {"word", "number", "punct"} for token in rest) and len(rest) <= _QUERY_WORDS
-    pointing = names.read_back(tokens) is not None or any(token.key in {"it", "them"} for token in rest)
+    words = keys(rest)
+    pointing = names.read_back(tokens) is not None or literals.only_points(words) or {"it", "them"} & set(words)
     return reading.cut(rest) if plain and not pointing else None
 
 
 def keyword(reading: Reading, tokens: Sequence[Token]) -> str | None:
-    """One word to look for, and no word about lines."""
-    one = len(tokens) == 1 and tokens[0].key not in _NO_KEYWORDS and tokens[0].kind != "number"
+    """One word to look for, in quotes or in capitals: `the sorted lines` are not those with the word."""
+    one = len(tokens) == 1 and (tokens[0].kind == "quoted" or tokens[0].text.isupper())
     return query(reading, tokens) if one else None
 
 

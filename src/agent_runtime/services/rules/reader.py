@@ -1,14 +1,16 @@
 """A prompt to actions, one for each instruction; the whole prompt is declined where one part is in doubt."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.services.rules import meaning as m
-from agent_runtime.services.rules.clauses import Clause, clauses, starts_instruction
+from agent_runtime.services.rules import names, numbers
+from agent_runtime.services.rules.clauses import Clause, clauses, knows_verb, starts_instruction
 from agent_runtime.services.rules.frames import TABLE
 from agent_runtime.services.rules.lexer import Token, tokenize
 from agent_runtime.services.rules.reading import Reading
-from agent_runtime.services.rules.refusals import refusal
+from agent_runtime.services.rules.refusals import HELP, refusal
 from agent_runtime.services.rules.slots import READERS
 from agent_runtime.services.rules.values import QUESTIONS
 from agent_runtime.services.rules.vocabulary import COURTESIES, GENERATIVE, NEEDS, UNSUPPORTED, WORDS, keys
@@ -40,6 +42,16 @@ _CONDITIONS = frozenset(
 _WRITING = frozenset(["write", "create", "make", "generate", "compose", "tell", "give", "invent"])
 _PAST = {("was",), ("were",), ("is",), ("has",), ("did",)}
 _CHECKED_LINES = 200
+_HELP = {
+    tuple(said.split())
+    for said in (
+        "help", "help me", "usage", "commands", "examples", "what can you do", "what do you understand",
+        "what can i do", "what can i say", "what can i ask", "what do you do", "how do you work", "how does it work",
+        "show help", "show me help", "show me what you can do", "tell me what you can do", "man",
+    )
+}  # fmt: skip
+_HALVES = 8
+"""The most things of a kind that one verb is shared by, and the most places where one may end."""
 
 
 def read(source: str) -> Iterator[tuple[str, m.Action]]:
@@ -49,11 +61,12 @@ def read(source: str) -> Iterator[tuple[str, m.Action]]:
     """
     tokens = tokenize(source)
     for clause in clauses(source, tokens, lambda clause: _takes_block(source, clause)):
-        action = _meaning(source, clause)
+        actions = _meanings(source, clause)
         if clause.tokens and clause.tokens[-1].kind == "block":
             _check_block(clause)
-        if not isinstance(action, m.Nothing):
-            yield clause.text(source), action
+        for action in actions:
+            if not isinstance(action, m.Nothing):
+                yield clause.text(source), action
 
 
 def _takes_block(source: str, clause: Clause) -> bool:
@@ -61,6 +74,61 @@ def _takes_block(source: str, clause: Clause) -> bool:
         return not isinstance(_meaning(source, clause), m.Nothing)
     except PlanningError:
         return False
+
+
+def _meanings(source: str, clause: Clause) -> list[m.Action]:
+    """What an instruction asks for: one thing, or several of a kind whose verb is said once.
+
+    `write hello to x.txt and bye to y.txt` is read as such where both halves are understood, each by itself.
+    """
+    try:
+        return [_meaning(source, clause)]
+    except PlanningError:
+        several = _shared_verb(source, clause)
+        if several is None:
+            raise
+        return several
+
+
+def _shared_verb(source: str, clause: Clause) -> list[m.Action] | None:
+    verb, rest = clause.tokens[:1], clause.tokens[1:]
+    found: list[m.Action] = []
+    while rest and len(found) < _HALVES:
+        one = None
+        for at in [*(at for at, token in enumerate(rest) if token.key in {",", "and"}), len(rest)][:_HALVES]:
+            half = Clause((*verb, *rest[:at])) if at < len(rest) else replace(clause, tokens=(*verb, *rest), whole=())
+            alike = keys(half.tokens[1:4]) == keys(clause.tokens[1:4])
+            one = _parallel(source, half, found, alike=alike)
+            if one is not None:
+                break
+        if one is None:
+            return None
+        if isinstance(one, m.Write) and any(
+            set(one.files) & set(each.files) for each in found if isinstance(each, m.Write)
+        ):
+            return None  # the last would be all that is left of them
+        found.append(one)
+        rest = rest[at:]
+        while rest and rest[0].key in {",", "and"}:
+            rest = rest[1:]
+    return found if not rest and len(found) > 1 else None
+
+
+def _parallel(source: str, half: Clause, before: Sequence[m.Action], *, alike: bool) -> m.Action | None:
+    """One of several writes, or of todos that begin alike; nothing that speaks of another one, or has no text."""
+    try:
+        action = _meaning(source, half)
+    except PlanningError:
+        return None
+    match action:
+        case m.Write(m.Back() | m.Literally("")):
+            return None
+        case m.Write() if not before or isinstance(before[0], m.Write):
+            return action
+        case m.AddTodos() if alike:
+            return action
+        case _:
+            return None
 
 
 def _meaning(source: str, clause: Clause) -> m.Action:
@@ -74,11 +142,14 @@ def _meaning(source: str, clause: Clause) -> m.Action:
         raise refusal(clause.text(source), NEEDS["web"])
     if tokens[0].key in _CONDITIONS and (tokens[0].key != "when" or keys(tokens[1:2]) not in _PAST):
         raise refusal(clause.text(source), "is a condition, and only what is to be done in any case can be planned")
-    reading = Reading(source, READERS, clause.courtesy, "" if clause.courtesy else clause.ending)
+    reading = Reading(
+        source, READERS, starts_instruction, knows_verb, clause.courtesy, "" if clause.courtesy else clause.ending
+    )
     action = _match(tokens, reading)
     if clause.courtesy and not reading.torn and (action is None or _takes_up(action)):
         # `with the message OK`: what looked like a courtesy is all the text there is.
-        action = _text_alone(_match(clause.whole, Reading(source, READERS, "", clause.ending))) or action
+        whole = Reading(source, READERS, starts_instruction, knows_verb, "", clause.ending)
+        action = _text_alone(_match(clause.whole, whole)) or action
     if action is None:
         raise _declined(source, clause, reading)
     return action
@@ -86,6 +157,8 @@ def _meaning(source: str, clause: Clause) -> m.Action:
 
 def _match(tokens: Sequence[Token], reading: Reading) -> m.Action | None:
     action: m.Action | None = TABLE.match(tokens, reading.read)
+    if any(why == numbers.TWO_ORDERS for _, why in reading.doubts):
+        return None  # another row that fits would only have chosen one of them
     if action is None:
         answer = QUESTIONS.match(tokens, reading.read) or reading.read("derived", tokens)
         action = m.Show(answer if isinstance(answer, tuple) else (answer,)) if answer else None
@@ -102,6 +175,12 @@ def _text_alone(action: m.Action | None) -> m.Action | None:
 
 def _declined(source: str, clause: Clause, reading: Reading) -> PlanningError:
     words = keys(clause.tokens)
+    if words in _HELP:
+        return refusal(clause.text(source), HELP)
+    name = names.doubtful_name(clause.tokens)
+    if name:
+        part = source[name[0].start : name[-1].end]
+        return refusal(part, "may be a name with spaces, or only its end may be the name: put the name in quotes")
     if reading.doubts:
         part, why = reading.doubts[-1]
         return refusal(part, why)

@@ -16,6 +16,9 @@ _LONG = frozenset(
     [
         "content",
         "bounded",
+        "given",
+        "givenbounded",
+        "replacing",
         "worded",
         "marked",
         "todo_text",
@@ -33,13 +36,16 @@ _BETWEEN = frozenset({",", "and", "both", "also", "then"})
 
 @dataclass(slots=True)
 class Reading:
-    """`courtesy`: what was taken off the end of the instruction. `ending`: the punctuation that belongs to it.
+    """`begins`: whether an instruction may begin at a place, and `knows`: whether a verb stands there.
 
+    `courtesy`: what was taken off the end of the instruction. `ending`: the punctuation that belongs to it.
     `torn`: it came up that the courtesy may belong to a text.
     """
 
     source: str
     readers: "Mapping[str, Reader]"
+    begins: Callable[[Sequence[Token], int], bool] = lambda _, __: False
+    knows: Callable[[Sequence[Token], int], bool] = lambda _, __: False
     courtesy: str = ""
     ending: str = ""
     doubts: list[tuple[str, str]] = field(default_factory=list)

@@ -9,6 +9,10 @@ CAPABILITIES = (
     "make, list and search folders, summarize a text, count its words, find its lines, calculate, and keep todos"
 )
 REMEDY = "For anything else configure a model: set OPENAI_API_KEY, or openai.base_url in config.yaml"
+HELP = (
+    'asks for nothing that a tool could do: write what is to be done, as in "Read notes.txt and count its words", '
+    '"Write hello to x.txt", "Add 15 and 27, then multiply the result by 2" or "Add a todo to buy milk"'
+)
 
 
 def refusal(part: str, why: str) -> PlanningError:

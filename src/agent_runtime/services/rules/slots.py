@@ -9,12 +9,14 @@ from agent_runtime.services.rules.reading import Reader, Reading, parts, quoted
 from agent_runtime.services.rules.vocabulary import keys
 
 _MEASURES: dict[str, m.Measure] = {
-    "word": "words", "words": "words", "character": "characters", "characters": "characters", "letters": "characters",
-    "chars": "characters", "letter": "characters", "line": "lines", "lines": "lines", "rows": "lines",
+    "word": "words", "words": "words", "character": "characters", "characters": "characters",
+    "chars": "characters", "line": "lines", "lines": "lines", "rows": "lines",
 }  # fmt: skip
 
 
-def _measure(_: Reading, tokens: Sequence[Token]) -> m.Measure | None:
+def _measure(reading: Reading, tokens: Sequence[Token]) -> m.Measure | None:
+    if tokens[0].key in {"letter", "letters"}:
+        reading.doubt(tokens[:1], 'cannot be counted apart from other signs: say "characters" if these are meant')
     return _MEASURES.get(tokens[0].key) if len(tokens) == 1 else None
 
 
@@ -57,6 +59,14 @@ def _formula(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     return found if isinstance(found, m.Formula) else None
 
 
+def _named_folder(reading: Reading, tokens: Sequence[Token]) -> m.Folder | None:
+    """A folder where something else could be meant: `in the fridge`."""
+    found = names.read_folder(tokens)
+    if found is None and names.read_folder(tokens, sure=True):
+        reading.doubt(tokens, 'may be a folder or something else: say "folder" after its name')
+    return found
+
+
 def _place(_: Reading, tokens: Sequence[Token]) -> m.Folder | None:
     """A folder with its preposition."""
     return names.read_folder(tokens[1:], sure=True) if tokens[0].key in {"in", "inside", "under"} else None
@@ -88,6 +98,7 @@ READERS: Mapping[str, Reader] = {
     "folder": lambda _, tokens: names.read_folder(tokens, sure=True),
     "surely": lambda _, tokens: names.read_folder(tokens),
     "where": _place,
+    "namedfolder": _named_folder,
     "oneword": lambda _, tokens: names.read_folder(tokens, sure=True) if len(tokens) == 1 else None,
     "folders": lambda _, tokens: _folders(tokens, sure=True),
     "newfolders": lambda _, tokens: _folders(tokens, sure=False),
@@ -100,6 +111,8 @@ READERS: Mapping[str, Reader] = {
     "number": phrases.number,
     "formula": _formula,
     "num": phrases.operand,
+    "last": phrases.last_operand,
+    "lastnumber": phrases.last_number,
     "nums": phrases.operands,
     "text": phrases.text,
     "texts": lambda reading, tokens: reading.several(tokens, lambda part: _placed_text(reading, part)),
@@ -113,6 +126,9 @@ READERS: Mapping[str, Reader] = {
     "content": phrases.content,
     "bounded": phrases.bounded,
     "worded": phrases.worded,
+    "given": phrases.given,
+    "givenbounded": lambda reading, tokens: phrases.given(reading, tokens, tail=False),
+    "replacing": phrases.replacing,
     "marked": phrases.marked,
     "quoted": _quotation,
     "todo_text": todos.todo_text,

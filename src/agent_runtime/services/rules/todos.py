@@ -6,7 +6,7 @@ from agent_runtime.services.rules import literals, numbers
 from agent_runtime.services.rules import meaning as m
 from agent_runtime.services.rules.lexer import Token
 from agent_runtime.services.rules.reading import Reading, parts, quoted
-from agent_runtime.services.rules.vocabulary import keys, word_set
+from agent_runtime.services.rules.vocabulary import CONTENT_WORDS, SEPARATORS, keys, word_set
 
 _PLURAL = word_set("todos tasks reminders")
 _TODO = word_set("todo task reminder todos tasks")
@@ -23,6 +23,9 @@ _BEFORE_NAME = word_set("the my a that this open new")
 _ANNOUNCING = word_set("to : that saying")
 _NO_START = word_set("to for from on : with called named saying titled about")
 _MANY = word_set("each every all both these those")
+_SHORTEST_OF_SEVERAL = 5
+_SEVERAL_ABOUT = word_set("about called named regarding mentioning containing saying :")
+_NO_VERBS = CONTENT_WORDS | {"new", "another", "one"}
 _ID_DIGITS = 15
 """Ids of more digits would not be exact in JSON."""
 
@@ -39,6 +42,16 @@ def todo_text(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -
         return None
     if tokens[0].key in _MANY:
         reading.doubt(tokens, f"may mean several todos: put each in quotes, or {literals.QUOTE_IT}")
+        return None
+    if any(token.key in {"todo", "todos"} for token in tokens[1:]) and not tail:
+        reading.doubt(tokens, f"may be two instructions: {literals.QUOTE_IT}")
+        return None
+    joined = [at + 1 for at, token in enumerate(tokens[:-1]) if token.key in SEPARATORS]
+    if any(tokens[at].key == "to" for at in joined):
+        reading.doubt(tokens, "may be one todo or several: put each in quotes")
+        return None
+    if any(tokens[at].key not in _NO_VERBS and reading.knows(tokens, at) for at in joined):
+        reading.doubt(tokens, f"may be a todo and another instruction: {literals.QUOTE_IT}")
         return None
     if tokens[0].key in _NO_START or not any(char.isalnum() for char in reading.cut(tokens)):
         return None
@@ -81,6 +94,9 @@ def _without_number(line: str) -> str:
 
 def which_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
     """Todos by number, by a part of their text, or the one that was spoken of last."""
+    several = _about_several(reading, tokens)
+    if several:
+        return several
     found = _which(reading, tokens)
     if found:
         return (found,)
@@ -89,6 +105,15 @@ def which_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo,
     rest = rest[1:] if rest and rest[0].key in {"number", "numbers"} else rest
     ids = reading.several(rest, lambda part: _todo_id(_without_noun(part)[0])) if rest else None
     return tuple(m.WhichTodo(id=each) for each in ids) if ids else None
+
+
+def _about_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
+    """`the todos about milk and Anna`: the plural says that these are several."""
+    rest = tokens[1:] if tokens[0].key in {"the", "my"} else tokens
+    if len(rest) < _SHORTEST_OF_SEVERAL or rest[0].key not in _PLURAL or rest[1].key not in _SEVERAL_ABOUT:
+        return None
+    found = reading.several(rest[2:], lambda part: _which(reading, (rest[0], rest[1], *part)))
+    return found if found and len(found) > 1 else None
 
 
 def named_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
@@ -101,6 +126,8 @@ def _which(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
     said = keys(tokens)
     if said in _BACKS:
         return m.WhichTodo()
+    if said[-1] == "as":
+        return None  # it belongs to what follows: `as done`
     rest, determined, noun = _without_noun(tokens)
     number = _todo_id(rest) if rest else None
     if number is not None:

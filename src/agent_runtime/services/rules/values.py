@@ -40,6 +40,21 @@ def _share(part: m.Value, whole: m.Value) -> m.Value:
     return m.Operation("*", (m.Operation("/", (part, m.Number("100"))), whole))
 
 
+_OPERATORS = [("plus|+", "+"), ("minus|-", "-"), ("times|multiplied_by|*", "*"), ("divided_by|over|/", "/")]
+"""The operators between two things of which one has to be counted or looked up first."""
+
+
+def _joined(op: str) -> Callable[[m.Value, m.Value], m.Value | None]:
+    """One operation; sums among its operands would leave open which comes first."""
+
+    def build(a: m.Value, b: m.Value) -> m.Value | None:
+        plain = m.Number | m.Back | m.Count | m.HowMany | m.Contents
+        counted = any(isinstance(each, m.Count | m.HowMany | m.Contents) for each in (a, b))
+        return m.Operation(op, (a, b)) if counted and isinstance(a, plain) and isinstance(b, plain) else None
+
+    return build
+
+
 _CONTENTS: list[Row] = [
     ("$the? $short? $contents $in <file>", m.Contents),
     ("everything|all|what|whatever is? in|inside|from <file>", m.Contents),
@@ -117,6 +132,13 @@ _LINES: list[Row] = [
     ("the|those|these|that matching? lines|matches found?", lambda: m.Back("lines", "the lines")),
 ]
 _FILES: list[Row] = [
+    (
+        (
+            "$the? $files|file $containing $the? text|word|words|phrase|string? <pattern> in the|their|its? file? "
+            "name|names|filename|filenames"
+        ),
+        _search,
+    ),
     ("$the? $files|file $named <pattern> $in <folder>", _search),
     ("$the? $files|file $named <pattern>", _search),
     ("$the? <pattern=type> $files|file $in <folder>", _search),
@@ -171,6 +193,7 @@ _TODOS: list[Row] = [
 ]
 _NUMBERS: list[Row] = [
     ("<value=num> rounded to <places=count> decimals|decimal|decimal_places|decimal_place|places|digits", _round),
+    *[(f"<a=last> {said} <b=last>", _joined(op)) for said, op in _OPERATORS],
     ("<value=num> rounded to_the_nearest_integer|to_the_nearest_whole_number|to_an_integer?", _round),
 ]
 VALUES = Table([*_CONTENTS, *_SUMMARIES, *_COUNTS, *_LINES, *_FILES, *_TODOS, *_NUMBERS], WORDS)
@@ -183,7 +206,7 @@ def _exists(name: str, folder: m.Folder = m.ROOT) -> m.Value:
 _IS_FILE = "$the? $new? $file|files called|named|with_the_name|by_the_name_of"
 _ABOUT_FILES: list[Row] = [
     ("what is|are there|written|stored|contained? in|inside|on|within <file>", m.Contents),
-    ("what is|are there|stored|contained? in|inside|on|within <folder>", _in_folder),
+    ("what is|are there|stored|contained? in|inside|on|within <folder=namedfolder>", _in_folder),
     ("what does|do|did <file> say|contain|hold|read|include|have_in_it|look_like", m.Contents),
     (
         (
@@ -228,14 +251,17 @@ _ABOUT_FILES: list[Row] = [
     ("is|if|whether <query> is? mentioned|contained|found|present? in|inside <of=text>", m.LinesWith),
     ("is|are|if|whether there|there_is|there_are? " + _IS_FILE + " <name> in|inside|within|under <folder>", _exists),
     ("is|are|if|whether there|there_is|there_are? " + _IS_FILE + " <name>", _exists),
-    ("is|if|whether there|there_is? $the? $file? <name=filename> $file? in|inside|within|under <folder>", _exists),
-    ("is|if|whether there|there_is? $the? $file? <name=filename> $file?", _exists),
+    (
+        "is|if|whether there|there_is? the|a|an|any? $file? <name=filename> $file? in|inside|within|under <folder>",
+        _exists,
+    ),
+    ("is|if|whether there|there_is? the|a|an|any? $file? <name=filename> $file?", _exists),
     ("is|are|if|whether there any|a <name=type> files|file", _exists),
-    ("do i|we|you have|see $the? $file|files called|named? <name=filename>", _exists),
-    ("does|do|if|whether $the? $file called|named? <name=filename> exist|exists already|yet|there?", _exists),
+    ("do i|we|you have|see the|a|an|any? $file|files called|named? <name=filename>", _exists),
+    ("does|do|if|whether the|a|an|any? $file called|named? <name=filename> exist|exists already|yet|there?", _exists),
     ("does|if|whether <name=filename> exist|exists already|yet|there?", _exists),
     ("is|if|whether <name=filename> there|present|here|available", _exists),
-    ("where is|are|can_i_find $the? $file? called|named? <name=filename>", _exists),
+    ("where is|are|can_i_find the|a|an|any? $file? called|named? <name=filename>", _exists),
     ("how big|large is|are <file>", m.Info),
     (
         ("when was|is|were|has|did <file> last? been|get? last? modified|changed|updated|edited|written|touched last?"),
@@ -269,7 +295,7 @@ _ABOUT_TODOS: list[Row] = [
     ("what have|did i|we already? $done|do|finish|complete already|so_far|today?", _todos("done")),
 ]
 _ABOUT_NUMBERS: list[Row] = [
-    ("what is|are|was <part=num> percent|% of <whole=num>", _share),
+    ("what is|are|was <part=num> percent|% of <whole=last>", _share),
     (
         (
             "what|how_much is|are|was|would|does|do be? <value=number> equal|equal_to|make|give|come_to|be|"

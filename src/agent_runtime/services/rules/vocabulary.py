@@ -26,9 +26,10 @@ WORDS = {
     "onto": "to|onto|in|into|at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|on_to|on|to_the_tail_of",
     "end": "at_the_end_of|to_the_end_of|to_the_bottom_of|at_the_bottom_of|onto_the_end_of",
     "make": "create|make|write|generate|add|start|produce|set_up|build|save|prepare|new|put_together",
-    "holding": "with|containing|that_contains|which_contains|that_says|which_says|saying|reading|that_reads|holding|"
-    "that_holds|which_holds|which_reads|stating|that_states|having|whose_content_is|whose_contents_are|"
-    "with_its_content_set_to|that_has|which_has|consisting_of|including|that_includes|to_contain|to_hold|to_say",
+    "with": "with|having|that_has|which_has|including|that_includes",
+    "holding": "containing|that_contains|which_contains|that_says|which_says|saying|reading|that_reads|holding|"
+    "that_holds|which_holds|which_reads|stating|that_states|whose_content_is|whose_contents_are|"
+    "with_its_content_set_to|consisting_of|to_contain|to_hold|to_say",
     "in": "in|inside|within|from|under|of|into",
     "at": "in|inside|within|under|into|to",
     "contents": "contents|content|text|body|data|full_text",
@@ -220,6 +221,19 @@ DETERMINERS = word_set(
     "a an the my your his her our their its some any all every each this that these those another both no "
     "today's yesterday's tomorrow's several many few two three four five six seven eight nine ten"
 )
+PRONOUNS = word_set(
+    "it its itself them themselves this that these those both all each every everything everyone everybody either "
+    "neither any anything anyone some something someone none nothing many most few several others mine yours"
+)
+"""Words that only point at something: alone, they are never a text of their own."""
+POINTING_ON = word_set("of the a two three four five one ones other rest same else together lot way me us you")
+"""What may stand beside them and adds nothing: `both of them`, `all three`."""
+ATTRIBUTES = word_set(
+    "permission permissions mode owner ownership group encoding size compression encryption access rights headers "
+    "header title name extension format date time timestamp metadata tags tag version template indentation columns "
+    "rows lines words characters spaces tabs newline newlines backup utf-8 utf8 ascii"
+)
+"""What a file may be made with, other than a text."""
 FINITE = word_set("is are was were am has have had will can must should does do did isn't works")
 QUESTION_WORDS = word_set("what how why who whom whose which when where whatever")
 
