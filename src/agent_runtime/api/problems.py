@@ -49,6 +49,7 @@ class BodyTooLargeError(AgentRuntimeError):
 STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     err.InvalidInputError: 422,
     err.TaskNotFoundError: 404,
+    err.CallNotFoundError: 404,
     err.DecisionRefusedError: 409,
     err.DigestRequiredError: 428,
     err.DigestMismatchError: 409,

@@ -35,4 +35,22 @@ class Resolve(Value):
     actor: str = ANONYMOUS
 
 
-Decision = Approve | Reject | Resolve
+class ApproveCall(Value):
+    """Let one call be sent with exactly the arguments that were shown; `arguments_digest` names them."""
+
+    call_id: str
+    arguments_digest: str
+    comment: str | None = None
+    actor: str = ANONYMOUS
+
+
+class DenyCall(Value):
+    """Refuse one call: its step fails, and so does what needs it."""
+
+    call_id: str
+    arguments_digest: str
+    comment: str | None = None
+    actor: str = ANONYMOUS
+
+
+Decision = Approve | Reject | Resolve | ApproveCall | DenyCall

@@ -12,6 +12,7 @@ from jsonschema import ValidationError
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from agent_runtime.domain import references
+from agent_runtime.domain.asking import reasons_to_ask
 from agent_runtime.domain.conditions import condition_references, read_condition
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_names
@@ -54,17 +55,22 @@ class PinnedPolicy(Value):
 
 
 class Contract(Value):
-    """All that the digest covers. `policy` and `pins` are by `server/tool`, of the tools that the plan uses."""
+    """All that the digest covers. `policy` and `pins` are by `server/tool`, of the tools that the plan uses.
+
+    `asks`, which follows from the rest and the operator's word, is not part of the digest: why a step asks for its
+    concrete call, by step id.
+    """
 
     goal: str
     steps: tuple[Step, ...]
     limits: Limits
     policy: Mapping[str, PinnedPolicy]
     pins: Mapping[str, str]
+    asks: Mapping[str, str] = {}
 
     @cached_property
     def digest(self) -> str:
-        return digest(self.model_dump(mode="json"))
+        return digest(self.model_dump(mode="json", exclude={"asks"}))
 
     @property
     def plan(self) -> Plan:
@@ -99,6 +105,7 @@ def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bo
             for key, tool in used.items()
         },
         pins={key: tool.pin for key, tool in used.items()},
+        asks=reasons_to_ask(plan, used),
     )
 
 
@@ -176,11 +183,6 @@ def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue) -> Itera
         yield Fault(
             f"{place}.retries",
             f"{tool.key!r} may not be retried: the operator has not called it idempotent in the tool registry.",
-        )
-    if tool.approval == "call":
-        yield Fault(
-            place,
-            f"{tool.key!r} asks for approval of each concrete call, which this version does not offer yet.",
         )
     yield from argument_faults(step.arguments, tool.definition.inputSchema, f"{place}.arguments")
 

@@ -4,6 +4,7 @@ AgentRuntimeError
 |- InvalidInputError            the caller's input is wrong; every fault is named
 |  `- InvalidPlanError          the plan is wrong; every fault is named
 |- TaskNotFoundError            no such task
+|- CallNotFoundError            the task asks for no such call
 |- DecisionRefusedError         the task is in a status that does not allow the decision
 |  |- DigestRequiredError       the decision must name the digest of the plan
 |  `- DigestMismatchError       the decision names another plan than the current one
@@ -67,6 +68,12 @@ class TaskNotFoundError(AgentRuntimeError):
     def __init__(self, task_id: str) -> None:
         super().__init__(f"There is no task {task_id!r}.")
         self.task_id = task_id
+
+
+class CallNotFoundError(AgentRuntimeError):
+    """The task has asked for no call of this id."""
+
+    code = "call_not_found"
 
 
 class DecisionRefusedError(AgentRuntimeError):

@@ -107,6 +107,34 @@ class ToolDenied(Event):
     message: str
 
 
+class CallApprovalRequested(Event):
+    """A call whose concrete arguments need a person (`reason` says why); it is sent once they were approved."""
+
+    step_id: str
+    call_id: str
+    server: str
+    tool: str
+    arguments: JsonObject
+    arguments_digest: str
+    reason: str
+
+
+class CallApproved(Event):
+    step_id: str
+    call_id: str
+    arguments_digest: str
+    actor: str = ANONYMOUS
+    comment: str | None = None
+
+
+class CallDenied(Event):
+    step_id: str
+    call_id: str
+    arguments_digest: str
+    actor: str = ANONYMOUS
+    comment: str | None = None
+
+
 class StepCompleted(Event):
     step_id: str
 
@@ -178,6 +206,9 @@ EVENTS: dict[str, type[Event]] = {
     "tool.called": ToolCalled,
     "tool.returned": ToolReturned,
     "tool.denied": ToolDenied,
+    "call.approval_requested": CallApprovalRequested,
+    "call.approved": CallApproved,
+    "call.denied": CallDenied,
     "step.completed": StepCompleted,
     "step.failed": StepFailed,
     "step.skipped": StepSkipped,

@@ -36,6 +36,7 @@ class ToolStep(_Step):
     """One concrete tool call. Arguments are literals or references to the outputs of earlier steps.
 
     `timeout_s` in seconds (null: the registry's); `retries` only for a tool that the operator called idempotent.
+    `preapproved`: the call is not asked for once more where its arguments come from outside; see `asking.py`.
     """
 
     kind: Literal["tool"]
@@ -44,6 +45,7 @@ class ToolStep(_Step):
     arguments: JsonObject = Field(default_factory=dict)
     timeout_s: PositiveFloat | None = None
     retries: NonNegativeInt = Field(default=0, le=10)
+    preapproved: bool = False
 
     @property
     def templates(self) -> JsonValue:

@@ -39,6 +39,7 @@ class StepStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     SKIPPED = "skipped"
+    ASKING = "awaiting_approval"
     UNKNOWN = "outcome_unknown"
 
 
@@ -58,10 +59,22 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedCall:
+    """A concrete call that a person is asked for; `granted` once it was approved."""
+
+    call_id: str
+    arguments: JsonObject
+    arguments_digest: str
+    reason: str
+    granted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StepState:
-    """How far a step has come, with its latest call."""
+    """How far a step has come, with its latest call, and the approval of its concrete call where it takes one."""
 
     status: StepStatus = StepStatus.PENDING
+    asked: AskedCall | None = None
     call: Call | None = None
     result: StoredResult | None = None
     code: str | None = None
@@ -142,6 +155,11 @@ class Task:
     def results(self) -> dict[str, StoredResult]:
         """The stored results of the steps that have completed, by step id."""
         return {name: step.result for name, step in self.steps.items() if step.result is not None}
+
+    @property
+    def asks_person(self) -> bool:
+        """Whether a step waits for what only a person can say."""
+        return any(step.status in {StepStatus.UNKNOWN, StepStatus.ASKING} for step in self.steps.values())
 
     @property
     def unknown_steps(self) -> tuple[str, ...]:

@@ -149,7 +149,10 @@ class ToolDefinition(BaseModel):
 
 
 class Tool(Value):
-    """A tool that a plan may use: its definition, its pin, and what is held to be true of it."""
+    """A tool that a plan may use: its definition, its pin, and what is held to be true of it.
+
+    `vouched`: the operator has said that the approval of the plan is enough, wherever its arguments come from.
+    """
 
     server: str
     definition: ToolDefinition
@@ -158,6 +161,7 @@ class Tool(Value):
     idempotent: bool
     open_world: bool
     approval: Literal["plan", "call"]
+    vouched: bool = False
     timeout_s: float
     builtin: bool = False
 
@@ -194,6 +198,7 @@ def describe_tool(server: StdioServer | HttpServer | BuiltinServer, definition: 
         if said.open_world is not None
         else not trusted or hints.get("openWorldHint") is not False,
         approval=said.approval or "plan",
+        vouched=said.approval == "plan",
         timeout_s=said.timeout_s or server.client_session_timeout_seconds,
         builtin=server.type == "builtin",
     )

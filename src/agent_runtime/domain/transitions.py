@@ -15,6 +15,7 @@ from agent_runtime.domain.task import (
     TERMINAL,
     WAITING,
     Approval,
+    AskedCall,
     Call,
     StepState,
     StepStatus,
@@ -37,6 +38,9 @@ ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
     ev.ToolCalled: frozenset({_S.EXECUTING}),
     ev.ToolReturned: frozenset(_S) - TERMINAL,
     ev.ToolDenied: frozenset({_S.EXECUTING}),
+    ev.CallApprovalRequested: frozenset({_S.EXECUTING, _S.NEEDS_ATTENTION}),
+    ev.CallApproved: frozenset({_S.NEEDS_ATTENTION}),
+    ev.CallDenied: frozenset({_S.NEEDS_ATTENTION}),
     ev.StepCompleted: frozenset({_S.EXECUTING}),
     ev.StepFailed: frozenset({_S.EXECUTING}),
     ev.StepSkipped: frozenset({_S.EXECUTING}),
@@ -56,6 +60,7 @@ OF_A_RUN = frozenset(
         ev.ToolCalled,
         ev.ToolReturned,
         ev.ToolDenied,
+        ev.CallApprovalRequested,
         ev.StepCompleted,
         ev.StepFailed,
         ev.StepSkipped,
@@ -191,14 +196,19 @@ def _no_cancel(task: Task, event: ev.Event) -> None:
 def _started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Changes:
     state = _step(task, event, StepStatus.PENDING)
     _no_cancel(task, event)
+    _check_turn(task, event)
+    started_at = state.started_at or record.at
+    return _with_step(task, event.step_id, replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at))
+
+
+def _check_turn(task: Task, event: ev.StepStarted | ev.CallApprovalRequested) -> None:
+    """Whether the step may begin now: all that it needs is there, and its condition holds."""
     needs = task.plan_step(event.step_id).needs
     missing = [name for name in needs if task.steps[name].status is not StepStatus.COMPLETED]
     if missing:
         raise _illegal(task, event, f"it needs {', '.join(sorted(missing))}")
     if _is_barred(task, event.step_id):
         raise _illegal(task, event, "its condition does not hold")
-    started_at = state.started_at or record.at
-    return _with_step(task, event.step_id, replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at))
 
 
 def _is_barred(task: Task, step_id: str) -> bool:
@@ -218,6 +228,8 @@ def _called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes
     attempt = state.call.attempt + 1 if state.call else 1
     if event.attempt != attempt or (state.call is not None and not may_repeat(task, event.step_id)):
         raise _illegal(task, event, f"step {event.step_id!r} may not be called again")
+    if task.contract and event.step_id in task.contract.asks:
+        _granted(task, event, state)
     over = exceeded_budget(task)
     if over:
         raise _illegal(task, event, f"its budget of {over.budget} is used up")
@@ -232,6 +244,48 @@ def _called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes
         event.timeout_s,
     )
     return _with_step(task, event.step_id, replace(state, call=call), tool_calls=task.tool_calls + 1)
+
+
+def _granted(task: Task, event: ev.ToolCalled, state: StepState) -> None:
+    asked = state.asked
+    if asked is None or not asked.granted or asked.arguments_digest != event.arguments_digest:
+        raise _illegal(task, event, f"nobody has approved this concrete call of step {event.step_id!r}")
+
+
+def _call_asked(task: Task, event: ev.CallApprovalRequested, record: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.PENDING)
+    _no_cancel(task, event)
+    _check_turn(task, event)
+    asked = AskedCall(event.call_id, event.arguments, event.arguments_digest, event.reason)
+    asking = replace(state, status=StepStatus.ASKING, asked=asked, started_at=state.started_at or record.at)
+    return _with_step(task, event.step_id, asking, status=_S.NEEDS_ATTENTION)
+
+
+def _call_decided(task: Task, event: ev.CallApproved | ev.CallDenied, record: ev.EventRecord) -> Changes:
+    state = _step(task, event, StepStatus.ASKING)
+    _no_cancel(task, event)
+    asked = state.asked
+    if asked is None or (asked.call_id, asked.arguments_digest) != (event.call_id, event.arguments_digest):
+        raise _illegal(task, event, "it is about another call than the one that is asked for")
+    if isinstance(event, ev.CallApproved):
+        decision, decided = "approve", replace(state, status=StepStatus.PENDING, asked=replace(asked, granted=True))
+    else:
+        message = f"{event.actor} denied the call" + (f": {event.comment}" if event.comment else "")
+        decision = "deny"
+        decided = replace(
+            state, status=StepStatus.FAILED, code="call_denied", message=message, ended_at=record.at
+        )
+    entry = Approval(
+        event.actor, record.at, decision, digest=event.arguments_digest, step_id=event.step_id, comment=event.comment
+    )
+    return _answered(task, event.step_id, decided, entry)
+
+
+def _answered(task: Task, step_id: str, state: StepState, entry: Approval) -> Changes:
+    """What a person's answer changes: the task goes on once nothing is asked any more."""
+    answered = replace(task, steps={**task.steps, step_id: state})
+    status = _S.NEEDS_ATTENTION if answered.asks_person else _S.APPROVED
+    return {"steps": answered.steps, "status": status, "approvals": (*task.approvals, entry)}
 
 
 def _returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) -> Changes:
@@ -285,10 +339,7 @@ def _resolved(task: Task, event: ev.StepResolved, record: ev.EventRecord) -> Cha
     if state.call is None or state.call.call_id != event.call_id:
         raise _illegal(task, event, f"call {event.call_id!r} is not the one in question")
     entry = Approval(event.actor, record.at, event.resolution, step_id=event.step_id, comment=event.comment)
-    changes = _with_step(task, event.step_id, _resolve(state, event, record.at))
-    still_asking = any(step.status is StepStatus.UNKNOWN for step in changes["steps"].values())
-    status = _S.NEEDS_ATTENTION if still_asking else _S.APPROVED
-    return {**changes, "status": status, "approvals": (*task.approvals, entry)}
+    return _answered(task, event.step_id, _resolve(state, event, record.at), entry)
 
 
 def _resolve(state: StepState, event: ev.StepResolved, at: datetime) -> StepState:
@@ -354,6 +405,9 @@ _FOLDS: dict[type[ev.Event], Callable[[Task, Any, ev.EventRecord], Changes]] = {
     ev.ToolCalled: _called,
     ev.ToolReturned: _returned,
     ev.ToolDenied: _denied,
+    ev.CallApprovalRequested: _call_asked,
+    ev.CallApproved: _call_decided,
+    ev.CallDenied: _call_decided,
     ev.StepCompleted: _step_completed,
     ev.StepFailed: _step_failed,
     ev.StepSkipped: _step_skipped,

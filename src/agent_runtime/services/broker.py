@@ -26,6 +26,7 @@ from agent_runtime.domain.errors import (
     ServerUnavailableError,
 )
 from agent_runtime.domain.events import (
+    CallApprovalRequested,
     StepFailed,
     StepOutcomeUnknown,
     StepStarted,
@@ -102,7 +103,8 @@ class Broker:
     def intend(self, run: Run, step: ToolStep, in_flight: AbstractSet[str]) -> "Intent | None":
         """Hold the next call of a step against the contract, and stage the intent to send it.
 
-        None where a rule forbids it; the refusal is staged then. `in_flight` are the steps whose calls are under way.
+        None where a rule forbids it; the refusal is staged then. None too where a person must see the concrete
+        arguments first; the question is staged then. `in_flight` are the steps whose calls are under way.
         """
         try:
             arguments, arguments_digest = self._arguments(run.task, step)
@@ -110,9 +112,28 @@ class Broker:
             self._refuse(run, step, refusal)
             return None
         state = run.task.steps[step.id]
+        asked = state.asked
+        reason = run.task.contract.asks.get(step.id) if run.task.contract else None
+        if reason is not None and asked is None:
+            run.stage(
+                CallApprovalRequested(
+                    step_id=step.id,
+                    call_id=new_id("call"),
+                    server=step.server,
+                    tool=step.tool,
+                    arguments=arguments,
+                    arguments_digest=arguments_digest,
+                    reason=reason,
+                )
+            )
+            return None
+        if asked is not None and asked.arguments_digest != arguments_digest:
+            message = "its arguments are no longer those that were approved."
+            self._refuse(run, step, CallRefusedError("arguments_differ", message))
+            return None
         called = ToolCalled(
             step_id=step.id,
-            call_id=new_id("call"),
+            call_id=asked.call_id if asked and state.call is None else new_id("call"),
             server=step.server,
             tool=step.tool,
             arguments=arguments,

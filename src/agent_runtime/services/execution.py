@@ -171,7 +171,9 @@ class Execution:
         if lease is None:
             return False
         intent = self._broker.intend(self._run, step, busy)
-        if intent is not None:
+        if intent is None:
+            self._give_room_back(step)
+        else:
             begun.append((lease, intent))
         return True
 
@@ -186,13 +188,16 @@ class Execution:
         if await self._broker.room_for(self._run, step):
             self._has_room.add(step.id)
 
+    def _give_room_back(self, step: ToolStep) -> None:
+        self._has_room.discard(step.id)
+        self._broker.leave()
+
     async def _send(self, lease: Lease, intent: Intent) -> None:
         server = self._registry.server(intent.step.server)
         try:
             self._outcomes.append(await self._broker.send(self._run, lease, intent, server))
         finally:
-            self._has_room.discard(intent.step.id)
-            self._broker.leave()
+            self._give_room_back(intent.step)
             self._came.set()
 
     def _give_up(self, step: ToolStep, error: AgentRuntimeError) -> None:

@@ -8,9 +8,10 @@ from typing import Literal
 import structlog
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
-from agent_runtime.domain.approval import Approve, Decision, Reject, Resolve
+from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import (
+    CallNotFoundError,
     ConflictError,
     DecisionRefusedError,
     DigestMismatchError,
@@ -22,6 +23,8 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.events import (
     ANONYMOUS,
+    CallApproved,
+    CallDenied,
     Event,
     EventRecord,
     PlanApproved,
@@ -187,6 +190,8 @@ class TaskManager:
                 )
             case Resolve():
                 return self._resolved(task, decision)
+            case ApproveCall() | DenyCall():
+                return self._call_decided(task, decision)
 
     def _approved(self, task: Task, decision: Approve) -> PlanApproved:
         self._expect(task, TaskStatus.AWAITING_APPROVAL, "approved")
@@ -204,6 +209,30 @@ class TaskManager:
         return PlanApproved(
             revision=task.plan_revision,
             digest=task.plan_digest or "",
+            actor=decision.actor,
+            comment=decision.comment,
+        )
+
+    def _call_decided(self, task: Task, decision: ApproveCall | DenyCall) -> Event:
+        asked = {step.asked.call_id: (name, step) for name, step in task.steps.items() if step.asked}
+        if decision.call_id not in asked:
+            raise CallNotFoundError(f"Task {task.task_id} has asked for no call {decision.call_id[:80]!r}.")
+        approves = isinstance(decision, ApproveCall)
+        self._expect(task, TaskStatus.NEEDS_ATTENTION, "asked about a call")
+        step_id, step = asked[decision.call_id]
+        if step.status is not StepStatus.ASKING or step.asked is None:
+            raise DecisionRefusedError(f"The call {decision.call_id} was already decided.", task.status)
+        if decision.arguments_digest != step.asked.arguments_digest:
+            raise DigestMismatchError(
+                f"The call {decision.call_id} has the arguments_digest {step.asked.arguments_digest}, not "
+                f"{decision.arguments_digest[:80]}. Read its arguments again before you decide.",
+                task.status,
+            )
+        kind = CallApproved if approves else CallDenied
+        return kind(
+            step_id=step_id,
+            call_id=decision.call_id,
+            arguments_digest=decision.arguments_digest,
             actor=decision.actor,
             comment=decision.comment,
         )
