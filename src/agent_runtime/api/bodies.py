@@ -20,7 +20,8 @@ class _Body(BaseModel):
 class TaskRequest(_Body):
     """What is to be done. With a ready-made `plan` no planner runs."""
 
-    prompt: str
+    # An empty one is refused with the rest of what a prompt must be; here it is only said.
+    prompt: str = Field(json_schema_extra={"minLength": 1})
     plan: Annotated[Plan | None, SkipValidation] = Field(
         default=None, description="A ready-made plan: judged at once, every fault named."
     )

@@ -17,7 +17,8 @@ from agent_runtime.api.bodies import (
     ResolveRequest,
     TaskRequest,
 )
-from agent_runtime.api.deps import TaskId, decode, idempotency_key, known_form, read_json, runtime_of
+from agent_runtime.api.deps import TaskId, decode, idempotency_key, known_form, parse_plan, read_json, runtime_of
+from agent_runtime.api.faults import WHOLE
 from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.shapes import (
     Approved,
@@ -44,7 +45,6 @@ from agent_runtime.domain.approval import Approve, Decision, Reject, Resolve
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.values import JsonValue, digest
-from agent_runtime.services.agent_service import parse_plan
 from agent_runtime.services.task_manager import Submission
 
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
@@ -92,7 +92,7 @@ def _digest(value: JsonValue) -> str:
     try:
         return digest(value)
     except ValueError as error:
-        raise InvalidInputError([Fault("", f"A value cannot be carried exactly: {error}.")]) from error
+        raise InvalidInputError([Fault(WHOLE, f"A value cannot be carried exactly: {error}.")]) from error
 
 
 @tasks.get("", responses={200: {"model": PageView}, **refusals(422)})

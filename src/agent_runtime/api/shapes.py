@@ -65,7 +65,10 @@ class ApprovalView(TypedDict):
 
 
 class AttentionView(TypedDict):
-    """Something that a person must say before the task goes on; see `POST .../resolve`."""
+    """Something that a person must say before the task goes on; see `POST .../resolve`.
+
+    `needed_by`: the unfinished steps that need this one, directly or not; `skip` skips them too.
+    """
 
     kind: str
     step_id: str
@@ -74,6 +77,7 @@ class AttentionView(TypedDict):
     tool: str
     arguments: JsonObject
     reason: str
+    needed_by: list[str]
     actions: tuple[str, ...]
 
 

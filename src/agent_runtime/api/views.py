@@ -20,9 +20,9 @@ from agent_runtime.api.shapes import (
     ToolsView,
     ToolView,
 )
-from agent_runtime.api.text import one_line
+from agent_runtime.api.text import exact_line, one_line, visible
 from agent_runtime.domain.events import EventRecord
-from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.plan import AgentStep, ToolStep, dependencies
 from agent_runtime.domain.task import StepState, StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
@@ -139,6 +139,7 @@ def _attention(task: Task) -> list[AttentionView]:
             "tool": call.tool,
             "arguments": call.arguments,
             "reason": state.message or "",
+            "needed_by": _needing(task, name),
             "actions": RESOLUTIONS,
         }
         for name, state, call in unknown
@@ -146,23 +147,35 @@ def _attention(task: Task) -> list[AttentionView]:
     ]
 
 
+def _needing(task: Task, step_id: str) -> list[str]:
+    """The unfinished steps that need this one, directly or through others, in the order of the plan."""
+    needs = {step.id: dependencies(step) for step in task.contract.steps} if task.contract else {}
+    found = {step_id}
+    while more := {name for name in needs if name not in found and found & needs[name]}:
+        found |= more
+    return [name for name in needs if name in found and name != step_id and not task.steps[name].has_ended]
+
+
 def plan_text(steps: Iterable[ToolStep | AgentStep]) -> str:
-    """The plan as numbered lines: `1. Read the notes — filesystem.read_file(path="notes.txt")`."""
+    r"""The plan as numbered lines: `1. Read the notes — filesystem.read_file(path="notes.txt")`.
+
+    Nothing in them hides or reorders: a file name that would is shown as `report\u202egpj.txt`.
+    """
     return "\n".join(f"{number}. {_step_text(step)}" for number, step in enumerate(steps, 1))
 
 
 def _step_text(step: ToolStep | AgentStep) -> str:
     title = one_line(step.title, 200)
     if isinstance(step, AgentStep):
-        names = ", ".join(f"{allowed.server}.{allowed.tool}" for allowed in step.tools) or "no tools"
+        names = ", ".join(exact_line(f"{allowed.server}.{allowed.tool}", 200) for allowed in step.tools) or "no tools"
         return f"{title} — agent ({names})"
-    arguments = ", ".join(f"{one_line(name, 60)}={_argument(value)}" for name, value in step.arguments.items())
-    call = f"{step.server}.{one_line(step.tool, 100)}({arguments})"
+    arguments = ", ".join(f"{exact_line(name, 60)}={_argument(value)}" for name, value in step.arguments.items())
+    call = f"{visible(step.server)}.{exact_line(step.tool, 100)}({arguments})"
     return call if title == f"{step.server}.{step.tool}" else f"{title} — {call}"
 
 
 def _argument(value: JsonValue) -> str:
-    return one_line(json.dumps(value, ensure_ascii=False), _LONGEST_ARGUMENT)
+    return exact_line(json.dumps(value, ensure_ascii=False), _LONGEST_ARGUMENT)
 
 
 def summary_view(task: TaskSummary) -> SummaryView:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from agent_runtime.api.text import one_line
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, Json, RefusedError
 from agent_runtime.cli.service import Service, connected
@@ -123,7 +124,7 @@ def tasks(options: argparse.Namespace) -> int:
         output.document(page)
         return 0
     rows = [
-        (task["task_id"], task["status"], output.one_row(task["prompt"]), _time(task["updated_at"]))
+        (task["task_id"], task["status"], one_line(task["prompt"], 80), _time(task["updated_at"]))
         for task in page["tasks"]
     ]
     if rows:
@@ -161,7 +162,7 @@ def show(options: argparse.Namespace) -> int:
         output.table("Steps", ("Step", "Status", "Outcome"), steps)
     if task["result"]:
         output.result(task["result"])
-    _explain(options, task)
+    explain(options, task)
     return 0
 
 
@@ -230,7 +231,7 @@ def _report(options: argparse.Namespace, task: Json, message: str) -> None:
 
 def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -> int:
     """Print what became of a task, and return the exit code for it."""
-    _explain(options, task)
+    explain(options, task)
     if options.json:
         output.document(task)
     elif task["status"] == "completed":
@@ -242,7 +243,7 @@ def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -
     return COMPLETED if task["status"] == "completed" else FAILED
 
 
-def _explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
+def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
     """Say what is wrong with a task, and what a person can do about it."""
     task_id, error = task["task_id"], task["error"]
     if error:
@@ -255,6 +256,8 @@ def _explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
         output.say(f"or refuse it: {_hint(options, 'reject', task_id)}")
     for asked in task["attention"]:
         output.say(f"Step {asked['step_id']} called {asked['server']}.{asked['tool']}: {asked['reason']}")
+        if asked["needed_by"]:
+            output.say(f"To skip it also skips the steps that need it: {', '.join(asked['needed_by'])}.")
         resolve_it = _hint(options, "resolve", task_id, "--step", asked["step_id"])
         output.say(f"Find out, and say what became of it: {resolve_it} --as {'|'.join(asked['actions'])}")
 
@@ -277,7 +280,7 @@ def tools(options: argparse.Namespace) -> int:
         output.document({**catalogue, "servers": servers})
         return 0
     offered = [tool for tool in catalogue["tools"] if tool["status"] == "available"]
-    rows = [(f"{t['server']}.{t['tool']}", _effect(t), output.one_row(t["description"] or "", 200)) for t in offered]
+    rows = [(f"{t['server']}.{t['tool']}", _effect(t), one_line(t["description"] or "", 200)) for t in offered]
     output.table("", ("Tool", "Effect", "What it does"), rows)
     missing = [(server["id"], server["detail"]) for server in servers if not server["connected"]]
     missing += [
