@@ -46,7 +46,7 @@ BAD_TASKS: list[tuple[Any, str]] = [
     ({"prompt": "x", "budget": {"tool_calls": 2**60}}, "budget"),
     ({"prompt": "x", "plan": []}, "plan"),
     ({"prompt": "x", "plan": {"steps": []}}, "plan.steps"),
-    ({"prompt": "x", "plan": {"steps": [{"kind": "dance"}]}}, "plan.steps[0]"),
+    ({"prompt": "x", "plan": {"steps": [{"kind": "dance"}]}}, "plan.steps[0].kind"),
     (plan_with(server="nobody"), "plan.steps[0].server"),
     (plan_with(tool="nothing"), "plan.steps[0].tool"),
     (plan_with(arguments={}), "plan.steps[0].arguments.expression"),
@@ -57,10 +57,10 @@ BAD_TASKS: list[tuple[Any, str]] = [
     (plan_with(id="not an id"), "plan.steps[0].id"),
     (plan_with(surprise=1), "plan.steps[0].surprise"),
     (plan_with(timeout_s=1e9), "plan.steps[0].timeout_s"),
-    ([], ""),
-    ("prompt", ""),
-    (None, ""),
-    (7, ""),
+    ([], "body"),
+    ("prompt", "body"),
+    (None, "body"),
+    (7, "body"),
 ]
 
 
@@ -121,10 +121,109 @@ def test_marks_that_mean_something_elsewhere_are_only_text_here(service: Service
     assert not any(ord(mark) < 0x20 for line in lines for mark in line)
 
 
-def test_of_a_repeated_field_the_last_counts(service: Service) -> None:
-    body = b'{"prompt": "one", "prompt": "two", "plan": %s}' % json.dumps(sums(1)).encode()
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"prompt": "ls", "prompt": "mkdir x"}', "'prompt'"),
+        (b'{"prompt": "ls", "pro\\u006dpt": "mkdir x"}', "'prompt'"),
+        (b'{"prompt": "ls", "metadata": {"a": "1", "b": [{}, {"c\\u202e": 1, "c\\u202e": 1}]}}', r"'c\u202e'"),
+        (b'{"%s": 1, "%s": 2}' % (b"x" * 9000, b"x" * 9000), "'xxxx"),
+    ],
+)
+def test_a_repeated_field_is_a_bad_request_that_names_it(service: Service, body: bytes, name: str) -> None:
+    before = everything(service)
     response = service.client.post("/v1/tasks", content=body, headers=JSON)
-    assert service.task(response.json()["task_id"])["prompt"] == "two"
+    assert response.status_code == 400
+    detail = response.json()["detail"]
+    assert name in detail
+    assert len(detail) < 300
+    assert everything(service) == before
+
+
+@pytest.mark.parametrize("prompt", [rb"\ud800", rb"\ud800x", rb"\ud83d\u0041", rb"\uDE00 \ud83d"])
+def test_half_a_character_is_a_bad_request_that_says_what_to_do(service: Service, prompt: bytes) -> None:
+    response = service.client.post("/v1/tasks", content=b'{"prompt": "%s"}' % prompt, headers=JSON)
+    assert response.status_code == 400
+    assert "surrogate" in response.json()["detail"]
+    assert "send the character itself" in response.json()["detail"]
+
+
+def test_both_halves_of_a_character_are_that_character(service: Service) -> None:
+    body = rb'{"prompt": "\ud83d\ude00", "plan": %s}' % json.dumps(sums(1)).encode()
+    response = service.client.post("/v1/tasks", content=body, headers=JSON)
+    assert service.task(response.json()["task_id"])["prompt"] == "\U0001f600"
+
+
+ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
+    ({"retries": 99}, "retries", "It must be at most 10."),
+    ({"retries": "many"}, "retries", "It must be a whole number."),
+    ({"timeout_s": 0}, "timeout_s", "It must be greater than 0."),
+    ({"kind": "dance"}, "kind", "It must be 'tool' or 'agent'."),
+    ({"kind": None}, "kind", "It must be 'tool' or 'agent'."),
+    ({"id": "1 2"}, "id", "It must start with a letter and hold at most 64 letters, digits, '_' and '-'."),
+    ({"surprise": 1}, "surprise", "There is no such field; the fields are listed at /docs."),
+    ({"depends_on": "s0"}, "depends_on", "It must be an array."),
+    ({"server": 7}, "server", "It must be a string."),
+    ({"arguments": []}, "arguments", "It must be a JSON object."),
+    ({"title": "x" * 501}, "title", "It must be at most 500 characters long."),
+    ({"kind": "agent", "tools": [{"server": "x"}]}, "tools[0].tool", "This field is required."),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "message"), ONE_FAULT)
+def test_one_fault_in_a_plan_is_one_error_in_our_own_words(
+    service: Service, changes: dict[str, Any], field: str, message: str
+) -> None:
+    step = {**STEP, **changes}
+    if step["kind"] == "agent":
+        step = {"id": "s1", "kind": "agent", "instruction": "x", "tools": step["tools"]}
+    response = service.client.post("/v1/tasks", json={"prompt": "x", "plan": {"goal": "x", "steps": [step]}})
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"field": f"plan.steps[0].{field}", "message": message}]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ([], "body", "It must be a JSON object."),
+        ({"prompt": "x", "plan": 7}, "plan", "It must be a JSON object."),
+        ({"prompt": "x", "plan": {"steps": 7}}, "plan.steps", "It must be an array."),
+        ({"prompt": "x", "plan": {"steps": []}}, "plan.steps", "It must hold at least 1, and holds 0."),
+        ({"prompt": "x", "plan": {"steps": [7]}}, "plan.steps[0]", "It must be a JSON object."),
+        ({"prompt": "x", "metadata": {"": "x"}}, 'metadata[""]', "It must not be empty."),
+        ({"prompt": "x", "approval": 7}, "approval", "It must be 'manual' or 'auto'."),
+        ({"prompt": "x", "tools": "all"}, "tools", "It must be an array."),
+        ({"prompt": "x", "max_steps": "5"}, "max_steps", "It must be a whole number."),
+        ({"prompt": "x", "budget": {"seconds": "5"}}, "budget.seconds", "It must be a number."),
+    ],
+)
+def test_what_is_expected_is_said_in_our_own_words(service: Service, body: Any, field: str, message: str) -> None:
+    errors = service.client.post("/v1/tasks", json=body).json()["errors"]
+    assert errors == [{"field": field, "message": message}]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/tasks", {"GET", "HEAD", "POST"}),
+        ("/v1/tasks/task_1", {"DELETE", "GET", "HEAD"}),
+        ("/v1/tasks/task_1/approve", {"POST"}),
+        ("/healthz", {"GET", "HEAD"}),
+    ],
+)
+def test_the_header_allow_names_every_method_that_is_possible(service: Service, path: str, methods: set[str]) -> None:
+    response = service.client.request("OPTIONS", path)
+    assert response.status_code == 405
+    assert set(response.headers["allow"].split(", ")) == methods
+
+
+def test_who_asks_for_an_unknown_task_is_told_where_the_tasks_are(service: Service) -> None:
+    assert "GET /v1/tasks" in service.client.get("/v1/tasks/x").json()["detail"]
+
+
+def test_the_description_says_that_a_prompt_is_not_empty(service: Service) -> None:
+    described = service.get("/openapi.json")["components"]["schemas"]["TaskRequest"]
+    assert described["properties"]["prompt"]["minLength"] == 1
 
 
 def test_a_body_over_the_limit_is_too_large_however_it_is_sent(service: Service) -> None:
@@ -154,7 +253,7 @@ def test_a_bad_idempotency_key_is_refused(service: Service, key: str) -> None:
         ("approve", {"digest": "x"}, "digest"),
         ("approve", {"plan_digest": 7}, "plan_digest"),
         ("approve", {"comment": "x" * 5000}, "comment"),
-        ("approve", [], ""),
+        ("approve", [], "body"),
         ("reject", {"reason": 7}, "reason"),
         ("cancel", {"now": True}, "now"),
         ("resolve", {}, "step_id"),

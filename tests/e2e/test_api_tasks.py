@@ -230,7 +230,8 @@ def test_the_digest_must_be_named_where_the_operator_wants_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/console/style.css", "/console/key.js", "/console/index.js", "/console/docs.js"]
+    "path",
+    ["/", "/docs", *(f"/console/{name}" for name in ("style.css", "key.js", "text.js", "index.js", "docs.js"))],
 )
 def test_the_pages_load_nothing_from_elsewhere(service: Service, path: str) -> None:
     response = service.client.get(path)

@@ -1,8 +1,10 @@
 """`agent-runtime serve`, and the commands that find the service that runs."""
 
+import json
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,17 @@ def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
     with folder.serving() as service:
         findings = folder.json("doctor", code=1)["findings"]
     assert any(service.url in finding["detail"] for finding in findings if finding["check"] == "store")
+
+
+def test_the_doctor_counts_one_tool_as_one(folder: Folder) -> None:
+    tool = {"name": "only", "inputSchema": {"type": "object"}}
+    (folder.path / "tools.json").write_text(json.dumps([tool]), encoding="utf-8")
+    script = Path(__file__).parents[1] / "servers" / "shifty_server.py"
+    config = {"command": sys.executable, "args": [str(script)], "env": {"HOUSE": str(folder.path)}}
+    folder.write_registry({"id": "one", "type": "local_stdio", "config": config})
+    details = {finding["check"]: finding["detail"] for finding in folder.json("doctor")["findings"]}
+    assert details["server one"] == "local_stdio, 1 tool"
+    assert details["server filesystem"] == "builtin, 7 tools"
 
 
 def test_the_doctor_names_a_broken_configuration(folder: Folder) -> None:

@@ -1,12 +1,14 @@
 """The parts of the command line that need no service."""
 
+import argparse
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from agent_runtime.cli import output
+from agent_runtime.api.text import visible
+from agent_runtime.cli import commands, output
 from agent_runtime.cli.arguments import parse
 from agent_runtime.cli.client import Frame, frames_of
 from agent_runtime.cli.doctor import packages_of
@@ -62,8 +64,8 @@ def test_no_part_of_the_command_line_imports_the_model_library() -> None:
     ],
 )
 def test_a_terminal_is_shown_nothing_that_it_would_obey(text: str, shown: str) -> None:
-    assert output.visible(text) == shown
-    assert output.visible("a\nb", keep="\n") == "a\nb"
+    assert visible(text) == shown
+    assert visible("a\nb", keep="\n") == "a\nb"
 
 
 def _task(**arguments: Any) -> dict[str, Any]:
@@ -134,3 +136,26 @@ def test_packages_without_an_exact_version_are_named(command: str, warned: list[
     details = [finding.detail for finding in packages_of(entry)]
     assert len(details) == len(warned)
     assert all(part in detail for part, detail in zip(warned, details, strict=True))
+
+
+def test_the_name_of_an_argument_cannot_forge_another_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.plan_table(_task(**{"a\nb\u202e": "x"}), to_stdout=True)
+    assert r'a\nb\u202e = "x"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("needed_by", "times"), [(["s2", "s4"], 1), ([], 0)])
+def test_who_is_asked_about_a_step_is_told_what_a_skip_takes_along(
+    needed_by: list[str], times: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {
+        "step_id": "s1",
+        "server": "files",
+        "tool": "write",
+        "reason": "the answer was lost",
+        "needed_by": needed_by,
+        "actions": ["done", "skip"],
+    }
+    task = {"task_id": "t", "error": None, "terminal": False, "status": "needs_attention", "attention": [asked]}
+    options = argparse.Namespace(server=None, config=None, registry=None, data_dir=None, key_file=None)
+    commands.explain(options, task)
+    assert capsys.readouterr().err.count("To skip it also skips the steps that need it: s2, s4.") == times

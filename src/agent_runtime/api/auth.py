@@ -25,11 +25,12 @@ _OPEN_FILES = "/console/"
 """What the pages load; they hold nothing of the service, and ask for a key where one is needed."""
 
 _TASKS = "/v1/tasks"
-_VERB = re.compile(r"/v1/tasks/[^/]+/(?P<verb>[a-z-]+)")
+_VERB = re.compile(r"/v1/tasks/[^/]+/(?:calls/[^/]+/)?(?P<verb>[a-z-]+)")
 _STREAM = re.compile(r"/v1/tasks/(?P<task_id>[A-Za-z0-9_-]{1,100})/stream")
 _SCOPES_OF: Mapping[str, tuple[str, ...]] = {
     "approve": ("approve",),
     "reject": ("approve",),
+    "deny": ("approve",),
     "resolve": ("approve",),
     "cancel": ("submit", "approve"),  # to stop something is safe for both
     "stream-ticket": ("read",),

@@ -20,7 +20,8 @@ class _Body(BaseModel):
 class TaskRequest(_Body):
     """What is to be done. With a ready-made `plan` no planner runs."""
 
-    prompt: str
+    # An empty one is refused with the rest of what a prompt must be; here it is only said.
+    prompt: str = Field(json_schema_extra={"minLength": 1})
     plan: Annotated[Plan | None, SkipValidation] = Field(
         default=None, description="A ready-made plan: judged at once, every fault named."
     )
@@ -59,6 +60,13 @@ class ResolveRequest(_Body):
     call_id: ShortText | None = None
     resolution: Resolution
     output: Any = None
+    comment: Comment | None = None
+
+
+class CallDecisionRequest(_Body):
+    """A decision about one concrete call. `arguments_digest` is that of the arguments that were read."""
+
+    arguments_digest: ShortText
     comment: Comment | None = None
 
 

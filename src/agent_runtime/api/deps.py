@@ -1,6 +1,8 @@
 """What handlers need of a request: the running service, the task it names, the body it carries."""
 
+import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 from fastapi import Path, Request
@@ -8,16 +10,24 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from agent_runtime.api.edge import too_large
-from agent_runtime.api.problems import BadRequestError, BodyTooLargeError, faults_of
+from agent_runtime.api.faults import faults_of
+from agent_runtime.api.problems import BadRequestError, BodyTooLargeError
+from agent_runtime.api.text import cut
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import LimitSettings
-from agent_runtime.domain.errors import Fault, InvalidInputError, TaskNotFoundError
+from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, TaskNotFoundError
+from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.values import JsonValue, deeper_than
 
 TaskId = Annotated[str, Path(description="The id that `POST /v1/tasks` gave.", examples=["task_0193c2f5a1b2"])]
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_BOTH_HALVES = (
+    r"a \u escape there is half of a surrogate pair, which is no character: send the character itself in UTF-8, "
+    "or both halves"
+)
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -36,9 +46,10 @@ def known_form(task_id: str) -> str:
 
 
 async def read_json(request: Request, limits: LimitSettings) -> JsonValue:
-    """The JSON body; an empty object where there is no body. A repeated key has its last value.
+    """The JSON body; an empty object where there is no body.
 
-    Raises: BodyTooLargeError, BadRequestError saying where the JSON is broken.
+    Raises: BodyTooLargeError, BadRequestError saying where the JSON is broken or which key is repeated (readers differ
+    on which value of it counts, so that a person and a program could see different ones).
     """
     data = await _read(request, limits.body_bytes)
     if not data:
@@ -46,10 +57,27 @@ async def read_json(request: Request, limits: LimitSettings) -> JsonValue:
     try:
         value = from_json(data, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
-        raise BadRequestError(f"The body is not JSON: {error}.") from error
+        why = str(error)
+        if "hex escape" in why and _SURROGATE.search(data):
+            why = f"{why}: {_BOTH_HALVES}"
+        raise BadRequestError(f"The body is not JSON: {why}.") from error
     if deeper_than(value, limits.json_depth):
         raise BadRequestError(f"The body is nested more than {limits.json_depth} deep (limits.json_depth).")
+    # The quick parser does not tell of repeated keys. By now the body is sound and not too deep for the other one.
+    json.loads(data.decode(), object_pairs_hook=_check_keys, parse_int=float)
     return value
+
+
+def _check_keys(pairs: Sequence[tuple[str, None]]) -> None:
+    if len(dict(pairs)) == len(pairs):
+        return
+    seen = set[str]()
+    for name, _ in pairs:
+        if name in seen:
+            raise BadRequestError(
+                f"The body has the field {cut(name, 80)!r} more than once in one object: send it once."
+            )
+        seen.add(name)
 
 
 async def _read(request: Request, limit: int) -> bytes:
@@ -68,8 +96,15 @@ def decode(kind: type[Body], value: JsonValue) -> Body:
     try:
         return kind.model_validate(value, strict=True)
     except ValidationError as error:
-        faults = faults_of(error.errors(include_url=False, include_input=False, include_context=False))
-        raise InvalidInputError(faults) from error
+        raise InvalidInputError(faults_of(error.errors(include_url=False, include_input=False))) from error
+
+
+def parse_plan(value: JsonValue) -> Plan:
+    """The ready-made plan of a body. Raises: InvalidPlanError naming every fault."""
+    try:
+        return Plan.model_validate(value)
+    except ValidationError as error:
+        raise InvalidPlanError(faults_of(error.errors(include_url=False, include_input=False), "plan")) from error
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -50,7 +50,7 @@ _VARY = (b"vary", b"Origin")
 
 class Edge:
     """Refuses foreign hosts (421) and origins (403), callers without a key (401) or the scope (403), bodies that are
-    too large (413) or not JSON (415), in this order.
+    too large (413) or not JSON in UTF-8 (415), in this order.
 
     `allowed_hosts` are names with or without a port in the request; `*` allows any. The host that the service
     listens on is always allowed, and so is the origin that is the very host of the request. The pages of
@@ -143,9 +143,16 @@ class Edge:
         if size > self._body_bytes:
             return Refusal(413, "body_too_large", too_large(self._body_bytes))
         has_body = size > 0 or b"transfer-encoding" in headers
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if has_body and kind != b"application/json":
+        if not has_body:
+            return None
+        kind, *parameters = headers.get(b"content-type", b"").lower().split(b";")
+        if kind.strip() != b"application/json":
             return Refusal(415, "not_json", "The body must be JSON: send it with Content-Type: application/json.")
+        if any(map(_names_other_charset, parameters)):
+            detail = (
+                "JSON is UTF-8 here (RFC 8259): send it so, with Content-Type: application/json and no other charset."
+            )
+            return Refusal(415, "not_utf8", detail)
         return None
 
 
@@ -165,6 +172,11 @@ class _Answer:
             unsaid = [(name, value) for name, value in _UNLESS_SAID.items() if name not in said]
             message["headers"] = [*given, *self._headers, *unsaid]
         await self._send(message)
+
+
+def _names_other_charset(parameter: bytes) -> bool:
+    name, _, value = parameter.partition(b"=")
+    return name.strip() == b"charset" and value.strip(b' \t"') not in {b"utf-8", b"utf8", b""}
 
 
 def too_large(limit: int) -> str:

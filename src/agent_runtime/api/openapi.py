@@ -27,7 +27,7 @@ _MEANING = {
     404: "No such task",
     409: "Not allowed in the status that the task has now",
     413: "The body is too large",
-    415: "The body is not JSON",
+    415: "The body is not JSON in UTF-8",
     422: "The input is wrong; `errors` names every fault",
     428: "The decision must name the digest of the plan",
     503: "Not now; see `Retry-After`",

@@ -1,7 +1,7 @@
 """Errors as the caller sees them: `application/problem+json` (RFC 9457), one table from error to status."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NotRequired
@@ -13,8 +13,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 from typing_extensions import TypedDict
 
+from agent_runtime.api.faults import faults_of
+from agent_runtime.api.text import cut
 from agent_runtime.domain import errors as err
 from agent_runtime.domain.errors import AgentRuntimeError, Fault
 
@@ -106,7 +109,7 @@ def problem(
         "type": f"urn:agent-runtime:problem:{code}" if code else "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": _short(detail),
+        "detail": cut(detail, _LONGEST_DETAIL),
         "instance": quote(scope.get("path", "")[:_LONGEST_INSTANCE], safe="/:@!$&'()*+,;=~-._"),
         "request_id": scope.get("request_id", ""),
         **more,
@@ -125,41 +128,18 @@ def of_error(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
     if isinstance(error, err.DecisionRefusedError):
         more["task_status"] = str(error.status)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return problem(scope, status, str(error), code=error.code, headers=headers, **more)
+    detail = f"{error} {_WHERE_TASKS_ARE}" if isinstance(error, err.TaskNotFoundError) else str(error)
+    return problem(scope, status, detail, code=error.code, headers=headers, **more)
 
 
 def field_error(fault: Fault) -> FieldError:
-    return {"field": fault.field, "message": _short(fault.message)}
+    return {"field": fault.field, "message": cut(fault.message, _LONGEST_DETAIL)}
 
 
-def faults_of(errors: Sequence[Any]) -> list[Fault]:
-    """The faults that pydantic names, each with the place as the caller wrote it."""
-    return [Fault(_place(item["loc"]), _sentence(item)) for item in errors]
-
-
-def _place(parts: Sequence[str | int]) -> str:
-    # Names that are not identifiers were invented by the caller, who needs no more of them than this.
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{_short(part, 80)}" for part in parts)
-    return place.removeprefix(".")
-
-
-_SENTENCES = {
-    "extra_forbidden": "There is no such field; the fields are listed at /docs.",
-    "missing": "This field is required.",
-    "model_type": "A JSON object is expected here.",
-}
-
-
-def _sentence(item: Mapping[str, Any]) -> str:
-    return _SENTENCES.get(item["type"]) or f"{item['msg']}.".replace("..", ".")
-
-
-def _short(text: str, limit: int = _LONGEST_DETAIL) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
+_WHERE_TASKS_ARE = "GET /v1/tasks (or `agent-runtime tasks`) lists those there are."
 _NO_SUCH_PAGE = "There is nothing at this address; what there is, is listed at /docs."
 _METHOD = re.compile(r"[A-Z]{1,20}")
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 def install(app: FastAPI) -> None:
@@ -177,6 +157,7 @@ def install(app: FastAPI) -> None:
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             method = request.method if _METHOD.fullmatch(request.method) else "That method"
             detail = f"{method} is not possible here; the header Allow names what is."
+            return problem(request.scope, error.status_code, detail, headers={"Allow": _allowed(request)})
         return problem(request.scope, error.status_code, detail, headers=error.headers)
 
     async def on_invalid(request: Request, error: Exception) -> Response:
@@ -188,3 +169,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AgentRuntimeError, on_error)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
+
+
+def _allowed(request: Request) -> str:
+    """The methods that are possible at the address: the framework names only those of the first route that it has."""
+    routes = request.app.router.routes
+    found = {name for name in _METHODS for route in routes if _is_for(route, {**request.scope, "method": name})}
+    return ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))
+
+
+def _is_for(route: BaseRoute, scope: Mapping[str, Any]) -> bool:
+    match, _ = route.matches({**scope})
+    return match is Match.FULL

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from agent_runtime.api import stream
 from agent_runtime.api.auth import actor_of
 from agent_runtime.api.bodies import (
+    CallDecisionRequest,
     ApproveRequest,
     CancelRequest,
     EventsQuery,
@@ -17,7 +18,8 @@ from agent_runtime.api.bodies import (
     ResolveRequest,
     TaskRequest,
 )
-from agent_runtime.api.deps import TaskId, decode, idempotency_key, known_form, read_json, runtime_of
+from agent_runtime.api.deps import TaskId, decode, idempotency_key, known_form, parse_plan, read_json, runtime_of
+from agent_runtime.api.faults import WHOLE
 from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.shapes import (
     Approved,
@@ -40,11 +42,10 @@ from agent_runtime.api.views import (
     time_of,
     tools_view,
 )
-from agent_runtime.domain.approval import Approve, Decision, Reject, Resolve
+from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.values import JsonValue, digest
-from agent_runtime.services.agent_service import parse_plan
 from agent_runtime.services.task_manager import Submission
 
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
@@ -92,7 +93,7 @@ def _digest(value: JsonValue) -> str:
     try:
         return digest(value)
     except ValueError as error:
-        raise InvalidInputError([Fault("", f"A value cannot be carried exactly: {error}.")]) from error
+        raise InvalidInputError([Fault(WHOLE, f"A value cannot be carried exactly: {error}.")]) from error
 
 
 @tasks.get("", responses={200: {"model": PageView}, **refusals(422)})
@@ -167,6 +168,36 @@ async def resolve_step(request: Request, task_id: TaskId) -> Response:
     known_form(task_id)
     body = decode(ResolveRequest, await read_json(request, limits))
     return await _decide(request, task_id, Resolve(**dict(body), actor=actor_of(request.scope)))
+
+
+@tasks.post(
+    "/{task_id}/calls/{call_id}/approve",
+    status_code=202,
+    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
+    openapi_extra=body_of(CallDecisionRequest),
+)
+async def approve_call(request: Request, task_id: TaskId, call_id: str) -> Response:
+    """Let a call be sent with exactly the arguments that `attention` shows, named by their digest."""
+    return await _decide_call(request, task_id, call_id, ApproveCall)
+
+
+@tasks.post(
+    "/{task_id}/calls/{call_id}/deny",
+    status_code=202,
+    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
+    openapi_extra=body_of(CallDecisionRequest),
+)
+async def deny_call(request: Request, task_id: TaskId, call_id: str) -> Response:
+    """Refuse a call that `attention` shows: its step fails, and what needs it is skipped."""
+    return await _decide_call(request, task_id, call_id, DenyCall)
+
+
+async def _decide_call(
+    request: Request, task_id: str, call_id: str, decision: type[ApproveCall | DenyCall]
+) -> Response:
+    known_form(task_id)
+    body = decode(CallDecisionRequest, await read_json(request, runtime_of(request).settings.limits))
+    return await _decide(request, task_id, decision(call_id=call_id, **dict(body), actor=actor_of(request.scope)))
 
 
 async def _decide(request: Request, task_id: str, decision: Decision) -> Response:

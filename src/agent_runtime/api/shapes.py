@@ -65,7 +65,12 @@ class ApprovalView(TypedDict):
 
 
 class AttentionView(TypedDict):
-    """Something that a person must say before the task goes on; see `POST .../resolve`."""
+    """Something that a person must say before the task goes on.
+
+    `outcome_unknown`: see `POST .../resolve`. `call_approval`: a call that is sent with exactly these arguments once
+    `POST .../calls/{call_id}/approve` names their digest. `needed_by`: the unfinished steps that need this one,
+    directly or not; to skip it, or to deny its call, skips them too.
+    """
 
     kind: str
     step_id: str
@@ -73,7 +78,9 @@ class AttentionView(TypedDict):
     server: str
     tool: str
     arguments: JsonObject
+    arguments_digest: str
     reason: str
+    needed_by: list[str]
     actions: tuple[str, ...]
 
 

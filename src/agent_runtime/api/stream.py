@@ -140,6 +140,11 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.ToolCalled: _called,
     ev.ToolReturned: _returned,
     ev.ToolDenied: lambda event: f"Step {event.step_id} was not allowed its call: {event.message}",
+    ev.CallApprovalRequested: lambda event: (
+        f"Step {event.step_id} asks for its call of {event.server}.{event.tool}: {event.reason}"
+    ),
+    ev.CallApproved: lambda event: f"Call of step {event.step_id} approved{_by(event.actor)}.",
+    ev.CallDenied: lambda event: f"Call of step {event.step_id} denied{_by(event.actor)}{_because(event.comment)}",
     ev.StepCompleted: lambda event: f"Step {event.step_id} completed.",
     ev.StepFailed: lambda event: f"Step {event.step_id} failed: {event.message}",
     ev.StepSkipped: lambda event: f"Step {event.step_id} skipped: {event.reason}",

@@ -20,16 +20,17 @@ from agent_runtime.api.shapes import (
     ToolsView,
     ToolView,
 )
-from agent_runtime.api.text import one_line
+from agent_runtime.api.text import exact_line, one_line, visible
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.task import StepState, StepStatus, Task, TaskStatus
+from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import Page, TaskSummary
 from agent_runtime.services.tool_registry import ServerStatus, ToolRegistry
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
+CALL_ACTIONS = ("approve", "deny")
 
 _LONGEST_PREVIEW = 500
 _LONGEST_ARGUMENT = 120
@@ -129,45 +130,71 @@ def _attention(task: Task) -> list[AttentionView]:
     """What a person is asked now; nothing once a cancellation has settled that nothing goes on."""
     if task.status is not TaskStatus.NEEDS_ATTENTION or task.cancel_requested:
         return []
-    unknown = [(name, task.steps[name], task.steps[name].call) for name in task.unknown_steps]
-    return [
-        {
-            "kind": "outcome_unknown",
-            "step_id": name,
-            "call_id": call.call_id,
-            "server": call.server,
-            "tool": call.tool,
-            "arguments": call.arguments,
-            "reason": state.message or "",
-            "actions": RESOLUTIONS,
-        }
-        for name, state, call in unknown
-        if call is not None
-    ]
+    steps = task.contract.steps if task.contract else ()
+    asked = [_asked(task, step, task.steps[step.id]) for step in steps if isinstance(step, ToolStep)]
+    return [view for view in asked if view is not None]
+
+
+def _asked(task: Task, step: ToolStep, state: StepState) -> AttentionView | None:
+    call: Call | AskedCall | None
+    match state.status:
+        case StepStatus.UNKNOWN:
+            kind, call, reason, actions = "outcome_unknown", state.call, state.message, RESOLUTIONS
+        case StepStatus.ASKING:
+            call, reason, actions = state.asked, state.asked.reason if state.asked else None, CALL_ACTIONS
+            kind = "call_approval"
+        case _:
+            call = None
+    if call is None:
+        return None
+    return {
+        "kind": kind,
+        "step_id": step.id,
+        "call_id": call.call_id,
+        "server": step.server,
+        "tool": step.tool,
+        "arguments": call.arguments,
+        "arguments_digest": call.arguments_digest,
+        "reason": reason or "",
+        "needed_by": _needing(task, step.id),
+        "actions": actions,
+    }
+
+
+def _needing(task: Task, step_id: str) -> list[str]:
+    """The unfinished steps that need this one, directly or through others, in the order of the plan."""
+    needs = {step.id: step.needs for step in task.contract.steps} if task.contract else {}
+    found = {step_id}
+    while more := {name for name in needs if name not in found and found & needs[name]}:
+        found |= more
+    return [name for name in needs if name in found and name != step_id and not task.steps[name].has_ended]
 
 
 def plan_text(steps: Iterable[ToolStep | AgentStep]) -> str:
-    """The plan as numbered lines: `1. Read the notes — filesystem.read_file(path="notes.txt")`."""
+    r"""The plan as numbered lines: `1. Read the notes — filesystem.read_file(path="notes.txt")`.
+
+    Nothing in them hides or reorders: a file name that would is shown as `report\u202egpj.txt`.
+    """
     return "\n".join(f"{number}. {_step_text(step)}" for number, step in enumerate(steps, 1))
 
 
 def _step_text(step: ToolStep | AgentStep) -> str:
-    text = _what_it_does(step)
+    text = _what_it_does(step) + (" — preapproved" if step.preapproved else "")
     return text if step.when is None else f"{text} — only when {one_line(step.when, _LONGEST_ARGUMENT)}"
 
 
 def _what_it_does(step: ToolStep | AgentStep) -> str:
     title = one_line(step.title, 200)
     if isinstance(step, AgentStep):
-        names = ", ".join(f"{allowed.server}.{allowed.tool}" for allowed in step.tools) or "no tools"
+        names = ", ".join(exact_line(f"{allowed.server}.{allowed.tool}", 200) for allowed in step.tools) or "no tools"
         return f"{title} — agent ({names})"
-    arguments = ", ".join(f"{one_line(name, 60)}={_argument(value)}" for name, value in step.arguments.items())
-    call = f"{step.server}.{one_line(step.tool, 100)}({arguments})"
+    arguments = ", ".join(f"{exact_line(name, 60)}={_argument(value)}" for name, value in step.arguments.items())
+    call = f"{visible(step.server)}.{exact_line(step.tool, 100)}({arguments})"
     return call if title == f"{step.server}.{step.tool}" else f"{title} — {call}"
 
 
 def _argument(value: JsonValue) -> str:
-    return one_line(json.dumps(value, ensure_ascii=False), _LONGEST_ARGUMENT)
+    return exact_line(json.dumps(value, ensure_ascii=False), _LONGEST_ARGUMENT)
 
 
 def summary_view(task: TaskSummary) -> SummaryView:

@@ -8,6 +8,7 @@ link in between makes the call fail, and cannot make it leave.
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 import threading
@@ -23,6 +24,11 @@ from agent_runtime.builtin.toolbox import Refusal, plural
 
 TEMPORARY = ".agent-runtime-writing-"
 """How the name of a file that is being written begins; such files are never shown."""
+
+_LEFT_BEHIND = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{16}")
+_ABANDONED_S = 3600.0
+"""The age at which a file that is being written has no writer any more: writing one takes seconds."""
+_NAMES_SWEPT = 10_000
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -136,6 +142,7 @@ class Root:
         """Put a whole file in place, atomically and durably; whether it is new. Makes missing folders."""
         with self.explained(place), self.folder(place.parent, create=True) as folder:
             mode = _mode_of_replaced(folder, place)
+            _sweep(folder)
             with _temporary(folder, data, mode) as temporary, self._locked(folder):
                 os.rename(temporary, place.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
@@ -149,6 +156,7 @@ class Root:
             whole = before + (b"\n" if before and not before.endswith(b"\n") else b"") + data
             if len(whole) > limit:
                 raise Refusal(f"{place.shown} would grow over {limit} bytes: write to another file.")
+            _sweep(folder)
             with _temporary(folder, whole, mode) as temporary:
                 os.rename(temporary, place.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
@@ -235,6 +243,8 @@ def _mode_of_replaced(folder: int, place: Place) -> int | None:
     """The permissions of the ordinary file that a write replaces; None where there is none. Raises: Refusal."""
     if not place.parts:
         raise Refusal(f"{place.shown} is a folder: name a file in it.")
+    if place.name.startswith(TEMPORARY):
+        raise Refusal(f"Names that begin with {TEMPORARY} are kept for files that are being written: use another name.")
     try:
         status = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -247,6 +257,18 @@ def _mode_of_replaced(folder: int, place: Place) -> int | None:
         # A rename would replace it all the same.
         raise Refusal(f"{place.shown} is read-only: change its rights, or write to another file.")
     return stat.S_IMODE(status.st_mode)
+
+
+def _sweep(folder: int) -> None:
+    """Remove what writers that were killed have left in an open folder; what is not surely theirs stays."""
+    before = time.time() - _ABANDONED_S
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in islice(entries, _NAMES_SWEPT):
+            if _LEFT_BEHIND.fullmatch(entry.name):
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode) and status.st_mtime < before:
+                        os.unlink(entry.name, dir_fd=folder)
 
 
 @contextmanager

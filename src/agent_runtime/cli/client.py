@@ -101,6 +101,11 @@ class Client:
     def cancel(self, task_id: str, reason: str | None = None) -> Json:
         return self._decide(task_id, "cancel", reason=reason)
 
+    def decide_call(self, task_id: str, verb: str, asked: Json, comment: str | None) -> Json:
+        """Approve or deny a call, as `attention` shows it."""
+        digest = asked["arguments_digest"]
+        return self._decide(task_id, f"calls/{asked['call_id']}/{verb}", arguments_digest=digest, comment=comment)
+
     def resolve(self, task_id: str, **decision: Any) -> Json:
         return self._decide(task_id, "resolve", **decision)
 

@@ -1,6 +1,7 @@
 """The commands that ask a service: each calls the client, says what a person should know, and prints the result."""
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from agent_runtime.api.text import one_line
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, Json, RefusedError
 from agent_runtime.cli.service import Service, connected
@@ -123,7 +125,7 @@ def tasks(options: argparse.Namespace) -> int:
         output.document(page)
         return 0
     rows = [
-        (task["task_id"], task["status"], output.one_row(task["prompt"]), _time(task["updated_at"]))
+        (task["task_id"], task["status"], one_line(task["prompt"], 80), _time(task["updated_at"]))
         for task in page["tasks"]
     ]
     if rows:
@@ -161,7 +163,7 @@ def show(options: argparse.Namespace) -> int:
         output.table("Steps", ("Step", "Status", "Outcome"), steps)
     if task["result"]:
         output.result(task["result"])
-    _explain(options, task)
+    explain(options, task)
     return 0
 
 
@@ -177,14 +179,27 @@ def approve(options: argparse.Namespace) -> int:
     """Approve the plan that is shown, or the one that is named; the service refuses any other."""
     with connected(options, resume=options.task_id) as service:
         task = service.client.task(options.task_id)
+        if options.call:
+            service.client.decide_call(options.task_id, "approve", _asked_call(task, options.call), options.comment)
+            return _goes_on(options, service, f"Approved the call {options.call}.")
         if task["status"] == "awaiting_approval":
             output.plan_table(task)
         service.client.approve(options.task_id, options.digest or task["plan_digest"], options.comment)
         return _goes_on(options, service, "Approved.")
 
 
+def _asked_call(task: Json, call_id: str) -> Json:
+    """What is asked about this call; where nothing is, the service says what of it."""
+    asked: list[Json] = [entry for entry in task["attention"] if entry["call_id"] == call_id]
+    return asked[0] if asked else {"call_id": call_id, "arguments_digest": "unknown"}
+
+
 def reject(options: argparse.Namespace) -> int:
-    with connected(options) as service:
+    with connected(options, resume=options.task_id if options.call else None) as service:
+        if options.call:
+            asked = _asked_call(service.client.task(options.task_id), options.call)
+            service.client.decide_call(options.task_id, "deny", asked, options.reason)
+            return _goes_on(options, service, f"Denied the call {options.call}.")
         task = service.client.reject(options.task_id, options.reason)
     _report(options, task, f"Rejected. Task {options.task_id} has ended; nothing was run.")
     return 0
@@ -230,7 +245,7 @@ def _report(options: argparse.Namespace, task: Json, message: str) -> None:
 
 def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -> int:
     """Print what became of a task, and return the exit code for it."""
-    _explain(options, task)
+    explain(options, task)
     if options.json:
         output.document(task)
     elif task["status"] == "completed":
@@ -242,7 +257,7 @@ def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -
     return COMPLETED if task["status"] == "completed" else FAILED
 
 
-def _explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
+def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
     """Say what is wrong with a task, and what a person can do about it."""
     task_id, error = task["task_id"], task["error"]
     if error:
@@ -254,9 +269,23 @@ def _explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
         output.say(f"Task {task_id} awaits approval. Let the plan run: {_hint(options, 'approve', task_id)}")
         output.say(f"or refuse it: {_hint(options, 'reject', task_id)}")
     for asked in task["attention"]:
+        if asked["kind"] == "call_approval":
+            _explain_call(options, task_id, asked)
+            continue
         output.say(f"Step {asked['step_id']} called {asked['server']}.{asked['tool']}: {asked['reason']}")
+        if asked["needed_by"]:
+            output.say(f"To skip it also skips the steps that need it: {', '.join(asked['needed_by'])}.")
         resolve_it = _hint(options, "resolve", task_id, "--step", asked["step_id"])
         output.say(f"Find out, and say what became of it: {resolve_it} --as {'|'.join(asked['actions'])}")
+
+
+def _explain_call(options: argparse.Namespace, task_id: str, asked: Mapping[str, Any]) -> None:
+    output.say(f"Step {asked['step_id']} asks before it calls {asked['server']}.{asked['tool']}: {asked['reason']}")
+    for name, value in asked["arguments"].items():
+        output.say(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+    call = ("--call", asked["call_id"])
+    output.say(f"Let it be sent: {_hint(options, 'approve', task_id, *call)}")
+    output.say(f"or refuse it: {_hint(options, 'reject', task_id, *call)}")
 
 
 def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:
@@ -277,7 +306,7 @@ def tools(options: argparse.Namespace) -> int:
         output.document({**catalogue, "servers": servers})
         return 0
     offered = [tool for tool in catalogue["tools"] if tool["status"] == "available"]
-    rows = [(f"{t['server']}.{t['tool']}", _effect(t), output.one_row(t["description"] or "", 200)) for t in offered]
+    rows = [(f"{t['server']}.{t['tool']}", _effect(t), one_line(t["description"] or "", 200)) for t in offered]
     output.table("", ("Tool", "Effect", "What it does"), rows)
     missing = [(server["id"], server["detail"]) for server in servers if not server["connected"]]
     missing += [

@@ -145,7 +145,8 @@ async def _server(pool: ServerPool, entry: ToolServer, base_dir: Path) -> list[F
         return [Finding(check, "fail", error.reason)]
     except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
         return [Finding(check, "fail", f"internal error, please report it: {error!r}")]
-    return [Finding(check, "ok", f"{entry.type}, {len(definitions)} tools"), *_unmatched(check, entry, definitions)]
+    count = "1 tool" if len(definitions) == 1 else f"{len(definitions)} tools"
+    return [Finding(check, "ok", f"{entry.type}, {count}"), *_unmatched(check, entry, definitions)]
 
 
 def _unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefinition]) -> Iterator[Finding]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from select import select
 from typing import TYPE_CHECKING, Any
 
+from agent_runtime.api.text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -54,13 +56,6 @@ def document(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8") + "\n")
 
 
-def visible(text: str, keep: str = "") -> str:
-    r"""The text with every character that a terminal would obey, hide or reorder spelled out as `\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode-escape", "replace").decode() for c in text)
-
-
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stdout: bool = True) -> None:
     """A table in which every cell is shown whole. A cell that names an effect or a state has its colour."""
     from rich import box  # noqa: PLC0415 - not needed for --help, nor for results alone
@@ -89,7 +84,7 @@ def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
     """The plan as it is to be approved: what each step does, with what, and what that may do to the world."""
     contract = task["plan_object"]
     rows = [
-        (step["id"], step["title"], _tool(step), _arguments(step), _effect(step, contract["policy"]))
+        (step["id"], visible(step["title"]), _tool(step), _arguments(step), _effect(step, contract["policy"]))
         for step in contract["steps"]
     ]
     title = f"Plan of {task['task_id']}, revision {task['plan_revision']}: {_short(contract['goal'], 200)}"
@@ -103,7 +98,7 @@ def _tool(step: Mapping[str, Any]) -> str:
 def _arguments(step: Mapping[str, Any]) -> str:
     if step["kind"] != "tool":
         return str(step["instruction"])
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in step["arguments"].items()]
+    lines = [f"{visible(name)} = {json.dumps(value, ensure_ascii=False)}" for name, value in step["arguments"].items()]
     return _short("\n".join(lines), _LONGEST_ARGUMENTS)
 
 
@@ -117,9 +112,3 @@ def _effect(step: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
 
 def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} characters more; see show --json)"
-
-
-def one_row(text: str, limit: int = 80) -> str:
-    """A text for one cell: its first words."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"

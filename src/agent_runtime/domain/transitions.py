@@ -272,9 +272,7 @@ def _call_decided(task: Task, event: ev.CallApproved | ev.CallDenied, record: ev
     else:
         message = f"{event.actor} denied the call" + (f": {event.comment}" if event.comment else "")
         decision = "deny"
-        decided = replace(
-            state, status=StepStatus.FAILED, code="call_denied", message=message, ended_at=record.at
-        )
+        decided = replace(state, status=StepStatus.FAILED, code="call_denied", message=message, ended_at=record.at)
     entry = Approval(
         event.actor, record.at, decision, digest=event.arguments_digest, step_id=event.step_id, comment=event.comment
     )

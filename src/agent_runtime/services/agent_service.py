@@ -2,15 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from pydantic import ValidationError
-
 from agent_runtime.domain.contract import Contract, Limits, draw_up
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError
 from agent_runtime.domain.events import Event, PlanApproved, PlanProposed
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Effect, Tool
-from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import Planner, PlanRequest
 from agent_runtime.services.tool_registry import ToolRegistry
 
@@ -94,19 +91,3 @@ class PlannerAgent:
         if not (auto and self._may_run_unasked(contract)):
             return [proposed]
         return [proposed, PlanApproved(revision=revision, digest=proposed.digest, actor=POLICY)]
-
-
-def parse_plan(value: JsonValue) -> Plan:
-    """A plan from JSON. Raises: InvalidPlanError with the place of every fault."""
-    try:
-        return Plan.model_validate(value)
-    except ValidationError as error:
-        raise InvalidPlanError([_fault(dict(item)) for item in error.errors(include_url=False)]) from error
-
-
-def _fault(item: dict[str, JsonValue]) -> Fault:
-    place = "plan"
-    for part in item["loc"]:
-        if part not in {"tool", "agent"} or not place.endswith("]"):
-            place += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return Fault(place, item["msg"])

@@ -120,6 +120,20 @@ async def test_a_json_body_is_let_through(kind: str) -> None:
     assert (await ask("POST", content_length="2", content_type=kind)).status == 200
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"utf-8"', ""])
+async def test_json_in_utf_8_is_let_through_however_that_is_said(charset: str) -> None:
+    kind = f"application/json; profile=x; Charset={charset}"
+    assert (await ask("POST", content_length="2", content_type=kind)).status == 200
+
+
+@pytest.mark.parametrize("charset", ["latin-1", "utf-16", '"iso-8859-1"', "us-ascii", "utf-8-sig"])
+async def test_json_in_another_charset_is_refused_which_says_so(charset: str) -> None:
+    answer = await ask("POST", content_length="2", content_type=f"application/json;charset={charset}")
+    assert answer.status == 415
+    assert "UTF-8" in answer.problem["detail"]
+    assert answer.problem["type"].endswith(":not_utf8")
+
+
 async def test_a_post_without_a_body_needs_no_content_type() -> None:
     assert (await ask("POST")).status == 200
     assert (await ask("POST", content_length="0", content_type="text/plain")).status == 200

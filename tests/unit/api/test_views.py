@@ -19,7 +19,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.transitions import evolve
-from journals import some_step
+from journals import CONTRACT, called, claimed, proposed, some_step, submitted
 
 AT = datetime(2026, 11, 21, 4, 5, 6, tzinfo=UTC)
 
@@ -87,4 +87,51 @@ def test_a_line_is_cut_where_it_is_too_long() -> None:
 
 
 def test_a_line_has_no_mark_that_reorders_or_hides() -> None:
-    assert one_line("a\u202eb\u200bc\x1b[31md\x00\x85e\ufefff") == "a b c [31md e f"
+    assert one_line("a\u202eb\u200bc\x1b[31md\x00\x85e\ufefff") == r"a\u202eb\u200bc\x1b[31md\x00\x85e\ufefff"
+    assert one_line("a\ud800\u2028\u2029\U000e0041") == r"a\ud800\u2028\u2029\U000e0041"
+
+
+def test_white_space_of_any_kind_is_one_space_in_a_line() -> None:
+    assert one_line(" a \t\r\n b\u00a0\u3000c ") == "a b c"
+
+
+def test_a_plan_line_marks_what_would_hide_or_reorder_in_a_file_name() -> None:
+    arguments = {"path": "report\u202egpj.txt", "a\u200bb": "two  spaces\u2028\u00a0\ud800"}
+    step = ToolStep(
+        id="s1", kind="tool", title="Save \u202eit", server="files", tool="wri\u200bte", arguments=arguments
+    )
+    shown = r'path="report\u202egpj.txt", a\u200bb="two  spaces\u2028\xa0\ud800"'
+    assert plan_text([step]) == rf"1. Save \u202eit — files.wri\u200bte({shown})"
+
+
+def test_an_agent_step_shows_the_names_of_its_tools_visibly() -> None:
+    tools = (AllowedTool(server="fi\u200bles", tool="re\u202ead"),)
+    assert plan_text([AgentStep(id="s1", kind="agent", title="Do", instruction="x", tools=tools)]) == (
+        r"1. Do — agent (fi\u200bles.re\u202ead)"
+    )
+
+
+def test_a_question_names_the_unfinished_steps_that_a_skip_would_take_along() -> None:
+    def step(name: str, text: str = "x", depends_on: tuple[str, ...] = ()) -> ToolStep:
+        arguments = {"text": text}
+        return ToolStep(id=name, kind="tool", server="text", tool="echo", arguments=arguments, depends_on=depends_on)
+
+    # In an order of their own: the last needs the first, and what stands before it needs the last.
+    steps = (step("s1"), step("s2", depends_on=("s4",)), step("s3"), step("s4", "${s1.text}"))
+    contract = CONTRACT.model_copy(update={"steps": steps})
+    task = Task("task_1")
+    call = called("s1")
+    events: list[tuple[ev.Event, int | None]] = [
+        (submitted(), None),
+        (claimed(task), 1),
+        (proposed().model_copy(update={"contract": contract, "digest": contract.digest}), 1),
+        (ev.PlanApproved(revision=1, digest=contract.digest, actor="ann"), None),
+        (claimed(task).model_copy(update={"epoch": 2}), 2),
+        (ev.StepStarted(step_id="s1", title="x"), 2),
+        (call, 2),
+        (ev.StepOutcomeUnknown(step_id="s1", call_id=call.call_id, reason="lost"), 2),
+    ]
+    for event, epoch in events:
+        task = evolve(task, ev.record(task.task_id, task.version + 1, epoch, AT, event))
+    (asked,) = task_view(task)["attention"]
+    assert asked["needed_by"] == ["s2", "s4"]

@@ -2,6 +2,7 @@ import asyncio
 import os
 import resource
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,30 @@ async def test_concurrent_appends_and_writers_lose_nothing(root: Path) -> None:
     lines = (root / "log.txt").read_text(encoding="utf-8").splitlines()
     assert sorted(lines) == sorted(f"line {number}" for number in range(40))
     assert len(names_in(root)) == 42
+
+
+@pytest.mark.parametrize("tool", ["write_file", "append_file"])
+async def test_what_a_killed_writer_left_behind_is_gone_after_the_next_write_in_that_folder(
+    tool: str, server: MCPServer[Any], root: Path, ask: Ask
+) -> None:
+    left, young, other = (root / (TEMPORARY + part) for part in ("0" * 16, "1" * 16, "not-ours"))
+    for each in (left, young, other):
+        each.write_text("x", encoding="utf-8")
+    folder = root / (TEMPORARY + "2" * 16)
+    folder.mkdir()
+    for each in (left, other, folder):
+        os.utime(each, (time.time() - 3700, time.time() - 3700))
+    await ask(server, tool, path="a.txt", content="x")
+    assert [each.exists() for each in (left, young, other, folder)] == [False, True, True, True]
+
+
+async def test_a_name_that_is_kept_for_files_being_written_is_refused(
+    server: MCPServer[Any], root: Path, ask: Ask
+) -> None:
+    answer = await ask(server, "write_file", path=TEMPORARY + "0" * 16, content="x")
+    assert answer.is_error
+    assert "another name" in answer.text
+    assert names_in(root) == ["notes.txt"]
 
 
 async def test_a_listing_shows_names_types_sizes_and_text_files(server: MCPServer[Any], root: Path, ask: Ask) -> None:

@@ -29,5 +29,5 @@ def _add(path: str, name: str) -> None:
 
 _add("/", "index.html")
 _add("/docs", "docs.html")
-for _name in ("style.css", "key.js", "index.js", "docs.js"):
+for _name in ("style.css", "key.js", "text.js", "index.js", "docs.js"):
     _add(f"/console/{_name}", _name)
