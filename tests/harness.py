@@ -47,7 +47,7 @@ class House:
                 "args": ["-S", "-E", str(LEDGER_SERVER)],
                 "env": {"LEDGER": str(self.ledger), "DELAY_S": str(delay_s)},
             },
-            "tools": tools or {"look": {"idempotent": True, "effect": "read"}},
+            "tools": tools or {"look": {"idempotent": True, "effect": "read"}, "*": {"open_world": False}},
             **entry,
         }
         registry = {"tool_registry": [*builtin, ledger]}

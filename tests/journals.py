@@ -6,17 +6,28 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Contract, Limits, draw_up
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.task import WAITING, StepStatus, Task, TaskStatus
-from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, Tool, ToolDefinition, describe_tool
+from agent_runtime.domain.tools import (
+    BuiltinConfig,
+    BuiltinServer,
+    StoredResult,
+    Tool,
+    ToolDefinition,
+    ToolPolicy,
+    describe_tool,
+)
 from agent_runtime.domain.values import digest
 from agent_runtime.services.ports import TaskStore
 
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
 DEFINITION = ToolDefinition(name="echo", description="Says it again.", inputSchema=SCHEMA)
+TOOLS = {"echo": ToolPolicy(open_world=False)}
 ARGUMENTS = {"text": "é \u2028 \x00 ${s1.text}"}
 
 
 def _tool() -> Tool:
-    return describe_tool(BuiltinServer(id="text", type="builtin", config=BuiltinConfig(server="text")), DEFINITION)
+    return describe_tool(
+        BuiltinServer(id="text", type="builtin", config=BuiltinConfig(server="text"), tools=TOOLS), DEFINITION
+    )
 
 
 def a_contract() -> Contract:

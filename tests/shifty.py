@@ -34,7 +34,8 @@ class ShiftyHouse(House):
         env = {"HOUSE": str(self.folder), "HANG": hang}
         config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER), *arguments], "env": env}
         idempotent = {name: {"idempotent": True, "effect": "read"} for name in ("later", "die")}
-        self.write_registry(config=config, **{"tools": idempotent, **entry})
+        vouched = {"*": {"open_world": False}}
+        self.write_registry(config=config, **{"tools": {**idempotent, **vouched}, **entry})
 
     def list_tools(self, tools: list[dict[str, Any]], name: str = "tools.json") -> None:
         (self.folder / name).write_text(json.dumps(tools), encoding="utf-8")

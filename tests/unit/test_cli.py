@@ -148,6 +148,7 @@ def test_who_is_asked_about_a_step_is_told_what_a_skip_takes_along(
     needed_by: list[str], times: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = {
+        "kind": "outcome_unknown",
         "step_id": "s1",
         "server": "files",
         "tool": "write",

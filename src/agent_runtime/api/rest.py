@@ -9,8 +9,8 @@ from starlette.responses import Response
 from agent_runtime.api import stream
 from agent_runtime.api.auth import actor_of
 from agent_runtime.api.bodies import (
-    CallDecisionRequest,
     ApproveRequest,
+    CallDecisionRequest,
     CancelRequest,
     EventsQuery,
     ListQuery,

@@ -38,7 +38,10 @@ class ErrorView(TypedDict):
 
 
 class StepView(TypedDict):
-    """One step of the plan. `server` and `tool` are null for an agent step; `output` is a preview of its text."""
+    """One step of the plan. `server` and `tool` are null for an agent step; `output` is a preview of its text.
+
+    `asks`: why the concrete call takes an approval of its own; null where that of the plan is enough.
+    """
 
     id: str
     title: str
@@ -46,6 +49,7 @@ class StepView(TypedDict):
     server: str | None
     tool: str | None
     status: StepStatus
+    asks: str | None
     started_at: str | None
     ended_at: str | None
     attempts: int

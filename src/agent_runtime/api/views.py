@@ -64,7 +64,7 @@ def created(task: Task) -> TaskCreated:
 
 
 def task_view(task: Task) -> TaskView:
-    steps = task.contract.steps if task.contract else ()
+    steps, asks = (task.contract.steps, task.contract.asks) if task.contract else ((), {})
     return {
         "task_id": task.task_id,
         "prompt": task.prompt,
@@ -72,10 +72,10 @@ def task_view(task: Task) -> TaskView:
         "terminal": task.terminal,
         "plan": plan_text(steps) if steps else None,
         "result": task.result,
-        "plan_object": task.contract.model_dump(mode="json") if task.contract else None,
+        "plan_object": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
-        "steps": [_step(step, task.steps[step.id]) for step in steps],
+        "steps": [_step(step, task.steps[step.id], asks.get(step.id)) for step in steps],
         "approvals": [
             {
                 "who": approval.actor,
@@ -101,7 +101,7 @@ def _error(code: str, message: str, step_id: str | None) -> ErrorView:
     return {"code": code, "message": message, "step_id": step_id}
 
 
-def _step(step: ToolStep | AgentStep, state: StepState) -> StepView:
+def _step(step: ToolStep | AgentStep, state: StepState, asks: str | None) -> StepView:
     server, tool = (step.server, step.tool) if isinstance(step, ToolStep) else (None, None)
     failed = state.status in {StepStatus.FAILED, StepStatus.UNKNOWN}
     return {
@@ -111,6 +111,7 @@ def _step(step: ToolStep | AgentStep, state: StepState) -> StepView:
         "server": server,
         "tool": tool,
         "status": state.status,
+        "asks": asks,
         "started_at": time_of(state.started_at) if state.started_at else None,
         "ended_at": time_of(state.ended_at) if state.ended_at else None,
         "attempts": state.call.attempt if state.call else 0,
@@ -136,16 +137,13 @@ def _attention(task: Task) -> list[AttentionView]:
 
 
 def _asked(task: Task, step: ToolStep, state: StepState) -> AttentionView | None:
-    call: Call | AskedCall | None
-    match state.status:
-        case StepStatus.UNKNOWN:
-            kind, call, reason, actions = "outcome_unknown", state.call, state.message, RESOLUTIONS
-        case StepStatus.ASKING:
-            call, reason, actions = state.asked, state.asked.reason if state.asked else None, CALL_ACTIONS
-            kind = "call_approval"
-        case _:
-            call = None
-    if call is None:
+    call: Call | AskedCall
+    actions: tuple[str, ...]
+    if state.status is StepStatus.UNKNOWN and state.call:
+        kind, call, reason, actions = "outcome_unknown", state.call, state.message, RESOLUTIONS
+    elif state.status is StepStatus.ASKING and state.asked:
+        kind, call, reason, actions = "call_approval", state.asked, state.asked.reason, CALL_ACTIONS
+    else:
         return None
     return {
         "kind": kind,

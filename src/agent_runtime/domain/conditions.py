@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
@@ -35,6 +36,7 @@ class Condition:
     references: tuple[Reference, ...]
 
 
+@lru_cache(maxsize=1024)
 def read_condition(text: str) -> Condition:
     """Read a condition. Raises: ValueError saying what of it cannot be evaluated."""
     references: list[Reference] = []

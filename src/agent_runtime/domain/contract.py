@@ -70,7 +70,19 @@ class Contract(Value):
 
     @cached_property
     def digest(self) -> str:
-        return digest(self.model_dump(mode="json", exclude={"asks"}))
+        return digest(self.as_digested())
+
+    def as_digested(self) -> JsonObject:
+        """The JSON that the digest is of.
+
+        A field of a step that came later is in it only where it says something: a plan keeps the digest it always had.
+        """
+        whole = self.model_dump(mode="json", exclude={"asks"})
+        for step in whole["steps"]:
+            for name, silent in _LATER[step["kind"]].items():
+                if step[name] == silent:
+                    del step[name]
+        return whole
 
     @property
     def plan(self) -> Plan:
@@ -81,6 +93,8 @@ class Contract(Value):
         """The ids of the servers that the plan names: no other is ever leased for it."""
         return frozenset(server for step in self.steps for server, _ in tool_names(step))
 
+
+_LATER: Mapping[str, Mapping[str, JsonValue]] = {"tool": {"when": None, "preapproved": False}, "agent": {"when": None}}
 
 Catalogue = Mapping[str, Tool]
 """The tools that may be used, by `server/tool`."""

@@ -19,6 +19,7 @@ AgentRuntimeError
 |- ServerUnavailableError       an MCP server cannot be started or reached
 |- DefinitionChangedError       a tool is not what the plan was made with
 |- ReferenceFailedError         a reference in a plan has no usable value
+|- ConditionFailedError         a condition in a plan cannot be evaluated
 |- CallNotSentError             a call was certainly not delivered
 `- OutcomeUnknownError          a call was sent and its outcome is not known
 """

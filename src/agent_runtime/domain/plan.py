@@ -1,7 +1,6 @@
 """A plan: a directed acyclic graph of steps, as data."""
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
@@ -25,7 +24,7 @@ class _Step(Value):
         """Where references may stand, beside the condition."""
         raise NotImplementedError
 
-    @cached_property
+    @property
     def needs(self) -> frozenset[str]:
         """The ids of the steps that must end before this one: those named and those referred to."""
         referred = (*references_in(self.templates), *condition_references(self.when))

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent_runtime.domain.errors import ReferenceFailedError
 from agent_runtime.domain.tools import StoredResult
@@ -34,6 +35,7 @@ Template = tuple[str | Reference, ...]
 """A string taken apart: literal text and references, in order."""
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Template:
     """Take a string apart. Raises: ValueError where a `${` starts no well-formed reference."""
     parts: list[str | Reference] = []

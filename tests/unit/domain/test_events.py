@@ -50,12 +50,13 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
             planner="rules",
         ),
         '{"revision":1,"digest":"' + "DIGEST" + '",'
-        '"contract":{"goal":"g","steps":[{"id":"s1","title":"","depends_on":[],"kind":"tool","server":"files",'
-        '"tool":"read","arguments":{"path":"é"},"timeout_s":60.0,"retries":1},{"id":"s2","title":"",'
-        '"depends_on":["s1"],"kind":"agent","instruction":"${s1.text}","tools":[{"server":"files","tool":"read",'
+        '"contract":{"goal":"g","steps":[{"id":"s1","title":"","depends_on":[],"when":null,"kind":"tool","server":"files",'
+        '"tool":"read","arguments":{"path":"é"},"timeout_s":60.0,"retries":1,"preapproved":false},'
+        '{"id":"s2","title":"",'
+        '"depends_on":["s1"],"when":null,"kind":"agent","instruction":"${s1.text}","tools":[{"server":"files","tool":"read",'
         '"max_calls":1}],"preapproved":false}],"limits":{"budget":{"tool_calls":5,"seconds":null,"tokens":null},'
         '"max_steps":7},"policy":{"files/read":{"effect":"read","idempotent":true,"approval":"plan"}},'
-        '"pins":{"files/read":"sha256:aa"}},"definitions":{"files/read":{"name":"read","title":null,'
+        '"pins":{"files/read":"sha256:aa"},"asks":{}},"definitions":{"files/read":{"name":"read","title":null,'
         '"description":null,"inputSchema":{"type":"object"},"outputSchema":null,"annotations":null}},'
         '"planner":"rules"}',
     ),
@@ -94,6 +95,29 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
     "tool.denied": (
         ev.ToolDenied(step_id="s1", server="files", tool="rm", rule="r", message="m"),
         '{"step_id":"s1","server":"files","tool":"rm","rule":"r","message":"m"}',
+    ),
+    "call.approval_requested": (
+        ev.CallApprovalRequested(
+            step_id="s1",
+            call_id="c",
+            server="files",
+            tool="write",
+            arguments={"a": 1},
+            arguments_digest="d",
+            reason="r",
+        ),
+        (
+            '{"step_id":"s1","call_id":"c","server":"files","tool":"write","arguments":{"a":1},"arguments_digest":"d",'
+            '"reason":"r"}'
+        ),
+    ),
+    "call.approved": (
+        ev.CallApproved(step_id="s1", call_id="c", arguments_digest="d", actor="ann", comment="ok"),
+        '{"step_id":"s1","call_id":"c","arguments_digest":"d","actor":"ann","comment":"ok"}',
+    ),
+    "call.denied": (
+        ev.CallDenied(step_id="s1", call_id="c", arguments_digest="d"),
+        '{"step_id":"s1","call_id":"c","arguments_digest":"d","actor":"anonymous","comment":null}',
     ),
     "step.completed": (ev.StepCompleted(step_id="s1"), '{"step_id":"s1"}'),
     "step.failed": (

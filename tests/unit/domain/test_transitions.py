@@ -107,6 +107,10 @@ WRITING = after(EXECUTING, *done("s1"), started("s2"), called("s2"))
 ASKING = after(WRITING, unknown("s2"))
 CANCELLING = after(WRITING, ev.TaskCancelRequested())
 
+ASKED = ev.CallApprovalRequested(
+    step_id="s2", call_id="c9", server="f", tool="write", arguments={}, arguments_digest="d", reason="r"
+)
+
 EVENTS: list[ev.Event] = [
     ev.TaskSubmitted(prompt="p"),
     claimed(1),
@@ -127,6 +131,9 @@ EVENTS: list[ev.Event] = [
     ev.TaskCompleted(result="r"),
     ev.TaskFailed(code="c", message="m"),
     ev.TaskCancelled(),
+    ASKED,
+    ev.CallApproved(step_id="s2", call_id="c9", arguments_digest="d"),
+    ev.CallDenied(step_id="s2", call_id="c9", arguments_digest="d"),
 ]
 
 

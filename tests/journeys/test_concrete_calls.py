@@ -1,0 +1,156 @@
+"""G4, G5: where a value comes from outside, or the operator wants it, a person sees the call as it will be sent."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.approval import Approve, ApproveCall, DenyCall
+from agent_runtime.domain.errors import CallNotFoundError, DecisionRefusedError, DigestMismatchError
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
+from agent_runtime.domain.transitions import replay
+from harness import House, names, settled, submitted
+
+OUTSIDE: dict[str, Any] = {"look": {"effect": "read", "idempotent": True}}
+"""Nobody vouches for what the ledger says."""
+
+
+def plan(**write: Any) -> Plan:
+    """Look at the world outside, make a text of what it says, and write that to a file."""
+    steps = [
+        {"id": "look", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": "one"}},
+        {"id": "short", "kind": "tool", "server": "text", "tool": "head", "arguments": {"text": "${look.text}"}},
+        {
+            "id": "save",
+            "kind": "tool",
+            "server": "filesystem",
+            "tool": "write_file",
+            "arguments": {"path": "said.txt", "content": "It said: ${short.text}"},
+            **write,
+        },
+    ]
+    return Plan.model_validate({"goal": "keep what it says", "steps": steps})
+
+
+async def asking(runtime: Runtime, plan: Plan) -> tuple[Task, AskedCall]:
+    task = await submitted(runtime, plan)
+    await runtime.tasks.decide(task.task_id, Approve())
+    task = await settled(runtime, task.task_id)
+    assert task.status is TaskStatus.NEEDS_ATTENTION
+    (asked,) = [step.asked for step in task.steps.values() if step.status is StepStatus.ASKING]
+    assert asked
+    return task, asked
+
+
+def answer(asked: AskedCall) -> dict[str, str]:
+    return {"call_id": asked.call_id, "arguments_digest": asked.arguments_digest}
+
+
+@pytest.fixture
+def outside(house: House) -> House:
+    house.write_registry(tools=OUTSIDE)
+    return house
+
+
+async def test_what_came_from_outside_is_shown_before_it_is_written(outside: House) -> None:
+    async with outside.open() as runtime:
+        task, asked = await asking(runtime, plan())
+        assert asked.arguments == {"path": "said.txt", "content": "It said: counted one"}
+        assert asked.reason == "its arguments hold what came from outside with short (ledger/look)"
+        assert not (outside.files / "said.txt").exists()
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked), actor="ann"))
+        end = await settled(runtime, task.task_id)
+        journal = await runtime.tasks.records(task.task_id)
+    assert end.status is TaskStatus.COMPLETED
+    assert (outside.files / "said.txt").read_text() == "It said: counted one"
+    assert replay(task.task_id, journal) == end
+    (called,) = [r.event for r in journal if r.type == "tool.called" and getattr(r.event, "step_id", "") == "save"]
+    assert getattr(called, "call_id", "") == asked.call_id
+    assert [(a.actor, a.decision, a.step_id) for a in end.approvals][1:] == [("ann", "approve", "save")]
+
+
+async def test_a_denied_call_is_not_sent_and_its_step_fails(outside: House) -> None:
+    async with outside.open() as runtime:
+        task, asked = await asking(runtime, plan())
+        await runtime.tasks.decide(task.task_id, DenyCall(**answer(asked), actor="ann", comment="not that"))
+        end = await settled(runtime, task.task_id)
+    assert end.error
+    assert (end.status, end.error.code, end.error.step_id) == (TaskStatus.FAILED, "call_denied", "save")
+    assert end.error.message == "ann denied the call: not that"
+    assert not list(outside.files.iterdir())
+
+
+async def test_the_question_waits_over_a_restart(outside: House) -> None:
+    async with outside.open() as runtime:
+        task, asked = await asking(runtime, plan())
+    async with outside.open() as runtime:
+        assert (await runtime.tasks.get(task.task_id)).steps["save"].asked == asked
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)))
+        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+    assert outside.counted == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("tools", "write"),
+    [
+        (OUTSIDE, {"preapproved": True}),
+        ({"look": {**OUTSIDE["look"], "open_world": False}}, {}),
+        (OUTSIDE, {"arguments": {"path": "said.txt", "content": "nothing of it"}, "depends_on": ["short"]}),
+    ],
+    ids=["the approver allowed it in the plan", "the operator vouches for the source", "nothing of it is passed on"],
+)
+async def test_nobody_is_asked_where_there_is_no_need(
+    house: House, tools: dict[str, Any], write: dict[str, Any]
+) -> None:
+    house.write_registry(tools=tools)
+    async with house.open() as runtime:
+        task = await submitted(runtime, plan(**write))
+        await runtime.tasks.decide(task.task_id, Approve())
+        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        journal = await runtime.tasks.records(task.task_id)
+    assert "call.approval_requested" not in names(journal)
+
+
+async def test_a_look_asks_nobody_and_a_call_that_the_operator_wants_to_see_asks_always(house: House) -> None:
+    house.write_registry(tools={"count": {"approval": "call", "open_world": False}})
+    one = {"id": "a", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "x"}}
+    async with house.open() as runtime:
+        wanted = Plan.model_validate({"goal": "g", "steps": [{**one, "preapproved": True}]})
+        task, asked = await asking(runtime, wanted)
+        assert asked.reason == "the operator wants every call of ledger/count to be approved"
+        assert house.counted == []
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)))
+        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+    assert house.counted == ["x"]
+
+
+async def test_only_the_call_that_was_shown_can_be_approved_and_only_once(outside: House) -> None:
+    async with outside.open() as runtime:
+        task, asked = await asking(runtime, plan())
+        before = await runtime.tasks.get(task.task_id)
+        with pytest.raises(CallNotFoundError):
+            await runtime.tasks.decide(task.task_id, ApproveCall(call_id="c", arguments_digest=asked.arguments_digest))
+        with pytest.raises(DigestMismatchError, match=asked.arguments_digest):
+            await runtime.tasks.decide(task.task_id, ApproveCall(call_id=asked.call_id, arguments_digest="sha256:0"))
+        assert await runtime.tasks.get(task.task_id) == before
+        decisions = [ApproveCall(**answer(asked)) if at % 2 else DenyCall(**answer(asked)) for at in range(40)]
+        given = await asyncio.gather(
+            *(runtime.tasks.decide(task.task_id, decision) for decision in decisions), return_exceptions=True
+        )
+        refused = [result for result in given if isinstance(result, DecisionRefusedError)]
+        assert len(refused) == len(decisions) - 1
+        end = await settled(runtime, task.task_id)
+        journal = names(await runtime.tasks.records(task.task_id))
+    assert journal.count("call.approved") + journal.count("call.denied") == 1
+    assert (outside.files / "said.txt").exists() == (end.status is TaskStatus.COMPLETED) == ("call.approved" in journal)
+
+
+async def test_a_cancel_while_a_call_is_asked_for_ends_the_task_and_sends_nothing(outside: House) -> None:
+    async with outside.open() as runtime:
+        task, asked = await asking(runtime, plan())
+        assert (await runtime.tasks.cancel(task.task_id)).status is TaskStatus.CANCELLED
+        with pytest.raises(DecisionRefusedError):
+            await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)))
+    assert not list(outside.files.iterdir())
