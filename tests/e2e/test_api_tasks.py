@@ -250,6 +250,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", one),
         ("delete", one),
         *(("post", f"{one}/{verb}") for verb in ("approve", "reject", "cancel", "resolve", "stream-ticket")),
+        *(("post", f"{one}/calls/{{call_id}}/{verb}") for verb in ("approve", "deny")),
         ("get", f"{one}/stream"),
         ("get", f"{one}/events"),
         ("get", "/v1/tools"),

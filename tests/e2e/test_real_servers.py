@@ -39,7 +39,14 @@ def plan(*steps: tuple[str, str, dict[str, Any]]) -> Plan:
         {
             "goal": "real servers",
             "steps": [
-                {"id": f"s{number}", "kind": "tool", "server": server, "tool": tool, "arguments": arguments}
+                {
+                    "id": f"s{number}",
+                    "kind": "tool",
+                    "server": server,
+                    "tool": tool,
+                    "arguments": arguments,
+                    "depends_on": [f"s{number - 1}"] if number > 1 else [],
+                }
                 for number, (server, tool, arguments) in enumerate(steps, 1)
             ],
         }
@@ -55,7 +62,8 @@ async def completed(runtime: Runtime, wanted: Plan) -> Task:
 
 
 async def test_the_npm_everything_server_works_over_stdio(house: House) -> None:
-    register(house, node_server("everything", "@modelcontextprotocol/server-everything", "stdio"))
+    vouched = {"*": {"open_world": False}}
+    register(house, node_server("everything", "@modelcontextprotocol/server-everything", "stdio", tools=vouched))
     async with house.open() as runtime:
         task = await completed(
             runtime,

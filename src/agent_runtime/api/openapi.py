@@ -18,6 +18,7 @@ _BODIES = (
     bodies.RejectRequest,
     bodies.CancelRequest,
     bodies.ResolveRequest,
+    bodies.CallDecisionRequest,
 )
 
 _MEANING = {

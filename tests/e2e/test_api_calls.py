@@ -1,0 +1,96 @@
+"""Concrete calls over the wire: what `attention` shows is what is approved, by its digest, and nothing else is sent."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving import PATIENCE_S, Service
+
+ASKING = {
+    "id": "calculator",
+    "type": "builtin",
+    "config": {"server": "calculator"},
+    "tools": {"add": {"approval": "call"}},
+}
+PLAN = {
+    "goal": "add",
+    "steps": [{"id": "s1", "kind": "tool", "server": "calculator", "tool": "add", "arguments": {"a": 2, "b": 3}}],
+}
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path)
+    service.settings.tool_registry.write_text(yaml.safe_dump({"tool_registry": [ASKING]}), encoding="utf-8")
+    service.start()
+    try:
+        yield service
+    finally:
+        service.client.close()
+        service.stop()
+
+
+def task_that(service: Service, task_id: str, status: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        task = service.client.get(f"/v1/tasks/{task_id}").json()
+        if task["status"] == status:
+            return task
+        time.sleep(0.02)
+    raise AssertionError(f"it did not become {status}")
+
+
+def asked_call(service: Service) -> tuple[str, Any]:
+    task_id = service.client.post("/v1/tasks", json={"prompt": "add", "plan": PLAN}).json()["task_id"]
+    waiting = task_that(service, task_id, "awaiting_approval")
+    assert waiting["steps"][0]["asks"] == "the operator wants every call of calculator/add to be approved"
+    assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 202
+    (asked,) = task_that(service, task_id, "needs_attention")["attention"]
+    return task_id, asked
+
+
+def test_a_call_is_shown_and_approved_by_the_digest_of_its_arguments(service: Service) -> None:
+    task_id, asked = asked_call(service)
+    assert (asked["kind"], asked["step_id"], asked["actions"]) == ("call_approval", "s1", ["approve", "deny"])
+    assert asked["arguments"] == {"a": 2, "b": 3}
+    url = f"/v1/tasks/{task_id}/calls/{asked['call_id']}"
+    digest = {"arguments_digest": asked["arguments_digest"]}
+
+    for path, body, status in (
+        (f"{url}/approve", {}, 422),
+        (f"{url}/approve", {"arguments_digest": "sha256:0"}, 409),
+        (f"{url}/approve", {**digest, "more": 1}, 422),
+        (f"/v1/tasks/{task_id}/calls/call_0/approve", digest, 404),
+        (f"/v1/tasks/task_0/calls/{asked['call_id']}/approve", digest, 404),
+    ):
+        refused = service.client.post(path, json=body)
+        assert refused.status_code == status, refused.text
+        assert refused.headers["content-type"] == "application/problem+json"
+    assert service.client.get(f"/v1/tasks/{task_id}").json()["attention"] == [asked]
+
+    approved = service.client.post(f"{url}/approve", json={**digest, "comment": "go on"})
+    assert approved.status_code == 202
+    ended = task_that(service, task_id, "completed")
+    assert ended["result"] == "5"
+    assert [(entry["decision"], entry["comment"]) for entry in ended["approvals"]] == [
+        ("approve", None),
+        ("approve", "go on"),
+    ]
+    assert service.client.post(f"{url}/deny", json=digest).status_code == 409
+
+
+def test_a_denied_call_fails_its_step_and_the_stream_says_so(service: Service) -> None:
+    task_id, asked = asked_call(service)
+    denied = service.client.post(
+        f"/v1/tasks/{task_id}/calls/{asked['call_id']}/deny", json={"arguments_digest": asked["arguments_digest"]}
+    )
+    assert denied.status_code == 202
+    ended = task_that(service, task_id, "failed")
+    assert ended["error"] == {"code": "call_denied", "message": "anonymous denied the call", "step_id": "s1"}
+    lines = service.client.get(f"/v1/tasks/{task_id}/stream?view=log").text
+    assert "Step s1 asks for its call of calculator.add" in lines
+    assert "Call of step s1 denied" in lines
