@@ -73,6 +73,7 @@ CALLS = [
     ("DELETE", "/v1/tasks/ID", "admin"),
     ("POST", "/v1/tasks/ID/approve", "approve"),
     ("POST", "/v1/tasks/ID/reject", "approve"),
+    ("POST", "/v1/tasks/ID/revise", "approve"),
     ("POST", "/v1/tasks/ID/resolve", "approve"),
     ("POST", "/v1/tasks/ID/cancel", "approve"),
     ("POST", "/v1/tasks/ID/stream-ticket", "read"),

@@ -31,6 +31,7 @@ _SCOPES_OF: Mapping[str, tuple[str, ...]] = {
     "approve": ("approve",),
     "reject": ("approve",),
     "resolve": ("approve",),
+    "revise": ("submit", "approve"),  # what comes of it awaits approval
     "cancel": ("submit", "approve"),  # to stop something is safe for both
     "stream-ticket": ("read",),
 }

@@ -48,6 +48,12 @@ class RejectRequest(_Body):
     reason: Comment | None = None
 
 
+class ReviseRequest(_Body):
+    """What should be different; the plan is made anew from the prompt and all feedback."""
+
+    feedback: str
+
+
 class CancelRequest(_Body):
     reason: Comment | None = None
 

@@ -16,6 +16,7 @@ _BODIES = (
     bodies.TaskRequest,
     bodies.ApproveRequest,
     bodies.RejectRequest,
+    bodies.ReviseRequest,
     bodies.CancelRequest,
     bodies.ResolveRequest,
 )

@@ -37,12 +37,15 @@ class PlannerAgent:
         allowed = self._allowed(task.tools)
         await self._registry.ready(self._needed(allowed), self._start_s)
         tools = self._registry.tools(allowed)
-        request = PlanRequest(task.prompt, list(tools.values()), task.limits.max_steps)
+        previous = task.contract.plan if task.contract else None
+        request = PlanRequest(
+            task.prompt, list(tools.values()), task.limits.max_steps, feedback=task.feedback, previous=previous
+        )
         plan = await self._planner.plan(request)
         contract = draw_up(plan, task.limits, tools, agent_steps=False)
-        return self._proposal(
-            contract, tools.values(), task.plan_revision + 1, self._planner.name, auto=task.approval == "auto"
-        )
+        # Who asked for a revision wants to see it.
+        auto = task.approval == "auto" and not task.feedback
+        return self._proposal(contract, tools.values(), task.plan_revision + 1, self._planner.name, auto=auto)
 
     async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
         """Judge a ready-made plan, as `propose` does a planner's; waits for the servers it names to be known.

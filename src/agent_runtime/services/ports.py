@@ -99,11 +99,17 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What a planner is asked: the prompt, the tools it may use and the most steps it may take."""
+    """What a planner is asked: the prompt, the tools it may use and the most steps it may take.
+
+    For a revision, `previous` is the plan that was not wanted and `feedback` all that was said about it and about
+    those before it, in order.
+    """
 
     prompt: str
     tools: Sequence[Tool]
     max_steps: int
+    feedback: tuple[str, ...] = ()
+    previous: Plan | None = None
 
 
 class Planner(Protocol):
@@ -112,7 +118,10 @@ class Planner(Protocol):
     name: str
 
     async def plan(self, request: PlanRequest) -> Plan:
-        """A plan for the prompt. Raises: PlanningError saying which part, what can be done, and what to configure."""
+        """A plan for the prompt and the feedback.
+
+        Raises: PlanningError saying which part, what can be done, and what to configure.
+        """
 
 
 class Lease(Protocol):

@@ -8,13 +8,11 @@ from typing import Literal
 import structlog
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
-from agent_runtime.domain.approval import Approve, Decision, Reject, Resolve
+from agent_runtime.domain.approval import Decision
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import (
     ConflictError,
     DecisionRefusedError,
-    DigestMismatchError,
-    DigestRequiredError,
     Fault,
     InvalidInputError,
     RequestKeyReusedError,
@@ -24,18 +22,15 @@ from agent_runtime.domain.events import (
     ANONYMOUS,
     Event,
     EventRecord,
-    PlanApproved,
-    PlanRejected,
-    StepResolved,
     TaskCancelled,
     TaskCancelRequested,
     TaskSubmitted,
 )
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
-from agent_runtime.domain.values import canonical, deeper_than
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
-from agent_runtime.services.broker import MOST_RESULT_DEPTH
+from agent_runtime.services.decisions import event_of, text_faults
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
 
@@ -117,16 +112,7 @@ class TaskManager:
         return task
 
     def _check(self, submission: Submission) -> None:
-        faults: list[Fault] = []
-        if not submission.prompt.strip():
-            faults.append(Fault("prompt", "Say what is to be done; the prompt is empty."))
-        size = len(submission.prompt.encode(errors="surrogatepass"))
-        try:
-            canonical(submission.prompt)
-        except ValueError as error:
-            faults.append(Fault("prompt", f"It holds a character that cannot be stored: {error}."))
-        if size > self._limits.prompt_bytes:
-            faults.append(Fault("prompt", f"{size} bytes are over the limit of {self._limits.prompt_bytes} bytes."))
+        faults = text_faults("prompt", submission.prompt, self._limits.prompt_bytes)
         if submission.approval == "auto" and not self._approval.auto_effects:
             message = "'auto' is not allowed here: the operator has set no approval.auto_effects. Use 'manual'."
             faults.append(Fault("approval", message))
@@ -163,7 +149,7 @@ class TaskManager:
         """
         while True:
             task = await self._store.load(task_id)
-            event = self._event(task, decision)
+            event = event_of(task, decision, self._limits, self._approval)
             try:
                 task = await self._store.append(task, [event])
             except ConflictError:
@@ -172,85 +158,6 @@ class TaskManager:
             if not task.terminal:
                 await self._runner.submit(task_id)
             return task
-
-    def _event(self, task: Task, decision: Decision) -> Event:
-        match decision:
-            case Approve():
-                return self._approved(task, decision)
-            case Reject():
-                self._expect(task, TaskStatus.AWAITING_APPROVAL, "rejected")
-                return PlanRejected(
-                    revision=task.plan_revision,
-                    digest=task.plan_digest or "",
-                    actor=decision.actor,
-                    reason=decision.reason,
-                )
-            case Resolve():
-                return self._resolved(task, decision)
-
-    def _approved(self, task: Task, decision: Approve) -> PlanApproved:
-        self._expect(task, TaskStatus.AWAITING_APPROVAL, "approved")
-        if decision.digest is None and (self._approval.require_digest or task.plan_revision > 1):
-            raise DigestRequiredError(
-                f"Name the plan you approve: plan_digest {task.plan_digest!r} is revision {task.plan_revision}.",
-                task.status,
-            )
-        if decision.digest is not None and decision.digest != task.plan_digest:
-            raise DigestMismatchError(
-                f"The plan that awaits approval is revision {task.plan_revision} with the digest {task.plan_digest}, "
-                f"not {decision.digest[:80]}. Read it again before you approve it.",
-                task.status,
-            )
-        return PlanApproved(
-            revision=task.plan_revision,
-            digest=task.plan_digest or "",
-            actor=decision.actor,
-            comment=decision.comment,
-        )
-
-    def _resolved(self, task: Task, decision: Resolve) -> StepResolved:
-        self._expect(task, TaskStatus.NEEDS_ATTENTION, "resolved")
-        asking = [name for name, step in task.steps.items() if step.status is StepStatus.UNKNOWN]
-        call = task.steps[decision.step_id].call if decision.step_id in asking else None
-        if call is None:
-            raise InvalidInputError(
-                [Fault("step_id", f"{decision.step_id!r} has no call to resolve; {', '.join(asking)} has.")]
-            )
-        if decision.call_id not in {None, call.call_id}:
-            raise InvalidInputError(
-                [Fault("call_id", f"The call of unknown outcome is {call.call_id!r}, not {decision.call_id!r}.")]
-            )
-        if decision.output is not None and decision.resolution != "done":
-            raise InvalidInputError([Fault("output", "An output goes with the resolution 'done' only.")])
-        self._check_output(decision)
-        return StepResolved(
-            step_id=decision.step_id,
-            call_id=call.call_id,
-            resolution=decision.resolution,
-            output=decision.output,
-            actor=decision.actor,
-            comment=decision.comment,
-        )
-
-    def _check_output(self, decision: Resolve) -> None:
-        try:
-            size, limit = len(canonical(decision.output)), self._limits.stored_result_bytes
-        except ValueError as error:
-            raise InvalidInputError([Fault("output", f"It cannot be carried exactly: {error}.")]) from error
-        if deeper_than(decision.output, MOST_RESULT_DEPTH):
-            raise InvalidInputError([Fault("output", f"It is nested more than {MOST_RESULT_DEPTH} deep.")])
-        if size > limit:
-            message = f"{size} bytes are over the limit of {limit} bytes (limits.stored_result_bytes)."
-            raise InvalidInputError([Fault("output", message)])
-
-    @staticmethod
-    def _expect(task: Task, status: TaskStatus, participle: str) -> None:
-        if task.cancel_requested and not task.terminal:
-            raise DecisionRefusedError(f"Task {task.task_id} is being cancelled.", task.status)
-        if task.status is not status:
-            raise DecisionRefusedError(
-                f"Task {task.task_id} is {task.status}; only a task that is {status} can be {participle}.", task.status
-            )
 
     async def cancel(self, task_id: str, *, actor: str = ANONYMOUS, reason: str | None = None) -> Task:
         """End a task: at once where no call is open, else as soon as the open call is settled (G7).
