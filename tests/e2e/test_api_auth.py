@@ -74,6 +74,7 @@ CALLS = [
     ("POST", "/v1/tasks/ID/approve", "approve"),
     ("POST", "/v1/tasks/ID/reject", "approve"),
     ("POST", "/v1/tasks/ID/revise", "approve"),
+    ("PUT", "/v1/tasks/ID/plan", "approve"),
     ("POST", "/v1/tasks/ID/resolve", "approve"),
     ("POST", "/v1/tasks/ID/cancel", "approve"),
     ("POST", "/v1/tasks/ID/stream-ticket", "read"),
@@ -92,7 +93,7 @@ def test_without_a_valid_key_of_the_scope_nothing_is_answered_and_nothing_change
 ) -> None:
     path = path.replace("ID", shared.service.submit())
     before = everything(shared.service)
-    body: dict[str, Any] = {"json": {}} if method == "POST" else {}
+    body: dict[str, Any] = {"json": {}} if method in {"POST", "PUT"} else {}
     for key in (None, "ar_" + "0" * 48, shared.keys[scope][:-1], "two words"):
         response = shared.call(method, path, key, **body)
         assert response.status_code == 401, response.text

@@ -11,6 +11,7 @@ from agent_runtime.domain.errors import (
     DecisionRefusedError,
     DigestMismatchError,
     DigestRequiredError,
+    EditOutdatedError,
     InvalidInputError,
 )
 from agent_runtime.domain.events import PlanRevisionRequested
@@ -133,3 +134,52 @@ async def test_feedback_that_says_nothing_or_too_much_is_refused_and_changes_not
             with pytest.raises(InvalidInputError, match=why):
                 await runtime.tasks.decide(task.task_id, Revise(feedback=feedback))
         assert await runtime.tasks.get(task.task_id) == task
+
+
+async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_once(house: House) -> None:
+    async with house.open() as runtime:
+        for turn in range(8):
+            task = await submitted(runtime, ledger_plan(f"old{turn}"))
+            digest = task.plan_digest or ""
+            attempts = [
+                runtime.tasks.decide(task.task_id, Approve(digest=digest)),
+                runtime.tasks.edit(task.task_id, ledger_plan(f"new{turn}"), {digest}),
+                runtime.tasks.edit(task.task_id, ledger_plan(f"newer{turn}"), {digest}),
+                runtime.tasks.decide(task.task_id, Approve()),
+            ]
+            won = await asyncio.gather(*map(went, attempts[turn % 4 :] + attempts[: turn % 4]))
+            assert won.count(True) == 1
+            now = await runtime.tasks.get(task.task_id)
+            if now.plan_revision == 2:
+                await runtime.tasks.decide(task.task_id, Approve(digest=now.plan_digest))
+            ended = await settled(runtime, task.task_id)
+            assert ended.status is TaskStatus.COMPLETED
+            ran = [label for label in house.counted if label.endswith(str(turn))]
+            assert ran == [ended.plan_step("s1").templates["label"]]
+
+
+async def test_an_edit_survives_a_restart_and_the_plan_before_it_can_not_be_approved(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("old"))
+        await runtime.tasks.edit(task.task_id, ledger_plan("new"), {task.plan_digest or ""}, actor="ann")
+    async with house.open() as runtime:
+        with pytest.raises(DigestMismatchError):
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        edited = await runtime.tasks.get(task.task_id)
+        await runtime.tasks.decide(task.task_id, Approve(digest=edited.plan_digest))
+        await settled(runtime, task.task_id)
+    assert house.counted == ["new"]
+
+
+async def test_only_a_plan_that_awaits_approval_can_be_edited(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+        with pytest.raises(DigestRequiredError):
+            await runtime.tasks.edit(task.task_id, ledger_plan("two"), None)
+        with pytest.raises(EditOutdatedError):
+            await runtime.tasks.edit(task.task_id, ledger_plan("two"), {"sha256:other"})
+        await runtime.tasks.decide(task.task_id, Approve())
+        with pytest.raises(DecisionRefusedError, match="can be edited"):
+            await runtime.tasks.edit(task.task_id, ledger_plan("two"), {task.plan_digest or ""})
+        await settled(runtime, task.task_id)
+    assert house.counted == ["one"]

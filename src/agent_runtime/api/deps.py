@@ -18,6 +18,9 @@ TaskId = Annotated[str, Path(description="The id that `POST /v1/tasks` gave.", e
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
+_ENTITY_TAG = re.compile(_TAG)
+_ENTITY_TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -70,6 +73,21 @@ def decode(kind: type[Body], value: JsonValue) -> Body:
     except ValidationError as error:
         faults = faults_of(error.errors(include_url=False, include_input=False, include_context=False))
         raise InvalidInputError(faults) from error
+
+
+def if_match(request: Request) -> tuple[str, ...] | None:
+    """The strong entity tags of the header `If-Match` (RFC 9110, section 13.1.1), without their quotes.
+
+    None where there is no such header, or `*`, which names none. A weak tag never matches (section 8.8.3.2), so it is
+    left out. Raises: BadRequestError where it is not of that form.
+    """
+    lines = request.headers.getlist("if-match")
+    text = ", ".join(lines).strip()
+    if not lines or text == "*":
+        return None
+    if not _ENTITY_TAGS.fullmatch(text):
+        raise BadRequestError('If-Match must be the ETag of the task, in its quotes: "sha256:...".')
+    return tuple(tag for weak, tag in _ENTITY_TAG.findall(text) if not weak)
 
 
 def idempotency_key(request: Request) -> str | None:

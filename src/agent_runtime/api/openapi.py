@@ -27,6 +27,7 @@ _MEANING = {
     403: "The key does not have the scope",
     404: "No such task",
     409: "Not allowed in the status that the task has now",
+    412: "The plan is not the one that `If-Match` names any more",
     413: "The body is too large",
     415: "The body is not JSON",
     422: "The input is wrong; `errors` names every fault",

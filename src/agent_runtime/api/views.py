@@ -40,6 +40,14 @@ def answer(body: Any, status: int = 200) -> Response:
     return Response(to_json(body), status, media_type="application/json")
 
 
+def task_answer(task: Task, status: int = 200) -> Response:
+    """The task as it stands. Its `ETag` is the digest of its plan, which an edit names in `If-Match`."""
+    response = answer(task_view(task), status)
+    if task.plan_digest is not None:
+        response.headers["ETag"] = f'"{task.plan_digest}"'
+    return response
+
+
 def time_of(at: datetime) -> str:
     """RFC 3339, UTC, to the microsecond."""
     utc = at if at.tzinfo is UTC else at.astimezone(UTC)

@@ -6,10 +6,10 @@ from pydantic import ValidationError
 
 from agent_runtime.domain.contract import Contract, Limits, draw_up
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError
-from agent_runtime.domain.events import Event, PlanApproved, PlanProposed
+from agent_runtime.domain.events import Event, PlanApproved, PlanEdited, PlanProposed
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import Effect, Tool
+from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import Planner, PlanRequest
 from agent_runtime.services.tool_registry import ToolRegistry
@@ -52,6 +52,23 @@ class PlannerAgent:
 
         Raises: InvalidPlanError, each place beginning with `plan`.
         """
+        contract, tools = await self._judge(plan, limits, server_ids)
+        return self._proposal(contract, tools, 1, "user", auto=auto)
+
+    async def edit(self, plan: Plan, task: Task, actor: str) -> PlanEdited:
+        """Judge a plan that was edited by hand, as `accept` does, to be the next revision. Raises: as `accept`."""
+        contract, tools = await self._judge(plan, task.limits, task.tools)
+        return PlanEdited(
+            revision=task.plan_revision + 1,
+            digest=contract.digest,
+            contract=contract,
+            definitions=_pinned(contract, tools),
+            actor=actor,
+        )
+
+    async def _judge(
+        self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None
+    ) -> tuple[Contract, Iterable[Tool]]:
         allowed = self._allowed(server_ids)
         named = {step.server for step in plan.steps if step.kind == "tool"}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
@@ -62,7 +79,7 @@ class PlannerAgent:
             places = [f"plan.{fault.field}" if fault.field else "plan" for fault in error.faults]
             faults = [Fault(place, fault.message) for place, fault in zip(places, error.faults, strict=True)]
             raise InvalidPlanError(faults) from error
-        return self._proposal(contract, tools.values(), 1, "user", auto=auto)
+        return contract, tools.values()
 
     def check_servers(self, server_ids: Sequence[str] | None) -> None:
         """Raises: InvalidInputError naming each of these ids that is no enabled server."""
@@ -90,21 +107,42 @@ class PlannerAgent:
     def _proposal(
         self, contract: Contract, tools: Iterable[Tool], revision: int, planner: str, *, auto: bool
     ) -> list[Event]:
-        definitions = {tool.key: tool.definition for tool in tools if tool.key in contract.pins}
         proposed = PlanProposed(
-            revision=revision, digest=contract.digest, contract=contract, definitions=definitions, planner=planner
+            revision=revision,
+            digest=contract.digest,
+            contract=contract,
+            definitions=_pinned(contract, tools),
+            planner=planner,
         )
         if not (auto and self._may_run_unasked(contract)):
             return [proposed]
         return [proposed, PlanApproved(revision=revision, digest=proposed.digest, actor=POLICY)]
 
 
+def _pinned(contract: Contract, tools: Iterable[Tool]) -> dict[str, ToolDefinition]:
+    return {tool.key: tool.definition for tool in tools if tool.key in contract.pins}
+
+
 def parse_plan(value: JsonValue) -> Plan:
-    """A plan from JSON. Raises: InvalidPlanError with the place of every fault."""
+    """A plan from JSON. A `preview` in a step, which is ours, is passed over.
+
+    Raises: InvalidPlanError with the place of every fault.
+    """
     try:
-        return Plan.model_validate(value)
+        return Plan.model_validate(_without_previews(value))
     except ValidationError as error:
         raise InvalidPlanError([_fault(dict(item)) for item in error.errors(include_url=False)]) from error
+
+
+def _without_previews(value: JsonValue) -> JsonValue:
+    steps = value.get("steps") if isinstance(value, dict) else None
+    if not isinstance(steps, list):
+        return value
+    without = [
+        {name: field for name, field in step.items() if name != "preview"} if isinstance(step, dict) else step
+        for step in steps
+    ]
+    return {**value, "steps": without}
 
 
 def _fault(item: dict[str, JsonValue]) -> Fault:

@@ -1,11 +1,14 @@
 """What a person's decision becomes: the event that it adds to the journal, or why it is refused."""
 
+from collections.abc import Collection
+
 from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain.approval import Approve, Decision, Reject, Resolve, Revise
 from agent_runtime.domain.errors import (
     DecisionRefusedError,
     DigestMismatchError,
     DigestRequiredError,
+    EditOutdatedError,
     Fault,
     InvalidInputError,
 )
@@ -44,6 +47,26 @@ def expect(task: Task, status: TaskStatus, participle: str) -> None:
     if task.status is not status:
         raise DecisionRefusedError(
             f"Task {task.task_id} is {task.status}; only a task that is {status} can be {participle}.", task.status
+        )
+
+
+def expect_editable(task: Task, digests: Collection[str] | None) -> None:
+    """Raises: DecisionRefusedError (and its kinds) unless the plan may be edited, and is the one that was read.
+
+    `digests` name what was read; None where it was not said.
+    """
+    expect(task, TaskStatus.AWAITING_APPROVAL, "edited")
+    if digests is None:
+        raise DigestRequiredError(
+            f'Name the plan that you edited: send If-Match: "{task.plan_digest}" if it was revision '
+            f"{task.plan_revision}, whose digest this is.",
+            task.status,
+        )
+    if task.plan_digest not in digests:
+        raise EditOutdatedError(
+            f"The plan that awaits approval is revision {task.plan_revision} with the digest {task.plan_digest}, "
+            "which is not the one that If-Match names. Read it again before you edit it.",
+            task.status,
         )
 
 

@@ -1,7 +1,7 @@
 """The task manager: the six verbs that every front door calls: submit, get, decide, cancel, delete, follow."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +30,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
-from agent_runtime.services.decisions import event_of, text_faults
+from agent_runtime.services.decisions import event_of, expect_editable, text_faults
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
 
@@ -157,6 +157,23 @@ class TaskManager:
             log.info("decided", task_id=task_id, decision=event.type, actor=decision.actor)
             if not task.terminal:
                 await self._runner.submit(task_id)
+            return task
+
+    async def edit(self, task_id: str, plan: Plan, digests: Collection[str] | None, *, actor: str = ANONYMOUS) -> Task:
+        """Put this plan in place of the one that awaits approval, as its next revision.
+
+        `digests` name the plan that was edited. Raises: TaskNotFoundError, DecisionRefusedError (and its kinds: an
+        edit of another plan than the current one is an EditOutdatedError), InvalidPlanError, StoreUnavailableError.
+        """
+        while True:
+            task = await self._store.load(task_id)
+            expect_editable(task, digests)
+            edited = await self._planner.edit(plan, task, actor)
+            try:
+                task = await self._store.append(task, [edited])
+            except ConflictError:
+                continue
+            log.info("plan_edited", task_id=task_id, revision=edited.revision, digest=edited.digest, actor=actor)
             return task
 
     async def cancel(self, task_id: str, *, actor: str = ANONYMOUS, reason: str | None = None) -> Task:
