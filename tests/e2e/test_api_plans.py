@@ -102,7 +102,7 @@ def test_of_edits_at_once_one_is_accepted_and_the_rest_are_out_of_date(service: 
     task_id = service.submit(plan=sums(1))
     current = tag(service.task(task_id))
     with ThreadPoolExecutor(8) as pool:
-        answers = pool.map(lambda count: put(service, task_id, sums(count), current).status_code, range(1, 9))
+        answers = pool.map(lambda count: put(service, task_id, sums(count), current).status_code, range(2, 10))
     assert sorted(answers) == [200, *[412] * 7]
     assert service.task(task_id)["plan_revision"] == 2
 
@@ -152,3 +152,52 @@ def test_a_preview_in_a_step_is_passed_over(service: Service) -> None:
     task_id = service.submit(plan=plan)
     assert "preview" not in service.task(task_id)["plan_object"]["steps"][0]
     assert put(service, task_id, plan, tag(service.task(task_id))).status_code == 200
+
+
+def test_every_revision_is_kept_and_what_differs_is_told(service: Service) -> None:
+    task_id = service.client.post("/v1/tasks", json={"prompt": "Add 1 and 2"}).json()["task_id"]
+    second = revise(service, task_id, "then multiply the result by 2")
+    third = put(service, task_id, sums(1), tag(second)).json()
+    rows = service.get(f"/v1/tasks/{task_id}/plan/revisions")["revisions"]
+    assert [(row["revision"], row["by"], row["feedback"]) for row in rows] == [
+        (1, "rules", None),
+        (2, "rules", "then multiply the result by 2"),
+        (3, "anonymous", None),
+    ]
+    assert [row["digest"] for row in rows[1:]] == [second["plan_digest"], third["plan_digest"]]
+    assert rows[2]["plan_object"] == third["plan_object"]
+    diff = service.get(f"/v1/tasks/{task_id}/plan/diff", **{"from": 1, "to": 2})
+    assert (diff["from"], diff["to"]) == (1, 2)
+    assert [(change["step_id"], change["change"]) for change in diff["changes"]] == [(None, "changed"), ("s2", "added")]
+    assert diff["changes"][0]["fields"]["goal"]["from"] == "Add 1 and 2"
+    assert "\n+s2:" in diff["text"]
+    same = service.get(f"/v1/tasks/{task_id}/plan/diff", **{"from": 3, "to": 3})
+    assert same["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"from": 1, "to": 2}, "to"),
+        ({"from": 0, "to": 1}, "from"),
+        ({"from": -1, "to": 1}, "from"),
+        ({"from": 1}, "to"),
+        ({"from": "x", "to": 1}, "from"),
+        ({"from": 1, "to": 10**30}, "to"),
+        ({"from": 1, "to": 1, "more": 1}, "more"),
+    ],
+)
+def test_a_comparison_with_what_is_not_there_is_refused(service: Service, query: dict[str, Any], field: str) -> None:
+    response = service.client.get(f"/v1/tasks/{service.submit()}/plan/diff", params=query)
+    assert response.status_code == 422
+    assert [fault["field"] for fault in response.json()["errors"]] == [field]
+    assert service.client.get("/v1/tasks/none/plan/diff?from=1&to=1").status_code == 404
+    assert service.client.get("/v1/tasks/none/plan/revisions").status_code == 404
+
+
+def test_a_task_without_a_plan_has_no_revisions(service: Service) -> None:
+    task_id = service.client.post("/v1/tasks", json={"prompt": "frobnicate"}).json()["task_id"]
+    service.finished(task_id)
+    assert service.get(f"/v1/tasks/{task_id}/plan/revisions") == {"revisions": []}
+    response = service.client.get(f"/v1/tasks/{task_id}/plan/diff?from=1&to=1")
+    assert "there is no plan yet" in response.json()["detail"]

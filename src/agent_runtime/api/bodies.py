@@ -68,6 +68,13 @@ class ResolveRequest(_Body):
     comment: Comment | None = None
 
 
+class DiffQuery(_Body):
+    """Which revisions of the plan to compare."""
+
+    from_: int = Field(alias="from", description="The number of the earlier revision.")
+    to: int = Field(description="The number of the later one.")
+
+
 class ListQuery(_Body):
     """Which tasks to list."""
 

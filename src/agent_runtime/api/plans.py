@@ -1,16 +1,20 @@
-"""Plans over REST, before they are approved: another one asked for, or edited by hand. See docs/api.md."""
+"""Plans over REST, before they are approved: another one asked for, edited by hand, compared. See docs/api.md."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from agent_runtime.api.auth import actor_of
-from agent_runtime.api.bodies import ReviseRequest
+from agent_runtime.api.bodies import DiffQuery, ReviseRequest
 from agent_runtime.api.deps import TaskId, decode, if_match, known_form, read_json, runtime_of
 from agent_runtime.api.openapi import body_of, header, refusals
-from agent_runtime.api.shapes import TaskView
-from agent_runtime.api.views import task_answer
+from agent_runtime.api.shapes import DiffView, RevisionsView, RevisionView, TaskView
+from agent_runtime.api.views import answer, task_answer, time_of
 from agent_runtime.domain.approval import Revise
+from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.revisions import Revision, as_text, changes
 from agent_runtime.services.agent_service import parse_plan
 
 plans = APIRouter(prefix="/v1/tasks", tags=["Plans"])
@@ -52,3 +56,53 @@ async def edit_plan(request: Request, task_id: TaskId) -> Response:
     digests = if_match(request)
     plan = parse_plan(await read_json(request, runtime.settings.limits))
     return task_answer(await runtime.tasks.edit(task_id, plan, digests, actor=actor_of(request.scope)))
+
+
+@plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})
+async def list_revisions(request: Request, task_id: TaskId) -> Response:
+    """Every plan that the task has had, in order, with who made it and what was said before."""
+    found = await runtime_of(request).tasks.revisions(known_form(task_id))
+    return answer({"revisions": [_revision(one) for one in found]})
+
+
+@plans.get("/{task_id}/plan/diff", responses={200: {"model": DiffView}, **refusals(404, 422)})
+async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[DiffQuery, Query()]) -> Response:
+    """What differs between two revisions of the plan."""
+    found = await runtime_of(request).tasks.revisions(known_form(task_id))
+    asked = {"from": query.from_, "to": query.to}
+    there_are = f"there are 1 to {len(found)}" if found else "there is no plan yet"
+    faults = [
+        Fault(name, f"There is no revision {number} of this plan; {there_are}.")
+        for name, number in asked.items()
+        if not 1 <= number <= len(found)
+    ]
+    if faults:
+        raise InvalidInputError(faults)
+    return answer(_diff(found[query.from_ - 1], found[query.to - 1]))
+
+
+def _revision(revision: Revision) -> RevisionView:
+    return {
+        "revision": revision.number,
+        "digest": revision.digest,
+        "at": time_of(revision.at),
+        "by": revision.by,
+        "feedback": revision.feedback,
+        "plan_object": revision.contract.model_dump(mode="json"),
+    }
+
+
+def _diff(before: Revision, after: Revision) -> DiffView:
+    return {
+        "from": before.number,
+        "to": after.number,
+        "text": as_text(before, after),
+        "changes": [
+            {
+                "step_id": change.step_id,
+                "change": change.kind,
+                "fields": {name: {"from": field.before, "to": field.after} for name, field in change.fields.items()},
+            }
+            for change in changes(before.contract, after.contract)
+        ],
+    }

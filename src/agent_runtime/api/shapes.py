@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing_extensions import TypedDict
 
 from agent_runtime.domain.task import StepStatus, TaskStatus
-from agent_runtime.domain.values import JsonObject
+from agent_runtime.domain.values import JsonObject, JsonValue
 
 
 class TaskLinks(TypedDict):
@@ -104,6 +104,37 @@ class TaskView(TypedDict):
     usage: UsageView
     created_at: str | None
     updated_at: str | None
+
+
+class RevisionView(TypedDict):
+    """A plan as it was proposed or edited. `feedback` is what was said of the plan before, where this answers it."""
+
+    revision: int
+    digest: str
+    at: str
+    by: str
+    feedback: str | None
+    plan_object: JsonObject
+
+
+class RevisionsView(TypedDict):
+    revisions: list[RevisionView]
+
+
+DifferenceView = TypedDict("DifferenceView", {"from": JsonValue, "to": JsonValue})
+"""A field before and after, null where it was not there."""
+
+
+class ChangeView(TypedDict):
+    """What differs in a step, or, where `step_id` is null, in the plan as a whole."""
+
+    step_id: str | None
+    change: str
+    fields: dict[str, DifferenceView]
+
+
+DiffView = TypedDict("DiffView", {"from": int, "to": int, "text": str, "changes": list[ChangeView]})
+"""What differs between two revisions. `text` has lines in the manner of a unified diff."""
 
 
 class SummaryView(TypedDict):

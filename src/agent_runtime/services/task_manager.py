@@ -27,6 +27,7 @@ from agent_runtime.domain.events import (
     TaskSubmitted,
 )
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.revisions import Revision, revisions
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
@@ -212,6 +213,17 @@ class TaskManager:
     async def records(self, task_id: str, after: int = 0, limit: int = PAGE_OF_RECORDS) -> list[EventRecord]:
         """The journal after event number `after`. Raises: TaskNotFoundError."""
         return await self._store.records(task_id, after, limit)
+
+    async def revisions(self, task_id: str) -> list[Revision]:
+        """Every revision of the plan, in order. Raises: TaskNotFoundError."""
+        task = await self._store.load(task_id)
+        found: list[Revision] = []
+        journal: list[EventRecord] = []
+        while len(found) < task.plan_revision:
+            after = journal[-1].seq if journal else 0
+            journal += await self._store.records(task_id, after, PAGE_OF_RECORDS)
+            found = list(revisions(journal))
+        return found
 
     async def follow(
         self, task_id: str, after: int = 0, idle_s: float | None = None
