@@ -44,6 +44,12 @@ def expect(task: Task, status: TaskStatus, participle: str) -> None:
     """Raises: DecisionRefusedError unless the task has this status and is not being cancelled."""
     if task.cancel_requested and not task.terminal:
         raise DecisionRefusedError(f"Task {task.task_id} is being cancelled.", task.status)
+    if task.status is TaskStatus.EXPIRED:
+        raise DecisionRefusedError(
+            f"Task {task.task_id} is expired: its plan was not approved in time (approval.expires_after_s). Submit a "
+            f"new task; this one can no longer be {participle}.",
+            task.status,
+        )
     if task.status is not status:
         raise DecisionRefusedError(
             f"Task {task.task_id} is {task.status}; only a task that is {status} can be {participle}.", task.status

@@ -71,6 +71,9 @@ class TaskStore(Protocol):
     async def unfinished(self) -> list[str]:
         """The ids of the tasks that a runner should take up: open and asking nobody, or being cancelled."""
 
+    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
+        """The tasks that await approval, each with when its plan was made; those that wait longest, first."""
+
     async def delete(self, task: Task) -> None:
         """Forget a terminal task. Raises: TaskNotFoundError, ConflictError, StoreUnavailableError."""
 

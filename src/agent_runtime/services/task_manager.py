@@ -32,6 +32,7 @@ from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.decisions import event_of, expect_editable, text_faults
+from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
 
@@ -68,12 +69,14 @@ class TaskManager:
         planner: PlannerAgent,
         limits: LimitSettings,
         approval: ApprovalSettings,
+        expiry: Expiry,
     ) -> None:
         self._store = store
         self._runner = runner
         self._planner = planner
         self._limits = limits
         self._approval = approval
+        self._expiry = expiry
 
     async def submit(self, submission: Submission) -> Task:
         """Create a task and have it planned; with a ready-made plan it awaits approval at once.
@@ -149,7 +152,7 @@ class TaskManager:
         Raises: TaskNotFoundError, DecisionRefusedError (and its kinds), InvalidInputError, StoreUnavailableError.
         """
         while True:
-            task = await self._store.load(task_id)
+            task = await self._expiry.load(task_id)
             event = event_of(task, decision, self._limits, self._approval)
             try:
                 task = await self._store.append(task, [event])
@@ -167,9 +170,11 @@ class TaskManager:
         edit of another plan than the current one is an EditOutdatedError), InvalidPlanError, StoreUnavailableError.
         """
         while True:
-            task = await self._store.load(task_id)
+            task = await self._expiry.load(task_id)
             expect_editable(task, digests)
             edited = await self._planner.edit(plan, task, actor)
+            if self._expiry.is_over(task):  # while its servers were asked what they offer
+                continue
             try:
                 task = await self._store.append(task, [edited])
             except ConflictError:
