@@ -201,3 +201,35 @@ def test_a_task_without_a_plan_has_no_revisions(service: Service) -> None:
     assert service.get(f"/v1/tasks/{task_id}/plan/revisions") == {"revisions": []}
     response = service.client.get(f"/v1/tasks/{task_id}/plan/diff?from=1&to=1")
     assert "there is no plan yet" in response.json()["detail"]
+
+
+def test_a_preview_says_what_each_step_would_do(service: Service) -> None:
+    steps = [
+        {"id": "s1", "kind": "tool", "server": "filesystem", "tool": "read_file", "arguments": {"path": "notes.txt"}},
+        {
+            "id": "s2",
+            "kind": "tool",
+            "server": "filesystem",
+            "tool": "write_file",
+            "arguments": {"path": "${s1.text}.txt", "content": "x"},
+        },
+    ]
+    task = service.task(service.submit(plan={"steps": steps}))
+    response = service.client.post(f"/v1/tasks/{task['task_id']}/preview")
+    assert response.status_code == 200
+    preview = response.json()
+    assert preview["plan_digest"] == task["plan_digest"]
+    first, second = preview["steps"]
+    touch = {"server": "filesystem", "tool": "read_file", "argument": "path", "value": "notes.txt", "resolved": True}
+    assert (first["effect"], first["touches"], first["waits_on"], first["asks"]) == ("read", [touch], [], None)
+    assert second["waits_on"] == ["s1"]
+    assert (second["touches"][0]["value"], second["touches"][0]["resolved"]) == ("${s1.text}.txt", False)
+    assert [{"step_id": step["id"], **step["preview"]} for step in task["steps"]] == preview["steps"]
+
+
+def test_there_is_no_preview_without_a_plan(service: Service) -> None:
+    task_id = service.client.post("/v1/tasks", json={"prompt": "frobnicate"}).json()["task_id"]
+    service.finished(task_id)
+    response = service.client.post(f"/v1/tasks/{task_id}/preview")
+    assert (response.status_code, response.json()["task_status"]) == (409, "failed")
+    assert service.client.post("/v1/tasks/none/preview").status_code == 404

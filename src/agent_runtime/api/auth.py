@@ -34,6 +34,7 @@ _SCOPES_OF: Mapping[str, tuple[str, ...]] = {
     "resolve": ("approve",),
     "revise": ("submit", "approve"),  # what comes of it awaits approval
     "cancel": ("submit", "approve"),  # to stop something is safe for both
+    "preview": ("read",),
     "stream-ticket": ("read",),
 }
 

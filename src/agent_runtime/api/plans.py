@@ -1,4 +1,4 @@
-"""Plans over REST, before they are approved: another one asked for, edited by hand, compared. See docs/api.md."""
+"""Plans over REST, before they are approved: another one asked for, edited by hand, looked at. See docs/api.md."""
 
 from typing import Annotated
 
@@ -9,10 +9,10 @@ from agent_runtime.api.auth import actor_of
 from agent_runtime.api.bodies import DiffQuery, ReviseRequest
 from agent_runtime.api.deps import TaskId, decode, if_match, known_form, read_json, runtime_of
 from agent_runtime.api.openapi import body_of, header, refusals
-from agent_runtime.api.shapes import DiffView, RevisionsView, RevisionView, TaskView
-from agent_runtime.api.views import answer, task_answer, time_of
+from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskView
+from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
 from agent_runtime.domain.approval import Revise
-from agent_runtime.domain.errors import Fault, InvalidInputError
+from agent_runtime.domain.errors import DecisionRefusedError, Fault, InvalidInputError
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import Revision, as_text, changes
 from agent_runtime.services.agent_service import parse_plan
@@ -79,6 +79,18 @@ async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[
     if faults:
         raise InvalidInputError(faults)
     return answer(_diff(found[query.from_ - 1], found[query.to - 1]))
+
+
+@plans.post(
+    "/{task_id}/preview",
+    responses={200: {"model": PlanPreview, "description": "What each step would do"}, **refusals(404, 409)},
+)
+async def preview_plan(request: Request, task_id: TaskId) -> Response:
+    """What each step of the current plan would do, as far as the contract says. Nothing is run, and nothing changes."""
+    task = await runtime_of(request).tasks.get(known_form(task_id))
+    if task.contract is None:
+        raise DecisionRefusedError(f"Task {task_id} is {task.status} and has no plan to preview.", task.status)
+    return answer(plan_preview(task))
 
 
 def _revision(revision: Revision) -> RevisionView:

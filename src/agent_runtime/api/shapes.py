@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing_extensions import TypedDict
 
 from agent_runtime.domain.task import StepStatus, TaskStatus
+from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 
@@ -37,6 +38,39 @@ class ErrorView(TypedDict):
     step_id: str | None
 
 
+class TouchView(TypedDict):
+    """What an argument names, as the plan has it; not `resolved` while a reference is in it. Null: a model chooses."""
+
+    server: str
+    tool: str
+    argument: str | None
+    value: str | None
+    resolved: bool
+
+
+class PreviewView(TypedDict):
+    """What a step would do, as the contract has it. `asks`: why its concrete call would be asked for, or null."""
+
+    effect: Effect
+    idempotent: bool
+    touches: list[TouchView]
+    waits_on: tuple[str, ...]
+    asks: str | None
+
+
+class StepPreviewView(PreviewView):
+    step_id: str
+
+
+class PlanPreview(TypedDict):
+    """What the current plan would do, step by step."""
+
+    task_id: str
+    plan_revision: int
+    plan_digest: str | None
+    steps: list[StepPreviewView]
+
+
 class StepView(TypedDict):
     """One step of the plan. `server` and `tool` are null for an agent step; `output` is a preview of its text."""
 
@@ -51,6 +85,7 @@ class StepView(TypedDict):
     attempts: int
     output: str | None
     error: ErrorView | None
+    preview: PreviewView
 
 
 class ApprovalView(TypedDict):

@@ -12,6 +12,8 @@ from agent_runtime.api.shapes import (
     AttentionView,
     ErrorView,
     PageView,
+    PlanPreview,
+    PreviewView,
     ServerStatusView,
     StepView,
     SummaryView,
@@ -23,6 +25,7 @@ from agent_runtime.api.shapes import (
 from agent_runtime.api.text import one_line
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.preview import StepPreview, previews
 from agent_runtime.domain.task import StepState, StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
@@ -82,7 +85,9 @@ def task_view(task: Task) -> TaskView:
         "plan_object": task.contract.model_dump(mode="json") if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
-        "steps": [_step(step, task.steps[step.id]) for step in steps],
+        "steps": [
+            _step(step, task.steps[step.id], preview) for step, preview in zip(steps, previews(task), strict=True)
+        ],
         "approvals": [
             {
                 "who": approval.actor,
@@ -108,7 +113,35 @@ def _error(code: str, message: str, step_id: str | None) -> ErrorView:
     return {"code": code, "message": message, "step_id": step_id}
 
 
-def _step(step: ToolStep | AgentStep, state: StepState) -> StepView:
+def plan_preview(task: Task) -> PlanPreview:
+    return {
+        "task_id": task.task_id,
+        "plan_revision": task.plan_revision,
+        "plan_digest": task.plan_digest,
+        "steps": [{"step_id": preview.step_id, **preview_view(preview)} for preview in previews(task)],
+    }
+
+
+def preview_view(preview: StepPreview) -> PreviewView:
+    return {
+        "effect": preview.effect,
+        "idempotent": preview.idempotent,
+        "touches": [
+            {
+                "server": touch.server,
+                "tool": touch.tool,
+                "argument": touch.argument,
+                "value": touch.value,
+                "resolved": touch.resolved,
+            }
+            for touch in preview.touches
+        ],
+        "waits_on": preview.waits_on,
+        "asks": preview.asks,
+    }
+
+
+def _step(step: ToolStep | AgentStep, state: StepState, preview: StepPreview) -> StepView:
     server, tool = (step.server, step.tool) if isinstance(step, ToolStep) else (None, None)
     failed = state.status in {StepStatus.FAILED, StepStatus.UNKNOWN}
     return {
@@ -123,6 +156,7 @@ def _step(step: ToolStep | AgentStep, state: StepState) -> StepView:
         "attempts": state.call.attempt if state.call else 0,
         "output": _preview(state),
         "error": _error(state.code or state.status, state.message or "", step.id) if failed else None,
+        "preview": preview_view(preview),
     }
 
 
