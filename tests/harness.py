@@ -57,6 +57,10 @@ class House:
         changed = self.settings.limits.model_copy(update=limits)
         self.settings = self.settings.model_copy(update={"limits": changed})
 
+    def set_approval(self, **settings: Any) -> None:
+        changed = self.settings.approval.model_copy(update=settings)
+        self.settings = self.settings.model_copy(update={"approval": changed})
+
     @property
     def counted(self) -> list[str]:
         return self.ledger.read_text(encoding="utf-8").split() if self.ledger.exists() else []

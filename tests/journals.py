@@ -48,9 +48,9 @@ def claimed(task: Task) -> ev.TaskClaimed:
     return ev.TaskClaimed(runner="local", epoch=task.epoch + 1)
 
 
-def proposed() -> ev.PlanProposed:
+def proposed(revision: int = 1) -> ev.PlanProposed:
     return ev.PlanProposed(
-        revision=1,
+        revision=revision,
         digest=CONTRACT.digest,
         contract=CONTRACT,
         definitions={"text/echo": DEFINITION},
@@ -58,8 +58,13 @@ def proposed() -> ev.PlanProposed:
     )
 
 
-def approved() -> ev.PlanApproved:
-    return ev.PlanApproved(revision=1, digest=CONTRACT.digest, actor="ann")
+def approved(revision: int = 1) -> ev.PlanApproved:
+    return ev.PlanApproved(revision=revision, digest=CONTRACT.digest, actor="ann")
+
+
+def edited(revision: int) -> ev.PlanEdited:
+    definitions = {"text/echo": DEFINITION}
+    return ev.PlanEdited(revision=revision, digest=CONTRACT.digest, contract=CONTRACT, definitions=definitions)
 
 
 def called(step: str, attempt: int = 1) -> ev.ToolCalled:
@@ -110,15 +115,25 @@ def some_step(task: Task, random: Random) -> tuple[list[ev.Event], int | None] |
         choices.append(([claimed(task)], task.epoch + 1))
     if not task.cancel_requested:
         if task.status is TaskStatus.PENDING and task.epoch:
-            choices.extend([([proposed()], task.epoch)] * 4)
+            choices.extend([([proposed(task.plan_revision + 1)], task.epoch)] * 4)
         if task.status is TaskStatus.AWAITING_APPROVAL:
-            rejected = ev.PlanRejected(revision=1, digest=CONTRACT.digest)
-            choices.extend(([event], None) for event in (approved(), approved(), approved(), rejected))
+            choices.extend(([event], None) for event in _about_the_plan(task.plan_revision))
         if task.status is TaskStatus.EXECUTING:
             choices.extend([(_next_of_run(task), task.epoch)] * 2)
         if not choices or random.random() < 0.02:
             return [ev.TaskCancelRequested()], None
     return random.choice(choices)
+
+
+def _about_the_plan(revision: int) -> list[ev.Event]:
+    digest = CONTRACT.digest
+    return [
+        *[approved(revision)] * 3,
+        ev.PlanRejected(revision=revision, digest=digest),
+        ev.PlanRevisionRequested(feedback="shorter\nand \u2028 sweeter", revision=revision, digest=digest),
+        edited(revision + 1),
+        ev.TaskExpired(revision=revision, digest=digest),
+    ]
 
 
 def _next_of_run(task: Task) -> list[ev.Event]:

@@ -18,6 +18,7 @@ from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.runners.local import LocalRunner
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
+from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.registry_file import load_registry
 from agent_runtime.services.rule_planner import RulePlanner
@@ -86,6 +87,8 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
             parallel_calls=limits.calls_of_a_task,
         )
+        expiry = Expiry(store, settings.approval.expires_after_s)
+        sweeper = background.create_task(expiry.watch(), name="expiry")
         watch = background.create_task(registry.watch(eager=recover is True), name="catalogue")
         async with LocalRunner(
             orchestrator.run,
@@ -94,7 +97,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             share=limits.tasks_on_same_servers,
             grace_s=limits.shutdown_s,
         ) as runner:
-            tasks = TaskManager(store, runner, planner, limits, settings.approval)
+            tasks = TaskManager(store, runner, planner, limits, settings.approval, expiry)
             runtime = Runtime(settings, tasks, registry, store, runner, servers, metrics, "rules", asyncio.Event())
             if recover:
                 for task_id in await store.unfinished():
@@ -104,3 +107,4 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
                 runtime.recovered.set()
             yield runtime
         watch.cancel()
+        sweeper.cancel()

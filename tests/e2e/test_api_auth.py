@@ -73,8 +73,13 @@ CALLS = [
     ("DELETE", "/v1/tasks/ID", "admin"),
     ("POST", "/v1/tasks/ID/approve", "approve"),
     ("POST", "/v1/tasks/ID/reject", "approve"),
+    ("POST", "/v1/tasks/ID/revise", "approve"),
+    ("PUT", "/v1/tasks/ID/plan", "approve"),
     ("POST", "/v1/tasks/ID/resolve", "approve"),
     ("POST", "/v1/tasks/ID/cancel", "approve"),
+    ("POST", "/v1/tasks/ID/preview", "read"),
+    ("GET", "/v1/tasks/ID/plan/revisions", "read"),
+    ("GET", "/v1/tasks/ID/plan/diff", "read"),
     ("POST", "/v1/tasks/ID/stream-ticket", "read"),
     ("GET", "/v1/tasks/ID/stream", "read"),
     ("GET", "/v1/tasks/ID/events", "read"),
@@ -91,7 +96,7 @@ def test_without_a_valid_key_of_the_scope_nothing_is_answered_and_nothing_change
 ) -> None:
     path = path.replace("ID", shared.service.submit())
     before = everything(shared.service)
-    body: dict[str, Any] = {"json": {}} if method == "POST" else {}
+    body: dict[str, Any] = {"json": {}} if method in {"POST", "PUT"} else {}
     for key in (None, "ar_" + "0" * 48, shared.keys[scope][:-1], "two words"):
         response = shared.call(method, path, key, **body)
         assert response.status_code == 401, response.text

@@ -47,7 +47,7 @@ def task_that(service: Service, task_id: str, status: str) -> Any:
 def asked_call(service: Service) -> tuple[str, Any]:
     task_id = service.client.post("/v1/tasks", json={"prompt": "add", "plan": PLAN}).json()["task_id"]
     waiting = task_that(service, task_id, "awaiting_approval")
-    assert waiting["steps"][0]["asks"] == "the operator wants every call of calculator/add to be approved"
+    assert waiting["steps"][0]["preview"]["asks"] == "the operator wants every call of calculator/add to be approved"
     assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 202
     (asked,) = task_that(service, task_id, "needs_attention")["attention"]
     return task_id, asked

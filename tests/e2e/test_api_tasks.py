@@ -240,6 +240,9 @@ def test_the_pages_load_nothing_from_elsewhere(service: Service, path: str) -> N
     assert "//" not in response.text.replace("\n//", "\n").removeprefix("//").replace("http://www.w3.org", "")
 
 
+VERBS = ("approve", "reject", "revise", "preview", "cancel", "resolve", "stream-ticket")
+
+
 def test_every_call_is_documented(service: Service) -> None:
     described = service.get("/openapi.json")
     calls = {(method, path) for path, methods in described["paths"].items() for method in methods}
@@ -249,8 +252,11 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", "/v1/tasks"),
         ("get", one),
         ("delete", one),
-        *(("post", f"{one}/{verb}") for verb in ("approve", "reject", "cancel", "resolve", "stream-ticket")),
+        *(("post", f"{one}/{verb}") for verb in VERBS),
         *(("post", f"{one}/calls/{{call_id}}/{verb}") for verb in ("approve", "deny")),
+        ("put", f"{one}/plan"),
+        ("get", f"{one}/plan/revisions"),
+        ("get", f"{one}/plan/diff"),
         ("get", f"{one}/stream"),
         ("get", f"{one}/events"),
         ("get", "/v1/tools"),

@@ -26,13 +26,16 @@ _OPEN_FILES = "/console/"
 
 _TASKS = "/v1/tasks"
 _VERB = re.compile(r"/v1/tasks/[^/]+/(?:calls/[^/]+/)?(?P<verb>[a-z-]+)")
+_PLAN = re.compile(r"/v1/tasks/[^/]+/plan")
 _STREAM = re.compile(r"/v1/tasks/(?P<task_id>[A-Za-z0-9_-]{1,100})/stream")
 _SCOPES_OF: Mapping[str, tuple[str, ...]] = {
     "approve": ("approve",),
     "reject": ("approve",),
     "deny": ("approve",),
     "resolve": ("approve",),
+    "revise": ("submit", "approve"),  # what comes of it awaits approval
     "cancel": ("submit", "approve"),  # to stop something is safe for both
+    "preview": ("read",),
     "stream-ticket": ("read",),
 }
 
@@ -51,6 +54,8 @@ def scopes_for(method: str, path: str) -> tuple[str, ...]:
         return ("read",)
     if method == "POST" and path == _TASKS:
         return ("submit",)
+    if method == "PUT" and _PLAN.fullmatch(path):
+        return _SCOPES_OF["revise"]
     match = _VERB.fullmatch(path) if method == "POST" else None
     return _SCOPES_OF.get(match["verb"], ("admin",)) if match else ("admin",)
 

@@ -49,6 +49,12 @@ class RejectRequest(_Body):
     reason: Comment | None = None
 
 
+class ReviseRequest(_Body):
+    """What should be different; the plan is made anew from the prompt and all feedback."""
+
+    feedback: str
+
+
 class CancelRequest(_Body):
     reason: Comment | None = None
 
@@ -68,6 +74,13 @@ class CallDecisionRequest(_Body):
 
     arguments_digest: ShortText
     comment: Comment | None = None
+
+
+class DiffQuery(_Body):
+    """Which revisions of the plan to compare."""
+
+    from_: int = Field(alias="from", description="The number of the earlier revision.")
+    to: int = Field(description="The number of the later one.")
 
 
 class ListQuery(_Body):

@@ -28,6 +28,9 @@ _BOTH_HALVES = (
     r"a \u escape there is half of a surrogate pair, which is no character: send the character itself in UTF-8, "
     "or both halves"
 )
+_TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
+_ENTITY_TAG = re.compile(_TAG)
+_ENTITY_TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -100,11 +103,40 @@ def decode(kind: type[Body], value: JsonValue) -> Body:
 
 
 def parse_plan(value: JsonValue) -> Plan:
-    """The ready-made plan of a body. Raises: InvalidPlanError naming every fault."""
+    """The ready-made plan of a body. A `preview` in a step, which is ours, is passed over.
+
+    Raises: InvalidPlanError naming every fault.
+    """
     try:
-        return Plan.model_validate(value)
+        return Plan.model_validate(_without_previews(value))
     except ValidationError as error:
         raise InvalidPlanError(faults_of(error.errors(include_url=False, include_input=False), "plan")) from error
+
+
+def _without_previews(value: JsonValue) -> JsonValue:
+    steps = value.get("steps") if isinstance(value, dict) else None
+    if not isinstance(steps, list):
+        return value
+    without = [
+        {name: field for name, field in step.items() if name != "preview"} if isinstance(step, dict) else step
+        for step in steps
+    ]
+    return {**value, "steps": without}
+
+
+def if_match(request: Request) -> tuple[str, ...] | None:
+    """The strong entity tags of the header `If-Match` (RFC 9110, section 13.1.1), without their quotes.
+
+    None where there is no such header, or `*`, which names none. A weak tag never matches (section 8.8.3.2), so it is
+    left out. Raises: BadRequestError where it is not of that form.
+    """
+    lines = request.headers.getlist("if-match")
+    text = ", ".join(lines).strip()
+    if not lines or text == "*":
+        return None
+    if not _ENTITY_TAGS.fullmatch(text):
+        raise BadRequestError('If-Match must be the ETag of the task, in its quotes: "sha256:...".')
+    return tuple(tag for weak, tag in _ENTITY_TAG.findall(text) if not weak)
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -44,7 +44,7 @@ _PREFLIGHT = {
     ),
     "Access-Control-Max-Age": "600",
 }
-_EXPOSED = (b"access-control-expose-headers", b"X-Request-ID, Retry-After, WWW-Authenticate")
+_EXPOSED = (b"access-control-expose-headers", b"ETag, X-Request-ID, Retry-After, WWW-Authenticate")
 _VARY = (b"vary", b"Origin")
 
 

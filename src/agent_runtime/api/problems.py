@@ -56,6 +56,7 @@ STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     err.DecisionRefusedError: 409,
     err.DigestRequiredError: 428,
     err.DigestMismatchError: 409,
+    err.EditOutdatedError: 412,
     err.RequestKeyReusedError: 422,
     err.StoreUnavailableError: 503,
     TooManyStreamsError: 503,

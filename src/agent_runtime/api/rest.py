@@ -38,7 +38,7 @@ from agent_runtime.api.views import (
     page_view,
     record_json,
     status_view,
-    task_view,
+    task_answer,
     time_of,
     tools_view,
 )
@@ -106,7 +106,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
 @tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
 async def get_task(request: Request, task_id: TaskId) -> Response:
     """The task as it stands, with its plan, its steps and what a person is asked."""
-    return answer(task_view(await runtime_of(request).tasks.get(known_form(task_id))))
+    return task_answer(await runtime_of(request).tasks.get(known_form(task_id)))
 
 
 @tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))
@@ -201,7 +201,7 @@ async def _decide_call(
 
 
 async def _decide(request: Request, task_id: str, decision: Decision) -> Response:
-    return answer(task_view(await runtime_of(request).tasks.decide(task_id, decision)), 202)
+    return task_answer(await runtime_of(request).tasks.decide(task_id, decision), 202)
 
 
 @tasks.post(
@@ -216,7 +216,7 @@ async def cancel_task(request: Request, task_id: TaskId) -> Response:
     known_form(task_id)
     body = decode(CancelRequest, await read_json(request, runtime.settings.limits))
     task = await runtime.tasks.cancel(task_id, actor=actor_of(request.scope), reason=body.reason)
-    return answer(task_view(task), 202)
+    return task_answer(task, 202)
 
 
 @tasks.post("/{task_id}/stream-ticket", responses={200: {"model": StreamTicket}, **refusals(404)})

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing_extensions import TypedDict
 
 from agent_runtime.domain.task import StepStatus, TaskStatus
-from agent_runtime.domain.values import JsonObject
+from agent_runtime.domain.tools import Effect
+from agent_runtime.domain.values import JsonObject, JsonValue
 
 
 class TaskLinks(TypedDict):
@@ -37,11 +38,41 @@ class ErrorView(TypedDict):
     step_id: str | None
 
 
-class StepView(TypedDict):
-    """One step of the plan. `server` and `tool` are null for an agent step; `output` is a preview of its text.
+class TouchView(TypedDict):
+    """What an argument names, as the plan has it; not `resolved` while a reference is in it. Null: a model chooses."""
 
-    `asks`: why the concrete call takes an approval of its own; null where that of the plan is enough.
-    """
+    server: str
+    tool: str
+    argument: str | None
+    value: str | None
+    resolved: bool
+
+
+class PreviewView(TypedDict):
+    """What a step would do, as the contract has it. `asks`: why its concrete call would be asked for, or null."""
+
+    effect: Effect
+    idempotent: bool
+    touches: list[TouchView]
+    waits_on: tuple[str, ...]
+    asks: str | None
+
+
+class StepPreviewView(PreviewView):
+    step_id: str
+
+
+class PlanPreview(TypedDict):
+    """What the current plan would do, step by step."""
+
+    task_id: str
+    plan_revision: int
+    plan_digest: str | None
+    steps: list[StepPreviewView]
+
+
+class StepView(TypedDict):
+    """One step of the plan. `server` and `tool` are null for an agent step; `output` is a preview of its text."""
 
     id: str
     title: str
@@ -49,12 +80,12 @@ class StepView(TypedDict):
     server: str | None
     tool: str | None
     status: StepStatus
-    asks: str | None
     started_at: str | None
     ended_at: str | None
     attempts: int
     output: str | None
     error: ErrorView | None
+    preview: PreviewView
 
 
 class ApprovalView(TypedDict):
@@ -115,6 +146,37 @@ class TaskView(TypedDict):
     usage: UsageView
     created_at: str | None
     updated_at: str | None
+
+
+class RevisionView(TypedDict):
+    """A plan as it was proposed or edited. `feedback` is what was said of the plan before, where this answers it."""
+
+    revision: int
+    digest: str
+    at: str
+    by: str
+    feedback: str | None
+    plan_object: JsonObject
+
+
+class RevisionsView(TypedDict):
+    revisions: list[RevisionView]
+
+
+DifferenceView = TypedDict("DifferenceView", {"from": JsonValue, "to": JsonValue})
+"""A field before and after, null where it was not there."""
+
+
+class ChangeView(TypedDict):
+    """What differs in a step, or, where `step_id` is null, in the plan as a whole."""
+
+    step_id: str | None
+    change: str
+    fields: dict[str, DifferenceView]
+
+
+DiffView = TypedDict("DiffView", {"from": int, "to": int, "text": str, "changes": list[ChangeView]})
+"""What differs between two revisions. `text` has lines in the manner of a unified diff."""
 
 
 class SummaryView(TypedDict):

@@ -24,6 +24,7 @@ from agent_runtime.api.text import one_line
 from agent_runtime.api.views import record_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.errors import TaskNotFoundError
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
@@ -38,7 +39,7 @@ EVENT, LINE, DONE = 0, 1, 2
 """The parts of an event's frame ids: the named frame, the log line, the end of the stream."""
 
 _ID = re.compile(r"(?P<seq>[0-9]{1,15})(?:\.(?P<part>[012]))?")
-_LAST = (ev.PlanRejected, ev.TaskCompleted, ev.TaskFailed, ev.TaskCancelled)
+_LAST = (ev.PlanRejected, ev.TaskCompleted, ev.TaskFailed, ev.TaskCancelled, ev.TaskExpired)
 _MOST_BYTES = 256 * 1024
 """What is sent at once at most, give or take one frame, so that a slow client costs little memory."""
 
@@ -97,9 +98,17 @@ def log_line(record: EventRecord) -> str | None:
 
 
 def _proposed(event: ev.PlanProposed) -> str:
-    steps = event.contract.steps
-    count = "1 step" if len(steps) == 1 else f"{len(steps)} steps"
-    return f"Plan proposed, {count}: {'; '.join(step.title for step in steps)}"
+    revision = f" as revision {event.revision}" if event.revision > 1 else ""
+    return f"Plan proposed{revision}, {_steps(event.contract)}"
+
+
+def _edited(event: ev.PlanEdited) -> str:
+    return f"Plan edited{_by(event.actor)}, now revision {event.revision}, {_steps(event.contract)}"
+
+
+def _steps(contract: Contract) -> str:
+    count = "1 step" if len(contract.steps) == 1 else f"{len(contract.steps)} steps"
+    return f"{count}: {'; '.join(step.title for step in contract.steps)}"
 
 
 def _by(actor: str) -> str:
@@ -136,6 +145,8 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.PlanProposed: _proposed,
     ev.PlanApproved: lambda event: f"Plan approved{_by(event.actor)}.",
     ev.PlanRejected: lambda event: f"Plan rejected{_by(event.actor)}{_because(event.reason)}",
+    ev.PlanRevisionRequested: lambda event: f"Another plan was asked for{_by(event.actor)}: {event.feedback}",
+    ev.PlanEdited: _edited,
     ev.StepStarted: lambda event: f"Step {event.step_id} started: {event.title}",
     ev.ToolCalled: _called,
     ev.ToolReturned: _returned,
@@ -154,6 +165,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.TaskCompleted: lambda event: f"Completed{_because(event.result)}",
     ev.TaskFailed: lambda event: f"Failed: {event.message}",
     ev.TaskCancelled: _cancelled,
+    ev.TaskExpired: lambda event: f"Expired: revision {event.revision} of the plan was not approved in time.",
 }
 
 

@@ -12,6 +12,8 @@ from agent_runtime.api.shapes import (
     AttentionView,
     ErrorView,
     PageView,
+    PlanPreview,
+    PreviewView,
     ServerStatusView,
     StepView,
     SummaryView,
@@ -23,6 +25,7 @@ from agent_runtime.api.shapes import (
 from agent_runtime.api.text import exact_line, one_line, visible
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.preview import StepPreview, previews
 from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
@@ -39,6 +42,14 @@ _LONGEST_ARGUMENT = 120
 def answer(body: Any, status: int = 200) -> Response:
     """A JSON answer, encoded once."""
     return Response(to_json(body), status, media_type="application/json")
+
+
+def task_answer(task: Task, status: int = 200) -> Response:
+    """The task as it stands. Its `ETag` is the digest of its plan, which an edit names in `If-Match`."""
+    response = answer(task_view(task), status)
+    if task.plan_digest is not None:
+        response.headers["ETag"] = f'"{task.plan_digest}"'
+    return response
 
 
 def time_of(at: datetime) -> str:
@@ -64,7 +75,7 @@ def created(task: Task) -> TaskCreated:
 
 
 def task_view(task: Task) -> TaskView:
-    steps, asks = (task.contract.steps, task.contract.asks) if task.contract else ((), {})
+    steps = task.contract.steps if task.contract else ()
     return {
         "task_id": task.task_id,
         "prompt": task.prompt,
@@ -75,7 +86,9 @@ def task_view(task: Task) -> TaskView:
         "plan_object": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
-        "steps": [_step(step, task.steps[step.id], asks.get(step.id)) for step in steps],
+        "steps": [
+            _step(step, task.steps[step.id], preview) for step, preview in zip(steps, previews(task), strict=True)
+        ],
         "approvals": [
             {
                 "who": approval.actor,
@@ -101,7 +114,35 @@ def _error(code: str, message: str, step_id: str | None) -> ErrorView:
     return {"code": code, "message": message, "step_id": step_id}
 
 
-def _step(step: ToolStep | AgentStep, state: StepState, asks: str | None) -> StepView:
+def plan_preview(task: Task) -> PlanPreview:
+    return {
+        "task_id": task.task_id,
+        "plan_revision": task.plan_revision,
+        "plan_digest": task.plan_digest,
+        "steps": [{"step_id": preview.step_id, **preview_view(preview)} for preview in previews(task)],
+    }
+
+
+def preview_view(preview: StepPreview) -> PreviewView:
+    return {
+        "effect": preview.effect,
+        "idempotent": preview.idempotent,
+        "touches": [
+            {
+                "server": touch.server,
+                "tool": touch.tool,
+                "argument": touch.argument,
+                "value": touch.value,
+                "resolved": touch.resolved,
+            }
+            for touch in preview.touches
+        ],
+        "waits_on": preview.waits_on,
+        "asks": preview.asks,
+    }
+
+
+def _step(step: ToolStep | AgentStep, state: StepState, preview: StepPreview) -> StepView:
     server, tool = (step.server, step.tool) if isinstance(step, ToolStep) else (None, None)
     failed = state.status in {StepStatus.FAILED, StepStatus.UNKNOWN}
     return {
@@ -111,12 +152,12 @@ def _step(step: ToolStep | AgentStep, state: StepState, asks: str | None) -> Ste
         "server": server,
         "tool": tool,
         "status": state.status,
-        "asks": asks,
         "started_at": time_of(state.started_at) if state.started_at else None,
         "ended_at": time_of(state.ended_at) if state.ended_at else None,
         "attempts": state.call.attempt if state.call else 0,
         "output": _preview(state),
         "error": _error(state.code or state.status, state.message or "", step.id) if failed else None,
+        "preview": preview_view(preview),
     }
 
 

@@ -109,10 +109,14 @@ class StorageSettings(Section):
 
 
 class ApprovalSettings(Section):
-    """`auto_effects`: the effect classes of which a plan may run unasked, where its task asks for that."""
+    """`auto_effects`: the effect classes of which a plan may run unasked, where its task asks for that.
+
+    A plan that nobody approved `expires_after_s` after it was made ends its task; null: never.
+    """
 
     require_digest: bool = False
     auto_effects: tuple[Effect, ...] = ()
+    expires_after_s: PositiveFloat | None = Field(default=None, le=100 * 366 * 86400)
 
 
 class LimitSettings(Section):

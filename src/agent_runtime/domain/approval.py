@@ -19,6 +19,13 @@ class Reject(Value):
     actor: str = ANONYMOUS
 
 
+class Revise(Value):
+    """Have the task planned again, with what should be different; the next revision awaits approval."""
+
+    feedback: str
+    actor: str = ANONYMOUS
+
+
 class Resolve(Value):
     """Say what became of a call of unknown outcome (G2).
 
@@ -53,4 +60,4 @@ class DenyCall(Value):
     actor: str = ANONYMOUS
 
 
-Decision = Approve | Reject | Resolve | ApproveCall | DenyCall
+Decision = Approve | Reject | Revise | Resolve | ApproveCall | DenyCall

@@ -8,6 +8,7 @@ AgentRuntimeError
 |- DecisionRefusedError         the task is in a status that does not allow the decision
 |  |- DigestRequiredError       the decision must name the digest of the plan
 |  `- DigestMismatchError       the decision names another plan than the current one
+|     `- EditOutdatedError      a plan was edited that is not the current one any more
 |- RequestKeyReusedError        an idempotency key came back with another body
 |- IllegalTransitionError       an event may not follow the task's journal
 |- ConflictError                the journal has grown since it was read
@@ -97,6 +98,12 @@ class DigestMismatchError(DecisionRefusedError):
     """The decision names the digest of another plan than the one that now awaits approval (G4)."""
 
     code = "digest_mismatch"
+
+
+class EditOutdatedError(DigestMismatchError):
+    """The edit was made on another plan than the one that now awaits approval; nothing was changed."""
+
+    code = "edit_outdated"
 
 
 class RequestKeyReusedError(AgentRuntimeError):

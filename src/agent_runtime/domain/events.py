@@ -67,6 +67,25 @@ class PlanRejected(Event):
     reason: str | None = None
 
 
+class PlanRevisionRequested(Event):
+    """Somebody wants another plan than this one, and says what should be different."""
+
+    feedback: str
+    revision: int
+    digest: str
+    actor: str = ANONYMOUS
+
+
+class PlanEdited(Event):
+    """Somebody wrote the next revision by hand. `definitions` are those that were pinned, by `server/tool`."""
+
+    revision: int
+    digest: str
+    contract: Contract
+    definitions: Mapping[str, ToolDefinition]
+    actor: str = ANONYMOUS
+
+
 class StepStarted(Event):
     step_id: str
     title: str
@@ -196,12 +215,21 @@ class TaskCancelled(Event):
     unknown_steps: tuple[str, ...] = ()
 
 
+class TaskExpired(Event):
+    """Nobody approved this plan in time. Written by the service; the task has ended."""
+
+    revision: int
+    digest: str
+
+
 EVENTS: dict[str, type[Event]] = {
     "task.submitted": TaskSubmitted,
     "task.claimed": TaskClaimed,
     "plan.proposed": PlanProposed,
     "plan.approved": PlanApproved,
     "plan.rejected": PlanRejected,
+    "plan.revision_requested": PlanRevisionRequested,
+    "plan.edited": PlanEdited,
     "step.started": StepStarted,
     "tool.called": ToolCalled,
     "tool.returned": ToolReturned,
@@ -219,6 +247,7 @@ EVENTS: dict[str, type[Event]] = {
     "task.completed": TaskCompleted,
     "task.failed": TaskFailed,
     "task.cancelled": TaskCancelled,
+    "task.expired": TaskExpired,
 }
 """Every event by its name. A name, once written to a journal, keeps its meaning for ever."""
 

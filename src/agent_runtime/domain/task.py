@@ -112,7 +112,11 @@ class TaskError:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`."""
+    """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`.
+
+    `planned_at` is when the current plan was proposed or edited; `feedback` is what was said about earlier ones, in
+    order.
+    """
 
     task_id: str
     version: int = 0
@@ -130,6 +134,8 @@ class Task:
     definitions: Mapping[str, ToolDefinition] = field(default_factory=dict)
     plan_revision: int = 0
     plan_digest: str | None = None
+    planned_at: datetime | None = None
+    feedback: tuple[str, ...] = ()
     steps: Mapping[str, StepState] = field(default_factory=dict)
     approvals: tuple[Approval, ...] = ()
     cancel_requested: bool = False

@@ -34,6 +34,8 @@ ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
     ev.PlanProposed: frozenset({_S.PENDING}),
     ev.PlanApproved: frozenset({_S.AWAITING_APPROVAL}),
     ev.PlanRejected: frozenset({_S.AWAITING_APPROVAL}),
+    ev.PlanRevisionRequested: frozenset({_S.AWAITING_APPROVAL}),
+    ev.PlanEdited: frozenset({_S.AWAITING_APPROVAL}),
     ev.StepStarted: frozenset({_S.EXECUTING}),
     ev.ToolCalled: frozenset({_S.EXECUTING}),
     ev.ToolReturned: frozenset(_S) - TERMINAL,
@@ -51,6 +53,7 @@ ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
     ev.TaskCompleted: frozenset({_S.EXECUTING}),
     ev.TaskFailed: frozenset({_S.PENDING, _S.EXECUTING}),
     ev.TaskCancelled: frozenset(_S) - TERMINAL,
+    ev.TaskExpired: frozenset({_S.AWAITING_APPROVAL}),
 }
 """The transition table: in which statuses an event may follow. `task.submitted` may only be the first."""
 
@@ -150,7 +153,7 @@ def _claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> Changes:
     return {"epoch": event.epoch, "runner": event.runner, "status": status}
 
 
-def _proposed(task: Task, event: ev.PlanProposed, _: ev.EventRecord) -> Changes:
+def _proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited, record: ev.EventRecord) -> Changes:
     _no_cancel(task, event)
     if event.revision != task.plan_revision + 1 or event.digest != event.contract.digest:
         raise _illegal(task, event, "its revision or its digest is not that of the plan it carries")
@@ -160,19 +163,43 @@ def _proposed(task: Task, event: ev.PlanProposed, _: ev.EventRecord) -> Changes:
         "definitions": event.definitions,
         "plan_revision": event.revision,
         "plan_digest": event.digest,
+        "planned_at": record.at,
         "steps": {step.id: StepState() for step in event.contract.steps},
     }
 
 
-def _decided(task: Task, event: ev.PlanApproved | ev.PlanRejected, record: ev.EventRecord) -> Changes:
+def _edited(task: Task, event: ev.PlanEdited, record: ev.EventRecord) -> Changes:
+    entry = Approval(event.actor, record.at, "edit", digest=event.digest)
+    return {**_proposed(task, event, record), "approvals": (*task.approvals, entry)}
+
+
+def _of_current_plan(task: Task, event: Any) -> None:
     _no_cancel(task, event)
     if event.digest != task.plan_digest or event.revision != task.plan_revision:
         raise _illegal(task, event, "it is about another plan than the current one")
-    approved = isinstance(event, ev.PlanApproved)
-    note = event.comment if isinstance(event, ev.PlanApproved) else event.reason
-    decision = "approve" if approved else "reject"
+
+
+def _decided(
+    task: Task, event: ev.PlanApproved | ev.PlanRejected | ev.PlanRevisionRequested, record: ev.EventRecord
+) -> Changes:
+    _of_current_plan(task, event)
+    changes: Changes = {}
+    match event:
+        case ev.PlanApproved():
+            status, decision, note = _S.APPROVED, "approve", event.comment
+        case ev.PlanRejected():
+            status, decision, note = _S.REJECTED, "reject", event.reason
+        case ev.PlanRevisionRequested():
+            # The plan stays where it is, for the planner to start from; only what is awaited can be approved.
+            status, decision, note = _S.PENDING, "revise", event.feedback
+            changes["feedback"] = (*task.feedback, event.feedback)
     entry = Approval(event.actor, record.at, decision, digest=event.digest, comment=note)
-    return {"status": _S.APPROVED if approved else _S.REJECTED, "approvals": (*task.approvals, entry)}
+    return {**changes, "status": status, "approvals": (*task.approvals, entry)}
+
+
+def _expired(task: Task, event: ev.TaskExpired, _: ev.EventRecord) -> Changes:
+    _of_current_plan(task, event)
+    return {"status": _S.EXPIRED}
 
 
 def _step(task: Task, event: Any, *expected: StepStatus) -> StepState:
@@ -399,6 +426,8 @@ _FOLDS: dict[type[ev.Event], Callable[[Task, Any, ev.EventRecord], Changes]] = {
     ev.PlanProposed: _proposed,
     ev.PlanApproved: _decided,
     ev.PlanRejected: _decided,
+    ev.PlanRevisionRequested: _decided,
+    ev.PlanEdited: _edited,
     ev.StepStarted: _started,
     ev.ToolCalled: _called,
     ev.ToolReturned: _returned,
@@ -416,4 +445,5 @@ _FOLDS: dict[type[ev.Event], Callable[[Task, Any, ev.EventRecord], Changes]] = {
     ev.TaskCompleted: _completed,
     ev.TaskFailed: _failed,
     ev.TaskCancelled: _cancelled,
+    ev.TaskExpired: _expired,
 }

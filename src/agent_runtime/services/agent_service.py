@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from agent_runtime.domain.contract import Contract, Limits, draw_up
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError
-from agent_runtime.domain.events import Event, PlanApproved, PlanProposed
+from agent_runtime.domain.events import Event, PlanApproved, PlanEdited, PlanProposed
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import Effect, Tool
+from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
 from agent_runtime.services.ports import Planner, PlanRequest
 from agent_runtime.services.tool_registry import ToolRegistry
 
@@ -34,18 +34,38 @@ class PlannerAgent:
         allowed = self._allowed(task.tools)
         await self._registry.ready(self._needed(allowed), self._start_s)
         tools = self._registry.tools(allowed)
-        request = PlanRequest(task.prompt, list(tools.values()), task.limits.max_steps)
+        previous = task.contract.plan if task.contract else None
+        request = PlanRequest(
+            task.prompt, list(tools.values()), task.limits.max_steps, feedback=task.feedback, previous=previous
+        )
         plan = await self._planner.plan(request)
         contract = draw_up(plan, task.limits, tools, agent_steps=False)
-        return self._proposal(
-            contract, tools.values(), task.plan_revision + 1, self._planner.name, auto=task.approval == "auto"
-        )
+        # Who asked for a revision wants to see it.
+        auto = task.approval == "auto" and not task.feedback
+        return self._proposal(contract, tools.values(), task.plan_revision + 1, self._planner.name, auto=auto)
 
     async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
         """Judge a ready-made plan, as `propose` does a planner's; waits for the servers it names to be known.
 
         Raises: InvalidPlanError, each place beginning with `plan`.
         """
+        contract, tools = await self._judge(plan, limits, server_ids)
+        return self._proposal(contract, tools, 1, "user", auto=auto)
+
+    async def edit(self, plan: Plan, task: Task, actor: str) -> PlanEdited:
+        """Judge a plan that was edited by hand, as `accept` does, to be the next revision. Raises: as `accept`."""
+        contract, tools = await self._judge(plan, task.limits, task.tools)
+        return PlanEdited(
+            revision=task.plan_revision + 1,
+            digest=contract.digest,
+            contract=contract,
+            definitions=_pinned(contract, tools),
+            actor=actor,
+        )
+
+    async def _judge(
+        self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None
+    ) -> tuple[Contract, Iterable[Tool]]:
         allowed = self._allowed(server_ids)
         named = {step.server for step in plan.steps if step.kind == "tool"}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
@@ -56,7 +76,7 @@ class PlannerAgent:
             places = [f"plan.{fault.field}" if fault.field else "plan" for fault in error.faults]
             faults = [Fault(place, fault.message) for place, fault in zip(places, error.faults, strict=True)]
             raise InvalidPlanError(faults) from error
-        return self._proposal(contract, tools.values(), 1, "user", auto=auto)
+        return contract, tools.values()
 
     def check_servers(self, server_ids: Sequence[str] | None) -> None:
         """Raises: InvalidInputError naming each of these ids that is no enabled server."""
@@ -84,10 +104,17 @@ class PlannerAgent:
     def _proposal(
         self, contract: Contract, tools: Iterable[Tool], revision: int, planner: str, *, auto: bool
     ) -> list[Event]:
-        definitions = {tool.key: tool.definition for tool in tools if tool.key in contract.pins}
         proposed = PlanProposed(
-            revision=revision, digest=contract.digest, contract=contract, definitions=definitions, planner=planner
+            revision=revision,
+            digest=contract.digest,
+            contract=contract,
+            definitions=_pinned(contract, tools),
+            planner=planner,
         )
         if not (auto and self._may_run_unasked(contract)):
             return [proposed]
         return [proposed, PlanApproved(revision=revision, digest=proposed.digest, actor=POLICY)]
+
+
+def _pinned(contract: Contract, tools: Iterable[Tool]) -> dict[str, ToolDefinition]:
+    return {tool.key: tool.definition for tool in tools if tool.key in contract.pins}

@@ -6,7 +6,7 @@ import structlog
 
 from agent_runtime.domain.commands import next_commands
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
-from agent_runtime.domain.task import WAITING, Task
+from agent_runtime.domain.task import WAITING, Task, TaskStatus
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.execution import Execution
@@ -51,7 +51,7 @@ class Orchestrator:
             return None
         if task.terminal or task.cancel_requested or task.status in WAITING:
             return None
-        return task.contract.servers if task.contract else frozenset()
+        return task.contract.servers if task.contract and task.status is not TaskStatus.PENDING else frozenset()
 
     async def run(self, task_id: str, cancel: asyncio.Event, stop: asyncio.Event) -> bool:
         """Run a task until it ends or waits for a person, or as far as the plan; True where it can go on at once.

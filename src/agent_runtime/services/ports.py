@@ -71,6 +71,9 @@ class TaskStore(Protocol):
     async def unfinished(self) -> list[str]:
         """The ids of the tasks that a runner should take up: open and asking nobody, or being cancelled."""
 
+    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
+        """The tasks that await approval, each with when its plan was made; those that wait longest, first."""
+
     async def delete(self, task: Task) -> None:
         """Forget a terminal task. Raises: TaskNotFoundError, ConflictError, StoreUnavailableError."""
 
@@ -99,11 +102,17 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What a planner is asked: the prompt, the tools it may use and the most steps it may take."""
+    """What a planner is asked: the prompt, the tools it may use and the most steps it may take.
+
+    For a revision, `previous` is the plan that was not wanted and `feedback` all that was said about it and about
+    those before it, in order.
+    """
 
     prompt: str
     tools: Sequence[Tool]
     max_steps: int
+    feedback: tuple[str, ...] = ()
+    previous: Plan | None = None
 
 
 class Planner(Protocol):
@@ -112,7 +121,10 @@ class Planner(Protocol):
     name: str
 
     async def plan(self, request: PlanRequest) -> Plan:
-        """A plan for the prompt. Raises: PlanningError saying which part, what can be done, and what to configure."""
+        """A plan for the prompt and the feedback.
+
+        Raises: PlanningError saying which part, what can be done, and what to configure.
+        """
 
 
 class Lease(Protocol):

@@ -20,11 +20,11 @@ class RulePlanner:
     name = "rules"
 
     async def plan(self, request: PlanRequest) -> Plan:
-        """A plan for the prompt.
+        """A plan for the prompt and the feedback, read as one text; whatever the previous plan was.
 
         Raises: PlanningError naming the part that is not understood, what can be done, and how to configure a model.
         """
-        prompt = request.prompt.strip()
+        prompt = "\n".join((request.prompt, *request.feedback)).strip()
         _check(prompt)
         binder = Binder(request.tools, request.max_steps)
         for part, action in read(prompt):

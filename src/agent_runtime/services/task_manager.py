@@ -1,21 +1,18 @@
 """The task manager: the six verbs that every front door calls: submit, get, decide, cancel, delete, follow."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
-from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve
+from agent_runtime.domain.approval import Decision
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import (
-    CallNotFoundError,
     ConflictError,
     DecisionRefusedError,
-    DigestMismatchError,
-    DigestRequiredError,
     Fault,
     InvalidInputError,
     RequestKeyReusedError,
@@ -23,22 +20,19 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.events import (
     ANONYMOUS,
-    CallApproved,
-    CallDenied,
     Event,
     EventRecord,
-    PlanApproved,
-    PlanRejected,
-    StepResolved,
     TaskCancelled,
     TaskCancelRequested,
     TaskSubmitted,
 )
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
-from agent_runtime.domain.values import canonical, deeper_than
+from agent_runtime.domain.revisions import Revision, revisions
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
-from agent_runtime.services.broker import MOST_RESULT_DEPTH
+from agent_runtime.services.decisions import event_of, expect_editable, text_faults
+from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
 
@@ -75,12 +69,14 @@ class TaskManager:
         planner: PlannerAgent,
         limits: LimitSettings,
         approval: ApprovalSettings,
+        expiry: Expiry,
     ) -> None:
         self._store = store
         self._runner = runner
         self._planner = planner
         self._limits = limits
         self._approval = approval
+        self._expiry = expiry
 
     async def submit(self, submission: Submission) -> Task:
         """Create a task and have it planned; with a ready-made plan it awaits approval at once.
@@ -120,16 +116,7 @@ class TaskManager:
         return task
 
     def _check(self, submission: Submission) -> None:
-        faults: list[Fault] = []
-        if not submission.prompt.strip():
-            faults.append(Fault("prompt", "Say what is to be done; the prompt is empty."))
-        size = len(submission.prompt.encode(errors="surrogatepass"))
-        try:
-            canonical(submission.prompt)
-        except ValueError as error:
-            faults.append(Fault("prompt", f"It holds a character that cannot be stored: {error}."))
-        if size > self._limits.prompt_bytes:
-            faults.append(Fault("prompt", f"{size} bytes are over the limit of {self._limits.prompt_bytes} bytes."))
+        faults = text_faults("prompt", submission.prompt, self._limits.prompt_bytes)
         if submission.approval == "auto" and not self._approval.auto_effects:
             message = "'auto' is not allowed here: the operator has set no approval.auto_effects. Use 'manual'."
             faults.append(Fault("approval", message))
@@ -165,8 +152,8 @@ class TaskManager:
         Raises: TaskNotFoundError, DecisionRefusedError (and its kinds), InvalidInputError, StoreUnavailableError.
         """
         while True:
-            task = await self._store.load(task_id)
-            event = self._event(task, decision)
+            task = await self._expiry.load(task_id)
+            event = event_of(task, decision, self._limits, self._approval)
             try:
                 task = await self._store.append(task, [event])
             except ConflictError:
@@ -176,110 +163,24 @@ class TaskManager:
                 await self._runner.submit(task_id)
             return task
 
-    def _event(self, task: Task, decision: Decision) -> Event:
-        match decision:
-            case Approve():
-                return self._approved(task, decision)
-            case Reject():
-                self._expect(task, TaskStatus.AWAITING_APPROVAL, "rejected")
-                return PlanRejected(
-                    revision=task.plan_revision,
-                    digest=task.plan_digest or "",
-                    actor=decision.actor,
-                    reason=decision.reason,
-                )
-            case Resolve():
-                return self._resolved(task, decision)
-            case ApproveCall() | DenyCall():
-                return self._call_decided(task, decision)
+    async def edit(self, task_id: str, plan: Plan, digests: Collection[str] | None, *, actor: str = ANONYMOUS) -> Task:
+        """Put this plan in place of the one that awaits approval, as its next revision.
 
-    def _approved(self, task: Task, decision: Approve) -> PlanApproved:
-        self._expect(task, TaskStatus.AWAITING_APPROVAL, "approved")
-        if decision.digest is None and (self._approval.require_digest or task.plan_revision > 1):
-            raise DigestRequiredError(
-                f"Name the plan you approve: plan_digest {task.plan_digest!r} is revision {task.plan_revision}.",
-                task.status,
-            )
-        if decision.digest is not None and decision.digest != task.plan_digest:
-            raise DigestMismatchError(
-                f"The plan that awaits approval is revision {task.plan_revision} with the digest {task.plan_digest}, "
-                f"not {decision.digest[:80]}. Read it again before you approve it.",
-                task.status,
-            )
-        return PlanApproved(
-            revision=task.plan_revision,
-            digest=task.plan_digest or "",
-            actor=decision.actor,
-            comment=decision.comment,
-        )
-
-    def _call_decided(self, task: Task, decision: ApproveCall | DenyCall) -> Event:
-        asked = {step.asked.call_id: (name, step) for name, step in task.steps.items() if step.asked}
-        if decision.call_id not in asked:
-            raise CallNotFoundError(f"Task {task.task_id} has asked for no call {decision.call_id[:80]!r}.")
-        approves = isinstance(decision, ApproveCall)
-        self._expect(task, TaskStatus.NEEDS_ATTENTION, "asked about a call")
-        step_id, step = asked[decision.call_id]
-        if step.status is not StepStatus.ASKING or step.asked is None:
-            raise DecisionRefusedError(f"The call {decision.call_id} was already decided.", task.status)
-        if decision.arguments_digest != step.asked.arguments_digest:
-            raise DigestMismatchError(
-                f"The call {decision.call_id} has the arguments_digest {step.asked.arguments_digest}, not "
-                f"{decision.arguments_digest[:80]}. Read its arguments again before you decide.",
-                task.status,
-            )
-        kind = CallApproved if approves else CallDenied
-        return kind(
-            step_id=step_id,
-            call_id=decision.call_id,
-            arguments_digest=decision.arguments_digest,
-            actor=decision.actor,
-            comment=decision.comment,
-        )
-
-    def _resolved(self, task: Task, decision: Resolve) -> StepResolved:
-        self._expect(task, TaskStatus.NEEDS_ATTENTION, "resolved")
-        asking = [name for name, step in task.steps.items() if step.status is StepStatus.UNKNOWN]
-        call = task.steps[decision.step_id].call if decision.step_id in asking else None
-        if call is None:
-            raise InvalidInputError(
-                [Fault("step_id", f"{decision.step_id!r} has no call to resolve; {', '.join(asking)} has.")]
-            )
-        if decision.call_id not in {None, call.call_id}:
-            raise InvalidInputError(
-                [Fault("call_id", f"The call of unknown outcome is {call.call_id!r}, not {decision.call_id!r}.")]
-            )
-        if decision.output is not None and decision.resolution != "done":
-            raise InvalidInputError([Fault("output", "An output goes with the resolution 'done' only.")])
-        self._check_output(decision)
-        return StepResolved(
-            step_id=decision.step_id,
-            call_id=call.call_id,
-            resolution=decision.resolution,
-            output=decision.output,
-            actor=decision.actor,
-            comment=decision.comment,
-        )
-
-    def _check_output(self, decision: Resolve) -> None:
-        try:
-            size, limit = len(canonical(decision.output)), self._limits.stored_result_bytes
-        except ValueError as error:
-            raise InvalidInputError([Fault("output", f"It cannot be carried exactly: {error}.")]) from error
-        if deeper_than(decision.output, MOST_RESULT_DEPTH):
-            raise InvalidInputError([Fault("output", f"It is nested more than {MOST_RESULT_DEPTH} deep.")])
-        if size > limit:
-            message = f"{size} bytes are over the limit of {limit} bytes (limits.stored_result_bytes)."
-            raise InvalidInputError([Fault("output", message)])
-
-    @staticmethod
-    def _expect(task: Task, status: TaskStatus, participle: str) -> None:
-        if task.cancel_requested and not task.terminal:
-            raise DecisionRefusedError(f"Task {task.task_id} is being cancelled.", task.status)
-        if task.status is not status:
-            raise DecisionRefusedError(
-                f"Task {task.task_id} is {task.status}; only a task that is {status} can be {participle}.", task.status
-            )
+        `digests` name the plan that was edited. Raises: TaskNotFoundError, DecisionRefusedError (and its kinds: an
+        edit of another plan than the current one is an EditOutdatedError), InvalidPlanError, StoreUnavailableError.
+        """
+        while True:
+            task = await self._expiry.load(task_id)
+            expect_editable(task, digests)
+            edited = await self._planner.edit(plan, task, actor)
+            if self._expiry.is_over(task):  # while its servers were asked what they offer
+                continue
+            try:
+                task = await self._store.append(task, [edited])
+            except ConflictError:
+                continue
+            log.info("plan_edited", task_id=task_id, revision=edited.revision, digest=edited.digest, actor=actor)
+            return task
 
     async def cancel(self, task_id: str, *, actor: str = ANONYMOUS, reason: str | None = None) -> Task:
         """End a task: at once where no call is open, else as soon as the open call is settled (G7).
@@ -317,6 +218,17 @@ class TaskManager:
     async def records(self, task_id: str, after: int = 0, limit: int = PAGE_OF_RECORDS) -> list[EventRecord]:
         """The journal after event number `after`. Raises: TaskNotFoundError."""
         return await self._store.records(task_id, after, limit)
+
+    async def revisions(self, task_id: str) -> list[Revision]:
+        """Every revision of the plan, in order. Raises: TaskNotFoundError."""
+        task = await self._store.load(task_id)
+        found: list[Revision] = []
+        journal: list[EventRecord] = []
+        while len(found) < task.plan_revision:
+            after = journal[-1].seq if journal else 0
+            journal += await self._store.records(task_id, after, PAGE_OF_RECORDS)
+            found = list(revisions(journal))
+        return found
 
     async def follow(
         self, task_id: str, after: int = 0, idle_s: float | None = None

@@ -32,6 +32,11 @@ DELETE_TASK = "DELETE FROM tasks WHERE task_id = ? AND version = ?"
 DELETE_EVENTS = "DELETE FROM events WHERE task_id = ?"
 SELECT_VERSION = "SELECT version, epoch FROM tasks WHERE task_id = ?"
 SELECT_EVENTS = "SELECT seq, epoch, at, type, data FROM events WHERE task_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+# Nothing is written to a task that awaits approval but what makes its plan, or ends the waiting.
+SELECT_AWAITING = """
+SELECT task_id, updated_at FROM tasks
+WHERE status = 'awaiting_approval' AND NOT cancel_requested ORDER BY updated_at LIMIT ?
+"""
 SELECT_COUNTS = "SELECT status, count(*) FROM tasks GROUP BY status"
 SELECT_REQUEST = "SELECT task_id FROM tasks WHERE request_key = ?"
 SELECT_PAGE = """
@@ -191,6 +196,11 @@ def _summary(
 def select_unfinished(connection: sqlite3.Connection) -> list[str]:
     """The ids of the tasks that do not wait for a person, oldest first; a wanted cancellation ends the waiting."""
     return [task_id for (task_id,) in connection.execute(SELECT_UNFINISHED, (_RUNNABLE, _ASKING))]
+
+
+def select_awaiting(connection: sqlite3.Connection, limit: int) -> list[tuple[str, datetime]]:
+    """The tasks that await approval since when, oldest first; the index on the status finds them."""
+    return [(task_id, moment(at)) for task_id, at in connection.execute(SELECT_AWAITING, (limit,))]
 
 
 def select_counts(connection: sqlite3.Connection) -> dict[TaskStatus, int]:

@@ -158,6 +158,10 @@ class SqliteStore:
         """See `TaskStore.unfinished`. A waiting task whose cancellation was asked for waits no more."""
         return await self._readers.read(rows.select_unfinished)
 
+    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
+        """See `TaskStore.awaiting`."""
+        return await self._readers.read(partial(rows.select_awaiting, limit=limit))
+
     async def count(self) -> dict[TaskStatus, int]:
         """How many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
         return await self._readers.read(rows.select_counts)

@@ -69,7 +69,7 @@ def test_an_event_that_is_not_worth_a_line_has_none() -> None:
     assert line == b""
 
 
-@pytest.mark.parametrize("ending", ["task.completed", "task.failed", "task.cancelled", "plan.rejected"])
+@pytest.mark.parametrize("ending", ["task.completed", "task.failed", "task.cancelled", "task.expired", "plan.rejected"])
 def test_the_terminal_event_is_followed_by_done(ending: str) -> None:
     fields = {"result": "x", "code": "x", "message": "x", "revision": 1, "digest": "x"}
     kind = ev.EVENTS[ending]

@@ -68,6 +68,32 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         ev.PlanRejected(revision=1, digest="d"),
         '{"revision":1,"digest":"d","actor":"anonymous","reason":null}',
     ),
+    "plan.revision_requested": (
+        ev.PlanRevisionRequested(feedback="f", revision=1, digest="d", actor="ann"),
+        '{"feedback":"f","revision":1,"digest":"d","actor":"ann"}',
+    ),
+    "plan.edited": (
+        ev.PlanEdited(
+            revision=2,
+            digest="d",
+            contract=Contract(
+                goal="g",
+                steps=(ToolStep(id="s1", kind="tool", server="files", tool="read"),),
+                limits=Limits(),
+                policy={},
+                pins={},
+            ),
+            definitions={"files/read": ToolDefinition(name="read", inputSchema={"type": "object"})},
+            actor="ann",
+        ),
+        (
+            '{"revision":2,"digest":"d","contract":{"goal":"g","steps":[{"id":"s1","title":"","depends_on":[],'
+            '"kind":"tool","server":"files","tool":"read","arguments":{},"timeout_s":null,"retries":0,"preapproved":false}],'
+            '"limits":{"budget":{"tool_calls":null,"seconds":null,"tokens":null},"max_steps":20},"policy":{},"pins":{},"asks":{}},'
+            '"definitions":{"files/read":{"name":"read","title":null,"description":null,'
+            '"inputSchema":{"type":"object"},"outputSchema":null,"annotations":null}},"actor":"ann"}'
+        ),
+    ),
     "step.started": (ev.StepStarted(step_id="s1", title="t"), '{"step_id":"s1","title":"t"}'),
     "tool.called": (
         ev.ToolCalled(
@@ -144,6 +170,7 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         '{"code":"step_failed","message":"m","step_id":"s1"}',
     ),
     "task.cancelled": (ev.TaskCancelled(unknown_steps=("s1",)), '{"unknown_steps":["s1"]}'),
+    "task.expired": (ev.TaskExpired(revision=2, digest="d"), '{"revision":2,"digest":"d"}'),
 }
 
 
@@ -180,6 +207,7 @@ def test_the_least_that_an_event_may_hold_stays_readable() -> None:
         "task.submitted": {"prompt": "p"},
         "plan.approved": {"revision": 1, "digest": "d"},
         "plan.rejected": {"revision": 1, "digest": "d"},
+        "plan.revision_requested": {"feedback": "f", "revision": 1, "digest": "d"},
         "tool.returned": {"step_id": "s", "call_id": "c", "result": {}, "duration_ms": 1},
         "step.resolved": {"step_id": "s", "call_id": "c", "resolution": "skip"},
         "task.cancel_requested": {},

@@ -3,9 +3,10 @@ are lost, people who decide at the worst moment. Guarantees G2, G4, G5 and G7 mu
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import ClassVar
 
@@ -25,6 +26,10 @@ from agent_runtime.domain.transitions import evolve, is_late_evidence, replay
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 ANSWERS = st.lists(st.sampled_from(["good", "error", "lost", "more"]), min_size=1, max_size=10)
 LONG = st.sampled_from(["good", "error", "lost"]).map(lambda answer: ["more", answer] * 10)
+
+
+Plans = Callable[[int], Contract]
+"""The plan of each revision."""
 
 
 class Journal:
@@ -79,7 +84,7 @@ class Run:
             return False
         return True
 
-    def step(self, answer: str, contract: Contract) -> bool:
+    def step(self, answer: str, plans: Plans) -> bool:
         """Do the next thing. False: nothing is left to do here, and this run ends."""
         if self.calling:
             # However late: an intent of a run that was taken for dead is sent once, or never.
@@ -90,7 +95,7 @@ class Run:
         if self.waiting and answer != "more":
             return self.answered(self.waiting.pop(len(self.waiting) // 2), answer)
         try:
-            return self.decide(contract) or (bool(self.waiting) and self.answered(self.waiting.pop(), "good"))
+            return self.decide(plans) or (bool(self.waiting) and self.answered(self.waiting.pop(), "good"))
         except StaleEpochError:
             return False
 
@@ -111,7 +116,7 @@ class Run:
             return False
         return True
 
-    def decide(self, contract: Contract) -> bool:
+    def decide(self, plans: Plans) -> bool:
         if self.task.epoch != self.epoch:
             return False
         in_flight = {call.step_id for call in self.waiting}
@@ -121,8 +126,10 @@ class Run:
             return False
         command = commands[0]
         if isinstance(command, ProposePlan):
+            revision = self.task.plan_revision + 1
+            contract = plans(revision)
             proposed = ev.PlanProposed(
-                revision=self.task.plan_revision + 1,
+                revision=revision,
                 digest=contract.digest,
                 contract=contract,
                 definitions={},
@@ -151,16 +158,19 @@ class Run:
             self.calling.append(called)
 
 
-def plan(shapes: list[tuple[bool, int, int]], budget: Budget) -> Contract:
-    """A plan of steps: whether the tool is idempotent, its retries, and how many earlier steps it needs."""
+def plan(shapes: list[tuple[bool, int, int]], budget: Budget, revision: int) -> Contract:
+    """A plan of steps: whether the tool is idempotent, its retries, and how many earlier steps it needs.
+
+    Every revision has steps of its own, so that it shows from which one a call came.
+    """
     steps = tuple(
         ToolStep(
-            id=f"s{n}",
+            id=f"r{revision}s{n}",
             kind="tool",
             server="f",
             tool="read" if idempotent else "write",
             retries=retries if idempotent else 0,
-            depends_on=tuple(f"s{m}" for m in range(max(0, n - needs), n)),
+            depends_on=tuple(f"r{revision}s{m}" for m in range(max(0, n - needs), n)),
         )
         for n, (idempotent, retries, needs) in enumerate(shapes)
     )
@@ -174,15 +184,17 @@ def plan(shapes: list[tuple[bool, int, int]], budget: Budget) -> Contract:
 class LifeOfATask(RuleBasedStateMachine):
     """A front end, any number of runs, one journal."""
 
-    TERMINAL_FACTS: ClassVar = frozenset({"task.completed", "task.failed", "task.cancelled", "plan.rejected"})
+    TERMINAL_FACTS: ClassVar = frozenset(
+        {"task.completed", "task.failed", "task.cancelled", "task.expired", "plan.rejected"}
+    )
 
     @initialize(
         shapes=st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=3),
-        approved=st.sampled_from([True, True, True, False]),
+        approved=st.sampled_from([True, True, False]),
         budget=st.builds(Budget, tool_calls=st.none() | st.integers(1, 6), seconds=st.none() | st.just(0.0025)),
     )
     def submitted(self, shapes: list[tuple[bool, int, int]], budget: Budget, *, approved: bool) -> None:
-        self.contract = plan(shapes, budget)
+        self.plans = partial(plan, shapes, budget)
         self.journal = Journal()
         self.journal.append(self.journal.task, ev.TaskSubmitted(prompt="p", limits=self.contract.limits))
         self.sent: list[tuple[str, str, str, int]] = []
@@ -191,12 +203,16 @@ class LifeOfATask(RuleBasedStateMachine):
         self.ended: Task | None = None
         if approved:
             self.go_on(self.claim(), ["good", "good"])
-            self.approve(stale=True)
-            self.approve(stale=False)
+            self.approve(stale=True, back=0)
+            self.approve(stale=False, back=0)
 
     @property
     def task(self) -> Task:
         return self.journal.task
+
+    @property
+    def contract(self) -> Contract:
+        return self.task.contract or self.plans(1)
 
     # A runner with proof that the older runs are dead. They may not know it: they stay in `runs`.
 
@@ -219,7 +235,7 @@ class LifeOfATask(RuleBasedStateMachine):
 
     def go_on(self, run: Run, steps: list[str]) -> None:
         for answer in steps:
-            if not run.step(answer, self.contract):
+            if not run.step(answer, self.plans):
                 self.runs.remove(run)
                 return
 
@@ -230,23 +246,52 @@ class LifeOfATask(RuleBasedStateMachine):
 
     # People, who may be late: what they decide may be refused, and then nothing has changed.
 
-    def outside(self, event: ev.Event) -> None:
+    def outside(self, event: ev.Event) -> bool:
         before = self.task
         try:
             self.journal.append(self.task, event)
         except IllegalTransitionError:
             assert self.task == before
+            return False
+        return True
 
-    @rule(stale=st.booleans())
-    def approve(self, *, stale: bool) -> None:
-        digest = "sha256:other" if stale else self.contract.digest
-        self.outside(ev.PlanApproved(revision=1, digest=digest))
-        assert not stale or digest not in {approval.digest for approval in self.task.approvals}
+    @rule(stale=st.booleans(), back=st.sampled_from([0, 0, 1, 2]))
+    def approve(self, *, stale: bool, back: int) -> None:
+        """The current plan, one that nobody made, or one that was current when it was read."""
+        revision = max(1, self.task.plan_revision - back)
+        digest = "sha256:other" if stale else self.plans(revision).digest
+        current = not stale and revision == self.task.plan_revision
+        assert not self.outside(ev.PlanApproved(revision=revision, digest=digest)) or current
+        assert current or not self.outside(ev.PlanApproved(revision=self.task.plan_revision, digest=digest))
+
+    @precondition(lambda self: self.task.plan_revision > 0)
+    @rule(late=st.booleans())
+    def revise(self, *, late: bool) -> None:
+        revision = max(1, self.task.plan_revision - late)
+        asked = ev.PlanRevisionRequested(feedback="f", revision=revision, digest=self.plans(revision).digest)
+        could = self.task.status == "awaiting_approval" and revision == self.task.plan_revision
+        assert self.outside(asked) is could
+
+    @precondition(lambda self: self.task.plan_revision > 0)
+    @rule(late=st.booleans())
+    def edit(self, *, late: bool) -> None:
+        revision = self.task.plan_revision + (not late)
+        contract = self.plans(revision)
+        edited = ev.PlanEdited(revision=revision, digest=contract.digest, contract=contract, definitions={})
+        could = self.task.status == "awaiting_approval" and not late
+        assert self.outside(edited) is could
+
+    @precondition(lambda self: self.task.plan_revision > 1)
+    @rule()
+    def expire(self) -> None:
+        could = self.task.status == "awaiting_approval"
+        expired = ev.TaskExpired(revision=self.task.plan_revision, digest=self.task.plan_digest or "")
+        assert self.outside(expired) is could
 
     @precondition(lambda self: self.task.plan_revision > 0)
     @rule()
     def reject(self) -> None:
-        self.outside(ev.PlanRejected(revision=1, digest=self.contract.digest))
+        self.outside(ev.PlanRejected(revision=self.task.plan_revision, digest=self.contract.digest))
 
     @precondition(lambda self: self.task.version > 6 and len(self.sent) != 1)
     @rule()
@@ -294,7 +339,8 @@ class LifeOfATask(RuleBasedStateMachine):
         if self.task.status != "executing":
             for step in self.contract.steps:
                 assert not self.accepted(ev.StepStarted(step_id=step.id, title="t"), epoch)
-        forged = ev.PlanProposed(revision=2, digest="d", contract=self.contract, definitions={}, planner="x")
+        revision = self.task.plan_revision + 1
+        forged = ev.PlanProposed(revision=revision, digest="d", contract=self.contract, definitions={}, planner="x")
         assert not self.accepted(forged, None)
 
     @precondition(lambda self: self.task.plan_revision > 0)
@@ -351,13 +397,16 @@ class LifeOfATask(RuleBasedStateMachine):
     @invariant()
     def nothing_is_sent_but_what_was_approved(self) -> None:
         """G4, G5."""
-        approved = [r.seq for r in self.journal.records if isinstance(r.event, ev.PlanApproved)]
+        approved = [(r.seq, r.event) for r in self.journal.records if isinstance(r.event, ev.PlanApproved)]
         assert len(approved) <= 1
-        wanted = {(step.id, step.server, step.tool) for step in self.contract.steps if isinstance(step, ToolStep)}
+        for seq, approval in approved:
+            made = [r.event for r in self.journal.records[:seq] if isinstance(r.event, ev.PlanProposed | ev.PlanEdited)]
+            assert (made[-1].revision, made[-1].digest) == (approval.revision, approval.digest), "the newest plan only"
         for step, server, tool, version in self.sent:
             assert approved
-            assert version > approved[0]
-            assert (step, server, tool) in wanted
+            assert version > approved[0][0]
+            steps = self.plans(approved[0][1].revision).steps
+            assert (step, server, tool) in {(s.id, s.server, s.tool) for s in steps if isinstance(s, ToolStep)}
         kinds = {record.type for record in self.journal.records}
         assert "plan.rejected" not in kinds or not self.sent
 
@@ -394,7 +443,7 @@ class LifeOfATask(RuleBasedStateMachine):
             return
         run = self.claim()
         for _ in range(100):
-            if not run.step("good", self.contract):
+            if not run.step("good", self.plans):
                 break
         self.nothing_is_sent_too_often()
         self.the_end_is_the_end()

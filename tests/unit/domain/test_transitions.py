@@ -54,6 +54,10 @@ def contract(budget: Budget | None = None) -> Contract:
 PLAN = contract()
 PROPOSED = ev.PlanProposed(revision=1, digest=PLAN.digest, contract=PLAN, definitions={}, planner="rules")
 APPROVED = ev.PlanApproved(revision=1, digest=PLAN.digest)
+REVISED = ev.PlanRevisionRequested(feedback="shorter", revision=1, digest=PLAN.digest, actor="ann")
+OTHER_PLAN = PLAN.model_copy(update={"goal": "another"})
+EDITED = ev.PlanEdited(revision=2, digest=OTHER_PLAN.digest, contract=OTHER_PLAN, definitions={}, actor="ann")
+EXPIRED = ev.TaskExpired(revision=1, digest=PLAN.digest)
 GOOD = StoredResult(text="fine")
 BAD = StoredResult(text="no", is_error=True)
 
@@ -117,6 +121,8 @@ EVENTS: list[ev.Event] = [
     PROPOSED,
     APPROVED,
     ev.PlanRejected(revision=1, digest=PLAN.digest),
+    REVISED,
+    EDITED,
     started("s1"),
     called("s1"),
     returned("s1"),
@@ -134,6 +140,7 @@ EVENTS: list[ev.Event] = [
     ASKED,
     ev.CallApproved(step_id="s2", call_id="c9", arguments_digest="d"),
     ev.CallDenied(step_id="s2", call_id="c9", arguments_digest="d"),
+    EXPIRED,
 ]
 
 
@@ -169,6 +176,15 @@ REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("approval of another plan", AWAITING, APPROVED.model_copy(update={"digest": "d"}), "another plan"),
     ("approval of another revision", AWAITING, APPROVED.model_copy(update={"revision": 2}), "another plan"),
     ("rejection of another plan", AWAITING, ev.PlanRejected(revision=1, digest="d"), "another plan"),
+    ("a revision of another plan", AWAITING, REVISED.model_copy(update={"digest": "d"}), "another plan"),
+    ("a revision during a cancel", after(AWAITING, ev.TaskCancelRequested()), REVISED, "being cancelled"),
+    ("an edit as a later revision", AWAITING, EDITED.model_copy(update={"revision": 3}), "revision"),
+    ("an edit as the same revision", AWAITING, EDITED.model_copy(update={"revision": 1}), "revision"),
+    ("an edit under a wrong digest", AWAITING, EDITED.model_copy(update={"digest": "sha256:x"}), "digest"),
+    ("an edit during a cancel", after(AWAITING, ev.TaskCancelRequested()), EDITED, "being cancelled"),
+    ("approval of what was edited", after(AWAITING, EDITED), APPROVED, "another plan"),
+    ("expiry of another plan", after(AWAITING, EDITED), EXPIRED, "another plan"),
+    ("expiry during a cancel", after(AWAITING, ev.TaskCancelRequested()), EXPIRED, "being cancelled"),
     ("approval during a cancel", after(AWAITING, ev.TaskCancelRequested()), APPROVED, "being cancelled"),
     ("a step not in the plan", EXECUTING, started("s9"), "no step 's9'"),
     ("a step twice", CALLING, started("s1"), "is running"),
@@ -200,6 +216,35 @@ REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("a cancel that nobody asked for", EXECUTING, ev.TaskCancelled(), "nobody asked"),
     ("a cancel that hides a doubt", after(CANCELLING, unknown("s2")), ev.TaskCancelled(), "unknown outcome"),
 ]
+
+
+def test_a_revision_is_planned_again_from_the_plan_and_all_that_was_said() -> None:
+    task = after(AWAITING, REVISED)
+    assert (task.status, task.feedback, task.contract) == (S.PENDING, ("shorter",), PLAN)
+    assert next_commands(task) == (ProposePlan(),)
+    assert task.approvals == (Approval("ann", task.updated_at or AT, "revise", digest=PLAN.digest, comment="shorter"),)
+    second = ev.PlanProposed(revision=2, digest=OTHER_PLAN.digest, contract=OTHER_PLAN, definitions={}, planner="rules")
+    task = after(task, claimed(2), second)
+    assert (task.status, task.plan_revision, task.contract) == (S.AWAITING_APPROVAL, 2, OTHER_PLAN)
+    assert task.planned_at == task.updated_at
+    again = REVISED.model_copy(update={"revision": 2, "digest": OTHER_PLAN.digest, "feedback": "longer"})
+    assert after(task, again).feedback == ("shorter", "longer")
+
+
+def test_an_edit_is_the_next_revision_and_awaits_approval_of_its_own() -> None:
+    definition = ToolDefinition(name="read")
+    task = after(AWAITING, EDITED.model_copy(update={"definitions": {"f/read": definition}}))
+    assert (task.status, task.plan_revision, task.plan_digest) == (S.AWAITING_APPROVAL, 2, OTHER_PLAN.digest)
+    assert (task.contract, task.definitions) == (OTHER_PLAN, {"f/read": definition})
+    assert task.planned_at == task.updated_at != AWAITING.planned_at
+    assert task.approvals == (Approval("ann", task.updated_at or AT, "edit", digest=OTHER_PLAN.digest),)
+    approved = ev.PlanApproved(revision=2, digest=OTHER_PLAN.digest)
+    assert after(task, approved).status is S.APPROVED
+
+
+def test_a_plan_that_nobody_approved_in_time_is_the_end() -> None:
+    task = after(AWAITING, EXPIRED)
+    assert (task.status, task.terminal, next_commands(task)) == (S.EXPIRED, True, ())
 
 
 @pytest.mark.parametrize(("task", "event", "why"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
@@ -314,6 +359,7 @@ def test_a_claim_and_a_plan_are_in_the_state() -> None:
         definitions=definitions,
         plan_revision=1,
         plan_digest=PLAN.digest,
+        planned_at=AT + timedelta(seconds=2),
         steps={name: StepState() for name in ("s1", "s2", "s3", "s4")},
         updated_at=AT + timedelta(seconds=2),
     )

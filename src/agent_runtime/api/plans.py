@@ -1,0 +1,119 @@
+"""Plans over REST, before they are approved: another one asked for, edited by hand, looked at. See docs/api.md."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from agent_runtime.api.auth import actor_of
+from agent_runtime.api.bodies import DiffQuery, ReviseRequest
+from agent_runtime.api.deps import TaskId, decode, if_match, known_form, parse_plan, read_json, runtime_of
+from agent_runtime.api.openapi import body_of, header, refusals
+from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskView
+from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
+from agent_runtime.domain.approval import Revise
+from agent_runtime.domain.errors import DecisionRefusedError, Fault, InvalidInputError
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.revisions import Revision, as_text, changes
+
+plans = APIRouter(prefix="/v1/tasks", tags=["Plans"])
+
+
+@plans.post(
+    "/{task_id}/revise",
+    status_code=202,
+    responses={
+        202: {"model": TaskView, "description": "It is planned again; the task as it stands"},
+        **refusals(400, 404, 409, 413, 415, 422, 503),
+    },
+    openapi_extra=body_of(ReviseRequest),
+)
+async def revise_plan(request: Request, task_id: TaskId) -> Response:
+    """Have the task planned again with what should be different. The next revision awaits approval like the first."""
+    runtime = runtime_of(request)
+    known_form(task_id)
+    body = decode(ReviseRequest, await read_json(request, runtime.settings.limits))
+    decision = Revise(feedback=body.feedback, actor=actor_of(request.scope))
+    return task_answer(await runtime.tasks.decide(task_id, decision), 202)
+
+
+@plans.put(
+    "/{task_id}/plan",
+    responses={
+        200: {"model": TaskView, "description": "Edited; the task as it stands, with the new digest as its `ETag`"},
+        **refusals(400, 404, 409, 412, 413, 415, 422, 428, 503),
+    },
+    openapi_extra=body_of(Plan) | header("If-Match", "The digest of the plan that was edited, in quotes."),
+)
+async def edit_plan(request: Request, task_id: TaskId) -> Response:
+    """Put a plan of your own in place of the one that awaits approval. It is the next revision, and awaits it too.
+
+    It is judged like any other; every fault is named.
+    """
+    runtime = runtime_of(request)
+    known_form(task_id)
+    digests = if_match(request)
+    plan = parse_plan(await read_json(request, runtime.settings.limits))
+    return task_answer(await runtime.tasks.edit(task_id, plan, digests, actor=actor_of(request.scope)))
+
+
+@plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})
+async def list_revisions(request: Request, task_id: TaskId) -> Response:
+    """Every plan that the task has had, in order, with who made it and what was said before."""
+    found = await runtime_of(request).tasks.revisions(known_form(task_id))
+    return answer({"revisions": [_revision(one) for one in found]})
+
+
+@plans.get("/{task_id}/plan/diff", responses={200: {"model": DiffView}, **refusals(404, 422)})
+async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[DiffQuery, Query()]) -> Response:
+    """What differs between two revisions of the plan."""
+    found = await runtime_of(request).tasks.revisions(known_form(task_id))
+    asked = {"from": query.from_, "to": query.to}
+    there_are = f"there are 1 to {len(found)}" if found else "there is no plan yet"
+    faults = [
+        Fault(name, f"There is no revision {number} of this plan; {there_are}.")
+        for name, number in asked.items()
+        if not 1 <= number <= len(found)
+    ]
+    if faults:
+        raise InvalidInputError(faults)
+    return answer(_diff(found[query.from_ - 1], found[query.to - 1]))
+
+
+@plans.post(
+    "/{task_id}/preview",
+    responses={200: {"model": PlanPreview, "description": "What each step would do"}, **refusals(404, 409)},
+)
+async def preview_plan(request: Request, task_id: TaskId) -> Response:
+    """What each step of the current plan would do, as far as the contract says. Nothing is run, and nothing changes."""
+    task = await runtime_of(request).tasks.get(known_form(task_id))
+    if task.contract is None:
+        raise DecisionRefusedError(f"Task {task_id} is {task.status} and has no plan to preview.", task.status)
+    return answer(plan_preview(task))
+
+
+def _revision(revision: Revision) -> RevisionView:
+    return {
+        "revision": revision.number,
+        "digest": revision.digest,
+        "at": time_of(revision.at),
+        "by": revision.by,
+        "feedback": revision.feedback,
+        "plan_object": revision.contract.model_dump(mode="json"),
+    }
+
+
+def _diff(before: Revision, after: Revision) -> DiffView:
+    return {
+        "from": before.number,
+        "to": after.number,
+        "text": as_text(before, after),
+        "changes": [
+            {
+                "step_id": change.step_id,
+                "change": change.kind,
+                "fields": {name: {"from": field.before, "to": field.after} for name, field in change.fields.items()},
+            }
+            for change in changes(before.contract, after.contract)
+        ],
+    }

@@ -1,0 +1,153 @@
+"""The revisions of a plan, as the journal has them, and what differs between two of them.
+
+Everything here takes time in proportion to the plans, whatever is in them.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from agent_runtime.domain.contract import Contract
+from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRevisionRequested
+from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.values import JsonValue, canonical
+
+PlanStep = ToolStep | AgentStep
+Kind = Literal["added", "removed", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A plan that was proposed or edited. `by` is the planner or the person; `feedback` is what it answers, if any."""
+
+    number: int
+    digest: str
+    at: datetime
+    by: str
+    feedback: str | None
+    contract: Contract
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field before and after. What was `added` was not there before, what was `removed` is not there any more."""
+
+    before: JsonValue
+    after: JsonValue
+    kind: Kind = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What differs in one step; in the plan as a whole where `step_id` is None."""
+
+    step_id: str | None
+    kind: Kind
+    fields: Mapping[str, Difference]
+
+
+def revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
+    """Every revision in a journal, in order."""
+    feedback: str | None = None
+    for record in journal:
+        match record.event:
+            case PlanRevisionRequested() as asked:
+                feedback = asked.feedback
+            case PlanProposed() as plan:
+                yield Revision(plan.revision, plan.digest, record.at, plan.planner, feedback, plan.contract)
+                feedback = None
+            case PlanEdited() as plan:
+                yield Revision(plan.revision, plan.digest, record.at, plan.actor, None, plan.contract)
+            case _:
+                pass
+
+
+def changes(before: Contract, after: Contract) -> list[Change]:
+    """What differs: in the plan as a whole, then step by step in the order of the later plan, then what was removed.
+
+    Arguments are compared one by one, as `arguments.NAME`. Of the whole: the goal, the limits, the order of the steps
+    that both plans have, and policy and pin of each tool that both use.
+    """
+    old = {step.id: step for step in before.steps}
+    new = {step.id: step for step in after.steps}
+    found = [Change(None, "changed", _differing(_whole(before, after), _whole(after, before)))]
+    for name, step in new.items():
+        kind: Kind = "changed" if name in old else "added"
+        found.append(Change(name, kind, _differing(_fields(old[name]) if name in old else {}, _fields(step))))
+    found += [Change(name, "removed", _differing(_fields(step), {})) for name, step in old.items() if name not in new]
+    return [change for change in found if change.fields]
+
+
+def _whole(contract: Contract, other: Contract) -> dict[str, JsonValue]:
+    data = contract.model_dump(mode="json")
+    shared = {step.id for step in other.steps}
+    return {
+        "goal": data["goal"],
+        "limits": data["limits"],
+        "order": [step.id for step in contract.steps if step.id in shared],
+        **{f"policy.{key}": value for key, value in data["policy"].items() if key in other.policy},
+        **{f"pins.{key}": value for key, value in data["pins"].items() if key in other.pins},
+    }
+
+
+def _fields(step: PlanStep) -> dict[str, JsonValue]:
+    data = step.model_dump(mode="json")
+    arguments = data.pop("arguments", {})
+    del data["id"]
+    data = {name: value for name, value in data.items() if value is not None}  # unlike an argument that is null
+    return {**data, **{f"arguments.{name}": value for name, value in arguments.items()}}
+
+
+def _differing(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> dict[str, Difference]:
+    found: dict[str, Difference] = {}
+    for name in dict.fromkeys((*before, *after)):
+        kind: Kind = "added" if name not in before else "removed" if name not in after else "changed"
+        if kind != "changed" or canonical(before[name]) != canonical(after[name]):
+            found[name] = Difference(before.get(name), after.get(name), kind)
+    return found
+
+
+def as_text(before: Revision, after: Revision) -> str:
+    """The two plans as lines in the manner of a unified diff: ` ` is in both, `-` in the first, `+` in the second.
+
+    Every step has its line; under one that differs are the fields that do.
+    """
+    return "\n".join(_lines(before, after))
+
+
+def _lines(before: Revision, after: Revision) -> Iterator[str]:
+    yield f"--- revision {before.number} {before.digest}"
+    yield f"+++ revision {after.number} {after.digest}"
+    found = {change.step_id: change for change in changes(before.contract, after.contract)}
+    if None in found:
+        yield from _field_lines(found[None], "")
+    steps = {step.id: step for step in (*before.contract.steps, *after.contract.steps)}
+    order = [step.id for step in after.contract.steps]
+    for name in dict.fromkeys((*order, *steps)):
+        change = found.get(name)
+        mark = _MARKS[change.kind] if change else " "
+        yield f"{mark}{name}: {_text(steps[name].title)}"
+        if change:
+            yield from _field_lines(change, "    ")
+
+
+_MARKS = {"added": "+", "removed": "-", "changed": " "}
+
+
+def _field_lines(change: Change, indent: str) -> Iterator[str]:
+    for name, difference in change.fields.items():
+        if difference.kind != "added":
+            yield f"-{indent}{_name(name)} = {_text(difference.before)}"
+        if difference.kind != "removed":
+            yield f"+{indent}{_name(name)} = {_text(difference.after)}"
+
+
+def _text(value: Any) -> str:
+    """On one line, whatever it holds."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _name(name: str) -> str:
+    return name if name.isprintable() else _text(name)

@@ -1,0 +1,93 @@
+"""A plan that nobody approved in time ends its task: by itself, over a restart, and before anybody too late."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from agent_runtime.domain.approval import Approve, Decision, Reject, Revise
+from agent_runtime.domain.errors import DecisionRefusedError
+from agent_runtime.domain.task import TaskStatus
+from agent_runtime.services.expiry import Expiry
+from harness import House, ledger_plan, names, submitted, until, until_status
+
+
+async def test_a_waiting_task_ends_by_itself_about_when_its_time_comes(house: House) -> None:
+    house.set_approval(expires_after_s=0.5)
+    async with house.open() as runtime:
+        first = await submitted(runtime, ledger_plan("one"))
+        second = await submitted(runtime, ledger_plan("two"))
+        for task in (first, second):
+            ended = await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
+            assert ended.updated_at
+            assert task.planned_at
+            assert timedelta(seconds=0.5) <= ended.updated_at - task.planned_at < timedelta(seconds=2)
+            assert names(await runtime.tasks.records(task.task_id))[-1] == "task.expired"
+
+
+async def test_a_task_whose_time_came_while_nothing_ran_ends_at_the_next_start(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+    house.set_approval(expires_after_s=0.001)
+    async with house.open() as runtime:
+        await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
+
+
+@pytest.mark.parametrize("what", ["approve", "reject", "revise", "edit"])
+async def test_who_comes_too_late_is_refused_and_the_task_has_expired(
+    house: House, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async def asleep(_: Expiry) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Expiry, "watch", asleep)  # the one who is late comes first
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+    house.set_approval(expires_after_s=0.001)
+    digest = task.plan_digest or ""
+    decisions: dict[str, Decision] = {
+        "approve": Approve(digest=digest),
+        "reject": Reject(),
+        "revise": Revise(feedback="x"),
+    }
+    async with house.open() as runtime:
+        if what == "edit":
+            late = runtime.tasks.edit(task.task_id, ledger_plan("two"), {digest})
+        else:
+            late = runtime.tasks.decide(task.task_id, decisions[what])
+        with pytest.raises(DecisionRefusedError, match="is expired"):
+            await late
+        assert (await runtime.tasks.get(task.task_id)).status is TaskStatus.EXPIRED
+        with pytest.raises(DecisionRefusedError, match="can no longer be cancelled"):
+            await runtime.tasks.cancel(task.task_id)
+    assert house.counted == []
+
+
+async def test_every_revision_has_its_own_time(house: House) -> None:
+    house.set_approval(expires_after_s=2)
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+        edited = await runtime.tasks.edit(task.task_id, ledger_plan("two"), {task.plan_digest or ""})
+        ended = await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
+    assert ended.updated_at
+    assert edited.planned_at
+    assert ended.updated_at - edited.planned_at >= timedelta(seconds=2)
+
+
+async def test_a_plan_that_was_approved_in_time_runs_past_its_time(house: House) -> None:
+    house.write_registry(delay_s=1.5)
+    house.set_approval(expires_after_s=0.7)
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+        await runtime.tasks.decide(task.task_id, Approve())
+        ended = await until(runtime, task.task_id, lambda now: now.terminal)
+    assert ended.status is TaskStatus.COMPLETED
+
+
+async def test_many_tasks_that_are_over_all_end(house: House) -> None:
+    async with house.open() as runtime:
+        tasks = [await submitted(runtime, ledger_plan("one")) for _ in range(120)]
+    house.set_approval(expires_after_s=0.001)
+    async with house.open() as runtime:
+        for task in tasks:
+            await until_status(runtime, task.task_id, TaskStatus.EXPIRED)

@@ -1,0 +1,185 @@
+"""G4: plans that are planned again, edited or out of date; only the newest can be approved, and only that one runs."""
+
+import asyncio
+from collections.abc import Awaitable
+
+import pytest
+
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.approval import Approve, Decision, Reject, Revise
+from agent_runtime.domain.errors import (
+    DecisionRefusedError,
+    DigestMismatchError,
+    DigestRequiredError,
+    EditOutdatedError,
+    InvalidInputError,
+)
+from agent_runtime.domain.events import PlanRevisionRequested
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.services.task_manager import Submission
+from harness import House, ledger_plan, names, settled, submitted, until, until_status
+
+
+async def planned(runtime: Runtime, prompt: str = "Add 15 and 27") -> Task:
+    """A task whose plan the planner made."""
+    task = await runtime.tasks.submit(Submission(prompt=prompt))
+    return await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+
+
+async def revision(runtime: Runtime, task_id: str, number: int) -> Task:
+    return await until(
+        runtime, task_id, lambda task: task.plan_revision >= number and task.status is TaskStatus.AWAITING_APPROVAL
+    )
+
+
+async def went(work: Awaitable[object]) -> bool:
+    try:
+        await work
+    except DecisionRefusedError:
+        return False
+    return True
+
+
+async def test_a_revision_is_planned_from_the_prompt_and_all_feedback_and_runs_once_it_is_approved(
+    house: House,
+) -> None:
+    async with house.open() as runtime:
+        first = await planned(runtime)
+        await runtime.tasks.decide(first.task_id, Revise(feedback="then multiply the result by 2", actor="ann"))
+        await revision(runtime, first.task_id, 2)
+        await runtime.tasks.decide(first.task_id, Revise(feedback="then add 1 to the result"))
+        third = await revision(runtime, first.task_id, 3)
+        assert third.contract
+        assert len(third.contract.steps) == 3
+        assert third.feedback == ("then multiply the result by 2", "then add 1 to the result")
+        assert third.approvals[0].actor == "ann"
+        with pytest.raises(DigestRequiredError):
+            await runtime.tasks.decide(first.task_id, Approve())
+        with pytest.raises(DigestMismatchError):
+            await runtime.tasks.decide(first.task_id, Approve(digest=first.plan_digest))
+        await runtime.tasks.decide(first.task_id, Approve(digest=third.plan_digest))
+        ended = await settled(runtime, first.task_id)
+        journal = names(await runtime.tasks.records(first.task_id))
+    assert ended.status is TaskStatus.COMPLETED
+    assert "85" in (ended.result or "")
+    assert journal.count("plan.proposed") == 3
+    assert journal.count("plan.revision_requested") == 2
+
+
+async def test_a_revision_that_is_not_understood_ends_the_task_and_says_why(house: House) -> None:
+    async with house.open() as runtime:
+        task = await planned(runtime)
+        await runtime.tasks.decide(task.task_id, Revise(feedback="with more gusto"))
+        ended = await settled(runtime, task.task_id)
+    assert ended.status is TaskStatus.FAILED
+    assert ended.error
+    assert ended.error.code == "planning_refused"
+    assert "gusto" in ended.error.message
+
+
+async def test_a_revision_waits_for_approval_even_where_the_first_plan_need_not_have(house: House) -> None:
+    house.set_approval(auto_effects=("read",))
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt="Write hello to a.txt", approval="auto"))
+        await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+    house.set_approval(auto_effects=("read", "write", "destructive"))
+    async with house.open() as runtime:
+        await runtime.tasks.decide(task.task_id, Revise(feedback="then add 1 and 2"))
+        second = await revision(runtime, task.task_id, 2)
+        assert second.status is TaskStatus.AWAITING_APPROVAL
+        assert "plan.approved" not in names(await runtime.tasks.records(task.task_id))
+
+
+async def test_a_crash_between_the_feedback_and_the_new_plan_loses_neither(house: House) -> None:
+    async with house.open() as runtime:
+        task = await planned(runtime)
+        asked = PlanRevisionRequested(feedback="then add 1", revision=1, digest=task.plan_digest or "")
+        task = await runtime.store.append(task, [asked])  # and nobody tells the runner
+        assert task.status is TaskStatus.PENDING
+        with pytest.raises(DecisionRefusedError, match="is pending"):
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+    async with house.open() as runtime:
+        second = await revision(runtime, task.task_id, 2)
+    assert second.contract
+    assert len(second.contract.steps) == 2
+
+
+async def test_of_approve_and_revise_at_once_one_wins_and_what_was_approved_runs_once(house: House) -> None:
+    async with house.open() as runtime:
+        for turn in range(8):
+            task = await submitted(runtime, ledger_plan(f"turn{turn}"))
+            decisions: list[Decision] = [
+                Approve(digest=task.plan_digest),
+                Revise(feedback="Add 1 and 2"),
+                Approve(),
+                Reject(),
+            ]
+            order = decisions[turn % 4 :] + decisions[: turn % 4]
+            won = await asyncio.gather(*(went(runtime.tasks.decide(task.task_id, one)) for one in order))
+            assert won.count(True) == 1
+            ended = await until(
+                runtime,
+                task.task_id,
+                lambda now: now.terminal or (now.plan_revision == 2 and now.status is TaskStatus.AWAITING_APPROVAL),
+            )
+            ran = house.counted.count(f"turn{turn}")
+            assert ran == (ended.status is TaskStatus.COMPLETED)
+
+
+async def test_feedback_that_says_nothing_or_too_much_is_refused_and_changes_nothing(house: House) -> None:
+    house.limit(prompt_bytes=20)
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+        for feedback, why in ((" \n\t", "empty"), ("é" * 11, "22 bytes"), ("\ud800", "cannot be stored")):
+            with pytest.raises(InvalidInputError, match=why):
+                await runtime.tasks.decide(task.task_id, Revise(feedback=feedback))
+        assert await runtime.tasks.get(task.task_id) == task
+
+
+async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_once(house: House) -> None:
+    async with house.open() as runtime:
+        for turn in range(8):
+            task = await submitted(runtime, ledger_plan(f"old{turn}"))
+            digest = task.plan_digest or ""
+            attempts = [
+                runtime.tasks.decide(task.task_id, Approve(digest=digest)),
+                runtime.tasks.edit(task.task_id, ledger_plan(f"new{turn}"), {digest}),
+                runtime.tasks.edit(task.task_id, ledger_plan(f"newer{turn}"), {digest}),
+                runtime.tasks.decide(task.task_id, Approve()),
+            ]
+            won = await asyncio.gather(*map(went, attempts[turn % 4 :] + attempts[: turn % 4]))
+            assert won.count(True) == 1
+            now = await runtime.tasks.get(task.task_id)
+            if now.plan_revision == 2:
+                await runtime.tasks.decide(task.task_id, Approve(digest=now.plan_digest))
+            ended = await settled(runtime, task.task_id)
+            assert ended.status is TaskStatus.COMPLETED
+            ran = [label for label in house.counted if label.endswith(str(turn))]
+            assert ran == [ended.plan_step("s1").templates["label"]]
+
+
+async def test_an_edit_survives_a_restart_and_the_plan_before_it_can_not_be_approved(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("old"))
+        await runtime.tasks.edit(task.task_id, ledger_plan("new"), {task.plan_digest or ""}, actor="ann")
+    async with house.open() as runtime:
+        with pytest.raises(DigestMismatchError):
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        edited = await runtime.tasks.get(task.task_id)
+        await runtime.tasks.decide(task.task_id, Approve(digest=edited.plan_digest))
+        await settled(runtime, task.task_id)
+    assert house.counted == ["new"]
+
+
+async def test_only_a_plan_that_awaits_approval_can_be_edited(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+        with pytest.raises(DigestRequiredError):
+            await runtime.tasks.edit(task.task_id, ledger_plan("two"), None)
+        with pytest.raises(EditOutdatedError):
+            await runtime.tasks.edit(task.task_id, ledger_plan("two"), {"sha256:other"})
+        await runtime.tasks.decide(task.task_id, Approve())
+        with pytest.raises(DecisionRefusedError, match="can be edited"):
+            await runtime.tasks.edit(task.task_id, ledger_plan("two"), {task.plan_digest or ""})
+        await settled(runtime, task.task_id)
+    assert house.counted == ["one"]

@@ -1,0 +1,98 @@
+"""What a plan would do, from its contract alone."""
+
+from typing import Any
+
+import pytest
+
+from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy
+from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
+from agent_runtime.domain.preview import StepPreview, Touch, previews
+from agent_runtime.domain.task import Task
+from agent_runtime.domain.tools import Effect, ToolDefinition
+
+SCHEMA = {
+    "properties": {
+        "where": {"type": "string", "format": "uri"},
+        "many": {"type": "array", "items": {"type": "string", "format": "uri"}},
+        "broken": True,
+        "odd": {"format": ["uri"]},
+    }
+}
+
+
+def step(name: str, tool: str = "read", *needs: str, **arguments: Any) -> ToolStep:
+    return ToolStep(id=name, kind="tool", server="f", tool=tool, arguments=arguments, depends_on=needs)
+
+
+def previewed(*steps: ToolStep | AgentStep, approval: Any = "plan") -> list[StepPreview]:
+    policy = {
+        "f/read": PinnedPolicy(effect=Effect.READ, idempotent=True, approval="plan"),
+        "f/write": PinnedPolicy(effect=Effect.WRITE, idempotent=False, approval=approval),
+        "f/run": PinnedPolicy(effect=Effect.UNKNOWN, idempotent=False, approval="plan"),
+    }
+    contract = Contract(goal="g", steps=steps, limits=Limits(), policy=policy, pins={})
+    definitions = {key: ToolDefinition(name=key.partition("/")[2], inputSchema=SCHEMA) for key in policy}
+    return previews(Task("t", contract=contract, definitions=definitions))
+
+
+def touched(**arguments: Any) -> list[tuple[str | None, str | None, bool]]:
+    (preview,) = previewed(step("s1", **arguments))
+    return [(touch.argument, touch.value, touch.resolved) for touch in preview.touches]
+
+
+def test_a_step_says_its_effect_and_what_it_waits_on() -> None:
+    first, second, third = previewed(step("s1"), step("s2", "write", x="${s1.text}"), step("s3", "read", "s2", "s1"))
+    assert (first.effect, first.idempotent, first.waits_on, first.asks) == (Effect.READ, True, (), None)
+    assert (second.effect, second.idempotent, second.waits_on) == (Effect.WRITE, False, ("s1",))
+    assert third.waits_on == ("s1", "s2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["path", "file", "url", "uri", "directory", "base_url", "baseURL", "fileName", "outputPath", "PATH", "where"],
+)
+def test_an_argument_that_names_something_is_shown(name: str) -> None:
+    assert touched(**{name: "a.txt"}) == [(name, "a.txt", True)]
+
+
+@pytest.mark.parametrize("name", ["content", "pathology", "profile", "text", "broken", "odd", "x" * 5])
+def test_an_argument_that_names_nothing_is_not_shown(name: str) -> None:
+    assert touched(**{name: "a.txt"}) == []
+
+
+def test_only_strings_are_shown_wherever_they_are() -> None:
+    assert touched(path=7, url=None, file=["a", 1, "b"], many=["c"], to={"path": "d", "text": "e"}) == [
+        ("file[0]", "a", True),
+        ("file[2]", "b", True),
+        ("many[0]", "c", True),
+        ("to.path", "d", True),
+    ]
+
+
+def test_a_reference_is_shown_as_one() -> None:
+    (_, preview) = previewed(step("s0"), step("s1", path="${s0.text}", url="$${no}"))
+    assert preview.touches == (
+        Touch("f", "read", "path", "${s0.text}", resolved=False),
+        Touch("f", "read", "url", "$${no}", resolved=True),
+    )
+
+
+def test_an_agent_step_has_the_worst_effect_of_its_tools() -> None:
+    tools = (AllowedTool(server="f", tool="read"), AllowedTool(server="f", tool="run"))
+    work = AgentStep(id="s1", kind="agent", instruction="x", tools=tools)
+    text = AgentStep(id="s2", kind="agent", instruction="${s1.text}")
+    first, second = previewed(work, text)
+    assert (first.effect, first.idempotent) == (Effect.UNKNOWN, False)
+    assert first.touches == tuple(Touch("f", tool, resolved=False) for tool in ("read", "run"))
+    assert (second.effect, second.idempotent, second.touches, second.waits_on) == (Effect.READ, True, (), ("s1",))
+
+
+def test_a_tool_that_asks_for_each_call_says_so() -> None:
+    read, write = previewed(step("s1"), step("s2", "write"), approval="call")
+    assert read.asks is None
+    assert write.asks
+    assert "f.write" in write.asks
+
+
+def test_without_a_plan_there_is_nothing_to_show() -> None:
+    assert previews(Task("t")) == []
