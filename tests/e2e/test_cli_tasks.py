@@ -46,16 +46,16 @@ def test_without_a_terminal_the_plan_waits_and_the_way_on_is_shown(folder: Folde
 
 def test_a_person_is_asked_and_says_yes(folder: Folder) -> None:
     with terminal(folder, "run", "Add 15 and 27") as shown:
-        shown.wait_for("[y/n]")
+        shown.wait_for("[y/n/r]")
         shown.type("what?\n")
-        shown.wait_for("[y/n] ")
+        shown.wait_for("[y/n/r] ")
         shown.type("y\n")
         assert shown.finish() == (0, "42\n")
 
 
 def test_a_person_is_asked_and_says_no(folder: Folder) -> None:
     with terminal(folder, "run", "Write a message saying hello to a file called x.txt") as shown:
-        shown.wait_for("[y/n]")
+        shown.wait_for("[y/n/r]")
         shown.type("n\n")
         assert shown.finish() == (3, "")
     assert not list(folder.files.iterdir())
@@ -64,7 +64,7 @@ def test_a_person_is_asked_and_says_no(folder: Folder) -> None:
 
 def test_ctrl_c_cancels_the_task_and_says_so(folder: Folder) -> None:
     with terminal(folder, "run", "Add 15 and 27") as shown:
-        shown.wait_for("[y/n]")
+        shown.wait_for("[y/n/r]")
         shown.interrupt()
         assert shown.finish() == (1, "")
         assert "Cancelling task" in shown.shown
@@ -157,3 +157,42 @@ def test_the_catalogue_says_what_is_unavailable_and_why(folder: Folder) -> None:
     assert "filesystem.write_file" in printed
     assert "disabled in the tool registry" in printed
     assert "no-such-command" in printed
+
+
+def test_a_person_says_what_should_be_different_and_sees_the_new_plan_with_its_difference(folder: Folder) -> None:
+    with terminal(folder, "run", "Add 15 and 27") as shown:
+        shown.wait_for("[y/n/r] ")
+        shown.type("r\n")
+        shown.wait_for("What should be different? ")
+        shown.type("then multiply the result by 2\n")
+        shown.wait_for("+s2: ")
+        shown.type("y\n")
+        code, printed = shown.finish()
+    assert (code, printed.strip()) == (0, "84")
+    assert "revision 2" in shown.shown
+
+
+def test_a_person_who_asks_for_nothing_different_is_asked_again_and_ctrl_c_still_cancels(folder: Folder) -> None:
+    with terminal(folder, "run", "Add 15 and 27") as shown:
+        shown.wait_for("[y/n/r] ")
+        shown.type("r\n")
+        shown.wait_for("What should be different? ")
+        shown.type("\n")
+        shown.wait_for("different? Run this plan? [y/n/r] ")
+        shown.type("r\n")
+        shown.wait_for("[y/n/r] What should be different? ")
+        shown.interrupt()
+        code, _ = shown.finish()
+    assert code == 1
+    assert "Cancelling task" in shown.shown
+
+
+def test_a_waiting_task_is_revised_from_the_command_line(folder: Folder) -> None:
+    task_id = folder.waiting()
+    done = folder("revise", task_id, "then multiply the result by 2")
+    assert done.returncode == 3, done.stderr
+    assert "+s2: " in done.stderr
+    approved = folder("approve", task_id)
+    assert (approved.returncode, approved.stdout.strip()) == (0, "84")
+    assert folder("revise", task_id, "again").returncode == 1
+    assert folder("revise", task_id, " ").returncode == 1

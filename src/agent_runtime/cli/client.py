@@ -98,6 +98,14 @@ class Client:
     def reject(self, task_id: str, reason: str | None) -> Json:
         return self._decide(task_id, "reject", reason=reason)
 
+    def revise(self, task_id: str, feedback: str) -> Json:
+        return self._decide(task_id, "revise", feedback=feedback)
+
+    def diff(self, task_id: str, before: int, after: int) -> str:
+        """What differs between two revisions of the plan, as lines."""
+        query = urlencode({"from": before, "to": after})
+        return str(self._json("GET", f"{_path(task_id)}/plan/diff?{query}")["text"])
+
     def cancel(self, task_id: str, reason: str | None = None) -> Json:
         return self._decide(task_id, "cancel", reason=reason)
 

@@ -19,7 +19,7 @@ COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
 """Exit codes, by what became of the task."""
 
 _WAITING = frozenset({"awaiting_approval", "needs_attention"})
-_ASKING = frozenset({"plan.proposed", "step.outcome_unknown"})
+_ASKING = frozenset({"plan.proposed", "plan.edited", "step.outcome_unknown"})
 """The events after which a task may wait for a person."""
 
 _ENDED = frozenset({"task.completed", "task.failed"})
@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
         follower = Follower(service.client, task_id)
         try:
             task = follower.until_settled()
-            if task["status"] == "awaiting_approval":
-                output.plan_table(task)
+            while task["status"] == "awaiting_approval":
+                _show_plan(service.client, task)
                 decided = _ask(options, service.client, task)
                 if decided is None:
                     return _finish(options, task, with_id=True)
@@ -51,8 +51,16 @@ def run(options: argparse.Namespace) -> int:
         return _finish(options, task)
 
 
+def _show_plan(client: Client, task: Mapping[str, Any]) -> None:
+    """The plan, and what differs from the one before it."""
+    output.plan_table(task)
+    revision = task["plan_revision"]
+    if revision > 1:
+        output.say(client.diff(task["task_id"], revision - 1, revision))
+
+
 def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -> bool | None:
-    """Whether the plan was approved or rejected; None where nobody has decided."""
+    """False where the plan was rejected, None where nobody has decided; else the task goes on."""
     task_id, digest = task["task_id"], task["plan_digest"]
     if not options.yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -60,22 +68,30 @@ def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -
         answer = _answer(digest)
         if answer is None:
             return None
-        if not answer:
+        if answer == "n":
             client.reject(task_id, "refused at the command line")
             return False
+        if answer != "y":
+            client.revise(task_id, answer.removeprefix("r "))
+            return True
     client.approve(task_id, digest)
     return True
 
 
-def _answer(digest: str) -> bool | None:
+def _answer(digest: str) -> str | None:
+    """`y`, `n`, or `r` and the feedback; None where there was no answer."""
     output.say(f"What you approve is exactly what runs ({digest[:23]}…).")
     while True:
-        answer = output.ask("Run this plan? [y/n] ")
+        answer = output.ask("Run this plan? [y/n/r] ")
+        if answer is not None and answer.lower() in {"y", "yes", "n", "no"}:
+            return answer.lower()[0]
+        if answer is not None and answer.lower() in {"r", "revise"}:
+            answer = output.ask("What should be different? ")
+            if answer:
+                return f"r {answer}"
         if answer is None:
             output.say("")
             return None
-        if answer.lower() in {"y", "yes", "n", "no"}:
-            return answer.lower() in {"y", "yes"}
 
 
 def _cancelled(follower: "Follower") -> Json:
@@ -205,6 +221,18 @@ def reject(options: argparse.Namespace) -> int:
     return 0
 
 
+def revise(options: argparse.Namespace) -> int:
+    """Have a task planned again, and show what came of it; 3 while that awaits approval."""
+    if not options.feedback.strip():
+        raise InvalidInputError([Fault("FEEDBACK", "Say what should be different; the feedback is empty.")])
+    with connected(options, resume=options.task_id) as service:
+        service.client.revise(options.task_id, options.feedback)
+        task = Follower(service.client, options.task_id).until_settled()
+        if task["status"] == "awaiting_approval":
+            _show_plan(service.client, task)
+    return _finish(options, task)
+
+
 def cancel(options: argparse.Namespace) -> int:
     """End a task; 0 once it is cancelled."""
     with connected(options, resume=options.task_id) as service:
@@ -263,11 +291,14 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
     if error:
         step = f" in step {error['step_id']}" if error["step_id"] else ""
         output.say(f"Task {task_id} failed{step}: {error['message']}")
+    elif task["status"] == "expired":
+        output.say(f"Task {task_id} has expired: its plan was not approved in time.")
     elif task["terminal"] and task["status"] != "completed":
         output.say(f"Task {task_id} was {task['status']}.")
     elif task["status"] == "awaiting_approval":
         output.say(f"Task {task_id} awaits approval. Let the plan run: {_hint(options, 'approve', task_id)}")
         output.say(f"or refuse it: {_hint(options, 'reject', task_id)}")
+        output.say(f"or say what should be different: {_hint(options, 'revise', task_id, 'FEEDBACK')}")
     for asked in task["attention"]:
         if asked["kind"] == "call_approval":
             _explain_call(options, task_id, asked)
