@@ -1,5 +1,6 @@
 """What a plan would do, from its contract alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -24,13 +25,13 @@ def step(name: str, tool: str = "read", *needs: str, **arguments: Any) -> ToolSt
     return ToolStep(id=name, kind="tool", server="f", tool=tool, arguments=arguments, depends_on=needs)
 
 
-def previewed(*steps: ToolStep | AgentStep, approval: Any = "plan") -> list[StepPreview]:
+def previewed(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = None) -> list[StepPreview]:
     policy = {
         "f/read": PinnedPolicy(effect=Effect.READ, idempotent=True, approval="plan"),
-        "f/write": PinnedPolicy(effect=Effect.WRITE, idempotent=False, approval=approval),
+        "f/write": PinnedPolicy(effect=Effect.WRITE, idempotent=False, approval="plan"),
         "f/run": PinnedPolicy(effect=Effect.UNKNOWN, idempotent=False, approval="plan"),
     }
-    contract = Contract(goal="g", steps=steps, limits=Limits(), policy=policy, pins={})
+    contract = Contract(goal="g", steps=steps, limits=Limits(), policy=policy, pins={}, asks=asks or {})
     definitions = {key: ToolDefinition(name=key.partition("/")[2], inputSchema=SCHEMA) for key in policy}
     return previews(Task("t", contract=contract, definitions=definitions))
 
@@ -87,11 +88,9 @@ def test_an_agent_step_has_the_worst_effect_of_its_tools() -> None:
     assert (second.effect, second.idempotent, second.touches, second.waits_on) == (Effect.READ, True, (), ("s1",))
 
 
-def test_a_tool_that_asks_for_each_call_says_so() -> None:
-    read, write = previewed(step("s1"), step("s2", "write"), approval="call")
-    assert read.asks is None
-    assert write.asks
-    assert "f.write" in write.asks
+def test_a_step_that_asks_for_its_call_says_why() -> None:
+    read, write = previewed(step("s1"), step("s2", "write"), asks={"s2": "the operator wants it"})
+    assert (read.asks, write.asks) == (None, "the operator wants it")
 
 
 def test_without_a_plan_there_is_nothing_to_show() -> None:
