@@ -98,3 +98,13 @@ def rewrite(path: Path, seq: int, event: ev.Event, task_id: str = "t") -> None:
         values=(event.model_dump_json(), seq, task_id),
     )
     rechain(path, task_id)
+
+
+def spoil_index(path: Path) -> None:
+    """Break the index of the list of tasks, which no journal depends on."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'tasks_by_status'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    raw = bytearray(path.read_bytes())
+    raw[page * size - 3] ^= 4
+    path.write_bytes(bytes(raw))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import sqlite3
 from contextlib import closing
 from importlib.resources import files
@@ -18,7 +19,7 @@ from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, S
 from agent_runtime.domain.task import Task
 from agent_runtime.storage.audit_file import open_audit_file
 from agent_runtime.storage.sqlite import SqliteStore
-from audits import LAST, call, database, faults, finished, places, read, rechain, rewrite, tamper
+from audits import LAST, call, database, faults, finished, places, read, rechain, rewrite, spoil_index, tamper
 from journals import CONTRACT, approved, claim, executing, proposed, returned, submitted
 
 FLIP = "UPDATE events SET {column} = CAST(? AS TEXT) WHERE task_id = 't' AND seq = ?"
@@ -189,6 +190,13 @@ async def test_a_call_without_an_approval_is_reported_though_the_chain_fits(tmp_
     rechain(path)
     assert places(path)[0] == (4, "data")
     assert "it may not follow" in faults(path)[0].message
+
+
+async def test_a_call_in_the_place_of_the_approval_is_said_to_have_none(tmp_path: Path) -> None:
+    path = await database(tmp_path)
+    tamper(path, "UPDATE events SET type = 'tool.called', epoch = 1 WHERE seq = 4")
+    rewrite(path, 4, call("s1"))
+    assert [str(fault) for fault in faults(path)] == ["t, record 4, data: the call was made without an approved plan."]
 
 
 async def test_a_plan_that_was_changed_after_it_was_approved_is_reported(tmp_path: Path) -> None:
@@ -381,6 +389,33 @@ async def test_the_audit_changes_nothing_and_works_beside_a_writer(tmp_path: Pat
     before = path.read_bytes()
     faults(path, "u")
     assert path.read_bytes() == before
+
+
+async def test_what_a_crash_left_behind_is_audited_and_left_as_it_is(tmp_path: Path) -> None:
+    copied = tmp_path / "copy.db"
+    async with SqliteStore(tmp_path / "agent-runtime.db") as store:
+        await finished(store, "t")
+        for suffix in ("", "-wal"):
+            shutil.copy(tmp_path / f"agent-runtime.db{suffix}", f"{copied}{suffix}")
+    before = [copied.read_bytes(), copied.with_name("copy.db-wal").read_bytes()]
+    assert faults(copied) == []
+    assert [copied.read_bytes(), copied.with_name("copy.db-wal").read_bytes()] == before
+
+
+async def test_a_byte_that_is_no_text_is_not_taken_for_the_sign_that_stands_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "agent-runtime.db"
+    async with SqliteStore(path) as store:
+        await store.append(Task("t"), [submitted("odd \ufffd")])
+    assert faults(path) == []
+    tamper(path, "UPDATE events SET data = CAST(replace(data, char(0xfffd), CAST(x'ff' AS TEXT)) AS TEXT)")
+    assert places(path)[0] == (1, "data")
+
+
+async def test_damage_of_the_file_is_told_where_no_journal_was_hit(path: Path) -> None:
+    spoil_index(path)
+    assert faults(path) == []
+    with open_audit_file(path) as file:
+        assert "tasks_by_status" in file.damages()[0].message
 
 
 async def test_a_file_that_cannot_be_audited_is_named(tmp_path: Path) -> None:

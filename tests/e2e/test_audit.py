@@ -7,7 +7,7 @@ import pytest
 
 from agent_runtime.domain.events import ToolCalled
 from agent_runtime.domain.values import digest
-from audits import rewrite, tamper
+from audits import rewrite, spoil_index, tamper
 from command_line import Folder
 from serving import Service, sums
 
@@ -30,10 +30,12 @@ def test_a_task_that_went_its_way_is_verified_and_one_that_was_changed_is_not(fo
     assert ", 2 calls: nothing was changed, every call was approved." in whole.stderr
 
     tamper(folder.path / DATABASE, "UPDATE events SET data = replace(data, '84', '85') WHERE type = 'task.completed'")
+    spoil_index(folder.path / DATABASE)
     seq = folder.json("audit", "verify", task_id, code=1)["faults"][0]["seq"]
     changed = folder("audit", "verify")
     assert changed.returncode == 1
-    assert changed.stdout.startswith(f"{task_id}, record {seq}, data: ")
+    assert changed.stdout.startswith("the database file: ")
+    assert f"{task_id}, record {seq}, data: " in changed.stdout
     assert folder("audit", "verify", "nobody").returncode == 1
     assert folder("audit", "verify", "--data-dir", "elsewhere").returncode == 2
 
