@@ -276,6 +276,17 @@ async def test_a_broken_journal_stops_neither_the_store_nor_the_other_tasks(path
     ] * 2
 
 
+async def test_an_id_that_is_no_text_does_not_keep_the_store_from_starting(path: Path) -> None:
+    async with SqliteStore(path) as store:
+        await store.append(Task("open"), [submitted()])
+    tamper(path, "UPDATE tasks SET task_id = CAST(x'ff' AS TEXT), status = 'pending' WHERE task_id = 't'")
+    async with SqliteStore(path) as store:
+        assert await store.unfinished() == ["open"]
+    assert places(path) == [(None, "tasks")]
+    with open_audit_file(path) as file:
+        assert [find_faults(file.read(task_id))[0].seq for task_id in file.ids() if task_id not in {"open", "other"}]
+
+
 async def test_appending_after_a_changed_record_leaves_the_fault_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:

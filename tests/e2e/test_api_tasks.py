@@ -251,6 +251,7 @@ def test_every_call_is_documented(service: Service) -> None:
         *(("post", f"{one}/{verb}") for verb in ("approve", "reject", "cancel", "resolve", "stream-ticket")),
         ("get", f"{one}/stream"),
         ("get", f"{one}/events"),
+        ("get", f"{one}/audit"),
         ("get", "/v1/tools"),
         ("get", "/v1/tools/status"),
         ("get", "/healthz"),

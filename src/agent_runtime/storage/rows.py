@@ -45,7 +45,7 @@ SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metad
 FROM tasks WHERE status = ? AND position < ? ORDER BY position DESC LIMIT ?
 """
 SELECT_UNFINISHED = """
-SELECT task_id FROM tasks
+SELECT CAST(task_id AS BLOB) FROM tasks
 WHERE status IN (SELECT value FROM json_each(?))
    OR (cancel_requested AND status IN (SELECT value FROM json_each(?)))
 ORDER BY position
@@ -202,8 +202,12 @@ def _summary(
 
 
 def select_unfinished(connection: sqlite3.Connection) -> list[str]:
-    """The ids of the tasks that do not wait for a person, oldest first; a wanted cancellation ends the waiting."""
-    return [task_id for (task_id,) in connection.execute(SELECT_UNFINISHED, (_RUNNABLE, _ASKING))]
+    """The ids of the tasks that do not wait for a person, oldest first; a wanted cancellation ends the waiting.
+
+    An id that is no text any more, in a broken file, is left to the audit: the others must be able to start.
+    """
+    found = [raw.decode(errors="replace") for (raw,) in connection.execute(SELECT_UNFINISHED, (_RUNNABLE, _ASKING))]
+    return [task_id for task_id in found if "\ufffd" not in task_id]
 
 
 def select_counts(connection: sqlite3.Connection) -> dict[TaskStatus, int]:
