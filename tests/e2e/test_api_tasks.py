@@ -259,6 +259,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", f"{one}/plan/diff"),
         ("get", f"{one}/stream"),
         ("get", f"{one}/events"),
+        ("get", f"{one}/audit"),
         ("get", "/v1/tools"),
         ("get", "/v1/tools/status"),
         ("get", "/healthz"),

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from agent_runtime import __version__
-from agent_runtime.api import console, health, metrics, openapi, plans, problems, rest
+from agent_runtime.api import audit, console, health, metrics, openapi, plans, problems, rest
 from agent_runtime.api.auth import Access, keys_of
 from agent_runtime.api.edge import Edge
 from agent_runtime.api.stream import Streams
@@ -52,7 +52,7 @@ def create_app(
     )
     app.state.streams = Streams(settings.limits.stream_clients)
     app.state.tickets = tickets
-    for router in (rest.tasks, plans.plans, rest.tools, health.router, metrics.router, console.router):
+    for router in (rest.tasks, plans.plans, audit.router, rest.tools, health.router, metrics.router, console.router):
         app.include_router(router)
     problems.install(app)
     openapi.install(app, with_keys=keys is not None)

@@ -24,6 +24,11 @@ _KEYS = (
     "Nothing is stored here."
 )
 
+_AUDIT = (
+    "Without --server the database itself is read, whether or not a service runs on it; nothing is changed. Journals "
+    "are tamper-evident: a change shows, unless the whole history was written anew. Keep a head elsewhere against that."
+)
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The options of a command; `options.command` is the function that does it. `serve` may be left out."""
@@ -45,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _task_commands(commands)
     _decisions(commands)
     _keys(commands)
+    _audit(commands)
     return parser
 
 
@@ -58,6 +64,20 @@ def _keys(commands: "_Commands") -> None:
         "--scopes", type=_listed, required=True, metavar="SCOPE,...", help="of: submit, approve, read, admin (all)"
     )
     new.add_argument("--json", action="store_true", help="print one JSON document: name, scopes, key, line")
+
+
+def _audit(commands: "_Commands") -> None:
+    audit = commands.add_parser("audit", help="whether journals are as they were written, and every call approved")
+    verbs = audit.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    verify = verbs.add_parser("verify", help="name every fault; exit code 1 where there is one", epilog=_AUDIT)
+    verify.set_defaults(command=_late("audit:verify"))
+    what = verify.add_mutually_exclusive_group()
+    what.add_argument("task_id", metavar="ID", nargs="?", help="one task (default: all)")
+    what.add_argument("--file", type=_path, metavar="EXPORT", help="check an export, with nothing else at hand")
+    _client(verify, "what was looked at, and every fault", level="error")
+    export = _with_id(verbs.add_parser("export", help="print all that an audit of a task needs", epilog=_AUDIT))
+    export.set_defaults(command=_late("audit:export"))
+    _client(export, "the export, which is one in any case", level="error")
 
 
 _Commands = Any

@@ -85,12 +85,15 @@ class Client:
         except ServiceUnreachableError:
             return self._json("POST", "/v1/tasks", {"prompt": prompt}, headers)
 
-    def tasks(self, status: str | None, limit: int) -> Json:
-        query = {"limit": str(limit)} | ({"status": status} if status else {})
+    def tasks(self, status: str | None, limit: int, cursor: str | None = None) -> Json:
+        query = {"limit": str(limit)} | ({"status": status} if status else {}) | ({"cursor": cursor} if cursor else {})
         return self._json("GET", f"/v1/tasks?{urlencode(query)}")
 
     def task(self, task_id: str) -> Json:
         return self._json("GET", _path(task_id))
+
+    def audit(self, task_id: str) -> Json:
+        return self._json("GET", f"{_path(task_id)}/audit")
 
     def approve(self, task_id: str, digest: str | None, comment: str | None = None) -> Json:
         return self._decide(task_id, "approve", plan_digest=digest, comment=comment)

@@ -51,9 +51,10 @@ def result(text: str) -> None:
     sys.stdout.write((visible(text, keep="\n\t") if sys.stdout.isatty() else text) + "\n")
 
 
-def document(value: Any) -> None:
+def document(value: Any, *, ascii_only: bool = False) -> None:
     """One JSON document, on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8") + "\n")
+    ascii_only = ascii_only or sys.stdout.encoding.lower() != "utf-8"
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=ascii_only) + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stdout: bool = True) -> None:

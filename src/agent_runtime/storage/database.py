@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError
+from agent_runtime.storage.journals import fill_hashes
 
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for a lock that another process holds; this process never waits for itself."""
@@ -94,19 +95,23 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"The database {path} was written by a newer version of Agent Runtime (its schema is {found}, this version "
             f"knows {len(migrations)}). Run that version, or set another data_dir."
         )
-    for number, script in enumerate(migrations[found:], start=found + 1):
+    for number, (name, script) in enumerate(migrations[found:], start=found + 1):
         try:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};")
+            if name.endswith("_chain.sql"):  # by name, since what follows a migration does not depend on its number
+                fill_hashes(connection)
+            connection.execute("COMMIT")
         except sqlite3.Error:
             with suppress(sqlite3.Error):  # the first error is the one to tell
                 connection.execute("ROLLBACK")
             raise
 
 
-def _migrations() -> list[str]:
-    """The scripts of `migrations/`, in the order of their numbers, which count from 1 without gaps."""
+def _migrations() -> list[tuple[str, str]]:
+    """The scripts of `migrations/` by name, in the order of their numbers, which count from 1 without gaps."""
     scripts = [entry for entry in files(__package__).joinpath("migrations").iterdir() if entry.name.endswith(".sql")]
-    return [script.read_text(encoding="utf-8") for script in sorted(scripts, key=lambda entry: entry.name)]
+    ordered = sorted(scripts, key=lambda entry: entry.name)
+    return [(script.name, script.read_text(encoding="utf-8")) for script in ordered]
 
 
 def _opening_error(path: Path, error: sqlite3.Error) -> AgentRuntimeError:

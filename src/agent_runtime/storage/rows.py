@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore
 from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
@@ -20,14 +21,15 @@ from agent_runtime.services.ports import TaskSummary
 
 INSERT_TASK = """
 INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,
-                   created_at, updated_at, request_key)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   created_at, updated_at, request_key, head)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 UPDATE_TASK = """
-UPDATE tasks SET version = ?, epoch = ?, status = ?, plan_revision = ?, cancel_requested = ?, updated_at = ?
+UPDATE tasks SET version = ?, epoch = ?, status = ?, plan_revision = ?, cancel_requested = ?, updated_at = ?, head = ?
 WHERE task_id = ? AND version = ?
 """
-INSERT_EVENT = "INSERT INTO events (task_id, seq, epoch, at, type, data) VALUES (?, ?, ?, ?, ?, ?)"
+SELECT_HEAD = "SELECT head FROM tasks WHERE task_id = ? AND version = ?"
+INSERT_EVENT = "INSERT INTO events (task_id, seq, epoch, at, type, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"
 DELETE_TASK = "DELETE FROM tasks WHERE task_id = ? AND version = ?"
 DELETE_EVENTS = "DELETE FROM events WHERE task_id = ?"
 SELECT_VERSION = "SELECT version, epoch FROM tasks WHERE task_id = ?"
@@ -48,7 +50,7 @@ SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metad
 FROM tasks WHERE status = ? AND position < ? ORDER BY position DESC LIMIT ?
 """
 SELECT_UNFINISHED = """
-SELECT task_id FROM tasks
+SELECT CAST(task_id AS BLOB) FROM tasks
 WHERE status IN (SELECT value FROM json_each(?))
    OR (cancel_requested AND status IN (SELECT value FROM json_each(?)))
 ORDER BY position
@@ -71,28 +73,39 @@ def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[Ev
     created, updated = stamp(records[0].at), stamp(records[-1].at)
     metadata = json.dumps(dict(task.metadata), ensure_ascii=False)
     state = (task.version, task.epoch, task.status, task.prompt, task.plan_revision, task.cancel_requested)
+    chained, head = _chained(GENESIS, records)
     try:
-        connection.execute(INSERT_TASK, (task.task_id, *state, metadata, created, updated, task.request_key))
+        connection.execute(INSERT_TASK, (task.task_id, *state, metadata, created, updated, task.request_key, head))
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
             raise
         raise ConflictError(f"Task {task.task_id}, or one with its request key, exists already.") from error
-    _insert_events(connection, records)
+    connection.executemany(INSERT_EVENT, chained)
 
 
 def update_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord], epoch: int | None) -> None:
     """Write the next events of a task. Raises: ConflictError or StaleEpochError, with nothing written."""
     before = records[0].seq - 1
-    state = (task.version, task.epoch, task.status, task.plan_revision, task.cancel_requested)
-    cursor = connection.execute(UPDATE_TASK, (*state, stamp(records[-1].at), task.task_id, before))
-    if cursor.rowcount == 0:
+    found = connection.execute(SELECT_HEAD, (task.task_id, before)).fetchone()
+    if found is None:
         raise _refusal(connection, task.task_id, before, epoch)
-    _insert_events(connection, records)
+    chained, head = _chained(found[0], records)
+    state = (task.version, task.epoch, task.status, task.plan_revision, task.cancel_requested)
+    connection.execute(UPDATE_TASK, (*state, stamp(records[-1].at), head, task.task_id, before))
+    connection.executemany(INSERT_EVENT, chained)
 
 
-def _insert_events(connection: sqlite3.Connection, records: Sequence[EventRecord]) -> None:
-    rows = [(r.task_id, r.seq, r.epoch, stamp(r.at), r.type, r.data) for r in records]
-    connection.executemany(INSERT_EVENT, rows)
+_Row = tuple[str, int, int | None, str, str, str, str]
+
+
+def _chained(head: str, records: Sequence[EventRecord]) -> tuple[list[_Row], str]:
+    """The rows of new records, each with its hash, after a record that has the hash `head`; and the new head."""
+    rows: list[_Row] = []
+    for record in records:
+        content = (record.task_id, record.seq, record.epoch, stamp(record.at), record.type, record.data)
+        head = record_hash(head, *content)
+        rows.append((*content, head))
+    return rows, head
 
 
 def _refusal(
@@ -194,8 +207,12 @@ def _summary(
 
 
 def select_unfinished(connection: sqlite3.Connection) -> list[str]:
-    """The ids of the tasks that do not wait for a person, oldest first; a wanted cancellation ends the waiting."""
-    return [task_id for (task_id,) in connection.execute(SELECT_UNFINISHED, (_RUNNABLE, _ASKING))]
+    """The ids of the tasks that do not wait for a person, oldest first; a wanted cancellation ends the waiting.
+
+    An id that is no text any more, in a broken file, is left to the audit: the others must be able to start.
+    """
+    found = [raw.decode(errors="replace") for (raw,) in connection.execute(SELECT_UNFINISHED, (_RUNNABLE, _ASKING))]
+    return [task_id for task_id in found if "\ufffd" not in task_id]
 
 
 def select_awaiting(connection: sqlite3.Connection, limit: int) -> list[tuple[str, datetime]]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from agent_runtime.domain.audit import Kept
 from agent_runtime.domain.errors import Fault, InvalidInputError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord, record
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.tools import ToolDefinition
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.ports import Page
-from agent_runtime.storage import rows
+from agent_runtime.storage import journals, rows
 from agent_runtime.storage.cache import Cache
 from agent_runtime.storage.followers import Followers
 from agent_runtime.storage.readers import Readers
@@ -130,6 +131,10 @@ class SqliteStore:
         if known is not None:
             return known
         return await self._readers.read(partial(rows.select_records, task_id=task_id, after=after, limit=limit))
+
+    async def kept(self, task_id: str) -> Kept:
+        """All that is on the disk of a task, unread and unjudged. Raises: TaskNotFoundError, StoreUnavailableError."""
+        return await self._readers.read(partial(journals.select_kept, task_id=task_id))
 
     async def changed(self, task_id: str, after: int) -> None:
         """See `TaskStore.changed`. Returns at once for a task that does not exist; closing the store lets go too."""

@@ -88,8 +88,10 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         ),
         (
             '{"revision":2,"digest":"d","contract":{"goal":"g","steps":[{"id":"s1","title":"","depends_on":[],'
-            '"kind":"tool","server":"files","tool":"read","arguments":{},"timeout_s":null,"retries":0,"preapproved":false}],'
-            '"limits":{"budget":{"tool_calls":null,"seconds":null,"tokens":null},"max_steps":20},"policy":{},"pins":{},"asks":{}},'
+            '"when":null,"kind":"tool","server":"files","tool":"read","arguments":{},"timeout_s":null,"retries":0,'
+            '"preapproved":false}],'
+            '"limits":{"budget":{"tool_calls":null,"seconds":null,"tokens":null},"max_steps":20},'
+            '"policy":{},"pins":{},"asks":{}},'
             '"definitions":{"files/read":{"name":"read","title":null,"description":null,'
             '"inputSchema":{"type":"object"},"outputSchema":null,"annotations":null}},"actor":"ann"}'
         ),

@@ -1,0 +1,31 @@
+"""The audit of a task over REST: what was asked, approved and called, with the proof of it. See docs/api.md."""
+
+import asyncio
+import json
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from agent_runtime.api.deps import TaskId, known_form, runtime_of
+from agent_runtime.api.openapi import refusals
+from agent_runtime.domain.audit import Kept
+from agent_runtime.domain.audit_export import export
+
+router = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
+
+_DOCUMENT: dict[str, Any] = {
+    "content": {"application/json": {"schema": {"type": "object"}}},
+    "description": "The export, which `agent-runtime audit verify --file` checks offline",
+}
+
+
+@router.get("/{task_id}/audit", response_class=Response, responses={200: _DOCUMENT, **refusals(404, 503)})
+async def export_audit(request: Request, task_id: TaskId) -> Response:
+    """The prompt, the plan, who approved it, every call, and the journal with its hashes: all that an audit needs."""
+    kept = await runtime_of(request).store.kept(known_form(task_id))
+    return Response(await asyncio.to_thread(_encoded, kept), media_type="application/json")
+
+
+def _encoded(kept: Kept) -> bytes:
+    return json.dumps(export(kept)).encode("ascii")  # what is no UTF-8 in a broken journal is escaped

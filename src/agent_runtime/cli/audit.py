@@ -1,0 +1,133 @@
+"""`agent-runtime audit`: whether what is kept of tasks is as it was written, and every call one that was approved."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from agent_runtime.cli import output
+from agent_runtime.cli.client import Client, RefusedError, UnavailableError
+from agent_runtime.cli.service import key_of, settings_of
+from agent_runtime.domain.audit import AuditFault, Kept, find_faults
+from agent_runtime.domain.audit_export import export as exported
+from agent_runtime.domain.audit_export import find_faults_in_export, parse
+from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError, TaskNotFoundError
+from agent_runtime.domain.events import TYPE_OF, ToolCalled
+from agent_runtime.storage.audit_file import AuditFile, open_audit_file
+
+_PAGE = 200
+
+
+@dataclass(slots=True)
+class _Report:
+    tasks: int = 0
+    records: int = 0
+    calls: int = 0
+    faults: list[AuditFault] = field(default_factory=list)
+
+    def add(self, kept: Kept, faults: list[AuditFault]) -> None:
+        self.faults += faults
+        self.tasks += 1
+        self.records += len(kept.entries)
+        self.calls += sum(entry.type == TYPE_OF[ToolCalled] for entry in kept.entries)
+
+    def add_export(self, document: Any) -> None:
+        """Take up one export. Raises: ValueError where it is none."""
+        self.add(parse(document), find_faults_in_export(document))
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check a file, a task or all tasks; 0 where nothing is wrong, 1 where anything is."""
+    report = _Report()
+    if options.file is not None:
+        _add_file(report, options.file)
+    else:
+        with _source(options) as source:
+            _add_tasks(report, source, options.task_id)
+    counts = {"tasks": report.tasks, "records": report.records, "calls": report.calls}
+    if options.json:
+        output.document({**counts, "faults": [asdict(fault) for fault in report.faults]})
+    else:
+        for fault in report.faults:
+            output.result(output.visible(str(fault)))
+        found = f"{len(report.faults)} faults" if report.faults else "nothing was changed, every call was approved"
+        output.say(", ".join(f"{number} {name}" for name, number in counts.items()) + f": {found}.")
+    return 1 if report.faults else 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Print the export of a task, for somebody else to verify."""
+    with _source(options) as source:
+        task_id = options.task_id
+        document = source.audit(task_id) if isinstance(source, Client) else exported(source.read(task_id))
+        output.document(document, ascii_only=True)
+    return 0
+
+
+_Source = AuditFile | Client
+
+
+@contextmanager
+def _source(options: argparse.Namespace) -> Iterator[_Source]:
+    """The service that --server names; else the database itself, whether or not a service runs on it."""
+    if options.server:
+        yield Client(lambda: str(options.server), key_of(options))
+        return
+    settings, _ = settings_of(options)
+    with open_audit_file(settings.database_path) as file:
+        yield file
+
+
+def _add_tasks(report: _Report, source: _Source, task_id: str | None) -> None:
+    if isinstance(source, AuditFile) and task_id is None:
+        report.faults += source.damages()
+    try:
+        ids = [task_id] if task_id is not None else source.ids() if isinstance(source, AuditFile) else _listed(source)
+    except StoreUnavailableError as error:
+        report.faults.append(AuditFault("", None, "tasks", str(error)))
+        return
+    for one in ids:
+        try:
+            _add_task(report, source, one)
+        except (StoreUnavailableError, UnavailableError) as error:
+            report.faults.append(AuditFault(one, None, "journal", str(error)))
+        except ValueError as error:
+            report.faults.append(AuditFault(one, None, "export", f"{error}."))
+        except (TaskNotFoundError, RefusedError) as error:
+            gone = isinstance(error, TaskNotFoundError) or error.status == HTTPStatus.NOT_FOUND
+            if task_id is not None or not gone:  # of all tasks, one may be deleted meanwhile
+                raise
+
+
+def _add_task(report: _Report, source: _Source, task_id: str) -> None:
+    if isinstance(source, Client):
+        report.add_export(source.audit(task_id))
+    else:
+        kept = source.read(task_id)
+        report.add(kept, find_faults(kept))
+
+
+def _listed(client: Client) -> list[str]:
+    ids: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = client.tasks(None, _PAGE, cursor)
+        ids += [task["task_id"] for task in page["tasks"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return ids
+
+
+def _add_file(report: _Report, file: Path) -> None:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{file}: it cannot be read as an export: {error}.") from error
+    try:
+        report.add_export(document)
+    except ValueError as error:
+        report.faults.append(AuditFault("", None, str(file), f"{error}."))

@@ -1,0 +1,125 @@
+"""The export of an audit: one JSON document that says what was asked, approved and called, with the proof of it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from typing import Any
+
+from agent_runtime.domain.audit import AuditFault, Entry, Index, Kept, find_faults, replayed
+from agent_runtime.domain.events import PlanApproved, PlanRejected, StepResolved, ToolCalled, ToolReturned
+from agent_runtime.domain.values import JsonObject, JsonValue
+
+FORMAT = "agent-runtime-audit/1"
+
+_Decided = PlanApproved | PlanRejected | StepResolved
+
+
+def export(kept: Kept) -> JsonObject:
+    """What is kept of a task, with what it says in plain words first.
+
+    `prompt`, the newest `plan` with its digest, `approvals` and `calls` are read from `journal`, which is as stored;
+    what cannot be read or folded any more is left out of them. `index` is what is kept beside the journal.
+    """
+    replay = replayed(kept)
+    task = replay.task
+    at = {entry.seq: entry.at for entry in kept.entries}
+    returned: dict[str, int] = {}
+    for record in replay.records:
+        if isinstance(record.event, ToolReturned):
+            returned.setdefault(record.event.call_id, record.seq)
+    return {
+        "format": FORMAT,
+        "task_id": kept.task_id,
+        "status": task.status.value,
+        "prompt": task.prompt,
+        "plan": task.contract.model_dump(mode="json") if task.contract else None,
+        "plan_revision": task.plan_revision,
+        "plan_digest": task.plan_digest,
+        "approvals": [
+            {"seq": record.seq, "at": at[record.seq], "decision": record.type, **_decision(record.event)}
+            for record in replay.records
+            if isinstance(record.event, _Decided)
+        ],
+        "calls": [
+            {
+                "seq": record.seq,
+                "at": at[record.seq],
+                **record.event.model_dump(mode="json", exclude={"timeout_s"}),
+                "returned_seq": returned.get(record.event.call_id),
+            }
+            for record in replay.records
+            if isinstance(record.event, ToolCalled)
+        ],
+        "head": kept.index.head if kept.index else None,
+        "index": asdict(kept.index) if kept.index else None,
+        "journal": [asdict(entry) for entry in kept.entries],
+    }
+
+
+def _decision(event: _Decided) -> JsonObject:
+    if isinstance(event, StepResolved):
+        what: JsonObject = {"step_id": event.step_id, "call_id": event.call_id, "resolution": event.resolution}
+        return {"actor": event.actor, "comment": event.comment, **what}
+    comment = event.comment if isinstance(event, PlanApproved) else event.reason
+    return {"actor": event.actor, "comment": comment, "revision": event.revision, "digest": event.digest}
+
+
+def find_faults_in_export(document: JsonValue) -> list[AuditFault]:
+    """Everything that is wrong with an export: its journal, and whatever in it does not follow from the journal.
+
+    Raises: ValueError where it is no export at all, naming the place.
+    """
+    kept = parse(document)
+    expected = export(kept)
+    said = [
+        AuditFault(kept.task_id, None, place, "the export does not say here what its journal says.")
+        for place in _differences(document, expected, "")
+    ]
+    return [*find_faults(kept), *said]
+
+
+def parse(document: JsonValue) -> Kept:
+    """What an export holds as it was stored. Raises: ValueError where it is no export, naming the place."""
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"format: it is not {FORMAT!r}")
+    task_id, journal, index = (document.get(name) for name in ("task_id", "journal", "index"))
+    if not isinstance(task_id, str):
+        raise ValueError("task_id: it is no text")  # noqa: TRY004 - all that is wrong with a document is a ValueError
+    if not isinstance(journal, list):
+        raise ValueError("journal: it is no list")  # noqa: TRY004 - likewise
+    entries = tuple(Entry(**_checked(Entry, one, f"journal[{place}]")) for place, one in enumerate(journal))
+    return Kept(task_id, entries, None if index is None else Index(**_checked(Index, index, "index")))
+
+
+_KINDS: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    str | None: (str, type(None)),
+    int | None: (int, type(None)),
+}
+
+
+def _checked(kind: type[Entry | Index], value: JsonValue, place: str) -> dict[str, Any]:
+    """The fields of a value, each of its type."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{place}: it is no object")  # noqa: TRY004 - likewise
+    for field in fields(kind):
+        found = value.get(field.name, ...)
+        if not isinstance(found, _KINDS[field.type]) or isinstance(found, bool):
+            raise ValueError(f"{place}.{field.name}: it is missing or of another type")  # noqa: TRY004 - likewise
+    return {field.name: value[field.name] for field in fields(kind)}
+
+
+def _differences(found: JsonValue, expected: JsonValue, place: str) -> Iterator[str]:
+    """Where two JSON values differ, as deep inside as it can be told."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in found.keys() | expected.keys():
+            inner = f"{place}.{name}" if place else name
+            if name in found and name in expected:
+                yield from _differences(found[name], expected[name], inner)
+            else:
+                yield inner
+    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            yield from _differences(one, other, f"{place}[{number}]")
+    elif type(found) is not type(expected) or found != expected:
+        yield place

@@ -1,0 +1,87 @@
+"""A database file opened to be audited: read only, with or without a service that writes it meanwhile."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from agent_runtime.domain.audit import AuditFault, Kept
+from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
+from agent_runtime.storage.database import BUSY_TIMEOUT_S, READER_PRAGMAS
+from agent_runtime.storage.journals import select_ids, select_kept
+
+_HAS_CHAIN = "SELECT count(*) FROM pragma_table_info('events') WHERE name = 'hash'"
+_MOST_DAMAGES = 20
+
+_BROKEN = (sqlite3.Error, UnicodeDecodeError)
+"""What a broken file can raise; where SQLite's own message quotes bytes of it, that is not even an error of SQLite."""
+
+
+class AuditFile:
+    """The journals in a database file. What SQLite itself cannot read is an error of the task that was asked for."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def damages(self) -> list[AuditFault]:
+        """What SQLite finds wrong with the file as such: its pages, keys and indexes."""
+        statement = f"PRAGMA integrity_check({_MOST_DAMAGES})"
+        try:
+            found = [str(line) for (line,) in self._connection.execute(statement)]
+        except _BROKEN as error:
+            found = [str(error)]
+        return [AuditFault("", None, "the database file", line) for line in found if line != "ok"]
+
+    def ids(self) -> list[str]:
+        """The ids of everything that has a row or a journal. Raises: StoreUnavailableError."""
+        try:
+            return select_ids(self._connection)
+        except _BROKEN as error:
+            raise _unreadable(error) from error
+
+    def read(self, task_id: str) -> Kept:
+        """All that is kept of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
+        try:
+            return select_kept(self._connection, task_id)
+        except _BROKEN as error:
+            raise _unreadable(error) from error
+
+
+@contextmanager
+def open_audit_file(path: Path) -> Iterator[AuditFile]:
+    """Open a database without changing it, not even its schema.
+
+    Raises: ConfigurationError where there is none, or it was written before journals had hashes.
+    """
+    if not path.exists():
+        raise ConfigurationError(f"There is no database {path}: set data_dir (--data-dir) to the one to audit.")
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+    except _BROKEN as error:
+        raise _unusable(path, error) from error
+    try:
+        try:
+            connection.isolation_level = None
+            connection.text_factory = lambda raw: raw.decode(errors="backslashreplace")
+            for pragma in READER_PRAGMAS:
+                connection.execute(pragma)
+            (has_chain,) = connection.execute(_HAS_CHAIN).fetchone()
+        except _BROKEN as error:
+            raise _unusable(path, error) from error
+        if not has_chain:
+            raise ConfigurationError(
+                f"The database {path} was written before journals had hashes. Start the service on it once, which "
+                "gives them theirs; until then there is nothing to verify."
+            )
+        yield AuditFile(connection)
+    finally:
+        connection.close()
+
+
+def _unusable(path: Path, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"The database {path} cannot be read: {error}.")
+
+
+def _unreadable(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(f"The database cannot be read here: {error}.")

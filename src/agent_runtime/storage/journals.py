@@ -1,0 +1,109 @@
+"""Journals as they are stored, for the audit: nothing here trusts what it reads, or stumbles over it.
+
+Texts are read as bytes. A byte that is no UTF-8 becomes a lone surrogate (PEP 383), which no good text holds; so what
+was changed can still be shown and does not have the hash that it had.
+"""
+
+import sqlite3
+from typing import Any
+
+from agent_runtime.domain.audit import Entry, Index, Kept
+from agent_runtime.domain.chain import GENESIS, record_hash
+from agent_runtime.domain.errors import TaskNotFoundError
+
+SELECT_CONTENT = """
+SELECT seq, epoch, CAST(at AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB)
+FROM events WHERE task_id = CAST(? AS TEXT) ORDER BY seq
+"""
+SELECT_ENTRIES = """
+SELECT seq, epoch, CAST(at AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB), CAST(hash AS BLOB)
+FROM events WHERE task_id = CAST(? AS TEXT) ORDER BY seq
+"""
+SELECT_INDEX = """
+SELECT version, epoch, CAST(status AS BLOB), CAST(prompt AS BLOB), plan_revision, cancel_requested,
+       CAST(metadata AS BLOB), CAST(created_at AS BLOB), CAST(updated_at AS BLOB), CAST(request_key AS BLOB),
+       CAST(head AS BLOB)
+FROM tasks WHERE task_id = CAST(? AS TEXT)
+"""
+SELECT_IDS = """
+SELECT CAST(task_id AS BLOB) FROM (SELECT task_id FROM tasks UNION SELECT task_id FROM events) ORDER BY task_id
+"""
+UPDATE_HASH = "UPDATE events SET hash = ? WHERE task_id = CAST(? AS TEXT) AND seq = ?"
+UPDATE_HEAD = "UPDATE tasks SET head = ? WHERE task_id = CAST(? AS TEXT)"
+
+
+def select_kept(connection: sqlite3.Connection, task_id: str) -> Kept:
+    """All that is kept of a task, as of one instant. Raises: TaskNotFoundError where there is nothing."""
+    raw_id = _raw(task_id)
+    connection.execute("BEGIN")
+    try:
+        entries = [_entry(*row) for row in connection.execute(SELECT_ENTRIES, (raw_id,))]
+        index = connection.execute(SELECT_INDEX, (raw_id,)).fetchone()
+    finally:
+        connection.execute("ROLLBACK")
+    if index is None and not entries:
+        raise TaskNotFoundError(task_id)
+    return Kept(task_id, tuple(entries), None if index is None else _index(*index))
+
+
+def select_ids(connection: sqlite3.Connection) -> list[str]:
+    """The ids of everything that has a row or a journal."""
+    return [_text(task_id) for (task_id,) in connection.execute(SELECT_IDS)]
+
+
+def fill_hashes(connection: sqlite3.Connection) -> None:
+    """Give all that was written without hashes its hashes; part of a migration, in its transaction."""
+    for task_id in select_ids(connection):
+        head, raw_id = GENESIS, _raw(task_id)
+        hashes: list[tuple[str, bytes, int]] = []
+        for seq, epoch, *texts in connection.execute(SELECT_CONTENT, (raw_id,)):
+            head = record_hash(head, task_id, seq, epoch, *map(_text, texts))
+            hashes.append((head, raw_id, seq))
+        connection.executemany(UPDATE_HASH, hashes)
+        connection.execute(UPDATE_HEAD, (head, raw_id))
+
+
+def _entry(seq: Any, epoch: Any, *texts: Any) -> Entry:
+    at, kind, data, hash_ = map(_text, texts)
+    return Entry(_integer(seq), None if epoch is None else _integer(epoch), at, kind, data, hash_)
+
+
+def _index(
+    version: Any,
+    epoch: Any,
+    status: Any,
+    prompt: Any,
+    plan_revision: Any,
+    cancel_requested: Any,
+    metadata: Any,
+    created_at: Any,
+    updated_at: Any,
+    request_key: Any,
+    head: Any,
+) -> Index:
+    return Index(
+        version=_integer(version),
+        epoch=_integer(epoch),
+        status=_text(status),
+        prompt=_text(prompt),
+        plan_revision=_integer(plan_revision),
+        cancel_requested=_integer(cancel_requested),
+        metadata=_text(metadata),
+        created_at=_text(created_at),
+        updated_at=_text(updated_at),
+        request_key=None if request_key is None else _text(request_key),
+        head=_text(head),
+    )
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else ""
+
+
+def _integer(value: Any) -> int:
+    """What is no integer any more, in a broken file, is a number that fits nowhere."""
+    return value if isinstance(value, int) else -1

@@ -1,0 +1,110 @@
+"""A task as it should be, kept in a real database, and what is done to it behind the service's back."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.audit import AuditFault, Kept, find_faults
+from agent_runtime.domain.chain import GENESIS, record_hash
+from agent_runtime.domain.task import Task
+from agent_runtime.domain.values import digest
+from agent_runtime.services.ports import TaskStore
+from agent_runtime.storage.audit_file import open_audit_file
+from agent_runtime.storage.sqlite import SqliteStore
+from journals import approved, claim, proposed, returned, submitted
+
+LAST = 14
+"""The number of the last record of a finished task."""
+
+
+def call(step: str, **other: Any) -> ev.ToolCalled:
+    """The call that the plan has for a step, as the journal has it; or one that is not quite that."""
+    arguments = other.pop("arguments", {"text": "hello"})
+    event = ev.ToolCalled(
+        step_id=step,
+        call_id=f"call-{step}",
+        server="text",
+        tool="echo",
+        arguments=arguments,
+        arguments_digest=digest(arguments),
+        attempt=1,
+    )
+    return event.model_copy(update=other)
+
+
+async def finished(store: TaskStore, task_id: str) -> Task:
+    """A task whose two calls are those of its plan: 14 records."""
+    task = await store.append(Task(task_id), [submitted()])
+    task = await claim(store, task)
+    task = await store.append(task, [proposed()], epoch=task.epoch)
+    task = await store.append(task, [approved()])
+    task = await claim(store, task)
+    task = await store.append(task, [ev.StepStarted(step_id="s1", title="one"), call("s1")], epoch=task.epoch)
+    first = [returned("call-s1", "s1"), ev.StepCompleted(step_id="s1")]
+    second = [ev.StepStarted(step_id="s2", title="two"), call("s2")]
+    task = await store.append(task, [*first, *second], epoch=task.epoch)
+    last = [returned("call-s2", "s2"), ev.StepCompleted(step_id="s2"), ev.TaskCompleted(result="hello")]
+    return await store.append(task, last, epoch=task.epoch)
+
+
+async def database(folder: Path, *task_ids: str) -> Path:
+    """A database that holds finished tasks, and that nobody has open."""
+    path = folder / "agent-runtime.db"
+    async with SqliteStore(path) as store:
+        for task_id in task_ids or ("t",):
+            assert (await finished(store, task_id)).version == LAST
+    return path
+
+
+def tamper(path: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
+    """Change the database as somebody with a copy of SQLite would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement, values)
+
+
+def read(path: Path, task_id: str = "t") -> Kept:
+    with open_audit_file(path) as file:
+        return file.read(task_id)
+
+
+def faults(path: Path, task_id: str = "t") -> list[AuditFault]:
+    return find_faults(read(path, task_id))
+
+
+def places(path: Path, task_id: str = "t") -> list[tuple[int | None, str]]:
+    return [(fault.seq, fault.field) for fault in faults(path, task_id)]
+
+
+def rechain(path: Path, task_id: str = "t") -> None:
+    """Make the chain of a changed journal fit again, as a forger who has read the source would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        head = GENESIS
+        columns = "seq, epoch, at, type, data"
+        found = connection.execute(f"SELECT {columns} FROM events WHERE task_id = ? ORDER BY seq", (task_id,))  # noqa: S608
+        for seq, epoch, at, kind, data in found.fetchall():
+            head = record_hash(head, task_id, seq, epoch, at, kind, data)
+            connection.execute("UPDATE events SET hash = ? WHERE task_id = ? AND seq = ?", (head, task_id, seq))
+        connection.execute("UPDATE tasks SET head = ?, version = ? WHERE task_id = ?", (head, seq, task_id))
+
+
+def rewrite(path: Path, seq: int, event: ev.Event, task_id: str = "t") -> None:
+    """Put another event in the place of a record, and make the chain fit again."""
+    tamper(
+        path,
+        "UPDATE events SET data = ? WHERE seq = ? AND task_id = ?",
+        values=(event.model_dump_json(), seq, task_id),
+    )
+    rechain(path, task_id)
+
+
+def spoil_index(path: Path) -> None:
+    """Break the index of the list of tasks, which no journal depends on."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'tasks_by_status'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    raw = bytearray(path.read_bytes())
+    raw[page * size - 3] ^= 4
+    path.write_bytes(bytes(raw))
