@@ -72,7 +72,10 @@ def test_lines_have_comments_and_the_wrong_ones_are_named_by_number_and_not_repe
         ("POST /v1/tasks/t/resolve", ("approve",)),
         ("POST /v1/tasks/t/cancel", ("submit", "approve")),
         ("DELETE /v1/tasks/t", ("admin",)),
-        ("PUT /v1/tasks/t/plan", ("admin",)),
+        ("PUT /v1/tasks/t/plan", ("submit", "approve")),
+        ("POST /v1/tasks/t/revise", ("submit", "approve")),
+        ("POST /v1/tasks/t/preview", ("read",)),
+        ("PUT /v1/tasks/t/approve", ("admin",)),
         ("POST /v1/tasks/t/approve/x", ("admin",)),
     ],
 )
