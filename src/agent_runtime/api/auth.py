@@ -55,7 +55,7 @@ def scopes_for(method: str, path: str) -> tuple[str, ...]:
     if method == "POST" and path == _TASKS:
         return ("submit",)
     if method == "PUT" and _PLAN.fullmatch(path):
-        return _SCOPES_OF["revise"]
+        return ("submit",)  # who approves must not approve a plan of their own making
     match = _VERB.fullmatch(path) if method == "POST" else None
     return _SCOPES_OF.get(match["verb"], ("admin",)) if match else ("admin",)
 

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from agent_runtime.api.text import visible
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, RefusedError, UnavailableError
 from agent_runtime.cli.service import key_of, settings_of
@@ -53,7 +54,7 @@ def verify(options: argparse.Namespace) -> int:
         output.document({**counts, "faults": [asdict(fault) for fault in report.faults]})
     else:
         for fault in report.faults:
-            output.result(output.visible(str(fault)))
+            output.result(visible(str(fault)))
         found = f"{len(report.faults)} faults" if report.faults else "nothing was changed, every call was approved"
         output.say(", ".join(f"{number} {name}" for name, number in counts.items()) + f": {found}.")
     return 1 if report.faults else 0

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import AgentRuntimeError
-from agent_runtime.domain.events import EVENTS, EventRecord, PlanProposed, ToolCalled, restore
+from agent_runtime.domain.events import EVENTS, EventRecord, PlanEdited, PlanProposed, ToolCalled, restore
 from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.references import resolve
 from agent_runtime.domain.task import Task
@@ -254,7 +254,7 @@ def _fold(replay: Replay, record: EventRecord) -> bool:
 def _unapproved(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
     """What an event claims that the plan and the journal before it do not bear out."""
     event = record.event
-    if isinstance(event, PlanProposed) and _digest(event.contract.model_dump(mode="json")) != event.digest:
+    if isinstance(event, PlanProposed | PlanEdited) and _digest(event.contract.as_digested()) != event.digest:
         yield "data.digest", "it is not the digest of the plan."
     elif isinstance(event, ToolCalled):
         yield from _call_faults(task, event)

@@ -5,12 +5,22 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from agent_runtime.domain.audit import AuditFault, Entry, Index, Kept, find_faults, replayed
-from agent_runtime.domain.events import PlanApproved, PlanRejected, StepResolved, ToolCalled, ToolReturned
+from agent_runtime.domain.events import (
+    CallApproved,
+    CallDenied,
+    PlanApproved,
+    PlanEdited,
+    PlanRejected,
+    PlanRevisionRequested,
+    StepResolved,
+    ToolCalled,
+    ToolReturned,
+)
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 FORMAT = "agent-runtime-audit/1"
 
-_Decided = PlanApproved | PlanRejected | StepResolved
+_Decided = PlanApproved | PlanRejected | PlanRevisionRequested | PlanEdited | StepResolved | CallApproved | CallDenied
 
 
 def export(kept: Kept) -> JsonObject:
@@ -31,7 +41,7 @@ def export(kept: Kept) -> JsonObject:
         "task_id": kept.task_id,
         "status": task.status.value,
         "prompt": task.prompt,
-        "plan": task.contract.model_dump(mode="json") if task.contract else None,
+        "plan": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
         "approvals": [
@@ -56,10 +66,21 @@ def export(kept: Kept) -> JsonObject:
 
 
 def _decision(event: _Decided) -> JsonObject:
-    if isinstance(event, StepResolved):
-        what: JsonObject = {"step_id": event.step_id, "call_id": event.call_id, "resolution": event.resolution}
-        return {"actor": event.actor, "comment": event.comment, **what}
-    comment = event.comment if isinstance(event, PlanApproved) else event.reason
+    match event:
+        case StepResolved():
+            what: JsonObject = {"step_id": event.step_id, "call_id": event.call_id, "resolution": event.resolution}
+            return {"actor": event.actor, "comment": event.comment, **what}
+        case CallApproved() | CallDenied():
+            what = {"step_id": event.step_id, "call_id": event.call_id, "arguments_digest": event.arguments_digest}
+            return {"actor": event.actor, "comment": event.comment, **what}
+        case PlanApproved():
+            comment = event.comment
+        case PlanRejected():
+            comment = event.reason
+        case PlanRevisionRequested():
+            comment = event.feedback
+        case PlanEdited():
+            comment = None
     return {"actor": event.actor, "comment": comment, "revision": event.revision, "digest": event.digest}
 
 
