@@ -99,7 +99,7 @@ def _revision(revision: Revision) -> RevisionView:
         "at": time_of(revision.at),
         "by": revision.by,
         "feedback": revision.feedback,
-        "plan_object": revision.contract.model_dump(mode="json"),
+        "plan_object": revision.contract.as_digested(),
     }
 
 
