@@ -1,6 +1,7 @@
 """`agent-runtime serve`: the service, until it is told to stop."""
 
 import argparse
+import gc
 
 import structlog
 
@@ -19,5 +20,13 @@ def serve(options: argparse.Namespace) -> int:
         # Imported with the lock in hand: a second service is refused at once.
         from agent_runtime.api.server import serve as serve_api  # noqa: PLC0415
 
+        _collect_less_often()
         serve_api(settings, secrets, owner.announce)
     return 0
+
+
+def _collect_less_often() -> None:
+    """Spare the garbage collector what stays for good: modules and schemas. It took a sixth of a task's CPU time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
