@@ -55,9 +55,15 @@ def verify(options: argparse.Namespace) -> int:
     else:
         for fault in report.faults:
             output.result(visible(str(fault)))
-        found = f"{len(report.faults)} faults" if report.faults else "nothing was changed, every call was approved"
-        output.say(", ".join(f"{number} {name}" for name, number in counts.items()) + f": {found}.")
+        found = (
+            _counted(len(report.faults), "faults") if report.faults else "nothing was changed, every call was approved"
+        )
+        output.say(", ".join(_counted(number, name) for name, number in counts.items()) + f": {found}.")
     return 1 if report.faults else 0
+
+
+def _counted(number: int, things: str) -> str:
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"
 
 
 def export(options: argparse.Namespace) -> int:

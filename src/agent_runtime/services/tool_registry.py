@@ -96,7 +96,7 @@ class ToolRegistry:
             shelf.connected, shelf.detail, shelf.tools = False, "internal error, see the log", {}
             return
         self._fill(shelf, definitions)
-        shelf.connected, shelf.detail = True, f"{len(shelf.tools)} tools"
+        shelf.connected, shelf.detail = True, f"{len(shelf.tools)} tool{'' if len(shelf.tools) == 1 else 's'}"
         with contextlib.suppress(StoreUnavailableError):
             await self._store.save_definitions(digest(server.identity), definitions)
 
