@@ -155,14 +155,16 @@ class Execution:
             self._run.stage(*events)
 
     async def _begin(self, step: ToolStep, begun: list[tuple[Lease, Intent]], busy: set[str]) -> bool:
+        if len(self._in_flight) + len(begun) >= self._most or (busy and self._sessions.unusable):
+            return False
         if step.id not in self._has_room:
             if self._run.task.steps[step.id].call is not None or not self._broker.has_room:
                 self._waiting.add(step.id)
                 self._group.create_task(self._wait_for_room(step))
                 return True
             await self._take_room(step)
-        if len(self._in_flight) + len(begun) >= self._most or (busy and self._sessions.unusable):
-            return False
+        if not begun and not self._sessions.are_ready_for(step):
+            await self._run.commit()  # what is known already need not wait for a server
         try:
             lease = await self._sessions.lease_for(step)
         except (ServerUnavailableError, DefinitionChangedError) as error:

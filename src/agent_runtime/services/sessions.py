@@ -35,6 +35,10 @@ class Sessions:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
+    def are_ready_for(self, step: ToolStep) -> bool:
+        """Whether `lease_for` this step takes no time."""
+        return self._lease is not None and not self.unusable and not self._lease.has_changed(step.server)
+
     async def lease_for(self, step: ToolStep) -> Lease | None:
         """Sessions with exactly the servers that the plan names, their definitions held against the pins (G6).
 
@@ -42,7 +46,7 @@ class Sessions:
         cancelled or the service stops: a server that hangs is not waited for (G10).
         Raises: ServerUnavailableError, DefinitionChangedError.
         """
-        if self._lease and not self.unusable and not self._lease.has_changed(step.server):
+        if self._lease and self.are_ready_for(step):
             return self._lease
         self._lease = await unless(self._checked(step), self._run.cancel, self._run.stop)
         return self._lease
