@@ -6,12 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from harness import House, ledger_plan
+from processes import living_with
 
 PATIENCE_S = 30.0
 
@@ -101,16 +101,7 @@ def eventually(look: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
 
 def servers_of(house: House) -> list[int]:
     """The living processes that were given the ledger of this house: its MCP servers, and all that they started."""
-    mark = f"LEDGER={house.ledger}".encode()
-    found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            given = environment.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if mark in given:
-            found.append(int(environment.parent.name))
-    return found
+    return living_with(f"LEDGER={house.ledger}")
 
 
 def nothing_left_of(house: House, within_s: float = 10) -> None:

@@ -14,6 +14,7 @@ from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, StoredResult
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.ports import Lease
+from processes import living_with
 
 HOSTILE_SERVER = Path(__file__).parent / "servers" / "hostile_server.py"
 KEY = "key-of-the-operator"
@@ -51,16 +52,7 @@ class Place:
 
     def living(self) -> list[int]:
         """The living processes that were given these notes to write: the servers, and all that they started."""
-        mark = f"NOTES={self.notes_file}".encode()
-        found = []
-        for environment in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                given = environment.read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if mark in given:
-                found.append(int(environment.parent.name))
-        return found
+        return living_with(f"NOTES={self.notes_file}")
 
 
 def remote(url: str) -> HttpServer:

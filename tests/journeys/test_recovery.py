@@ -57,19 +57,17 @@ async def left_while_planning(house: ShiftyHouse) -> Task:
 
 
 async def left_at_the_start_of_a_server(house: ShiftyHouse) -> Task:
-    async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("count:one", "count:two"))
-    house.write_entry(hang="initialize")
-    async with house.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Approve())
-        await house.hung(2)  # the catalogue's and ours
-        return task
+    return await _left_while_it_hangs(house, "initialize")
 
 
 async def left_at_the_listing_of_a_server(house: ShiftyHouse) -> Task:
+    return await _left_while_it_hangs(house, "tools/list")
+
+
+async def _left_while_it_hangs(house: ShiftyHouse, hang: str) -> Task:
     async with house.open() as runtime:
         task = await submitted(runtime, plan_of("count:one", "count:two"))
-    house.write_entry(hang="tools/list")
+    house.write_entry(hang=hang)
     async with house.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve())
         await house.hung(2)  # the catalogue's and ours

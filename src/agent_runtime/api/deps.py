@@ -94,6 +94,12 @@ async def _read(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+async def read_body(request: Request, task_id: str, kind: type[Body]) -> Body:
+    """The body of a call on one task. Raises: as `known_form`, `read_json` and `decode`, in this order."""
+    known_form(task_id)
+    return decode(kind, await read_json(request, runtime_of(request).settings.limits))
+
+
 def decode(kind: type[Body], value: JsonValue) -> Body:
     """The body as a checked value. Raises: InvalidInputError naming every fault."""
     try:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from agent_runtime.api.auth import actor_of
 from agent_runtime.api.bodies import DiffQuery, ReviseRequest
-from agent_runtime.api.deps import TaskId, decode, if_match, known_form, parse_plan, read_json, runtime_of
+from agent_runtime.api.deps import TaskId, if_match, known_form, parse_plan, read_body, read_json, runtime_of
 from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskView
 from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
@@ -30,11 +30,9 @@ plans = APIRouter(prefix="/v1/tasks", tags=["Plans"])
 )
 async def revise_plan(request: Request, task_id: TaskId) -> Response:
     """Have the task planned again with what should be different. The next revision awaits approval like the first."""
-    runtime = runtime_of(request)
-    known_form(task_id)
-    body = decode(ReviseRequest, await read_json(request, runtime.settings.limits))
+    body = await read_body(request, task_id, ReviseRequest)
     decision = Revise(feedback=body.feedback, actor=actor_of(request.scope))
-    return task_answer(await runtime.tasks.decide(task_id, decision), 202)
+    return task_answer(await runtime_of(request).tasks.decide(task_id, decision), 202)
 
 
 @plans.put(

@@ -18,7 +18,16 @@ from agent_runtime.api.bodies import (
     ResolveRequest,
     TaskRequest,
 )
-from agent_runtime.api.deps import TaskId, decode, idempotency_key, known_form, parse_plan, read_json, runtime_of
+from agent_runtime.api.deps import (
+    TaskId,
+    decode,
+    idempotency_key,
+    known_form,
+    parse_plan,
+    read_body,
+    read_json,
+    runtime_of,
+)
 from agent_runtime.api.faults import WHOLE
 from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.shapes import (
@@ -53,7 +62,10 @@ tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
 
 Refresh = Annotated[bool, Query(description="Ask every server again first, for up to limits.server_start_s.")]
 
-ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"model": TaskView, "description": "Decided; the task as it stands"}}
+DECISION: dict[int | str, dict[str, Any]] = {
+    202: {"model": TaskView, "description": "Decided; the task as it stands"},
+    **refusals(400, 404, 409, 413, 415, 422, 503),
+}
 
 
 @tasks.post(
@@ -127,11 +139,9 @@ async def delete_task(request: Request, task_id: TaskId) -> Response:
 )
 async def approve_plan(request: Request, task_id: TaskId) -> Response:
     """Let the plan run, exactly as it was shown. Of several approvals at once one is accepted (202)."""
-    runtime = runtime_of(request)
-    known_form(task_id)
-    body = decode(ApproveRequest, await read_json(request, runtime.settings.limits))
+    body = await read_body(request, task_id, ApproveRequest)
     decision = Approve(digest=body.plan_digest, comment=body.comment, actor=actor_of(request.scope))
-    task = await runtime.tasks.decide(task_id, decision)
+    task = await runtime_of(request).tasks.decide(task_id, decision)
     approved: Approved = {
         "message": "The plan is approved and will run.",
         "task_id": task_id,
@@ -145,35 +155,31 @@ async def approve_plan(request: Request, task_id: TaskId) -> Response:
 @tasks.post(
     "/{task_id}/reject",
     status_code=202,
-    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
+    responses=DECISION,
     openapi_extra=body_of(RejectRequest, required=False),
 )
 async def reject_plan(request: Request, task_id: TaskId) -> Response:
     """Refuse the plan; the task ends."""
-    limits = runtime_of(request).settings.limits
-    known_form(task_id)
-    body = decode(RejectRequest, await read_json(request, limits))
+    body = await read_body(request, task_id, RejectRequest)
     return await _decide(request, task_id, Reject(reason=body.reason, actor=actor_of(request.scope)))
 
 
 @tasks.post(
     "/{task_id}/resolve",
     status_code=202,
-    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
+    responses=DECISION,
     openapi_extra=body_of(ResolveRequest),
 )
 async def resolve_step(request: Request, task_id: TaskId) -> Response:
     """Say what became of a call of unknown outcome; see `attention` of the task."""
-    limits = runtime_of(request).settings.limits
-    known_form(task_id)
-    body = decode(ResolveRequest, await read_json(request, limits))
+    body = await read_body(request, task_id, ResolveRequest)
     return await _decide(request, task_id, Resolve(**dict(body), actor=actor_of(request.scope)))
 
 
 @tasks.post(
     "/{task_id}/calls/{call_id}/approve",
     status_code=202,
-    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
+    responses=DECISION,
     openapi_extra=body_of(CallDecisionRequest),
 )
 async def approve_call(request: Request, task_id: TaskId, call_id: str) -> Response:
@@ -184,7 +190,7 @@ async def approve_call(request: Request, task_id: TaskId, call_id: str) -> Respo
 @tasks.post(
     "/{task_id}/calls/{call_id}/deny",
     status_code=202,
-    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
+    responses=DECISION,
     openapi_extra=body_of(CallDecisionRequest),
 )
 async def deny_call(request: Request, task_id: TaskId, call_id: str) -> Response:
@@ -195,8 +201,7 @@ async def deny_call(request: Request, task_id: TaskId, call_id: str) -> Response
 async def _decide_call(
     request: Request, task_id: str, call_id: str, decision: type[ApproveCall | DenyCall]
 ) -> Response:
-    known_form(task_id)
-    body = decode(CallDecisionRequest, await read_json(request, runtime_of(request).settings.limits))
+    body = await read_body(request, task_id, CallDecisionRequest)
     return await _decide(request, task_id, decision(call_id=call_id, **dict(body), actor=actor_of(request.scope)))
 
 
@@ -207,15 +212,13 @@ async def _decide(request: Request, task_id: str, decision: Decision) -> Respons
 @tasks.post(
     "/{task_id}/cancel",
     status_code=202,
-    responses={**ACCEPTED, **refusals(400, 404, 409, 413, 415, 422, 503)},
+    responses=DECISION,
     openapi_extra=body_of(CancelRequest, required=False),
 )
 async def cancel_task(request: Request, task_id: TaskId) -> Response:
     """End the task. No call starts after this was answered; an open call is given a few seconds to settle."""
-    runtime = runtime_of(request)
-    known_form(task_id)
-    body = decode(CancelRequest, await read_json(request, runtime.settings.limits))
-    task = await runtime.tasks.cancel(task_id, actor=actor_of(request.scope), reason=body.reason)
+    body = await read_body(request, task_id, CancelRequest)
+    task = await runtime_of(request).tasks.cancel(task_id, actor=actor_of(request.scope), reason=body.reason)
     return task_answer(task, 202)
 
 

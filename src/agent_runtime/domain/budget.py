@@ -22,8 +22,8 @@ def seconds_left(task: Task, in_flight: AbstractSet[str]) -> float:
     budget = task.limits.budget.seconds
     if budget is None:
         return inf
-    open_calls = [task.steps[step_id].open_call for step_id in in_flight if step_id in task.steps]
-    return budget - task.call_seconds - sum(call.timeout_s for call in open_calls if call)
+    reserved = sum(call.timeout_s for step_id, call in task.open_calls.items() if step_id in in_flight)
+    return budget - task.call_seconds - reserved
 
 
 def has_budget(task: Task, in_flight: AbstractSet[str]) -> bool:

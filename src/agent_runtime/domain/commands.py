@@ -71,7 +71,7 @@ def _end(task: Task) -> ev.Event:
 def _cancel(task: Task) -> Record:
     # In one append: a task left between the two would neither run nor be asked about.
     reason = "the task was cancelled before the answer came"
-    lost = {name: step.open_call for name, step in task.steps.items() if step.open_call}
+    lost = task.open_calls
     unknown = tuple(name for name in task.steps if name in lost or name in task.unknown_steps)
     return Record(
         (

@@ -304,9 +304,8 @@ def _completed(task: Task, event: ev.TaskCompleted, _: ev.EventRecord) -> Change
 
 
 def _no_open_call(task: Task, event: ev.Event) -> None:
-    open_steps = [name for name, step in task.steps.items() if step.open_call]
-    if open_steps:
-        raise illegal(task, event, f"a call of {', '.join(open_steps)} is open")
+    if task.open_calls:
+        raise illegal(task, event, f"a call of {', '.join(task.open_calls)} is open")
 
 
 def _failed(task: Task, event: ev.TaskFailed, _: ev.EventRecord) -> Changes:

@@ -163,6 +163,16 @@ class Task:
         return {name: step.result for name, step in self.steps.items() if step.result is not None}
 
     @property
+    def servers(self) -> frozenset[str]:
+        """The ids of the servers that the plan names; none without a plan."""
+        return self.contract.servers if self.contract else frozenset()
+
+    @property
+    def open_calls(self) -> dict[str, Call]:
+        """The calls that have no result, by step id."""
+        return {name: step.open_call for name, step in self.steps.items() if step.open_call}
+
+    @property
     def asks_person(self) -> bool:
         """Whether a step waits for what only a person can say."""
         return any(step.status in {StepStatus.UNKNOWN, StepStatus.ASKING} for step in self.steps.values())

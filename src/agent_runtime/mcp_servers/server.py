@@ -25,22 +25,21 @@ from mcp_types import (
     REQUEST_TIMEOUT,
     CallToolRequest,
     CallToolRequestParams,
-    CancelledNotification,
-    CancelledNotificationParams,
     ListToolsRequest,
     PaginatedRequestParams,
     ToolListChangedNotification,
 )
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from agent_runtime.config import LimitSettings, Secrets
-from agent_runtime.domain.errors import AgentRuntimeError, CallNotSentError, OutcomeUnknownError, ServerUnavailableError
+from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ServerUnavailableError
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.mcp_servers.call import RAW, Call
 from agent_runtime.mcp_servers.listing import Listed, Listing
 from agent_runtime.mcp_servers.results import stored_result, tool_definitions
-from agent_runtime.mcp_servers.wire import SENDING, Outgoing, Sending, Wire
+from agent_runtime.mcp_servers.wire import Outgoing, Sending, Wire
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +49,6 @@ _LEAVE_S = 3.0
 _MUCH_BYTES = 64 * 1024
 """From this size on, what a server sent is worked through in a thread, or it would stop the loop for long (G9)."""
 
-_RAW: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 _LOST = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR})
 """Error answers that say nothing about what the server did."""
 
@@ -238,7 +236,7 @@ class Connection:
                 listed = await session.list_tools(params=params)
                 page: dict[str, Any] = listed.model_dump(by_alias=True, mode="json", exclude_unset=True)
             else:
-                page = await session.send_request(ListToolsRequest(params=params), _RAW)
+                page = await session.send_request(ListToolsRequest(params=params), RAW)
             yield page["tools"]
             cursor = page.get("nextCursor")
             if cursor is None:
@@ -263,7 +261,14 @@ class Connection:
         if cancel.is_set():
             raise CallNotSentError(f"{self.server_id}.{tool} was not sent: it was cancelled before.")
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
-        call = _Call(self, session, f"{self.server_id}.{tool}", Sending(next(self._ids)))
+        call = Call(
+            f"{self.server_id}.{tool}",
+            session,
+            Sending(next(self._ids)),
+            judge=self.judged,
+            end=self.end,
+            grace_s=self._limits.cancel_grace_s,
+        )
         self._open_calls += 1
         try:
             if self._opener.uninterrupted:
@@ -280,7 +285,7 @@ class Connection:
             return await asyncio.to_thread(stored_result, raw, self._secrets.redact)
         return stored_result(raw, self._secrets.redact)
 
-    async def judged(self, call: "_Call", error: Exception) -> StoredResult:
+    async def judged(self, call: Call, error: Exception) -> StoredResult:
         """What an error says about the call: a definite result, or the error to raise."""
         if not call.sending.sent and not self._opener.uninterrupted:
             await self._see_the_end()
@@ -308,85 +313,6 @@ class Connection:
                     await self.ended.wait()
             except TimeoutError:
                 log.warning("mcp_server_slow_to_leave", server=self.server_id)
-
-
-class _Call:
-    """One call on its way, and what became of waiting for it."""
-
-    def __init__(self, connection: Connection, session: ClientSession, name: str, sending: Sending) -> None:
-        self.name = name
-        self.sending = sending
-        self.given_up: str | None = None
-        self._connection = connection
-        self._session = session
-
-    async def send(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
-        token = SENDING.set(self.sending)
-        try:
-            # Not `call_tool`: that judges the output against its schema, and hides that the call has happened.
-            raw: dict[str, Any] = await self._session.send_request(request, _RAW)
-        except Exception as error:  # noqa: BLE001 - whatever the SDK raises here, the call may have happened (G2)
-            return await self._connection.judged(self, error)
-        else:
-            return raw
-        finally:
-            SENDING.reset(token)
-
-    async def send_uninterrupted(
-        self, request: CallToolRequest, tasks: asyncio.TaskGroup
-    ) -> dict[str, Any] | StoredResult:
-        """Send it, and let it come to its end even where the caller is cancelled."""
-        outcome = await asyncio.shield(tasks.create_task(self._outcome(request)))
-        if isinstance(outcome, AgentRuntimeError):
-            raise outcome
-        return outcome
-
-    async def _outcome(self, request: CallToolRequest) -> dict[str, Any] | StoredResult | AgentRuntimeError:
-        """What became of it. An error is returned: raised in a task of the pool, it would end the pool."""
-        try:
-            return await self.send(request)
-        except AgentRuntimeError as error:
-            return error
-
-    async def send_watched(
-        self, request: CallToolRequest, timeout_s: float, cancel: asyncio.Event, tasks: asyncio.TaskGroup
-    ) -> dict[str, Any] | StoredResult:
-        """Send it, and stop waiting some time after the server was told that nobody waits."""
-        scope = anyio.CancelScope()
-        watch = tasks.create_task(self._watch(scope, timeout_s, cancel))
-        try:
-            with scope:
-                return await self.send(request)
-        except asyncio.CancelledError:
-            if self.given_up is None and not self._connection.end.is_set():
-                tasks.create_task(self._tell("the caller is gone"))
-            raise
-        finally:
-            watch.cancel()
-        raise OutcomeUnknownError(f"{self.name}: {self.given_up}.")
-
-    async def _watch(self, scope: anyio.CancelScope, timeout_s: float, cancel: asyncio.Event) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await cancel.wait()
-            self.given_up = "it was cancelled after it was sent, and no result came"
-        except TimeoutError:
-            self.given_up = f"there was no answer within {timeout_s:g} s"
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._connection._limits.cancel_grace_s  # noqa: SLF001 - the two are one
-        await self._tell(self.given_up)
-        await asyncio.sleep(until - loop.time())
-        scope.cancel()
-
-    async def _tell(self, reason: str) -> None:
-        """Tell the server that nobody waits for the answer any more."""
-        SENDING.set(None)  # in the context of this task: what goes out now is not the call
-        params = CancelledNotificationParams(request_id=self.sending.request_id, reason=reason)
-        try:
-            async with asyncio.timeout(self._connection._limits.cancel_grace_s):  # noqa: SLF001 - the two are one
-                await self._session.send_notification(CancelledNotification(params=params))
-        except TimeoutError:
-            log.warning("mcp_cancel_not_delivered", call=self.name)
 
 
 def _explained(error: BaseException) -> str:

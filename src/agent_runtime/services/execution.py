@@ -207,8 +207,8 @@ class Execution:
         log.warning("no_lease", code=error.code, reason=str(error))
         self._trouble = None
         task = self._run.task
-        self._registry.distrust(sorted(task.contract.servers) if task.contract else [])
-        open_calls = {name: state.open_call for name, state in task.steps.items() if state.open_call}
+        self._registry.distrust(sorted(task.servers))
+        open_calls = task.open_calls
         for name, call in open_calls.items():
             reason = f"the call was open, and it cannot be repeated: {error}"
             self._run.stage(StepOutcomeUnknown(step_id=name, call_id=call.call_id, reason=reason))

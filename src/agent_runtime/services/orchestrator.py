@@ -51,7 +51,7 @@ class Orchestrator:
             return None
         if task.terminal or task.cancel_requested or task.status in WAITING:
             return None
-        return task.contract.servers if task.contract and task.status is not TaskStatus.PENDING else frozenset()
+        return frozenset() if task.status is TaskStatus.PENDING else task.servers
 
     async def run(self, task_id: str, cancel: asyncio.Event, stop: asyncio.Event) -> bool:
         """Run a task until it ends or waits for a person, or as far as the plan; True where it can go on at once.

@@ -78,10 +78,6 @@ class Run:
     def epoch(self) -> int:
         return self._committed.epoch
 
-    @property
-    def has_staged(self) -> bool:
-        return bool(self._staged)
-
     def stage(self, *events: Event) -> None:
         """Add events to the next commit; `task` is the state with them. Raises: IllegalTransitionError."""
         now = datetime.now(UTC)

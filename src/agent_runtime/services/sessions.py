@@ -57,7 +57,7 @@ class Sessions:
         if lease is None or self.unusable:
             await self._stack.aclose()
             self.unusable = False
-            names = sorted(task.contract.servers) if task.contract else []
+            names = sorted(task.servers)
             servers = [self._registry.server(name) for name in names]
             lease = await self._stack.enter_async_context(self._servers.lease(servers))
         await self._broker.check_pins(task, lease, {name: self._registry.server(name) for name in names})

@@ -197,7 +197,7 @@ class TaskManager:
             if task.cancel_requested:
                 return task
             events: list[Event] = [TaskCancelRequested(actor=actor, reason=reason)]
-            if not any(step.open_call for step in task.steps.values()):
+            if not task.open_calls:
                 events.append(TaskCancelled(unknown_steps=task.unknown_steps))
             try:
                 task = await self._store.append(task, events)
