@@ -91,6 +91,17 @@ class StepStarted(Event):
     title: str
 
 
+class ModelCall(Value):
+    """A call that a model proposes, in its own words: the function's name and the text of the arguments.
+
+    `call_id` is the model's name for it, unique within one answer.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+
+
 class ToolCalled(Event):
     """The intent to call, written before the call is sent (G2). `attempt` counts from 1 for each approved use.
 

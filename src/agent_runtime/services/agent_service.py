@@ -38,7 +38,7 @@ class PlannerAgent:
         request = PlanRequest(
             task.prompt, list(tools.values()), task.limits.max_steps, feedback=task.feedback, previous=previous
         )
-        plan = await self._planner.plan(request)
+        plan = (await self._planner.plan(request)).plan
         contract = draw_up(plan, task.limits, tools, agent_steps=False)
         # Who asked for a revision wants to see it.
         auto = task.approval == "auto" and not task.feedback
