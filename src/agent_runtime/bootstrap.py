@@ -18,8 +18,10 @@ from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.runners.local import LocalRunner
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
+from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.orchestrator import Orchestrator
+from agent_runtime.services.progress import Progress
 from agent_runtime.services.registry_file import load_registry
 from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
@@ -75,14 +77,22 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
         asyncio.TaskGroup() as background,
     ):
         registry = ToolRegistry(entries, servers, store)
+        progress = Progress()
         planner = PlannerAgent(
-            RulePlanner(), registry, start_s=limits.server_start_s, auto_effects=settings.approval.auto_effects
+            RulePlanner(),
+            registry,
+            progress,
+            agent_steps=False,
+            start_s=limits.server_start_s,
+            auto_effects=settings.approval.auto_effects,
         )
+        executor = ExecutorAgent(None, progress, stored_result_bytes=limits.stored_result_bytes)
         orchestrator = Orchestrator(
             store,
             registry,
             servers,
             planner,
+            executor,
             Broker(limits),
             runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
             parallel_calls=limits.calls_of_a_task,

@@ -29,7 +29,7 @@ AgentRuntimeError
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent_runtime.domain.values import Usage
+from agent_runtime.domain.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

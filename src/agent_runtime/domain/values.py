@@ -21,23 +21,6 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
-class Usage(Value):
-    """The tokens that language models have taken in and given out."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    @property
-    def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-        )
-
-
 def _checked_identifier(text: str) -> str:
     if not IDENTIFIER.fullmatch(text):
         raise ValueError("must start with a letter and hold at most 64 letters, digits, '_' and '-'")

@@ -12,7 +12,8 @@ from agent_runtime.domain.events import Event, EventRecord, ModelCall
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import TERMINAL, Task, TaskStatus
 from agent_runtime.domain.tools import StoredResult, Tool, ToolDefinition, ToolServer
-from agent_runtime.domain.values import JsonObject, Usage
+from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.values import JsonObject
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.commands import CallTool, ProposePlan, next_commands
+from agent_runtime.domain.commands import CallTool, ProposePlan, Record, next_commands
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import ToolStep
@@ -137,8 +137,10 @@ class Run:
             )
             self.write(proposed)
         elif isinstance(command, CallTool):
+            assert isinstance(command.step, ToolStep)
             self.call(command.step)
         else:
+            assert isinstance(command, Record)
             self.write(*command.events)
         return True
 
