@@ -250,7 +250,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
     limits = house.settings.limits
     async with ServerPool(limits, Secrets(), _no_builtin, house.folder) as servers:
         planner = PlannerAgent(RulePlanner(), runtime.registry, start_s=1, auto_effects=())
-        broker = Broker(limits)
+        broker = Broker(limits, {})
         yield Orchestrator(
             runtime.store, runtime.registry, servers, planner, broker, runner_id="another", parallel_calls=8
         )

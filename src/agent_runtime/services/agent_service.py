@@ -35,9 +35,8 @@ class PlannerAgent:
         await self._registry.ready(self._needed(allowed), self._start_s)
         tools = self._registry.tools(allowed)
         previous = task.contract.plan if task.contract else None
-        request = PlanRequest(
-            task.prompt, list(tools.values()), task.limits.max_steps, feedback=task.feedback, previous=previous
-        )
+        offered = [tool for tool in tools.values() if not tool.denied]
+        request = PlanRequest(task.prompt, offered, task.limits.max_steps, feedback=task.feedback, previous=previous)
         plan = await self._planner.plan(request)
         contract = draw_up(plan, task.limits, tools, agent_steps=False)
         # Who asked for a revision wants to see it.

@@ -6,7 +6,7 @@ what came of it is an `Outcome`, to be written too.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left
 from agent_runtime.domain.contract import Contract, argument_faults, compare_pins
+from agent_runtime.domain.deny import denied
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     CallNotSentError,
@@ -37,7 +38,7 @@ from agent_runtime.domain.events import (
 from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.references import resolve
 from agent_runtime.domain.task import StepStatus, Task, may_repeat
-from agent_runtime.domain.tools import StoredResult, ToolServer, tool_key
+from agent_runtime.domain.tools import Denial, StoredResult, ToolServer, tool_key
 from agent_runtime.domain.values import JsonObject, deeper_than, digest, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Lease
@@ -64,8 +65,10 @@ class CallRefusedError(Exception):
 class Broker:
     """Sends the calls of approved steps, each at most once where the operator did not call its tool idempotent."""
 
-    def __init__(self, limits: LimitSettings) -> None:
+    def __init__(self, limits: LimitSettings, denials: Mapping[str, Sequence[Denial]]) -> None:
+        """`denials`: what the operator denies now, by server id."""
         self._limits = limits
+        self._denials = denials
         self._room = asyncio.Semaphore(limits.concurrent_calls)
 
     async def check_pins(self, task: Task, lease: Lease, servers: Mapping[str, ToolServer]) -> None:
@@ -192,16 +195,22 @@ class Broker:
         faults = list(argument_faults(arguments, definition.inputSchema, "arguments", resolved=True))
         if faults:
             raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
+        if forbidden := denied(self._denials.get(step.server, ()), step.tool, arguments):
+            raise CallRefusedError("denied", forbidden)
         return arguments, arguments_digest
 
     @staticmethod
     def _refuse(run: Run, step: ToolStep, refusal: CallRefusedError) -> None:
         log.warning("call_refused", task_id=run.task.task_id, step_id=step.id, rule=refusal.rule)
-        message = f"{step.server}.{step.tool} was not called: {refusal}"
-        denied = ToolDenied(
-            step_id=step.id, server=step.server, tool=step.tool, rule=refusal.rule, message=str(refusal)
+        run.stage(
+            ToolDenied(step_id=step.id, server=step.server, tool=step.tool, rule=refusal.rule, message=str(refusal))
         )
-        run.stage(denied, StepFailed(step_id=step.id, code=refusal.rule, message=message))
+        if lost := run.task.open_calls.get(step.id):  # it was sent once, and what came of that is not known
+            reason = f"the call was open, and it cannot be repeated: {refusal}"
+            run.stage(StepOutcomeUnknown(step_id=step.id, call_id=lost.call_id, reason=reason))
+            return
+        message = f"{step.server}.{step.tool} was not called: {refusal}"
+        run.stage(StepFailed(step_id=step.id, code=refusal.rule, message=message))
 
 
 @dataclass(frozen=True, slots=True)
