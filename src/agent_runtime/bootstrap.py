@@ -13,6 +13,7 @@ from mcp.server import MCPServer
 
 from agent_runtime import builtin
 from agent_runtime.config import Secrets, Settings
+from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.tools import BuiltinServer
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.runners.local import LocalRunner
@@ -64,7 +65,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
-    entries = load_registry(settings.tool_registry)
+    entries = with_denials(load_registry(settings.tool_registry), settings.approval.deny)
     base_dir = settings.tool_registry.absolute().parent
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:
@@ -93,7 +94,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             servers,
             planner,
             executor,
-            Broker(limits),
+            Broker(limits, {entry.id: entry.deny for entry in entries}),
             runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
             parallel_calls=limits.calls_of_a_task,
         )

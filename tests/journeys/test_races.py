@@ -260,7 +260,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
             servers,
             planner,
             executor,
-            Broker(limits),
+            Broker(limits, {}),
             runner_id="another",
             parallel_calls=8,
         )

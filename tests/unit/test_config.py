@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from agent_runtime.config import ApprovalSettings, LimitSettings, Secrets, Settings, load_settings
 from agent_runtime.domain.errors import ConfigurationError
-from agent_runtime.domain.tools import Effect
+from agent_runtime.domain.tools import Effect, ServerDenial
 
 SAMPLE = Path(__file__).parents[2] / "config.yaml"
 
@@ -159,6 +159,16 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
         ("limits: {prompt_bytes: 0}", "limits.prompt_bytes: must be greater than 0."),
         ("approval: {require_digest: often}", "approval.require_digest: must be true or false."),
         ("approval: {auto_effects: [all]}", "approval.auto_effects[0]: must be 'read', 'write', 'destructive' or"),
+        ("approval: {deny: x}", "approval.deny: must be a list."),
+        ("approval: {deny: [{sever: x}]}", "approval.deny[0].sever: unknown key; did you mean 'server'?"),
+        ("approval: {deny: [{}, {tool: 1}]}", "approval.deny[1].tool: must be text (in quotes"),
+        (
+            "approval: {deny: [{arguments: {1: x}}]}",
+            "approval.deny[0].arguments[1]: must be text as a key (in quotes).",
+        ),
+        ("approval: {deny: [{arguments: {'': x}}]}", "must be the name of an argument, or names with dots"),
+        ("approval: {deny: [{tool: '${env:hunter22}'}]}", "approval.deny[0].tool: is compared as it stands"),
+        ("deny: []", "deny: unknown key; did you mean 'approval.deny'?"),
         ("planner: openai", "this version does not have yet; use rules or auto."),
         ("runner: procrastinate", "runner: must be 'auto' or 'local'."),
         ("storage: {url: 'postgresql://u:hunter22@h/d'}", "storage.url: 'postgresql' is not supported yet; use sqlite"),
@@ -307,6 +317,18 @@ def test_the_shipped_file_names_every_setting() -> None:
     assert named == set(LimitSettings.model_fields)
     for key in itertools.chain(sections, *sections.values(), ("planner", "runner", "data_dir", "tool_registry")):
         assert f"{key}:" in text, key
+
+
+def test_denials_are_read_from_the_file_or_from_a_variable_as_json() -> None:
+    denial = {"server": "mail", "tool": "send*", "arguments": {"to": "*@rival.example"}, "reason": "not to them"}
+    expected = (ServerDenial.model_validate(denial),)
+    assert load_settings(write(yaml.safe_dump({"approval": {"deny": [denial]}})), environ={}).approval.deny == expected
+    environ = {"AGENT_RUNTIME_APPROVAL__DENY": json.dumps([denial])}
+    assert load_settings(write(""), environ=environ).approval.deny == expected
+    with pytest.raises(
+        ConfigurationError, match=r"^AGENT_RUNTIME_APPROVAL__DENY: approval\.deny\[0\]: must be a mapping"
+    ):
+        load_settings(write(""), environ={"AGENT_RUNTIME_APPROVAL__DENY": "send*"})
 
 
 def test_settings_made_by_hand_are_checked_and_frozen() -> None:

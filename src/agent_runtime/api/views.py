@@ -289,8 +289,8 @@ def _tool(tool: Tool) -> ToolView:
         "approval": tool.approval,
         "timeout_s": tool.timeout_s,
         "pin": tool.pin,
-        "status": "available",
-        "detail": None,
+        "status": "unavailable" if tool.denied else "available",
+        "detail": tool.denied,
     }
 
 

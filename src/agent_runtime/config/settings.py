@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from agent_runtime.domain.tools import Effect
+from agent_runtime.domain.tools import Effect, ServerDenial
 
 PLACEHOLDER_KEY = "your-openai-api-key-here"
 """What the sample file holds in place of a key."""
@@ -111,11 +111,13 @@ class StorageSettings(Section):
 class ApprovalSettings(Section):
     """`auto_effects`: the effect classes of which a plan may run unasked, where its task asks for that.
 
+    `deny`: the calls that are never made, beside those that the registry denies, whatever was approved.
     A plan that nobody approved `expires_after_s` after it was made ends its task; null: never.
     """
 
     require_digest: bool = False
     auto_effects: tuple[Effect, ...] = ()
+    deny: tuple[ServerDenial, ...] = ()
     expires_after_s: PositiveFloat | None = Field(default=None, le=100 * 366 * 86400)
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from agent_runtime.domain import references
 from agent_runtime.domain.asking import reasons_to_ask
 from agent_runtime.domain.conditions import condition_references, read_condition
+from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_names
 from agent_runtime.domain.schemas import Open, UnusableSchemaError, as_open, errors_of
@@ -198,6 +199,10 @@ def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue) -> Itera
             f"{place}.retries",
             f"{tool.key!r} may not be retried: the operator has not called it idempotent in the tool registry.",
         )
+    known = as_open(step.arguments)
+    for denial in tool.denials:
+        if applies(denial, known):
+            yield _denied(denial.told, f"{place}.{'arguments' if denial.arguments else 'tool'}")
     yield from argument_faults(step.arguments, tool.definition.inputSchema, f"{place}.arguments")
 
 
@@ -221,8 +226,14 @@ def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, age
             yield _unknown_tool(allowed.server, allowed.tool, here, catalogue)
         else:
             yield from _timeout_faults(allowed.timeout_s, tool, here)
+            if tool.denied:
+                yield _denied(tool.denied, f"{here}.tool")
         if allowed.key in [other.key for other in step.tools[:index]]:
             yield Fault(here, f"{allowed.key!r} is listed twice; say in one place how often it may be called.")
+
+
+def _denied(told: str, place: str) -> Fault:
+    return Fault(place, f"{told[0].upper()}{told[1:]}.")
 
 
 def _unknown_tool(server: str, tool: str, place: str, catalogue: Catalogue) -> Fault:

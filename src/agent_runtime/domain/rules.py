@@ -3,6 +3,7 @@
 A proposal is judged against the journal alone: the approved contract, what has run, and what a model has asked for.
 """
 
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -12,11 +13,12 @@ from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
 from agent_runtime.domain.conditions import holds
 from agent_runtime.domain.contract import MOST_DEPTH, argument_faults
+from agent_runtime.domain.deny import denied
 from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.references import resolve
 from agent_runtime.domain.task import AskedCall, Pending, StepState, StepStatus, Task, TaskStatus, may_repeat
-from agent_runtime.domain.tools import tool_key
+from agent_runtime.domain.tools import Denial, tool_key
 from agent_runtime.domain.values import JsonObject, deeper_than, digest
 
 
@@ -27,6 +29,7 @@ class CallRefusedError(Exception):
     it does not list. `not_current`: its turn has not come, or a person is asked about it. `used_up`: it was made as
     often as it may be. `budget_exceeded`. `reference_failed`, `invalid_arguments`: they cannot be had, or the tool's
     schema is against them. `arguments_differ`: they are not those that were approved, or that the model gave.
+    `denied`: the operator's word is against the call, whoever approved it.
     """
 
     def __init__(self, rule: str, message: str) -> None:
@@ -72,11 +75,13 @@ def next_proposal(task: Task, step: ToolStep | AgentStep) -> Proposal:
     return Proposal(step.id, server, tool, pending=pending)
 
 
-def judge(task: Task, proposal: Proposal, in_flight: AbstractSet[str], limit: int) -> Permitted:
+def judge(
+    task: Task, proposal: Proposal, in_flight: AbstractSet[str], denials: Iterable[Denial], limit: int
+) -> Permitted:
     """What may be sent for a proposal.
 
-    `in_flight` are the steps whose calls are under way, `limit` the size above which results were cut.
-    Raises: CallRefusedError naming the first rule that is against it.
+    `in_flight` are the steps whose calls are under way, `denials` what the operator denies now of the server, and
+    `limit` is the size above which results were cut. Raises: CallRefusedError naming the first rule that is against it.
     """
     _check_task(task)
     step = _planned(task, proposal)
@@ -95,6 +100,9 @@ def judge(task: Task, proposal: Proposal, in_flight: AbstractSet[str], limit: in
     faults = list(argument_faults(arguments, task.definitions[key].inputSchema, "arguments", resolved=True))
     if faults:
         raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
+    told = denied(denials, proposal.tool, arguments)
+    if told is not None:
+        raise CallRefusedError("denied", told)
     return Permitted(
         step,
         arguments,

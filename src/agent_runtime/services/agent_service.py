@@ -46,9 +46,10 @@ class PlannerAgent:
         await self._registry.ready(self._needed(allowed), self._start_s)
         tools = self._registry.tools(allowed)
         previous = task.contract.plan if task.contract else None
+        offered = [tool for tool in tools.values() if not tool.denied]
         request = PlanRequest(
             task.prompt,
-            list(tools.values()),
+            offered,
             task.limits.max_steps,
             feedback=task.feedback,
             previous=previous,

@@ -6,7 +6,7 @@ what came of it is an `Outcome`, to be written too.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.rules import CallRefusedError, Proposal, judge
 from agent_runtime.domain.task import StepStatus, Task, may_repeat
-from agent_runtime.domain.tools import StoredResult, ToolServer, tool_key
+from agent_runtime.domain.tools import Denial, StoredResult, ToolServer, tool_key
 from agent_runtime.domain.transitions import ALLOWED
 from agent_runtime.domain.values import deeper_than, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
@@ -55,8 +55,10 @@ _CALL_S = 60.0
 class Broker:
     """Sends the calls of approved steps, each at most once where the operator did not call its tool idempotent."""
 
-    def __init__(self, limits: LimitSettings) -> None:
+    def __init__(self, limits: LimitSettings, denials: Mapping[str, Sequence[Denial]]) -> None:
+        """`denials`: what the operator denies now, by server id."""
         self._limits = limits
+        self._denials = denials
         self._room = asyncio.Semaphore(limits.concurrent_calls)
 
     async def check_pins(self, task: Task, lease: Lease, servers: Mapping[str, ToolServer]) -> None:
@@ -99,7 +101,8 @@ class Broker:
         the task has ended or a newer run owns it: such a journal takes no more, and has said so itself.
         """
         try:
-            permitted = judge(run.task, proposal, in_flight, self._limits.stored_result_bytes)
+            denials = self._denials.get(proposal.server, ())
+            permitted = judge(run.task, proposal, in_flight, denials, self._limits.stored_result_bytes)
         except CallRefusedError as refusal:
             self._deny(run, proposal, refusal)
             raise
@@ -169,7 +172,8 @@ class Broker:
 
     @staticmethod
     def _deny(run: Run, proposal: Proposal, refusal: CallRefusedError) -> None:
-        task, pending = run.task, proposal.pending
+        task = run.task
+        pending = None if proposal.step_id in task.open_calls else proposal.pending
         log.warning("call_refused", task_id=task.task_id, step_id=proposal.step_id, rule=refusal.rule)
         if task.status in ALLOWED[ToolDenied]:
             run.stage(

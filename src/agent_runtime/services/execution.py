@@ -207,7 +207,10 @@ class Execution:
         try:
             return self._broker.intend(self._run, proposal, busy)
         except CallRefusedError as refusal:
-            if isinstance(step, ToolStep):  # a model is told, and goes on
+            if lost := self._run.task.open_calls.get(step.id):  # it was sent, and what came of that is not known
+                reason = f"the call was open, and it cannot be repeated: {refusal}"
+                self._run.stage(StepOutcomeUnknown(step_id=step.id, call_id=lost.call_id, reason=reason))
+            elif isinstance(step, ToolStep):  # a model is told, and goes on
                 message = f"{step.server}.{step.tool} was not called: {refusal}"
                 self._run.stage(StepFailed(step_id=step.id, code=refusal.rule, message=message))
             return None
