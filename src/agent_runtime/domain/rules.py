@@ -189,7 +189,7 @@ def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, limit: 
 def given_arguments(text: str) -> JsonObject:
     """The arguments that a model gave, read. Raises: CallRefusedError where they are no JSON object."""
     try:
-        arguments = from_json(text or "{}", allow_inf_nan=False)
+        arguments = from_json(text.encode("utf-8", "replace") or b"{}", allow_inf_nan=False)
     except ValueError as error:
         raise CallRefusedError("invalid_arguments", f"the arguments are no JSON: {error}.") from error
     if not isinstance(arguments, dict):
