@@ -1,5 +1,6 @@
 """The planner that asks a language model, and has it put its answer right."""
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +18,9 @@ CATALOGUE_TOKENS = 24_000
 
 LEAST_TOKENS = 32
 """The shortest answer that is worth asking for."""
+
+_LONG = 100_000
+"""From how many characters on an answer is read in a thread, so that the event loop is not held up."""
 
 _MOST_FAULTS = 10
 _LONGEST_FAULT = 300
@@ -81,7 +85,11 @@ class _Attempt:
         for repairs_left in range(self._repairs, -1, -1):
             answer = await self._ask(messages)
             try:
-                return PlanAnswer(self._judged(answer.text), self._usage)
+                if len(answer.text) > _LONG:
+                    plan = await asyncio.to_thread(self._judged, answer.text)
+                else:
+                    plan = self._judged(answer.text)
+                return PlanAnswer(plan, self._usage)
             except Declined as reason:
                 raise PlanningError(
                     f"The language model says that it cannot plan this: {clean(str(reason), _LONGEST_REASON)}",

@@ -41,6 +41,7 @@ _TOOL_FIELDS = frozenset(ToolStep.model_fields)
 _AGENT_FIELDS = frozenset(AgentStep.model_fields)
 _ARGUMENTS = ("args", "parameters", "params", "input")
 _LONGEST_GOAL = 65_536
+_MOST_PARTS = 10_000
 
 
 class Declined(Exception):  # noqa: N818 - an answer, not a failure
@@ -86,6 +87,10 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
     names = Names(tools)
     plan = _without(found, REMARKS - _PLAN_FIELDS)
     plan = {name: value for name, value in plan.items() if value is not None}
+    if _too_large(plan):
+        raise InvalidPlanError(
+            [Fault("", f"The plan has more than {_MOST_PARTS} fields and entries; make it shorter.")]
+        )
     if isinstance(plan.get("steps"), list):
         plan["steps"] = _steps(plan["steps"], names)
     if not plan.get("goal"):
@@ -94,6 +99,19 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
         return Plan.model_validate(plan)
     except ValidationError as error:
         raise InvalidPlanError(list(_faults(error))) from error
+
+
+def _too_large(plan: JsonObject) -> bool:
+    """Whether there are so many fields and entries, apart from arguments, that naming their faults would take long."""
+    parts = 0
+    left: list[JsonValue] = [plan]
+    while left and parts <= _MOST_PARTS:
+        value = left.pop()
+        parts += len(value)
+        if isinstance(value, dict):
+            value = [item for name, item in value.items() if name != "arguments"]
+        left += [item for item in value[:_MOST_PARTS] if isinstance(item, dict | list)]
+    return parts > _MOST_PARTS
 
 
 def tools_named(text: str) -> list[tuple[str, str]]:
@@ -230,8 +248,12 @@ def _without(value: JsonObject, dropped: frozenset[str]) -> JsonObject:
 
 
 def _faults(error: ValidationError) -> Iterator[Fault]:
-    for item in error.errors(include_url=False, include_input=False):
+    items = error.errors(include_url=False, include_input=False)
+    inner = any(item["loc"][:1] == ("steps",) and len(item["loc"]) > 1 for item in items)
+    for item in items:
         place = item["loc"]
+        if inner and place == ("steps",):  # too few are left only because those that are wrong were left out
+            continue
         tagged = 2  # steps, the number of the step, and then its kind, which the answer has not
         if place[:1] == ("steps",) and len(place) > tagged and place[tagged] in ("tool", "agent"):
             kind, place = str(place[tagged]), (*place[:tagged], *place[tagged + 1 :])
@@ -254,7 +276,7 @@ def _sentence(fault: str, message: str, kind: str, place: Sequence[str | int]) -
         return f"There is no such field; there are {', '.join(fields)}."
     if fault.startswith("union_tag"):
         return "The field kind must be 'tool' (with server, tool and arguments) or 'agent' (with instruction)."
-    return f"{message}."
+    return "There must be at least one step." if fault == "too_short" else f"{message}."
 
 
 def _place(place: Sequence[str | int]) -> str:

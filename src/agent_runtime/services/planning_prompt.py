@@ -31,10 +31,9 @@ _FORMAT = """\
 
 {"id": "s1", "title": TEXT, "kind": "tool", "server": TEXT, "tool": TEXT, "arguments": {...}}
 
-"server" and "tool" are taken from the catalogue, letter by letter; "arguments" follow the schema of the tool. Every kind
-of step may also have:
-"depends_on": ["s1"], which has it wait for others; a reference does so by itself. Steps that need not wait run side by
-side.
+"server" and "tool" are taken from the catalogue, letter by letter; "arguments" follow the schema of the tool. A step
+may also have:
+"depends_on": ["s1"], which has it wait for others; a reference does so by itself. Other steps run side by side.
 "when": CONDITION, which skips the step where the condition does not hold.
 A tool step may also have "timeout_s": SECONDS, and "retries": NUMBER for an idempotent tool. Mostly leave them out."""
 
@@ -53,8 +52,8 @@ _REFERENCES = """\
 
 A string in "arguments"{where} may refer to an earlier step:
 ${{s1.text}} is the text that step s1 gave.
-${{s1.output.items.0.name}} is a value inside its structured output. Use it only for a path that the catalogue or the
-request gives; otherwise use ${{s1.text}}. Never guess a path.
+${{s1.output.items.0.name}} is a value inside its structured output. Use it only for a path that the "output_schema" of
+the tool or the request gives; otherwise use ${{s1.text}}. Never guess a path.
 A string that is one reference and nothing else keeps the type of the value; inside other text the value becomes text.
 Write $${{ for a literal ${{. There are no other templates, no expressions and no functions in a string.
 
@@ -63,21 +62,21 @@ ${{s1.output.count}} > 3
 ${{s1.text}} == "none"
 "error" not in ${{s1.text}}
 exists(${{s1.output.items.0}})
-It compares with == != < <= > >= in, not in; it knows numbers, strings in quotes, true, false and null. A reference in it
-stands without quotes. There is a reference in every comparison, and no backslash anywhere."""
+It compares with == != < <= > >= in, not in; it knows numbers, strings in quotes, true, false and null. A reference in
+it stands without quotes. There is a reference in every comparison, and no backslash anywhere."""
 
 _RULES = """\
 # Rules
 
 1. As few steps as possible, at most {most}. Do what was asked and nothing else.
-2. Only tools of the catalogue. Never invent a server, a tool, an argument, a file name, an address or an id that neither
-the request nor the catalogue gives; find it out by a step first, and refer to what that step gives.
-3. Every id is another one: s1, s2, s3 ... A reference names a step of this plan. No steps wait for each other in a circle.
-4. "effect" says what a tool does to the world: read, write, destructive, or unknown, which is to be taken as destructive.
+2. Only tools of the catalogue. Never invent a server, a tool, an argument, a file name, an address or an id that
+neither the request nor the catalogue gives; find it out by a step first, and refer to what that step gives.
+3. Every id is another one: s1, s2, s3 ... A reference names a step of this plan. Steps never wait in a circle.
+4. "effect" says what a tool does to the world: read, write, destructive, or unknown, which may well be destructive.
 Write, change or delete something only if the request asks for it.
 5. {thinking}
-6. If these tools cannot do it, or the request cannot be understood, answer {{"cannot": REASON, "steps": []}}, where REASON
-says to the person what is missing."""
+6. If these tools cannot do it, or the request cannot be understood, answer {{"cannot": REASON, "steps": []}}, where
+REASON says to the person what is missing."""
 
 _WITH_AGENT = "Use a tool where one does the work, and an agent step for what only a language model can do."
 _WITHOUT_AGENT = (

@@ -1,7 +1,7 @@
 """The catalogue as a language model reads it, within a budget.
 
-What servers say of their tools is data: each tool is one line of JSON without invisible characters, cut to size, between
-fences whose name follows from the text, so that no description can hold it.
+What servers say of their tools is data: each tool is one line of JSON without invisible characters, cut to size,
+between fences whose name follows from the text, so that no description can hold it.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ _DESCRIPTION = 1000
 _SHORT = 200
 _LONGEST_NAME = 200
 _SCHEMA = 6000
+_OUTPUT_SCHEMA = 2000
 _DEEPEST = 12
 _WIDEST = 100
 _FULL_SHARE = 0.75
@@ -39,7 +40,7 @@ def clean(text: str, limit: int) -> str:
     if not head.isascii() or not head.isprintable():
         head = "".join(" " if unicodedata.category(char) in _UNSAFE else char for char in head)
     line = " ".join(head.split())
-    return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 4]} ..."
+    return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 4].rstrip()} ..."
 
 
 def tokens_in(*texts: str) -> int:
@@ -93,9 +94,10 @@ def show_tools(tools: Iterable[Tool]) -> str:
     return _fenced([_full(Listed(tool)) for tool in tools])
 
 
-def nearest(tools: Sequence[Tool], question: str, count: int) -> list[Tool]:
-    """The tools that are most about the question."""
-    return [tools[index] for index in _index(tuple(Listed(tool) for tool in tools)).order(question)[:count]]
+def nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
+    """The tools whose names, with those of their servers, share most with this one."""
+    names = Relevance([words(f"{tool.server} {tool.name}") for tool in tools])
+    return [tools[index] for index in names.order(name)[:count]]
 
 
 @lru_cache(maxsize=16)
@@ -144,9 +146,16 @@ def _words(one: Listed) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _full(one: Listed) -> str:
-    schema = _json(_compact(one.tool.definition.inputSchema, _DEEPEST))
-    shown = schema if _size(schema) <= _SCHEMA else _json(_outline(one.tool.definition.inputSchema))
-    return f'{_json(_said(one.tool, _DESCRIPTION))[:-1]},"arguments_schema":{shown}}}'
+    definition = one.tool.definition
+    entry = f'{_json(_said(one.tool, _DESCRIPTION))[:-1]},"arguments_schema":{_schema(definition.inputSchema, _SCHEMA)}'
+    if definition.outputSchema is not None:
+        entry += f',"output_schema":{_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
+    return f"{entry}}}"
+
+
+def _schema(schema: JsonObject, limit: int) -> str:
+    whole = _json(_compact(schema, _DEEPEST))
+    return whole if _size(whole) <= limit else _json(_outline(schema))
 
 
 @lru_cache(maxsize=4096)
@@ -189,7 +198,7 @@ def _compact(value: JsonValue, depth: int, *, names: bool = False) -> JsonValue:
 
 
 def _outline(schema: JsonObject) -> JsonObject:
-    """Of a schema that is too long: the names and types of the arguments, and which are required."""
+    """Of a schema that is too long: the names and types of what it holds, and which are required."""
     properties = schema.get("properties")
     known = list(properties.items())[:_WIDEST] if isinstance(properties, dict) else []
     required = schema.get("required")
@@ -211,7 +220,7 @@ def _fenced(lines: Sequence[str]) -> str:
 
 
 def _json(value: JsonValue) -> str:
-    """JSON on one line; a lone surrogate, which no request can carry, is escaped."""
+    """JSON on one line; where it would hold an invisible character, all but ASCII is escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if text.isprintable() else json.dumps(value, separators=(",", ":"))
 
