@@ -146,6 +146,17 @@ def test_a_megabyte_of_digits_quotes_and_commas_in_a_closed_object_is_read_in_un
         assert time.process_time() - started < 1, text
 
 
+def test_a_piece_that_holds_too_much_is_a_fault() -> None:
+    with pytest.raises(NoJsonError, match="more than 100000 strings and brackets"):
+        list(pieces_in('{"a": [' + '"",' * 100_000))
+    assert read_object('{"a": [' + '"",' * 100_000 + '""]}') is None
+
+
+def test_a_text_that_holds_too_many_pieces_is_a_fault() -> None:
+    with pytest.raises(InvalidPlanError, match="more than 1000 pieces of JSON"):
+        read_plan("{} " * 1001, [], "goal")
+
+
 def test_a_text_that_is_too_long_is_not_read() -> None:
     with pytest.raises(NoJsonError, match="at most 1048576 are read"):
         list(pieces_in(" " * (MOST_CHARACTERS + 1)))

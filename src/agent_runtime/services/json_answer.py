@@ -26,6 +26,9 @@ MOST_CHARACTERS = 1_048_576
 MOST_DEPTH = 64
 """How deep arrays and objects may be nested in each other."""
 
+MOST_TOKENS = 100_000
+"""How many strings and brackets one piece of JSON may hold."""
+
 MOST_PIECES = 1000
 """How many pieces of a text are looked at."""
 
@@ -57,7 +60,7 @@ def pieces_in(text: str) -> Iterator[Found]:
     """Every piece of the text that may be JSON, outermost and first to last.
 
     A piece ends where its brackets are closed, or with the text. Raises: NoJsonError for a text that is too long or
-    holds too many pieces.
+    holds too many pieces, or a piece that holds too much.
     """
     if len(text) > MOST_CHARACTERS:
         raise NoJsonError(f"the text is {len(text)} characters long, and at most {MOST_CHARACTERS} are read")
@@ -98,9 +101,14 @@ def _after_thinking(text: str) -> int:
 
 
 def _end_of(text: str, start: int) -> tuple[int | None, int]:
-    """Behind the bracket that closes the one at `start`, if there is one, and how deep brackets are nested up to it."""
+    """Behind the bracket that closes the one at `start`, if there is one, and how deep brackets are nested up to it.
+
+    Raises: NoJsonError where it holds too much.
+    """
     depth = deepest = 0
-    for token in _TOKEN.finditer(text, start):
+    for count, token in enumerate(_TOKEN.finditer(text, start)):
+        if count == MOST_TOKENS:
+            raise NoJsonError(f"the JSON holds more than {MOST_TOKENS} strings and brackets")
         first = text[token.start()]
         if first in "{[":
             depth += 1
