@@ -303,6 +303,15 @@ async def test_for_a_tool_that_there_is_not_the_nearest_are_shown(tools: list[To
     assert correction.count("arguments_schema") <= 8
 
 
+async def test_of_many_tools_that_were_left_out_each_is_shown_once_and_no_more_than_eight() -> None:
+    steps = [{"id": f"s{n}", "kind": "tool", "server": "big", "tool": f"do_thing_{200 + n % 12}"} for n in range(15)]
+    model = ScriptedLanguageModel([json.dumps({"steps": steps}), GOOD, GOOD])
+    with pytest.raises(PlanningError):
+        await ModelPlanner(model, catalogue_tokens=500).plan(asking(listed(300)))
+    shown = re.findall(r'"tool":"(do_thing_\d+)"', text_of(model.requests[1].items[-1]))
+    assert shown == [f"do_thing_{200 + n}" for n in range(8)]
+
+
 async def test_a_tool_that_was_shown_in_full_is_not_shown_again(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([BAD, GOOD])
     await ModelPlanner(model).plan(asking(tools))

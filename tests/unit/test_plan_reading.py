@@ -65,6 +65,13 @@ def test_a_bare_list_of_steps_is_a_plan_for_the_prompt() -> None:
     assert read_plan(json.dumps([READ]), TOOLS, "the prompt") == Plan(goal="the prompt", steps=WHOLE.steps)
 
 
+def test_what_stands_beside_a_wrapped_plan_is_not_passed_over() -> None:
+    with pytest.raises(InvalidPlanError, match="holds no plan"):
+        read_plan(json.dumps({"plan": {"steps": [READ]}, "only_if": "it is Monday"}), TOOLS, "p")
+    with pytest.raises(InvalidPlanError, match="only_if: There is no such field"):
+        read_plan(json.dumps({"plan": [READ], "only_if": "it is Monday"}), TOOLS, "p")
+
+
 def test_the_first_plan_of_several_is_taken() -> None:
     other = {"goal": "other", "steps": [READ]}
     text = f"{json.dumps({'x': 1})} {json.dumps({'goal': 'g', 'steps': [READ]})} {json.dumps(other)}"

@@ -215,7 +215,7 @@ def _dropped(step: JsonObject) -> JsonObject:
 
 
 def _numbered(name: JsonValue) -> JsonValue:
-    if isinstance(name, bool) or not isinstance(name, int | str):
+    if not isinstance(name, int | str):
         return name
     text = str(name)[:20]
     return f"s{text}" if text.isascii() and text.isdigit() else name
