@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from agent_runtime.domain.errors import ModelError
 from agent_runtime.domain.events import ModelCall
-from agent_runtime.domain.values import Usage
+from agent_runtime.domain.usage import Usage
 from agent_runtime.services.ports import ModelAnswer, ModelRequest, ModelStatus
 
 

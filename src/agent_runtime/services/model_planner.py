@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from agent_runtime.domain.errors import Fault, InvalidPlanError, ModelError, PlanningError
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.tools import Tool, tool_key
-from agent_runtime.domain.values import JsonObject, Usage
+from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.values import JsonObject
 from agent_runtime.services.plan_reading import Declined, read_plan, tools_named
 from agent_runtime.services.planning_prompt import conversation, correction, instructions, plan_schema
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, PlanAnswer, PlanRequest

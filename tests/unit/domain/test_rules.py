@@ -170,7 +170,7 @@ def test_a_tool_is_called_as_often_as_the_step_allows() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["{", "[]", '"text"', "nothing", '{"x": NaN}', '{"x": 1.5e999}', '{"x":' * 200 + "1" + "}" * 200, "\ud800"]
+    "given", ["{", "[]", '"text"', "nothing", '{"x": NaN}', '{"x": 1.5e999}', '{"x":' * 200 + "1" + "}" * 200]
 )
 def test_arguments_that_are_no_object_are_refused(given: str) -> None:
     task = asks(("f__read", given))
