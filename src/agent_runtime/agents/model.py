@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_BACKOFF = wait_exponential_jitter(initial=0.5, max=8, jitter=0.5)
+_BACKOFF = wait_exponential_jitter(multiplier=0.5, max=8, jitter=0.5)
 _LONGEST_WAIT_S = 30.0
 """The longest that a Retry-After is honoured; the whole answer is bounded by `openai.answer_timeout_s`."""
 
