@@ -15,7 +15,7 @@ _OUTPUT = re.compile(
     r"response_format|text\.format|json_schema|json_object|structured.?output|invalid.?schema|guided|grammar",
     re.IGNORECASE,
 )
-_OF_THIS_SCHEMA = re.compile(r"invalid.{0,20}schema", re.IGNORECASE)
+_OF_THIS_REQUEST = re.compile(r"invalid.{0,20}schema|must contain the word", re.IGNORECASE)
 _REASONING = re.compile(r"encrypted|\binclude\b", re.IGNORECASE)
 _COUNTS = re.compile(r"stream_options|include_usage", re.IGNORECASE)
 _STREAM = re.compile(r"\bstream(ing|ed)?\b", re.IGNORECASE)
@@ -23,7 +23,7 @@ _STREAM = re.compile(r"\bstream(ing|ed)?\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a question is put. `lasting` is false where `output` was lowered because of one schema, not the endpoint.
+    """How a question is put. `lasting` is false where `output` was lowered because of this request, not the endpoint.
 
     `reasoning`: a reasoning model's thoughts are asked for, sealed, to be sent back on its next turn; `counts`: a
     stream is asked to end with the usage; `streams`: an answer is asked for as a stream.
@@ -48,7 +48,7 @@ class Dialect:
             return replace(self, counts=False)
         lower = _LOWER.get(self.output)
         if schema and lower and _OUTPUT.search(complaint):
-            return replace(self, output=lower, lasting=self.lasting and not _OF_THIS_SCHEMA.search(complaint))
+            return replace(self, output=lower, lasting=self.lasting and not _OF_THIS_REQUEST.search(complaint))
         if self.streams and _STREAM.search(complaint):
             return replace(self, streams=False)
         return None
