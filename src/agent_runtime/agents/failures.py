@@ -198,6 +198,12 @@ class Failures:
                 f"{self._where} has no {self._settings.api} API, or no model {self._settings.model!r} (HTTP 404): see "
                 f"openai.base_url, which mostly ends in /v1, openai.model, or set openai.api to {other}.",
             )
+        if code and 300 <= code < 400:  # noqa: PLR2004 - a redirection, RFC 9110
+            return Failure(
+                "model_failed",
+                f"{self._where} sends elsewhere ({status}), and a prompt is not sent on: set openai.base_url to the "
+                "address that it means.",
+            )
         if "insufficient_quota" in said.all:
             return Failure(
                 "model_overloaded",

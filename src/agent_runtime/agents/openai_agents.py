@@ -106,8 +106,8 @@ class Endpoint:
             raise self._failures.truncated()
         if refusal is not None or heard.finish == "content_filter":
             raise self._failures.refused(refusal or "its filter withheld the answer")
-        if self._settings.api == "chat_completions" and heard.finish is None:
-            raise self._failures.cut("it gave no finish_reason")
+        if self._settings.api == "chat_completions" and heard.streamed and heard.finish is None:
+            raise self._failures.cut("the stream ended before the answer did")
         if len(text.encode()) > self._most:
             raise self._failures.too_long()
         if not text.strip() and not calls:
@@ -152,8 +152,9 @@ class _Turn(Model):
         try:
             self.response = await ask(*args, **kwargs)
         except Exception as error:
-            # Whatever garbage makes the libraries raise is an answer that cannot be read.
-            self.failure = self._ended() or failure_of(error, self._heard, self._failures)
+            # Broad, because garbage makes the libraries raise anything at all: it is an answer that cannot be read.
+            told = error if isinstance(error, Failure) else failure_of(error, self._heard, self._failures)
+            self.failure = self._ended() or told
             raise self.failure from error
         return self.response
 

@@ -140,9 +140,11 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
         heard.began = True
         kind = response.headers.get("content-type", "")
         most = _ON_WIRE * answer_bytes
-        stream = heard.streamed and not response.is_error
+        stream = heard.streamed and response.is_success
         if stream and kind.startswith("application/json"):
             raise NotStreamedError
+        if stream and kind.startswith("text/html"):
+            raise NotAnAnswerError("it is a page for people")
         if response.headers.get("content-encoding", "identity") != "identity":
             raise NotAnAnswerError("it is compressed, although that was ruled out")
         body = cast("httpx2.AsyncByteStream", response.stream)
@@ -185,7 +187,8 @@ def failure_of(error: Exception, heard: Heard, failures: Failures) -> Failure:
         return failures.unreachable(str(chain[-1]))
     if isinstance(error, APIError) and isinstance(error.body, dict):
         return failures.said(said_of(error.body))
-    return failures.unreadable(f"{type(chain[-1]).__name__}: {chain[-1]}")
+    root = next((cause for cause in chain if not isinstance(cause, APIConnectionError)), error)
+    return failures.unreadable(f"{type(root).__name__}: {root}")
 
 
 def said_of(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> Said:
@@ -193,7 +196,7 @@ def said_of(body: dict[str, Any], status: int | None = None, after_s: float | No
     code = body.get("code")
     if status is None and isinstance(code, int) and not isinstance(code, bool):
         status = code
-    words = [str(part) for part in (code, body.get("type")) if part is not None]
+    words = [str(part) for part in (code, body.get("type")) if part not in {None, "error"}]
     return Said(str(body.get("message") or ""), status, " ".join(words), str(body.get("param") or ""), after_s)
 
 
