@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from agent_runtime.config import ApprovalSettings, LimitSettings, Secrets, Settings, load_settings
+from agent_runtime.config import ApprovalSettings, LimitSettings, OpenAISettings, Secrets, Settings, load_settings
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import Effect, ServerDenial
 
@@ -336,3 +336,26 @@ def test_settings_made_by_hand_are_checked_and_frozen() -> None:
         Settings(planner="openai")
     with pytest.raises(ValidationError, match="frozen"):
         Settings().runner = "local"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "shown"),
+    [
+        (None, "https://api.openai.com/v1"),
+        ("", "https://api.openai.com/v1"),
+        ("http://localhost:11434/v1/", "http://localhost:11434/v1"),
+        ("https://user:pass@models.example/v1?key=hush#top", "https://models.example/v1"),
+        ("http://[::1]:8080/v1", "http://[::1]:8080/v1"),
+    ],
+)
+def test_a_model_endpoint_is_shown_without_credentials(base_url: str | None, shown: str) -> None:
+    assert OpenAISettings(base_url=base_url).endpoint == shown
+
+
+@pytest.mark.parametrize(
+    "base_url", ["localhost:11434/v1", "ftp://host/v1", "http://", "http://h:99999/v1", "http://[::1"]
+)
+def test_a_base_url_that_is_no_http_url_is_refused_without_showing_it(base_url: str) -> None:
+    said = refusal(f"openai: {{base_url: '{base_url}'}}")
+    assert "openai.base_url: must be a URL like http://localhost:11434/v1" in said
+    assert base_url not in said.replace("http://localhost:11434/v1", "")

@@ -1,1 +1,4 @@
-"""Language models behind the libraries that reach them; each library is imported by its own module alone."""
+"""Language models behind a library: adapters of the `LanguageModel` port.
+
+Importing this package costs nothing: the library, 2 s of it, is imported in a worker thread by the first question.
+"""
