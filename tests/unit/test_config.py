@@ -169,7 +169,6 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
         ("approval: {deny: [{arguments: {'': x}}]}", "must be the name of an argument, or names with dots"),
         ("approval: {deny: [{tool: '${env:hunter22}'}]}", "approval.deny[0].tool: is compared as it stands"),
         ("deny: []", "deny: unknown key; did you mean 'approval.deny'?"),
-        ("planner: openai", "this version does not have yet; use rules or auto."),
         ("runner: procrastinate", "runner: must be 'auto' or 'local'."),
         ("storage: {url: 'postgresql://u:hunter22@h/d'}", "storage.url: 'postgresql' is not supported yet; use sqlite"),
         ("storage: {url: 'data.db'}", "storage.url: must be a URL like sqlite:///PATH."),

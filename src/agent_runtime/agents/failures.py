@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.errors import ModelError
-from agent_runtime.domain.values import Usage
+from agent_runtime.domain.usage import Usage
 
 _OVERFLOW = re.compile(
     r"context_length|context[ _](size|length|window)|maximum context|prompt is too long|input length.{0,40}exceed"

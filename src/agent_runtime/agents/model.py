@@ -13,7 +13,7 @@ from agent_runtime.agents.breaker import CircuitBreaker
 from agent_runtime.agents.dialect import Dialect, Output
 from agent_runtime.agents.failures import Failure, Failures
 from agent_runtime.config import OpenAISettings
-from agent_runtime.domain.values import Usage
+from agent_runtime.domain.usage import Usage
 from agent_runtime.services.ports import ModelAnswer, ModelRequest, ModelStatus
 
 if TYPE_CHECKING:

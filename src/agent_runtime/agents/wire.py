@@ -29,7 +29,7 @@ from openai.types.responses import Response
 from agent_runtime.agents.failures import Failure, Failures, Said
 from agent_runtime.config import OpenAISettings
 from agent_runtime.config.settings import OPENAI_URL, PLACEHOLDER_KEY
-from agent_runtime.domain.values import Usage
+from agent_runtime.domain.usage import Usage
 
 _CONNECT_S = 10.0
 _NO_KEY = "unused"

@@ -212,15 +212,6 @@ class Settings(Section):
     config_file: Path | None = None
     config_warnings: tuple[str, ...] = ()
 
-    @field_validator("planner")
-    @classmethod
-    def _can_plan(cls, planner: str) -> str:
-        if planner == "openai":
-            raise ValueError(
-                "planner: openai needs the model planner, which this version does not have yet; use rules or auto"
-            )
-        return planner
-
     @property
     def off_loopback(self) -> bool:
         """Whether others than this machine can reach the service; a host name other than localhost counts as so."""

@@ -10,18 +10,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import structlog
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from agent_runtime.domain.budget import seconds_left, tokens_left
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
-from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, StepFailed, StepStarted, TaskFailed
+from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text, resolve
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
-from agent_runtime.domain.values import JsonObject, digest_of_bytes
+from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes
 from agent_runtime.services.broker import keep
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.services.progress import Piece, Progress
@@ -148,11 +149,15 @@ class ExecutorAgent:
             message = f"The model asks for {len(given.calls)} calls at once; {_MOST_CALLS} are the most."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         text = None if given.calls else keep(StoredResult(text=given.text), self._limit)
+        calls = [[call.call_id, call.name, call.arguments] for call in given.calls]
         return ModelAnswered(
             step_id=question.step_id,
             turn=question.turn,
-            items=given.items,
-            calls=given.calls,
+            items=tuple(_writable(list(given.items))),
+            calls=tuple(
+                ModelCall(call_id=call_id, name=name, arguments=arguments)
+                for call_id, name, arguments in _writable(calls)
+            ),
             answer=text,
             usage=given.usage,
             duration_ms=round(seconds * 1000, 3),
@@ -178,6 +183,11 @@ class ExecutorAgent:
             BudgetExceeded(budget="tokens", limit=limit, used=used),
             TaskFailed(code="budget_exceeded", message=message, step_id=step.id),
         )
+
+
+def _writable(value: JsonValue) -> Any:
+    """The same JSON with nothing in it that UTF-8 cannot carry: a model can write half a surrogate pair."""
+    return from_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def fenced(text: str, source: str) -> str:
