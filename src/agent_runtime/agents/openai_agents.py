@@ -186,7 +186,9 @@ class _Turn(Model):
         return ModelResponse(output=final.output, usage=LibraryUsage(requests=1), response_id=final.id)
 
     def _ended(self) -> Failure | None:
-        """What the model itself says of an answer that it did not finish."""
+        """What the endpoint itself says of an answer that was not finished."""
+        if self._heard.error:
+            return self._failures.said(self._heard.error)
         response, finish = self._heard.response, self._heard.finish
         if response is not None and response.status == "incomplete":
             reason = response.incomplete_details.reason if response.incomplete_details else None
