@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from agent_runtime.agents.model import OpenAIModel
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.errors import ModelError
-from agent_runtime.domain.values import Usage
+from agent_runtime.domain.usage import Usage
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
 from model_replies import Calls, Fault, FaultKind, Reply, Text
 from model_requests import Request, WireError
