@@ -400,6 +400,16 @@ async def test_an_answer_without_an_end_is_not_read_to_it(ask: Asker) -> None:
     assert (error.code, "20000 bytes" in str(error)) == ("model_answer_unreadable", True)
 
 
+async def test_a_stream_is_left_as_soon_as_it_is_too_long(ask: Asker) -> None:
+    at = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
+    event: dict[str, Any] = {"type": "response.output_text.delta", "delta": "x" * 100, "logprobs": []} | at
+    if ask.way.api == "chat_completions":
+        event = {"id": "1", "model": "tiny", "choices": [{"index": 0, "delta": {"content": "x" * 100}}]}
+    async with raw(body(f"data: {json.dumps(event)}\n\n".encode() * 201, "text/event-stream")) as base_url:
+        error = await ask.error(base_url=base_url, stream=True)
+    assert "grew beyond 20000 bytes" in str(error)
+
+
 async def test_what_a_failed_answer_cost_is_told(ask: Asker) -> None:
     cost = Usage(input_tokens=7, output_tokens=2)
     request = ModelRequest("", [USER], max_tokens=20)
