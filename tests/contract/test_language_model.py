@@ -285,6 +285,21 @@ async def test_an_endpoint_that_does_not_stream_is_asked_without(ask: Asker) -> 
     assert not ask.models.requests[-1].stream
 
 
+async def test_an_endpoint_that_answers_whole_although_a_stream_was_asked_for_is_asked_without(ask: Asker) -> None:
+    sent: dict[str, Any] = {
+        "role": "assistant",
+        "type": "message",
+        "content": [{"type": "output_text", "text": "whole"}],
+    }
+    answer: dict[str, Any] = {"id": "r", "status": "completed", "output": [sent]}
+    if ask.way.api == "chat_completions":
+        answer = {"choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "whole"}}]}
+    whole = body(json.dumps(answer).encode(), "application/json")
+    async with raw(whole, whole, whole) as base_url:
+        model = ask.model(base_url=base_url)
+        assert [(await bounded(model, question())).text for _ in range(2)] == ["whole", "whole"]
+
+
 async def test_reasoning_is_not_asked_for_of_a_model_that_has_none(ask: Asker) -> None:
     model = ask.model()
     if ask.way.api == "responses":
@@ -432,6 +447,15 @@ async def test_the_endpoint_says_how_long_to_wait_within_reason(
 ) -> None:
     await ask.answer(Fault("rate_limited", retry_after=asked), Text("ok"))
     assert waits[0] <= ask.time.slept[0] <= waits[1]
+
+
+async def test_a_prompt_is_not_sent_on_to_where_an_endpoint_points(ask: Asker) -> None:
+    path = "responses" if ask.way.api == "responses" else "chat/completions"
+    there = f"307 Elsewhere\r\nlocation: {ask.models.base_url}/{path}"
+    async with raw(body(b"", "text/plain", there)) as base_url:
+        error = await ask.error(base_url=base_url)
+    assert (error.code, ask.models.requests) == ("model_failed", [])
+    assert "openai.base_url" in str(error)
 
 
 @pytest.mark.parametrize("silence", ["hang", "stall_stream"])
