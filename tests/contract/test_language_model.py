@@ -285,17 +285,24 @@ async def test_an_endpoint_that_does_not_stream_is_asked_without(ask: Asker) -> 
     assert not ask.models.requests[-1].stream
 
 
-async def test_an_endpoint_that_answers_whole_although_a_stream_was_asked_for_is_asked_without(ask: Asker) -> None:
-    sent: dict[str, Any] = {
-        "role": "assistant",
-        "type": "message",
-        "content": [{"type": "output_text", "text": "whole"}],
+def whole(api: Api, text: str) -> bytes:
+    """An unstreamed answer of 5 and 2 tokens, of an endpoint that says no more than it has to."""
+    part = {"type": "output_text", "text": text}
+    answer: dict[str, Any] = {
+        "status": "completed",
+        "output": [{"role": "assistant", "type": "message", "content": [part]}],
+        "usage": {"input_tokens": 5, "output_tokens": 2},
     }
-    answer: dict[str, Any] = {"id": "r", "status": "completed", "output": [sent]}
-    if ask.way.api == "chat_completions":
-        answer = {"choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "whole"}}]}
-    whole = body(json.dumps(answer).encode(), "application/json")
-    async with raw(whole, whole, whole) as base_url:
+    if api == "chat_completions":
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": 5, "completion_tokens": 2}
+        answer = {"choices": [{"finish_reason": "stop", "message": message}], "usage": usage}
+    return body(json.dumps(answer).encode(), "application/json")
+
+
+async def test_an_endpoint_that_answers_whole_although_a_stream_was_asked_for_is_asked_without(ask: Asker) -> None:
+    sent = whole(ask.way.api, "whole")
+    async with raw(sent, sent, sent) as base_url:
         model = ask.model(base_url=base_url)
         assert [(await bounded(model, question())).text for _ in range(2)] == ["whole", "whole"]
 
@@ -430,6 +437,12 @@ async def test_what_a_failed_answer_cost_is_told(ask: Asker) -> None:
     request = ModelRequest("", [USER], max_tokens=20)
     error = await ask.error(Text("word " * 100, usage=(7, 2)), request=request)
     assert (error.code, error.usage) == ("model_answer_truncated", cost)
+
+
+async def test_all_that_an_answer_cost_is_counted_with_what_could_not_be_read(ask: Asker) -> None:
+    async with raw(whole(ask.way.api, "\ud800"), whole(ask.way.api, "legible")) as base_url:
+        answer = await bounded(ask.model(base_url=base_url, stream=False), question())
+    assert (answer.text, answer.usage) == ("legible", Usage(input_tokens=10, output_tokens=4))
 
 
 @pytest.mark.parametrize(
