@@ -175,7 +175,9 @@ async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(modell
     assert task.usage.tokens > 0
 
 
-@pytest.mark.parametrize("levels", [{"json_schema", "json_object"}, {"json_object"}, set()], ids=str)
+@pytest.mark.parametrize(
+    "levels", [{"json_schema", "json_object"}, {"json_object"}, set()], ids=["json_schema", "json_object", "prompt"]
+)
 async def test_each_level_of_output_gives_a_plan_and_is_remembered(
     modelled: House, models: ModelServer, levels: set[str]
 ) -> None:
