@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.domain.events import EVENTS, EventRecord, PlanEdited, PlanProposed, ToolCalled, restore
-from agent_runtime.domain.plan import ToolStep
+from agent_runtime.domain.plan import ToolStep, tool_names
 from agent_runtime.domain.references import resolve
+from agent_runtime.domain.rules import CallRefusedError, given_arguments
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import tool_key
 from agent_runtime.domain.transitions import evolve
-from agent_runtime.domain.values import digest
+from agent_runtime.domain.values import JsonObject, digest
 
 _MOST_EPOCHS = 10_000
 _OF_A_TIME = "0123456789-:.TZ"
@@ -261,7 +262,10 @@ def _unapproved(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
 
 
 def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
-    """A call must be one that the approved revision of the plan makes, with the arguments that it makes it with."""
+    """A call must be one that the approved revision of the plan makes, with the arguments that it makes it with.
+
+    Of an agent step it must be of a tool that the step lists, and what the recorded answer of its model proposes next.
+    """
     if _digest(called.arguments) != called.arguments_digest:
         yield "data.arguments_digest", "it is not the digest of the arguments."
     approved = [made.digest for made in task.approvals if made.decision == "approve"]
@@ -273,16 +277,25 @@ def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
     except KeyError:
         yield "data.step_id", f"the approved plan has no step {called.step_id!r}."
         return
-    if not isinstance(step, ToolStep) or (step.server, step.tool) != (called.server, called.tool):
-        yield "data.tool", f"{tool_key(called.server, called.tool)!r} is not what the approved step calls."
+    key = tool_key(called.server, called.tool)
+    if key not in [tool_key(*name) for name in tool_names(step)]:
+        yield "data.tool", f"{key!r} is not what the approved step calls."
         return
     try:
-        expected = resolve(step.arguments, task.results, 0)
-    except (AgentRuntimeError, ValueError) as error:
+        expected = resolve(step.arguments, task.results, 0) if isinstance(step, ToolStep) else _proposed(task, called)
+    except (AgentRuntimeError, CallRefusedError, ValueError) as error:
         yield "data.arguments", f"the approved step cannot be called at this point: {error}"
         return
     if (wanted := _digest(expected)) is None or wanted != _digest(called.arguments):
         yield "data.arguments", "they are not those of the approved step, with its references resolved."
+
+
+def _proposed(task: Task, called: ToolCalled) -> JsonObject:
+    """The arguments that the model gave for this call. Raises: CallRefusedError, ValueError."""
+    pending = task.steps[called.step_id].pending
+    if pending is None or (pending.turn, pending.index) != (called.turn, called.index):
+        raise ValueError("the model has asked for no such call.")
+    return given_arguments(pending.call.arguments)
 
 
 def _digest(value: object) -> str | None:

@@ -1,0 +1,81 @@
+"""What a model asked for and what was called for it, audited in a real database."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.audit_export import export, find_faults_in_export
+from agent_runtime.domain.task import Task
+from agent_runtime.domain.transitions import OF_A_RUN
+from agent_runtime.domain.values import digest
+from agent_runtime.storage.sqlite import SqliteStore
+from agent_steps import AGENT, LOOK, TOOLS, answered, called, contract_of, returned, started
+from audits import faults, places, read, rewrite
+
+CONTRACT = contract_of(LOOK, {**AGENT, "preapproved": True})
+DEFINITIONS = {key: tool.definition for key, tool in TOOLS.items() if key in CONTRACT.pins}
+EVENTS: Sequence[ev.Event] = (
+    ev.TaskSubmitted(prompt="p"),
+    ev.TaskClaimed(runner="r", epoch=1),
+    ev.PlanProposed(revision=1, digest=CONTRACT.digest, contract=CONTRACT, definitions=DEFINITIONS, planner="openai"),
+    ev.PlanApproved(revision=1, digest=CONTRACT.digest),
+    ev.TaskClaimed(runner="r", epoch=2),
+    started("look"),
+    called("look", "read", {"x": 1}, "c0"),
+    returned("look", "c0"),
+    ev.StepCompleted(step_id="look"),
+    started("do"),
+    answered(1, ("f__read", {"x": 7}), ("f__write", {"x": 8})),
+    called("do", "read", {"x": 7}, "c1", turn=1, index=0),
+    returned("do", "c1"),
+    called("do", "write", {"x": 8}, "c2", turn=1, index=1),
+    returned("do", "c2"),
+    answered(2, text="done"),
+    ev.StepCompleted(step_id="do"),
+    ev.TaskCompleted(result="done"),
+)
+CALLED = 12
+"""The number of the record of the model's first call."""
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> Path:
+    path = tmp_path / "agent-runtime.db"
+    async with SqliteStore(path) as store:
+        task = Task("t")
+        for event in EVENTS:
+            epoch = event.epoch if isinstance(event, ev.TaskClaimed) else None
+            if type(event) in OF_A_RUN or isinstance(event, ev.PlanProposed):
+                epoch = task.epoch
+            task = await store.append(task, [event], epoch=epoch)
+    return path
+
+
+async def test_the_calls_of_a_model_are_audited_with_the_answers_that_propose_them(path: Path) -> None:
+    assert faults(path) == []
+    document = export(read(path))
+    assert find_faults_in_export(document) == []
+    calls = [(call["step_id"], call.get("turn"), call.get("index")) for call in document["calls"]]
+    assert calls == [("look", None, None), ("do", 1, 0), ("do", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("other", "place"),
+    [
+        ({"tool": "write"}, "data"),
+        ({"tool": "wipe"}, "data.tool"),
+        ({"arguments": {"x": 9}, "arguments_digest": digest({"x": 9})}, "data.arguments"),
+        ({"arguments": {"x": 9}}, "data.arguments_digest"),
+        ({"index": 1}, "data.arguments"),
+        ({"turn": 2}, "data.arguments"),
+    ],
+)
+async def test_a_call_that_the_model_did_not_ask_for_is_reported_though_the_chain_fits(
+    path: Path, other: dict[str, Any], place: str
+) -> None:
+    event = EVENTS[CALLED - 1].model_copy(update=other)
+    rewrite(path, CALLED, event)
+    assert (CALLED, place) in places(path)
