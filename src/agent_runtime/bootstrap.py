@@ -61,12 +61,12 @@ class Runtime:
     recovered: asyncio.Event
 
 
-def _model_of(settings: Settings) -> AbstractAsyncContextManager[LanguageModel | None]:
+def model_of(settings: Settings) -> AbstractAsyncContextManager[LanguageModel | None]:
     """The language model of the settings, if there is one; its library is imported by the first question."""
     return OpenAIModel(settings.openai) if settings.openai.configured else nullcontext()
 
 
-def _planner_of(settings: Settings, model: LanguageModel | None) -> Planner:
+def planner_of(settings: Settings, model: LanguageModel | None) -> Planner:
     """`auto`: with a model where one is configured. Raises: ConfigurationError where there is none to plan with."""
     if settings.planner == "openai" and model is None:
         raise ConfigurationError(
@@ -95,13 +95,13 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     metrics = Metrics()
     async with (
         SqliteStore(settings.database_path, observe=metrics.committed) as store,
-        _model_of(settings) as model,
+        model_of(settings) as model,
         ServerPool(limits, secrets, make_builtin, base_dir) as servers,
         asyncio.TaskGroup() as background,
     ):
         registry = ToolRegistry(entries, servers, store)
         progress = Progress()
-        planning = _planner_of(settings, model)
+        planning = planner_of(settings, model)
         planner = PlannerAgent(
             planning,
             registry,

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
@@ -12,7 +13,9 @@ from typing import Literal
 from mcp.server import MCPServer
 
 from agent_runtime import builtin
+from agent_runtime.agents.model import OpenAIModel
 from agent_runtime.api.auth import keys_of
+from agent_runtime.bootstrap import model_of, planner_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.service import settings_of
