@@ -1,0 +1,117 @@
+"""As much of HTTP/1.1 as the test model server needs, so that it can break it where it likes."""
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+from model_requests import RESPONSES, Request, WireError
+from model_wire import Turn, error_frame, frames, whole
+
+BROKEN = b'data: {"type": "response.output_te\n\n'
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], dict[str, Any] | None]:
+    """Method, path, headers (lower case) and body, None where that is no JSON object. Raises: IncompleteReadError."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    method, target, _ = head[0].split(" ", 2)
+    fields = (line.partition(":") for line in head[1:] if line)
+    headers = {name.lower(): value.strip() for name, _, value in fields}
+    raw = await reader.readexactly(int(headers.get("content-length", "0")))
+    try:
+        body = json.loads(raw or b"{}")
+    except ValueError:
+        body = None
+    return method, target.partition("?")[0], headers, body if isinstance(body, dict) else None
+
+
+class Wire:
+    """The answer to one request, on its connection. `complete` once all of it is on its way."""
+
+    def __init__(self, writer: asyncio.StreamWriter, request: Request) -> None:
+        self.request = request
+        self.reusable = True
+        self.complete = False
+        self._writer = writer
+
+    async def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """An answer of one piece."""
+        self.complete = True
+        await self._write(self._head(status, {"content-length": str(len(body)), **(headers or {})}) + body)
+
+    async def turn(self, turn: Turn) -> None:
+        """What the model says, in the way that the request asks for."""
+        if not self.request.stream:
+            await self.send(200, whole(self.request, turn))
+            return
+        await self._begin()
+        await self.rest(frames(self.request, turn))
+
+    async def half(self, turn: Turn) -> list[bytes]:
+        """The first half of an answer; what is left is given back, for `rest`."""
+        if self.request.stream:
+            events = frames(self.request, turn)
+            await self._begin()
+            await self._write(*map(_chunk, events[: len(events) // 2]))
+            return events[len(events) // 2 :]
+        body = whole(self.request, turn)
+        await self._write(self._head(200, {"content-length": str(len(body))}) + body[: len(body) // 2])
+        return [body[len(body) // 2 :]]
+
+    async def rest(self, pieces: list[bytes]) -> None:
+        """The end of an answer."""
+        if not self.request.stream:
+            self.complete = True
+            await self._write(*pieces)
+            return
+        for piece in pieces[:-1]:
+            await self._write(_chunk(piece))
+        self.complete = True
+        await self._write(*map(_chunk, pieces[-1:]), b"0\r\n\r\n")
+
+    async def unfinished(self, turn: Turn) -> None:
+        """Half of an answer in a body that is whole."""
+        if self.request.stream:
+            await self.half(turn)
+            await self.rest([])
+        else:
+            body = whole(self.request, turn)
+            await self.send(200, body[: len(body) // 2])
+
+    async def broken(self, turn: Turn) -> None:
+        """An error of the server once the answer has begun."""
+        error = WireError(500, "The server had an error while processing your request.", kind="server_error")
+        error.error["code"] = "server_error"
+        if self.request.stream:
+            sent = len(frames(self.request, turn)) // 2
+            await self.half(turn)
+            await self.rest([error_frame(self.request, error.error, sent)])
+        elif self.request.path == RESPONSES:
+            await self.send(200, whole(self.request, Turn(str(error), finish="failed")))
+        else:
+            await self.send(500, error.body)
+
+    async def garbage(self, turn: Turn) -> None:
+        """An answer that is not JSON."""
+        if self.request.stream:
+            await self.half(turn)
+            await self.rest([BROKEN])
+        else:
+            await self.send(200, b'I am afraid that {"this" is no JSON')
+
+    async def _begin(self) -> None:
+        stream = {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"}
+        await self._write(self._head(200, stream))
+
+    def _head(self, status: int, headers: dict[str, str]) -> bytes:
+        fields = {"content-type": "application/json", "x-request-id": f"req_{self.request.index}", **headers}
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {fields[name]}" for name in fields)]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    async def _write(self, *data: bytes) -> None:
+        self._writer.writelines(data)
+        await self._writer.drain()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

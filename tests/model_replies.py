@@ -1,0 +1,171 @@
+"""What the test model server is told to say: texts, calls of tools and faults, and the rules that choose among them."""
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from model_requests import Request, WireError
+from model_wire import Turn
+
+FaultKind = Literal[
+    "rate_limited",  # 429, with Retry-After where `retry_after` is given
+    "out_of_quota",  # 429 insufficient_quota, which no retry heals
+    "server_error",  # 500
+    "unavailable",  # 503, with Retry-After where `retry_after` is given
+    "bad_gateway",  # 502 with the HTML page of a proxy
+    "wrong_key",  # 401 invalid_api_key
+    "unknown_model",  # 404 model_not_found
+    "context_overflow",  # 400 context_length_exceeded
+    "no_json_schema",  # 400 for the format; see also ModelServer.levels
+    "drop",  # the connection is closed without an answer
+    "hang",  # no answer before `release`, which lets it say `text`
+    "slow",  # `text`, after `delay_s`
+    "cut_stream",  # half of the answer `text`, then the connection is closed
+    "stall_stream",  # half of the answer `text`, the other half after `release`
+    "unfinished_stream",  # half of the answer `text`, and the end of the body as if that were all
+    "stream_error",  # half of the answer `text`, then an error in the stream; unstreamed: a failed response or 500
+    "garbage",  # half of the events of `text` and then one that is not JSON; unstreamed: a body that is not JSON
+    "empty",  # neither text nor calls
+    "truncated",  # `text`, as if the limit of tokens ended it there
+    "refusal",  # `text` as a refusal
+    "huge",  # a text of `size` bytes
+]
+STATUS: dict[str, tuple[int, str, str | None, str]] = {
+    "rate_limited": (429, "requests", "rate_limit_exceeded", "Rate limit reached for {model}. Please try again later."),
+    "out_of_quota": (429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota."),
+    "server_error": (500, "server_error", None, "The server had an error while processing your request. Sorry!"),
+    "unavailable": (503, "server_error", None, "The engine is currently overloaded, please try again later."),
+    "wrong_key": (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    "unknown_model": (
+        404,
+        "invalid_request_error",
+        "model_not_found",
+        "The model `{model}` does not exist or you do not have access to it.",
+    ),
+    "context_overflow": (
+        400,
+        "invalid_request_error",
+        "context_length_exceeded",
+        "Your input exceeds the context window of this model. Please adjust your input and try again.",
+    ),
+    "no_json_schema": (
+        400,
+        "invalid_request_error",
+        None,
+        "Invalid parameter: a format of type '{format}' is not supported with this model.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """The model answers with a text; `usage` are the tokens of input and output, counted where it is not given."""
+
+    text: str
+    usage: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The model calls tools, in one turn: (name, arguments), which are sent as they are where they are a string.
+
+    `ids` are the call ids, for servers that are not careful with them; where not given they are unique.
+    """
+
+    calls: Sequence[tuple[str, dict[str, Any] | str]]
+    text: str = ""
+    usage: tuple[int, int] | None = None
+    ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The model, or what is between, fails; FaultKind says how, and what the other fields are for."""
+
+    kind: FaultKind
+    text: str = "This is what the answer would have been."
+    retry_after: float | str | None = None
+    delay_s: float = 1.0
+    size: int = 1_000_000
+
+
+Answer = Text | Calls | Fault
+Reply = Answer | Callable[[Request], Answer | Awaitable[Answer]]
+When = str | Callable[[Request], bool]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a request matches, the first match gets the first reply, and so on; the last reply repeats.
+
+    `when` is a text that the last message of the user contains (any contains the empty one), or a predicate.
+    """
+
+    when: When
+    replies: tuple[Reply, ...]
+
+    def matches(self, request: Request) -> bool:
+        return self.when in request.prompt if isinstance(self.when, str) else self.when(request)
+
+
+def anywhere(text: str) -> Callable[[Request], bool]:
+    """True of requests with this text in any part of the conversation: instructions, messages, calls, results."""
+    return lambda request: text in request.text
+
+
+def by_turn(*replies: Answer) -> Callable[[Request], Answer]:
+    """The reply to the first turn after the user's last message, to the second, and so on; the last repeats.
+
+    Unlike the replies of a rule this looks at the conversation alone: so it holds for
+     many at once, and where one is resumed.
+    """
+    return lambda request: replies[min(request.turn, len(replies) - 1)]
+
+
+def turn_of(answer: Text | Calls, request: Request) -> Turn:
+    """What the model says, with an id for each call, and no more text than the request lets it have."""
+    if isinstance(answer, Calls):
+        calls = []
+        for number, (name, arguments) in enumerate(answer.calls):
+            call_id = answer.ids[number] if number < len(answer.ids) else f"call_{request.index}_{number}"
+            calls.append((call_id, name, arguments if isinstance(arguments, str) else json.dumps(arguments)))
+        return Turn(answer.text, tuple(calls), usage=answer.usage)
+    most = request.max_tokens
+    if most is not None and len(answer.text) > most * 4:
+        return Turn(answer.text[: most * 4], finish="length", usage=answer.usage)
+    return Turn(answer.text, usage=answer.usage)
+
+
+def error_of(kind: str, request: Request) -> WireError:
+    """The error that a fault of STATUS is on the wire."""
+    status, error_type, code, message = STATUS[kind]
+    return WireError(status, message.format(model=request.model, format=request.format), kind=error_type, code=code)
+
+
+def read_rules(file: Path) -> list[Rule]:
+    """The rules of a JSON file: a list of {"when": TEXT, "in": "prompt", "by": "request", "replies": [...]}.
+
+    `in` may be "anywhere" (see `anywhere`) and `by` "turn" (see `by_turn`). A reply is {"text": ...}, {"calls": [[name,
+    arguments], ...]} or {"fault": kind}, with the other fields of Text, Calls or Fault, and "times": how often it is
+    given.
+    """
+    rules = []
+    for rule in json.loads(file.read_text(encoding="utf-8")):
+        answers = [answer for given in rule["replies"] for answer in _answers_of(given)]
+        when = anywhere(rule["when"]) if rule.get("in") == "anywhere" else rule.get("when", "")
+        rules.append(Rule(when, (by_turn(*answers),) if rule.get("by") == "turn" else tuple(answers)))
+    return rules
+
+
+def _answers_of(given: dict[str, Any]) -> list[Answer]:
+    fields = {name: value for name, value in given.items() if name not in {"fault", "times"}}
+    if "usage" in fields:
+        fields["usage"] = tuple(fields["usage"])
+    answer: Answer
+    if "fault" in given:
+        answer = Fault(given["fault"], **fields)
+    else:
+        answer = Calls(**fields) if "calls" in given else Text(**fields)
+    return [answer] * given.get("times", 1)
