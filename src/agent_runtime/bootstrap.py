@@ -61,7 +61,7 @@ class Runtime:
     recovered: asyncio.Event
 
 
-def model_of(settings: Settings) -> AbstractAsyncContextManager[LanguageModel | None]:
+def _model_of(settings: Settings) -> AbstractAsyncContextManager[LanguageModel | None]:
     """The language model of the settings, if there is one; its library is imported by the first question."""
     return OpenAIModel(settings.openai) if settings.openai.configured else nullcontext()
 
@@ -95,7 +95,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     metrics = Metrics()
     async with (
         SqliteStore(settings.database_path, observe=metrics.committed) as store,
-        model_of(settings) as model,
+        _model_of(settings) as model,
         ServerPool(limits, secrets, make_builtin, base_dir) as servers,
         asyncio.TaskGroup() as background,
     ):
