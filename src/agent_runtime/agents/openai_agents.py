@@ -96,7 +96,9 @@ class Endpoint:
     def _answer(self, turn: "_Turn", heard: Heard) -> ModelAnswer:
         assert turn.response is not None  # noqa: S101 - the run neither failed nor ended without asking
         try:
-            items = kept(item.model_dump(mode="json", exclude_unset=True) for item in turn.response.output)
+            items = kept(
+                item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output
+            )
         except (ValueError, RecursionError) as error:
             raise self._failures.unreadable(str(error)) from error
         if size(items) > 2 * self._most:
@@ -177,14 +179,16 @@ class _Turn(Model):
                 self._heard.response = final
                 if final.usage:
                     self._heard.usage = counted(final.usage)
-            elif event.type == "error":
-                self._heard.error = said_of(event.model_dump())
+            elif getattr(event, "message", None) and not event.type.startswith("response."):
+                self._heard.error = said_of({name: getattr(event, name, None) for name in ("code", "message", "param")})
         if final is None:
             raise self._failures.cut("the stream ended before the answer did")
         return ModelResponse(output=final.output, usage=LibraryUsage(requests=1), response_id=final.id)
 
     def _ended(self) -> Failure | None:
-        """What the model itself says of an answer that it did not finish."""
+        """What the endpoint itself says of an answer that was not finished."""
+        if self._heard.error:
+            return self._failures.said(self._heard.error)
         response, finish = self._heard.response, self._heard.finish
         if response is not None and response.status == "incomplete":
             reason = response.incomplete_details.reason if response.incomplete_details else None

@@ -181,8 +181,6 @@ def failure_of(error: Exception, heard: Heard, failures: Failures) -> Failure:
         return failures.timed_out()
     if lost := _first(chain, httpx2.RequestError):
         return failures.cut(str(lost)) if heard.began else failures.unreachable(str(lost) or type(lost).__name__)
-    if heard.error:
-        return failures.said(heard.error)
     if isinstance(error, APIConnectionError) and not heard.began:
         return failures.unreachable(str(chain[-1]))
     if isinstance(error, APIError) and isinstance(error.body, dict):

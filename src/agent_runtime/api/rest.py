@@ -263,7 +263,8 @@ async def stream_task(
     wanted = stream.requested(task, request.headers.get("last-event-id"), after, view)
     if wanted is None:
         return Response(status_code=204)
-    return stream.StreamResponse(runtime.tasks, runtime.settings.limits, request.app.state.streams, wanted)
+    heard = runtime.progress if runtime.model else None
+    return stream.StreamResponse(runtime.tasks, runtime.settings.limits, request.app.state.streams, wanted, heard)
 
 
 @tasks.get("/{task_id}/events", responses={200: {"model": EventsView}, **refusals(404, 422)})

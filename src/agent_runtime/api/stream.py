@@ -1,13 +1,15 @@
 """Server-Sent Events, read from the journal: one stream for the old client and the new one (G8).
 
 For event 7 a named frame `7.0` with its JSON, and where it is worth a line to a person an unnamed frame `7.1` with
-that line; after the terminal event one unnamed `[DONE]`, `<last>.2`.
+that line; after the terminal event one unnamed `[DONE]`, `<last>.2`. What a model is writing just now comes in between
+as named `progress` frames without an id: they are no facts, and are not sent again.
 
 sse-starlette puts the frames into the words of the wire; the response around them is our own, because theirs runs four
 tasks for each stream where two suffice, and polls for the shutdown from a task that nobody owns.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
@@ -29,6 +31,7 @@ from agent_runtime.domain.errors import TaskNotFoundError
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
 from agent_runtime.services.agent_service import POLICY
+from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.task_manager import TaskManager
 
 log = structlog.get_logger()
@@ -67,6 +70,12 @@ def encode(record: EventRecord) -> tuple[bytes, bytes]:
     line = log_line(record)
     event = _frame(f"{seq}.{EVENT}", record_json(record), record.type)
     return event, _frame(f"{seq}.{LINE}", line) if line else b""
+
+
+def progress(task_id: str, piece: Piece) -> bytes:
+    """The frame of some text that a model has just written."""
+    data = json.dumps({"task_id": task_id, "step_id": piece.step_id, "text": piece.text})
+    return ServerSentEvent(data, event="progress", sep="\n").encode()
 
 
 def done(seq: int) -> bytes:
@@ -245,13 +254,21 @@ class StreamResponse(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, tasks: TaskManager, limits: LimitSettings, streams: Streams, request: Request) -> None:
+    def __init__(
+        self,
+        tasks: TaskManager,
+        limits: LimitSettings,
+        streams: Streams,
+        request: Request,
+        heard: Progress | None = None,
+    ) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._tasks = tasks
         self._streams = streams
         self._request = request
+        self._heard = None if request.view == "log" or request.task.terminal else heard
         # A little early, so that the promise holds on a busy machine.
         self._idle_s = 0.9 * limits.keep_alive_s
 
@@ -271,9 +288,21 @@ class StreamResponse(Response):
             pump = group.create_task(self._pump(send))
             gone = group.create_task(_client_gone(receive))
             gone.add_done_callback(lambda _: pump.cancel())
+            beside = [gone]
+            if self._heard is not None:
+                beside.append(group.create_task(self._repeat(self._heard, send)))
             with self._streams.admit(pump):
                 await asyncio.wait([pump])
-            gone.cancel()
+            for other in beside:
+                other.cancel()
+
+    async def _repeat(self, heard: Progress, send: Send) -> None:
+        """What the models of the task say, as they say it."""
+        task_id = self._request.task.task_id
+        with heard.listen(task_id) as listener:
+            while True:
+                body = b"".join(progress(task_id, piece) for piece in await listener.take())
+                await send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _pump(self, send: Send) -> None:
         async with aclosing(self._bodies()) as bodies:

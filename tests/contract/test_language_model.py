@@ -1,0 +1,563 @@
+"""The `LanguageModel` port, kept by the adapter of openai-agents: over the wire, in both APIs, streamed and not."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, Literal
+
+import pytest
+from pydantic import SecretStr
+
+from agent_runtime.agents.model import OpenAIModel
+from agent_runtime.config import OpenAISettings
+from agent_runtime.domain.errors import ModelError
+from agent_runtime.domain.usage import Usage
+from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
+from model_replies import Calls, Fault, FaultKind, Reply, Text
+from model_requests import Request, WireError
+from model_server import ModelServer
+from pools import eventually
+
+Api = Literal["responses", "chat_completions"]
+
+USER = {"role": "user", "content": "Say it in JSON."}
+READ = OfferedTool("files__read", "Read a file.", {"type": "object", "properties": {"path": {"type": "string"}}})
+PLAN = {"type": "object", "properties": {"goal": {"type": "string"}}}
+CLOSED = PLAN | {"required": ["goal"], "additionalProperties": False}
+KEY = "sk-a-secret-key"
+
+
+def question(*, tools: tuple[OfferedTool, ...] = (), schema: dict[str, Any] | None = None) -> ModelRequest:
+    return ModelRequest("Be brief.", [USER], tools=tools, schema=schema, name="plan")
+
+
+@dataclass
+class Time:
+    """Time that passes only when somebody sleeps."""
+
+    now: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the ways in which an endpoint is spoken to."""
+
+    api: Api
+    stream: bool
+
+    def __str__(self) -> str:
+        return f"{self.api}-{'streamed' if self.stream else 'whole'}"
+
+
+@pytest.fixture(
+    params=[Way(api, stream) for api in ("responses", "chat_completions") for stream in (True, False)], ids=str
+)
+def way(request: pytest.FixtureRequest) -> Way:
+    param: Way = request.param
+    return param
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[ModelServer]:
+    async with ModelServer() as server:
+        server.on("", Text("done"))
+        yield server
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@dataclass
+class Asker:
+    """Models at the server, spoken to in one way, closed at the end."""
+
+    models: ModelServer
+    way: Way
+    time: Time
+    made: list[OpenAIModel] = field(default_factory=list)
+
+    def model(self, **settings: Any) -> OpenAIModel:
+        given = {"base_url": self.models.base_url, "api": self.way.api, "stream": self.way.stream, "api_key": KEY}
+        given |= {"model": "tiny", "timeout_s": 5.0} | settings
+        made = OpenAIModel(
+            OpenAISettings.model_validate(given), answer_bytes=20_000, clock=self.time.clock, sleep=self.time.sleep
+        )
+        self.made.append(made)
+        return made
+
+    async def answer(self, *replies: Reply, request: ModelRequest | None = None, **settings: Any) -> ModelAnswer:
+        self.models.next(*replies)
+        return await bounded(self.model(**settings), request or question())
+
+    async def error(self, *replies: Reply, request: ModelRequest | None = None, **settings: Any) -> ModelError:
+        with pytest.raises(ModelError) as caught:
+            await self.answer(*replies, request=request, **settings)
+        assert KEY not in str(caught.value)
+        return caught.value
+
+
+async def bounded(model: LanguageModel, request: ModelRequest) -> ModelAnswer:
+    async with asyncio.timeout(10):
+        return await model.answer(request)
+
+
+@pytest.fixture
+async def ask(models: ModelServer, way: Way, time: Time) -> AsyncIterator[Asker]:
+    asker = Asker(models, way, time)
+    yield asker
+    for model in asker.made:
+        await model.aclose()
+
+
+def status(number: int, message: str = "no", **error: Any) -> Callable[[Request], Text]:
+    """An answer that is an error of this HTTP status."""
+
+    def refuse(_: Request) -> Text:
+        raise WireError(number, message, **error)
+
+    return refuse
+
+
+@asynccontextmanager
+async def raw(*answers: bytes) -> AsyncIterator[str]:
+    """A server that sends these bytes, one piece to each connection, whatever it is asked; yields its base URL."""
+    left = list(answers)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+        writer.write(left.pop(0))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+
+def body(content: bytes, kind: str, first: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {first}\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n".encode() + content
+
+
+# What comes of an answer
+
+
+async def test_a_text_is_answered_with_what_it_cost(ask: Asker) -> None:
+    answer = await ask.answer(Text("Two words.", usage=(11, 3)))
+    assert (answer.text, answer.calls, answer.usage) == ("Two words.", (), Usage(input_tokens=11, output_tokens=3))
+    assert [item["type"] for item in answer.items] == ["message"]
+    [request] = ask.models.requests
+    assert (request.system, request.prompt, request.model) == ("Be brief.", USER["content"], "tiny")
+    assert (request.stream, request.headers["authorization"]) == (ask.way.stream, f"Bearer {KEY}")
+
+
+async def test_text_is_heard_in_pieces_while_it_comes_and_nothing_else_is(ask: Asker) -> None:
+    pieces: list[str] = []
+    request = ModelRequest("", [USER], tools=[READ], on_text=pieces.append)
+    answer = await ask.answer(Calls([(READ.name, {"path": "a"})], text="I will read the file."), request=request)
+    assert "".join(pieces) == (answer.text if ask.way.stream else "")
+    assert len(pieces) == (2 if ask.way.stream else 0)
+
+
+async def test_calls_come_back_in_order_and_none_is_made(ask: Asker) -> None:
+    given = [(READ.name, '{"path": "a"}'), (READ.name, '{"path": "b"}')]
+    answer = await ask.answer(Calls(given, ids=["c1", "c2"]), request=question(tools=(READ,)))
+    assert [(call.name, call.arguments) for call in answer.calls] == given
+    assert [call.call_id for call in answer.calls] == ["c1", "c2"]
+    assert len(ask.models.requests) == 1
+
+
+async def test_a_tool_is_offered_with_its_schema_as_it_is(ask: Asker) -> None:
+    await ask.answer(Text("ok"), request=question(tools=(READ,)))
+    [tool] = ask.models.requests[0].body["tools"]
+    tool = tool.get("function", tool)
+    assert (tool["name"], tool["description"]) == (READ.name, READ.description)
+    assert (tool["parameters"], tool["strict"]) == (READ.input_schema, False)
+
+
+@pytest.mark.parametrize("call", [("no_such_tool", "{}"), (READ.name, '{"path": '), (READ.name, "[]"), (READ.name, "")])
+async def test_what_a_model_makes_up_comes_back_as_data(ask: Asker, call: tuple[str, str]) -> None:
+    good = (READ.name, "{}")
+    answer = await ask.answer(Calls([call, good]), request=question(tools=(READ,)))
+    assert [(one.name, one.arguments) for one in answer.calls] == [call, good]
+
+
+async def test_a_conversation_goes_on_from_the_items_that_were_kept(ask: Asker) -> None:
+    calls = Calls([(READ.name, '{"path": "a"}'), ("made_up", '{"path": ')], text="Reading.", ids=["c1", "c2"])
+    first = await ask.answer(calls, request=question(tools=(READ,)))
+    outputs = [
+        {"type": "function_call_output", "call_id": one.call_id, "output": f"of {one.call_id}"} for one in first.calls
+    ]
+    resumed = ModelRequest("Be brief.", [USER, *first.items, *outputs], tools=[READ])
+    assert (await ask.answer(Text("Read."), request=resumed)).text == "Read."
+    request = ask.models.requests[-1]
+    assert request.results == {"c1": "of c1", "c2": "of c2"}
+    assert [item.kind for item in request.items] == ["system", "user", "assistant", "call", "call", "result", "result"]
+    assert [item.text for item in request.items if item.kind == "call"] == [
+        '{"path": "a"}',
+        '{"malformed_arguments": "{\\"path\\": "}',
+    ]
+
+
+async def test_items_kept_in_one_api_can_be_sent_in_the_other(models: ModelServer, time: Time) -> None:
+    for here, there in (("responses", "chat_completions"), ("chat_completions", "responses")):
+        ask, other = Asker(models, Way(here, stream=True), time), Asker(models, Way(there, stream=True), time)  # type: ignore[arg-type]
+        first = await ask.answer(Calls([(READ.name, {})], text="Reading.", ids=["c1"]), request=question(tools=(READ,)))
+        output = {"type": "function_call_output", "call_id": "c1", "output": "text"}
+        await other.answer(Text("ok"), request=ModelRequest("", [USER, *first.items, output], tools=[READ]))
+        assert models.requests[-1].results == {"c1": "text"}
+        for model in (*ask.made, *other.made):
+            await model.aclose()
+
+
+async def test_nothing_is_left_at_the_endpoint(ask: Asker) -> None:
+    await ask.answer(Text("ok"))
+    body = ask.models.requests[0].body
+    assert body.get("store", False) is False
+    assert "previous_response_id" not in body
+
+
+async def test_the_length_of_an_answer_can_be_bounded(ask: Asker) -> None:
+    await ask.answer(Text("ok"), request=ModelRequest("", [USER], max_tokens=50))
+    assert ask.models.requests[0].max_tokens == 50
+
+
+# How an answer is held to a schema
+
+
+@pytest.mark.parametrize(
+    ("refused", "reached"),
+    [((), "json_schema"), (("json_schema",), "json_object"), (("json_schema", "json_object"), "prompt")],
+)
+async def test_an_answer_is_held_to_a_schema_as_strictly_as_the_endpoint_can(
+    ask: Asker, refused: tuple[str, ...], reached: str
+) -> None:
+    ask.models.levels = {"json_schema", "json_object"} - set(refused)
+    model = ask.model()
+    assert model.status().output is None
+    await bounded(model, question(schema=PLAN))
+    formats = [request.format for request in ask.models.requests]
+    assert formats == [*refused, "text" if reached == "prompt" else reached]
+    assert model.status().output == reached
+    ask.models.requests.clear()
+    await bounded(model, question())
+    await bounded(model, question(schema=PLAN))
+    assert [request.format for request in ask.models.requests] == ["text", formats[-1]]
+
+
+async def test_a_schema_goes_out_whole_and_strict_where_it_allows_that(ask: Asker) -> None:
+    for schema, strict in ((PLAN, False), (CLOSED, True)):
+        await ask.answer(Text("{}"), request=question(schema=schema))
+        body = ask.models.requests[-1].body
+        sent = body["text"]["format"] if ask.way.api == "responses" else body["response_format"]["json_schema"]
+        assert (sent["name"], sent["schema"], sent["strict"]) == ("plan", schema, strict)
+
+
+async def test_a_schema_that_is_refused_says_nothing_of_the_next(ask: Asker) -> None:
+    model = ask.model()
+    ask.models.next(status(400, "Invalid schema for response_format 'plan'", code="invalid_json_schema"))
+    await bounded(model, question(schema=PLAN))
+    assert ask.models.requests[-1].format == "json_object"
+    assert model.status().output is None
+
+
+async def test_an_endpoint_that_does_not_stream_is_asked_without(ask: Asker) -> None:
+    model = ask.model()
+    if ask.way.stream:
+        ask.models.next(status(400, "Streaming is not supported by this model", param="stream"))
+    ask.models.next(Text("whole"))
+    assert (await bounded(model, question())).text == "whole"
+    assert not ask.models.requests[-1].stream
+
+
+async def test_reasoning_is_not_asked_for_of_a_model_that_has_none(ask: Asker) -> None:
+    model = ask.model()
+    if ask.way.api == "responses":
+        ask.models.next(status(400, "Encrypted content is not supported with this model.", param="include"))
+        await bounded(model, question())
+        assert ask.models.requests[0].body["include"] == ["reasoning.encrypted_content"]
+    await bounded(model, question())
+    assert not ask.models.requests[-1].body.get("include")
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (status(401, f"Incorrect API key: {KEY}", code="invalid_api_key"), "model_key_refused", "OPENAI_API_KEY"),
+        (status(403, f"{KEY} may not"), "model_key_refused", "openai.api_key"),
+        (status(404, "The model `tiny` does not exist", code="model_not_found"), "model_unknown", "'tiny'"),
+        (status(404, "Not Found"), "model_unknown", "openai.base_url"),
+        (status(400, "too long", code="context_length_exceeded"), "model_context_overflow", "openai.model"),
+        (status(400, f"no such thing as {KEY}"), "model_failed", "no such thing"),
+        (status(307), "model_failed", "openai.base_url"),
+        (Fault("wrong_key"), "model_key_refused", "OPENAI_API_KEY"),
+        (Fault("unknown_model"), "model_unknown", "'tiny'"),
+        (Fault("context_overflow"), "model_context_overflow", "openai.model"),
+        (Fault("out_of_quota"), "model_overloaded", "quota"),
+        (Fault("refusal", "I will not."), "model_refused", "I will not."),
+        (Fault("empty"), "model_answer_empty", "openai.model"),
+        (Fault("truncated"), "model_answer_truncated", "tokens"),
+        (Fault("truncated", ""), "model_answer_truncated", "tokens"),
+        (Fault("huge", size=30_000), "model_answer_unreadable", "20000 bytes"),
+    ],
+)
+async def test_what_asking_again_cannot_mend_is_told_at_once(ask: Asker, fault: Any, code: str, said: str) -> None:
+    error = await ask.error(fault)
+    assert error.code == code
+    assert said in str(error)
+    assert len(ask.models.requests) == 1
+    assert ask.made[0].status().last_error == str(error)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault("rate_limited"), "model_overloaded"),
+        (Fault("server_error"), "model_overloaded"),
+        (Fault("unavailable"), "model_overloaded"),
+        (Fault("bad_gateway"), "model_overloaded"),
+        (Fault("drop"), "model_unreachable"),
+        (Fault("cut_stream"), "model_answer_unreadable"),
+        (Fault("unfinished_stream"), "model_answer_unreadable"),
+        (Fault("stream_error"), "model_overloaded"),
+        (Fault("garbage"), "model_answer_unreadable"),
+    ],
+)
+async def test_what_may_pass_is_asked_again_and_told_when_it_does_not(ask: Asker, fault: Any, code: str) -> None:
+    answer = await ask.answer(fault, fault, Text("At last."))
+    assert answer.text == "At last."
+    assert len(ask.time.slept) == 2
+    assert 0 < ask.time.slept[0] < ask.time.slept[1] < 5
+    assert ask.made[-1].status().last_error is None
+    error = await ask.error(fault, fault, fault)
+    assert error.code == code
+    assert len(ask.models.requests) == 6
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        body(b"<html>Welcome</html>", "text/html"),
+        body(b"not JSON", "text/event-stream"),
+        body(b"not JSON", "application/json"),
+        body(b"data: [1]\n\n", "text/event-stream"),
+        body(b'data: {"type": "response.completed", "response": 7, "choices": 7}\n\n', "text/event-stream"),
+        body(b'{"output": 7, "choices": 7}', "application/json"),
+        body(b'{"object": "list"}', "application/json"),
+        body(b"[7]", "application/json"),
+        body(b"", "application/json", "204 No Content"),
+        body(b"x" * 1000, "text/plain") + b"\r\n" * 200_000,
+        body(b"x" * 200_000, "application/octet-stream"),
+    ],
+)
+async def test_what_is_no_answer_of_the_api_is_told_so(ask: Asker, answer: bytes) -> None:
+    async with raw(answer, answer) as base_url:
+        error = await ask.error(base_url=base_url, max_retries=0)
+    assert error.code == "model_answer_unreadable"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ({"code": "server_error", "message": "boom"}, "model_overloaded"),
+        ({"code": "context_length_exceeded", "message": "too long"}, "model_context_overflow"),
+        ({"code": 500, "type": "InternalServerError", "message": "EngineCore died"}, "model_overloaded"),
+    ],
+)
+async def test_an_error_within_a_stream_is_told_as_any_other(ask: Asker, error: dict[str, Any], code: str) -> None:
+    if ask.way.api == "responses":
+        event = {"type": "error", "sequence_number": 0} | {"code": error["code"], "message": error["message"]}
+    else:
+        event = {"error": error}
+    sent = body(f"data: {json.dumps(event)}\n\n".encode(), "text/event-stream")
+    async with raw(sent) as base_url:
+        failure = await ask.error(base_url=base_url, max_retries=0, stream=True)
+    assert failure.code == code
+
+
+async def test_an_answer_without_an_end_is_not_read_to_it(ask: Asker) -> None:
+    endless = body(b" " * 3_000_000, "text/event-stream" if ask.way.stream else "application/json")
+    async with raw(endless) as base_url:
+        error = await ask.error(base_url=base_url)
+    assert (error.code, "20000 bytes" in str(error)) == ("model_answer_unreadable", True)
+
+
+async def test_what_a_failed_answer_cost_is_told(ask: Asker) -> None:
+    cost = Usage(input_tokens=7, output_tokens=2)
+    request = ModelRequest("", [USER], max_tokens=20)
+    error = await ask.error(Text("word " * 100, usage=(7, 2)), request=request)
+    assert (error.code, error.usage) == ("model_answer_truncated", cost)
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [
+        (7, (7, 7)),
+        (3600, (30, 30)),
+        (format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), (30, 30)),
+        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), (0, 0)),
+        ("soon", (0.5, 1)),
+    ],
+)
+async def test_the_endpoint_says_how_long_to_wait_within_reason(
+    ask: Asker, asked: float | str, waits: tuple[float, float]
+) -> None:
+    await ask.answer(Fault("rate_limited", retry_after=asked), Text("ok"))
+    assert waits[0] <= ask.time.slept[0] <= waits[1]
+
+
+@pytest.mark.parametrize("silence", ["hang", "stall_stream"])
+async def test_an_endpoint_that_falls_silent_is_not_waited_for(ask: Asker, silence: FaultKind) -> None:
+    error = await ask.error(Fault(silence), max_retries=0, timeout_s=0.1)
+    assert (error.code, "openai.timeout_s" in str(error)) == ("model_unreachable", True)
+
+
+async def test_an_answer_may_take_so_long_in_all(ask: Asker) -> None:
+    error = await ask.error(Fault("stall_stream"), answer_timeout_s=0.1)
+    assert (error.code, "openai.answer_timeout_s" in str(error)) == ("model_unreachable", True)
+
+
+async def test_an_endpoint_that_is_not_there_is_named_without_its_credentials(ask: Asker) -> None:
+    error = await ask.error(base_url="http://user:p%40ssword@127.0.0.1:9/v1?key=hush", max_retries=0)
+    assert error.code == "model_unreachable"
+    assert "http://127.0.0.1:9/v1 " in str(error)
+    assert not [secret for secret in ("p%40ss", "p@ss", "hush") if secret in str(error)]
+    assert ask.made[0].status().endpoint == "http://127.0.0.1:9/v1"
+
+
+async def test_an_endpoint_that_fails_too_often_is_left_alone_and_tried_again_later(ask: Asker) -> None:
+    model = ask.model(max_retries=1)
+    ask.models.next(*[status(500)] * 6)
+    for _ in range(3):
+        with pytest.raises(ModelError):
+            await bounded(model, question())
+    assert (len(ask.models.requests), model.status().circuit) == (5, "open")
+    with pytest.raises(ModelError, match=r"tried again in \d+ s\. The latest failure: .*HTTP 500") as caught:
+        await bounded(model, question())
+    assert (caught.value.code, len(ask.models.requests)) == ("model_unavailable", 5)
+    ask.time.now += 31
+    with pytest.raises(ModelError) as caught:
+        await bounded(model, question())
+    assert (caught.value.code, len(ask.models.requests)) == ("model_overloaded", 6)
+    ask.time.now += 31
+    assert (await bounded(model, question())).text == "done"
+    assert model.status().circuit == "closed"
+
+
+async def test_one_request_alone_tries_an_endpoint_again(ask: Asker) -> None:
+    model = ask.model(max_retries=0, timeout_s=5.0)
+    ask.models.next(*[status(500)] * 5, Fault("hang"))
+    for _ in range(5):
+        with pytest.raises(ModelError):
+            await bounded(model, question())
+    ask.time.now += 31
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        trial = tasks.create_task(model.answer(question()))
+        await asyncio.to_thread(ask.models.wait_for_requests, 6)
+        assert model.status().circuit == "half_open"
+        with pytest.raises(ModelError, match="tried again just now") as caught:
+            await model.answer(question())
+        assert caught.value.code == "model_unavailable"
+        trial.cancel()
+    assert model.status().circuit == "open"
+    assert (await bounded(model, question())).text == "done"
+
+
+async def test_refusals_of_a_request_do_not_open_the_circuit(ask: Asker) -> None:
+    model = ask.model(max_retries=0)
+    ask.models.next(*[status(401), status(400), status(404), status(429)] * 3)
+    for _ in range(12):
+        with pytest.raises(ModelError):
+            await bounded(model, question())
+    assert model.status().circuit == "closed"
+
+
+@pytest.mark.parametrize("silence", ["hang", "stall_stream"])
+async def test_cancelling_a_question_closes_its_request(ask: Asker, silence: FaultKind) -> None:
+    model = ask.model()
+    ask.models.next(Fault(silence))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(model.answer(question()))
+        await asyncio.to_thread(ask.models.wait_for_requests, 1)
+        asking.cancel()
+        await eventually(lambda: ask.models.abandoned)
+    assert asking.cancelled()
+    assert (await bounded(model, question())).text == "done"
+
+
+async def test_questions_side_by_side_get_their_own_answers(ask: Asker) -> None:
+    model = ask.model()
+    heard: dict[int, list[str]] = {number: [] for number in range(20)}
+    requests = [ModelRequest("", [USER], on_text=heard[number].append) for number in heard]
+    ask.models.next(*(Text(f"answer {number}", usage=(number, 1)) for number in heard))
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*map(model.answer, requests))
+    assert {answer.text for answer in answers} == {f"answer {number}" for number in heard}
+    assert all(answer.text == f"answer {answer.usage.input_tokens}" for answer in answers)
+    if ask.way.stream:
+        assert ["".join(pieces) for pieces in heard.values()] == [answer.text for answer in answers]
+
+
+async def test_without_a_key_a_local_endpoint_gets_some_key(ask: Asker) -> None:
+    await ask.answer(Text("ok"), api_key=None)
+    assert ask.models.requests[0].headers["authorization"] == "Bearer unused"
+
+
+async def test_what_is_said_of_a_model_before_it_is_asked() -> None:
+    status = OpenAIModel(OpenAISettings(api_key=SecretStr(KEY))).status()
+    assert (status.endpoint, status.model, status.api) == ("https://api.openai.com/v1", "gpt-5-mini", "responses")
+    assert (status.circuit, status.output, status.last_error) == ("closed", None, None)
+
+
+LAZY = """
+import asyncio, sys, threading
+import agent_runtime.bootstrap, agent_runtime.agents.model as adapter
+from agent_runtime.config import OpenAISettings
+from agent_runtime.services.ports import ModelRequest
+assert not {"agents", "openai"} & set(sys.modules), "imported too early"
+
+async def main():
+    model = adapter.OpenAIModel(OpenAISettings(base_url="http://127.0.0.1:9/v1", max_retries=0))
+    beats = 0
+    async def beat():
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+    heart = asyncio.ensure_future(beat())
+    done = await asyncio.gather(*(model.answer(ModelRequest("", [])) for _ in range(3)), return_exceptions=True)
+    heart.cancel()
+    assert {type(error).__name__ for error in done} == {"ModelError"}, done
+    assert beats > 20, beats
+    await model.aclose()
+
+asyncio.run(main())
+assert {"agents", "openai"} <= set(sys.modules)
+threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+assert not threads, threads
+from agents.tracing import get_trace_provider
+assert get_trace_provider()._disabled
+"""
+
+
+def test_the_library_is_imported_by_the_first_question_and_off_the_loop() -> None:
+    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

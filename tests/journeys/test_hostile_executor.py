@@ -1,0 +1,188 @@
+"""G4, G5, G7: whoever proposes a call, the server's own log holds none that the approved plan does not make."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from mcp.server import MCPServer
+
+from agent_runtime import bootstrap
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.config import Secrets
+from agent_runtime.domain.errors import IllegalTransitionError
+from agent_runtime.domain.events import EventRecord, PlanApproved, StepCompleted, TaskExpired, ToolDenied
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.rules import CallRefusedError, Proposal
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.mcp_servers.pool import ServerPool
+from agent_runtime.services.broker import Broker
+from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest
+from agent_runtime.services.run import Run
+from agent_runtime.services.task_manager import Submission
+from harness import House, ledger_graph, settled, submitted
+
+APART = ledger_graph({"one": [], "two": [], "after": ["one"]})
+
+
+@dataclass
+class Executor:
+    """Somebody with a claim on a task and sessions with its servers, who proposes what it likes."""
+
+    runtime: Runtime
+    run: Run
+    lease: Lease
+    broker: Broker
+
+    async def propose(self, proposal: Proposal, in_flight: frozenset[str] = frozenset()) -> None:
+        """Raises: CallRefusedError, once the refusal is in the journal."""
+        try:
+            intent = self.broker.intend(self.run, proposal, in_flight)
+        finally:
+            await self.run.commit()
+        assert intent
+        server = self.runtime.registry.server(proposal.server)
+        outcome = await self.broker.send(self.run, self.lease, intent, server)
+        outcome.stage(self.run)
+        await self.run.commit()
+
+    async def refused(self, proposal: Proposal, in_flight: frozenset[str] = frozenset()) -> str:
+        with pytest.raises(CallRefusedError) as refusal:
+            await self.propose(proposal, in_flight)
+        return refusal.value.rule
+
+    async def journal(self) -> list[EventRecord]:
+        return await self.runtime.tasks.records(self.run.task.task_id)
+
+    async def denials(self) -> list[tuple[str, str, str]]:
+        events = [record.event for record in await self.journal()]
+        return [(event.step_id, event.tool, event.rule) for event in events if isinstance(event, ToolDenied)]
+
+
+def no_builtin(_: object) -> MCPServer:
+    raise AssertionError("no plan of these tests uses one")
+
+
+@asynccontextmanager
+async def executing(house: House, runtime: Runtime, plan: Plan) -> AsyncIterator[Executor]:
+    """An executor of its own kind, for an approved task that the runtime's own runner was not told of."""
+    task = await submitted(runtime, plan)
+    approved = PlanApproved(revision=1, digest=task.plan_digest or "")
+    task = await runtime.store.append(task, [approved])
+    run = await Run.claim(runtime.store, task, "hostile", asyncio.Event(), asyncio.Event())
+    limits = house.settings.limits
+    async with (
+        ServerPool(limits, Secrets(), no_builtin, house.folder) as servers,
+        servers.lease([runtime.registry.server("ledger")]) as lease,
+    ):
+        yield Executor(runtime, run, lease, Broker(limits, {}))
+
+
+ONE = Proposal("one", "ledger", "count", {"label": "one"})
+
+
+@pytest.mark.parametrize(
+    ("proposal", "rule"),
+    [
+        (Proposal("one", "ledger", "delete_all", {}), "not_in_plan"),
+        (Proposal("one", "ledger", "fail", {"label": "one"}), "not_in_plan"),
+        (Proposal("one", "filesystem", "write_file", {"path": "a", "content": "b"}), "not_in_plan"),
+        (Proposal("four", "ledger", "count", {"label": "one"}), "not_in_plan"),
+        (Proposal("one", "ledger", "count", {"label": "another"}), "arguments_differ"),
+        (Proposal("one", "ledger", "count", {"label": "one", "more": 1}), "arguments_differ"),
+        (Proposal("one", "ledger", "count", {}), "arguments_differ"),
+        (Proposal("after", "ledger", "count", {"label": "after"}), "not_current"),
+    ],
+)
+async def test_what_the_plan_does_not_say_is_refused_by_name_and_never_sent(
+    house: House, proposal: Proposal, rule: str
+) -> None:
+    async with house.open() as runtime, executing(house, runtime, APART) as executor:
+        assert await executor.refused(proposal) == rule
+        assert await executor.denials() == [(proposal.step_id, proposal.tool, rule)]
+        assert house.counted == []
+        await executor.propose(ONE)
+    assert house.counted == ["one"]
+
+
+async def test_an_approved_call_is_used_once(house: House) -> None:
+    async with house.open() as runtime, executing(house, runtime, APART) as executor:
+        await executor.propose(ONE)
+        for _ in range(2):
+            assert await executor.refused(ONE) == "used_up"
+        executor.run.stage(StepCompleted(step_id="one"))
+        assert await executor.refused(ONE) == "used_up"
+        assert await executor.denials() == [("one", "count", "used_up")] * 3
+    assert house.counted == ["one"]
+
+
+async def test_nothing_is_called_while_a_task_is_being_cancelled(house: House) -> None:
+    async with house.open() as runtime, executing(house, runtime, APART) as executor:
+        assert executor.broker.intend(executor.run, ONE, frozenset())
+        await executor.run.commit()
+        await runtime.tasks.cancel(executor.run.task.task_id)
+        await executor.run.catch_up()
+        assert await executor.refused(Proposal("two", "ledger", "count"), frozenset({"one"})) == "cancelled"
+        assert await executor.denials() == [("two", "count", "cancelled")]
+    assert house.counted == []
+
+
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+async def test_a_journal_that_has_ended_takes_no_call_and_says_how_it_ended(house: House, how: str) -> None:
+    async with house.open() as runtime:
+        if how == "cancelled":
+            async with executing(house, runtime, APART) as executor:
+                await runtime.tasks.cancel(executor.run.task.task_id)
+                await executor.run.catch_up()
+                assert await executor.refused(ONE) == "cancelled"
+                journal = await executor.journal()
+        else:
+            task = await submitted(runtime, APART)
+            expired = TaskExpired(revision=1, digest=task.plan_digest or "")
+            task = await runtime.store.append(task, [expired])
+            with pytest.raises(IllegalTransitionError, match="the task is expired"):
+                await Run.claim(runtime.store, task, "hostile", asyncio.Event(), asyncio.Event())
+            forged = Run(runtime.store, task, asyncio.Event(), asyncio.Event())
+            with pytest.raises(CallRefusedError) as refusal:
+                Broker(house.settings.limits, {}).intend(forged, ONE, frozenset())
+            assert refusal.value.rule == "expired"
+            journal = await runtime.tasks.records(task.task_id)
+    assert journal[-1].type == f"task.{how}"
+    assert house.counted == []
+
+
+class HostilePlanner:
+    """Answers with a plan that nobody can make a contract of."""
+
+    name = "rules"
+    plan_: Plan
+
+    async def plan(self, _: PlanRequest) -> PlanAnswer:
+        return PlanAnswer(self.plan_)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"tool": "delete_all"}, "Server 'ledger' has no tool 'delete_all'"),
+        ({"server": "elsewhere"}, "There is no server 'elsewhere'"),
+        ({"arguments": {"label": 1}}, "1 is not of type 'string'"),
+        ({"retries": 3}, "may not be retried"),
+    ],
+)
+async def test_a_plan_that_breaks_the_contract_ends_before_anybody_is_asked(
+    house: House, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], said: str
+) -> None:
+    step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "one"}}
+    hostile = Plan.model_validate({"goal": "g", "steps": [{**step, **changed}]})
+    monkeypatch.setattr(HostilePlanner, "plan_", hostile, raising=False)
+    monkeypatch.setattr(bootstrap, "RulePlanner", HostilePlanner)
+    async with house.open() as runtime:
+        await runtime.registry.ready(["ledger"], 20)
+        task: Task = await runtime.tasks.submit(Submission(prompt="count"))
+        task = await settled(runtime, task.task_id)
+    assert task.error
+    assert (task.status, task.error.code) == (TaskStatus.FAILED, "invalid_plan")
+    assert said in task.error.message
+    assert house.counted == []
