@@ -325,7 +325,7 @@ async def _asked(model: OpenAIModel) -> Finding:
     seconds = time.perf_counter() - began
     streamed = f"streamed (first text after {heard[0]:.1f} s)" if heard else "not streamed"
     counted = f"{answer.usage.tokens} tokens" if answer.usage.tokens else "tokens not counted"
-    level = model.status().output
+    level = model.status().output or "prompt"
     said = f"{status.model} at {status.endpoint} answered in {seconds:.1f} s"
     said = f"{said}: {status.api}, {level}, {streamed}, {counted}"
     if _says_ok(answer.text):
