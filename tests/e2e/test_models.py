@@ -115,9 +115,11 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def examined(folder: Folder, models: ModelServer, **settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def examined(
+    folder: Folder, models: ModelServer, *, key: str = KEY, **settings: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the doctor says of the planner and of the model."""
-    folder.env |= {"OPENAI_BASE_URL": models.base_url, "OPENAI_API_KEY": KEY, "AGENT_RUNTIME_OPENAI__MODEL": MODEL}
+    folder.env |= {"OPENAI_BASE_URL": models.base_url, "OPENAI_API_KEY": key, "AGENT_RUNTIME_OPENAI__MODEL": MODEL}
     folder.env |= {f"AGENT_RUNTIME_{name.upper()}": value for name, value in settings.items()}
     done = folder("doctor", "--json")
     assert KEY not in done.stdout + done.stderr
@@ -133,8 +135,8 @@ def test_the_doctor_says_what_the_endpoint_supports(folder: Folder, models: Mode
     models.on("", OK)
     planner, model = examined(folder, models, openai__api=api)
     assert planner["state"] == model["state"] == "ok"
-    assert planner["detail"].startswith("openai: the model makes the plans")
-    for part in (MODEL, models.base_url, api, f" {level},", " s: ", "streamed (first text after", "tokens"):
+    assert planner["detail"] == "openai: the model makes the plans, and carries out agent steps"
+    for part in (MODEL, models.base_url, " s: key accepted", api, f" {level},", "streamed (first text after", "tokens"):
         assert part in model["detail"]
 
 
@@ -179,10 +181,18 @@ def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: 
     assert "cannot be reached" in model["detail"]
 
 
+def test_the_doctor_needs_no_key_where_the_endpoint_needs_none(folder: Folder, models: ModelServer) -> None:
+    models.key = None
+    models.on("", OK)
+    _, model = examined(folder, models, key="")
+    assert model["state"] == "ok"
+    assert " s: no key, " in model["detail"]
+
+
 def test_the_doctor_says_that_rules_plan_where_the_settings_want_that(folder: Folder, models: ModelServer) -> None:
     models.on("", OK)
     planner, model = examined(folder, models, planner="rules", openai__stream="false")
-    assert planner["detail"] == "rules: plans are made offline; the model carries out agent steps"
+    assert planner["detail"] == "rules: plans are made offline; the model only carries out agent steps"
     assert "not streamed" in model["detail"]
 
 

@@ -294,10 +294,11 @@ async def _models(settings: Settings) -> list[Finding]:
             Finding("planner", "ok", "rules: plans are made offline"),
             Finding("model", "ok", "none is configured, and none is needed but for agent steps"),
         ]
-    plans = "openai: the model makes the plans" if by_model else "rules: plans are made offline"
+    plans = "openai: the model makes the plans, and carries out agent steps"
+    if not by_model:
+        plans = "rules: plans are made offline; the model only carries out agent steps"
     async with model:
-        asked = await _asked(model)
-    return [Finding("planner", "ok", f"{plans}; the model carries out agent steps"), asked]
+        return [Finding("planner", "ok", plans), await _asked(model, with_key=_has_key(settings.openai))]
 
 
 def _once(settings: OpenAISettings) -> OpenAISettings:
@@ -305,7 +306,11 @@ def _once(settings: OpenAISettings) -> OpenAISettings:
     return settings.model_copy(update={"max_retries": 0})
 
 
-async def _asked(model: OpenAIModel) -> Finding:
+def _has_key(settings: OpenAISettings) -> bool:
+    return settings.model_copy(update={"base_url": None}).configured
+
+
+async def _asked(model: OpenAIModel, *, with_key: bool) -> Finding:
     status = model.status()
     heard: list[float] = []
     # Its library takes seconds to import, which are not the endpoint's.
@@ -327,7 +332,7 @@ async def _asked(model: OpenAIModel) -> Finding:
     counted = f"{answer.usage.tokens} tokens" if answer.usage.tokens else "tokens not counted"
     level = model.status().output or "prompt"
     said = f"{status.model} at {status.endpoint} answered in {seconds:.1f} s"
-    said = f"{said}: {status.api}, {level}, {streamed}, {counted}"
+    said = f"{said}: {'key accepted' if with_key else 'no key'}, {status.api}, {level}, {streamed}, {counted}"
     if _says_ok(answer.text):
         return Finding("model", "ok", said)
     return Finding("model", "warn", f"{said}. But not with the JSON that it was asked for: expect plans to fail")
