@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from agent_runtime.bootstrap import Runtime, open_runtime
-from agent_runtime.config import Secrets, Settings
+from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
@@ -60,6 +60,11 @@ class House:
     def set_approval(self, **settings: Any) -> None:
         changed = self.settings.approval.model_copy(update=settings)
         self.settings = self.settings.model_copy(update={"approval": changed})
+
+    def use_model(self, base_url: str, **settings: Any) -> None:
+        """Plan and act with the model at this endpoint."""
+        quick = {"model": "test-model", "max_retries": 1, "timeout_s": 5.0, **settings}
+        self.settings = self.settings.model_copy(update={"openai": OpenAISettings(base_url=base_url, **quick)})
 
     @property
     def counted(self) -> list[str]:

@@ -54,7 +54,7 @@ STATUS: dict[str, tuple[int, str, str | None, str]] = {
         400,
         "invalid_request_error",
         None,
-        "Invalid parameter: a format of type '{format}' is not supported with this model.",
+        "Invalid parameter: the format '{format}' is not supported with this model.",
     ),
 }
 
@@ -141,7 +141,8 @@ def turn_of(answer: Text | Calls, request: Request) -> Turn:
 def error_of(kind: str, request: Request) -> WireError:
     """The error that a fault of STATUS is on the wire."""
     status, error_type, code, message = STATUS[kind]
-    return WireError(status, message.format(model=request.model, format=request.format), kind=error_type, code=code)
+    level = request.format if request.format != "text" else "json_schema"
+    return WireError(status, message.format(model=request.model, format=level), kind=error_type, code=code)
 
 
 def read_rules(file: Path) -> list[Rule]:

@@ -228,7 +228,7 @@ async def test_items_kept_in_one_api_can_be_sent_in_the_other(models: ModelServe
 async def test_nothing_is_left_at_the_endpoint(ask: Asker) -> None:
     await ask.answer(Text("ok"))
     body = ask.models.requests[0].body
-    assert body.get("store", False) is False
+    assert body.get("store") is (False if ask.way.api == "responses" else None)
     assert "previous_response_id" not in body
 
 
@@ -283,6 +283,28 @@ async def test_an_endpoint_that_does_not_stream_is_asked_without(ask: Asker) -> 
     ask.models.next(Text("whole"))
     assert (await bounded(model, question())).text == "whole"
     assert not ask.models.requests[-1].stream
+
+
+def whole(api: Api, text: str) -> bytes:
+    """An unstreamed answer of 5 and 2 tokens, of an endpoint that says no more than it has to."""
+    part = {"type": "output_text", "text": text}
+    answer: dict[str, Any] = {
+        "status": "completed",
+        "output": [{"role": "assistant", "type": "message", "content": [part]}],
+        "usage": {"input_tokens": 5, "output_tokens": 2},
+    }
+    if api == "chat_completions":
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": 5, "completion_tokens": 2}
+        answer = {"choices": [{"finish_reason": "stop", "message": message}], "usage": usage}
+    return body(json.dumps(answer).encode(), "application/json")
+
+
+async def test_an_endpoint_that_answers_whole_although_a_stream_was_asked_for_is_asked_without(ask: Asker) -> None:
+    sent = whole(ask.way.api, "whole")
+    async with raw(sent, sent, sent) as base_url:
+        model = ask.model(base_url=base_url)
+        assert [(await bounded(model, question())).text for _ in range(2)] == ["whole", "whole"]
 
 
 async def test_reasoning_is_not_asked_for_of_a_model_that_has_none(ask: Asker) -> None:
@@ -400,11 +422,27 @@ async def test_an_answer_without_an_end_is_not_read_to_it(ask: Asker) -> None:
     assert (error.code, "20000 bytes" in str(error)) == ("model_answer_unreadable", True)
 
 
+async def test_a_stream_is_left_as_soon_as_it_is_too_long(ask: Asker) -> None:
+    at = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
+    event: dict[str, Any] = {"type": "response.output_text.delta", "delta": "x" * 100, "logprobs": []} | at
+    if ask.way.api == "chat_completions":
+        event = {"id": "1", "model": "tiny", "choices": [{"index": 0, "delta": {"content": "x" * 100}}]}
+    async with raw(body(f"data: {json.dumps(event)}\n\n".encode() * 201, "text/event-stream")) as base_url:
+        error = await ask.error(base_url=base_url, stream=True)
+    assert "grew beyond 20000 bytes" in str(error)
+
+
 async def test_what_a_failed_answer_cost_is_told(ask: Asker) -> None:
     cost = Usage(input_tokens=7, output_tokens=2)
     request = ModelRequest("", [USER], max_tokens=20)
     error = await ask.error(Text("word " * 100, usage=(7, 2)), request=request)
     assert (error.code, error.usage) == ("model_answer_truncated", cost)
+
+
+async def test_all_that_an_answer_cost_is_counted_with_what_could_not_be_read(ask: Asker) -> None:
+    async with raw(whole(ask.way.api, "\ud800"), whole(ask.way.api, "legible")) as base_url:
+        answer = await bounded(ask.model(base_url=base_url, stream=False), question())
+    assert (answer.text, answer.usage) == ("legible", Usage(input_tokens=10, output_tokens=4))
 
 
 @pytest.mark.parametrize(
@@ -422,6 +460,15 @@ async def test_the_endpoint_says_how_long_to_wait_within_reason(
 ) -> None:
     await ask.answer(Fault("rate_limited", retry_after=asked), Text("ok"))
     assert waits[0] <= ask.time.slept[0] <= waits[1]
+
+
+async def test_a_prompt_is_not_sent_on_to_where_an_endpoint_points(ask: Asker) -> None:
+    path = "responses" if ask.way.api == "responses" else "chat/completions"
+    there = f"307 Elsewhere\r\nlocation: {ask.models.base_url}/{path}"
+    async with raw(body(b"", "text/plain", there)) as base_url:
+        error = await ask.error(base_url=base_url)
+    assert (error.code, ask.models.requests) == ("model_failed", [])
+    assert "openai.base_url" in str(error)
 
 
 @pytest.mark.parametrize("silence", ["hang", "stall_stream"])
@@ -450,8 +497,9 @@ async def test_an_endpoint_that_fails_too_often_is_left_alone_and_tried_again_la
         with pytest.raises(ModelError):
             await bounded(model, question())
     assert (len(ask.models.requests), model.status().circuit) == (5, "open")
-    with pytest.raises(ModelError, match=r"tried again in \d+ s\. The latest failure: .*HTTP 500") as caught:
-        await bounded(model, question())
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"tried again in \d+ s\. The latest failure: http.*HTTP 500") as caught:
+            await bounded(model, question())
     assert (caught.value.code, len(ask.models.requests)) == ("model_unavailable", 5)
     ask.time.now += 31
     with pytest.raises(ModelError) as caught:

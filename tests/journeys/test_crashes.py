@@ -1,7 +1,6 @@
 """G1-G4, G7: the service is dropped before and after every append of a task, and built anew on the same file."""
 
 import contextlib
-from collections.abc import Sequence
 
 import pytest
 
@@ -9,10 +8,10 @@ from agent_runtime import bootstrap
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.errors import DecisionRefusedError
-from agent_runtime.domain.events import Event, EventRecord, Resolution
+from agent_runtime.domain.events import EventRecord, Resolution
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
 from agent_runtime.domain.transitions import replay
-from agent_runtime.storage.sqlite import SqliteStore
+from crashing import CrashingStore, Fuse, is_crash
 from harness import House, ledger_graph, ledger_plan, settled, submitted, until_status
 
 CHAIN: dict[str, list[str]] = {"one": [], "two": ["one"], "three": ["two"]}
@@ -24,36 +23,6 @@ DIAMOND: dict[str, list[str]] = {
     "five": ["two", "three", "four"],
 }
 MORE_THAN_ENOUGH_APPENDS = 30
-
-
-class Crash(BaseException):
-    """The end of the process, as far as the runtime can tell."""
-
-
-class Fuse:
-    """Blows at one append, before or after it; from then on nothing is written any more."""
-
-    def __init__(self, at: int, *, after: bool) -> None:
-        self.at = at
-        self.after = after
-        self.appends = 0
-        self.blown = False
-
-
-class CrashingStore(SqliteStore):
-    fuse: Fuse
-
-    async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
-        fuse = self.fuse
-        fuse.appends += 1
-        if fuse.blown or (fuse.appends == fuse.at and not fuse.after):
-            fuse.blown = True
-            raise Crash
-        appended = await super().append(task, events, epoch=epoch)
-        if fuse.appends == fuse.at:
-            fuse.blown = True
-            raise Crash
-        return appended
 
 
 class Customer:
@@ -133,7 +102,7 @@ async def _one_life(house: House, monkeypatch: pytest.MonkeyPatch, fuse: Fuse, c
         async with house.open() as runtime:
             task = await customer.visit(runtime)
     except BaseException as error:
-        if not _is_crash(error):
+        if not is_crash(error):
             raise
         monkeypatch.setattr(CrashingStore, "fuse", Fuse(0, after=False))
         async with house.open() as runtime:
@@ -144,12 +113,6 @@ async def _one_life(house: House, monkeypatch: pytest.MonkeyPatch, fuse: Fuse, c
         assert not customer.asked
         assert sorted(house.counted) == sorted(customer.labels)
     return fuse
-
-
-def _is_crash(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_crash(inner) for inner in error.exceptions)
-    return isinstance(error, Crash)
 
 
 def _check(house: House, customer: Customer, task: Task, journal: list[EventRecord]) -> None:

@@ -221,7 +221,7 @@ class Failures:
                 retry=True,
                 after_s=said.after_s,
                 reached=not broken,
-                complaint=said.all if broken else "",
+                complaint=said.all if broken and re.search("grammar|schema", said.all) else "",
             )
         return Failure(
             "model_failed",

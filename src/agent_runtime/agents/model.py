@@ -77,7 +77,8 @@ class OpenAIModel:
             async with asyncio.timeout(self._settings.answer_timeout_s) as limit:
                 answer = await self._retried(request, spent)
         except Failure as failure:
-            self._last_error = failure.message
+            if failure.code != "model_unavailable":
+                self._last_error = failure.message
             raise failure.to_error(spent[0]) from failure
         except TimeoutError as error:
             if not limit.expired():

@@ -7,8 +7,9 @@ arguments that are no JSON) does not matter for the same reason.
 
 import logging
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from agents import (
@@ -25,6 +26,7 @@ from agents import (
     set_tracing_disabled,
 )
 from agents.exceptions import AgentsException
+from agents.items import TResponseStreamEvent
 from agents.usage import Usage as LibraryUsage
 from openai.types.responses import Response
 
@@ -166,21 +168,25 @@ class _Turn(Model):
     async def _streamed(self, *args: Any, **kwargs: Any) -> ModelResponse:
         length = 0
         final: Response | None = None
-        async for event in self._model.stream_response(*args, **kwargs):
-            delta = getattr(event, "delta", None)
-            if isinstance(delta, str):
-                length += len(delta)
-                if length > self._most:
-                    raise TooLongError
-                if event.type == "response.output_text.delta":
-                    self._on_text(delta)
-            elif event.type in {"response.completed", "response.incomplete", "response.failed"}:
-                final = event.response
-                self._heard.response = final
-                if final.usage:
-                    self._heard.usage = counted(final.usage)
-            elif getattr(event, "message", None) and not event.type.startswith("response."):
-                self._heard.error = said_of({name: getattr(event, name, None) for name in ("code", "message", "param")})
+        events = cast("AsyncGenerator[TResponseStreamEvent]", self._model.stream_response(*args, **kwargs))
+        async with aclosing(events):
+            async for event in events:
+                delta = getattr(event, "delta", None)
+                if isinstance(delta, str):
+                    length += len(delta)
+                    if length > self._most:
+                        raise TooLongError
+                    if event.type == "response.output_text.delta":
+                        self._on_text(delta)
+                elif event.type in {"response.completed", "response.incomplete", "response.failed"}:
+                    final = event.response
+                    self._heard.response = final
+                    if final.usage:
+                        self._heard.usage = counted(final.usage)
+                elif getattr(event, "message", None) and not event.type.startswith("response."):
+                    self._heard.error = said_of(
+                        {name: getattr(event, name, None) for name in ("code", "message", "param")}
+                    )
         if final is None:
             raise self._failures.cut("the stream ended before the answer did")
         return ModelResponse(output=final.output, usage=LibraryUsage(requests=1), response_id=final.id)

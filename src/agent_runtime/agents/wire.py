@@ -177,6 +177,8 @@ def failure_of(error: Exception, heard: Heard, failures: Failures) -> Failure:
         return failures.unreadable(str(own))
     if isinstance(error, APIStatusError):
         return failures.said(_of_status(error))
+    if _first(chain, httpx2.ConnectTimeout):
+        return failures.unreachable("no connection in time")
     if _first(chain, APITimeoutError, httpx2.TimeoutException):
         return failures.timed_out()
     if lost := _first(chain, httpx2.RequestError):

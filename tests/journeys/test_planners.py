@@ -1,0 +1,238 @@
+"""The same journeys with the planner of rules and with a model behind the wire, in both of its APIs."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.approval import Approve, ApproveCall, Reject, Revise
+from agent_runtime.domain.contract import Budget, Limits
+from agent_runtime.domain.errors import DigestRequiredError
+from agent_runtime.domain.events import PlanProposed
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.services.task_manager import Submission
+from harness import House, names, settled, until_status
+from model_replies import Answer, Calls, Fault, Text, by_turn
+from model_server import ModelServer
+
+PROMPT = "write 'hello' to a.txt"
+FEEDBACK = "read the file a.txt"
+WRITE: dict[str, Any] = {
+    "id": "s1",
+    "title": "Write it",
+    "kind": "tool",
+    "server": "filesystem",
+    "tool": "write_file",
+    "arguments": {"path": "a.txt", "content": "hello"},
+}
+READ: dict[str, Any] = {
+    "id": "s2",
+    "kind": "tool",
+    "server": "filesystem",
+    "tool": "read_file",
+    "arguments": {"path": "a.txt"},
+    "depends_on": ["s1"],
+}
+
+
+def plan_of(*steps: dict[str, Any]) -> str:
+    return json.dumps({"goal": "say hello", "steps": steps})
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[ModelServer]:
+    async with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["rules", "responses", "chat_completions", "chat_completions, whole"])
+def home(request: pytest.FixtureRequest, house: House, models: ModelServer) -> House:
+    """A place with one planner or the other; what the model says is what the rules make of the same prompt."""
+    api, _, whole = str(request.param).partition(", ")
+    if api != "rules":
+        house.use_model(models.base_url, api=api, stream=not whole)
+    models.on(lambda request: FEEDBACK in request.text, Text(plan_of(WRITE, READ)))
+    models.on(PROMPT, Text(plan_of(WRITE)))
+    return house
+
+
+@pytest.fixture
+def modelled(house: House, models: ModelServer) -> House:
+    house.use_model(models.base_url)
+    return house
+
+
+async def planned(runtime: Runtime, prompt: str = PROMPT, **more: Any) -> Task:
+    task = await runtime.tasks.submit(Submission(prompt=prompt, **more))
+    return await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL, TaskStatus.FAILED)
+
+
+async def test_a_prompt_is_planned_approved_and_done(home: House) -> None:
+    async with home.open() as runtime:
+        task = await planned(runtime)
+        assert task.status is TaskStatus.AWAITING_APPROVAL
+        assert not (home.files / "a.txt").exists()
+        await runtime.tasks.decide(task.task_id, Approve())
+        task = await settled(runtime, task.task_id)
+        (proposed,) = [r.event for r in await runtime.tasks.records(task.task_id) if isinstance(r.event, PlanProposed)]
+    assert task.status is TaskStatus.COMPLETED
+    assert (home.files / "a.txt").read_text(encoding="utf-8").strip() == "hello"
+    assert proposed.planner == ("openai" if home.settings.openai.configured else "rules")
+    assert (task.usage.tokens > 0) == home.settings.openai.configured
+
+
+async def test_a_plan_is_revised_and_the_new_one_is_approved_by_its_digest(home: House, models: ModelServer) -> None:
+    async with home.open() as runtime:
+        task = await planned(runtime)
+        await runtime.tasks.decide(task.task_id, Revise(feedback=FEEDBACK))
+        task = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+        assert task.contract
+        assert (task.plan_revision, len(task.contract.steps)) == (2, 2)
+        with pytest.raises(DigestRequiredError):
+            await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        task = await settled(runtime, task.task_id)
+    assert (task.status, task.result) == (TaskStatus.COMPLETED, "hello")
+    if home.settings.openai.configured:
+        asked = models.requests[-1].text
+        assert "Write it" in asked, "the plan that was not wanted is shown"
+        assert FEEDBACK in asked
+
+
+async def test_a_plan_waits_over_a_restart(home: House) -> None:
+    async with home.open() as runtime:
+        task = await planned(runtime)
+    async with home.open() as runtime:
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+
+
+async def test_a_rejected_plan_does_nothing(home: House) -> None:
+    async with home.open() as runtime:
+        task = await planned(runtime)
+        assert (await runtime.tasks.decide(task.task_id, Reject(reason="no"))).status is TaskStatus.REJECTED
+    assert not list(home.files.iterdir())
+
+
+async def test_a_model_plans_an_agent_step_whose_call_is_approved_after_a_restart(
+    modelled: House, models: ModelServer
+) -> None:
+    tools = [{"server": "filesystem", "tool": "write_file", "max_calls": 1}]
+    agent = {"id": "s1", "kind": "agent", "instruction": "Greet in a file.", "tools": tools}
+    models.on("Say hello", Text(plan_of(agent)))
+    greet = Calls([("filesystem__write_file", {"path": "b.txt", "content": "hello"})])
+    models.on("Greet in a file.", by_turn(greet, Text("Greeted.")))
+    async with modelled.open() as runtime:
+        task = await planned(runtime, "Say hello")
+        await runtime.tasks.decide(task.task_id, Approve())
+        task = await settled(runtime, task.task_id)
+        asked = task.steps["s1"].asked
+        assert asked
+        assert asked.arguments == {"path": "b.txt", "content": "hello"}
+    async with modelled.open() as runtime:
+        decision = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
+        await runtime.tasks.decide(task.task_id, decision)
+        task = await settled(runtime, task.task_id)
+    assert (task.status, task.result) == (TaskStatus.COMPLETED, "Greeted.")
+    assert (modelled.files / "b.txt").read_text(encoding="utf-8").strip() == "hello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Text(f"Sure! Here is the plan:\n```json\n{plan_of(WRITE)}\n```\nTell me if it suits you."),
+        Text(plan_of(WRITE) + "\n\nI hope this helps."),
+        Text(plan_of({**WRITE, "kind": None, "args": WRITE["arguments"], "arguments": None, "why": "asked for"})),
+        Text(json.dumps({"plan": {"steps": [{**WRITE, "tool": "filesystem.write_file", "server": None}]}})),
+    ],
+    ids=["fenced", "prose behind it", "other names", "wrapped"],
+)
+async def test_an_answer_that_is_almost_a_plan_is_one(modelled: House, models: ModelServer, answer: Answer) -> None:
+    models.on(PROMPT, answer)
+    async with modelled.open() as runtime:
+        task = await planned(runtime)
+    assert task.status is TaskStatus.AWAITING_APPROVAL
+    assert len(models.requests) == 1
+
+
+async def test_a_faulty_plan_is_put_right_with_the_words_of_the_contract(modelled: House, models: ModelServer) -> None:
+    models.on(PROMPT, Text(plan_of({**WRITE, "tool": "write"})))
+    models.on(lambda request: "has no tool 'write'" in request.text, Text(plan_of(WRITE)))
+    models.next(Text(plan_of({**WRITE, "tool": "write"})))
+    async with modelled.open() as runtime:
+        task = await planned(runtime)
+    assert task.status is TaskStatus.FAILED or len(models.requests) == 2
+
+
+async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(modelled: House, models: ModelServer) -> None:
+    models.on("", Text(plan_of({**WRITE, "tool": "write"})))
+    async with modelled.open() as runtime:
+        task = await planned(runtime)
+    assert task.error
+    assert (task.error.code, len(models.requests)) == ("invalid_plan", 3)
+    assert "has no tool 'write'" in task.error.message
+    assert task.usage.tokens > 0
+
+
+@pytest.mark.parametrize("levels", [{"json_schema", "json_object"}, {"json_object"}, set()], ids=str)
+async def test_each_level_of_output_gives_a_plan_and_is_remembered(
+    modelled: House, models: ModelServer, levels: set[str]
+) -> None:
+    models.levels = levels
+    models.on(PROMPT, Text(plan_of(WRITE)))
+    async with modelled.open() as runtime:
+        first = await planned(runtime)
+        asked = len(models.requests)
+        second = await planned(runtime)
+        assert runtime.model
+        worked = runtime.model.status().output
+    assert first.status is second.status is TaskStatus.AWAITING_APPROVAL
+    assert worked == ("json_schema" if "json_schema" in levels else "json_object" if levels else "prompt")
+    assert (asked, len(models.requests)) == (3 - len(levels), 4 - len(levels))
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault("rate_limited", retry_after=0), "model_overloaded"),
+        (Fault("server_error"), "model_overloaded"),
+        (Fault("wrong_key"), "model_key_refused"),
+        (Fault("unknown_model"), "model_unknown"),
+        (Fault("context_overflow"), "model_context_overflow"),
+        (Fault("drop"), "model_unreachable"),
+        (Fault("hang"), "model_unreachable"),
+        (Fault("cut_stream"), "model_answer_unreadable"),
+        (Fault("stall_stream"), "model_unreachable"),
+        (Fault("garbage"), "model_answer_unreadable"),
+        (Fault("empty"), "model_answer_empty"),
+        (Fault("truncated"), "model_answer_truncated"),
+        (Fault("refusal"), "model_refused"),
+        (Fault("huge", size=3_000_000), "model_answer_unreadable"),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+async def test_a_model_that_fails_ends_the_task_with_a_clear_error(
+    modelled: House, models: ModelServer, fault: Fault, code: str
+) -> None:
+    modelled.use_model(models.base_url, max_retries=0, timeout_s=0.5)
+    models.on("", fault)
+    async with modelled.open() as runtime:
+        task = await planned(runtime)
+    models.release()
+    assert task.error
+    assert (task.status, task.error.code) == (TaskStatus.FAILED, code)
+    assert len(task.error.message) > len("It failed.")
+
+
+async def test_a_budget_of_tokens_that_does_not_hold_the_question_ends_the_task(
+    modelled: House, models: ModelServer
+) -> None:
+    async with modelled.open() as runtime:
+        task = await planned(runtime, limits=Limits(budget=Budget(tokens=200)))
+        journal = await runtime.tasks.records(task.task_id)
+    assert task.error
+    assert task.error.code == "budget_exceeded"
+    assert "task.failed" in names(journal)
+    assert models.requests == []
