@@ -94,7 +94,7 @@ async def test_a_plan_is_revised_and_the_new_one_is_approved_by_its_digest(home:
             await runtime.tasks.decide(task.task_id, Approve())
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
         task = await settled(runtime, task.task_id)
-    assert (task.status, task.result) == (TaskStatus.COMPLETED, "hello")
+    assert (task.status, (task.result or "").splitlines()[-1]) == (TaskStatus.COMPLETED, "hello")
     if home.settings.openai.configured:
         asked = models.requests[-1].text
         assert "Write it" in asked, "the plan that was not wanted is shown"
@@ -158,12 +158,11 @@ async def test_an_answer_that_is_almost_a_plan_is_one(modelled: House, models: M
 
 
 async def test_a_faulty_plan_is_put_right_with_the_words_of_the_contract(modelled: House, models: ModelServer) -> None:
+    models.on("has no tool 'write'", Text(plan_of(WRITE)))
     models.on(PROMPT, Text(plan_of({**WRITE, "tool": "write"})))
-    models.on(lambda request: "has no tool 'write'" in request.text, Text(plan_of(WRITE)))
-    models.next(Text(plan_of({**WRITE, "tool": "write"})))
     async with modelled.open() as runtime:
         task = await planned(runtime)
-    assert task.status is TaskStatus.FAILED or len(models.requests) == 2
+    assert (task.status, len(models.requests)) == (TaskStatus.AWAITING_APPROVAL, 2)
 
 
 async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(modelled: House, models: ModelServer) -> None:
@@ -176,7 +175,9 @@ async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(modell
     assert task.usage.tokens > 0
 
 
-@pytest.mark.parametrize("levels", [{"json_schema", "json_object"}, {"json_object"}, set()], ids=str)
+@pytest.mark.parametrize(
+    "levels", [{"json_schema", "json_object"}, {"json_object"}, set()], ids=["json_schema", "json_object", "prompt"]
+)
 async def test_each_level_of_output_gives_a_plan_and_is_remembered(
     modelled: House, models: ModelServer, levels: set[str]
 ) -> None:

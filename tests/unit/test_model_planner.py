@@ -86,6 +86,9 @@ def listed(count: int) -> list[Tool]:
     ]
 
 
+ASKED_FOR = "\n\nAnswer with the plan as one JSON object."
+
+
 async def test_the_answer_of_the_model_becomes_the_plan(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([GOOD])
     planner: Planner = ModelPlanner(model)
@@ -94,7 +97,7 @@ async def test_the_answer_of_the_model_becomes_the_plan(tools: list[Tool]) -> No
     assert answer.usage == SPENT
     assert planner.name == "openai"
     (request,) = model.requests
-    assert request.items == [{"role": "user", "content": "Copy notes.txt to copy.txt"}]
+    assert request.items == [{"role": "user", "content": f"Copy notes.txt to copy.txt{ASKED_FOR}"}]
     assert (request.name, request.schema, request.tools) == ("plan", plan_schema(agent_steps=False), ())
     assert request.max_tokens is None
 
@@ -253,7 +256,7 @@ async def test_a_revision_sends_the_plan_and_all_that_was_said(tools: list[Tool]
     model = ScriptedLanguageModel([GOOD])
     await ModelPlanner(model).plan(asking(tools, previous=filled, feedback=("Shorter.", "And\nin French.")))
     prompt, before, said = model.requests[0].items
-    assert prompt["content"] == "Copy notes.txt to copy.txt"
+    assert prompt["content"] == f"Copy notes.txt to copy.txt{ASKED_FOR}"
     assert before["role"] == "assistant"
     assert json.loads(text_of(before))["steps"][0] == {
         "id": "s1",
@@ -269,7 +272,7 @@ async def test_a_revision_sends_the_plan_and_all_that_was_said(tools: list[Tool]
 async def test_a_prompt_of_any_characters_can_be_sent(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([GOOD])
     await ModelPlanner(model).plan(asking(tools, prompt="Copy \ud800 {braces} %s"))
-    assert model.requests[0].items[0]["content"] == "Copy ? {braces} %s"
+    assert model.requests[0].items[0]["content"] == "Copy ? {braces} %s" + ASKED_FOR
 
 
 async def test_the_catalogue_is_in_the_instructions_and_stays_within_its_budget(tools: list[Tool]) -> None:

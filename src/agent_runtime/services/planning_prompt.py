@@ -1,12 +1,12 @@
 """What a language model is told before it writes a plan: role, format, rules, examples and the catalogue."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, Step, ToolStep
-from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.services.ports import PlanRequest
 from agent_runtime.services.tool_listing import Listing, clean, show_tools
@@ -45,7 +45,8 @@ Or it has a language model do what no tool can (summarise, translate, compare, d
 
 "instruction" is all that this model is told, so put in by references what it works on. With "tools": [] it writes text.
 With "tools": [{"server": TEXT, "tool": TEXT, "max_calls": NUMBER}, ...] it may call these tools, each so many times at
-most; do this only where the calls depend on what it finds, for a tool step says better what will happen."""
+most; do this only where the calls depend on what it finds, for a tool step says better what will happen. It is asked
+10 times at most, once for each round of calls and once for its answer; "max_turns": NUMBER says otherwise."""
 
 _REFERENCES = """\
 # References and conditions
@@ -211,7 +212,12 @@ def plan_schema(*, agent_steps: bool) -> JsonObject:
         required=["id", "title", "kind", "server", "tool", "arguments"],
     )
     allowed = _object(
-        {"server": _text("From the catalogue"), "tool": _text("From the catalogue"), "max_calls": {"type": "integer"}},
+        {
+            "server": _text("From the catalogue"),
+            "tool": _text("From the catalogue"),
+            "max_calls": {"type": "integer"},
+            "timeout_s": {"type": "number"},
+        },
         required=["server", "tool"],
     )
     agent = _object(
@@ -221,6 +227,7 @@ def plan_schema(*, agent_steps: bool) -> JsonObject:
             "instruction": _text("All that the model of this step is told"),
             "tools": {"type": "array", "items": allowed},
             **after,
+            "max_turns": {"type": "integer"},
         },
         required=["id", "title", "kind", "instruction", "tools"],
     )
@@ -244,7 +251,8 @@ def _object(properties: JsonObject, required: list[str]) -> JsonObject:
 
 def conversation(request: PlanRequest) -> list[JsonObject]:
     """The messages of a request: the prompt; for a revision the plan that was not wanted, and what was said."""
-    messages = [_message("user", request.prompt)]
+    # Where an endpoint is held to JSON, some insist that a message says so, and not the instructions alone.
+    messages = [_message("user", f"{request.prompt}\n\nAnswer with the plan as one JSON object.")]
     if request.previous is not None:
         messages.append(_message("assistant", as_json(_reopened(request.previous, request.tools))))
     if request.feedback:
@@ -285,14 +293,16 @@ def _message(role: str, content: str) -> JsonObject:
 
 def _reopened(plan: Plan, tools: Sequence[Tool]) -> Plan:
     """The plan without the time-outs that were only filled in."""
-    usual = {(tool.server, tool.name): tool.timeout_s for tool in tools}
-    return plan.model_copy(
-        update={
-            "steps": tuple(
-                step.model_copy(update={"timeout_s": None})
-                if isinstance(step, ToolStep) and step.timeout_s == usual.get((step.server, step.tool))
-                else step
-                for step in plan.steps
-            )
-        }
+    usual = {tool.key: tool.timeout_s for tool in tools}
+    return plan.model_copy(update={"steps": tuple(_reopened_step(step, usual) for step in plan.steps)})
+
+
+def _reopened_step(step: Step, usual: Mapping[str, float]) -> Step:
+    if isinstance(step, ToolStep):
+        filled_in = step.timeout_s == usual.get(tool_key(step.server, step.tool))
+        return step.model_copy(update={"timeout_s": None}) if filled_in else step
+    listed = tuple(
+        allowed.model_copy(update={"timeout_s": None}) if allowed.timeout_s == usual.get(allowed.key) else allowed
+        for allowed in step.tools
     )
+    return step.model_copy(update={"tools": listed})
