@@ -80,8 +80,7 @@ def test_the_status_shows_what_was_learned_and_asks_nothing(tmp_path: Path, mode
             },
         }
         assert models.requests == []
-        # `json_object` is refused by the Responses API where the input does not name JSON.
-        assert prompted(service, "Add, as JSON")["status"] == "awaiting_approval"
+        assert prompted(service, "Add")["status"] == "awaiting_approval"
         after = service.get("/v1/models/status")
         assert after["model"] == before["model"] | {"output": "json_object"}
 
