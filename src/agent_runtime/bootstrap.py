@@ -66,7 +66,7 @@ def _model_of(settings: Settings) -> AbstractAsyncContextManager[LanguageModel |
     return OpenAIModel(settings.openai) if settings.openai.configured else nullcontext()
 
 
-def _planner_of(settings: Settings, model: LanguageModel | None) -> Planner:
+def planner_of(settings: Settings, model: LanguageModel | None) -> Planner:
     """`auto`: with a model where one is configured. Raises: ConfigurationError where there is none to plan with."""
     if settings.planner == "openai" and model is None:
         raise ConfigurationError(
@@ -101,7 +101,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     ):
         registry = ToolRegistry(entries, servers, store)
         progress = Progress()
-        planning = _planner_of(settings, model)
+        planning = planner_of(settings, model)
         planner = PlannerAgent(
             planning,
             registry,

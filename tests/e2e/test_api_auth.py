@@ -87,6 +87,7 @@ CALLS = [
     ("GET", "/v1/tasks/ID/events", "read"),
     ("GET", "/v1/tools", "read"),
     ("GET", "/v1/tools/status", "read"),
+    ("GET", "/v1/models/status", "read"),
     ("GET", "/openapi.json", "read"),
     ("GET", "/nothing", "read"),
 ]

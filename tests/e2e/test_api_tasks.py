@@ -262,6 +262,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", f"{one}/audit"),
         ("get", "/v1/tools"),
         ("get", "/v1/tools/status"),
+        ("get", "/v1/models/status"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),

@@ -52,7 +52,8 @@ def create_app(
     )
     app.state.streams = Streams(settings.limits.stream_clients)
     app.state.tickets = tickets
-    for router in (rest.tasks, plans.plans, audit.router, rest.tools, health.router, metrics.router, console.router):
+    tasks = (rest.tasks, plans.plans, audit.router)
+    for router in (*tasks, rest.tools, rest.models, health.router, metrics.router, console.router):
         app.include_router(router)
     problems.install(app)
     openapi.install(app, with_keys=keys is not None)

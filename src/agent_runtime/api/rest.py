@@ -33,6 +33,7 @@ from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.shapes import (
     Approved,
     EventsView,
+    ModelsStatusView,
     PageView,
     ServerStatusView,
     StreamTicket,
@@ -44,6 +45,7 @@ from agent_runtime.api.tickets import Tickets
 from agent_runtime.api.views import (
     answer,
     created,
+    models_view,
     page_view,
     record_json,
     status_view,
@@ -59,6 +61,7 @@ from agent_runtime.services.task_manager import Submission
 
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
 tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
+models = APIRouter(prefix="/v1/models", tags=["Models"])
 
 Refresh = Annotated[bool, Query(description="Ask every server again first, for up to limits.server_start_s.")]
 
@@ -290,3 +293,10 @@ async def list_tools(
 async def list_servers(request: Request) -> Response:
     """Every server of the tool registry, and whether it could be reached."""
     return answer([status_view(status) for status in runtime_of(request).registry.statuses()])
+
+
+@models.get("/status", responses={200: {"model": ModelsStatusView}})
+async def show_models(request: Request) -> Response:
+    """Who makes the plans, and what is known of the language model without asking it."""
+    runtime = runtime_of(request)
+    return answer(models_view(runtime.planner, runtime.model))

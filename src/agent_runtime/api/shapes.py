@@ -1,6 +1,7 @@
 """The shapes of what callers get; `views` fills them, and /openapi.json documents them."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from typing_extensions import TypedDict
 
@@ -252,3 +253,24 @@ class ServerStatusView(TypedDict):
     enabled: bool
     connected: bool
     detail: str
+
+
+class ModelView(TypedDict):
+    """A language model, as it was found when it was last asked. `output`: how it is held to a schema; null: not known.
+
+    `circuit` is `open` while it is left alone because it failed too often. `last_error` is null after an answer.
+    """
+
+    endpoint: str
+    model: str
+    api: Literal["responses", "chat_completions"]
+    circuit: Literal["closed", "half_open", "open"]
+    output: Literal["json_schema", "json_object", "prompt"] | None
+    last_error: str | None
+
+
+class ModelsStatusView(TypedDict):
+    """Who makes the plans, and the language model; null where none is configured."""
+
+    planner: str
+    model: ModelView | None

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from agent_runtime.api.shapes import (
     AttentionView,
     ErrorView,
+    ModelsStatusView,
     PageView,
     PlanPreview,
     PreviewView,
@@ -29,7 +30,7 @@ from agent_runtime.domain.preview import StepPreview, previews
 from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
-from agent_runtime.services.ports import Page, TaskSummary
+from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
 from agent_runtime.services.tool_registry import ServerStatus, ToolRegistry
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
@@ -322,4 +323,22 @@ def status_view(status: ServerStatus) -> ServerStatusView:
         "enabled": status.enabled,
         "connected": status.connected,
         "detail": status.detail,
+    }
+
+
+def models_view(planner: str, model: LanguageModel | None) -> ModelsStatusView:
+    """What is known without asking the model."""
+    if model is None:
+        return {"planner": planner, "model": None}
+    status = model.status()
+    return {
+        "planner": planner,
+        "model": {
+            "endpoint": status.endpoint,
+            "model": status.model,
+            "api": status.api,
+            "circuit": status.circuit,
+            "output": status.output,
+            "last_error": status.last_error,
+        },
     }

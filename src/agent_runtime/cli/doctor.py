@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import importlib
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
@@ -12,26 +14,53 @@ from typing import Literal
 from mcp.server import MCPServer
 
 from agent_runtime import builtin
+from agent_runtime.agents.model import OpenAIModel
 from agent_runtime.api.auth import keys_of
+from agent_runtime.bootstrap import planner_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.service import settings_of
-from agent_runtime.config import Secrets, Settings
+from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     ConfigurationError,
     DataDirectoryOwnedError,
+    ModelError,
     ServerUnavailableError,
 )
 from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolDefinition, ToolServer
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, sandbox_level
+from agent_runtime.services.json_answer import NoJsonError, pieces_in
+from agent_runtime.services.ports import ModelRequest
 from agent_runtime.services.registry_file import load_registry
 from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner
 from agent_runtime.storage.sqlite import SqliteStore
 
 _OWNER_S = 5.0
 """How long the service that owns the data directory may take to say how it is."""
+
+_MODEL_S = 90.0
+"""How long the model may take to answer; a local one may have to be loaded first."""
+
+_MODEL_TOKENS = 2048
+"""What the answer may take: a few tokens, and the thoughts of a reasoning model before them."""
+
+_QUESTION = ModelRequest(
+    'This only tests the connection. Answer with the JSON object {"ok": true} and nothing else.',
+    [{"role": "user", "content": 'Answer with the JSON object {"ok": true}.'}],
+    schema={
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    },
+    name="test",
+    max_tokens=_MODEL_TOKENS,
+)
+
+_PASSING = frozenset({"model_overloaded", "model_refused", "model_answer_empty", "model_answer_truncated"})
+"""The failures of an endpoint that was reached and knew the key: it may work with another question, or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +103,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings += _pointless(settings, entries)
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
-    findings += [_model(settings), _sandbox()]
+    findings += [*asyncio.run(_models(settings)), _sandbox()]
     return [replace(finding, detail=secrets.redact(finding.detail)) for finding in findings]
 
 
@@ -253,10 +282,67 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~"))
 
 
-def _model(settings: Settings) -> Finding:
-    if settings.openai.configured:
-        return Finding("model", "ok", f"{settings.openai.model} at {settings.openai.endpoint}")
-    return Finding("model", "ok", "none is needed: plans are made by rules, offline")
+async def _models(settings: Settings) -> list[Finding]:
+    """Who makes the plans, and whether the model answers: it is asked one small question."""
+    model = OpenAIModel(_once(settings.openai)) if settings.openai.configured else None
+    try:
+        by_model = planner_of(settings, model).name != "rules"
+    except ConfigurationError as error:
+        return [Finding("planner", "fail", str(error))]
+    if model is None:
+        return [
+            Finding("planner", "ok", "rules: plans are made offline"),
+            Finding("model", "ok", "none is configured, and none is needed but for agent steps"),
+        ]
+    plans = "openai: the model makes the plans, and carries out agent steps"
+    if not by_model:
+        plans = "rules: plans are made offline; the model only carries out agent steps"
+    async with model:
+        return [Finding("planner", "ok", plans), await _asked(model, with_key=_has_key(settings.openai))]
+
+
+def _once(settings: OpenAISettings) -> OpenAISettings:
+    """The same model, asked without a second try."""
+    return settings.model_copy(update={"max_retries": 0})
+
+
+def _has_key(settings: OpenAISettings) -> bool:
+    return settings.model_copy(update={"base_url": None}).configured
+
+
+async def _asked(model: OpenAIModel, *, with_key: bool) -> Finding:
+    status = model.status()
+    heard: list[float] = []
+    # Its library takes seconds to import, which are not the endpoint's.
+    await asyncio.to_thread(importlib.import_module, "agent_runtime.agents.openai_agents")
+    began = time.perf_counter()
+    question = replace(_QUESTION, on_text=lambda _: heard.append(time.perf_counter() - began))
+    try:
+        async with asyncio.timeout(_MODEL_S):
+            answer = await model.answer(question)
+    except ModelError as error:
+        return Finding("model", "warn" if error.code in _PASSING else "fail", str(error))
+    except TimeoutError:
+        detail = f"{status.model} at {status.endpoint} gave no answer within {_MODEL_S:g} s: see whether it is busy"
+        return Finding("model", "warn", detail)
+    except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
+        return Finding("model", "fail", f"internal error, please report it: {error!r}")
+    seconds = time.perf_counter() - began
+    streamed = f"streamed (first text after {heard[0]:.1f} s)" if heard else "not streamed"
+    counted = f"{answer.usage.tokens} tokens" if answer.usage.tokens else "tokens not counted"
+    level = model.status().output or "prompt"
+    said = f"{status.model} at {status.endpoint} answered in {seconds:.1f} s"
+    said = f"{said}: {'key accepted' if with_key else 'no key'}, {status.api}, {level}, {streamed}, {counted}"
+    if _says_ok(answer.text):
+        return Finding("model", "ok", said)
+    return Finding("model", "warn", f"{said}. But not with the JSON that it was asked for: expect plans to fail")
+
+
+def _says_ok(text: str) -> bool:
+    try:
+        return any(found.value == {"ok": True} for found in pieces_in(text))
+    except NoJsonError:
+        return False
 
 
 def _sandbox() -> Finding:

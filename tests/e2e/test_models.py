@@ -1,0 +1,225 @@
+"""What the doors say of the language model: the status over HTTP, and what the doctor finds out by asking it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import PATIENCE_S, Folder
+from model_replies import Answer, Fault, Text
+from model_server import MODEL, ModelServer
+from serving import Service, sums
+
+KEY = "sk-not-for-anybody-else"
+PASSWORD = "hunter2-hunter2"  # noqa: S105 - one that must not be shown
+OK = Text('{"ok": true}')
+NO_MODEL = {"planner": "rules", "model": None}
+
+
+@pytest.fixture
+def models() -> Iterator[ModelServer]:
+    with ModelServer(key=KEY) as models:
+        yield models
+
+
+@contextmanager
+def served(folder: Path, models: ModelServer, **more: Any) -> Iterator[Service]:
+    base_url = more.pop("base_url", models.base_url)
+    openai = {"api_key": KEY, "base_url": base_url, "model": MODEL, "max_retries": 0, **more}
+    service = Service(folder, openai=openai)
+    service.start()
+    try:
+        yield service
+    finally:
+        service.client.close()
+        service.stop()
+
+
+def prompted(service: Service, prompt: str) -> Any:
+    """The task once it was planned, or could not be."""
+    response = service.client.post("/v1/tasks", json={"prompt": prompt})
+    assert response.status_code == 202, response.text
+    task_id = response.json()["task_id"]
+    with service.stream(task_id) as lines:
+        for line in lines.iter_lines():
+            if line in {"event: plan.proposed", "event: task.failed"}:
+                break
+    return service.task(task_id)
+
+
+def test_without_a_model_the_status_says_that_rules_make_the_plans(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.start()
+    try:
+        assert service.get("/v1/models/status") == NO_MODEL
+    finally:
+        service.client.close()
+        service.stop()
+
+
+@pytest.mark.parametrize("api", ["responses", "chat_completions"])
+def test_the_status_shows_what_was_learned_and_asks_nothing(tmp_path: Path, models: ModelServer, api: str) -> None:
+    models.levels = {"json_object"}
+    models.on("Add", Text(json.dumps(sums(1))))
+    with served(tmp_path, models, api=api) as service:
+        before = service.get("/v1/models/status")
+        assert before == {
+            "planner": "openai",
+            "model": {
+                "endpoint": models.base_url,
+                "model": MODEL,
+                "api": api,
+                "circuit": "closed",
+                "output": None,
+                "last_error": None,
+            },
+        }
+        assert models.requests == []
+        assert prompted(service, "Add")["status"] == "awaiting_approval"
+        after = service.get("/v1/models/status")
+        assert after["model"] == before["model"] | {"output": "json_object"}
+
+
+def test_the_status_shows_why_the_model_fails_and_that_it_is_left_alone(tmp_path: Path, models: ModelServer) -> None:
+    models.on("", Fault("server_error"))
+    with served(tmp_path, models) as service:
+        first = prompted(service, "Add")
+        assert first["error"]["code"] == "model_overloaded"
+        shown = service.get("/v1/models/status")["model"]
+        assert (shown["circuit"], shown["last_error"]) == ("closed", first["error"]["message"])
+        for _ in range(4):
+            prompted(service, "Add")
+        assert service.get("/v1/models/status")["model"]["circuit"] == "open"
+
+
+def test_the_status_shows_neither_the_key_nor_credentials_of_the_url(tmp_path: Path, models: ModelServer) -> None:
+    models.key = "another"
+    models.on("", OK)
+    url = models.base_url.replace("://", f"://me:{PASSWORD}@") + f"?token={PASSWORD}"
+    with served(tmp_path, models, base_url=url) as service:
+        assert prompted(service, "Add")["error"]["code"].startswith("model_")
+        shown = service.client.get("/v1/models/status").text
+    assert models.base_url in shown
+    assert KEY not in shown
+    assert PASSWORD not in shown
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def examined(
+    folder: Folder, models: ModelServer, *, key: str = KEY, **settings: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the doctor says of the planner and of the model."""
+    folder.env |= {"OPENAI_BASE_URL": models.base_url, "OPENAI_API_KEY": key, "AGENT_RUNTIME_OPENAI__MODEL": MODEL}
+    folder.env |= {f"AGENT_RUNTIME_{name.upper()}": value for name, value in settings.items()}
+    done = folder("doctor", "--json")
+    assert KEY not in done.stdout + done.stderr
+    findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert done.returncode == (1 if "fail" in {finding["state"] for finding in findings.values()} else 0)
+    return findings["planner"], findings["model"]
+
+
+@pytest.mark.parametrize("api", ["responses", "chat_completions"])
+@pytest.mark.parametrize("level", ["json_schema", "json_object", "prompt"])
+def test_the_doctor_says_what_the_endpoint_supports(folder: Folder, models: ModelServer, api: str, level: str) -> None:
+    models.levels = {"json_schema": {"json_schema", "json_object"}, "json_object": {"json_object"}}.get(level, set())
+    models.on("", OK)
+    planner, model = examined(folder, models, openai__api=api)
+    assert planner["state"] == model["state"] == "ok"
+    assert planner["detail"] == "openai: the model makes the plans, and carries out agent steps"
+    for part in (MODEL, models.base_url, " s: key accepted", api, f" {level},", "streamed (first text after", "tokens"):
+        assert part in model["detail"]
+
+
+def test_the_doctor_asks_once_and_for_a_bounded_answer(folder: Folder, models: ModelServer) -> None:
+    models.on("", OK)
+    examined(folder, models)
+    assert len(models.asked()) == 1
+    most = models.asked()[0].max_tokens
+    assert most
+    assert most <= 4096
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "what"),
+    [
+        (Fault("wrong_key"), "fail", "OPENAI_API_KEY"),
+        (Fault("unknown_model"), "fail", "set openai.model to one that it has"),
+        (Fault("drop"), "fail", "cannot be reached"),
+        (Fault("garbage"), "fail", "openai.base_url names an OpenAI-compatible API"),
+        (Fault("rate_limited"), "warn", "try again later"),
+        (Fault("out_of_quota"), "warn", "quota"),
+        (Fault("empty"), "warn", "answered with nothing"),
+        (Text("Sure, I am fine!"), "warn", "not with the JSON that it was asked for"),
+        (Text('Here:\n```json\n{"ok": true}\n```'), "ok", "json_schema"),
+    ],
+)
+def test_the_doctor_says_what_is_wrong_with_the_model_and_what_to_do(
+    folder: Folder, models: ModelServer, reply: Answer, state: str, what: str
+) -> None:
+    models.on("", reply)
+    _, model = examined(folder, models)
+    assert model["state"] == state
+    assert what in model["detail"]
+    assert len(models.asked()) == 1
+
+
+def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: ModelServer) -> None:
+    folder.env["AGENT_RUNTIME_OPENAI__TIMEOUT_S"] = "5"
+    models.port = 9  # discard, which nobody serves here
+    _, model = examined(folder, models)
+    assert model["state"] == "fail"
+    assert "cannot be reached" in model["detail"]
+
+
+def test_the_doctor_needs_no_key_where_the_endpoint_needs_none(folder: Folder, models: ModelServer) -> None:
+    models.key = None
+    models.on("", OK)
+    _, model = examined(folder, models, key="")
+    assert model["state"] == "ok"
+    assert " s: no key, " in model["detail"]
+
+
+def test_the_doctor_says_that_rules_plan_where_the_settings_want_that(folder: Folder, models: ModelServer) -> None:
+    models.on("", OK)
+    planner, model = examined(folder, models, planner="rules", openai__stream="false")
+    assert planner["detail"] == "rules: plans are made offline; the model only carries out agent steps"
+    assert "not streamed" in model["detail"]
+
+
+def test_the_doctor_misses_the_model_that_the_planner_needs(folder: Folder) -> None:
+    folder.env["AGENT_RUNTIME_PLANNER"] = "openai"
+    findings = {finding["check"]: finding for finding in folder.json("doctor", code=1)["findings"]}
+    assert findings["planner"]["state"] == "fail"
+    assert "OPENAI_BASE_URL" in findings["planner"]["detail"]
+
+
+def test_the_doctor_imports_no_model_library_where_no_model_is_configured(folder: Folder) -> None:
+    code = """
+import sys
+from agent_runtime.cli import main
+try:
+    main(["doctor", "--json"])
+except SystemExit as ended:
+    assert not ended.code, ended.code
+assert not {"agents", "openai"} & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder.path,
+        env=folder.env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rules: plans are made offline" in done.stdout
