@@ -236,7 +236,7 @@ def test_what_is_wrong_with_the_tools_of_an_agent_step_is_a_fault() -> None:
         "steps[0].tools[1]",
         "steps[0].tools[2].tool",
     ]
-    assert wrong.value.faults[0].message == "There is no such field; there are server, tool, max_calls."
+    assert wrong.value.faults[0].message == "There is no such field; there are server, tool, max_calls, timeout_s."
 
 
 def test_unknown_fields_of_the_plan_are_faults() -> None:
