@@ -15,11 +15,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent_runtime.api.keys import new_key
 from agent_runtime.api.metrics import exposition
+from agent_runtime.domain.approval import Approve
 from agent_runtime.domain.events import ToolReturned, record
-from agent_runtime.domain.task import Call, StepState, Task
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import Call, StepState, Task, TaskStatus
 from agent_runtime.domain.tools import StoredResult
+from agent_runtime.services.task_manager import Submission
 from agent_runtime.telemetry.metrics import MOST_TOOLS, Metrics
-from harness import House
+from harness import House, settled
+from model_replies import Calls, Text, by_turn
+from model_server import ModelServer
 from serving import Service, sums
 
 LEDGER_SERVER = Path(__file__).parents[1] / "servers" / "ledger_server.py"
@@ -200,3 +205,27 @@ def test_a_server_that_renames_its_tools_for_ever_adds_no_more_than_so_many_labe
     ]
     assert len(calls) == 2 * (MOST_TOOLS + 1)
     assert [s.value for s in calls if s.labels["tool"] == "other" and s.labels["outcome"] == "ok"] == [more]
+
+
+async def test_the_answers_the_calls_and_the_tokens_of_a_model_are_counted(house: House) -> None:
+    tools = [{"server": "ledger", "tool": "look", "max_calls": 2}]
+    step = {"id": "do", "kind": "agent", "instruction": "Look.", "tools": tools}
+    plan = Plan.model_validate({"goal": "look", "steps": [step]})
+    look = Calls([("ledger__look", {"label": "one"}), ("ledger__look", {"label": "two"})], usage=(100, 10))
+    async with ModelServer() as models:
+        models.on("Look.", by_turn(look, Text("Seen.", usage=(200, 20))))
+        house.use_model(models.base_url)
+        async with house.open() as runtime:
+            task = await runtime.tasks.submit(Submission(prompt="look", plan=plan))
+            await runtime.tasks.decide(task.task_id, Approve())
+            assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+            text = (await exposition(runtime, streams=0)).decode()
+    found = {
+        (s.name, frozenset(s.labels.items())): s.value for f in text_string_to_metric_families(text) for s in f.samples
+    }
+    called = {"server": "ledger", "tool": "look", "outcome": "ok"}
+    assert value(found, "call_duration_seconds_count", **called) == 2
+    assert value(found, "model_answer_duration_seconds_count") == 2
+    assert value(found, "model_tokens_total", direction="input") == 300
+    assert value(found, "model_tokens_total", direction="output") == 30
+    assert value(found, "model_circuit_open") == 0

@@ -77,6 +77,10 @@ def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: 
     connected = [((server.id, server.type), int(server.connected)) for server in enabled]
     told = "Whether the server answered when it was last asked what it offers."
     yield _gauge("mcp_server_connected", told, ("server", "type"), connected)
+    if runtime.model is not None:
+        circuit = runtime.model.status().circuit
+        told = "Whether the model is not asked for now, because it failed so often."
+        yield _gauge("model_circuit_open", told, (), [((), int(circuit == "open"))])
     yield _gauge("stream_clients", "Streams that are open.", (), [((), streams)])
     limit = runtime.settings.limits.stream_clients
     yield _gauge("stream_clients_limit", "The most streams that may be open.", (), [((), limit)])

@@ -5,9 +5,17 @@ No label holds an id of a task, or anything else of which there are ever more.
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from agent_runtime.domain.events import EventRecord, StepCompleted, StepFailed, ToolReturned
+from agent_runtime.domain.events import (
+    EventRecord,
+    ModelAnswered,
+    PlanProposed,
+    StepCompleted,
+    StepFailed,
+    TaskFailed,
+    ToolReturned,
+)
 from agent_runtime.domain.task import Task
 
 MOST_TOOLS = 300
@@ -49,6 +57,19 @@ class Metrics:
             registry=self.registry,
             buckets=_APPEND_S,
         )
+        self._answers = Histogram(
+            "agent_runtime_model_answer_duration_seconds",
+            "How long a model took for an answer of an agent step, retries included.",
+            registry=self.registry,
+            buckets=_WORK_S,
+        )
+        tokens = Counter(
+            "agent_runtime_model_tokens",
+            "Tokens of language models, as their endpoints count them: for plans and for agent steps.",
+            ("direction",),
+            registry=self.registry,
+        )
+        self._tokens_in, self._tokens_out = tokens.labels("input"), tokens.labels("output")
         self._by_tool: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
 
     def committed(self, task: Task, records: Sequence[EventRecord], seconds: float) -> None:
@@ -57,15 +78,19 @@ class Metrics:
         for record in records:
             event = record.event
             if isinstance(event, ToolReturned):
-                step = task.steps.get(event.step_id)
-                if step is not None and step.call is not None:
-                    ok, error = self._of_tool(step.call.server, step.call.tool)
+                if (called := _called(task, event.step_id)) is not None:
+                    ok, error = self._of_tool(*called)
                     (error if event.result.is_error else ok).observe(event.duration_ms / 1000)
+            elif isinstance(event, ModelAnswered):
+                self._answers.observe(event.duration_ms / 1000)
             elif isinstance(event, StepCompleted | StepFailed):
                 step = task.steps.get(event.step_id)
                 if step is not None and step.started_at is not None:  # it may be refused before it starts
                     steps = self._completed if isinstance(event, StepCompleted) else self._failed
                     steps.observe((record.at - step.started_at).total_seconds())
+            if isinstance(event, PlanProposed | ModelAnswered | StepFailed | TaskFailed) and event.usage.tokens:
+                self._tokens_in.inc(event.usage.input_tokens)
+                self._tokens_out.inc(event.usage.output_tokens)
 
     def _of_tool(self, server: str, tool: str) -> tuple[Histogram, Histogram]:
         """The measures of good and of bad answers. The names are those of an approved plan, so of the catalogue."""
@@ -76,3 +101,14 @@ class Metrics:
             ok, error = (self._calls.labels(server, tool, outcome) for outcome in ("ok", "error"))
             known = self._by_tool[server, tool] = ok, error
         return known
+
+
+def _called(task: Task, step_id: str) -> tuple[str, str] | None:
+    """The server and the tool of the latest call of a step."""
+    step = task.steps.get(step_id)
+    if step is None:
+        return None
+    if step.call is not None:
+        return step.call.server, step.call.tool
+    server, slash, tool = step.sent[-1].partition("/") if step.sent else ("", "", "")
+    return (server, tool) if slash else None
