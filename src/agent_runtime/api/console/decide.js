@@ -45,7 +45,7 @@ function callQuestion(asked, decide) {
   });
   const parts = shown(asked, `May step ${asked.step_id} make this call?`);
   if (asked.needed_by.length) {
-    parts.push(element("p", `Without it these steps may not run either: ${others(asked)}.`, "note"));
+    parts.push(element("p", `Denied, it fails the step and skips what needs it: ${others(asked)}.`, "note"));
   }
   parts.push(node);
   parts.push(group("p", "buttons", button("Approve", answer("approve"), "primary"), button("Deny", answer("deny"))));

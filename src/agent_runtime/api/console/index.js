@@ -1,7 +1,7 @@
 // Lists the tasks, takes a prompt, and opens one task at a time, since a browser keeps few connections to a service.
 
 import { call } from "/console/api.js";
-import { attempt, element, group, place, quietly, say } from "/console/page.js";
+import { attempt, element, group, place, quietly, say, timeOf } from "/console/page.js";
 import { openTask } from "/console/task.js";
 
 const LOOK_AGAIN_MS = 3000;
@@ -11,8 +11,10 @@ const MOST_AT_ONCE = 200;
 const list = document.getElementById("tasks");
 const prompt = document.getElementById("prompt");
 const more = document.getElementById("more");
-// How many are looked at again and again, those after them that were asked for, and where to go on.
+// How many are looked at again and again, those as they were then, the older ones that were asked for, and where to
+// go on.
 let head = PAGE;
+let newest = [];
 let older = [];
 let cursor = null;
 // Whether a task is open, and the service could be asked.
@@ -27,7 +29,7 @@ function rowOf(task) {
   const row = element("li");
   const text = [...task.prompt.slice(0, 400)].slice(0, 200).join("");
   const line = group("summary", "", element("span"), element("span", text, "prompt"));
-  if (task.created_at) line.append(element("time", new Date(task.created_at).toLocaleString()));
+  if (task.created_at) line.append(element("time", timeOf(task.created_at)));
   const box = element("div", undefined, "details");
   row.append(group("details", "", line, box));
   row.dataset.task = task.task_id;
@@ -64,7 +66,8 @@ function mark(row, task) {
 async function show() {
   const page = await call(`/v1/tasks?limit=${head}`);
   const fresh = new Set(page.tasks.map((task) => task.task_id));
-  older = older.filter((task) => !fresh.has(task.task_id));
+  if (older.length) older = [...newest, ...older].filter((task) => !fresh.has(task.task_id));
+  newest = page.tasks;
   if (!older.length) cursor = page.next_cursor;
   changing = page.tasks.some((task) => !task.terminal);
   showRows([...page.tasks, ...older]);
@@ -72,18 +75,20 @@ async function show() {
 
 function showRows(tasks) {
   const known = new Set([...list.children].map((row) => row.dataset.task));
+  const rowsOf = tasks.map((task) => [task.task_id, () => rowOf(task)]);
+  const open = opened?.row.dataset.task;
+  if (open && !tasks.some((task) => task.task_id === open)) rowsOf.push([open, () => opened.row]);
   const none = [["", () => element("li", "None yet.")]];
-  place(list, tasks.length ? tasks.map((task) => [task.task_id, () => rowOf(task)]) : none);
+  place(list, rowsOf.length ? rowsOf : none);
   const rows = new Map([...list.children].map((row) => [row.dataset.task, row]));
   for (const task of tasks) {
     const row = rows.get(task.task_id);
     if (mark(row, task) && opened?.row === row) quietly(opened.reload);
   }
-  if (opened && !opened.row.isConnected) close();
   more.hidden = cursor === null;
-  const [newest] = tasks;
-  const asks = newest?.status === "awaiting_approval" && !known.has(newest.task_id) && !opened;
-  const row = rows.get(wanted) ?? (asks ? rows.get(newest.task_id) : undefined);
+  const [first] = tasks;
+  const asks = first?.status === "awaiting_approval" && !known.has(first.task_id) && !opened;
+  const row = rows.get(wanted) ?? (asks ? rows.get(first.task_id) : undefined);
   wanted = null;
   if (row) row.firstChild.open = true;
 }

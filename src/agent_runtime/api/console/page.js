@@ -29,6 +29,8 @@ export const short = (digest) => {
   return node;
 };
 
+export const timeOf = (at) => new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+
 export async function attempt(work) {
   say("");
   await quietly(work);

@@ -12,9 +12,10 @@ function inline(given) {
   return text.length <= MOST_INLINE ? text : null;
 }
 
-function what(step) {
-  if (step.kind === "agent") return "work for the model";
-  return `${step.server}.${step.tool}${inline(step.arguments) === null ? "" : `(${inline(step.arguments)})`}`;
+function lineOf({ title, kind, server, tool, arguments: given }) {
+  const name = kind === "agent" ? "work for the model" : `${server}.${tool}`;
+  const call = kind === "agent" || inline(given) === null ? name : `${name}(${inline(given)})`;
+  return title && title !== name ? `${title} — ${call}` : call;
 }
 
 function touched({ argument, value, resolved }) {
@@ -37,7 +38,6 @@ function facts(step, preview) {
     ["After", after],
     ["Asks you", preview.asks && `for the concrete call: ${preview.asks}`],
     ["Preapproved", step.preapproved && "its calls are not asked for one by one"],
-    ["May take", step.timeout_s && `${step.timeout_s} s`],
     ["Retries", step.retries && `up to ${step.retries}`],
   ];
   if (step.kind === "agent") {
@@ -48,11 +48,12 @@ function facts(step, preview) {
 
 function stepOf(number, step, state) {
   const { effect } = state.preview;
-  const line = group("p", "line", `${number}. ${step.title ? `${step.title} — ` : ""}${what(step)}`);
+  const line = element("p", `${number}. ${lineOf(step)}`, "line");
   const marks = group("p", "marks", element("code", step.id), element("span", EFFECTS[effect], `effect ${effect}`));
   if (state.status !== "pending") {
     marks.append(element("span", state.status.replaceAll("_", " "), `state ${state.status}`));
   }
+  if (step.timeout_s) marks.append(element("span", `at most ${step.timeout_s} s`));
   if (state.attempts > 1) marks.append(element("span", `attempt ${state.attempts}`));
   const list = element("dl");
   for (const [name, text] of facts(step, state.preview)) list.append(element("dt", name), element("dd", text));
@@ -72,7 +73,7 @@ function limits({ budget, max_steps: most }) {
 
 export function planOf(task) {
   const plan = task.plan_object;
-  const head = group("p", "marks", `Revision ${task.plan_revision}, `, short(task.plan_digest));
+  const head = group("p", "marks", `Revision ${task.plan_revision}`, short(task.plan_digest));
   const node = group("section", "plan", element("h3", "Plan"), head);
   const list = element("dl");
   if (plan.goal && plan.goal !== task.prompt) list.append(element("dt", "Goal"), element("dd", plan.goal));
@@ -99,7 +100,8 @@ export function differencesOf(task) {
   node.open = true;
   quietly(async () => {
     const { text } = await call(`/v1/tasks/${task.task_id}/plan/diff?from=${from}&to=${to}`);
-    lines.replaceChildren(...text.split("\n").map((line) => element("span", `${line}\n`, MARKS[line[0]])));
+    const marked = (line, at) => element("span", `${line}\n`, at < 2 ? "note" : MARKS[line[0]]);
+    lines.replaceChildren(...text.split("\n").map(marked));
   });
   return node;
 }

@@ -4,10 +4,8 @@ import { call, Refusal } from "/console/api.js";
 import { planQuestion, question } from "/console/decide.js";
 import { follow } from "/console/follow.js";
 import { differencesOf, planOf, showSteps } from "/console/plan.js";
-import { button, element, group, place, quietly, say } from "/console/page.js";
+import { button, element, group, place, quietly, say, timeOf } from "/console/page.js";
 import { visible } from "/console/text.js";
-
-const MOST_WRITING = 65536;
 
 const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
@@ -30,14 +28,14 @@ function footOf({ usage, approvals }) {
   for (const { who, when, decision, comment, step_id: step } of approvals) {
     const about = step ? ` (step ${step})` : "";
     const said = comment ? `: ${comment}` : "";
-    node.append(element("p", `${new Date(when).toLocaleString()}, ${who}: ${decision}${about}${said}`));
+    node.append(element("p", `${timeOf(when)}, ${who}: ${decision}${about}${said}`));
   }
   return node;
 }
 
 // Show a task in a box, and keep it as it stands. `changed(task)` hears of it. Gives `reload`, which asks for the task,
 // once more where it was asked for while an answer was under way, and `close`. `texts` is what models are writing, by
-// step, null for the plan.
+// step, null for the plan; `boxes` is where it stands.
 export function openTask(box, id, changed) {
   const path = `/v1/tasks/${id}`;
   const lines = group("pre", "log");
@@ -46,6 +44,7 @@ export function openTask(box, id, changed) {
   lines.setAttribute("aria-label", "What happened");
   const log = group("section", "", element("h3", "What happened"), lines);
   const texts = new Map();
+  const boxes = new Map();
   let task;
   let asked = 0;
   let loading = null;
@@ -91,7 +90,11 @@ export function openTask(box, id, changed) {
   function writing() {
     return [...texts.keys()].filter(isWriting).map((step) => {
       const title = step === null ? "The model is writing the plan" : `The model is writing in step ${step}`;
-      return [`writing ${step}`, () => titled(title, texts.get(step), "writing")];
+      return [`writing ${step}`, () => {
+        const node = titled(title, texts.get(step), "writing");
+        boxes.set(step, node.lastChild);
+        return node;
+      }];
     });
   }
 
@@ -125,13 +128,9 @@ export function openTask(box, id, changed) {
       quietly(reload);
     },
     writing({ step_id: step, text }) {
-      texts.set(step, `${texts.get(step) ?? ""}${text}`.slice(-MOST_WRITING));
-      if (!task || !isWriting(step)) return;
-      show();
-      const node = [...box.querySelectorAll(".writing pre")][[...texts.keys()].filter(isWriting).indexOf(step)];
-      node.textContent = "";
-      append(node, texts.get(step));
-      node.scrollTop = node.scrollHeight;
+      texts.set(step, `${texts.get(step) ?? ""}${text}`);
+      if (boxes.get(step)?.isConnected) append(boxes.get(step), text);
+      else if (task) show();
     },
     written(step) {
       texts.delete(step);
