@@ -20,6 +20,9 @@ export const group = (tag, className, ...parts) => {
   return node;
 };
 
+// Text that shall not look like lines of the page's own.
+export const oneLine = (text) => text.replace(/[ \t\r\n]*[\t\r\n][ \t\r\n]*/g, " ");
+
 // JSON on lines of its own. A mark in it is spelled out once more where it would hide something.
 export const json = (value) => element("pre", JSON.stringify(value, null, 2), "code");
 

@@ -1,7 +1,7 @@
 // A plan that can be read: numbered steps, with all that an approval allows.
 
 import { call } from "/console/api.js";
-import { element, group, json, place, quietly, short } from "/console/page.js";
+import { element, group, json, oneLine, place, quietly, short } from "/console/page.js";
 
 const EFFECTS = { read: "reads", write: "writes", destructive: "destructive", unknown: "effect unknown" };
 const MOST_INLINE = 120;
@@ -19,13 +19,15 @@ function lineOf({ title, kind, server, tool, arguments: given }) {
 }
 
 function touched({ argument, value, resolved }) {
-  return `${argument}: ${value}${resolved ? "" : " (known when it runs)"}`;
+  return oneLine(`${argument}: ${value}${resolved ? "" : " (known when it runs)"}`);
 }
 
 function tools(step) {
   if (!step.tools.length) return "nothing: it only writes text";
-  const one = ({ server, tool, max_calls: most, timeout_s: seconds }) =>
-    `${server}.${tool}, at most ${most === 1 ? "once" : `${most} times`}${seconds ? `, ${seconds} s each` : ""}`;
+  const one = ({ server, tool, max_calls: most, timeout_s: seconds }) => {
+    const times = most === 1 ? "once" : `${most} times`;
+    return oneLine(`${server}.${tool}, at most ${times}${seconds ? `, ${seconds} s each` : ""}`);
+  };
   return step.tools.map(one).join("\n");
 }
 
@@ -48,7 +50,7 @@ function facts(step, preview) {
 
 function stepOf(number, step, state) {
   const { effect } = state.preview;
-  const line = element("p", `${number}. ${lineOf(step)}`, "line");
+  const line = element("p", oneLine(`${number}. ${lineOf(step)}`), "line");
   const marks = group("p", "marks", element("code", step.id), element("span", EFFECTS[effect], `effect ${effect}`));
   if (state.status !== "pending") {
     marks.append(element("span", state.status.replaceAll("_", " "), `state ${state.status}`));
