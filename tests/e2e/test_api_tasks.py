@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import rfc8785
 
+from agent_runtime.api.console import FILES
 from serving import Service, journal_of, sums
 
 
@@ -231,7 +232,7 @@ def test_the_digest_must_be_named_where_the_operator_wants_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/docs", *(f"/console/{name}" for name in ("style.css", "key.js", "text.js", "index.js", "docs.js"))],
+    ["/", "/docs", *(f"/console/{name}" for name in FILES)],
 )
 def test_the_pages_load_nothing_from_elsewhere(service: Service, path: str) -> None:
     response = service.client.get(path)

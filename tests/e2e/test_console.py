@@ -1,23 +1,28 @@
 """The page at `/`, in a browser and by its parts. Skipped, loudly, where there is no Chromium or Node."""
 
-import fcntl
+import asyncio
 import json
-import os
-import shutil
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent_runtime.api.keys import new_key
 from agent_runtime.api.text import visible
+from browser import CHROMIUM, Browser
+from harness import House
+from model_replies import Fault
+from model_requests import Request
+from model_server import ModelServer
 from node_servers import NODE
 from serving import PATIENCE_S, Service
+from shifty import ShiftyHouse, plan_of
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PLAN = {
     "steps": [
         {
@@ -30,73 +35,32 @@ PLAN = {
         }
     ]
 }
+REASONS = "What should be different, or why not"
+AFTER = {
+    "Done": ["completed", "completed"],
+    "Retry": ["completed", "completed"],
+    "Skip": ["skipped", "skipped"],
+    "Fail": ["failed", "skipped"],
+}
+WRITING = {
+    "plan": ["The model is writing the plan", '{"goal": "think", "steps'],
+    "step": ["The model is writing in step s1", "<b>A long text</b>"],
+}
+WRITTEN = {"plan": ["Write <b>long</b>.", "nothing: it only writes text"], "step": ["Result", "<b>A long text</b>"]}
 
 
-class Browser:
-    """One page of a real browser, spoken to over a pair of pipes (`--remote-debugging-pipe`)."""
-
-    def __init__(self, folder: Path) -> None:
-        heard_by, self._write = _pipe()
-        self._read, said_by = _pipe()
-        # Chromium listens on descriptor 3 and answers on 4.
-        wired = f'exec {CHROMIUM} "$@" 3<&{heard_by} 4>&{said_by}'
-        words = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={folder}"]
-        self._process = subprocess.Popen(
-            ["bash", "-c", wired, "browser", *words, "about:blank"],
-            pass_fds=(heard_by, said_by),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(heard_by)
-        os.close(said_by)
-        self._session: dict[str, str] = {}
-        self._calls = 0
-        self._rest = b""
-        page = next(each for each in self._call("Target.getTargets")["targetInfos"] if each["type"] == "page")
-        attached = self._call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
-        self._session = {"sessionId": attached["sessionId"]}
-
-    def open(self, url: str) -> None:
-        self._call("Page.navigate", url=url)
-
-    def value_of(self, code: str) -> Any:
-        answer = self._call("Runtime.evaluate", expression=code, returnByValue=True)
-        return answer["result"].get("value")
-
-    def until(self, code: str) -> None:
-        """Wait for something to be so, PATIENCE_S at most."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not self.value_of(code):
-            assert time.monotonic() < deadline, (code, self.value_of("document.body.innerText"))
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(PATIENCE_S)
-        os.close(self._read)
-        os.close(self._write)
-
-    def _call(self, method: str, **parameters: Any) -> Any:
-        self._calls += 1
-        call = {"id": self._calls, "method": method, "params": parameters, **self._session}
-        os.write(self._write, json.dumps(call).encode() + b"\0")
-        while True:
-            while b"\0" not in self._rest:
-                read = os.read(self._read, 65536)
-                assert read, "the browser is gone"
-                self._rest += read
-            message, _, self._rest = self._rest.partition(b"\0")
-            answer = json.loads(message)
-            if answer.get("id") == self._calls:
-                return answer["result"]
+def opened(browser: Browser, service: Service) -> None:
+    """Open the page, and wait until it has asked for the tasks."""
+    browser.open(service.url)
+    browser.until("document.querySelector('#tasks > li') !== null")
 
 
-def _pipe() -> tuple[int, int]:
-    """A pipe whose ends are no descriptors that the browser wants for itself."""
-    ends = os.pipe()
-    high = fcntl.fcntl(ends[0], fcntl.F_DUPFD_CLOEXEC, 20), fcntl.fcntl(ends[1], fcntl.F_DUPFD_CLOEXEC, 20)
-    for end in ends:
-        os.close(end)
-    return high
+def keeping(label: str) -> dict[str, Any]:
+    """A plan that writes to a file what a tool said that nobody vouches for."""
+    look = {"id": "look", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": label}}
+    arguments = {"path": "said.txt", "content": "It said: ${look.text}"}
+    save = {"id": "save", "kind": "tool", "server": "filesystem", "tool": "write_file", "arguments": arguments}
+    return {"goal": "keep what it says", "steps": [look, save]}
 
 
 @pytest.fixture
@@ -106,6 +70,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     browser = Browser(tmp_path)
     try:
         yield browser
+        assert not browser.mistakes
     finally:
         browser.close()
 
@@ -140,6 +105,209 @@ def test_an_event_source_gets_every_line_and_does_not_come_back_after_the_last(
     assert lines[-1] == "[DONE]"
     assert lines.count("[DONE]") == 1
     assert any(line.startswith("Step s1 started: Save ") for line in lines)
+
+
+@contextmanager
+def serving(folder: Path, **settings: Any) -> Iterator[Service]:
+    """A service on the registry that is in the folder already, if there is one."""
+    registry = folder / "tool_registry.yaml"
+    written = registry.read_text(encoding="utf-8") if registry.exists() else None
+    service = Service(folder, **settings)
+    if written:
+        registry.write_text(written, encoding="utf-8")
+    service.start()
+    try:
+        yield service
+    finally:
+        service.client.close()
+        service.stop()
+
+
+@pytest.mark.slow
+def test_a_plan_is_asked_for_revised_and_the_second_revision_approved(own_service: Service, browser: Browser) -> None:
+    opened(browser, own_service)
+    browser.write("What is to be done?", "write 'hello' to a.txt")
+    browser.press("Plan it")
+    browser.until_shown("Revision 1", "filesystem.write_file", "path: a.txt", "destructive")
+    browser.press("Revise")
+    browser.until_shown("Say what should be different")
+    browser.write(REASONS, "read the file a.txt")
+    browser.press("Revise")
+    browser.until_shown("Revision 2", "What changed since revision 1", "filesystem.read_file", "Another plan was asked")
+    browser.until(r"/^\+.*read_file/m.test(document.querySelector('.diff').innerText)")
+    (task_id,) = [task["task_id"] for task in own_service.get("/v1/tasks")["tasks"]]
+    digest = own_service.task(task_id)["plan_digest"]
+    assert browser.value_of(f"document.body.innerText.includes('{digest[:19]}')")
+    assert browser.value_of(f"document.querySelector('.plan code').title === '{digest}'")
+    browser.press("Approve")
+    browser.until("document.querySelector('.status').innerText === 'completed'")
+    browser.until_shown("Result", "Completed", "Used: 2 calls")
+    assert [entry["digest"] for entry in own_service.task(task_id)["approvals"]][-1] == digest
+
+
+@pytest.mark.slow
+def test_a_plan_is_rejected_with_a_reason_and_another_task_cancelled(own_service: Service, browser: Browser) -> None:
+    opened(browser, own_service)
+    rejected = own_service.submit(plan=PLAN)
+    browser.press("Refresh")
+    browser.write(REASONS, "not that file")
+    browser.press("Reject")
+    browser.until_shown("Plan rejected: not that file")
+    assert own_service.task(rejected)["approvals"][0]["comment"] == "not that file"
+    cancelled = own_service.submit(plan=PLAN)
+    browser.press("Refresh")
+    browser.until("document.querySelectorAll('#tasks > li').length === 2")
+    browser.value_of("document.querySelector('#tasks summary').click()")
+    browser.press("Cancel")
+    browser.until("document.querySelector('.status').innerText === 'cancelled'")
+    assert own_service.task(cancelled)["status"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_a_decision_that_comes_too_late_shows_the_task_as_it_stands(service: Service, browser: Browser) -> None:
+    task_id = service.submit(plan=PLAN)
+    opened(browser, service)
+    browser.until_shown("Is this what shall be done?")
+    browser.value_of("window.approve = document.querySelector('.question .primary')")
+    assert service.client.post(f"/v1/tasks/{task_id}/reject", json={}).status_code == 202
+    browser.value_of("window.approve.click()")
+    browser.until_shown("Not done, because the task has changed meanwhile", "rejected")
+    browser.until("document.querySelector('.question') === null")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["Approve", "Deny"])
+def test_a_concrete_call_is_shown_with_all_it_holds_and_approved_or_denied(
+    tmp_path: Path, browser: Browser, verb: str
+) -> None:
+    house = House(tmp_path)
+    house.write_registry(tools={"look": {"effect": "read", "idempotent": True}})
+    with serving(tmp_path) as service:
+        task_id = service.submit(plan=keeping("one\u202etwo\x1b"))
+        opened(browser, service)
+        browser.until_shown("for the concrete call: its arguments")
+        browser.press("Approve")
+        browser.until_shown(
+            "May step save make this call?", "filesystem.write_file", "its arguments hold what came from"
+        )
+        shown = browser.value_of("document.querySelector('.question pre').innerText")
+        assert shown == '{\n  "path": "said.txt",\n  "content": "It said: counted one\\u202etwo\\u001b"\n}'
+        assert not (house.files / "said.txt").exists()
+        browser.write("Comment (optional)", "seen")
+        browser.press(verb)
+        browser.until(
+            f"document.querySelector('.status').innerText === '{ {'Approve': 'completed'}.get(verb, 'failed') }'"
+        )
+        last = service.task(task_id)["approvals"][-1]
+        assert (last["decision"], last["step_id"], last["comment"]) == (verb.lower(), "save", "seen")
+    assert (house.files / "said.txt").exists() == (verb == "Approve")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["Done", "Retry", "Skip", "Fail"])
+def test_an_unknown_outcome_is_explained_and_resolved(tmp_path: Path, browser: Browser, verb: str) -> None:
+    house = ShiftyHouse(tmp_path)
+    house.write_entry(tools={"die": {"idempotent": False}, "*": {"open_world": False}})
+    plan = plan_of("die:one", "count:two").model_dump(mode="json")
+    plan["steps"][1]["arguments"] = {"label": "${s1.output.said}"} if verb == "Done" else {"label": "two"}
+    with serving(tmp_path) as service:
+        task_id = service.submit(plan=plan)
+        opened(browser, service)
+        browser.press("Approve")
+        browser.until_shown("Did this call of step s1 take effect?", '"label": "one"', "Needed by: s2.")
+        browser.until_shown("It took effect.", "it is called again", "So are the steps that need it: s2.")
+        browser.write("What it gave, as JSON or text (optional)", '{"said": "told"}')
+        browser.press(verb)
+        browser.until("['completed', 'failed'].includes(document.querySelector('.status').innerText)")
+        task = service.finished(task_id)
+    assert task["approvals"][-1]["decision"] == verb.lower()
+    assert [step["status"] for step in task["steps"]] == AFTER[verb]
+    assert house.counted == {"Done": ["one", "told"], "Retry": ["one", "one", "two"]}.get(verb, ["one"])
+
+
+@pytest.mark.slow
+def test_nothing_that_a_task_or_a_tool_says_becomes_part_of_the_page(tmp_path: Path, browser: Browser) -> None:
+    House(tmp_path).write_registry(tools={"look": {"effect": "read", "idempotent": True}})
+    evil = "<img src=x onerror=window.hacked=1></script><b>"
+    with serving(tmp_path) as service:
+        plan = keeping(evil)
+        plan["goal"] = evil
+        plan["steps"][0]["title"] = f"{evil}\n2. Nothing else"
+        plan["steps"].append({"id": "think", "kind": "tool", "server": "text", "tool": "head", "title": evil})
+        plan["steps"][-1]["arguments"] = {"text": evil * 5}
+        service.submit(prompt=f"{evil}\n{evil}", plan=plan)
+        opened(browser, service)
+        browser.until_shown(f"1. {evil} 2. Nothing else — ledger.look", f'"text": "{evil * 5}"')
+        browser.press("Approve")
+        browser.until_shown(f'"content": "It said: counted {evil}"', "Step look got its answer after")
+        browser.write("Comment (optional)", evil)
+        browser.press("Approve")
+        browser.until("document.querySelector('.status').innerText === 'completed'")
+        browser.until_shown("Result", f"approve (step save): {evil}")
+        assert browser.value_of("document.querySelector('.log').innerText").count(evil) > 3
+        assert browser.value_of("document.querySelectorAll('img, b, script, #tasks a').length") == 1, "its own script"
+        assert browser.value_of("window.hacked") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["plan", "step"])
+def test_what_a_model_writes_is_shown_until_it_is_there(tmp_path: Path, browser: Browser, what: str) -> None:
+    plan = {"goal": "think", "steps": [{"id": "s1", "kind": "agent", "instruction": "Write <b>long</b>.", "tools": []}]}
+    begun = threading.Event()
+
+    async def half(_: Request) -> Fault:
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        return Fault("stall_stream", text=json.dumps(plan) if what == "plan" else "<b>A long text</b> " * 9)
+
+    with ModelServer() as models:
+        models.on("", half)
+        with serving(tmp_path, openai={"base_url": models.base_url, "model": "test-model"}) as service:
+            opened(browser, service)
+            if what == "plan":
+                browser.write("What is to be done?", "Think")
+                browser.press("Plan it")
+                browser.until_shown("Submitted: Think")
+            else:
+                service.submit(plan=plan)
+                browser.press("Refresh")
+                browser.press("Approve")
+                browser.until_shown("Step s1 started")
+            begun.set()
+            browser.until_shown(*WRITING[what])
+            models.release()
+            browser.until("document.querySelector('.writing') === null")
+            browser.until_shown(*WRITTEN[what])
+            assert browser.value_of("document.querySelector('b') === null")
+
+
+@pytest.mark.slow
+def test_with_keys_the_page_asks_for_one_and_follows_with_a_ticket(tmp_path: Path, browser: Browser) -> None:
+    text, key = new_key("ann", ["submit", "read", "approve"])
+    with serving(tmp_path, auth={"keys": [key.line]}) as service:
+        service.client.headers["Authorization"] = f"Bearer {text}"
+        service.submit(plan=PLAN)
+        browser.before_each_page(
+            f"window.asked = 0; window.prompt = () => {{ asked += 1; return {json.dumps(text)}; }}"
+        )
+        opened(browser, service)
+        browser.press("Approve")
+        browser.until_shown("Plan approved by ann.", "Completed", "ann: approve")
+        assert browser.value_of("asked") == 1
+
+
+@pytest.mark.slow
+def test_older_tasks_come_on_demand_and_one_is_opened_at_a_time(own_service: Service, browser: Browser) -> None:
+    for number in range(60):
+        own_service.submit(prompt=f"number {number}", plan=PLAN)
+    opened(browser, own_service)
+    browser.until("document.querySelectorAll('#tasks > li').length === 50")
+    assert "number 59" in browser.value_of("document.querySelector('#tasks > li').innerText")
+    browser.press("More")
+    browser.until("document.querySelectorAll('#tasks > li').length === 60 && document.getElementById('more').hidden")
+    browser.value_of("document.querySelector('#tasks > li:last-child summary').click()")
+    browser.until("document.querySelector('#tasks > li:last-child .plan') !== null")
+    browser.until("document.querySelectorAll('#tasks details[open] .plan, #tasks .plan').length === 1")
+    assert "number 0" in browser.value_of("document.querySelector('#tasks > li:last-child').innerText")
 
 
 @pytest.mark.skipif(NODE is None, reason="NOT TESTED: the page's own rule needs node, and this machine has none")

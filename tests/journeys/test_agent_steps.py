@@ -187,7 +187,7 @@ async def test_a_write_is_shown_to_a_person_first_and_waits_over_a_restart(home:
         assert task.status is TaskStatus.NEEDS_ATTENTION
         first = asked_of(task)
         assert (first.server, first.tool, first.arguments) == ("ledger", "count", {"label": "one"})
-        assert first.reason == "a model chooses the arguments of ledger/count, which is of unknown effect"
+        assert first.reason == "a model chooses the arguments of ledger/count, whose effect is unknown"
         assert home.counted == []
     async with home.open() as runtime:
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(first)))

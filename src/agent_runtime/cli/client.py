@@ -157,6 +157,8 @@ class Client:
             ):
                 connected = True
                 for frame in frames:
+                    if not frame.id:  # what a model is writing: no fact, and not sent again
+                        continue
                     last = frame.id
                     yield frame
                     if frame.last:

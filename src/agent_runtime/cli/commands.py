@@ -19,7 +19,7 @@ COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
 """Exit codes, by what became of the task."""
 
 _WAITING = frozenset({"awaiting_approval", "needs_attention"})
-_ASKING = frozenset({"plan.proposed", "plan.edited", "step.outcome_unknown"})
+_ASKING = frozenset({"plan.proposed", "plan.edited", "step.outcome_unknown", "call.approval_requested"})
 """The events after which a task may wait for a person."""
 
 _ENDED = frozenset({"task.completed", "task.failed"})
@@ -110,7 +110,7 @@ class Follower:
 
     def until_settled(self) -> Json:
         """The task once it has ended or waits for a person."""
-        event = ""
+        event, asked = "", False
         for frame in self.client.follow(self.task_id, self._last):
             self._last = frame.id
             if frame.last:
@@ -120,7 +120,8 @@ class Follower:
                 continue
             if event not in _ENDED:
                 output.say(f"  {frame.data}")
-            if event in _ASKING:
+            asked = asked or event in _ASKING
+            if asked:  # what was under way meanwhile comes to its end behind the question
                 task = self.client.patiently(partial(self._waiting, frame.seq))
                 if task is not None:
                     return task

@@ -69,8 +69,7 @@ def _reason_of_agent(step: AgentStep, key: str, judged: Judged) -> str | None:
         return _every_call(key)
     if judged.effect is Effect.READ or step.preapproved:
         return None
-    effect = "of unknown effect" if judged.effect is Effect.UNKNOWN else f"a {judged.effect}"
-    return f"a model chooses the arguments of {key}, which is {effect}"
+    return f"a model chooses the arguments of {key}, whose effect is {judged.effect}"
 
 
 def _every_call(key: str) -> str:

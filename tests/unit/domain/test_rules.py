@@ -190,7 +190,7 @@ def test_arguments_are_read_as_the_model_wrote_them() -> None:
 
 def test_a_model_that_writes_asks_a_person_unless_the_approver_allowed_it() -> None:
     task = asks(("f__write", {"x": 1}))
-    assert judged(task, own(task, "do")).reason == "a model chooses the arguments of f/write, which is a write"
+    assert judged(task, own(task, "do")).reason == "a model chooses the arguments of f/write, whose effect is write"
     allowed = asks(("f__write", {"x": 1}), task=after(looked(PREAPPROVED), started("do")))
     assert judged(allowed, own(allowed, "do")).reason is None
 

@@ -27,7 +27,22 @@ def _add(path: str, name: str) -> None:
     router.add_api_route(path, send_file, methods=["GET"])
 
 
+FILES = (
+    "style.css",
+    "api.js",
+    "decide.js",
+    "docs.js",
+    "follow.js",
+    "index.js",
+    "key.js",
+    "page.js",
+    "plan.js",
+    "task.js",
+    "text.js",
+)
+"""What the two pages load, from `/console/`."""
+
 _add("/", "index.html")
 _add("/docs", "docs.html")
-for _name in ("style.css", "key.js", "text.js", "index.js", "docs.js"):
+for _name in FILES:
     _add(f"/console/{_name}", _name)

@@ -1,122 +1,108 @@
-// Lists the tasks, takes a prompt, and asks for approval. All text goes in as visible text, never as HTML.
+// Lists the tasks, takes a prompt, and opens one task at a time, since a browser keeps few connections to a service.
 
-import { withKey } from "/console/key.js";
-import { visible } from "/console/text.js";
+import { call } from "/console/api.js";
+import { attempt, element, group, place, quietly, say, timeOf } from "/console/page.js";
+import { openTask } from "/console/task.js";
 
 const LOOK_AGAIN_MS = 3000;
+const PAGE = 50;
+const MOST_AT_ONCE = 200;
 
 const list = document.getElementById("tasks");
-const said = document.getElementById("said");
 const prompt = document.getElementById("prompt");
+const more = document.getElementById("more");
+// How many are looked at again and again, those as they were then, the older ones that were asked for, and where to
+// go on.
+let head = PAGE;
+let newest = [];
+let older = [];
+let cursor = null;
 // Whether a task is open, and the service could be asked.
 let changing = false;
-// The task whose log lines are shown: one, since a browser keeps few connections to a service.
-let watched;
-let stream;
+let wanted = null;
+// The task that is opened: its row, and what `openTask` gave.
+let opened = null;
 
-const say = (text) => { said.textContent = visible(text); };
-
-const element = (tag, text, className) => {
-  const node = document.createElement(tag);
-  if (text !== undefined) node.textContent = visible(text);
-  if (className) node.className = className;
-  return node;
-};
-
-async function call(path, body) {
-  const request = body === undefined ? {} : {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  };
-  const response = await withKey(path, request);
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.detail);
-  return answer;
-}
-
-async function attempt(work) {
-  say("");
-  await quietly(work);
-}
-
-// As `attempt`, and what was said before stays.
-async function quietly(work) {
-  try {
-    await work();
-  } catch (error) {
-    say(error.message);
-  }
-}
-
-function button(text, work) {
-  const node = element("button", text);
-  node.type = "button";
-  node.addEventListener("click", () => attempt(work));
-  return node;
-}
-
-async function details(row) {
-  const id = row.dataset.task;
-  const task = await call(`/v1/tasks/${id}`);
-  const parts = [];
-  if (task.plan) parts.push(element("pre", task.plan));
-  for (const asked of task.attention) {
-    parts.push(element("p", `${asked.step_id} called ${asked.server}.${asked.tool}: ${asked.reason}`));
-    if (asked.needed_by.length) {
-      parts.push(element("p", `To skip it also skips the steps that need it: ${asked.needed_by.join(", ")}.`));
-    }
-  }
-  if (task.error) parts.push(element("p", task.error.message));
-  if (task.result) parts.push(element("pre", task.result));
-  if (task.status === "awaiting_approval") {
-    const decide = (verb, body) => async () => {
-      await call(`/v1/tasks/${id}/${verb}`, body);
-      await show();
-      await watch(id);
-    };
-    parts.push(button("Approve", decide("approve", { plan_digest: task.plan_digest })));
-    parts.push(button("Reject", decide("reject", {})));
-  }
-  row.querySelector(".details").replaceChildren(...parts);
-}
+const isOpen = (row) => row.firstChild.open;
 
 function rowOf(task) {
   const row = element("li");
-  const head = element("details");
-  const line = element("summary");
-  line.append(element("span"), element("span", [...task.prompt.slice(0, 400)].slice(0, 200).join("")));
-  head.append(line, element("div", undefined, "details"));
-  head.addEventListener("toggle", () => head.open && quietly(() => details(row)));
+  const text = [...task.prompt.slice(0, 400)].slice(0, 200).join("");
+  const line = group("summary", "", element("span"), element("span", text, "prompt"));
+  if (task.created_at) line.append(element("time", timeOf(task.created_at)));
+  const box = element("div", undefined, "details");
+  row.append(group("details", "", line, box));
   row.dataset.task = task.task_id;
-  row.append(head);
+  row.firstChild.addEventListener("toggle", () => {
+    if (isOpen(row) && opened?.row !== row) {
+      close();
+      opened = { row, ...openTask(box, task.task_id, (now) => mark(row, now)) };
+    } else if (!isOpen(row) && opened?.row === row) {
+      close();
+    }
+  });
   return row;
 }
 
-// A row stays the same one, open or not, so that nothing is moved or closed under a hand; what has changed is shown.
-function update(row, task) {
+function close() {
+  if (!opened) return;
+  opened.close();
+  opened.row.firstChild.open = false;
+  opened.row.querySelector(".details").replaceChildren();
+  opened = null;
+}
+
+// Whether anything has changed; if so, the row says it.
+function mark(row, task) {
   const state = `${task.status} ${task.updated_at}`;
-  if (row.dataset.state === state) return;
+  if (row.dataset.state === state) return false;
   row.dataset.state = state;
   const status = row.querySelector("summary span");
   status.textContent = task.status.replaceAll("_", " ");
   status.className = `status ${task.status}`;
-  if (row.firstChild.open) quietly(() => details(row));
+  return true;
 }
 
-async function show(wanted) {
-  const { tasks } = await call("/v1/tasks?limit=50");
-  changing = tasks.some((task) => !task.terminal);
-  const known = new Map([...list.children].map((row) => [row.dataset.task, row]));
-  const rows = tasks.map((task) => {
-    const row = known.get(task.task_id) ?? rowOf(task);
-    update(row, task);
-    const isNew = !known.has(task.task_id) && task.status === "awaiting_approval" && tasks[0] === task;
-    if (isNew || task.task_id === wanted) row.firstChild.open = true;
-    return row;
-  });
-  const same = rows.length && rows.length === list.children.length && rows.every((row, n) => row === list.children[n]);
-  if (!same) list.replaceChildren(...(rows.length ? rows : [element("li", "None yet.")]));
+async function show() {
+  const page = await call(`/v1/tasks?limit=${head}`);
+  const fresh = new Set(page.tasks.map((task) => task.task_id));
+  if (older.length) older = [...newest, ...older].filter((task) => !fresh.has(task.task_id));
+  newest = page.tasks;
+  if (!older.length) cursor = page.next_cursor;
+  changing = page.tasks.some((task) => !task.terminal);
+  showRows([...page.tasks, ...older]);
+}
+
+function showRows(tasks) {
+  const known = new Set([...list.children].map((row) => row.dataset.task));
+  const rowsOf = tasks.map((task) => [task.task_id, () => rowOf(task)]);
+  const open = opened?.row.dataset.task;
+  if (open && !tasks.some((task) => task.task_id === open)) rowsOf.push([open, () => opened.row]);
+  const none = [["", () => element("li", "None yet.")]];
+  place(list, rowsOf.length ? rowsOf : none);
+  const rows = new Map([...list.children].map((row) => [row.dataset.task, row]));
+  for (const task of tasks) {
+    const row = rows.get(task.task_id);
+    if (mark(row, task) && opened?.row === row) quietly(opened.reload);
+  }
+  more.hidden = cursor === null;
+  const [first] = tasks;
+  const asks = first?.status === "awaiting_approval" && !known.has(first.task_id) && !opened;
+  const row = rows.get(wanted) ?? (asks ? rows.get(first.task_id) : undefined);
+  wanted = null;
+  if (row) row.firstChild.open = true;
+}
+
+async function showMore() {
+  if (head < MOST_AT_ONCE) {
+    head += PAGE;
+    await show();
+    return;
+  }
+  const page = await call(`/v1/tasks?limit=${PAGE}&cursor=${encodeURIComponent(cursor)}`);
+  older = [...older, ...page.tasks];
+  cursor = page.next_cursor;
+  await show();
 }
 
 // What happens elsewhere is seen here, as long as something can happen and somebody can see it. After a lost
@@ -133,41 +119,16 @@ async function lookAgain() {
   setTimeout(lookAgain, LOOK_AGAIN_MS);
 }
 
-async function watch(id) {
-  if (watched === id) return;
-  watched = id;
-  await follow(id, "");
-}
-
-// A lost connection the browser mends by itself, until the ticket has expired: then another one is asked for.
-async function follow(id, after) {
-  const { url } = await call(`/v1/tasks/${id}/stream-ticket`, {});
-  if (watched !== id) return;
-  stream?.close();
-  const mine = stream = new EventSource(`${url}&view=log&after=${after}`);
-  let last = after;
-  mine.onmessage = ({ data, lastEventId }) => {
-    last = lastEventId;
-    if (data === "[DONE]") mine.close();
-    else say(data);
-    if (data === "[DONE]" || data.startsWith("Plan proposed")) quietly(() => show(id));
-  };
-  mine.onerror = () => {
-    if (mine.readyState !== EventSource.CLOSED) return;
-    setTimeout(() => watched === id && quietly(() => follow(id, last)), 1000);
-  };
-}
-
 document.getElementById("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(async () => {
-    const { task_id: id } = await call("/v1/tasks", { prompt: prompt.value });
+    ({ task_id: wanted } = await call("/v1/tasks", { prompt: prompt.value }));
     prompt.value = "";
     await show();
-    await watch(id);
   });
 });
-document.getElementById("refresh").addEventListener("click", () => attempt(() => show()));
-document.addEventListener("visibilitychange", () => document.hidden || quietly(() => show()));
-attempt(() => show());
+more.addEventListener("click", () => attempt(showMore));
+document.getElementById("refresh").addEventListener("click", () => attempt(show));
+document.addEventListener("visibilitychange", () => document.hidden || quietly(show));
+attempt(show);
 lookAgain();

@@ -6,6 +6,7 @@ export async function withKey(path, request = {}) {
     const headers = key ? { ...request.headers, Authorization: `Bearer ${key}` } : request.headers;
     const response = await fetch(path, { ...request, headers });
     if (response.status !== 401) return response;
+    if (sessionStorage.getItem("key") !== key) continue;
     const given = window.prompt("This service asks for an API key:")?.trim();
     if (!given) return response;
     sessionStorage.setItem("key", given);

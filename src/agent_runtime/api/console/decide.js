@@ -1,0 +1,90 @@
+// What a person is asked: about the plan, about a concrete call, about a call whose outcome is not known.
+
+import { button, element, field, group, json, say, short } from "/console/page.js";
+
+// `decide(verb, body)` sends a decision about the task.
+export function planQuestion(task, decide) {
+  const { input, node } = field("What should be different, or why not", 2);
+  const revise = () => {
+    if (input.value.trim()) return decide("revise", { feedback: input.value });
+    input.focus();
+    say("Say what should be different, and it is planned anew.");
+  };
+  const reject = () => decide("reject", input.value.trim() ? { reason: input.value } : {});
+  return group(
+    "section",
+    "question",
+    element("h3", "Is this what shall be done?"),
+    group(
+      "p",
+      "buttons",
+      button("Approve", () => decide("approve", { plan_digest: task.plan_digest }), "primary"),
+      group("span", "note", `approves revision ${task.plan_revision}, `, short(task.plan_digest)),
+    ),
+    node,
+    group("p", "buttons", button("Revise", revise), button("Reject", reject)),
+  );
+}
+
+const others = (asked) => asked.needed_by.join(", ");
+
+function shown(asked, title) {
+  return [
+    element("h3", title),
+    element("p", asked.reason),
+    group("p", "marks", element("code", `${asked.server}.${asked.tool}`), "arguments ", short(asked.arguments_digest)),
+    json(asked.arguments),
+  ];
+}
+
+function callQuestion(asked, decide) {
+  const { input, node } = field("Comment (optional)");
+  const answer = (verb) => () => decide(`calls/${encodeURIComponent(asked.call_id)}/${verb}`, {
+    arguments_digest: asked.arguments_digest,
+    ...(input.value.trim() ? { comment: input.value } : {}),
+  });
+  const parts = shown(asked, `May step ${asked.step_id} make this call?`);
+  if (asked.needed_by.length) {
+    parts.push(element("p", `Denied, it fails the step and skips what needs it: ${others(asked)}.`, "note"));
+  }
+  parts.push(node);
+  parts.push(group("p", "buttons", button("Approve", answer("approve"), "primary"), button("Deny", answer("deny"))));
+  return group("section", "question", ...parts);
+}
+
+// What was typed is sent as it is where it is JSON, so that no number loses a digit, else as a text.
+function outputOf(text) {
+  if (!text.trim()) return undefined;
+  try {
+    JSON.parse(text);
+    return text;
+  } catch {
+    return JSON.stringify(text);
+  }
+}
+
+function outcomeQuestion(asked, decide) {
+  const { input, node } = field("What it gave, as JSON or text (optional)", 2);
+  const resolve = (resolution, output) => () => {
+    const body = JSON.stringify({ step_id: asked.step_id, call_id: asked.call_id, resolution });
+    const given = output?.();
+    return decide("resolve", given === undefined ? body : `${body.slice(0, -1)},"output":${given}}`);
+  };
+  const also = asked.needed_by.length ? ` So are the steps that need it: ${others(asked)}.` : "";
+  const choices = [
+    ["Done", "It took effect. The task goes on with what it gave.", resolve("done", () => outputOf(input.value)), node],
+    ["Retry", "It did not take effect, or may happen twice: it is called again.", resolve("retry")],
+    ["Skip", `The step is left out.${also}`, resolve("skip")],
+    ["Fail", "The step counts as failed, and the task fails.", resolve("fail")],
+  ];
+  const list = group("div", "choices");
+  for (const [text, means, work, ...more] of choices) {
+    list.append(button(text, work), group("div", "", element("p", means), ...more));
+  }
+  const parts = shown(asked, `Did this call of step ${asked.step_id} take effect?`);
+  const needed = asked.needed_by.length ? `Needed by: ${others(asked)}.` : "No other step needs it.";
+  return group("section", "question", ...parts, element("p", needed, "note"), list);
+}
+
+export const question = (asked, decide) =>
+  (asked.kind === "call_approval" ? callQuestion : outcomeQuestion)(asked, decide);

@@ -1,0 +1,109 @@
+// A plan that can be read: numbered steps, with all that an approval allows.
+
+import { call } from "/console/api.js";
+import { element, group, json, oneLine, place, quietly, short } from "/console/page.js";
+
+const EFFECTS = { read: "reads", write: "writes", destructive: "destructive", unknown: "effect unknown" };
+const MOST_INLINE = 120;
+
+// The arguments as Python would have them, where they are few; else null.
+function inline(given) {
+  const text = Object.entries(given).map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(", ");
+  return text.length <= MOST_INLINE ? text : null;
+}
+
+function lineOf({ title, kind, server, tool, arguments: given }) {
+  const name = kind === "agent" ? "work for the model" : `${server}.${tool}`;
+  const call = kind === "agent" || inline(given) === null ? name : `${name}(${inline(given)})`;
+  return title && title !== name ? `${title} — ${call}` : call;
+}
+
+function touched({ argument, value, resolved }) {
+  return oneLine(`${argument}: ${value}${resolved ? "" : " (known when it runs)"}`);
+}
+
+function tools(step) {
+  if (!step.tools.length) return "nothing: it only writes text";
+  const one = ({ server, tool, max_calls: most, timeout_s: seconds }) => {
+    const times = most === 1 ? "once" : `${most} times`;
+    return oneLine(`${server}.${tool}, at most ${times}${seconds ? `, ${seconds} s each` : ""}`);
+  };
+  return step.tools.map(one).join("\n");
+}
+
+function facts(step, preview) {
+  const touches = preview.touches.filter((touch) => touch.argument !== null).map(touched);
+  const after = preview.waits_on.join(", ");
+  const found = [
+    ["Touches", touches.join("\n")],
+    ["Only when", step.when],
+    ["After", after],
+    ["Asks you", preview.asks && `for the concrete call: ${preview.asks}`],
+    ["Preapproved", step.preapproved && "its calls are not asked for one by one"],
+    ["Retries", step.retries && `up to ${step.retries}`],
+  ];
+  if (step.kind === "agent") {
+    found.push(["May call", tools(step)], ["Turns", `at most ${step.max_turns ?? 10}`]);
+  }
+  return found.filter(([, text]) => text);
+}
+
+function stepOf(number, step, state) {
+  const { effect } = state.preview;
+  const line = element("p", oneLine(`${number}. ${lineOf(step)}`), "line");
+  const marks = group("p", "marks", element("code", step.id), element("span", EFFECTS[effect], `effect ${effect}`));
+  if (state.status !== "pending") {
+    marks.append(element("span", state.status.replaceAll("_", " "), `state ${state.status}`));
+  }
+  if (step.timeout_s) marks.append(element("span", `at most ${step.timeout_s} s`));
+  if (state.attempts > 1) marks.append(element("span", `attempt ${state.attempts}`));
+  const list = element("dl");
+  for (const [name, text] of facts(step, state.preview)) list.append(element("dt", name), element("dd", text));
+  const node = group("li", "step", line, marks, list);
+  if (step.kind === "agent") node.append(element("p", "Instruction", "caption"), element("pre", step.instruction));
+  else if (inline(step.arguments) === null) node.append(json(step.arguments));
+  if (state.error) node.append(element("p", state.error.message, "error"));
+  if (state.output) node.append(element("p", "Gave", "caption"), element("pre", state.output));
+  return node;
+}
+
+function limits({ budget, max_steps: most }) {
+  const words = { tool_calls: "calls", seconds: "seconds of calls", tokens: "tokens" };
+  const found = Object.entries(budget ?? {}).filter(([, limit]) => limit !== null);
+  return [`${most} steps`, ...found.map(([name, limit]) => `${limit} ${words[name] ?? name}`)].join(", ");
+}
+
+export function planOf(task) {
+  const plan = task.plan_object;
+  const head = group("p", "marks", `Revision ${task.plan_revision}`, short(task.plan_digest));
+  const node = group("section", "plan", element("h3", "Plan"), head);
+  const list = element("dl");
+  if (plan.goal && plan.goal !== task.prompt) list.append(element("dt", "Goal"), element("dd", plan.goal));
+  list.append(element("dt", "At most"), element("dd", limits(plan.limits)));
+  node.append(list, element("ol"));
+  return node;
+}
+
+// The steps as they stand; only those that have changed are made anew.
+export function showSteps(node, task) {
+  place(node.querySelector("ol"), task.plan_object.steps.map((step, at) => {
+    const state = task.steps[at];
+    return [`${step.id} ${JSON.stringify(state)}`, () => stepOf(at + 1, step, state)];
+  }));
+}
+
+const MARKS = { "+": "added", "-": "removed" };
+
+// What differs from the revision before, in the words of the service.
+export function differencesOf(task) {
+  const [from, to] = [task.plan_revision - 1, task.plan_revision];
+  const lines = element("pre", "…", "diff");
+  const node = group("details", "changes", element("summary", `What changed since revision ${from}`), lines);
+  node.open = true;
+  quietly(async () => {
+    const { text } = await call(`/v1/tasks/${task.task_id}/plan/diff?from=${from}&to=${to}`);
+    const marked = (line, at) => element("span", `${line}\n`, at < 2 ? "note" : MARKS[line[0]]);
+    lines.replaceChildren(...text.split("\n").map(marked));
+  });
+  return node;
+}
