@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, ToolPolicy, describe_tool
+from agent_runtime.domain.usage import estimated_tokens
 from agent_runtime.services.relevance import Relevance, words
-from agent_runtime.services.tool_listing import clean, list_tools, nearest, tokens_in
+from agent_runtime.services.tool_listing import clean, list_tools, nearest
 
 SERVER = StdioServer(
     id="srv", type="local_stdio", config=StdioConfig(command="x"), tools={"t1": ToolPolicy(idempotent=True)}
@@ -135,7 +136,7 @@ def test_of_too_many_tools_the_most_relevant_come_first() -> None:
     assert {f"srv/{name}" for name in full} == listing.full
     assert brief[0]["argument_names"] == ["subject"]
     assert f"({500 - len(shown)} more tools were left out)" in listing.text
-    assert 7_000 < tokens_in(listing.text) < 8_100
+    assert 7_000 < estimated_tokens(listing.text) < 8_100
 
 
 def test_the_order_does_not_change_from_one_time_to_the_next() -> None:

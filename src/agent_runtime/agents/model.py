@@ -1,6 +1,7 @@
 """A language model at any endpoint that speaks the OpenAI API: retried, bounded in time, left alone when it is down."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from agent_runtime.agents.breaker import CircuitBreaker
 from agent_runtime.agents.dialect import Dialect, Output
 from agent_runtime.agents.failures import Failure, Failures
 from agent_runtime.config import OpenAISettings
-from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.usage import Usage, estimated_tokens
 from agent_runtime.services.ports import ModelAnswer, ModelRequest, ModelStatus
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class OpenAIModel:
             self._last_error = slow.message
             raise slow.to_error(spent[0]) from error
         self._last_error = None
-        return replace(answer, usage=spent[0] + answer.usage)
+        usage = answer.usage if answer.usage.tokens else _estimated(request, answer)
+        return replace(answer, usage=spent[0] + usage)
 
     async def _retried(self, request: ModelRequest, spent: list[Usage]) -> ModelAnswer:
         async def once() -> ModelAnswer:
@@ -173,3 +175,8 @@ def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.after_s if isinstance(error, Failure) else None
     return _BACKOFF(state) if asked is None else min(asked, _LONGEST_WAIT_S)
+
+
+def _estimated(request: ModelRequest, answer: ModelAnswer) -> Usage:
+    shown = [*request.items, *(tool.input_schema for tool in request.tools)]
+    return Usage(estimated_tokens(request.instructions, json.dumps(shown)), estimated_tokens(json.dumps(answer.items)))

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from agent_runtime.domain.errors import Fault, InvalidPlanError, ModelError, PlanningError
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.tools import Tool, tool_key
-from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.usage import Usage, estimated_tokens
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.services.plan_reading import Declined, read_plan, tools_named
 from agent_runtime.services.planning_prompt import conversation, correction, instructions, plan_schema
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, PlanAnswer, PlanRequest
-from agent_runtime.services.tool_listing import clean, list_tools, nearest, tokens_in
+from agent_runtime.services.tool_listing import clean, list_tools, nearest
 
 CATALOGUE_TOKENS = 24_000
 """How many tokens the catalogue takes at most, estimated."""
@@ -78,7 +78,6 @@ class _Attempt:
         )
         self._instructions = instructions(self._listing, most_steps=request.max_steps, agent_steps=request.agent_steps)
         self._usage = Usage()
-        self._spent = 0
 
     async def run(self) -> PlanAnswer:
         asked = conversation(self._request)
@@ -113,14 +112,14 @@ class _Attempt:
         schema = plan_schema(agent_steps=self._request.agent_steps)
         limit = self._request.max_tokens
         left = None
-        taken = 0
         if limit is not None:
-            taken = tokens_in(self._instructions, json.dumps(schema), *(item["content"] for item in messages))
-            left = limit - self._spent - taken
+            taken = estimated_tokens(self._instructions, json.dumps(schema), *(item["content"] for item in messages))
+            left = limit - self._usage.tokens - taken
             if left < LEAST_TOKENS:
                 raise PlanningError(
-                    f"The budget of {limit} tokens does not suffice for a plan: {self._spent} are used, and the next "
-                    f"request to the language model takes about {taken}. Raise the budget, or allow fewer servers.",
+                    f"The budget of {limit} tokens does not suffice for a plan: {self._usage.tokens} are used, and the "
+                    f"next request to the language model takes about {taken}. Raise the budget, or allow fewer "
+                    "servers.",
                     code="budget_exceeded",
                     usage=self._usage,
                 )
@@ -138,8 +137,6 @@ class _Attempt:
         except ModelError as error:
             raise PlanningError(str(error), code=error.code, usage=self._usage + error.usage) from error
         self._usage += answer.usage
-        # An endpoint that does not count is taken at the estimate, so that it cannot be asked without end.
-        self._spent += answer.usage.tokens or (taken + tokens_in(answer.text) if limit is not None else 0)
         return answer
 
     def _unknown(self, answer: str) -> Iterator[Tool]:

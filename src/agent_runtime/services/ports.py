@@ -182,7 +182,10 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """One answer of a language model: its items as JSON, the text in them, and the calls that it proposes."""
+    """One answer of a language model: its items as JSON, the text in them, and the calls that it proposes.
+
+    `usage` is an estimate where the endpoint does not count, so that no budget lasts for ever.
+    """
 
     items: tuple[JsonObject, ...]
     text: str

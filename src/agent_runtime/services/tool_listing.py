@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.usage import BYTES_PER_TOKEN
 from agent_runtime.domain.values import JsonObject, JsonValue
 from agent_runtime.services.relevance import Relevance, words
-
-BYTES_PER_TOKEN = 3
-"""How many bytes of UTF-8 are taken for one token: few, so that an estimate is rather too high than too low."""
 
 _DESCRIPTION = 1000
 _SHORT = 200
@@ -41,11 +39,6 @@ def clean(text: str, limit: int) -> str:
         head = "".join(" " if unicodedata.category(char) in _UNSAFE else char for char in head)
     line = " ".join(head.split())
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 4].rstrip()} ..."
-
-
-def tokens_in(*texts: str) -> int:
-    """An estimate of the tokens of these texts."""
-    return sum(-(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN) for text in texts)
 
 
 class Listed:
