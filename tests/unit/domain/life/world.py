@@ -1,0 +1,266 @@
+"""What really happens outside, and whether it may: the judge of G2, G4, G5 and G7.
+
+It knows the calls that reached the servers, and the journal as anybody may read it: names, numbers and JSON. It has
+its own idea of what they mean, and nothing of the core's: no fold, no table, no commands.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import rfc8785
+
+from agent_runtime.domain.events import EventRecord, ToolCalled
+from agent_runtime.domain.values import digest_of_bytes
+from unit.domain.life.plans import ALWAYS_ASKED, CHANGING, IDEMPOTENT, OUTSIDE
+
+ENDS = frozenset({"task.completed", "task.failed", "task.cancelled", "task.expired", "plan.rejected"})
+OF_A_RUN = frozenset({"task.claimed", "task.completed", "task.failed", "call.approval_requested", "budget.exceeded"})
+_REFERENCE = re.compile(r"\$\{(\w+)\.(text|output\.n)\}")
+
+
+class UnresolvedError(Exception):
+    """A reference names nothing."""
+
+
+@dataclass
+class Step:
+    """What the journal has said of a step."""
+
+    plan: dict[str, Any]
+    status: str = "pending"
+    use: int = 0
+    """How often a person has said that it may be called anew."""
+    call_id: str | None = None
+    result: dict[str, Any] | None = None
+    """Of its latest call."""
+    granted: dict[str, Any] | None = None
+    """The arguments that a person has approved."""
+    asked: dict[str, Any] | None = None
+
+    @property
+    def needs(self) -> set[str]:
+        text = json.dumps([self.plan["arguments"], self.plan["when"]])
+        return {*self.plan["depends_on"], *(name for name, _ in _REFERENCE.findall(text))}
+
+
+@dataclass
+class World:
+    """The servers, which count; and the judge, who reads along."""
+
+    breaches: list[str] = field(default_factory=list)
+    sent: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """The calls that reached a server, by step and approved use."""
+    calls: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    """The intents that are written, by call id: the use they are for, and what they say."""
+    received: set[str] = field(default_factory=set)
+    epoch: int = 0
+    revision: int = 0
+    digest: str = ""
+    approved: str | None = None
+    """The digest of the plan that a person let run."""
+    open_for_decision: bool = False
+    cancelled: bool = False
+    end: str | None = None
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    def breach(self, guarantee: str, what: str) -> None:
+        self.breaches.append(f"{guarantee}: {what}")
+
+    def expect(self, guarantee: str, holds: object, what: str) -> None:
+        if not holds:
+            self.breach(guarantee, what)
+
+    # The servers.
+
+    def receive(self, call: ToolCalled) -> None:
+        """A call arrives at its server."""
+        self.expect("G4", self.approved, f"{call.call_id} was sent, and no plan is approved")
+        self.expect("G7", not self.cancelled, f"{call.call_id} was sent after an acknowledged cancel")
+        self.expect("G2", call.call_id not in self.received, f"{call.call_id} was sent twice")
+        self.received.add(call.call_id)
+        if call.call_id not in self.calls:
+            self.breach("G2", f"{call.call_id} was sent, and its intent is not written")
+            return
+        use, said = self.calls[call.call_id]
+        self.expect("G5", said == json.loads(call.model_dump_json()), f"{call.call_id} is not what was written")
+        if call.step_id not in self.steps:
+            return  # a breach of G5, and known as one since it was written
+        plan = self.steps[call.step_id].plan
+        most = max(3, plan["retries"] + 1) if plan["tool"] in IDEMPOTENT else 1
+        self.sent[call.step_id, use] += 1
+        times = self.sent[call.step_id, use]
+        self.expect("G2", times <= most, f"{call.step_id} was sent {times} times for one approved use")
+
+    # The reader of the journal.
+
+    def read(self, record: EventRecord) -> None:
+        """One more record that was acknowledged."""
+        kind, data = record.type, json.loads(record.data)
+        self.expect("G7", not self.end, f"{kind} follows {self.end}")
+        if kind == "tool.returned" and record.epoch is not None and record.epoch < self.epoch:
+            return  # the late answer to a run that was superseded
+        self._read_epoch(record)
+        step = self.steps.get(data.get("step_id") or "")
+        if kind.startswith("plan."):
+            self._read_plan(kind, data)
+        elif kind == "tool.called":
+            self._read_intent(data, step)
+        elif step is not None:
+            self._read_step(kind, data, step)
+        if kind == "task.cancel_requested":
+            self.cancelled = True
+        if kind == "task.completed":
+            self._read_completion()
+        if kind in ENDS:
+            self.end = kind
+
+    def _read_epoch(self, record: EventRecord) -> None:
+        of_a_run = record.type in OF_A_RUN or record.type.startswith(("step.", "tool."))
+        if record.type == "task.claimed":
+            self.expect("G2", record.epoch == self.epoch + 1, "a claim that is not the next one")
+            self.epoch = record.epoch or 0
+        elif record.epoch is not None or (of_a_run and record.type != "step.resolved"):
+            self.expect("G2", record.epoch == self.epoch, f"{record.type} by a run that was superseded")
+
+    def _read_plan(self, kind: str, data: dict[str, Any]) -> None:
+        if kind in {"plan.proposed", "plan.edited"}:
+            self.expect("G4", self.approved is None, "the approved plan was changed")
+            self.expect("G4", data["revision"] == self.revision + 1, "a plan that is not the next revision")
+            self.expect("G4", data["digest"] == _digest(data["contract"]), "a plan under another plan's digest")
+            self.revision, self.digest, self.open_for_decision = data["revision"], data["digest"], True
+            self.steps = {step["id"]: Step(step) for step in data["contract"]["steps"]}
+            return
+        current = self.open_for_decision and (data["revision"], data["digest"]) == (self.revision, self.digest)
+        self.expect("G4", current, f"{kind} of a plan that nobody was asked about, or once more")
+        if kind == "plan.approved":
+            self.expect("G4", self.approved is None, "a second approval")
+            self.approved = data["digest"]
+        self.open_for_decision = False
+
+    def _read_intent(self, data: dict[str, Any], step: Step | None) -> None:
+        self.expect("G4", self.approved and self.approved == self.digest, "a call of a plan that is not approved")
+        self.expect("G7", not self.cancelled, f"{data['call_id']} began after an acknowledged cancel")
+        if step is None:
+            self.breach("G5", f"a call of {data['step_id']}, which the plan does not have")
+            return
+        same = all(step.plan[name] == data[name] for name in ("server", "tool"))
+        self.expect("G5", same, f"{data['step_id']} calls another tool")
+        self.expect("G5", self.is_its_turn(data["step_id"]), f"{data['step_id']} was called out of its turn")
+        try:
+            self.expect("G5", self.arguments(data["step_id"]) == data["arguments"], "other arguments than the plan's")
+        except UnresolvedError:
+            self.breach("G5", f"{data['step_id']} was called, and its arguments do not exist")
+        if self._asks(data["step_id"]):
+            self.expect("G4", step.granted == data["arguments"], f"nobody has approved what {data['step_id']} sends")
+        step.call_id, step.result = data["call_id"], None
+        self.calls[data["call_id"]] = step.use, data
+
+    def _read_step(self, kind: str, data: dict[str, Any], step: Step) -> None:
+        match kind:
+            case "step.started":
+                step.status = "running"
+            case "tool.returned" if data["call_id"] == step.call_id:
+                step.result = data["result"]
+            case "step.completed" | "step.failed" | "step.skipped":
+                step.status = kind.removeprefix("step.")
+            case "call.approval_requested":
+                step.status, step.asked = "asking", data["arguments"]
+            case "call.approved":
+                same = step.status == "asking" and data["arguments_digest"] == _digest_of(step.asked)
+                self.expect("G4", same, "another concrete call was approved than the one asked for")
+                step.status, step.granted = "pending", step.asked
+            case "call.denied":
+                step.status = "failed"
+            case "step.outcome_unknown":
+                step.status = "unknown"
+            case "step.resolved":
+                self._read_resolution(data, step)
+
+    def _read_resolution(self, data: dict[str, Any], step: Step) -> None:
+        asked = step.status == "unknown" and data["call_id"] == step.call_id
+        self.expect("G2", asked, "a person spoke of a call that is not in question")
+        match data["resolution"]:
+            case "retry":
+                step.status, step.use, step.granted = "pending", step.use + 1, None
+            case "done":
+                text = "" if data["output"] is None else json.dumps(data["output"], separators=(",", ":"))
+                step.status, step.result = "completed", {"text": text, "output": data["output"], "is_error": False}
+            case "skip":
+                step.status = "skipped"
+            case _:
+                step.status = "failed"
+
+    def _read_completion(self) -> None:
+        self.expect("G7", not self.cancelled, "task.completed after an acknowledged cancel")
+        for name, step in self.steps.items():
+            stored = step.status == "completed" and step.result is not None and not step.result["is_error"]
+            self.expect("G7", stored or step.status == "skipped", f"completed without the result of {name}")
+
+    # What follows from what was read.
+
+    def is_its_turn(self, step_id: str) -> bool:
+        """Whether the step has not ended, all that it needs is there, and its condition holds."""
+        step = self.steps[step_id]
+        if step.status not in {"pending", "running"}:
+            return False
+        if not all(self.steps[name].status == "completed" for name in step.needs):
+            return False
+        when = step.plan["when"]
+        if when is None:
+            return True
+        reference, _, least = when.partition(" > ")
+        try:
+            n = self._fill(reference)
+        except UnresolvedError:
+            return False
+        return isinstance(n, int) and n > int(least)
+
+    def arguments(self, step_id: str) -> dict[str, Any]:
+        """The step's arguments with every reference filled in. Raises: UnresolvedError."""
+        given = self.steps[step_id].plan["arguments"]
+        return {name: self._fill(value) if isinstance(value, str) else value for name, value in given.items()}
+
+    def _fill(self, text: str) -> object:
+        values = [self._value(*found.groups()) for found in _REFERENCE.finditer(text)]
+        if _REFERENCE.fullmatch(text):
+            return values[0]
+        return _REFERENCE.sub(lambda _: str(values.pop(0)), text)
+
+    def _value(self, name: str, part: str) -> object:
+        result = self.steps[name].result
+        if result is None:
+            raise UnresolvedError(name)
+        if part == "text":
+            return result["text"]
+        if result["output"] is None:
+            return None
+        if "n" not in result["output"]:
+            raise UnresolvedError(name)
+        return result["output"]["n"]
+
+    def _asks(self, step_id: str) -> bool:
+        plan = self.steps[step_id].plan
+        from_outside = any(self._is_from_outside(name) for name in self._sources(step_id))
+        return plan["tool"] in ALWAYS_ASKED or (plan["tool"] in CHANGING and from_outside)
+
+    def _is_from_outside(self, step_id: str) -> bool:
+        if self.steps[step_id].plan["tool"] in OUTSIDE:
+            return True
+        return any(self._is_from_outside(name) for name in self._sources(step_id))
+
+    def _sources(self, step_id: str) -> set[str]:
+        return {name for name, _ in _REFERENCE.findall(json.dumps(self.steps[step_id].plan["arguments"]))}
+
+
+def _digest(contract: dict[str, Any]) -> str:
+    """As docs say that a client may compute it: without `asks`, and without what a step leaves unsaid."""
+    unsaid = {"when": None, "preapproved": False}
+    steps = [{k: v for k, v in step.items() if k not in unsaid or v != unsaid[k]} for step in contract["steps"]]
+    return _digest_of({name: value for name, value in contract.items() if name != "asks"} | {"steps": steps})
+
+
+def _digest_of(value: Any) -> str:
+    return digest_of_bytes(rfc8785.dumps(value))
