@@ -5,21 +5,28 @@ import os
 import secrets as random
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import structlog
 from mcp.server import MCPServer
 
 from agent_runtime import builtin
+from agent_runtime.agents.model import OpenAIModel
 from agent_runtime.config import Secrets, Settings
+from agent_runtime.domain.deny import with_denials
+from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.runners.local import LocalRunner
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
+from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
+from agent_runtime.services.model_planner import ModelPlanner
 from agent_runtime.services.orchestrator import Orchestrator
+from agent_runtime.services.ports import LanguageModel, Planner
+from agent_runtime.services.progress import Progress
 from agent_runtime.services.registry_file import load_registry
 from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
@@ -49,7 +56,24 @@ class Runtime:
     servers: ServerPool
     metrics: Metrics
     planner: str
+    model: LanguageModel | None
+    progress: Progress
     recovered: asyncio.Event
+
+
+def _model_of(settings: Settings) -> AbstractAsyncContextManager[LanguageModel | None]:
+    """The language model of the settings, if there is one; its library is imported by the first question."""
+    return OpenAIModel(settings.openai) if settings.openai.configured else nullcontext()
+
+
+def _planner_of(settings: Settings, model: LanguageModel | None) -> Planner:
+    """`auto`: with a model where one is configured. Raises: ConfigurationError where there is none to plan with."""
+    if settings.planner == "openai" and model is None:
+        raise ConfigurationError(
+            "planner: openai needs a language model: set openai.api_key or openai.base_url (OPENAI_API_KEY, "
+            "OPENAI_BASE_URL), or planner: rules"
+        )
+    return RulePlanner() if model is None or settings.planner == "rules" else ModelPlanner(model)
 
 
 @asynccontextmanager
@@ -62,7 +86,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
-    entries = load_registry(settings.tool_registry)
+    entries = with_denials(load_registry(settings.tool_registry), settings.approval.deny)
     base_dir = settings.tool_registry.absolute().parent
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:
@@ -71,19 +95,29 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     metrics = Metrics()
     async with (
         SqliteStore(settings.database_path, observe=metrics.committed) as store,
+        _model_of(settings) as model,
         ServerPool(limits, secrets, make_builtin, base_dir) as servers,
         asyncio.TaskGroup() as background,
     ):
         registry = ToolRegistry(entries, servers, store)
+        progress = Progress()
+        planning = _planner_of(settings, model)
         planner = PlannerAgent(
-            RulePlanner(), registry, start_s=limits.server_start_s, auto_effects=settings.approval.auto_effects
+            planning,
+            registry,
+            progress,
+            agent_steps=model is not None,
+            start_s=limits.server_start_s,
+            auto_effects=settings.approval.auto_effects,
         )
+        executor = ExecutorAgent(model, progress, stored_result_bytes=limits.stored_result_bytes)
         orchestrator = Orchestrator(
             store,
             registry,
             servers,
             planner,
-            Broker(limits),
+            executor,
+            Broker(limits, {entry.id: entry.deny for entry in entries}),
             runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
             parallel_calls=limits.calls_of_a_task,
         )
@@ -98,7 +132,19 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             grace_s=limits.shutdown_s,
         ) as runner:
             tasks = TaskManager(store, runner, planner, limits, settings.approval, expiry)
-            runtime = Runtime(settings, tasks, registry, store, runner, servers, metrics, "rules", asyncio.Event())
+            runtime = Runtime(
+                settings=settings,
+                tasks=tasks,
+                registry=registry,
+                store=store,
+                runner=runner,
+                servers=servers,
+                metrics=metrics,
+                planner=planning.name,
+                model=model,
+                progress=progress,
+                recovered=asyncio.Event(),
+            )
             if recover:
                 for task_id in await store.unfinished():
                     if recover is True or task_id in recover:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -233,3 +234,27 @@ def test_there_is_no_preview_without_a_plan(service: Service) -> None:
     response = service.client.post(f"/v1/tasks/{task_id}/preview")
     assert (response.status_code, response.json()["task_status"]) == (409, "failed")
     assert service.client.post("/v1/tasks/none/preview").status_code == 404
+
+
+def test_a_denied_plan_is_422_and_a_denied_tool_is_in_the_catalogue_as_such(tmp_path: Path) -> None:
+    denials = [{"tool": "divide", "reason": "no fractions"}, {"tool": "add", "arguments": {"a": "13"}}]
+    service = Service(tmp_path, approval={"deny": denials})
+    service.start()
+    try:
+        steps = [
+            {"id": name, "kind": "tool", "server": "calculator", "tool": name, "arguments": {"a": 13, "b": 1}}
+            for name in ("divide", "add", "multiply")
+        ]
+        response = service.client.post("/v1/tasks", json={"prompt": "p", "plan": {"goal": "g", "steps": steps}})
+        assert response.status_code == 422, response.text
+        assert [(fault["field"], fault["message"]) for fault in response.json()["errors"]] == [
+            ("plan.steps[0].tool", "Denied by the operator: no fractions (deny 'divide')."),
+            ("plan.steps[1].arguments", "Denied by the operator (deny 'add' with a like '13')."),
+        ]
+        assert service.get("/v1/tasks")["tasks"] == []
+        tools = {tool["tool"]: tool for tool in service.get("/v1/tools", refresh="true")["tools"]}
+    finally:
+        service.client.close()
+        service.stop()
+    assert (tools["divide"]["status"], tools["add"]["status"]) == ("unavailable", "available")
+    assert tools["divide"]["detail"] == "denied by the operator: no fractions (deny 'divide')"

@@ -1,5 +1,6 @@
 """What a newcomer meets when something is mistyped, and finds documented when it is looked up."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -51,6 +52,20 @@ def test_the_doctor_names_a_word_on_a_tool_that_the_server_does_not_have(folder:
     warnings = [finding for finding in findings if (finding["check"], finding["state"]) == ("server sums", "warn")]
     assert len(warnings) == 1
     assert warnings[0]["detail"].startswith("'ad' ")
+
+
+def test_the_doctor_names_a_denial_that_denies_nothing(folder: Folder) -> None:
+    deny = [{"tool": "ad"}, {"tool": "add", "arguments": {"x.y": "1"}}, {"tool": "add", "arguments": {"a": "1"}}]
+    folder.write_registry({"id": "sums", "type": "builtin", "config": {"server": "calculator"}, "deny": deny})
+    denials = [{"server": "sum*"}, {"server": "sum"}]
+    (folder.path / "config.yaml").write_text(json.dumps({"approval": {"deny": denials}}), encoding="utf-8")
+    findings = folder.json("doctor")["findings"]
+    warnings = [finding["detail"].partition(",")[0] for finding in findings if "deny[" in finding["detail"]]
+    assert warnings == [
+        "approval.deny[1]: 'sum' matches no server",
+        "deny[0]: 'ad' matches none of its tools",
+        "deny[1]: no tool that it is about is known to take x.y",
+    ]
 
 
 def test_the_title_of_a_narrow_table_stays_on_one_line(folder: Folder) -> None:

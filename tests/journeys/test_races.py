@@ -21,7 +21,9 @@ from agent_runtime.domain.transitions import replay
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
+from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.orchestrator import Orchestrator
+from agent_runtime.services.progress import Progress
 from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.storage.sqlite import SqliteStore
 from harness import House, ledger_plan, names, settled, submitted, until, until_status
@@ -249,10 +251,18 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
     """A second one on the same journal, with servers of its own: what a runner that lost its claim would be."""
     limits = house.settings.limits
     async with ServerPool(limits, Secrets(), _no_builtin, house.folder) as servers:
-        planner = PlannerAgent(RulePlanner(), runtime.registry, start_s=1, auto_effects=())
-        broker = Broker(limits)
+        progress = Progress()
+        planner = PlannerAgent(RulePlanner(), runtime.registry, progress, agent_steps=False, start_s=1, auto_effects=())
+        executor = ExecutorAgent(None, progress, stored_result_bytes=limits.stored_result_bytes)
         yield Orchestrator(
-            runtime.store, runtime.registry, servers, planner, broker, runner_id="another", parallel_calls=8
+            runtime.store,
+            runtime.registry,
+            servers,
+            planner,
+            executor,
+            Broker(limits, {}),
+            runner_id="another",
+            parallel_calls=8,
         )
 
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from agent_runtime.config import ApprovalSettings, LimitSettings, Secrets, Settings, load_settings
+from agent_runtime.config import ApprovalSettings, LimitSettings, OpenAISettings, Secrets, Settings, load_settings
 from agent_runtime.domain.errors import ConfigurationError
-from agent_runtime.domain.tools import Effect
+from agent_runtime.domain.tools import Effect, ServerDenial
 
 SAMPLE = Path(__file__).parents[2] / "config.yaml"
 
@@ -159,7 +159,16 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
         ("limits: {prompt_bytes: 0}", "limits.prompt_bytes: must be greater than 0."),
         ("approval: {require_digest: often}", "approval.require_digest: must be true or false."),
         ("approval: {auto_effects: [all]}", "approval.auto_effects[0]: must be 'read', 'write', 'destructive' or"),
-        ("planner: openai", "this version does not have yet; use rules or auto."),
+        ("approval: {deny: x}", "approval.deny: must be a list."),
+        ("approval: {deny: [{sever: x}]}", "approval.deny[0].sever: unknown key; did you mean 'server'?"),
+        ("approval: {deny: [{}, {tool: 1}]}", "approval.deny[1].tool: must be text (in quotes"),
+        (
+            "approval: {deny: [{arguments: {1: x}}]}",
+            "approval.deny[0].arguments[1]: must be text as a key (in quotes).",
+        ),
+        ("approval: {deny: [{arguments: {'': x}}]}", "must be the name of an argument, or names with dots"),
+        ("approval: {deny: [{tool: '${env:hunter22}'}]}", "approval.deny[0].tool: is compared as it stands"),
+        ("deny: []", "deny: unknown key; did you mean 'approval.deny'?"),
         ("runner: procrastinate", "runner: must be 'auto' or 'local'."),
         ("storage: {url: 'postgresql://u:hunter22@h/d'}", "storage.url: 'postgresql' is not supported yet; use sqlite"),
         ("storage: {url: 'data.db'}", "storage.url: must be a URL like sqlite:///PATH."),
@@ -309,8 +318,43 @@ def test_the_shipped_file_names_every_setting() -> None:
         assert f"{key}:" in text, key
 
 
+def test_denials_are_read_from_the_file_or_from_a_variable_as_json() -> None:
+    denial = {"server": "mail", "tool": "send*", "arguments": {"to": "*@rival.example"}, "reason": "not to them"}
+    expected = (ServerDenial.model_validate(denial),)
+    assert load_settings(write(yaml.safe_dump({"approval": {"deny": [denial]}})), environ={}).approval.deny == expected
+    environ = {"AGENT_RUNTIME_APPROVAL__DENY": json.dumps([denial])}
+    assert load_settings(write(""), environ=environ).approval.deny == expected
+    with pytest.raises(
+        ConfigurationError, match=r"^AGENT_RUNTIME_APPROVAL__DENY: approval\.deny\[0\]: must be a mapping"
+    ):
+        load_settings(write(""), environ={"AGENT_RUNTIME_APPROVAL__DENY": "send*"})
+
+
 def test_settings_made_by_hand_are_checked_and_frozen() -> None:
-    with pytest.raises(ValidationError, match="model planner"):
-        Settings(planner="openai")
+    with pytest.raises(ValidationError, match="'rules'"):
+        Settings(planner="none")
     with pytest.raises(ValidationError, match="frozen"):
         Settings().runner = "local"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "shown"),
+    [
+        (None, "https://api.openai.com/v1"),
+        ("", "https://api.openai.com/v1"),
+        ("http://localhost:11434/v1/", "http://localhost:11434/v1"),
+        ("https://user:pass@models.example/v1?key=hush#top", "https://models.example/v1"),
+        ("http://[::1]:8080/v1", "http://[::1]:8080/v1"),
+    ],
+)
+def test_a_model_endpoint_is_shown_without_credentials(base_url: str | None, shown: str) -> None:
+    assert OpenAISettings(base_url=base_url).endpoint == shown
+
+
+@pytest.mark.parametrize(
+    "base_url", ["localhost:11434/v1", "ftp://host/v1", "http://", "http://h:99999/v1", "http://[::1"]
+)
+def test_a_base_url_that_is_no_http_url_is_refused_without_showing_it(base_url: str) -> None:
+    said = refusal(f"openai: {{base_url: '{base_url}'}}")
+    assert "openai.base_url: must be a URL like http://localhost:11434/v1" in said
+    assert base_url not in said.replace("http://localhost:11434/v1", "")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from agent_runtime.domain.errors import ConfigurationError
-from agent_runtime.domain.tools import BuiltinServer, Effect, HttpServer, StdioServer, ToolServer
+from agent_runtime.domain.tools import BuiltinServer, Denial, Effect, HttpServer, StdioServer, ToolServer
 from agent_runtime.services.registry_file import load_registry
 
 SHIPPED = Path(__file__).parents[2] / "tool_registry.yaml"
@@ -72,6 +72,9 @@ def test_the_commented_examples_of_the_shipped_registry_are_valid(file: Path) ->
     assert npm.policy_for("write_file").idempotent is True
     assert isinstance(tickets, HttpServer)
     assert tickets.policy_for("delete_ticket").approval == "call"
+    assert tickets.deny == (
+        Denial(tool="create_ticket", arguments={"project": "finance*"}, reason="finance files its own"),
+    )
 
 
 def test_a_registry_of_the_first_version_still_loads(file: Path) -> None:
@@ -163,6 +166,28 @@ STDIO = "id: a, type: local_stdio, config: {command: x}"
         (f"{STDIO}, tools: {{w: {{effect: reads}}}}", "entry 'a': tools.w.effect: must be 'read', 'write', "),
         (f"{STDIO}, tools: {{1: {{effect: read}}}}", "entry 'a': tools[1]: must be text as a key (in quotes)."),
         ("id: a, type: builtin, config: {server: todo}, scope: task", "entry 'a': scope: must be 'shared'."),
+        (f"{STDIO}, deni: []", "entry 'a': deni: unknown key; did you mean 'deny'?"),
+        (f"{STDIO}, deny: {{tool: x}}", "entry 'a': deny: must be a list."),
+        (f"{STDIO}, deny: [x]", "entry 'a': deny[0]: must be a mapping of keys to values."),
+        (f"{STDIO}, deny: [{{tools: x}}]", "entry 'a': deny[0].tools: unknown key; did you mean 'tool'?"),
+        (
+            f"{STDIO}, deny: [{{server: x}}]",
+            "entry 'a': deny[0].server: unknown key; expected arguments, reason, tool.",
+        ),
+        (f"{STDIO}, deny: [{{tool: ''}}]", "entry 'a': deny[0].tool: must not be empty."),
+        (f"{STDIO}, deny: [{{arguments: {{n: 5}}}}]", "entry 'a': deny[0].arguments.n: must be text (in quotes"),
+        (
+            f"{STDIO}, deny: [{{arguments: {{5: n}}}}]",
+            "entry 'a': deny[0].arguments[5]: must be text as a key (in quotes",
+        ),
+        (
+            f"{STDIO}, deny: [{{arguments: {{a..b: x}}}}]",
+            "entry 'a': deny[0].arguments.a..b: must be the name of an argument, or names with dots between them",
+        ),
+        (
+            f"{STDIO}, deny: [{{arguments: {{a: '${{env:X}}*'}}}}]",
+            "entry 'a': deny[0].arguments.a: is compared as it stands, and nothing is replaced in it: write the text",
+        ),
     ],
 )
 def test_a_mistake_in_an_entry_is_named_with_what_is_expected(file: Path, text: str, said: str) -> None:

@@ -44,7 +44,7 @@ async def tools(tmp_path: Path) -> list[Tool]:
 
 
 async def plan(prompt: str, tools: list[Tool], max_steps: int = 20) -> Plan:
-    return await RulePlanner().plan(PlanRequest(prompt, tools, max_steps))
+    return (await RulePlanner().plan(PlanRequest(prompt, tools, max_steps))).plan
 
 
 def steps_of(made: Plan) -> Steps:

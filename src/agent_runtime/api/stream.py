@@ -121,6 +121,12 @@ def _because(reason: str | None) -> str:
     return f": {reason}" if reason else "."
 
 
+def _answered(event: ev.ModelAnswered) -> str:
+    if not event.calls:
+        return f"The model answered for step {event.step_id}."
+    return f"The model asks for {', '.join(call.name for call in event.calls)} in step {event.step_id}."
+
+
 def _called(event: ev.ToolCalled) -> str:
     again = f", attempt {event.attempt}" if event.attempt > 1 else ""
     return f"Step {event.step_id} calls {event.server}.{event.tool}{again}."
@@ -148,6 +154,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.PlanRevisionRequested: lambda event: f"Another plan was asked for{_by(event.actor)}: {event.feedback}",
     ev.PlanEdited: _edited,
     ev.StepStarted: lambda event: f"Step {event.step_id} started: {event.title}",
+    ev.ModelAnswered: _answered,
     ev.ToolCalled: _called,
     ev.ToolReturned: _returned,
     ev.ToolDenied: lambda event: f"Step {event.step_id} was not allowed its call: {event.message}",

@@ -24,7 +24,7 @@ from agent_runtime.api.shapes import (
 )
 from agent_runtime.api.text import exact_line, one_line, visible
 from agent_runtime.domain.events import EventRecord
-from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, previews
 from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import Tool
@@ -104,7 +104,11 @@ def task_view(task: Task) -> TaskView:
         "cancel_requested": task.cancel_requested,
         "error": _error(task.error.code, task.error.message, task.error.step_id) if task.error else None,
         "metadata": task.metadata,
-        "usage": {"input_tokens": 0, "output_tokens": 0, "tool_calls": task.tool_calls},
+        "usage": {
+            "input_tokens": task.usage.input_tokens,
+            "output_tokens": task.usage.output_tokens,
+            "tool_calls": task.tool_calls,
+        },
         "created_at": time_of(task.created_at) if task.created_at else None,
         "updated_at": time_of(task.updated_at) if task.updated_at else None,
     }
@@ -172,12 +176,11 @@ def _attention(task: Task) -> list[AttentionView]:
     """What a person is asked now; nothing once a cancellation has settled that nothing goes on."""
     if task.status is not TaskStatus.NEEDS_ATTENTION or task.cancel_requested:
         return []
-    steps = task.contract.steps if task.contract else ()
-    asked = [_asked(task, step, task.steps[step.id]) for step in steps if isinstance(step, ToolStep)]
+    asked = [_asked(task, step_id, state) for step_id, state in task.steps.items()]
     return [view for view in asked if view is not None]
 
 
-def _asked(task: Task, step: ToolStep, state: StepState) -> AttentionView | None:
+def _asked(task: Task, step_id: str, state: StepState) -> AttentionView | None:
     call: Call | AskedCall
     actions: tuple[str, ...]
     if state.status is StepStatus.UNKNOWN and state.call:
@@ -188,14 +191,14 @@ def _asked(task: Task, step: ToolStep, state: StepState) -> AttentionView | None
         return None
     return {
         "kind": kind,
-        "step_id": step.id,
+        "step_id": step_id,
         "call_id": call.call_id,
-        "server": step.server,
-        "tool": step.tool,
+        "server": call.server,
+        "tool": call.tool,
         "arguments": call.arguments,
         "arguments_digest": call.arguments_digest,
         "reason": reason or "",
-        "needed_by": _needing(task, step.id),
+        "needed_by": _needing(task, step_id),
         "actions": actions,
     }
 
@@ -225,11 +228,16 @@ def _step_text(step: ToolStep | AgentStep) -> str:
 def _what_it_does(step: ToolStep | AgentStep) -> str:
     title = one_line(step.title, 200)
     if isinstance(step, AgentStep):
-        names = ", ".join(exact_line(f"{allowed.server}.{allowed.tool}", 200) for allowed in step.tools) or "no tools"
-        return f"{title} — agent ({names})"
+        names = ", ".join(_allowed(allowed) for allowed in step.tools) or "no tools"
+        return f"{title} — agent {_argument(step.instruction)} ({names})"
     arguments = ", ".join(f"{exact_line(name, 60)}={_argument(value)}" for name, value in step.arguments.items())
     call = f"{visible(step.server)}.{exact_line(step.tool, 100)}({arguments})"
     return call if title == f"{step.server}.{step.tool}" else f"{title} — {call}"
+
+
+def _allowed(allowed: AllowedTool) -> str:
+    times = f" at most {allowed.max_calls} times" if allowed.max_calls > 1 else ""
+    return exact_line(f"{allowed.server}.{allowed.tool}", 200) + times
 
 
 def _argument(value: JsonValue) -> str:
@@ -281,8 +289,8 @@ def _tool(tool: Tool) -> ToolView:
         "approval": tool.approval,
         "timeout_s": tool.timeout_s,
         "pin": tool.pin,
-        "status": "available",
-        "detail": None,
+        "status": "unavailable" if tool.denied else "available",
+        "detail": tool.denied,
     }
 
 

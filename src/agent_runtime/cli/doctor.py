@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
@@ -71,6 +71,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     else:
         enabled = sum(entry.enabled for entry in entries)
         findings.append(Finding("registry", "ok", f"{settings.tool_registry}: {enabled} of {len(entries)} enabled"))
+    findings += _pointless(settings, entries)
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
     findings += [_model(settings), _sandbox()]
@@ -156,6 +157,31 @@ def _unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefiniti
         if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
             detail = f"{pattern!r} under its tools matches none of them, so what is said there does nothing"
             yield Finding(check, "warn", detail)
+    for index, denial in enumerate(entry.deny):
+        mine = [definition for definition in definitions if fnmatchcase(definition.name, denial.tool)]
+        unknown = [path for path in denial.arguments if not any(_takes(definition, path) for definition in mine)]
+        if not mine:
+            detail = f"deny[{index}]: {denial.tool!r} matches none of its tools, so nothing is denied by it"
+            yield Finding(check, "warn", detail)
+        elif unknown:
+            detail = f"deny[{index}]: no tool that it is about is known to take {', '.join(unknown)}"
+            yield Finding(check, "warn", f"{detail}, so it may deny nothing")
+
+
+def _takes(definition: ToolDefinition, path: str) -> bool:
+    """Whether a path may lead to an argument, as far as the tool says what it takes."""
+    properties = definition.inputSchema.get("properties")
+    if not isinstance(properties, Mapping) or path.startswith("*"):
+        return True
+    return any(f"{path}.".startswith(f"{name}.") for name in properties)
+
+
+def _pointless(settings: Settings, entries: Sequence[ToolServer]) -> Iterator[Finding]:
+    """What the settings deny of servers that are not there."""
+    for index, denial in enumerate(settings.approval.deny):
+        if not any(fnmatchcase(entry.id, denial.server) for entry in entries):
+            detail = f"approval.deny[{index}]: {denial.server!r} matches no server, so nothing is denied by it"
+            yield Finding("config", "warn", detail)
 
 
 _PINNED_NPM = re.compile(r"(@[^@/]+/)?[^@/]+@v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
@@ -228,10 +254,8 @@ def _is_path(name: str) -> bool:
 
 
 def _model(settings: Settings) -> Finding:
-    if settings.openai.configured and settings.planner != "rules":
-        where = settings.openai.base_url or "the service of OpenAI"
-        detail = f"{settings.openai.model} at {where} is configured, but this version plans by rules only"
-        return Finding("model", "warn", detail)
+    if settings.openai.configured:
+        return Finding("model", "ok", f"{settings.openai.model} at {settings.openai.endpoint}")
     return Finding("model", "ok", "none is needed: plans are made by rules, offline")
 
 

@@ -1,11 +1,12 @@
 """The operator's files: YAML read strictly, and what is wrong in them said in plain words."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from agent_runtime.domain.errors import ConfigurationError
@@ -89,3 +90,28 @@ def expectation(error: ErrorDetails) -> str:
     """What pydantic wanted, in the words of an operator; the value itself, which may be a secret, is not shown."""
     said = _EXPECTED.get(error["type"])
     return said.format(**error.get("ctx", {})) if said else error["msg"]
+
+
+def fault_at(model: type[BaseModel], place: Sequence[str | int], error: ErrorDetails) -> str:
+    """What is wrong at a place of a file that `model` describes, with the place before it."""
+    if error["type"] == "extra_forbidden":
+        message = unknown_key(place[-1], _keys_at(model, place[:-1]))
+    elif "[key]" in place[-1:]:
+        place = place[:-1]
+        message = "must be text as a key (in quotes)" if error["type"] == "string_type" else expectation(error)
+    else:
+        message = expectation(error)
+    return f"{dotted(place)}: {message}"
+
+
+def _keys_at(model: type[BaseModel], place: Iterable[str | int]) -> Iterable[str]:
+    """The keys that mean something at a place."""
+    at: Any = model
+    for part in place:
+        # the items of a list are all of one kind (`tuple[X, ...]`), and so are the values of a mapping
+        at = at.model_fields[part].annotation if _is_model(at) else [arg for arg in get_args(at) if arg is not ...][-1]
+    return at.model_fields if _is_model(at) else ()
+
+
+def _is_model(annotation: Any) -> bool:
+    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)

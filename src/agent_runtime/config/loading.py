@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from agent_runtime.config.files import dotted, expectation, read_yaml, unknown_key
+from agent_runtime.config.files import dotted, fault_at, read_yaml, unknown_key
 from agent_runtime.config.secrets import Secrets
 from agent_runtime.config.settings import Section, Settings, sqlite_path
 from agent_runtime.domain.errors import ConfigurationError
@@ -197,7 +197,8 @@ def _checked(given: Mapping[_Key, _Given], secrets: Secrets, facts: Mapping[str,
         for details in error.errors():
             location = details["loc"]
             origin = next((one.origin for key, one in given.items() if key == location[: len(key)]), "default")
-            faults.append(f"{origin}: {dotted(location)}: {expectation(details)}.")
+            fault = fault_at(Settings, location, details)
+            faults.append(f"{origin}: {fault}{'' if fault.endswith('?') else '.'}")
     if faults:
         raise ConfigurationError("\n".join(faults))
     return settings

@@ -4,6 +4,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -17,10 +18,12 @@ from pydantic import (
     field_validator,
 )
 
-from agent_runtime.domain.tools import Effect
+from agent_runtime.domain.tools import Effect, ServerDenial
 
 PLACEHOLDER_KEY = "your-openai-api-key-here"
 """What the sample file holds in place of a key."""
+
+OPENAI_URL = "https://api.openai.com/v1"
 
 
 class Section(BaseModel):
@@ -28,14 +31,42 @@ class Section(BaseModel):
 
 
 class OpenAISettings(Section):
-    """The language model. Configured once a key or a base URL is set."""
+    """The language model: any endpoint that speaks the OpenAI API. Configured once a key or a base URL is set.
+
+    `base_url` is the part before `/responses` or `/chat/completions`; null: OpenAI itself. `stream`: have the answer
+    sent as it is written. The endpoint may be silent for `timeout_s` seconds; an answer may take `answer_timeout_s`
+    in all, its `max_retries` retries included.
+    """
 
     api_key: SecretStr | None = None
     base_url: str | None = None
     model: str = "gpt-5-mini"
     api: Literal["responses", "chat_completions"] = "responses"
+    stream: bool = True
     timeout_s: PositiveFloat = 60
+    answer_timeout_s: PositiveFloat = 600
     max_retries: NonNegativeInt = 2
+
+    @field_validator("base_url")
+    @classmethod
+    def _reachable(cls, url: str | None) -> str | None:
+        if url:
+            try:
+                parts = urlsplit(url)
+                named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                named = False
+            if not named:
+                raise ValueError("must be a URL like http://localhost:11434/v1")
+        return url
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint as it may be shown: scheme, host, port and path of the base URL, no credentials, no query."""
+        parts = urlsplit(self.base_url or OPENAI_URL)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
 
     @property
     def configured(self) -> bool:
@@ -111,11 +142,13 @@ class StorageSettings(Section):
 class ApprovalSettings(Section):
     """`auto_effects`: the effect classes of which a plan may run unasked, where its task asks for that.
 
+    `deny`: the calls that are never made, beside those that the registry denies, whatever was approved.
     A plan that nobody approved `expires_after_s` after it was made ends its task; null: never.
     """
 
     require_digest: bool = False
     auto_effects: tuple[Effect, ...] = ()
+    deny: tuple[ServerDenial, ...] = ()
     expires_after_s: PositiveFloat | None = Field(default=None, le=100 * 366 * 86400)
 
 
@@ -178,15 +211,6 @@ class Settings(Section):
     tool_registry: Path = Path("tool_registry.yaml")
     config_file: Path | None = None
     config_warnings: tuple[str, ...] = ()
-
-    @field_validator("planner")
-    @classmethod
-    def _can_plan(cls, planner: str) -> str:
-        if planner == "openai":
-            raise ValueError(
-                "planner: openai needs the model planner, which this version does not have yet; use rules or auto"
-            )
-        return planner
 
     @property
     def off_loopback(self) -> bool:

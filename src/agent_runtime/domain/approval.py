@@ -52,7 +52,7 @@ class ApproveCall(Value):
 
 
 class DenyCall(Value):
-    """Refuse one call: its step fails, and so does what needs it."""
+    """Refuse one call: its step fails, and so does what needs it. A model that proposed it is told, and goes on."""
 
     call_id: str
     arguments_digest: str

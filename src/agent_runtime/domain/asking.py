@@ -2,34 +2,79 @@
 
 A plan shows where a value will come from, not what it will be. Where it comes from the world outside (a page, a mail,
 whatever a server says that nobody vouches for) and goes into a call that is more than a look, the person sees the
-value before it goes there.
+value before it goes there. So too where a model chooses the arguments of such a call.
 """
 
 from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
+from typing import Literal, Protocol
 
-from agent_runtime.domain.plan import Plan, ToolStep
+from agent_runtime.domain.plan import AgentStep, Plan, ToolStep
 from agent_runtime.domain.references import references_in
 from agent_runtime.domain.tools import Effect, Tool, tool_key
 
 
+class Judged(Protocol):
+    """What is held to be true of a tool: by the catalogue, or by the contract."""
+
+    @property
+    def effect(self) -> Effect: ...
+
+    @property
+    def approval(self) -> Literal["plan", "call"]: ...
+
+
+class Asking(Protocol):
+    """The part of a contract that says what is asked for."""
+
+    @property
+    def asks(self) -> Mapping[str, str]: ...
+
+    @property
+    def policy(self) -> Mapping[str, Judged]: ...
+
+
 def reasons_to_ask(plan: Plan, tools: Mapping[str, Tool]) -> dict[str, str]:
-    """Why a step asks for its concrete call, by step id; steps that do not ask are not in it. `tools`: by key."""
+    """Why a step asks for its concrete calls, by step id; steps that do not ask are not in it. `tools`: by key."""
     return dict(_reasons(plan, tools))
+
+
+def reason_to_ask(contract: Asking, step: ToolStep | AgentStep, key: str) -> str | None:
+    """Why this step asks for its call of this tool (`server/tool`); null where it does not."""
+    if isinstance(step, ToolStep):
+        return contract.asks.get(step.id)
+    return _reason_of_agent(step, key, contract.policy[key])
 
 
 def _reasons(plan: Plan, tools: Mapping[str, Tool]) -> Iterator[tuple[str, str]]:
     outside = _from_outside(plan, tools)
     for step in plan.steps:
-        if not isinstance(step, ToolStep):
+        if isinstance(step, AgentStep):
+            keys = [allowed.key for allowed in step.tools]
+            reasons = [_reason_of_agent(step, key, tools[key]) for key in keys]
+            if said := "; ".join(reason for reason in reasons if reason):
+                yield step.id, said
             continue
         tool = tools[tool_key(step.server, step.tool)]
         sources = sorted({reference.step for reference in references_in(step.arguments)} & outside.keys())
         if tool.approval == "call":
-            yield step.id, f"the operator wants every call of {tool.key} to be approved"
+            yield step.id, _every_call(tool.key)
         elif sources and tool.effect is not Effect.READ and not (tool.vouched or step.preapproved):
             origins = ", ".join(f"{name} ({outside[name]})" for name in sources)
             yield step.id, f"its arguments hold what came from outside with {origins}"
+
+
+def _reason_of_agent(step: AgentStep, key: str, judged: Judged) -> str | None:
+    if judged.approval == "call":
+        return _every_call(key)
+    if judged.effect is Effect.READ or step.preapproved:
+        return None
+    effect = "of unknown effect" if judged.effect is Effect.UNKNOWN else f"a {judged.effect}"
+    return f"a model chooses the arguments of {key}, which is {effect}"
+
+
+def _every_call(key: str) -> str:
+    return f"the operator wants every call of {key} to be approved"
 
 
 def _from_outside(plan: Plan, tools: Mapping[str, Tool]) -> dict[str, str]:
@@ -38,10 +83,9 @@ def _from_outside(plan: Plan, tools: Mapping[str, Tool]) -> dict[str, str]:
     outside: dict[str, str] = {}
     for name in TopologicalSorter({step.id: step.needs for step in plan.steps}).static_order():
         step = steps[name]
-        tool = tools[tool_key(step.server, step.tool)] if isinstance(step, ToolStep) else None
+        keys = [tool_key(step.server, step.tool)] if isinstance(step, ToolStep) else [one.key for one in step.tools]
+        let_in = [key for key in keys if tools[key].open_world]
         passed_on = [outside[ref.step] for ref in references_in(step.templates) if ref.step in outside]
-        if tool is not None and tool.open_world:
-            outside[name] = tool.key
-        elif passed_on:
-            outside[name] = passed_on[0]
+        if let_in or passed_on:
+            outside[name] = (let_in or passed_on)[0]
     return outside

@@ -4,6 +4,7 @@ from collections.abc import Set as AbstractSet
 from math import inf
 
 from agent_runtime.domain.events import BudgetExceeded
+from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.task import Task
 
 
@@ -17,11 +18,40 @@ def exceeded_budget(task: Task) -> BudgetExceeded | None:
     return None
 
 
+def exceeded_tokens(task: Task) -> BudgetExceeded | None:
+    """The budget of tokens where nothing is left of it, or None."""
+    limit, used = task.limits.budget.tokens, task.usage.tokens
+    if limit is None or used < limit:
+        return None
+    return BudgetExceeded(budget="tokens", limit=limit, used=used)
+
+
+def tokens_left(task: Task) -> int | None:
+    """What the next answer of a model may take in and give out; null without a budget."""
+    limit = task.limits.budget.tokens
+    return None if limit is None else max(0, limit - task.usage.tokens)
+
+
+def may_ask_model(task: Task, in_flight: AbstractSet[str]) -> bool:
+    """Whether a model may be asked now; else it waits for what answers under way have reserved, which is all."""
+    if exceeded_tokens(task) is not None or not has_budget(task, in_flight):
+        return False
+    return task.limits.budget.tokens is None or not _asked(task, in_flight)
+
+
+def _asked(task: Task, in_flight: AbstractSet[str]) -> list[str]:
+    """The steps for which a model is being asked."""
+    calls = task.open_calls
+    return [name for name in in_flight if name not in calls and isinstance(task.plan_step(name), AgentStep)]
+
+
 def seconds_left(task: Task, in_flight: AbstractSet[str]) -> float:
     """What of the budget of seconds is neither used nor reserved by calls in flight; infinite without a budget."""
     budget = task.limits.budget.seconds
     if budget is None:
         return inf
+    if _asked(task, in_flight):
+        return 0.0  # an answer under way has reserved all of it
     reserved = sum(call.timeout_s for step_id, call in task.open_calls.items() if step_id in in_flight)
     return budget - task.call_seconds - reserved
 

@@ -5,12 +5,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.budget import exceeded_budget, has_budget
+from agent_runtime.domain.budget import exceeded_budget, exceeded_tokens, has_budget, may_ask_model
 from agent_runtime.domain.conditions import holds
 from agent_runtime.domain.errors import ConditionFailedError
 from agent_runtime.domain.plan import AgentStep, ToolStep, unreferenced
 from agent_runtime.domain.references import as_text
-from agent_runtime.domain.task import WAITING, StepState, StepStatus, Task, TaskStatus, may_repeat
+from agent_runtime.domain.task import WAITING, Call, StepState, StepStatus, Task, TaskStatus, may_repeat
 from agent_runtime.domain.tools import StoredResult
 
 RESULT_CHARACTERS = 262_144
@@ -24,9 +24,16 @@ class ProposePlan:
 
 @dataclass(frozen=True, slots=True)
 class CallTool:
-    """Send the call of this step: its first, or one more where the operator allows a repetition."""
+    """Send the call that this step wants next: a new one, or once more where the operator allows a repetition."""
 
-    step: ToolStep
+    step: ToolStep | AgentStep
+
+
+@dataclass(frozen=True, slots=True)
+class AskModel:
+    """Have the model answer for this step: its next turn."""
+
+    step: AgentStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Record:
     events: tuple[ev.Event, ...]
 
 
-Command = ProposePlan | CallTool | Record
+Command = ProposePlan | CallTool | AskModel | Record
 
 
 def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[Command, ...]:
@@ -85,15 +92,19 @@ def _unfinished(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What the steps that have begun ask for."""
     for step in task.contract.steps if task.contract else ():
         state = task.steps[step.id]
-        if state.status is StepStatus.RUNNING and isinstance(step, ToolStep) and step.id not in in_flight:
-            yield from _continued(task, step, state, in_flight)
+        if state.status is not StepStatus.RUNNING or step.id in in_flight:
+            continue
+        if state.call is not None:
+            yield from _called(task, step, state.call, in_flight)
+        elif isinstance(step, ToolStep):
+            yield CallTool(step)
+        else:
+            yield from _answered(task, step, state, in_flight)
 
 
-def _continued(task: Task, step: ToolStep, state: StepState, in_flight: AbstractSet[str]) -> Iterator[Command]:
-    call = state.call
-    if call is None:
-        yield CallTool(step)
-    elif call.result is not None and not call.result.is_error:
+def _called(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: AbstractSet[str]) -> Iterator[Command]:
+    """What follows from the latest call of a step."""
+    if call.result is not None and not call.result.is_error:
         yield Record((ev.StepCompleted(step_id=step.id),))
     elif may_repeat(task, step.id) and exceeded_budget(task) is None:
         if has_budget(task, in_flight):
@@ -102,8 +113,38 @@ def _continued(task: Task, step: ToolStep, state: StepState, in_flight: Abstract
         reason = "the service stopped, or lost the call, before the answer came"
         yield Record((ev.StepOutcomeUnknown(step_id=step.id, call_id=call.call_id, reason=reason),))
     else:
-        message = f"{step.server}.{step.tool} failed: {call.result.text or 'it gave no reason'}"
+        message = f"{call.server}.{call.tool} failed: {call.result.text or 'it gave no reason'}"
         yield Record((ev.StepFailed(step_id=step.id, code="tool_error", message=message),))
+
+
+def _answered(task: Task, step: AgentStep, state: StepState, in_flight: AbstractSet[str]) -> Iterator[Command]:
+    """What follows from the latest answer of a model."""
+    if state.pending is not None:
+        yield from _paid(task, CallTool(step), in_flight)
+    elif state.turns and state.turns[-1].answer is not None:
+        yield Record((ev.StepCompleted(step_id=step.id),))
+    elif len(state.turns) >= step.max_turns:
+        message = (
+            f"The model was asked {step.max_turns} times, as often as the step allows (max_turns), and wants more."
+        )
+        yield Record((ev.StepFailed(step_id=step.id, code="max_turns", message=message),))
+    else:
+        yield from _paid(task, AskModel(step), in_flight)
+
+
+def _paid(task: Task, command: CallTool | AskModel, in_flight: AbstractSet[str]) -> Iterator[Command]:
+    """A command that the budget must allow: it is given, or waits for what is reserved, or ends the task."""
+    asks = isinstance(command, AskModel)
+    over = exceeded_budget(task) or (exceeded_tokens(task) if asks else None)
+    if over is None:
+        if may_ask_model(task, in_flight) if asks else has_budget(task, in_flight):
+            yield command
+    elif not in_flight:
+        step_id = command.step.id
+        used = f"The budget of {over.limit:g} {over.budget} is used up ({over.used:g})"
+        stopped = "did not start" if task.steps[step_id].status is StepStatus.PENDING else "did not go on"
+        failed = ev.TaskFailed(code="budget_exceeded", message=f"{used}; step {step_id!r} {stopped}.", step_id=step_id)
+        yield Record((over, failed))
 
 
 def _ready(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
@@ -115,22 +156,13 @@ def _ready(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
         if not all(task.steps[name].has_ended for name in needs):
             continue
         missing = sorted(name for name in needs if task.steps[name].status is not StepStatus.COMPLETED)
-        over = exceeded_budget(task)
         if missing:
             reasons = ", ".join(f"{name}, which {_FATE[task.steps[name].status]}" for name in missing)
             yield Record((ev.StepSkipped(step_id=step.id, reason=f"it needs {reasons}"),))
         elif (barred := _barred(task, step)) is not None:
             yield Record((barred,))
-        elif isinstance(step, AgentStep):
-            message = "An agent step needs a language model, and none is configured."
-            yield Record((ev.StepFailed(step_id=step.id, code="no_model", message=message),))
-        elif over is None:
-            if has_budget(task, in_flight):
-                yield CallTool(step)
-        elif not in_flight:
-            used = f"The budget of {over.limit:g} {over.budget} is used up ({over.used:g})"
-            message = f"{used}; step {step.id!r} did not start."
-            yield Record((over, ev.TaskFailed(code="budget_exceeded", message=message, step_id=step.id)))
+        else:
+            yield from _paid(task, AskModel(step) if isinstance(step, AgentStep) else CallTool(step), in_flight)
 
 
 def _barred(task: Task, step: ToolStep | AgentStep) -> ev.Event | None:

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from agent_runtime.domain import references
 from agent_runtime.domain.asking import reasons_to_ask
 from agent_runtime.domain.conditions import condition_references, read_condition
+from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_names
 from agent_runtime.domain.schemas import Open, UnusableSchemaError, as_open, errors_of
@@ -125,7 +126,11 @@ def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bo
 
 def _filled_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | AgentStep:
     if isinstance(step, AgentStep):
-        return step.model_copy(update={"title": step.title or step.instruction[:80]})
+        tools = tuple(
+            allowed.model_copy(update={"timeout_s": allowed.timeout_s or catalogue[allowed.key].timeout_s})
+            for allowed in step.tools
+        )
+        return step.model_copy(update={"title": step.title or step.instruction[:80], "tools": tools})
     tool = catalogue[tool_key(step.server, step.tool)]
     return step.model_copy(
         update={
@@ -188,17 +193,23 @@ def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue) -> Itera
     if tool is None:
         yield _unknown_tool(step.server, step.tool, place, catalogue)
         return
-    if step.timeout_s is not None and step.timeout_s > tool.timeout_s:
-        yield Fault(
-            f"{place}.timeout_s",
-            f"{step.timeout_s:g} s is over the limit of {tool.timeout_s:g} s for {tool.key!r}.",
-        )
+    yield from _timeout_faults(step.timeout_s, tool, place)
     if step.retries and not tool.idempotent:
         yield Fault(
             f"{place}.retries",
             f"{tool.key!r} may not be retried: the operator has not called it idempotent in the tool registry.",
         )
+    known = as_open(step.arguments)
+    for denial in tool.denials:
+        if applies(denial, known):
+            yield _denied(denial.told, f"{place}.{'arguments' if denial.arguments else 'tool'}")
     yield from argument_faults(step.arguments, tool.definition.inputSchema, f"{place}.arguments")
+
+
+def _timeout_faults(timeout_s: float | None, tool: Tool, place: str) -> Iterator[Fault]:
+    if timeout_s is not None and timeout_s > tool.timeout_s:
+        message = f"{timeout_s:g} s is over the limit of {tool.timeout_s:g} s for {tool.key!r}."
+        yield Fault(f"{place}.timeout_s", message)
 
 
 def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, agent_steps: bool) -> Iterator[Fault]:
@@ -209,8 +220,20 @@ def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, age
             "(OPENAI_API_KEY, OPENAI_BASE_URL), or use tool steps only.",
         )
     for index, allowed in enumerate(step.tools):
-        if tool_key(allowed.server, allowed.tool) not in catalogue:
-            yield _unknown_tool(allowed.server, allowed.tool, f"{place}.tools[{index}]", catalogue)
+        here = f"{place}.tools[{index}]"
+        tool = catalogue.get(allowed.key)
+        if tool is None:
+            yield _unknown_tool(allowed.server, allowed.tool, here, catalogue)
+        else:
+            yield from _timeout_faults(allowed.timeout_s, tool, here)
+            if tool.denied:
+                yield _denied(tool.denied, f"{here}.tool")
+        if allowed.key in [other.key for other in step.tools[:index]]:
+            yield Fault(here, f"{allowed.key!r} is listed twice; say in one place how often it may be called.")
+
+
+def _denied(told: str, place: str) -> Fault:
+    return Fault(place, f"{told[0].upper()}{told[1:]}.")
 
 
 def _unknown_tool(server: str, tool: str, place: str, catalogue: Catalogue) -> Fault:

@@ -17,6 +17,7 @@ AgentRuntimeError
 |- ConfigurationError           a file or variable of the operator is wrong
 |  `- DataDirectoryOwnedError   another process owns the data directory
 |- PlanningError                the planner cannot or will not plan this
+|- ModelError                   a language model gave no usable answer
 |- ServerUnavailableError       an MCP server cannot be started or reached
 |- DefinitionChangedError       a tool is not what the plan was made with
 |- ReferenceFailedError         a reference in a plan has no usable value
@@ -27,6 +28,8 @@ AgentRuntimeError
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from agent_runtime.domain.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +157,34 @@ class DataDirectoryOwnedError(ConfigurationError):
 
 
 class PlanningError(AgentRuntimeError):
-    """The planner cannot or will not turn this prompt into a plan; the message says which part and why."""
+    """The planner cannot or will not turn this prompt into a plan; the message says which part and why.
+
+    `usage` is what was spent on it.
+    """
 
     code = "planning_refused"
+
+    def __init__(self, message: str, *, code: str | None = None, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.code
+        self.usage = usage or Usage()
+
+
+class ModelError(AgentRuntimeError):
+    """A language model gave no usable answer; the message says what to do.
+
+    `code` is `model_unreachable` (no connection, or time ran out), `model_unavailable` (it has failed so often that
+    it is not asked for a while), `model_overloaded` (429 or 5xx to the end), `model_key_refused`, `model_unknown`,
+    `model_refused` (it declined to answer), `model_context_overflow`, `model_answer_empty`, `model_answer_truncated`,
+    `model_answer_unreadable`, or `model_failed` for anything else. `usage` is what was spent on it.
+    """
+
+    code = "model_failed"
+
+    def __init__(self, message: str, *, code: str | None = None, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.code
+        self.usage = usage or Usage()
 
 
 class ServerUnavailableError(AgentRuntimeError):

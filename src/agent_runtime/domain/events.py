@@ -5,12 +5,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from agent_runtime.domain.contract import Contract, Limits
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
+from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject, JsonValue, Value
 
 ANONYMOUS = "anonymous"
 """The actor of a decision where the service does not ask who calls."""
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_nothing(usage: Usage) -> bool:
+    return not usage.tokens
+
 
 Resolution = Literal["done", "retry", "skip", "fail"]
 
@@ -44,13 +56,17 @@ class TaskClaimed(Event):
 
 
 class PlanProposed(Event):
-    """A plan was made. `definitions` are those that were pinned, by `server/tool`; `planner` says who made it."""
+    """A plan was made. `definitions` are those that were pinned, by `server/tool`; `planner` says who made it.
+
+    `usage` is what a model took to make it.
+    """
 
     revision: int
     digest: str
     contract: Contract
     definitions: Mapping[str, ToolDefinition]
     planner: str
+    usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
 
 
 class PlanApproved(Event):
@@ -91,10 +107,38 @@ class StepStarted(Event):
     title: str
 
 
+class ModelCall(Value):
+    """A call that a model proposes, in its own words: the function's name and the text of the arguments.
+
+    `call_id` is the model's name for it, unique within one answer.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+class ModelAnswered(Event):
+    """A model answered for an agent step: its turn number `turn`, from 1. Written before any of its calls is sent.
+
+    `items` is the answer as the model gave it, to be shown to it again; `calls` are the calls in it, in order;
+    `answer` is its text where it proposes none, which ends the step. A recorded turn is never asked for again.
+    """
+
+    step_id: str
+    turn: int
+    items: tuple[JsonObject, ...]
+    calls: tuple[ModelCall, ...] = ()
+    answer: StoredResult | None = None
+    usage: Usage = Usage()
+    duration_ms: float = 0.0
+
+
 class ToolCalled(Event):
     """The intent to call, written before the call is sent (G2). `attempt` counts from 1 for each approved use.
 
-    `timeout_s` is what it may take, in seconds; so much of the budget is reserved while it is open.
+    `timeout_s` is what it may take, in seconds; so much of the budget is reserved while it is open. Of an agent step
+    it is call number `index`, from 0, of the model's turn `turn`.
     """
 
     step_id: str
@@ -105,6 +149,8 @@ class ToolCalled(Event):
     arguments_digest: str
     attempt: int
     timeout_s: float = 0.0
+    turn: int | None = Field(default=None, exclude_if=_is_none)
+    index: int | None = Field(default=None, exclude_if=_is_none)
 
 
 class ToolReturned(Event):
@@ -117,13 +163,18 @@ class ToolReturned(Event):
 
 
 class ToolDenied(Event):
-    """A call that was not sent because a rule forbids it (G5); `rule` names it."""
+    """A call that was not sent because a rule forbids it (G5); `rule` names it.
+
+    Where a model proposed it, `turn` and `index` say in which answer, and the refusal is what the model gets for it.
+    """
 
     step_id: str
     server: str
     tool: str
     rule: str
     message: str
+    turn: int | None = Field(default=None, exclude_if=_is_none)
+    index: int | None = Field(default=None, exclude_if=_is_none)
 
 
 class CallApprovalRequested(Event):
@@ -136,6 +187,8 @@ class CallApprovalRequested(Event):
     arguments: JsonObject
     arguments_digest: str
     reason: str
+    turn: int | None = Field(default=None, exclude_if=_is_none)
+    index: int | None = Field(default=None, exclude_if=_is_none)
 
 
 class CallApproved(Event):
@@ -159,9 +212,12 @@ class StepCompleted(Event):
 
 
 class StepFailed(Event):
+    """`usage` is what a model took for an answer that could not be used."""
+
     step_id: str
     code: str
     message: str
+    usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
 
 
 class StepSkipped(Event):
@@ -204,9 +260,12 @@ class TaskCompleted(Event):
 
 
 class TaskFailed(Event):
+    """`usage` is what was spent on a plan that was not found."""
+
     code: str
     message: str
     step_id: str | None = None
+    usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
 
 
 class TaskCancelled(Event):
@@ -231,6 +290,7 @@ EVENTS: dict[str, type[Event]] = {
     "plan.revision_requested": PlanRevisionRequested,
     "plan.edited": PlanEdited,
     "step.started": StepStarted,
+    "model.answered": ModelAnswered,
     "tool.called": ToolCalled,
     "tool.returned": ToolReturned,
     "tool.denied": ToolDenied,

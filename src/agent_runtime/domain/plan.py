@@ -1,6 +1,8 @@
 """A plan: a directed acyclic graph of steps, as data."""
 
+import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
@@ -8,7 +10,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from agent_runtime.domain.conditions import MOST_CHARACTERS, condition_references
 from agent_runtime.domain.references import references_in
-from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value
+from agent_runtime.domain.tools import tool_key
+from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
+
+_NO_FUNCTION_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_FUNCTION_NAME = 64
 
 
 class _Step(Value):
@@ -52,24 +58,49 @@ class ToolStep(_Step):
 
 
 class AllowedTool(Value):
-    """A tool that an agent step may call, and how often."""
+    """A tool that an agent step may call: at most `max_calls` times, each `timeout_s` long (null: the registry's)."""
 
     server: str
     tool: str
-    max_calls: PositiveInt = 1
+    max_calls: PositiveInt = Field(default=1, le=100)
+    timeout_s: PositiveFloat | None = None
+
+    @property
+    def key(self) -> str:
+        """`server/tool`, as pins and policies name it."""
+        return tool_key(self.server, self.tool)
 
 
 class AgentStep(_Step):
-    """Work for the ExecutorAgent, with only the tools it lists; `tools: []` is a pure text step."""
+    """Work for the ExecutorAgent, with only the tools it lists; `tools: []` is a pure text step.
+
+    The model is asked `max_turns` times at most. `preapproved`: its calls are not asked for one by one; see
+    `asking.py`.
+    """
 
     kind: Literal["agent"]
-    instruction: str = Field(min_length=1)
-    tools: tuple[AllowedTool, ...] = ()
+    instruction: str = Field(min_length=1, max_length=65536)
+    tools: tuple[AllowedTool, ...] = Field(default=(), max_length=50)
+    max_turns: PositiveInt = Field(default=10, le=100)
     preapproved: bool = False
 
     @property
     def templates(self) -> JsonValue:
         return self.instruction
+
+    @cached_property
+    def functions(self) -> dict[str, AllowedTool]:
+        """The tools by the names under which a model gets them: letters, digits, `_` and `-`, at most 64.
+
+        The same step always gives the same names, so that a recorded answer keeps its meaning.
+        """
+        named: dict[str, AllowedTool] = {}
+        for allowed in self.tools:
+            name = _NO_FUNCTION_NAME.sub("_", f"{allowed.server}__{allowed.tool}")
+            if name in named or len(name) > _LONGEST_FUNCTION_NAME:
+                name = f"{name[:55]}_{digest(allowed.key)[-8:]}"
+            named[name] = allowed
+        return named
 
 
 Step = Annotated[ToolStep | AgentStep, Field(discriminator="kind")]

@@ -84,13 +84,22 @@ def references_in(value: JsonValue) -> Iterator[Reference]:
         yield from (part for part in template if isinstance(part, Reference))
 
 
-def resolve(value: JsonValue, results: Mapping[str, StoredResult], limit: int) -> JsonValue:
-    """The value with every reference replaced by what it names.
+Dress = Callable[[JsonValue, str], JsonValue]
+"""Makes of a value, and the reference it is from, what is put in."""
+
+
+def resolve(value: JsonValue, results: Mapping[str, StoredResult], limit: int, dress: Dress | None = None) -> JsonValue:
+    """The value with every reference replaced by what it names, as `dress` makes it where that is given.
 
     `results` are the stored results of earlier steps by step id, `limit` the size above which results were cut
     (bytes, for the message). Raises: ReferenceFailedError where a reference has no usable value.
     """
-    return _walk(value, lambda reference: look_up(reference, results, limit))
+
+    def find(reference: Reference) -> JsonValue:
+        found = look_up(reference, results, limit)
+        return dress(found, str(reference)) if dress else found
+
+    return _walk(value, find)
 
 
 def _walk(value: JsonValue, find: Callable[[Reference], JsonValue]) -> JsonValue:

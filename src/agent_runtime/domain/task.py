@@ -6,8 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.events import ModelCall
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.tools import StoredResult, ToolDefinition, tool_key
+from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
 
 
@@ -63,6 +65,8 @@ class AskedCall:
     """A concrete call that a person is asked for; `granted` once it was approved."""
 
     call_id: str
+    server: str
+    tool: str
     arguments: JsonObject
     arguments_digest: str
     reason: str
@@ -70,12 +74,42 @@ class AskedCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One answer of a model: its items, the calls it proposes, and what it got for them, in order, so far.
+
+    `answer` is its text where it proposes no call.
+    """
+
+    items: tuple[JsonObject, ...]
+    calls: tuple[ModelCall, ...]
+    answer: StoredResult | None
+    replies: tuple[StoredResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The call of an agent step that is next: number `index`, from 0, of turn `turn`, from 1."""
+
+    turn: int
+    index: int
+    call: ModelCall
+
+
+@dataclass(frozen=True, slots=True)
 class StepState:
-    """How far a step has come, with its latest call, and the approval of its concrete call where it takes one."""
+    """How far a step has come, with its latest call, and the approval of its concrete call where it takes one.
+
+    Of an agent step `call` is the one that is not settled, `turns` are the model's answers, and `sent` are the tools
+    that were called for them (`server/tool`), repetitions not counted. `decided` are the ids of the calls that a person
+    has answered for.
+    """
 
     status: StepStatus = StepStatus.PENDING
     asked: AskedCall | None = None
     call: Call | None = None
+    turns: tuple[Turn, ...] = ()
+    sent: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
     result: StoredResult | None = None
     code: str | None = None
     message: str | None = None
@@ -85,6 +119,14 @@ class StepState:
     @property
     def has_ended(self) -> bool:
         return self.status in {StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.FAILED}
+
+    @property
+    def pending(self) -> Pending | None:
+        """The call that the model proposes next; its calls are made one after the other."""
+        turn = self.turns[-1] if self.turns else None
+        if turn is None or len(turn.replies) == len(turn.calls):
+            return None
+        return Pending(len(self.turns), len(turn.replies), turn.calls[len(turn.replies)])
 
     @property
     def open_call(self) -> Call | None:
@@ -143,6 +185,7 @@ class Task:
     error: TaskError | None = None
     tool_calls: int = 0
     call_seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -193,10 +236,11 @@ def may_repeat(task: Task, step_id: str) -> bool:
     an unknown outcome up to `MOST_ATTEMPTS` times at least.
     """
     state, step = task.steps[step_id], task.plan_step(step_id)
-    if task.contract is None or state.call is None or not isinstance(step, ToolStep):
+    if task.contract is None or state.call is None:
         return False
-    if not task.contract.policy[tool_key(step.server, step.tool)].idempotent:
+    if not task.contract.policy[tool_key(state.call.server, state.call.tool)].idempotent:
         return False
+    retries = step.retries if isinstance(step, ToolStep) else 0
     if state.call.result is None:
-        return state.call.attempt < max(MOST_ATTEMPTS, step.retries + 1)
-    return state.call.result.is_error and state.call.attempt <= step.retries
+        return state.call.attempt < max(MOST_ATTEMPTS, retries + 1)
+    return state.call.result.is_error and state.call.attempt <= retries

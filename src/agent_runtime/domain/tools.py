@@ -5,7 +5,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
 
@@ -28,6 +28,47 @@ class ToolPolicy(Value):
     approval: Literal["plan", "call"] | None = None
     timeout_s: PositiveFloat | None = None
     enabled: bool | None = None
+
+
+def _readable(pattern: str) -> str:
+    if "${" in pattern:
+        raise ValueError("is compared as it stands, and nothing is replaced in it: write the text itself, without ${")
+    return pattern
+
+
+def _walkable(path: str) -> str:
+    if not all(path.split(".")):
+        raise ValueError("must be the name of an argument, or names with dots between them, as in 'options.path'")
+    return path
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_readable)]
+"""A glob (`*`, `?`, `[abc]`), upper and lower case told apart."""
+
+
+class Denial(Value):
+    """The operator's word that calls like these are never made, whoever approved them; see `deny.py`.
+
+    Every path of `arguments` must lead to a value that its glob matches; without any, every call of the tool is
+    meant. `reason` is shown to whoever wanted the call.
+    """
+
+    tool: Pattern = "*"
+    arguments: Mapping[Annotated[str, AfterValidator(_walkable)], Pattern] = {}
+    reason: str | None = None
+
+    @property
+    def told(self) -> str:
+        """What a person is told: the reason, and the rule as the operator wrote it."""
+        where = " and ".join(f"{path} like {pattern!r}" for path, pattern in self.arguments.items())
+        rule = f"deny {self.tool!r}{' with ' if where else ''}{where}"
+        return f"denied by the operator: {self.reason} ({rule})" if self.reason else f"denied by the operator ({rule})"
+
+
+class ServerDenial(Denial):
+    """A denial that says itself which servers it is about, by a glob over their ids."""
+
+    server: Pattern = "*"
 
 
 class Sandbox(Value):
@@ -68,6 +109,7 @@ class _Entry(Value):
     enabled: bool = True
     client_session_timeout_seconds: PositiveFloat = 60
     tools: Mapping[str, ToolPolicy] = {}
+    deny: tuple[Denial, ...] = ()
 
     def policy_for(self, tool: str) -> ToolPolicy:
         """The operator's word on a tool: its exact name first, then the globs in the order of the file."""
@@ -152,6 +194,7 @@ class Tool(Value):
     """A tool that a plan may use: its definition, its pin, and what is held to be true of it.
 
     `vouched`: the operator has said that the approval of the plan is enough, wherever its arguments come from.
+    `denials`: the operator's word on calls of it that are never made.
     """
 
     server: str
@@ -164,6 +207,12 @@ class Tool(Value):
     vouched: bool = False
     timeout_s: float
     builtin: bool = False
+    denials: tuple[Denial, ...] = ()
+
+    @property
+    def denied(self) -> str | None:
+        """Why no call of it is ever made; None where that depends on the arguments, or nothing is said."""
+        return next((denial.told for denial in self.denials if not denial.arguments), None)
 
     @property
     def name(self) -> str:
@@ -201,6 +250,7 @@ def describe_tool(server: StdioServer | HttpServer | BuiltinServer, definition: 
         vouched=said.approval == "plan",
         timeout_s=said.timeout_s or server.client_session_timeout_seconds,
         builtin=server.type == "builtin",
+        denials=tuple(denial for denial in server.deny if fnmatchcase(definition.name, denial.tool)),
     )
 
 

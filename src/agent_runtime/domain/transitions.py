@@ -19,6 +19,7 @@ ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
     ev.PlanRevisionRequested: frozenset({_S.AWAITING_APPROVAL}),
     ev.PlanEdited: frozenset({_S.AWAITING_APPROVAL}),
     ev.StepStarted: frozenset({_S.EXECUTING}),
+    ev.ModelAnswered: frozenset(_S) - TERMINAL,
     ev.ToolCalled: frozenset({_S.EXECUTING}),
     ev.ToolReturned: frozenset(_S) - TERMINAL,
     ev.ToolDenied: frozenset({_S.EXECUTING}),
@@ -42,6 +43,7 @@ ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
 OF_A_RUN = frozenset(
     {
         ev.StepStarted,
+        ev.ModelAnswered,
         ev.ToolCalled,
         ev.ToolReturned,
         ev.ToolDenied,

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 
-from agent_runtime.domain.contract import Contract, Limits, draw_up
+from agent_runtime.domain.budget import tokens_left
+from agent_runtime.domain.contract import Contract, Limits, draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError
 from agent_runtime.domain.events import Event, PlanApproved, PlanEdited, PlanProposed
-from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
 from agent_runtime.services.ports import Planner, PlanRequest
+from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.tool_registry import ToolRegistry
 
 POLICY = "policy"
@@ -19,10 +21,19 @@ class PlannerAgent:
     """Turns prompts and ready-made plans into contracts that a person can approve."""
 
     def __init__(
-        self, planner: Planner, registry: ToolRegistry, *, start_s: float, auto_effects: Iterable[Effect]
+        self,
+        planner: Planner,
+        registry: ToolRegistry,
+        progress: Progress,
+        *,
+        agent_steps: bool,
+        start_s: float,
+        auto_effects: Iterable[Effect],
     ) -> None:
         self._planner = planner
         self._registry = registry
+        self._progress = progress
+        self._agent_steps = agent_steps
         self._start_s = start_s
         self._auto_effects = frozenset(auto_effects)
 
@@ -35,14 +46,30 @@ class PlannerAgent:
         await self._registry.ready(self._needed(allowed), self._start_s)
         tools = self._registry.tools(allowed)
         previous = task.contract.plan if task.contract else None
+        offered = [tool for tool in tools.values() if not tool.denied]
         request = PlanRequest(
-            task.prompt, list(tools.values()), task.limits.max_steps, feedback=task.feedback, previous=previous
+            task.prompt,
+            offered,
+            task.limits.max_steps,
+            feedback=task.feedback,
+            previous=previous,
+            faults=lambda plan: list(find_faults(plan, task.limits, tools, agent_steps=self._agent_steps)),
+            agent_steps=self._agent_steps,
+            max_tokens=tokens_left(task),
+            on_text=lambda text: self._progress.say(task.task_id, Piece(None, text)),
         )
-        plan = await self._planner.plan(request)
-        contract = draw_up(plan, task.limits, tools, agent_steps=False)
+        answer = await self._planner.plan(request)
+        contract = draw_up(answer.plan, task.limits, tools, agent_steps=self._agent_steps)
+        proposed = PlanProposed(
+            revision=task.plan_revision + 1,
+            digest=contract.digest,
+            contract=contract,
+            definitions=_pinned(contract, tools.values()),
+            planner=self._planner.name,
+            usage=answer.usage,
+        )
         # Who asked for a revision wants to see it.
-        auto = task.approval == "auto" and not task.feedback
-        return self._proposal(contract, tools.values(), task.plan_revision + 1, self._planner.name, auto=auto)
+        return self._with_policy(proposed, auto=task.approval == "auto" and not task.feedback)
 
     async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
         """Judge a ready-made plan, as `propose` does a planner's; waits for the servers it names to be known.
@@ -50,7 +77,14 @@ class PlannerAgent:
         Raises: InvalidPlanError, each place beginning with `plan`.
         """
         contract, tools = await self._judge(plan, limits, server_ids)
-        return self._proposal(contract, tools, 1, "user", auto=auto)
+        proposed = PlanProposed(
+            revision=1,
+            digest=contract.digest,
+            contract=contract,
+            definitions=_pinned(contract, tools),
+            planner="user",
+        )
+        return self._with_policy(proposed, auto=auto)
 
     async def edit(self, plan: Plan, task: Task, actor: str) -> PlanEdited:
         """Judge a plan that was edited by hand, as `accept` does, to be the next revision. Raises: as `accept`."""
@@ -67,11 +101,11 @@ class PlannerAgent:
         self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None
     ) -> tuple[Contract, Iterable[Tool]]:
         allowed = self._allowed(server_ids)
-        named = {step.server for step in plan.steps if step.kind == "tool"}
+        named = {server for step in plan.steps for server, _ in tool_names(step)}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
         tools = self._registry.tools(allowed)
         try:
-            contract = draw_up(plan, limits, tools, agent_steps=False)
+            contract = draw_up(plan, limits, tools, agent_steps=self._agent_steps)
         except InvalidPlanError as error:
             places = [f"plan.{fault.field}" if fault.field else "plan" for fault in error.faults]
             faults = [Fault(place, fault.message) for place, fault in zip(places, error.faults, strict=True)]
@@ -101,19 +135,10 @@ class PlannerAgent:
     def _may_run_unasked(self, contract: Contract) -> bool:
         return all(policy.effect in self._auto_effects for policy in contract.policy.values())
 
-    def _proposal(
-        self, contract: Contract, tools: Iterable[Tool], revision: int, planner: str, *, auto: bool
-    ) -> list[Event]:
-        proposed = PlanProposed(
-            revision=revision,
-            digest=contract.digest,
-            contract=contract,
-            definitions=_pinned(contract, tools),
-            planner=planner,
-        )
-        if not (auto and self._may_run_unasked(contract)):
+    def _with_policy(self, proposed: PlanProposed, *, auto: bool) -> list[Event]:
+        if not (auto and self._may_run_unasked(proposed.contract)):
             return [proposed]
-        return [proposed, PlanApproved(revision=revision, digest=proposed.digest, actor=POLICY)]
+        return [proposed, PlanApproved(revision=proposed.revision, digest=proposed.digest, actor=POLICY)]
 
 
 def _pinned(contract: Contract, tools: Iterable[Tool]) -> dict[str, ToolDefinition]:

@@ -6,7 +6,7 @@ what came of it is an `Outcome`, to be written too.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -16,29 +16,27 @@ from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left
-from agent_runtime.domain.contract import Contract, argument_faults, compare_pins
+from agent_runtime.domain.contract import Contract, compare_pins
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     CallNotSentError,
     DefinitionChangedError,
     OutcomeUnknownError,
-    ReferenceFailedError,
     ServerUnavailableError,
 )
 from agent_runtime.domain.events import (
     CallApprovalRequested,
-    StepFailed,
     StepOutcomeUnknown,
     StepStarted,
     ToolCalled,
     ToolDenied,
     ToolReturned,
 )
-from agent_runtime.domain.plan import ToolStep
-from agent_runtime.domain.references import resolve
+from agent_runtime.domain.rules import CallRefusedError, Proposal, judge
 from agent_runtime.domain.task import StepStatus, Task, may_repeat
-from agent_runtime.domain.tools import StoredResult, ToolServer, tool_key
-from agent_runtime.domain.values import JsonObject, deeper_than, digest, digest_of_bytes
+from agent_runtime.domain.tools import Denial, StoredResult, ToolServer, tool_key
+from agent_runtime.domain.transitions import ALLOWED
+from agent_runtime.domain.values import deeper_than, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run, unless
@@ -51,21 +49,16 @@ back from the journal, where JSON ends at 200."""
 
 _RETRYING = Retrying(wait=wait_exponential_jitter(multiplier=0.2, max=5.0, jitter=0.1))
 _SHORTEST_CALL_S = 0.001
-
-
-class CallRefusedError(Exception):
-    """A rule forbids a call; it is not sent. `rule` names it in the journal."""
-
-    def __init__(self, rule: str, message: str) -> None:
-        super().__init__(message)
-        self.rule = rule
+_CALL_S = 60.0
 
 
 class Broker:
     """Sends the calls of approved steps, each at most once where the operator did not call its tool idempotent."""
 
-    def __init__(self, limits: LimitSettings) -> None:
+    def __init__(self, limits: LimitSettings, denials: Mapping[str, Sequence[Denial]]) -> None:
+        """`denials`: what the operator denies now, by server id."""
         self._limits = limits
+        self._denials = denials
         self._room = asyncio.Semaphore(limits.concurrent_calls)
 
     async def check_pins(self, task: Task, lease: Lease, servers: Mapping[str, ToolServer]) -> None:
@@ -79,13 +72,13 @@ class Broker:
                 _check_policy(task.contract, server)
                 compare_pins(task.contract, server_id, server.identity, task.definitions, current)
 
-    async def room_for(self, run: Run, step: ToolStep) -> bool:
+    async def room_for(self, run: Run, step_id: str) -> bool:
         """Wait until the call of this step may be sent: until the service has room (`limits.concurrent_calls`).
 
         Before a repetition a growing pause passes first, with jitter, so that many do not come back at one moment.
         Whoever gets True gives the room back with `leave`. False once the task is cancelled or the service stops.
         """
-        call = run.task.steps[step.id].call
+        call = run.task.steps[step_id].call
         if call is None and self.has_room:
             return await self._room.acquire()
         if call is not None:
@@ -100,51 +93,52 @@ class Broker:
     def leave(self) -> None:
         self._room.release()
 
-    def intend(self, run: Run, step: ToolStep, in_flight: AbstractSet[str]) -> "Intent | None":
-        """Hold the next call of a step against the contract, and stage the intent to send it.
+    def intend(self, run: Run, proposal: Proposal, in_flight: AbstractSet[str]) -> "Intent | None":
+        """Hold a proposed call against the contract and the journal, and stage the intent to send it.
 
-        None where a rule forbids it; the refusal is staged then. None too where a person must see the concrete
-        arguments first; the question is staged then. `in_flight` are the steps whose calls are under way.
+        None where a person must see the concrete arguments first; the question is staged then. `in_flight` are the
+        steps whose calls are under way. Raises: CallRefusedError where a rule forbids it; that is staged too, unless
+        the task has ended or a newer run owns it: such a journal takes no more, and has said so itself.
         """
         try:
-            arguments, arguments_digest = self._arguments(run.task, step)
+            denials = self._denials.get(proposal.server, ())
+            permitted = judge(run.task, proposal, in_flight, denials, self._limits.stored_result_bytes)
         except CallRefusedError as refusal:
-            self._refuse(run, step, refusal)
-            return None
-        state = run.task.steps[step.id]
-        asked = state.asked
-        reason = run.task.contract.asks.get(step.id) if run.task.contract else None
-        if reason is not None and asked is None:
+            self._deny(run, proposal, refusal)
+            raise
+        step, state = permitted.step, run.task.steps[proposal.step_id]
+        pending = state.pending
+        place = {"turn": pending.turn, "index": pending.index} if pending else {}
+        if permitted.reason is not None:
             run.stage(
                 CallApprovalRequested(
                     step_id=step.id,
                     call_id=new_id("call"),
-                    server=step.server,
-                    tool=step.tool,
-                    arguments=arguments,
-                    arguments_digest=arguments_digest,
-                    reason=reason,
+                    server=proposal.server,
+                    tool=proposal.tool,
+                    arguments=permitted.arguments,
+                    arguments_digest=permitted.arguments_digest,
+                    reason=permitted.reason,
+                    **place,
                 )
             )
             return None
-        if asked is not None and asked.arguments_digest != arguments_digest:
-            message = "its arguments are no longer those that were approved."
-            self._refuse(run, step, CallRefusedError("arguments_differ", message))
-            return None
+        asked = state.asked if permitted.attempt == 1 else None
         called = ToolCalled(
             step_id=step.id,
-            call_id=asked.call_id if asked and state.call is None else new_id("call"),
-            server=step.server,
-            tool=step.tool,
-            arguments=arguments,
-            arguments_digest=arguments_digest,
-            attempt=1 if state.call is None else state.call.attempt + 1,
-            timeout_s=max(_SHORTEST_CALL_S, min(step.timeout_s or 60.0, seconds_left(run.task, in_flight))),
+            call_id=asked.call_id if asked else new_id("call"),
+            server=proposal.server,
+            tool=proposal.tool,
+            arguments=permitted.arguments,
+            arguments_digest=permitted.arguments_digest,
+            attempt=permitted.attempt,
+            timeout_s=max(_SHORTEST_CALL_S, min(permitted.timeout_s or _CALL_S, seconds_left(run.task, in_flight))),
+            **place,
         )
         if state.status is StepStatus.PENDING:
             run.stage(StepStarted(step_id=step.id, title=step.title))
         run.stage(called)
-        return Intent(step, called)
+        return Intent(called)
 
     async def send(self, run: Run, lease: Lease, intent: "Intent", server: ToolServer) -> "Outcome":
         """Send a call whose intent is written, once, and tell what came of it; nothing is staged here.
@@ -155,7 +149,7 @@ class Broker:
         answered, trouble, reason = True, None, ""
         result: StoredResult | None = None
         try:
-            if lease.has_changed(intent.step.server):  # a store that was unavailable may have kept the intent waiting
+            if lease.has_changed(server.id):  # a store that was unavailable may have kept the intent waiting
                 await unless(self.check_pins(run.task, lease, {server.id: server}), run.cancel)
             result = await self._dispatch(lease, intent, run.cancel)
         except CallNotSentError as error:
@@ -163,7 +157,7 @@ class Broker:
         except (DefinitionChangedError, ServerUnavailableError) as error:
             trouble, result = error, StoredResult(text=str(error), is_error=True)
         except OutcomeUnknownError as error:
-            log.warning("outcome_unknown", task_id=run.task.task_id, step_id=intent.step.id, reason=str(error))
+            log.warning("outcome_unknown", task_id=run.task.task_id, step_id=intent.step_id, reason=str(error))
             answered, reason = False, str(error)
         duration_ms = 0.0 if trouble else round((time.perf_counter() - began) * 1000, 3)
         kept = keep(result, self._limits.stored_result_bytes) if result else None
@@ -173,43 +167,37 @@ class Broker:
     async def _dispatch(lease: Lease, intent: "Intent", cancel: asyncio.Event) -> StoredResult:
         if cancel.is_set():
             raise CallNotSentError("The task was cancelled before the call was sent.")
-        step, called = intent.step, intent.called
-        return await lease.call(step.server, step.tool, called.arguments, timeout_s=called.timeout_s, cancel=cancel)
-
-    def _arguments(self, task: Task, step: ToolStep) -> tuple[JsonObject, str]:
-        """The concrete arguments and their digest, judged in full now that every reference has its value."""
-        key = tool_key(step.server, step.tool)
-        definition = task.definitions.get(key)
-        if task.contract is None or key not in task.contract.pins or definition is None:
-            raise CallRefusedError("not_in_plan", f"{key!r} is not a tool of the approved plan.")
-        try:
-            arguments: JsonObject = resolve(step.arguments, task.results, self._limits.stored_result_bytes)
-            arguments_digest = digest(arguments)
-        except ReferenceFailedError as error:
-            raise CallRefusedError("reference_failed", str(error)) from error
-        except ValueError as error:
-            raise CallRefusedError("invalid_arguments", f"An argument cannot be carried exactly: {error}.") from error
-        faults = list(argument_faults(arguments, definition.inputSchema, "arguments", resolved=True))
-        if faults:
-            raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
-        return arguments, arguments_digest
+        called = intent.called
+        return await lease.call(called.server, called.tool, called.arguments, timeout_s=called.timeout_s, cancel=cancel)
 
     @staticmethod
-    def _refuse(run: Run, step: ToolStep, refusal: CallRefusedError) -> None:
-        log.warning("call_refused", task_id=run.task.task_id, step_id=step.id, rule=refusal.rule)
-        message = f"{step.server}.{step.tool} was not called: {refusal}"
-        denied = ToolDenied(
-            step_id=step.id, server=step.server, tool=step.tool, rule=refusal.rule, message=str(refusal)
-        )
-        run.stage(denied, StepFailed(step_id=step.id, code=refusal.rule, message=message))
+    def _deny(run: Run, proposal: Proposal, refusal: CallRefusedError) -> None:
+        task = run.task
+        pending = None if proposal.step_id in task.open_calls else proposal.pending
+        log.warning("call_refused", task_id=task.task_id, step_id=proposal.step_id, rule=refusal.rule)
+        if task.status in ALLOWED[ToolDenied]:
+            run.stage(
+                ToolDenied(
+                    step_id=proposal.step_id,
+                    server=proposal.server,
+                    tool=proposal.tool,
+                    rule=refusal.rule,
+                    message=str(refusal),
+                    turn=pending.turn if pending else None,
+                    index=pending.index if pending else None,
+                )
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
     """A call that is written down, to be sent next."""
 
-    step: ToolStep
     called: ToolCalled
+
+    @property
+    def step_id(self) -> str:
+        return self.called.step_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,16 +216,20 @@ class Outcome:
     trouble: AgentRuntimeError | None
 
     @property
+    def step_id(self) -> str:
+        return self.intent.step_id
+
+    @property
     def returned(self) -> ToolReturned | None:
         """The answer, as the journal will have it."""
         if self.result is None:
             return None
-        step_id, call_id = self.intent.step.id, self.intent.called.call_id
+        step_id, call_id = self.step_id, self.intent.called.call_id
         return ToolReturned(step_id=step_id, call_id=call_id, result=self.result, duration_ms=self.duration_ms)
 
     def stage(self, run: Run) -> None:
         """Stage the answer; or, where there is none and the call may not be repeated, a question to a person."""
-        step_id, call_id = self.intent.step.id, self.intent.called.call_id
+        step_id, call_id = self.step_id, self.intent.called.call_id
         if self.returned is not None:
             run.stage(self.returned)
         elif run.cancel.is_set() or not may_repeat(run.task, step_id):

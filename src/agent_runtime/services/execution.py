@@ -1,10 +1,11 @@
 """One run of a task: what its journal asks for is done side by side, and only the run itself writes."""
 
 import asyncio
+from dataclasses import dataclass
 
 import structlog
 
-from agent_runtime.domain.commands import CallTool, Command, ProposePlan, Record, next_commands
+from agent_runtime.domain.commands import AskModel, CallTool, Command, ProposePlan, Record, next_commands
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     ConflictError,
@@ -14,11 +15,14 @@ from agent_runtime.domain.errors import (
     ServerUnavailableError,
     StaleEpochError,
 )
-from agent_runtime.domain.events import StepOutcomeUnknown, TaskFailed, ToolDenied
-from agent_runtime.domain.plan import ToolStep
+from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, TaskFailed, ToolDenied
+from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.rules import CallRefusedError, Proposal, next_proposal
 from agent_runtime.domain.task import TaskStatus
+from agent_runtime.domain.usage import Usage
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker, Intent, Outcome
+from agent_runtime.services.executor_agent import Answered, ExecutorAgent, Question
 from agent_runtime.services.ports import Lease, ToolServers
 from agent_runtime.services.run import Run, unless
 from agent_runtime.services.sessions import Sessions
@@ -31,7 +35,7 @@ _ACTS = frozenset({TaskStatus.PENDING, TaskStatus.EXECUTING})
 
 
 class Execution:
-    """Carries out what `next_commands` says, at most `most` calls at a time, until nothing is left to do.
+    """Carries out what `next_commands` says, at most `most` calls and answers at a time, until nothing is left to do.
 
     Every turn stages what came of the calls, what follows from it and the intents of the next calls, and commits all
     of it at once; then the calls are sent. While a task asks a person, nothing new begins.
@@ -41,6 +45,7 @@ class Execution:
         self,
         run: Run,
         planner: PlannerAgent,
+        executor: ExecutorAgent,
         broker: Broker,
         registry: ToolRegistry,
         servers: ToolServers,
@@ -49,6 +54,7 @@ class Execution:
     ) -> None:
         self._run = run
         self._planner = planner
+        self._executor = executor
         self._broker = broker
         self._registry = registry
         self._most = most
@@ -57,9 +63,9 @@ class Execution:
         self._in_flight: set[str] = set()
         self._waiting: set[str] = set()
         self._has_room: set[str] = set()
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[Outcome | Answered] = []
         self._came = asyncio.Event()
-        self._trouble: tuple[ToolStep, AgentRuntimeError] | None = None
+        self._trouble: tuple[Proposal, AgentRuntimeError] | None = None
         self._planned = False
 
     async def run(self) -> None:
@@ -79,7 +85,8 @@ class Execution:
             for _ in self._has_room:
                 self._broker.leave()
         if isinstance(failure, StaleEpochError):
-            await self._run.leave_evidence(*(late.returned for late in self._outcomes if late.returned))
+            late = [outcome.returned for outcome in self._outcomes if isinstance(outcome, Outcome)]
+            await self._run.leave_evidence(*filter(None, late))
         if failure is not None:
             raise failure
 
@@ -87,14 +94,14 @@ class Execution:
         """Do what can be done now; False where that was the last of it."""
         try:
             self._settle()
-            intents = await self._decide()
+            begun = await self._decide()
             await self._run.commit()
         except ConflictError:
             log.info("decided_anew", version=self._run.task.version, status=self._run.task.status)
             return True
-        for lease, intent in intents:
-            self._in_flight.add(intent.step.id)
-            self._group.create_task(self._send(lease, intent))
+        for work in begun:
+            self._in_flight.add(work.step_id)
+            self._group.create_task(self._ask(work) if isinstance(work, Question) else self._send(work))
         if not self._busy:
             return self._acts and bool(next_commands(self._run.task))
         if not self._outcomes:
@@ -112,19 +119,21 @@ class Execution:
 
     def _settle(self) -> None:
         for outcome in self._outcomes:
-            self._in_flight.discard(outcome.intent.step.id)
+            self._in_flight.discard(outcome.step_id)
             outcome.stage(self._run)
-            self._sessions.unusable |= not outcome.answered
-            if outcome.trouble is not None:
-                self._trouble = outcome.intent.step, outcome.trouble
+            if isinstance(outcome, Outcome):
+                self._sessions.unusable |= not outcome.answered
+                if outcome.trouble is not None:
+                    called = outcome.intent.called
+                    self._trouble = Proposal(called.step_id, called.server, called.tool), outcome.trouble
         self._outcomes.clear()
 
-    async def _decide(self) -> list[tuple[Lease, Intent]]:
+    async def _decide(self) -> list["Sending | Question"]:
         if self._run.cancel.is_set() and not self._run.task.cancel_requested:
             await self._run.catch_up()
-        begun: list[tuple[Lease, Intent]] = []
+        begun: list[Sending | Question] = []
         while self._acts:
-            busy = self._busy | {intent.step.id for _, intent in begun}
+            busy = self._busy | {work.step_id for work in begun}
             if self._trouble and not busy:
                 self._give_up(*self._trouble)
             commands = () if self._trouble else next_commands(self._run.task, busy)
@@ -132,7 +141,7 @@ class Execution:
                 break
         return begun
 
-    async def _carry_out(self, command: Command, begun: list[tuple[Lease, Intent]], busy: set[str]) -> bool:
+    async def _carry_out(self, command: Command, begun: list["Sending | Question"], busy: set[str]) -> bool:
         """False where the turn must end first."""
         match command:
             case Record(events):
@@ -141,6 +150,8 @@ class Execution:
                 await self._propose()
             case CallTool(step):
                 return await self._begin(step, begun, busy)
+            case AskModel(step):
+                return self._question(step, begun, busy)
         return True
 
     async def _propose(self) -> None:
@@ -150,72 +161,117 @@ class Execution:
             events = await unless(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
         except (PlanningError, InvalidPlanError) as error:
             log.info("planning_refused", reason=str(error))
-            events = [TaskFailed(code=error.code, message=str(error))]
+            usage = error.usage if isinstance(error, PlanningError) else Usage()
+            events = [TaskFailed(code=error.code, message=str(error), usage=usage)]
         if events is not None:
             self._run.stage(*events)
 
-    async def _begin(self, step: ToolStep, begun: list[tuple[Lease, Intent]], busy: set[str]) -> bool:
+    def _question(self, step: AgentStep, begun: list["Sending | Question"], busy: set[str]) -> bool:
+        if len(self._in_flight) + len(begun) >= self._most:
+            return False
+        before = self._run.task.version
+        question = self._executor.ask(self._run, step, alone=not busy)
+        if question is not None:
+            begun.append(question)
+        return question is not None or self._run.task.version > before
+
+    async def _begin(self, step: ToolStep | AgentStep, begun: list["Sending | Question"], busy: set[str]) -> bool:
         if len(self._in_flight) + len(begun) >= self._most or (busy and self._sessions.unusable):
             return False
+        proposal = next_proposal(self._run.task, step)
+        if proposal.server not in self._run.task.servers:  # no session would have it, and a rule is against it
+            return self._intend(step, proposal, busy) is None
         if step.id not in self._has_room:
             if self._run.task.steps[step.id].call is not None or not self._broker.has_room:
                 self._waiting.add(step.id)
-                self._group.create_task(self._wait_for_room(step))
+                self._group.create_task(self._wait_for_room(step.id))
                 return True
-            await self._take_room(step)
-        if not begun and not self._sessions.are_ready_for(step):
+            await self._take_room(step.id)
+        if not begun and not self._sessions.are_ready_for(proposal.server):
             await self._run.commit()  # what is known already need not wait for a server
         try:
-            lease = await self._sessions.lease_for(step)
+            lease = await self._sessions.lease_for(proposal.server)
         except (ServerUnavailableError, DefinitionChangedError) as error:
-            self._trouble = step, error
+            self._trouble = proposal, error
             return True
         if lease is None:
             return False
-        intent = self._broker.intend(self._run, step, busy)
+        intent = self._intend(step, proposal, busy)
         if intent is None:
-            self._give_room_back(step)
+            self._give_room_back(step.id)
         else:
-            begun.append((lease, intent))
+            begun.append(Sending(lease, intent))
         return True
 
-    async def _wait_for_room(self, step: ToolStep) -> None:
+    def _intend(self, step: ToolStep | AgentStep, proposal: Proposal, busy: set[str]) -> Intent | None:
         try:
-            await self._take_room(step)
+            return self._broker.intend(self._run, proposal, busy)
+        except CallRefusedError as refusal:
+            if lost := self._run.task.open_calls.get(step.id):  # it was sent, and what came of that is not known
+                reason = f"the call was open, and it cannot be repeated: {refusal}"
+                self._run.stage(StepOutcomeUnknown(step_id=step.id, call_id=lost.call_id, reason=reason))
+            elif isinstance(step, ToolStep):  # a model is told, and goes on
+                message = f"{step.server}.{step.tool} was not called: {refusal}"
+                self._run.stage(StepFailed(step_id=step.id, code=refusal.rule, message=message))
+            return None
+
+    async def _wait_for_room(self, step_id: str) -> None:
+        try:
+            await self._take_room(step_id)
         finally:
-            self._waiting.discard(step.id)
+            self._waiting.discard(step_id)
             self._came.set()
 
-    async def _take_room(self, step: ToolStep) -> None:
-        if await self._broker.room_for(self._run, step):
-            self._has_room.add(step.id)
+    async def _take_room(self, step_id: str) -> None:
+        if await self._broker.room_for(self._run, step_id):
+            self._has_room.add(step_id)
 
-    def _give_room_back(self, step: ToolStep) -> None:
-        self._has_room.discard(step.id)
+    def _give_room_back(self, step_id: str) -> None:
+        self._has_room.discard(step_id)
         self._broker.leave()
 
-    async def _send(self, lease: Lease, intent: Intent) -> None:
-        server = self._registry.server(intent.step.server)
+    async def _send(self, work: "Sending") -> None:
+        server = self._registry.server(work.intent.called.server)
         try:
-            self._outcomes.append(await self._broker.send(self._run, lease, intent, server))
+            self._outcomes.append(await self._broker.send(self._run, work.lease, work.intent, server))
         finally:
-            self._give_room_back(intent.step)
+            self._give_room_back(work.step_id)
             self._came.set()
 
-    def _give_up(self, step: ToolStep, error: AgentRuntimeError) -> None:
+    async def _ask(self, question: Question) -> None:
+        try:
+            self._outcomes.append(await self._executor.answer(self._run, question))
+        finally:
+            self._came.set()
+
+    def _give_up(self, call: Proposal, error: AgentRuntimeError) -> None:
         """End the task, or ask about its open calls, for want of a server that is what the plan was made with."""
         log.warning("no_lease", code=error.code, reason=str(error))
         self._trouble = None
         task = self._run.task
         self._registry.distrust(sorted(task.servers))
         open_calls = task.open_calls
-        for name, call in open_calls.items():
+        for name, lost in open_calls.items():
             reason = f"the call was open, and it cannot be repeated: {error}"
-            self._run.stage(StepOutcomeUnknown(step_id=name, call_id=call.call_id, reason=reason))
+            self._run.stage(StepOutcomeUnknown(step_id=name, call_id=lost.call_id, reason=reason))
         if open_calls:
             return
         if isinstance(error, DefinitionChangedError):
             self._run.stage(
-                ToolDenied(step_id=step.id, server=step.server, tool=step.tool, rule=error.code, message=str(error))
+                ToolDenied(
+                    step_id=call.step_id, server=call.server, tool=call.tool, rule=error.code, message=str(error)
+                )
             )
-        self._run.stage(TaskFailed(code=error.code, message=str(error), step_id=step.id))
+        self._run.stage(TaskFailed(code=error.code, message=str(error), step_id=call.step_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A call whose intent is staged, with the sessions that it goes out on."""
+
+    lease: Lease
+    intent: Intent
+
+    @property
+    def step_id(self) -> str:
+        return self.intent.step_id

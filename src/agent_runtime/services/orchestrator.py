@@ -10,6 +10,7 @@ from agent_runtime.domain.task import WAITING, Task, TaskStatus
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.execution import Execution
+from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.ports import TaskStore, ToolServers
 from agent_runtime.services.run import Run
 from agent_runtime.services.tool_registry import ToolRegistry
@@ -26,6 +27,7 @@ class Orchestrator:
         registry: ToolRegistry,
         servers: ToolServers,
         planner: PlannerAgent,
+        executor: ExecutorAgent,
         broker: Broker,
         *,
         runner_id: str,
@@ -35,6 +37,7 @@ class Orchestrator:
         self._registry = registry
         self._servers = servers
         self._planner = planner
+        self._executor = executor
         self._broker = broker
         self._runner_id = runner_id
         self._parallel_calls = parallel_calls
@@ -75,7 +78,13 @@ class Orchestrator:
         except ConflictError:
             return True
         await Execution(
-            run, self._planner, self._broker, self._registry, self._servers, most=self._parallel_calls
+            run,
+            self._planner,
+            self._executor,
+            self._broker,
+            self._registry,
+            self._servers,
+            most=self._parallel_calls,
         ).run()
         log.info("run_ended", status=run.task.status, version=run.task.version)
         return bool(next_commands(run.task))

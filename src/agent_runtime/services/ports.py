@@ -1,16 +1,18 @@
 """What the services need from the outside, each as a small Protocol. Adapters have the shape and inherit nothing."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
-from agent_runtime.domain.events import Event, EventRecord
+from agent_runtime.domain.errors import Fault
+from agent_runtime.domain.events import Event, EventRecord, ModelCall
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import TERMINAL, Task, TaskStatus
 from agent_runtime.domain.tools import StoredResult, Tool, ToolDefinition, ToolServer
+from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
 
 
@@ -100,12 +102,22 @@ class Runner(Protocol):
         """Tell the run of this task, if there is one, that a cancellation was written; else submit it."""
 
 
+def _no_faults(_: Plan) -> Sequence[Fault]:
+    return ()
+
+
+def _unheard(_: str) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
     """What a planner is asked: the prompt, the tools it may use and the most steps it may take.
 
     For a revision, `previous` is the plan that was not wanted and `feedback` all that was said about it and about
-    those before it, in order.
+    those before it, in order. `faults` is what the contract says against a plan; `agent_steps`: whether one may hold
+    agent steps; `max_tokens` is what may be spent in all, null for no limit; `on_text` hears the answer as it is
+    written.
     """
 
     prompt: str
@@ -113,6 +125,18 @@ class PlanRequest:
     max_steps: int
     feedback: tuple[str, ...] = ()
     previous: Plan | None = None
+    faults: Callable[[Plan], Sequence[Fault]] = _no_faults
+    agent_steps: bool = False
+    max_tokens: int | None = None
+    on_text: Callable[[str], None] = _unheard
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAnswer:
+    """A plan, and what was spent on it."""
+
+    plan: Plan
+    usage: Usage = field(default_factory=Usage)
 
 
 class Planner(Protocol):
@@ -120,11 +144,78 @@ class Planner(Protocol):
 
     name: str
 
-    async def plan(self, request: PlanRequest) -> Plan:
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
         """A plan for the prompt and the feedback.
 
         Raises: PlanningError saying which part, what can be done, and what to configure.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTool:
+    """A tool as a model sees it: a function's name (letters, digits, `_`, `-`; at most 64), text and JSON Schema."""
+
+    name: str
+    description: str
+    input_schema: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One question to a language model.
+
+    `items` is the conversation, oldest first, in the words of the Responses API whatever the endpoint speaks: messages
+    (`role`, `content`), the model's own items as it gave them, and `function_call_output` items. `schema` is the
+    JSON Schema that the answer should follow, and `name` says what it is of: the endpoint is held to it as strictly
+    as it can be, and the text may still be anything. `max_tokens` bounds the answer. `on_text` hears the text as it
+    comes, in pieces; where a request is sent again, from the start.
+    """
+
+    instructions: str
+    items: Sequence[JsonObject]
+    tools: Sequence[OfferedTool] = ()
+    schema: JsonObject | None = None
+    name: str = "answer"
+    max_tokens: int | None = None
+    on_text: Callable[[str], None] = _unheard
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """One answer of a language model: its items as JSON, the text in them, and the calls that it proposes."""
+
+    items: tuple[JsonObject, ...]
+    text: str
+    calls: tuple[ModelCall, ...]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What is known of a model's endpoint without asking it.
+
+    `output` is how strictly it can be held to a schema (null: not known yet); `circuit` is `open` while it is not asked
+    because it failed too often, `half_open` while it is tried again. `last_error` is why the latest request failed.
+    """
+
+    endpoint: str
+    model: str
+    api: Literal["responses", "chat_completions"]
+    circuit: Literal["closed", "half_open", "open"]
+    output: Literal["json_schema", "json_object", "prompt"] | None
+    last_error: str | None
+
+
+class LanguageModel(Protocol):
+    """A language model behind some library. Its answers are proposals; nothing it says is done by the adapter."""
+
+    async def answer(self, request: ModelRequest) -> ModelAnswer:
+        """The model's answer, whole. Safe to ask for side by side; a cancelled request is closed.
+
+        Raises: ModelError once retries have not helped.
+        """
+
+    def status(self) -> ModelStatus: ...
 
 
 class Lease(Protocol):

@@ -1,13 +1,13 @@
 """tool_registry.yaml: which MCP servers there are, as the operator wrote it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent_runtime.config import dotted, expectation, read_yaml, unknown_key
+from agent_runtime.config import dotted, expectation, fault_at, read_yaml, unknown_key
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
 
@@ -74,28 +74,9 @@ def _fault(index: int, entry: Any, details: ErrorDetails) -> str:
     kind, *place = location or ("",)
     if not place:
         return f"{label}: {expectation(details)}"
-    if details["type"] == "extra_forbidden":
-        message = unknown_key(place[-1], _fields(_TYPES[str(kind)], place[:-1]))
-    elif place[-1] == "[key]":
-        place.pop()
-        message = "must be text as a key (in quotes)"
-    elif details["type"] == "string_pattern_mismatch":
-        message = "must begin with http:// or https://"
-    else:
-        message = expectation(details)
-    return f"{label}: {dotted(place)}: {message}"
-
-
-def _fields(model: type[BaseModel], place: Iterable[str | int]) -> Iterable[str]:
-    """The keys that mean something at a place inside an entry."""
-    at: Any = model
-    for part in place:
-        at = at.model_fields[part].annotation if _is_model(at) else get_args(at)[-1]
-    return at.model_fields if _is_model(at) else ()
-
-
-def _is_model(annotation: Any) -> bool:
-    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    if details["type"] == "string_pattern_mismatch":
+        return f"{label}: {dotted(place)}: must begin with http:// or https://"
+    return f"{label}: {fault_at(_TYPES[str(kind)], place, details)}"
 
 
 def _repeated(entries: Sequence[Any]) -> list[str]:

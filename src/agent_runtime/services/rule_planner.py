@@ -2,7 +2,7 @@
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.plan import Plan
-from agent_runtime.services.ports import PlanRequest
+from agent_runtime.services.ports import PlanAnswer, PlanRequest
 from agent_runtime.services.rules.binder import Binder
 from agent_runtime.services.rules.reader import read
 from agent_runtime.services.rules.refusals import CAPABILITIES, HELP, REMEDY, refusal
@@ -19,7 +19,7 @@ class RulePlanner:
 
     name = "rules"
 
-    async def plan(self, request: PlanRequest) -> Plan:
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
         """A plan for the prompt and the feedback, read as one text; whatever the previous plan was.
 
         Raises: PlanningError naming the part that is not understood, what can be done, and how to configure a model.
@@ -31,7 +31,7 @@ class RulePlanner:
             binder.take(part, action)
         if not binder.steps:
             raise refusal(prompt, HELP)
-        return Plan(goal=prompt, steps=tuple(binder.steps))
+        return PlanAnswer(Plan(goal=prompt, steps=tuple(binder.steps)))
 
 
 def _check(prompt: str) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StaleEpochError, StoreUnavailableError
-from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, ToolReturned
+from agent_runtime.domain.events import Event, EventRecord, ModelAnswered, TaskClaimed, ToolReturned
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.ports import TaskStore
@@ -90,8 +90,8 @@ class Run:
         """Write what is staged; while the store is unavailable, wait for it: a result in hand is not given up.
 
         Raises: ConflictError after a write from outside: `task` is then what the journal says now, with the facts
-        that were staged (answers of calls) staged again, and everything must be decided anew. StaleEpochError
-        where a newer claim owns the task: the run must end.
+        that were staged (answers of calls and models) staged again, and everything must be decided anew.
+        StaleEpochError where a newer claim owns the task: the run must end.
         """
         if not self._staged:
             return
@@ -107,7 +107,7 @@ class Run:
         self.task = self._committed
 
     async def catch_up(self) -> None:
-        """See what was written from outside. Of what is staged the facts (answers of calls) stay staged.
+        """See what was written from outside. Of what is staged the facts (answers of calls and models) stay staged.
 
         Raises: StaleEpochError where a newer claim owns the task, TaskNotFoundError where it is gone.
         """
@@ -137,11 +137,12 @@ class Run:
                 await pauses.after(error)
 
     def _facts(self) -> list[Event]:
-        return [event for event in self._staged if isinstance(event, ToolReturned)]
+        return [event for event in self._staged if isinstance(event, ToolReturned | ModelAnswered)]
 
     async def leave_evidence(self, *late: ToolReturned) -> None:
         """Keep the answers that this run got too late, while the task is open; they change nothing."""
-        facts, self._staged = [*self._facts(), *late], []
+        answers = [event for event in self._staged if isinstance(event, ToolReturned)]
+        facts, self._staged = [*answers, *late], []
         while facts and not (fresh := await self._load()).terminal:
             with contextlib.suppress(ConflictError):  # the newer run writes too
                 await self._append(fresh, facts)

@@ -4,7 +4,6 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from agent_runtime.domain.plan import ToolStep
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.ports import Lease, ToolServers
 from agent_runtime.services.run import Run, unless
@@ -35,25 +34,25 @@ class Sessions:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    def are_ready_for(self, step: ToolStep) -> bool:
-        """Whether `lease_for` this step takes no time."""
-        return self._lease is not None and not self.unusable and not self._lease.has_changed(step.server)
+    def are_ready_for(self, server_id: str) -> bool:
+        """Whether `lease_for` this server takes no time."""
+        return self._lease is not None and not self.unusable and not self._lease.has_changed(server_id)
 
-    async def lease_for(self, step: ToolStep) -> Lease | None:
+    async def lease_for(self, server_id: str) -> Lease | None:
         """Sessions with exactly the servers that the plan names, their definitions held against the pins (G6).
 
-        They are held again where the server of this step has said that its tools changed. None once the task is
+        They are held again where this server has said that its tools changed. None once the task is
         cancelled or the service stops: a server that hangs is not waited for (G10).
         Raises: ServerUnavailableError, DefinitionChangedError.
         """
-        if self._lease and self.are_ready_for(step):
+        if self._lease and self.are_ready_for(server_id):
             return self._lease
-        self._lease = await unless(self._checked(step), self._run.cancel, self._run.stop)
+        self._lease = await unless(self._checked(server_id), self._run.cancel, self._run.stop)
         return self._lease
 
-    async def _checked(self, step: ToolStep) -> Lease:
+    async def _checked(self, server_id: str) -> Lease:
         task = self._run.task
-        lease, names = self._lease, [step.server]
+        lease, names = self._lease, [server_id]
         if lease is None or self.unusable:
             await self._stack.aclose()
             self.unusable = False

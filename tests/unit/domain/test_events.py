@@ -11,6 +11,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
+from agent_runtime.domain.usage import Usage
 
 AT = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
 CONTRACT = Contract(
@@ -54,7 +55,7 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         '"tool":"read","arguments":{"path":"é"},"timeout_s":60.0,"retries":1,"preapproved":false},'
         '{"id":"s2","title":"",'
         '"depends_on":["s1"],"when":null,"kind":"agent","instruction":"${s1.text}","tools":[{"server":"files","tool":"read",'
-        '"max_calls":1}],"preapproved":false}],"limits":{"budget":{"tool_calls":5,"seconds":null,"tokens":null},'
+        '"max_calls":1,"timeout_s":null}],"max_turns":10,"preapproved":false}],"limits":{"budget":{"tool_calls":5,"seconds":null,"tokens":null},'
         '"max_steps":7},"policy":{"files/read":{"effect":"read","idempotent":true,"approval":"plan"}},'
         '"pins":{"files/read":"sha256:aa"},"asks":{}},"definitions":{"files/read":{"name":"read","title":null,'
         '"description":null,"inputSchema":{"type":"object"},"outputSchema":null,"annotations":null}},'
@@ -97,6 +98,21 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         ),
     ),
     "step.started": (ev.StepStarted(step_id="s1", title="t"), '{"step_id":"s1","title":"t"}'),
+    "model.answered": (
+        ev.ModelAnswered(
+            step_id="s1",
+            turn=1,
+            items=({"type": "function_call"},),
+            calls=(ev.ModelCall(call_id="m", name="files__read", arguments='{"a": 1}'),),
+            usage=Usage(input_tokens=3, output_tokens=2),
+            duration_ms=1.5,
+        ),
+        (
+            '{"step_id":"s1","turn":1,"items":[{"type":"function_call"}],'
+            '"calls":[{"call_id":"m","name":"files__read","arguments":"{\\"a\\": 1}"}],"answer":null,'
+            '"usage":{"input_tokens":3,"output_tokens":2},"duration_ms":1.5}'
+        ),
+    ),
     "tool.called": (
         ev.ToolCalled(
             step_id="s1",
@@ -177,7 +193,7 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
 
 
 def golden(kind: str) -> str:
-    digest = "sha256:caf0edb499c4e456b24a105f42879bca12fdd0890bd2e82d7e29506df03c474a"
+    digest = "sha256:247be1a4d1505618303acdc4c6d3bdfb22d88e6074e31888ff7a54eabb76b6bf"
     return GOLDEN[kind][1].replace("DIGEST", digest)
 
 
@@ -218,6 +234,17 @@ def test_the_least_that_an_event_may_hold_stays_readable() -> None:
     }
     for kind, data in least.items():
         assert ev.restore("t", 1, None, AT, kind, json.dumps(data)).type == kind
+
+
+def test_what_a_model_had_to_do_with_an_event_is_in_it_only_where_it_had() -> None:
+    usage = Usage(input_tokens=3, output_tokens=2)
+    failed = ev.StepFailed(step_id="s1", code="model_failed", message="m", usage=usage)
+    denied = ev.ToolDenied(step_id="s1", server="files", tool="rm", rule="r", message="m", turn=1, index=0)
+    for event in (failed, denied):
+        written = ev.record("t", 7, 1, AT, event)
+        assert ev.restore("t", 7, 1, AT, event.type, written.data).event == event
+    assert '"usage":{"input_tokens":3,"output_tokens":2}' in ev.record("t", 7, 1, AT, failed).data
+    assert '"turn":1,"index":0' in ev.record("t", 7, 1, AT, denied).data
 
 
 def test_a_journal_of_a_later_version_is_not_misread() -> None:

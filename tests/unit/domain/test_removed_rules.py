@@ -5,17 +5,25 @@ import re
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from agent_runtime.domain import commands, contract, folds, transitions
+from agent_runtime.domain import commands, contract, rules, transitions
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
-from unit.domain.life import machine, plans, run
+from agent_runtime.domain.folds import FOLDS as ALL_FOLDS
+from agent_runtime.domain.folds import calls, plans, tasks
+from agent_runtime.domain.folds.base import Changes
+from agent_runtime.domain.plan import AgentStep
+from agent_runtime.domain.rules import CallRefusedError, Proposal
+from agent_runtime.domain.task import StepState, StepStatus, Task, TaskStatus
+from agent_runtime.domain.tools import StoredResult
+from unit.domain.life import machine, run
+from unit.domain.life.plans import plan
 
 # These judge the judge, not the core: under mutation they would notice what is no fault.
 pytestmark = pytest.mark.skipif("MUTANT_UNDER_TEST" in os.environ, reason="the rules are changed already")
@@ -34,7 +42,7 @@ SEARCH = settings(
 Removal = Callable[[pytest.MonkeyPatch], None]
 
 ALLOWED: dict[type[ev.Event], Any] = transitions.ALLOWED  # for the type of `setitem`
-FOLDS: dict[type[ev.Event], Any] = folds.FOLDS
+FOLDS: dict[type[ev.Event], Any] = ALL_FOLDS
 
 
 def allowing(kinds: set[type[ev.Event]], statuses: set[TaskStatus]) -> Removal:
@@ -47,18 +55,23 @@ def allowing(kinds: set[type[ev.Event]], statuses: set[TaskStatus]) -> Removal:
     return remove
 
 
-def without(name: str) -> Removal:
-    """The folds without this check of theirs."""
-    return lambda patch: patch.setattr(folds, name, lambda *_: None)
+def without(module: ModuleType, *names: str) -> Removal:
+    """The folds or the rules without these checks of theirs."""
+
+    def remove(patch: pytest.MonkeyPatch) -> None:
+        for name in names:
+            patch.setattr(module, name, lambda *_: None)
+
+    return remove
 
 
-def put(patch: pytest.MonkeyPatch, kind: type[ev.Event], fold: Callable[..., folds.Changes]) -> None:
+def put(patch: pytest.MonkeyPatch, kind: type[ev.Event], fold: Callable[..., Changes]) -> None:
     """Another fold of this event."""
     patch.setitem(FOLDS, kind, fold)
 
 
 def repeating_everything(patch: pytest.MonkeyPatch) -> None:
-    for module in (folds, commands, run):
+    for module in (calls, commands, rules, run):
         patch.setattr(module, "may_repeat", lambda *_: True)
 
 
@@ -80,30 +93,31 @@ def sending_before_writing(patch: pytest.MonkeyPatch) -> None:
 
 
 def calling_without_asking(patch: pytest.MonkeyPatch) -> None:
-    """The run does not ask, and the fold lets it call."""
-    patch.setattr(run.Run, "must_ask", lambda *_: False)
-    patch.setattr(folds, "_granted", lambda *_: None)
+    """The rules do not ask, and the fold lets a run call."""
+    patch.setattr(rules, "_question", lambda *_: None)
+    patch.setattr(calls, "_granted", lambda *_: None)
 
 
 def trusting_the_world(patch: pytest.MonkeyPatch) -> None:
     """No contract says that a concrete call is to be asked for."""
     patch.setattr(contract, "reasons_to_ask", lambda *_: {})
-    patch.setattr(machine, "plan", plans.plan.__wrapped__)  # not those that are kept
+    patch.setattr(machine, "plan", plan.__wrapped__)  # not those that are kept
 
 
 def taking_every_tool(patch: pytest.MonkeyPatch) -> None:
-    called = folds.FOLDS[ev.ToolCalled]
+    called = FOLDS[ev.ToolCalled]
 
-    def lax(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> folds.Changes:
+    def lax(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
         step = task.plan_step(event.step_id)
-        tool = getattr(step, "tool", "")
-        return called(task, event.model_copy(update={"tool": tool}), record)
+        tool = getattr(step, "tool", event.tool)
+        changes: Changes = called(task, event.model_copy(update={"tool": tool}), record)
+        return changes
 
     put(patch, ev.ToolCalled, lax)
 
 
 def sending_references_as_they_are(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(run, "resolve", lambda value, *_: value)
+    patch.setattr(rules, "resolve", lambda value, *_: value)
 
 
 def not_waiting_for_results(patch: pytest.MonkeyPatch) -> None:
@@ -121,11 +135,12 @@ def not_waiting_for_results(patch: pytest.MonkeyPatch) -> None:
         return (*begin, *ready)
 
     patch.setattr(commands, "next_commands", eager)
-    patch.setattr(folds, "_check_turn", lambda *_: None)
+    without(calls, "_check_turn")(patch)
+    without(rules, "_check_turn")(patch)
 
 
 def going_on_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
-    """`next_commands` and the fold are deaf to it."""
+    """`next_commands`, the rules and the folds are deaf to it."""
     wanted = commands.next_commands
 
     def deaf(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[commands.Command, ...]:
@@ -133,7 +148,9 @@ def going_on_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
         return wanted(replace(task, cancel_requested=heard), in_flight)
 
     patch.setattr(commands, "next_commands", deaf)
-    patch.setattr(folds, "_no_cancel", lambda *_: None)
+    judging_a_cancelled_task(patch)
+    for module in (calls, plans, tasks):
+        patch.setattr(module, "no_cancel", lambda *_: None)
 
 
 def sending_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
@@ -147,13 +164,13 @@ def sending_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
 
 
 def completing_what_has_not_ended(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(folds, "_WELL_ENDED", frozenset(StepStatus))
+    patch.setattr(tasks, "_WELL_ENDED", frozenset(StepStatus))
 
 
 def completing_without_a_result(patch: pytest.MonkeyPatch) -> None:
-    def lax(task: Task, event: ev.StepCompleted, _: ev.EventRecord) -> folds.Changes:
+    def lax(task: Task, event: ev.StepCompleted, _: ev.EventRecord) -> Changes:
         state = task.steps[event.step_id]
-        result = state.call.result if state.call else None
+        result = state.call.result if state.call else state.turns[-1].answer if state.turns else None
         done = replace(state, status=StepStatus.COMPLETED, result=result)
         return {"steps": {**task.steps, event.step_id: done}}
 
@@ -169,6 +186,85 @@ def completing_without_a_result(patch: pytest.MonkeyPatch) -> None:
     put(patch, ev.StepCompleted, lax)
 
 
+def judging_a_cancelled_task(patch: pytest.MonkeyPatch) -> None:
+    check = rules._check_task  # noqa: SLF001 - this is the rule
+    patch.setattr(rules, "_check_task", lambda task: check(replace(task, cancel_requested=False)))
+
+
+def planned_whatever_is_listed(patch: pytest.MonkeyPatch) -> None:
+    """A step of the model's may call whatever the plan has pinned; what the model asks for is not looked at."""
+    planned = rules._planned  # noqa: SLF001 - this is the rule
+
+    def lax(task: Task, proposal: Proposal) -> Any:
+        step = next((step for step in (task.contract.steps if task.contract else ()) if step.id == proposal.step_id), 0)
+        known = f"{proposal.server}/{proposal.tool}" in task.definitions
+        return step if isinstance(step, AgentStep) and known else planned(task, proposal)
+
+    patch.setattr(rules, "_planned", lax)
+    patch.setattr(rules, "_check_uses", lambda _step, state, _: expect_pending(state))
+
+
+def expect_pending(state: StepState) -> None:
+    if state.pending is None:
+        raise CallRefusedError("used_up", "its model asks for nothing")
+
+
+def calling_as_often_as_it_likes(patch: pytest.MonkeyPatch) -> None:
+    """The rules count no calls of an agent."""
+    check = rules._check_uses  # noqa: SLF001 - this is the rule
+    patch.setattr(rules, "_check_uses", lambda step, state, it: check(step, replace(state, sent=()), it))
+
+
+def calling_what_was_settled(patch: pytest.MonkeyPatch) -> None:
+    """What the model has got its answer for may be called once more, and the rules let it be what it is not."""
+    patch.setattr(rules, "_check_uses", lambda *_: None)
+
+
+def taking_all_arguments(patch: pytest.MonkeyPatch) -> None:
+    """The rules do not compare what somebody wants to send with what it should be."""
+    judge = rules.judge
+
+    def lax(task: Task, proposal: Proposal, *more: Any) -> rules.Permitted:
+        return judge(task, replace(proposal, arguments=None), *more)
+
+    patch.setattr(rules, "judge", lax)
+
+
+def counting_no_calls(patch: pytest.MonkeyPatch) -> None:
+    """Neither the rules nor the fold count the calls of an agent."""
+    calling_as_often_as_it_likes(patch)
+    check = calls._check_proposed  # noqa: SLF001 - this is the rule
+    lax = lambda task, event, step, state: check(task, event, step, replace(state, sent=()))  # noqa: E731 - as above
+    patch.setattr(calls, "_check_proposed", lax)
+
+
+def taking_every_turn(patch: pytest.MonkeyPatch) -> None:
+    """An answer is taken for the turn that is next, whichever it says it is."""
+    answered = FOLDS[ev.ModelAnswered]
+
+    def lax(task: Task, event: ev.ModelAnswered, record: ev.EventRecord) -> Changes:
+        turn = len(task.steps[event.step_id].turns) + 1
+        changes: Changes = answered(task, event.model_copy(update={"turn": turn}), record)
+        return changes
+
+    put(patch, ev.ModelAnswered, lax)
+
+
+def completing_an_agent_in_the_middle(patch: pytest.MonkeyPatch) -> None:
+    """What a model has said so far is taken for its result."""
+    completed = FOLDS[ev.StepCompleted]
+
+    def lax(task: Task, event: ev.StepCompleted, record: ev.EventRecord) -> Changes:
+        state = task.steps.get(event.step_id)
+        if state is not None and state.status is StepStatus.RUNNING and state.turns and not state.call:
+            done = replace(state, status=StepStatus.COMPLETED, result=StoredResult(text="made up"))
+            return {"steps": {**task.steps, event.step_id: done}}
+        changes: Changes = completed(task, event, record)
+        return changes
+
+    put(patch, ev.StepCompleted, lax)
+
+
 def reckless() -> type[machine.LifeOfATask]:
     """The machine, in which somebody loses their mind more often."""
     wrong = machine.LifeOfATask.somebody_has_lost_their_mind
@@ -180,14 +276,14 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "only idempotent calls are repeated": ("G2", repeating_everything),
     "only the newest claim writes": ("G2", taking_every_epoch),
     "the intent is written first": ("G2", sending_before_writing),
-    "a decision names the current plan": ("G4", without("_of_current_plan")),
+    "a decision names the current plan": ("G4", without(plans, "_of_current_plan")),
     "only what awaits approval is approved": ("G4", allowing({ev.PlanApproved}, {S.EXECUTING, S.NEEDS_ATTENTION})),
     "an approved plan is not edited": ("G4", allowing({ev.PlanEdited}, {S.APPROVED, S.EXECUTING})),
     "a concrete call needs an answer": ("G4", calling_without_asking),
     "what comes from outside is asked for": ("G4", trusting_the_world),
     "nothing begins before approval": ("G4", allowing({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
     "a step calls its own tool": ("G5", taking_every_tool),
-    "a step waits for its turn": ("G5", without("_check_turn")),
+    "a step waits for its turn": ("G5", without(calls, "_check_turn")),
     "a step waits for what it needs": ("G5", not_waiting_for_results),
     "references are resolved": ("G5", sending_references_as_they_are),
     "nothing follows the end": ("G7", allowing({ev.TaskCancelRequested}, set(S))),
@@ -195,6 +291,18 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "nothing is sent after a cancel": ("G7", sending_after_a_cancel),
     "only what has ended well is completed": ("G7", completing_what_has_not_ended),
     "a step is completed with its result": ("G7", completing_without_a_result),
+    # Of agent steps, and of whoever proposes a call. The rules and the folds are two lines of defence: each by itself.
+    "rules: a call is of a tool that the step lists": ("G5", planned_whatever_is_listed),
+    "rules: a call is the one that the model asks for": ("G5", calling_what_was_settled),
+    "rules: a tool is called as often as the plan says": ("G5", calling_as_often_as_it_likes),
+    "rules: arguments are those that they should be": ("G5", taking_all_arguments),
+    "rules: a person is asked": ("G4", without(rules, "_question")),
+    "rules: nothing is permitted after a cancel": ("G7", judging_a_cancelled_task),
+    "folds: a call is the one that the model asks for": ("G5", without(calls, "_check_proposed")),
+    "folds: a concrete call needs an answer": ("G4", without(calls, "_granted")),
+    "folds: a turn is recorded once": ("G2", taking_every_turn),
+    "folds: an agent is done when its model says so": ("G7", completing_an_agent_in_the_middle),
+    "both: a tool is called as often as the plan says": ("G5", counting_no_calls),
 }
 
 

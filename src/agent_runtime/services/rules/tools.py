@@ -53,7 +53,7 @@ class Toolbox:
             raise refusal(
                 part,
                 f"needs the tool {plain!r} of a built-in {home} server, which is not there: "
-                "it is disabled in the tool registry, or left out of this task's tools",
+                "it is disabled in the tool registry, denied by the operator, or left out of this task's tools",
             )
         named = [tool for tool in found if tool.server == home]
         if len(found) > 1 and not named:

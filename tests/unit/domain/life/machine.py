@@ -24,13 +24,16 @@ from agent_runtime.domain.task import WAITING, StepStatus, Task
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.decisions import event_of, expect_editable
 from unit.domain.life.mindless import Mindless
+from unit.domain.life.model import ANSWERS
 from unit.domain.life.plans import BUDGETS, SHAPES, Shape, plan
 from unit.domain.life.run import INSTANTS, RESULTS, Run
 from unit.domain.life.store import CrashedError, Store
 from unit.domain.life.world import World
 
 SOME = st.lists(st.sampled_from([*INSTANTS, "more", "good", "big"]), max_size=4)
-LONG = st.sampled_from([*RESULTS, "good", "big"]).map(lambda answer: ["more", answer] * 12)
+LONG = st.tuples(st.sampled_from([*RESULTS, *ANSWERS, "big"]), st.sampled_from(["good", "each", "error", "lost"])).map(
+    lambda answers: ["more", answers[0], "more", "good", "more", answers[1]] * 5
+)
 MINDLESS = ("a service", "a run", "a run at its end", "others")
 
 REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError)

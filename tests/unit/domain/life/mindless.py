@@ -4,18 +4,20 @@ Nobody but a mistaken or malicious component would. What they get into the journ
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from hypothesis import strategies as st
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
-from agent_runtime.domain.plan import ToolStep
+from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.task import WAITING, Task
 from agent_runtime.domain.values import digest
+from unit.domain.life.model import answer
 from unit.domain.life.plans import Plans
 from unit.domain.life.run import Run
 from unit.domain.life.store import Store
-from unit.domain.life.world import UnresolvedError, World
+from unit.domain.life.world import UnresolvedError, World, given
 
 
 class Mindless:
@@ -35,6 +37,12 @@ class Mindless:
     @property
     def steps_of_plan(self) -> list[ToolStep]:
         return [step for step in (self.task.contract.steps if self.task.contract else ()) if isinstance(step, ToolStep)]
+
+    @property
+    def agents_of_plan(self) -> list[AgentStep]:
+        return [
+            step for step in (self.task.contract.steps if self.task.contract else ()) if isinstance(step, AgentStep)
+        ]
 
     def old(self, back: int) -> Task:
         """What somebody has read, a while ago."""
@@ -76,8 +84,9 @@ class Mindless:
     def a_run_has_lost_its_mind(self, data: st.DataObject) -> None:
         """The newest run calls all that the journal lets it call, and sends it; then it dies."""
         self.runs = [run for run in self.runs if run.epoch < self.task.epoch]
-        steps = self.steps_of_plan
-        for step in data.draw(st.permutations(steps)):
+        for agent in data.draw(st.permutations(self.agents_of_plan)):
+            self.an_agent_has_lost_its_mind(agent)
+        for step in data.draw(st.permutations(self.steps_of_plan)):
             try:
                 arguments = self.world.arguments(step.id)
             except UnresolvedError:
@@ -100,6 +109,46 @@ class Mindless:
                 if self.accepted(self.task.epoch, called) or self.accepted(self.task.epoch, started, fresh):
                     self.world.receive(called)
 
+    def an_agent_has_lost_its_mind(self, agent: AgentStep) -> None:
+        """What the model of a step wants, and what it does not: other tools, other arguments, all that is past."""
+        epoch, started = self.task.epoch, ev.StepStarted(step_id=agent.id, title="t")
+        if not self.accepted(epoch, started):
+            self.accepted(epoch, ev.StepCompleted(step_id=agent.id))
+        places = [(turn, index) for turn in (1, 2) for index in (0, 1, 2)]
+        for turn, index in places:
+            for tool in ("rm", *(allowed.tool for allowed in agent.tools), "sign"):
+                for arguments in self.arguments_for(agent, turn, index):
+                    if self.world.breaches:
+                        return
+                    self.an_agent_calls(agent.id, tool, arguments, turn, index)
+        turns = len(self.world.steps[agent.id].turns)
+        for turn in (turns, turns + 2, agent.max_turns + 1, turns + 1):
+            for how in ("good", "each"):
+                if not self.world.breaches:
+                    self.accepted(epoch, answer(agent, turn, how))
+
+    def arguments_for(self, agent: AgentStep, turn: int, index: int) -> list[dict[str, Any]]:
+        turns = self.world.steps[agent.id].turns
+        calls = turns[turn - 1]["calls"] if turn <= len(turns) else []
+        said = given(calls[index]) if index < len(calls) else None
+        return [{"n": 98}, {"n": True}, *([said] if isinstance(said, dict) else [])]
+
+    def an_agent_calls(self, step_id: str, tool: str, arguments: dict[str, Any], turn: int, index: int) -> None:
+        parts = {
+            "step_id": step_id,
+            "call_id": f"c{next(self.ids)}",
+            "server": "f",
+            "tool": tool,
+            "arguments": arguments,
+            "arguments_digest": digest(arguments),
+            "turn": turn,
+            "index": index,
+        }
+        state = self.task.steps[step_id]
+        called = ev.ToolCalled(**parts, attempt=state.call.attempt + 1 if state.call else 1)
+        if self.accepted(self.task.epoch, called):
+            self.world.receive(called)
+
     def a_run_ends_the_task_of_its_own_accord(self) -> None:
         asked = self.task.cancel_requested
         completed = self.accepted(self.task.epoch, ev.TaskCompleted(result="made up"))
@@ -111,6 +160,9 @@ class Mindless:
     def others_write_what_comes_to_mind(self) -> None:
         epoch, waits = self.task.epoch, self.task.status in WAITING and not self.task.cancel_requested
         refused: list[tuple[int | None, ev.Event]] = []
+        for agent in self.agents_of_plan:
+            said = answer(agent, len(self.task.steps[agent.id].turns) + 1, "good")
+            refused += [(other, said) for other in (epoch - 1, epoch + 1, None)]
         for step in self.steps_of_plan:
             known = {"step_id": step.id, "server": step.server, "tool": step.tool}
             called = ev.ToolCalled(**known, call_id="c0", arguments={}, arguments_digest="d", attempt=1)

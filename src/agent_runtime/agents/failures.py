@@ -1,0 +1,230 @@
+"""Why a model gave no answer, in words for whoever runs the service: what is wrong, and which setting changes it."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from agent_runtime.config import OpenAISettings
+from agent_runtime.domain.errors import ModelError
+from agent_runtime.domain.usage import Usage
+
+_OVERFLOW = re.compile(
+    r"context_length|context[ _](size|length|window)|maximum context|prompt is too long|input length.{0,40}exceed"
+    r"|input is too long|too many (input )?tokens",
+    re.IGNORECASE,
+)
+"""OpenAI and vLLM, llama.cpp (`exceed_context_size_error`), Ollama, LiteLLM; in this order."""
+
+_NO_MODEL = re.compile(
+    r"model_not_found|invalid model name|unknown model|deploymentnotfound"
+    r"|model.{0,120}(not found|does not exist|is not available|not loaded)|no (such )?model",
+    re.IGNORECASE | re.DOTALL,
+)
+_LONGEST = 300
+_QUOTED_NOT = (401,)
+
+
+class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that retries; callers see a ModelError
+    """One request failed. `retry`: another may succeed, not before `after_s` where the endpoint said so.
+
+    `reached` is false where the endpoint was not reached or broke down, which counts against its circuit.
+    `complaint` is what it said against the request itself, to be understood by `Dialect.without`.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retry: bool = False,
+        after_s: float | None = None,
+        reached: bool = True,
+        complaint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry = retry
+        self.after_s = after_s
+        self.reached = reached
+        self.complaint = complaint
+        self.usage = Usage()
+
+    def to_error(self, usage: Usage) -> ModelError:
+        return ModelError(self.message, code=self.code, usage=usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an endpoint says of an error; `status` is null where it came inside a stream."""
+
+    message: str
+    status: int | None = None
+    code: str = ""
+    param: str = ""
+    after_s: float | None = None
+
+    @property
+    def all(self) -> str:
+        return f"{self.code} {self.param} {self.message}"
+
+
+class Failures:
+    """The failures of one model at one endpoint. No message shows the key, or credentials in the base URL."""
+
+    def __init__(self, settings: OpenAISettings, *, answer_bytes: int) -> None:
+        self._settings = settings
+        self._where = settings.endpoint
+        self._most = answer_bytes
+        key = settings.api_key.get_secret_value() if settings.api_key else ""
+        parts = urlsplit(settings.base_url or "")
+        raw = [key, parts.password or "", parts.query]
+        self._secrets = sorted({text for part in raw for text in (part, unquote(part)) if text}, key=len, reverse=True)
+
+    def clean(self, text: str) -> str:
+        """A foreign text, on one line, cut, without our secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        text = " ".join(text.split())
+        return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+    def unreachable(self, reason: str) -> Failure:
+        return Failure(
+            "model_unreachable",
+            f"The model endpoint {self._where} cannot be reached ({self.clean(reason)}): see that it runs, and that "
+            "openai.base_url is right.",
+            retry=True,
+            reached=False,
+        )
+
+    def timed_out(self) -> Failure:
+        return Failure(
+            "model_unreachable",
+            f"The model endpoint {self._where} sent nothing for {self._settings.timeout_s:g} s: see that it runs, or "
+            "allow more with openai.timeout_s.",
+            retry=True,
+            reached=False,
+        )
+
+    def too_slow(self) -> Failure:
+        return Failure(
+            "model_unreachable",
+            f"The model {self._settings.model!r} at {self._where} did not finish within "
+            f"{self._settings.answer_timeout_s:g} s: use a faster model, or allow more with openai.answer_timeout_s.",
+            reached=False,
+        )
+
+    def unavailable(self, wait_s: float, latest: str | None) -> Failure:
+        when = f"in {max(wait_s, 1):.0f} s" if wait_s else "just now; ask again when that is done"
+        said = f" The latest failure: {latest}" if latest else ""
+        return Failure(
+            "model_unavailable",
+            f"The model endpoint {self._where} failed so often that it is left alone; it is tried again {when}.{said}",
+        )
+
+    def cut(self, reason: str) -> Failure:
+        return Failure(
+            "model_answer_unreadable",
+            f"The answer of {self._where} broke off ({self.clean(reason)}): see the endpoint's own log.",
+            retry=True,
+            reached=False,
+        )
+
+    def unreadable(self, reason: str, *, retry: bool = True) -> Failure:
+        return Failure(
+            "model_answer_unreadable",
+            f"What {self._where} answered is not an answer of the {self._settings.api} API ({self.clean(reason)}): see "
+            "that openai.base_url names an OpenAI-compatible API, and that openai.api is the one it speaks.",
+            retry=retry,
+        )
+
+    def too_long(self) -> Failure:
+        return Failure(
+            "model_answer_unreadable",
+            f"The answer of {self._settings.model!r} at {self._where} grew beyond {self._most} bytes and was not read "
+            "to its end: ask for less, or use another model (openai.model).",
+        )
+
+    def truncated(self) -> Failure:
+        return Failure(
+            "model_answer_truncated",
+            f"The answer of {self._settings.model!r} was cut off at its limit of tokens: ask for less, allow the task "
+            "more tokens, or give the model a larger context at the endpoint.",
+        )
+
+    def empty(self) -> Failure:
+        return Failure(
+            "model_answer_empty",
+            f"The model {self._settings.model!r} at {self._where} answered with nothing: ask again or in other words, "
+            "or use a more capable model (openai.model).",
+        )
+
+    def refused(self, words: str) -> Failure:
+        return Failure(
+            "model_refused",
+            f"The model {self._settings.model!r} declined to answer: {self.clean(words) or 'it gave no reason.'}",
+        )
+
+    def said(self, said: Said) -> Failure:
+        """What to make of an error that the endpoint itself reported."""
+        model, words = self._settings.model, self.clean(said.message)
+        status = f"HTTP {said.status}" if said.status else said.code or "an error"
+        if said.status in {401, 403} and not _NO_MODEL.search(said.all):
+            quote = "" if said.status in _QUOTED_NOT else f"; it says: {words}"
+            return Failure(
+                "model_key_refused",
+                f"{self._where} refused the key ({status}{quote}): set OPENAI_API_KEY, or openai.api_key, to a key "
+                f"that may use {model!r} there.",
+            )
+        if said.status == 413 or _OVERFLOW.search(said.all):  # noqa: PLR2004 - Content Too Large, as gateways say it
+            return Failure(
+                "model_context_overflow",
+                f"The question is longer than {model!r} at {self._where} can read: offer it fewer tools, ask for less, "
+                f"or use a model with a larger context (openai.model). It says: {words}",
+            )
+        if said.status in {400, 403, 404, 422, None} and _NO_MODEL.search(said.all):
+            return Failure(
+                "model_unknown",
+                f"{self._where} has no model {model!r}: set openai.model to one that it has. It says: {words}",
+            )
+        return self._other(said, status, words)
+
+    def _other(self, said: Said, status: str, words: str) -> Failure:
+        code = said.status
+        if code == 404:  # noqa: PLR2004 - Not Found
+            other = "chat_completions" if self._settings.api == "responses" else "responses"
+            return Failure(
+                "model_unknown",
+                f"{self._where} has no {self._settings.api} API, or no model {self._settings.model!r} (HTTP 404): see "
+                f"openai.base_url, which mostly ends in /v1, openai.model, or set openai.api to {other}.",
+            )
+        if code and 300 <= code < 400:  # noqa: PLR2004 - a redirection, RFC 9110
+            return Failure(
+                "model_failed",
+                f"{self._where} sends elsewhere ({status}), and a prompt is not sent on: set openai.base_url to the "
+                "address that it means.",
+            )
+        if "insufficient_quota" in said.all:
+            return Failure(
+                "model_overloaded",
+                f"The quota of this key at {self._where} is used up: raise it there, or set another openai.api_key.",
+            )
+        broken = code is not None and code >= 500  # noqa: PLR2004 - a server error, RFC 9110
+        busy = code in {408, 409, 425, 429} or (
+            code is None and re.search("server_error|rate_limit|overload", said.all)
+        )
+        if broken or busy:
+            return Failure(
+                "model_overloaded",
+                f"{self._where} cannot answer now ({status}): try again later, or allow more of openai.max_retries. "
+                f"It says: {words or 'nothing'}",
+                retry=True,
+                after_s=said.after_s,
+                reached=not broken,
+                complaint=said.all if broken else "",
+            )
+        return Failure(
+            "model_failed",
+            f"{self._where} rejected the request ({status}): {words or 'it did not say why'}",
+            complaint=said.all,
+        )

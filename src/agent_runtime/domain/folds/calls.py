@@ -1,0 +1,235 @@
+"""What a step asks for, what it gets, and what a person says about it."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.asking import reason_to_ask
+from agent_runtime.domain.budget import exceeded_budget
+from agent_runtime.domain.folds.base import Changes, illegal, no_cancel, step_of, with_step
+from agent_runtime.domain.plan import AgentStep
+from agent_runtime.domain.references import as_text
+from agent_runtime.domain.rules import CallRefusedError, given_arguments, is_barred
+from agent_runtime.domain.task import (
+    Approval,
+    AskedCall,
+    Call,
+    StepState,
+    StepStatus,
+    Task,
+    TaskStatus,
+    Turn,
+    may_repeat,
+)
+from agent_runtime.domain.tools import StoredResult, tool_key
+
+_S = TaskStatus
+
+
+def called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.RUNNING)
+    no_cancel(task, event)
+    step = task.plan_step(event.step_id)
+    key = tool_key(event.server, event.tool)
+    sent = state.sent
+    if isinstance(step, AgentStep):
+        _check_proposed(task, event, step, state)
+        sent = sent if state.call else (*sent, key)
+    elif (step.server, step.tool) != (event.server, event.tool):
+        raise illegal(task, event, f"{key!r} is not what the step may call")
+    attempt = state.call.attempt + 1 if state.call else 1
+    if event.attempt != attempt or (state.call is not None and not may_repeat(task, event.step_id)):
+        raise illegal(task, event, f"step {event.step_id!r} may not be called again")
+    if task.contract and reason_to_ask(task.contract, step, key):
+        _granted(task, event, state)
+    over = exceeded_budget(task)
+    if over:
+        raise illegal(task, event, f"its budget of {over.budget} is used up")
+    call = Call(
+        event.call_id,
+        record.epoch or 0,
+        event.server,
+        event.tool,
+        event.arguments,
+        event.arguments_digest,
+        event.attempt,
+        event.timeout_s,
+    )
+    return with_step(task, event.step_id, replace(state, call=call, sent=sent), tool_calls=task.tool_calls + 1)
+
+
+def _check_proposed(
+    task: Task, event: ev.ToolCalled | ev.CallApprovalRequested, step: AgentStep, state: StepState
+) -> None:
+    """Whether this is the call that the model asks for next, of a tool that may still be called."""
+    pending = state.pending
+    if pending is None or (event.turn, event.index) != (pending.turn, pending.index):
+        raise illegal(task, event, f"the model of step {event.step_id!r} asks for no such call now")
+    allowed = step.functions.get(pending.call.name)
+    if allowed is None or (allowed.server, allowed.tool) != (event.server, event.tool):
+        raise illegal(task, event, f"{tool_key(event.server, event.tool)!r} is not what the model asks for")
+    if state.call is None and state.sent.count(allowed.key) >= allowed.max_calls:
+        raise illegal(task, event, f"{allowed.key!r} may not be called more often")
+    try:
+        given = given_arguments(pending.call.arguments)
+    except CallRefusedError as error:
+        raise illegal(task, event, str(error)) from error
+    if given != event.arguments:
+        raise illegal(task, event, "its arguments are not those that the model gave")
+
+
+def _granted(task: Task, event: ev.ToolCalled, state: StepState) -> None:
+    asked = state.asked
+    if asked is None or not asked.granted or asked.arguments_digest != event.arguments_digest:
+        raise illegal(task, event, f"nobody has approved this concrete call of step {event.step_id!r}")
+
+
+def call_asked(task: Task, event: ev.CallApprovalRequested, record: ev.EventRecord) -> Changes:
+    step = task.plan_step(event.step_id) if event.step_id in task.steps else None
+    state = step_of(task, event, StepStatus.RUNNING if isinstance(step, AgentStep) else StepStatus.PENDING)
+    no_cancel(task, event)
+    if isinstance(step, AgentStep):
+        _check_proposed(task, event, step, state)
+        if state.call is not None:
+            raise illegal(task, event, f"call {state.call.call_id!r} is open")
+    else:
+        _check_turn(task, event)
+    asked = AskedCall(event.call_id, event.server, event.tool, event.arguments, event.arguments_digest, event.reason)
+    asking = replace(state, status=StepStatus.ASKING, asked=asked, started_at=state.started_at or record.at)
+    return with_step(task, event.step_id, asking, status=_S.NEEDS_ATTENTION)
+
+
+def call_decided(task: Task, event: ev.CallApproved | ev.CallDenied, record: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.ASKING)
+    no_cancel(task, event)
+    asked = state.asked
+    if asked is None or (asked.call_id, asked.arguments_digest) != (event.call_id, event.arguments_digest):
+        raise illegal(task, event, "it is about another call than the one that is asked for")
+    state = replace(state, decided=(*state.decided, event.call_id))
+    by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
+    waiting = StepStatus.RUNNING if by_agent else StepStatus.PENDING
+    denied = f"{event.actor} denied the call" + (f": {event.comment}" if event.comment else "")
+    if isinstance(event, ev.CallApproved):
+        decision, decided = "approve", replace(state, status=waiting, asked=replace(asked, granted=True))
+    elif by_agent:
+        decision, decided = "deny", _replied(replace(state, status=waiting), _refusal(denied))
+    else:
+        decision = "deny"
+        decided = replace(state, status=StepStatus.FAILED, code="call_denied", message=denied, ended_at=record.at)
+    entry = Approval(
+        event.actor, record.at, decision, digest=event.arguments_digest, step_id=event.step_id, comment=event.comment
+    )
+    return _answered(task, event.step_id, decided, entry)
+
+
+def _answered(task: Task, step_id: str, state: StepState, entry: Approval) -> Changes:
+    """What a person's answer changes: the task goes on once nothing is asked any more."""
+    answered = replace(task, steps={**task.steps, step_id: state})
+    status = _S.NEEDS_ATTENTION if answered.asks_person else _S.APPROVED
+    return {"steps": answered.steps, "status": status, "approvals": (*task.approvals, entry)}
+
+
+def _replied(state: StepState, result: StoredResult) -> StepState:
+    """The state once the call that the model asked for is settled: the model gets this for it."""
+    turn = state.turns[-1]
+    turns = (*state.turns[:-1], replace(turn, replies=(*turn.replies, result)))
+    return replace(state, turns=turns, call=None, asked=None)
+
+
+def _refusal(message: str) -> StoredResult:
+    return StoredResult(text=message, is_error=True, size=len(message.encode()))
+
+
+def model_answered(task: Task, event: ev.ModelAnswered, _: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.RUNNING)
+    step = task.plan_step(event.step_id)
+    if not isinstance(step, AgentStep) or state.pending or state.call:
+        raise illegal(task, event, f"step {event.step_id!r} asks no model now")
+    if event.turn != len(state.turns) + 1 or event.turn > step.max_turns:
+        raise illegal(task, event, f"turn {event.turn} may not follow turn {len(state.turns)} of {step.max_turns}")
+    if bool(event.calls) == (event.answer is not None) or (state.turns and state.turns[-1].answer is not None):
+        raise illegal(task, event, "a turn holds calls, or the answer that ends the step")
+    turn = Turn(event.items, event.calls, event.answer)
+    seconds = task.call_seconds + event.duration_ms / 1000
+    usage = task.usage + event.usage
+    answered = replace(state, turns=(*state.turns, turn))
+    return with_step(task, event.step_id, answered, usage=usage, call_seconds=seconds)
+
+
+def returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.RUNNING)
+    call = state.open_call
+    if call is None or call.call_id != event.call_id or call.epoch != task.epoch:
+        raise illegal(task, event, f"call {event.call_id!r} is not open")
+    if isinstance(task.plan_step(event.step_id), AgentStep):
+        state = _replied(state, event.result)
+    else:
+        state = replace(state, call=replace(call, result=event.result))
+    seconds = task.call_seconds + event.duration_ms / 1000
+    return with_step(task, event.step_id, state, call_seconds=seconds)
+
+
+def denied(task: Task, event: ev.ToolDenied, _record: ev.EventRecord) -> Changes:
+    if event.turn is None:
+        return {}
+    state = step_of(task, event, StepStatus.RUNNING)
+    pending = state.pending
+    if pending is None or state.call is not None or (event.turn, event.index) != (pending.turn, pending.index):
+        raise illegal(task, event, f"the model of step {event.step_id!r} asks for no such call now")
+    refusal = _refusal(f"This call was refused ({event.rule}) and not made: {event.message}")
+    return with_step(task, event.step_id, _replied(state, refusal))
+
+
+def outcome_unknown(task: Task, event: ev.StepOutcomeUnknown, _: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.RUNNING)
+    if state.open_call is None or state.open_call.call_id != event.call_id:
+        raise illegal(task, event, f"call {event.call_id!r} is not open")
+    unknown = replace(state, status=StepStatus.UNKNOWN, message=event.reason)
+    return with_step(task, event.step_id, unknown, status=_S.NEEDS_ATTENTION)
+
+
+def resolved(task: Task, event: ev.StepResolved, record: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.UNKNOWN)
+    no_cancel(task, event)
+    if state.call is None or state.call.call_id != event.call_id:
+        raise illegal(task, event, f"call {event.call_id!r} is not the one in question")
+    entry = Approval(event.actor, record.at, event.resolution, step_id=event.step_id, comment=event.comment)
+    by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
+    resolved = _resolve(state, event, record.at, by_agent=by_agent)
+    return _answered(task, event.step_id, resolved, entry)
+
+
+def _resolve(state: StepState, event: ev.StepResolved, at: datetime, *, by_agent: bool) -> StepState:
+    match event.resolution:
+        case "retry":
+            status = StepStatus.RUNNING if by_agent else StepStatus.PENDING
+            sent = state.sent[:-1]  # this use of the tool is to be made anew
+            return replace(state, status=status, call=None, asked=None, sent=sent, message=None)
+        case "done":
+            text = "" if event.output is None else as_text(event.output)
+            result = StoredResult(text=text, output=event.output, size=len(text.encode()))
+            if by_agent:
+                return _replied(replace(state, status=StepStatus.RUNNING, message=None), result)
+            return replace(state, status=StepStatus.COMPLETED, result=result, message=None, ended_at=at)
+        case "skip":
+            return replace(state, status=StepStatus.SKIPPED, message="skipped by a person", ended_at=at)
+        case _:  # fail
+            return replace(state, status=StepStatus.FAILED, code="outcome_unknown", ended_at=at)
+
+
+def started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.PENDING)
+    no_cancel(task, event)
+    _check_turn(task, event)
+    started_at = state.started_at or record.at
+    return with_step(task, event.step_id, replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at))
+
+
+def _check_turn(task: Task, event: ev.StepStarted | ev.CallApprovalRequested) -> None:
+    """Whether the step may begin now: all that it needs is there, and its condition holds."""
+    needs = task.plan_step(event.step_id).needs
+    missing = [name for name in needs if task.steps[name].status is not StepStatus.COMPLETED]
+    if missing:
+        raise illegal(task, event, f"it needs {', '.join(sorted(missing))}")
+    if is_barred(task, task.plan_step(event.step_id)):
+        raise illegal(task, event, "its condition does not hold")

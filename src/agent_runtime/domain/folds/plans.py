@@ -1,0 +1,59 @@
+"""What is proposed, and what is decided about it."""
+
+from typing import Any
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.folds.base import Changes, illegal, no_cancel
+from agent_runtime.domain.task import Approval, StepState, Task, TaskStatus
+
+_S = TaskStatus
+
+
+def proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited, record: ev.EventRecord) -> Changes:
+    no_cancel(task, event)
+    if event.revision != task.plan_revision + 1 or event.digest != event.contract.digest:
+        raise illegal(task, event, "its revision or its digest is not that of the plan it carries")
+    return {
+        "status": _S.AWAITING_APPROVAL,
+        "contract": event.contract,
+        "definitions": event.definitions,
+        "plan_revision": event.revision,
+        "plan_digest": event.digest,
+        "planned_at": record.at,
+        "steps": {step.id: StepState() for step in event.contract.steps},
+        "usage": task.usage + event.usage if isinstance(event, ev.PlanProposed) else task.usage,
+    }
+
+
+def edited(task: Task, event: ev.PlanEdited, record: ev.EventRecord) -> Changes:
+    entry = Approval(event.actor, record.at, "edit", digest=event.digest)
+    return {**proposed(task, event, record), "approvals": (*task.approvals, entry)}
+
+
+def _of_current_plan(task: Task, event: Any) -> None:
+    no_cancel(task, event)
+    if event.digest != task.plan_digest or event.revision != task.plan_revision:
+        raise illegal(task, event, "it is about another plan than the current one")
+
+
+def decided(
+    task: Task, event: ev.PlanApproved | ev.PlanRejected | ev.PlanRevisionRequested, record: ev.EventRecord
+) -> Changes:
+    _of_current_plan(task, event)
+    changes: Changes = {}
+    match event:
+        case ev.PlanApproved():
+            status, decision, note = _S.APPROVED, "approve", event.comment
+        case ev.PlanRejected():
+            status, decision, note = _S.REJECTED, "reject", event.reason
+        case ev.PlanRevisionRequested():
+            # The plan stays where it is, for the planner to start from; only what is awaited can be approved.
+            status, decision, note = _S.PENDING, "revise", event.feedback
+            changes["feedback"] = (*task.feedback, event.feedback)
+    entry = Approval(event.actor, record.at, decision, digest=event.digest, comment=note)
+    return {**changes, "status": status, "approvals": (*task.approvals, entry)}
+
+
+def expired(task: Task, event: ev.TaskExpired, _: ev.EventRecord) -> Changes:
+    _of_current_plan(task, event)
+    return {"status": _S.EXPIRED}

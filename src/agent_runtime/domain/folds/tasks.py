@@ -1,0 +1,89 @@
+"""How a task and its steps begin and end."""
+
+from dataclasses import replace
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.folds.base import Changes, illegal, no_cancel, step_of, with_step
+from agent_runtime.domain.task import WAITING, StepStatus, Task, TaskError, TaskStatus
+
+_S = TaskStatus
+_WELL_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
+
+
+def submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord) -> Changes:
+    return {
+        "prompt": event.prompt,
+        "approval": event.approval,
+        "tools": event.tools,
+        "limits": event.limits,
+        "metadata": event.metadata,
+        "request_key": event.request_key,
+        "request_digest": event.request_digest,
+        "created_at": record.at,
+    }
+
+
+def claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> Changes:
+    if task.status in WAITING and not task.cancel_requested:
+        raise illegal(task, event, "it waits for a person")
+    status = _S.EXECUTING if task.status is _S.APPROVED else task.status
+    return {"epoch": event.epoch, "runner": event.runner, "status": status}
+
+
+def step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.RUNNING)
+    result = state.call.result if state.call else state.turns[-1].answer if state.turns else None
+    if result is None or result.is_error:
+        raise illegal(task, event, f"step {event.step_id!r} has no good result")
+    done = replace(state, status=StepStatus.COMPLETED, result=result, ended_at=record.at)
+    return with_step(task, event.step_id, done)
+
+
+def step_failed(task: Task, event: ev.StepFailed, record: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.RUNNING, StepStatus.PENDING)
+    if state.open_call:
+        raise illegal(task, event, f"call {state.open_call.call_id!r} is open")
+    failed = replace(state, status=StepStatus.FAILED, code=event.code, message=event.message, ended_at=record.at)
+    return with_step(task, event.step_id, failed, usage=task.usage + event.usage)
+
+
+def step_skipped(task: Task, event: ev.StepSkipped, record: ev.EventRecord) -> Changes:
+    state = step_of(task, event, StepStatus.PENDING)
+    skipped = replace(state, status=StepStatus.SKIPPED, message=event.reason, ended_at=record.at)
+    return with_step(task, event.step_id, skipped)
+
+
+def budget_exceeded(_task: Task, _event: ev.BudgetExceeded, _record: ev.EventRecord) -> Changes:
+    return {}
+
+
+def cancel_requested(task: Task, event: ev.TaskCancelRequested, _: ev.EventRecord) -> Changes:
+    no_cancel(task, event)
+    return {"cancel_requested": True}
+
+
+def completed(task: Task, event: ev.TaskCompleted, _: ev.EventRecord) -> Changes:
+    no_cancel(task, event)
+    if not all(step.status in _WELL_ENDED for step in task.steps.values()):
+        raise illegal(task, event, "not every step has ended well")
+    return {"status": _S.COMPLETED, "result": event.result}
+
+
+def _no_open_call(task: Task, event: ev.Event) -> None:
+    if task.open_calls:
+        raise illegal(task, event, f"a call of {', '.join(task.open_calls)} is open")
+
+
+def failed(task: Task, event: ev.TaskFailed, _: ev.EventRecord) -> Changes:
+    _no_open_call(task, event)
+    error = TaskError(event.code, event.message, event.step_id)
+    return {"status": _S.FAILED, "error": error, "usage": task.usage + event.usage}
+
+
+def cancelled(task: Task, event: ev.TaskCancelled, _: ev.EventRecord) -> Changes:
+    _no_open_call(task, event)
+    if not task.cancel_requested:
+        raise illegal(task, event, "nobody asked for it")
+    if event.unknown_steps != task.unknown_steps:
+        raise illegal(task, event, "it must list the steps of unknown outcome")
+    return {"status": _S.CANCELLED}

@@ -1,0 +1,222 @@
+"""The rules that every call is held to, whoever proposes it; pure, and each with a name for the journal (G4, G5, G7).
+
+A proposal is judged against the journal alone: the approved contract, what has run, and what a model has asked for.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from pydantic_core import from_json
+
+from agent_runtime.domain.asking import reason_to_ask
+from agent_runtime.domain.budget import exceeded_budget
+from agent_runtime.domain.conditions import holds
+from agent_runtime.domain.contract import MOST_DEPTH, argument_faults
+from agent_runtime.domain.deny import denied
+from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
+from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.references import resolve
+from agent_runtime.domain.task import AskedCall, Pending, StepState, StepStatus, Task, TaskStatus, may_repeat
+from agent_runtime.domain.tools import Denial, tool_key
+from agent_runtime.domain.values import JsonObject, deeper_than, digest
+
+
+class CallRefusedError(Exception):
+    """A rule forbids a call; it is not sent. `rule` names it in the journal.
+
+    `cancelled`, `expired`, `ended`, `not_approved`: the task stands so. `not_in_plan`: no such step, or a tool that
+    it does not list. `not_current`: its turn has not come, or a person is asked about it. `used_up`: it was made as
+    often as it may be. `budget_exceeded`. `reference_failed`, `invalid_arguments`: they cannot be had, or the tool's
+    schema is against them. `arguments_differ`: they are not those that were approved, or that the model gave.
+    `denied`: the operator's word is against the call, whoever approved it.
+    """
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A call that somebody wants made for a step.
+
+    `arguments` null: those of the plan, or those that the model gave. `pending` is the call of a model's answer that
+    the proposal is, null where it is none.
+    """
+
+    step_id: str
+    server: str
+    tool: str
+    arguments: JsonObject | None = None
+    pending: Pending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """A call that may be sent now, once. `reason` is why a person must see it first; null where nobody must."""
+
+    step: ToolStep | AgentStep
+    arguments: JsonObject
+    arguments_digest: str
+    attempt: int
+    timeout_s: float | None
+    reason: str | None = None
+
+
+def next_proposal(task: Task, step: ToolStep | AgentStep) -> Proposal:
+    """The call that a step itself wants next: its own, or the next that its model asks for."""
+    if isinstance(step, ToolStep):
+        return Proposal(step.id, step.server, step.tool)
+    pending = task.steps[step.id].pending
+    name = pending.call.name if pending else ""
+    allowed = step.functions.get(name)
+    server, tool = (allowed.server, allowed.tool) if allowed else ("", name)
+    return Proposal(step.id, server, tool, pending=pending)
+
+
+def judge(
+    task: Task, proposal: Proposal, in_flight: AbstractSet[str], denials: Iterable[Denial], limit: int
+) -> Permitted:
+    """What may be sent for a proposal.
+
+    `in_flight` are the steps whose calls are under way, `denials` what the operator denies now of the server, and
+    `limit` is the size above which results were cut. Raises: CallRefusedError naming the first rule that is against it.
+    """
+    _check_task(task)
+    step = _planned(task, proposal)
+    state = task.steps[step.id]
+    _check_turn(task, step, state, in_flight)
+    if isinstance(step, AgentStep):
+        _check_uses(step, state, proposal)
+    over = exceeded_budget(task)
+    if over is not None:
+        raise CallRefusedError("budget_exceeded", f"the budget of {over.limit:g} {over.budget} is used up.")
+    arguments = _arguments(task, step, state, limit)
+    arguments_digest = _digest(arguments)
+    if proposal.arguments is not None and _digest(proposal.arguments) != arguments_digest:
+        raise CallRefusedError("arguments_differ", "its arguments are not those that were approved for this step.")
+    key = tool_key(proposal.server, proposal.tool)
+    faults = list(argument_faults(arguments, task.definitions[key].inputSchema, "arguments", resolved=True))
+    if faults:
+        raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
+    told = denied(denials, proposal.tool, arguments)
+    if told is not None:
+        raise CallRefusedError("denied", told)
+    return Permitted(
+        step,
+        arguments,
+        arguments_digest,
+        attempt=state.call.attempt + 1 if state.call else 1,
+        timeout_s=step.timeout_s if isinstance(step, ToolStep) else _timeout(step, key),
+        reason=_question(task, step, state.asked, key, arguments_digest),
+    )
+
+
+_STANDS = {TaskStatus.CANCELLED: "cancelled", TaskStatus.EXPIRED: "expired"}
+
+
+def _check_task(task: Task) -> None:
+    if task.cancel_requested and not task.terminal:
+        raise CallRefusedError("cancelled", "the task is being cancelled.")
+    if task.terminal:
+        raise CallRefusedError(_STANDS.get(task.status, "ended"), f"the task is {task.status}.")
+    if task.status is not TaskStatus.EXECUTING:
+        rule = "not_current" if task.status is TaskStatus.NEEDS_ATTENTION else "not_approved"
+        raise CallRefusedError(rule, f"the task is {task.status}.")
+
+
+def _planned(task: Task, proposal: Proposal) -> ToolStep | AgentStep:
+    try:
+        step = task.plan_step(proposal.step_id)
+    except KeyError:
+        raise CallRefusedError("not_in_plan", f"the approved plan has no step {proposal.step_id!r}.") from None
+    key = tool_key(proposal.server, proposal.tool)
+    allowed = {step.server + "/" + step.tool} if isinstance(step, ToolStep) else {one.key for one in step.tools}
+    if task.contract is None or key not in allowed & task.contract.pins.keys() or key not in task.definitions:
+        named = key if proposal.server else proposal.tool
+        raise CallRefusedError("not_in_plan", f"{named!r} is not a tool that step {step.id!r} of the plan may call.")
+    return step
+
+
+def _check_turn(task: Task, step: ToolStep | AgentStep, state: StepState, in_flight: AbstractSet[str]) -> None:
+    if state.has_ended or state.status is StepStatus.UNKNOWN:
+        raise CallRefusedError("used_up", f"step {step.id!r} is {state.status}.")
+    if step.id in in_flight or (state.call is not None and not may_repeat(task, step.id)):
+        raise CallRefusedError("used_up", f"the call of step {step.id!r} was made, and it may not be made again.")
+    if state.status is StepStatus.ASKING:
+        raise CallRefusedError("not_current", f"a person is asked about the call of step {step.id!r}.")
+    missing = sorted(name for name in step.needs if task.steps[name].status is not StepStatus.COMPLETED)
+    if missing:
+        raise CallRefusedError("not_current", f"step {step.id!r} needs {', '.join(missing)} first.")
+    if is_barred(task, step):
+        raise CallRefusedError("not_current", f"the condition of step {step.id!r} does not hold.")
+
+
+def is_barred(task: Task, step: ToolStep | AgentStep) -> bool:
+    """Whether the condition of a step does not hold, or cannot be told."""
+    try:
+        return step.when is not None and not holds(step.when, task.results)
+    except ConditionFailedError:
+        return True
+
+
+def _check_uses(step: AgentStep, state: StepState, proposal: Proposal) -> None:
+    pending = state.pending
+    if pending is None or (proposal.pending is not None and proposal.pending != pending):
+        raise CallRefusedError("used_up", f"the model of step {step.id!r} asks for no such call now.")
+    allowed = step.functions.get(pending.call.name)
+    if allowed is None or (allowed.server, allowed.tool) != (proposal.server, proposal.tool):
+        raise CallRefusedError("not_current", f"the model of step {step.id!r} asks for {pending.call.name!r} now.")
+    if state.call is None and state.sent.count(allowed.key) >= allowed.max_calls:
+        raise CallRefusedError(
+            "used_up", f"{allowed.key!r} was called {allowed.max_calls} times, as often as it may be."
+        )
+
+
+def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, limit: int) -> JsonObject:
+    """The concrete arguments of the call that is next."""
+    if isinstance(step, ToolStep):
+        try:
+            resolved: JsonObject = resolve(step.arguments, task.results, limit)
+        except ReferenceFailedError as error:
+            raise CallRefusedError("reference_failed", str(error)) from error
+        return resolved
+    text = state.pending.call.arguments if state.pending else ""
+    return given_arguments(text)
+
+
+def given_arguments(text: str) -> JsonObject:
+    """The arguments that a model gave, read. Raises: CallRefusedError where they are no JSON object."""
+    try:
+        arguments = from_json(text.encode("utf-8", "replace") or b"{}", allow_inf_nan=False)
+    except ValueError as error:
+        raise CallRefusedError("invalid_arguments", f"the arguments are no JSON: {error}.") from error
+    if not isinstance(arguments, dict):
+        raise CallRefusedError("invalid_arguments", "the arguments must be a JSON object.")
+    if deeper_than(arguments, MOST_DEPTH):
+        raise CallRefusedError("invalid_arguments", f"the arguments are nested more than {MOST_DEPTH} deep.")
+    return arguments
+
+
+def _digest(arguments: JsonObject) -> str:
+    try:
+        return digest(arguments)
+    except ValueError as error:
+        raise CallRefusedError("invalid_arguments", f"an argument cannot be carried exactly: {error}.") from error
+
+
+def _timeout(step: AgentStep, key: str) -> float | None:
+    return next((allowed.timeout_s for allowed in step.tools if allowed.key == key), None)
+
+
+def _question(
+    task: Task, step: ToolStep | AgentStep, asked: AskedCall | None, key: str, arguments_digest: str
+) -> str | None:
+    """Why a person must see the call first; null where nobody must, or somebody has approved it."""
+    reason = reason_to_ask(task.contract, step, key) if task.contract else None
+    if asked is None:
+        return reason
+    if not asked.granted or asked.arguments_digest != arguments_digest:
+        raise CallRefusedError("arguments_differ", "its arguments are no longer those that were approved.")
+    return None

@@ -1,0 +1,68 @@
+"""What models are writing just now, for whoever is looking. Not facts: nothing is kept, and nothing is sent again."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+_MOST_CHARACTERS = 64 * 1024
+"""What is kept for one listener who does not keep up; the oldest pieces go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of a plan that is being written (`step_id` null), or of the answer for a step."""
+
+    step_id: str | None
+    text: str
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """The pieces that one listener has not taken yet."""
+
+    _pieces: list[Piece] = field(default_factory=list)
+    _size: int = 0
+    _heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hear(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece.text)
+        while self._size > _MOST_CHARACTERS and len(self._pieces) > 1:
+            self._size -= len(self._pieces.pop(0).text)
+        self._heard.set()
+
+    async def take(self) -> list[Piece]:
+        """All that was said since, neighbouring pieces of one text joined; waits for the first."""
+        await self._heard.wait()
+        self._heard.clear()
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        joined: list[Piece] = []
+        for piece in pieces:
+            if joined and joined[-1].step_id == piece.step_id:
+                piece = Piece(piece.step_id, joined.pop().text + piece.text)  # noqa: PLW2901 - it grows
+            joined.append(piece)
+        return joined
+
+
+class Progress:
+    """Carries pieces of text from the models of a task to those who listen to it now."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[Listener]] = {}
+
+    def say(self, task_id: str, piece: Piece) -> None:
+        for listener in self._listeners.get(task_id, ()):
+            listener.hear(piece)
+
+    @contextmanager
+    def listen(self, task_id: str) -> Iterator[Listener]:
+        listener = Listener()
+        self._listeners.setdefault(task_id, set()).add(listener)
+        try:
+            yield listener
+        finally:
+            listeners = self._listeners[task_id]
+            listeners.discard(listener)
+            if not listeners:
+                del self._listeners[task_id]

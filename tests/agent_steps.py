@@ -1,0 +1,118 @@
+"""A plan with agent steps, and the journal of its task, written by hand: one value after the other."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.contract import Budget, Contract, Limits, draw_up
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import Task
+from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, ToolDefinition, describe_tool
+from agent_runtime.domain.transitions import OF_A_RUN, evolve
+from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.values import digest
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "additionalProperties": False}
+SERVER = BuiltinServer(
+    id="f",
+    type="builtin",
+    config=BuiltinConfig(server="text"),
+    tools={
+        "read": {"effect": "read", "idempotent": True, "open_world": False},
+        "write": {"effect": "write", "open_world": False},
+        "wipe": {"effect": "destructive", "open_world": False},
+    },
+)
+TOOLS = {
+    f"f/{name}": describe_tool(SERVER, ToolDefinition(name=name, inputSchema=SCHEMA))
+    for name in ("read", "write", "wipe")
+}
+LOOK = {"id": "look", "kind": "tool", "server": "f", "tool": "read", "arguments": {"x": 1}}
+AGENT = {
+    "id": "do",
+    "kind": "agent",
+    "instruction": "Do it with ${look.text}.",
+    "tools": [{"server": "f", "tool": "read", "max_calls": 2}, {"server": "f", "tool": "write"}],
+}
+LAST = {"id": "last", "kind": "tool", "server": "f", "tool": "wipe", "depends_on": ["do"]}
+
+
+def contract_of(*steps: dict[str, Any], budget: Budget | None = None) -> Contract:
+    limits = Limits(budget=budget or Budget())
+    return draw_up(Plan.model_validate({"goal": "g", "steps": steps}), limits, TOOLS, agent_steps=True)
+
+
+def after(task: Task, *events: ev.Event) -> Task:
+    """The task after these events; those of a run carry its epoch."""
+    for event in events:
+        epoch = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if type(event) in OF_A_RUN else None
+        at = AT + timedelta(seconds=task.version)
+        task = evolve(task, ev.record("t", task.version + 1, epoch, at, event))
+    return task
+
+
+def proposed(contract: Contract) -> Task:
+    definitions = {key: tool.definition for key, tool in TOOLS.items() if key in contract.pins}
+    plan = ev.PlanProposed(
+        revision=1, digest=contract.digest, contract=contract, definitions=definitions, planner="openai"
+    )
+    submitted = ev.TaskSubmitted(prompt="p", limits=contract.limits)
+    return after(Task("t"), submitted, ev.TaskClaimed(runner="r", epoch=1), plan)
+
+
+def executing(contract: Contract) -> Task:
+    task = proposed(contract)
+    approved = ev.PlanApproved(revision=1, digest=contract.digest)
+    return after(task, approved, ev.TaskClaimed(runner="r", epoch=2))
+
+
+def started(step_id: str) -> ev.StepStarted:
+    return ev.StepStarted(step_id=step_id, title="t")
+
+
+def called(
+    step_id: str, tool: str, arguments: dict[str, Any], call_id: str = "c", *, attempt: int = 1, **place: int
+) -> ev.ToolCalled:
+    return ev.ToolCalled(
+        step_id=step_id,
+        call_id=call_id,
+        server="f",
+        tool=tool,
+        arguments=arguments,
+        arguments_digest=digest(arguments),
+        attempt=attempt,
+        **place,
+    )
+
+
+def returned(step_id: str, call_id: str = "c", text: str = "fine") -> ev.ToolReturned:
+    return ev.ToolReturned(step_id=step_id, call_id=call_id, result=StoredResult(text=text), duration_ms=1)
+
+
+def model_calls(*wanted: tuple[str, Any]) -> tuple[ev.ModelCall, ...]:
+    return tuple(
+        ev.ModelCall(call_id=f"m{index}", name=name, arguments=given if isinstance(given, str) else json.dumps(given))
+        for index, (name, given) in enumerate(wanted)
+    )
+
+
+def answered(turn: int, *wanted: tuple[str, Any], text: str | None = None, step_id: str = "do") -> ev.ModelAnswered:
+    calls: Sequence[ev.ModelCall] = model_calls(*wanted)
+    return ev.ModelAnswered(
+        step_id=step_id,
+        turn=turn,
+        items=({"type": "message", "turn": turn},),
+        calls=tuple(calls),
+        answer=None if calls else StoredResult(text=text or "done"),
+        usage=Usage(10, 5),
+    )
+
+
+def looked(contract: Contract) -> Task:
+    """A task whose agent step `do` is next."""
+    look = called("look", "read", {"x": 1})
+    done = ev.StepCompleted(step_id="look")
+    return after(executing(contract), started("look"), look, returned("look"), done)

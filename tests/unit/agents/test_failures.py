@@ -1,0 +1,90 @@
+import pytest
+from pydantic import SecretStr
+
+from agent_runtime.agents.failures import Failures, Said
+from agent_runtime.config import OpenAISettings
+
+SETTINGS = OpenAISettings(
+    api_key=SecretStr("sk-very-secret"), base_url="http://user:p%40ss@models.example:8080/v1?token=hush", model="tiny"
+)
+FAILURES = Failures(SETTINGS, answer_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "context_length_exceeded", "too long"),
+        (400, "", "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"),
+        (400, "exceed_context_size_error", "the request exceeds the available context size, try increasing it"),
+        (500, "", "the request exceeds the available context size. try increasing the context size"),
+        (400, "", "the input length exceeds the context length"),
+        (400, "", "prompt is too long: 210000 tokens > 200000 maximum"),
+        (413, "", "Request Entity Too Large"),
+        (None, "context_length_exceeded", "Your input exceeds the context window of this model."),
+    ],
+)
+def test_a_context_overflow_is_known_by_its_code_or_by_its_words(status: int | None, code: str, message: str) -> None:
+    failure = FAILURES.said(Said(message, status, code))
+    assert (failure.code, failure.retry) == ("model_context_overflow", False)
+    assert "openai.model" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (404, "model_not_found", "The model `tiny` does not exist or you do not have access to it."),
+        (404, "", "model 'tiny' not found, try pulling it first"),
+        (404, "NotFoundError", "The model `tiny` does not exist."),
+        (403, "model_not_found", "Project `p` does not have access to model `tiny`"),
+        (400, "", "Invalid model name passed in model=tiny. Call `/v1/models` to view available models"),
+        (404, "DeploymentNotFound", "The API deployment for this resource does not exist."),
+    ],
+)
+def test_an_unknown_model_is_named_with_its_endpoint(status: int, code: str, message: str) -> None:
+    failure = FAILURES.said(Said(message, status, code))
+    assert failure.code == "model_unknown"
+    assert "'tiny'" in failure.message
+    assert "http://models.example:8080/v1 " in failure.message
+
+
+def test_a_404_without_a_word_of_models_names_the_other_api_and_the_base_url() -> None:
+    failure = FAILURES.said(Said("Not Found", 404))
+    assert failure.code == "model_unknown"
+    assert "set openai.api to chat_completions" in failure.message
+    assert "openai.base_url" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("said", "retried", "reached"),
+    [
+        (Said("slow down", 429, after_s=3), True, True),
+        (Said("oops", 500), True, False),
+        (Said("", 503), True, False),
+        (Said("overloaded", None, "server_error"), True, True),
+        (Said("You exceeded your current quota", 429, "insufficient_quota"), False, True),
+    ],
+)
+def test_an_overloaded_endpoint_is_asked_again_unless_the_quota_is_used_up(
+    said: Said, *, retried: bool, reached: bool
+) -> None:
+    failure = FAILURES.said(said)
+    assert (failure.code, failure.retry, failure.reached) == ("model_overloaded", retried, reached)
+
+
+def test_anything_else_that_is_rejected_is_told_in_the_endpoints_words() -> None:
+    failure = FAILURES.said(Said("temperature must be\n positive", 400, "bad", "temperature"))
+    assert (failure.code, failure.retry) == ("model_failed", False)
+    assert failure.message.endswith("rejected the request (HTTP 400): temperature must be positive")
+
+
+def test_no_message_shows_the_key_or_the_credentials_of_the_base_url() -> None:
+    echo = "sk-very-secret user:p%40ss@ p@ss token=hush"
+    failures = [FAILURES.said(Said(echo, status)) for status in (400, 401, 403, 404, 413, 429, 500, None)]
+    failures += [FAILURES.unreachable(echo), FAILURES.cut(echo), FAILURES.unreadable(echo), FAILURES.refused(echo)]
+    for failure in failures:
+        for secret in ("sk-very-secret", "p@ss", "p%40ss", "token=hush"):
+            assert secret not in failure.message
+
+
+def test_a_foreign_text_is_cut() -> None:
+    assert len(FAILURES.said(Said("x" * 10_000, 400)).message) < 500
