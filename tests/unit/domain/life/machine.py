@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import ClassVar, Literal
@@ -34,7 +35,7 @@ SOME = st.lists(st.sampled_from([*INSTANTS, "more", "good", "big"]), max_size=4)
 LONG = st.tuples(st.sampled_from([*RESULTS, *ANSWERS, "big"]), st.sampled_from(["good", "each", "error", "lost"])).map(
     lambda answers: ["more", answers[0], "more", "good", "more", answers[1]] * 5
 )
-MINDLESS = ("a service", "a run", "a run at its end", "others")
+MINDLESS = ("a service", "a run", "a run that strays", "a run at its end", "others")
 
 REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError)
 
@@ -196,8 +197,8 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         self.written(0, lambda task: [ev.TaskExpired(revision=task.plan_revision, digest=task.plan_digest or "")])
 
     @precondition(lambda self: self.task.version > 6 and len(self.world.received) != 1)
-    @rule(back=st.integers(0, 3))
-    def cancel(self, back: int) -> None:
+    @rule(back=st.integers(0, 3), astray=st.sampled_from([False, False, True]))
+    def cancel(self, back: int, *, astray: bool) -> None:
         def cancelled(task: Task) -> list[ev.Event]:
             if task.terminal or task.cancel_requested:
                 raise DecisionRefusedError("too late", task.status)
@@ -206,6 +207,8 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
 
         if self.written(back, cancelled):
             self.store.cancelled = True
+            if astray:
+                self.a_run_goes_astray()
 
     @precondition(lambda self: self.task.unknown_steps)
     @rule(data=st.data(), how=st.sampled_from(["done", "retry", "retry", "skip", "fail"]), back=st.integers(0, 2))
@@ -242,6 +245,8 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
                 self.the_service_has_lost_its_mind(data)
             case "a run":
                 self.a_run_has_lost_its_mind(data)
+            case "a run that strays":
+                self.a_run_goes_astray()
             case "a run at its end":
                 self.a_run_ends_the_task_of_its_own_accord()
             case _:
@@ -317,11 +322,12 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         """G3: from anywhere, a run without accidents comes to an end or to a question."""
         if self.goes_on:
             run = self.claim(self.task)
-            for _ in range(100):
-                if not run.step("good"):
-                    break
-            assert self.task.terminal or self.task.status in WAITING
-            assert self.task.terminal or not self.task.cancel_requested
+            with suppress(CrashedError):
+                for _ in range(100):
+                    if not run.step("good"):
+                        break
+            assert self.world.breaches or self.task.terminal or self.task.status in WAITING
+            assert self.world.breaches or self.task.terminal or not self.task.cancel_requested
         self.accidents["late evidence"] += self.store.evidence
         self.events.update(record.type for record in self.store.records)
         for record in self.store.records:

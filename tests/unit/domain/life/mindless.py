@@ -4,6 +4,7 @@ Nobody but a mistaken or malicious component would. What they get into the journ
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from agent_runtime.domain.values import digest
 from unit.domain.life.model import answer
 from unit.domain.life.plans import Plans
 from unit.domain.life.run import Run
-from unit.domain.life.store import Store
+from unit.domain.life.store import CrashedError, Store
 from unit.domain.life.world import UnresolvedError, World, given
 
 
@@ -86,7 +87,7 @@ class Mindless:
         self.runs = [run for run in self.runs if run.epoch < self.task.epoch]
         for agent in data.draw(st.permutations(self.agents_of_plan)):
             self.an_agent_has_lost_its_mind(agent)
-        for step in data.draw(st.permutations(self.steps_of_plan)):
+        for step in [] if self.world.breaches else data.draw(st.permutations(self.steps_of_plan)):
             try:
                 arguments = self.world.arguments(step.id)
             except UnresolvedError:
@@ -108,6 +109,15 @@ class Mindless:
                 fresh = called.model_copy(update={"attempt": 1})
                 if self.accepted(self.task.epoch, called) or self.accepted(self.task.epoch, started, fresh):
                     self.world.receive(called)
+
+    def a_run_goes_astray(self) -> None:
+        """The newest run proposes what nobody has asked for, sends all that it was permitted, and dies."""
+        self.runs = [run for run in self.runs if run.epoch < self.task.epoch]
+        run = Run(self.store, self.plans, self.ids, self.task, most=3)
+        with suppress(CrashedError):
+            run.step("stray")
+            while run.calling:
+                run.step("more")
 
     def an_agent_has_lost_its_mind(self, agent: AgentStep) -> None:
         """What the model of a step wants, and what it does not: other tools, other arguments, all that is past."""

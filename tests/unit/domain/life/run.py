@@ -10,14 +10,14 @@ from agent_runtime.domain.budget import seconds_left
 from agent_runtime.domain.commands import AskModel, CallTool, ProposePlan, Record
 from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.rules import CallRefusedError, Permitted, Proposal, next_proposal
+from agent_runtime.domain.rules import CallRefusedError, Proposal, next_proposal
 from agent_runtime.domain.task import Pending, StepStatus, Task, TaskStatus, may_repeat
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.transitions import ALLOWED, evolve
 from agent_runtime.domain.values import digest
 from unit.domain.life.model import ANSWERS, answer
 from unit.domain.life.plans import CATALOGUE, Plans
-from unit.domain.life.store import AT, Store
+from unit.domain.life.store import AT, CrashedError, Store
 
 RESULTS = {
     "good": StoredResult(text="good", output={"n": 1}),
@@ -78,6 +78,9 @@ class Run:
     def __post_init__(self) -> None:
         self.epoch = self.task.epoch
         self.committed = self.task
+
+    def __repr__(self) -> str:
+        return f"Run({self.epoch})"
 
     def step(self, instant: str) -> bool:
         """Do the next thing. False: nothing is left to do here, and this run ends."""
@@ -261,7 +264,7 @@ class Run:
                     world.read(ev.record("t", 1, self.epoch, AT, more))
                 wrong = world.breaches or [f"G3: the rules permit what the journal refuses: {refusal}"]
                 self.store.world.breaches += wrong[:1]
-                raise StaleEpochError("it has seen enough") from refusal
+                raise CrashedError from refusal
 
     def stray(self) -> list[Work]:
         """Propose whatever comes to mind; what is refused is forgotten."""

@@ -43,7 +43,7 @@ class Step:
     """The answers of its model."""
     settled: int = 0
     """How many calls of the latest answer the model knows the fate of."""
-    called: list[tuple[str, int, int]] = field(default_factory=list)
+    called: list[tuple[str, int | None, int | None]] = field(default_factory=list)
     """The calls of an agent that were begun: tool, turn and number."""
 
     @property
@@ -250,7 +250,10 @@ class World:
                 step.status = kind.removeprefix("step.")
                 if step.is_agent:
                     step.result = step.turns[-1]["answer"] if step.turns else None
+                    done = step.result or kind != "step.completed"
+                    self.expect("G7", done, f"{data['step_id']} is done, and its model has not said so")
             case "call.approval_requested":
+                self.expect("G7", not self.cancelled, f"a person is asked about {data['step_id']} after a cancel")
                 if step.is_agent:
                     self._expect_wanted(data, step)
                 step.status, step.asked = "asking", data["arguments"]
@@ -362,7 +365,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _digest(contract: dict[str, Any]) -> str:
     """As docs say that a client may compute it: without `asks`, and without what a step leaves unsaid."""
-    unsaid = {"tool": {"when": None, "preapproved": False}, "agent": {"when": None}}
+    unsaid: dict[str, dict[str, Any]] = {"tool": {"when": None, "preapproved": False}, "agent": {"when": None}}
     steps = [
         {name: value for name, value in step.items() if (name, value) not in unsaid[step["kind"]].items()}
         for step in contract["steps"]
