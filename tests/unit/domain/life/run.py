@@ -294,8 +294,8 @@ def _strays(step: ToolStep | AgentStep, pending: Pending | None) -> Iterator[Pro
     for key in CATALOGUE:
         server, tool = key.split("/")
         yield Proposal(step.id, server, tool, {"n": 99})
+        yield Proposal(step.id, server, tool)
         if isinstance(step, AgentStep):
-            yield Proposal(step.id, server, tool)
             yield Proposal(step.id, server, tool, {"n": 2}, pending)
             if pending:
                 yield Proposal(step.id, server, tool, pending=Pending(pending.turn, pending.index + 1, pending.call))
