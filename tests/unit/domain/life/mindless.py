@@ -96,6 +96,8 @@ class Mindless:
             attempt = state.call.attempt + 1 if state.call else 1
             started = ev.StepStarted(step_id=step.id, title="t")
             for tool in ("rm", step.tool):
+                if self.world.breaches:
+                    return
                 call_id = f"c{next(self.ids)}"
                 called = ev.ToolCalled(
                     step_id=step.id,
