@@ -47,7 +47,9 @@ Command = ProposePlan | CallTool | AskModel | Record
 
 
 def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[Command, ...]:
-    """What may be done now, in the order of the plan; nothing while a person is asked or after the end.
+    """What may be done now; nothing while a person is asked or after the end.
+
+    What has begun comes before what may begin, and open calls before all, each in the order of the plan.
 
     `in_flight` are the ids of the steps whose call is under way in the run that asks, or waits for room. Of any other
     step an open call is one whose answer will not come. Each command holds for this state only: after one of them,
@@ -89,14 +91,19 @@ def _cancel(task: Task) -> Record:
 
 
 def _unfinished(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
-    """What the steps that have begun ask for."""
-    for step in task.contract.steps if task.contract else ():
-        state = task.steps[step.id]
-        if state.status is not StepStatus.RUNNING or step.id in in_flight:
-            continue
+    """What the steps that have begun ask for: open calls first, since no task ends while one is open."""
+    running = [
+        (step, task.steps[step.id])
+        for step in (task.contract.steps if task.contract else ())
+        if task.steps[step.id].status is StepStatus.RUNNING and step.id not in in_flight
+    ]
+    for step, state in running:
         if state.call is not None:
             yield from _called(task, step, state.call, in_flight)
-        elif isinstance(step, ToolStep):
+    for step, state in running:
+        if state.call is not None:
+            continue
+        if isinstance(step, ToolStep):
             yield CallTool(step)
         else:
             yield from _answered(task, step, state, in_flight)

@@ -73,7 +73,12 @@ class Answered:
         return self.question.step_id
 
     def stage(self, run: Run) -> None:
-        """Stage the answer, to be written before any of its calls; or the failure, where the task still goes on."""
+        """Stage the answer, to be written before any of its calls; or the failure, where the task still goes on.
+
+        A task may have been cancelled meanwhile, at once: a question to a model is no open call. It takes no more.
+        """
+        if run.task.terminal:
+            return
         if self.answer is not None:
             run.stage(self.answer)
         elif self.failure is not None and run.task.status is TaskStatus.EXECUTING and not run.task.cancel_requested:

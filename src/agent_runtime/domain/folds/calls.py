@@ -22,6 +22,7 @@ from agent_runtime.domain.task import (
     may_repeat,
 )
 from agent_runtime.domain.tools import StoredResult, tool_key
+from agent_runtime.domain.values import digest
 
 _S = TaskStatus
 
@@ -71,10 +72,11 @@ def _check_proposed(
     if state.call is None and state.sent.count(allowed.key) >= allowed.max_calls:
         raise illegal(task, event, f"{allowed.key!r} may not be called more often")
     try:
-        given = given_arguments(pending.call.arguments)
-    except CallRefusedError as error:
+        given = digest(given_arguments(pending.call.arguments))
+        wanted = digest(event.arguments)  # to Python, but not in JSON, `true` is 1
+    except (CallRefusedError, ValueError) as error:
         raise illegal(task, event, str(error)) from error
-    if given != event.arguments:
+    if given != wanted:
         raise illegal(task, event, "its arguments are not those that the model gave")
 
 
