@@ -160,6 +160,13 @@ def body(content: bytes, kind: str, first: str = "200 OK") -> bytes:
 async def test_a_text_is_answered_with_what_it_cost(ask: Asker) -> None:
     answer = await ask.answer(Text("Two words.", usage=(11, 3)))
     assert (answer.text, answer.calls, answer.usage) == ("Two words.", (), Usage(input_tokens=11, output_tokens=3))
+
+
+async def test_the_tokens_of_an_endpoint_that_does_not_count_are_estimated(ask: Asker) -> None:
+    ask.models.tells_usage = False
+    answer = await ask.answer(Text("word " * 300))
+    assert answer.usage.input_tokens > 0
+    assert 300 < answer.usage.output_tokens < 1000
     assert [item["type"] for item in answer.items] == ["message"]
     [request] = ask.models.requests
     assert (request.system, request.prompt, request.model) == ("Be brief.", USER["content"], "tiny")

@@ -10,20 +10,25 @@ from agent_runtime.domain.task import Task
 
 def exceeded_budget(task: Task) -> BudgetExceeded | None:
     """The budget that leaves no room for one more call, or None."""
-    budget = task.limits.budget
-    if budget.tool_calls is not None and task.tool_calls >= budget.tool_calls:
-        return BudgetExceeded(budget="tool_calls", limit=budget.tool_calls, used=task.tool_calls)
-    if budget.seconds is not None and task.call_seconds >= budget.seconds:
-        return BudgetExceeded(budget="seconds", limit=budget.seconds, used=round(task.call_seconds, 3))
-    return None
+    limit = task.limits.budget.tool_calls
+    if limit is not None and task.tool_calls >= limit:
+        return BudgetExceeded(budget="tool_calls", limit=limit, used=task.tool_calls)
+    return _exceeded_seconds(task)
 
 
-def exceeded_tokens(task: Task) -> BudgetExceeded | None:
-    """The budget of tokens where nothing is left of it, or None."""
+def exceeded_by_asking(task: Task) -> BudgetExceeded | None:
+    """The budget that leaves no room for one more question to a model, or None."""
     limit, used = task.limits.budget.tokens, task.usage.tokens
+    if limit is not None and used >= limit:
+        return BudgetExceeded(budget="tokens", limit=limit, used=used)
+    return _exceeded_seconds(task)
+
+
+def _exceeded_seconds(task: Task) -> BudgetExceeded | None:
+    limit, used = task.limits.budget.seconds, task.call_seconds
     if limit is None or used < limit:
         return None
-    return BudgetExceeded(budget="tokens", limit=limit, used=used)
+    return BudgetExceeded(budget="seconds", limit=limit, used=round(used, 3))
 
 
 def tokens_left(task: Task) -> int | None:
@@ -34,7 +39,7 @@ def tokens_left(task: Task) -> int | None:
 
 def may_ask_model(task: Task, in_flight: AbstractSet[str]) -> bool:
     """Whether a model may be asked now; else it waits for what answers under way have reserved, which is all."""
-    if exceeded_tokens(task) is not None or not has_budget(task, in_flight):
+    if exceeded_by_asking(task) is not None or seconds_left(task, in_flight) <= 0:
         return False
     return task.limits.budget.tokens is None or not _asked(task, in_flight)
 

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.budget import exceeded_budget, exceeded_tokens, has_budget, may_ask_model
+from agent_runtime.domain.budget import exceeded_budget, exceeded_by_asking, has_budget, may_ask_model
 from agent_runtime.domain.conditions import holds
 from agent_runtime.domain.errors import ConditionFailedError
 from agent_runtime.domain.plan import AgentStep, ToolStep, unreferenced
@@ -142,7 +142,7 @@ def _answered(task: Task, step: AgentStep, state: StepState, in_flight: Abstract
 def _paid(task: Task, command: CallTool | AskModel, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """A command that the budget must allow: it is given, or waits for what is reserved, or ends the task."""
     asks = isinstance(command, AskModel)
-    over = exceeded_budget(task) or (exceeded_tokens(task) if asks else None)
+    over = exceeded_by_asking(task) if asks else exceeded_budget(task)
     if over is None:
         if may_ask_model(task, in_flight) if asks else has_budget(task, in_flight):
             yield command

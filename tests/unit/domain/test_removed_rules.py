@@ -285,6 +285,7 @@ def reckless() -> type[machine.LifeOfATask]:
 
 
 S = TaskStatus
+# The guarantees that may be found broken first: a tool called too often is both a repetition and outside the plan.
 REMOVED: Mapping[str, tuple[str, Removal]] = {
     "only idempotent calls are repeated": ("G2", repeating_everything),
     "only the newest claim writes": ("G2", taking_every_epoch),
@@ -295,7 +296,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "a concrete call needs an answer": ("G4", calling_without_asking),
     "what comes from outside is asked for": ("G4", trusting_the_world),
     "nothing begins before approval": ("G4", allowing({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
-    "a step calls its own tool": ("G5", taking_every_tool),
+    "a step calls its own tool": ("G5 G2", taking_every_tool),
     "a step waits for its turn": ("G5", without(calls, "_check_turn")),
     "a step waits for what it needs": ("G5", not_waiting_for_results),
     "references are resolved": ("G5", sending_references_as_they_are),
@@ -307,7 +308,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     # Of agent steps, and of whoever proposes a call. The rules and the folds are two lines of defence: each by itself.
     "rules: a call is of a tool that the step lists": ("G5", planned_whatever_is_listed),
     "rules: a call is the one that the model asks for": ("G5", calling_what_was_settled),
-    "rules: a tool is called as often as the plan says": ("G5", calling_as_often_as_it_likes),
+    "rules: a tool is called as often as the plan says": ("G5 G2", calling_as_often_as_it_likes),
     "rules: arguments are those that they should be": ("G5", taking_all_arguments),
     "rules: a person is asked": ("G4", without(rules, "_question")),
     "rules: nothing is permitted after a cancel": ("G7", judging_a_cancelled_task),
@@ -315,7 +316,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "folds: a concrete call needs an answer": ("G4", without(calls, "_granted")),
     "folds: a turn is recorded once": ("G2", taking_every_turn),
     "folds: an agent is done when its model says so": ("G7", completing_an_agent_in_the_middle),
-    "both: a tool is called as often as the plan says": ("G5", counting_no_calls),
+    "both: a tool is called as often as the plan says": ("G5 G2", counting_no_calls),
 }
 
 
@@ -323,14 +324,34 @@ CALM = frozenset({"nothing is sent after a cancel"})
 """Rules that are missed sooner where nobody loses their mind as often."""
 
 
+FAR_OFF = frozenset(
+    {
+        "rules: nothing is permitted after a cancel",
+        "both: a tool is called as often as the plan says",
+        "rules: a tool is called as often as the plan says",
+        "rules: a call is of a tool that the step lists",
+        "folds: an agent is done when its model says so",
+        "folds: a concrete call needs an answer",
+        "references are resolved",
+        "rules: a call is the one that the model asks for",
+        "nothing begins after a cancel",
+    }
+)
+"""Rules that take seconds of searching before they are missed."""
+
+
 def test_with_every_rule_in_place_nothing_is_missed() -> None:
     run_state_machine_as_test(reckless(), settings=settings(SEARCH, max_examples=50))
 
 
-@pytest.mark.parametrize("rule", REMOVED)
+@pytest.mark.parametrize(
+    "rule", [pytest.param(rule, marks=pytest.mark.slow) if rule in FAR_OFF else rule for rule in REMOVED]
+)
 def test_a_rule_that_is_removed_is_missed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    guarantee, remove = REMOVED[rule]
+    guarantees, remove = REMOVED[rule]
     remove(monkeypatch)
     with pytest.raises(AssertionError) as broken:
         run_state_machine_as_test(machine.lives() if rule in CALM else reckless(), settings=SEARCH)
-    assert set(re.findall(r"G\d", str(broken.value))) == {guarantee}
+    found = set(re.findall(r"G\d", str(broken.value)))
+    assert found
+    assert found <= set(guarantees.split())

@@ -82,7 +82,7 @@ def _check_proposed(
 
 def _granted(task: Task, event: ev.ToolCalled, state: StepState) -> None:
     asked = state.asked
-    if asked is None or not asked.granted or asked.arguments_digest != event.arguments_digest:
+    if asked is None or not asked.granted or asked.arguments_digest != digest(event.arguments):
         raise illegal(task, event, f"nobody has approved this concrete call of step {event.step_id!r}")
 
 

@@ -113,8 +113,8 @@ class World:
         self.expect("G5", said == json.loads(call.model_dump_json()), f"{call.call_id} is not what was written")
         if call.step_id not in self.steps:
             return  # a breach of G5, and known as one since it was written
-        retries = self.steps[call.step_id].plan.get("retries", 0)
-        most = max(3, retries + 1) if call.tool in IDEMPOTENT else 1
+        plan = self.steps[call.step_id].plan
+        most = max(3, plan.get("retries", 0) + 1) if plan.get("tool", call.tool) in IDEMPOTENT else 1
         this = call.step_id, call.turn, call.index, use
         self.sent[this] += 1
         times = self.sent[this]
