@@ -306,7 +306,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "only what has ended well is completed": ("G7", completing_what_has_not_ended),
     "a step is completed with its result": ("G7", completing_without_a_result),
     # Of agent steps, and of whoever proposes a call. The rules and the folds are two lines of defence: each by itself.
-    "rules: a call is of a tool that the step lists": ("G5", planned_whatever_is_listed),
+    "rules: a call is of a tool that the step lists": ("G5 G2", planned_whatever_is_listed),
     "rules: a call is the one that the model asks for": ("G5", calling_what_was_settled),
     "rules: a tool is called as often as the plan says": ("G5 G2", calling_as_often_as_it_likes),
     "rules: arguments are those that they should be": ("G5", taking_all_arguments),
