@@ -58,6 +58,21 @@ async def test_approve_against_reject_has_one_winner(house: House) -> None:
             assert ran == (ended.status is TaskStatus.COMPLETED)
 
 
+async def test_approve_against_cancel_starts_no_call_after_the_cancel(house: House) -> None:
+    async with house.open() as runtime:
+        for turn in range(10):
+            task = await submitted(runtime, ledger_plan(f"turn{turn}"))
+            approvals = [accepted(runtime, task, Approve()) for _ in range(5)]
+            cancel = runtime.tasks.cancel(task.task_id)
+            acknowledged = (await asyncio.gather(*approvals[:2], cancel, *approvals[2:]))[2]
+            assert isinstance(acknowledged, Task)
+            end = await settled(runtime, task.task_id)
+            journal = names(await runtime.tasks.records(task.task_id))
+            assert (end.status, journal.count("plan.approved") <= 1) == (TaskStatus.CANCELLED, True)
+            assert "tool.called" not in journal[journal.index("task.cancel_requested") :]
+            assert house.counted.count(f"turn{turn}") <= journal.count("tool.called")
+
+
 async def test_an_approval_of_another_plan_is_refused_and_changes_nothing(house: House) -> None:
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
