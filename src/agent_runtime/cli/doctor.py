@@ -31,7 +31,7 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolDefinition, ToolServer
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, sandbox_level
-from agent_runtime.services.json_answer import NoJsonError, pieces_in
+from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
 from agent_runtime.services.ports import ModelRequest
 from agent_runtime.services.registry_file import load_registry
 from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner

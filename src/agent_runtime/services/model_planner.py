@@ -9,10 +9,10 @@ from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimated_tokens
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.services.plan_reading import Declined, read_plan, tools_named
-from agent_runtime.services.planning_prompt import conversation, correction, instructions, plan_schema
+from agent_runtime.services.planning.prompt import conversation, correction, instructions, plan_schema
+from agent_runtime.services.planning.reading import Declined, read_plan, tools_named
+from agent_runtime.services.planning.tool_listing import clean, list_tools, nearest
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, PlanAnswer, PlanRequest
-from agent_runtime.services.tool_listing import clean, list_tools, nearest
 
 CATALOGUE_TOKENS = 24_000
 """How many tokens the catalogue takes at most, estimated."""

@@ -28,7 +28,7 @@ from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue
-from agent_runtime.services.json_answer import Found, NoJsonError, pieces_in, read_object
+from agent_runtime.services.planning.json_answer import Found, NoJsonError, pieces_in, read_object
 
 REMARKS = frozenset(
     {"comment", "description", "explanation", "note", "notes", "output", "purpose", "rationale", "reason", "reasoning"}

@@ -8,8 +8,8 @@ from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, Step, ToolStep
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.services.planning.tool_listing import Listing, clean, show_tools
 from agent_runtime.services.ports import PlanRequest
-from agent_runtime.services.tool_listing import Listing, clean, show_tools
 
 MOST_FAULTS = 30
 """How many faults a model is told of at once."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import BYTES_PER_TOKEN
 from agent_runtime.domain.values import JsonObject, JsonValue
-from agent_runtime.services.relevance import Relevance, words
+from agent_runtime.services.planning.relevance import Relevance, words
 
 _DESCRIPTION = 1000
 _SHORT = 200
