@@ -229,13 +229,15 @@ def test_a_refused_key_is_told_and_shown_nowhere(folder: Folder, models: ModelSe
     def refuse(request: Request) -> Answer:
         """Some endpoints say the whole key again."""
         given = request.headers["authorization"].removeprefix("Bearer ")
-        raise WireError(401, f"Incorrect API key provided: {given}.", code="invalid_api_key")
+        if request.index == 0:
+            raise WireError(401, f"Incorrect API key provided: {given}.", code="invalid_api_key")
+        raise WireError(500, f"The account of {given} cannot be found.")
 
     folder.env["OPENAI_API_KEY"] = KEY
     folder.env["AGENT_RUNTIME_LOG__LEVEL"] = "debug"
     models.on("", refuse)
     with folder.serving() as service, customer_of(service) as customer:
-        task = customer.planned()
+        task, other = customer.planned(), customer.planned()
         task_id = task["task_id"]
         for path in ("", "/events", "/audit"):
             customer.ask("GET", f"/v1/tasks/{task_id}{path}")
@@ -247,6 +249,8 @@ def test_a_refused_key_is_told_and_shown_nowhere(folder: Folder, models: ModelSe
         customer.seen += [shown.stdout, shown.stderr]
         kept = b"".join(file.read_bytes() for file in (folder.path / "data").rglob("*") if file.is_file())
     assert (task["status"], task["error"]["code"]) == ("failed", "model_key_refused")
+    assert other["error"]["code"] == "model_overloaded"
+    assert "The account of ***" in other["error"]["message"]
     assert models.requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert KEY not in "".join(customer.seen)
     assert KEY not in service.log
