@@ -160,16 +160,20 @@ def test_the_service_answers_while_the_first_question_imports_the_library(folder
     with folder.serving() as service, customer_of(service) as customer:
         assert not imported(service.log), "it is imported before it is needed"
         task_id = customer.submit()
-        deadline = time.monotonic() + PATIENCE_S
-        while customer.task(task_id)["status"] != "awaiting_approval":
+        submitted = time.monotonic()
+        status = ""
+        while status != "awaiting_approval":
             began = time.monotonic()
-            assert began < deadline
+            assert began < submitted + PATIENCE_S
             customer.ask("GET", "/healthz")
+            status = customer.task(task_id)["status"]
             slowest = max(slowest, time.monotonic() - began)
             asked += 1
+        took = time.monotonic() - submitted
     assert imported(service.log), "this does not tell when it is imported"
-    assert asked > 10
+    assert asked > 2
     assert slowest < 1
+    assert slowest < took / 2, "it stood still meanwhile, on a machine that is quick enough to hide it"
 
 
 def imported(log: str) -> list[str]:
