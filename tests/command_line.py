@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,30 +91,44 @@ class Folder:
             serving.wait_for_start()
             yield serving
         finally:
-            process.terminate()
-            try:
-                _, serving.log = process.communicate(timeout=PATIENCE_S)
-            finally:
-                process.kill()
+            serving.stop()
 
 
 class Serving:
-    """A running service, by its process and its URL."""
+    """A running service, by its process and its URL. `log` is what it has written so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.url = ""
         self.log = ""
+        self._started = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="log")
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Read all that it writes: one that nobody reads stands still once the pipe is full."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.log += line
+            if not self.url and line.startswith("{") and (event := json.loads(line))["event"] == "started":
+                self.url = event["url"]
+                self._started.set()
+        self._started.set()
 
     def wait_for_start(self) -> None:
-        assert self.process.stderr
-        said = []
-        for line in self.process.stderr:
-            said.append(line)
-            if line.startswith("{") and (event := json.loads(line))["event"] == "started":
-                self.url = event["url"]
-                return
-        raise AssertionError("".join(said))
+        assert self._started.wait(PATIENCE_S)
+        assert self.url, self.log
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE_S)
+        finally:
+            self.process.kill()
+            self.process.wait(PATIENCE_S)
+            self._reader.join(PATIENCE_S)
+            if self.process.stderr:
+                self.process.stderr.close()
 
     def submit(self, plan: dict[str, Any], *, approve: bool = False) -> str:
         with httpx2.Client(base_url=self.url, timeout=PATIENCE_S) as client:

@@ -3,11 +3,14 @@
 import json
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from command_line import Folder, ledger_call, terminal
+from model_replies import Calls, Fault, Text, by_turn
+from model_server import ModelServer
 
 
 @pytest.fixture
@@ -196,3 +199,74 @@ def test_a_waiting_task_is_revised_from_the_command_line(folder: Folder) -> None
     assert (approved.returncode, approved.stdout.strip()) == (0, "84")
     assert folder("revise", task_id, "again").returncode == 1
     assert folder("revise", task_id, " ").returncode == 1
+
+
+AGENT_PLAN = json.dumps(
+    {
+        "goal": "Greet",
+        "steps": [
+            {
+                "id": "s1",
+                "title": "Greet somebody",
+                "kind": "agent",
+                "instruction": "Greet in a file.",
+                "tools": [
+                    {"server": "filesystem", "tool": "write_file", "max_calls": 2},
+                    {"server": "calculator", "tool": "evaluate"},
+                ],
+            }
+        ],
+    }
+)
+
+
+@pytest.fixture
+def models(folder: Folder) -> Iterator[ModelServer]:
+    """A model that plans a step of its own, in which it asks for a write."""
+    with ModelServer() as server:
+        folder.env |= {"OPENAI_BASE_URL": server.base_url, "AGENT_RUNTIME_OPENAI__MAX_RETRIES": "0"}
+        greet = Calls([("filesystem__write_file", {"path": "b.txt", "content": "hello"})])
+        server.on("Greet in a file.", by_turn(greet, Text("Greeted.")))
+        server.on("Say hello", Text(AGENT_PLAN))
+        yield server
+
+
+@pytest.mark.usefixtures("models")
+def test_what_a_model_wants_to_send_is_asked_for_though_the_plan_was_approved(folder: Folder) -> None:
+    done = folder("run", "Say hello", "--yes")
+    task_id = done.stdout.strip()
+    assert done.returncode == 3
+    assert "destructive, asks for each call" in done.stderr
+    assert "filesystem.write_file x2" in done.stderr
+    assert 'content = "hello"' in done.stderr
+    assert not list(folder.files.iterdir())
+    (asked,) = folder.json("show", task_id)["attention"]
+    assert f"agent-runtime approve {task_id} --call {asked['call_id']}" in done.stderr
+    watched = folder("watch", task_id)
+    assert (watched.returncode, watched.stdout) == (3, "")
+    approved = folder("approve", task_id, "--call", asked["call_id"])
+    assert (approved.returncode, approved.stdout) == (0, "Greeted.\n")
+    assert (folder.files / "b.txt").read_text(encoding="utf-8") == "hello"
+
+
+@pytest.mark.parametrize(("answer", "written"), [("y", True), ("n", False)])
+@pytest.mark.usefixtures("models")
+def test_a_person_at_a_terminal_decides_on_the_plan_and_on_the_call(
+    folder: Folder, answer: str, *, written: bool
+) -> None:
+    with terminal(folder, "run", "Say hello") as shown:
+        shown.wait_for("[y/n/r] ")
+        shown.type("y\n")
+        shown.wait_for("Send this call? [y/n] ")
+        assert 'path = "b.txt"' in shown.shown
+        shown.type(f"{answer}\n")
+        assert shown.finish() == (0, "Greeted.\n")
+    assert (folder.files / "b.txt").exists() == written
+
+
+def test_a_model_that_fails_is_told_in_one_line(folder: Folder, models: ModelServer) -> None:
+    models.next(Fault("wrong_key"))
+    done = folder("run", "Say hello", "--yes")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "set OPENAI_API_KEY" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -3,14 +3,16 @@
 import argparse
 import subprocess
 import sys
-from typing import Any
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
 
 import pytest
 
 from agent_runtime.api.text import visible
 from agent_runtime.cli import commands, output
 from agent_runtime.cli.arguments import parse
-from agent_runtime.cli.client import Frame, frames_of
+from agent_runtime.cli.client import Client, Frame, frames_of
 from agent_runtime.cli.doctor import packages_of
 from agent_runtime.domain.tools import StdioConfig, StdioServer
 
@@ -160,3 +162,48 @@ def test_who_is_asked_about_a_step_is_told_what_a_skip_takes_along(
     options = argparse.Namespace(server=None, config=None, registry=None, data_dir=None, key_file=None)
     commands.explain(options, task)
     assert capsys.readouterr().err.count("To skip it also skips the steps that need it: s2, s4.") == times
+
+
+class Cut(BaseHTTPRequestHandler):
+    """A stream that is cut after some progress, and ends when it is asked for once more."""
+
+    asked: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.headers["Last-Event-ID"])
+        self.send_response(200)
+        self.end_headers()
+        if len(self.asked) == 1:
+            self.wfile.write(b"id: 2.1\ndata: Planned\n\nevent: progress\ndata: {}\n\n")
+        else:
+            self.wfile.write(b"id: 3.2\ndata: [DONE]\n\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_progress_does_not_lose_the_place_in_a_stream_that_is_cut() -> None:
+    Cut.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Cut) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            client = Client(lambda: f"http://127.0.0.1:{server.server_port}")
+            frames = [frame.data for frame in client.follow("task_1")]
+        finally:
+            server.shutdown()
+            thread.join(10)
+    assert frames == ["Planned", "{}", "[DONE]"]
+    assert Cut.asked == [None, "2.1"]
+
+
+def test_the_tools_of_an_agent_step_are_shown_with_what_they_may_do(capsys: pytest.CaptureFixture[str]) -> None:
+    task = _task()
+    tools = [{"server": "files", "tool": "write", "max_calls": 3}]
+    step = {"id": "s1", "title": "Do it", "kind": "agent", "instruction": "Do.", "tools": tools, "preapproved": False}
+    task["plan_object"]["steps"] = [step, {**step, "id": "s2", "preapproved": True}, {**step, "id": "s3", "tools": []}]
+    output.plan_table(task, to_stdout=True)
+    shown = capsys.readouterr().out
+    assert "files.write x3" in shown
+    assert "write, asks for each call" in shown
+    assert "write, not asked again" in shown

@@ -52,7 +52,7 @@ class UnavailableError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame of the stream. `event` is `message` for a log line."""
+    """A frame of the stream. `event` is `message` for a log line; what a model is just writing has no `id`."""
 
     id: str
     event: str
@@ -157,9 +157,7 @@ class Client:
             ):
                 connected = True
                 for frame in frames:
-                    if not frame.id:  # what a model is writing: no fact, and not sent again
-                        continue
-                    last = frame.id
+                    last = frame.id or last
                     yield frame
                     if frame.last:
                         return

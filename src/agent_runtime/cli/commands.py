@@ -19,8 +19,8 @@ COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
 """Exit codes, by what became of the task."""
 
 _WAITING = frozenset({"awaiting_approval", "needs_attention"})
-_ASKING = frozenset({"plan.proposed", "plan.edited", "step.outcome_unknown", "call.approval_requested"})
-"""The events after which a task may wait for a person."""
+_ASKING = frozenset({"plan.proposed", "plan.edited", "call.approval_requested", "step.outcome_unknown"})
+"""The events from which on a task may wait for a person; more may follow, of steps that run beside."""
 
 _ENDED = frozenset({"task.completed", "task.failed"})
 """The events whose log line says, cut short, what is printed whole at the end."""
@@ -36,19 +36,22 @@ def run(options: argparse.Namespace) -> int:
         follower = Follower(service.client, task_id)
         try:
             task = follower.until_settled()
-            while task["status"] == "awaiting_approval":
-                _show_plan(service.client, task)
-                decided = _ask(options, service.client, task)
-                if decided is None:
-                    return _finish(options, task, with_id=True)
-                if not decided:
-                    _finish(options, service.client.task(task_id))
-                    return PERSON_NEEDED
+            while True:
+                if task["status"] == "awaiting_approval":
+                    _show_plan(service.client, task)
+                    decided = _ask(options, service.client, task)
+                    if decided is None:
+                        return _finish(options, task, with_id=True)
+                    if not decided:
+                        _finish(options, service.client.task(task_id))
+                        return PERSON_NEEDED
+                elif not _ask_of_calls(service.client, task):
+                    break
                 task = follower.until_settled()
         except KeyboardInterrupt:
             output.say(f"Cancelling task {task_id}; press Ctrl-C again to leave it as it is.")
             task = _cancelled(follower)
-        return _finish(options, task)
+        return _finish(options, task, with_id=task["status"] == "needs_attention")
 
 
 def _show_plan(client: Client, task: Mapping[str, Any]) -> None:
@@ -63,7 +66,7 @@ def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -
     """False where the plan was rejected, None where nobody has decided; else the task goes on."""
     task_id, digest = task["task_id"], task["plan_digest"]
     if not options.yes:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not _somebody_is_there():
             return None
         answer = _answer(digest)
         if answer is None:
@@ -76,6 +79,29 @@ def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -
             return True
     client.approve(task_id, digest)
     return True
+
+
+def _ask_of_calls(client: Client, task: Json) -> bool:
+    """Have a person decide on the calls that a task asks for; false where there are none, or nobody is there.
+
+    Whoever said `--yes` approved the plan, and has not seen what these calls would send.
+    """
+    asked = [entry for entry in task["attention"] if entry["kind"] == "call_approval"]
+    if not asked or not _somebody_is_there():
+        return False
+    for entry in asked:
+        _show_call(entry)
+        while (answer := output.ask("Send this call? [y/n] ")) not in {"y", "yes", "n", "no"}:
+            if answer is None:
+                output.say("")
+                return False
+        verb = "approve" if answer.startswith("y") else "deny"
+        client.decide_call(task["task_id"], verb, entry, None)
+    return True
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _answer(digest: str) -> str | None:
@@ -110,8 +136,10 @@ class Follower:
 
     def until_settled(self) -> Json:
         """The task once it has ended or waits for a person."""
-        event, asked = "", False
+        event, asking = "", False
         for frame in self.client.follow(self.task_id, self._last):
+            if not frame.id:
+                continue
             self._last = frame.id
             if frame.last:
                 break
@@ -120,19 +148,12 @@ class Follower:
                 continue
             if event not in _ENDED:
                 output.say(f"  {frame.data}")
-            asked = asked or event in _ASKING
-            if asked:  # what was under way meanwhile comes to its end behind the question
-                task = self.client.patiently(partial(self._waiting, frame.seq))
-                if task is not None:
+            if event in _ASKING or asking:
+                task = self.client.patiently(partial(self.client.task, self.task_id))
+                asking = task["status"] in _WAITING and not task["cancel_requested"]
+                if asking and not self.client.patiently(partial(self.client.has_more, self.task_id, frame.seq)):
                     return task
         return self.client.patiently(partial(self.client.task, self.task_id))
-
-    def _waiting(self, seq: int) -> Json | None:
-        """The task, if it waits for a person since event number `seq`."""
-        task = self.client.task(self.task_id)
-        if task["status"] not in _WAITING or task["cancel_requested"]:
-            return None
-        return None if self.client.has_more(self.task_id, seq) else task
 
 
 def tasks(options: argparse.Namespace) -> int:
@@ -312,12 +333,17 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
 
 
 def _explain_call(options: argparse.Namespace, task_id: str, asked: Mapping[str, Any]) -> None:
-    output.say(f"Step {asked['step_id']} asks before it calls {asked['server']}.{asked['tool']}: {asked['reason']}")
-    for name, value in asked["arguments"].items():
-        output.say(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+    _show_call(asked)
     call = ("--call", asked["call_id"])
     output.say(f"Let it be sent: {_hint(options, 'approve', task_id, *call)}")
     output.say(f"or refuse it: {_hint(options, 'reject', task_id, *call)}")
+
+
+def _show_call(asked: Mapping[str, Any]) -> None:
+    """A call as it is to be approved: what it sends, whole."""
+    output.say(f"Step {asked['step_id']} asks before it calls {asked['server']}.{asked['tool']}: {asked['reason']}")
+    for name, value in asked["arguments"].items():
+        output.say(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
 
 
 def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:

@@ -26,6 +26,9 @@ _COLOURS = {
     "fail": "red",
 }
 
+_EFFECTS = ("read", "write", "destructive", "unknown")
+"""The effects of calls, the worst last."""
+
 
 def say(text: str) -> None:
     """A message to a person, on standard error."""
@@ -93,7 +96,10 @@ def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
 
 
 def _tool(step: Mapping[str, Any]) -> str:
-    return f"{step['server']}.{step['tool']}" if step["kind"] == "tool" else "agent"
+    """The tool of a step; of an agent step those that its model may call, and how often."""
+    if step["kind"] == "tool":
+        return f"{step['server']}.{step['tool']}"
+    return "\n".join(["model", *(f"{tool['server']}.{tool['tool']} x{tool['max_calls']}" for tool in step["tools"])])
 
 
 def _arguments(step: Mapping[str, Any]) -> str:
@@ -105,8 +111,11 @@ def _arguments(step: Mapping[str, Any]) -> str:
 
 def _effect(step: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
     if step["kind"] != "tool":
-        names = [f"{tool['server']}.{tool['tool']}" for tool in step["tools"]]
-        return ", ".join(names) or "read"
+        effects = [str(policy[f"{tool['server']}/{tool['tool']}"]["effect"]) for tool in step["tools"]]
+        worst = max(effects, key=_EFFECTS.index, default="read")
+        if worst == "read":
+            return worst
+        return f"{worst}, not asked again" if step["preapproved"] else f"{worst}, asks for each call"
     held = policy[f"{step['server']}/{step['tool']}"]
     return f"{held['effect']}, repeatable" if held["idempotent"] and held["effect"] != "read" else str(held["effect"])
 

@@ -1,0 +1,281 @@
+"""What planning by a model costs: CPU time for each task and wall time for 20 at once, against bare runs.
+
+The model is the test model server, a process that thinks for 200 ms. A bare run is `Runner.run` of openai-agents with
+the same instructions, prompt and answer, in a process of its own; streamed it is `Runner.run_streamed`. A planned task
+is a POST, and its stream up to the plan. An agent step is a ready-made plan of one step in which the model asks for
+four calls at once and then answers: POST, approve, and the stream to its end. The rounds are interleaved, and medians
+are printed.
+
+    uv run python benchmarks/planning.py [--rounds 7] [--at-once 20]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from overhead import HERE, Connection, own_cpu_s
+
+sys.path.insert(0, str(HERE.parent / "tests"))
+from model_replies import Text
+from model_server import ModelServer
+
+LATENCY_MS = 200
+MOST_WALL_S = 1.5
+MOST_MORE_MS = 15.0
+PROMPT = "Add 15 and 27, multiply the result by 2, and write it to sum.txt"
+INSTRUCTION = "Work out four sums."
+CALCULATOR = {"server": "calculator", "tool": "evaluate"}
+PLAN = {
+    "goal": "Calculate (15 + 27) * 2 and save it",
+    "steps": [
+        {"id": "s1", "title": "Add 15 and 27", "kind": "tool", **CALCULATOR, "arguments": {"expression": "15 + 27"}},
+        {
+            "id": "s2",
+            "title": "Multiply the sum by 2",
+            "kind": "tool",
+            **CALCULATOR,
+            "arguments": {"expression": "${s1.text} * 2"},
+        },
+        {
+            "id": "s3",
+            "title": "Write the result to sum.txt",
+            "kind": "tool",
+            "server": "filesystem",
+            "tool": "write_file",
+            "arguments": {"path": "sum.txt", "content": "${s2.text}"},
+        },
+    ],
+}
+AGENT_PLAN = {
+    "goal": "Four sums",
+    "steps": [
+        {"id": "s1", "kind": "agent", "instruction": INSTRUCTION, "tools": [{**CALCULATOR, "max_calls": 4}]},
+    ],
+}
+RULES = [
+    {
+        "when": INSTRUCTION,
+        "by": "turn",
+        "replies": [
+            {"calls": [["calculator__evaluate", {"expression": f"{number} + {number}"}] for number in range(4)]},
+            {"text": "The sums are 0, 2, 4 and 6."},
+        ],
+    },
+    {"when": "", "replies": [{"text": json.dumps(PLAN)}]},
+]
+BUILTINS = [
+    {"id": name, "type": "builtin", "config": {"server": name, **more}}
+    for name, more in (("calculator", {}), ("filesystem", {"root": "files"}), ("text", {}))
+]
+
+
+@dataclass(frozen=True)
+class Api:
+    """A way to ask the model, and how many at once."""
+
+    name: str
+    stream: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}, {'streamed' if self.stream else 'whole'}"
+
+
+APIS = [Api(name, stream) for name in ("responses", "chat_completions") for stream in (True, False)]
+
+
+@dataclass(frozen=True)
+class Round:
+    cpu_ms: float
+    """For each run or task."""
+    wall_s: float
+    """For all of them."""
+
+
+@contextmanager
+def ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@contextmanager
+def model_server(folder: Path) -> Iterator[str]:
+    """The base URL of a model in a process of its own."""
+    script = folder / "script.json"
+    script.write_text(json.dumps(RULES), encoding="utf-8")
+    command = [sys.executable, str(HERE.parent / "tests" / "model_server.py"), "--port", "0", "--script", str(script)]
+    command += ["--delay-ms", str(LATENCY_MS)]
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+        assert process.stdout  # noqa: S101 - it is a pipe
+        yield process.stdout.readline().strip()
+
+
+class Bare:
+    """Bare runs, in a process of their own."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def measure(self, count: int) -> Round:
+        assert self._process.stdin  # noqa: S101 - both are pipes
+        assert self._process.stdout  # noqa: S101 - likewise
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        cpu_s, wall_s = json.loads(self._process.stdout.readline() or sys.exit("the bare runs have ended"))
+        return Round(cpu_s * 1000 / count, wall_s)
+
+
+@contextmanager
+def bare(base_url: str, api: Api, asked: tuple[str, str]) -> Iterator[Bare]:
+    instructions, prompt = asked
+    given = {"base_url": base_url, "api": api.name, "stream": api.stream}
+    told = json.dumps({**given, "instructions": instructions, "prompt": prompt})
+    command = [sys.executable, str(HERE / "bare_runs.py"), told]
+    pipe = subprocess.PIPE
+    with ended(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)) as process:
+        yield Bare(process)
+
+
+class Service:
+    """A started service, asking the model in one way."""
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        self._process = process
+        self._port = port
+
+    def measure(self, count: int, *, agent: bool = False) -> Round:
+        """Plan so many tasks at once, or carry out so many of one agent step."""
+        plan = AGENT_PLAN if agent else None
+        body = json.dumps({"prompt": PROMPT, "plan": plan}).encode()
+        cpu_s, began = own_cpu_s(self._process.pid), time.perf_counter()
+        asyncio.run(self._tasks(body, count, agent=agent))
+        wall_s = time.perf_counter() - began
+        return Round((own_cpu_s(self._process.pid) - cpu_s) * 1000 / count, wall_s)
+
+    async def _tasks(self, body: bytes, count: int, *, agent: bool) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(self._task(body, agent=agent))
+
+    async def _task(self, body: bytes, *, agent: bool) -> None:
+        control, stream = Connection(self._port), Connection(self._port)
+        task_id = (await control.request("POST", "/v1/tasks", body))["task_id"]
+        if agent:
+            await control.request("POST", f"/v1/tasks/{task_id}/approve")
+        reader = await stream.send("GET", f"/v1/tasks/{task_id}/stream")
+        await stream.head(reader)
+        last = b"event: task.completed" if agent else b"event: plan.proposed"
+        while not (line := await reader.readline()).startswith(last):
+            if not line or line.startswith(b"event: task.failed"):
+                sys.exit(f"a task ended otherwise: {line!r} {await reader.readline()!r}")
+        for connection in (control, stream):
+            connection.writer.close()
+
+
+@contextmanager
+def service(folder: Path, base_url: str, api: Api) -> Iterator[Service]:
+    home = folder / str(api).replace(", ", "-")
+    (home / "files").mkdir(parents=True)
+    registry = home / "tool_registry.yaml"
+    registry.write_text(yaml.safe_dump({"tool_registry": BUILTINS}), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "OPENAI_BASE_URL": base_url,
+        "AGENT_RUNTIME_OPENAI__API": api.name,
+        "AGENT_RUNTIME_OPENAI__STREAM": str(api.stream).lower(),
+        "AGENT_RUNTIME_OPENAI__MODEL": "test-model",
+    }
+    command = [sys.executable, "-m", "agent_runtime", "serve", "--port", "0", "--registry", str(registry)]
+    command += ["--data-dir", str(home / "data")]
+    with (home / "log.txt").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, env=environment, cwd=home, stderr=log, text=True)
+    with ended(process):
+        lock = home / "data" / "agent-runtime.lock"
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            content = json.loads(lock.read_text(encoding="utf-8") or "{}") if lock.exists() else {}
+            if url := content.get("url"):
+                yield Service(process, int(url.rpartition(":")[2]))
+                return
+            time.sleep(0.05)
+        sys.exit(f"the service did not start: {(home / 'log.txt').read_text(encoding='utf-8')}")
+
+
+def what_is_asked(folder: Path) -> tuple[str, str]:
+    """The instructions and the prompt that the service sends."""
+    with ModelServer() as models:
+        models.on("", Text(json.dumps(PLAN)))
+        with service(folder / "first", models.base_url, APIS[0]) as asking:
+            asking.measure(1)
+        (request,) = models.asked()
+        return request.system, request.prompt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--at-once", type=int, default=20)
+    parser.add_argument("--only", nargs="*", default=[], help="words that the names of the ways to ask contain")
+    options = parser.parse_args()
+    apis = [api for api in APIS if all(word in str(api) for word in options.only)]
+    count = options.at_once
+    rows = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        base_url = stack.enter_context(model_server(folder))
+        asked = what_is_asked(folder)
+        for api in apis:
+            with bare(base_url, api, asked) as runs, service(folder, base_url, api) as tasks:
+                for _ in range(2):  # warm: imported, connected, and the registry asked
+                    runs.measure(count)
+                    tasks.measure(count)
+                    tasks.measure(count, agent=True)
+                rows[api] = [
+                    (runs.measure(count), tasks.measure(count), tasks.measure(count, agent=True))
+                    for _ in range(options.rounds)
+                ]
+    print_table(count, rows)
+
+
+def print_table(count: int, rows: dict[Api, list[tuple[Round, Round, Round]]]) -> None:
+    load = os.getloadavg()[0]
+    rounds = max(map(len, rows.values()))
+    print(f"{count} at once, a model of {LATENCY_MS} ms, medians of {rounds} rounds; load {load:.1f}")
+    print(f"{'':27}{'bare run':>16}{'planned task':>27}{'more':>9}{'x bare':>8}{'agent step':>17}")
+    print(f"{'':27}{'CPU ms':>8}{'wall s':>8}{'CPU ms':>9}{'(min-max)':>10}{'wall s':>8}{'CPU ms':>9}", end="")
+    print(f"{'':8}{'CPU ms':>9}{'wall s':>8}")
+    kept = True
+    for api, measured in rows.items():
+        runs, tasks, agents = (list(column) for column in zip(*measured, strict=True))
+        more = statistics.median(task.cpu_ms - run.cpu_ms for run, task, _ in measured)
+        spread = f"{min(r.cpu_ms for r in tasks):.0f}-{max(r.cpu_ms for r in tasks):.0f}"
+        wall_s = middle(tasks, "wall_s")
+        print(f"{api!s:27}{middle(runs, 'cpu_ms'):8.1f}{middle(runs, 'wall_s'):8.2f}", end="")
+        print(f"{middle(tasks, 'cpu_ms'):9.1f}{spread:>10}{wall_s:8.2f}{more:9.1f}", end="")
+        print(f"{middle(tasks, 'cpu_ms') / middle(runs, 'cpu_ms'):8.2f}", end="")
+        print(f"{middle(agents, 'cpu_ms'):9.1f}{middle(agents, 'wall_s'):8.2f}")
+        kept = kept and wall_s < MOST_WALL_S and more <= MOST_MORE_MS
+    print(f"Targets: planned in under {MOST_WALL_S} s, at most {MOST_MORE_MS:.0f} ms CPU more: ", end="")
+    print("met" if kept else "missed")
+
+
+def middle(rounds: list[Round], field: str) -> float:
+    return float(statistics.median(getattr(r, field) for r in rounds))
+
+
+if __name__ == "__main__":
+    main()
