@@ -461,6 +461,7 @@ async def test_all_that_an_answer_cost_is_counted_with_what_could_not_be_read(as
         (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), (0, 0)),
         ("soon", (0.5, 1)),
     ],
+    ids=["seconds", "many seconds", "a date", "a date that is past", "no time"],
 )
 async def test_the_endpoint_says_how_long_to_wait_within_reason(
     ask: Asker, asked: float | str, waits: tuple[float, float]
