@@ -73,7 +73,11 @@ def planner_of(settings: Settings, model: LanguageModel | None) -> Planner:
             "planner: openai needs a language model: set openai.api_key or openai.base_url (OPENAI_API_KEY, "
             "OPENAI_BASE_URL), or planner: rules"
         )
-    return RulePlanner() if model is None or settings.planner == "rules" else ModelPlanner(model)
+    return (
+        RulePlanner()
+        if model is None or settings.planner == "rules"
+        else ModelPlanner(model, catalogue_tokens=settings.openai.catalogue_tokens)
+    )
 
 
 @asynccontextmanager

@@ -227,6 +227,17 @@ async def test_a_model_that_fails_ends_the_task_with_a_clear_error(
     assert len(task.error.message) > len("It failed.")
 
 
+async def test_a_model_with_a_small_context_is_shown_less_of_the_tools(modelled: House, models: ModelServer) -> None:
+    models.on(PROMPT, Text(plan_of(WRITE)))
+    sizes = []
+    for tokens in (24_000, 1_000):
+        modelled.use_model(models.base_url, catalogue_tokens=tokens)
+        async with modelled.open() as runtime:
+            assert (await planned(runtime)).status is TaskStatus.AWAITING_APPROVAL
+        sizes.append(len(models.requests[-1].text))
+    assert sizes[0] > sizes[1] + 1000
+
+
 async def test_a_budget_of_tokens_that_does_not_hold_the_question_ends_the_task(
     modelled: House, models: ModelServer
 ) -> None:

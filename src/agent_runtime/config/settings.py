@@ -35,7 +35,7 @@ class OpenAISettings(Section):
 
     `base_url` is the part before `/responses` or `/chat/completions`; null: OpenAI itself. `stream`: have the answer
     sent as it is written. The endpoint may be silent for `timeout_s` seconds; an answer may take `answer_timeout_s`
-    in all, its `max_retries` retries included.
+    in all, its `max_retries` retries included. A planner is shown `catalogue_tokens` of the tools at most.
     """
 
     api_key: SecretStr | None = None
@@ -45,6 +45,7 @@ class OpenAISettings(Section):
     stream: bool = True
     timeout_s: PositiveFloat = 60
     answer_timeout_s: PositiveFloat = 600
+    catalogue_tokens: PositiveInt = 24_000
     max_retries: NonNegativeInt = 2
 
     @field_validator("base_url")
