@@ -4,14 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, ApproveCall, DenyCall
+from agent_runtime.domain.approval import Approve, ApproveCall, DenyCall, Resolve
 from agent_runtime.domain.errors import CallNotFoundError, DecisionRefusedError, DigestMismatchError
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
 from agent_runtime.domain.transitions import replay
-from harness import House, names, settled, submitted
+from harness import House, names, settled, submitted, until
 
 OUTSIDE: dict[str, Any] = {"look": {"effect": "read", "idempotent": True}}
 """Nobody vouches for what the ledger says."""
@@ -154,3 +155,28 @@ async def test_a_cancel_while_a_call_is_asked_for_ends_the_task_and_sends_nothin
         with pytest.raises(DecisionRefusedError):
             await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)))
     assert not list(outside.files.iterdir())
+
+
+async def test_calls_that_are_lost_after_a_person_has_answered_are_asked_about_in_turn(house: House) -> None:
+    house.limit(cancel_grace_s=0.1)
+    house.write_registry(delay_s=5, tools={"look": {"approval": "call"}, "*": {"open_world": False}})
+    look = {"id": "asks", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": "asked"}}
+    calls = [
+        {**look, "id": f"lost{index}", "tool": "count", "arguments": {"label": str(index)}, "timeout_s": timeout_s}
+        for index, timeout_s in enumerate((0.3, 0.9))
+    ]
+    with capture_logs() as logs:
+        async with house.open() as runtime:
+            task = await submitted(runtime, Plan.model_validate({"goal": "g", "steps": [*calls, look]}))
+            await runtime.tasks.decide(task.task_id, Approve())
+            task = await until(runtime, task.task_id, lambda now: now.steps["asks"].status is StepStatus.ASKING)
+            asked = task.steps["asks"].asked
+            assert asked
+            await runtime.tasks.decide(task.task_id, DenyCall(**answer(asked)))
+            for _ in calls:
+                task = await until(runtime, task.task_id, lambda now: bool(now.unknown_steps))
+                await runtime.tasks.decide(task.task_id, Resolve(step_id=task.unknown_steps[0], resolution="skip"))
+            task = await settled(runtime, task.task_id)
+    assert task.error
+    assert task.error.code == "call_denied"
+    assert not [entry for entry in logs if entry["log_level"] == "error"], logs
