@@ -47,12 +47,15 @@ _RUN = RunConfig(tracing_disabled=True, trace_include_sensitive_data=False, tool
 class Endpoint:
     """A model at an endpoint: asks it once, in the dialect that the caller says, and never again by itself."""
 
-    def __init__(self, settings: OpenAISettings, failures: Failures, *, answer_bytes: int) -> None:
+    def __init__(
+        self, settings: OpenAISettings, failures: Failures, *, answer_bytes: int, model: Model | None = None
+    ) -> None:
+        """`model`: one of the library's that is asked in place of the endpoint."""
         self._settings = settings
         self._failures = failures
         self._most = answer_bytes
         self._client = open_client(settings, answer_bytes=answer_bytes)
-        self._model: Model = (
+        self._model: Model = model or (
             OpenAIResponsesModel(settings.model, self._client)
             if settings.api == "responses"
             else OpenAIChatCompletionsModel(settings.model, self._client)

@@ -1,0 +1,60 @@
+"""One turn of the library's run, with its own scripted model in place of an endpoint."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from agents.testing import ScriptedModel, assistant_message, function_call
+
+from agent_runtime.agents.dialect import Dialect
+from agent_runtime.agents.failures import Failures
+from agent_runtime.agents.openai_agents import Endpoint
+from agent_runtime.config import OpenAISettings
+from agent_runtime.services.ports import ModelAnswer, ModelRequest, OfferedTool
+
+WHOLE = Dialect(streams=False)
+READ = OfferedTool("files__read", "Reads.", {"type": "object", "properties": {"path": {"type": "string"}}})
+QUESTION = ModelRequest("Be brief.", [{"role": "user", "content": "Read a."}], [READ])
+
+
+@asynccontextmanager
+async def scripted(*turns: Sequence[Any]) -> AsyncIterator[Endpoint]:
+    settings = OpenAISettings(base_url="http://127.0.0.1:9/v1")
+    endpoint = Endpoint(
+        settings, Failures(settings, answer_bytes=1000), answer_bytes=1000, model=ScriptedModel(list(turns))
+    )
+    try:
+        yield endpoint
+    finally:
+        await endpoint.aclose()
+
+
+def proposed(answer: ModelAnswer) -> list[tuple[str, str]]:
+    return [(call.name, call.arguments) for call in answer.calls]
+
+
+async def test_what_a_model_proposes_comes_back_and_is_not_carried_out() -> None:
+    calls = [function_call("files__read", {"path": name}, call_id=name) for name in ("a", "b")]
+    async with scripted(calls) as endpoint:
+        answer = await endpoint.ask(QUESTION, WHOLE)
+    assert [name for name, _ in proposed(answer)] == ["files__read", "files__read"]
+    assert answer.text == ""
+
+
+async def test_a_function_that_was_not_offered_comes_back_like_any_other() -> None:
+    async with scripted([function_call("delete_all", "{not json", call_id="x")]) as endpoint:
+        answer = await endpoint.ask(QUESTION, WHOLE)
+    assert proposed(answer) == [("delete_all", "{not json")]
+
+
+async def test_the_items_of_a_turn_are_what_the_next_one_is_asked_with() -> None:
+    async with scripted(
+        [function_call("files__read", {"path": "a"}, call_id="c1")], [assistant_message("It says b.")]
+    ) as endpoint:
+        first = await endpoint.ask(QUESTION, WHOLE)
+        (call,) = first.calls
+        reply = {"type": "function_call_output", "call_id": call.call_id, "output": "b"}
+        second = await endpoint.ask(
+            ModelRequest(QUESTION.instructions, [*QUESTION.items, *first.items, reply], [READ]), WHOLE
+        )
+    assert (second.text, second.calls) == ("It says b.", ())
