@@ -5,7 +5,7 @@ import os
 import secrets as random
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -61,11 +61,6 @@ class Runtime:
     recovered: asyncio.Event
 
 
-def _model_of(settings: Settings) -> AbstractAsyncContextManager[LanguageModel | None]:
-    """The language model of the settings, if there is one; its library is imported by the first question."""
-    return OpenAIModel(settings.openai) if settings.openai.configured else nullcontext()
-
-
 def planner_of(settings: Settings, model: LanguageModel | None) -> Planner:
     """`auto`: with a model where one is configured. Raises: ConfigurationError where there is none to plan with."""
     if settings.planner == "openai" and model is None:
@@ -88,6 +83,8 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     only the tasks that it names go on, and servers are asked when they are needed.
     Raises: ConfigurationError, StoreUnavailableError.
     """
+    model = OpenAIModel(settings.openai) if settings.openai.configured else None
+    planning = planner_of(settings, model)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
     entries = with_denials(load_registry(settings.tool_registry), settings.approval.deny)
@@ -99,13 +96,12 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     metrics = Metrics()
     async with (
         SqliteStore(settings.database_path, observe=metrics.committed) as store,
-        _model_of(settings) as model,
+        model or nullcontext(),
         ServerPool(limits, secrets, make_builtin, base_dir) as servers,
         asyncio.TaskGroup() as background,
     ):
         registry = ToolRegistry(entries, servers, store)
         progress = Progress()
-        planning = planner_of(settings, model)
         planner = PlannerAgent(
             planning,
             registry,

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, ApproveCall, DenyCall
@@ -12,7 +13,7 @@ from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import EventRecord, ModelAnswered, ToolCalled, ToolDenied
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import AskedCall, Task, TaskStatus
+from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from harness import House, names, settled
@@ -308,3 +309,37 @@ async def test_a_task_whose_model_was_taken_away_says_so(home: House, models: Mo
     assert task.error
     assert (task.error.code, home.counted) == ("no_model", ["one"])
     assert "openai.base_url" in task.error.message
+
+
+BESIDE = {"id": "beside", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "beside"}}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Calls([("ledger__count", '{"label": "\\ud83d"}')]),
+        Calls([("ledger__count", '{"label": ' + "[" * 990 + "]" * 990 + "}")]),
+        Calls([("x" * 1000, "{}")]),
+        Text("", usage=(1, 1)),
+        Text("done", usage=(-50, 1)),
+        Text("done", usage=(10**30, 1)),
+    ],
+    ids=["half a pair", "deep", "an endless name", "nothing", "less than nothing", "too many tokens"],
+)
+async def test_no_answer_of_a_model_keeps_its_task_from_ending_or_harms_what_runs_beside(
+    home: House, models: ModelServer, api: str, odd: Calls | Text
+) -> None:
+    home.use_model(models.base_url, api=api, max_retries=0)
+    models.on(PROMPT, by_turn(odd, Text("done")))
+    both = agent("count", preapproved=True).model_dump(mode="json")
+    with capture_logs() as logs:
+        async with home.open() as runtime:
+            task = await carried_out(runtime, Plan.model_validate({**both, "steps": [*both["steps"], BESIDE]}))
+            assert replay(task.task_id, await runtime.tasks.records(task.task_id)) == task
+    assert task.terminal
+    assert task.steps["beside"].status is StepStatus.COMPLETED
+    assert "beside" in home.counted
+    assert task.usage.input_tokens >= 0
+    assert "run_crashed" not in {entry["event"] for entry in logs}
+    async with home.open() as runtime:
+        assert (await runtime.tasks.get(task.task_id)).status is task.status

@@ -44,7 +44,7 @@ async def test_an_answer_counts_while_a_task_is_being_cancelled_and_a_failure_do
 
 @given(st.text(), st.text())
 def test_text_that_is_data_cannot_end_its_own_fence(text: str, source: str) -> None:
-    opening, *inner, closing = fenced(text, source).split("\n")
+    opening, *inner, closing = fenced(text, source, "task_1").split("\n")
     token = opening.split()[1]
     assert closing == f"</data {token}>"
     assert closing not in "\n".join(inner)

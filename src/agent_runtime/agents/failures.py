@@ -82,7 +82,9 @@ class Failures:
         self._secrets = sorted({text for part in raw for text in (part, unquote(part)) if text}, key=len, reverse=True)
 
     def clean(self, text: str) -> str:
-        """A foreign text, on one line, cut, without our secrets."""
+        """A foreign text, on one line, cut, without our secrets and without characters that do something."""
+        text = text.encode("utf-8", "replace").decode()
+        text = "".join(char if char.isprintable() else " " for char in text)
         for secret in self._secrets:
             text = text.replace(secret, "***")
         text = " ".join(text.split())

@@ -5,14 +5,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from agent_runtime.domain.events import ModelCall
-from agent_runtime.domain.values import JsonObject
+from agent_runtime.domain.values import JsonObject, deeper_than
+
+MOST_DEPTH = 100
+"""How deep an item may be nested, to be read back from the journal, where JSON ends at 200."""
 
 
 def kept(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
     """A model's items as they are recorded: what can be sent back after a restart, its calls told apart by `call_id`.
 
     A reasoning item of which nothing came but a name is left out: the endpoint keeps nothing of it (`store: false`).
-    An empty or repeated `call_id` is replaced. Raises: ValueError where an item is not what UTF-8 JSON can carry.
+    An empty or repeated `call_id` is replaced. Raises: ValueError where an item is not what UTF-8 JSON can carry, or is
+    nested more than `MOST_DEPTH` deep.
     """
     result = []
     seen: Counter[str] = Counter()
@@ -27,6 +31,8 @@ def kept(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
                 call_id = f"{call_id}-{sum(seen.values())}"
             text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
             item = {**item, "call_id": call_id, "name": name, "arguments": text}  # noqa: PLW2901 - its fit form
+        if deeper_than(item, MOST_DEPTH):
+            raise ValueError(f"an item is nested more than {MOST_DEPTH} deep")
         result.append(item)
     json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
     return tuple(result)

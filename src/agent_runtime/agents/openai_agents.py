@@ -25,7 +25,6 @@ from agents import (
     ToolExecutionConfig,
     set_tracing_disabled,
 )
-from agents.exceptions import AgentsException
 from agents.items import TResponseStreamEvent
 from agents.usage import Usage as LibraryUsage
 from openai.types.responses import Response
@@ -81,7 +80,8 @@ class Endpoint:
         token = HEARD.set(heard)
         try:
             await Runner.run(agent, input=sendable(request.items), max_turns=1, run_config=_RUN)  # type: ignore[arg-type]
-        except (Failure, AgentsException) as error:
+        except Exception as error:
+            # Whatever the library makes of an answer that it has: the answer is data all the same, and judged below.
             if turn.failure or turn.response is None:
                 failure = turn.failure or self._failures.unreadable(str(error))
                 failure.usage = heard.usage
@@ -92,20 +92,19 @@ class Endpoint:
 
     def _judged(self, turn: "_Turn", heard: Heard) -> ModelAnswer:
         try:
-            answer = self._answer(turn, heard)
+            return self._answer(turn, heard)
         except Failure as failure:
             failure.usage = heard.usage
             raise
-        return answer
+        except Exception as error:
+            # The library's values are built unchecked: any field may be of any type.
+            unreadable = self._failures.unreadable(f"{type(error).__name__}: {error}")
+            unreadable.usage = heard.usage
+            raise unreadable from error
 
     def _answer(self, turn: "_Turn", heard: Heard) -> ModelAnswer:
         assert turn.response is not None  # noqa: S101 - the run neither failed nor ended without asking
-        try:
-            items = kept(
-                item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output
-            )
-        except (ValueError, RecursionError) as error:
-            raise self._failures.unreadable(str(error)) from error
+        items = kept(item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output)
         if size(items) > 2 * self._most:
             raise self._failures.too_long()
         text, calls, refusal = text_of(items), calls_of(items), refusal_of(items)
@@ -161,7 +160,7 @@ class _Turn(Model):
         except Exception as error:
             # Broad, because garbage makes the libraries raise anything at all: it is an answer that cannot be read.
             told = error if isinstance(error, Failure) else failure_of(error, self._heard, self._failures)
-            self.failure = self._ended() or told
+            self.failure = self._how_it_ended() or told
             raise self.failure from error
         return self.response
 
@@ -193,6 +192,12 @@ class _Turn(Model):
         if final is None:
             raise self._failures.cut("the stream ended before the answer did")
         return ModelResponse(output=final.output, usage=LibraryUsage(requests=1), response_id=final.id)
+
+    def _how_it_ended(self) -> Failure | None:
+        try:
+            return self._ended()
+        except (AttributeError, TypeError, ValueError):  # it says so in a form that nobody knows
+            return None
 
     def _ended(self) -> Failure | None:
         """What the endpoint itself says of an answer that was not finished."""

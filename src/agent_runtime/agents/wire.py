@@ -32,6 +32,7 @@ from agent_runtime.config.settings import OPENAI_URL, PLACEHOLDER_KEY
 from agent_runtime.domain.usage import Usage
 
 _CONNECT_S = 10.0
+_MOST_TOKENS = 2**40
 _NO_KEY = "unused"
 """The key sent where none is set: most local servers want some key, and any will do."""
 
@@ -102,12 +103,17 @@ class Client(AsyncOpenAI):
 
 
 def counted(usage: Any) -> Usage:
-    """The tokens of a usage of either API, as far as it is there."""
+    """The tokens of a usage of either API, as far as it is there; what is no count is none."""
     if isinstance(usage, CompletionUsage):
-        return Usage(input_tokens=usage.prompt_tokens or 0, output_tokens=usage.completion_tokens or 0)
+        return Usage(input_tokens=_count(usage.prompt_tokens), output_tokens=_count(usage.completion_tokens))
     return Usage(
-        input_tokens=getattr(usage, "input_tokens", 0) or 0, output_tokens=getattr(usage, "output_tokens", 0) or 0
+        input_tokens=_count(getattr(usage, "input_tokens", 0)),
+        output_tokens=_count(getattr(usage, "output_tokens", 0)),
     )
+
+
+def _count(tokens: Any) -> int:
+    return tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else 0
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -196,7 +202,7 @@ def said_of(body: dict[str, Any], status: int | None = None, after_s: float | No
     code = body.get("code")
     if status is None and isinstance(code, int) and not isinstance(code, bool):
         status = code
-    words = [str(part) for part in (code, body.get("type")) if part not in {None, "error"}]
+    words = [str(part) for part in (code, body.get("type")) if part not in (None, "error")]
     return Said(str(body.get("message") or ""), status, " ".join(words), str(body.get("param") or ""), after_s)
 
 

@@ -38,6 +38,7 @@ CALL_ACTIONS = ("approve", "deny")
 
 _LONGEST_PREVIEW = 500
 _LONGEST_ARGUMENT = 120
+_LONGEST_INSTRUCTION = 4000
 
 
 def answer(body: Any, status: int = 200) -> Response:
@@ -230,7 +231,8 @@ def _what_it_does(step: ToolStep | AgentStep) -> str:
     title = one_line(step.title, 200)
     if isinstance(step, AgentStep):
         names = ", ".join(_allowed(allowed) for allowed in step.tools) or "no tools"
-        return f"{title} — agent {_argument(step.instruction)} ({names})"
+        instruction = exact_line(json.dumps(step.instruction, ensure_ascii=False), _LONGEST_INSTRUCTION)
+        return f"{title} — agent {instruction} ({names}; at most {step.max_turns} turns)"
     arguments = ", ".join(f"{exact_line(name, 60)}={_argument(value)}" for name, value in step.arguments.items())
     call = f"{visible(step.server)}.{exact_line(step.tool, 100)}({arguments})"
     return call if title == f"{step.server}.{step.tool}" else f"{title} — {call}"

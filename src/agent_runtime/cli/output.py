@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from select import select
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +88,8 @@ def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
     """The plan as it is to be approved: what each step does, with what, and what that may do to the world."""
     contract = task["plan_object"]
     rows = [
-        (step["id"], visible(step["title"]), _tool(step), _arguments(step), _effect(step, contract["policy"]))
-        for step in contract["steps"]
+        (step["id"], visible(step["title"]), _tool(step), _arguments(step), _effect(step, state["preview"]))
+        for step, state in zip(contract["steps"], task["steps"], strict=True)
     ]
     title = f"Plan of {task['task_id']}, revision {task['plan_revision']}: {_short(contract['goal'], 200)}"
     table(title, ("Step", "What", "Tool", "Arguments", "Effect"), rows, to_stdout=to_stdout)
@@ -103,21 +103,38 @@ def _tool(step: Mapping[str, Any]) -> str:
 
 
 def _arguments(step: Mapping[str, Any]) -> str:
-    if step["kind"] != "tool":
-        return str(step["instruction"])
-    lines = [f"{visible(name)} = {json.dumps(value, ensure_ascii=False)}" for name, value in step["arguments"].items()]
-    return _short("\n".join(lines), _LONGEST_ARGUMENTS)
+    if step["kind"] == "tool":
+        lines = [
+            f"{visible(name)} = {json.dumps(value, ensure_ascii=False)}" for name, value in step["arguments"].items()
+        ]
+        said = _short("\n".join(lines), _LONGEST_ARGUMENTS)
+    else:
+        said = str(step["instruction"])
+    return "\n".join([said, *_conditions(step)]).lstrip("\n")
 
 
-def _effect(step: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
+def _conditions(step: Mapping[str, Any]) -> Iterator[str]:
+    """What else holds for a step, where it is not what holds for any."""
+    if step.get("when"):
+        yield f"only when {visible(step['when'])}"
+    if step["depends_on"]:
+        yield f"after {', '.join(step['depends_on'])}"
+    if step.get("retries"):
+        yield f"retried {step['retries']} times"
     if step["kind"] != "tool":
-        effects = [str(policy[f"{tool['server']}/{tool['tool']}"]["effect"]) for tool in step["tools"]]
-        worst = max(effects, key=_EFFECTS.index, default="read")
-        if worst == "read":
-            return worst
-        return f"{worst}, not asked again" if step["preapproved"] else f"{worst}, asks for each call"
-    held = policy[f"{step['server']}/{step['tool']}"]
-    return f"{held['effect']}, repeatable" if held["idempotent"] and held["effect"] != "read" else str(held["effect"])
+        yield f"at most {step['max_turns']} turns"
+
+
+def _effect(step: Mapping[str, Any], preview: Mapping[str, Any]) -> str:
+    """What a step may do to the world, and whether its calls are asked for once more."""
+    words = [str(preview["effect"])]
+    if step["kind"] == "tool" and preview["idempotent"] and preview["effect"] != "read":
+        words.append("repeatable")
+    if preview["asks"]:
+        words.append("asks for each call" if step["kind"] != "tool" else "asks for the call")
+    if step.get("preapproved"):
+        words.append("preapproved")
+    return ", ".join(words)
 
 
 def _short(text: str, limit: int) -> str:

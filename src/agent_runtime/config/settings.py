@@ -40,13 +40,21 @@ class OpenAISettings(Section):
 
     api_key: SecretStr | None = None
     base_url: str | None = None
-    model: str = "gpt-5-mini"
+    model: str = Field(default="gpt-5-mini", min_length=1)
     api: Literal["responses", "chat_completions"] = "responses"
     stream: bool = True
     timeout_s: PositiveFloat = 60
     answer_timeout_s: PositiveFloat = 600
     catalogue_tokens: PositiveInt = 24_000
     max_retries: NonNegativeInt = 2
+
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value().strip() if key else ""
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError("must be printable ASCII, as a header can carry it; it holds another character")
+        return SecretStr(text) if key else None
 
     @field_validator("base_url")
     @classmethod

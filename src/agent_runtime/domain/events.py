@@ -20,6 +20,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_zero(number: float) -> bool:
+    return not number
+
+
 def _is_nothing(usage: Usage) -> bool:
     return not usage.tokens
 
@@ -212,12 +216,13 @@ class StepCompleted(Event):
 
 
 class StepFailed(Event):
-    """`usage` is what a model took for an answer that could not be used."""
+    """`usage` and `duration_ms` are what a model took for an answer that could not be used."""
 
     step_id: str
     code: str
     message: str
     usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
+    duration_ms: float = Field(default=0.0, exclude_if=_is_zero)
 
 
 class StepSkipped(Event):

@@ -6,7 +6,7 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool
 
 from agent_runtime.domain.conditions import MOST_CHARACTERS, condition_references
 from agent_runtime.domain.references import references_in
@@ -50,7 +50,7 @@ class ToolStep(_Step):
     arguments: JsonObject = Field(default_factory=dict)
     timeout_s: PositiveFloat | None = None
     retries: NonNegativeInt = Field(default=0, le=10)
-    preapproved: bool = False
+    preapproved: StrictBool = False
 
     @property
     def templates(self) -> JsonValue:
@@ -82,7 +82,7 @@ class AgentStep(_Step):
     instruction: str = Field(min_length=1, max_length=65536)
     tools: tuple[AllowedTool, ...] = Field(default=(), max_length=50)
     max_turns: PositiveInt = Field(default=10, le=100)
-    preapproved: bool = False
+    preapproved: StrictBool = False
 
     @property
     def templates(self) -> JsonValue:

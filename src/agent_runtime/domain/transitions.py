@@ -29,7 +29,7 @@ ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
     ev.StepCompleted: frozenset({_S.EXECUTING}),
     ev.StepFailed: frozenset({_S.EXECUTING}),
     ev.StepSkipped: frozenset({_S.EXECUTING}),
-    ev.StepOutcomeUnknown: frozenset({_S.EXECUTING, _S.NEEDS_ATTENTION}),
+    ev.StepOutcomeUnknown: frozenset({_S.EXECUTING, _S.NEEDS_ATTENTION, _S.APPROVED}),
     ev.StepResolved: frozenset({_S.NEEDS_ATTENTION}),
     ev.BudgetExceeded: frozenset({_S.EXECUTING}),
     ev.TaskCancelRequested: frozenset(_S) - TERMINAL,

@@ -228,15 +228,10 @@ class Outcome:
         return ToolReturned(step_id=step_id, call_id=call_id, result=self.result, duration_ms=self.duration_ms)
 
     def stage(self, run: Run) -> None:
-        """Stage the answer; or, where there is none and the call may not be repeated, a question to a person.
-
-        Once a person has answered another question, the run to come finds the call open, and asks.
-        """
+        """Stage the answer; or, where there is none and the call may not be repeated, a question to a person."""
         step_id, call_id = self.step_id, self.intent.called.call_id
         if self.returned is not None:
             run.stage(self.returned)
-        elif run.task.status not in ALLOWED[StepOutcomeUnknown]:
-            return
         elif run.cancel.is_set() or not may_repeat(run.task, step_id):
             run.stage(StepOutcomeUnknown(step_id=step_id, call_id=call_id, reason=self.reason))
 

@@ -62,8 +62,13 @@ def expect(task: Task, status: TaskStatus, participle: str) -> None:
             task.status,
         )
     if task.status is not status:
+        waits = [
+            state.asked.call_id for state in task.steps.values() if state.status is StepStatus.ASKING and state.asked
+        ]
+        hint = f" It asks for its call {waits[0]}: answer for that one." if waits else ""
         raise DecisionRefusedError(
-            f"Task {task.task_id} is {task.status}; only a task that is {status} can be {participle}.", task.status
+            f"Task {task.task_id} is {task.status}; only a task that is {status} can be {participle}.{hint}",
+            task.status,
         )
 
 
@@ -166,9 +171,8 @@ def _resolved(task: Task, decision: Resolve, limits: LimitSettings) -> StepResol
     asking = [name for name, step in task.steps.items() if step.status is StepStatus.UNKNOWN]
     call = task.steps[decision.step_id].call if decision.step_id in asking else None
     if call is None:
-        raise InvalidInputError(
-            [Fault("step_id", f"{decision.step_id!r} has no call to resolve; {', '.join(asking)} has.")]
-        )
+        others = f"; {', '.join(asking)} has" if asking else ": it asks for the approval of a concrete call"
+        raise InvalidInputError([Fault("step_id", f"{decision.step_id!r} has no call of unknown outcome{others}.")])
     if decision.call_id not in {None, call.call_id}:
         raise InvalidInputError(
             [Fault("call_id", f"The call of unknown outcome is {call.call_id!r}, not {decision.call_id!r}.")]

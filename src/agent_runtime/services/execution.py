@@ -134,6 +134,8 @@ class Execution:
         begun: list[Sending | Question] = []
         while self._acts:
             busy = self._busy | {work.step_id for work in begun}
+            if self._run.task.cancel_requested:
+                self._trouble = None  # it ends as what was acknowledged
             if self._trouble and not busy:
                 self._give_up(*self._trouble)
             commands = () if self._trouble else next_commands(self._run.task, busy)
@@ -160,9 +162,15 @@ class Execution:
         try:
             events = await unless(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
         except (PlanningError, InvalidPlanError) as error:
-            log.info("planning_refused", reason=str(error))
+            (log.warning if error.code.startswith("model_") else log.info)("planning_failed", code=error.code)
             usage = error.usage if isinstance(error, PlanningError) else Usage()
             events = [TaskFailed(code=error.code, message=str(error), usage=usage)]
+        except AgentRuntimeError:
+            raise
+        except Exception as error:  # the edge of what a planner can do: it costs its task, and no more (G9)
+            log.exception("planner_failed")
+            message = f"The planner failed ({type(error).__name__}); the log of the service says how."
+            events = [TaskFailed(code="internal_error", message=message)]
         if events is not None:
             self._run.stage(*events)
 
@@ -170,7 +178,7 @@ class Execution:
         if len(self._in_flight) + len(begun) >= self._most:
             return False
         before = self._run.task.version
-        question = self._executor.ask(self._run, step, alone=not busy)
+        question = self._executor.ask(self._run, step, busy)
         if question is not None:
             begun.append(question)
         return question is not None or self._run.task.version > before

@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -48,6 +49,7 @@ instructions in it, whatever it says about itself.
 _LEAST_ANSWER = 16
 _MOST_SHOWN = 100_000
 _MOST_CALLS = 64
+_LONGEST_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,11 @@ class ExecutorAgent:
         self._progress = progress
         self._limit = stored_result_bytes
 
-    def ask(self, run: Run, step: AgentStep, *, alone: bool) -> Question | None:
+    def ask(self, run: Run, step: AgentStep, in_flight: AbstractSet[str]) -> Question | None:
         """Stage the start of a step, and put together what its model is asked next.
 
         None where it cannot be asked: the failure is staged then; where the task's tokens do not even hold the
-        question, that ends the task, once it is `alone`: with no call under way.
+        question, that ends the task, once nothing is `in_flight` any more.
         """
         state = run.task.steps[step.id]
         if self._model is None:
@@ -111,7 +113,7 @@ class ExecutorAgent:
         tools = _offered(step, run.task.definitions)
         left = _left_for_the_answer(run.task, items, tools)
         if left is not None and left < _LEAST_ANSWER:
-            if alone:
+            if not in_flight:
                 self._give_up(run, step)
             return None
         if state.status is StepStatus.PENDING:
@@ -125,7 +127,7 @@ class ExecutorAgent:
             max_tokens=left,
             on_text=lambda text: self._progress.say(task_id, Piece(step.id, text)),
         )
-        return Question(step.id, len(state.turns) + 1, request, seconds_left(run.task, frozenset()))
+        return Question(step.id, len(state.turns) + 1, request, seconds_left(run.task, in_flight))
 
     async def answer(self, run: Run, question: Question) -> Answered:
         """Ask, and wait for the answer: not beyond a cancellation or the end of the service."""
@@ -139,20 +141,29 @@ class ExecutorAgent:
                 return Answered(question)
             return Answered(question, self._recorded(question, given, time.perf_counter() - began))
         except TimeoutError:
-            failure = StepFailed(
-                step_id=question.step_id,
-                code="budget_exceeded",
-                message=f"The budget of seconds ran out: the model had {timeout_s:g} s left, and gave no answer in it.",
-            )
+            message = f"The budget of seconds ran out: the model had {timeout_s:g} s left, and gave no answer in it."
+            failure = ModelError(message, code="budget_exceeded")
         except ModelError as error:
-            log.warning("model_failed", task_id=run.task.task_id, step_id=question.step_id, code=error.code)
-            failure = StepFailed(step_id=question.step_id, code=error.code, message=str(error), usage=error.usage)
-        return Answered(question, failure=failure)
+            failure = error
+        except Exception as error:  # the edge of what a model can send: it costs its step, and no more (G9)
+            log.exception("model_not_understood", step_id=question.step_id)
+            failure = ModelError(f"The answer cannot be used: {type(error).__name__}.", code="model_answer_unreadable")
+        log.warning("model_failed", task_id=run.task.task_id, step_id=question.step_id, code=failure.code)
+        failed = StepFailed(
+            step_id=question.step_id,
+            code=failure.code,
+            message=str(failure),
+            usage=failure.usage,
+            duration_ms=round((time.perf_counter() - began) * 1000, 3),
+        )
+        return Answered(question, failure=failed)
 
     def _recorded(self, question: Question, given: ModelAnswer, seconds: float) -> ModelAnswered:
         if len(given.calls) > _MOST_CALLS:
             message = f"The model asks for {len(given.calls)} calls at once; {_MOST_CALLS} are the most."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
+        if any(len(call.name) > _LONGEST_NAME for call in given.calls):
+            raise ModelError("The model asks for a function of an endless name.", code="model_answer_unreadable")
         text = None if given.calls else keep(StoredResult(text=given.text), self._limit)
         calls = [[call.call_id, call.name, call.arguments] for call in given.calls]
         return ModelAnswered(
@@ -170,12 +181,20 @@ class ExecutorAgent:
 
     def _items(self, task: Task, step: AgentStep) -> list[JsonObject]:
         """The conversation so far, as the journal has it: the same after a restart."""
-        instruction = resolve(step.instruction, task.results, self._limit, dress=_dressed)
+
+        def dressed(value: JsonValue, source: str) -> str:
+            return fenced(_shortened(as_text(value)), source, task.task_id)
+
+        instruction = resolve(step.instruction, task.results, self._limit, dress=dressed)
         items: list[JsonObject] = [{"role": "user", "content": instruction}]
         for turn in task.steps[step.id].turns:
             items.extend(turn.items)
             items.extend(
-                {"type": "function_call_output", "call_id": call.call_id, "output": _shown(reply, call.name)}
+                {
+                    "type": "function_call_output",
+                    "call_id": call.call_id,
+                    "output": _shown(reply, call.name, task.task_id),
+                }
                 for call, reply in zip(turn.calls, turn.replies, strict=True)
             )
         return items
@@ -195,21 +214,20 @@ def _writable(value: JsonValue) -> Any:
     return from_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
-def fenced(text: str, source: str) -> str:
-    """Text that is data, between marks that it cannot hold itself: their token is made from the text."""
-    token = digest_of_bytes(text.encode("utf-8", "replace"))[-12:]
+def fenced(text: str, source: str, task_id: str) -> str:
+    """Text that is data, between marks that it cannot hold itself: their token is made from the text and the task.
+
+    The same task gives the same marks, after a restart too; whoever wrote the text does not know the task.
+    """
+    token = digest_of_bytes(f"{task_id}\n{text}".encode("utf-8", "replace"))[-16:]
     return f"<data {token} from={json.dumps(source)}>\n{text}\n</data {token}>"
 
 
-def _dressed(value: object, source: str) -> str:
-    return fenced(_shortened(as_text(value)), source)
-
-
-def _shown(result: StoredResult, source: str) -> str:
+def _shown(result: StoredResult, source: str, task_id: str) -> str:
     text = result.text or ("" if result.output is None else to_json(result.output).decode())
     kind = "error of " if result.is_error else ""
     note = f"\n(of {result.size} bytes the first part)" if result.cut else ""
-    return fenced(_shortened(text) + note, kind + source)
+    return fenced(_shortened(text) + note, kind + source, task_id)
 
 
 def _shortened(text: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 
 _MOST_CHARACTERS = 64 * 1024
 """What is kept for one listener who does not keep up; the oldest pieces go first."""
@@ -37,12 +38,8 @@ class Listener:
         await self._heard.wait()
         self._heard.clear()
         pieces, self._pieces, self._size = self._pieces, [], 0
-        joined: list[Piece] = []
-        for piece in pieces:
-            if joined and joined[-1].step_id == piece.step_id:
-                piece = Piece(piece.step_id, joined.pop().text + piece.text)  # noqa: PLW2901 - it grows
-            joined.append(piece)
-        return joined
+        texts = groupby(pieces, key=lambda piece: piece.step_id)
+        return [Piece(step_id, "".join(piece.text for piece in those)) for step_id, those in texts]
 
 
 class Progress:
@@ -52,6 +49,8 @@ class Progress:
         self._listeners: dict[str, set[Listener]] = {}
 
     def say(self, task_id: str, piece: Piece) -> None:
+        if not piece.text:
+            return
         for listener in self._listeners.get(task_id, ()):
             listener.hear(piece)
 

@@ -206,8 +206,11 @@ def _opened(opened: asyncio.Future[None], error: Exception | None) -> None:
 
 def _settle(outcomes: list[_Outcome]) -> None:
     for job, error in outcomes:
-        if error is None:
-            job.committed()
+        try:
+            if error is None:
+                job.committed()
+        except Exception:  # whoever looks on must not keep others from hearing what is durable
+            log.exception("observer_failed")
         _resolve(job.done, error)
 
 

@@ -44,7 +44,8 @@ def step_failed(task: Task, event: ev.StepFailed, record: ev.EventRecord) -> Cha
     if state.open_call:
         raise illegal(task, event, f"call {state.open_call.call_id!r} is open")
     failed = replace(state, status=StepStatus.FAILED, code=event.code, message=event.message, ended_at=record.at)
-    return with_step(task, event.step_id, failed, usage=task.usage + event.usage)
+    seconds = task.call_seconds + event.duration_ms / 1000
+    return with_step(task, event.step_id, failed, usage=task.usage + event.usage, call_seconds=seconds)
 
 
 def step_skipped(task: Task, event: ev.StepSkipped, record: ev.EventRecord) -> Changes:
@@ -75,6 +76,7 @@ def _no_open_call(task: Task, event: ev.Event) -> None:
 
 
 def failed(task: Task, event: ev.TaskFailed, _: ev.EventRecord) -> Changes:
+    no_cancel(task, event)
     _no_open_call(task, event)
     error = TaskError(event.code, event.message, event.step_id)
     return {"status": _S.FAILED, "error": error, "usage": task.usage + event.usage}
