@@ -9,7 +9,7 @@ import pytest
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, ApproveCall, Reject, Revise
 from agent_runtime.domain.contract import Budget, Limits
-from agent_runtime.domain.errors import DigestRequiredError
+from agent_runtime.domain.errors import ConfigurationError, DigestRequiredError
 from agent_runtime.domain.events import PlanProposed
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.services.task_manager import Submission
@@ -248,3 +248,10 @@ async def test_a_budget_of_tokens_that_does_not_hold_the_question_ends_the_task(
     assert task.error.code == "budget_exceeded"
     assert "task.failed" in names(journal)
     assert models.requests == []
+
+
+async def test_a_planner_that_needs_a_model_is_refused_at_the_start_where_there_is_none(house: House) -> None:
+    house.settings = house.settings.model_copy(update={"planner": "openai"})
+    with pytest.raises(ConfigurationError, match="OPENAI_BASE_URL"):
+        async with house.open():
+            pass

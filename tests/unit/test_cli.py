@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 import pytest
 
 from agent_runtime.api.text import visible
+from agent_runtime.api.views import task_view
 from agent_runtime.cli import commands, output
 from agent_runtime.cli.arguments import parse
 from agent_runtime.cli.client import Client, Frame, frames_of
 from agent_runtime.cli.doctor import packages_of
 from agent_runtime.domain.tools import StdioConfig, StdioServer
+from agent_steps import AGENT, LAST, LOOK, contract_of, proposed
 
 
 def test_serve_may_be_left_out() -> None:
@@ -78,10 +80,11 @@ def _task(**arguments: Any) -> dict[str, Any]:
         "server": "files",
         "tool": "write",
         "arguments": arguments,
+        "depends_on": [],
     }
-    policy = {"files/write": {"effect": "write", "idempotent": False, "approval": "plan"}}
-    contract = {"goal": "goal", "steps": [step], "policy": policy}
-    return {"task_id": "task_1", "plan_revision": 1, "plan_object": contract}
+    contract = {"goal": "goal", "steps": [step]}
+    preview = {"effect": "write", "idempotent": False, "asks": None}
+    return {"task_id": "task_1", "plan_revision": 1, "plan_object": contract, "steps": [{"preview": preview}]}
 
 
 def test_a_plan_is_shown_whole_and_harmless(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,13 +200,15 @@ def test_progress_does_not_lose_the_place_in_a_stream_that_is_cut() -> None:
     assert Cut.asked == [None, "2.1"]
 
 
-def test_the_tools_of_an_agent_step_are_shown_with_what_they_may_do(capsys: pytest.CaptureFixture[str]) -> None:
-    task = _task()
-    tools = [{"server": "files", "tool": "write", "max_calls": 3}]
-    step = {"id": "s1", "title": "Do it", "kind": "agent", "instruction": "Do.", "tools": tools, "preapproved": False}
-    task["plan_object"]["steps"] = [step, {**step, "id": "s2", "preapproved": True}, {**step, "id": "s3", "tools": []}]
+def test_a_plan_is_shown_with_all_that_is_approved_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    free = {**AGENT, "id": "free", "preapproved": True, "max_turns": 7}
+    text = {**AGENT, "id": "text", "tools": [], "when": '${look.text} != "none"'}
+    last = {**LAST, "depends_on": ["do", "free"], "preapproved": True}
+    task = dict(task_view(proposed(contract_of(LOOK, AGENT, free, text, last))))
     output.plan_table(task, to_stdout=True)
-    shown = capsys.readouterr().out
-    assert "files.write x3" in shown
-    assert "write, asks for each call" in shown
-    assert "write, not asked again" in shown
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in ("f.read x2", "f.write x1", "write, asks for each call", "write, preapproved", "at most 7 turns"):
+        assert part in shown
+    assert "only when ${look.text}" in shown
+    assert "after do, free" in shown
+    assert "destructive, preapproved" in shown

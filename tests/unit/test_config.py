@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from agent_runtime.config import ApprovalSettings, LimitSettings, OpenAISettings, Secrets, Settings, load_settings
 from agent_runtime.domain.errors import ConfigurationError
@@ -358,3 +358,17 @@ def test_a_base_url_that_is_no_http_url_is_refused_without_showing_it(base_url: 
     said = refusal(f"openai: {{base_url: '{base_url}'}}")
     assert "openai.base_url: must be a URL like http://localhost:11434/v1" in said
     assert base_url not in said.replace("http://localhost:11434/v1", "")
+
+
+@pytest.mark.parametrize(("given", "sent"), [("sk-right\n", "sk-right"), ("  k ", "k")])
+def test_the_space_around_a_key_is_not_part_of_it(given: str, sent: str) -> None:
+    key = OpenAISettings(api_key=SecretStr(given)).api_key
+    assert key
+    assert key.get_secret_value() == sent
+
+
+@pytest.mark.parametrize("key", ["cl\u00e9-hunter22", "hunter22\nhunter22"])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(ValidationError, match="printable ASCII") as refused:
+        OpenAISettings(api_key=SecretStr(key))
+    assert "hunter22" not in str(refused.value)

@@ -164,21 +164,10 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
             yield from _tool_step_faults(step, place, catalogue)
         else:
             yield from _agent_step_faults(step, place, catalogue, agent_steps=agent_steps)
-    yield from _untyped(plan)
     rest: Sequence[Step] = plan.steps
     while cycle := cycle_in(rest):
         yield Fault("steps", f"The steps {' -> '.join(cycle)} depend on each other in a circle.")
         rest = [step for step in rest if step.id not in cycle]
-
-
-def _untyped(plan: Plan) -> Iterator[Fault]:
-    """References to an output that there is never: a model gives text."""
-    agents = {step.id for step in plan.steps if isinstance(step, AgentStep)}
-    for index, step in enumerate(plan.steps):
-        for reference in (*references.references_in(step.templates), *condition_references(step.when)):
-            if reference.step in agents and reference.part == "output":
-                message = f"{reference}: an agent step gives text and no output; write ${{{reference.step}.text}}."
-                yield Fault(f"steps[{index}]", message)
 
 
 def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) -> Iterator[Fault]:

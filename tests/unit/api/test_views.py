@@ -69,8 +69,8 @@ def test_the_plan_reads_as_numbered_lines() -> None:
     assert plan_text(steps).split("\n") == [
         '1. Read — files.read(path="a\\nb", n=1)',
         "2. files.list()",
-        '3. Think hard — agent "x" (no tools)',
-        '4. Do — agent "x" (files.read)',
+        '3. Think hard — agent "x" (no tools; at most 10 turns)',
+        '4. Do — agent "x" (files.read; at most 10 turns)',
     ]
 
 
@@ -107,7 +107,7 @@ def test_a_plan_line_marks_what_would_hide_or_reorder_in_a_file_name() -> None:
 def test_an_agent_step_shows_the_names_of_its_tools_visibly() -> None:
     tools = (AllowedTool(server="fi\u200bles", tool="re\u202ead"),)
     assert plan_text([AgentStep(id="s1", kind="agent", title="Do", instruction="x", tools=tools)]) == (
-        r'1. Do — agent "x" (fi\u200bles.re\u202ead)'
+        r'1. Do — agent "x" (fi\u200bles.re\u202ead; at most 10 turns)'
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, compare_pins, draw_up, find_faults
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
@@ -321,3 +322,10 @@ def test_what_is_longer_than_three_hundred_characters_is_cut_in_the_middle(lengt
 
 def test_a_reference_may_stand_where_a_plan_needs_a_number() -> None:
     assert faults(tool("s1"), tool("s2", "count", "calc", arguments={"n": "${s1.output.n}"})) == []
+
+
+@pytest.mark.parametrize("junk", ["yes", "true", 1])
+def test_what_lifts_a_question_is_said_plainly(junk: object) -> None:
+    step = {"id": "s1", "kind": "agent", "instruction": "x", "preapproved": junk}
+    with pytest.raises(ValidationError, match="preapproved"):
+        Plan.model_validate({"goal": "g", "steps": [step]})
