@@ -70,7 +70,7 @@ class Endpoint:
         """The model's answer to one request. Raises: Failure."""
         heard = Heard(streamed=dialect.streams)
         turn = _Turn(self._model, heard, request.on_text, self._failures, self._most)
-        agent = Agent(
+        agent: Agent[None] = Agent(
             name="agent",
             instructions=request.instructions,
             tools=[_offered(tool) for tool in request.tools],
@@ -79,19 +79,7 @@ class Endpoint:
         )
         token = HEARD.set(heard)
         try:
-            await Runner.run(agent, input=sendable(request.items), max_turns=1, run_config=_RUN)  # type: ignore[arg-type]
-        except Exception as error:
-            # Whatever the library makes of an answer that it has: the answer is data all the same, and judged below.
-            if turn.failure or turn.response is None:
-                failure = turn.failure or self._failures.unreadable(str(error))
-                failure.usage = heard.usage
-                raise failure from error
-        finally:
-            HEARD.reset(token)
-        return self._judged(turn, heard)
-
-    def _judged(self, turn: "_Turn", heard: Heard) -> ModelAnswer:
-        try:
+            await self._run(agent, request, turn)
             return self._answer(turn, heard)
         except Failure as failure:
             failure.usage = heard.usage
@@ -101,6 +89,16 @@ class Endpoint:
             unreadable = self._failures.unreadable(f"{type(error).__name__}: {error}")
             unreadable.usage = heard.usage
             raise unreadable from error
+        finally:
+            HEARD.reset(token)
+
+    async def _run(self, agent: Agent[None], request: ModelRequest, turn: "_Turn") -> None:
+        try:
+            await Runner.run(agent, input=sendable(request.items), max_turns=1, run_config=_RUN)  # type: ignore[arg-type]
+        except Exception as error:
+            # Whatever the library makes of an answer that it has: the answer is data all the same, and judged next.
+            if turn.failure or turn.response is None:
+                raise (turn.failure or self._failures.unreadable(str(error))) from error
 
     def _answer(self, turn: "_Turn", heard: Heard) -> ModelAnswer:
         assert turn.response is not None  # noqa: S101 - the run neither failed nor ended without asking

@@ -26,9 +26,6 @@ _COLOURS = {
     "fail": "red",
 }
 
-_EFFECTS = ("read", "write", "destructive", "unknown")
-"""The effects of calls, the worst last."""
-
 
 def say(text: str) -> None:
     """A message to a person, on standard error."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
 from typing import Literal, Protocol
 
-from agent_runtime.domain.plan import AgentStep, Plan, ToolStep
+from agent_runtime.domain.plan import AgentStep, Plan, ToolStep, tool_keys
 from agent_runtime.domain.references import references_in
-from agent_runtime.domain.tools import Effect, Tool, tool_key
+from agent_runtime.domain.tools import Effect, Tool
 
 
 class Judged(Protocol):
@@ -50,12 +50,11 @@ def _reasons(plan: Plan, tools: Mapping[str, Tool]) -> Iterator[tuple[str, str]]
     outside = _from_outside(plan, tools)
     for step in plan.steps:
         if isinstance(step, AgentStep):
-            keys = [allowed.key for allowed in step.tools]
-            reasons = [_reason_of_agent(step, key, tools[key]) for key in keys]
+            reasons = [_reason_of_agent(step, key, tools[key]) for key in tool_keys(step)]
             if said := "; ".join(reason for reason in reasons if reason):
                 yield step.id, said
             continue
-        tool = tools[tool_key(step.server, step.tool)]
+        tool = tools[step.key]
         sources = sorted({reference.step for reference in references_in(step.arguments)} & outside.keys())
         if tool.approval == "call":
             yield step.id, _every_call(tool.key)
@@ -82,8 +81,7 @@ def _from_outside(plan: Plan, tools: Mapping[str, Tool]) -> dict[str, str]:
     outside: dict[str, str] = {}
     for name in TopologicalSorter({step.id: step.needs for step in plan.steps}).static_order():
         step = steps[name]
-        keys = [tool_key(step.server, step.tool)] if isinstance(step, ToolStep) else [one.key for one in step.tools]
-        let_in = [key for key in keys if tools[key].open_world]
+        let_in = [key for key in tool_keys(step) if tools[key].open_world]
         passed_on = [outside[ref.step] for ref in references_in(step.templates) if ref.step in outside]
         if let_in or passed_on:
             outside[name] = (let_in or passed_on)[0]

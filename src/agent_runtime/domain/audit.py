@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.domain.events import EVENTS, EventRecord, PlanEdited, PlanProposed, ToolCalled, restore
-from agent_runtime.domain.plan import ToolStep, tool_names
+from agent_runtime.domain.plan import ToolStep, tool_keys
 from agent_runtime.domain.references import resolve
 from agent_runtime.domain.rules import CallRefusedError, given_arguments
 from agent_runtime.domain.task import Task
@@ -278,7 +278,7 @@ def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
         yield "data.step_id", f"the approved plan has no step {called.step_id!r}."
         return
     key = tool_key(called.server, called.tool)
-    if key not in [tool_key(*name) for name in tool_names(step)]:
+    if key not in tool_keys(step):
         yield "data.tool", f"{key!r} is not what the approved step calls."
         return
     try:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget, exceeded_by_asking, has_budget, may_ask_model
-from agent_runtime.domain.conditions import holds
-from agent_runtime.domain.errors import ConditionFailedError
 from agent_runtime.domain.plan import AgentStep, ToolStep, unreferenced
 from agent_runtime.domain.references import as_text
+from agent_runtime.domain.rules import barred
 from agent_runtime.domain.task import WAITING, Call, StepState, StepStatus, Task, TaskStatus, may_repeat
 from agent_runtime.domain.tools import StoredResult
 
@@ -97,13 +96,10 @@ def _unfinished(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
         for step in (task.contract.steps if task.contract else ())
         if task.steps[step.id].status is StepStatus.RUNNING and step.id not in in_flight
     ]
-    for step, state in running:
+    for step, state in sorted(running, key=lambda pair: pair[1].call is None):
         if state.call is not None:
             yield from _called(task, step, state.call, in_flight)
-    for step, state in running:
-        if state.call is not None:
-            continue
-        if isinstance(step, ToolStep):
+        elif isinstance(step, ToolStep):
             yield CallTool(step)
         else:
             yield from _answered(task, step, state, in_flight)
@@ -157,29 +153,17 @@ def _paid(task: Task, command: CallTool | AskModel, in_flight: AbstractSet[str])
 def _ready(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What the steps that could begin ask for."""
     for step in task.contract.steps if task.contract else ():
-        needs = step.needs
         if task.steps[step.id].status is not StepStatus.PENDING or step.id in in_flight:
             continue
-        if not all(task.steps[name].has_ended for name in needs):
+        if not all(task.steps[name].has_ended for name in step.needs):
             continue
-        missing = sorted(name for name in needs if task.steps[name].status is not StepStatus.COMPLETED)
-        if missing:
+        if missing := task.missing(step):
             reasons = ", ".join(f"{name}, which {_FATE[task.steps[name].status]}" for name in missing)
             yield Record((ev.StepSkipped(step_id=step.id, reason=f"it needs {reasons}"),))
-        elif (barred := _barred(task, step)) is not None:
-            yield Record((barred,))
+        elif (said := barred(task, step)) is not None:
+            yield Record((said,))
         else:
             yield from _paid(task, AskModel(step) if isinstance(step, AgentStep) else CallTool(step), in_flight)
-
-
-def _barred(task: Task, step: ToolStep | AgentStep) -> ev.Event | None:
-    """What the condition of a step says against it."""
-    try:
-        if step.when is None or holds(step.when, task.results):
-            return None
-    except ConditionFailedError as error:
-        return ev.StepFailed(step_id=step.id, code=error.code, message=str(error))
-    return ev.StepSkipped(step_id=step.id, reason=f"its condition does not hold: {step.when}")
 
 
 _FATE = {StepStatus.SKIPPED: "was skipped", StepStatus.FAILED: "failed"}

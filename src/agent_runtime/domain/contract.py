@@ -16,7 +16,7 @@ from agent_runtime.domain.asking import reasons_to_ask
 from agent_runtime.domain.conditions import condition_references, read_condition
 from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
-from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_names
+from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_keys, tool_names
 from agent_runtime.domain.schemas import Open, UnusableSchemaError, as_open, errors_of
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest
@@ -27,6 +27,11 @@ MOST_STEPS = 100
 MOST_DEPTH = 64
 """How deep the arguments of a step may be nested (G11)."""
 
+
+NO_MODEL = (
+    "An agent step needs a language model, and none is configured: set openai.api_key or openai.base_url "
+    "(OPENAI_API_KEY, OPENAI_BASE_URL)"
+)
 
 MOST_FAULTS = 100
 """How many faults of the arguments of one step are named."""
@@ -110,7 +115,7 @@ def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bo
     faults = list(find_faults(plan, limits, catalogue, agent_steps=agent_steps))
     if faults:
         raise InvalidPlanError(faults)
-    used = {tool_key(*name): catalogue[tool_key(*name)] for step in plan.steps for name in tool_names(step)}
+    used = {key: catalogue[key] for step in plan.steps for key in tool_keys(step)}
     return Contract(
         goal=plan.goal,
         steps=tuple(_filled_in(step, catalogue) for step in plan.steps),
@@ -131,7 +136,7 @@ def _filled_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | A
             for allowed in step.tools
         )
         return step.model_copy(update={"title": step.title or step.instruction[:80], "tools": tools})
-    tool = catalogue[tool_key(step.server, step.tool)]
+    tool = catalogue[step.key]
     return step.model_copy(
         update={
             "title": step.title or f"{step.server}.{step.tool}",
@@ -189,7 +194,7 @@ def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) 
 
 
 def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue) -> Iterator[Fault]:
-    tool = catalogue.get(tool_key(step.server, step.tool))
+    tool = catalogue.get(step.key)
     if tool is None:
         yield _unknown_tool(step.server, step.tool, place, catalogue)
         return
@@ -216,8 +221,7 @@ def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, age
     if not agent_steps:
         yield Fault(
             f"{place}.kind",
-            "An agent step needs a language model, and none is configured: set openai.api_key or openai.base_url "
-            "(OPENAI_API_KEY, OPENAI_BASE_URL), or use tool steps only.",
+            f"{NO_MODEL}, or use tool steps only.",
         )
     for index, allowed in enumerate(step.tools):
         here = f"{place}.tools[{index}]"

@@ -53,6 +53,11 @@ class ToolStep(_Step):
     preapproved: StrictBool = False
 
     @property
+    def key(self) -> str:
+        """`server/tool`, as pins and policies name it."""
+        return tool_key(self.server, self.tool)
+
+    @property
     def templates(self) -> JsonValue:
         return self.arguments
 
@@ -128,6 +133,11 @@ def tool_names(step: ToolStep | AgentStep) -> Iterator[tuple[str, str]]:
         yield step.server, step.tool
     else:
         yield from ((allowed.server, allowed.tool) for allowed in step.tools)
+
+
+def tool_keys(step: ToolStep | AgentStep) -> list[str]:
+    """The tools that a step may call, as `server/tool`."""
+    return [step.key] if isinstance(step, ToolStep) else [allowed.key for allowed in step.tools]
 
 
 def unreferenced(plan: Plan) -> list[str]:

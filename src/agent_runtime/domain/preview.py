@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent_runtime.domain.contract import Contract
-from agent_runtime.domain.plan import AgentStep, ToolStep, tool_names
+from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys, tool_names
 from agent_runtime.domain.references import references_in, strings
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import Effect, tool_key
+from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 _NAMES = frozenset(
@@ -84,7 +84,7 @@ def previews(task: Task) -> list[StepPreview]:
 
 
 def _preview(contract: Contract, task: Task, step: ToolStep | AgentStep) -> StepPreview:
-    policies = [contract.policy[tool_key(*name)] for name in tool_names(step)]
+    policies = [contract.policy[key] for key in tool_keys(step)]
     effects = {policy.effect for policy in policies} or {Effect.READ}
     needs = step.needs
     return StepPreview(
@@ -101,7 +101,7 @@ def _touches(task: Task, step: ToolStep | AgentStep) -> Iterator[Touch]:
     if isinstance(step, AgentStep):
         yield from (Touch(server, tool, resolved=False) for server, tool in tool_names(step))
         return
-    definition = task.definitions.get(tool_key(step.server, step.tool))
+    definition = task.definitions.get(step.key)
     schema = definition.inputSchema if definition else {}
     for path, text in strings(step.arguments):
         if _names_something(path, schema):

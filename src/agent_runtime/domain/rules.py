@@ -15,7 +15,8 @@ from agent_runtime.domain.conditions import holds
 from agent_runtime.domain.contract import MOST_DEPTH, argument_faults
 from agent_runtime.domain.deny import denied
 from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
-from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.events import StepFailed, StepSkipped
+from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys
 from agent_runtime.domain.references import resolve
 from agent_runtime.domain.task import AskedCall, Pending, StepState, StepStatus, Task, TaskStatus, may_repeat
 from agent_runtime.domain.tools import Denial, tool_key
@@ -132,8 +133,8 @@ def _planned(task: Task, proposal: Proposal) -> ToolStep | AgentStep:
     except KeyError:
         raise CallRefusedError("not_in_plan", f"the approved plan has no step {proposal.step_id!r}.") from None
     key = tool_key(proposal.server, proposal.tool)
-    allowed = {step.server + "/" + step.tool} if isinstance(step, ToolStep) else {one.key for one in step.tools}
-    if task.contract is None or key not in allowed & task.contract.pins.keys() or key not in task.definitions:
+    pinned = task.contract is not None and key in task.contract.pins and key in task.definitions
+    if not pinned or key not in tool_keys(step):
         named = key if proposal.server else proposal.tool
         raise CallRefusedError("not_in_plan", f"{named!r} is not a tool that step {step.id!r} of the plan may call.")
     return step
@@ -146,19 +147,21 @@ def _check_turn(task: Task, step: ToolStep | AgentStep, state: StepState, in_fli
         raise CallRefusedError("used_up", f"the call of step {step.id!r} was made, and it may not be made again.")
     if state.status is StepStatus.ASKING:
         raise CallRefusedError("not_current", f"a person is asked about the call of step {step.id!r}.")
-    missing = sorted(name for name in step.needs if task.steps[name].status is not StepStatus.COMPLETED)
+    missing = task.missing(step)
     if missing:
         raise CallRefusedError("not_current", f"step {step.id!r} needs {', '.join(missing)} first.")
-    if is_barred(task, step):
+    if barred(task, step):
         raise CallRefusedError("not_current", f"the condition of step {step.id!r} does not hold.")
 
 
-def is_barred(task: Task, step: ToolStep | AgentStep) -> bool:
-    """Whether the condition of a step does not hold, or cannot be told."""
+def barred(task: Task, step: ToolStep | AgentStep) -> StepSkipped | StepFailed | None:
+    """What the condition of a step says against it: it does not hold, or it cannot be told. Null where it holds."""
     try:
-        return step.when is not None and not holds(step.when, task.results)
-    except ConditionFailedError:
-        return True
+        if step.when is None or holds(step.when, task.results):
+            return None
+    except ConditionFailedError as error:
+        return StepFailed(step_id=step.id, code=error.code, message=str(error))
+    return StepSkipped(step_id=step.id, reason=f"its condition does not hold: {step.when}")
 
 
 def _check_uses(step: AgentStep, state: StepState, proposal: Proposal) -> None:

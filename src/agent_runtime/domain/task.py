@@ -200,6 +200,10 @@ class Task:
                 return step
         raise KeyError(step_id)
 
+    def missing(self, step: ToolStep | AgentStep) -> list[str]:
+        """The ids of the steps that this one needs and that have not completed, in the order of their names."""
+        return sorted(name for name in step.needs if self.steps[name].status is not StepStatus.COMPLETED)
+
     @property
     def results(self) -> dict[str, StoredResult]:
         """The stored results of the steps that have completed, by step id."""

@@ -33,7 +33,7 @@ from agent_runtime.domain.events import (
     ToolReturned,
 )
 from agent_runtime.domain.rules import CallRefusedError, Proposal, judge
-from agent_runtime.domain.task import StepStatus, Task, may_repeat
+from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import Denial, StoredResult, ToolServer, tool_key
 from agent_runtime.domain.transitions import ALLOWED
 from agent_runtime.domain.values import deeper_than, digest_of_bytes
@@ -107,8 +107,7 @@ class Broker:
             self._deny(run, proposal, refusal)
             raise
         step, state = permitted.step, run.task.steps[proposal.step_id]
-        pending = state.pending
-        place = {"turn": pending.turn, "index": pending.index} if pending else {}
+        place = _place(state.pending)
         if permitted.reason is not None:
             run.stage(
                 CallApprovalRequested(
@@ -183,8 +182,7 @@ class Broker:
                     tool=proposal.tool,
                     rule=refusal.rule,
                     message=str(refusal),
-                    turn=pending.turn if pending else None,
-                    index=pending.index if pending else None,
+                    **_place(pending),
                 )
             )
 
@@ -234,6 +232,11 @@ class Outcome:
             run.stage(self.returned)
         elif run.cancel.is_set() or not may_repeat(run.task, step_id):
             run.stage(StepOutcomeUnknown(step_id=step_id, call_id=call_id, reason=self.reason))
+
+
+def _place(pending: Pending | None) -> dict[str, int]:
+    """Which call of which answer it is, where a model asked for it."""
+    return {"turn": pending.turn, "index": pending.index} if pending else {}
 
 
 def _pause_s(attempt: int) -> float:

@@ -142,17 +142,16 @@ def _revised(task: Task, decision: Revise, limits: LimitSettings) -> PlanRevisio
 
 
 def _call_decided(task: Task, decision: ApproveCall | DenyCall) -> CallApproved | CallDenied:
-    asked = {step.asked.call_id: (name, step) for name, step in task.steps.items() if step.asked}
+    asked = {step.asked.call_id: (name, step.asked) for name, step in task.steps.items() if step.asked}
     if any(decision.call_id in step.decided for step in task.steps.values()):
         raise DecisionRefusedError(f"The call {decision.call_id} was already decided.", task.status)
     if decision.call_id not in asked:
         raise CallNotFoundError(f"Task {task.task_id} has asked for no call {decision.call_id[:80]!r}.")
     expect(task, TaskStatus.NEEDS_ATTENTION, "asked about a call")
-    step_id, step = asked[decision.call_id]
-    assert step.asked is not None  # noqa: S101 - told by `asked`
-    if decision.arguments_digest != step.asked.arguments_digest:
+    step_id, call = asked[decision.call_id]
+    if decision.arguments_digest != call.arguments_digest:
         raise DigestMismatchError(
-            f"The call {decision.call_id} has the arguments_digest {step.asked.arguments_digest}, not "
+            f"The call {decision.call_id} has the arguments_digest {call.arguments_digest}, not "
             f"{decision.arguments_digest[:80]}. Read its arguments again before you decide.",
             task.status,
         )

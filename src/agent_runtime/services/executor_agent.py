@@ -17,6 +17,7 @@ import structlog
 from pydantic_core import from_json, to_json
 
 from agent_runtime.domain.budget import seconds_left, tokens_left
+from agent_runtime.domain.contract import NO_MODEL
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
 from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
 from agent_runtime.domain.plan import AgentStep
@@ -31,11 +32,6 @@ from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.run import Run, unless
 
 log = structlog.get_logger()
-
-NO_MODEL = (
-    "An agent step needs a language model, and none is configured: set openai.api_key or openai.base_url "
-    "(OPENAI_API_KEY, OPENAI_BASE_URL)."
-)
 
 INSTRUCTIONS = """\
 You carry out one step of a plan that a person has approved. Do what the step says, and nothing else.
@@ -103,7 +99,7 @@ class ExecutorAgent:
         """
         state = run.task.steps[step.id]
         if self._model is None:
-            run.stage(StepFailed(step_id=step.id, code="no_model", message=NO_MODEL))
+            run.stage(StepFailed(step_id=step.id, code="no_model", message=f"{NO_MODEL}."))
             return None
         try:
             items = self._items(run.task, step)
@@ -163,17 +159,14 @@ class ExecutorAgent:
             message = f"The model asks for {len(given.calls)} calls at once; {_MOST_CALLS} are the most."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         if any(len(call.name) > _LONGEST_NAME for call in given.calls):
-            raise ModelError("The model asks for a function of an endless name.", code="model_answer_unreadable")
+            message = "The model asks for a function of an endless name."
+            raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         text = None if given.calls else keep(StoredResult(text=given.text), self._limit)
-        calls = [[call.call_id, call.name, call.arguments] for call in given.calls]
         return ModelAnswered(
             step_id=question.step_id,
             turn=question.turn,
-            items=tuple(_writable(list(given.items))),
-            calls=tuple(
-                ModelCall(call_id=call_id, name=name, arguments=arguments)
-                for call_id, name, arguments in _writable(calls)
-            ),
+            items=tuple(map(_writable, given.items)),
+            calls=tuple(ModelCall(**_writable(call.model_dump())) for call in given.calls),
             answer=text,
             usage=given.usage,
             duration_ms=round(seconds * 1000, 3),

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from agent_runtime.domain.errors import Fault, InvalidPlanError, ModelError, PlanningError
-from agent_runtime.domain.plan import Plan, tool_names
+from agent_runtime.domain.plan import Plan, tool_keys
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimated_tokens
 from agent_runtime.domain.values import JsonObject
@@ -68,11 +68,7 @@ class _Attempt:
         self._model = model
         self._request = request
         self._repairs = repairs
-        used = (
-            [tool_key(*name) for step in request.previous.steps for name in tool_names(step)]
-            if request.previous
-            else []
-        )
+        used = [key for step in request.previous.steps for key in tool_keys(step)] if request.previous else []
         self._listing = list_tools(
             request.tools, "\n".join((request.prompt, *request.feedback)), used, catalogue_tokens
         )

@@ -9,7 +9,7 @@ from agent_runtime.domain.budget import exceeded_budget
 from agent_runtime.domain.folds.base import Changes, illegal, no_cancel, step_of, with_step
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text
-from agent_runtime.domain.rules import CallRefusedError, given_arguments, is_barred
+from agent_runtime.domain.rules import CallRefusedError, barred, given_arguments
 from agent_runtime.domain.task import (
     Approval,
     AskedCall,
@@ -229,9 +229,9 @@ def started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Change
 
 def _check_turn(task: Task, event: ev.StepStarted | ev.CallApprovalRequested) -> None:
     """Whether the step may begin now: all that it needs is there, and its condition holds."""
-    needs = task.plan_step(event.step_id).needs
-    missing = [name for name in needs if task.steps[name].status is not StepStatus.COMPLETED]
+    step = task.plan_step(event.step_id)
+    missing = task.missing(step)
     if missing:
-        raise illegal(task, event, f"it needs {', '.join(sorted(missing))}")
-    if is_barred(task, task.plan_step(event.step_id)):
+        raise illegal(task, event, f"it needs {', '.join(missing)}")
+    if barred(task, step):
         raise illegal(task, event, "its condition does not hold")

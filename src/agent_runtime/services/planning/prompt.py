@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, Step, ToolStep
-from agent_runtime.domain.tools import Tool, tool_key
+from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.services.planning.tool_listing import Listing, clean, show_tools
 from agent_runtime.services.ports import PlanRequest
@@ -299,7 +299,7 @@ def _reopened(plan: Plan, tools: Sequence[Tool]) -> Plan:
 
 def _reopened_step(step: Step, usual: Mapping[str, float]) -> Step:
     if isinstance(step, ToolStep):
-        filled_in = step.timeout_s == usual.get(tool_key(step.server, step.tool))
+        filled_in = step.timeout_s == usual.get(step.key)
         return step.model_copy(update={"timeout_s": None}) if filled_in else step
     listed = tuple(
         allowed.model_copy(update={"timeout_s": None}) if allowed.timeout_s == usual.get(allowed.key) else allowed
