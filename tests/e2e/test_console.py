@@ -2,24 +2,20 @@
 
 import asyncio
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent_runtime.api.keys import new_key
-from agent_runtime.api.text import visible
 from browser import CHROMIUM, Browser
 from harness import House
 from model_replies import Fault
 from model_requests import Request
 from model_server import ModelServer
-from node_servers import NODE
 from serving import PATIENCE_S, Service
 from shifty import ShiftyHouse, plan_of
 
@@ -308,13 +304,3 @@ def test_older_tasks_come_on_demand_and_one_is_opened_at_a_time(own_service: Ser
     browser.until("document.querySelector('#tasks > li:last-child .plan') !== null")
     browser.until("document.querySelectorAll('#tasks details[open] .plan, #tasks .plan').length === 1")
     assert "number 0" in browser.value_of("document.querySelector('#tasks > li:last-child').innerText")
-
-
-@pytest.mark.skipif(NODE is None, reason="NOT TESTED: the page's own rule needs node, and this machine has none")
-def test_the_page_makes_visible_what_the_service_does() -> None:
-    text = "plain é 日本 \U0001f600 a\u202eb\u200bc\u2028\u2029\xa0\x1b\x7f\x9b\ufeff\ud800\U000e0041\u3000 d\n\te"
-    source = files("agent_runtime.api.console").joinpath("text.js").read_text(encoding="utf-8")
-    code = f"{source}\nprocess.stdout.write(visible({json.dumps(text)}));\n"
-    words = [str(NODE), "--input-type=module"]
-    done = subprocess.run(words, input=code, check=True, capture_output=True, encoding="utf-8", timeout=PATIENCE_S)
-    assert done.stdout == visible(text, keep="\n\t")

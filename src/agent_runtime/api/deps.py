@@ -12,12 +12,12 @@ from pydantic_core import from_json
 from agent_runtime.api.edge import too_large
 from agent_runtime.api.faults import faults_of
 from agent_runtime.api.problems import BadRequestError, BodyTooLargeError
-from agent_runtime.api.text import cut
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, TaskNotFoundError
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.values import JsonValue, deeper_than
+from agent_runtime.text.escaping import cut
 
 TaskId = Annotated[str, Path(description="The id that `POST /v1/tasks` gave.", examples=["task_0193c2f5a1b2"])]
 

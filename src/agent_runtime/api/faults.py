@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent_runtime.api.text import cut, visible
 from agent_runtime.domain.errors import Fault
+from agent_runtime.text.escaping import cut, visible
 
 WHOLE = "body"
 """The place of a fault that is of no one field."""

@@ -17,9 +17,9 @@ from starlette.routing import BaseRoute, Match
 from typing_extensions import TypedDict
 
 from agent_runtime.api.faults import faults_of
-from agent_runtime.api.text import cut
 from agent_runtime.domain import errors as err
 from agent_runtime.domain.errors import AgentRuntimeError, Fault
+from agent_runtime.text.escaping import cut
 
 log = structlog.get_logger()
 

@@ -22,7 +22,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent_runtime.api.problems import BadRequestError, TooManyStreamsError, of_error
-from agent_runtime.api.text import one_line
 from agent_runtime.api.views import record_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain import events as ev
@@ -33,6 +32,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.services.agent_service import POLICY
 from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.task_manager import TaskManager
+from agent_runtime.text.escaping import one_line
 
 log = structlog.get_logger()
 

@@ -23,7 +23,6 @@ from agent_runtime.api.shapes import (
     ToolsView,
     ToolView,
 )
-from agent_runtime.api.text import exact_line, one_line, visible
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, previews
@@ -32,6 +31,7 @@ from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
 from agent_runtime.services.tool_registry import ServerStatus, ToolRegistry
+from agent_runtime.text.escaping import exact_line, one_line, visible
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
 CALL_ACTIONS = ("approve", "deny")

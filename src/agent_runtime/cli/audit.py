@@ -9,7 +9,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from agent_runtime.api.text import visible
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, RefusedError, UnavailableError
 from agent_runtime.cli.service import key_of, settings_of
@@ -19,6 +18,7 @@ from agent_runtime.domain.audit_export import find_faults_in_export, parse
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import TYPE_OF, ToolCalled
 from agent_runtime.storage.audit_file import AuditFile, open_audit_file
+from agent_runtime.text.escaping import visible
 
 _PAGE = 200
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from agent_runtime.api.text import one_line
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, Json, RefusedError
 from agent_runtime.cli.service import Service, connected
 from agent_runtime.domain.errors import Fault, InvalidInputError
+from agent_runtime.text.escaping import one_line
 
 COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
 """Exit codes, by what became of the task."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from select import select
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.api.text import visible
+from agent_runtime.text.escaping import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from agent_runtime.api import shapes
-from agent_runtime.api.text import one_line
 from agent_runtime.api.views import answer, plan_text, task_view, time_of
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.transitions import evolve
+from agent_runtime.text.escaping import one_line
 from journals import CONTRACT, called, claimed, proposed, some_step, submitted
 
 AT = datetime(2026, 11, 21, 4, 5, 6, tzinfo=UTC)
