@@ -110,7 +110,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             start_s=limits.server_start_s,
             auto_effects=settings.approval.auto_effects,
         )
-        executor = ExecutorAgent(model, progress, stored_result_bytes=limits.stored_result_bytes)
+        executor = ExecutorAgent(model, progress, limits)
         orchestrator = Orchestrator(
             store,
             registry,

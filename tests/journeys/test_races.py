@@ -253,7 +253,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
     async with ServerPool(limits, Secrets(), _no_builtin, house.folder) as servers:
         progress = Progress()
         planner = PlannerAgent(RulePlanner(), runtime.registry, progress, agent_steps=False, start_s=1, auto_effects=())
-        executor = ExecutorAgent(None, progress, stored_result_bytes=limits.stored_result_bytes)
+        executor = ExecutorAgent(None, progress, limits)
         yield Orchestrator(
             runtime.store,
             runtime.registry,

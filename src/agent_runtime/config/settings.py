@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 
+from agent_runtime.domain.references import ARGUMENT_BYTES
 from agent_runtime.domain.tools import Effect, ServerDenial
 
 PLACEHOLDER_KEY = "your-openai-api-key-here"
@@ -169,6 +170,7 @@ class LimitSettings(Section):
     body_bytes: PositiveInt = 1024 * 1024
     json_depth: PositiveInt = 64
     stored_result_bytes: PositiveInt = 256 * 1024
+    argument_bytes: PositiveInt = ARGUMENT_BYTES
     server_line_bytes: PositiveInt = 4 * 1024 * 1024
     tools_per_server: PositiveInt = 500
     definition_bytes: PositiveInt = 64 * 1024

@@ -13,7 +13,7 @@ from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.domain.events import EVENTS, EventRecord, PlanEdited, PlanProposed, ToolCalled, restore
 from agent_runtime.domain.plan import ToolStep, tool_keys
-from agent_runtime.domain.references import resolve
+from agent_runtime.domain.references import as_text, resolve
 from agent_runtime.domain.rules import CallRefusedError, given_arguments
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import tool_key
@@ -282,12 +282,22 @@ def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
         yield "data.tool", f"{key!r} is not what the approved step calls."
         return
     try:
-        expected = resolve(step.arguments, task.results, 0) if isinstance(step, ToolStep) else _proposed(task, called)
+        expected = _resolved(step, task, called) if isinstance(step, ToolStep) else _proposed(task, called)
     except (AgentRuntimeError, CallRefusedError, ValueError) as error:
         yield "data.arguments", f"the approved step cannot be called at this point: {error}"
         return
     if (wanted := _digest(expected)) is None or wanted != _digest(called.arguments):
         yield "data.arguments", "they are not those of the approved step, with its references resolved."
+
+
+def _resolved(step: ToolStep, task: Task, called: ToolCalled) -> JsonObject:
+    """Return the step's arguments; of some that grow beyond those of the call it is enough to know that they differ.
+
+    Raises: ReferenceFailedError.
+    """
+    size = len(as_text(called.arguments).encode(errors="surrogatepass"))
+    resolved: JsonObject = resolve(step.arguments, task.results, 0, argument_bytes=size)
+    return resolved
 
 
 def _proposed(task: Task, called: ToolCalled) -> JsonObject:

@@ -11,9 +11,9 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
+from agent_runtime.domain.caching import cache_short
 from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
 from agent_runtime.domain.references import Reference, as_text, look_up, parse
 from agent_runtime.domain.tools import StoredResult
@@ -36,7 +36,7 @@ class Condition:
     references: tuple[Reference, ...]
 
 
-@lru_cache(maxsize=1024)
+@cache_short(entries=128, characters=MOST_CHARACTERS)
 def read_condition(text: str) -> Condition:
     """Read a condition. Raises: ValueError saying what of it cannot be evaluated."""
     references: list[Reference] = []

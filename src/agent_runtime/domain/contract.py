@@ -17,7 +17,7 @@ from agent_runtime.domain.conditions import condition_references, read_condition
 from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_keys, tool_names
-from agent_runtime.domain.schemas import Open, UnusableSchemaError, as_open, errors_of
+from agent_runtime.domain.schemas import CHECK_SECONDS, Open, UnusableSchemaError, as_open, errors_of
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest
 
@@ -32,6 +32,9 @@ NO_MODEL = (
     "An agent step needs a language model, and none is configured: set openai.api_key or openai.base_url "
     "(OPENAI_API_KEY, OPENAI_BASE_URL)"
 )
+
+PLAN_SECONDS = 0.25
+"""The CPU time that the arguments of all steps of one plan may be checked for, in seconds."""
 
 MOST_FAULTS = 100
 """How many faults of the arguments of one step are named."""
@@ -162,11 +165,12 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
         if step.id in first_at:
             yield Fault(f"steps[{index}].id", f"{step.id!r} is already the id of steps[{first_at[step.id]}].")
         first_at.setdefault(step.id, index)
+    seconds = min(CHECK_SECONDS, PLAN_SECONDS / len(plan.steps))
     for index, step in enumerate(plan.steps):
         place = f"steps[{index}]"
         yield from _link_faults(step, place, frozenset(first_at))
         if isinstance(step, ToolStep):
-            yield from _tool_step_faults(step, place, catalogue)
+            yield from _tool_step_faults(step, place, catalogue, seconds)
         else:
             yield from _agent_step_faults(step, place, catalogue, agent_steps=agent_steps)
     rest: Sequence[Step] = plan.steps
@@ -193,7 +197,7 @@ def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) 
         yield Fault(f"{place}.{field}", f"There is no step {name!r} in the plan.")
 
 
-def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue) -> Iterator[Fault]:
+def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue, seconds: float) -> Iterator[Fault]:
     tool = catalogue.get(step.key)
     if tool is None:
         yield _unknown_tool(step.server, step.tool, place, catalogue)
@@ -208,7 +212,7 @@ def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue) -> Itera
     for denial in tool.denials:
         if applies(denial, known):
             yield _denied(denial.told, f"{place}.{'arguments' if denial.arguments else 'tool'}")
-    yield from argument_faults(step.arguments, tool.definition.inputSchema, f"{place}.arguments")
+    yield from argument_faults(step.arguments, tool.definition.inputSchema, f"{place}.arguments", seconds=seconds)
 
 
 def _timeout_faults(timeout_s: float | None, tool: Tool, place: str) -> Iterator[Fault]:
@@ -252,7 +256,12 @@ def _unknown_tool(server: str, tool: str, place: str, catalogue: Catalogue) -> F
 
 
 def argument_faults(
-    arguments: JsonObject, schema: JsonObject, place: str, *, resolved: bool = False
+    arguments: JsonObject,
+    schema: JsonObject,
+    place: str,
+    *,
+    resolved: bool = False,
+    seconds: float = CHECK_SECONDS,
 ) -> Iterator[Fault]:
     """What the schema says against arguments that may hold references.
 
@@ -260,15 +269,18 @@ def argument_faults(
     that property, and one that is unknown always counts. Text with a reference inside must still be allowed to be
     a string. Arguments without references are judged in full, and so are `resolved` ones, whose text is never
     taken for a reference.
-    Of very many faults the first `MOST_FAULTS` are named.
+    Of very many faults the first `MOST_FAULTS` are named, and those that are not found within `seconds` of CPU time
+    are left to the server.
     """
-    return islice(_argument_faults(arguments, schema, place, resolved=resolved), MOST_FAULTS)
+    return islice(_argument_faults(arguments, schema, place, resolved=resolved, seconds=seconds), MOST_FAULTS)
 
 
-def _argument_faults(arguments: JsonObject, schema: JsonObject, place: str, *, resolved: bool) -> Iterator[Fault]:
+def _argument_faults(
+    arguments: JsonObject, schema: JsonObject, place: str, *, resolved: bool, seconds: float
+) -> Iterator[Fault]:
     value = arguments if resolved else as_open(arguments)
     try:
-        errors = errors_of(schema, value)
+        errors = errors_of(schema, value, seconds)
     except UnusableSchemaError as wrong:
         yield Fault(place, f"The tool's own input schema cannot be used: {wrong}.")
         return

@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
+from agent_runtime.domain.caching import cache_short
 from agent_runtime.domain.errors import ReferenceFailedError
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonValue
@@ -17,6 +17,9 @@ from agent_runtime.domain.values import JsonValue
 _TOKEN = re.compile(r"\$\$\{|\$\{(?P<body>[^{}]*)\}|\$\{")
 _BODY = re.compile(r"(?P<step>[A-Za-z][A-Za-z0-9_-]{0,63})\.(?P<part>text|output)(?P<path>(?:\.[^.]+)*)")
 _INDEX = re.compile(r"[0-9]{1,9}")
+
+ARGUMENT_BYTES = 1024 * 1024
+"""What resolved arguments may take where no setting says otherwise (G11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,15 @@ Template = tuple[str | Reference, ...]
 """A string taken apart: literal text and references, in order."""
 
 
-@lru_cache(maxsize=4096)
 def parse(text: str) -> Template:
     """Take a string apart. Raises: ValueError where a `${` starts no well-formed reference."""
+    if "${" not in text:
+        return (text,) if text else ()
+    return _parse(text)
+
+
+@cache_short(entries=4096, characters=512)
+def _parse(text: str) -> Template:
     parts: list[str | Reference] = []
     position = 0
     for token in _TOKEN.finditer(text):
@@ -88,32 +97,62 @@ Dress = Callable[[JsonValue, str], JsonValue]
 """Makes of a value, and the reference it is from, what is put in."""
 
 
-def resolve(value: JsonValue, results: Mapping[str, StoredResult], limit: int, dress: Dress | None = None) -> JsonValue:
-    """The value with every reference replaced by what it names, as `dress` makes it where that is given.
+def resolve(
+    value: JsonValue,
+    results: Mapping[str, StoredResult],
+    limit: int,
+    dress: Dress | None = None,
+    *,
+    argument_bytes: int = ARGUMENT_BYTES,
+) -> JsonValue:
+    """Return the value with every reference replaced by what it names, as `dress` makes it where that is given.
 
     `results` are the stored results of earlier steps by step id, `limit` the size above which results were cut
-    (bytes, for the message). Raises: ReferenceFailedError where a reference has no usable value.
+    (bytes, for the message). The texts, names and inserted values may take `argument_bytes` in all; they are counted
+    before anything is built, so a short plan cannot become a large value.
+    Raises: ReferenceFailedError where a reference has no usable value, or the limit is reached.
     """
+    room = _Room(argument_bytes)
 
     def find(reference: Reference) -> JsonValue:
         found = look_up(reference, results, limit)
         return dress(found, str(reference)) if dress else found
 
-    return _walk(value, find)
+    return _walk(value, find, room)
 
 
-def _walk(value: JsonValue, find: Callable[[Reference], JsonValue]) -> JsonValue:
+class _Room:
+    """Counts the bytes of what is resolved."""
+
+    __slots__ = ("_left", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+
+    def take(self, text: str) -> str:
+        """Count a text and return it. Raises: ReferenceFailedError once the limit is reached."""
+        self._left -= len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        if self._left < 0:
+            raise ReferenceFailedError(
+                f"With what its references put in, it takes more than {self._limit} bytes (limits.argument_bytes)."
+            )
+        return text
+
+
+def _walk(value: JsonValue, find: Callable[[Reference], JsonValue], room: _Room) -> JsonValue:
     if isinstance(value, str):
         template = parse(value)
         if is_whole(template):
             (reference,) = template
             assert isinstance(reference, Reference)  # noqa: S101 - told by is_whole
-            return find(reference)
-        return "".join(part if isinstance(part, str) else as_text(find(part)) for part in template)
+            found = find(reference)
+            room.take(as_text(found))
+            return found
+        return "".join([room.take(part if isinstance(part, str) else as_text(find(part))) for part in template])
     if isinstance(value, Mapping):
-        return {key: _walk(item, find) for key, item in value.items()}
+        return {room.take(key): _walk(item, find, room) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_walk(item, find) for item in value]
+        return [_walk(item, find, room) for item in value]
     return value
 
 

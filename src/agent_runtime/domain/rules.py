@@ -17,7 +17,7 @@ from agent_runtime.domain.deny import denied
 from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
 from agent_runtime.domain.events import StepFailed, StepSkipped
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys
-from agent_runtime.domain.references import resolve
+from agent_runtime.domain.references import ARGUMENT_BYTES, resolve
 from agent_runtime.domain.task import AskedCall, Pending, StepState, StepStatus, Task, TaskStatus, may_repeat
 from agent_runtime.domain.tools import Denial, tool_key
 from agent_runtime.domain.values import JsonObject, deeper_than, digest
@@ -77,12 +77,18 @@ def next_proposal(task: Task, step: ToolStep | AgentStep) -> Proposal:
 
 
 def judge(
-    task: Task, proposal: Proposal, in_flight: AbstractSet[str], denials: Iterable[Denial], limit: int
+    task: Task,
+    proposal: Proposal,
+    in_flight: AbstractSet[str],
+    denials: Iterable[Denial],
+    limit: int,
+    argument_bytes: int = ARGUMENT_BYTES,
 ) -> Permitted:
     """What may be sent for a proposal.
 
     `in_flight` are the steps whose calls are under way, `denials` what the operator denies now of the server, and
-    `limit` is the size above which results were cut. Raises: CallRefusedError naming the first rule that is against it.
+    `limit` is the size above which results were cut; the arguments may take `argument_bytes`.
+    Raises: CallRefusedError naming the first rule that is against it.
     """
     _check_task(task)
     step = _planned(task, proposal)
@@ -93,7 +99,7 @@ def judge(
     over = exceeded_budget(task)
     if over is not None:
         raise CallRefusedError("budget_exceeded", f"the budget of {over.limit:g} {over.budget} is used up.")
-    arguments = _arguments(task, step, state, limit)
+    arguments = _arguments(task, step, state, limit, argument_bytes)
     arguments_digest = _digest(arguments)
     if proposal.arguments is not None and _digest(proposal.arguments) != arguments_digest:
         raise CallRefusedError("arguments_differ", "its arguments are not those that were approved for this step.")
@@ -177,15 +183,18 @@ def _check_uses(step: AgentStep, state: StepState, proposal: Proposal) -> None:
         )
 
 
-def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, limit: int) -> JsonObject:
-    """The concrete arguments of the call that is next."""
+def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, limit: int, argument_bytes: int) -> JsonObject:
+    """Return the concrete arguments of the call that is next, which take `argument_bytes` at most."""
     if isinstance(step, ToolStep):
         try:
-            resolved: JsonObject = resolve(step.arguments, task.results, limit)
+            resolved: JsonObject = resolve(step.arguments, task.results, limit, argument_bytes=argument_bytes)
         except ReferenceFailedError as error:
             raise CallRefusedError("reference_failed", str(error)) from error
         return resolved
     text = state.pending.call.arguments if state.pending else ""
+    if (size := len(text.encode("utf-8", "replace"))) > argument_bytes:
+        message = f"the arguments have {size} bytes, over the limit of {argument_bytes} (limits.argument_bytes)."
+        raise CallRefusedError("invalid_arguments", message)
     return given_arguments(text)
 
 

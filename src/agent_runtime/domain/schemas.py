@@ -1,8 +1,9 @@
 """The input schema of a tool, compiled once and applied within bounds.
 
 A schema is a server's claim: it may be wrong, and it may be made to stall whoever applies it (G9). So nothing is
-ever fetched, a check is given `CHECK_SECONDS` of CPU, and a pattern that might take long is left to the server,
-which judges its own arguments in any case.
+ever fetched; `check_schema`, which may take long, is for a process of its own (`judging/`); and a check of arguments is
+given little CPU time. What is not finished by then, and a pattern that might take long, is left to the server, which
+judges its own arguments in any case.
 """
 
 import json
@@ -19,19 +20,31 @@ from jsonschema.validators import extend, validator_for
 from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 
 from agent_runtime.domain import references
+from agent_runtime.domain.caching import SizedCache
 from agent_runtime.domain.values import JsonObject, JsonValue
 
-CHECK_SECONDS = 0.5
-"""The CPU time that one check may take, in seconds."""
+CHECK_SECONDS = 0.05
+"""The CPU time that one check of arguments may take, in seconds."""
 
-PATTERN_STEPS = 10_000_000
-"""How many steps a pattern may take in the worst case; at most about 0.2 s."""
+PATTERN_STEPS = 1_000_000
+"""How many steps a pattern may take in the worst case; at most about 0.02 s."""
+
+PATTERN_CHARACTERS = 1000
+"""The longest pattern that is applied: even to read one takes time and memory."""
+
+_CACHE_BYTES = 32 * 1024 * 1024
+_BYTES_OF_A_CHARACTER = 10
+"""What a compiled schema takes for each character of its text; roughly, and rather too much."""
 
 _stop_at: ContextVar[float] = ContextVar("_stop_at", default=float("inf"))
 
 
 class UnusableSchemaError(Exception):
     """The schema is wrong, or cannot be applied within bounds; the text says which."""
+
+
+class _OutOfTimeError(Exception):
+    """The time of a check is used up."""
 
 
 class Open(str):
@@ -42,41 +55,67 @@ class Open(str):
     whole: bool
 
 
-def errors_of(schema: JsonObject, value: JsonValue) -> list[ValidationError]:
-    """What the schema says against the value, with an error of its own for each missing or unknown property.
+def errors_of(schema: JsonObject, value: JsonValue, seconds: float = CHECK_SECONDS) -> list[ValidationError]:
+    """Return what the schema says against the value, with an error for each missing or unknown property.
 
-    The conclusion of an `if` whose condition looks at an `Open` string is not drawn.
-    Raises: UnusableSchemaError.
+    The conclusion of an `if` whose condition looks at an `Open` string is not drawn. After `seconds` of CPU time the
+    check ends with what was found so far. Raises: UnusableSchemaError.
     """
-    token = _stop_at.set(time.thread_time() + CHECK_SECONDS)
+    errors: list[ValidationError] = []
+    token = _stop_at.set(time.thread_time() + seconds)
     try:
-        return list(compiled(schema).iter_errors(value))
-    except UnusableSchemaError:
-        raise
+        errors.extend(compiled(schema).iter_errors(value))
+    except _OutOfTimeError:
+        return errors
     except Exception as wrong:  # a `$ref` to nowhere, a circle, a `$schema` that is a list: the schema's fault, always
-        reason = str(wrong).splitlines()[0][:300] if str(wrong) else type(wrong).__name__
-        raise UnusableSchemaError(reason) from wrong
+        raise UnusableSchemaError(_reason(wrong)) from wrong
     finally:
         _stop_at.reset(token)
+    return errors
+
+
+def check_schema(schema: JsonObject) -> None:
+    """Judge a schema against its dialect, and apply it to no arguments at all.
+
+    Takes as long, and as much memory, as the schema wants. Raises: UnusableSchemaError.
+    """
+    try:
+        # Patterns are ECMA-262, and Python's opinion of them is not asked: hence no check of the format `regex`.
+        _dialect(schema).check_schema(schema, format_checker=None)
+        list(compiled(schema).iter_errors({}))
+    except Exception as wrong:  # as in `errors_of`
+        raise UnusableSchemaError(_reason(wrong)) from wrong
+
+
+def _reason(wrong: Exception) -> str:
+    return str(wrong).splitlines()[0][:300] if str(wrong) else type(wrong).__name__
+
+
+_compiled: SizedCache[Validator] = SizedCache(_CACHE_BYTES)
 
 
 def compiled(schema: JsonObject) -> Validator:
-    """The validator of a schema, compiled once for the same text; it never fetches a `$ref` from anywhere.
+    """Return the validator of a schema, compiled once for the same text; it never fetches a `$ref` from anywhere.
 
-    Raises: SchemaError where the schema is itself wrong, and whatever else a hostile one provokes: see `errors_of`.
+    The schema is taken to be one that `check_schema` has passed. Raises: whatever a hostile one provokes.
     """
-    return _compiled(json.dumps(schema, sort_keys=True))
-
-
-@lru_cache(maxsize=2000)
-def _compiled(text: str) -> Validator:
-    schema = json.loads(text)
-    dialect: Any = validator_for(schema, default=Draft202012Validator)
-    # Patterns are ECMA-262, and Python's opinion of them is not asked: hence no check of the format `regex`.
-    dialect.check_schema(schema, format_checker=None)
-    blind = '"patternProperties"' in text and '"unevaluatedProperties"' in text
-    validator: Validator = _bounded(dialect, unevaluated=not blind)(schema, registry=SPECIFICATIONS)
+    text = json.dumps(schema, sort_keys=True)
+    validator = _compiled.get(text)
+    if validator is None:
+        validator = _compile(text)
+        _compiled.put(text, validator, _BYTES_OF_A_CHARACTER * len(text))
     return validator
+
+
+def _compile(text: str) -> Validator:
+    schema = json.loads(text)
+    blind = '"patternProperties"' in text and '"unevaluatedProperties"' in text
+    validator: Validator = _bounded(_dialect(schema), unevaluated=not blind)(schema, registry=SPECIFICATIONS)
+    return validator
+
+
+def _dialect(schema: JsonObject) -> Any:
+    return validator_for(schema, default=Draft202012Validator)
 
 
 @lru_cache(maxsize=20)
@@ -110,7 +149,7 @@ def _evolved(validator: Any, **changes: Any) -> Any:
 
 def _check_the_clock() -> None:
     if time.thread_time() > _stop_at.get():
-        raise UnusableSchemaError(f"checking the arguments against it takes more than {CHECK_SECONDS:g} s")
+        raise _OutOfTimeError
 
 
 Errors = Iterator[ValidationError]
@@ -176,7 +215,7 @@ def _left_to_the_server(*_: Any) -> None:
 
 def matches(pattern: str, text: str) -> bool | None:
     """Whether the pattern is found in the text; None where Python cannot say, or not for certain in time."""
-    if _worst_case(pattern, len(text)) > PATTERN_STEPS:
+    if len(pattern) > PATTERN_CHARACTERS or _worst_case(pattern, len(text)) > PATTERN_STEPS:
         return None
     try:
         return re.search(pattern, text) is not None
@@ -191,7 +230,7 @@ _GROUP = re.compile(r"\(\?(?:[:=!]|<[=!]|P<\w+>)")
 _REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
 
 
-@lru_cache(maxsize=2000)
+@lru_cache(maxsize=1000)
 def _choices(pattern: str) -> tuple[int, int] | None:
     """How many repeats and how many alternatives a search may try in turn; None where they multiply."""
     if any(_NESTED.search(_ESCAPE.sub("", atom), 1) for atom in _ATOM.findall(pattern)):

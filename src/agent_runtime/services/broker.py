@@ -102,7 +102,8 @@ class Broker:
         """
         try:
             denials = self._denials.get(proposal.server, ())
-            permitted = judge(run.task, proposal, in_flight, denials, self._limits.stored_result_bytes)
+            limits = self._limits
+            permitted = judge(run.task, proposal, in_flight, denials, limits.stored_result_bytes, limits.argument_bytes)
         except CallRefusedError as refusal:
             self._deny(run, proposal, refusal)
             raise

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from pydantic_core import from_json, to_json
 
+from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left, tokens_left
 from agent_runtime.domain.contract import NO_MODEL
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
@@ -86,10 +87,11 @@ class Answered:
 class ExecutorAgent:
     """Asks the model for agent steps, one turn at a time; `model` null: none is configured."""
 
-    def __init__(self, model: LanguageModel | None, progress: Progress, *, stored_result_bytes: int) -> None:
+    def __init__(self, model: LanguageModel | None, progress: Progress, limits: LimitSettings) -> None:
         self._model = model
         self._progress = progress
-        self._limit = stored_result_bytes
+        self._limit = limits.stored_result_bytes
+        self._argument_bytes = limits.argument_bytes
 
     def ask(self, run: Run, step: AgentStep, in_flight: AbstractSet[str]) -> Question | None:
         """Stage the start of a step, and put together what its model is asked next.
@@ -178,7 +180,9 @@ class ExecutorAgent:
         def dressed(value: JsonValue, source: str) -> str:
             return fenced(_shortened(as_text(value)), source, task.task_id)
 
-        instruction = resolve(step.instruction, task.results, self._limit, dress=dressed)
+        instruction = resolve(
+            step.instruction, task.results, self._limit, dress=dressed, argument_bytes=self._argument_bytes
+        )
         items: list[JsonObject] = [{"role": "user", "content": instruction}]
         for turn in task.steps[step.id].turns:
             items.extend(turn.items)

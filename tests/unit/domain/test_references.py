@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
@@ -178,6 +179,49 @@ def test_an_endless_reference_is_not_repeated_in_full() -> None:
 def test_keys_and_everything_that_is_not_a_string_are_left_alone() -> None:
     value = {"${s.text}": [1, None, True, ("a",)]}
     assert resolve(value, {}, LIMIT) == {"${s.text}": [1, None, True, ["a"]]}
+
+
+BIG = {"s": StoredResult(text="x" * 1000, output={"a": ["y" * 1000], "n": 1})}
+
+
+@pytest.mark.parametrize("text", ["${s.text}", "-${s.text}", "${s.output}", "${s.output.a}", "${s.output.a.0}"])
+@pytest.mark.parametrize("spread", [False, True])
+def test_what_references_put_in_is_bounded_in_all(text: str, *, spread: bool) -> None:
+    def value(count: int) -> object:
+        return {"a": [text] * count} if spread else {"a": text * count}
+
+    resolve(value(4), BIG, LIMIT, argument_bytes=5000)
+    with pytest.raises(ReferenceFailedError, match=r"more than 5000 bytes \(limits\.argument_bytes\)"):
+        resolve(value(5), BIG, LIMIT, argument_bytes=5000)
+
+
+def test_the_limit_counts_bytes_of_texts_and_of_names_exactly() -> None:
+    value = {"né": ["ab", "${s.output.n}", True]}
+    assert resolve(value, BIG, LIMIT, argument_bytes=6) == {"né": ["ab", 1, True]}
+    with pytest.raises(ReferenceFailedError, match="more than 5 bytes"):
+        resolve(value, BIG, LIMIT, argument_bytes=5)
+
+
+def test_a_short_plan_never_becomes_a_large_value() -> None:
+    results = {"s": StoredResult(text="x" * 250_000)}
+    tracemalloc.start()
+    try:
+        with pytest.raises(ReferenceFailedError, match="more than 1048576 bytes"):
+            resolve({"a": "${s.text}" * 100_000}, results, LIMIT)
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_texts_of_any_length_leave_nothing_behind() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            parse(f"{number} " + "x" * 200_000)
+            parse(f"{number} " + "${s.text}" * 2000)
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_whole_number_is_written_without_a_point_as_far_as_it_is_exact() -> None:

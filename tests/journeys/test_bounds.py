@@ -1,0 +1,87 @@
+"""G11: what a task may grow to, whatever its plan says, and that no task keeps the service from starting."""
+
+from typing import Any
+
+import pytest
+
+from agent_runtime.domain.approval import Resolve
+from agent_runtime.domain.events import StepFailed, ToolCalled, ToolDenied
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.task import TaskStatus
+from harness import House, until_status
+from model_replies import Calls, Text, by_turn
+from model_server import ModelServer
+from shifty import ShiftyHouse, approved, ended, plan_of
+
+TOO_MUCH = "With what its references put in, it takes more than 1048576 bytes (limits.argument_bytes)."
+
+
+def then_count(first: Plan, times: int) -> Plan:
+    """The plan, and the words of its first result counted as often as one argument can hold it."""
+    steps = first.model_dump(mode="json")["steps"]
+    count = {"id": "last", "kind": "tool", "server": "text", "tool": "count_words"}
+    return Plan.model_validate({"steps": [*steps, {**count, "arguments": {"text": "${s1.text}" * times}}]})
+
+
+async def test_a_plan_that_grows_with_its_references_fails_where_it_does(house: House) -> None:
+    (house.files / "big.txt").write_text(("x" * 99 + "\n") * 2000)
+    plan = then_count(plan_of("filesystem.read_file", path="big.txt"), 3000)
+    async with house.open() as runtime:
+        task = await ended(runtime, plan)
+        events = [record.event for record in await runtime.tasks.records(task.task_id)]
+    message = f"text.count_words was not called: {TOO_MUCH}"
+    assert (task.status, task.error.code if task.error else None) == (TaskStatus.FAILED, "reference_failed")
+    assert [event for event in events if isinstance(event, ToolDenied | StepFailed)] == [
+        ToolDenied(step_id="last", server="text", tool="count_words", rule="reference_failed", message=TOO_MUCH),
+        StepFailed(step_id="last", code="reference_failed", message=message),
+    ]
+    assert sum(len(event.model_dump_json()) for event in events) < 1_000_000
+
+
+async def test_what_a_person_says_came_of_a_call_grows_no_further(shifty: ShiftyHouse) -> None:
+    shifty.write_entry(tools={"die": {"idempotent": False}})
+    async with shifty.open() as runtime:
+        task = await approved(runtime, then_count(plan_of("die:one"), 3000))
+        await until_status(runtime, task.task_id, TaskStatus.NEEDS_ATTENTION)
+        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done", output="x" * 250_000))
+        task = await until_status(runtime, task.task_id, TaskStatus.FAILED)
+    assert task.error
+    assert TOO_MUCH in task.error.message
+
+
+@pytest.fixture
+def shifty(house: House) -> ShiftyHouse:
+    return ShiftyHouse(house.folder)
+
+
+def agent(**more: Any) -> Plan:
+    step = {"id": "do", "kind": "agent", "instruction": "Count.", "preapproved": True, **more}
+    first = plan_of("filesystem.read_file", path="big.txt").model_dump(mode="json")["steps"]
+    return Plan.model_validate({"steps": [*first, step]})
+
+
+async def test_an_instruction_that_grows_with_its_references_is_never_sent(house: House) -> None:
+    (house.files / "big.txt").write_text(("x" * 99 + "\n") * 2000)
+    async with ModelServer() as models:
+        house.use_model(models.base_url)
+        async with house.open() as runtime:
+            task = await ended(runtime, agent(instruction="${s1.text}" * 3000))
+        assert models.requests == []
+    assert task.error
+    assert (task.error.code, task.error.message) == ("reference_failed", TOO_MUCH)
+
+
+async def test_arguments_of_a_model_that_are_too_long_are_refused_and_the_model_is_told(house: House) -> None:
+    (house.files / "big.txt").write_text("x")
+    house.limit(argument_bytes=1000)
+    async with ModelServer() as models:
+        house.use_model(models.base_url)
+        models.on("Count.", by_turn(Calls([("ledger__count", {"label": "x" * 1000})]), Text("I could not.")))
+        async with house.open() as runtime:
+            task = await ended(runtime, agent(tools=[{"server": "ledger", "tool": "count"}]))
+            events = [record.event for record in await runtime.tasks.records(task.task_id)]
+        said = "over the limit of 1000 (limits.argument_bytes)"
+        assert said in next(iter(models.requests[1].results.values()))
+    assert task.status is TaskStatus.COMPLETED
+    assert [event.tool for event in events if isinstance(event, ToolCalled)] == ["read_file"]
+    assert house.counted == []
