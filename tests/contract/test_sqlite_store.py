@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
 from agent_runtime.domain.transitions import evolve, replay
 from agent_runtime.storage import rows
 from agent_runtime.storage.cache import RECORD_OVERHEAD, Cache
+from agent_runtime.storage.database_file import DatabaseFile
 from agent_runtime.storage.followers import Followers
 from agent_runtime.storage.readers import Readers
 from agent_runtime.storage.sqlite import SqliteStore
@@ -160,7 +162,7 @@ async def test_the_check_fails_while_nothing_can_be_written(tmp_path: Path) -> N
 
 async def test_a_refused_append_does_not_count_as_a_write(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
-        writer = Writer(tmp_path / "tasks.db")
+        writer = Writer(DatabaseFile(tmp_path / "tasks.db"))
         await writer.start()
 
         def refuse(_: sqlite3.Connection) -> None:
@@ -187,7 +189,7 @@ async def test_a_job_that_breaks_does_not_take_its_neighbours_along(tmp_path: Pa
         return lambda: heard.append(number)
 
     async with asyncio.timeout(20):
-        writer = Writer(path)
+        writer = Writer(DatabaseFile(path))
         await writer.start()
         jobs = [writer.write(lambda c, n=number: insert(c, n), committed(number)) for number in range(9)]  # type: ignore[misc]
         results = await asyncio.gather(*jobs, return_exceptions=True)
@@ -226,7 +228,7 @@ async def test_times_are_utc_and_never_run_backwards(tmp_path: Path) -> None:
 async def test_a_reader_recovers_from_an_error_and_cannot_write(tmp_path: Path) -> None:
     async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
         await store.append(Task("t"), [submitted()])
-        readers = Readers(tmp_path / "tasks.db")
+        readers = Readers(DatabaseFile(tmp_path / "tasks.db"))
         readers.start()
         for statement in ("SELECT nonsense", "DELETE FROM events"):
             with pytest.raises(StoreUnavailableError):
@@ -409,3 +411,67 @@ async def test_ended_tasks_are_still_read_and_paged(tmp_path: Path) -> None:
         ended = [await cancelled(store, f"t{number}") for number in range(20)]
         assert [await store.load(task.task_id) for task in ended] == ended
         assert await store.unfinished() == []
+
+
+FILES = ("tasks.db", "tasks.db-wal", "tasks.db-shm")
+
+
+def delete(file: Path, _: Path) -> None:
+    file.unlink()
+
+
+def replace_by_a_copy(file: Path, spare: Path) -> None:
+    shutil.copy(file, spare)
+    spare.replace(file)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", [delete, replace_by_a_copy])
+async def test_nothing_is_acknowledged_once_the_database_was_replaced(
+    tmp_path: Path, name: str, harm: Callable[[Path, Path], None]
+) -> None:
+    async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
+        task = await store.append(Task("t"), [submitted()])
+        await store.check()
+        (tmp_path / "kept").hardlink_to(tmp_path / name)
+        harm(tmp_path / name, tmp_path / "spare")
+        with pytest.raises(StoreUnavailableError, match="replaced or deleted"):
+            await store.check()  # a write has succeeded within the last second
+        for append in (
+            store.append(task, [ev.TaskCancelRequested()]),
+            store.append(Task("new"), [submitted()]),
+        ):
+            with pytest.raises(StoreUnavailableError, match="replaced or deleted"):
+                await append
+        with pytest.raises(StoreUnavailableError, match="replaced or deleted"):
+            await store.load("unknown")  # by a new connection, which would be one to the other file
+        assert await store.load("t") == task
+        (tmp_path / "kept").replace(tmp_path / name)
+        await store.check()
+        task = await store.append(task, [ev.TaskCancelRequested()])
+    async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
+        assert await store.load("t") == task
+
+
+async def test_a_write_that_went_to_a_replaced_file_is_not_acknowledged(tmp_path: Path) -> None:
+    def replace_meanwhile(_: sqlite3.Connection) -> None:
+        replace_by_a_copy(tmp_path / "tasks.db", tmp_path / "spare")
+
+    async with asyncio.timeout(20):
+        writer = Writer(DatabaseFile(tmp_path / "tasks.db"))
+        await writer.start()
+        with pytest.raises(StoreUnavailableError, match="replaced or deleted"):
+            await writer.write(replace_meanwhile, lambda: None)
+        assert writer.last_success < 0
+        await writer.stop()
+
+
+async def test_a_database_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
+        (tmp_path / "tasks.db").unlink()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                await store.append(Task("t"), [submitted()])
+            with pytest.raises(StoreUnavailableError):
+                await store.page()
+        assert not (tmp_path / "tasks.db").exists()

@@ -20,13 +20,13 @@ def folder(tmp_path: Path) -> Folder:
 
 def test_serving_is_the_default_and_ends_with_exit_code_0(folder: Folder) -> None:
     with folder.serving("--data-dir", "here") as service:
-        owner = find_owner(folder.path / "here")
+        owner = find_owner(folder.path / "here", folder.path / "here" / "agent-runtime.db")
         assert owner
         assert (owner.pid, owner.url) == (service.process.pid, service.url)
         assert stat.S_IMODE((folder.path / "here").stat().st_mode) == 0o700
     assert service.process.returncode == 0
     assert '"stopped"' in service.log
-    assert find_owner(folder.path / "here") is None
+    assert find_owner(folder.path / "here", folder.path / "here" / "agent-runtime.db") is None
 
 
 def test_ctrl_c_ends_the_service_with_exit_code_0(folder: Folder) -> None:

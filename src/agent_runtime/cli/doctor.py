@@ -23,8 +23,8 @@ from agent_runtime.cli.service import settings_of
 from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
+    AlreadyOwnedError,
     ConfigurationError,
-    DataDirectoryOwnedError,
     ModelError,
     ServerUnavailableError,
 )
@@ -122,12 +122,12 @@ def _access(settings: Settings) -> Finding:
 def _store(settings: Settings) -> Finding:
     """Whether the journal can be written: the owner of the data directory is asked, else it is tried."""
     try:
-        owner = find_owner(settings.data_dir)
+        owner = find_owner(settings.data_dir, settings.database_path)
         if owner is not None:
             return _of_owner(owner)
-        with acquire(settings.data_dir):
+        with acquire(settings.data_dir, settings.database_path):
             asyncio.run(_write(settings.database_path))
-    except DataDirectoryOwnedError as error:  # it started between the two
+    except AlreadyOwnedError as error:  # it started between the two
         return Finding("store", "ok", str(error))
     except AgentRuntimeError as error:
         return Finding("store", "fail", str(error))

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent_runtime.cli.client import Client
 from agent_runtime.config import AuthSettings, Secrets, Settings, load_settings
-from agent_runtime.domain.errors import ConfigurationError, DataDirectoryOwnedError
+from agent_runtime.domain.errors import AlreadyOwnedError, ConfigurationError
 from agent_runtime.storage.owner import Owner, acquire, find_owner
 from agent_runtime.telemetry import configure_logging
 
@@ -83,24 +83,24 @@ def connected(options: argparse.Namespace, *, resume: str | None = None) -> Iter
     settings, secrets = settings_of(options)
     give_up_at = time.monotonic() + _OWNER_S
     while True:
-        owner = find_owner(settings.data_dir)
+        owner = find_owner(settings.data_dir, settings.database_path)
         if owner is not None and owner.url is not None:
             yield Service(Client(lambda: _url_of_owner(settings), key), here=False)
             return
         try:
-            lock = acquire(settings.data_dir)
+            lock = acquire(settings.data_dir, settings.database_path)
             with lock as mine:
                 with _in_process(settings, secrets, mine, resume) as client:
                     yield Service(client, here=True)
                 return
-        except DataDirectoryOwnedError:
+        except AlreadyOwnedError:
             if time.monotonic() > give_up_at:
                 raise
         time.sleep(0.1)
 
 
 def _url_of_owner(settings: Settings) -> str | None:
-    owner = find_owner(settings.data_dir)
+    owner = find_owner(settings.data_dir, settings.database_path)
     return owner.url if owner else None
 
 

@@ -15,7 +15,7 @@ AgentRuntimeError
 |- StaleEpochError              a newer claim owns the task
 |- StoreUnavailableError        the journal cannot be written or read now
 |- ConfigurationError           a file or variable of the operator is wrong
-|  `- DataDirectoryOwnedError   another process owns the data directory
+|  `- AlreadyOwnedError         another process owns the database or the data directory
 |- PlanningError                the planner cannot or will not plan this
 |- ModelError                   a language model gave no usable answer
 |- ServerUnavailableError       an MCP server cannot be started or reached
@@ -145,10 +145,10 @@ class ConfigurationError(AgentRuntimeError):
     code = "configuration_error"
 
 
-class DataDirectoryOwnedError(ConfigurationError):
-    """Another process owns the data directory: `pid`, serving at `url`; null where it has not said."""
+class AlreadyOwnedError(ConfigurationError):
+    """Another process owns the database or the data directory: `pid`, serving at `url`; None where it has not said."""
 
-    code = "data_directory_owned"
+    code = "already_owned"
 
     def __init__(self, message: str, *, url: str | None, pid: int | None) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
 """The local runner: runs tasks in this process, a bounded number at once.
 
-It needs no proof of another runner's death: whoever holds the data directory's lock is the only one.
+It needs no proof of another runner's death: whoever holds the database's lock is the only one.
 """
 
 import asyncio

@@ -1,11 +1,13 @@
 """The database file: how it is opened, how its schema grows, and its errors in our words."""
 
+import os
 import sqlite3
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError
+from agent_runtime.storage.database_file import create_database_file, unusable
 from agent_runtime.storage.journals import fill_hashes
 
 BUSY_TIMEOUT_S = 5.0
@@ -47,8 +49,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def _connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
-    # A connection is used by one thread at a time, but closed by another.
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",  # a file that was deleted is not made anew
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,  # it is used by one thread at a time, but closed by another
+    )
     try:
         for pragma in pragmas:
             connection.execute(pragma)
@@ -64,19 +71,16 @@ def open_database(path: Path) -> sqlite3.Connection:
     Raises: ConfigurationError where the path cannot hold a database or a newer version wrote it;
     StoreUnavailableError where the disk is full or fails.
     """
+    if not path.exists():
+        os.close(create_database_file(path))
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.touch(mode=0o600)  # SQLite gives the same mode to the files that it puts beside this one
         connection = connect(path)
-    except OSError as error:
-        raise ConfigurationError(_unusable(path, error.strerror or str(error))) from error
     except sqlite3.Error as error:
         raise _opening_error(path, error) from error
     try:
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             reason = "its file system cannot share memory between connections, as network file systems cannot"
-            raise ConfigurationError(_unusable(path, reason))
+            raise ConfigurationError(unusable(path, reason))
         _migrate(connection, path)
     except sqlite3.Error as error:
         connection.close()
@@ -116,12 +120,8 @@ def _migrations() -> list[tuple[str, str]]:
 
 def _opening_error(path: Path, error: sqlite3.Error) -> AgentRuntimeError:
     if primary_code(error) in _OPERATOR_CAN_HELP:
-        return ConfigurationError(_unusable(path, str(error)))
+        return ConfigurationError(unusable(path, str(error)))
     return unavailable(error)
-
-
-def _unusable(path: Path, reason: str) -> str:
-    return f"The database {path} cannot be used: {reason}. Set storage.url or data_dir to a place that can be written."
 
 
 def primary_code(error: sqlite3.Error) -> int:

@@ -1,17 +1,26 @@
-"""One process owns a data directory: it holds a lock that the kernel drops when it dies, however it dies."""
+"""One process owns a database, and the data directory that it serves: by locks that the kernel frees with the process.
+
+Two kinds of locks are held, because each sees what the other does not:
+
+* on lock files, one beside the database and one in the data directory (the same file by default). They say who the
+  owner is and where it serves. Earlier versions lock the one in the data directory too.
+* on the database file itself. It holds by whatever name the file is reached, and when a lock file was removed.
+"""
 
 import fcntl
 import json
 import os
 import stat
+import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent_runtime.domain.errors import ConfigurationError, DataDirectoryOwnedError
+from agent_runtime.domain.errors import AlreadyOwnedError, ConfigurationError
+from agent_runtime.storage.database_file import create_database_file
 
 LOCK_FILE = "agent-runtime.lock"
 
@@ -21,10 +30,13 @@ _CONTENT_BYTES = 4096
 _PATIENCE_S = 0.5
 """How long to try: whoever asks for the owner holds a shared lock for an instant."""
 
+_OWNER_BYTE = 2**62
+"""The byte of the database file that is locked: far beyond the data, and beyond the bytes that SQLite locks."""
+
 
 @dataclass(frozen=True, slots=True)
 class OwnerInfo:
-    """Who owns a data directory. A field is null while the owner has not yet said."""
+    """Who owns a database. A field is None while the owner has not yet said."""
 
     pid: int | None
     url: str | None
@@ -32,57 +44,170 @@ class OwnerInfo:
 
 
 class Owner:
-    """The claim of this process on a data directory. `announce` tells other commands where to find it."""
+    """The claim of this process. `announce` tells other commands where to find it."""
 
-    def __init__(self, data_dir: Path, lock: int) -> None:
-        self.data_dir = data_dir
-        self._lock = lock
+    def __init__(self, locks: Sequence["_LockFile"]) -> None:
+        self._locks = locks
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.announce(None)
 
     def announce(self, url: str | None) -> None:
         """Write the URL at which this process serves. Raises: ConfigurationError where the disk refuses."""
         content = json.dumps({"pid": os.getpid(), "url": url, "started_at": self._started_at}).encode()
-        try:
-            os.pwrite(self._lock, content.ljust(_CONTENT_BYTES), 0)
-        except OSError as error:
-            raise _not_writable(self.data_dir, error) from error
+        for lock in self._locks:
+            lock.write(content)
 
 
 @contextmanager
-def acquire(data_dir: Path) -> Iterator[Owner]:
-    """Own the data directory for the duration; it is created where it does not exist, closed to other users.
+def acquire(data_dir: Path, database: Path) -> Iterator[Owner]:
+    """Own the database and the data directory for the duration. Create both where they do not exist.
 
-    Raises: DataDirectoryOwnedError naming the owner; ConfigurationError where the directory cannot be used.
+    Raises: AlreadyOwnedError naming the owner; ConfigurationError where one of them cannot be used.
     """
     _prepare(data_dir)
-    try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC  # a child must not keep the lock alive
-        lock = os.open(data_dir / LOCK_FILE, flags, 0o600)
-    except OSError as error:
-        raise _not_writable(data_dir, error) from error
-    try:
-        _lock_or_refuse(data_dir, lock)
-        yield Owner(data_dir, lock)
-    finally:
-        os.close(lock)
+    with ExitStack() as held:
+        locks = list(_lock_files(data_dir, database))
+        for lock in locks:
+            held.enter_context(lock)
+        held.enter_context(_locked_database(database))
+        yield Owner(locks)
 
 
-def find_owner(data_dir: Path) -> OwnerInfo | None:
-    """The live owner of a data directory, or None; what a dead process left in the file does not count.
+def find_owner(data_dir: Path, database: Path) -> OwnerInfo | None:
+    """Return the live owner of the database, or of the data directory. What a dead process left does not count.
 
-    Raises: ConfigurationError where the directory cannot be read.
+    Raises: ConfigurationError where a lock file cannot be read.
     """
+    for lock in _lock_files(data_dir, database):
+        owner = lock.find_owner()
+        if owner is not None:
+            return owner
+    return None
+
+
+def lock_file_of(database: Path) -> Path:
+    """Return the lock file of a database: beside it, whatever links lead there."""
+    real = Path(os.path.realpath(database))
+    return real.with_name(real.name.removesuffix(".db") + ".lock")
+
+
+def _lock_files(data_dir: Path, database: Path) -> Iterator["_LockFile"]:
+    beside, inside = lock_file_of(database), Path(os.path.realpath(data_dir)) / LOCK_FILE
+    if not _same_file(beside, inside):
+        yield _LockFile(beside, f"database {database}", "storage.url")
+    yield _LockFile(inside, f"data directory {data_dir}", "data_dir")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths name one file; it need not exist yet, and a folder may be mounted at two places."""
+    with suppress(OSError):
+        return one.name == other.name and one.parent.samefile(other.parent)
+    return one == other
+
+
+class _LockFile:
+    """A file whose lock one process holds while it owns `what`; `setting` would name another."""
+
+    def __init__(self, path: Path, what: str, setting: str) -> None:
+        self._path = path
+        self._what = what
+        self._setting = setting
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        """Take the lock. Raises: AlreadyOwnedError, ConfigurationError."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC  # a child must not keep the lock alive
+            self._descriptor = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise self._not_writable(error) from error
+        try:
+            self._lock_or_refuse()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def write(self, content: bytes) -> None:
+        """Replace the content. Raises: ConfigurationError where the disk refuses."""
+        try:
+            os.pwrite(self._descriptor, content.ljust(_CONTENT_BYTES), 0)
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def find_owner(self) -> OwnerInfo | None:
+        """Return who holds the lock now. Raises: ConfigurationError where the file cannot be read."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ConfigurationError(
+                f"The lock file {self._path} of the {self._what} cannot be read: {error.strerror}."
+            ) from error
+        try:
+            return None if self._locks(descriptor, fcntl.LOCK_SH) else _read(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _lock_or_refuse(self) -> None:
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while not self._locks(self._descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > give_up_at:
+                raise _already_owned(self._what, self._setting, _read(self._descriptor))
+            time.sleep(0.02)
+        os.fchmod(self._descriptor, 0o600)
+
+    def _locks(self, descriptor: int, kind: int) -> bool:
+        """Return whether the lock could be had. Raises: ConfigurationError where the file system has no locks."""
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise _no_locks(self._what, self._setting, error) from error
+        return True
+
+    def _not_writable(self, error: OSError) -> ConfigurationError:
+        return ConfigurationError(
+            f"The lock file {self._path} of the {self._what} cannot be written: {error.strerror}. "
+            f"Set {self._setting} to a place that this user may write."
+        )
+
+
+@contextmanager
+def _locked_database(database: Path) -> Iterator[None]:
+    """Hold the lock on the database file. Raises: AlreadyOwnedError, ConfigurationError.
+
+    SQLite loses its own locks once any descriptor of the file is closed in this process: so this one is closed last.
+    """
+    what, setting = f"database {database}", "storage.url"
+    descriptor = create_database_file(database)
     try:
-        lock = os.open(data_dir / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ConfigurationError(f"The data directory {data_dir} cannot be read: {error.strerror}.") from error
-    try:
-        return None if _locked(data_dir, lock, fcntl.LOCK_SH) else _read(lock)
+        try:
+            # A lock of the open file, not of the process: nothing else that opens the file frees it by closing it.
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _write_lock(_OWNER_BYTE))
+        except BlockingIOError as error:
+            raise _already_owned(what, setting, OwnerInfo(None, None, None)) from error
+        except OSError as error:
+            raise _no_locks(what, setting, error) from error
+        names = os.fstat(descriptor).st_nlink
+        if names > 1:
+            raise ConfigurationError(
+                f"The {what} has {names} names (hard links). SQLite keeps the latest writes beside one of them, and "
+                "through another they would be lost: remove the other names. A copy is no link: cp, not ln or cp -l."
+            )
+        yield
     finally:
-        os.close(lock)
+        os.close(descriptor)
+
+
+def _write_lock(byte: int) -> bytes:
+    """Return the `struct flock` that locks one byte for writing: type, whence, start, length, pid."""
+    return struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
 
 
 def _prepare(data_dir: Path) -> None:
@@ -98,41 +223,14 @@ def _prepare(data_dir: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigurationError(f"The data directory {data_dir} is a file: set data_dir to a directory.") from error
     except OSError as error:
-        raise _not_writable(data_dir, error) from error
-
-
-def _lock_or_refuse(data_dir: Path, lock: int) -> None:
-    give_up_at = time.monotonic() + _PATIENCE_S
-    while not _locked(data_dir, lock, fcntl.LOCK_EX):
-        if time.monotonic() > give_up_at:
-            owner = _read(lock)
-            where = f" and serves at {owner.url}" if owner.url else ""
-            raise DataDirectoryOwnedError(
-                f"The data directory {data_dir} is owned by process {owner.pid or '(unknown)'}, which runs{where}. "
-                "Use that one, stop it, or set another data_dir.",
-                url=owner.url,
-                pid=owner.pid,
-            )
-        time.sleep(0.02)
-    os.fchmod(lock, 0o600)
-
-
-def _locked(data_dir: Path, lock: int, kind: int) -> bool:
-    """Whether the lock could be had. Raises: ConfigurationError where the file system has no locks."""
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
         raise ConfigurationError(
-            f"The file system of the data directory {data_dir} cannot lock files ({error.strerror}): "
-            "set data_dir to a local directory."
+            f"The data directory {data_dir} cannot be written: {error.strerror}. Set data_dir "
+            "(AGENT_RUNTIME_DATA_DIR, --data-dir) to a directory that this user may write."
         ) from error
-    return True
 
 
 def _read(lock: int) -> OwnerInfo:
-    """What the owner wrote. It writes an instant after it has locked, so what is not there is tried again."""
+    """Return what the owner wrote. It writes an instant after it has locked, so what is not there is tried again."""
     for _ in range(5):
         with suppress(ValueError):
             content = json.loads(os.pread(lock, _CONTENT_BYTES, 0))
@@ -142,8 +240,17 @@ def _read(lock: int) -> OwnerInfo:
     return OwnerInfo(None, None, None)
 
 
-def _not_writable(data_dir: Path, error: OSError) -> ConfigurationError:
+def _already_owned(what: str, setting: str, owner: OwnerInfo) -> AlreadyOwnedError:
+    who = f"process {owner.pid}" if owner.pid else "another process"
+    where = f" and serves at {owner.url}" if owner.url else ""
+    return AlreadyOwnedError(
+        f"The {what} is owned by {who}, which runs{where}. Use that one, stop it, or set another {setting}.",
+        url=owner.url,
+        pid=owner.pid,
+    )
+
+
+def _no_locks(what: str, setting: str, error: OSError) -> ConfigurationError:
     return ConfigurationError(
-        f"The data directory {data_dir} cannot be written: {error.strerror}. Set data_dir (AGENT_RUNTIME_DATA_DIR, "
-        "--data-dir) to a directory that this user may write."
+        f"The file system of the {what} cannot lock files ({error.strerror}): set {setting} to a local place."
     )

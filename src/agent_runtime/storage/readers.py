@@ -4,12 +4,12 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import local
 from typing import TypeVar
 
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.storage.database import connect_reader, unavailable
+from agent_runtime.storage.database_file import DatabaseFile
 
 T = TypeVar("T")
 
@@ -19,8 +19,8 @@ THREADS = 4
 class Readers:
     """A pool of connections that can only read."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: DatabaseFile) -> None:
+        self._file = file
         self._pool: ThreadPoolExecutor | None = None
         self._mine = local()
         self._connections: set[sqlite3.Connection] = set()
@@ -46,7 +46,8 @@ class Readers:
         connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
         try:
             if connection is None:
-                connection = self._mine.connection = connect_reader(self._path)
+                self._file.check()
+                connection = self._mine.connection = connect_reader(self._file.path)
                 self._connections.add(connection)
             return work(connection)
         except sqlite3.Error as error:

@@ -1,5 +1,6 @@
 """The task store of one process: a SQLite file in its data directory."""
 
+import asyncio
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.ports import Page
 from agent_runtime.storage import journals, rows
 from agent_runtime.storage.cache import Cache
+from agent_runtime.storage.database_file import DatabaseFile
 from agent_runtime.storage.followers import Followers
 from agent_runtime.storage.readers import Readers
 from agent_runtime.storage.writer import Writer
@@ -56,8 +58,9 @@ class SqliteStore:
     ) -> None:
         self._clock = clock
         self._observe = observe
-        self._writer = Writer(path)
-        self._readers = Readers(path)
+        self._file = DatabaseFile(path)
+        self._writer = Writer(self._file)
+        self._readers = Readers(self._file)
         self._cache = Cache(cache_bytes)
         self._followers = Followers()
 
@@ -193,6 +196,8 @@ class SqliteStore:
         """See `TaskStore.check`."""
         if time.monotonic() - self._writer.last_success > HEARTBEAT_S:
             await self._writer.write(partial(rows.beat, at=self._clock()), _nothing)
+        else:
+            await asyncio.to_thread(self._file.check)
 
 
 def _nothing() -> None:

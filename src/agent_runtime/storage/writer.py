@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVarTuple
@@ -16,6 +15,7 @@ import structlog
 
 from agent_runtime.domain.errors import AgentRuntimeError, StoreUnavailableError
 from agent_runtime.storage.database import connect, open_database, primary_code, unavailable
+from agent_runtime.storage.database_file import DatabaseFile
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +47,8 @@ class Writer:
     and each job is tried again alone.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: DatabaseFile) -> None:
+        self._file = file
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._open = False
@@ -95,7 +95,8 @@ class Writer:
 
     def _run(self, opened: asyncio.Future[None]) -> None:
         try:
-            self._connection = open_database(self._path)
+            self._connection = open_database(self._file.path)
+            self._file.remember()
         except Exception as error:  # noqa: BLE001 - handed over whole to whoever started the thread
             self._tell(_opened, opened, error)
             return
@@ -130,7 +131,7 @@ class Writer:
     def _commit(self, jobs: list[_Job]) -> list[_Outcome]:
         try:
             connection = self._begin()
-        except sqlite3.Error as error:  # it cannot be any of the jobs
+        except (sqlite3.Error, StoreUnavailableError) as error:  # it cannot be any of the jobs
             return [(job, self._failed(error)) for job in jobs]
         try:
             outcomes: list[_Outcome] = [(job, _refusal(job, connection)) for job in jobs]
@@ -140,13 +141,19 @@ class Writer:
             if len(jobs) == 1:
                 return [(jobs[0], self._failed(error))]
             return [outcome for job in jobs for outcome in self._commit([job])]
+        try:
+            self._file.check()
+        except StoreUnavailableError as error:  # it may have gone to a file that nobody will ever find
+            return [(job, self._failed(error)) for job in jobs]
         if any(refusal is None for _, refusal in outcomes):
             self._succeeded()
         return outcomes
 
     def _begin(self) -> sqlite3.Connection:
+        self._file.check()
         if self._connection is None:
-            self._connection = connect(self._path)
+            self._connection = connect(self._file.path)
+            self._file.remember()
         self._connection.execute("BEGIN IMMEDIATE")
         return self._connection
 
@@ -164,6 +171,7 @@ class Writer:
         """Let the next transaction open a new connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._file.forget_connection()
             with suppress(sqlite3.Error):
                 connection.close()
 
@@ -174,12 +182,14 @@ class Writer:
             log.info("store_recovered")
 
     def _failed(self, error: Exception) -> Exception:
-        if not isinstance(error, sqlite3.Error):
+        if not isinstance(error, sqlite3.Error | StoreUnavailableError):
             return error
         self.last_success = -inf
         if not self._failing:  # once for each outage, however many callers it hits
             self._failing = True
             log.error("store_failed", error=str(error))
+        if isinstance(error, StoreUnavailableError):
+            return error
         failure = unavailable(error)
         failure.__cause__ = error
         return failure

@@ -35,7 +35,7 @@ def test_an_error_says_what_it_is_about() -> None:
     gone = errors.ServerUnavailableError("files", "it exited")
     assert str(gone) == "MCP server 'files' is unavailable: it exited"
     assert (gone.server_id, gone.reason) == ("files", "it exited")
-    owned = errors.DataDirectoryOwnedError("Taken.", url="http://127.0.0.1:1", pid=7)
+    owned = errors.AlreadyOwnedError("Taken.", url="http://127.0.0.1:1", pid=7)
     assert (str(owned), owned.url, owned.pid) == ("Taken.", "http://127.0.0.1:1", 7)
     wrong = InvalidInputError([Fault("prompt", "It is empty."), Fault("", "It is late.")])
     assert str(wrong) == "prompt: It is empty.; It is late."

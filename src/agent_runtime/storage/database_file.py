@@ -1,0 +1,87 @@
+"""The database as a file of the disk: created closed to other users, and watched while it is open."""
+
+import os
+from pathlib import Path
+
+from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
+
+_BESIDE = ("-wal", "-shm")
+"""What SQLite keeps beside a database that is open: the latest writes, and the memory that connections share."""
+
+_Identity = tuple[int, int]
+"""Device and inode: what a path leads to, by whatever name."""
+
+
+def create_database_file(path: Path) -> int:
+    """Open the file for reading and writing, and create it empty where there is none. Return the descriptor.
+
+    Raises: ConfigurationError where the path cannot hold a database.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # SQLite gives the same mode to the files that it puts beside this one.
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(unusable(path, error.strerror or str(error))) from error
+
+
+def unusable(path: Path, reason: str) -> str:
+    return f"The database {path} cannot be used: {reason}. Set storage.url or data_dir to a place that can be written."
+
+
+class DatabaseFile:
+    """A database that is open at `path`: notices when that path, or a file of SQLite's beside it, leads elsewhere.
+
+    What is written to a file that was replaced or deleted is gone with the process: it must not be acknowledged (G1).
+    Any thread may check.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: dict[str, _Identity] = {}
+        self._beside: dict[str, _Identity] = {}
+
+    def remember(self) -> None:
+        """Take the files as they are now for those that a connection has just opened.
+
+        Raises: StoreUnavailableError where the database is another one than at first.
+        """
+        if self._opened:
+            _compare(self._opened)
+        else:
+            self._opened = {str(self.path): _identity(str(self.path))}
+        real = os.path.realpath(self.path)
+        self._beside = {name: _identity(name) for name in (real + suffix for suffix in _BESIDE)}
+
+    def forget_connection(self) -> None:
+        """Expect no files beside the database: SQLite removes them with its last connection."""
+        self._beside = {}
+
+    def check(self) -> None:
+        """Raises: StoreUnavailableError where a path leads to another file than the one that is open, or to none."""
+        _compare(self._opened)
+        _compare(self._beside)
+
+
+def _compare(remembered: dict[str, _Identity]) -> None:
+    for name, identity in remembered.items():
+        if _identity(name) != identity:
+            raise StoreUnavailableError(_REPLACED)
+
+
+def _identity(name: str) -> _Identity:
+    try:
+        status = os.stat(name)  # noqa: PTH116 - twice for each commit: a Path takes three times as long
+    except FileNotFoundError as error:
+        raise StoreUnavailableError(_REPLACED) from error
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"The store cannot be used now: the database file cannot be found ({error.strerror}). Nothing was changed."
+        ) from error
+    return status.st_dev, status.st_ino
+
+
+_REPLACED = (
+    "The store cannot be used now: the database file, or one beside it, was replaced or deleted. Nothing was changed; "
+    "the operator must put the file back, or restart the service."
+)
