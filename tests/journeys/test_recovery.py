@@ -500,7 +500,7 @@ async def test_what_a_person_says_a_call_gave_is_held_to_the_same_bounds(house: 
     house.write_entry(tools={"die": {"idempotent": False}})
     async with house.open() as runtime:
         task = await ended(runtime, plan_of("die:one"))
-        for output in (json.loads(nested(150)), "x" * 300_000, float("nan"), "\ud800", 2**60):
+        for output in (json.loads(nested(150)), "x" * 300_000, float("nan"), "\ud800"):
             with pytest.raises(InvalidInputError):
                 await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done", output=output))
         with pytest.raises(InvalidInputError, match="prompt"):

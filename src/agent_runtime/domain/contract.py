@@ -6,10 +6,10 @@ Its digest is what a person approves; after that, only what it holds may run (G4
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from jsonschema import ValidationError
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from agent_runtime.domain import references
 from agent_runtime.domain.asking import reasons_to_ask
@@ -40,12 +40,15 @@ MOST_FAULTS = 100
 """How many faults of the arguments of one step are named."""
 
 
+_Count = Annotated[int, Field(gt=0, lt=2**53)]
+
+
 class Budget(Value):
     """What a task may use. `None`: no limit beyond the service's own."""
 
-    tool_calls: PositiveInt | None = None
+    tool_calls: _Count | None = None
     seconds: PositiveFloat | None = None
-    tokens: PositiveInt | None = None
+    tokens: _Count | None = None
 
 
 class Limits(Value):
@@ -55,26 +58,51 @@ class Limits(Value):
     max_steps: int = Field(default=20, ge=1, le=MOST_STEPS)
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_empty(value: Mapping[str, object]) -> bool:
+    return not value
+
+
+def _is_1(value: int) -> bool:
+    return value == 1
+
+
 class PinnedPolicy(Value):
-    """What was held to be true of a tool when the plan was made."""
+    """What was held to be true of a tool when the plan was made.
+
+    `vouched`: the operator has said that approving the plan is enough for its calls. A contract of form 1 does not say
+    what came with form 2: `open_world`, `timeout_s` and `vouched` are None.
+    """
 
     effect: Effect
     idempotent: bool
+    open_world: bool | None = Field(default=None, exclude_if=_is_none)
     approval: Literal["plan", "call"]
+    vouched: bool | None = Field(default=None, exclude_if=_is_none)
+    timeout_s: PositiveFloat | None = Field(default=None, exclude_if=_is_none)
 
 
 class Contract(Value):
     """All that the digest covers. `policy` and `pins` are by `server/tool`, of the tools that the plan uses.
 
+    `servers` are the digests of what the plan's servers are, by id. In form 1 they are part of each pin instead.
     `asks`, which follows from the rest and the operator's word, is not part of the digest: why a step asks for its
     concrete call, by step id.
+
+    To add a field, give it a default that means what its absence meant, and `exclude_if` for that default: journals and
+    digests of older contracts then stay as they are. See docs/decisions/0011-what-the-digest-covers.md.
     """
 
+    form: Literal[1, 2] = Field(default=1, exclude_if=_is_1)
     goal: str
     steps: tuple[Step, ...]
     limits: Limits
     policy: Mapping[str, PinnedPolicy]
     pins: Mapping[str, str]
+    servers: Mapping[str, str] = Field(default={}, exclude_if=_is_empty)
     asks: Mapping[str, str] = {}
 
     @cached_property
@@ -82,7 +110,7 @@ class Contract(Value):
         return digest(self.as_digested())
 
     def as_digested(self) -> JsonObject:
-        """The JSON that the digest is of.
+        """Return the JSON that the digest is of.
 
         A field of a step that came later is in it only where it says something: a plan keeps the digest it always had.
         """
@@ -98,7 +126,7 @@ class Contract(Value):
         return Plan(goal=self.goal, steps=self.steps)
 
     @property
-    def servers(self) -> frozenset[str]:
+    def server_ids(self) -> frozenset[str]:
         """The ids of the servers that the plan names: no other is ever leased for it."""
         return frozenset(server for step in self.steps for server, _ in tool_names(step))
 
@@ -120,14 +148,23 @@ def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bo
         raise InvalidPlanError(faults)
     used = {key: catalogue[key] for step in plan.steps for key in tool_keys(step)}
     return Contract(
+        form=2,
         goal=plan.goal,
         steps=tuple(_filled_in(step, catalogue) for step in plan.steps),
         limits=limits,
         policy={
-            key: PinnedPolicy(effect=tool.effect, idempotent=tool.idempotent, approval=tool.approval)
+            key: PinnedPolicy(
+                effect=tool.effect,
+                idempotent=tool.idempotent,
+                open_world=tool.open_world,
+                approval=tool.approval,
+                vouched=tool.vouched,
+                timeout_s=tool.timeout_s,
+            )
             for key, tool in used.items()
         },
         pins={key: tool.pin for key, tool in used.items()},
+        servers={tool.server: tool.identity for tool in used.values()},
         asks=reasons_to_ask(plan, used),
     )
 
@@ -159,7 +196,7 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
     try:
         canonical(plan.model_dump(mode="json"))
     except ValueError as error:
-        yield Fault("", f"The plan holds a value that RFC 8785 cannot carry exactly: {error}.")
+        yield Fault("", f"The plan holds a value that JSON cannot carry exactly: {error}.")
     first_at: dict[str, int] = {}
     for index, step in enumerate(plan.steps):
         if step.id in first_at:
@@ -324,12 +361,14 @@ def compare_pins(
     approved: Mapping[str, ToolDefinition],
     current: Mapping[str, ToolDefinition],
 ) -> None:
-    """Hold a session's own definitions against the contract's pins (G6).
+    """Hold a server and its session's own definitions against the contract (G6).
 
     `approved` is by `server/tool`, `current` by tool name, as the session that will get the calls lists them.
     Raises: DefinitionChangedError showing every difference.
     """
     differences: list[str] = []
+    if contract.form != 1 and server in contract.server_ids and contract.servers.get(server) != digest(identity):
+        differences.append(f"{server}: {_ANOTHER_SERVER}")
     for key, pin in contract.pins.items():
         name = key.partition("/")[2]
         if key != tool_key(server, name):
@@ -337,26 +376,31 @@ def compare_pins(
         definition = current.get(name)
         if definition is None:
             differences.append(f"{key}: the server no longer has this tool.")
-        elif _pin(definition, identity) != pin:
-            differences.extend(f"{key}: {line}" for line in _differences(approved.get(key), definition))
+        elif _pin(contract, definition, identity) != pin:
+            differences.extend(f"{key}: {line}" for line in _differences(contract, approved.get(key), definition))
     if differences:
         raise DefinitionChangedError(
             "A tool is not what the plan was made with, so it was not called. " + " ".join(differences)
         )
 
 
-def _pin(definition: ToolDefinition, identity: JsonObject) -> str | None:
+_ANOTHER_SERVER = "the server itself is another one than the plan was made with (the registry entry has changed)."
+
+
+def _pin(contract: Contract, definition: ToolDefinition, identity: JsonObject) -> str | None:
+    """Return the pin of a definition in the form of the contract; None where it has none."""
     try:
-        return definition.pin(identity)
+        return definition.pin if contract.form != 1 else definition.pin_of_form_1(identity)
     except ValueError:  # the plan's own definition had a pin, so this one differs
         return None
 
 
-def _differences(before: ToolDefinition | None, after: ToolDefinition) -> Iterator[str]:
-    old: dict[str, JsonValue] = before.model_dump() if before else {}
-    new = after.model_dump()
+def _differences(contract: Contract, before: ToolDefinition | None, after: ToolDefinition) -> Iterator[str]:
+    pinned = ToolDefinition.model_dump if contract.form == 1 else ToolDefinition.as_pinned
+    old: dict[str, JsonValue] = pinned(before) if before else {}
+    new = pinned(after)
     changed = [name for name in new if before and old[name] != new[name]]
     if not changed:
-        yield "the server itself is another one than the plan was made with (the registry entry has changed)."
+        yield _ANOTHER_SERVER
     for name in changed:
         yield f"{name} was {_short(repr(old[name]))} and is {_short(repr(new[name]))}."

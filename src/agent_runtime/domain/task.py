@@ -212,7 +212,7 @@ class Task:
     @property
     def servers(self) -> frozenset[str]:
         """The ids of the servers that the plan names; none without a plan."""
-        return self.contract.servers if self.contract else frozenset()
+        return self.contract.server_ids if self.contract else frozenset()
 
     @property
     def open_calls(self) -> dict[str, Call]:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
+from agent_runtime.domain.schema_sets import with_sorted_sets
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
 
 
@@ -182,10 +184,23 @@ class ToolDefinition(BaseModel):
     outputSchema: JsonObject | None = None  # noqa: N815
     annotations: JsonObject | None = None
 
-    def pin(self, identity: JsonObject) -> str:
-        """The digest of this definition on the server of this identity (G6).
+    @cached_property
+    def pin(self) -> str:
+        """The digest of this definition (G6). The lists of a schema that are sets count as sets.
 
-        Raises: ValueError where RFC 8785 cannot carry the definition exactly.
+        Raises: ValueError where JSON cannot carry the definition exactly.
+        """
+        return digest(self.as_pinned())
+
+    def as_pinned(self) -> JsonObject:
+        """Return what the pin is the digest of."""
+        data = self.model_dump()
+        return {**data, **{name: with_sorted_sets(data[name]) for name in ("inputSchema", "outputSchema")}}
+
+    def pin_of_form_1(self, identity: JsonObject) -> str:
+        """Return the pin that contracts of form 1 hold: definition and identity of the server in one digest.
+
+        Raises: ValueError where JSON cannot carry the definition exactly.
         """
         return digest({"identity": identity, "definition": self.model_dump()})
 
@@ -193,13 +208,15 @@ class ToolDefinition(BaseModel):
 class Tool(Value):
     """A tool that a plan may use: its definition, its pin, and what is held to be true of it.
 
-    `vouched`: the operator has said that the approval of the plan is enough, wherever its arguments come from.
+    `identity` is the digest of what its server is. `vouched`: the operator has said that the approval of the plan is
+    enough, wherever its arguments come from.
     `denials`: the operator's word on calls of it that are never made.
     """
 
     server: str
     definition: ToolDefinition
     pin: str
+    identity: str
     effect: Effect
     idempotent: bool
     open_world: bool
@@ -240,7 +257,8 @@ def describe_tool(server: StdioServer | HttpServer | BuiltinServer, definition: 
     return Tool(
         server=server.id,
         definition=definition,
-        pin=definition.pin(server.identity),
+        pin=definition.pin,
+        identity=digest(server.identity),
         effect=said.effect or _claimed_effect(hints, trusted=trusted),
         idempotent=said.idempotent if said.idempotent is not None else trusted and _claims_idempotence(hints),
         open_world=said.open_world

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from json import JSONEncoder
 from typing import Annotated, Any
 
 import rfc8785
@@ -32,15 +33,41 @@ Identifier = Annotated[str, AfterValidator(_checked_identifier)]
 
 
 def canonical(value: JsonValue) -> bytes:
-    """The RFC 8785 form of a JSON value.
+    """Return the one form of a JSON value that digests are made of.
 
-    Raises: ValueError where RFC 8785 cannot carry the value exactly (an integer beyond 2**53 - 1, NaN or
-    infinity, a lone surrogate) or it is nested too deeply to be walked.
+    It is RFC 8785, extended in one point: an integer has all its digits, however large it is. RFC 8785 carries integers
+    up to 2**53 - 1; within that the two forms are the same.
+
+    Raises: ValueError for what JSON cannot carry exactly (NaN, infinity, a lone surrogate, an integer of thousands of
+    digits) and for a value that is nested too deeply to be walked.
     """
     try:
-        return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+        return _written(value).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
         raise ValueError(str(error) or "nested too deeply") from error
+
+
+_quoted = JSONEncoder(ensure_ascii=False).encode
+
+
+def _written(value: JsonValue) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, dict):
+        ordered = sorted(value.items(), key=_utf_16)
+        return "{" + ",".join([f"{_quoted(name)}:{_written(item)}" for name, item in ordered]) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([_written(item) for item in value]) + "]"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))
+    return rfc8785.dumps(value).decode()  # None, a truth value or a float; anything else is refused
+
+
+def _utf_16(item: tuple[JsonValue, JsonValue]) -> bytes:
+    name = item[0]
+    if not isinstance(name, str):
+        raise ValueError("object keys must be strings")  # noqa: TRY004 - all that cannot be carried is a ValueError
+    return name.encode("utf-16-be")
 
 
 def deeper_than(value: JsonValue, limit: int) -> bool:
@@ -55,7 +82,7 @@ def deeper_than(value: JsonValue, limit: int) -> bool:
 
 
 def digest(value: JsonValue) -> str:
-    """`sha256:` and the hex SHA-256 of the RFC 8785 form. Raises: ValueError as `canonical` does."""
+    """`sha256:` and the hex SHA-256 of the canonical form. Raises: ValueError as `canonical` does."""
     return digest_of_bytes(canonical(value))
 
 

@@ -3,7 +3,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
 from agent_runtime.domain.plan import Plan, unreferenced
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
+from agent_runtime.domain.values import canonical, digest
 
 IDENTITY = {"type": "local_stdio", "argv": ["node", "files.js"]}
 TEXT = {
@@ -28,7 +28,8 @@ def known(name: str, schema: dict[str, Any], server: str = "files", **more: Any)
     fields = {
         "server": server,
         "definition": definition,
-        "pin": definition.pin(IDENTITY),
+        "pin": definition.pin,
+        "identity": digest(IDENTITY),
         "effect": Effect.WRITE,
         "idempotent": False,
         "open_world": True,
@@ -89,9 +90,9 @@ EVERY_FAULT: list[tuple[dict[str, Any], str, str]] = [
     (tool("a", timeout_s=61), "steps[0].timeout_s", "61 s is over the limit of 60 s for 'files/read'."),
     (tool("a", "write", retries=1), "steps[0].retries", "'files/write' may not be retried: the operator has not"),
     (
-        tool("a", "count", "calc", arguments={"n": 2**53}),
+        tool("a", "count", "calc", arguments={"x": float("inf")}),
         "",
-        "The plan holds a value that RFC 8785 cannot carry exactly",
+        "The plan holds a value that JSON cannot carry exactly",
     ),
     ({"id": "a", "kind": "agent", "instruction": "${"}, "steps[0].instruction", "'${' is not a reference"),
     ({"id": "a", "kind": "agent", "instruction": "${b.text}"}, "steps[0].instruction", "There is no step 'b'"),
@@ -177,15 +178,18 @@ def test_what_was_left_open_is_filled_in_for_the_approver() -> None:
     drawn = contract(tool("s1"), tool("s2", title="Mine", timeout_s=3), agent)
     assert [step.title for step in drawn.steps] == ["files.read", "Mine", ("Think " * 30)[:80]]
     assert [step.timeout_s for step in drawn.steps if step.kind == "tool"] == [60, 3]
-    assert drawn.servers == {"files", "calc"}
+    assert drawn.server_ids == {"files", "calc"}
     assert set(drawn.pins) == set(drawn.policy) == {"files/read", "calc/count"}
-    assert drawn.policy["files/read"] == PinnedPolicy(effect=Effect.READ, idempotent=True, approval="plan")
+    assert drawn.policy["files/read"] == PinnedPolicy(
+        effect=Effect.READ, idempotent=True, open_world=True, approval="plan", vouched=False, timeout_s=60
+    )
+    assert drawn.servers == {"files": digest(IDENTITY), "calc": digest(IDENTITY)}
     assert drawn.pins["calc/count"] == CATALOGUE["calc/count"].pin
 
 
 def test_the_digest_is_the_hash_of_the_contract_as_json() -> None:
     drawn = contract()
-    assert drawn.digest == "sha256:" + hashlib.sha256(rfc8785.dumps(drawn.as_digested())).hexdigest()
+    assert drawn.digest == "sha256:" + hashlib.sha256(canonical(drawn.as_digested())).hexdigest()
     assert Contract.model_validate_json(drawn.model_dump_json()).digest == drawn.digest
 
 
@@ -212,6 +216,8 @@ def changes() -> list[tuple[str, dict[str, Any]]]:
             changed = (
                 other.get(value, f"{value}x") if isinstance(value, str) else not value if value in {True, False} else 7
             )
+            if path == ("form",):
+                changed = 1
             if path[-1] == "when":
                 changed = "${s1.text} == 'x'"
             if changed is not None:
@@ -296,6 +302,30 @@ def test_a_difference_is_shown_as_it_was_and_as_it_is() -> None:
         "files/read: description was None and is 'New'. "
         f"files/read: inputSchema was {TEXT!r} and is {{'type': 'object'}}."
     )
+
+
+def of_form_1() -> Contract:
+    """Return the contract as earlier versions drew it up."""
+    drawn = contract()
+    pins = {key: CATALOGUE[key].definition.pin_of_form_1(IDENTITY) for key in drawn.pins}
+    policy = {
+        key: PinnedPolicy(effect=said.effect, idempotent=said.idempotent, approval=said.approval)
+        for key, said in drawn.policy.items()
+    }
+    return Contract(goal="g", steps=drawn.steps, limits=drawn.limits, policy=policy, pins=pins)
+
+
+def test_a_plan_of_an_earlier_version_keeps_its_digest_and_its_comparison() -> None:
+    old = of_form_1()
+    assert set(old.as_digested()) == {"goal", "steps", "limits", "policy", "pins"}
+    assert old.digest == "sha256:52d6d4f9dd265631cce0bb06ee4833c8a08b242544183fdedc5963a06bd756bb"
+    approved = {key: known.definition for key, known in CATALOGUE.items()}
+    compare_pins(old, "files", IDENTITY, approved, current())
+    with pytest.raises(DefinitionChangedError, match="the registry entry has changed"):
+        compare_pins(old, "files", {"type": "local_stdio", "argv": ["evil"]}, approved, current())
+    reordered = ToolDefinition(name="read", inputSchema={**TEXT, "type": ["object"]})
+    with pytest.raises(DefinitionChangedError, match="files/read: inputSchema was"):
+        compare_pins(old, "files", IDENTITY, approved, current(read=reordered))
 
 
 def test_a_tool_is_compared_whatever_its_name_and_whatever_other_servers_the_plan_uses() -> None:

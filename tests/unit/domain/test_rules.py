@@ -93,7 +93,7 @@ def test_what_the_step_does_not_name_is_not_in_the_plan(proposal: Proposal) -> N
 def test_other_arguments_than_the_approved_ones_are_refused() -> None:
     assert refusal(EXECUTING, Proposal("look", "f", "read", {"x": 2})) == "arguments_differ"
     assert refusal(EXECUTING, Proposal("look", "f", "read", {})) == "arguments_differ"
-    assert refusal(EXECUTING, Proposal("look", "f", "read", {"x": 2**60})) == "invalid_arguments"
+    assert refusal(EXECUTING, Proposal("look", "f", "read", {"x": float("nan")})) == "invalid_arguments"
 
 
 def test_a_step_whose_turn_has_not_come_may_not_call() -> None:
@@ -177,7 +177,7 @@ def test_arguments_that_are_no_object_are_refused(given: str) -> None:
     assert refusal(task, own(task, "do")) == "invalid_arguments"
 
 
-@pytest.mark.parametrize("given", [{"x": "one"}, {"y": 1}, {"x": 2**60}])
+@pytest.mark.parametrize("given", [{"x": "one"}, {"y": 1}, {"x": 0.5}])
 def test_arguments_that_the_tool_does_not_take_are_refused(given: dict[str, Any]) -> None:
     task = asks(("f__read", given))
     assert refusal(task, own(task, "do")) == "invalid_arguments"

@@ -14,6 +14,7 @@ from agent_runtime.domain.tools import (
     ToolServer,
     describe_tool,
 )
+from agent_runtime.domain.values import digest
 
 hints = st.dictionaries(
     st.sampled_from(["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"]),
@@ -86,8 +87,9 @@ def test_a_tool_is_described_by_its_server_and_its_key() -> None:
     assert describe_tool(server(client_session_timeout_seconds=9), tool()).timeout_s == 9
 
 
-def test_a_tool_is_pinned_to_the_server_that_it_is_on() -> None:
-    assert describe_tool(server(), tool()).pin == tool().pin({"type": "local_stdio", "argv": ["node", "x.js"]})
+def test_a_tool_is_described_with_its_pin_and_what_its_server_is() -> None:
+    found = describe_tool(server(), tool())
+    assert (found.pin, found.identity) == (tool().pin, digest(server().identity))
 
 
 @pytest.mark.parametrize("trust", ["none", "annotations"])
@@ -134,21 +136,34 @@ def test_a_name_that_looks_like_a_glob_is_still_an_exact_name() -> None:
         {"annotations": {}},
     ],
 )
-def test_every_part_of_a_definition_and_the_identity_of_its_server_are_pinned(change: dict[str, Any]) -> None:
+def test_every_part_of_a_definition_is_pinned(change: dict[str, Any]) -> None:
     one = tool()
-    assert one.model_copy(update=change).pin({"type": "x"}) != one.pin({"type": "x"})
-    assert one.pin({"type": "y"}) != one.pin({"type": "x"})
+    other = ToolDefinition.model_validate(one.model_dump() | change)
+    assert other.pin != one.pin
+    assert other.pin_of_form_1({"type": "x"}) != one.pin_of_form_1({"type": "x"})
+    assert one.pin_of_form_1({"type": "y"}) != one.pin_of_form_1({"type": "x"})
 
 
-@pytest.mark.parametrize("maximum", [2**60, float("inf")])
-def test_a_definition_that_cannot_be_carried_exactly_cannot_be_described(maximum: float) -> None:
+def test_a_definition_is_pinned_with_every_digit_of_its_numbers() -> None:
+    one, other = (ToolDefinition(name="t", inputSchema={"maximum": 2**60 + n}) for n in range(2))
+    assert one.pin != other.pin
+
+
+def test_a_definition_that_cannot_be_carried_exactly_cannot_be_described() -> None:
     with pytest.raises(ValueError, match=r"."):
-        describe_tool(server(), ToolDefinition(name="t", inputSchema={"maximum": maximum}))
+        describe_tool(server(), ToolDefinition(name="t", inputSchema={"maximum": float("inf")}))
+
+
+def test_a_pin_is_the_same_however_a_server_orders_the_sets_of_its_schemas() -> None:
+    one = {"type": ["object", "null"], "required": ["a", "b"], "properties": {"a": {"enum": [1, "x"]}}}
+    other = {"type": ["null", "object"], "required": ["b", "a", "b"], "properties": {"a": {"enum": ["x", 1]}}}
+    assert ToolDefinition(name="t", inputSchema=one).pin == ToolDefinition(name="t", inputSchema=other).pin
+    assert ToolDefinition(name="t", outputSchema=one).pin == ToolDefinition(name="t", outputSchema=other).pin
 
 
 def test_what_the_wire_says_beside_the_definition_is_not_pinned() -> None:
     extra = ToolDefinition.model_validate({"name": "t", "inputSchema": {}, "_meta": {"a": 1}, "icons": []})
-    assert extra.pin({}) == ToolDefinition(name="t").pin({})
+    assert extra.pin == ToolDefinition(name="t").pin
 
 
 def test_a_server_is_told_by_the_text_of_its_entry() -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import pytest
 import rfc8785
@@ -8,12 +9,16 @@ from pydantic import BaseModel, ValidationError
 
 from agent_runtime.domain.values import Identifier, canonical, deeper_than, digest
 
-scalars = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-1e9, 1e9) | st.text(max_size=8)
-values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=8,
-)
+
+def values_of(integers: st.SearchStrategy[int]) -> st.SearchStrategy[object]:
+    return st.recursive(
+        st.none() | st.booleans() | integers | st.floats(-1e9, 1e9) | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+        max_leaves=8,
+    )
+
+
+values = values_of(st.integers(-(2**53) + 1, 2**53 - 1))
 
 
 class Named(BaseModel):
@@ -21,7 +26,8 @@ class Named(BaseModel):
 
 
 @given(values)
-def test_a_digest_is_the_sha_256_of_the_rfc_8785_form(value: object) -> None:
+def test_the_canonical_form_is_rfc_8785_wherever_that_can_carry_the_value(value: object) -> None:
+    assert canonical(value) == rfc8785.dumps(value)  # type: ignore[arg-type]
     assert digest(value) == "sha256:" + hashlib.sha256(rfc8785.dumps(value)).hexdigest()  # type: ignore[arg-type]
 
 
@@ -30,8 +36,23 @@ def test_the_order_of_keys_does_not_change_a_digest(value: dict[str, object]) ->
     assert digest(dict(reversed(value.items()))) == digest(value)
 
 
-@pytest.mark.parametrize("value", [2**53, -(2**53), float("nan"), float("inf"), "\ud800", {"\ud800": 1}])
-def test_what_rfc_8785_cannot_carry_exactly_is_refused(value: object) -> None:
+@given(values_of(st.integers(-(2**200), 2**200)))
+def test_every_integer_is_carried_exactly(value: object) -> None:
+    assert json.loads(canonical(value)) == value
+
+
+def test_neighbours_beyond_the_exact_range_of_doubles_have_digests_of_their_own() -> None:
+    assert canonical({"id": 2**53 + 1}) == b'{"id":9007199254740993}'
+    assert len({digest(2**53 + n) for n in range(100)}) == 100
+    assert digest(2**53) == digest(float(2**53))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), "\ud800", {"\ud800": 1}, {1: 2}, 10**5000, object(), b"bytes"],
+    ids=["nan", "infinity", "half a pair", "half a pair as a name", "no name", "digits", "object", "bytes"],
+)
+def test_what_json_cannot_carry_exactly_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"."):
         canonical({"a": [value]})
 

@@ -29,6 +29,7 @@ CATALOGUE = {
         server="f",
         definition=ToolDefinition(name=name, inputSchema=SCHEMA),
         pin="p",
+        identity="i",
         effect=Effect.WRITE if name in CHANGING else Effect.READ,
         idempotent=name in IDEMPOTENT,
         open_world=name in OUTSIDE,
