@@ -23,6 +23,7 @@ from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
+from agent_runtime.services.known_servers import complete
 from agent_runtime.services.model_planner import ModelPlanner
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.ports import LanguageModel, Planner
@@ -87,7 +88,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     planning = planner_of(settings, model)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
-    entries = with_denials(load_registry(settings.tool_registry), settings.approval.deny)
+    entries = with_denials(complete(load_registry(settings.tool_registry)), settings.approval.deny)
     base_dir = settings.tool_registry.absolute().parent
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:

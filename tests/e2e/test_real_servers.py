@@ -14,9 +14,11 @@ import yaml
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve
-from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.task import Task, TaskStatus
-from harness import House, settled, submitted
+from agent_runtime.domain.tools import Effect
+from agent_runtime.services.task_manager import Submission
+from harness import House, settled, submitted, until_status
 from node_servers import NODE, installed
 
 pytestmark = pytest.mark.timeout(400)
@@ -168,3 +170,42 @@ async def test_a_server_over_http_that_is_not_there_is_unavailable_and_says_so(h
         (status,) = runtime.registry.statuses()
     assert not status.connected
     assert "127.0.0.1" in status.detail or "connect" in status.detail
+
+
+async def test_the_npm_filesystem_server_serves_the_offline_planner(house: House) -> None:
+    (house.files / "notes.txt").write_text("One line about tea.\nAnd one about coffee.\n", encoding="utf-8")
+    local = {"*": {"open_world": False}}
+    register(house, node_server("files", "@modelcontextprotocol/server-filesystem", str(house.files), tools=local))
+    async with house.open() as runtime:
+        submission = Submission(prompt="Read a file and summarize its contents, then write the summary to sum.txt")
+        task = await runtime.tasks.submit(submission)
+        task = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+        assert task.contract is not None
+        assert [step.server for step in task.contract.steps if isinstance(step, ToolStep)] == [
+            "files",
+            "text",
+            "files",
+            "text",
+            "files",
+        ]
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        ended = await settled(runtime, task.task_id)
+    assert ended.status is TaskStatus.COMPLETED, ended.error
+    assert "tea" in (house.files / "sum.txt").read_text(encoding="utf-8")
+
+
+async def test_the_npm_filesystem_server_is_judged_as_the_package_that_it_is(house: House) -> None:
+    start = installed("@modelcontextprotocol/server-filesystem")
+    command = house.folder / "mcp-server-filesystem"
+    command.write_text(f'#!/bin/sh\nexec {NODE} {start} "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    config = {"command": str(command), "args": [str(house.files)]}
+    register(house, {"id": "files", "type": "local_stdio", "config": config})
+    async with house.open() as runtime:
+        await runtime.registry.ready(["files"], 20)
+        tools = runtime.registry.tools(["files"])
+    effects = {tool.name: (tool.effect, tool.idempotent, tool.open_world) for tool in tools.values()}
+    assert effects["read_text_file"] == (Effect.READ, False, False)
+    assert effects["search_files"] == (Effect.READ, False, False)
+    assert effects["write_file"] == (Effect.WRITE, True, False)
+    assert effects["move_file"] == (Effect.DESTRUCTIVE, False, False)

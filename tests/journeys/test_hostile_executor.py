@@ -156,6 +156,7 @@ class HostilePlanner:
     """Answers with a plan that nobody can make a contract of."""
 
     name = "rules"
+    builtin_first = False
     plan_: Plan
 
     async def plan(self, _: PlanRequest) -> PlanAnswer:

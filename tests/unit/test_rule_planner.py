@@ -11,10 +11,19 @@ from mcp_types import TextContent
 
 from agent_runtime.builtin import create
 from agent_runtime.domain.contract import Limits, find_faults
-from agent_runtime.domain.errors import PlanningError
+from agent_runtime.domain.errors import MissingToolError, PlanningError
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.references import parse, resolve
-from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, Tool, ToolDefinition, describe_tool
+from agent_runtime.domain.tools import (
+    BuiltinConfig,
+    BuiltinServer,
+    StdioConfig,
+    StdioServer,
+    StoredResult,
+    Tool,
+    ToolDefinition,
+    describe_tool,
+)
 from agent_runtime.services.ports import PlanRequest
 from agent_runtime.services.rule_planner import RulePlanner
 from unit.planner_corpus import ACCEPTED, REFUSED, Steps
@@ -130,10 +139,141 @@ async def test_a_write_that_could_go_to_two_servers_is_refused(tmp_path: Path) -
         await plan("write hi to x.txt", both)
 
 
-async def test_a_tool_of_another_kind_of_server_is_never_used(tools: list[Tool]) -> None:
-    foreign = [tool.model_copy(update={"builtin": False}) for tool in tools]
-    with pytest.raises(PlanningError, match="which is not there"):
-        await plan("read notes.txt", foreign)
+def schema(*properties: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {name: {} for name in properties}, "required": list(properties)}
+
+
+def foreign(server: str, tool: str, *arguments: str, **more: Any) -> Tool:
+    """Describe a tool of a stdio server that is not ours."""
+    entry = StdioServer(id=server, type="local_stdio", config=StdioConfig(command="x"))
+    return describe_tool(entry, ToolDefinition(name=tool, inputSchema=schema(*arguments), **more))
+
+
+NPM_FILES = [
+    foreign("files", "read_file", "path"),
+    foreign("files", "read_text_file", "path"),
+    foreign("files", "write_file", "path", "content"),
+    foreign("files", "list_directory", "path"),
+    foreign("files", "search_files", "path", "pattern"),
+    foreign("files", "get_file_info", "path"),
+]
+"""What the npm filesystem server offers, as far as roles go."""
+
+
+async def test_a_built_in_server_is_preferred_to_others(tools: list[Tool]) -> None:
+    made = await plan("read notes.txt", [*NPM_FILES, *tools])
+    assert [(step.server, step.tool) for step in made.steps if isinstance(step, ToolStep)] == [
+        ("filesystem", "read_file")
+    ]
+
+
+async def test_of_other_servers_the_first_of_the_registry_plays_the_role(tools: list[Tool]) -> None:
+    others = [foreign("first", "write_file", "path", "content"), *NPM_FILES]
+    made = await plan("write hi to x.txt, then read notes.txt", [*others, *without_files(tools)])
+    assert [(step.server, step.tool) for step in made.steps if isinstance(step, ToolStep)] == [
+        ("first", "write_file"),
+        ("files", "read_text_file"),
+    ]
+
+
+@pytest.mark.parametrize("more", ["mode", "owner"])
+async def test_a_tool_that_asks_for_more_than_a_role_gives_does_not_play_it(more: str, tools: list[Tool]) -> None:
+    strict = foreign("files", "write_file", "path", "content", more)
+    with pytest.raises(MissingToolError, match="'write_file' of a built-in filesystem server, or of one like it"):
+        await plan("write hi to x.txt", [strict, *without_files(tools)])
+
+
+async def test_a_calculator_of_others_must_promise_the_result_as_a_number() -> None:
+    words = foreign("sums", "add", "a", "b")
+    with pytest.raises(MissingToolError, match="'add'"):
+        await plan("add 1 and 2", [words])
+    numbers = foreign("sums", "add", "a", "b", outputSchema=schema("result"))
+    assert steps_of(await plan("add 1 and 2", [numbers])) == [("add", {"a": 1, "b": 2})]
+
+
+def without_files(tools: list[Tool]) -> list[Tool]:
+    return [tool for tool in tools if tool.server != "filesystem"]
+
+
+async def test_a_file_is_picked_from_a_server_that_lists_files_as_text(tools: list[Tool]) -> None:
+    made = await plan("Read a file and summarize its contents", [*NPM_FILES, *without_files(tools)])
+    assert steps_of(made) == [
+        ("search_files", {"pattern": "**/*.txt", "path": "."}),
+        ("head", {"text": "${s1.text}", "lines": 1}),
+        ("read_text_file", {"path": "${s2.text}"}),
+        ("summarize", {"text": "${s3.text}"}),
+    ]
+
+
+@pytest.mark.parametrize("prompt", ["read the second file", "how many files are there"])
+async def test_what_a_listing_as_text_cannot_give_is_refused(prompt: str, tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError, match=prompt):
+        await plan(prompt, [*NPM_FILES, *without_files(tools)])
+
+
+FETCH = [foreign("web", "imageFetch", "url", annotations={"readOnlyHint": True})]
+PAGE = "https://example.com:8080/a?b=1&c=2"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (f"fetch {PAGE}", [("imageFetch", {"url": PAGE})]),
+        (f"Please fetch the page at {PAGE}.", [("imageFetch", {"url": PAGE})]),
+        (f"read '{PAGE}'", [("imageFetch", {"url": PAGE})]),
+        (
+            f"Fetch {PAGE} and summarize it",
+            [("imageFetch", {"url": PAGE}), ("summarize", {"text": "${s1.text}"})],
+        ),
+        (f"summarize {PAGE}", [("imageFetch", {"url": PAGE}), ("summarize", {"text": "${s1.text}"})]),
+        (
+            f"count the words of {PAGE}",
+            [("imageFetch", {"url": PAGE}), ("count_words", {"text": "${s1.text}"})],
+        ),
+        (
+            f"download {PAGE} to page.txt",
+            [("imageFetch", {"url": PAGE}), ("write_file", {"path": "page.txt", "content": "${s1.text}"})],
+        ),
+        (
+            f"Fetch {PAGE} and save it to page.txt",
+            [("imageFetch", {"url": PAGE}), ("write_file", {"path": "page.txt", "content": "${s1.text}"})],
+        ),
+    ],
+)
+async def test_a_page_is_fetched_where_a_server_fetches_pages(prompt: str, expected: Steps, tools: list[Tool]) -> None:
+    assert steps_of(await plan(prompt, [*tools, *FETCH])) == expected
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Write hello to 'https://example.com/x.txt'",
+        'Save the text hi in "HTTPS://example.com/x.txt"',
+        "Create a file called 'https://example.com/x.txt' with the message hi",
+        "Append bye to 'file:///etc/x.txt'",
+        "list the files in 'https://example.com/'",
+        "make a folder called 'https://example.com'",
+        f"write {PAGE} to links.txt",
+        f"save {PAGE} to links.txt, then read links.txt",
+        "fetch ftp://example.com/a.txt",
+        "visit www.example.com",
+        f"post {PAGE}",
+        f"add a todo to read {PAGE}",
+    ],
+)
+async def test_an_address_is_never_a_file_and_never_guessed_at(prompt: str, tools: list[Tool]) -> None:
+    with pytest.raises(PlanningError):
+        await plan(prompt, [*tools, *FETCH])
+
+
+async def test_a_quoted_address_can_be_written_as_text(tools: list[Tool]) -> None:
+    made = await plan(f"write '{PAGE}' to links.txt", tools)
+    assert steps_of(made) == [("write_file", {"path": "links.txt", "content": PAGE})]
+
+
+async def test_without_a_server_that_fetches_the_refusal_says_so(tools: list[Tool]) -> None:
+    with pytest.raises(MissingToolError, match="of a server that reads web pages, which is not there"):
+        await plan(f"fetch {PAGE}", tools)
 
 
 HOSTILE = {

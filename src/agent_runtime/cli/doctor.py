@@ -31,6 +31,7 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolDefinition, ToolServer
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, sandbox_level
+from agent_runtime.services.known_servers import complete
 from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
 from agent_runtime.services.ports import ModelRequest
 from agent_runtime.services.registry_file import load_registry
@@ -93,7 +94,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings.append(_access(settings))
     findings.append(_store(settings))
     try:
-        entries = load_registry(settings.tool_registry)
+        entries = complete(load_registry(settings.tool_registry))
     except ConfigurationError as error:
         findings.append(Finding("registry", "fail", str(error)))
         entries = ()

@@ -17,6 +17,7 @@ AgentRuntimeError
 |- ConfigurationError           a file or variable of the operator is wrong
 |  `- AlreadyOwnedError         another process owns the database or the data directory
 |- PlanningError                the planner cannot or will not plan this
+|  `- MissingToolError          no tool that is known can do what the prompt asks for
 |- ModelError                   a language model gave no usable answer
 |- ServerUnavailableError       an MCP server cannot be started or reached
 |- DefinitionChangedError       a tool is not what the plan was made with
@@ -168,6 +169,12 @@ class PlanningError(AgentRuntimeError):
         super().__init__(message)
         self.code = code or self.code
         self.usage = usage or Usage()
+
+
+class MissingToolError(PlanningError):
+    """The prompt is understood, and no tool that is known by now can do what a part of it asks for."""
+
+    code = "tool_missing"
 
 
 class ModelError(AgentRuntimeError):

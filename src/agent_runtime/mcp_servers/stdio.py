@@ -54,6 +54,10 @@ _HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled
 """The notifications that anybody here listens to; the others are dropped before they cost anything."""
 
 
+_DEFAULT_ENV = {"npm_config_yes": "true"}
+"""`npx PACKAGE` asks before it installs a package, and nobody could answer: the entry in the registry is the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spawn:
     """What to start, where, and with which environment."""
@@ -70,7 +74,11 @@ def prepare(server: StdioServer, secrets: Secrets, base_dir: Path) -> Spawn:
     """
     config = server.config
     try:
-        env = get_default_environment() | {name: secrets.expand(value) for name, value in config.env.items()}
+        env = (
+            get_default_environment()
+            | _DEFAULT_ENV
+            | {name: secrets.expand(value) for name, value in config.env.items()}
+        )
         command, *args = (secrets.expand(word) for word in (config.command, *config.args))
         cwd = _folder((base_dir / secrets.expand(config.cwd or ".")).absolute())
         return Spawn(confine((_find(command, cwd, env), *args), server.sandbox, cwd, base_dir), cwd, env)

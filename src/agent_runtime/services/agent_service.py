@@ -1,15 +1,15 @@
 """The PlannerAgent: what a planner is asked, and how its answer is judged."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent_runtime.domain.budget import tokens_left
 from agent_runtime.domain.contract import Contract, Limits, draw_up, find_faults
-from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError
+from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
 from agent_runtime.domain.events import Event, PlanApproved, PlanEdited, PlanProposed
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
-from agent_runtime.services.ports import Planner, PlanRequest
+from agent_runtime.services.ports import PlanAnswer, Planner, PlanRequest
 from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.tool_registry import ToolRegistry
 
@@ -43,22 +43,13 @@ class PlannerAgent:
         Raises: PlanningError where the planner declines, InvalidPlanError where its plan breaks the contract.
         """
         allowed = self._allowed(task.tools)
-        await self._registry.ready(self._needed(allowed), self._start_s)
-        tools = self._registry.tools(allowed)
-        previous = task.contract.plan if task.contract else None
-        offered = [tool for tool in tools.values() if not tool.denied]
-        request = PlanRequest(
-            task.prompt,
-            offered,
-            task.limits.max_steps,
-            feedback=task.feedback,
-            previous=previous,
-            faults=lambda plan: list(find_faults(plan, task.limits, tools, agent_steps=self._agent_steps)),
-            agent_steps=self._agent_steps,
-            max_tokens=tokens_left(task),
-            on_text=lambda text: self._progress.say(task.task_id, Piece(None, text)),
-        )
-        answer = await self._planner.plan(request)
+        first = self._registry.enabled(builtin_only=self._planner.builtin_first)
+        try:
+            answer, tools = await self._ask(task, [name for name in first if name in allowed], allowed)
+        except MissingToolError:
+            if not self._planner.builtin_first:
+                raise
+            answer, tools = await self._ask(task, allowed, allowed)
         contract = draw_up(answer.plan, task.limits, tools, agent_steps=self._agent_steps)
         proposed = PlanProposed(
             revision=task.plan_revision + 1,
@@ -70,6 +61,25 @@ class PlannerAgent:
         )
         # Who asked for a revision wants to see it.
         return self._with_policy(proposed, auto=task.approval == "auto" and not task.feedback)
+
+    async def _ask(
+        self, task: Task, awaited: Sequence[str], allowed: Sequence[str]
+    ) -> tuple[PlanAnswer, Mapping[str, Tool]]:
+        """Ask the planner once the `awaited` servers are known, and return what it was offered of the allowed ones."""
+        await self._registry.ready(awaited, self._start_s)
+        tools = self._registry.tools(allowed)
+        request = PlanRequest(
+            task.prompt,
+            [tool for tool in tools.values() if not tool.denied],
+            task.limits.max_steps,
+            feedback=task.feedback,
+            previous=task.contract.plan if task.contract else None,
+            faults=lambda plan: list(find_faults(plan, task.limits, tools, agent_steps=self._agent_steps)),
+            agent_steps=self._agent_steps,
+            max_tokens=tokens_left(task),
+            on_text=lambda text: self._progress.say(task.task_id, Piece(None, text)),
+        )
+        return await self._planner.plan(request), tools
 
     async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
         """Judge a ready-made plan, as `propose` does a planner's; waits for the servers it names to be known.
@@ -125,12 +135,6 @@ class PlannerAgent:
 
     def _allowed(self, server_ids: Sequence[str] | None) -> list[str]:
         return [name for name in self._registry.enabled() if server_ids is None or name in server_ids]
-
-    def _needed(self, allowed: Sequence[str]) -> list[str]:
-        """The rule planner binds to built-in tools only, so it need not wait for others."""
-        if self._planner.name != "rules":
-            return list(allowed)
-        return [name for name in self._registry.enabled(builtin_only=True) if name in allowed]
 
     def _may_run_unasked(self, contract: Contract) -> bool:
         return all(policy.effect in self._auto_effects for policy in contract.policy.values())

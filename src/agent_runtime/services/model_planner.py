@@ -38,6 +38,8 @@ class ModelPlanner:
     `catalogue_tokens` bounds what of the tools the model is shown, `name` is what the journal says of who planned.
     """
 
+    builtin_first = False
+
     def __init__(
         self,
         model: LanguageModel,

@@ -140,9 +140,14 @@ class PlanAnswer:
 
 
 class Planner(Protocol):
-    """Who turns a prompt into a plan. The answer is judged by the contract, never trusted."""
+    """Who turns a prompt into a plan. The answer is judged by the contract, never trusted.
+
+    `builtin_first`: it plans with the built-in servers alone where they can do what is asked, so it is not kept
+    waiting for others, which take time to start; where they cannot, it raises MissingToolError.
+    """
 
     name: str
+    builtin_first: bool
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
         """A plan for the prompt and the feedback.

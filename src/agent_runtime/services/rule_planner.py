@@ -1,4 +1,4 @@
-"""The offline planner: a grammar of short English instructions, bound to the built-in tools. No model, no guessing."""
+"""The offline planner: a grammar of short English instructions, bound to tools by role. No model, no guessing."""
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.plan import Plan
@@ -13,16 +13,18 @@ _MAX_GOAL = 65_536
 class RulePlanner:
     """Plans what a small grammar understands beyond doubt, and declines all else as a whole.
 
-    It is deterministic and linear in the length of the prompt, uses only tools of built-in servers, keeps the order
+    It is deterministic and linear in the length of the prompt, prefers the tools of built-in servers, keeps the order
     of the prompt, and never writes what the prompt does not literally ask to be written.
     """
 
     name = "rules"
+    builtin_first = True
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
         """A plan for the prompt and the feedback, read as one text; whatever the previous plan was.
 
-        Raises: PlanningError naming the part that is not understood, what can be done, and how to configure a model.
+        Raises: MissingToolError where no tool can do a part, PlanningError where a part is not understood; both name
+        it, what can be done, and how to configure a model.
         """
         prompt = "\n".join((request.prompt, *request.feedback)).strip()
         _check(prompt)

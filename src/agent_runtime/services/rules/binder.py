@@ -12,7 +12,7 @@ from agent_runtime.services.rules import meaning as m
 from agent_runtime.services.rules.formulas import expression, is_plain, literal_number, shown
 from agent_runtime.services.rules.memory import Got, Memory
 from agent_runtime.services.rules.refusals import refusal
-from agent_runtime.services.rules.tools import Toolbox
+from agent_runtime.services.rules.tools import Toolbox, property_names
 
 _TITLE = 120
 _BASIC = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
@@ -199,6 +199,8 @@ class Binder:
                 return Got("literal", text=escaped(text))
             case m.Contents(file):
                 return self._contents(file)
+            case m.Page(url):
+                return self._got("document", "fetch", {"url": escaped(url)}, f"Fetch {url}")
             case m.Summary(of, sentences):
                 more = {} if sentences is None else {"sentences": sentences}
                 return self._got("summary", "summarize", {"text": self._text(of), **more}, "Summarize the text")
@@ -228,40 +230,60 @@ class Binder:
             case m.Operation() | m.Formula():
                 return self._calculate(value)
 
-    def _got(self, kind: str, tool: str, arguments: JsonObject, title: str, *, number: str = "", many: str = "") -> Got:
-        """Add a step and remember what it makes. `number`, `many`: where these are in its output."""
-        step = self._step(tool, arguments, title)
+    def _got(
+        self,
+        kind: str,
+        role: str,
+        arguments: JsonObject,
+        title: str,
+        *,
+        number: str = "",
+        many: str = "",
+        files: str = "",
+        lists: str | None = None,
+    ) -> Got:
+        """Add a step and remember what it makes.
+
+        `number`, `many`, `files`: where these are in its output; the last two only where the tool's output has them.
+        """
+        step = self._step(role, arguments, title)
+        output = property_names(self._toolbox.find(role, self._memory.part).definition.outputSchema)
         return self._memory.remember(
             Got(
                 kind,
                 text=f"${{{step}.text}}",
                 number=f"${{{step}.output.{number}}}" if number else None,
-                many=f"${{{step}.output.{many}}}" if many else None,
-                files=f"{step}.output.{'matches' if tool == 'search_files' else 'text_files'}"
-                if kind == "list"
-                else None,
+                many=f"${{{step}.output.{many}}}" if many in output else None,
+                files=f"{step}.output.{files}" if files in output else None,
+                lists=lists,
             )
         )
 
     def _list(self, folder: m.Folder | None) -> Got:
-        before = self._memory.latest_where(lambda got: got.kind == "list" and got.many is None)
+        before = self._memory.latest_where(lambda got: got.lists is not None)
         if folder is None and before is not None:
             return before
         path = self._folder_path(folder or m.ROOT)
         self._memory.folder = path
-        return self._got(
-            "list", "list_directory", {"path": escaped(path)}, "List the files" if path == "." else f"List {path}"
-        )
+        title = "List the files" if path == "." else f"List {path}"
+        arguments: JsonObject = {"path": escaped(path)}
+        return self._got("list", "list_directory", arguments, title, files="text_files", lists=path)
 
     def _search(self, value: m.Search) -> Got:
-        arguments: JsonObject = {"pattern": escaped(value.pattern)}
         path = self._folder_path(value.folder)
-        if path != ".":
+        if value.content is None:
+            role, title = "search_files", f"Find files named {value.pattern}"
+        else:
+            role, title = "search_contents", f"Find files with {value.content}"
+        builtin = self._toolbox.find(role, self._memory.part).builtin
+        # The built-in search looks into all folders and begins at the root; others take the pattern of a whole path.
+        pattern = value.pattern if builtin or "/" in value.pattern else f"**/{value.pattern}"
+        arguments: JsonObject = {"pattern": escaped(pattern)}
+        if path != "." or not builtin:
             arguments["path"] = escaped(path)
         if value.content is not None:
             arguments["content"] = escaped(value.content)
-        title = f"Find files named {value.pattern}" if value.content is None else f"Find files with {value.content}"
-        return self._got("list", "search_files", arguments, title, many="count")
+        return self._got("list", role, arguments, title, many="count", files="matches")
 
     def _count(self, of: m.Value, measure: m.Measure) -> Got:
         arguments = {"text": self._text(of)}
@@ -369,10 +391,23 @@ class Binder:
         return memory.file
 
     def _one_of(self, file: m.SomeFile) -> str:
-        before = self._memory.latest_where(lambda got: got.files is not None)
-        if before is None or file.folder is not None:
+        before = self._memory.latest_where(lambda got: got.kind == "list")
+        if not self._toolbox.lists_files(self._memory.part):
+            return self._first_of_text(before, file)
+        if before is None or before.files is None or file.folder is not None:
             before = self._list(file.folder or m.ROOT)
         return f"${{{before.files}.{file.index}}}"
+
+    def _first_of_text(self, before: Got | None, file: m.SomeFile) -> str:
+        """Return the path of the first file, from a server that lists its files only as text."""
+        if file.index:
+            why = "and this file server lists them only as text: name the file"
+            raise self._declined(f"asks for one file of many ({file.said!r}), {why}")
+        if before is None or before.lists is not None or file.folder is not None:
+            folder = before.lists if before and before.lists and file.folder is None else None
+            before = self._search(m.Search("*.txt", m.Folder(folder, folder) if folder else file.folder or m.ROOT))
+        step = self._step("head", {"text": before.text, "lines": 1}, "Take the first of them")
+        return f"${{{step}.text}}"
 
     def _folder_path(self, folder: m.Folder) -> str:
         if folder.path is not None:

@@ -36,6 +36,14 @@ def _copy_to_folder(file: m.File, folder: m.Folder) -> m.Action | None:
     return m.Write(m.Contents(file), (m.NamedFile(file.path.rpartition("/")[2], folder),))
 
 
+def _fetch(page: m.Page) -> m.Action:
+    return show(page)
+
+
+def _write_page(page: m.Page, files: tuple[m.File, ...]) -> m.Action:
+    return m.Write(page, files)
+
+
 def _copy(content: m.Value, files: tuple[m.File, ...]) -> m.Action | None:
     return None if isinstance(content, m.Literally | m.Number) else m.Write(content, files)
 
@@ -347,6 +355,13 @@ _TEXTS: list[Row] = [
     ),
     ("grep|find|search for? <query> <of=text>", lambda of, query: show(m.LinesWith(of, query))),
 ]
+_PAGES: list[Row] = [
+    (
+        "$fetch $me? <page> to|into|as|in|and_save_it_to|and_save_it_as <files>",
+        _write_page,
+    ),
+    ("$fetch|open|read|load|show|view|access $me? <page>", _fetch),
+]
 _SHOWING: list[Row] = [
     ("tell $me? about <file>", lambda file: show(m.Info(file))),
     ("stat|inspect <file>", lambda file: show(m.Info(file))),
@@ -378,4 +393,4 @@ _SHOWING: list[Row] = [
     ("check|find_out|see|tell_me|show|verify <values>", _readable),
     ("let me see|know|have|read <values>", _readable),
 ]
-TABLE = Table([*_TODOS, *SUMS, *_WRITING, *_FOLDERS, *_TEXTS, *_SHOWING], WORDS)
+TABLE = Table([*_TODOS, *SUMS, *_WRITING, *_FOLDERS, *_PAGES, *_TEXTS, *_SHOWING], WORDS)

@@ -32,11 +32,12 @@ _FENCE = "```"
 _SCAN = re.compile(
     r"""(?P<newline>\r\n|[\n\r\u2028\u2029\x85\x0b\x0c])
       | (?P<space>\s+?)
+      | (?P<url>[a-z][a-z0-9+.-]*://[^\s"“”„«»‹›`<>|]*[^\s"“”„«»‹›`<>|.,;:!?)\]'’])
       | (?P<arrow>->|=>|→|⇒)
       | (?P<mark>["“”„«»‹›`,;:()\[\]<>|&])
       | (?P<chunk>(?:[^\s"“”„«»‹›`,;:()\[\]<>|&→⇒]|,(?<=[0-9],)(?=[0-9]{3}(?![0-9]))|:(?=//)|:(?<=[0-9]:)(?=[0-9]))+)
       | (?P<other>.)""",
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 _ENDS = re.compile(r"[.!?]+$")
 _ARITHMETIC = re.compile(
@@ -46,7 +47,7 @@ _PIECE = re.compile(r"[0-9]+(?:[.,][0-9]+)*|\.[0-9]+|\*\*|.")
 _DATE = re.compile(r"[0-9]{1,4}([-/.])[0-9]{1,2}\1[0-9]{1,4}|[0-9]+(?:\.[0-9]+){2,}|[0-9]+(?:-[0-9]+){2,}")
 _NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+")
 _FILE = re.compile(r"[^*?]*\.[A-Za-z][A-Za-z0-9_]{0,9}")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://|www\.", re.IGNORECASE)
+_URL = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|www\.)", re.IGNORECASE)
 _ABBREVIATIONS = frozenset(
     [
         "mr",
@@ -74,6 +75,11 @@ _TODO = {"to-do": "todo", "to-dos": "todos", "to-do's": "todos", "todo's": "todo
 _SPLIT_IS = frozenset({"what's", "whats", "where's", "that's", "it's", "how's", "which's", "there's", "who's"})
 
 
+def is_url(text: str) -> bool:
+    """Tell whether this text begins like the address of a page."""
+    return _URL.match(text) is not None
+
+
 def tokenize(text: str) -> list[Token]:
     """The tokens of a prompt. Raises: PlanningError for a quotation without an end, or more than `MAX_TOKENS`."""
     quotes = _Quotations(text)
@@ -89,6 +95,8 @@ def tokenize(text: str) -> list[Token]:
             tokens.append(Token("newline", "\n", found, at, end))
         elif match.lastgroup == "chunk":
             tokens.extend(_chunk(found, at, glued=bool(tokens) and tokens[-1].end == at))
+        elif match.lastgroup == "url":
+            tokens.append(Token("url", found.lower(), found, at, end))
         elif match.lastgroup == "arrow":
             tokens.append(Token("punct", "->", found, at, end))
         elif match.lastgroup in {"mark", "other"}:
@@ -188,7 +196,7 @@ def _arithmetic(chunk: str, at: int) -> list[Token]:
 
 def _named(chunk: str, key: str, at: int, end: int) -> Token:
     kind: Kind = "word"
-    if _URL.match(chunk):
+    if is_url(chunk):
         kind = "url"
     elif ("*" in chunk or "?" in chunk) and len(chunk) > 1:
         kind = "glob"

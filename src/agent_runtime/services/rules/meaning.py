@@ -1,6 +1,7 @@
 """What an instruction can mean: values that can be had, and actions on them. Nothing here knows of tools or steps."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal
 
 Sort = Literal["any", "number", "text", "list", "summary", "lines"]
@@ -66,6 +67,14 @@ class Contents:
     """What a file holds. `outright`: the prompt says so, rather than only naming the file."""
 
     file: File
+    outright: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a web page holds. `outright`: the prompt says so, rather than only naming its address."""
+
+    url: str
     outright: bool = True
 
 
@@ -155,6 +164,7 @@ Value = (
     Literally
     | Back
     | Contents
+    | Page
     | Summary
     | Count
     | HowMany
@@ -235,3 +245,15 @@ class Nothing:
 
 
 Action = Show | Focus | Write | AddTo | MakeFolders | AddTodos | EndTodos | Nothing
+
+
+def urls_in(meaning: object) -> Iterator[str]:
+    """Yield the address of every page that a meaning speaks of."""
+    if isinstance(meaning, Page):
+        yield meaning.url
+    elif isinstance(meaning, tuple):
+        for part in meaning:
+            yield from urls_in(part)
+    elif is_dataclass(meaning):
+        for each in fields(meaning):
+            yield from urls_in(getattr(meaning, each.name))

@@ -28,7 +28,8 @@ class Got:
     """Something that there is by now, as the templates of its forms; None where it has no such form.
 
     `kind`: what it is. `file`: the path where it is kept. `files`: the reference, still open, of a list of paths.
-    `many`: how many there are of it. `members`: it is several things at once, each of which was remembered before.
+    `lists`: the folder that it is the listing of. `many`: how many there are of it. `members`: it is several things at
+    once, each of which was remembered before.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Got:
     number: JsonValue = None
     file: str | None = None
     files: str | None = None
+    lists: str | None = None
     many: str | None = None
     todo: str | None = None
     members: tuple["Got", ...] = ()

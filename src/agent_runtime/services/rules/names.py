@@ -1,8 +1,9 @@
 """Files and folders, as people name them: `the file called notes.txt in the docs folder`, `it`, `a file`."""
 
+import re
 from collections.abc import Sequence
 
-from agent_runtime.services.rules.lexer import Token
+from agent_runtime.services.rules.lexer import Token, is_url
 from agent_runtime.services.rules.meaning import (
     ROOT,
     Back,
@@ -10,11 +11,15 @@ from agent_runtime.services.rules.meaning import (
     FileBack,
     Folder,
     NamedFile,
+    Page,
     SomeFile,
     Sort,
 )
 from agent_runtime.services.rules.vocabulary import FILE_TYPES, MARKS, PLAIN_FILES, keys, word_set
 
+_WEB = re.compile(r"https?://\S+", re.IGNORECASE)
+_PAGES = word_set("page website webpage site web url address link contents content text article")
+_LONGEST_PAGE = 6
 _LONGEST = 24
 """No name takes more words than this; longer phrases are not looked at."""
 _THE = word_set("the a an my our this that new existing local plain text same empty whole entire its another blank")
@@ -179,7 +184,7 @@ def _named(tokens: Sequence[Token], *, sure: bool) -> NamedFile | None:
     by_shape = token.kind == "file" or (token.kind == "path" and not token.text.endswith("/"))
     known = token.kind == "word" and (token.key in PLAIN_FILES or ("/" in token.text.strip("/") and sure))
     word = sure and token.kind == "word" and token.key not in _NO_NAMES and any(char.isalnum() for char in token.key)
-    quoted = token.kind == "quoted" and bool(token.text.strip()) and "\n" not in token.text
+    quoted = token.kind == "quoted" and bool(token.text.strip()) and "\n" not in token.text and not is_url(token.text)
     if not (by_shape or known or word or quoted):
         return None
     path = clean(token.text)
@@ -229,11 +234,24 @@ def _folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
         and token.key not in _NO_NAMES
         and token.text[:1] != "-"
         and "\n" not in token.text
+        and not is_url(token.text)
     )
     if token.kind == "path" or (plain and sure and any(char.isalnum() for char in token.text)):
         path = clean(token.text).rstrip("/") or "/"
         return Folder(path, token.text) if path != "." else ROOT
     return None
+
+
+def read_page(tokens: Sequence[Token]) -> Page | None:
+    """Return the web page that these tokens name, all of them: its address, bare or in quotes."""
+    if not 0 < len(tokens) <= _LONGEST_PAGE:
+        return None
+    *before, last = tokens
+    url = last.text.strip()
+    if last.kind not in {"url", "quoted"} or not _WEB.fullmatch(url):
+        return None
+    words = [key for key in keys(before) if key not in _THE | _AT | {":"}]
+    return Page(url, outright=bool(words)) if set(words) <= _PAGES and (words or not before) else None
 
 
 def read_pattern(tokens: Sequence[Token]) -> str | None:

@@ -14,6 +14,7 @@ _LONGEST_SUM = 4 * LONGEST
 _LISTS = word_set("list listing names")
 _BEFORE_QUERY = word_set("for word words text phrase string term line lines name")
 _NAME_OR_CONTENTS = f'may mean the name or what the file holds: say "the contents of" first, or {literals.QUOTE_IT}'
+_ADDRESS_OR_PAGE = f'may mean the address or what the page holds: say "the page at" first, or {literals.QUOTE_IT}'
 _NO_QUERY_ENDS = word_set(
     "line lines word words in of from name names filename filenames title titles text content contents file files"
 )
@@ -33,7 +34,7 @@ def value(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     file = names.read_file(tokens)
     if file is not None:
         return m.Contents(file, outright=isinstance(file, m.FileBack))
-    return found_number
+    return names.read_page(tokens) or found_number
 
 
 def number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
@@ -74,6 +75,9 @@ def operands(_: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
 
 def text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """A text to work on: a file's, one that came before, or a quoted one."""
+    page = names.read_page(tokens)
+    if page is not None:
+        return page
     said = quoted(tokens)
     if said is not None and not looks_like_file(said):
         return m.Literally(said)
@@ -176,6 +180,9 @@ def content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> 
                 'may mean these characters or their result: put the characters in quotes, or say "the result of" first'
             )
             reading.doubt(tokens, why)
+            return None
+        if isinstance(found, m.Page) and not found.outright:
+            reading.doubt(tokens, _ADDRESS_OR_PAGE)
             return None
         if isinstance(found, m.Contents) and not found.outright and (tail or sure):
             reading.doubt(tokens, _NAME_OR_CONTENTS)

@@ -138,8 +138,6 @@ def _meaning(source: str, clause: Clause) -> m.Action:
     said = next((token for token in tokens if token.key in _NEGATIONS), None)
     if said is not None:
         raise refusal(clause.text(source), f"says what not to do ({said.text!r}), and only what to do can be planned")
-    if any(token.kind == "url" for token in tokens):
-        raise refusal(clause.text(source), NEEDS["web"])
     if tokens[0].key in _CONDITIONS and (tokens[0].key != "when" or keys(tokens[1:2]) not in _PAST):
         raise refusal(clause.text(source), "is a condition, and only what is to be done in any case can be planned")
     reading = Reading(
@@ -150,7 +148,10 @@ def _meaning(source: str, clause: Clause) -> m.Action:
         # `with the message OK`: what looked like a courtesy is all the text there is.
         whole = Reading(source, READERS, starts_instruction, knows_verb, "", clause.ending)
         action = _text_alone(_match(clause.whole, whole)) or action
-    if action is None:
+    unread = {token.text for token in tokens if token.kind == "url"}.difference(m.urls_in(action))
+    if unread and not reading.doubts:
+        raise refusal(clause.text(source), NEEDS["web"])
+    if action is None or unread:
         raise _declined(source, clause, reading)
     return action
 

@@ -1,6 +1,6 @@
 """How the planner declines: which part, why, what it could do instead, and how to get more."""
 
-from agent_runtime.domain.errors import PlanningError
+from agent_runtime.domain.errors import MissingToolError, PlanningError
 
 _SHOWN = 160
 
@@ -16,10 +16,22 @@ HELP = (
 
 
 def refusal(part: str, why: str) -> PlanningError:
-    """The error for a part of the prompt; `why` completes the sentence `The part "..." `, without a full stop."""
+    """Return the error for a part of the prompt; `why` completes the sentence `The part "..." `, without its stop."""
+    return PlanningError(_sentence(part, why))
+
+
+def missing_tool(part: str, tool: str, home: str | None) -> MissingToolError:
+    """Return the error for a part that needs a tool of this name. `home`: the built-in server that would have it."""
+    server = f"a built-in {home} server, or of one like it" if home else "a server that reads web pages"
+    why = (
+        f"needs the tool {tool!r} of {server}, which is not there: no such server is listed in the tool registry, or "
+        "it is disabled, unavailable, denied by the operator, or left out of this task's tools"
+    )
+    return MissingToolError(_sentence(part, why))
+
+
+def _sentence(part: str, why: str) -> str:
     shown = " ".join(part.split())
     if len(shown) > _SHOWN:
         shown = shown[: _SHOWN - 4] + " ..."
-    return PlanningError(
-        f'The part "{shown}" {why}. Nothing is planned unless every part is understood. {CAPABILITIES}. {REMEDY}.'
-    )
+    return f'The part "{shown}" {why}. Nothing is planned unless every part is understood. {CAPABILITIES}. {REMEDY}.'

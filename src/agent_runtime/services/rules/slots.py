@@ -95,6 +95,7 @@ READERS: Mapping[str, Reader] = {
     "calledfile": _called_file,
     "newfiles": _new_files,
     "filename": _file_name,
+    "page": lambda _, tokens: names.read_page(tokens),
     "folder": lambda _, tokens: names.read_folder(tokens, sure=True),
     "surely": lambda _, tokens: names.read_folder(tokens),
     "where": _place,

@@ -69,6 +69,7 @@ WORDS = {
     "copy": "copy|duplicate|clone|back_up|backup|replicate",
     "summarize": "summarize|summarise|sum_up|condense|recap|give_a_summary_of|tldr|boil_down",
     "read": "read|open|load|cat|view|look_at|look_inside|look_into|go_through|access|read_out|read_through",
+    "fetch": "fetch|download|retrieve|get|visit|browse|scrape|crawl|curl|wget",
     "search": "find|search_for|look_for|locate|grep|search|seek|hunt_for|look_up|extract|list|show|"
     "show_me|get|pick_out",
     "scan": "search|scan|look_in|look_through|look_inside|search_in|search_through|search_inside|check|go_through|grep|"
@@ -165,7 +166,8 @@ UNSUPPORTED = {
 
 NEEDS = {
     "mail": "asks for something that no built-in tool does: there is none for messages, calendars or orders",
-    "web": "asks for something that no built-in tool does: there is none for the network",
+    "web": "asks for something that no tool does: a web page can only be read, as in "
+    "'fetch https://example.com', where the tool registry lists a server that fetches pages",
     "run": "asks for something that no built-in tool does: there is none that runs or controls programs",
     "file": "asks for something that no built-in tool does: files can be read, written whole, appended to, copied, "
     "listed and searched, not changed in other ways",

@@ -1,0 +1,85 @@
+"""What this project knows of MCP servers by itself: the effects of two npm packages, and the servers that always exist.
+
+An entry of the tool registry that says nothing of its tools gets the policy of the package that it runs by name.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Denial, Effect, StdioServer, ToolPolicy, ToolServer
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPackage:
+    """An npm package, the command that it installs, and what holds of its tools."""
+
+    name: str
+    command: str
+    tools: Mapping[str, ToolPolicy]
+    deny: tuple[Denial, ...] = ()
+
+
+def _local(effect: Effect, *, idempotent: bool | None = None) -> ToolPolicy:
+    return ToolPolicy(effect=effect, idempotent=idempotent, open_world=False)
+
+
+_READ = _local(Effect.READ)
+PACKAGES = (
+    KnownPackage(
+        "@modelcontextprotocol/server-filesystem",
+        "mcp-server-filesystem",
+        {
+            "read_*": _READ,
+            "list_*": _READ,
+            "search_files": _READ,
+            "directory_tree": _READ,
+            "get_file_info": _READ,
+            "write_file": _local(Effect.WRITE, idempotent=True),
+            "create_directory": _local(Effect.WRITE, idempotent=True),
+            "*": ToolPolicy(open_world=False),
+        },
+    ),
+    KnownPackage("@kazuph/mcp-fetch", "mcp-fetch", {"*": ToolPolicy(effect=Effect.READ, open_world=True)}),
+)
+_RUNNERS = frozenset({"npx", "bunx", "pnpx"})
+_ALWAYS = ("calculator", "text")
+"""The built-in servers that exist without being listed: they compute, and reach nothing."""
+
+
+def complete(entries: Sequence[ToolServer]) -> tuple[ToolServer, ...]:
+    """Return the entries with the policies of known packages, and after them the servers that always exist.
+
+    An always existing server is left out where an entry names it, or has its id: `enabled: false` there turns it off.
+    """
+    named = {entry.id for entry in entries}
+    named |= {entry.config.server for entry in entries if isinstance(entry, BuiltinServer)}
+    always = [name for name in _ALWAYS if name not in named]
+    return (*map(_with_known_policy, entries), *map(_builtin, always))
+
+
+def _builtin(name: str) -> BuiltinServer:
+    return BuiltinServer(id=name, type="builtin", config=BuiltinConfig.model_validate({"server": name}))
+
+
+def _with_known_policy(entry: ToolServer) -> ToolServer:
+    if not isinstance(entry, StdioServer) or entry.tools:
+        return entry
+    known = next((package for package in PACKAGES if _runs(entry, package)), None)
+    if known is None:
+        return entry
+    return entry.model_copy(update={"tools": known.tools, "deny": (*entry.deny, *known.deny)})
+
+
+def _runs(entry: StdioServer, package: KnownPackage) -> bool:
+    command = PurePath(entry.config.command).name
+    return command == package.command or (command in _RUNNERS and package.name in _packages(entry.config.args))
+
+
+def _packages(args: Sequence[str]) -> Iterator[str]:
+    """Yield the package that a runner such as npx is told to run, without its version."""
+    for word in args:
+        if not word.startswith("-"):
+            scope, at, rest = word.rpartition("@")
+            yield scope if at and scope else at + rest
+            return

@@ -1,0 +1,70 @@
+"""What is known of MCP servers without the operator's word."""
+
+from typing import Any
+
+import pytest
+
+from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, StdioConfig, StdioServer, ToolPolicy
+from agent_runtime.services.known_servers import complete
+
+
+def stdio(command: str, *args: str, **more: Any) -> StdioServer:
+    return StdioServer(id="s", type="local_stdio", config=StdioConfig(command=command, args=args), **more)
+
+
+def builtin(server_id: str, server: str, **more: Any) -> BuiltinServer:
+    config = BuiltinConfig.model_validate({"server": server})
+    return BuiltinServer(id=server_id, type="builtin", config=config, **more)
+
+
+def ids(*entries: StdioServer | BuiltinServer) -> list[str]:
+    return [entry.id for entry in complete(entries)]
+
+
+def test_calculator_and_text_exist_without_being_listed() -> None:
+    assert ids() == ["calculator", "text"]
+    assert ids(stdio("x")) == ["s", "calculator", "text"]
+
+
+def test_what_is_listed_is_not_added_again_and_may_be_turned_off() -> None:
+    off = builtin("calculator", "calculator", enabled=False)
+    assert [entry.enabled for entry in complete([off])] == [False, True]
+    assert ids(builtin("sums", "calculator")) == ["sums", "text"]
+    assert ids(builtin("text", "todo")) == ["text", "calculator"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        stdio("npx", "@modelcontextprotocol/server-filesystem", "src"),
+        stdio("npx", "-y", "@modelcontextprotocol/server-filesystem@2026.8.31", "src"),
+        stdio("/usr/bin/npx", "--yes", "@modelcontextprotocol/server-filesystem", "src"),
+        stdio("mcp-server-filesystem", "src"),
+    ],
+    ids=["npx", "pinned", "by path", "installed"],
+)
+def test_the_files_package_is_known_however_it_is_run(entry: StdioServer) -> None:
+    (known, *_) = complete([entry])
+    assert known.policy_for("write_file") == ToolPolicy(effect=Effect.WRITE, idempotent=True, open_world=False)
+    assert known.policy_for("read_text_file").effect is Effect.READ
+    assert known.policy_for("move_file") == ToolPolicy(open_world=False)
+
+
+def test_the_fetch_package_reads_what_strangers_write() -> None:
+    (known, *_) = complete([stdio("npx", "@kazuph/mcp-fetch")])
+    assert known.policy_for("imageFetch") == ToolPolicy(effect=Effect.READ, open_world=True)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        stdio("npx", "@modelcontextprotocol/server-filesystem", tools={"write_file": ToolPolicy(idempotent=False)}),
+        stdio("npx", "@somebody/server-filesystem"),
+        stdio("npx", "something", "@modelcontextprotocol/server-filesystem"),
+        stdio("node", "@modelcontextprotocol/server-filesystem"),
+        stdio("npx"),
+    ],
+    ids=["the operator speaks", "another package", "an argument", "no runner", "nothing"],
+)
+def test_nothing_is_assumed_of_other_entries(entry: StdioServer) -> None:
+    assert complete([entry])[0] == entry
