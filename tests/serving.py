@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -142,6 +143,19 @@ class Service:
                 if frame[2].startswith("Plan proposed"):
                     break
         return found
+
+
+def connect(service: Service) -> socket.socket:
+    """A connection for requests that no HTTP client would send."""
+    return socket.create_connection((service.client.base_url.host, service.client.base_url.port or 80), timeout=20)
+
+
+def answered(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    received = b""
+    while data := connection.recv(65536):
+        received += data
+    return received
 
 
 def frames_of(response: httpx2.Response) -> Iterator[tuple[str, str, str]]:

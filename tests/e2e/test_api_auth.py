@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import pytest
 from agent_runtime.api.keys import new_key
 from agent_runtime.domain.errors import ConfigurationError
 from command_line import Folder
-from serving import Service, everything, frames_of, journal_of, sums
+from serving import Service, answered, connect, everything, frames_of, journal_of, sums
 
 CELLERY = "https://cellery.test"
 ALL = ("submit", "approve", "read", "admin")
@@ -151,18 +150,6 @@ def test_a_key_whose_line_is_removed_is_refused_from_then_on(own: Keyed) -> None
     own.file.write_text("\n".join(line for line in lines if not line.startswith("read@")))
     assert own.call("GET", "/v1/tasks", "read").status_code == 401
     assert own.call("GET", "/v1/tasks", "admin").status_code == 200
-
-
-def connect(service: Service) -> socket.socket:
-    return socket.create_connection((service.client.base_url.host, service.client.base_url.port or 80), timeout=20)
-
-
-def answered(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
-    received = b""
-    while data := connection.recv(65536):
-        received += data
-    return received
 
 
 def test_a_caller_without_a_key_is_refused_before_the_body_is_sent(shared: Keyed) -> None:

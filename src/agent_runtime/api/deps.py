@@ -49,12 +49,14 @@ def known_form(task_id: str) -> str:
 
 
 async def read_json(request: Request, limits: LimitSettings) -> JsonValue:
-    """The JSON body; an empty object where there is no body.
+    """Return the JSON body, or an empty object where the request has no body.
 
-    Raises: BodyTooLargeError, BadRequestError saying where the JSON is broken or which key is repeated (readers differ
-    on which value of it counts, so that a person and a program could see different ones).
+    Raises: BodyTooLargeError, BadRequestError saying where the JSON is broken, or which key is repeated (readers differ
+    on which value of it counts, so that a person and a program could see different ones), or that the body is not all
+    there.
     """
     data = await _read(request, limits.body_bytes)
+    _check_complete(request, len(data))
     if not data:
         return {}
     try:
@@ -81,6 +83,21 @@ def _check_keys(pairs: Sequence[tuple[str, None]]) -> None:
                 f"The body has the field {cut(name, 80)!r} more than once in one object: send it once."
             )
         seen.add(name)
+
+
+def _check_complete(request: Request, size: int) -> None:
+    """Raise BadRequestError unless all of the body came that the head announced.
+
+    What was announced and did not come is never "no body", whatever server carried the request here: an approval
+    without a body approves without naming a plan.
+    """
+    length = request.headers.get("content-length")
+    announced = length not in {None, "0", str(size)} or (size == 0 and "transfer-encoding" in request.headers)
+    if announced:
+        raise BadRequestError(
+            f"The body is not the one that the head of the request announced: {size} bytes of it came. "
+            "Send all of it, or neither Content-Length nor Transfer-Encoding."
+        )
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -48,9 +48,18 @@ _EXPOSED = (b"access-control-expose-headers", b"ETag, X-Request-ID, Retry-After,
 _VARY = (b"vary", b"Origin")
 
 
+_SINGLE = frozenset(
+    {b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id", b"origin"}
+)
+"""What has one value (RFC 9110, section 5.3). Of two, one program might act on the first and another on the last."""
+
+_ANY_HOST = frozenset({"/docs", "/healthz", "/openapi.json", "/readyz"})
+"""What is answered under any name: it holds nothing, and probes and load balancers name an address."""
+
+
 class Edge:
-    """Refuses foreign hosts (421) and origins (403), callers without a key (401) or the scope (403), bodies that are
-    too large (413) or not JSON in UTF-8 (415), in this order.
+    """Refuses headers that are repeated (400), foreign hosts (421) and origins (403), callers without a key (401) or
+    the scope (403), bodies that are too large (413) or not JSON in UTF-8 (415), in this order.
 
     `allowed_hosts` are names with or without a port in the request; `*` allows any. The host that the service
     listens on is always allowed, and so is the origin that is the very host of the request. The pages of
@@ -73,19 +82,18 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers: _Headers = {}
-        hosts = 0
+        refusal = None
         for name, value in scope["headers"]:
-            hosts += name == b"host"
+            if name in _SINGLE and name in headers:
+                refusal = _repeated(name)
             headers[name] = value
         request_id = _request_id(headers)
         is_head = scope["method"] == "HEAD"
         scope = {**scope, "request_id": request_id, "is_head": is_head, "method": "GET" if is_head else scope["method"]}
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        if hosts != 1:
-            headers.pop(b"host", None)
         origin = headers.get(b"origin")
         answer = _Answer(send, request_id, self._cors(origin) if self._origins else [])
-        refusal = self._foreign(headers)
+        refusal = refusal or self._foreign(scope["path"], headers)
         if refusal is None and scope["method"] == "OPTIONS" and self._is_preflight(headers):
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, answer.send)
             return
@@ -123,9 +131,9 @@ class Edge:
             detail = f"Something went wrong here. It was logged with the request id {scope['request_id']}."
             await problem(scope, 500, detail)(scope, receive, answer.send)
 
-    def _foreign(self, headers: _Headers) -> Refusal | None:
+    def _foreign(self, path: str, headers: _Headers) -> Refusal | None:
         host = headers.get(b"host", b"").lower()
-        if _PORT.sub(b"", host) not in self._hosts and (b"*" not in self._hosts or not host):
+        if path not in _ANY_HOST and not self._is_ours(host):
             detail = "This service does not answer to that Host; server.allowed_hosts lists what it answers to."
             return Refusal(421, "foreign_host", detail)
         origin = headers.get(b"origin", b"").lower()
@@ -133,6 +141,9 @@ class Edge:
             detail = "Pages of that Origin may not use this service; server.allowed_origins lists which may."
             return Refusal(403, "foreign_origin", detail)
         return None
+
+    def _is_ours(self, host: bytes) -> bool:
+        return _PORT.sub(b"", host) in self._hosts or (bool(host) and b"*" in self._hosts)
 
     def _is_known(self, origin: bytes, host: bytes) -> bool:
         return origin in {b"http://" + host, b"https://" + host} or origin in self._origins
@@ -172,6 +183,10 @@ class _Answer:
             unsaid = [(name, value) for name, value in _UNLESS_SAID.items() if name not in said]
             message["headers"] = [*given, *self._headers, *unsaid]
         await self._send(message)
+
+
+def _repeated(name: bytes) -> Refusal:
+    return Refusal(400, "repeated_header", f"The header {name.decode().title()} may be sent only once in a request.")
 
 
 def _names_other_charset(parameter: bytes) -> bool:

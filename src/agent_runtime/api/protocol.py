@@ -1,12 +1,15 @@
-"""The HTTP protocol with deadlines (G11): uvicorn waits for ever for the rest of a request, this does not.
+"""The HTTP protocol: uvicorn's, with deadlines and sizes (G11), where a request is what its bytes say (G13).
 
-In the usual case, a request in one piece, no timer is set for it.
+uvicorn waits for ever for the rest of a request; this does not. In the usual case, a request in one piece, no timer is
+set for it. Its parser takes whatever follows a head with `Upgrade` for another protocol, and drops the body; here
+`Upgrade` is passed over (RFC 9110, section 7.8), and so are trailers (section 6.5.1).
 """
 
 import asyncio
 from enum import Enum
 from http import HTTPStatus
 
+import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -15,6 +18,9 @@ from agent_runtime.api.problems import problem
 from agent_runtime.config import LimitSettings
 
 log = structlog.get_logger()
+
+_PLAIN_CHUNK_BYTES = 20
+"""What a chunk may have around its data: a size of 16 digits and two line ends. All beyond that is extensions."""
 
 
 class _Phase(Enum):
@@ -30,10 +36,18 @@ def bounded(limits: LimitSettings) -> type[HttpToolsProtocol]:
     return type("BoundedProtocol", (_BoundedProtocol,), {"limits": limits})
 
 
+class _RefusedError(Exception):
+    """A request that is refused while it is parsed; the arguments are the status, the code and the detail."""
+
+
+_UNREADABLE = (400, "bad_request", "This is not an HTTP request that the service can read.")
+
+
 class _BoundedProtocol(HttpToolsProtocol):
     """A connection. The head has `request_head_s` from its first byte, or from the opening of the connection; the body
-    `request_body_s` after that, whether it is read or not. Late is 408, a head over `head_bytes` 431; where an answer
-    is already on its way the connection is closed without a word.
+    `request_body_s` after that, whether it is read or not. Late is 408. A head over `head_bytes` is 431; the extensions
+    of chunks and the trailers count as head. Where an answer is already on its way the connection is closed without a
+    word.
     """
 
     limits: LimitSettings
@@ -56,32 +70,81 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._phase is _Phase.HEAD:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.limits.head_bytes and not self._answering:
-                limit = f"{self.limits.head_bytes} bytes (limits.head_bytes)"
-                self._refuse(431, "head_too_large", f"The head of the request is over the limit of {limit}.")
+        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)  # what turns out to be of the body is taken off again
+        try:
+            self._parse(data)
+            self._check_head(self._head_bytes)
+        except httptools.HttpParserError as error:
+            reason = error.__context__
+            self._refuse(*(reason.args if isinstance(reason, _RefusedError) else _UNREADABLE))
+        except _RefusedError as error:
+            self._refuse(*error.args)
+        self._head_bytes = max(0, self._head_bytes)
         self._watch()
+
+    def _parse(self, data: bytes) -> None:
+        end_of_head = self._feed(data)
+        rest = memoryview(data)
+        while end_of_head is not None:
+            # Here a later handshake of a WebSocket is told apart: a GET without a body, on a route that serves one.
+            rest = rest[end_of_head:]
+            self._begin_again()
+            end_of_head = self._feed(rest)
+
+    def _feed(self, data: bytes | memoryview) -> int | None:
+        """Parse all of it; but return where a head with `Upgrade` ended, for there the parser gives up."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return int(upgrade.args[0])
+        return None
+
+    def _begin_again(self) -> None:
+        """Have a new parser read the head that the present one has read, as if it had no `Upgrade`."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+
+    def _check_head(self, size: int) -> None:
+        """Raises: _RefusedError where that many bytes are too many."""
+        if size > self.limits.head_bytes and self._phase is not _Phase.START:
+            limit = f"{self.limits.head_bytes} bytes (limits.head_bytes)"
+            raise _RefusedError(431, "head_too_large", f"The head of the request is over the limit of {limit}.")
 
     def on_message_begin(self) -> None:
         self._phase = _Phase.HEAD
         self._messages += 1
-        self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
+        if self.parser.get_method() == b"CONNECT":  # whatever follows is of no HTTP
+            raise _RefusedError(*_UNREADABLE)
+        if self.parser.should_upgrade():
+            return
         earlier = self.cycle
         super().on_headers_complete()
+        self.headers = []  # the request keeps its list; what comes now are trailers
         self._earlier = (*self._earlier, earlier) if self.pipeline else ()
         self._phase = _Phase.BODY  # not before: a bad address is a fault of the head
 
-    def on_message_complete(self) -> None:
-        self._phase = _Phase.START
-        super().on_message_complete()
+    def on_chunk_header(self) -> None:
+        self._head_bytes -= _PLAIN_CHUNK_BYTES
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are no problem document
-        self._refuse(400, "bad_request", "This is not an HTTP request that the service can read.")
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._phase = _Phase.START
+        self._head_bytes = 0
+        super().on_message_complete()
 
     @property
     def _answering(self) -> bool:
@@ -124,7 +187,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Say what is wrong, unless an answer is due or has begun for something else, and close the connection."""
         if self._phase is _Phase.BODY:
-            begun = self.cycle.response_started
+            begun = self.cycle.response_started or bool(self.pipeline)
             self.cycle.disconnected = True  # whatever its handler says now comes too late
         else:
             begun = self._answering

@@ -1,0 +1,153 @@
+"""Requests that offer another protocol, or announce what they do not send, over the real service (G4, G13, G14)."""
+
+import json
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import Message
+
+from agent_runtime.api.deps import read_json
+from agent_runtime.api.problems import BadRequestError
+from agent_runtime.config import LimitSettings
+from serving import Service, answered, connect, everything
+
+OFFERS = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
+    "websocket": (
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n"
+    ),
+    "something": b"connection: keep-alive, upgrade\r\nupgrade: TLS/1.0, something\r\n",
+}
+ANOTHER_PLAN = {"plan_digest": "sha256:" + "0" * 64, "comment": "only the plan that I read"}
+
+
+@pytest.mark.parametrize("packets", [1, 2])
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+def test_an_approval_of_another_plan_is_refused_whatever_protocol_is_offered(
+    service: Service, offer: bytes, packets: int
+) -> None:
+    task_id = service.submit()
+    before = everything(service)
+    body = json.dumps(ANOTHER_PLAN).encode()
+    answer = _sent(service, f"/v1/tasks/{task_id}/approve", offer, body, packets)
+    assert answer.startswith(b"HTTP/1.1 409 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert everything(service) == before
+
+
+@pytest.mark.parametrize("packets", [1, 2])
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+def test_a_body_is_never_the_next_request(service: Service, offer: bytes, packets: int) -> None:
+    inner = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = _sent(service, "/v1/tasks", offer, inner, packets)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+def test_a_task_is_submitted_whatever_protocol_is_offered(service: Service, offer: bytes) -> None:
+    answer = _sent(service, "/v1/tasks", offer, b'{"prompt": "Add 1 and 2"}', 2)
+    assert answer.startswith(b"HTTP/1.1 202 ")
+    assert service.frames_until_waiting(json.loads(answer.partition(b"\r\n\r\n")[2])["task_id"])
+
+
+def _sent(service: Service, path: str, offer: bytes, body: bytes, packets: int) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" % path.encode()
+    head += b"Content-Type: application/json\r\n" + offer + b"Content-Length: %d\r\n\r\n" % len(body)
+    with connect(service) as connection:
+        if packets == 1:
+            connection.sendall(head + body)
+        else:
+            connection.sendall(head)
+            service.get("/healthz")  # one loop serves both: by now it has read the head
+            connection.sendall(body)
+        return answered(connection)
+
+
+@pytest.mark.parametrize("name", ["Host", "Authorization", "Origin", "Content-Type", "Idempotency-Key"])
+def test_a_header_that_is_sent_twice_is_a_bad_request(service: Service, name: str) -> None:
+    before = everything(service)
+    fields = {
+        "Host": "localhost",
+        "Content-Type": "application/json",
+        "Content-Length": "15",
+        "Connection": "close",
+        "Authorization": "Bearer x",
+        "Origin": "http://localhost",
+        "Idempotency-Key": "x",
+    }
+    lines = [f"{field}: {value}" for field, value in [*fields.items(), (name.lower(), fields[name])]]
+    with connect(service) as connection:
+        connection.sendall("\r\n".join(["POST /v1/tasks HTTP/1.1", *lines, "", '{"prompt": "x"}']).encode())
+        answer = answered(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert name in json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]
+    assert everything(service) == before
+
+
+def test_trailers_change_nothing(service: Service) -> None:
+    head = b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    body = b'e\r\n{"prompt":"x"}\r\n0\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n'
+    with connect(service) as connection:
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        answer = answered(connection)
+    assert answer.startswith(b"HTTP/1.1 202 ")
+    assert service.frames_until_waiting(json.loads(answer.partition(b"\r\n\r\n")[2])["task_id"])
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json"])
+def test_what_holds_nothing_is_answered_under_any_name(service: Service, path: str) -> None:
+    for host in ("10.1.2.3:8000", "runtime.internal"):
+        assert service.client.get(path, headers={"Host": host}).status_code == 200
+        assert service.client.get(f"{path}/", headers={"Host": host}).status_code == 421
+    assert service.client.get(path, headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+# A body that is announced, behind any ASGI server
+
+
+def _request(headers: dict[str, str], *messages: Message) -> Request:
+    coming = iter([*messages, {"type": "http.disconnect"}])
+
+    async def receive() -> Message:
+        return next(coming)
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "app": Starlette(), "path": "/", "method": "POST", "headers": raw}, receive)
+
+
+def _body(body: bytes) -> Message:
+    return {"type": "http.request", "body": body, "more_body": False}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"content-length": "90"}, b""),
+        ({"content-length": "90"}, b"{}"),
+        ({"content-length": "1"}, b"{}"),
+        ({"content-length": "+2"}, b"{}"),
+        ({"content-length": ""}, b"{}"),
+        ({"transfer-encoding": "chunked"}, b""),
+        ({"content-length": "0", "transfer-encoding": "chunked"}, b""),
+    ],
+)
+async def test_a_body_that_did_not_come_is_never_no_body(headers: dict[str, str], body: bytes) -> None:
+    with pytest.raises(BadRequestError, match="announced"):
+        await read_json(_request(headers, _body(body)), LimitSettings())
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "value"),
+    [
+        ({}, b"", {}),
+        ({"content-length": "0"}, b"", {}),
+        ({"content-length": "7"}, b'{"a":1}', {"a": 1}),
+        ({"transfer-encoding": "chunked"}, b'{"a":1}', {"a": 1}),
+    ],
+)
+async def test_a_body_that_came_is_read(headers: dict[str, str], body: bytes, value: Any) -> None:
+    assert await read_json(_request(headers, _body(body)), LimitSettings()) == value
