@@ -149,6 +149,27 @@ async def test_an_error_that_the_server_reports_is_a_definite_result(place: Plac
         assert (await call(lease, "echo", "still here")).text == "still here"
 
 
+@pytest.mark.parametrize("code", [-32000, -32001, -32600, -32601, -32603, -32700, -32800, 0, 1])
+async def test_an_error_answer_is_a_definite_result_whatever_its_code(place: Place, code: int) -> None:
+    error = json.dumps({"code": code, "message": "Connection closed"})
+    async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
+        result = await call(lease, "refuse", error)
+        assert (result.is_error, result.text) == (True, "Connection closed")
+        assert (await call(lease, "echo", "still here")).text == "still here"
+
+
+@pytest.mark.parametrize("said", ["true", "1", "0", '"false"', '""', "[]", "{}"])
+async def test_whatever_is_error_says_but_false_and_null_is_an_error(place: Place, said: str) -> None:
+    async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
+        assert (await call(lease, "failed", said)).is_error
+
+
+@pytest.mark.parametrize("said", ["false", "null"])
+async def test_a_result_that_says_it_is_no_error_is_none(place: Place, said: str) -> None:
+    async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
+        assert not (await call(lease, "failed", said)).is_error
+
+
 @pytest.mark.parametrize(
     "label",
     [

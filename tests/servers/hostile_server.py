@@ -196,8 +196,11 @@ class Calls:
     def error(self, request_id: Any, _arguments: dict[str, Any]) -> None:
         send(id=request_id, error={"code": -32602, "message": f"no such thing as {os.environ.get('KEY')}"})
 
-    def failed(self, request_id: Any, _arguments: dict[str, Any]) -> None:
-        say(request_id, "the tool says no", isError=True)
+    def refuse(self, request_id: Any, arguments: dict[str, Any]) -> None:
+        send(id=request_id, error=json.loads(arguments["label"]))
+
+    def failed(self, request_id: Any, arguments: dict[str, Any]) -> None:
+        say(request_id, "the tool says no", isError=json.loads(arguments["label"] or "true"))
 
     def malformed(self, request_id: Any, arguments: dict[str, Any]) -> None:
         results: dict[str, Any] = {

@@ -1,21 +1,27 @@
 """MCP over streamable HTTP: one pool of connections for all servers, one set of headers for each."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from math import inf
+from time import monotonic
 
 import httpx2
 from mcp.client._transport import TransportStreams
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import HttpServer
-from agent_runtime.mcp_servers.wire import SENDING
+from agent_runtime.mcp_servers.wire import SENDING, ErrorFinder
 
 _CONNECT_S = 10.0
 _SPARE_S = 30.0
+_SHORT_STREAM_S = 10.0
+_MOST_SHORT_STREAMS = 3
+_RESUME_PAUSE_S = 1.0
 
 
 class Network:
@@ -64,19 +70,29 @@ def _longest_silence(server: HttpServer, limits: LimitSettings) -> float:
 
 
 class _Guarded(httpx2.AsyncBaseTransport):
-    """The shared connections, with bounded answers, and with faults that stay those of one request.
+    """The shared connections for one session: bounded answers, faults that stay those of one request, one address.
 
-    The SDK ends the whole session when a request raises; an error answer ends that request only.
+    The SDK ends the whole session when a request raises; an error answer ends that request only. It would follow
+    redirects of every request, calls included: here only the handshake may be sent on, once and within its origin,
+    and the session stays where that led.
     """
 
     def __init__(self, inner: httpx2.AsyncBaseTransport, answer_bytes: int) -> None:
         self._inner = inner
         self._answer_bytes = answer_bytes
+        self._address: httpx2.URL | None = None
+        self._streams = _Streams()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         sending = SENDING.get()
+        if request.method == "GET" and not await self._streams.may_open(resuming=sending is not None):
+            return httpx2.Response(405, request=request)
+        if self._address is not None:
+            request.url = self._address
         try:
             response = await self._inner.handle_async_request(request)
+            if response.has_redirect_location:
+                response = await self._redirected(request, response)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             if sending is not None and request.method == "POST":
                 # No connection, so not a byte of the call has left.
@@ -84,19 +100,90 @@ class _Guarded(httpx2.AsyncBaseTransport):
             return _refusal(request, f"cannot connect: {error}")
         except httpx2.TransportError as error:
             return _refusal(request, f"the connection broke: {error or type(error).__name__}")
-        limit = None if _is_event_stream(response.headers) else self._answer_bytes
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()
             return _refusal(request, "the answer is compressed, which was not asked for")
+        streamed = _is_event_stream(response.headers)
         return httpx2.Response(
             response.status_code,
             headers=response.headers,
-            stream=_Bounded(response, limit),
+            stream=_Bounded(
+                response,
+                None if streamed else self._answer_bytes,
+                ErrorFinder(sending, self._answer_bytes, by_line=streamed) if sending is not None else None,
+                self._streams.closed if request.method == "GET" and sending is None else None,
+            ),
             extensions=response.extensions,
         )
 
+    async def _redirected(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+        """Send the handshake on to where it is redirected; any other redirect is refused."""
+        await response.aclose()
+        target = _location(request, response)
+        follow = target is not None and response.status_code in _KEEP_METHOD and _same_origin(request.url, target)
+        if target is None or not follow or self._address is not None or not _is_handshake(request):
+            where = "nowhere" if target is None else target.copy_with(userinfo=b"", query=None)
+            return _refusal(
+                request, f"it redirects to {where}, which is not followed; config.base_url names the address"
+            )
+        self._address = request.url = target
+        response = await self._inner.handle_async_request(request)
+        return await self._redirected(request, response) if response.has_redirect_location else response
+
     async def aclose(self) -> None:
         """Nothing to do: the connections are shared, and closed by their owner."""
+
+
+_KEEP_METHOD = frozenset({307, 308})
+_HANDSHAKE = frozenset({"initialize", "server/discover"})
+
+
+def _location(request: httpx2.Request, response: httpx2.Response) -> httpx2.URL | None:
+    try:
+        return request.url.join(response.headers["location"]).copy_with(fragment=None)
+    except (httpx2.InvalidURL, ValueError):
+        return None
+
+
+def _same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
+    """Whether both have the same scheme, host and port, and the other brings no credentials of its own."""
+    same = (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
+    return same and other.userinfo in {b"", one.userinfo}
+
+
+def _is_handshake(request: httpx2.Request) -> bool:
+    try:
+        message = from_json(request.content)
+    except ValueError:
+        return False
+    return isinstance(message, dict) and message.get("method") in _HANDSHAKE
+
+
+class _Streams:
+    """When a session may open a GET stream: not again and again where the server closes it at once.
+
+    The stream of server messages is given up after a few that did not last; one that takes up the answer to a call
+    is asked for at most once a second, for as long as the call may take.
+    """
+
+    def __init__(self) -> None:
+        self._short = 0
+        self._opened_at = -inf
+        self._resumed_at = -inf
+
+    async def may_open(self, *, resuming: bool) -> bool:
+        now = monotonic()
+        if resuming:
+            pause_s = self._resumed_at + _RESUME_PAUSE_S - now
+            self._resumed_at = now + max(pause_s, 0)
+            await asyncio.sleep(max(pause_s, 0))
+            return True
+        self._opened_at = now
+        return self._short < _MOST_SHORT_STREAMS
+
+    def closed(self) -> None:
+        lasted = monotonic() - self._opened_at >= _SHORT_STREAM_S
+        self._short = 0 if lasted else self._short + 1
 
 
 def _is_event_stream(headers: Mapping[str, str]) -> bool:
@@ -109,11 +196,22 @@ def _refusal(request: httpx2.Request, message: str) -> httpx2.Response:
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """The body of an answer. The SDK bounds the events of a stream; a plain answer is bounded here (G11)."""
+    """The body of an answer. The SDK bounds the events of a stream; a plain answer is bounded here (G11).
 
-    def __init__(self, response: httpx2.Response, limit: int | None) -> None:
+    `errors` sees each chunk before the SDK does; `closed` is called once, when the body is closed.
+    """
+
+    def __init__(
+        self,
+        response: httpx2.Response,
+        limit: int | None,
+        errors: ErrorFinder | None,
+        closed: Callable[[], None] | None,
+    ) -> None:
         self._response = response
         self._limit = limit
+        self._errors = errors
+        self._closed = closed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         seen = 0
@@ -122,9 +220,16 @@ class _Bounded(httpx2.AsyncByteStream):
                 seen += len(chunk)
                 if self._limit is not None and seen > self._limit:
                     raise httpx2.StreamError(f"the answer has more than {self._limit} bytes")
+                if self._errors is not None:
+                    self._errors.hear(chunk)
                 yield chunk
+            if self._errors is not None:
+                self._errors.end()
         except httpx2.TransportError as error:
             raise httpx2.StreamError(f"the connection broke: {error or type(error).__name__}") from error
 
     async def aclose(self) -> None:
+        if self._closed is not None:
+            self._closed()
+            self._closed = None
         await self._response.aclose()

@@ -28,7 +28,7 @@ class OverStdio:
     async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
         """Start the process and agree on a protocol version."""
         self._transport = self._start(connection.end)
-        async with open_session(connection, self._transport, self._eras) as session:
+        async with open_session(connection, self._transport, self._eras, remote=False) as session:
             yield session
 
     def why(self) -> str:
@@ -49,7 +49,7 @@ class OverHttp:
     @asynccontextmanager
     async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
         """Connect and agree on a protocol version."""
-        async with open_session(connection, self._connect(), self._eras) as session:
+        async with open_session(connection, self._connect(), self._eras, remote=True) as session:
             yield session
 
     def why(self) -> str:

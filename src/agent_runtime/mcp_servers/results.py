@@ -31,10 +31,16 @@ def stored_result(raw: Mapping[str, Any], redact: Redact) -> StoredResult:
     return StoredResult(
         text=text,
         output=output,
-        is_error=raw.get("isError") is True,
+        is_error=is_error(raw),
         binary=None in blocks,
         size=len(text.encode()) + (0 if output is None else _size(output)),
     )
+
+
+def is_error(raw: Mapping[str, Any]) -> bool:
+    """Whether a result says that it is an error, with anything but `false` and null."""
+    said = raw.get("isError")
+    return said is not None and said is not False
 
 
 def _block_text(block: Mapping[str, Any]) -> str | None:

@@ -19,9 +19,6 @@ from mcp.client.session import IncomingMessage
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
-    INTERNAL_ERROR,
-    INVALID_REQUEST,
-    PARSE_ERROR,
     REQUEST_TIMEOUT,
     CallToolRequest,
     CallToolRequestParams,
@@ -48,12 +45,6 @@ _LEAVE_S = 3.0
 
 _MUCH_BYTES = 64 * 1024
 """From this size on, what a server sent is worked through in a thread, or it would stop the loop for long (G9)."""
-
-_LOST = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR})
-"""Error answers that say nothing about what the server did."""
-
-_LOST_OVER_HTTP = _LOST | {INTERNAL_ERROR, INVALID_REQUEST}
-"""Over HTTP the SDK also gives these codes to answers that a gateway may have written."""
 
 
 class Opener(Protocol):
@@ -96,11 +87,11 @@ class Eras:
 
 @asynccontextmanager
 async def open_session(
-    connection: "Connection", transport: AbstractAsyncContextManager[TransportStreams], eras: Eras
+    connection: "Connection", transport: AbstractAsyncContextManager[TransportStreams], eras: Eras, *, remote: bool
 ) -> AsyncIterator[ClientSession]:
     """A session over a transport, ready to be used."""
     async with transport as (read, write):
-        wire = Wire(read, Outgoing(write))
+        wire = Wire(read, Outgoing(write), remote=remote)
         async with ClientSession(dispatcher=wire, message_handler=connection.hear) as session:
             await eras.negotiate(connection.server_id, session)
             yield session
@@ -293,8 +284,8 @@ class Connection:
         if call.given_up is not None:
             # An error after we asked to stop is no proof that nothing happened.
             raise OutcomeUnknownError(f"{call.name}: {call.given_up}.") from error
-        lost = _LOST_OVER_HTTP if self._opener.remote else _LOST
-        if isinstance(error, MCPError) and error.code not in lost:
+        ours = self._opener.uninterrupted and isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
+        if isinstance(error, MCPError) and (call.sending.refused or ours):
             text = self._secrets.redact(error.message)
             return StoredResult(text=text, is_error=True, size=len(text.encode()))
         if isinstance(error, ValidationError):

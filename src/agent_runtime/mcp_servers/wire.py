@@ -7,19 +7,28 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from mcp.client._transport import WriteStream
-from mcp.shared.dispatcher import CallOptions
+from mcp.client._transport import ReadStream, WriteStream
+from mcp.shared.dispatcher import CallOptions, coerce_request_id
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
+from mcp_types import ErrorData
+from pydantic_core import from_json
+
+from agent_runtime.mcp_servers.results import is_error
 
 
 @dataclass(slots=True)
 class Sending:
-    """One call on its way. `sent` is false only while it certainly has not reached the server."""
+    """One call on its way. `sent` is false only while it certainly has not reached the server.
+
+    `refused`: the server answered it, by its id, with an error. Only that makes an error a definite result, whatever
+    its code: the SDK gives the codes of servers to its own errors too.
+    """
 
     request_id: int
     sent: bool = False
+    refused: bool = False
 
 
 SENDING: ContextVar[Sending | None] = ContextVar("sending", default=None)
@@ -29,8 +38,16 @@ SENDING: ContextVar[Sending | None] = ContextVar("sending", default=None)
 class Wire(JSONRPCDispatcher[TransportContext]):
     """The SDK's dispatcher, sending a call under an id that is known before the answer comes.
 
-    Without it nobody could tell the server to stop and still wait for the result that may come.
+    Without it nobody could tell the server to stop and still wait for the result that may come. `remote`: errors on
+    the stream may be the transport's own, so it says itself which are not.
     """
+
+    def __init__(
+        self, read: ReadStream[SessionMessage | Exception], write: WriteStream[SessionMessage], *, remote: bool
+    ) -> None:
+        super().__init__(read, write)
+        self._remote = remote
+        self._sendings: dict[object, Sending] = {}
 
     async def send_raw_request(
         self,
@@ -41,10 +58,72 @@ class Wire(JSONRPCDispatcher[TransportContext]):
         _related_request_id: int | str | None = None,
     ) -> dict[str, Any]:
         sending = SENDING.get()
-        if sending is not None and method == "tools/call":
-            # We cancel in our own words and time; the SDK's courtesy would wait up to 5 s for a stuck pipe.
-            opts = {**(opts or {}), "request_id": sending.request_id, "cancel_on_abandon": False}
-        return await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
+        if sending is None or method != "tools/call":
+            return await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
+        # We cancel in our own words and time; the SDK's courtesy would wait up to 5 s for a stuck pipe.
+        opts = {**(opts or {}), "request_id": sending.request_id, "cancel_on_abandon": False}
+        self._sendings[sending.request_id] = sending
+        try:
+            raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
+        finally:
+            del self._sendings[sending.request_id]
+        # The session takes nothing but a truth value, and would call the outcome unknown.
+        return {**raw, "isError": True} if is_error(raw) else raw
+
+    def _resolve_pending(self, request_id: int | str | None, outcome: dict[str, Any] | ErrorData) -> None:
+        if isinstance(outcome, ErrorData) and not self._remote and request_id is not None:
+            sending = self._sendings.get(coerce_request_id(request_id))
+            if sending is not None:
+                sending.refused = True
+        super()._resolve_pending(request_id, outcome)
+
+
+class ErrorFinder:
+    """Looks in the body of an HTTP answer for an error with the id of the call, and notes it on the call.
+
+    The SDK gives its own errors, and those of gateways, the id of the call too, so they are told apart here. The body
+    is JSON or, `by_line`, a stream of events whose data is on one line each; what is not understood leaves the outcome
+    unknown. No more than `most_bytes` are looked at together.
+    """
+
+    def __init__(self, sending: Sending, most_bytes: int, *, by_line: bool) -> None:
+        self._sending = sending
+        self._most_bytes = most_bytes
+        self._by_line = by_line
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def hear(self, chunk: bytes) -> None:
+        """Take the next part of the body."""
+        *ended, rest = chunk.split(b"\n") if self._by_line else [chunk]
+        for line in ended:
+            self._add(line)
+            self.end()
+        self._add(rest)
+
+    def end(self) -> None:
+        """Judge what has come since the last end."""
+        line = b"".join(self._parts)
+        self._parts, self._size = [], 0
+        if b'"error"' in line and not self._sending.refused:
+            self._sending.refused = self._is_refusal(line)
+
+    def _add(self, part: bytes) -> None:
+        self._size += len(part)
+        if part and self._size <= self._most_bytes:
+            self._parts.append(part)
+
+    def _is_refusal(self, line: bytes) -> bool:
+        try:
+            message = from_json(line.removeprefix(b"data:"))
+        except ValueError:
+            return False
+        if not isinstance(message, dict) or "result" in message or not isinstance(message.get("error"), dict):
+            return False
+        answered = message.get("id")
+        if isinstance(answered, bool) or not isinstance(answered, int | str):
+            return False
+        return coerce_request_id(answered) == self._sending.request_id
 
 
 class Outgoing:

@@ -1,0 +1,158 @@
+"""A streamable HTTP MCP server that misbehaves as the first part of its path says, in a thread of this process."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+JSON = {"Content-Type": "application/json"}
+EVENTS = {"Content-Type": "text/event-stream"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that arrived: `asked` is the method of its JSON-RPC message, empty where it has none."""
+
+    verb: str
+    path: str
+    asked: str
+    authorization: str | None
+
+
+@dataclass
+class HostileHttp:
+    """Where the server listens, and what it has seen."""
+
+    port: int
+    seen: list[Seen] = field(default_factory=list)
+
+    def url(self, mode: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{mode}/mcp"
+
+    def asked(self, method: str) -> list[str]:
+        """The paths to which this was sent."""
+        return [one.path for one in self.seen if one.asked == method]
+
+    def opened(self) -> int:
+        return sum(one.verb == "GET" for one in self.seen)
+
+
+@contextmanager
+def hostile_http() -> Iterator[HostileHttp]:
+    """A server on a free loopback port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    _Handler.state = state = HostileHttp(server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: HostileHttp
+
+    @property
+    def mode(self) -> str:
+        return self.path.split("/")[1]
+
+    def note(self, asked: str = "") -> None:
+        self.state.seen.append(Seen(self.command, self.path, asked, self.headers.get("authorization")))
+
+    def give(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.note()
+        if self.mode.startswith("closing"):
+            self.give(200, EVENTS, b"id: 1\nretry: 0\n\n")
+        else:
+            self.give(405, {})
+
+    def do_DELETE(self) -> None:
+        self.note()
+        self.give(200, {})
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        method, number = message["method"], message.get("id")
+        self.note(method)
+        if number is None:
+            self.give(202, {})
+        elif redirect := self.redirect(method):
+            self.give(redirect[0], {"Location": redirect[1]})
+        elif method == "initialize":
+            version = {"protocolVersion": "2025-06-18", "serverInfo": {"name": "hostile", "version": "1"}}
+            headers = {**JSON, "Mcp-Session-Id": "one", "Set-Cookie": "seen=1"}
+            self.give(200, headers, _reply(number, result={**version, "capabilities": {"tools": {}}}))
+        elif method == "tools/list":
+            self.give(200, JSON, _reply(number, result={"tools": [{"name": "pay", "inputSchema": {"type": "object"}}]}))
+        else:
+            self.give(*self.called(number))
+
+    def redirect(self, method: str) -> tuple[int, str] | None:
+        """Where this request is sent instead, with the status."""
+        elsewhere = f"http://localhost:{self.state.port}/good/mcp"
+        match self.mode.split("-"), method:
+            case ["moved", status], "initialize" if not self.path.endswith("/"):
+                return int(status), f"{self.path}/"
+            case ["forth", "307"], "initialize":
+                return 307, f"{self.path}/again"
+            case ["away", status], "initialize":
+                return int(status), elsewhere
+            case ["userinfo", "307"], "initialize":
+                return 307, f"http://me:you@127.0.0.1:{self.state.port}/good/mcp"
+            case ["list", status], "tools/list":
+                return int(status), "/good/mcp"
+            case ["call", status], "tools/call":
+                return int(status), "/good/mcp"
+            case ["self", status], "tools/call":
+                return int(status), self.path
+            case ["cross", status], "tools/call":
+                return int(status), elsewhere
+        return None
+
+    def called(self, number: int) -> tuple[int, dict[str, str], bytes]:
+        """How a call is answered."""
+        kind, _, code = self.mode.partition("_")
+        error = {"code": -int(code) if code.isdecimal() else -32000, "message": "no money"}
+        plain, event = _reply(number, error=error), b"data: %s\n\n"
+        match kind:
+            case "json":
+                return 200, JSON, json.dumps(json.loads(plain), indent=1).encode()
+            case "events":
+                progress = b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/progress"}\r\n\r\n'
+                return 200, EVENTS, progress + event % plain
+            case "status":
+                return 500, JSON, plain
+            case "nobody":
+                return 400, JSON, _reply(None, error=error)
+            case "stranger":
+                return 200, EVENTS, event % _reply(number + 7, error=error)
+            case "ended":
+                return 200, EVENTS, b": nothing\n\n"
+            case "closing-call":
+                return 200, EVENTS, b"id: 7\nretry: 0\ndata: \n\n"
+            case "login":
+                return 200, {"Content-Type": "text/html"}, b"<html>"
+        return 200, JSON, _reply(number, result={"content": [{"type": "text", "text": "paid"}]})
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
+        """Say nothing."""
+
+
+def _reply(number: int | None, **outcome: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": number, **outcome}).encode()
