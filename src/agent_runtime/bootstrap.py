@@ -84,7 +84,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     only the tasks that it names go on, and servers are asked when they are needed.
     Raises: ConfigurationError, StoreUnavailableError.
     """
-    model = OpenAIModel(settings.openai) if settings.openai.configured else None
+    model = OpenAIModel(settings.openai, secrets.redactor) if settings.openai.configured else None
     planning = planner_of(settings, model)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits

@@ -19,6 +19,7 @@ from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.errors import ModelError
 from agent_runtime.domain.usage import Usage
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
+from agent_runtime.text.redaction import Redactor
 from model_replies import Calls, Fault, FaultKind, Reply, Text
 from model_requests import Request, WireError
 from model_server import ModelServer
@@ -95,9 +96,10 @@ class Asker:
     def model(self, **settings: Any) -> OpenAIModel:
         given = {"base_url": self.models.base_url, "api": self.way.api, "stream": self.way.stream, "api_key": KEY}
         given |= {"model": "tiny", "timeout_s": 5.0} | settings
-        made = OpenAIModel(
-            OpenAISettings.model_validate(given), answer_bytes=20_000, clock=self.time.clock, sleep=self.time.sleep
-        )
+        chosen = OpenAISettings.model_validate(given)
+        redactor = Redactor([KEY])
+        redactor.remember_literal("openai.base_url", chosen.base_url or "")
+        made = OpenAIModel(chosen, redactor, answer_bytes=20_000, clock=self.time.clock, sleep=self.time.sleep)
         self.made.append(made)
         return made
 
@@ -179,6 +181,17 @@ async def test_text_is_heard_in_pieces_while_it_comes_and_nothing_else_is(ask: A
     answer = await ask.answer(Calls([(READ.name, {"path": "a"})], text="I will read the file."), request=request)
     assert "".join(pieces) == (answer.text if ask.way.stream else "")
     assert len(pieces) == (2 if ask.way.stream else 0)
+
+
+async def test_a_key_that_an_endpoint_repeats_is_taken_out_of_its_answer(ask: Asker) -> None:
+    pieces: list[str] = []
+    request = ModelRequest("", [USER], tools=[READ], on_text=pieces.append)
+    said = f"The key is {KEY}, {KEY[:7]}"
+    answer = await ask.answer(Calls([(READ.name, {"path": KEY})], text=said), request=request)
+    assert answer.text == f"The key is [redacted], {KEY[:7]}"
+    assert "".join(pieces) == (answer.text if ask.way.stream else "")
+    assert [json.loads(call.arguments) for call in answer.calls] == [{"path": "[redacted]"}]
+    assert KEY not in json.dumps(answer.items)
 
 
 async def test_calls_come_back_in_order_and_none_is_made(ask: Asker) -> None:
@@ -578,7 +591,7 @@ async def test_without_a_key_a_local_endpoint_gets_some_key(ask: Asker) -> None:
 
 
 async def test_what_is_said_of_a_model_before_it_is_asked() -> None:
-    status = OpenAIModel(OpenAISettings(api_key=SecretStr(KEY))).status()
+    status = OpenAIModel(OpenAISettings(api_key=SecretStr(KEY)), Redactor()).status()
     assert (status.endpoint, status.model, status.api) == ("https://api.openai.com/v1", "gpt-5-mini", "responses")
     assert (status.circuit, status.output, status.last_error) == ("closed", None, None)
 
@@ -588,10 +601,11 @@ import asyncio, sys, threading
 import agent_runtime.bootstrap, agent_runtime.agents.model as adapter
 from agent_runtime.config import OpenAISettings
 from agent_runtime.services.ports import ModelRequest
+from agent_runtime.text.redaction import Redactor
 assert not {"agents", "openai"} & set(sys.modules), "imported too early"
 
 async def main():
-    model = adapter.OpenAIModel(OpenAISettings(base_url="http://127.0.0.1:9/v1", max_retries=0))
+    model = adapter.OpenAIModel(OpenAISettings(base_url="http://127.0.0.1:9/v1", max_retries=0), Redactor())
     beats = 0
     async def beat():
         nonlocal beats

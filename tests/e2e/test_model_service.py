@@ -32,6 +32,7 @@ WRITE = {
 PLAN = json.dumps({"goal": "Say hello", "steps": [WRITE]})
 LABELS = ["one", "two", "three", "four"]
 KEY = "sk-planted-5f3a9c17e2"
+PASSWORD = "hunter22"  # noqa: S105 - planted
 
 
 @pytest.fixture
@@ -254,12 +255,27 @@ def test_a_refused_key_is_told_and_shown_nowhere(folder: Folder, models: ModelSe
         kept = b"".join(file.read_bytes() for file in (folder.path / "data").rglob("*") if file.is_file())
     assert (task["status"], task["error"]["code"]) == ("failed", "model_key_refused")
     assert other["error"]["code"] == "model_overloaded"
-    assert "The account of ***" in other["error"]["message"]
+    assert "The account of [redacted]" in other["error"]["message"]
     assert models.requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert KEY not in "".join(customer.seen)
     assert KEY not in service.log
     assert task_id.encode() in kept
     assert KEY.encode() not in kept
+
+
+def test_a_password_in_the_address_of_the_model_is_shown_nowhere(folder: Folder, models: ModelServer) -> None:
+    def repeat(request: Request) -> Answer:
+        raise WireError(400, f"You sent {request.headers['authorization']} and {PASSWORD}.")
+
+    folder.env["OPENAI_BASE_URL"] = models.base_url.replace("://", f"://someone:{PASSWORD}@")
+    folder.env["AGENT_RUNTIME_LOG__LEVEL"] = "debug"
+    models.on("", repeat)
+    with folder.serving() as service, customer_of(service) as customer:
+        task = customer.planned()
+    assert "You sent Basic [redacted] and [redacted]." in task["error"]["message"]
+    assert PASSWORD not in "".join(customer.seen)
+    assert PASSWORD not in service.log
+    assert f"http://[redacted]@127.0.0.1:{models.port}" in service.log, "the libraries are heard at this level"
 
 
 def write_ledgers(folder: Folder, delay_s: float) -> None:

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from agent_runtime.api.keys import new_key
-from agent_runtime.config import REDACTED
+from agent_runtime.text.redaction import REDACTED
 from command_line import AGENT_RUNTIME, LEDGER_SERVER, PATIENCE_S, Folder
 
 TELLING_SERVER = Path(__file__).parent.parent / "servers" / "telling_server.py"

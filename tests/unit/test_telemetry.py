@@ -12,8 +12,9 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from agent_runtime.config import LogSettings, Secrets
+from agent_runtime.config import LogSettings
 from agent_runtime.telemetry import configure_logging
+from agent_runtime.text.redaction import Redactor
 
 HOSTILE = "a\nb\r\x1b[31mred\x00\x7f\x9b\u2028\u202e\ud800\tc"
 log = structlog.get_logger()
@@ -45,12 +46,12 @@ def _untouched() -> Iterator[None]:
 
 def configured(
     stream: io.StringIO,
-    secrets: Secrets | None = None,
+    redactor: Redactor | None = None,
     *,
     form: Format = "json",
     level: Literal["debug", "info", "warning"] = "info",
 ) -> io.StringIO:
-    configure_logging(LogSettings(format=form, level=level), secrets or Secrets(), stream)
+    configure_logging(LogSettings(format=form, level=level), redactor or Redactor(), stream)
     return stream
 
 
@@ -138,7 +139,7 @@ def test_a_secret_is_shown_at_no_depth(form: Format) -> None:
         def __repr__(self) -> str:
             return "Holder(hunter22)"
 
-    out = configured(io.StringIO(), Secrets(["hunter22"]), form=form)
+    out = configured(io.StringIO(), Redactor(["hunter22"]), form=form)
     with structlog.contextvars.bound_contextvars(bound="hunter22"):
         log.info("is hunter22", a="x hunter22", b=[{"c": ("hunter22",)}], d=Holder(), e={"hunter22": 1}, f=b"hunter22")
         logging.getLogger("mcp").warning("theirs %s", {"x": "hunter22"})

@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.errors import ModelError
 from agent_runtime.domain.usage import Usage
+from agent_runtime.text.escaping import one_line
+from agent_runtime.text.redaction import Redactor
 
 _OVERFLOW = re.compile(
     r"context_length|context[ _](size|length|window)|maximum context|prompt is too long|input length.{0,40}exceed"
@@ -70,25 +71,17 @@ class Said:
 
 
 class Failures:
-    """The failures of one model at one endpoint. No message shows the key, or credentials in the base URL."""
+    """The failures of one model at one endpoint. No message shows what `redactor` knows, or credentials in a URL."""
 
-    def __init__(self, settings: OpenAISettings, *, answer_bytes: int) -> None:
+    def __init__(self, settings: OpenAISettings, redactor: Redactor, *, answer_bytes: int) -> None:
         self._settings = settings
         self._where = settings.endpoint
         self._most = answer_bytes
-        key = settings.api_key.get_secret_value() if settings.api_key else ""
-        parts = urlsplit(settings.base_url or "")
-        raw = [key, parts.password or "", parts.query]
-        self._secrets = sorted({text for part in raw for text in (part, unquote(part)) if text}, key=len, reverse=True)
+        self._redactor = redactor
 
     def clean(self, text: str) -> str:
-        """A foreign text, on one line, cut, without our secrets and without characters that do something."""
-        text = text.encode("utf-8", "replace").decode()
-        text = "".join(char if char.isprintable() else " " for char in text)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        text = " ".join(text.split())
-        return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+        """Return a foreign text on one line, cut, without our secrets and without characters that do something."""
+        return one_line(self._redactor.redact_message(text), _LONGEST)
 
     def unreachable(self, reason: str) -> Failure:
         return Failure(
@@ -170,7 +163,7 @@ class Failures:
     def said(self, said: Said) -> Failure:
         """What to make of an error that the endpoint itself reported."""
         model, words = self._settings.model, self.clean(said.message)
-        status = f"HTTP {said.status}" if said.status else said.code or "an error"
+        status = f"HTTP {said.status}" if said.status else self.clean(said.code) or "an error"
         if said.status in {401, 403} and not _NO_MODEL.search(said.all):
             quote = "" if said.status in _QUOTED_NOT else f"; it says: {words}"
             return Failure(

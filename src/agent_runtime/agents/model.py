@@ -16,6 +16,7 @@ from agent_runtime.agents.failures import Failure, Failures
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.usage import Usage, estimated_tokens
 from agent_runtime.services.ports import ModelAnswer, ModelRequest, ModelStatus
+from agent_runtime.text.redaction import Redactor
 
 if TYPE_CHECKING:
     from agent_runtime.agents.openai_agents import Endpoint
@@ -37,15 +38,17 @@ class OpenAIModel:
     def __init__(
         self,
         settings: OpenAISettings,
+        redactor: Redactor,
         *,
         answer_bytes: int = 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._settings = settings
+        self._redactor = redactor
         self._answer_bytes = answer_bytes
         self._sleep = sleep
-        self._failures = Failures(settings, answer_bytes=answer_bytes)
+        self._failures = Failures(settings, redactor, answer_bytes=answer_bytes)
         self._circuit = CircuitBreaker(clock)
         self._dialect = Dialect(streams=settings.stream)
         self._output: Output | None = None
@@ -168,7 +171,7 @@ class OpenAIModel:
     def _open(self) -> "Endpoint":
         from agent_runtime.agents.openai_agents import Endpoint  # noqa: PLC0415 - takes 2 s, so not on the loop
 
-        return Endpoint(self._settings, self._failures, answer_bytes=self._answer_bytes)
+        return Endpoint(self._settings, self._failures, self._redactor, answer_bytes=self._answer_bytes)
 
 
 def _wait(state: RetryCallState) -> float:

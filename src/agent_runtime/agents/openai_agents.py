@@ -36,6 +36,7 @@ from agent_runtime.agents.wire import HEARD, Heard, TooLongError, counted, failu
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.services.ports import ModelAnswer, ModelRequest, OfferedTool
+from agent_runtime.text.redaction import RedactedStream, Redactor
 
 set_tracing_disabled(disabled=True)
 logging.getLogger("openai.agents").setLevel(logging.CRITICAL)  # it may log prompts; failures are told by us
@@ -47,11 +48,18 @@ class Endpoint:
     """A model at an endpoint: asks it once, in the dialect that the caller says, and never again by itself."""
 
     def __init__(
-        self, settings: OpenAISettings, failures: Failures, *, answer_bytes: int, model: Model | None = None
+        self,
+        settings: OpenAISettings,
+        failures: Failures,
+        redactor: Redactor,
+        *,
+        answer_bytes: int,
+        model: Model | None = None,
     ) -> None:
         """`model`: one of the library's that is asked in place of the endpoint."""
         self._settings = settings
         self._failures = failures
+        self._redactor = redactor
         self._most = answer_bytes
         self._client = open_client(settings, answer_bytes=answer_bytes)
         self._model: Model = model or (
@@ -69,7 +77,8 @@ class Endpoint:
     async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
         """The model's answer to one request. Raises: Failure."""
         heard = Heard(streamed=dialect.streams)
-        turn = _Turn(self._model, heard, request.on_text, self._failures, self._most)
+        text = RedactedStream(self._redactor, request.on_text)
+        turn = _Turn(self._model, heard, text.write, self._failures, self._most)
         agent: Agent[None] = Agent(
             name="agent",
             instructions=request.instructions,
@@ -80,6 +89,7 @@ class Endpoint:
         token = HEARD.set(heard)
         try:
             await self._run(agent, request, turn)
+            text.end()
             return self._answer(turn, heard)
         except Failure as failure:
             failure.usage = heard.usage
@@ -102,7 +112,8 @@ class Endpoint:
 
     def _answer(self, turn: "_Turn", heard: Heard) -> ModelAnswer:
         assert turn.response is not None  # noqa: S101 - the run neither failed nor ended without asking
-        items = kept(item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output)
+        raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output]
+        items = kept(self._redactor.redact_json(raw))  # an endpoint that repeats its key must not have it journalled
         if size(items) > 2 * self._most:
             raise self._failures.too_long()
         text, calls, refusal = text_of(items), calls_of(items), refusal_of(items)

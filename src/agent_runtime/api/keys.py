@@ -143,7 +143,7 @@ class KeyRing:
                 self._seen = state
                 faults: list[str] = []
                 self._keys = self._read(faults)
-                log.info("keys_read", file=str(self._file), keys=len(self._keys))
+                log.info("keys_read", file=str(self._file), count=len(self._keys))
                 for fault in faults:
                     log.error("keys_unusable", fault=fault)
         return self._keys

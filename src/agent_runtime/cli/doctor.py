@@ -37,6 +37,7 @@ from agent_runtime.services.ports import ModelRequest
 from agent_runtime.services.registry_file import load_registry
 from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner
 from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.text.redaction import Redactor
 
 _OWNER_S = 5.0
 """How long the service that owns the data directory may take to say how it is."""
@@ -104,8 +105,8 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings += _pointless(settings, entries)
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
-    findings += [*asyncio.run(_models(settings)), _sandbox()]
-    return [replace(finding, detail=secrets.redact(finding.detail)) for finding in findings]
+    findings += [*asyncio.run(_models(settings, secrets.redactor)), _sandbox()]
+    return [replace(finding, detail=secrets.redactor.redact_message(finding.detail)) for finding in findings]
 
 
 def _access(settings: Settings) -> Finding:
@@ -283,9 +284,9 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~"))
 
 
-async def _models(settings: Settings) -> list[Finding]:
+async def _models(settings: Settings, redactor: Redactor) -> list[Finding]:
     """Who makes the plans, and whether the model answers: it is asked one small question."""
-    model = OpenAIModel(_once(settings.openai)) if settings.openai.configured else None
+    model = OpenAIModel(_once(settings.openai), redactor) if settings.openai.configured else None
     try:
         by_model = planner_of(settings, model).name != "rules"
     except ConfigurationError as error:

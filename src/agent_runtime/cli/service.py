@@ -43,7 +43,7 @@ def settings_of(options: argparse.Namespace) -> tuple[Settings, Secrets]:
         "log.level": options.log_level,
     }
     settings = load_settings(options.config, overrides, secrets=secrets)
-    configure_logging(settings.log, secrets)
+    configure_logging(settings.log, secrets.redactor)
     return settings, secrets
 
 

@@ -2,7 +2,7 @@
 
 from agent_runtime.config.files import dotted, expectation, fault_at, read_yaml, unknown_key
 from agent_runtime.config.loading import load_settings
-from agent_runtime.config.secrets import REDACTED, Secrets
+from agent_runtime.config.secrets import Secrets
 from agent_runtime.config.settings import (
     ApprovalSettings,
     AuthSettings,
@@ -15,7 +15,6 @@ from agent_runtime.config.settings import (
 )
 
 __all__ = [
-    "REDACTED",
     "ApprovalSettings",
     "AuthSettings",
     "LimitSettings",

@@ -66,7 +66,7 @@ def load_settings(
 
     The file is `config_file`, else the one that AGENT_RUNTIME_CONFIG names, else `config.yaml` of the working
     directory where there is one. Keys of `overrides` are dotted or nested; null there, and an empty environment
-    variable, say nothing. What `secrets` is asked to expand, and the key of the model, it will redact.
+    variable, say nothing. What `secrets` is asked to expand, and the credentials of the model, its redactor will know.
 
     Raises: ConfigurationError with one line for each fault, naming who said it, the field and what is expected.
     """
@@ -86,7 +86,8 @@ def load_settings(
     facts: dict[str, Any] = {"config_file": file, "config_warnings": tuple(warnings)}
     settings = _checked(given, secrets, _default_paths(file) | facts, faults)
     if settings.openai.api_key and settings.openai.configured:
-        secrets.remember(settings.openai.api_key.get_secret_value())
+        secrets.redactor.remember(settings.openai.api_key.get_secret_value())
+    secrets.redactor.remember_literal("", settings.openai.base_url or "")
     return settings
 
 

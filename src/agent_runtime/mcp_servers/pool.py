@@ -135,7 +135,7 @@ class ServerPool:
     def _start(self, server: ToolServer, opener: Opener) -> Connection:
         if self._leaving:
             raise ServerUnavailableError(server.id, "the service is stopping")
-        connection = Connection(server.id, opener, self._limits, self._secrets)
+        connection = Connection(server.id, opener, self._limits, self._secrets.redactor)
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
         self._owners[connection] = task
         task.add_done_callback(lambda _: self._owners.pop(connection, None))
@@ -144,9 +144,10 @@ class ServerPool:
     async def _opener(self, server: ToolServer) -> Opener:
         match server:
             case StdioServer():
+                redactor = self._secrets.redactor
                 # In a thread: the first one tries bubblewrap, and secrets may lie in files.
                 spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir)
-                return OverStdio(lambda end: StdioTransport(spawn, self._limits, self._secrets, end), self._eras)
+                return OverStdio(lambda end: StdioTransport(spawn, self._limits, redactor, end), self._eras)
             case HttpServer():
                 return OverHttp(lambda: open_http(server, self._network, self._limits, self._secrets), self._eras)
             case BuiltinServer():

@@ -1,7 +1,7 @@
 """What servers answer, as the domain keeps it: results uncut, definitions bounded, secrets redacted (G11, G12)."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -11,13 +11,12 @@ from pydantic_core import to_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonValue, canonical
+from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
-Redact = Callable[[str], str]
 
-
-def stored_result(raw: Mapping[str, Any], redact: Redact) -> StoredResult:
+def stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
     """A `CallToolResult` in the words of the wire as a whole, uncut result.
 
     Text, embedded text resources and resource links make the text; anything else only sets `binary`.
@@ -26,8 +25,8 @@ def stored_result(raw: Mapping[str, Any], redact: Redact) -> StoredResult:
         text = "The server asked for further input in the middle of the call, which is not offered here."
         return StoredResult(text=text, is_error=True, size=len(text.encode()))
     blocks = [_block_text(block) for block in raw.get("content") or ()]
-    text = redact("\n".join(block for block in blocks if block is not None))
-    output = redacted(raw.get("structuredContent"), redact)
+    text = redactor.redact("\n".join(block for block in blocks if block is not None))
+    output = redactor.redact_json(raw.get("structuredContent"))
     return StoredResult(
         text=text,
         output=output,
@@ -63,19 +62,8 @@ def _size(value: JsonValue) -> int:
         return len(to_json(value, inf_nan_mode="constants"))
 
 
-def redacted(value: JsonValue, redact: Redact) -> JsonValue:
-    """The same JSON value without secrets, in keys too."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {redact(key): redacted(item, redact) for key, item in value.items()}
-    if isinstance(value, list):
-        return [redacted(item, redact) for item in value]
-    return value
-
-
 def tool_definitions(
-    server_id: str, raw_tools: Sequence[Mapping[str, Any]], limits: LimitSettings, redact: Redact
+    server_id: str, raw_tools: Sequence[Mapping[str, Any]], limits: LimitSettings, redactor: Redactor
 ) -> dict[str, ToolDefinition]:
     """The tools of a listing by name; one that breaks a bound or repeats a name is left out, and logged."""
     names = Counter(tool.get("name") for tool in raw_tools)
@@ -83,7 +71,7 @@ def tool_definitions(
     for raw in raw_tools:
         name = raw.get("name")
         try:
-            definition = _definition(raw, limits.definition_bytes, redact)
+            definition = _definition(raw, limits.definition_bytes, redactor)
         except ValidationError as error:
             _leave_out(server_id, name, f"its definition is invalid: {error.error_count()} faults")
         except ValueError as error:
@@ -96,13 +84,13 @@ def tool_definitions(
     return definitions
 
 
-def _definition(raw: Mapping[str, Any], limit: int, redact: Redact) -> ToolDefinition:
+def _definition(raw: Mapping[str, Any], limit: int, redactor: Redactor) -> ToolDefinition:
     """The definition. Raises: ValueError where it is invalid, or has more than `limit` bytes in its canonical form."""
     wire = {field: raw[field] for field in ToolDefinition.model_fields if field in raw}
     # What is far beyond the limit is not worked through to be measured.
     size = len(to_json(wire, inf_nan_mode="constants"))
     if size <= 2 * limit:
-        definition = ToolDefinition.model_validate(redacted(wire, redact))
+        definition = ToolDefinition.model_validate(redactor.redact_json(wire))
         size = len(canonical(definition.model_dump()))
         if size <= limit:
             return definition

@@ -29,7 +29,7 @@ from mcp_types import (
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from agent_runtime.config import LimitSettings, Secrets
+from agent_runtime.config import LimitSettings
 from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ServerUnavailableError
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonObject
@@ -37,6 +37,7 @@ from agent_runtime.mcp_servers.call import RAW, Call
 from agent_runtime.mcp_servers.listing import Listed, Listing
 from agent_runtime.mcp_servers.results import stored_result, tool_definitions
 from agent_runtime.mcp_servers.wire import Outgoing, Sending, Wire
+from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
@@ -100,14 +101,14 @@ async def open_session(
 class Connection:
     """A connection from its start to its end. Run `run` in a task of its own; it is the owner."""
 
-    def __init__(self, server_id: str, opener: Opener, limits: LimitSettings, secrets: Secrets) -> None:
+    def __init__(self, server_id: str, opener: Opener, limits: LimitSettings, redactor: Redactor) -> None:
         self.server_id = server_id
         self.changes = 0
         self.end = asyncio.Event()
         self.ended = asyncio.Event()
         self._opener = opener
         self._limits = limits
-        self._secrets = secrets
+        self._redactor = redactor
         self._scope = anyio.CancelScope()
         self._ready = asyncio.Event()
         self._session: ClientSession | None = None
@@ -139,7 +140,7 @@ class Connection:
             if self._session is None and self._scope.cancelled_caught and not self._stopped:
                 self._fault = f"it did not start within {self._limits.server_start_s:g} s"
         except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
-            self._fault = self._secrets.redact(_explained(error))
+            self._fault = self._redactor.redact_message(_explained(error))
         finally:
             lost = self._session is not None and not self._stopped
             self.end.set()
@@ -209,13 +210,13 @@ class Connection:
                 self.retire()
             await self._see_the_end()
             reason = self.why() if self.ended.is_set() and not self._stopped else _explained(error)
-            raise ServerUnavailableError(self.server_id, self._secrets.redact(reason)) from error
+            raise ServerUnavailableError(self.server_id, self._redactor.redact_message(reason)) from error
         except ValidationError as error:
             raise ServerUnavailableError(self.server_id, "its list of tools is not as MCP has it") from error
         raw = to_json(tools, inf_nan_mode="constants")
         if known is not None and known.raw == raw:
             return known
-        bounded = functools.partial(tool_definitions, self.server_id, tools, self._limits, self._secrets.redact)
+        bounded = functools.partial(tool_definitions, self.server_id, tools, self._limits, self._redactor)
         return Listed(raw, await asyncio.to_thread(bounded) if len(raw) > _MUCH_BYTES else bounded())
 
     async def _pages(self, session: ClientSession) -> AsyncIterator[list[dict[str, Any]]]:
@@ -273,8 +274,8 @@ class Connection:
         if isinstance(raw, StoredResult):
             return raw
         if len(to_json(raw, inf_nan_mode="constants")) > _MUCH_BYTES:
-            return await asyncio.to_thread(stored_result, raw, self._secrets.redact)
-        return stored_result(raw, self._secrets.redact)
+            return await asyncio.to_thread(stored_result, raw, self._redactor)
+        return stored_result(raw, self._redactor)
 
     async def judged(self, call: Call, error: Exception) -> StoredResult:
         """What an error says about the call: a definite result, or the error to raise."""
@@ -286,7 +287,7 @@ class Connection:
             raise OutcomeUnknownError(f"{call.name}: {call.given_up}.") from error
         ours = self._opener.uninterrupted and isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
         if isinstance(error, MCPError) and (call.sending.refused or ours):
-            text = self._secrets.redact(error.message)
+            text = self._redactor.redact_message(error.message)
             return StoredResult(text=text, is_error=True, size=len(text.encode()))
         if isinstance(error, ValidationError):
             raise OutcomeUnknownError(f"{call.name}: the answer is not a result as MCP has it.") from error
@@ -294,7 +295,7 @@ class Connection:
         raise OutcomeUnknownError(f"{call.name}: no answer after the call was sent: {self._reason(error)}.") from error
 
     def _reason(self, error: Exception) -> str:
-        return self.why() if self.end.is_set() else self._secrets.redact(_explained(error))
+        return self.why() if self.end.is_set() else self._redactor.redact_message(_explained(error))
 
     async def _see_the_end(self) -> None:
         """Where the connection is ending, wait until it has, so that the whole reason is known."""

@@ -26,6 +26,8 @@ from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer
 from agent_runtime.mcp_servers.sandbox import Confined, confine
+from agent_runtime.text.escaping import visible
+from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +85,7 @@ def prepare(server: StdioServer, secrets: Secrets, base_dir: Path) -> Spawn:
         cwd = _folder((base_dir / secrets.expand(config.cwd or ".")).absolute())
         return Spawn(confine((_find(command, cwd, env), *args), server.sandbox, cwd, base_dir), cwd, env)
     except ConfigurationError as error:
-        raise ServerUnavailableError(server.id, secrets.redact(str(error))) from error
+        raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
 
 
 def _folder(path: Path) -> Path:
@@ -143,10 +145,10 @@ class _Pipes(SubprocessStreamProtocol):
 class StdioTransport:
     """One process and its streams. Enter and leave it in one task; `closed` is set once it can no longer answer."""
 
-    def __init__(self, spawn: Spawn, limits: LimitSettings, secrets: Secrets, closed: asyncio.Event) -> None:
+    def __init__(self, spawn: Spawn, limits: LimitSettings, redactor: Redactor, closed: asyncio.Event) -> None:
         self._spawn = spawn
         self._limits = limits
-        self._secrets = secrets
+        self._redactor = redactor
         self.closed = closed
         self.pipes = _Pipes(limits.server_line_bytes, limits.stderr_bytes)
         self.skipped_lines = 0
@@ -246,8 +248,8 @@ class StdioTransport:
         return f"its process exited with code {self._exit_code}"
 
     def _tail(self) -> str:
-        text = self._secrets.redact(self.pipes.stderr_tail.decode(errors="replace")).strip()[-_TAIL_CHARACTERS:]
-        return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+        text = self._redactor.redact_message(self.pipes.stderr_tail.decode(errors="replace"))
+        return visible(text.strip()[-_TAIL_CHARACTERS:], keep="\n\t")
 
     async def read(self) -> SessionMessage | None:
         """The next message that anybody here listens to, or None after the last one."""

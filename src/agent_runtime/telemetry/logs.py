@@ -5,10 +5,8 @@ Modules log with `log = structlog.get_logger()` and `log.info("plan_approved", t
 records (uvicorn, mcp, asyncio, warnings) go the same way.
 """
 
-import json
 import logging
 import math
-import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -17,7 +15,9 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from agent_runtime.config import REDACTED, LogSettings, Secrets
+from agent_runtime.config import LogSettings
+from agent_runtime.text.escaping import json_line, visible
+from agent_runtime.text.redaction import REDACTED, Redactor, names_credential
 
 _LONGEST = 16_384
 """The most characters of one value; what a server or a client sent may be a thousand times as long."""
@@ -27,20 +27,11 @@ _DEEPEST = 12
 _WIDEST = 256
 """The most bits of a number; Python refuses to print very long ones."""
 
-_SECRET_NAME = re.compile(
-    r"(^|[_.-])(token|(authorization|api[_-]?key|passw(or)?d|secret|(set-)?cookie)s?)$", re.IGNORECASE
-)
-"""Names of which the value is never shown. `tokens` are not among them: they are counted."""
-
-_INVISIBLE = "\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-_NOT_FOR_JSON = re.compile(f"[{_INVISIBLE}]")
-_NOT_FOR_PEOPLE = re.compile(f"[\x00-\x1f{_INVISIBLE}]")
-
 _TALKATIVE = ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn.access", "sse_starlette", "openai", "mcp.client")
 """Loggers that tell of every request or every message: heard at level debug only, but for their warnings."""
 
 
-def configure_logging(settings: LogSettings, secrets: Secrets, stream: TextIO | None = None) -> None:
+def configure_logging(settings: LogSettings, redactor: Redactor, stream: TextIO | None = None) -> None:
     """Send all logs of the process to `stream` (standard error), in the format and from the level of the settings.
 
     May be called again; the last call counts. A stream that is gone loses lines and raises nothing.
@@ -48,7 +39,7 @@ def configure_logging(settings: LogSettings, secrets: Secrets, stream: TextIO | 
     stream = stream or sys.stderr
     people = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     sink = _Sink(stream)
-    clean = _Cleaner(secrets)
+    clean = _Cleaner(redactor)
     start: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -138,8 +129,8 @@ class _SinkHandler(logging.Handler):
 class _Cleaner:
     """Takes secrets and control characters out of log events."""
 
-    def __init__(self, secrets: Secrets) -> None:
-        self._redact = secrets.redact
+    def __init__(self, redactor: Redactor) -> None:
+        self._redact = redactor.redact_message
 
     def for_machines(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         """Every value as plain JSON; the renderer escapes what JSON does not."""
@@ -150,20 +141,20 @@ class _Cleaner:
         cleaned: dict[str, Any] = {}
         for name, value in event.items():
             plain = self._plain(name, value)
-            shown = _escaped(self._text(str(name)))
+            shown = visible(self._text(str(name)))
             if name in {"exception", "stack"}:
-                cleaned[name] = "\n".join(f"  | {_escaped(line)}" for line in str(plain).split("\n"))
+                cleaned[name] = "\n".join(f"  | {visible(line)}" for line in str(plain).split("\n"))
             elif plain is None or isinstance(plain, bool | int | float):
                 cleaned[shown] = plain
             else:
-                text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-                cleaned[shown] = _escaped(text)
+                text = plain if isinstance(plain, str) else json_line(plain)
+                cleaned[shown] = visible(text)
         return cleaned
 
     def _plain(self, name: object, value: Any, depth: int = 0) -> Any:
         if value is None or isinstance(value, bool):
             return value
-        if value != "" and _names_a_secret(name):
+        if value != "" and isinstance(name, str) and names_credential(name):
             return REDACTED
         if isinstance(value, str):
             return self._text(value)
@@ -186,10 +177,6 @@ class _Cleaner:
         return text if rest <= 0 else f"{text[:_LONGEST]}... and {rest} characters more"
 
 
-def _names_a_secret(name: object) -> bool:
-    return isinstance(name, str) and _SECRET_NAME.search(name) is not None
-
-
 def _repr_or_text(value: object) -> str:
     if isinstance(value, str):
         return value
@@ -199,14 +186,6 @@ def _repr_or_text(value: object) -> str:
         return f"<{type(value).__name__} without a repr>"
 
 
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
-
-
-def _escaped(text: str) -> str:
-    return _NOT_FOR_PEOPLE.sub(_escape, text.replace("\n", "\\n").replace("\t", "\\t"))
-
-
 def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
     first = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
-    return _NOT_FOR_JSON.sub(_escape, json.dumps({**first, **event}, ensure_ascii=False))
+    return json_line({**first, **event})

@@ -68,10 +68,11 @@ def _as_seen(name: str) -> str:
     return unicodedata.normalize("NFC", " ".join("".join(drawn).split()))
 
 
-def json_line(value: Any) -> str:
+def json_line(value: Any, *, compact: bool = False) -> str:
     """Return the value as JSON on one line; where that would hold a hidden character, all but ASCII is escaped."""
-    text = json.dumps(value, ensure_ascii=False)
-    return json.dumps(value) if hides(text) else text
+    separators = (",", ":") if compact else None
+    text = json.dumps(value, ensure_ascii=False, separators=separators)
+    return json.dumps(value, separators=separators) if hides(text) else text
 
 
 def one_line(text: str, limit: int = 300) -> str:

@@ -3,8 +3,9 @@
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator
-from urllib.parse import quote, unquote
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote
 
 REDACTED = "[redacted]"
 
@@ -63,22 +64,25 @@ class Redactor:
             self.remember(secret)
 
     def remember(self, secret: str) -> None:
-        """Redact this secret from now on, everywhere, and the password of a URL in it."""
+        """Redact this secret from now on, everywhere, and the credentials of a URL in it."""
         self._in_messages.add(secret)
         if len(secret) >= _SHORTEST:
             self._in_data.add(secret)
         self.remember_literal("", secret)
 
     def remember_literal(self, name: str, value: str) -> None:
-        """Redact a value that the configuration writes out: a credential by its name, and the password of a URL.
+        """Redact a value that the configuration writes out: a credential by its name, and those in a URL.
 
         It is taken out of messages; out of data only what no name or word is likely to be.
         """
         certain = name.lower().endswith((*_ENDINGS, *_HEADERS))
         for text in _credentials(value) if names_credential(name) else ():
             self._add_literal(text, certain=certain)
-        for text in _passwords(value):
-            self._add_literal(text, certain=True)
+        for match in _URL.finditer(value) if "://" in value else ():
+            for text in _passwords(match["user"] or ""):
+                self._add_literal(text, certain=True)
+            for parameter, content in parse_qsl((match["rest"] or "")[1:]):
+                self.remember_literal(parameter, content)
 
     def _add_literal(self, text: str, *, certain: bool) -> None:
         self._in_messages.add(text)
@@ -89,9 +93,46 @@ class Redactor:
         """Return the text without secrets; any other text, and the shape of all of it, stays as it is."""
         return self._in_data.redacted(data)
 
+    def redact_json(self, data: Any) -> Any:
+        """Return the same JSON value without secrets, in its keys too."""
+        if isinstance(data, str):
+            return self.redact(data)
+        if isinstance(data, dict):
+            return {self.redact(key): self.redact_json(value) for key, value in data.items()}
+        if isinstance(data, list | tuple):
+            return [self.redact_json(item) for item in data]
+        return data
+
+    def begun_at(self, data: str) -> int:
+        """Return where in the text, at its end, a secret may have begun; its length where none has."""
+        return self._in_data.begun_at(data)
+
     def redact_message(self, message: str) -> str:
         """Return the text without secrets, without literal credentials and without what URLs hold of either."""
         return without_credentials(self._in_messages.redacted(message))
+
+
+class RedactedStream:
+    """Hands a text on piece by piece, as data without secrets: what may be the beginning of one is held back."""
+
+    def __init__(self, redactor: Redactor, write: Callable[[str], None]) -> None:
+        self._redactor = redactor
+        self._write = write
+        self._held = ""
+
+    def write(self, piece: str) -> None:
+        """Take the next piece."""
+        text = self._redactor.redact(self._held + piece)
+        begun = self._redactor.begun_at(text)
+        self._held = text[begun:]
+        if begun:
+            self._write(text[:begun])
+
+    def end(self) -> None:
+        """Hand on what was held back: it was no secret."""
+        if self._held:
+            self._write(self._held)
+        self._held = ""
 
 
 class _Known:
@@ -99,6 +140,8 @@ class _Known:
 
     def __init__(self) -> None:
         self._texts: set[str] = set()
+        self._first: set[str] = set()
+        self._longest = 0
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, text: str) -> None:
@@ -106,14 +149,24 @@ class _Known:
             return
         self._texts |= {text, repr(text)[1:-1], quote(text, safe="")}
         self._texts |= {json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False)}
-        longest_first = sorted(self._texts, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(_matching, longest_first)))
+        self._first = {known[0] for known in self._texts}
+        self._longest = max(map(len, self._texts))
+        self._pattern = None
 
     def redacted(self, text: str) -> str:
         # The look at each is ten times as fast as the pattern, and mostly there is nothing to be found.
-        if self._pattern is None or not any(known in text for known in self._texts):
+        if not any(known in text for known in self._texts):
             return text
+        if self._pattern is None:
+            longest_first = sorted(self._texts, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(_matching, longest_first)))
         return self._pattern.sub(REDACTED, text)
+
+    def begun_at(self, text: str) -> int:
+        for at in range(max(0, len(text) - self._longest + 1), len(text)):
+            if text[at] in self._first and any(known.startswith(text[at:]) for known in self._texts):
+                return at
+        return len(text)
 
 
 def _matching(text: str) -> str:
@@ -132,11 +185,10 @@ def _credentials(value: str) -> Iterator[str]:
             yield content
 
 
-def _passwords(text: str) -> Iterator[str]:
-    """The passwords of the URLs in a text, as they are written and as they are sent; a long name alone is one too."""
-    for match in _URL.finditer(text) if "://" in text else ():
-        user, colon, password = (match["user"] or "")[:-1].partition(":")
-        secret = password if colon else user
-        if colon or len(user) >= _SHORTEST_LITERAL:
-            yield from (secret, unquote(secret))
-            yield base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+def _passwords(user: str) -> Iterator[str]:
+    """The password before the host of a URL, as it is written and as it is sent; a long name alone is one too."""
+    name, colon, password = user.removesuffix("@").partition(":")
+    if colon or len(name) >= _SHORTEST_LITERAL:
+        secret = password if colon else name
+        yield from (secret, unquote(secret))
+        yield base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()

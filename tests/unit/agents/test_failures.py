@@ -3,11 +3,14 @@ from pydantic import SecretStr
 
 from agent_runtime.agents.failures import Failures, Said
 from agent_runtime.config import OpenAISettings
+from agent_runtime.text.redaction import Redactor
 
 SETTINGS = OpenAISettings(
     api_key=SecretStr("sk-very-secret"), base_url="http://user:p%40ss@models.example:8080/v1?token=hush", model="tiny"
 )
-FAILURES = Failures(SETTINGS, answer_bytes=100)
+REDACTOR = Redactor(["sk-very-secret"])
+REDACTOR.remember_literal("openai.base_url", str(SETTINGS.base_url))
+FAILURES = Failures(SETTINGS, REDACTOR, answer_bytes=100)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from agent_runtime.agents.failures import Failures
 from agent_runtime.agents.openai_agents import Endpoint
 from agent_runtime.config import OpenAISettings
 from agent_runtime.services.ports import ModelAnswer, ModelRequest, OfferedTool
+from agent_runtime.text.redaction import Redactor
 
+REDACTOR = Redactor(["sk-of-the-model"])
 WHOLE = Dialect(streams=False)
 READ = OfferedTool("files__read", "Reads.", {"type": "object", "properties": {"path": {"type": "string"}}})
 QUESTION = ModelRequest("Be brief.", [{"role": "user", "content": "Read a."}], [READ])
@@ -21,7 +23,11 @@ QUESTION = ModelRequest("Be brief.", [{"role": "user", "content": "Read a."}], [
 async def scripted(*turns: Sequence[Any]) -> AsyncIterator[Endpoint]:
     settings = OpenAISettings(base_url="http://127.0.0.1:9/v1")
     endpoint = Endpoint(
-        settings, Failures(settings, answer_bytes=1000), answer_bytes=1000, model=ScriptedModel(list(turns))
+        settings,
+        Failures(settings, Redactor(), answer_bytes=1000),
+        REDACTOR,
+        answer_bytes=1000,
+        model=ScriptedModel(list(turns)),
     )
     try:
         yield endpoint

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from agent_runtime.text.redaction import Redactor, names_credential, without_credentials
+from agent_runtime.text.redaction import RedactedStream, Redactor, names_credential, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,26 @@ def test_the_password_of_a_url_is_known_in_every_form_in_which_it_is_sent() -> N
 )
 def test_a_url_is_shown_without_what_may_be_a_credential(text: str, shown: str) -> None:
     assert without_credentials(text) == shown
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_a_secret_that_comes_in_pieces_is_redacted_and_nothing_else_is_lost(size: int) -> None:
+    text = "hunt hunter hunter22hunter22 hunter2 ende"
+    heard: list[str] = []
+    stream = RedactedStream(Redactor(["hunter22", "ender"]), heard.append)
+    for at in range(0, len(text), size):
+        stream.write(text[at : at + size])
+    assert "hunter22" not in "".join(heard)
+    stream.end()
+    assert "".join(heard) == "hunt hunter [redacted][redacted] hunter2 ende"
+
+
+def test_json_is_redacted_in_its_keys_too() -> None:
+    data = {"hunter22": ["a hunter22", {"b": 1, "c": None}], "d": True}
+    assert Redactor(["hunter22"]).redact_json(data) == {
+        "[redacted]": ["a [redacted]", {"b": 1, "c": None}],
+        "d": True,
+    }
 
 
 @pytest.mark.parametrize("text", ["://" * 300_000, "a" * 1_000_000, "://" + "@" * 1_000_000, "://" + "a?" * 500_000])

@@ -5,8 +5,6 @@ between fences whose name follows from the text, so that no description can hold
 """
 
 import hashlib
-import json
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +13,7 @@ from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import BYTES_PER_TOKEN
 from agent_runtime.domain.values import JsonObject, JsonValue
 from agent_runtime.services.planning.relevance import Relevance, words
+from agent_runtime.text.escaping import hides, is_hidden, json_line
 
 _DESCRIPTION = 1000
 _SHORT = 200
@@ -26,17 +25,16 @@ _WIDEST = 100
 _FULL_SHARE = 0.75
 """The share of the budget that goes to full entries where not all tools can have one."""
 
-_UNSAFE = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 _SILENT = frozenset({"$schema", "$id", "$comment", "examples", "title"})
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 """The keywords whose members are named by the author of a schema, so that a name is never a keyword."""
 
 
 def clean(text: str, limit: int) -> str:
-    """The text on one line, without control, invisible and reordering characters, cut to `limit` characters."""
+    """Return the text on one line, without control, hidden and reordering characters, cut to `limit` characters."""
     head = text[: 4 * limit]
-    if not head.isascii() or not head.isprintable():
-        head = "".join(" " if unicodedata.category(char) in _UNSAFE else char for char in head)
+    if hides(head):
+        head = "".join(" " if is_hidden(char) else char for char in head)
     line = " ".join(head.split())
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 4].rstrip()} ..."
 
@@ -140,20 +138,21 @@ def _words(one: Listed) -> tuple[str, ...]:
 @lru_cache(maxsize=4096)
 def _full(one: Listed) -> str:
     definition = one.tool.definition
-    entry = f'{_json(_said(one.tool, _DESCRIPTION))[:-1]},"arguments_schema":{_schema(definition.inputSchema, _SCHEMA)}'
+    said = json_line(_said(one.tool, _DESCRIPTION), compact=True)
+    entry = f'{said[:-1]},"arguments_schema":{_schema(definition.inputSchema, _SCHEMA)}'
     if definition.outputSchema is not None:
         entry += f',"output_schema":{_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
     return f"{entry}}}"
 
 
 def _schema(schema: JsonObject, limit: int) -> str:
-    whole = _json(_compact(schema, _DEEPEST))
-    return whole if _size(whole) <= limit else _json(_outline(schema))
+    whole = json_line(_compact(schema, _DEEPEST), compact=True)
+    return whole if _size(whole) <= limit else json_line(_outline(schema), compact=True)
 
 
 @lru_cache(maxsize=4096)
 def _brief(one: Listed) -> str:
-    return _json({**_said(one.tool, _SHORT), "argument_names": _argument_names(one.tool)})
+    return json_line({**_said(one.tool, _SHORT), "argument_names": _argument_names(one.tool)}, compact=True)
 
 
 def _said(tool: Tool, limit: int) -> JsonObject:
@@ -210,12 +209,6 @@ def _fenced(lines: Sequence[str]) -> str:
     body = "\n".join(lines)
     name = f"tools-{hashlib.sha256(body.encode('utf-8', 'replace')).hexdigest()[:16]}"
     return f"<{name}>\n{body}\n</{name}>"
-
-
-def _json(value: JsonValue) -> str:
-    """JSON on one line; where it would hold an invisible character, all but ASCII is escaped."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text if text.isprintable() else json.dumps(value, separators=(",", ":"))
 
 
 def _size(text: str) -> int:
