@@ -240,7 +240,10 @@ def read_in(folder: int, place: Place, limit: int) -> bytes:
 
 
 def _mode_of_replaced(folder: int, place: Place) -> int | None:
-    """The permissions of the ordinary file that a write replaces; None where there is none. Raises: Refusal."""
+    """Return the permissions of the file that a write replaces, without setuid and its like; None where there is none.
+
+    Raises: Refusal where it is no ordinary file, or may not be written.
+    """
     if not place.parts:
         raise Refusal(f"{place.shown} is a folder: name a file in it.")
     if place.name.startswith(TEMPORARY):
@@ -256,7 +259,7 @@ def _mode_of_replaced(folder: int, place: Place) -> int | None:
     if not os.access(place.name, os.W_OK, dir_fd=folder):
         # A rename would replace it all the same.
         raise Refusal(f"{place.shown} is read-only: change its rights, or write to another file.")
-    return stat.S_IMODE(status.st_mode)
+    return stat.S_IMODE(status.st_mode) & 0o777
 
 
 def _sweep(folder: int) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import os
 import resource
 import socket
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -136,6 +137,15 @@ async def test_a_write_keeps_the_permissions_and_leaves_no_other_file(
     await ask(server, "write_file", path="notes.txt", content="x")
     assert (root / "notes.txt").stat().st_mode & 0o777 == 0o640
     assert names_in(root) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("tool", ["write_file", "append_file"])
+async def test_a_write_clears_the_bits_that_would_run_a_file_as_somebody_else(
+    tool: str, server: MCPServer[Any], root: Path, ask: Ask
+) -> None:
+    (root / "notes.txt").chmod(0o7755)
+    await ask(server, tool, path="notes.txt", content="x")
+    assert stat.S_IMODE((root / "notes.txt").stat().st_mode) == 0o755
 
 
 async def test_a_failed_write_leaves_the_old_content(server: MCPServer[Any], root: Path, ask: Ask) -> None:
