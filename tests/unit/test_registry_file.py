@@ -51,6 +51,13 @@ def entry(text: str) -> str:
     return f"tool_registry:\n  - {{{text}}}\n"
 
 
+@pytest.mark.parametrize("off", ["off", "Off", "'off'", "false", "no"])
+def test_a_sandbox_can_be_off_without_quotes(tmp_path: Path, off: str) -> None:
+    (server,) = load(tmp_path / "r.yaml", entry(f"{STDIO}, sandbox: {{mode: {off}}}"))
+    assert isinstance(server, StdioServer)
+    assert server.sandbox.mode == "off"
+
+
 def test_the_shipped_registry_offers_the_built_in_servers_and_fetch() -> None:
     servers = load_registry(SHIPPED)
     assert [server.id for server in servers] == ["filesystem", "calculator", "todo", "text", "fetch"]
@@ -161,7 +168,7 @@ STDIO = "id: a, type: local_stdio, config: {command: x}"
         (f"{STDIO}, trust: all", "entry 'a': trust: must be 'none' or 'annotations'."),
         (f"{STDIO}, client_session_timeout_seconds: 0", "entry 'a': client_session_timeout_seconds: must be greater"),
         (f"{STDIO}, sandbox: {{mod: 'off'}}", "entry 'a': sandbox.mod: unknown key; did you mean 'mode'?"),
-        (f"{STDIO}, sandbox: {{mode: off}}", "entry 'a': sandbox.mode: must be 'auto', 'off' or 'required'"),
+        (f"{STDIO}, sandbox: {{mode: on}}", "entry 'a': sandbox.mode: must be 'auto', 'off' or 'required'"),
         (f"{STDIO}, tools: {{w: {{efect: read}}}}", "entry 'a': tools.w.efect: unknown key; did you mean 'effect'?"),
         (f"{STDIO}, tools: {{w: {{effect: reads}}}}", "entry 'a': tools.w.effect: must be 'read', 'write', "),
         (f"{STDIO}, tools: {{1: {{effect: read}}}}", "entry 'a': tools[1]: must be text as a key (in quotes)."),

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
 
 from agent_runtime.domain.schema_sets import with_sorted_sets
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
@@ -73,10 +73,15 @@ class ServerDenial(Denial):
     server: Pattern = "*"
 
 
+def _off(mode: object) -> object:
+    """Take the word `off` for itself; YAML reads it as False."""
+    return "off" if mode is False else mode
+
+
 class Sandbox(Value):
     """How a stdio server is confined. `auto`: a PID namespace where bubblewrap works."""
 
-    mode: Literal["auto", "off", "required"] = "auto"
+    mode: Annotated[Literal["auto", "off", "required"], BeforeValidator(_off)] = "auto"
     network: bool = True
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
