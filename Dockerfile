@@ -49,7 +49,7 @@ COPY --from=build /app/.venv .venv
 COPY container/entrypoint.sh container/healthcheck.py container/backup.py container/tool_registry.yaml config.yaml ./
 COPY sample_data sample_data
 # The address and the data directory are the container's business, so they beat the config.yaml that may be mounted.
-# Who may call is not: without AGENT_RUNTIME_AUTH__MODE=anonymous or keys the service refuses to start, and says so.
+# Who may call is not: without AGENT_RUNTIME_AUTH__MODE=anonymous or keys the service is locked, and says so.
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     AGENT_RUNTIME_CONFIG=/app/config.yaml \

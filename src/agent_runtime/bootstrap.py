@@ -88,7 +88,9 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     planning = planner_of(settings, model)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
-    entries = with_denials(complete(load_registry(settings.tool_registry)), settings.approval.deny)
+    entries = with_denials(
+        complete(load_registry(settings.tool_registry, settings.tool_registry_yaml)), settings.approval.deny
+    )
     base_dir = settings.tool_registry.absolute().parent
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:

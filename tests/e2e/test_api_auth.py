@@ -87,7 +87,7 @@ CALLS = [
     ("GET", "/v1/tools", "read"),
     ("GET", "/v1/tools/status", "read"),
     ("GET", "/v1/models/status", "read"),
-    ("GET", "/openapi.json", "read"),
+    ("GET", "/v1/status", "read"),
     ("GET", "/nothing", "read"),
 ]
 
@@ -114,7 +114,9 @@ def test_without_a_valid_key_of_the_scope_nothing_is_answered_and_nothing_change
     assert everything(shared.service) == before
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/docs", "/console/style.css", "/console/key.js"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/healthz", "/readyz", "/", "/docs", "/openapi.json", "/console/style.css", "/console/key.js"]
+)
 def test_health_and_the_pages_are_open(shared: Keyed, path: str) -> None:
     assert shared.call("GET", path).status_code == 200
     assert shared.call("HEAD", path).status_code == 200
@@ -391,18 +393,33 @@ def test_a_stream_ends_with_its_connection_whatever_else_was_asked_on_it(hasty: 
 # Starting, and the command line
 
 
-def test_off_loopback_it_does_not_start_without_keys(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="lets other machines in"):
-        Service(tmp_path, server={"host": "0.0.0.0"}).start()  # noqa: S104 - refused
+def test_off_loopback_with_no_word_about_callers_it_is_locked_and_says_what_to_set(tmp_path: Path) -> None:
+    service = Service(tmp_path, server={"host": "0.0.0.0"})  # noqa: S104 - nobody is let in
+    service.start()
+    try:
+        for path in ("/health", "/healthz", "/readyz", "/docs", "/", "/openapi.json"):
+            assert service.client.get(path).status_code == 200, path
+        paths = service.client.get("/openapi.json").json()["paths"]
+        calls = [(method, path) for path, operations in paths.items() for method in operations]
+        closed = [(method, path.replace("{", "").replace("}", "")) for method, path in calls if path.startswith("/v1")]
+        assert closed
+        for method, path in [*closed, ("get", "/metrics")]:
+            refused = service.client.request(method, path, headers={"Authorization": "Bearer ar_guess"})
+            assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (401, "locked"), path
+            assert "AGENT_RUNTIME_AUTH__MODE" in refused.json()["detail"]
+    finally:
+        service.stop()
 
 
-def test_the_command_line_says_what_to_do_before_the_network_is_let_in(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    refused = folder("serve", "--host", "0.0.0.0", "--port", "0")  # noqa: S104 - refused
-    assert refused.returncode == 2
-    assert len(refused.stderr.splitlines()) == 1
-    assert "agent-runtime keys new NAME" in refused.stderr
-    assert "auth.mode: anonymous" in refused.stderr
+def test_a_file_without_a_key_is_a_fault_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# nobody yet\n")
+    with pytest.raises(ConfigurationError, match=r"auth\.keys_file is set, and there are no keys"):
+        Service(tmp_path, auth={"keys_file": tmp_path / "keys"}).start()
+
+
+def test_the_log_of_a_locked_service_says_what_to_set(tmp_path: Path) -> None:
+    with Folder(tmp_path).serving("serve", "--host", "0.0.0.0") as serving:  # noqa: S104 - nobody is let in
+        assert "AGENT_RUNTIME_AUTH__MODE" in serving.log
 
 
 def test_a_key_made_on_the_command_line_opens_the_service_to_the_command_line(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pydantic import SecretStr, ValidationError
 
 from agent_runtime.config import ApprovalSettings, LimitSettings, OpenAISettings, Secrets, Settings, load_settings
 from agent_runtime.domain.errors import ConfigurationError
-from agent_runtime.domain.tools import Effect, ServerDenial
+from agent_runtime.domain.tools import Effect, HttpServer, ServerDenial
+from agent_runtime.services.registry_file import load_registry
 
 SAMPLE = Path(__file__).parents[2] / "config.yaml"
 
@@ -89,6 +90,50 @@ def test_the_usual_variables_of_other_tools_are_honoured_below_our_own() -> None
     assert (settings.openai.base_url, settings.log.level) == ("http://usual", "warning")
     settings = load_settings(file, environ=environ | {"AGENT_RUNTIME_OPENAI__BASE_URL": "http://own"})
     assert settings.openai.base_url == "http://own"
+
+
+def test_the_variables_of_container_platforms_are_honoured() -> None:
+    environ = {"PORT": "8080", "CORS_ORIGINS": "http://localhost:3000, https://a.example"}
+    settings = load_settings(write("server: {port: 1}"), environ=environ)
+    assert settings.server.port == 8080
+    assert settings.server.allowed_origins == ("http://localhost:3000", "https://a.example")
+    own = {"AGENT_RUNTIME_SERVER__PORT": "9"}
+    assert load_settings(environ=environ | own).server.port == 9
+
+
+def test_cors_for_everybody_is_left_out_and_warned_of() -> None:
+    settings = load_settings(environ={"CORS_ORIGINS": "*,http://localhost:3000"})
+    assert settings.server.allowed_origins == ("http://localhost:3000",)
+    (warning,) = settings.config_warnings
+    assert warning.startswith("CORS_ORIGINS: * is not honoured")
+
+
+def test_variables_of_other_services_are_named_once_as_not_used() -> None:
+    environ = {"REDIS_URL": "redis://x", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "LANGFUSE_HOST": "h", "HOME": "/"}
+    (warning,) = load_settings(environ=environ).config_warnings
+    assert warning == (
+        "These environment variables are not used by this service: "
+        "LANGFUSE_HOST, OTEL_EXPORTER_OTLP_ENDPOINT, REDIS_URL."
+    )
+
+
+def test_the_registry_may_be_text_of_the_environment_and_keeps_its_references() -> None:
+    text = "tool_registry: [{id: a, type: remote_http, config: {base_url: 'http://h', headers: {A: '${env:NO}'}}}]"
+    settings = load_settings(environ={"AGENT_RUNTIME_TOOL_REGISTRY_YAML": text})
+    (entry,) = load_registry(settings.tool_registry, settings.tool_registry_yaml)
+    assert isinstance(entry, HttpServer)
+    assert entry.config.headers == {"A": "${env:NO}"}
+
+
+@pytest.mark.parametrize("text", ["tool_registry: [5]", "tool_registry: {", "- a"])
+def test_a_fault_in_the_text_of_the_registry_names_its_variable(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^AGENT_RUNTIME_TOOL_REGISTRY_YAML: "):
+        load_registry(Path("nowhere.yaml"), text)
+
+
+@pytest.mark.parametrize("key", ["your-openai-api-key-here", "YOUR_OPENAI_API_KEY_HERE", ""])
+def test_the_placeholders_of_sample_files_are_no_key(key: str) -> None:
+    assert not load_settings(write(f"openai: {{api_key: '{key}'}}"), environ={}).openai.configured
 
 
 def test_an_empty_variable_says_nothing() -> None:

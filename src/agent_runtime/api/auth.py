@@ -20,7 +20,7 @@ from agent_runtime.domain.events import ANONYMOUS
 
 log = structlog.get_logger()
 
-_OPEN = frozenset({"/", "/docs", "/healthz", "/readyz"})
+_OPEN = frozenset({"/", "/docs", "/openapi.json", "/health", "/healthz", "/readyz"})
 _OPEN_FILES = "/console/"
 """What the pages load; they hold nothing of the service, and ask for a key where one is needed."""
 
@@ -40,6 +40,10 @@ _SCOPES_OF: Mapping[str, tuple[str, ...]] = {
 }
 
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]{1,200})", re.IGNORECASE)
+LOCKED = (
+    "This service is locked: other machines can reach it, and nobody has said who may call. Set auth.mode "
+    "(AGENT_RUNTIME_AUTH__MODE): to anonymous, which lets everybody in, or to keys, with the keys in auth.keys_file."
+)
 _HOW = "send a key of this service as `Authorization: Bearer ar_...`"
 
 
@@ -61,8 +65,9 @@ def scopes_for(method: str, path: str) -> tuple[str, ...]:
 
 
 def keys_of(settings: Settings) -> KeyRing | None:
-    """The keys that callers must show one of; None where everybody is let in.
+    """Return the keys that callers must show one of; None where everybody is let in.
 
+    A locked service has none, and starts: whoever looks for it finds it, and is told what to set.
     Raises: ConfigurationError where keys are asked for and there are none, which says what to do.
     """
     if not settings.asks_for_keys:
@@ -71,10 +76,10 @@ def keys_of(settings: Settings) -> KeyRing | None:
             log.warning("anonymous_access", host=settings.server.host, message=message)
         return None
     keys = KeyRing(settings.auth)
-    if not len(keys):
-        why = "auth.mode is keys"
-        if settings.auth.mode is None and settings.off_loopback:
-            why = f"server.host {settings.server.host} lets other machines in"
+    if settings.locked:
+        log.warning("locked", host=settings.server.host, message=LOCKED)
+    elif not len(keys):
+        why = "auth.mode is keys" if settings.auth.mode else "auth.keys_file is set"
         raise ConfigurationError(
             f"{why}, and there are no keys: make one with `agent-runtime keys new NAME --scopes admin` and name the "
             "file of its line in auth.keys_file, or let everybody in with auth.mode: anonymous."
@@ -83,11 +88,12 @@ def keys_of(settings: Settings) -> KeyRing | None:
 
 
 class Access:
-    """Lets in whoever shows a valid key that allows the call."""
+    """Lets in whoever shows a valid key that allows the call. `locked`: nobody can, and everybody is told why."""
 
-    def __init__(self, keys: KeyRing, tickets: Tickets) -> None:
+    def __init__(self, keys: KeyRing, tickets: Tickets, *, locked: bool = False) -> None:
         self._keys = keys
         self._tickets = tickets
+        self._locked = locked
 
     def judge(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ApiKey | Refusal | None:
         """The key of the caller; None where the call needs none. Only `scope` and `headers` are looked at."""
@@ -95,6 +101,8 @@ class Access:
         needed = scopes_for(method, path)
         if not needed:
             return None
+        if self._locked:
+            return _refused("locked", LOCKED)
         key = self._caller(scope, headers.get(b"authorization"))
         if isinstance(key, Refusal):
             log.info("caller_refused", method=method[:20], path=path[:200], reason=key.code)
@@ -134,7 +142,7 @@ class Access:
 
 def _refused(code: str, detail: str) -> Refusal:
     # RFC 6750, section 3.1: no error code where nothing was shown.
-    error = "" if code == "key_missing" else ', error="invalid_token"'
+    error = "" if code in {"key_missing", "locked"} else ', error="invalid_token"'
     return Refusal(401, code, detail, {"WWW-Authenticate": f'Bearer realm="agent-runtime"{error}'})
 
 

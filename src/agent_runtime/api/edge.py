@@ -53,7 +53,7 @@ _SINGLE = frozenset(
 )
 """What has one value (RFC 9110, section 5.3). Of two, one program might act on the first and another on the last."""
 
-_ANY_HOST = frozenset({"/docs", "/healthz", "/openapi.json", "/readyz"})
+_ANY_HOST = frozenset({"/docs", "/health", "/healthz", "/openapi.json", "/readyz"})
 """What is answered under any name: it holds nothing, and probes and load balancers name an address."""
 
 
@@ -138,7 +138,9 @@ class Edge:
             return Refusal(421, "foreign_host", detail)
         origin = headers.get(b"origin", b"").lower()
         if origin and not self._is_known(origin, host):
-            detail = "Pages of that Origin may not use this service; server.allowed_origins lists which may."
+            setting = "server.allowed_origins (CORS_ORIGINS)"
+            log.info("origin_refused", origin=origin[:200].decode("latin-1"), setting=setting)
+            detail = f"Pages of that Origin may not use this service; {setting} lists which may."
             return Refusal(403, "foreign_origin", detail)
         return None
 

@@ -6,10 +6,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from agent_runtime import __version__
 from agent_runtime.api.deps import runtime_of
 from agent_runtime.api.openapi import refusals
 from agent_runtime.api.problems import RETRY_AFTER_S, problem
-from agent_runtime.api.views import answer
+from agent_runtime.api.shapes import StatusView
+from agent_runtime.api.views import answer, service_view
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.mcp_servers.sandbox import sandbox_level
@@ -32,10 +34,19 @@ class Ready(TypedDict):
     sandbox: str
 
 
+@router.get("/health", responses={200: {"model": Health}})
 @router.get("/healthz", responses={200: {"model": Health}})
 async def healthz() -> Response:
-    """The process is alive; this depends on nothing else."""
+    """The process is alive; this depends on nothing else. `/health` is the name that the first runtime had for it."""
     return answer({"status": "ok"})
+
+
+@router.get("/v1/status", responses={200: {"model": StatusView}, **refusals(503)})
+async def status(request: Request) -> Response:
+    """The service at a glance: its version, its planner, its tasks by status, and what each MCP server said last."""
+    runtime = runtime_of(request)
+    counts = await runtime.store.count()
+    return answer(service_view(runtime.planner, __version__, counts, runtime.registry.statuses()))
 
 
 @router.get("/readyz", responses={200: {"model": Ready}, **refusals(503)})

@@ -25,6 +25,16 @@ class TaskCreated(TypedDict):
     links: TaskLinks
 
 
+class StatusView(TypedDict):
+    """The service at a glance. `tasks`: how many there are in each status that occurs. `servers`: by id, the detail."""
+
+    status: str
+    version: str
+    planner: str
+    tasks: dict[str, int]
+    servers: dict[str, str]
+
+
 class StreamTicket(TypedDict):
     """Opens the stream of one task until `expires_at`, in place of a key. `url` has the ticket in it."""
 
@@ -127,7 +137,11 @@ class UsageView(TypedDict):
 
 
 class TaskView(TypedDict):
-    """A task as it stands. `plan` is readable text; `plan_object` is what `plan_digest` is the digest of."""
+    """A task as it stands. `plan` is readable text; `plan_object` is what `plan_digest` is the digest of.
+
+    `result` is a text to show: the result of a completed task, the error of a failed one, while executing the steps
+    that run, and while `needs_attention` what is asked and where to answer.
+    """
 
     task_id: str
     prompt: str

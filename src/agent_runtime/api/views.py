@@ -1,7 +1,7 @@
 """Tasks as callers see them: plain dictionaries, encoded once; their shapes are checked by mypy, not at run time."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from agent_runtime.api.shapes import (
     PlanPreview,
     PreviewView,
     ServerStatusView,
+    StatusView,
     StepView,
     SummaryView,
     TaskCreated,
@@ -84,7 +85,7 @@ def task_view(task: Task) -> TaskView:
         "status": task.status,
         "terminal": task.terminal,
         "plan": plan_text(steps) if steps else None,
-        "result": task.result,
+        "result": result_text(task),
         "plan_object": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
@@ -114,6 +115,37 @@ def task_view(task: Task) -> TaskView:
         "created_at": time_of(task.created_at) if task.created_at else None,
         "updated_at": time_of(task.updated_at) if task.updated_at else None,
     }
+
+
+def result_text(task: Task) -> str | None:
+    """Return what there is to read of a task now: for clients that show one text, whatever the status.
+
+    The result of a completed task, the error of one that failed, the steps that run, or what a person is asked and
+    where to answer. None where nothing of this holds.
+    """
+    if task.status is TaskStatus.EXECUTING:
+        return _running(task)
+    if task.status is TaskStatus.NEEDS_ATTENTION:
+        return "\n".join(_question(task, view) for view in _attention(task)) or None
+    return task.result if task.error is None else task.error.message
+
+
+def _running(task: Task) -> str | None:
+    steps = task.contract.steps if task.contract else ()
+    running = [
+        f"Step {number} of {len(steps)} is running: {one_line(step.title, 200)}"
+        for number, step in enumerate(steps, 1)
+        if task.steps[step.id].status is StepStatus.RUNNING
+    ]
+    return "\n".join(running) or None
+
+
+def _question(task: Task, view: AttentionView) -> str:
+    here = f"/v1/tasks/{task.task_id}"
+    what = f"Step {view['step_id']} asks a person: {one_line(view['reason'], _LONGEST_PREVIEW)}"
+    if view["kind"] == "outcome_unknown":
+        return f"{what} Say what became of it with POST {here}/resolve ({', '.join(RESOLUTIONS)})."
+    return f"{what} Answer with POST {here}/calls/{view['call_id']}/approve or .../deny."
 
 
 def _error(code: str, message: str, step_id: str | None) -> ErrorView:
@@ -245,6 +277,18 @@ def _allowed(allowed: AllowedTool) -> str:
 
 def _argument(value: JsonValue) -> str:
     return exact_line(json.dumps(value, ensure_ascii=False), _LONGEST_ARGUMENT)
+
+
+def service_view(
+    planner: str, version: str, counts: Mapping[TaskStatus, int], servers: Iterable[ServerStatus]
+) -> StatusView:
+    return {
+        "status": "ok",
+        "version": version,
+        "planner": planner,
+        "tasks": {status.value: counts[status] for status in TaskStatus if counts.get(status)},
+        "servers": {server.id: server.detail for server in servers if server.enabled},
+    }
 
 
 def summary_view(task: TaskSummary) -> SummaryView:

@@ -199,7 +199,7 @@ def show(options: argparse.Namespace) -> int:
     if any(step["status"] != "pending" for step in task["steps"]):
         steps = [(step["id"], step["status"], _outcome(step)) for step in task["steps"]]
         output.table("Steps", ("Step", "Status", "Outcome"), steps)
-    if task["result"]:
+    if task["status"] == "completed":
         output.result(task["result"])
     explain(options, task)
     return 0

@@ -15,7 +15,7 @@ from mcp.server import MCPServer
 
 from agent_runtime import builtin
 from agent_runtime.agents.model import OpenAIModel
-from agent_runtime.api.auth import keys_of
+from agent_runtime.api.auth import LOCKED, keys_of
 from agent_runtime.bootstrap import planner_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
@@ -34,7 +34,7 @@ from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, sandbox_level
 from agent_runtime.services.known_servers import complete
 from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
 from agent_runtime.services.ports import ModelRequest
-from agent_runtime.services.registry_file import load_registry
+from agent_runtime.services.registry_file import TEXT_VARIABLE, load_registry
 from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.text.redaction import Redactor
@@ -95,13 +95,14 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings.append(_access(settings))
     findings.append(_store(settings))
     try:
-        entries = complete(load_registry(settings.tool_registry))
+        entries = complete(load_registry(settings.tool_registry, settings.tool_registry_yaml))
     except ConfigurationError as error:
         findings.append(Finding("registry", "fail", str(error)))
         entries = ()
     else:
         enabled = sum(entry.enabled for entry in entries)
-        findings.append(Finding("registry", "ok", f"{settings.tool_registry}: {enabled} of {len(entries)} enabled"))
+        origin = settings.tool_registry if settings.tool_registry_yaml is None else TEXT_VARIABLE
+        findings.append(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
     findings += _pointless(settings, entries)
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
@@ -114,6 +115,8 @@ def _access(settings: Settings) -> Finding:
         keys = keys_of(settings)
     except ConfigurationError as error:
         return Finding("access", "fail", str(error))
+    if settings.locked:
+        return Finding("access", "warn", LOCKED)
     if keys is not None:
         return Finding("access", "ok", f"callers must show a key; {len(keys)} are valid")
     if settings.off_loopback:

@@ -1,6 +1,6 @@
 """What the operator says: settings (command line > environment > config.yaml > defaults), files and secrets."""
 
-from agent_runtime.config.files import dotted, expectation, fault_at, read_yaml, unknown_key
+from agent_runtime.config.files import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
 from agent_runtime.config.loading import load_settings
 from agent_runtime.config.secrets import Secrets
 from agent_runtime.config.settings import (
@@ -28,6 +28,7 @@ __all__ = [
     "expectation",
     "fault_at",
     "load_settings",
+    "parse_yaml",
     "read_yaml",
     "unknown_key",
 ]

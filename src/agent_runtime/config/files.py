@@ -33,16 +33,27 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader, with one more check
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: is not valid YAML: {error.reason}.") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Return what YAML text of the operator says; None for an empty one. `origin`: the file or variable it is from.
+
+    Raises: ConfigurationError naming the origin, and the line where it is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader, with one more check
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigurationError(f"{path}: {where}is not valid YAML: {error.problem or error.context}.") from None
+        raise ConfigurationError(f"{origin}: {where}is not valid YAML: {error.problem or error.context}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = getattr(error, "reason", None) or str(error) or "nested too deeply"
-        raise ConfigurationError(f"{path}: is not valid YAML: {reason}.") from None
+        raise ConfigurationError(f"{origin}: is not valid YAML: {reason}.") from None
 
 
 def unknown_key(key: object, known: Iterable[str]) -> str:

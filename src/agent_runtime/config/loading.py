@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -38,7 +38,13 @@ _COMMON_VARIABLES = {
     "OPENAI_API_KEY": ("openai", "api_key"),
     "OPENAI_BASE_URL": ("openai", "base_url"),
     "LOG_LEVEL": ("log", "level"),
+    "PORT": ("server", "port"),
+    "CORS_ORIGINS": ("server", "allowed_origins"),
 }
+_UNUSED = re.compile(r"OTEL_\w+|LANGFUSE_\w+|DATABASE_URL|REDIS_URL|TEMPORAL_ADDRESS|S3_ENDPOINT|OIDC_ISSUER")
+"""Well-known variables that say something to other services, and nothing to this one."""
+_AS_WRITTEN = frozenset({("tool_registry_yaml",)})
+"""The settings in which secrets are expanded later, where they are used."""
 _NO_SETTINGS = frozenset({PREFIX + "CONFIG", PREFIX + "API_KEY"})
 """Where the settings are, and the key that the command line shows to a service."""
 
@@ -149,6 +155,16 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], l
         if environ.get(name)
     }
     warnings = []
+    origins = given.get(("server", "allowed_origins"))
+    if origins is not None and origins.origin == "CORS_ORIGINS" and "*" in origins.value:
+        given[("server", "allowed_origins")] = replace(origins, value=[each for each in origins.value if each != "*"])
+        warnings.append(
+            "CORS_ORIGINS: * is not honoured, because any page could use this service then: name each origin, with "
+            "commas between them."
+        )
+    unused = [name for name in sorted(environ) if _UNUSED.fullmatch(name)]
+    if unused:
+        warnings.append(f"These environment variables are not used by this service: {', '.join(unused)}.")
     for name in sorted(environ):
         if name.upper().startswith(PREFIX) and name not in _VARIABLES and name not in _NO_SETTINGS:
             near = _near_variable(name, environ[name])
@@ -181,7 +197,7 @@ def _checked(given: Mapping[_Key, _Given], secrets: Secrets, facts: Mapping[str,
     tree: dict[str, Any] = dict(facts)
     for key, one in given.items():
         try:
-            value = _expanded(one.value, secrets) if one.from_file else one.value
+            value = _expanded(one.value, secrets) if one.from_file and key not in _AS_WRITTEN else one.value
         except ConfigurationError as error:
             faults.append(f"{one.origin}: {dotted(key)}: {error}")
             continue

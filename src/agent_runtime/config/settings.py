@@ -22,7 +22,7 @@ from agent_runtime.domain.references import ARGUMENT_BYTES
 from agent_runtime.domain.tools import Effect, ServerDenial
 
 PLACEHOLDER_KEY = "your-openai-api-key-here"
-"""What the sample file holds in place of a key."""
+"""What sample files hold in place of a key, with hyphens or underscores, in lower or upper case."""
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -82,7 +82,7 @@ class OpenAISettings(Section):
     def configured(self) -> bool:
         """Whether there is a model to ask; an empty key and the placeholder of the sample file are none."""
         key = self.api_key.get_secret_value() if self.api_key else ""
-        return bool(self.base_url) or key not in {"", PLACEHOLDER_KEY}
+        return bool(self.base_url) or key.lower().replace("_", "-") not in {"", PLACEHOLDER_KEY}
 
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+/?", re.IGNORECASE)
@@ -205,8 +205,9 @@ class LogSettings(Section):
 class Settings(Section):
     """All settings, checked. `load_settings` has made every path absolute.
 
-    `config_file` is the file that was read, if any; `config_warnings` is what the operator should hear at start.
-    Neither can be set from outside.
+    `tool_registry_yaml` is the text of a registry, for platforms without files: it replaces the file, and relative
+    paths in it start from the folder of `tool_registry`. `config_file` is the file that was read, if any;
+    `config_warnings` is what the operator should hear at start. Neither of these two can be set from outside.
     """
 
     openai: OpenAISettings = OpenAISettings()
@@ -220,6 +221,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     data_dir: Path = Path("data")
     tool_registry: Path = Path("tool_registry.yaml")
+    tool_registry_yaml: str | None = None
     config_file: Path | None = None
     config_warnings: tuple[str, ...] = ()
 
@@ -231,6 +233,11 @@ class Settings(Section):
             return not ipaddress.ip_address(host).is_loopback
         except ValueError:
             return host.lower() != "localhost"
+
+    @property
+    def locked(self) -> bool:
+        """Whether nobody is let in: others can reach the service, and the operator has not said who may call."""
+        return self.auth.mode is None and self.asks_for_keys and not self.auth.keys_file and not self.auth.keys
 
     @property
     def asks_for_keys(self) -> bool:

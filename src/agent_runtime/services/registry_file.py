@@ -7,10 +7,11 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent_runtime.config import dotted, expectation, fault_at, read_yaml, unknown_key
+from agent_runtime.config import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
 
+TEXT_VARIABLE = "AGENT_RUNTIME_TOOL_REGISTRY_YAML"
 _KEY = "tool_registry"
 _TYPES: Mapping[str, type[BaseModel]] = {
     "local_stdio": StdioServer,
@@ -20,20 +21,23 @@ _TYPES: Mapping[str, type[BaseModel]] = {
 _ENTRY: TypeAdapter[ToolServer] = TypeAdapter(ToolServer)
 
 
-def load_registry(path: Path) -> tuple[ToolServer, ...]:
-    """The entries of a registry file, in its order; paths and secrets in them are as written.
+def load_registry(path: Path, text: str | None = None) -> tuple[ToolServer, ...]:
+    """Return the entries of a registry file, in its order; paths and secrets in them are as written.
+
+    `text` is a registry that the environment gives; it is read in place of the file.
 
     Raises: ConfigurationError with one line for each fault, naming the file, the entry, the field and what is
     expected.
     """
-    if not path.exists():
+    origin = str(path) if text is None else TEXT_VARIABLE
+    if text is None and not path.exists():
         raise ConfigurationError(
             f"{path}: there is no such file. Create it with a list under the key {_KEY!r}, "
-            "or name another with --registry or AGENT_RUNTIME_TOOL_REGISTRY."
+            f"name another with --registry or AGENT_RUNTIME_TOOL_REGISTRY, or give its text in {TEXT_VARIABLE}."
         )
     faults: list[str] = []
     servers = []
-    entries = _entries(read_yaml(path), faults)
+    entries = _entries(read_yaml(path) if text is None else parse_yaml(text, origin), faults)
     for index, entry in enumerate(entries):
         try:
             servers.append(_ENTRY.validate_python(entry))
@@ -41,7 +45,7 @@ def load_registry(path: Path) -> tuple[ToolServer, ...]:
             faults += [_fault(index, entry, details) for details in error.errors()]
     faults += _repeated(entries)
     if faults:
-        raise ConfigurationError("\n".join(f"{path}: {fault}." for fault in faults).replace("?.", "?"))
+        raise ConfigurationError("\n".join(f"{origin}: {fault}." for fault in faults).replace("?.", "?"))
     return tuple(servers)
 
 

@@ -47,6 +47,27 @@ def test_every_view_has_the_documented_shape(random: Random) -> None:
 
 
 @given(st.randoms(use_true_random=False))
+def test_the_result_says_what_there_is_to_read_in_every_status(random: Random) -> None:
+    for task in states(random):
+        view = task_view(task)
+        said = view["result"]
+        running = [step for step in view["steps"] if step["status"] == "running"]
+        if task.status is TaskStatus.COMPLETED:
+            assert said == task.result
+        elif task.status is TaskStatus.EXECUTING:
+            assert [line.partition(" is running: ")[2] for line in (said or "").splitlines()] == [
+                one_line(step["title"], 200) for step in running
+            ]
+        elif view["attention"]:
+            for line, asked in zip((said or "").splitlines(), view["attention"], strict=True):
+                assert line.startswith(f"Step {asked['step_id']} asks a person: ")
+                where = "/resolve" if asked["kind"] == "outcome_unknown" else f"/calls/{asked['call_id']}/approve"
+                assert f"POST /v1/tasks/{task.task_id}{where}" in line
+        else:
+            assert said == (task.error.message if task.error else None)
+
+
+@given(st.randoms(use_true_random=False))
 def test_the_plan_that_is_shown_is_the_one_that_the_digest_is_of(random: Random) -> None:
     for task in states(random):
         view = json.loads(bytes(answer(task_view(task)).body))

@@ -104,7 +104,7 @@ export function openTask(box, id, changed) {
     const add = (key, make) => parts.push([key, make]);
     if (task.prompt.includes("\n") || task.prompt.length > 200) add("prompt", () => titled("Asked for", task.prompt));
     if (task.error) add("error", () => element("p", task.error.message, "error"));
-    if (task.result) add("result", () => titled("Result", task.result, "result"));
+    if (status === "completed") add("result", () => titled("Result", task.result, "result"));
     for (const one of task.attention) add(`asked ${JSON.stringify(one)}`, () => question(one, decide));
     parts.push(...writing());
     if (task.plan_object) {
