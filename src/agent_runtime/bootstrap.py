@@ -17,6 +17,7 @@ from agent_runtime.config import Secrets, Settings
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer
+from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.runners.local import LocalRunner
 from agent_runtime.services.agent_service import PlannerAgent
@@ -103,7 +104,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
         ServerPool(limits, secrets, make_builtin, base_dir) as servers,
         asyncio.TaskGroup() as background,
     ):
-        registry = ToolRegistry(entries, servers, store)
+        registry = ToolRegistry(entries, servers, store, JudgeProcess())
         progress = Progress()
         planner = PlannerAgent(
             planning,

@@ -83,6 +83,7 @@ async def test_a_server_that_prints_without_end_is_killed_and_stalls_nobody(plac
     [
         ("endless", "more than 20 pages (limits.list_pages)"),
         ("many", "more than 500 tools (limits.tools_per_server)"),
+        ("fat", "more than 8388608 bytes in all (limits.definitions_bytes)"),
         ("no-tools", "not as MCP has it"),
         ("not-a-list", "not as MCP has it"),
         ("bad-cursor", "not as MCP has it"),

@@ -18,6 +18,7 @@ from agent_runtime.domain.errors import (
     TaskNotFoundError,
 )
 from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.storage.sqlite import SqliteStore
@@ -371,23 +372,25 @@ async def test_a_request_key_is_free_after_its_task_was_deleted(store: TaskStore
 
 async def test_definitions_are_kept_by_identity(store: TaskStore) -> None:
     assert await store.load_definitions("a") is None
-    await store.save_definitions("a", [DEFINITION])
+    echo = JudgedDefinition(definition=DEFINITION)
+    shout = JudgedDefinition(definition=DEFINITION.model_copy(update={"name": "shout"}), fault="too loud")
+    await store.save_definitions("a", [echo])
     await store.save_definitions("b", [])
-    assert await store.load_definitions("a") == [DEFINITION]
+    assert await store.load_definitions("a") == [echo]
     assert await store.load_definitions("b") == []
-    await store.save_definitions("a", [DEFINITION, DEFINITION.model_copy(update={"name": "shout"})])
-    assert [definition.name for definition in await store.load_definitions("a") or ()] == ["echo", "shout"]
+    await store.save_definitions("a", [echo, shout])
+    assert await store.load_definitions("a") == [echo, shout]
 
 
 async def test_all_is_there_after_a_restart(open_store: OpenStore) -> None:
     async with open_store() as store:
         task = await executing(store, "t")
         journal = await store.records("t")
-        await store.save_definitions("a", [DEFINITION])
+        await store.save_definitions("a", [JudgedDefinition(definition=DEFINITION)])
     async with open_store() as store:
         assert await store.load("t") == task
         assert await store.records("t") == journal
-        assert await store.load_definitions("a") == [DEFINITION]
+        assert await store.load_definitions("a") == [JudgedDefinition(definition=DEFINITION)]
         assert await store.unfinished() == ["t"]
         await store.append(task, [claimed(task)], epoch=task.epoch + 1)
 

@@ -1,5 +1,10 @@
 """G11: what a task may grow to, whatever its plan says, and that no task keeps the service from starting."""
 
+import asyncio
+import contextlib
+import resource
+import sqlite3
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +16,7 @@ from agent_runtime.domain.task import TaskStatus
 from harness import House, until_status
 from model_replies import Calls, Text, by_turn
 from model_server import ModelServer
+from pools import HOSTILE_SERVER, Lag
 from shifty import ShiftyHouse, approved, ended, plan_of
 
 TOO_MUCH = "With what its references put in, it takes more than 1048576 bytes (limits.argument_bytes)."
@@ -85,3 +91,52 @@ async def test_arguments_of_a_model_that_are_too_long_are_refused_and_the_model_
     assert task.status is TaskStatus.COMPLETED
     assert [event.tool for event in events if isinstance(event, ToolCalled)] == ["read_file"]
     assert house.counted == []
+
+
+# What servers list
+
+
+def cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+async def catalogue(house: House) -> tuple[dict[str, str], float, float]:
+    """What cannot be used of the server, why, the longest stall meanwhile, and the CPU time of other processes."""
+    lag, before = Lag(), cpu_of_children()
+    async with house.open() as runtime, asyncio.TaskGroup() as group:
+        watch = group.create_task(lag.measure())
+        await runtime.registry.ready(["ledger"], 50)
+        watch.cancel()
+        assert {"ledger/echo", "ledger/many", "ledger/wide"} <= set(runtime.registry.tools(["ledger"]))
+        unusable = runtime.registry.unusable()
+    return unusable, lag.worst_s, cpu_of_children() - before
+
+
+async def test_schemas_that_take_long_are_judged_elsewhere_and_once(house: House) -> None:
+    house.write_registry(config={"command": sys.executable, "args": ["-S", "-E", str(HOSTILE_SERVER), "stalling"]})
+    unusable, stalled_s, cpu_s = await catalogue(house)
+    assert unusable == {
+        "ledger/doubling": "its definition cannot be used: judging its schema takes more than 2 s",
+        "ledger/wrong": "its definition cannot be used: 'strng' is not valid under any of the given schemas",
+    }
+    assert stalled_s < 0.5
+    assert cpu_s > 2
+    again, stalled_s, cpu_s = await catalogue(house)
+    assert again == unusable
+    assert stalled_s < 0.5
+    assert cpu_s < 1
+
+
+async def test_kept_definitions_that_cannot_be_read_keep_nothing_from_starting(house: House) -> None:
+    await catalogue_of(house)
+    for nonsense in ("", "[", "null", '[{"name": 5}]', '[{"name": "echo"}]', '{"rules": 9, "tools": []}'):
+        with contextlib.closing(sqlite3.connect(house.settings.database_path)) as database, database:
+            database.execute("UPDATE definitions SET definitions = ?", (nonsense,))
+        assert "ledger/count" in await catalogue_of(house)
+
+
+async def catalogue_of(house: House) -> set[str]:
+    async with house.open() as runtime:
+        await runtime.registry.ready(["ledger"], 50)
+        return set(runtime.registry.tools(["ledger"]))

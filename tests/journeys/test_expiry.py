@@ -1,6 +1,8 @@
 """A plan that nobody approved in time ends its task: by itself, over a restart, and before anybody too late."""
 
 import asyncio
+import contextlib
+import sqlite3
 from datetime import timedelta
 
 import pytest
@@ -31,6 +33,24 @@ async def test_a_task_whose_time_came_while_nothing_ran_ends_at_the_next_start(h
     house.set_approval(expires_after_s=0.001)
     async with house.open() as runtime:
         await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE events SET epoch = 99", "UPDATE events SET seq = seq + 7", "UPDATE events SET data = '{}'"]
+)
+async def test_a_broken_journal_keeps_neither_the_service_from_starting_nor_others_from_expiring(
+    house: House, change: str
+) -> None:
+    async with house.open() as runtime:
+        broken = await submitted(runtime, ledger_plan("one"))
+        task = await submitted(runtime, ledger_plan("two"))
+    with contextlib.closing(sqlite3.connect(house.settings.database_path)) as database, database:
+        database.execute(f"{change} WHERE task_id = ? AND type = 'plan.proposed'", (broken.task_id,))
+    house.set_approval(expires_after_s=0.001)
+    async with house.open() as runtime:
+        await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
+        third = await submitted(runtime, ledger_plan("three"))
+        await until_status(runtime, third.task_id, TaskStatus.EXPIRED)
 
 
 @pytest.mark.parametrize("what", ["approve", "reject", "revise", "edit"])

@@ -125,6 +125,11 @@ class Listings:
             "not-a-list": {"tools": {"echo": echo}},
             "bad-cursor": {"tools": [echo], "nextCursor": {"page": 2}},
             "numbers": {"tools": [echo, *self.odd_numbers()]},
+            "stalling": {"tools": [echo, *self.stalling()]},
+            "fat": {
+                "tools": [tool(f"fat{self.count}-{n}", description="x" * 60_000) for n in range(50)],
+                "nextCursor": str(self.count),
+            },
         }
         if MODE == "die-listing":
             sys.exit(7)
@@ -135,6 +140,21 @@ class Listings:
             return
         default = {"tools": [tool("echo", description=f"version {self.version}")]}
         send(id=request_id, result=pages.get(MODE, default))
+
+    @staticmethod
+    def stalling() -> list[dict[str, Any]]:
+        """Tools whose schemas are legal and small, and take seconds or years to judge."""
+        doubling = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(30)} | {"a30": {}}
+        draft4 = "http://json-schema.org/draft-04/schema#"
+        many = {"$schema": draft4, "enum": [{"a": n} for n in range(3000)]}
+        wide = {"properties": {f"p{n}": {"type": "string"} for n in range(1500)}}
+        schemas: dict[str, dict[str, Any]] = {
+            "doubling": {"$defs": doubling, "$ref": "#/$defs/a0"},
+            "many": {"properties": {"p": many}},
+            "wide": wide,
+            "wrong": {"properties": {"p": {"type": "strng"}}},
+        }
+        return [{"name": name, "inputSchema": {"type": "object", **schema}} for name, schema in schemas.items()]
 
     @staticmethod
     def odd_numbers() -> list[dict[str, Any]]:

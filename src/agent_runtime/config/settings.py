@@ -174,6 +174,7 @@ class LimitSettings(Section):
     server_line_bytes: PositiveInt = 4 * 1024 * 1024
     tools_per_server: PositiveInt = 500
     definition_bytes: PositiveInt = 64 * 1024
+    definitions_bytes: PositiveInt = 8 * 1024 * 1024
     list_pages: PositiveInt = 20
     stderr_bytes: PositiveInt = 64 * 1024
     server_start_s: PositiveFloat = 20

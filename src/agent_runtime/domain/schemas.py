@@ -1,9 +1,9 @@
 """The input schema of a tool, compiled once and applied within bounds.
 
 A schema is a server's claim: it may be wrong, and it may be made to stall whoever applies it (G9). So nothing is
-ever fetched; `check_schema`, which may take long, is for a process of its own (`judging/`); and a check of arguments is
-given little CPU time. What is not finished by then, and a pattern that might take long, is left to the server, which
-judges its own arguments in any case.
+ever fetched, and everything is given a time. A schema that takes longer to judge is judged in another process (see
+`judging/`). A check of arguments that takes longer, and a pattern that might, is left to the server, which judges its
+own arguments in any case.
 """
 
 import json
@@ -43,8 +43,8 @@ class UnusableSchemaError(Exception):
     """The schema is wrong, or cannot be applied within bounds; the text says which."""
 
 
-class _OutOfTimeError(Exception):
-    """The time of a check is used up."""
+class OutOfTimeError(Exception):
+    """The CPU time of a check is used up, and there is no verdict."""
 
 
 class Open(str):
@@ -65,7 +65,7 @@ def errors_of(schema: JsonObject, value: JsonValue, seconds: float = CHECK_SECON
     token = _stop_at.set(time.thread_time() + seconds)
     try:
         errors.extend(compiled(schema).iter_errors(value))
-    except _OutOfTimeError:
+    except OutOfTimeError:
         return errors
     except Exception as wrong:  # a `$ref` to nowhere, a circle, a `$schema` that is a list: the schema's fault, always
         raise UnusableSchemaError(_reason(wrong)) from wrong
@@ -74,17 +74,28 @@ def errors_of(schema: JsonObject, value: JsonValue, seconds: float = CHECK_SECON
     return errors
 
 
-def check_schema(schema: JsonObject) -> None:
-    """Judge a schema against its dialect, and apply it to no arguments at all.
+def check_schema(schema: JsonObject, seconds: float) -> None:
+    """Judge a schema against its dialect, and by applying it to no arguments at all.
 
-    Takes as long, and as much memory, as the schema wants. Raises: UnusableSchemaError.
+    Raises: UnusableSchemaError; OutOfTimeError after `seconds` of CPU time.
     """
+    token = _stop_at.set(time.thread_time() + seconds)
     try:
         # Patterns are ECMA-262, and Python's opinion of them is not asked: hence no check of the format `regex`.
-        _dialect(schema).check_schema(schema, format_checker=None)
-        list(compiled(schema).iter_errors({}))
+        dialect = _dialect(schema)
+        meta = _bounded(dialect, unevaluated=True)(dialect.META_SCHEMA, registry=SPECIFICATIONS)
+        fault = next(meta.iter_errors(schema), None)
+        if fault is None:
+            for _ in compiled(schema).iter_errors({}):
+                pass
+    except OutOfTimeError:
+        raise
     except Exception as wrong:  # as in `errors_of`
         raise UnusableSchemaError(_reason(wrong)) from wrong
+    finally:
+        _stop_at.reset(token)
+    if fault is not None:
+        raise UnusableSchemaError(_reason(fault))
 
 
 def _reason(wrong: Exception) -> str:
@@ -149,7 +160,7 @@ def _evolved(validator: Any, **changes: Any) -> Any:
 
 def _check_the_clock() -> None:
     if time.thread_time() > _stop_at.get():
-        raise _OutOfTimeError
+        raise OutOfTimeError
 
 
 Errors = Iterator[ValidationError]

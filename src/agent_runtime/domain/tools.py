@@ -210,6 +210,13 @@ class ToolDefinition(BaseModel):
         return digest({"identity": identity, "definition": self.model_dump()})
 
 
+class JudgedDefinition(Value):
+    """A definition, and why its schema cannot be used; `fault` is `None` where it can."""
+
+    definition: ToolDefinition
+    fault: str | None = None
+
+
 class Tool(Value):
     """A tool that a plan may use: its definition, its pin, and what is held to be true of it.
 

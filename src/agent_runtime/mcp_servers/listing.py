@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.domain.tools import ToolDefinition
 
 
+@dataclass(frozen=True, slots=True)
 class Listed:
-    """A listing as it was read, and as it was on the wire."""
+    """The tools of a listing, and the digest of what was on the wire."""
 
-    def __init__(self, raw: bytes, tools: Mapping[str, ToolDefinition]) -> None:
-        self.raw = raw
-        self.tools = tools
+    digest: str
+    tools: Mapping[str, ToolDefinition]
 
 
 class Listing:
@@ -21,17 +22,12 @@ class Listing:
     Who asks gets a listing that began after it asked; all who asked while another was under way share the next.
     """
 
-    def __init__(self, read: Callable[[Listed | None], Awaitable[Listed]]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Listed]]) -> None:
         self._read = read
         self._lock = asyncio.Lock()
         self._asked = 0
         self._began_at = 0
         self._outcome: Listed | ServerUnavailableError | None = None
-        self._known: Listed | None = None
-
-    def forget(self) -> None:
-        """Reuse nothing that was read before."""
-        self._known = None
 
     async def fresh(self) -> Mapping[str, ToolDefinition]:
         self._asked = number = self._asked + 1
@@ -40,8 +36,7 @@ class Listing:
                 # Set only with the outcome: a reader that is cancelled leaves the work to the next.
                 began_at = self._asked
                 try:
-                    outcome: Listed | ServerUnavailableError = await self._read(self._known)
-                    self._known = outcome if isinstance(outcome, Listed) else None
+                    outcome: Listed | ServerUnavailableError = await self._read()
                 except ServerUnavailableError as error:
                     outcome = error
                 self._began_at, self._outcome = began_at, outcome

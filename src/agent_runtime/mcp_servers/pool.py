@@ -24,6 +24,7 @@ from agent_runtime.domain.tools import (
 )
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.http import Network, open_http
+from agent_runtime.mcp_servers.listing import Listed
 from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
 from agent_runtime.mcp_servers.server import Connection, Eras, Opener
 from agent_runtime.mcp_servers.stdio import StdioTransport, prepare
@@ -58,6 +59,7 @@ class ServerPool:
         self._group = asyncio.TaskGroup()
         self._owners: dict[Connection, asyncio.Task[None]] = {}
         self._shared: dict[str, Connection] = {}
+        self._listings: dict[str, Listed] = {}  # the newest of each server: its connections share one
         self._leaving = False
 
     async def __aenter__(self) -> Self:
@@ -135,7 +137,7 @@ class ServerPool:
     def _start(self, server: ToolServer, opener: Opener) -> Connection:
         if self._leaving:
             raise ServerUnavailableError(server.id, "the service is stopping")
-        connection = Connection(server.id, opener, self._limits, self._secrets.redactor)
+        connection = Connection(server.id, opener, self._limits, self._secrets.redactor, self._listings)
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
         self._owners[connection] = task
         task.add_done_callback(lambda _: self._owners.pop(connection, None))

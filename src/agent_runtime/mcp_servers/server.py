@@ -5,6 +5,7 @@ The owner is stopped by an event and never cancelled, and a caller that is cance
 
 import asyncio
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import AsyncIterator, Mapping
@@ -101,7 +102,9 @@ async def open_session(
 class Connection:
     """A connection from its start to its end. Run `run` in a task of its own; it is the owner."""
 
-    def __init__(self, server_id: str, opener: Opener, limits: LimitSettings, redactor: Redactor) -> None:
+    def __init__(
+        self, server_id: str, opener: Opener, limits: LimitSettings, redactor: Redactor, listings: dict[str, Listed]
+    ) -> None:
         self.server_id = server_id
         self.changes = 0
         self.end = asyncio.Event()
@@ -118,6 +121,7 @@ class Connection:
         self._open_calls = 0
         self._ids = itertools.count(1_000_001)  # clear of the numbers that the SDK gives to its own requests
         self._listing = Listing(self._list)
+        self._listings = listings
 
     @property
     def usable(self) -> bool:
@@ -183,27 +187,32 @@ class Connection:
         """Take a notification of the server."""
         if isinstance(message, ToolListChangedNotification):
             self.changes += 1
-            self._listing.forget()
 
     async def definitions(self) -> Mapping[str, ToolDefinition]:
         """What this session lists now: the listing began after this was called. Raises: ServerUnavailableError."""
         await self.ready()
         return await self._listing.fresh()
 
-    async def _list(self, known: Listed | None) -> Listed:
+    async def _list(self) -> Listed:
         session = await self.ready()
+        limits = self._limits
         tools: list[dict[str, Any]] = []
+        size, wire = 0, hashlib.sha256()
         try:
-            async with asyncio.timeout(self._limits.server_start_s):
+            async with asyncio.timeout(limits.server_start_s):
                 async for page in self._pages(session):
                     tools += page
-                    if len(tools) > self._limits.tools_per_server:
-                        raise ServerUnavailableError(
-                            self.server_id,
-                            f"it lists more than {self._limits.tools_per_server} tools (limits.tools_per_server)",
+                    raw = to_json(page, inf_nan_mode="constants")
+                    size += len(raw)
+                    wire.update(raw)
+                    if len(tools) > limits.tools_per_server:
+                        raise self._over(f"more than {limits.tools_per_server} tools (limits.tools_per_server)")
+                    if size > limits.definitions_bytes:
+                        raise self._over(
+                            f"tools of more than {limits.definitions_bytes} bytes in all (limits.definitions_bytes)"
                         )
         except TimeoutError:
-            within = f"it did not list its tools within {self._limits.server_start_s:g} s"
+            within = f"it did not list its tools within {limits.server_start_s:g} s"
             raise ServerUnavailableError(self.server_id, within) from None
         except MCPError as error:
             if self._opener.remote:
@@ -213,11 +222,17 @@ class Connection:
             raise ServerUnavailableError(self.server_id, self._redactor.redact_message(reason)) from error
         except ValidationError as error:
             raise ServerUnavailableError(self.server_id, "its list of tools is not as MCP has it") from error
-        raw = to_json(tools, inf_nan_mode="constants")
-        if known is not None and known.raw == raw:
+        digest = wire.hexdigest()
+        known = self._listings.get(self.server_id)
+        if known is not None and known.digest == digest:
             return known
-        bounded = functools.partial(tool_definitions, self.server_id, tools, self._limits, self._redactor)
-        return Listed(raw, await asyncio.to_thread(bounded) if len(raw) > _MUCH_BYTES else bounded())
+        bounded = functools.partial(tool_definitions, self.server_id, tools, limits, self._redactor)
+        listed = Listed(digest, await asyncio.to_thread(bounded) if size > _MUCH_BYTES else bounded())
+        self._listings[self.server_id] = listed
+        return listed
+
+    def _over(self, what: str) -> ServerUnavailableError:
+        return ServerUnavailableError(self.server_id, f"it lists {what}")
 
     async def _pages(self, session: ClientSession) -> AsyncIterator[list[dict[str, Any]]]:
         cursor: str | None = None
@@ -233,9 +248,7 @@ class Connection:
             cursor = page.get("nextCursor")
             if cursor is None:
                 return
-        raise ServerUnavailableError(
-            self.server_id, f"its list of tools has more than {self._limits.list_pages} pages (limits.list_pages)"
-        )
+        raise self._over(f"its tools on more than {self._limits.list_pages} pages (limits.list_pages)")
 
     async def call(
         self,

@@ -29,6 +29,7 @@ class Expiry:
     def __init__(self, store: TaskStore, after_s: float | None) -> None:
         self._store = store
         self._after = None if after_s is None else timedelta(seconds=after_s)
+        self._broken: set[str] = set()
 
     async def load(self, task_id: str) -> Task:
         """The task, which has expired where its time has come. Raises: TaskNotFoundError, StoreUnavailableError."""
@@ -60,15 +61,20 @@ class Expiry:
             except StoreUnavailableError as error:
                 log.warning("expiry_waits_for_store", error=str(error))
                 pause_s = _RETRY_S
+            except Exception:  # the edge that owns the loop: no row of the database may end the service
+                log.exception("expiry_failed")
+                pause_s = _LONGEST_SLEEP_S
             await asyncio.sleep(pause_s)
 
     async def _sweep(self, after: timedelta) -> float:
         """End what is over, and say for how many seconds nothing else can be.
 
-        A plan that is made later is over later, so nobody need wake the sleeper for it.
+        A plan that is made later is over later, so nobody need wake the sleeper for it. A journal that is broken is
+        left alone until the next start, and holds nobody else up.
         """
         while True:
-            waiting = await self._store.awaiting(_AT_ONCE)
+            waiting = await self._store.awaiting(_AT_ONCE + len(self._broken))
+            waiting = [(task_id, since) for task_id, since in waiting if task_id not in self._broken]
             now = datetime.now(UTC)
             over = [task_id for task_id, since in waiting if since + after <= now]
             unreadable = 0
@@ -80,6 +86,9 @@ class Expiry:
                 except StoreUnavailableError as error:  # one journal that cannot be read holds nobody else up
                     log.warning("not_expired", task_id=task_id, error=str(error))
                     unreadable += 1
+                except Exception:  # whatever the journal holds, it is the matter of this task alone
+                    log.exception("not_expired", task_id=task_id)
+                    self._broken.add(task_id)
             if unreadable:
                 return _RETRY_S
             if len(over) < _AT_ONCE:

@@ -11,7 +11,7 @@ from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.events import Event, EventRecord, ModelCall
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import TERMINAL, Task, TaskStatus
-from agent_runtime.domain.tools import StoredResult, Tool, ToolDefinition, ToolServer
+from agent_runtime.domain.tools import JudgedDefinition, StoredResult, Tool, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
 
@@ -40,6 +40,16 @@ class Page:
 
     tasks: tuple[TaskSummary, ...]
     next_cursor: str | None
+
+
+class SchemaJudge(Protocol):
+    """Who judges the schemas of servers, where they can stall or kill nobody."""
+
+    async def judge(self, schemas: Sequence[JsonObject]) -> list[str | None]:
+        """Return the verdicts of the first so many schemas: why one cannot be used, `None` where it can.
+
+        Those after them could not be judged now.
+        """
 
 
 class TaskStore(Protocol):
@@ -79,11 +89,11 @@ class TaskStore(Protocol):
     async def delete(self, task: Task) -> None:
         """Forget a terminal task. Raises: TaskNotFoundError, ConflictError, StoreUnavailableError."""
 
-    async def save_definitions(self, identity: str, definitions: Sequence[ToolDefinition]) -> None:
+    async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         """Keep what a server of this identity listed, in place of what was kept before."""
 
-    async def load_definitions(self, identity: str) -> list[ToolDefinition] | None:
-        """What a server of this identity listed last, or null."""
+    async def load_definitions(self, identity: str) -> list[JudgedDefinition] | None:
+        """Return what a server of this identity listed last; `None` where nothing is kept that can be read."""
 
     async def check(self) -> None:
         """Return where a write succeeded within the last second, by writing if need be (G16).

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from agent_runtime.domain.errors import ServerUnavailableError, StoreUnavailableError
-from agent_runtime.domain.schemas import UnusableSchemaError, errors_of
-from agent_runtime.domain.tools import Tool, ToolDefinition, ToolServer, describe_tool
+from agent_runtime.domain.tools import JudgedDefinition, Tool, ToolDefinition, ToolServer, describe_tool
 from agent_runtime.domain.values import digest
-from agent_runtime.services.ports import TaskStore, ToolServers
+from agent_runtime.services.ports import SchemaJudge, TaskStore, ToolServers
+from agent_runtime.services.verdicts import Verdicts
 
 log = structlog.get_logger()
 
@@ -39,6 +39,7 @@ class _Shelf:
     """What is known of one server. `begun`: it is being asked or was; `checked`: it was, with whatever outcome."""
 
     server: ToolServer
+    verdicts: Verdicts
     tools: dict[str, Tool] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     connected: bool = False
@@ -51,10 +52,12 @@ class _Shelf:
 class ToolRegistry:
     """Knows every server that the operator named, and what it offers now."""
 
-    def __init__(self, entries: Sequence[ToolServer], servers: ToolServers, store: TaskStore) -> None:
+    def __init__(
+        self, entries: Sequence[ToolServer], servers: ToolServers, store: TaskStore, judge: SchemaJudge
+    ) -> None:
         self._servers = servers
         self._store = store
-        self._shelves = {entry.id: _Shelf(entry) for entry in entries}
+        self._shelves = {entry.id: _Shelf(entry, Verdicts(judge)) for entry in entries}
 
     async def watch(self, *, eager: bool) -> None:
         """Ask every enabled server what it offers, again when wanted and with backoff after a failure, for ever.
@@ -69,9 +72,14 @@ class ToolRegistry:
                     group.create_task(self._watch(shelf), name=f"catalogue:{shelf.server.id}")
 
     async def _watch(self, shelf: _Shelf) -> None:
-        with contextlib.suppress(StoreUnavailableError):
-            kept = await self._store.load_definitions(digest(shelf.server.identity))
-            self._fill(shelf, kept or [])
+        try:
+            kept = await self._store.load_definitions(digest(shelf.server.identity)) or []
+            shelf.verdicts.remember(kept)
+            await self._fill(shelf, kept, ())
+        except StoreUnavailableError:
+            log.info("kept_definitions_not_read", server=shelf.server.id)
+        except Exception:  # the edge that owns the watch: nothing that is kept may keep the service from starting
+            log.exception("kept_definitions_not_understood", server=shelf.server.id)
         await shelf.wanted.wait()
         shelf.begun = True
         retry_s = _FIRST_RETRY_S
@@ -87,6 +95,8 @@ class ToolRegistry:
         server = shelf.server
         try:
             definitions = await self._servers.discover(server)
+            judged = await self._judge(shelf, definitions)
+            await self._fill(shelf, judged, definitions)
         except ServerUnavailableError as error:
             log.warning("server_unavailable", server=server.id, reason=error.reason)
             shelf.connected, shelf.detail, shelf.tools = False, error.reason, {}
@@ -95,26 +105,34 @@ class ToolRegistry:
             log.exception("server_not_understood", server=server.id)
             shelf.connected, shelf.detail, shelf.tools = False, "internal error, see the log", {}
             return
-        self._fill(shelf, definitions)
         shelf.connected, shelf.detail = True, f"{len(shelf.tools)} tool{'' if len(shelf.tools) == 1 else 's'}"
         with contextlib.suppress(StoreUnavailableError):
-            await self._store.save_definitions(digest(server.identity), definitions)
+            await self._store.save_definitions(digest(server.identity), judged)
 
     @staticmethod
-    def _fill(shelf: _Shelf, definitions: Iterable[ToolDefinition]) -> None:
-        shelf.tools, shelf.unusable = {}, {}
-        for definition in definitions:
-            if shelf.server.policy_for(definition.name).enabled is False:
-                shelf.unusable[definition.name] = "disabled in the tool registry"
-                continue
-            try:
-                errors_of(definition.inputSchema, {})
-                tool = describe_tool(shelf.server, definition)
-            except (ValueError, UnusableSchemaError) as error:
-                first = str(error).partition("\n")[0]
-                shelf.unusable[definition.name] = f"its definition cannot be used: {first}"
-                continue
-            shelf.tools[tool.key] = tool
+    async def _judge(shelf: _Shelf, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
+        if shelf.server.type == "builtin":  # our own
+            return [JudgedDefinition(definition=definition) for definition in definitions]
+        return await shelf.verdicts.on(definitions)
+
+    @staticmethod
+    async def _fill(shelf: _Shelf, judged: Sequence[JudgedDefinition], listed: Iterable[ToolDefinition]) -> None:
+        """Put what can be used on the shelf, and of all that is listed why the rest cannot."""
+        tools: dict[str, Tool] = {}
+        unusable = {one.name: "its schema could not be judged yet" for one in listed}
+
+        def describe() -> None:  # digests take long where there is much
+            for one in judged:
+                name = one.definition.name
+                outcome = _described(shelf.server, one)
+                if isinstance(outcome, Tool):
+                    tools[outcome.key] = outcome
+                    unusable.pop(name, None)
+                else:
+                    unusable[name] = outcome
+
+        await asyncio.to_thread(describe)
+        shelf.tools, shelf.unusable = tools, unusable
 
     def server(self, server_id: str) -> ToolServer:
         """The entry of this id. Raises: ServerUnavailableError where there is none, or it is disabled."""
@@ -179,3 +197,16 @@ class ToolRegistry:
         names = self.enabled()
         self.distrust(names)
         await self.ready(names, timeout_s)
+
+
+def _described(server: ToolServer, judged: JudgedDefinition) -> Tool | str:
+    """Return the tool, or why it cannot be used."""
+    if server.policy_for(judged.definition.name).enabled is False:
+        return "disabled in the tool registry"
+    if judged.fault is not None:
+        return f"its definition cannot be used: {judged.fault}"
+    try:
+        return describe_tool(server, judged.definition)
+    except ValueError as error:
+        first = str(error).partition("\n")[0]
+        return f"its definition cannot be used: {first}"

@@ -7,16 +7,17 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore
 from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
-from agent_runtime.domain.tools import ToolDefinition
+from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import replay
+from agent_runtime.domain.values import Value
 from agent_runtime.services.ports import TaskSummary
 
 INSERT_TASK = """
@@ -65,7 +66,13 @@ UPSERT_HEARTBEAT = "INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id
 _ALL = -1  # as a LIMIT
 _RUNNABLE = json.dumps(sorted(frozenset(TaskStatus) - TERMINAL - WAITING))
 _ASKING = json.dumps(sorted(WAITING))
-_DEFINITIONS = TypeAdapter(list[ToolDefinition])
+
+
+class _Listing(Value):
+    """What is kept of a server's listing. `rules` names those that its schemas were judged by."""
+
+    rules: Literal[1] = 1
+    tools: tuple[JudgedDefinition, ...]
 
 
 def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord]) -> None:
@@ -225,13 +232,17 @@ def select_counts(connection: sqlite3.Connection) -> dict[TaskStatus, int]:
     return {TaskStatus(status): count for status, count in connection.execute(SELECT_COUNTS)}
 
 
-def select_definitions(connection: sqlite3.Connection, identity: str) -> list[ToolDefinition] | None:
+def select_definitions(connection: sqlite3.Connection, identity: str) -> list[JudgedDefinition] | None:
+    """What was listed; `None` too where another version wrote it, or it was changed: then the server is asked."""
     found = connection.execute(SELECT_DEFINITIONS, (identity,)).fetchone()
-    return _DEFINITIONS.validate_json(found[0]) if found else None
+    try:
+        return list(_Listing.model_validate_json(found[0]).tools) if found else None
+    except ValidationError:
+        return None
 
 
-def encode_definitions(definitions: Sequence[ToolDefinition]) -> bytes:
-    return _DEFINITIONS.dump_json(list(definitions))
+def encode_definitions(definitions: Sequence[JudgedDefinition]) -> bytes:
+    return _Listing(tools=tuple(definitions)).model_dump_json().encode()
 
 
 def stamp(at: datetime) -> str:

@@ -14,7 +14,7 @@ from agent_runtime.domain.audit import Kept
 from agent_runtime.domain.errors import Fault, InvalidInputError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord, record
 from agent_runtime.domain.task import Task, TaskStatus
-from agent_runtime.domain.tools import ToolDefinition
+from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.ports import Page
 from agent_runtime.storage import journals, rows
@@ -182,13 +182,13 @@ class SqliteStore:
         self._cache.forget(task_id)
         self._followers.ended(task_id)
 
-    async def save_definitions(self, identity: str, definitions: Sequence[ToolDefinition]) -> None:
+    async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         """See `TaskStore.save_definitions`."""
         encoded = rows.encode_definitions(definitions)
         work = partial(rows.save_definitions, identity=identity, definitions=encoded)
         await self._writer.write(work, _nothing)
 
-    async def load_definitions(self, identity: str) -> list[ToolDefinition] | None:
+    async def load_definitions(self, identity: str) -> list[JudgedDefinition] | None:
         """See `TaskStore.load_definitions`."""
         return await self._readers.read(partial(rows.select_definitions, identity=identity))
 

@@ -1,3 +1,4 @@
+import contextlib
 import re
 import time
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from agent_runtime.domain.contract import MOST_FAULTS, Limits, argument_faults, find_faults
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.references import resolve
-from agent_runtime.domain.schemas import UnusableSchemaError, check_schema, errors_of, matches
+from agent_runtime.domain.schemas import OutOfTimeError, UnusableSchemaError, check_schema, errors_of, matches
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, ToolDefinition, describe_tool
 
 Schema = dict[str, Any]
@@ -282,11 +283,30 @@ def test_the_steps_of_a_plan_share_the_time_of_their_checks() -> None:
 @pytest.mark.parametrize("wrong", [{"type": "strng"}, {"properties": 5}, {"required": ["a", "a"]}, {"$ref": "#/no"}])
 def test_a_schema_that_its_dialect_forbids_or_that_leads_nowhere_is_refused(wrong: Schema) -> None:
     with pytest.raises(UnusableSchemaError):
-        check_schema(wrong)
+        check_schema(wrong, 1)
 
 
 def test_a_pattern_that_is_no_pattern_to_python_is_none_of_our_business() -> None:
-    check_schema(of({"pattern": r"^\p{L}+$"}))
+    check_schema(of({"pattern": r"^\p{L}+$"}), 1)
+
+
+STALLS: dict[str, Schema] = {
+    **DOUBLINGS,
+    "that must differ": {"required": [{"a": n} for n in range(5000)]},
+    "of one dialect that must differ": {
+        "$schema": "http://json-schema.org/draft-04/schema#",
+        "enum": [{"a": n} for n in range(5000)],
+    },
+    "of very many": {"properties": {f"p{n}": {"type": "string"} for n in range(3000)}},
+}
+
+
+@pytest.mark.parametrize("name", STALLS)
+def test_judging_a_schema_ends_in_time_with_or_without_a_verdict(name: str) -> None:
+    before = time.thread_time()
+    with contextlib.suppress(UnusableSchemaError, OutOfTimeError):
+        check_schema(STALLS[name], 0.1)
+    assert time.thread_time() - before < 0.5
 
 
 @pytest.mark.timeout(5)  # its own analysis took minutes

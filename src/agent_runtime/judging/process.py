@@ -1,0 +1,76 @@
+"""Whoever starts the process that judges, and makes sense of how far it came."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Sequence
+
+import structlog
+from pydantic_core import to_json
+
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.judging import SLICE_SECONDS
+
+log = structlog.get_logger()
+
+_ALL_SECONDS = 60.0
+_WAIT_S = 60.0
+_FATAL = frozenset({-signal.SIGXCPU, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT})
+"""How the process ends because of a schema; any other bad end is the machine's doing."""
+
+
+class JudgeProcess:
+    """Judges schemas in a process with limits, with the shape of `ports.SchemaJudge`. One runs at a time, in turns."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def judge(self, schemas: Sequence[JsonObject]) -> list[str | None]:
+        """Return the verdicts of the first so many schemas: why one cannot be used, `None` where it can.
+
+        Those after them were not judged: their turn did not come in `_ALL_SECONDS` of CPU time, or the process failed.
+        """
+        verdicts: list[str | None] = []
+        for _ in range(int(_ALL_SECONDS / SLICE_SECONDS)):
+            if len(verdicts) == len(schemas):
+                break
+            async with self._turn:
+                found = await _run(schemas[len(verdicts) :])
+            if not found:
+                break
+            verdicts += found
+        return verdicts
+
+
+async def _run(schemas: Sequence[JsonObject]) -> list[str | None]:
+    """Judge as many as one process manages."""
+    given = b"".join(to_json(schema, inf_nan_mode="constants") + b"\n" for schema in schemas)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-I", "-m", __package__ or ""),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={},
+            start_new_session=True,
+        )
+    except OSError as error:
+        log.warning("schemas_not_judged", reason=f"the process that judges them cannot be started: {error}")
+        return []
+    try:
+        async with asyncio.timeout(_WAIT_S):
+            said, _ = await process.communicate(given)
+    except TimeoutError:
+        log.warning("schemas_not_judged", reason=f"the process that judges them did not end within {_WAIT_S:g} s")
+        return []
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    ready, *verdicts = [json.loads(line) for line in said.split(b"\n")[:-1]] or [None]
+    if process.returncode:
+        log.warning("schema_judge_failed", code=process.returncode, judged=len(verdicts))
+        if ready and process.returncode in _FATAL:
+            verdicts.append("judging its schema takes too much time or memory")
+    return verdicts

@@ -1,0 +1,70 @@
+"""What was judged of the schemas of one server: each once, also over restarts."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic_core import to_json
+
+from agent_runtime.domain.schemas import OutOfTimeError, UnusableSchemaError, check_schema
+from agent_runtime.domain.tools import JudgedDefinition, ToolDefinition
+from agent_runtime.domain.values import JsonObject, digest_of_bytes
+from agent_runtime.services.ports import SchemaJudge
+
+_QUICK_SECONDS = 0.1
+"""The CPU time that the new schemas of a server may take in this process, all together."""
+
+
+class Verdicts:
+    """Knows what was judged of what a server lists. `judge` gets the schemas that are not judged in no time here."""
+
+    def __init__(self, judge: SchemaJudge) -> None:
+        self._judge = judge
+        self._known: dict[str, str | None] = {}
+
+    def remember(self, judged: Iterable[JudgedDefinition]) -> None:
+        """Take up the verdicts of an earlier process."""
+        self._known = {_digest(one.definition): one.fault for one in judged}
+
+    async def on(self, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
+        """Return the definitions, in their order, with the verdicts; those that could not be judged are missing.
+
+        What is not listed any more is forgotten.
+        """
+        listed = {_digest(one): one.inputSchema for one in definitions}
+        self._known = {digest: fault for digest, fault in self._known.items() if digest in listed}
+        await self._judge_all({digest: schema for digest, schema in listed.items() if digest not in self._known})
+        digests = zip(map(_digest, definitions), definitions, strict=True)
+        return [
+            JudgedDefinition(definition=definition, fault=self._known[digest])
+            for digest, definition in digests
+            if digest in self._known
+        ]
+
+    async def _judge_all(self, new: Mapping[str, JsonObject]) -> None:
+        if new:
+            self._known |= await asyncio.to_thread(_judge_quickly, new)
+        left = [digest for digest in new if digest not in self._known]
+        if left:
+            verdicts = await self._judge.judge([new[digest] for digest in left])
+            self._known |= dict(zip(left, verdicts, strict=False))
+
+
+def _digest(definition: ToolDefinition) -> str:
+    return digest_of_bytes(to_json(definition.inputSchema, inf_nan_mode="constants"))
+
+
+def _judge_quickly(schemas: Mapping[str, JsonObject]) -> dict[str, str | None]:
+    """Judge as many schemas as the time allows."""
+    verdicts: dict[str, str | None] = {}
+    stop_at = time.thread_time() + _QUICK_SECONDS
+    for digest, schema in schemas.items():
+        try:
+            check_schema(schema, stop_at - time.thread_time())
+        except OutOfTimeError:
+            break
+        except UnusableSchemaError as error:
+            verdicts[digest] = str(error)
+        else:
+            verdicts[digest] = None
+    return verdicts
