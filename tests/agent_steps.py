@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.contract import Budget, Contract, Limits, draw_up
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel, draw_up
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, ToolDefinition, describe_tool
@@ -15,6 +15,7 @@ from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import digest
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
+MODEL = PinnedModel(entry="openai", endpoints=("http://model",), model="m")
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "additionalProperties": False}
 SERVER = BuiltinServer(
     id="f",
@@ -42,7 +43,7 @@ LAST = {"id": "last", "kind": "tool", "server": "f", "tool": "wipe", "depends_on
 
 def contract_of(*steps: dict[str, Any], budget: Budget | None = None) -> Contract:
     limits = Limits(budget=budget or Budget())
-    return draw_up(Plan.model_validate({"goal": "g", "steps": steps}), limits, TOOLS, agent_steps=True)
+    return draw_up(Plan.model_validate({"goal": "g", "steps": steps}), limits, TOOLS, model=MODEL)
 
 
 def after(task: Task, *events: ev.Event) -> Task:

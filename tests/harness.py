@@ -45,12 +45,13 @@ class House:
             "config": {
                 "command": sys.executable,
                 "args": ["-S", "-E", str(LEDGER_SERVER)],
-                "env": {"LEDGER": str(self.ledger), "DELAY_S": str(delay_s)},
+                "env": {"LEDGER": str(self.ledger), "DELAY": str(self.folder / "delay.txt")},
             },
             "tools": tools or {"look": {"idempotent": True, "effect": "read"}, "*": {"open_world": False}},
             **entry,
         }
         registry = {"tool_registry": [*builtin, ledger]}
+        (self.folder / "delay.txt").write_text(str(delay_s), encoding="utf-8")
         self.settings.tool_registry.write_text(yaml.safe_dump(registry), encoding="utf-8")
 
     def limit(self, **limits: Any) -> None:

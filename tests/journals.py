@@ -34,7 +34,7 @@ def a_contract() -> Contract:
     """Two steps, the second needs the first."""
     first = ToolStep(id="s1", kind="tool", server="text", tool="echo", arguments={"text": "hello"})
     second = ToolStep(id="s2", kind="tool", server="text", tool="echo", arguments={"text": "${s1.text}"})
-    return draw_up(Plan(goal="say it", steps=(first, second)), Limits(), {"text/echo": _tool()}, agent_steps=False)
+    return draw_up(Plan(goal="say it", steps=(first, second)), Limits(), {"text/echo": _tool()}, model=None)
 
 
 CONTRACT = a_contract()

@@ -31,7 +31,8 @@ class ShiftyHouse(House):
         self.write_entry()
 
     def write_entry(self, *, hang: str = "", arguments: tuple[str, ...] = (), **entry: Any) -> None:
-        env = {"HOUSE": str(self.folder), "HANG": hang}
+        (self.folder / "hang.txt").write_text(hang, encoding="utf-8")
+        env = {"HOUSE": str(self.folder)}
         config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER), *arguments], "env": env}
         idempotent = {name: {"idempotent": True, "effect": "read"} for name in ("later", "die")}
         vouched = {"*": {"open_world": False}}

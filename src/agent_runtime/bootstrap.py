@@ -16,6 +16,7 @@ from agent_runtime.agents.model import OpenAIModel
 from agent_runtime.config import Secrets, Settings
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.tools import BuiltinServer
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.pool import ServerPool
@@ -30,9 +31,11 @@ from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.ports import LanguageModel, Planner
 from agent_runtime.services.progress import Progress
 from agent_runtime.services.registry_file import load_registry
+from agent_runtime.services.resolved_entries import EntryResolver, ShownValues, pinned_model
 from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
+from agent_runtime.storage.secret_file import read_secret
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.telemetry.metrics import Metrics
 
@@ -93,9 +96,15 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
         complete(load_registry(settings.tool_registry, settings.tool_registry_yaml)), settings.approval.deny
     )
     base_dir = settings.tool_registry.absolute().parent
+    shown = ShownValues(read_secret(settings.data_dir))
+    resolved = EntryResolver(base_dir, settings.data_dir, secrets, shown).resolve(entries)
+    places = {entry.server.id: entry.place for entry in resolved}
+    identities = Identities(
+        {entry.server.id: entry.identity for entry in resolved}, pinned_model(settings.openai, shown)
+    )
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:
-        return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)
+        return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir, place=places[entry.id])
 
     metrics = Metrics()
     async with (
@@ -104,13 +113,13 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
         ServerPool(limits, secrets, make_builtin, base_dir) as servers,
         asyncio.TaskGroup() as background,
     ):
-        registry = ToolRegistry(entries, servers, store, JudgeProcess())
+        registry = ToolRegistry(resolved, servers, store, JudgeProcess())
         progress = Progress()
         planner = PlannerAgent(
             planning,
             registry,
             progress,
-            agent_steps=model is not None,
+            identities=identities,
             start_s=limits.server_start_s,
             auto_effects=settings.approval.auto_effects,
         )
@@ -121,7 +130,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             servers,
             planner,
             executor,
-            Broker(limits, {entry.id: entry.deny for entry in entries}),
+            Broker(limits, {entry.id: entry.deny for entry in entries}, identities),
             runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
             parallel_calls=limits.calls_of_a_task,
         )

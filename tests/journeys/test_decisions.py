@@ -1,6 +1,7 @@
 """G4 and G7: nothing runs before approval, N approvals are one execution, reject and cancel hold at every moment."""
 
 import asyncio
+import sys
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from agent_runtime.domain.errors import DecisionRefusedError, DigestMismatchErro
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
 from agent_runtime.services.task_manager import Submission
-from harness import House, ledger_plan, names, settled, submitted, until, until_status
+from harness import LEDGER_SERVER, House, ledger_plan, names, settled, submitted, until, until_status
 
 
 async def accepted(runtime: Runtime, task: Task, decision: Approve | Reject) -> bool:
@@ -213,13 +214,17 @@ async def test_an_argument_that_breaks_the_schema_once_resolved_is_refused_and_n
 
 
 async def test_a_server_that_is_gone_fails_the_task_before_any_call(house: House) -> None:
+    command = house.folder / "command-that-goes-away"
+    command.symlink_to(sys.executable)
+    house.write_registry(
+        config={"command": str(command), "args": [str(LEDGER_SERVER)], "env": {"LEDGER": str(house.ledger)}}
+    )
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
-    entry = {"command": "no-such-command-anywhere", "args": []}
-    house.write_registry(config=entry)
+    command.unlink()
     async with house.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve())
         ended = await settled(runtime, task.task_id)
     assert ended.error
     assert ended.error.code == "server_unavailable"
-    assert "no-such-command-anywhere" in ended.error.message
+    assert "command-that-goes-away" in ended.error.message

@@ -15,6 +15,7 @@ from agent_runtime.config import Secrets
 from agent_runtime.domain.approval import Approve, Decision, Resolve
 from agent_runtime.domain.errors import ConflictError, DecisionRefusedError, TaskNotFoundError
 from agent_runtime.domain.events import Event, ToolReturned
+from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
 from agent_runtime.domain.transitions import replay
@@ -252,7 +253,9 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
     limits = house.settings.limits
     async with ServerPool(limits, Secrets(), _no_builtin, house.folder) as servers:
         progress = Progress()
-        planner = PlannerAgent(RulePlanner(), runtime.registry, progress, agent_steps=False, start_s=1, auto_effects=())
+        planner = PlannerAgent(
+            RulePlanner(), runtime.registry, progress, identities=Identities({}), start_s=1, auto_effects=()
+        )
         executor = ExecutorAgent(None, progress, limits)
         yield Orchestrator(
             runtime.store,

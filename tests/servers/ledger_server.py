@@ -1,13 +1,15 @@
 """A small MCP server on the standard library alone: it starts in a few milliseconds, and keeps a ledger of its calls.
 
-`count {label}` appends `label` to the file LEDGER (fsynced) and answers after DELAY_S seconds; `look {label}` is the
-same, for a registry that calls it idempotent; `fail {label}` is counted and answers with an error of the tool.
+`count {label}` appends `label` to the file LEDGER (fsynced) and answers after DELAY_S seconds, or as many as the
+file DELAY says; `look {label}` is the same, for a registry that calls it idempotent; `fail {label}` is counted and
+answers with an error of the tool.
 """
 
 import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 SCHEMA = {
@@ -25,6 +27,12 @@ def count(label: str) -> None:
     os.close(descriptor)
 
 
+def delay_s() -> float:
+    """A file can change while the entry of the registry stays what it is."""
+    file = Path(os.environ.get("DELAY", ""))
+    return float(file.read_text() if file.is_file() else os.environ.get("DELAY_S", "0"))
+
+
 def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     if method == "initialize":
         return {
@@ -38,7 +46,7 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     if method == "tools/call":
         label = params["arguments"]["label"]
         count(label)
-        time.sleep(float(os.environ.get("DELAY_S", "0")))
+        time.sleep(delay_s())
         text = {"type": "text", "text": f"counted {label}"}
         return {"content": [text], "isError": params["name"] == "fail"}
     return {} if method == "ping" else None

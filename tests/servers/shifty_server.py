@@ -1,8 +1,8 @@
 """A small MCP server that does not keep its word, on the standard library alone.
 
 The folder HOUSE tells it what to be: `tools.json` is what it lists (read at each listing), `answer.json` the raw result
-of the tool `raw`. Every call is written to `ledger.txt`. HANG: `initialize` or `tools/list` is noted in
-`hangs.txt` and never answered.
+of the tool `raw`. Every call is written to `ledger.txt`. What `hang.txt` names, `initialize` or
+`tools/list`, is noted in `hangs.txt` and never answered.
 `gate {label}` answers once the file `gate` exists; `shift` puts `next.json` in place of `tools.json` and says so before
 it answers; `later` does so a moment after it answered with an error; where `shift-soon` exists, every tool does so a
 moment later; `die` ends the process at its first call.
@@ -48,7 +48,7 @@ def called(name: str, label: str) -> dict[str, Any]:
 
 def answer(request: dict[str, Any]) -> None:
     method, params = request["method"], request.get("params") or {}
-    if method == os.environ.get("HANG"):
+    if method == (HOUSE / "hang.txt").read_text():
         with (HOUSE / "hangs.txt").open("a") as hangs:
             hangs.write("here\n")
         time.sleep(600)

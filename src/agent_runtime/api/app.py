@@ -10,9 +10,10 @@ from agent_runtime.api import audit, console, health, metrics, openapi, plans, p
 from agent_runtime.api.auth import Access, keys_of
 from agent_runtime.api.edge import Edge
 from agent_runtime.api.stream import Streams
-from agent_runtime.api.tickets import Tickets, read_secret
+from agent_runtime.api.tickets import Tickets
 from agent_runtime.bootstrap import Recover, Runtime, open_runtime
 from agent_runtime.config import Secrets, Settings
+from agent_runtime.storage.secret_file import read_secret
 
 _DESCRIPTION = "Turns a sentence into an approved plan of MCP tool calls, and runs exactly that plan."
 

@@ -112,6 +112,6 @@ def _diff(before: Revision, after: Revision) -> DiffView:
                 "change": change.kind,
                 "fields": {name: {"from": field.before, "to": field.after} for name, field in change.fields.items()},
             }
-            for change in changes(before.contract, after.contract)
+            for change in changes(before, after)
         ],
     }

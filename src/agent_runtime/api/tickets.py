@@ -1,31 +1,18 @@
 """Stream tickets: `EventSource` cannot send headers, so a short-lived ticket in the URL stands in for the key.
 
 A ticket is `EXPIRES.NAME.MAC`. The MAC covers the task and the key that it was asked for with, so it opens one stream
-and dies with its key; nothing of it is stored. Its secret is a file of the data directory, so that tickets survive a
+and dies with its key; nothing of it is stored. Its secret is that of the data directory, so that tickets survive a
 restart of the service.
 """
 
-import contextlib
-import os
 import re
-import secrets
-import stat
 import time
 from hashlib import sha256
 from hmac import compare_digest
 from hmac import digest as hmac_digest
-from pathlib import Path
-
-import structlog
 
 from agent_runtime.api.keys import ApiKey, KeyRing
-from agent_runtime.domain.errors import ConfigurationError
 
-log = structlog.get_logger()
-
-SECRET_FILE = "stream-tickets.secret"  # noqa: S105 - the name of the file, not what is in it
-
-_SECRET_BYTES = 32
 _TICKET = re.compile(r"(?P<expires>[0-9]{1,12})\.(?P<name>[A-Za-z0-9._@-]{0,64})\.(?P<mac>[0-9a-f]{64})")
 
 
@@ -58,38 +45,3 @@ class Tickets:
     def _mac(self, task_id: str, expires: int, key: ApiKey | None) -> str:
         text = f"stream-ticket\0{task_id}\0{expires}\0{key.digest.hex() if key else ''}"
         return hmac_digest(self._secret, text.encode(), sha256).hex()
-
-
-def read_secret(data_dir: Path) -> bytes:
-    """The secret of this data directory, made where there is none, or one that others could have read.
-
-    The caller owns the directory. Raises: ConfigurationError where it cannot be written.
-    """
-    path = data_dir / SECRET_FILE
-    with contextlib.suppress(OSError):
-        status = path.lstat()
-        secret = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
-        if len(secret) == _SECRET_BYTES and not status.st_mode & 0o077:
-            return secret
-        log.info("ticket_secret_replaced", file=str(path))
-    secret = secrets.token_bytes(_SECRET_BYTES)
-    try:
-        _write(path, secret)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}. See data_dir.") from error
-    return secret
-
-
-def _write(path: Path, secret: bytes) -> None:
-    """Put the file there whole or not at all, readable by its owner alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise

@@ -200,9 +200,12 @@ def _encoded(content: str) -> bytes:
     return data
 
 
-def create_server(root: Path) -> MCPServer[Any]:
-    """The server over this folder; while the folder is missing, every call says so."""
-    files = Filesystem(Root(root))
+def create_server(root: Path, name: str | None = None) -> MCPServer[Any]:
+    """Return the server over this folder; while the folder is missing, every call says so.
+
+    `name` is what people call the folder, where that is not its own name.
+    """
+    files = Filesystem(Root(root, name))
     return make_server(
         "filesystem",
         "Text files in one folder. Paths are relative to that folder.",

@@ -67,10 +67,14 @@ def readable(name: str) -> str:
 
 
 class Root:
-    """The one folder that a filesystem server may touch."""
+    """The one folder that a filesystem server may touch: what `path` leads to now, also if links change later.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
+    `name` is what people call it, where that is not its own name.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self._path = os.path.realpath(path)
+        self._name = name or path.absolute().name
         self._lock = threading.Lock()
 
     def locate(self, path: str) -> Place:
@@ -83,12 +87,12 @@ class Root:
             raise Refusal('The path is empty: give the path of a file or folder, or "." for the root folder.')
         if "\0" in path:
             raise Refusal("The path holds a NUL character, which no file name can; leave it out.")
-        root = os.path.realpath(self._path)
+        root = self._path
         real = os.path.realpath(os.path.join(root, self._without_own_name(root, path)))  # noqa: PTH118 - `..` must stay
         try:
             parts = Path(real).relative_to(root).parts
         except ValueError:
-            raise Refusal(f"{path!r} is outside the folder {self._path.name!r}: give a path inside it.") from None
+            raise Refusal(f"{path!r} is outside the folder {self._name!r}: give a path inside it.") from None
         if os.path.realpath(real) != real:
             # Where links run in a circle the system gives up, and so the rest of the path was never resolved.
             raise Refusal(f"{path!r} leads over links that run in a circle: name the file itself.")
@@ -96,7 +100,7 @@ class Root:
 
     def _without_own_name(self, root: str, path: str) -> str:
         parts = PurePosixPath(path).parts
-        if parts and parts[0] == self._path.name and not os.path.lexists(Path(root, parts[0])):
+        if parts and parts[0] == self._name and not os.path.lexists(Path(root, parts[0])):
             return "/".join(parts[1:]) or "."
         return path
 
@@ -104,10 +108,10 @@ class Root:
     def folder(self, place: Place, *, create: bool = False) -> Iterator[int]:
         """A descriptor of the folder, open as long as the block lasts. `create`: make what is missing on the way."""
         try:
-            descriptor = os.open(place.root, _FOLDER)
+            descriptor = os.open(place.root, _FOLDER | os.O_NOFOLLOW)
         except OSError as error:
             raise Refusal(
-                f"The root folder {self._path.name!r} cannot be opened ({error.strerror}): create it, or change "
+                f"The root folder {self._name!r} cannot be opened ({error.strerror}): create it, or change "
                 "the root of this server in the tool registry."
             ) from error
         try:

@@ -35,6 +35,7 @@ from agent_runtime.services.known_servers import complete
 from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
 from agent_runtime.services.ports import ModelRequest
 from agent_runtime.services.registry_file import TEXT_VARIABLE, load_registry
+from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry, ShownValues
 from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.text.redaction import Redactor
@@ -158,19 +159,24 @@ async def _write(path: Path) -> None:
 async def _servers(settings: Settings, secrets: Secrets, entries: Sequence[ToolServer]) -> list[Finding]:
     """Ask every enabled server what it offers, all at once."""
     base_dir = settings.tool_registry.parent
+    # Nothing is compared here, so any key will do.
+    resolved = EntryResolver(base_dir, settings.data_dir, secrets, ShownValues(b"")).resolve(entries)
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:
         return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)
 
     async with ServerPool(settings.limits, secrets, make_builtin, base_dir) as pool, asyncio.TaskGroup() as group:
-        asked = [group.create_task(_server(pool, entry, base_dir)) for entry in entries]
+        asked = [group.create_task(_server(pool, entry, base_dir)) for entry in resolved]
     return [finding for one in asked for finding in one.result()]
 
 
-async def _server(pool: ServerPool, entry: ToolServer, base_dir: Path) -> list[Finding]:
+async def _server(pool: ServerPool, resolved: ResolvedEntry, base_dir: Path) -> list[Finding]:
+    entry = resolved.server
     check = f"server {entry.id}"
     if not entry.enabled:
         return [Finding(check, "ok", "disabled in the tool registry")]
+    if resolved.problem is not None:
+        return [Finding(check, "fail", resolved.problem)]
     if isinstance(entry, BuiltinServer) and entry.config.root and not (base_dir / entry.config.root).is_dir():
         detail = f"its root {base_dir / entry.config.root} is no folder: create it, or change config.root"
         return [Finding(check, "fail", detail)]

@@ -2,8 +2,9 @@
 
 from agent_runtime.config.files import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
 from agent_runtime.config.loading import load_settings
-from agent_runtime.config.secrets import Secrets
+from agent_runtime.config.secrets import Secrets, without_references
 from agent_runtime.config.settings import (
+    OPENAI_URL,
     ApprovalSettings,
     AuthSettings,
     LimitSettings,
@@ -15,6 +16,7 @@ from agent_runtime.config.settings import (
 )
 
 __all__ = [
+    "OPENAI_URL",
     "ApprovalSettings",
     "AuthSettings",
     "LimitSettings",
@@ -31,4 +33,5 @@ __all__ = [
     "parse_yaml",
     "read_yaml",
     "unknown_key",
+    "without_references",
 ]

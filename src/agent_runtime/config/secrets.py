@@ -11,6 +11,11 @@ from agent_runtime.text.redaction import Redactor
 _REFERENCE = re.compile(r"\$\{(?P<kind>env|file):(?P<name>[^}]+)\}")
 
 
+def without_references(text: str) -> str:
+    """Return what a value says itself, beside the secrets that it names."""
+    return _REFERENCE.sub("", text)
+
+
 class Secrets:
     """Reads the secrets that configuration values name. `redactor` knows every one that was read."""
 

@@ -255,10 +255,25 @@ def _fold(replay: Replay, record: EventRecord) -> bool:
 def _unapproved(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
     """What an event claims that the plan and the journal before it do not bear out."""
     event = record.event
-    if isinstance(event, PlanProposed | PlanEdited) and _digest(event.contract.as_digested()) != event.digest:
-        yield "data.digest", "it is not the digest of the plan."
+    if isinstance(event, PlanProposed | PlanEdited):
+        yield from _plan_faults(event)
     elif isinstance(event, ToolCalled):
         yield from _call_faults(task, event)
+
+
+def _plan_faults(event: PlanProposed | PlanEdited) -> Iterator[tuple[str, str]]:
+    """What is shown of a plan must be what its digest covers. In form 1 the pins cover more than the journal holds."""
+    contract = event.contract
+    if _digest(contract.as_digested()) != event.digest:
+        yield "data.digest", "it is not the digest of the plan."
+    if contract.form == 1:
+        return
+    for key, definition in event.definitions.items():
+        if contract.pins.get(key) != _digest(definition.as_pinned()):
+            yield "data.definitions", f"{key!r} is not the definition that the plan has pinned."
+    for server, facts in event.identities.items():
+        if contract.servers.get(server) != _digest(facts):
+            yield "data.identities", f"{server!r} is not the server that the plan was made for."
 
 
 def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:

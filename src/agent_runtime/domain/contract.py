@@ -15,11 +15,11 @@ from agent_runtime.domain import references
 from agent_runtime.domain.asking import reasons_to_ask
 from agent_runtime.domain.conditions import condition_references, read_condition
 from agent_runtime.domain.deny import applies
-from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
+from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_keys, tool_names
 from agent_runtime.domain.schemas import CHECK_SECONDS, Open, UnusableSchemaError, as_open, errors_of
-from agent_runtime.domain.tools import Effect, Tool, ToolDefinition, tool_key
-from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest
+from agent_runtime.domain.tools import Effect, Tool
+from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest, shortened
 
 MOST_STEPS = 100
 """The steps of the longest plan (G11)."""
@@ -85,10 +85,19 @@ class PinnedPolicy(Value):
     timeout_s: PositiveFloat | None = Field(default=None, exclude_if=_is_none)
 
 
+class PinnedModel(Value):
+    """The language model of agent steps: its entry in the settings, its endpoints in order, and its name there."""
+
+    entry: str
+    endpoints: tuple[str, ...]
+    model: str
+
+
 class Contract(Value):
     """All that the digest covers. `policy` and `pins` are by `server/tool`, of the tools that the plan uses.
 
     `servers` are the digests of what the plan's servers are, by id. In form 1 they are part of each pin instead.
+    `model` is who answers for its agent steps; None where it has none.
     `asks`, which follows from the rest and the operator's word, is not part of the digest: why a step asks for its
     concrete call, by step id.
 
@@ -103,6 +112,7 @@ class Contract(Value):
     policy: Mapping[str, PinnedPolicy]
     pins: Mapping[str, str]
     servers: Mapping[str, str] = Field(default={}, exclude_if=_is_empty)
+    model: PinnedModel | None = Field(default=None, exclude_if=_is_none)
     asks: Mapping[str, str] = {}
 
     @cached_property
@@ -137,13 +147,13 @@ Catalogue = Mapping[str, Tool]
 """The tools that may be used, by `server/tool`."""
 
 
-def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bool) -> Contract:
-    """Judge a plan against the catalogue and fix it as a contract.
+def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, model: PinnedModel | None) -> Contract:
+    """Judge a plan against the catalogue and fix it as a contract. Without a `model` it may hold no agent steps.
 
     Titles and time-outs left open are filled in, so that the approver sees all that will hold.
     Raises: InvalidPlanError with every fault.
     """
-    faults = list(find_faults(plan, limits, catalogue, agent_steps=agent_steps))
+    faults = list(find_faults(plan, limits, catalogue, agent_steps=model is not None))
     if faults:
         raise InvalidPlanError(faults)
     used = {key: catalogue[key] for step in plan.steps for key in tool_keys(step)}
@@ -165,6 +175,7 @@ def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bo
         },
         pins={key: tool.pin for key, tool in used.items()},
         servers={tool.server: tool.identity for tool in used.values()},
+        model=model if any(isinstance(step, AgentStep) for step in plan.steps) else None,
         asks=reasons_to_ask(plan, used),
     )
 
@@ -327,9 +338,9 @@ def _argument_faults(
         path = tuple(error.absolute_path)
         related = path in above or any(path[:depth] in open_paths for depth in range(len(path) + 1))
         if not related or error.validator == "additionalProperties":  # a name that is unknown stays so
-            yield Fault(_place(place, path), _short(error.message))
+            yield Fault(_place(place, path), shortened(error.message))
         elif open_paths.get(path) is False and _forbids_strings(error):
-            yield Fault(_place(place, path), _short(f"Text is not allowed here: {error.message}"))
+            yield Fault(_place(place, path), shortened(f"Text is not allowed here: {error.message}"))
 
 
 def _forbids_strings(error: ValidationError) -> bool:
@@ -346,61 +357,5 @@ def _forbids_strings(error: ValidationError) -> bool:
     return error.validator == "type"
 
 
-def _short(message: str) -> str:
-    return message if len(message) <= 300 else f"{message[:200]} ... {message[-80:]}"  # noqa: PLR2004 - a readable length
-
-
 def _place(place: str, path: Sequence[str | int]) -> str:
     return place + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-
-
-def compare_pins(
-    contract: Contract,
-    server: str,
-    identity: JsonObject,
-    approved: Mapping[str, ToolDefinition],
-    current: Mapping[str, ToolDefinition],
-) -> None:
-    """Hold a server and its session's own definitions against the contract (G6).
-
-    `approved` is by `server/tool`, `current` by tool name, as the session that will get the calls lists them.
-    Raises: DefinitionChangedError showing every difference.
-    """
-    differences: list[str] = []
-    if contract.form != 1 and server in contract.server_ids and contract.servers.get(server) != digest(identity):
-        differences.append(f"{server}: {_ANOTHER_SERVER}")
-    for key, pin in contract.pins.items():
-        name = key.partition("/")[2]
-        if key != tool_key(server, name):
-            continue
-        definition = current.get(name)
-        if definition is None:
-            differences.append(f"{key}: the server no longer has this tool.")
-        elif _pin(contract, definition, identity) != pin:
-            differences.extend(f"{key}: {line}" for line in _differences(contract, approved.get(key), definition))
-    if differences:
-        raise DefinitionChangedError(
-            "A tool is not what the plan was made with, so it was not called. " + " ".join(differences)
-        )
-
-
-_ANOTHER_SERVER = "the server itself is another one than the plan was made with (the registry entry has changed)."
-
-
-def _pin(contract: Contract, definition: ToolDefinition, identity: JsonObject) -> str | None:
-    """Return the pin of a definition in the form of the contract; None where it has none."""
-    try:
-        return definition.pin if contract.form != 1 else definition.pin_of_form_1(identity)
-    except ValueError:  # the plan's own definition had a pin, so this one differs
-        return None
-
-
-def _differences(contract: Contract, before: ToolDefinition | None, after: ToolDefinition) -> Iterator[str]:
-    pinned = ToolDefinition.model_dump if contract.form == 1 else ToolDefinition.as_pinned
-    old: dict[str, JsonValue] = pinned(before) if before else {}
-    new = pinned(after)
-    changed = [name for name in new if before and old[name] != new[name]]
-    if not changed:
-        yield _ANOTHER_SERVER
-    for name in changed:
-        yield f"{name} was {_short(repr(old[name]))} and is {_short(repr(new[name]))}."

@@ -24,6 +24,10 @@ def _is_zero(number: float) -> bool:
     return not number
 
 
+def _is_empty(value: Mapping[str, object]) -> bool:
+    return not value
+
+
 def _is_nothing(usage: Usage) -> bool:
     return not usage.tokens
 
@@ -62,13 +66,14 @@ class TaskClaimed(Event):
 class PlanProposed(Event):
     """A plan was made. `definitions` are those that were pinned, by `server/tool`; `planner` says who made it.
 
-    `usage` is what a model took to make it.
+    `identities` are the facts behind the digests of its servers, by id. `usage` is what a model took to make it.
     """
 
     revision: int
     digest: str
     contract: Contract
     definitions: Mapping[str, ToolDefinition]
+    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=_is_empty)
     planner: str
     usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
 
@@ -97,12 +102,13 @@ class PlanRevisionRequested(Event):
 
 
 class PlanEdited(Event):
-    """Somebody wrote the next revision by hand. `definitions` are those that were pinned, by `server/tool`."""
+    """Somebody wrote the next revision by hand. `definitions` and `identities` as in `PlanProposed`."""
 
     revision: int
     digest: str
     contract: Contract
     definitions: Mapping[str, ToolDefinition]
+    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=_is_empty)
     actor: str = ANONYMOUS
 
 

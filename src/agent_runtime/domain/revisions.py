@@ -5,14 +5,15 @@ Everything here takes time in proportion to the plans, whatever is in them.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRevisionRequested
+from agent_runtime.domain.identity import flat
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.values import JsonValue, canonical
+from agent_runtime.domain.values import JsonObject, JsonValue, canonical
 
 PlanStep = ToolStep | AgentStep
 Kind = Literal["added", "removed", "changed"]
@@ -20,7 +21,10 @@ Kind = Literal["added", "removed", "changed"]
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A plan that was proposed or edited. `by` is the planner or the person; `feedback` is what it answers, if any."""
+    """A plan that was proposed or edited. `by` is the planner or the person; `feedback` is what it answers, if any.
+
+    `identities` are the facts about its servers, by id.
+    """
 
     number: int
     digest: str
@@ -28,6 +32,7 @@ class Revision:
     by: str
     feedback: str | None
     contract: Contract
+    identities: Mapping[str, JsonObject] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +61,25 @@ def revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
             case PlanRevisionRequested() as asked:
                 feedback = asked.feedback
             case PlanProposed() as plan:
-                yield Revision(plan.revision, plan.digest, record.at, plan.planner, feedback, plan.contract)
+                yield Revision(
+                    plan.revision, plan.digest, record.at, plan.planner, feedback, plan.contract, plan.identities
+                )
                 feedback = None
             case PlanEdited() as plan:
-                yield Revision(plan.revision, plan.digest, record.at, plan.actor, None, plan.contract)
+                yield Revision(plan.revision, plan.digest, record.at, plan.actor, None, plan.contract, plan.identities)
             case _:
                 pass
 
 
-def changes(before: Contract, after: Contract) -> list[Change]:
+def changes(before: Revision, after: Revision) -> list[Change]:
     """What differs: in the plan as a whole, then step by step in the order of the later plan, then what was removed.
 
     Arguments are compared one by one, as `arguments.NAME`. Of the whole: the goal, the limits, the order of the steps
-    that both plans have, and policy and pin of each tool that both use.
+    that both plans have, policy and pin of each tool that both use, each fact about the servers that both use
+    (`servers.ID.cwd`), and the model.
     """
-    old = {step.id: step for step in before.steps}
-    new = {step.id: step for step in after.steps}
+    old = {step.id: step for step in before.contract.steps}
+    new = {step.id: step for step in after.contract.steps}
     found = [Change(None, "changed", _differing(_whole(before, after), _whole(after, before)))]
     for name, step in new.items():
         kind: Kind = "changed" if name in old else "added"
@@ -80,7 +88,8 @@ def changes(before: Contract, after: Contract) -> list[Change]:
     return [change for change in found if change.fields]
 
 
-def _whole(contract: Contract, other: Contract) -> dict[str, JsonValue]:
+def _whole(revision: Revision, compared: Revision) -> dict[str, JsonValue]:
+    contract, other = revision.contract, compared.contract
     data = contract.model_dump(mode="json")
     shared = {step.id for step in other.steps}
     return {
@@ -89,6 +98,13 @@ def _whole(contract: Contract, other: Contract) -> dict[str, JsonValue]:
         "order": [step.id for step in contract.steps if step.id in shared],
         **{f"policy.{key}": value for key, value in data["policy"].items() if key in other.policy},
         **{f"pins.{key}": value for key, value in data["pins"].items() if key in other.pins},
+        **{
+            f"servers.{server}.{place}": value
+            for server, facts in revision.identities.items()
+            if server in compared.identities
+            for place, value in flat(facts).items()
+        },
+        **({} if contract.model is None or other.model is None else {"model": data["model"]}),
     }
 
 
@@ -120,7 +136,7 @@ def as_text(before: Revision, after: Revision) -> str:
 def _lines(before: Revision, after: Revision) -> Iterator[str]:
     yield f"--- revision {before.number} {before.digest}"
     yield f"+++ revision {after.number} {after.digest}"
-    found = {change.step_id: change for change in changes(before.contract, after.contract)}
+    found = {change.step_id: change for change in changes(before, after)}
     if None in found:
         yield from _field_lines(found[None], "")
     steps = {step.id: step for step in (*before.contract.steps, *after.contract.steps)}

@@ -156,6 +156,7 @@ class TaskError:
 class Task:
     """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`.
 
+    `identities` are the facts about the servers of the current plan, by id.
     `planned_at` is when the current plan was proposed or edited; `feedback` is what was said about earlier ones, in
     order.
     """
@@ -174,6 +175,7 @@ class Task:
     request_digest: str | None = None
     contract: Contract | None = None
     definitions: Mapping[str, ToolDefinition] = field(default_factory=dict)
+    identities: Mapping[str, JsonObject] = field(default_factory=dict)
     plan_revision: int = 0
     plan_digest: str | None = None
     planned_at: datetime | None = None

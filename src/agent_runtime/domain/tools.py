@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
@@ -109,6 +110,21 @@ class BuiltinConfig(Value):
     server: Literal["filesystem", "calculator", "todo", "text"]
     root: str | None = None
 
+    @property
+    def root_name(self) -> str:
+        """The root as the file has it; the filesystem server serves `sample_data` where none is named."""
+        return self.root or "sample_data"
+
+    def place(self, base_dir: Path, data_dir: Path) -> Path | None:
+        """Return the folder or file that it works on; None where it holds no state."""
+        match self.server:
+            case "filesystem":
+                return base_dir / self.root_name
+            case "todo":
+                return data_dir / "todo.db"
+            case _:
+                return None
+
 
 class _Entry(Value):
     id: Identifier
@@ -140,8 +156,8 @@ class StdioServer(_Entry):
     sandbox: Sandbox = Sandbox()
 
     @property
-    def identity(self) -> JsonObject:
-        """What makes it this server and no other: the file's own text, before secrets are expanded."""
+    def identity_of_form_1(self) -> JsonObject:
+        """The part of the file's own text that pins of form 1 cover."""
         return {"type": self.type, "argv": [self.config.command, *self.config.args]}
 
 
@@ -154,8 +170,8 @@ class HttpServer(_Entry):
     trust: Literal["none", "annotations"] = "none"
 
     @property
-    def identity(self) -> JsonObject:
-        """What makes it this server and no other: the file's own text, before secrets are expanded."""
+    def identity_of_form_1(self) -> JsonObject:
+        """The part of the file's own text that pins of form 1 cover."""
         return {"type": self.type, "url": self.config.base_url}
 
 
@@ -168,8 +184,8 @@ class BuiltinServer(_Entry):
     trust: Literal["none", "annotations"] = "annotations"
 
     @property
-    def identity(self) -> JsonObject:
-        """What makes it this server and no other: its name and its root as the file has it."""
+    def identity_of_form_1(self) -> JsonObject:
+        """The part of the file's own text that pins of form 1 cover."""
         return {"type": self.type, "server": self.config.server, "root": self.config.root}
 
 
@@ -228,7 +244,7 @@ class Tool(Value):
     server: str
     definition: ToolDefinition
     pin: str
-    identity: str
+    identity: str = ""
     effect: Effect
     idempotent: bool
     open_world: bool
@@ -258,10 +274,12 @@ def tool_key(server: str, tool: str) -> str:
     return f"{server}/{tool}"
 
 
-def describe_tool(server: StdioServer | HttpServer | BuiltinServer, definition: ToolDefinition) -> Tool:
+def describe_tool(
+    server: StdioServer | HttpServer | BuiltinServer, definition: ToolDefinition, identity: str = ""
+) -> Tool:
     """Judge a tool from the operator's word and the server's claims, which only ever raise caution unless trusted.
 
-    Raises: ValueError where the definition cannot be pinned.
+    `identity` is the digest of what the server is. Raises: ValueError where the definition cannot be pinned.
     """
     said = server.policy_for(definition.name)
     trusted = server.trust == "annotations"
@@ -270,7 +288,7 @@ def describe_tool(server: StdioServer | HttpServer | BuiltinServer, definition: 
         server=server.id,
         definition=definition,
         pin=definition.pin,
-        identity=digest(server.identity),
+        identity=identity,
         effect=said.effect or _claimed_effect(hints, trusted=trusted),
         idempotent=said.idempotent if said.idempotent is not None else trusted and _claims_idempotence(hints),
         open_world=said.open_world

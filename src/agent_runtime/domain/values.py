@@ -13,6 +13,8 @@ JsonValue = Any
 
 JsonObject = dict[str, JsonValue]
 
+_LONGEST_SHOWN = 300
+
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
@@ -68,6 +70,11 @@ def _utf_16(item: tuple[JsonValue, JsonValue]) -> bytes:
     if not isinstance(name, str):
         raise ValueError("object keys must be strings")  # noqa: TRY004 - all that cannot be carried is a ValueError
     return name.encode("utf-16-be")
+
+
+def shortened(text: str) -> str:
+    """Return the text, without its middle where it is longer than 300 characters."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:200]} ... {text[-80:]}"
 
 
 def deeper_than(value: JsonValue, limit: int) -> bool:

@@ -82,15 +82,21 @@ def prepare(server: StdioServer, secrets: Secrets, base_dir: Path) -> Spawn:
             | {name: secrets.expand(value) for name, value in config.env.items()}
         )
         command, *args = (secrets.expand(word) for word in (config.command, *config.args))
-        cwd = _folder((base_dir / secrets.expand(config.cwd or ".")).absolute())
+        cwd = _folder(base_dir / (config.cwd or "."))
         return Spawn(confine((_find(command, cwd, env), *args), server.sandbox, cwd, base_dir), cwd, env)
     except ConfigurationError as error:
         raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
 
 
 def _folder(path: Path) -> Path:
+    """Return the folder to start in. Raises: ConfigurationError where it is none, or not the one that was resolved."""
     if not path.is_dir():
         raise ConfigurationError(f"its working directory {str(path)!r} does not exist; correct config.cwd.")
+    if path.is_absolute() and path.resolve() != path:
+        raise ConfigurationError(
+            f"its working directory {str(path)!r} has been replaced by a link to {str(path.resolve())!r} since the "
+            "registry was loaded. Restart the service, so that plans are made for the folder that is there now."
+        )
     return path
 
 

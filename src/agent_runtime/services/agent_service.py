@@ -6,9 +6,11 @@ from agent_runtime.domain.budget import tokens_left
 from agent_runtime.domain.contract import Contract, Limits, draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
 from agent_runtime.domain.events import Event, PlanApproved, PlanEdited, PlanProposed
+from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
+from agent_runtime.domain.values import JsonObject
 from agent_runtime.services.ports import PlanAnswer, Planner, PlanRequest
 from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.tool_registry import ToolRegistry
@@ -26,14 +28,14 @@ class PlannerAgent:
         registry: ToolRegistry,
         progress: Progress,
         *,
-        agent_steps: bool,
+        identities: Identities,
         start_s: float,
         auto_effects: Iterable[Effect],
     ) -> None:
         self._planner = planner
         self._registry = registry
         self._progress = progress
-        self._agent_steps = agent_steps
+        self._identities = identities
         self._start_s = start_s
         self._auto_effects = frozenset(auto_effects)
 
@@ -50,12 +52,13 @@ class PlannerAgent:
             if not self._planner.builtin_first:
                 raise
             answer, tools = await self._ask(task, allowed, allowed)
-        contract = draw_up(answer.plan, task.limits, tools, agent_steps=self._agent_steps)
+        contract = draw_up(answer.plan, task.limits, tools, model=self._identities.model)
         proposed = PlanProposed(
             revision=task.plan_revision + 1,
             digest=contract.digest,
             contract=contract,
             definitions=_pinned(contract, tools.values()),
+            identities=self._facts(contract),
             planner=self._planner.name,
             usage=answer.usage,
         )
@@ -68,14 +71,15 @@ class PlannerAgent:
         """Ask the planner once the `awaited` servers are known, and return what it was offered of the allowed ones."""
         await self._registry.ready(awaited, self._start_s)
         tools = self._registry.tools(allowed)
+        agent_steps = self._identities.model is not None
         request = PlanRequest(
             task.prompt,
             [tool for tool in tools.values() if not tool.denied],
             task.limits.max_steps,
             feedback=task.feedback,
             previous=task.contract.plan if task.contract else None,
-            faults=lambda plan: list(find_faults(plan, task.limits, tools, agent_steps=self._agent_steps)),
-            agent_steps=self._agent_steps,
+            faults=lambda plan: list(find_faults(plan, task.limits, tools, agent_steps=agent_steps)),
+            agent_steps=agent_steps,
             max_tokens=tokens_left(task),
             on_text=lambda text: self._progress.say(task.task_id, Piece(None, text)),
         )
@@ -92,6 +96,7 @@ class PlannerAgent:
             digest=contract.digest,
             contract=contract,
             definitions=_pinned(contract, tools),
+            identities=self._facts(contract),
             planner="user",
         )
         return self._with_policy(proposed, auto=auto)
@@ -104,6 +109,7 @@ class PlannerAgent:
             digest=contract.digest,
             contract=contract,
             definitions=_pinned(contract, tools),
+            identities=self._facts(contract),
             actor=actor,
         )
 
@@ -115,7 +121,7 @@ class PlannerAgent:
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
         tools = self._registry.tools(allowed)
         try:
-            contract = draw_up(plan, limits, tools, agent_steps=self._agent_steps)
+            contract = draw_up(plan, limits, tools, model=self._identities.model)
         except InvalidPlanError as error:
             places = [f"plan.{fault.field}" if fault.field else "plan" for fault in error.faults]
             faults = [Fault(place, fault.message) for place, fault in zip(places, error.faults, strict=True)]
@@ -135,6 +141,9 @@ class PlannerAgent:
 
     def _allowed(self, server_ids: Sequence[str] | None) -> list[str]:
         return [name for name in self._registry.enabled() if server_ids is None or name in server_ids]
+
+    def _facts(self, contract: Contract) -> dict[str, JsonObject]:
+        return {name: self._identities.servers[name].facts for name in contract.servers}
 
     def _may_run_unasked(self, contract: Contract) -> bool:
         return all(policy.effect in self._auto_effects for policy in contract.policy.values())

@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left
-from agent_runtime.domain.contract import Contract, compare_pins
+from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     CallNotSentError,
@@ -32,6 +32,7 @@ from agent_runtime.domain.events import (
     ToolDenied,
     ToolReturned,
 )
+from agent_runtime.domain.identity import Identities, compare_pins
 from agent_runtime.domain.rules import CallRefusedError, Proposal, judge
 from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import Denial, StoredResult, ToolServer, tool_key
@@ -55,11 +56,22 @@ _CALL_S = 60.0
 class Broker:
     """Sends the calls of approved steps, each at most once where the operator did not call its tool idempotent."""
 
-    def __init__(self, limits: LimitSettings, denials: Mapping[str, Sequence[Denial]]) -> None:
-        """`denials`: what the operator denies now, by server id."""
+    def __init__(
+        self, limits: LimitSettings, denials: Mapping[str, Sequence[Denial]], identities: Identities | None = None
+    ) -> None:
+        """`denials`: what the operator denies now, by server id; `identities`: what servers and models are now."""
         self._limits = limits
         self._denials = denials
+        self._identities = identities or Identities({})
         self._room = asyncio.Semaphore(limits.concurrent_calls)
+
+    def check_identities(self, task: Task) -> None:
+        """Hold what the servers and the model are now against the contract (G6). Raises: DefinitionChangedError."""
+        differences = self._identities.differences(task.contract, task.identities) if task.contract else []
+        if differences:
+            raise DefinitionChangedError(
+                f"What the plan was approved for has changed, so nothing was called. {' '.join(differences)}"
+            )
 
     async def check_pins(self, task: Task, lease: Lease, servers: Mapping[str, ToolServer]) -> None:
         """Hold what the leased sessions list now, and what the operator says now, against the contract (G6).
@@ -70,7 +82,9 @@ class Broker:
             current = await lease.definitions(server_id)
             if task.contract:
                 _check_policy(task.contract, server)
-                compare_pins(task.contract, server_id, server.identity, task.definitions, current)
+                identity = self._identities.servers.get(server_id)
+                of_form_1 = identity.of_form_1 if identity else {}
+                compare_pins(task.contract, server_id, of_form_1, task.definitions, current)
 
     async def room_for(self, run: Run, step_id: str) -> bool:
         """Wait until the call of this step may be sent: until the service has room (`limits.concurrent_calls`).

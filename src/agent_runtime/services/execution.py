@@ -177,6 +177,11 @@ class Execution:
     def _question(self, step: AgentStep, begun: list["Sending | Question"], busy: set[str]) -> bool:
         if len(self._in_flight) + len(begun) >= self._most:
             return False
+        try:
+            self._broker.check_identities(self._run.task)
+        except DefinitionChangedError as error:
+            self._trouble = Proposal(step.id, "", ""), error
+            return True
         before = self._run.task.version
         question = self._executor.ask(self._run, step, busy)
         if question is not None:
@@ -264,7 +269,7 @@ class Execution:
             self._run.stage(StepOutcomeUnknown(step_id=name, call_id=lost.call_id, reason=reason))
         if open_calls:
             return
-        if isinstance(error, DefinitionChangedError):
+        if isinstance(error, DefinitionChangedError) and call.server:
             self._run.stage(
                 ToolDenied(
                     step_id=call.step_id, server=call.server, tool=call.tool, rule=error.code, message=str(error)

@@ -52,6 +52,7 @@ class Sessions:
 
     async def _checked(self, server_id: str) -> Lease:
         task = self._run.task
+        self._broker.check_identities(task)
         lease, names = self._lease, [server_id]
         if lease is None or self.unusable:
             await self._stack.aclose()

@@ -12,8 +12,8 @@ import structlog
 
 from agent_runtime.domain.errors import ServerUnavailableError, StoreUnavailableError
 from agent_runtime.domain.tools import JudgedDefinition, Tool, ToolDefinition, ToolServer, describe_tool
-from agent_runtime.domain.values import digest
 from agent_runtime.services.ports import SchemaJudge, TaskStore, ToolServers
+from agent_runtime.services.resolved_entries import ResolvedEntry
 from agent_runtime.services.verdicts import Verdicts
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ class ServerStatus:
 class _Shelf:
     """What is known of one server. `begun`: it is being asked or was; `checked`: it was, with whatever outcome."""
 
-    server: ToolServer
+    entry: ResolvedEntry
     verdicts: Verdicts
     tools: dict[str, Tool] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
@@ -48,16 +48,20 @@ class _Shelf:
     checked: asyncio.Event = field(default_factory=asyncio.Event)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def server(self) -> ToolServer:
+        return self.entry.server
+
 
 class ToolRegistry:
     """Knows every server that the operator named, and what it offers now."""
 
     def __init__(
-        self, entries: Sequence[ToolServer], servers: ToolServers, store: TaskStore, judge: SchemaJudge
+        self, entries: Sequence[ResolvedEntry], servers: ToolServers, store: TaskStore, judge: SchemaJudge
     ) -> None:
         self._servers = servers
         self._store = store
-        self._shelves = {entry.id: _Shelf(entry, Verdicts(judge)) for entry in entries}
+        self._shelves = {entry.server.id: _Shelf(entry, Verdicts(judge)) for entry in entries}
 
     async def watch(self, *, eager: bool) -> None:
         """Ask every enabled server what it offers, again when wanted and with backoff after a failure, for ever.
@@ -73,7 +77,7 @@ class ToolRegistry:
 
     async def _watch(self, shelf: _Shelf) -> None:
         try:
-            kept = await self._store.load_definitions(digest(shelf.server.identity)) or []
+            kept = await self._store.load_definitions(shelf.entry.identity.digest) or []
             shelf.verdicts.remember(kept)
             await self._fill(shelf, kept, ())
         except StoreUnavailableError:
@@ -94,7 +98,7 @@ class ToolRegistry:
     async def _ask(self, shelf: _Shelf) -> None:
         server = shelf.server
         try:
-            definitions = await self._servers.discover(server)
+            definitions = await self._servers.discover(self.server(server.id))
             judged = await self._judge(shelf, definitions)
             await self._fill(shelf, judged, definitions)
         except ServerUnavailableError as error:
@@ -107,7 +111,7 @@ class ToolRegistry:
             return
         shelf.connected, shelf.detail = True, f"{len(shelf.tools)} tool{'' if len(shelf.tools) == 1 else 's'}"
         with contextlib.suppress(StoreUnavailableError):
-            await self._store.save_definitions(digest(server.identity), judged)
+            await self._store.save_definitions(shelf.entry.identity.digest, judged)
 
     @staticmethod
     async def _judge(shelf: _Shelf, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
@@ -124,7 +128,7 @@ class ToolRegistry:
         def describe() -> None:  # digests take long where there is much
             for one in judged:
                 name = one.definition.name
-                outcome = _described(shelf.server, one)
+                outcome = _described(shelf.entry, one)
                 if isinstance(outcome, Tool):
                     tools[outcome.key] = outcome
                     unusable.pop(name, None)
@@ -135,11 +139,13 @@ class ToolRegistry:
         shelf.tools, shelf.unusable = tools, unusable
 
     def server(self, server_id: str) -> ToolServer:
-        """The entry of this id. Raises: ServerUnavailableError where there is none, or it is disabled."""
+        """The entry of this id. Raises: ServerUnavailableError where there is none, or it cannot be used."""
         shelf = self._shelves.get(server_id)
         if shelf is None or not shelf.server.enabled:
             reason = "it is disabled in the tool registry" if shelf else "it is not in the tool registry"
             raise ServerUnavailableError(server_id, reason)
+        if shelf.entry.problem is not None:
+            raise ServerUnavailableError(server_id, shelf.entry.problem)
         return shelf.server
 
     def enabled(self, *, builtin_only: bool = False) -> list[str]:
@@ -199,14 +205,14 @@ class ToolRegistry:
         await self.ready(names, timeout_s)
 
 
-def _described(server: ToolServer, judged: JudgedDefinition) -> Tool | str:
+def _described(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:
     """Return the tool, or why it cannot be used."""
-    if server.policy_for(judged.definition.name).enabled is False:
+    if entry.server.policy_for(judged.definition.name).enabled is False:
         return "disabled in the tool registry"
     if judged.fault is not None:
         return f"its definition cannot be used: {judged.fault}"
     try:
-        return describe_tool(server, judged.definition)
+        return describe_tool(entry.server, judged.definition, entry.identity.digest)
     except ValueError as error:
         first = str(error).partition("\n")[0]
         return f"its definition cannot be used: {first}"

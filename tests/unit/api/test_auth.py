@@ -12,9 +12,10 @@ from agent_runtime.api import app as api
 from agent_runtime.api.auth import Access, keys_of, scopes_for
 from agent_runtime.api.keys import ApiKey, KeyRing, new_key, parse_keys
 from agent_runtime.api.problems import Refusal
-from agent_runtime.api.tickets import SECRET_FILE, Tickets, read_secret
+from agent_runtime.api.tickets import Tickets
 from agent_runtime.config import AuthSettings, Secrets, ServerSettings, Settings, load_settings
 from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.storage.secret_file import SECRET_FILE, read_secret
 
 HASH = "sha256:" + "ab" * 32
 

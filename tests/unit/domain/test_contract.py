@@ -1,5 +1,4 @@
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,62 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, compare_pins, draw_up, find_faults
-from agent_runtime.domain.errors import DefinitionChangedError, Fault, InvalidPlanError
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, find_faults
+from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import Plan, unreferenced
-from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
-from agent_runtime.domain.values import canonical, digest
-
-IDENTITY = {"type": "local_stdio", "argv": ["node", "files.js"]}
-TEXT = {
-    "type": "object",
-    "properties": {"path": {"type": "string"}},
-    "required": ["path"],
-    "additionalProperties": False,
-}
-NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}}
-
-
-def known(name: str, schema: dict[str, Any], server: str = "files", **more: Any) -> Tool:
-    definition = ToolDefinition(name=name, inputSchema=schema)
-    fields = {
-        "server": server,
-        "definition": definition,
-        "pin": definition.pin,
-        "identity": digest(IDENTITY),
-        "effect": Effect.WRITE,
-        "idempotent": False,
-        "open_world": True,
-        "approval": "plan",
-        "timeout_s": 60,
-    }
-    return Tool.model_validate(fields | more)
-
-
-CATALOGUE: Mapping[str, Tool] = {
-    tool.key: tool
-    for tool in (
-        known("read", TEXT, effect="read", idempotent=True),
-        known("write", TEXT),
-        known("count", NUMBER, server="calc"),
-        known("ask", {}, approval="call"),
-    )
-}
-
-
-def tool(step_id: str, name: str = "read", server: str = "files", **more: Any) -> dict[str, Any]:
-    arguments = {"path": "a.txt"} if name in {"read", "write"} else {}
-    return {"id": step_id, "kind": "tool", "server": server, "tool": name, "arguments": arguments} | more
+from agent_runtime.domain.tools import Effect
+from agent_runtime.domain.values import canonical
+from contracts import CATALOGUE, IDENTITY, contract, tool
 
 
 def faults(*steps: dict[str, Any], max_steps: int = 20, agent_steps: bool = True) -> list[Fault]:
     plan = Plan.model_validate({"steps": steps})
     return list(find_faults(plan, Limits(max_steps=max_steps), CATALOGUE, agent_steps=agent_steps))
-
-
-def contract(*steps: dict[str, Any], limits: Limits | None = None) -> Contract:
-    plan = Plan.model_validate({"goal": "g", "steps": steps or (tool("s1"), tool("s2", "write"))})
-    return draw_up(plan, limits or Limits(), CATALOGUE, agent_steps=True)
 
 
 def test_a_sound_plan_has_no_faults() -> None:
@@ -183,7 +137,7 @@ def test_what_was_left_open_is_filled_in_for_the_approver() -> None:
     assert drawn.policy["files/read"] == PinnedPolicy(
         effect=Effect.READ, idempotent=True, open_world=True, approval="plan", vouched=False, timeout_s=60
     )
-    assert drawn.servers == {"files": digest(IDENTITY), "calc": digest(IDENTITY)}
+    assert drawn.servers == {"files": IDENTITY, "calc": IDENTITY}
     assert drawn.pins["calc/count"] == CATALOGUE["calc/count"].pin
 
 
@@ -244,110 +198,6 @@ def test_the_order_of_arguments_does_not_change_the_digest(names: list[str]) -> 
 def test_the_steps_that_nobody_takes_up_are_what_the_plan_is_for() -> None:
     plan = contract(tool("s1"), tool("s2", arguments={"path": "${s1.text}"}), tool("s3", depends_on=["s2"])).plan
     assert unreferenced(plan) == ["s2", "s3"]
-
-
-def current(**changed: ToolDefinition | None) -> dict[str, ToolDefinition]:
-    named = {name: CATALOGUE[f"files/{name}"].definition for name in ("read", "write")}
-    return {name: definition for name, definition in (named | changed).items() if definition is not None}
-
-
-def compare(now: dict[str, ToolDefinition], identity: dict[str, Any] = IDENTITY, server: str = "files") -> None:
-    approved = {key: known.definition for key, known in CATALOGUE.items()}
-    compare_pins(contract(), server, identity, approved, now)
-
-
-def test_definitions_that_are_what_was_approved_pass() -> None:
-    compare(current(other=ToolDefinition(name="other")))
-    compare({}, server="calc")
-
-
-@pytest.mark.parametrize(
-    ("now", "said"),
-    [
-        (current(read=None), "files/read: the server no longer has this tool."),
-        (current(read=ToolDefinition(name="read", inputSchema=NUMBER)), "files/read: inputSchema was"),
-        (
-            current(read=ToolDefinition(name="read", inputSchema=TEXT, description="New")),
-            "description was None and is 'New'.",
-        ),
-        (current(read=ToolDefinition(name="read", inputSchema={"maximum": 2**60})), "files/read: inputSchema was"),
-    ],
-)
-def test_a_definition_that_differs_is_refused_and_shown(now: dict[str, ToolDefinition], said: str) -> None:
-    with pytest.raises(DefinitionChangedError) as caught:
-        compare(now)
-    assert said in str(caught.value)
-
-
-def test_every_difference_is_shown_and_long_ones_are_cut() -> None:
-    now = current(read=None, write=ToolDefinition(name="write", inputSchema=TEXT, description="x" * 9999))
-    with pytest.raises(DefinitionChangedError, match=r"files/read: .* files/write: description was None") as caught:
-        compare(now)
-    assert len(str(caught.value)) < 1000
-
-
-def test_the_same_definition_on_another_server_is_another_tool() -> None:
-    with pytest.raises(DefinitionChangedError, match="the registry entry has changed"):
-        compare(current(), {"type": "local_stdio", "argv": ["evil"]})
-    with pytest.raises(DefinitionChangedError, match="the registry entry has changed"):
-        compare_pins(contract(), "files", {}, {}, current())
-
-
-def test_a_difference_is_shown_as_it_was_and_as_it_is() -> None:
-    now = current(read=ToolDefinition(name="read", inputSchema={"type": "object"}, description="New"))
-    with pytest.raises(DefinitionChangedError) as caught:
-        compare(now)
-    assert str(caught.value) == (
-        "A tool is not what the plan was made with, so it was not called. "
-        "files/read: description was None and is 'New'. "
-        f"files/read: inputSchema was {TEXT!r} and is {{'type': 'object'}}."
-    )
-
-
-def of_form_1() -> Contract:
-    """Return the contract as earlier versions drew it up."""
-    drawn = contract()
-    pins = {key: CATALOGUE[key].definition.pin_of_form_1(IDENTITY) for key in drawn.pins}
-    policy = {
-        key: PinnedPolicy(effect=said.effect, idempotent=said.idempotent, approval=said.approval)
-        for key, said in drawn.policy.items()
-    }
-    return Contract(goal="g", steps=drawn.steps, limits=drawn.limits, policy=policy, pins=pins)
-
-
-def test_a_plan_of_an_earlier_version_keeps_its_digest_and_its_comparison() -> None:
-    old = of_form_1()
-    assert set(old.as_digested()) == {"goal", "steps", "limits", "policy", "pins"}
-    assert old.digest == "sha256:52d6d4f9dd265631cce0bb06ee4833c8a08b242544183fdedc5963a06bd756bb"
-    approved = {key: known.definition for key, known in CATALOGUE.items()}
-    compare_pins(old, "files", IDENTITY, approved, current())
-    with pytest.raises(DefinitionChangedError, match="the registry entry has changed"):
-        compare_pins(old, "files", {"type": "local_stdio", "argv": ["evil"]}, approved, current())
-    reordered = ToolDefinition(name="read", inputSchema={**TEXT, "type": ["object"]})
-    with pytest.raises(DefinitionChangedError, match="files/read: inputSchema was"):
-        compare_pins(old, "files", IDENTITY, approved, current(read=reordered))
-
-
-def test_a_tool_is_compared_whatever_its_name_and_whatever_other_servers_the_plan_uses() -> None:
-    nested = known("dir/read", TEXT)
-    catalogue = {**CATALOGUE, nested.key: nested}
-    plan = Plan.model_validate(
-        {"steps": [tool("s1", "count", "calc"), tool("s2", "dir/read", arguments={"path": "a"})]}
-    )
-    drawn = draw_up(plan, Limits(), catalogue, agent_steps=True)
-    compare_pins(drawn, "files", IDENTITY, {}, {"dir/read": nested.definition})
-    with pytest.raises(DefinitionChangedError, match="files/dir/read: the server no longer has this tool"):
-        compare_pins(drawn, "files", IDENTITY, {}, {})
-
-
-@pytest.mark.parametrize(
-    ("length", "shown"), [(298, f"'{'x' * 298}'."), (299, f"'{'x' * 199} ... {'x' * 79}'."), (9, "'xxxxxxxxx'.")]
-)
-def test_what_is_longer_than_three_hundred_characters_is_cut_in_the_middle(length: int, shown: str) -> None:
-    now = current(write=ToolDefinition(name="write", inputSchema=TEXT, description="x" * length))
-    with pytest.raises(DefinitionChangedError) as caught:
-        compare(now)
-    assert str(caught.value).endswith(f"files/write: description was None and is {shown}")
 
 
 def test_a_reference_may_stand_where_a_plan_needs_a_number() -> None:

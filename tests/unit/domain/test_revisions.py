@@ -1,5 +1,6 @@
 """What differs between two revisions of a plan."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +36,7 @@ def revision(number: int, plan: Contract) -> Revision:
 def test_a_step_that_is_added_removed_or_changed_is_named_with_its_fields() -> None:
     before = contract(step("s1", path="a", n=1), step("s2"))
     after = contract(step("s1", path="b", n=1.0, m=2), step("s3", x=None))
-    changed, added, removed = changes(before, after)
+    changed, added, removed = changes(revision(1, before), revision(2, after))
     assert changed == Change(
         "s1", "changed", {"arguments.path": Difference("a", "b"), "arguments.m": Difference(None, 2, "added")}
     )
@@ -50,10 +51,23 @@ def test_a_step_that_is_added_removed_or_changed_is_named_with_its_fields() -> N
 def test_what_differs_in_the_plan_as_a_whole_is_told_too() -> None:
     before = contract(step("s1"), step("s2"))
     after = contract(step("s2"), step("s1"), goal="h", pin="q", effect=Effect.WRITE)
-    (whole,) = changes(before, after)
+    (whole,) = changes(revision(1, before), revision(2, after))
     assert whole.step_id is None
     assert list(whole.fields) == ["goal", "order", "policy.f/read", "pins.f/read"]
     assert whole.fields["order"] == Difference(["s1", "s2"], ["s2", "s1"])
+
+
+def test_what_differs_in_a_server_is_told_fact_by_fact() -> None:
+    plan = contract(step("s1"))
+    before = replace(revision(1, plan), identities={"f": {"cwd": "/a", "env": {"T": "x", "U": "y"}}, "only": {"a": 1}})
+    after = replace(revision(2, plan), identities={"f": {"cwd": "/b", "env": {"T": "x", "V": "z"}}})
+    (whole,) = changes(before, after)
+    assert whole.fields == {
+        "servers.f.cwd": Difference("/a", "/b"),
+        "servers.f.env.U": Difference("y", None, "removed"),
+        "servers.f.env.V": Difference(None, "z", "added"),
+    }
+    assert '+servers.f.cwd = "/b"' in as_text(before, after).split("\n")
 
 
 def test_the_text_reads_like_a_unified_diff() -> None:
@@ -84,7 +98,7 @@ PLANS = st.lists(
 
 @given(PLANS, PLANS)
 def test_there_is_no_change_exactly_where_the_digest_is_the_same(before: Contract, after: Contract) -> None:
-    assert (changes(before, after) == []) == (before.digest == after.digest)
+    assert (changes(revision(1, before), revision(2, after)) == []) == (before.digest == after.digest)
     marks = {line[0] for line in as_text(revision(1, before), revision(2, after)).split("\n")[2:]}
     assert ({"+", "-"} & marks == set()) == (before.digest == after.digest)
 

@@ -14,7 +14,6 @@ from agent_runtime.domain.tools import (
     ToolServer,
     describe_tool,
 )
-from agent_runtime.domain.values import digest
 
 hints = st.dictionaries(
     st.sampled_from(["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"]),
@@ -88,8 +87,8 @@ def test_a_tool_is_described_by_its_server_and_its_key() -> None:
 
 
 def test_a_tool_is_described_with_its_pin_and_what_its_server_is() -> None:
-    found = describe_tool(server(), tool())
-    assert (found.pin, found.identity) == (tool().pin, digest(server().identity))
+    found = describe_tool(server(), tool(), "sha256:aa")
+    assert (found.pin, found.identity) == (tool().pin, "sha256:aa")
 
 
 @pytest.mark.parametrize("trust", ["none", "annotations"])
@@ -166,14 +165,14 @@ def test_what_the_wire_says_beside_the_definition_is_not_pinned() -> None:
     assert extra.pin == ToolDefinition(name="t").pin
 
 
-def test_a_server_is_told_by_the_text_of_its_entry() -> None:
+def test_pins_of_form_1_cover_the_text_of_the_entry_of_the_server() -> None:
     entries: list[dict[str, Any]] = [
         {"id": "a", "type": "local_stdio", "config": {"command": "node", "args": ["x"], "env": {"K": "${env:K}"}}},
         {"id": "b", "type": "remote_http", "config": {"base_url": "https://x.example/${env:T}", "headers": {"A": "b"}}},
         {"id": "c", "type": "builtin", "config": {"server": "filesystem", "root": "./data"}},
     ]
     adapter: TypeAdapter[StdioServer | HttpServer | BuiltinServer] = TypeAdapter(ToolServer)
-    assert [adapter.validate_python(entry).identity for entry in entries] == [
+    assert [adapter.validate_python(entry).identity_of_form_1 for entry in entries] == [
         {"type": "local_stdio", "argv": ["node", "x"]},
         {"type": "remote_http", "url": "https://x.example/${env:T}"},
         {"type": "builtin", "server": "filesystem", "root": "./data"},

@@ -17,6 +17,7 @@ def proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited, record: ev.Even
         "status": _S.AWAITING_APPROVAL,
         "contract": event.contract,
         "definitions": event.definitions,
+        "identities": event.identities,
         "plan_revision": event.revision,
         "plan_digest": event.digest,
         "planned_at": record.at,

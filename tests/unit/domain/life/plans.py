@@ -5,7 +5,7 @@ from functools import cache
 
 from hypothesis import strategies as st
 
-from agent_runtime.domain.contract import Budget, Contract, Limits, draw_up
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel, draw_up
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
 
@@ -20,6 +20,8 @@ CHANGING = frozenset({"put", "write", "sign"})
 
 ALWAYS_ASKED = frozenset({"sign"})
 """Tools of which the operator wants to see every call."""
+
+MODEL = PinnedModel(entry="openai", endpoints=("http://model",), model="m")
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
 """What every tool takes: `n`, and anything else."""
@@ -84,7 +86,7 @@ Plans = Callable[[int], Contract]
 def plan(shapes: tuple[Shape, ...], budget: Budget, revision: int) -> Contract:
     """The contract of a revision. Its steps have ids of their own, so that a call shows where it came from."""
     steps = tuple(_step(shape, n, revision) for n, shape in enumerate(shapes))
-    return draw_up(Plan(goal="g", steps=steps), Limits(budget=budget), CATALOGUE, agent_steps=True)
+    return draw_up(Plan(goal="g", steps=steps), Limits(budget=budget), CATALOGUE, model=MODEL)
 
 
 def _step(shape: Shape, n: int, revision: int) -> ToolStep | AgentStep:

@@ -1,0 +1,123 @@
+"""What servers and models are: what a plan is approved for beside its steps, and what differs later (G6)."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from agent_runtime.domain.contract import Contract, PinnedModel
+from agent_runtime.domain.errors import DefinitionChangedError
+from agent_runtime.domain.tools import ToolDefinition, tool_key
+from agent_runtime.domain.values import JsonObject, JsonValue, digest, shortened
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """What an MCP server is: what runs, where, and with which environment.
+
+    `facts` are in the operator's words and hold no secret. `of_form_1` is what pins of form 1 cover.
+    """
+
+    facts: JsonObject
+    of_form_1: JsonObject
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", digest(self.facts))
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """What the servers, by id, and the model of the running service are."""
+
+    servers: Mapping[str, ServerIdentity]
+    model: PinnedModel | None = None
+
+    def differences(self, contract: Contract, approved: Mapping[str, JsonObject]) -> list[str]:
+        """Return what is no longer as the contract has it, in the operator's words; empty where nothing differs.
+
+        `approved` are the facts about the servers that the plan was made with. A server that is not configured any more
+        is none of these differences: it cannot be called at all.
+        """
+        if contract.form == 1:
+            return []
+        found: list[str] = []
+        for server_id, pinned in contract.servers.items():
+            now = self.servers.get(server_id)
+            if now is not None and now.digest != pinned:
+                found += describe_differences(server_id, approved.get(server_id, {}), now.facts)
+        if contract.model is not None and contract.model != self.model:
+            now_model = self.model.model_dump(mode="json") if self.model else {}
+            found += describe_differences("the model", contract.model.model_dump(mode="json"), now_model)
+        return found
+
+
+def describe_differences(name: str, before: JsonObject, after: JsonObject) -> Iterator[str]:
+    """Yield a sentence for each fact that differs, as in `ops: cwd was "/srv/a" and is "/srv/b".`."""
+    old, new = flat(before), flat(after)
+    for place in dict.fromkeys((*old, *new)):
+        if place not in new:
+            yield f"{name}: {place} was {_shown(old[place])} and is no longer set."
+        elif place not in old:
+            yield f"{name}: {place} was not set and is {_shown(new[place])}."
+        elif old[place] != new[place]:
+            yield f"{name}: {place} was {_shown(old[place])} and is {_shown(new[place])}."
+
+
+def flat(facts: JsonObject, prefix: str = "") -> dict[str, JsonValue]:
+    """Return the facts by dotted name, as in `env.TARGET`."""
+    found: dict[str, JsonValue] = {}
+    for name, value in facts.items():
+        place = f"{prefix}{name}"
+        found |= flat(value, f"{place}.") if isinstance(value, dict) else {place: value}
+    return found
+
+
+def _shown(value: JsonValue) -> str:
+    return shortened(json.dumps(value, ensure_ascii=False))
+
+
+def compare_pins(
+    contract: Contract,
+    server: str,
+    identity_of_form_1: JsonObject,
+    approved: Mapping[str, ToolDefinition],
+    current: Mapping[str, ToolDefinition],
+) -> None:
+    """Hold a session's own definitions against the contract's pins (G6); in form 1 they cover the server too.
+
+    `approved` is by `server/tool`, `current` by tool name, as the session that will get the calls lists them.
+    Raises: DefinitionChangedError showing every difference.
+    """
+    differences: list[str] = []
+    for key, pin in contract.pins.items():
+        name = key.partition("/")[2]
+        if key != tool_key(server, name):
+            continue
+        definition = current.get(name)
+        if definition is None:
+            differences.append(f"{key}: the server no longer has this tool.")
+        elif _pin(contract, definition, identity_of_form_1) != pin:
+            differences.extend(f"{key}: {line}" for line in _differences(contract, approved.get(key), definition))
+    if differences:
+        raise DefinitionChangedError(
+            f"A tool is not what the plan was made with, so it was not called. {' '.join(differences)}"
+        )
+
+
+def _pin(contract: Contract, definition: ToolDefinition, identity: JsonObject) -> str | None:
+    """Return the pin of a definition in the form of the contract; None where it has none."""
+    try:
+        return definition.pin if contract.form != 1 else definition.pin_of_form_1(identity)
+    except ValueError:  # the plan's own definition had a pin, so this one differs
+        return None
+
+
+def _differences(contract: Contract, before: ToolDefinition | None, after: ToolDefinition) -> Iterator[str]:
+    pinned = ToolDefinition.model_dump if contract.form == 1 else ToolDefinition.as_pinned
+    old: dict[str, JsonValue] = pinned(before) if before else {}
+    new = pinned(after)
+    changed = [name for name in new if before and old[name] != new[name]]
+    if not changed:
+        yield "the server itself is another one than the plan was made with (the registry entry has changed)."
+    for name in changed:
+        yield f"{name} was {shortened(repr(old[name]))} and is {shortened(repr(new[name]))}."

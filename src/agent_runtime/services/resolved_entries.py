@@ -1,0 +1,156 @@
+"""The entries of the tool registry as they hold in this process: their folders resolved, and what each server is (G6).
+
+Both are decided once, when the registry is loaded. A server then starts in exactly the folder that was resolved, and a
+call compares two digests.
+"""
+
+import hmac
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from agent_runtime.config import OPENAI_URL, OpenAISettings, Secrets, without_references
+from agent_runtime.domain.contract import PinnedModel
+from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.domain.identity import ServerIdentity
+from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
+from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.text.redaction import names_credential, without_credentials
+
+_SCHEMES = frozenset({"", "basic", "bearer", "token"})
+"""What may stand beside a reference to a secret: it is none itself."""
+
+_NAMED = re.compile(r"(?P<before>-*(?P<name>[A-Za-z][A-Za-z0-9_.-]*)\s*[:=]\s*)(?P<value>.+)", re.DOTALL)
+"""An argument that says what its value is: `--token=x`, `TOKEN=x`, `Authorization: Bearer x`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedEntry:
+    """An entry as it is used. `place` is the file or folder that a built-in server works on, None where it has none.
+
+    `problem` is why the folder is not known, so that the server cannot be started; None where it is.
+    """
+
+    server: ToolServer
+    identity: ServerIdentity
+    place: Path | None = None
+    problem: str | None = None
+
+
+class ShownValues:
+    """Writes values of the configuration as journals and people may see them.
+
+    What is secret in a value becomes a keyed hash: it shows that the value is another one, and tells nobody which.
+    `key` is a secret of the data directory.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def show(self, name: str, value: str) -> str:
+        """Return the value that stands under this name, without what is secret in it.
+
+        Nothing but the text decides what that is, so that the same entry is always the same server.
+        """
+        if names_credential(name) and without_references(value).strip().lower() not in _SCHEMES:
+            return self.hide(value)
+        shown = without_credentials(value)
+        return value if shown == value else f"{shown} ({self.hide(value)})"
+
+    def show_arguments(self, arguments: Iterable[str]) -> Iterator[JsonValue]:
+        """Yield the arguments of a command, each under the name that it has or that the option before it is."""
+        option = ""
+        for argument in arguments:
+            named = _NAMED.fullmatch(argument)
+            if named and names_credential(named["name"]):
+                yield named["before"] + self.show(named["name"], named["value"])
+            else:
+                yield self.show(option, argument)
+            option = argument if argument.startswith("-") and "=" not in argument else ""
+
+    def hide(self, value: str) -> str:
+        """Return the keyed hash of a value."""
+        return "hidden:" + hmac.digest(self._key, f"registry-value\0{value}".encode(), sha256).hex()[:32]
+
+
+def pinned_model(settings: OpenAISettings, shown: ShownValues) -> PinnedModel | None:
+    """Return the model of agent steps as contracts name it; None where none is configured."""
+    if not settings.configured:
+        return None
+    endpoint = shown.show("", settings.base_url or OPENAI_URL)
+    return PinnedModel(entry="openai", endpoints=(endpoint,), model=settings.model)
+
+
+class EntryResolver:
+    """Resolves the entries of a registry file.
+
+    `base_dir` is where its relative paths begin, and `data_dir` where built-in servers keep what they store.
+    """
+
+    def __init__(self, base_dir: Path, data_dir: Path, secrets: Secrets, shown: ShownValues) -> None:
+        self._base_dir = base_dir
+        self._data_dir = data_dir
+        self._secrets = secrets
+        self._shown = shown
+
+    def resolve(self, entries: Iterable[ToolServer]) -> tuple[ResolvedEntry, ...]:
+        """Return the entries with absolute folders that hold no links, each with its identity."""
+        return tuple(self._resolved(entry) for entry in entries)
+
+    def _resolved(self, entry: ToolServer) -> ResolvedEntry:
+        server, place, problem = entry, None, None
+        try:
+            match entry:
+                case StdioServer():
+                    server = self._with_folders(entry)
+                case BuiltinServer() if found := entry.config.place(self._base_dir, self._data_dir):
+                    place = found.resolve()
+                case _:
+                    pass
+        except (ConfigurationError, OSError, RuntimeError) as error:  # a link that leads to itself is a RuntimeError
+            problem = self._secrets.redactor.redact_message(str(error))
+        facts = self._facts(entry, server, place)
+        return ResolvedEntry(server, ServerIdentity(facts, entry.identity_of_form_1), place, problem)
+
+    def _with_folders(self, entry: StdioServer) -> StdioServer:
+        folder = (self._base_dir / self._secrets.expand(entry.config.cwd or ".")).resolve()
+        sandbox = {
+            name: tuple(str((self._base_dir / path).absolute()) for path in getattr(entry.sandbox, name))
+            for name in ("read", "write")
+        }
+        return entry.model_copy(
+            update={
+                "config": entry.config.model_copy(update={"cwd": str(folder)}),
+                "sandbox": entry.sandbox.model_copy(update=sandbox),
+            }
+        )
+
+    def _facts(self, entry: ToolServer, server: ToolServer, place: Path | None) -> JsonObject:
+        """Return what the server is; a folder that a secret is part of as it is written, and as a keyed hash."""
+        facts: JsonObject = {"type": server.type}
+        match server:
+            case StdioServer(config=config, sandbox=sandbox):
+                written, folder = self._written_folder(entry), config.cwd or ""
+                facts |= {
+                    "command": self._shown.show("", config.command),
+                    "args": list(self._shown.show_arguments(config.args)),
+                    "cwd": folder if written is None else f"{written} ({self._shown.hide(folder)})",
+                    "env": {name: self._shown.show(name, value) for name, value in config.env.items()},
+                    "sandbox": sandbox.model_dump(mode="json"),
+                }
+            case HttpServer(config=config):
+                facts |= {
+                    "base_url": self._shown.show("", config.base_url),
+                    "headers": {name: self._shown.show(name, value) for name, value in config.headers.items()},
+                }
+            case BuiltinServer(config=config):
+                facts |= {"server": config.server} | ({} if place is None else {"root": str(place)})
+        return facts | {"scope": server.scope, "trust": server.trust}
+
+    @staticmethod
+    def _written_folder(entry: ToolServer) -> str | None:
+        """Return the folder as it is written, where a secret is part of it; else None."""
+        written = entry.config.cwd if isinstance(entry, StdioServer) else None
+        return written if written and without_references(written) != written else None

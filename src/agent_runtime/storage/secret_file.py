@@ -1,0 +1,53 @@
+"""The secret of a data directory: a file that only the service reads, the key of hashes that nobody else can make."""
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+import structlog
+
+from agent_runtime.domain.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+SECRET_FILE = "stream-tickets.secret"  # noqa: S105 - the name of the file, not what is in it
+"""Stream tickets were the first to use it."""
+
+_SECRET_BYTES = 32
+
+
+def read_secret(data_dir: Path) -> bytes:
+    """Return the secret of this data directory, made anew where there is none or others could have read it.
+
+    The caller owns the directory. Raises: ConfigurationError where it cannot be written.
+    """
+    path = data_dir / SECRET_FILE
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        secret = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        if len(secret) == _SECRET_BYTES and not status.st_mode & 0o077:
+            return secret
+        log.info("secret_replaced", file=str(path))
+    secret = secrets.token_bytes(_SECRET_BYTES)
+    try:
+        _write(path, secret)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}. See data_dir.") from error
+    return secret
+
+
+def _write(path: Path, secret: bytes) -> None:
+    """Put the file there whole or not at all, readable by its owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
