@@ -196,6 +196,25 @@ def test_the_catalogue_lists_every_tool_with_its_policy(service: Service) -> Non
     assert service.get("/v1/tools", refresh="true")["tools"]
 
 
+def test_the_catalogue_comes_whole_or_a_page_at_a_time(service: Service) -> None:
+    whole = service.get("/v1/tools", refresh="true")
+    pages = [service.get("/v1/tools", limit=2)]
+    while pages[-1]["next_cursor"]:
+        pages.append(service.get("/v1/tools", limit=2, cursor=pages[-1]["next_cursor"]))
+    assert whole["next_cursor"] is None
+    assert [tool for page in pages for tool in page["tools"]] == whole["tools"]
+    assert [len(page["tools"]) for page in pages[:-1]] == [2] * (len(pages) - 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("cursor", "x"), ("cursor", "MDE"), ("cursor", "-"), ("limit", "0"), ("limit", "501")]
+)
+def test_a_page_of_the_catalogue_that_there_is_not_is_refused(service: Service, field: str, value: str) -> None:
+    response = service.client.get("/v1/tools", params={field: value})
+    assert response.status_code == 422
+    assert [fault["field"] for fault in response.json()["errors"]] == [field]
+
+
 def test_the_status_of_the_servers_is_a_plain_list(service: Service) -> None:
     service.get("/v1/tools", refresh="true")
     servers = service.get("/v1/tools/status")

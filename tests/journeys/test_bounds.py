@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import resource
 import sqlite3
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.api.catalogue import tools_page
 from agent_runtime.domain.approval import Resolve
 from agent_runtime.domain.events import StepFailed, ToolCalled, ToolDenied
 from agent_runtime.domain.plan import Plan
@@ -140,3 +142,16 @@ async def catalogue_of(house: House) -> set[str]:
     async with house.open() as runtime:
         await runtime.registry.ready(["ledger"], 50)
         return set(runtime.registry.tools(["ledger"]))
+
+
+async def test_a_catalogue_within_every_bound_is_given_in_pages(house: House) -> None:
+    house.write_registry(config={"command": sys.executable, "args": ["-S", "-E", str(HOSTILE_SERVER), "plump"]})
+    async with house.open() as runtime:
+        await runtime.registry.refresh(30)
+        pages = [tools_page(runtime.registry, 500, None)]
+        while cursor := json.loads(pages[-1])["next_cursor"]:
+            pages.append(tools_page(runtime.registry, 500, cursor))
+    listed = [tool["tool"] for page in pages for tool in json.loads(page)["tools"] if tool["server"] == "ledger"]
+    assert listed == [f"plump{number}" for number in range(60)]
+    assert len(pages) > 3
+    assert max(map(len, pages)) < 1_200_000

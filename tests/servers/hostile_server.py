@@ -126,6 +126,7 @@ class Listings:
             "bad-cursor": {"tools": [echo], "nextCursor": {"page": 2}},
             "numbers": {"tools": [echo, *self.odd_numbers()]},
             "stalling": {"tools": [echo, *self.stalling()]},
+            "plump": {"tools": [tool(f"plump{n}", description="d" * 57_000) for n in range(60)]},
             "fat": {
                 "tools": [tool(f"fat{self.count}-{n}", description="x" * 60_000) for n in range(50)],
                 "nextCursor": str(self.count),

@@ -1,5 +1,7 @@
+import gc
 import json
 import unicodedata
+import weakref
 from typing import Any
 
 import pytest
@@ -62,6 +64,16 @@ def test_the_same_catalogue_is_rendered_once() -> None:
     first = list_tools([tool("a"), tool("b")], "x", [], 1000)
     assert list_tools([tool("a"), tool("b")], "y", [], 1000) is first
     assert list_tools([tool("b"), tool("a")], "y", [], 1000) is not first
+
+
+def test_a_tool_is_not_kept_for_having_been_listed() -> None:
+    listed = tool("a")
+    kept = weakref.ref(listed)
+    list_tools([listed], "x", [], 1000)
+    list_tools([listed], "x", [], 10)
+    del listed
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_change_of_policy_is_seen_at_once() -> None:

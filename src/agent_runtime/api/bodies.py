@@ -91,6 +91,14 @@ class ListQuery(_Body):
     cursor: str | None = Field(default=None, max_length=500, description="`next_cursor` of the page before.")
 
 
+class ToolsQuery(_Body):
+    """Which part of the catalogue to list."""
+
+    refresh: bool = Field(default=False, description="Ask every server again first, for up to limits.server_start_s.")
+    limit: int = Field(default=500, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=500, description="`next_cursor` of the page before.")
+
+
 class EventsQuery(_Body):
     """Which part of the journal to read."""
 

@@ -17,7 +17,9 @@ from agent_runtime.api.bodies import (
     RejectRequest,
     ResolveRequest,
     TaskRequest,
+    ToolsQuery,
 )
+from agent_runtime.api.catalogue import tools_page
 from agent_runtime.api.deps import (
     TaskId,
     decode,
@@ -51,7 +53,6 @@ from agent_runtime.api.views import (
     status_view,
     task_answer,
     time_of,
-    tools_view,
 )
 from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve
 from agent_runtime.domain.contract import Limits
@@ -62,8 +63,6 @@ from agent_runtime.services.task_manager import Submission
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
 tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
 models = APIRouter(prefix="/v1/models", tags=["Models"])
-
-Refresh = Annotated[bool, Query(description="Ask every server again first, for up to limits.server_start_s.")]
 
 DECISION: dict[int | str, dict[str, Any]] = {
     202: {"model": TaskView, "description": "Decided; the task as it stands"},
@@ -277,16 +276,17 @@ async def list_events(request: Request, task_id: TaskId, query: Annotated[Events
     return Response(f'{{"events":[{events}],"next_after":{next_after}}}'.encode(), media_type="application/json")
 
 
-@tools.get("", responses={200: {"model": ToolsView}})
-async def list_tools(
-    request: Request,
-    refresh: Refresh = False,  # noqa: FBT002 - a query parameter has a name
-) -> Response:
-    """Every tool that plans may use, and those that are listed but cannot be used, with the reason."""
+@tools.get("", responses={200: {"model": ToolsView}, **refusals(422)})
+async def list_tools(request: Request, query: Annotated[ToolsQuery, Query()]) -> Response:
+    """Every tool that plans may use, and those that are listed but cannot be used, with the reason; in pages.
+
+    A page ends after `limit` tools, or with the tool that makes it longer than 1 MiB.
+    """
     runtime = runtime_of(request)
-    if refresh:
+    if query.refresh:
         await runtime.registry.refresh(runtime.settings.limits.server_start_s)
-    return answer(tools_view(runtime.registry))
+    page = tools_page(runtime.registry, query.limit, query.cursor)
+    return Response(page, media_type="application/json")
 
 
 @tools.get("/status", responses={200: {"model": list[ServerStatusView]}})

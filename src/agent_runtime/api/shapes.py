@@ -257,7 +257,10 @@ class ToolView(TypedDict):
 
 
 class ToolsView(TypedDict):
+    """One page of the catalogue. `next_cursor` is null on the last."""
+
     tools: list[ToolView]
+    next_cursor: str | None
 
 
 class ServerStatusView(TypedDict):

@@ -21,17 +21,14 @@ from agent_runtime.api.shapes import (
     SummaryView,
     TaskCreated,
     TaskView,
-    ToolsView,
-    ToolView,
 )
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, previews
 from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, TaskStatus
-from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
-from agent_runtime.services.tool_registry import ServerStatus, ToolRegistry
+from agent_runtime.services.tool_registry import ServerStatus
 from agent_runtime.text.escaping import exact_line, one_line, visible
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
@@ -314,51 +311,6 @@ def record_json(record: EventRecord, *, with_epoch: bool = False) -> str:
     epoch = f'"epoch":{json.dumps(record.epoch)},' if with_epoch else ""
     head = f'{{"seq":{record.seq},"task_id":{json.dumps(record.task_id)},"type":"{record.type}",'
     return f'{head}"at":"{time_of(record.at)}",{epoch}"data":{record.data}}}'
-
-
-def tools_view(registry: ToolRegistry) -> ToolsView:
-    unusable = [_unusable(key, why) for key, why in registry.unusable().items()]
-    return {"tools": [*map(_tool, registry.tools().values()), *unusable]}
-
-
-def _tool(tool: Tool) -> ToolView:
-    definition = tool.definition
-    return {
-        "server": tool.server,
-        "tool": tool.name,
-        "title": definition.title,
-        "description": definition.description,
-        "input_schema": definition.inputSchema,
-        "output_schema": definition.outputSchema,
-        "effect": tool.effect,
-        "idempotent": tool.idempotent,
-        "open_world": tool.open_world,
-        "approval": tool.approval,
-        "timeout_s": tool.timeout_s,
-        "pin": tool.pin,
-        "status": "unavailable" if tool.denied else "available",
-        "detail": tool.denied,
-    }
-
-
-def _unusable(key: str, why: str) -> ToolView:
-    server, _, tool = key.partition("/")
-    return {
-        "server": server,
-        "tool": tool,
-        "title": None,
-        "description": None,
-        "input_schema": None,
-        "output_schema": None,
-        "effect": None,
-        "idempotent": None,
-        "open_world": None,
-        "approval": None,
-        "timeout_s": None,
-        "pin": None,
-        "status": "unavailable",
-        "detail": why,
-    }
 
 
 def status_view(status: ServerStatus) -> ServerStatusView:

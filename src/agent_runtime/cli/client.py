@@ -121,7 +121,13 @@ class Client:
         return self._decide(task_id, "resolve", **decision)
 
     def tools(self, *, refresh: bool) -> Json:
-        return self._json("GET", "/v1/tools?refresh=true" if refresh else "/v1/tools")
+        """The whole catalogue: all of its pages."""
+        page = self._json("GET", "/v1/tools?refresh=true" if refresh else "/v1/tools")
+        tools: list[Json] = page["tools"]
+        while page["next_cursor"]:
+            page = self._json("GET", f"/v1/tools?{urlencode({'cursor': page['next_cursor']})}")
+            tools += page["tools"]
+        return {"tools": tools}
 
     def servers(self) -> list[Json]:
         servers: list[Json] = self._json("GET", "/v1/tools/status")  # type: ignore[assignment] # the one list

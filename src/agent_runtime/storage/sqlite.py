@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -11,11 +10,12 @@ from types import TracebackType
 from typing import Self
 
 from agent_runtime.domain.audit import Kept
-from agent_runtime.domain.errors import Fault, InvalidInputError, TaskNotFoundError
+from agent_runtime.domain.errors import TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord, record
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import evolve
+from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
 from agent_runtime.services.ports import Page
 from agent_runtime.storage import journals, rows
 from agent_runtime.storage.cache import Cache
@@ -28,8 +28,6 @@ CACHE_BYTES = 32 * 1024 * 1024
 
 HEARTBEAT_S = 1.0
 """How fresh the last successful write must be for the store to be called writable without another (G16)."""
-
-_NEWEST = 2**63 - 1  # no position is greater
 
 
 Observe = Callable[[Task, Sequence[EventRecord], float], None]
@@ -155,12 +153,12 @@ class SqliteStore:
 
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
         """See `TaskStore.page`."""
-        before = _NEWEST if cursor is None else _position(cursor)
+        before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
         work = partial(rows.select_page, status=status, before=before, limit=limit + 1)
         found = await self._readers.read(work)
         shown = found[:limit]
         more = len(found) > len(shown) > 0
-        return Page(tuple(summary for _, summary in shown), _cursor(shown[-1][0]) if more else None)
+        return Page(tuple(summary for _, summary in shown), cursor_of(shown[-1][0]) if more else None)
 
     async def unfinished(self) -> list[str]:
         """See `TaskStore.unfinished`. A waiting task whose cancellation was asked for waits no more."""
@@ -202,19 +200,3 @@ class SqliteStore:
 
 def _nothing() -> None:
     """Nothing in memory depends on this write."""
-
-
-def _cursor(position: int) -> str:
-    return urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
-
-
-def _position(cursor: str) -> int:
-    try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        position = int(text) if text.isdecimal() and len(text) < len(str(_NEWEST)) else 0
-    except ValueError:
-        position = 0
-    if position < 1 or _cursor(position) != cursor:
-        fault = Fault("cursor", "This is not a cursor that a page of tasks gave: begin without one.")
-        raise InvalidInputError([fault])
-    return position

@@ -5,10 +5,12 @@ between fences whose name follows from the text, so that no description can hold
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import ref
 
+from agent_runtime.domain.caching import SizedCache
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import BYTES_PER_TOKEN
 from agent_runtime.domain.values import JsonObject, JsonValue
@@ -29,6 +31,11 @@ _SILENT = frozenset({"$schema", "$id", "$comment", "examples", "title"})
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 """The keywords whose members are named by the author of a schema, so that a name is never a keyword."""
 
+_OBJECT_BYTES = 100
+_FULL: SizedCache[str] = SizedCache(16 * 1024 * 1024)
+_BRIEF: SizedCache[str] = SizedCache(4 * 1024 * 1024)
+_WORDS: SizedCache[tuple[str, ...]] = SizedCache(16 * 1024 * 1024)
+
 
 def clean(text: str, limit: int) -> str:
     """Return the text on one line, without control, hidden and reordering characters, cut to `limit` characters."""
@@ -40,13 +47,23 @@ def clean(text: str, limit: int) -> str:
 
 
 class Listed:
-    """A tool as it is listed. Equal where all that is shown of it is: lists of them are kept, and looked up."""
+    """A tool as it is listed. Equal where all that is shown of it is: lists of them are kept, and looked up.
 
-    __slots__ = ("identity", "tool")
+    One that is kept holds no tool: a definition that a server has changed is not kept for the sake of its text.
+    """
+
+    __slots__ = ("_tool", "identity")
 
     def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-        self.identity = (tool.key, tool.pin, tool.effect, tool.idempotent)
+        self._tool = ref(tool)
+        self.identity = (tool.server, tool.pin, tool.effect, tool.idempotent)
+
+    @property
+    def tool(self) -> Tool:
+        """The tool, which whoever has it listed must hold."""
+        tool = self._tool()
+        assert tool is not None  # noqa: S101 - a list that is kept is only compared
+        return tool
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Listed) and self.identity == other.identity
@@ -91,7 +108,7 @@ def nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
     return [tools[index] for index in names.order(name)[:count]]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _whole(listed: tuple[Listed, ...], limit: int) -> Listing | None:
     """All tools in full, if that is within the limit (bytes)."""
     entries = [_full(one) for one in listed]
@@ -122,23 +139,44 @@ def _within(ranked: Sequence[Listed], limit: int) -> Listing:
     return Listing(_fenced(lines), frozenset(one.tool.key for one in full))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _index(listed: tuple[Listed, ...]) -> Relevance:
     return Relevance([_words(one) for one in listed])
 
 
-@lru_cache(maxsize=4096)
 def _words(one: Listed) -> tuple[str, ...]:
-    tool = one.tool
+    found = _WORDS.get(one)
+    if found is None:
+        found = _find_words(one.tool)
+        _WORDS.put(one, found, sum(map(len, found)) + _OBJECT_BYTES * len(found))
+    return found
+
+
+def _find_words(tool: Tool) -> tuple[str, ...]:
     name = f"{tool.server} {tool.name} {tool.name} {tool.definition.title or ''}"  # a name says most: it counts twice
     described = (tool.definition.description or "")[:_DESCRIPTION]
     return tuple(words(f"{name} {described} {' '.join(_argument_names(tool))}"))
 
 
-@lru_cache(maxsize=4096)
 def _full(one: Listed) -> str:
-    definition = one.tool.definition
-    said = json_line(_said(one.tool, _DESCRIPTION), compact=True)
+    return _written(_FULL, one, _write_full)
+
+
+def _brief(one: Listed) -> str:
+    return _written(_BRIEF, one, _write_brief)
+
+
+def _written(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) -> str:
+    entry = cache.get(one)
+    if entry is None:
+        entry = write(one.tool)
+        cache.put(one, entry, len(entry) + _OBJECT_BYTES)
+    return entry
+
+
+def _write_full(tool: Tool) -> str:
+    definition = tool.definition
+    said = json_line(_said(tool, _DESCRIPTION), compact=True)
     entry = f'{said[:-1]},"arguments_schema":{_schema(definition.inputSchema, _SCHEMA)}'
     if definition.outputSchema is not None:
         entry += f',"output_schema":{_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
@@ -150,9 +188,8 @@ def _schema(schema: JsonObject, limit: int) -> str:
     return whole if _size(whole) <= limit else json_line(_outline(schema), compact=True)
 
 
-@lru_cache(maxsize=4096)
-def _brief(one: Listed) -> str:
-    return json_line({**_said(one.tool, _SHORT), "argument_names": _argument_names(one.tool)}, compact=True)
+def _write_brief(tool: Tool) -> str:
+    return json_line({**_said(tool, _SHORT), "argument_names": _argument_names(tool)}, compact=True)
 
 
 def _said(tool: Tool, limit: int) -> JsonObject:
