@@ -11,6 +11,7 @@ import yaml
 
 from agent_runtime.bootstrap import Runtime, open_runtime
 from agent_runtime.config import OpenAISettings, Secrets, Settings
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
@@ -18,6 +19,7 @@ from agent_runtime.services.task_manager import Submission
 
 LEDGER_SERVER = Path(__file__).parent / "servers" / "ledger_server.py"
 PATIENCE_S = 20.0
+ANN = Caller("ann", frozenset({"submit", "approve", "read"}))
 
 
 class House:

@@ -40,8 +40,8 @@ def a_contract() -> Contract:
 CONTRACT = a_contract()
 
 
-def submitted(prompt: str = "say hello", request_key: str | None = None) -> ev.TaskSubmitted:
-    return ev.TaskSubmitted(prompt=prompt, request_key=request_key, metadata={"cell": "7"})
+def submitted(prompt: str = "say hello", request_key: str | None = None, actor: str = ev.ANONYMOUS) -> ev.TaskSubmitted:
+    return ev.TaskSubmitted(prompt=prompt, request_key=request_key, metadata={"cell": "7"}, actor=actor)
 
 
 def claimed(task: Task) -> ev.TaskClaimed:

@@ -20,7 +20,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.storage.audit_file import open_audit_file
 from agent_runtime.storage.sqlite import SqliteStore
 from audits import LAST, call, database, faults, finished, places, read, rechain, rewrite, spoil_index, tamper
-from journals import CONTRACT, approved, claim, executing, proposed, returned, submitted
+from journals import CONTRACT, approved, claim, claimed, executing, proposed, returned, submitted
 
 FLIP = "UPDATE events SET {column} = CAST(? AS TEXT) WHERE task_id = 't' AND seq = ?"
 RENUMBER = "UPDATE events SET seq = ? WHERE task_id = 't' AND seq = ?"
@@ -98,6 +98,8 @@ async def test_a_changed_number_is_placed_and_its_old_one_told(path: Path, seq: 
         ("created_at", "'2026'"),
         ("updated_at", "'2026'"),
         ("request_key", "'key'"),
+        ("submitter", "'bob'"),
+        ("submitter", "''"),
     ],
 )
 async def test_a_change_of_the_tasks_row_is_placed(path: Path, column: str, value: str) -> None:
@@ -258,6 +260,63 @@ async def test_a_database_from_before_the_chain_is_brought_up_to_date_and_verifi
     assert read(old).entries == read(path).entries  # the hashes are those that they would have had
     assert faults(old) == faults(old, "new") == []
     assert places(old, "other") == [(3, "data")]  # what was broken before is not hidden, and stops nothing
+
+
+@pytest.fixture
+async def before_submitters(path: Path) -> Path:
+    """A database as it was before the names of submitters were kept beside their journals."""
+    scripts = files("agent_runtime.storage").joinpath("migrations")
+    old = path.parent / "old.db"
+    with closing(sqlite3.connect(old)) as connection:
+        for name in ("0001_journal.sql", "0002_chain.sql"):
+            connection.executescript(scripts.joinpath(name).read_text(encoding="utf-8"))
+        connection.execute("ATTACH ? AS new", (str(path),))
+        connection.execute("INSERT INTO events SELECT * FROM new.events")
+        names = [name for _, name, *_ in connection.execute("PRAGMA main.table_info(tasks)")]
+        connection.execute(f"INSERT INTO tasks SELECT {', '.join(names)} FROM new.tasks")  # noqa: S608
+        connection.execute("PRAGMA user_version = 2")
+        connection.commit()
+    return old
+
+
+async def test_a_database_without_submitters_is_audited_as_it_is_and_then_brought_up_to_date(
+    path: Path, before_submitters: Path
+) -> None:
+    tamper(before_submitters, "UPDATE events SET data = '{' WHERE task_id = 'other' AND seq = 1")
+    tamper(before_submitters, "UPDATE sqlite_sequence SET seq = 50")
+    assert faults(before_submitters) == []
+    exported = json.loads(json.dumps(export(read(before_submitters))))
+    assert "submitter" not in exported["index"]
+    assert find_faults_in_export(exported) == []
+    async with SqliteStore(before_submitters) as store:
+        assert [row.task_id for row in (await store.page()).tasks] == ["other", "t"]
+        await store.append(Task("new"), [submitted(request_key="k", actor="ann")])
+        found = await store.find_request("ann", "k")
+        assert found
+        assert found.task_id == "new"
+    assert faults(before_submitters) == faults(before_submitters, "new") == []
+    assert read(before_submitters) == read(path)
+    with closing(sqlite3.connect(before_submitters)) as connection:
+        assert connection.execute("SELECT position, submitter FROM tasks ORDER BY position").fetchall() == [
+            (1, "anonymous"),
+            (2, "anonymous"),
+            (51, "ann"),
+        ]
+
+
+async def test_an_approval_by_an_author_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "agent-runtime.db"
+    async with SqliteStore(path) as store:
+        task = await store.append(Task("t"), [submitted(actor="ann")])
+        task = await store.append(task, [claimed(task)], epoch=1)
+        task = await store.append(task, [proposed()], epoch=1)
+        await store.append(task, [approved().model_copy(update={"scopes": ("approve", "submit")})])
+    assert faults(path) == []
+    document = export(read(path))
+    assert [made["scopes"] for made in document["approvals"]] == [["approve", "submit"]]
+    rewrite(path, 4, approved().model_copy(update={"scopes": ("approve",)}))
+    (fault,) = [fault for fault in faults(path) if "has shaped the task" in fault.message]
+    assert fault.seq == 4
 
 
 async def test_a_broken_journal_stops_neither_the_store_nor_the_other_tasks(path: Path) -> None:

@@ -148,15 +148,24 @@ async def test_a_task_is_created_once(store: TaskStore) -> None:
 
 
 async def test_a_request_key_creates_one_task(store: TaskStore) -> None:
-    assert await store.find_request("k") is None
+    assert await store.find_request("anonymous", "k") is None
     first = await store.append(Task("t1"), [submitted(request_key="k")])
     with pytest.raises(ConflictError):
         await store.append(Task("t2"), [submitted(request_key="k")])
-    assert await store.find_request("k") == first
+    assert await store.find_request("anonymous", "k") == first
     with pytest.raises(TaskNotFoundError):
         await store.load("t2")
     with pytest.raises(TaskNotFoundError):
         await store.records("t2")
+
+
+async def test_a_request_key_belongs_to_its_submitter(store: TaskStore) -> None:
+    tasks = {name: await store.append(Task(name), [submitted(request_key="k", actor=name)]) for name in ("ann", "bob")}
+    for name, task in tasks.items():
+        assert await store.find_request(name, "k") == task
+        with pytest.raises(ConflictError):
+            await store.append(Task("t2"), [submitted(request_key="k", actor=name)])
+    assert await store.find_request("anonymous", "k") is None
 
 
 async def test_tasks_without_a_request_key_do_not_collide(store: TaskStore) -> None:
@@ -366,7 +375,7 @@ async def test_a_task_that_has_grown_is_not_deleted(store: TaskStore) -> None:
 async def test_a_request_key_is_free_after_its_task_was_deleted(store: TaskStore) -> None:
     task = await store.append(Task("t"), [submitted(request_key="k"), ev.TaskCancelRequested(), ev.TaskCancelled()])
     await store.delete(task)
-    assert await store.find_request("k") is None
+    assert await store.find_request("anonymous", "k") is None
     await store.append(Task("t2"), [submitted(request_key="k")])
 
 

@@ -4,8 +4,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +12,12 @@ import pytest
 
 from agent_runtime.api.keys import new_key
 from agent_runtime.domain.errors import ConfigurationError
+from callers import Keyed, keyed
 from command_line import Folder
 from serving import Service, answered, connect, everything, frames_of, journal_of, sums
 
 CELLERY = "https://cellery.test"
 ALL = ("submit", "approve", "read", "admin")
-
-
-@dataclass
-class Keyed:
-    """A service that asks for keys, one for each scope; its own client shows the one that may do everything."""
-
-    service: Service
-    keys: dict[str, str]
-    file: Path
-
-    def call(self, method: str, path: str, key: str | None = None, **more: Any) -> httpx2.Response:
-        """A call with the key of a scope, or with any other text as a key, or without."""
-        headers = {**more.pop("headers", {})}
-        if key is not None:
-            headers["Authorization"] = f"Bearer {self.keys.get(key, key)}"
-        with httpx2.Client(base_url=self.service.url, timeout=20) as client:
-            return client.request(method, path, headers=headers, **more)
-
-
-@contextmanager
-def keyed(folder: Path, **settings: Any) -> Iterator[Keyed]:
-    made = {scope: new_key(f"{scope}@team", [scope]) for scope in ALL}
-    file = folder / "keys"
-    file.write_text("\n".join(key.line for _, key in made.values()))
-    service = Service(folder, auth={"keys_file": file, **settings.pop("auth", {})}, **settings)
-    service.client.headers["Authorization"] = f"Bearer {made['admin'][0]}"
-    service.start()
-    try:
-        yield Keyed(service, {scope: text for scope, (text, _) in made.items()}, file)
-    finally:
-        service.client.close()
-        service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +96,9 @@ def test_who_submitted_and_who_decided_are_in_the_journal_by_the_names_of_their_
     assert shared.call("POST", f"{path}/approve", "approve").status_code == 202
     done = shared.service.finished(task["task_id"])
     assert done["status"] == "completed"
-    assert [approval["who"] for approval in done["approvals"]] == ["approve@team"]
+    assert [approval["who"] for approval in done["approvals"]] == ["approve"]
     submitted, *_ = journal_of(shared.service, task["task_id"])
-    assert submitted["data"]["actor"] == "submit@team"
+    assert submitted["data"]["actor"] == "submit"
 
 
 @pytest.mark.parametrize(("verb", "kind"), [("reject", "plan.rejected"), ("cancel", "task.cancel_requested")])
@@ -139,7 +106,7 @@ def test_who_ended_a_task_is_in_its_journal(shared: Keyed, verb: str, kind: str)
     task_id = shared.service.submit()
     assert shared.call("POST", f"/v1/tasks/{task_id}/{verb}", "approve").status_code == 202
     actors = [event["data"]["actor"] for event in journal_of(shared.service, task_id) if event["type"] == kind]
-    assert actors == ["approve@team"]
+    assert actors == ["approve"]
 
 
 def test_whoever_submits_may_cancel(shared: Keyed) -> None:
@@ -149,7 +116,7 @@ def test_whoever_submits_may_cancel(shared: Keyed) -> None:
 def test_a_key_whose_line_is_removed_is_refused_from_then_on(own: Keyed) -> None:
     assert own.call("GET", "/v1/tasks", "read").status_code == 200
     lines = own.file.read_text().splitlines()
-    own.file.write_text("\n".join(line for line in lines if not line.startswith("read@")))
+    own.file.write_text("\n".join(line for line in lines if not line.startswith("read ")))
     assert own.call("GET", "/v1/tasks", "read").status_code == 401
     assert own.call("GET", "/v1/tasks", "admin").status_code == 200
 
@@ -196,7 +163,7 @@ def test_a_ticket_survives_a_restart_and_dies_with_its_key(own: Keyed) -> None:
     url = ticket_of(own, task_id)["url"]
     own.service.restart()
     assert own.call("GET", url).status_code == 200
-    own.file.write_text("\n".join(line for line in own.file.read_text().splitlines() if "read@" not in line))
+    own.file.write_text("\n".join(line for line in own.file.read_text().splitlines() if not line.startswith("read ")))
     assert own.call("GET", url).status_code == 401
 
 

@@ -16,7 +16,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
-from harness import House, names, settled
+from harness import ANN, House, names, settled
 from model_replies import Calls, Fault, Text, by_turn
 from model_server import ModelServer
 
@@ -199,7 +199,7 @@ async def test_a_write_is_shown_to_a_person_first_and_waits_over_a_restart(home:
         for late in (ApproveCall(**answer(first)), DenyCall(**answer(first))):
             with pytest.raises(DecisionRefusedError, match="already decided"):
                 await runtime.tasks.decide(task.task_id, late)
-        await runtime.tasks.decide(task.task_id, DenyCall(**answer(second), actor="ann", comment="not two"))
+        await runtime.tasks.decide(task.task_id, DenyCall(**answer(second), comment="not two"), ANN)
         task = await settled(runtime, task.task_id)
     assert (task.status, home.counted) == (TaskStatus.COMPLETED, ["one"])
     assert len(models.requests) == 2

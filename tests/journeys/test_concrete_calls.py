@@ -12,7 +12,7 @@ from agent_runtime.domain.errors import CallNotFoundError, DecisionRefusedError,
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
 from agent_runtime.domain.transitions import replay
-from harness import House, names, settled, submitted, until
+from harness import ANN, House, names, settled, submitted, until
 
 OUTSIDE: dict[str, Any] = {"look": {"effect": "read", "idempotent": True}}
 """Nobody vouches for what the ledger says."""
@@ -61,7 +61,7 @@ async def test_what_came_from_outside_is_shown_before_it_is_written(outside: Hou
         assert asked.arguments == {"path": "said.txt", "content": "It said: counted one"}
         assert asked.reason == "its arguments hold what came from outside with short (ledger/look)"
         assert not (outside.files / "said.txt").exists()
-        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked), actor="ann"))
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANN)
         end = await settled(runtime, task.task_id)
         journal = await runtime.tasks.records(task.task_id)
     assert end.status is TaskStatus.COMPLETED
@@ -75,7 +75,7 @@ async def test_what_came_from_outside_is_shown_before_it_is_written(outside: Hou
 async def test_a_denied_call_is_not_sent_and_its_step_fails(outside: House) -> None:
     async with outside.open() as runtime:
         task, asked = await asking(runtime, plan())
-        await runtime.tasks.decide(task.task_id, DenyCall(**answer(asked), actor="ann", comment="not that"))
+        await runtime.tasks.decide(task.task_id, DenyCall(**answer(asked), comment="not that"), ANN)
         end = await settled(runtime, task.task_id)
     assert end.error
     assert (end.status, end.error.code, end.error.step_id) == (TaskStatus.FAILED, "call_denied", "save")

@@ -17,7 +17,7 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.events import PlanRevisionRequested
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.services.task_manager import Submission
-from harness import House, ledger_plan, names, settled, submitted, until, until_status
+from harness import ANN, House, ledger_plan, names, settled, submitted, until, until_status
 
 
 async def planned(runtime: Runtime, prompt: str = "Add 15 and 27") -> Task:
@@ -45,7 +45,7 @@ async def test_a_revision_is_planned_from_the_prompt_and_all_feedback_and_runs_o
 ) -> None:
     async with house.open() as runtime:
         first = await planned(runtime)
-        await runtime.tasks.decide(first.task_id, Revise(feedback="then multiply the result by 2", actor="ann"))
+        await runtime.tasks.decide(first.task_id, Revise(feedback="then multiply the result by 2"), ANN)
         await revision(runtime, first.task_id, 2)
         await runtime.tasks.decide(first.task_id, Revise(feedback="then add 1 to the result"))
         third = await revision(runtime, first.task_id, 3)
@@ -161,7 +161,7 @@ async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_o
 async def test_an_edit_survives_a_restart_and_the_plan_before_it_can_not_be_approved(house: House) -> None:
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("old"))
-        await runtime.tasks.edit(task.task_id, ledger_plan("new"), {task.plan_digest or ""}, actor="ann")
+        await runtime.tasks.edit(task.task_id, ledger_plan("new"), {task.plan_digest or ""}, ANN)
     async with house.open() as runtime:
         with pytest.raises(DigestMismatchError):
             await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))

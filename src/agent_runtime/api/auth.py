@@ -12,11 +12,11 @@ import structlog
 from starlette.types import Scope
 
 from agent_runtime.api.keys import ApiKey, KeyRing
-from agent_runtime.api.problems import Refusal
+from agent_runtime.api.problems import Refusal, missing_scope
 from agent_runtime.api.tickets import Tickets
 from agent_runtime.config import Settings
+from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.errors import ConfigurationError
-from agent_runtime.domain.events import ANONYMOUS
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ def scopes_for(method: str, path: str) -> tuple[str, ...]:
     if method == "POST" and path == _TASKS:
         return ("submit",)
     if method == "PUT" and _PLAN.fullmatch(path):
-        return ("submit",)  # who approves must not approve a plan of their own making
+        return ("submit",)
     match = _VERB.fullmatch(path) if method == "POST" else None
     return _SCOPES_OF.get(match["verb"], ("admin",)) if match else ("admin",)
 
@@ -115,7 +115,7 @@ class Access:
             403,
             "scope_missing",
             f"The key {key.name!r} does not have the scope {names}, which this call needs.",
-            {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{needed[0]}"'},
+            missing_scope(needed[0]),
         )
 
     def _caller(self, scope: Scope, authorization: bytes | None) -> ApiKey | Refusal:
@@ -146,7 +146,7 @@ def _refused(code: str, detail: str) -> Refusal:
     return Refusal(401, code, detail, {"WWW-Authenticate": f'Bearer realm="agent-runtime"{error}'})
 
 
-def actor_of(scope: Mapping[str, object]) -> str:
-    """Who calls, as the journal will have it: the name of the key."""
+def caller_of(scope: Mapping[str, object]) -> Caller:
+    """Return who calls, by the key that was shown; where no keys are asked for, anybody with every scope."""
     key = scope.get("api_key")
-    return key.name if isinstance(key, ApiKey) else ANONYMOUS
+    return key.caller if isinstance(key, ApiKey) else ANYBODY

@@ -15,14 +15,11 @@ from pathlib import Path
 import structlog
 
 from agent_runtime.config import AuthSettings
+from agent_runtime.domain.caller import SCOPES, Caller
 from agent_runtime.domain.errors import ConfigurationError
-from agent_runtime.domain.events import ANONYMOUS
-from agent_runtime.services.agent_service import POLICY
+from agent_runtime.domain.events import ANONYMOUS, POLICY
 
 log = structlog.get_logger()
-
-SCOPES = ("submit", "approve", "read", "admin")
-"""What a key may allow; `admin` is all of it."""
 
 _PREFIX = "ar_"
 _RANDOM_BYTES = 24
@@ -40,9 +37,14 @@ class ApiKey:
     digest: bytes
     scopes: frozenset[str]
 
+    @property
+    def caller(self) -> Caller:
+        """Who calls with this key."""
+        return Caller(self.name, self.scopes)
+
     def allows(self, scopes: Iterable[str]) -> bool:
         """Whether one of the scopes is among those of the key."""
-        return "admin" in self.scopes or not self.scopes.isdisjoint(scopes)
+        return self.caller.may(*scopes)
 
     @property
     def line(self) -> str:

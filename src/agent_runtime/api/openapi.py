@@ -25,7 +25,7 @@ _BODIES = (
 _MEANING = {
     400: "The request cannot be read",
     401: "No valid key, or no valid ticket",
-    403: "The key does not have the scope",
+    403: "The key does not have the scope, or its holder has shaped what it would approve",
     404: "No such task",
     409: "Not allowed in the status that the task has now",
     412: "The plan is not the one that `If-Match` names any more",

@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from agent_runtime.api.auth import actor_of
+from agent_runtime.api.auth import caller_of
 from agent_runtime.api.bodies import DiffQuery, ReviseRequest
 from agent_runtime.api.deps import TaskId, if_match, known_form, parse_plan, read_body, read_json, runtime_of
 from agent_runtime.api.openapi import body_of, header, refusals
-from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskView
+from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskCreated, TaskView
 from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
 from agent_runtime.domain.approval import Revise
 from agent_runtime.domain.errors import DecisionRefusedError, Fault, InvalidInputError
@@ -23,7 +23,10 @@ plans = APIRouter(prefix="/v1/tasks", tags=["Plans"])
     "/{task_id}/revise",
     status_code=202,
     responses={
-        202: {"model": TaskView, "description": "It is planned again; the task as it stands"},
+        202: {
+            "model": TaskView | TaskCreated,
+            "description": "It is planned again; the task as it stands, without `read` only its id and status",
+        },
         **refusals(400, 404, 409, 413, 415, 422, 503),
     },
     openapi_extra=body_of(ReviseRequest),
@@ -31,14 +34,20 @@ plans = APIRouter(prefix="/v1/tasks", tags=["Plans"])
 async def revise_plan(request: Request, task_id: TaskId) -> Response:
     """Have the task planned again with what should be different. The next revision awaits approval like the first."""
     body = await read_body(request, task_id, ReviseRequest)
-    decision = Revise(feedback=body.feedback, actor=actor_of(request.scope))
-    return task_answer(await runtime_of(request).tasks.decide(task_id, decision), 202)
+    caller = caller_of(request.scope)
+    return task_answer(
+        await runtime_of(request).tasks.decide(task_id, Revise(feedback=body.feedback), caller), caller, 202
+    )
 
 
 @plans.put(
     "/{task_id}/plan",
     responses={
-        200: {"model": TaskView, "description": "Edited; the task as it stands, with the new digest as its `ETag`"},
+        200: {
+            "model": TaskView | TaskCreated,
+            "description": "Edited; the task as it stands, with the new digest as its `ETag`; without `read` only its "
+            "id and status",
+        },
         **refusals(400, 404, 409, 412, 413, 415, 422, 428, 503),
     },
     openapi_extra=body_of(Plan) | header("If-Match", "The digest of the plan that was edited, in quotes."),
@@ -52,7 +61,8 @@ async def edit_plan(request: Request, task_id: TaskId) -> Response:
     known_form(task_id)
     digests = if_match(request)
     plan = parse_plan(await read_json(request, runtime.settings.limits))
-    return task_answer(await runtime.tasks.edit(task_id, plan, digests, actor=actor_of(request.scope)))
+    caller = caller_of(request.scope)
+    return task_answer(await runtime.tasks.edit(task_id, plan, digests, caller), caller)
 
 
 @plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})

@@ -51,6 +51,7 @@ class BodyTooLargeError(AgentRuntimeError):
 
 STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     err.InvalidInputError: 422,
+    err.ScopeMissingError: 403,
     err.TaskNotFoundError: 404,
     err.CallNotFoundError: 404,
     err.DecisionRefusedError: 409,
@@ -129,8 +130,15 @@ def of_error(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
     if isinstance(error, err.DecisionRefusedError):
         more["task_status"] = str(error.status)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    if isinstance(error, err.ScopeMissingError):
+        headers = missing_scope(error.scope)
     detail = f"{error} {_WHERE_TASKS_ARE}" if isinstance(error, err.TaskNotFoundError) else str(error)
     return problem(scope, status, detail, code=error.code, headers=headers, **more)
+
+
+def missing_scope(scope: str) -> dict[str, str]:
+    """Return the header that names the scope a key lacks (RFC 6750, section 3.1)."""
+    return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
 
 
 def field_error(fault: Fault) -> FieldError:

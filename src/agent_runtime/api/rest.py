@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from agent_runtime.api import stream
-from agent_runtime.api.auth import actor_of
+from agent_runtime.api.auth import caller_of
 from agent_runtime.api.bodies import (
     ApproveRequest,
     CallDecisionRequest,
@@ -65,7 +65,10 @@ tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
 models = APIRouter(prefix="/v1/models", tags=["Models"])
 
 DECISION: dict[int | str, dict[str, Any]] = {
-    202: {"model": TaskView, "description": "Decided; the task as it stands"},
+    202: {
+        "model": TaskView | TaskCreated,
+        "description": "Decided; the task as it stands, without the scope `read` only its id and status",
+    },
     **refusals(400, 404, 409, 413, 415, 422, 503),
 }
 
@@ -84,12 +87,12 @@ async def submit_task(request: Request) -> Response:
     runtime = runtime_of(request)
     key = idempotency_key(request)
     value = await read_json(request, runtime.settings.limits)
-    submission = _submission(decode(TaskRequest, value), key, value, actor_of(request.scope))
-    task = await runtime.tasks.submit(submission)
+    submission = _submission(decode(TaskRequest, value), key, value)
+    task = await runtime.tasks.submit(submission, caller_of(request.scope))
     return answer(created(task), 202)
 
 
-def _submission(body: TaskRequest, key: str | None, value: JsonValue, actor: str) -> Submission:
+def _submission(body: TaskRequest, key: str | None, value: JsonValue) -> Submission:
     return Submission(
         prompt=body.prompt,
         plan=None if body.plan is None else parse_plan(body.plan),
@@ -99,7 +102,6 @@ def _submission(body: TaskRequest, key: str | None, value: JsonValue, actor: str
         metadata=body.metadata,
         request_key=key,
         request_digest=None if key is None else _digest(value),
-        actor=actor,
     )
 
 
@@ -120,7 +122,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
 @tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
 async def get_task(request: Request, task_id: TaskId) -> Response:
     """The task as it stands, with its plan, its steps and what a person is asked."""
-    return task_answer(await runtime_of(request).tasks.get(known_form(task_id)))
+    return task_answer(await runtime_of(request).tasks.get(known_form(task_id)), caller_of(request.scope))
 
 
 @tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))
@@ -142,14 +144,15 @@ async def delete_task(request: Request, task_id: TaskId) -> Response:
 async def approve_plan(request: Request, task_id: TaskId) -> Response:
     """Let the plan run, exactly as it was shown. Of several approvals at once one is accepted (202)."""
     body = await read_body(request, task_id, ApproveRequest)
-    decision = Approve(digest=body.plan_digest, comment=body.comment, actor=actor_of(request.scope))
-    task = await runtime_of(request).tasks.decide(task_id, decision)
+    caller = caller_of(request.scope)
+    decision = Approve(digest=body.plan_digest, comment=body.comment)
+    task = await runtime_of(request).tasks.decide(task_id, decision, caller)
     approved: Approved = {
         "message": "The plan is approved and will run.",
         "task_id": task_id,
         "status": task.status,
         "plan_revision": task.plan_revision,
-        "plan_digest": task.plan_digest,
+        "plan_digest": task.plan_digest if caller.may("read") else None,
     }
     return answer(approved, 202)
 
@@ -163,7 +166,7 @@ async def approve_plan(request: Request, task_id: TaskId) -> Response:
 async def reject_plan(request: Request, task_id: TaskId) -> Response:
     """Refuse the plan; the task ends."""
     body = await read_body(request, task_id, RejectRequest)
-    return await _decide(request, task_id, Reject(reason=body.reason, actor=actor_of(request.scope)))
+    return await _decide(request, task_id, Reject(reason=body.reason))
 
 
 @tasks.post(
@@ -175,7 +178,7 @@ async def reject_plan(request: Request, task_id: TaskId) -> Response:
 async def resolve_step(request: Request, task_id: TaskId) -> Response:
     """Say what became of a call of unknown outcome; see `attention` of the task."""
     body = await read_body(request, task_id, ResolveRequest)
-    return await _decide(request, task_id, Resolve(**dict(body), actor=actor_of(request.scope)))
+    return await _decide(request, task_id, Resolve(**dict(body)))
 
 
 @tasks.post(
@@ -204,11 +207,12 @@ async def _decide_call(
     request: Request, task_id: str, call_id: str, decision: type[ApproveCall | DenyCall]
 ) -> Response:
     body = await read_body(request, task_id, CallDecisionRequest)
-    return await _decide(request, task_id, decision(call_id=call_id, **dict(body), actor=actor_of(request.scope)))
+    return await _decide(request, task_id, decision(call_id=call_id, **dict(body)))
 
 
 async def _decide(request: Request, task_id: str, decision: Decision) -> Response:
-    return task_answer(await runtime_of(request).tasks.decide(task_id, decision), 202)
+    caller = caller_of(request.scope)
+    return task_answer(await runtime_of(request).tasks.decide(task_id, decision, caller), caller, 202)
 
 
 @tasks.post(
@@ -220,8 +224,8 @@ async def _decide(request: Request, task_id: str, decision: Decision) -> Respons
 async def cancel_task(request: Request, task_id: TaskId) -> Response:
     """End the task. No call starts after this was answered; an open call is given a few seconds to settle."""
     body = await read_body(request, task_id, CancelRequest)
-    task = await runtime_of(request).tasks.cancel(task_id, actor=actor_of(request.scope), reason=body.reason)
-    return task_answer(task, 202)
+    caller = caller_of(request.scope)
+    return task_answer(await runtime_of(request).tasks.cancel(task_id, caller, reason=body.reason), caller, 202)
 
 
 @tasks.post("/{task_id}/stream-ticket", responses={200: {"model": StreamTicket}, **refusals(404)})

@@ -29,7 +29,6 @@ from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.errors import TaskNotFoundError
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
-from agent_runtime.services.agent_service import POLICY
 from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.text.escaping import one_line
@@ -123,7 +122,7 @@ def _steps(contract: Contract) -> str:
 def _by(actor: str) -> str:
     if actor == ev.ANONYMOUS:
         return ""
-    return " by the operator's policy" if actor == POLICY else f" by {actor}"
+    return " by the operator's policy" if actor == ev.POLICY else f" by {actor}"
 
 
 def _because(reason: str | None) -> str:

@@ -22,6 +22,7 @@ from agent_runtime.api.shapes import (
     TaskCreated,
     TaskView,
 )
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, previews
@@ -44,8 +45,13 @@ def answer(body: Any, status: int = 200) -> Response:
     return Response(to_json(body), status, media_type="application/json")
 
 
-def task_answer(task: Task, status: int = 200) -> Response:
-    """The task as it stands. Its `ETag` is the digest of its plan, which an edit names in `If-Match`."""
+def task_answer(task: Task, caller: Caller, status: int = 200) -> Response:
+    """Return the task as it stands; to a caller without the scope `read` only its id, status and links.
+
+    Its `ETag` is the digest of its plan, which an edit names in `If-Match`.
+    """
+    if not caller.may("read"):
+        return answer(created(task), status)
     response = answer(task_view(task), status)
     if task.plan_digest is not None:
         response.headers["ETag"] = f'"{task.plan_digest}"'

@@ -259,7 +259,7 @@ def cancel(options: argparse.Namespace) -> int:
     """End a task; 0 once it is cancelled."""
     with connected(options, resume=options.task_id) as service:
         task = service.client.cancel(options.task_id, options.reason)
-        if not task["terminal"]:
+        if not task.get("terminal", True):  # without the scope `read` a caller is told the status alone
             task = Follower(service.client, options.task_id).until_settled()
     _report(options, task, f"Task {options.task_id} is {task['status']}.")
     return COMPLETED if task["status"] == "cancelled" else FAILED

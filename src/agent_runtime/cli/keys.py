@@ -2,8 +2,9 @@
 
 import argparse
 
-from agent_runtime.api.keys import SCOPES, new_key
+from agent_runtime.api.keys import new_key
 from agent_runtime.cli import output
+from agent_runtime.domain.caller import SCOPES
 
 
 def new(options: argparse.Namespace) -> int:

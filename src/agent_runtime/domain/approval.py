@@ -1,6 +1,6 @@
-"""What a person may decide about a task. `actor` is who decided, as the journal will have it."""
+"""What a person may decide about a task."""
 
-from agent_runtime.domain.events import ANONYMOUS, Resolution
+from agent_runtime.domain.events import Resolution
 from agent_runtime.domain.values import JsonValue, Value
 
 
@@ -9,21 +9,18 @@ class Approve(Value):
 
     digest: str | None = None
     comment: str | None = None
-    actor: str = ANONYMOUS
 
 
 class Reject(Value):
     """Refuse the current plan; the task ends."""
 
     reason: str | None = None
-    actor: str = ANONYMOUS
 
 
 class Revise(Value):
     """Have the task planned again, with what should be different; the next revision awaits approval."""
 
     feedback: str
-    actor: str = ANONYMOUS
 
 
 class Resolve(Value):
@@ -39,7 +36,6 @@ class Resolve(Value):
     resolution: Resolution
     output: JsonValue = None
     comment: str | None = None
-    actor: str = ANONYMOUS
 
 
 class ApproveCall(Value):
@@ -48,7 +44,6 @@ class ApproveCall(Value):
     call_id: str
     arguments_digest: str
     comment: str | None = None
-    actor: str = ANONYMOUS
 
 
 class DenyCall(Value):
@@ -57,7 +52,6 @@ class DenyCall(Value):
     call_id: str
     arguments_digest: str
     comment: str | None = None
-    actor: str = ANONYMOUS
 
 
 Decision = Approve | Reject | Revise | Resolve | ApproveCall | DenyCall

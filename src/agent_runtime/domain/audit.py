@@ -38,7 +38,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What the store keeps beside the journal, for its lists; `head` is the hash of the last record."""
+    """What the store keeps beside the journal, for its lists; `head` is the hash of the last record.
+
+    `submitter` is None in an export of a version that did not keep it.
+    """
 
     version: int
     epoch: int
@@ -51,6 +54,7 @@ class Index:
     updated_at: str
     request_key: str | None
     head: str
+    submitter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +345,7 @@ def _index_faults(task_id: str, index: Index, task: Task) -> Iterator[AuditFault
         "created_at": _stamp(task.created_at),
         "updated_at": _stamp(task.updated_at),
         "request_key": task.request_key,
+        "submitter": task.submitter if index.submitter is not None else None,
     }
     for name, value in said.items():
         if getattr(index, name) != value:

@@ -45,7 +45,13 @@ def export(kept: Kept) -> JsonObject:
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
         "approvals": [
-            {"seq": record.seq, "at": at[record.seq], "decision": record.type, **_decision(record.event)}
+            {
+                "seq": record.seq,
+                "at": at[record.seq],
+                "decision": record.type,
+                **_decision(record.event),
+                **_scopes(record.event),
+            }
             for record in replay.records
             if isinstance(record.event, _Decided)
         ],
@@ -60,9 +66,14 @@ def export(kept: Kept) -> JsonObject:
             if isinstance(record.event, ToolCalled)
         ],
         "head": kept.index.head if kept.index else None,
-        "index": asdict(kept.index) if kept.index else None,
+        "index": _as_stored(kept.index) if kept.index else None,
         "journal": [asdict(entry) for entry in kept.entries],
     }
+
+
+def _as_stored(index: Index) -> JsonObject:
+    """Return what is kept beside the journal; of an earlier version's export only what that version kept."""
+    return {name: value for name, value in asdict(index).items() if name != "submitter" or value is not None}
 
 
 def _decision(event: _Decided) -> JsonObject:
@@ -82,6 +93,11 @@ def _decision(event: _Decided) -> JsonObject:
         case PlanEdited():
             comment = None
     return {"actor": event.actor, "comment": comment, "revision": event.revision, "digest": event.digest}
+
+
+def _scopes(event: _Decided) -> JsonObject:
+    """Return the scopes of an approver, where the journal has them."""
+    return {"scopes": list(event.scopes)} if isinstance(event, PlanApproved | CallApproved) and event.scopes else {}
 
 
 def find_faults_in_export(document: JsonValue) -> list[AuditFault]:
@@ -123,11 +139,12 @@ def _checked(kind: type[Entry | Index], value: JsonValue, place: str) -> dict[st
     """The fields of a value, each of its type."""
     if not isinstance(value, dict):
         raise ValueError(f"{place}: it is no object")  # noqa: TRY004 - likewise
+    checked: dict[str, Any] = {}
     for field in fields(kind):
-        found = value.get(field.name, ...)
+        found = checked[field.name] = value.get(field.name, field.default)
         if not isinstance(found, _KINDS[field.type]) or isinstance(found, bool):
             raise ValueError(f"{place}.{field.name}: it is missing or of another type")  # noqa: TRY004 - likewise
-    return {field.name: value[field.name] for field in fields(kind)}
+    return checked
 
 
 def _differences(found: JsonValue, expected: JsonValue, place: str) -> Iterator[str]:

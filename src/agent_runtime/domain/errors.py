@@ -5,6 +5,7 @@ AgentRuntimeError
 |  `- InvalidPlanError          the plan is wrong; every fault is named
 |- TaskNotFoundError            no such task
 |- CallNotFoundError            the task asks for no such call
+|- ScopeMissingError            the caller's key does not have the scope that this takes
 |- DecisionRefusedError         the task is in a status that does not allow the decision
 |  |- DigestRequiredError       the decision must name the digest of the plan
 |  `- DigestMismatchError       the decision names another plan than the current one
@@ -80,6 +81,16 @@ class CallNotFoundError(AgentRuntimeError):
     """The task has asked for no call of this id."""
 
     code = "call_not_found"
+
+
+class ScopeMissingError(AgentRuntimeError):
+    """The caller lacks the scope that this takes; nothing was changed. `scope` would be enough."""
+
+    code = "scope_missing"
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
 
 
 class DecisionRefusedError(AgentRuntimeError):

@@ -1,6 +1,6 @@
 """What can happen to a task. A task *is* its events: every type here is a fact, named `noun.past`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -15,6 +15,9 @@ from agent_runtime.domain.values import JsonObject, JsonValue, Value
 ANONYMOUS = "anonymous"
 """The actor of a decision where the service does not ask who calls."""
 
+POLICY = "policy"
+"""The actor of an approval that the operator's policy gave."""
+
 
 def _is_none(value: object) -> bool:
     return value is None
@@ -24,7 +27,7 @@ def _is_zero(number: float) -> bool:
     return not number
 
 
-def _is_empty(value: Mapping[str, object]) -> bool:
+def _is_empty(value: Collection[object]) -> bool:
     return not value
 
 
@@ -79,10 +82,13 @@ class PlanProposed(Event):
 
 
 class PlanApproved(Event):
+    """Somebody let the plan run. `scopes` are those of the approver; none where the journal does not know them."""
+
     revision: int
     digest: str
     actor: str = ANONYMOUS
     comment: str | None = None
+    scopes: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
 
 
 class PlanRejected(Event):
@@ -202,11 +208,14 @@ class CallApprovalRequested(Event):
 
 
 class CallApproved(Event):
+    """Somebody let a concrete call be sent. `scopes` as in `PlanApproved`."""
+
     step_id: str
     call_id: str
     arguments_digest: str
     actor: str = ANONYMOUS
     comment: str | None = None
+    scopes: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
 
 
 class CallDenied(Event):

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent_runtime.domain.contract import Contract, Limits
-from agent_runtime.domain.events import ModelCall
+from agent_runtime.domain.events import ANONYMOUS, ModelCall
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.tools import StoredResult, ToolDefinition, tool_key
 from agent_runtime.domain.usage import Usage
@@ -156,7 +156,8 @@ class TaskError:
 class Task:
     """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`.
 
-    `identities` are the facts about the servers of the current plan, by id.
+    `authors` are all who have shaped it, the submitter first: whoever edited a plan, gave feedback to a planner or a
+    model, or said what a call gave. `identities` are the facts about the servers of the current plan, by id.
     `planned_at` is when the current plan was proposed or edited; `feedback` is what was said about earlier ones, in
     order.
     """
@@ -167,6 +168,7 @@ class Task:
     runner: str | None = None
     status: TaskStatus = TaskStatus.PENDING
     prompt: str = ""
+    authors: tuple[str, ...] = ()
     approval: str = "manual"
     tools: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
@@ -194,6 +196,10 @@ class Task:
     @property
     def terminal(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def submitter(self) -> str:
+        return self.authors[0] if self.authors else ANONYMOUS
 
     def plan_step(self, step_id: str) -> ToolStep | AgentStep:
         """The approved step of this id. Raises: KeyError."""

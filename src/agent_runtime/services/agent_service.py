@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from agent_runtime.domain.budget import tokens_left
 from agent_runtime.domain.contract import Contract, Limits, draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
-from agent_runtime.domain.events import Event, PlanApproved, PlanEdited, PlanProposed
+from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.task import Task
@@ -14,9 +14,6 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.services.ports import PlanAnswer, Planner, PlanRequest
 from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.tool_registry import ToolRegistry
-
-POLICY = "policy"
-"""The actor of an approval that the operator's policy gave."""
 
 
 class PlannerAgent:

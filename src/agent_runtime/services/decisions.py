@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve, Revise
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import (
     CallNotFoundError,
     DecisionRefusedError,
@@ -12,6 +13,7 @@ from agent_runtime.domain.errors import (
     EditOutdatedError,
     Fault,
     InvalidInputError,
+    ScopeMissingError,
 )
 from agent_runtime.domain.events import (
     CallApproved,
@@ -27,31 +29,35 @@ from agent_runtime.domain.values import canonical, deeper_than
 from agent_runtime.services.broker import MOST_RESULT_DEPTH
 
 
-def event_of(task: Task, decision: Decision, limits: LimitSettings, approval: ApprovalSettings) -> Event:
-    """The event of a decision on the task as it stands.
+def event_of(
+    task: Task, decision: Decision, caller: Caller, limits: LimitSettings, approval: ApprovalSettings
+) -> Event:
+    """Return the event of a caller's decision on the task as it stands.
 
-    Raises: DecisionRefusedError (and its kinds) where it is not allowed now, InvalidInputError.
+    No refusal shows a digest, or anything else of the task but its status, to a caller without the scope `read`.
+    Raises: DecisionRefusedError (and its kinds) where it is not allowed now, ScopeMissingError where not to this
+    caller, InvalidInputError.
     """
     match decision:
         case Approve():
-            return _approved(task, decision, approval)
+            return _approved(task, decision, caller, approval)
         case Reject():
-            expect(task, TaskStatus.AWAITING_APPROVAL, "rejected")
+            expect(task, caller, TaskStatus.AWAITING_APPROVAL, "rejected")
             return PlanRejected(
                 revision=task.plan_revision,
                 digest=task.plan_digest or "",
-                actor=decision.actor,
+                actor=caller.name,
                 reason=decision.reason,
             )
         case Revise():
-            return _revised(task, decision, limits)
+            return _revised(task, decision, caller, limits)
         case Resolve():
-            return _resolved(task, decision, limits)
+            return _resolved(task, decision, caller, limits)
         case ApproveCall() | DenyCall():
-            return _call_decided(task, decision)
+            return _call_decided(task, decision, caller)
 
 
-def expect(task: Task, status: TaskStatus, participle: str) -> None:
+def expect(task: Task, caller: Caller, status: TaskStatus, participle: str) -> None:
     """Raises: DecisionRefusedError unless the task has this status and is not being cancelled."""
     if task.cancel_requested and not task.terminal:
         raise DecisionRefusedError(f"Task {task.task_id} is being cancelled.", task.status)
@@ -65,30 +71,55 @@ def expect(task: Task, status: TaskStatus, participle: str) -> None:
         waits = [
             state.asked.call_id for state in task.steps.values() if state.status is StepStatus.ASKING and state.asked
         ]
-        hint = f" It asks for its call {waits[0]}: answer for that one." if waits else ""
+        hint = f" It asks for its call {waits[0]}: answer for that one." if waits and caller.may("read") else ""
         raise DecisionRefusedError(
             f"Task {task.task_id} is {task.status}; only a task that is {status} can be {participle}.{hint}",
             task.status,
         )
 
 
-def expect_editable(task: Task, digests: Collection[str] | None) -> None:
-    """Raises: DecisionRefusedError (and its kinds) unless the plan may be edited, and is the one that was read.
+def expect_editable(task: Task, caller: Caller, digests: Collection[str] | None) -> None:
+    """Check that this caller may edit the plan now, and edits the one that awaits approval.
 
-    `digests` name what was read; None where it was not said.
+    `digests` name what was read; None where it was not said. Raises: ScopeMissingError, DecisionRefusedError (and its
+    kinds).
     """
-    expect(task, TaskStatus.AWAITING_APPROVAL, "edited")
+    if caller.name != task.submitter and not caller.may("read"):
+        raise ScopeMissingError("To edit the plan of another caller's task takes the scope 'read' too.", "read")
+    expect(task, caller, TaskStatus.AWAITING_APPROVAL, "edited")
     if digests is None:
+        example = f'"{task.plan_digest}" if it was revision {task.plan_revision}, whose digest this is'
         raise DigestRequiredError(
-            f'Name the plan that you edited: send If-Match: "{task.plan_digest}" if it was revision '
-            f"{task.plan_revision}, whose digest this is.",
-            task.status,
+            f"Name the plan that you edited: send If-Match: {_shown(caller, example)}.", task.status
         )
     if task.plan_digest not in digests:
         raise EditOutdatedError(
-            f"The plan that awaits approval is revision {task.plan_revision} with the digest {task.plan_digest}, "
-            "which is not the one that If-Match names. Read it again before you edit it.",
+            f"The plan that awaits approval{_shown(caller, _current(task), '')} is not the one that If-Match names. "
+            "Read it again before you edit it.",
             task.status,
+        )
+
+
+_UNSHOWN = "the digest of the plan, which is shown to callers with the scope 'read'"
+
+
+def _shown(caller: Caller, text: str, instead: str = _UNSHOWN) -> str:
+    """Return what a caller may be told of a task: the text, or something in its place without `read`."""
+    return text if caller.may("read") else instead
+
+
+def _current(task: Task) -> str:
+    return f", revision {task.plan_revision} with the digest {task.plan_digest},"
+
+
+def _check_author(task: Task, caller: Caller) -> None:
+    """Raises: ScopeMissingError where the caller has shaped what is to be approved, and may not submit."""
+    if caller.name in task.authors and not caller.may("submit"):
+        raise ScopeMissingError(
+            f"{caller.name!r} has shaped this task: by submitting or editing it, by feedback to the planner or to a "
+            "model, or by saying what a call gave. Nobody approves what they wrote: leave this approval to somebody "
+            "else, or use a key that has the scope 'submit' as well.",
+            "submit",
         )
 
 
@@ -107,74 +138,88 @@ def text_faults(field: str, text: str, limit: int) -> list[Fault]:
     return faults
 
 
-def _approved(task: Task, decision: Approve, approval: ApprovalSettings) -> PlanApproved:
-    expect(task, TaskStatus.AWAITING_APPROVAL, "approved")
+def _approved(task: Task, decision: Approve, caller: Caller, approval: ApprovalSettings) -> PlanApproved:
+    expect(task, caller, TaskStatus.AWAITING_APPROVAL, "approved")
+    _check_author(task, caller)
     if decision.digest is None and (approval.require_digest or task.plan_revision > 1):
-        raise DigestRequiredError(
-            f"Name the plan you approve: plan_digest {task.plan_digest!r} is revision {task.plan_revision}.",
-            task.status,
-        )
+        digest = f"plan_digest {task.plan_digest!r} is revision {task.plan_revision}"
+        raise DigestRequiredError(f"Name the plan you approve: {_shown(caller, digest)}.", task.status)
     if decision.digest is not None and decision.digest != task.plan_digest:
         raise DigestMismatchError(
-            f"The plan that awaits approval is revision {task.plan_revision} with the digest {task.plan_digest}, "
-            f"not {decision.digest[:80]}. Read it again before you approve it.",
+            f"The plan that awaits approval{_shown(caller, _current(task), '')} is not {decision.digest[:80]}. "
+            "Read it again before you approve it.",
             task.status,
         )
     return PlanApproved(
         revision=task.plan_revision,
         digest=task.plan_digest or "",
-        actor=decision.actor,
+        actor=caller.name,
         comment=decision.comment,
+        scopes=_scopes(caller),
     )
 
 
-def _revised(task: Task, decision: Revise, limits: LimitSettings) -> PlanRevisionRequested:
+def _scopes(caller: Caller) -> tuple[str, ...]:
+    return tuple(sorted(caller.scopes))
+
+
+def _revised(task: Task, decision: Revise, caller: Caller, limits: LimitSettings) -> PlanRevisionRequested:
+    if caller.name != task.submitter and not caller.may("read", "approve"):
+        message = "To give feedback on another caller's task takes the scope 'read' or 'approve' too."
+        raise ScopeMissingError(message, "read")
     faults = text_faults("feedback", decision.feedback, limits.prompt_bytes)
     if faults:
         raise InvalidInputError(faults)
-    expect(task, TaskStatus.AWAITING_APPROVAL, "revised")
+    expect(task, caller, TaskStatus.AWAITING_APPROVAL, "revised")
     return PlanRevisionRequested(
         feedback=decision.feedback,
         revision=task.plan_revision,
         digest=task.plan_digest or "",
-        actor=decision.actor,
+        actor=caller.name,
     )
 
 
-def _call_decided(task: Task, decision: ApproveCall | DenyCall) -> CallApproved | CallDenied:
+def _call_decided(task: Task, decision: ApproveCall | DenyCall, caller: Caller) -> CallApproved | CallDenied:
     asked = {step.asked.call_id: (name, step.asked) for name, step in task.steps.items() if step.asked}
     if any(decision.call_id in step.decided for step in task.steps.values()):
         raise DecisionRefusedError(f"The call {decision.call_id} was already decided.", task.status)
     if decision.call_id not in asked:
         raise CallNotFoundError(f"Task {task.task_id} has asked for no call {decision.call_id[:80]!r}.")
-    expect(task, TaskStatus.NEEDS_ATTENTION, "asked about a call")
+    expect(task, caller, TaskStatus.NEEDS_ATTENTION, "asked about a call")
+    if isinstance(decision, ApproveCall):
+        _check_author(task, caller)
     step_id, call = asked[decision.call_id]
     if decision.arguments_digest != call.arguments_digest:
+        digest = f"the arguments_digest {call.arguments_digest}"
         raise DigestMismatchError(
-            f"The call {decision.call_id} has the arguments_digest {call.arguments_digest}, not "
+            f"The call {decision.call_id} has {_shown(caller, digest, 'another arguments_digest')}, not "
             f"{decision.arguments_digest[:80]}. Read its arguments again before you decide.",
             task.status,
         )
-    kind = CallApproved if isinstance(decision, ApproveCall) else CallDenied
-    return kind(
-        step_id=step_id,
-        call_id=decision.call_id,
-        arguments_digest=decision.arguments_digest,
-        actor=decision.actor,
-        comment=decision.comment,
-    )
+    decided = {
+        "step_id": step_id,
+        "call_id": decision.call_id,
+        "arguments_digest": decision.arguments_digest,
+        "actor": caller.name,
+        "comment": decision.comment,
+    }
+    if isinstance(decision, DenyCall):
+        return CallDenied(**decided)
+    return CallApproved(**decided, scopes=_scopes(caller))
 
 
-def _resolved(task: Task, decision: Resolve, limits: LimitSettings) -> StepResolved:
-    expect(task, TaskStatus.NEEDS_ATTENTION, "resolved")
+def _resolved(task: Task, decision: Resolve, caller: Caller, limits: LimitSettings) -> StepResolved:
+    expect(task, caller, TaskStatus.NEEDS_ATTENTION, "resolved")
     asking = [name for name, step in task.steps.items() if step.status is StepStatus.UNKNOWN]
     call = task.steps[decision.step_id].call if decision.step_id in asking else None
     if call is None:
         others = f"; {', '.join(asking)} has" if asking else ": it asks for the approval of a concrete call"
+        others = _shown(caller, others, "")
         raise InvalidInputError([Fault("step_id", f"{decision.step_id!r} has no call of unknown outcome{others}.")])
     if decision.call_id not in {None, call.call_id}:
+        known = _shown(caller, repr(call.call_id), "another one")
         raise InvalidInputError(
-            [Fault("call_id", f"The call of unknown outcome is {call.call_id!r}, not {decision.call_id!r}.")]
+            [Fault("call_id", f"The call of unknown outcome is {known}, not {decision.call_id!r}.")]
         )
     if decision.output is not None and decision.resolution != "done":
         raise InvalidInputError([Fault("output", "An output goes with the resolution 'done' only.")])
@@ -184,7 +229,7 @@ def _resolved(task: Task, decision: Resolve, limits: LimitSettings) -> StepResol
         call_id=call.call_id,
         resolution=decision.resolution,
         output=decision.output,
-        actor=decision.actor,
+        actor=caller.name,
         comment=decision.comment,
     )
 

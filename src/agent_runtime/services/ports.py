@@ -61,15 +61,15 @@ class TaskStore(Protocol):
         All or nothing. `epoch` is the run's, null for a decision from outside; version 0 creates the task.
         Raises: ConflictError where the journal is not at that version, StaleEpochError where a newer claim owns
         the task (but a late `tool.returned`, alone, is kept), IllegalTransitionError where the domain forbids it,
-        StoreUnavailableError where nothing could be written. A creation whose `request_key` exists already is a
-        ConflictError too.
+        StoreUnavailableError where nothing could be written. A creation whose `request_key` exists already with
+        the same submitter is a ConflictError too.
         """
 
     async def load(self, task_id: str) -> Task:
         """The state of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
 
-    async def find_request(self, request_key: str) -> Task | None:
-        """The task that this idempotency key created, if any."""
+    async def find_request(self, submitter: str, request_key: str) -> Task | None:
+        """Return the task that this submitter created with this idempotency key, if any."""
 
     async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         """The journal after event number `after`, in order. Raises: TaskNotFoundError, StoreUnavailableError."""

@@ -9,6 +9,7 @@ import structlog
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain.approval import Decision
+from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import (
     ConflictError,
@@ -19,7 +20,6 @@ from agent_runtime.domain.errors import (
     TaskNotFoundError,
 )
 from agent_runtime.domain.events import (
-    ANONYMOUS,
     Event,
     EventRecord,
     TaskCancelled,
@@ -56,7 +56,6 @@ class Submission:
     metadata: Mapping[str, str] = field(default_factory=dict)
     request_key: str | None = None
     request_digest: str | None = None
-    actor: str = ANONYMOUS
 
 
 class TaskManager:
@@ -78,14 +77,15 @@ class TaskManager:
         self._approval = approval
         self._expiry = expiry
 
-    async def submit(self, submission: Submission) -> Task:
+    async def submit(self, submission: Submission, caller: Caller = ANYBODY) -> Task:
         """Create a task and have it planned; with a ready-made plan it awaits approval at once.
 
+        A request key belongs to its caller: another one's is another key.
         Raises: InvalidInputError, InvalidPlanError (nothing was created), RequestKeyReusedError,
         StoreUnavailableError.
         """
         self._check(submission)
-        existing = await self._existing(submission)
+        existing = await self._existing(submission, caller)
         if existing is not None:
             return existing
         events: list[Event] = [
@@ -95,7 +95,7 @@ class TaskManager:
                 tools=submission.tools,
                 limits=submission.limits,
                 metadata=submission.metadata,
-                actor=submission.actor,
+                actor=caller.name,
                 request_key=submission.request_key,
                 request_digest=submission.request_digest,
             )
@@ -107,7 +107,7 @@ class TaskManager:
         try:
             task = await self._store.append(Task(new_id("task")), events)
         except ConflictError:
-            existing = await self._existing(submission)
+            existing = await self._existing(submission, caller)
             if existing is None:
                 raise
             return existing
@@ -128,10 +128,10 @@ class TaskManager:
             raise InvalidInputError(faults)
         self._planner.check_servers(submission.tools)
 
-    async def _existing(self, submission: Submission) -> Task | None:
+    async def _existing(self, submission: Submission, caller: Caller) -> Task | None:
         if submission.request_key is None:
             return None
-        task = await self._store.find_request(submission.request_key)
+        task = await self._store.find_request(caller.name, submission.request_key)
         if task is not None and task.request_digest != submission.request_digest:
             raise RequestKeyReusedError(
                 f"The Idempotency-Key was already used for task {task.task_id} with another body; use a new key."
@@ -146,43 +146,45 @@ class TaskManager:
         """Tasks, newest first. Raises: InvalidInputError for a bad cursor."""
         return await self._store.page(status, limit, cursor)
 
-    async def decide(self, task_id: str, decision: Decision) -> Task:
-        """Write a person's decision, if the task's status allows it, and let the task go on.
+    async def decide(self, task_id: str, decision: Decision, caller: Caller = ANYBODY) -> Task:
+        """Write a caller's decision, if the task's status and the caller's scopes allow it, and let the task go on.
 
-        Raises: TaskNotFoundError, DecisionRefusedError (and its kinds), InvalidInputError, StoreUnavailableError.
+        Raises: TaskNotFoundError, ScopeMissingError, DecisionRefusedError (and its kinds), InvalidInputError,
+        StoreUnavailableError.
         """
         while True:
             task = await self._expiry.load(task_id)
-            event = event_of(task, decision, self._limits, self._approval)
+            event = event_of(task, decision, caller, self._limits, self._approval)
             try:
                 task = await self._store.append(task, [event])
             except ConflictError:
                 continue
-            log.info("decided", task_id=task_id, decision=event.type, actor=decision.actor)
+            log.info("decided", task_id=task_id, decision=event.type, actor=caller.name)
             if not task.terminal:
                 await self._runner.submit(task_id)
             return task
 
-    async def edit(self, task_id: str, plan: Plan, digests: Collection[str] | None, *, actor: str = ANONYMOUS) -> Task:
+    async def edit(self, task_id: str, plan: Plan, digests: Collection[str] | None, caller: Caller = ANYBODY) -> Task:
         """Put this plan in place of the one that awaits approval, as its next revision.
 
-        `digests` name the plan that was edited. Raises: TaskNotFoundError, DecisionRefusedError (and its kinds: an
-        edit of another plan than the current one is an EditOutdatedError), InvalidPlanError, StoreUnavailableError.
+        `digests` name the plan that was edited. Raises: TaskNotFoundError, ScopeMissingError, DecisionRefusedError
+        (and its kinds: an edit of another plan than the current one is an EditOutdatedError), InvalidPlanError,
+        StoreUnavailableError.
         """
         while True:
             task = await self._expiry.load(task_id)
-            expect_editable(task, digests)
-            edited = await self._planner.edit(plan, task, actor)
+            expect_editable(task, caller, digests)
+            edited = await self._planner.edit(plan, task, caller.name)
             if self._expiry.is_over(task):  # while its servers were asked what they offer
                 continue
             try:
                 task = await self._store.append(task, [edited])
             except ConflictError:
                 continue
-            log.info("plan_edited", task_id=task_id, revision=edited.revision, digest=edited.digest, actor=actor)
+            log.info("plan_edited", task_id=task_id, revision=edited.revision, digest=edited.digest, actor=caller.name)
             return task
 
-    async def cancel(self, task_id: str, *, actor: str = ANONYMOUS, reason: str | None = None) -> Task:
+    async def cancel(self, task_id: str, caller: Caller = ANYBODY, *, reason: str | None = None) -> Task:
         """End a task: at once where no call is open, else as soon as the open call is settled (G7).
 
         Asking again while it is being cancelled changes nothing. Raises: TaskNotFoundError, DecisionRefusedError
@@ -196,14 +198,14 @@ class TaskManager:
                 )
             if task.cancel_requested:
                 return task
-            events: list[Event] = [TaskCancelRequested(actor=actor, reason=reason)]
+            events: list[Event] = [TaskCancelRequested(actor=caller.name, reason=reason)]
             if not task.open_calls:
                 events.append(TaskCancelled(unknown_steps=task.unknown_steps))
             try:
                 task = await self._store.append(task, events)
             except ConflictError:
                 continue
-            log.info("cancelled", task_id=task_id, status=task.status, actor=actor)
+            log.info("cancelled", task_id=task_id, status=task.status, actor=caller.name)
             await self._runner.cancel(task_id)
             return task
 

@@ -21,10 +21,11 @@ FROM events WHERE task_id = CAST(? AS TEXT) ORDER BY seq
 """
 SELECT_INDEX = """
 SELECT version, epoch, CAST(status AS BLOB), CAST(prompt AS BLOB), plan_revision, cancel_requested,
-       CAST(metadata AS BLOB), CAST(created_at AS BLOB), CAST(updated_at AS BLOB), CAST(request_key AS BLOB),
-       CAST(head AS BLOB)
+       CAST(metadata AS BLOB), CAST(created_at AS BLOB), CAST(updated_at AS BLOB), CAST(submitter AS BLOB),
+       CAST(request_key AS BLOB), CAST(head AS BLOB)
 FROM tasks WHERE task_id = CAST(? AS TEXT)
 """
+HAS_SUBMITTER = "SELECT count(*) FROM pragma_table_info('tasks') WHERE name = 'submitter'"
 SELECT_IDS = """
 SELECT CAST(task_id AS BLOB) FROM (SELECT task_id FROM tasks UNION SELECT task_id FROM events) ORDER BY task_id
 """
@@ -38,7 +39,9 @@ def select_kept(connection: sqlite3.Connection, task_id: str) -> Kept:
     connection.execute("BEGIN")
     try:
         entries = [_entry(*row) for row in connection.execute(SELECT_ENTRIES, (raw_id,))]
-        index = connection.execute(SELECT_INDEX, (raw_id,)).fetchone()
+        (has_submitter,) = connection.execute(HAS_SUBMITTER).fetchone()  # an earlier version has kept none
+        select = SELECT_INDEX if has_submitter else SELECT_INDEX.replace("CAST(submitter AS BLOB)", "NULL")
+        index = connection.execute(select, (raw_id,)).fetchone()
     finally:
         connection.execute("ROLLBACK")
     if index is None and not entries:
@@ -78,6 +81,7 @@ def _index(
     metadata: Any,
     created_at: Any,
     updated_at: Any,
+    submitter: Any,
     request_key: Any,
     head: Any,
 ) -> Index:
@@ -91,6 +95,7 @@ def _index(
         metadata=_text(metadata),
         created_at=_text(created_at),
         updated_at=_text(updated_at),
+        submitter=None if submitter is None else _text(submitter),
         request_key=None if request_key is None else _text(request_key),
         head=_text(head),
     )

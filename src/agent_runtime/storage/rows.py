@@ -22,8 +22,8 @@ from agent_runtime.services.ports import TaskSummary
 
 INSERT_TASK = """
 INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,
-                   created_at, updated_at, request_key, head)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   created_at, updated_at, submitter, request_key, head)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 UPDATE_TASK = """
 UPDATE tasks SET version = ?, epoch = ?, status = ?, plan_revision = ?, cancel_requested = ?, updated_at = ?, head = ?
@@ -41,7 +41,7 @@ SELECT task_id, updated_at FROM tasks
 WHERE status = 'awaiting_approval' AND NOT cancel_requested ORDER BY updated_at LIMIT ?
 """
 SELECT_COUNTS = "SELECT status, count(*) FROM tasks GROUP BY status"
-SELECT_REQUEST = "SELECT task_id FROM tasks WHERE request_key = ?"
+SELECT_REQUEST = "SELECT task_id FROM tasks WHERE submitter = ? AND request_key = ?"
 SELECT_PAGE = """
 SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
 FROM tasks WHERE position < ? ORDER BY position DESC LIMIT ?
@@ -76,13 +76,14 @@ class _Listing(Value):
 
 
 def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord]) -> None:
-    """Write a new task. Raises: ConflictError, with nothing written, where its id or its request key exists."""
+    """Write a new task. Raises: ConflictError, with nothing written, where its id exists, or the submitter's key."""
     created, updated = stamp(records[0].at), stamp(records[-1].at)
     metadata = json.dumps(dict(task.metadata), ensure_ascii=False)
     state = (task.version, task.epoch, task.status, task.prompt, task.plan_revision, task.cancel_requested)
     chained, head = _chained(GENESIS, records)
+    request = (task.submitter, task.request_key)
     try:
-        connection.execute(INSERT_TASK, (task.task_id, *state, metadata, created, updated, task.request_key, head))
+        connection.execute(INSERT_TASK, (task.task_id, *state, metadata, created, updated, *request, head))
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
             raise
@@ -175,8 +176,8 @@ def select_version(connection: sqlite3.Connection, task_id: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def select_request(connection: sqlite3.Connection, request_key: str) -> str | None:
-    found = connection.execute(SELECT_REQUEST, (request_key,)).fetchone()
+def select_request(connection: sqlite3.Connection, submitter: str, request_key: str) -> str | None:
+    found = connection.execute(SELECT_REQUEST, (submitter, request_key)).fetchone()
     return str(found[0]) if found else None
 
 

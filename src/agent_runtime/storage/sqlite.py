@@ -116,9 +116,10 @@ class SqliteStore:
             reading.keep(task, journal)
             return task
 
-    async def find_request(self, request_key: str) -> Task | None:
+    async def find_request(self, submitter: str, request_key: str) -> Task | None:
         """See `TaskStore.find_request`."""
-        task_id = await self._readers.read(partial(rows.select_request, request_key=request_key))
+        work = partial(rows.select_request, submitter=submitter, request_key=request_key)
+        task_id = await self._readers.read(work)
         if task_id is None:
             return None
         try:

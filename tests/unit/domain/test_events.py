@@ -156,8 +156,10 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         ),
     ),
     "call.approved": (
-        ev.CallApproved(step_id="s1", call_id="c", arguments_digest="d", actor="ann", comment="ok"),
-        '{"step_id":"s1","call_id":"c","arguments_digest":"d","actor":"ann","comment":"ok"}',
+        ev.CallApproved(
+            step_id="s1", call_id="c", arguments_digest="d", actor="ann", comment="ok", scopes=("approve",)
+        ),
+        '{"step_id":"s1","call_id":"c","arguments_digest":"d","actor":"ann","comment":"ok","scopes":["approve"]}',
     ),
     "call.denied": (
         ev.CallDenied(step_id="s1", call_id="c", arguments_digest="d"),

@@ -26,7 +26,11 @@ THOROUGH = settings(EVERYDAY, max_examples=400, stateful_step_count=50)
 
 USUAL = ("calls side by side", "a call once more", *(f"resolved: {how}" for how in get_args(Resolution)))
 ACCIDENTS = ("a crash now", "a crash before", "a crash after", "a zombie that waits for an answer", "late evidence")
-CONFLICTS = ("a claim that came second", "a decision on what was not so any more")
+CONFLICTS = (
+    "a claim that came second",
+    "a decision on what was not so any more",
+    "somebody would approve what they wrote",
+)
 
 
 def test_the_guarantees_hold_in_every_life_of_a_task() -> None:

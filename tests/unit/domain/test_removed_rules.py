@@ -23,6 +23,7 @@ from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.rules import CallRefusedError, Proposal
 from agent_runtime.domain.task import StepState, StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import StoredResult
+from agent_runtime.services import decisions
 from unit.domain.life import machine, run
 from unit.domain.life.plans import plan
 
@@ -98,6 +99,13 @@ def calling_without_asking(patch: pytest.MonkeyPatch) -> None:
     """The rules do not ask, and the fold lets a run call."""
     patch.setattr(rules, "_question", lambda *_: None)
     patch.setattr(calls, "_granted", lambda *_: None)
+
+
+def approving_what_they_wrote(patch: pytest.MonkeyPatch) -> None:
+    """Neither the service nor the folds ask who has shaped what is approved."""
+    patch.setattr(decisions, "_check_author", lambda *_: None)
+    for module in (plans, calls):
+        patch.setattr(module, "check_approver", lambda *_: None)
 
 
 def trusting_the_world(patch: pytest.MonkeyPatch) -> None:
@@ -295,6 +303,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "an approved plan is not edited": ("G4", allowing({ev.PlanEdited}, {S.APPROVED, S.EXECUTING})),
     "a concrete call needs an answer": ("G4", calling_without_asking),
     "what comes from outside is asked for": ("G4", trusting_the_world),
+    "nobody approves what they wrote": ("G4", approving_what_they_wrote),
     "nothing begins before approval": ("G4", allowing({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
     "a step calls its own tool": ("G5 G2", taking_every_tool),
     "a step waits for its turn": ("G5", without(calls, "_check_turn")),
@@ -314,6 +323,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "rules: nothing is permitted after a cancel": ("G7", judging_a_cancelled_task),
     "folds: a call is the one that the model asks for": ("G5", taking_every_call_of_an_agent),
     "folds: a concrete call needs an answer": ("G4", without(calls, "_granted")),
+    "folds: nobody approves what they wrote": ("G4", without(plans, "check_approver")),
     "folds: a turn is recorded once": ("G2", taking_every_turn),
     "folds: an agent is done when its model says so": ("G7", completing_an_agent_in_the_middle),
     "both: a tool is called as often as the plan says": ("G5 G2", counting_no_calls),

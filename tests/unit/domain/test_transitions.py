@@ -336,6 +336,7 @@ def test_the_submission_is_in_the_state_word_for_word() -> None:
         "t",
         version=1,
         prompt="p",
+        authors=("anonymous",),
         approval="auto",
         tools=("f",),
         limits=limits,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.caller import allow
 from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.task import StepState, StepStatus, Task
 
@@ -26,6 +27,19 @@ def step_of(task: Task, event: Any, *expected: StepStatus) -> StepState:
 
 def with_step(task: Task, step_id: str, state: StepState, **more: Any) -> Changes:
     return {"steps": {**task.steps, step_id: state}, **more}
+
+
+def authors_with(task: Task, actor: str) -> tuple[str, ...]:
+    """Return the authors of the task and this one more."""
+    return task.authors if actor in task.authors else (*task.authors, actor)
+
+
+def check_approver(task: Task, event: ev.PlanApproved | ev.CallApproved) -> None:
+    """Refuse the approval of somebody who shaped the task and may not submit, as far as the journal tells."""
+    if event.actor in task.authors and event.scopes and not allow(event.scopes, ("submit",)):
+        raise illegal(
+            task, event, f"{event.actor!r} has shaped the task, and may approve it only with the scope submit"
+        )
 
 
 def no_cancel(task: Task, event: ev.Event) -> None:

@@ -6,7 +6,15 @@ from datetime import datetime
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
-from agent_runtime.domain.folds.base import Changes, illegal, no_cancel, step_of, with_step
+from agent_runtime.domain.folds.base import (
+    Changes,
+    authors_with,
+    check_approver,
+    illegal,
+    no_cancel,
+    step_of,
+    with_step,
+)
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text
 from agent_runtime.domain.rules import CallRefusedError, barred, given_arguments
@@ -111,24 +119,28 @@ def call_decided(task: Task, event: ev.CallApproved | ev.CallDenied, record: ev.
     by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
     waiting = StepStatus.RUNNING if by_agent else StepStatus.PENDING
     denied = f"{event.actor} denied the call" + (f": {event.comment}" if event.comment else "")
+    authors = task.authors
     if isinstance(event, ev.CallApproved):
+        check_approver(task, event)
         decision, decided = "approve", replace(state, status=waiting, asked=replace(asked, granted=True))
     elif by_agent:
         decision, decided = "deny", _replied(replace(state, status=waiting), _refusal(denied))
+        if event.comment:  # the model is told, and goes on with it
+            authors = authors_with(task, event.actor)
     else:
         decision = "deny"
         decided = replace(state, status=StepStatus.FAILED, code="call_denied", message=denied, ended_at=record.at)
     entry = Approval(
         event.actor, record.at, decision, digest=event.arguments_digest, step_id=event.step_id, comment=event.comment
     )
-    return _answered(task, event.step_id, decided, entry)
+    return _answered(task, event.step_id, decided, entry, authors)
 
 
-def _answered(task: Task, step_id: str, state: StepState, entry: Approval) -> Changes:
+def _answered(task: Task, step_id: str, state: StepState, entry: Approval, authors: tuple[str, ...]) -> Changes:
     """What a person's answer changes: the task goes on once nothing is asked any more."""
     answered = replace(task, steps={**task.steps, step_id: state})
     status = _S.NEEDS_ATTENTION if answered.asks_person else _S.APPROVED
-    return {"steps": answered.steps, "status": status, "approvals": (*task.approvals, entry)}
+    return {"steps": answered.steps, "status": status, "approvals": (*task.approvals, entry), "authors": authors}
 
 
 def _replied(state: StepState, result: StoredResult) -> StepState:
@@ -198,7 +210,8 @@ def resolved(task: Task, event: ev.StepResolved, record: ev.EventRecord) -> Chan
     entry = Approval(event.actor, record.at, event.resolution, step_id=event.step_id, comment=event.comment)
     by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
     resolved = _resolve(state, event, record.at, by_agent=by_agent)
-    return _answered(task, event.step_id, resolved, entry)
+    authors = task.authors if event.output is None else authors_with(task, event.actor)  # others are given the output
+    return _answered(task, event.step_id, resolved, entry, authors)
 
 
 def _resolve(state: StepState, event: ev.StepResolved, at: datetime, *, by_agent: bool) -> StepState:

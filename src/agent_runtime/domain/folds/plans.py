@@ -3,7 +3,7 @@
 from typing import Any
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.folds.base import Changes, illegal, no_cancel
+from agent_runtime.domain.folds.base import Changes, authors_with, check_approver, illegal, no_cancel
 from agent_runtime.domain.task import Approval, StepState, Task, TaskStatus
 
 _S = TaskStatus
@@ -28,7 +28,8 @@ def proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited, record: ev.Even
 
 def edited(task: Task, event: ev.PlanEdited, record: ev.EventRecord) -> Changes:
     entry = Approval(event.actor, record.at, "edit", digest=event.digest)
-    return {**proposed(task, event, record), "approvals": (*task.approvals, entry)}
+    authors = authors_with(task, event.actor)
+    return {**proposed(task, event, record), "approvals": (*task.approvals, entry), "authors": authors}
 
 
 def _of_current_plan(task: Task, event: Any) -> None:
@@ -44,6 +45,7 @@ def decided(
     changes: Changes = {}
     match event:
         case ev.PlanApproved():
+            check_approver(task, event)
             status, decision, note = _S.APPROVED, "approve", event.comment
         case ev.PlanRejected():
             status, decision, note = _S.REJECTED, "reject", event.reason
@@ -51,6 +53,7 @@ def decided(
             # The plan stays where it is, for the planner to start from; only what is awaited can be approved.
             status, decision, note = _S.PENDING, "revise", event.feedback
             changes["feedback"] = (*task.feedback, event.feedback)
+            changes["authors"] = authors_with(task, event.actor)
     entry = Approval(event.actor, record.at, decision, digest=event.digest, comment=note)
     return {**changes, "status": status, "approvals": (*task.approvals, entry)}
 

@@ -13,6 +13,7 @@ _WELL_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
 def submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord) -> Changes:
     return {
         "prompt": event.prompt,
+        "authors": (event.actor,),
         "approval": event.approval,
         "tools": event.tools,
         "limits": event.limits,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,12 +14,14 @@ from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain import commands
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve, Revise
+from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.contract import Budget
 from agent_runtime.domain.errors import (
     CallNotFoundError,
     ConflictError,
     DecisionRefusedError,
     InvalidInputError,
+    ScopeMissingError,
 )
 from agent_runtime.domain.task import WAITING, StepStatus, Task
 from agent_runtime.domain.transitions import evolve
@@ -37,7 +39,18 @@ LONG = st.tuples(st.sampled_from([*RESULTS, *ANSWERS, "big"]), st.sampled_from([
 )
 MINDLESS = ("a service", "a run", "a run that strays", "a run at its end", "others")
 
-REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError)
+REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError, ScopeMissingError)
+
+CALLERS = st.sampled_from([ANYBODY, Caller("bob", frozenset({"approve"}))])
+"""Somebody who may do everything, and somebody who may only approve, whatever he did while he might do more."""
+
+SUBMISSIONS: dict[str, Any] = {
+    "shapes": SHAPES,
+    "budget": BUDGETS,
+    "most": st.integers(1, 3),
+    "by": CALLERS,
+    "ahead": st.sampled_from([True, True, False]),
+}
 
 
 class LifeOfATask(Mindless, RuleBasedStateMachine):
@@ -51,12 +64,12 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
     events: ClassVar[Counter[str]] = Counter()
     accidents: ClassVar[Counter[str]] = Counter()
 
-    @initialize(shapes=SHAPES, budget=BUDGETS, most=st.integers(1, 3), ahead=st.sampled_from([True, True, False]))
-    def begin(self, shapes: tuple[Shape, ...], budget: Budget, most: int, *, ahead: bool) -> None:
-        self.submitted(shapes, budget, most, ahead=ahead)
+    @initialize(**SUBMISSIONS)
+    def begin(self, shapes: tuple[Shape, ...], budget: Budget, most: int, by: Caller, *, ahead: bool) -> None:
+        self.submitted(shapes, budget, most, by, ahead=ahead)
         type(self).steps -= 1  # this one will be counted, and is none
 
-    def submitted(self, shapes: tuple[Shape, ...], budget: Budget, most: int, *, ahead: bool) -> None:
+    def submitted(self, shapes: tuple[Shape, ...], budget: Budget, most: int, by: Caller, *, ahead: bool) -> None:
         """A new task; `ahead`: it is approved already, as most are that anything happens to."""
         self.plans, self.most = partial(plan, shapes, budget), most
         self.world = World()
@@ -67,7 +80,7 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         self.ended: Task | None = None
         self.since_end = 0
         self.restored = Task("t")
-        self.store.append(self.task, ev.TaskSubmitted(prompt="p", limits=self.plans(1).limits))
+        self.store.append(self.task, ev.TaskSubmitted(prompt="p", limits=self.plans(1).limits, actor=by.name))
         if ahead:
             self.go_on(self.claim(self.task), ["more", "more"])
             self.decide(Approve(digest=self.task.plan_digest))
@@ -139,8 +152,8 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
 
     # People, through the service. They may be late: then the service decides on what is so now, or refuses.
 
-    def decide(self, decision: Decision, back: int = 0) -> bool:
-        return self.written(back, lambda task: [event_of(task, decision, LimitSettings(), ApprovalSettings())])
+    def decide(self, decision: Decision, back: int = 0, by: Caller = ANYBODY) -> bool:
+        return self.written(back, lambda task: [event_of(task, decision, by, LimitSettings(), ApprovalSettings())])
 
     def written(self, back: int, events: Callable[[Task], Sequence[ev.Event]]) -> bool:
         """Whether what was decided was acknowledged. What the service lets through, the journal never refuses."""
@@ -152,7 +165,9 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
             except ConflictError:
                 self.tell("a decision on what was not so any more")
                 task = self.task
-            except REFUSALS:
+            except REFUSALS as refusal:
+                if isinstance(refusal, ScopeMissingError):
+                    self.tell("somebody would approve what they wrote")
                 assert self.task is before
                 if task is before:
                     return False
@@ -161,17 +176,17 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
                 return True
 
     @precondition(lambda self: self.awaited)
-    @rule(back=st.integers(0, 4), of=st.integers(0, 4), n=st.sampled_from([1, 1, 3]))
-    def approve(self, back: int, of: int, n: int) -> None:
+    @rule(back=st.integers(0, 4), of=st.integers(0, 4), n=st.sampled_from([1, 1, 3]), by=CALLERS)
+    def approve(self, back: int, of: int, n: int, by: Caller) -> None:
         """The plan that is current or one that was; once, or several people at the same moment."""
         decision = Approve(digest=self.old(of).plan_digest)
-        won = sum(self.decide(decision, back) for _ in range(n))
+        won = sum(self.decide(decision, back, by) for _ in range(n))
         assert won <= 1, "two approvals were acknowledged"
 
     @precondition(lambda self: self.awaited)
-    @rule(back=st.integers(0, 2), how=st.sampled_from(["revise", "revise", "reject"]))
-    def send_back(self, back: int, how: str) -> None:
-        self.decide(Revise(feedback="f") if how == "revise" else Reject(), back)
+    @rule(back=st.integers(0, 2), how=st.sampled_from(["revise", "revise", "reject"]), by=CALLERS)
+    def send_back(self, back: int, how: str, by: Caller) -> None:
+        self.decide(Revise(feedback="f") if how == "revise" else Reject(), back, by)
 
     @property
     def awaited(self) -> bool:
@@ -184,7 +199,7 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         digests = {self.old(back).plan_digest or ""}
 
         def edited(task: Task) -> list[ev.Event]:
-            expect_editable(task, digests)
+            expect_editable(task, ANYBODY, digests)
             revision = task.plan_revision + 1
             contract = self.plans(revision)
             return [ev.PlanEdited(revision=revision, digest=contract.digest, contract=contract, definitions={})]
@@ -211,30 +226,38 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
                 self.a_run_goes_astray()
 
     @precondition(lambda self: self.task.unknown_steps)
-    @rule(data=st.data(), how=st.sampled_from(["done", "retry", "retry", "skip", "fail"]), back=st.integers(0, 2))
-    def resolve(self, data: st.DataObject, how: ev.Resolution, back: int) -> None:
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["done", "retry", "retry", "skip", "fail"]),
+        back=st.integers(0, 2),
+        by=CALLERS,
+    )
+    def resolve(self, data: st.DataObject, how: ev.Resolution, back: int, by: Caller) -> None:
         step_id = data.draw(st.sampled_from(self.task.unknown_steps))
         call = self.task.steps[step_id].call
         assert call
         output = data.draw(st.sampled_from([None, {"n": 7}])) if how == "done" else None
-        self.decide(Resolve(step_id=step_id, call_id=call.call_id, resolution=how, output=output), back)
+        self.decide(Resolve(step_id=step_id, call_id=call.call_id, resolution=how, output=output), back, by)
 
     @precondition(lambda self: self.asking)
-    @rule(data=st.data(), kind=st.sampled_from([ApproveCall, ApproveCall, DenyCall]), back=st.integers(0, 2))
-    def decide_on_a_call(self, data: st.DataObject, kind: type[ApproveCall | DenyCall], back: int) -> None:
+    @rule(
+        data=st.data(), kind=st.sampled_from([ApproveCall, ApproveCall, DenyCall]), back=st.integers(0, 2), by=CALLERS
+    )
+    def decide_on_a_call(self, data: st.DataObject, kind: type[ApproveCall | DenyCall], back: int, by: Caller) -> None:
         asked = self.task.steps[data.draw(st.sampled_from(self.asking))].asked
         assert asked
-        self.decide(kind(call_id=asked.call_id, arguments_digest=asked.arguments_digest), back)
+        comment = data.draw(st.sampled_from([None, "not so"]))
+        self.decide(kind(call_id=asked.call_id, arguments_digest=asked.arguments_digest, comment=comment), back, by)
 
     @property
     def asking(self) -> list[str]:
         return [name for name, step in self.task.steps.items() if step.status is StepStatus.ASKING]
 
     @precondition(lambda self: self.task.terminal and self.ended)
-    @rule(shapes=SHAPES, budget=BUDGETS, most=st.integers(1, 3), ahead=st.sampled_from([True, True, False]))
-    def submit_another(self, shapes: tuple[Shape, ...], budget: Budget, most: int, *, ahead: bool) -> None:
+    @rule(**SUBMISSIONS)
+    def submit_another(self, shapes: tuple[Shape, ...], budget: Budget, most: int, by: Caller, *, ahead: bool) -> None:
         self.end_of_life()
-        self.submitted(shapes, budget, most, ahead=ahead)
+        self.submitted(shapes, budget, most, by, ahead=ahead)
 
     @precondition(lambda self: self.task.plan_revision > 0 and self.task.epoch > 0 and self.may_go_wrong)
     @rule(data=st.data(), who=st.sampled_from(MINDLESS))

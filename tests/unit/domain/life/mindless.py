@@ -68,6 +68,9 @@ class Mindless:
             self.accepted(None, ev.PlanApproved(**about))
             self.accepted(None, ev.PlanRevisionRequested(feedback="f", **about))
             self.accepted(None, ev.TaskExpired(**about))
+        if "bob" in now.authors and not self.world.breaches:
+            own = {"revision": now.plan_revision, "digest": now.plan_digest or ""}
+            self.accepted(None, ev.PlanApproved(**own, actor="bob", scopes=("approve",)))
         contract = self.plans(now.plan_revision)
         self.accepted(None, ev.PlanEdited(revision=now.plan_revision, digest="d", contract=contract, definitions={}))
         if now.status != "awaiting_approval":

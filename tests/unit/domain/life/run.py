@@ -1,7 +1,6 @@
 """One run of the task, as `services/execution.py` does it, cut into instants between which anything may happen."""
 
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 from agent_runtime.domain import commands, rules
@@ -18,6 +17,7 @@ from agent_runtime.domain.values import digest
 from unit.domain.life.model import ANSWERS, answer
 from unit.domain.life.plans import CATALOGUE, Plans
 from unit.domain.life.store import AT, CrashedError, Store
+from unit.domain.life.world import World
 
 RESULTS = {
     "good": StoredResult(text="good", output={"n": 1}),
@@ -259,7 +259,9 @@ class Run:
             try:
                 self.stage(event)
             except IllegalTransitionError as refusal:
-                world = deepcopy(self.store.world)
+                world = World()
+                for record in self.store.records[: self.committed.version]:  # as far as this run has read it
+                    world.read(record)
                 for more in (*self.staged, *events[number:]):
                     world.read(ev.record("t", 1, self.epoch, AT, more))
                 wrong = world.breaches or [f"G3: the rules permit what the journal refuses: {refusal}"]

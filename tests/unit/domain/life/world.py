@@ -87,6 +87,8 @@ class World:
     approved: str | None = None
     """The digest of the plan that a person let run."""
     open_for_decision: bool = False
+    authors: set[str] = field(default_factory=set)
+    """Whoever had a say in what is to be approved."""
     cancelled: bool = False
     end: str | None = None
     steps: dict[str, Step] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class World:
         if kind == "tool.returned" and record.epoch is not None and record.epoch < self.epoch:
             return  # the late answer to a run that was superseded
         self._read_epoch(record)
+        self._read_author(kind, data)
         step = self.steps.get(data.get("step_id") or "")
         if kind.startswith("plan."):
             self._read_plan(kind, data)
@@ -157,6 +160,16 @@ class World:
             self.epoch = record.epoch or 0
         elif record.epoch is not None or (of_a_run and record.type != "step.resolved"):
             self.expect("G2", record.epoch == self.epoch, f"{record.type} by a run that was superseded")
+
+    def _read_author(self, kind: str, data: dict[str, Any]) -> None:
+        """Nobody approves what they wrote, unless they may submit as well."""
+        if kind in {"plan.approved", "call.approved"} and data["actor"] in self.authors and "scopes" in data:
+            both = {"submit", "admin"}.intersection(data["scopes"])
+            self.expect("G4", both, f"{kind} by {data['actor']}, who had a say in it")
+        told_a_model = kind == "call.denied" and data["comment"] and self.steps[data["step_id"]].is_agent
+        shaped = kind in {"task.submitted", "plan.edited", "plan.revision_requested"} or told_a_model
+        if shaped or (kind == "step.resolved" and data["output"] is not None):
+            self.authors.add(data["actor"])
 
     def _read_plan(self, kind: str, data: dict[str, Any]) -> None:
         if kind in {"plan.proposed", "plan.edited"}:

@@ -1,0 +1,49 @@
+"""A service that asks for keys, and the callers who have some."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from agent_runtime.api.keys import new_key
+from serving import Service
+
+EACH_SCOPE = {scope: (scope,) for scope in ("submit", "approve", "read", "admin")}
+"""A caller for each scope, of that name."""
+
+
+@dataclass
+class Keyed:
+    """A service that asks for keys. `keys` are by the names of their callers; the service's own client may do all."""
+
+    service: Service
+    keys: dict[str, str]
+    file: Path
+
+    def call(self, method: str, path: str, key: str | None = None, **more: Any) -> httpx2.Response:
+        """Call with the key of a caller, with any other text as a key, or without."""
+        headers = {**more.pop("headers", {})}
+        if key is not None:
+            headers["Authorization"] = f"Bearer {self.keys.get(key, key)}"
+        with httpx2.Client(base_url=self.service.url, timeout=20) as client:
+            return client.request(method, path, headers=headers, **more)
+
+
+@contextmanager
+def keyed(folder: Path, callers: Mapping[str, Sequence[str]] = EACH_SCOPE, **settings: Any) -> Iterator[Keyed]:
+    """Run a service with a key for each caller, by the scopes they have."""
+    made = {name: new_key(name, scopes) for name, scopes in callers.items()}
+    text, operator = new_key("operator", ["admin"])
+    file = folder / "keys"
+    file.write_text("\n".join([*(key.line for _, key in made.values()), operator.line]))
+    service = Service(folder, auth={"keys_file": file, **settings.pop("auth", {})}, **settings)
+    service.client.headers["Authorization"] = f"Bearer {text}"
+    service.start()
+    try:
+        yield Keyed(service, {name: text for name, (text, _) in made.items()}, file)
+    finally:
+        service.client.close()
+        service.stop()
