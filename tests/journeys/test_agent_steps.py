@@ -206,6 +206,21 @@ async def test_a_write_is_shown_to_a_person_first_and_waits_over_a_restart(home:
     assert "ann denied the call: not two" in told(models, 1)[1]
 
 
+async def test_what_the_policy_approved_asks_though_the_step_says_that_it_is_preapproved(
+    home: House, models: ModelServer
+) -> None:
+    home.write_registry(tools={"count": {"effect": "write", "open_world": False}})
+    home.set_approval(auto_effects=("write",))
+    models.on(PROMPT, by_turn(count("one"), Text("done")))
+    async with home.open() as runtime:
+        submission = Submission(prompt="count", plan=agent("count", preapproved=True), approval="auto")
+        task = await settled(runtime, (await runtime.tasks.submit(submission)).task_id)
+        assert (task.status, home.counted) == (TaskStatus.NEEDS_ATTENTION, [])
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked_of(task))), ANN)
+        task = await settled(runtime, task.task_id)
+    assert (task.status, home.counted) == (TaskStatus.COMPLETED, ["one"])
+
+
 async def test_a_look_asks_nobody(home: House, models: ModelServer) -> None:
     models.on(PROMPT, by_turn(Calls([("ledger__look", {"label": "one"})]), Text("done")))
     async with home.open() as runtime:

@@ -1,19 +1,24 @@
 """G4, G5: where a value comes from outside, or the operator wants it, a person sees the call as it will be sent."""
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from structlog.testing import capture_logs
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, ApproveCall, DenyCall, Resolve
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import CallNotFoundError, DecisionRefusedError, DigestMismatchError
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.preview import previews
 from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
+from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.transitions import replay
+from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, names, settled, submitted, until
 
+BOB = Caller("bob", frozenset({"approve"}))
 OUTSIDE: dict[str, Any] = {"look": {"effect": "read", "idempotent": True}}
 """Nobody vouches for what the ledger says."""
 
@@ -112,6 +117,29 @@ async def test_nobody_is_asked_where_there_is_no_need(
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
         journal = await runtime.tasks.records(task.task_id)
     assert "call.approval_requested" not in names(journal)
+
+
+@pytest.mark.parametrize("approval", ["manual", "auto"])
+async def test_only_a_person_approves_a_call_with_the_plan(outside: House, approval: Literal["manual", "auto"]) -> None:
+    outside.set_approval(auto_effects=tuple(Effect))
+    outside.write_registry(tools={"look": {"effect": "read"}})
+    async with outside.open() as runtime:
+        submission = Submission(prompt="keep it", plan=plan(preapproved=True), approval=approval)
+        task = await runtime.tasks.submit(submission)
+        shown = [preview.asks for preview in previews(task)]
+        if approval == "manual":
+            assert shown == [None, None, None]
+            await runtime.tasks.decide(task.task_id, Approve(), BOB)
+        else:
+            assert shown == [None, None, "its arguments hold what came from outside with short (ledger/look)"]
+        task = await settled(runtime, task.task_id)
+        if approval == "auto":
+            assert (task.status, list(outside.files.iterdir())) == (TaskStatus.NEEDS_ATTENTION, [])
+            asked = task.steps["save"].asked
+            assert asked
+            await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), BOB)
+            task = await settled(runtime, task.task_id)
+    assert (task.status, task.approvals[-1].actor) == (TaskStatus.COMPLETED, "bob")
 
 
 async def test_a_look_asks_nobody_and_a_call_that_the_operator_wants_to_see_asks_always(house: House) -> None:

@@ -83,6 +83,20 @@ async def test_a_prompt_is_planned_approved_and_done(home: House) -> None:
     assert (task.usage.tokens > 0) == home.settings.openai.configured
 
 
+async def test_a_model_cannot_approve_the_calls_of_its_plan_beforehand(modelled: House, models: ModelServer) -> None:
+    step = {"id": "do", "kind": "agent", "instruction": "Count.", "preapproved": True}
+    listed = {"tools": [{"server": "ledger", "tool": "count", "max_calls": 9}]}
+    models.on(PROMPT, Text(plan_of({**step, **listed})))
+    models.on("Count.", by_turn(Calls([("ledger__count", {"label": "mine"})]), Text("done")))
+    async with modelled.open() as runtime:
+        task = await planned(runtime)
+        assert task.contract
+        assert not task.contract.steps[0].preapproved
+        await runtime.tasks.decide(task.task_id, Approve())
+        task = await settled(runtime, task.task_id)
+    assert (task.status, modelled.counted) == (TaskStatus.NEEDS_ATTENTION, [])
+
+
 async def test_a_plan_is_revised_and_the_new_one_is_approved_by_its_digest(home: House, models: ModelServer) -> None:
     async with home.open() as runtime:
         task = await planned(runtime)

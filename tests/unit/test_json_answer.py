@@ -31,7 +31,6 @@ TOOL_STEPS = st.builds(
     when=st.none() | st.just("${s1.output.n} > 3"),
     timeout_s=st.none() | st.floats(1, 100),
     retries=st.integers(0, 10),
-    preapproved=st.booleans(),
 )
 AGENT_STEPS = st.builds(
     AgentStep,

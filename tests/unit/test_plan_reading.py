@@ -148,10 +148,16 @@ def test_what_is_null_or_empty_says_nothing() -> None:
         "when": None,
         "timeout_s": None,
         "retries": None,
-        "preapproved": None,
     }
     assert step_of(**nothing, arguments=None, title=None, instruction="", tools=[]) == WHOLE.steps[0]
     assert step_of(when="") == WHOLE.steps[0]
+
+
+@pytest.mark.parametrize("said", [True, False, None, "yes", {"by": "the operator"}])
+def test_a_model_cannot_approve_beforehand(said: Any) -> None:
+    assert step_of(preapproved=said) == WHOLE.steps[0]
+    agent = {"kind": "agent", "instruction": "Do it.", "tools": [], "preapproved": said}
+    assert read(agent).steps[0].preapproved is False
 
 
 def test_remarks_are_dropped() -> None:

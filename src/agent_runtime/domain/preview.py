@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agent_runtime.domain.asking import reasons_of_step
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys, tool_names
 from agent_runtime.domain.references import references_in, strings
@@ -93,7 +94,7 @@ def _preview(contract: Contract, task: Task, step: ToolStep | AgentStep) -> Step
         idempotent=all(policy.idempotent for policy in policies),
         touches=tuple(_touches(task, step)),
         waits_on=tuple(other.id for other in contract.steps if other.id in needs),
-        asks=contract.asks.get(step.id),
+        asks=reasons_of_step(contract, step, by_person=task.is_for_person),
     )
 
 

@@ -226,7 +226,7 @@ def _question(
     task: Task, step: ToolStep | AgentStep, asked: AskedCall | None, key: str, arguments_digest: str
 ) -> str | None:
     """Why a person must see the call first; null where nobody must, or somebody has approved it."""
-    reason = reason_to_ask(task.contract, step, key) if task.contract else None
+    reason = reason_to_ask(task.contract, step, key, by_person=task.is_for_person) if task.contract else None
     if asked is None:
         return reason
     if not asked.granted or asked.arguments_digest != arguments_digest:

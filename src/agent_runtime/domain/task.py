@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent_runtime.domain.contract import Contract, Limits
-from agent_runtime.domain.events import ANONYMOUS, ModelCall
+from agent_runtime.domain.events import ANONYMOUS, POLICY, ModelCall
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.tools import StoredResult, ToolDefinition, tool_key
 from agent_runtime.domain.usage import Usage
@@ -157,9 +157,9 @@ class Task:
     """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`.
 
     `authors` are all who have shaped it, the submitter first: whoever edited a plan, gave feedback to a planner or a
-    model, or said what a call gave. `identities` are the facts about the servers of the current plan, by id.
-    `planned_at` is when the current plan was proposed or edited; `feedback` is what was said about earlier ones, in
-    order.
+    model, or said what a call gave. `approved_by` is who approved the current plan, if anybody. `identities` are the
+    facts about the servers of the current plan, by id. `planned_at` is when it was proposed or edited; `feedback` is
+    what was said about earlier ones, in order.
     """
 
     task_id: str
@@ -184,6 +184,7 @@ class Task:
     feedback: tuple[str, ...] = ()
     steps: Mapping[str, StepState] = field(default_factory=dict)
     approvals: tuple[Approval, ...] = ()
+    approved_by: str | None = None
     cancel_requested: bool = False
     result: str | None = None
     error: TaskError | None = None
@@ -196,6 +197,11 @@ class Task:
     @property
     def terminal(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def is_for_person(self) -> bool:
+        """Whether a person approved the current plan, or is to approve it; else the operator's policy did."""
+        return self.approved_by != POLICY
 
     @property
     def submitter(self) -> str:

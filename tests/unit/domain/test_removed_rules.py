@@ -108,6 +108,11 @@ def approving_what_they_wrote(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "check_approver", lambda *_: None)
 
 
+def taking_the_policy_for_a_person(patch: pytest.MonkeyPatch) -> None:
+    """What a plan says is approved with it is taken so, whoever approved the plan."""
+    patch.setattr(Task, "is_for_person", property(lambda _: True))
+
+
 def trusting_the_world(patch: pytest.MonkeyPatch) -> None:
     """No contract says that a concrete call is to be asked for."""
     patch.setattr(contract, "reasons_to_ask", lambda *_: {})
@@ -244,8 +249,8 @@ def taking_all_arguments(patch: pytest.MonkeyPatch) -> None:
 def taking_every_call_of_an_agent(patch: pytest.MonkeyPatch) -> None:
     """The fold does not look at what the model asks for, nor at what the step lists."""
 
-    def reason(terms: contract.Contract, step: ToolStep | AgentStep, key: str) -> str | None:
-        return reason_to_ask(terms, step, key) if key in terms.policy else None
+    def reason(terms: contract.Contract, step: ToolStep | AgentStep, key: str, *, by_person: bool) -> str | None:
+        return reason_to_ask(terms, step, key, by_person=by_person) if key in terms.policy else None
 
     patch.setattr(calls, "_check_proposed", lambda *_: None)
     patch.setattr(calls, "reason_to_ask", reason)
@@ -303,6 +308,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "an approved plan is not edited": ("G4", allowing({ev.PlanEdited}, {S.APPROVED, S.EXECUTING})),
     "a concrete call needs an answer": ("G4", calling_without_asking),
     "what comes from outside is asked for": ("G4", trusting_the_world),
+    "only a person approves a call with the plan": ("G4", taking_the_policy_for_a_person),
     "nobody approves what they wrote": ("G4", approving_what_they_wrote),
     "nothing begins before approval": ("G4", allowing({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
     "a step calls its own tool": ("G5 G2", taking_every_tool),

@@ -21,6 +21,7 @@ def proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited, record: ev.Even
         "plan_revision": event.revision,
         "plan_digest": event.digest,
         "planned_at": record.at,
+        "approved_by": None,
         "steps": {step.id: StepState() for step in event.contract.steps},
         "usage": task.usage + event.usage if isinstance(event, ev.PlanProposed) else task.usage,
     }
@@ -46,6 +47,7 @@ def decided(
     match event:
         case ev.PlanApproved():
             check_approver(task, event)
+            changes["approved_by"] = event.actor
             status, decision, note = _S.APPROVED, "approve", event.comment
         case ev.PlanRejected():
             status, decision, note = _S.REJECTED, "reject", event.reason

@@ -4,6 +4,7 @@ Each rule below is applied only where the answer can mean one thing. None of the
 order; references and conditions are never rewritten, and what no rule covers is left for the validator to judge.
 
 * *wrapped*: `{"plan": {...}}` is the plan inside; `{"plan": [...]}` and a bare list of steps are the steps;
+* *not for a model to say*: `preapproved` is dropped from every step, whatever it says;
 * *remarks*: fields that only comment (`REMARKS`) are dropped; every other unknown field is a fault;
 * *nothing said*: optional fields that are null are dropped, and so are fields of the other kind of step that are null
   or empty, and an empty `when`;
@@ -35,6 +36,9 @@ REMARKS = frozenset(
     | {"expected_output", "thought", "thoughts", "why"}
 )
 """Fields that small models add to say more, and that say nothing about what is to be done."""
+
+_FOR_PEOPLE = frozenset({"preapproved"})
+"""Fields of a step that only a person sets."""
 
 _PLAN_FIELDS = frozenset(Plan.model_fields)
 _TOOL_FIELDS = frozenset(ToolStep.model_fields)
@@ -206,7 +210,7 @@ def _dropped(step: JsonObject) -> JsonObject:
     """The step without *remarks*, and where *nothing is said*."""
     own, other = (_AGENT_FIELDS, _TOOL_FIELDS) if step.get("kind") == "agent" else (_TOOL_FIELDS, _AGENT_FIELDS)
     foreign = other - own
-    kept = _without(step, REMARKS)
+    kept = _without(step, REMARKS | _FOR_PEOPLE)
     return {
         name: value
         for name, value in kept.items()

@@ -49,6 +49,7 @@ SUBMISSIONS: dict[str, Any] = {
     "budget": BUDGETS,
     "most": st.integers(1, 3),
     "by": CALLERS,
+    "approval": st.sampled_from(["manual", "manual", "auto"]),
     "ahead": st.sampled_from([True, True, False]),
 }
 
@@ -65,11 +66,20 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
     accidents: ClassVar[Counter[str]] = Counter()
 
     @initialize(**SUBMISSIONS)
-    def begin(self, shapes: tuple[Shape, ...], budget: Budget, most: int, by: Caller, *, ahead: bool) -> None:
-        self.submitted(shapes, budget, most, by, ahead=ahead)
+    def begin(self, **submission: Any) -> None:
+        self.submitted(**submission)
         type(self).steps -= 1  # this one will be counted, and is none
 
-    def submitted(self, shapes: tuple[Shape, ...], budget: Budget, most: int, by: Caller, *, ahead: bool) -> None:
+    def submitted(
+        self,
+        shapes: tuple[Shape, ...],
+        budget: Budget,
+        most: int,
+        by: Caller,
+        approval: Literal["manual", "auto"],
+        *,
+        ahead: bool,
+    ) -> None:
         """A new task; `ahead`: it is approved already, as most are that anything happens to."""
         self.plans, self.most = partial(plan, shapes, budget), most
         self.world = World()
@@ -80,7 +90,8 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         self.ended: Task | None = None
         self.since_end = 0
         self.restored = Task("t")
-        self.store.append(self.task, ev.TaskSubmitted(prompt="p", limits=self.plans(1).limits, actor=by.name))
+        limits = self.plans(1).limits
+        self.store.append(self.task, ev.TaskSubmitted(prompt="p", approval=approval, limits=limits, actor=by.name))
         if ahead:
             self.go_on(self.claim(self.task), ["more", "more"])
             self.decide(Approve(digest=self.task.plan_digest))
@@ -255,9 +266,9 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
 
     @precondition(lambda self: self.task.terminal and self.ended)
     @rule(**SUBMISSIONS)
-    def submit_another(self, shapes: tuple[Shape, ...], budget: Budget, most: int, by: Caller, *, ahead: bool) -> None:
+    def submit_another(self, **submission: Any) -> None:
         self.end_of_life()
-        self.submitted(shapes, budget, most, by, ahead=ahead)
+        self.submitted(**submission)
 
     @precondition(lambda self: self.task.plan_revision > 0 and self.task.epoch > 0 and self.may_go_wrong)
     @rule(data=st.data(), who=st.sampled_from(MINDLESS))
@@ -342,15 +353,17 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         self.since_end += self.ended is not None
 
     def end_of_life(self) -> None:
-        """G3: from anywhere, a run without accidents comes to an end or to a question."""
-        if self.goes_on:
+        """G3: from anywhere, runs without accidents come to an end or to a question: one that plans, and one more."""
+        for _ in range(2):
+            if not self.goes_on:
+                break
             run = self.claim(self.task)
             with suppress(CrashedError):
                 for _ in range(100):
                     if not run.step("good"):
                         break
-            assert self.world.breaches or self.task.terminal or self.task.status in WAITING
-            assert self.world.breaches or self.task.terminal or not self.task.cancel_requested
+        assert self.world.breaches or self.task.terminal or self.task.status in WAITING
+        assert self.world.breaches or self.task.terminal or not self.task.cancel_requested
         self.accidents["late evidence"] += self.store.evidence
         self.events.update(record.type for record in self.store.records)
         for record in self.store.records:

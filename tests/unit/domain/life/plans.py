@@ -58,7 +58,8 @@ Shape = tuple[str, int, int, str]
 what it wants of that one.
 """
 
-LINKS = ("free", "free", "after", "takes", "quotes", "when", "barred")
+LINKS = ("free", "free", "after", "takes", "trusts", "quotes", "when", "barred")
+"""`trusts`: takes it, and is approved beforehand."""
 
 SHAPES = st.lists(
     st.tuples(
@@ -92,7 +93,8 @@ def plan(shapes: tuple[Shape, ...], budget: Budget, revision: int) -> Contract:
 def _step(shape: Shape, n: int, revision: int) -> ToolStep | AgentStep:
     name, more, back, link = shape
     other = f"r{revision}s{n - back}" if n >= back else None
-    values = {"takes": f"${{{other}.output.n}}", "quotes": f"It said ${{{other}.text}}, of course."} if other else {}
+    taken, quoted = f"${{{other}.output.n}}", f"It said ${{{other}.text}}, of course."
+    values = {"takes": taken, "trusts": taken, "quotes": quoted} if other else {}
     conditions = {"when": f"${{{other}.output.n}} > 3", "barred": f"${{{other}.output.n}} > 8"} if other else {}
     parts = {
         "id": f"r{revision}s{n}",
@@ -115,4 +117,5 @@ def _step(shape: Shape, n: int, revision: int) -> ToolStep | AgentStep:
         tool=name,
         arguments={"n": n, **({"value": values[link]} if link in values else {})},
         retries=more if name in IDEMPOTENT else 0,
+        preapproved=link == "trusts",
     )

@@ -182,7 +182,7 @@ class Run:
                     self.stage(*events)
                 case ProposePlan():
                     self.planned = True
-                    self.stage(self.proposal())
+                    self.stage(*self.proposal())
                 case AskModel(step) if len(busy) < self.most:
                     begun.append(self.question(step))
                 case CallTool(step) if len(busy) < self.most:
@@ -196,16 +196,19 @@ class Run:
     def busy(self) -> set[str]:
         return {work.step_id for work in self.waiting}
 
-    def proposal(self) -> ev.PlanProposed:
+    def proposal(self) -> list[ev.Event]:
+        """The next revision, with the policy's approval where the task wants it."""
         revision = self.task.plan_revision + 1
         contract = self.plans(revision)
-        return ev.PlanProposed(
+        proposed = ev.PlanProposed(
             revision=revision,
             digest=contract.digest,
             contract=contract,
             definitions={key: CATALOGUE[key].definition for key in contract.pins},
             planner="rules",
         )
+        approved = ev.PlanApproved(revision=revision, digest=contract.digest, actor=ev.POLICY)
+        return [proposed, approved] if self.task.approval == "auto" and not self.task.feedback else [proposed]
 
     def question(self, step: AgentStep) -> Question:
         state = self.task.steps[step.id]

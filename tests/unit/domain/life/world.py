@@ -85,7 +85,9 @@ class World:
     revision: int = 0
     digest: str = ""
     approved: str | None = None
-    """The digest of the plan that a person let run."""
+    """The digest of the plan that somebody let run."""
+    by_person: bool = False
+    """Whether that was a person, and not the operator's policy."""
     open_for_decision: bool = False
     authors: set[str] = field(default_factory=set)
     """Whoever had a say in what is to be approved."""
@@ -183,7 +185,7 @@ class World:
         self.expect("G4", current, f"{kind} of a plan that nobody was asked about, or once more")
         if kind == "plan.approved":
             self.expect("G4", self.approved is None, "a second approval")
-            self.approved = data["digest"]
+            self.approved, self.by_person = data["digest"], data["actor"] != "policy"
         self.open_for_decision = False
 
     def _read_intent(self, data: dict[str, Any], step: Step | None) -> None:
@@ -195,7 +197,7 @@ class World:
         self.expect("G5", self.is_its_turn(data["step_id"]), f"{data['step_id']} was called out of its turn")
         if step.is_agent:
             self._read_call_of_model(data, step)
-            asks = data["tool"] in ALWAYS_ASKED or (data["tool"] in CHANGING and not step.plan["preapproved"])
+            asks = data["tool"] in ALWAYS_ASKED or (data["tool"] in CHANGING and not self._approved_beforehand(step))
         else:
             self._read_call_of_plan(data, step)
             asks = self._asks(data["step_id"])
@@ -351,7 +353,12 @@ class World:
     def _asks(self, step_id: str) -> bool:
         plan = self.steps[step_id].plan
         from_outside = any(self._is_from_outside(name) for name in self._sources(step_id))
-        return plan["tool"] in ALWAYS_ASKED or (plan["tool"] in CHANGING and from_outside)
+        may_ask = plan["tool"] in CHANGING and not self._approved_beforehand(self.steps[step_id])
+        return plan["tool"] in ALWAYS_ASKED or (may_ask and from_outside)
+
+    def _approved_beforehand(self, step: Step) -> bool:
+        """Only a person can have approved a call with the plan."""
+        return self.by_person and bool(step.plan["preapproved"])
 
     def _is_from_outside(self, step_id: str) -> bool:
         step = self.steps[step_id].plan
