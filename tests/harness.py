@@ -32,11 +32,13 @@ class House:
         self.files.mkdir(exist_ok=True)
         self.settings = Settings(data_dir=folder / "data", tool_registry=folder / "tool_registry.yaml")
         self.settings.data_dir.mkdir(exist_ok=True)
+        self.root = "files"
+        self.entries: list[dict[str, Any]] = []
         self.write_registry()
 
     def write_registry(self, *, delay_s: float = 0, tools: dict[str, Any] | None = None, **entry: Any) -> None:
         builtin = [
-            {"id": "filesystem", "type": "builtin", "config": {"server": "filesystem", "root": "files"}},
+            {"id": "filesystem", "type": "builtin", "config": {"server": "filesystem", "root": self.root}},
             {"id": "calculator", "type": "builtin", "config": {"server": "calculator"}},
             {"id": "text", "type": "builtin", "config": {"server": "text"}},
             {"id": "todo", "type": "builtin", "config": {"server": "todo"}},
@@ -52,7 +54,8 @@ class House:
             "tools": tools or {"look": {"idempotent": True, "effect": "read"}, "*": {"open_world": False}},
             **entry,
         }
-        registry = {"tool_registry": [*builtin, ledger]}
+        self.entries = [*builtin, ledger]
+        registry = {"tool_registry": self.entries}
         (self.folder / "delay.txt").write_text(str(delay_s), encoding="utf-8")
         self.settings.tool_registry.write_text(yaml.safe_dump(registry), encoding="utf-8")
 

@@ -55,6 +55,11 @@ class Process:
         plan = ledger_plan(*labels, tool=tool).model_dump(mode="json")
         return str(self._post("/v1/tasks", {"prompt": "count", "plan": plan})["task_id"])
 
+    def approval(self, task_id: str, digest: str | None = None) -> httpx2.Response:
+        """Return the answer to an approval of the plan of this digest, or to one without a body."""
+        path = f"/v1/tasks/{task_id}/approve"
+        return self.client.post(path) if digest is None else self.client.post(path, json={"plan_digest": digest})
+
     def approve(self, task_id: str) -> None:
         self._post(f"/v1/tasks/{task_id}/approve")
 

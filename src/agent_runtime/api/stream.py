@@ -114,6 +114,10 @@ def _edited(event: ev.PlanEdited) -> str:
     return f"Plan edited{_by(event.actor)}, now revision {event.revision}, {_steps(event.contract)}"
 
 
+def _repinned(event: ev.PlanRepinned) -> str:
+    return f"The plan awaits approval anew, as revision {event.revision}: {' '.join(event.differences)}"
+
+
 def _steps(contract: Contract) -> str:
     count = "1 step" if len(contract.steps) == 1 else f"{len(contract.steps)} steps"
     return f"{count}: {'; '.join(step.title for step in contract.steps)}"
@@ -161,6 +165,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.PlanRejected: lambda event: f"Plan rejected{_by(event.actor)}{_because(event.reason)}",
     ev.PlanRevisionRequested: lambda event: f"Another plan was asked for{_by(event.actor)}: {event.feedback}",
     ev.PlanEdited: _edited,
+    ev.PlanRepinned: _repinned,
     ev.StepStarted: lambda event: f"Step {event.step_id} started: {event.title}",
     ev.ModelAnswered: _answered,
     ev.ToolCalled: _called,

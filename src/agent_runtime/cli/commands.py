@@ -19,7 +19,9 @@ COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
 """Exit codes, by what became of the task."""
 
 _WAITING = frozenset({"awaiting_approval", "needs_attention"})
-_ASKING = frozenset({"plan.proposed", "plan.edited", "call.approval_requested", "step.outcome_unknown"})
+_ASKING = frozenset(
+    {"plan.proposed", "plan.edited", "plan.repinned", "call.approval_requested", "step.outcome_unknown"}
+)
 """The events from which on a task may wait for a person; more may follow, of steps that run beside."""
 
 _ENDED = frozenset({"task.completed", "task.failed"})

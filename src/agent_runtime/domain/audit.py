@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import AgentRuntimeError
-from agent_runtime.domain.events import EVENTS, EventRecord, PlanEdited, PlanProposed, ToolCalled, restore
+from agent_runtime.domain.events import EVENTS, EventRecord, PlanEdited, PlanProposed, PlanRepinned, ToolCalled, restore
 from agent_runtime.domain.plan import ToolStep, tool_keys
 from agent_runtime.domain.references import as_text, resolve
 from agent_runtime.domain.rules import CallRefusedError, given_arguments
@@ -259,13 +259,13 @@ def _fold(replay: Replay, record: EventRecord) -> bool:
 def _unapproved(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
     """What an event claims that the plan and the journal before it do not bear out."""
     event = record.event
-    if isinstance(event, PlanProposed | PlanEdited):
+    if isinstance(event, PlanProposed | PlanEdited | PlanRepinned):
         yield from _plan_faults(event)
     elif isinstance(event, ToolCalled):
         yield from _call_faults(task, event)
 
 
-def _plan_faults(event: PlanProposed | PlanEdited) -> Iterator[tuple[str, str]]:
+def _plan_faults(event: PlanProposed | PlanEdited | PlanRepinned) -> Iterator[tuple[str, str]]:
     """What is shown of a plan must be what its digest covers. In form 1 the pins cover more than the journal holds."""
     contract = event.contract
     if _digest(contract.as_digested()) != event.digest:

@@ -8,6 +8,7 @@ AgentRuntimeError
 |- ScopeMissingError            the caller's key does not have the scope that this takes
 |- DecisionRefusedError         the task is in a status that does not allow the decision
 |  |- DigestRequiredError       the decision must name the digest of the plan
+|  |- PlanOutdatedError         the servers or the model are not what the plan was made for
 |  `- DigestMismatchError       the decision names another plan than the current one
 |     `- EditOutdatedError      a plan was edited that is not the current one any more
 |- RequestKeyReusedError        an idempotency key came back with another body
@@ -107,6 +108,12 @@ class DigestRequiredError(DecisionRefusedError):
     """The decision must name the digest of the plan that it is about (G4)."""
 
     code = "digest_required"
+
+
+class PlanOutdatedError(DecisionRefusedError):
+    """A server or the model is not what the plan was made for (G6); the approval was not taken."""
+
+    code = "plan_outdated"
 
 
 class DigestMismatchError(DecisionRefusedError):

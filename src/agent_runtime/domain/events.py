@@ -27,6 +27,10 @@ def _is_zero(number: float) -> bool:
     return not number
 
 
+def _is_true(value: object) -> bool:
+    return value is True
+
+
 def _is_empty(value: Collection[object]) -> bool:
     return not value
 
@@ -82,13 +86,17 @@ class PlanProposed(Event):
 
 
 class PlanApproved(Event):
-    """Somebody let the plan run. `scopes` are those of the approver; none where the journal does not know them."""
+    """Somebody let the plan run. `scopes` are those of the approver; none where the journal does not know them.
+
+    `names_digest`: the approver said which plan they had read, by its digest.
+    """
 
     revision: int
     digest: str
     actor: str = ANONYMOUS
     comment: str | None = None
     scopes: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    names_digest: bool = Field(default=True, exclude_if=_is_true)
 
 
 class PlanRejected(Event):
@@ -116,6 +124,21 @@ class PlanEdited(Event):
     definitions: Mapping[str, ToolDefinition]
     identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=_is_empty)
     actor: str = ANONYMOUS
+
+
+class PlanRepinned(Event):
+    """What the plan was made for has changed, so it is the next revision: the same steps, with the pins of today.
+
+    Earlier approvals of it are void. `differences` say what has changed, in the operator's words; all else as in
+    `PlanProposed`.
+    """
+
+    revision: int
+    digest: str
+    contract: Contract
+    definitions: Mapping[str, ToolDefinition]
+    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=_is_empty)
+    differences: tuple[str, ...] = ()
 
 
 class StepStarted(Event):
@@ -309,6 +332,7 @@ EVENTS: dict[str, type[Event]] = {
     "plan.rejected": PlanRejected,
     "plan.revision_requested": PlanRevisionRequested,
     "plan.edited": PlanEdited,
+    "plan.repinned": PlanRepinned,
     "step.started": StepStarted,
     "model.answered": ModelAnswered,
     "tool.called": ToolCalled,

@@ -10,10 +10,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 from agent_runtime.domain.contract import Contract
-from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRevisionRequested
+from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRepinned, PlanRevisionRequested
 from agent_runtime.domain.identity import flat
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.values import JsonObject, JsonValue, canonical
+
+REGISTRY = "registry"
+"""Who made a revision that only takes up what the configuration is now."""
 
 PlanStep = ToolStep | AgentStep
 Kind = Literal["added", "removed", "changed"]
@@ -21,7 +24,9 @@ Kind = Literal["added", "removed", "changed"]
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A plan that was proposed or edited. `by` is the planner or the person; `feedback` is what it answers, if any.
+    """A plan that was proposed, edited or repinned. `by` is who made it: a planner, a person or the registry.
+
+    `feedback` is what it answers: what somebody said of the plan before, or what has changed; None where nothing.
 
     `identities` are the facts about its servers, by id.
     """
@@ -67,6 +72,9 @@ def revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
                 feedback = None
             case PlanEdited() as plan:
                 yield Revision(plan.revision, plan.digest, record.at, plan.actor, None, plan.contract, plan.identities)
+            case PlanRepinned() as plan:
+                why = " ".join(plan.differences)
+                yield Revision(plan.revision, plan.digest, record.at, REGISTRY, why, plan.contract, plan.identities)
             case _:
                 pass
 

@@ -157,9 +157,10 @@ class Task:
     """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`.
 
     `authors` are all who have shaped it, the submitter first: whoever edited a plan, gave feedback to a planner or a
-    model, or said what a call gave. `approved_by` is who approved the current plan, if anybody. `identities` are the
-    facts about the servers of the current plan, by id. `planned_at` is when it was proposed or edited; `feedback` is
-    what was said about earlier ones, in order.
+    model, or said what a call gave. Of the current plan: `identities` are the facts about its servers, by id;
+    `planned_at` is when it was proposed, edited or repinned; `has_begun`: a step of it was started; `approved_by` is
+    who approved it, if anybody, and `approval_names_digest` whether they said which plan they had read. `feedback` is
+    what was said about earlier plans, in order.
     """
 
     task_id: str
@@ -183,8 +184,10 @@ class Task:
     planned_at: datetime | None = None
     feedback: tuple[str, ...] = ()
     steps: Mapping[str, StepState] = field(default_factory=dict)
+    has_begun: bool = False
     approvals: tuple[Approval, ...] = ()
     approved_by: str | None = None
+    approval_names_digest: bool = True
     cancel_requested: bool = False
     result: str | None = None
     error: TaskError | None = None

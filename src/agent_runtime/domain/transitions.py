@@ -18,6 +18,7 @@ ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
     ev.PlanRejected: frozenset({_S.AWAITING_APPROVAL}),
     ev.PlanRevisionRequested: frozenset({_S.AWAITING_APPROVAL}),
     ev.PlanEdited: frozenset({_S.AWAITING_APPROVAL}),
+    ev.PlanRepinned: frozenset({_S.AWAITING_APPROVAL, _S.EXECUTING}),
     ev.StepStarted: frozenset({_S.EXECUTING}),
     ev.ModelAnswered: frozenset(_S) - TERMINAL,
     ev.ToolCalled: frozenset({_S.EXECUTING}),
@@ -34,7 +35,7 @@ ALLOWED: dict[type[ev.Event], frozenset[TaskStatus]] = {
     ev.BudgetExceeded: frozenset({_S.EXECUTING}),
     ev.TaskCancelRequested: frozenset(_S) - TERMINAL,
     ev.TaskCompleted: frozenset({_S.EXECUTING}),
-    ev.TaskFailed: frozenset({_S.PENDING, _S.EXECUTING}),
+    ev.TaskFailed: frozenset({_S.PENDING, _S.AWAITING_APPROVAL, _S.EXECUTING}),
     ev.TaskCancelled: frozenset(_S) - TERMINAL,
     ev.TaskExpired: frozenset({_S.AWAITING_APPROVAL}),
 }
@@ -106,5 +107,10 @@ def _check_epoch(task: Task, record: ev.EventRecord) -> None:
             raise StaleEpochError(f"Epoch {event.epoch} cannot follow epoch {task.epoch} of task {task.task_id}.")
     elif record.epoch is not None and record.epoch != task.epoch:
         raise StaleEpochError(f"Epoch {record.epoch} of task {task.task_id} was superseded by epoch {task.epoch}.")
-    elif not record.epoch and type(event) in OF_A_RUN:
+    elif not record.epoch and type(event) in OF_A_RUN and not _ends_awaited_plan(task, event):
         raise illegal(task, event, "only a run that holds the claim may write it")
+
+
+def _ends_awaited_plan(task: Task, event: ev.Event) -> bool:
+    """Whether this ends a task that no run owns, because it awaits approval; its fold says when that is allowed."""
+    return isinstance(event, ev.TaskFailed) and task.status is TaskStatus.AWAITING_APPROVAL

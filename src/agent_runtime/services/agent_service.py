@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from agent_runtime.domain.budget import tokens_left
 from agent_runtime.domain.contract import Contract, Limits, draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
-from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed
+from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed, PlanRepinned
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.task import Task
@@ -110,6 +110,28 @@ class PlannerAgent:
             actor=actor,
         )
 
+    def differences(self, task: Task) -> list[str]:
+        """Return how servers and model differ from those that the current plan was made for, as people may read it."""
+        return self._identities.differences(task.contract, task.identities) if task.contract else []
+
+    async def repin(self, task: Task, differences: Sequence[str]) -> list[Event]:
+        """Return the current plan as the next revision, for the servers and the model as they are now.
+
+        Where policy had approved it, policy judges it again. Raises: InvalidPlanError where it cannot be carried out
+        with them.
+        """
+        assert task.contract is not None  # noqa: S101 - something differs from it
+        contract, tools = await self._judge(task.contract.plan, task.limits, task.tools)
+        repinned = PlanRepinned(
+            revision=task.plan_revision + 1,
+            digest=contract.digest,
+            contract=contract,
+            definitions=_pinned(contract, tools),
+            identities=self._facts(contract),
+            differences=tuple(differences),
+        )
+        return self._with_policy(repinned, auto=task.approved_by == POLICY)
+
     async def _judge(
         self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None
     ) -> tuple[Contract, Iterable[Tool]]:
@@ -145,7 +167,7 @@ class PlannerAgent:
     def _may_run_unasked(self, contract: Contract) -> bool:
         return all(policy.effect in self._auto_effects for policy in contract.policy.values())
 
-    def _with_policy(self, proposed: PlanProposed, *, auto: bool) -> list[Event]:
+    def _with_policy(self, proposed: PlanProposed | PlanRepinned, *, auto: bool) -> list[Event]:
         if not (auto and self._may_run_unasked(proposed.contract)):
             return [proposed]
         return [proposed, PlanApproved(revision=proposed.revision, digest=proposed.digest, actor=POLICY)]

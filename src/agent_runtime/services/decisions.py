@@ -156,6 +156,7 @@ def _approved(task: Task, decision: Approve, caller: Caller, approval: ApprovalS
         actor=caller.name,
         comment=decision.comment,
         scopes=_scopes(caller),
+        names_digest=decision.digest is not None,
     )
 
 

@@ -67,6 +67,7 @@ class Execution:
         self._came = asyncio.Event()
         self._trouble: tuple[Proposal, AgentRuntimeError] | None = None
         self._planned = False
+        self._compared = False
 
     async def run(self) -> None:
         """Go on until the task has ended, asks a person or was planned; after `stop`, until no call is open.
@@ -138,6 +139,9 @@ class Execution:
                 self._trouble = None  # it ends as what was acknowledged
             if self._trouble and not busy:
                 self._give_up(*self._trouble)
+            if not self._compared:
+                await self._compare()
+                continue
             commands = () if self._trouble else next_commands(self._run.task, busy)
             if not commands or not await self._carry_out(commands[0], begun, busy):
                 break
@@ -173,6 +177,31 @@ class Execution:
             events = [TaskFailed(code="internal_error", message=message)]
         if events is not None:
             self._run.stage(*events)
+
+    async def _compare(self) -> None:
+        """Make the plan anew where it was made for other servers or another model, and no step of it has begun.
+
+        Neither changes while the service runs, so a run compares them once. Once a step has begun, the next call does.
+        """
+        self._compared = True
+        task = self._run.task
+        if task.status is not TaskStatus.EXECUTING or task.has_begun or task.cancel_requested:
+            return
+        differences = self._planner.differences(task)
+        if not differences:
+            return
+        changed = f"What the plan was approved for has changed, so nothing was called. {' '.join(differences)}"
+        log.warning("plan_outdated", differences=differences)
+        self._planned = True
+        if not task.approval_names_digest:
+            self._run.stage(TaskFailed(code=DefinitionChangedError.code, message=changed))
+            return
+        try:
+            events = await unless(self._planner.repin(task, differences), self._run.cancel, self._run.stop)
+        except InvalidPlanError as error:
+            message = f"{changed} The plan cannot be carried out as things are now: {error}"
+            events = [TaskFailed(code=DefinitionChangedError.code, message=message)]
+        self._run.stage(*(events or ()))
 
     def _question(self, step: AgentStep, begun: list["Sending | Question"], busy: set[str]) -> bool:
         if len(self._in_flight) + len(begun) >= self._most:

@@ -14,16 +14,21 @@ from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import (
     ConflictError,
     DecisionRefusedError,
+    DefinitionChangedError,
     Fault,
     InvalidInputError,
+    InvalidPlanError,
+    PlanOutdatedError,
     RequestKeyReusedError,
     TaskNotFoundError,
 )
 from agent_runtime.domain.events import (
     Event,
     EventRecord,
+    PlanApproved,
     TaskCancelled,
     TaskCancelRequested,
+    TaskFailed,
     TaskSubmitted,
 )
 from agent_runtime.domain.plan import Plan
@@ -156,6 +161,8 @@ class TaskManager:
             task = await self._expiry.load(task_id)
             event = event_of(task, decision, caller, self._limits, self._approval)
             try:
+                if isinstance(event, PlanApproved):
+                    await self._refuse_outdated(task, event, caller)
                 task = await self._store.append(task, [event])
             except ConflictError:
                 continue
@@ -163,6 +170,35 @@ class TaskManager:
             if not task.terminal:
                 await self._runner.submit(task_id)
             return task
+
+    async def _refuse_outdated(self, task: Task, approval: PlanApproved, caller: Caller) -> None:
+        """Refuse the approval of a plan that was made for other servers or another model than there are now.
+
+        The plan is made anew for those that there are, to be read and approved; an approver who named no digest could
+        not do that, so the task ends. Raises: PlanOutdatedError, which tells only callers with `read` what has changed;
+        ConflictError.
+        """
+        differences = self._planner.differences(task)
+        if not differences:
+            return
+        changed = f"What the plan was made for has changed. {' '.join(differences)}"
+        shown = changed if caller.may("read") else "What the plan was made for has changed."
+        if not approval.names_digest:
+            events: list[Event] = [TaskFailed(code=DefinitionChangedError.code, message=changed)]
+            hint = "Nothing was approved, and the task has ended: this approval did not name the plan that was read."
+        else:
+            try:
+                events = await self._planner.repin(task, differences)
+            except InvalidPlanError as error:
+                why = f": {error}" if caller.may("read") else "."
+                hint = f"It cannot be carried out as things are now{why} Ask for another plan, or reject it."
+                raise PlanOutdatedError(f"{shown} {hint}", task.status) from error
+            if self._expiry.is_over(task):
+                raise ConflictError(f"Task {task.task_id} has expired meanwhile.")
+            hint = f"Nothing was approved: read the plan again, which is revision {task.plan_revision + 1} now."
+        task = await self._store.append(task, events)
+        log.info("plan_outdated", task_id=task.task_id, status=task.status, differences=differences)
+        raise PlanOutdatedError(f"{shown} {hint}", task.status)
 
     async def edit(self, task_id: str, plan: Plan, digests: Collection[str] | None, caller: Caller = ANYBODY) -> Task:
         """Put this plan in place of the one that awaits approval, as its next revision.

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel, PinnedPolicy
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
 from agent_runtime.domain.usage import Usage
@@ -95,6 +95,46 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
             '"policy":{},"pins":{},"asks":{}},'
             '"definitions":{"files/read":{"name":"read","title":null,"description":null,'
             '"inputSchema":{"type":"object"},"outputSchema":null,"annotations":null}},"actor":"ann"}'
+        ),
+    ),
+    "plan.repinned": (
+        ev.PlanRepinned(
+            revision=2,
+            digest="d",
+            contract=Contract(
+                form=2,
+                goal="g",
+                steps=(AgentStep(id="s1", kind="agent", instruction="i"),),
+                limits=Limits(),
+                policy={
+                    "files/read": PinnedPolicy(
+                        effect=Effect.READ,
+                        idempotent=True,
+                        open_world=False,
+                        approval="plan",
+                        vouched=False,
+                        timeout_s=60,
+                    )
+                },
+                pins={"files/read": "sha256:aa"},
+                servers={"files": "sha256:cc"},
+                model=PinnedModel(entry="openai", endpoints=("http://localhost:1/v1",), model="m"),
+            ),
+            definitions={"files/read": ToolDefinition(name="read", inputSchema={"type": "object"})},
+            identities={"files": {"type": "local_stdio", "cwd": "/srv"}},
+            differences=('files: cwd was "/a" and is "/srv".',),
+        ),
+        (
+            '{"revision":2,"digest":"d","contract":{"form":2,"goal":"g","steps":[{"id":"s1","title":"","depends_on":[],'
+            '"when":null,"kind":"agent","instruction":"i","tools":[],"max_turns":10,"preapproved":false}],'
+            '"limits":{"budget":{"tool_calls":null,"seconds":null,"tokens":null},"max_steps":20},'
+            '"policy":{"files/read":{"effect":"read","idempotent":true,"open_world":false,"approval":"plan",'
+            '"vouched":false,"timeout_s":60.0}},"pins":{"files/read":"sha256:aa"},"servers":{"files":"sha256:cc"},'
+            '"model":{"entry":"openai","endpoints":["http://localhost:1/v1"],"model":"m"},"asks":{}},'
+            '"definitions":{"files/read":{"name":"read","title":null,"description":null,'
+            '"inputSchema":{"type":"object"},"outputSchema":null,"annotations":null}},'
+            '"identities":{"files":{"type":"local_stdio","cwd":"/srv"}},'
+            '"differences":["files: cwd was \\"/a\\" and is \\"/srv\\"."]}'
         ),
     ),
     "step.started": (ev.StepStarted(step_id="s1", title="t"), '{"step_id":"s1","title":"t"}'),
@@ -247,6 +287,12 @@ def test_what_a_model_had_to_do_with_an_event_is_in_it_only_where_it_had() -> No
         assert ev.restore("t", 7, 1, AT, event.type, written.data).event == event
     assert '"usage":{"input_tokens":3,"output_tokens":2}' in ev.record("t", 7, 1, AT, failed).data
     assert '"turn":1,"index":0' in ev.record("t", 7, 1, AT, denied).data
+
+
+def test_an_approval_says_where_it_named_no_digest() -> None:
+    unnamed = ev.record("t", 7, None, AT, ev.PlanApproved(revision=1, digest="d", names_digest=False))
+    assert unnamed.data == '{"revision":1,"digest":"d","actor":"anonymous","comment":null,"names_digest":false}'
+    assert ev.restore("t", 7, None, AT, "plan.approved", unnamed.data).event == unnamed.event
 
 
 def test_a_journal_of_a_later_version_is_not_misread() -> None:

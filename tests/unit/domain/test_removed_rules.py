@@ -291,6 +291,17 @@ def completing_an_agent_in_the_middle(patch: pytest.MonkeyPatch) -> None:
     put(patch, ev.StepCompleted, lax)
 
 
+def going_on_with_what_was_repinned(patch: pytest.MonkeyPatch) -> None:
+    """A plan for other servers runs under the approval of the one before."""
+    repinned = FOLDS[ev.PlanRepinned]
+
+    def lax(task: Task, event: ev.PlanRepinned, record: ev.EventRecord) -> Changes:
+        changes: Changes = repinned(task, event, record)
+        return {**changes, "status": task.status}
+
+    put(patch, ev.PlanRepinned, lax)
+
+
 def reckless() -> type[machine.LifeOfATask]:
     """The machine, in which somebody loses their mind more often."""
     wrong = machine.LifeOfATask.somebody_has_lost_their_mind
@@ -306,6 +317,8 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "a decision names the current plan": ("G4", without(plans, "_of_current_plan")),
     "only what awaits approval is approved": ("G4", allowing({ev.PlanApproved}, {S.EXECUTING, S.NEEDS_ATTENTION})),
     "an approved plan is not edited": ("G4", allowing({ev.PlanEdited}, {S.APPROVED, S.EXECUTING})),
+    "a plan is made anew before its first step": ("G4", without(plans, "_check_not_begun")),
+    "a plan that is made anew awaits approval": ("G4", going_on_with_what_was_repinned),
     "a concrete call needs an answer": ("G4", calling_without_asking),
     "what comes from outside is asked for": ("G4", trusting_the_world),
     "only a person approves a call with the plan": ("G4", taking_the_policy_for_a_person),

@@ -57,6 +57,8 @@ APPROVED = ev.PlanApproved(revision=1, digest=PLAN.digest)
 REVISED = ev.PlanRevisionRequested(feedback="shorter", revision=1, digest=PLAN.digest, actor="ann")
 OTHER_PLAN = PLAN.model_copy(update={"goal": "another"})
 EDITED = ev.PlanEdited(revision=2, digest=OTHER_PLAN.digest, contract=OTHER_PLAN, definitions={}, actor="ann")
+SAME_PLAN = Contract.model_validate(PLAN.model_dump() | {"servers": {"f": "sha256:another"}})
+REPINNED = ev.PlanRepinned(revision=2, digest=SAME_PLAN.digest, contract=SAME_PLAN, definitions={})
 EXPIRED = ev.TaskExpired(revision=1, digest=PLAN.digest)
 GOOD = StoredResult(text="fine")
 BAD = StoredResult(text="no", is_error=True)
@@ -123,6 +125,7 @@ EVENTS: list[ev.Event] = [
     ev.PlanRejected(revision=1, digest=PLAN.digest),
     REVISED,
     EDITED,
+    REPINNED,
     started("s1"),
     ev.ModelAnswered(step_id="s1", turn=1, items=()),
     called("s1"),
@@ -168,6 +171,10 @@ def test_a_journal_begins_with_the_submission(event: ev.Event) -> None:
         evolve(Task("t"), ev.record("t", 1, 1, AT, event))
 
 
+def _plan_of(edited: ev.PlanEdited) -> dict[str, object]:
+    return {"contract": edited.contract, "digest": edited.digest}
+
+
 REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("a claim of a waiting plan", AWAITING, claimed(2), "waits for a person"),
     ("a claim while a person is asked", ASKING, claimed(3), "waits for a person"),
@@ -183,6 +190,12 @@ REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("an edit as the same revision", AWAITING, EDITED.model_copy(update={"revision": 1}), "revision"),
     ("an edit under a wrong digest", AWAITING, EDITED.model_copy(update={"digest": "sha256:x"}), "digest"),
     ("an edit during a cancel", after(AWAITING, ev.TaskCancelRequested()), EDITED, "being cancelled"),
+    ("another plan as the same one", AWAITING, REPINNED.model_copy(update=_plan_of(EDITED)), "takes the place of"),
+    ("a plan made anew as the same revision", AWAITING, REPINNED.model_copy(update={"revision": 1}), "revision"),
+    ("a plan made anew during a cancel", after(AWAITING, ev.TaskCancelRequested()), REPINNED, "being cancelled"),
+    ("a plan made anew by nobody's run", EXECUTING, REPINNED, "only the run after one"),
+    ("approval of what was made anew", after(AWAITING, REPINNED), APPROVED, "another plan"),
+    ("an end of what awaits approval", AWAITING, ev.TaskFailed(code="c", message="m"), "ends only where"),
     ("approval of what was edited", after(AWAITING, EDITED), APPROVED, "another plan"),
     ("expiry of another plan", after(AWAITING, EDITED), EXPIRED, "another plan"),
     ("expiry during a cancel", after(AWAITING, ev.TaskCancelRequested()), EXPIRED, "being cancelled"),
@@ -217,6 +230,22 @@ REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("a cancel that nobody asked for", EXECUTING, ev.TaskCancelled(), "nobody asked"),
     ("a cancel that hides a doubt", after(CANCELLING, unknown("s2")), ev.TaskCancelled(), "unknown outcome"),
 ]
+
+
+@pytest.mark.parametrize(("task", "epoch"), [(AWAITING, None), (EXECUTING, 2)])
+def test_a_plan_that_is_made_anew_awaits_approval_whatever_was_approved(task: Task, epoch: int | None) -> None:
+    renewed = after(task, REPINNED, epoch=epoch)
+    assert (renewed.status, renewed.plan_revision, renewed.contract) == (S.AWAITING_APPROVAL, 2, SAME_PLAN)
+    assert renewed.approved_by is None
+    assert renewed.planned_at == renewed.updated_at
+    assert next_commands(renewed) == ()
+    with pytest.raises(IllegalTransitionError, match="a step has started"):
+        after(after(EXECUTING, started("s1")), REPINNED, epoch=2)
+
+
+def test_what_awaits_approval_ends_where_what_it_was_made_for_has_changed() -> None:
+    event = ev.TaskFailed(code="definition_changed", message="m")
+    assert evolve(AWAITING, ev.record("t", AWAITING.version + 1, None, AT, event)).status is S.FAILED
 
 
 def test_a_revision_is_planned_again_from_the_plan_and_all_that_was_said() -> None:

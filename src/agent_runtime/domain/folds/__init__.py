@@ -18,6 +18,7 @@ FOLDS: dict[type[ev.Event], Callable[[Task, Any, ev.EventRecord], Changes]] = {
     ev.PlanRejected: plans.decided,
     ev.PlanRevisionRequested: plans.decided,
     ev.PlanEdited: plans.edited,
+    ev.PlanRepinned: plans.repinned,
     ev.StepStarted: calls.started,
     ev.ModelAnswered: calls.model_answered,
     ev.ToolCalled: calls.called,

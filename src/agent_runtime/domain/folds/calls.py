@@ -237,7 +237,8 @@ def started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Change
     no_cancel(task, event)
     _check_turn(task, event)
     started_at = state.started_at or record.at
-    return with_step(task, event.step_id, replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at))
+    running = replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at)
+    return with_step(task, event.step_id, running, has_begun=True)
 
 
 def _check_turn(task: Task, event: ev.StepStarted | ev.CallApprovalRequested) -> None:

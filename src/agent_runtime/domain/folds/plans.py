@@ -3,13 +3,15 @@
 from typing import Any
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.folds.base import Changes, authors_with, check_approver, illegal, no_cancel
 from agent_runtime.domain.task import Approval, StepState, Task, TaskStatus
+from agent_runtime.domain.values import digest
 
 _S = TaskStatus
 
 
-def proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited, record: ev.EventRecord) -> Changes:
+def proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinned, record: ev.EventRecord) -> Changes:
     no_cancel(task, event)
     if event.revision != task.plan_revision + 1 or event.digest != event.contract.digest:
         raise illegal(task, event, "its revision or its digest is not that of the plan it carries")
@@ -33,6 +35,29 @@ def edited(task: Task, event: ev.PlanEdited, record: ev.EventRecord) -> Changes:
     return {**proposed(task, event, record), "approvals": (*task.approvals, entry), "authors": authors}
 
 
+def repinned(task: Task, event: ev.PlanRepinned, record: ev.EventRecord) -> Changes:
+    _check_same_plan(task, event)
+    _check_not_begun(task, event)
+    if (record.epoch is None) != (task.status is _S.AWAITING_APPROVAL):
+        raise illegal(task, event, "only the service may write it before an approval, and only the run after one")
+    return proposed(task, event, record)
+
+
+def _check_same_plan(task: Task, event: ev.PlanRepinned) -> None:
+    if task.contract is None or _what_it_does(event.contract) != _what_it_does(task.contract):
+        raise illegal(task, event, "it is not the plan that it takes the place of")
+
+
+def _check_not_begun(task: Task, event: ev.PlanRepinned) -> None:
+    if task.has_begun:
+        raise illegal(task, event, "a step has started")
+
+
+def _what_it_does(contract: Contract) -> str:
+    """Return the digest of the part of a contract that has nothing to do with what servers and tools are."""
+    return digest(contract.model_dump(mode="json", include={"goal", "steps", "limits"}))
+
+
 def _of_current_plan(task: Task, event: Any) -> None:
     no_cancel(task, event)
     if event.digest != task.plan_digest or event.revision != task.plan_revision:
@@ -47,7 +72,7 @@ def decided(
     match event:
         case ev.PlanApproved():
             check_approver(task, event)
-            changes["approved_by"] = event.actor
+            changes |= {"approved_by": event.actor, "approval_names_digest": event.names_digest}
             status, decision, note = _S.APPROVED, "approve", event.comment
         case ev.PlanRejected():
             status, decision, note = _S.REJECTED, "reject", event.reason

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.errors import DefinitionChangedError
 from agent_runtime.domain.folds.base import Changes, illegal, no_cancel, step_of, with_step
 from agent_runtime.domain.task import WAITING, StepStatus, Task, TaskError, TaskStatus
 
@@ -76,8 +77,10 @@ def _no_open_call(task: Task, event: ev.Event) -> None:
         raise illegal(task, event, f"a call of {', '.join(task.open_calls)} is open")
 
 
-def failed(task: Task, event: ev.TaskFailed, _: ev.EventRecord) -> Changes:
+def failed(task: Task, event: ev.TaskFailed, record: ev.EventRecord) -> Changes:
     no_cancel(task, event)
+    if task.status is _S.AWAITING_APPROVAL and (record.epoch is not None or event.code != DefinitionChangedError.code):
+        raise illegal(task, event, "it awaits approval, and ends only where what it was made for has changed")
     _no_open_call(task, event)
     error = TaskError(event.code, event.message, event.step_id)
     return {"status": _S.FAILED, "error": error, "usage": task.usage + event.usage}

@@ -29,7 +29,7 @@ from agent_runtime.services.decisions import event_of, expect_editable
 from unit.domain.life.mindless import Mindless
 from unit.domain.life.model import ANSWERS
 from unit.domain.life.plans import BUDGETS, SHAPES, Shape, plan
-from unit.domain.life.run import INSTANTS, RESULTS, Run
+from unit.domain.life.run import INSTANTS, RESULTS, Run, repinned_plan
 from unit.domain.life.store import CrashedError, Store
 from unit.domain.life.world import World
 
@@ -216,6 +216,18 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
             return [ev.PlanEdited(revision=revision, digest=contract.digest, contract=contract, definitions={})]
 
         self.written(back, edited)
+
+    @precondition(lambda self: self.awaited)
+    @rule(back=st.integers(0, 2), named=st.sampled_from([True, True, False]))
+    def approve_what_is_out_of_date(self, back: int, *, named: bool) -> None:
+        """The service has other servers than the plan was made for."""
+
+        def outdated(task: Task) -> list[ev.Event]:
+            event_of(task, Approve(digest=task.plan_digest), ANYBODY, LimitSettings(), ApprovalSettings())
+            return [repinned_plan(task) if named else ev.TaskFailed(code="definition_changed", message="m")]
+
+        self.tell("an approval of an outdated plan")
+        self.written(back, outdated)
 
     @precondition(lambda self: self.task.plan_revision > 1 and self.task.status == "awaiting_approval")
     @rule()

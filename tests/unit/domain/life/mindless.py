@@ -16,7 +16,7 @@ from agent_runtime.domain.task import WAITING, Task
 from agent_runtime.domain.values import digest
 from unit.domain.life.model import answer
 from unit.domain.life.plans import Plans
-from unit.domain.life.run import Run
+from unit.domain.life.run import Run, repinned_plan
 from unit.domain.life.store import CrashedError, Store
 from unit.domain.life.world import UnresolvedError, World, given
 
@@ -73,6 +73,10 @@ class Mindless:
             self.accepted(None, ev.PlanApproved(**own, actor="bob", scopes=("approve",)))
         contract = self.plans(now.plan_revision)
         self.accepted(None, ev.PlanEdited(revision=now.plan_revision, digest="d", contract=contract, definitions={}))
+        if now.contract and (now.has_begun or now.status not in {"awaiting_approval", "executing"}):
+            renewed = repinned_plan(now)
+            self.accepted(None, renewed)
+            self.accepted(now.epoch, renewed)
         if now.status != "awaiting_approval":
             other = self.plans(now.plan_revision + 1)
             edited = {"revision": now.plan_revision + 1, "digest": other.digest, "contract": other, "definitions": {}}

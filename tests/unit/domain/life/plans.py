@@ -119,3 +119,9 @@ def _step(shape: Shape, n: int, revision: int) -> ToolStep | AgentStep:
         retries=more if name in IDEMPOTENT else 0,
         preapproved=link == "trusts",
     )
+
+
+def repinned(contract: Contract) -> Contract:
+    """The same plan for another server of the same name."""
+    servers = {server: f"{identity}+" for server, identity in contract.servers.items()} or {"f": "i"}
+    return Contract.model_validate(contract.model_dump() | {"servers": servers})

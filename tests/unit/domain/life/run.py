@@ -15,7 +15,7 @@ from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.transitions import ALLOWED, evolve
 from agent_runtime.domain.values import digest
 from unit.domain.life.model import ANSWERS, answer
-from unit.domain.life.plans import CATALOGUE, Plans
+from unit.domain.life.plans import CATALOGUE, Plans, repinned
 from unit.domain.life.store import AT, CrashedError, Store
 from unit.domain.life.world import World
 
@@ -31,9 +31,9 @@ RESULTS = {
 COMES = frozenset({*RESULTS, *ANSWERS})
 """What may come for whoever waits: for a call, "good" where it is an answer of a model; for a question, a text."""
 
-INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "stray")
-"""What comes next: the answer to a call or question, more of the run's own work, the news that the tools have changed,
-or calls that nobody has asked for.
+INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "outdated", "stray")
+"""What comes next: the answer to a call or question, more of the run's own work, the news that the tools have changed
+or that the servers are others, or calls that nobody has asked for.
 """
 
 _ACTS = {TaskStatus.PENDING, TaskStatus.EXECUTING}
@@ -114,6 +114,8 @@ class Run:
         for work, how in self.answers:
             self.settle(work, how)
         self.answers.clear()
+        if instant == "outdated" and self.may_be_repinned:
+            self.stage(repinned_plan(self.task))
         begun = self.stray() if instant == "stray" else []
         begun += self.decide(begun, changed=instant == "changed")
         if not self.staged:  # a question to a model may need nothing written
@@ -127,6 +129,11 @@ class Run:
         self.task, self.staged = self.committed, []
         self.calling = begun
         return True
+
+    @property
+    def may_be_repinned(self) -> bool:
+        task = self.task
+        return task.status is TaskStatus.EXECUTING and not task.has_begun and not task.cancel_requested
 
     def catch_up(self) -> None:
         """Decide anew on what was written meanwhile; the answers in hand stay staged."""
@@ -292,6 +299,18 @@ class Run:
             changed = CallRefusedError("changed", "m")
             denied = _denied(next_proposal(self.task, step), changed, None)
             self.stage(denied, ev.TaskFailed(code="changed", message="m", step_id=step.id))
+
+
+def repinned_plan(task: Task) -> ev.PlanRepinned:
+    """The plan as the next revision, for another server."""
+    assert task.contract
+    contract = repinned(task.contract)
+    return ev.PlanRepinned(
+        revision=task.plan_revision + 1,
+        digest=contract.digest,
+        contract=contract,
+        definitions={key: CATALOGUE[key].definition for key in contract.pins},
+    )
 
 
 def _strays(step: ToolStep | AgentStep, pending: Pending | None) -> Iterator[Proposal]:

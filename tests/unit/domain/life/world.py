@@ -91,6 +91,8 @@ class World:
     open_for_decision: bool = False
     authors: set[str] = field(default_factory=set)
     """Whoever had a say in what is to be approved."""
+    has_begun: bool = False
+    """Whether a step was started."""
     cancelled: bool = False
     end: str | None = None
     steps: dict[str, Step] = field(default_factory=dict)
@@ -157,6 +159,8 @@ class World:
 
     def _read_epoch(self, record: EventRecord) -> None:
         of_a_run = record.type in OF_A_RUN or record.type.startswith(("step.", "tool."))
+        if record.type == "task.failed" and record.epoch is None:
+            of_a_run = not self.open_for_decision  # else the service ends a plan that nobody can approve any more
         if record.type == "task.claimed":
             self.expect("G2", record.epoch == self.epoch + 1, "a claim that is not the next one")
             self.epoch = record.epoch or 0
@@ -181,12 +185,26 @@ class World:
             self.revision, self.digest, self.open_for_decision = data["revision"], data["digest"], True
             self.steps = {step["id"]: Step(step) for step in data["contract"]["steps"]}
             return
+        if kind == "plan.repinned":
+            self._read_repinned(data)
+            return
         current = self.open_for_decision and (data["revision"], data["digest"]) == (self.revision, self.digest)
         self.expect("G4", current, f"{kind} of a plan that nobody was asked about, or once more")
         if kind == "plan.approved":
             self.expect("G4", self.approved is None, "a second approval")
             self.approved, self.by_person = data["digest"], data["actor"] != "policy"
         self.open_for_decision = False
+
+    def _read_repinned(self, data: dict[str, Any]) -> None:
+        """The same plan for other servers: whoever had approved it had not approved that."""
+        self.expect("G4", not self.has_begun, "the plan was made anew after a step had started")
+        self.expect("G4", data["revision"] == self.revision + 1, "a plan that is not the next revision")
+        self.expect("G4", data["digest"] == _digest(data["contract"]), "a plan under another plan's digest")
+        same = [step.plan for step in self.steps.values()] == data["contract"]["steps"]
+        self.expect("G4", same, "a plan was made anew with other steps")
+        self.revision, self.digest, self.open_for_decision = data["revision"], data["digest"], True
+        self.approved = None
+        self.steps = {step["id"]: Step(step) for step in data["contract"]["steps"]}
 
     def _read_intent(self, data: dict[str, Any], step: Step | None) -> None:
         self.expect("G4", self.approved and self.approved == self.digest, "a call of a plan that is not approved")
@@ -250,7 +268,7 @@ class World:
     def _read_step(self, kind: str, data: dict[str, Any], step: Step) -> None:
         match kind:
             case "step.started":
-                step.status = "running"
+                step.status, self.has_begun = "running", True
             case "model.answered":
                 self._read_answer(data, step)
             case "tool.returned" if data["call_id"] == step.call_id and step.is_agent:

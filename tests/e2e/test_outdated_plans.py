@@ -1,0 +1,52 @@
+"""A plan that was made for a server which is another one after a restart, as clients see it."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import House
+from killing import Process
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Process]:
+    service = Process(House(tmp_path))
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def test_a_plan_for_another_server_is_not_approved_by_its_old_digest_nor_by_one_button(place: Process) -> None:
+    place.start()
+    read, unread = place.submitted("one"), place.submitted("two")
+    digest = place.task(read)["plan_digest"]
+    place.end(signal.SIGTERM)
+    place.house.write_registry(sandbox={"mode": "off"})
+    place.start()
+
+    refused = place.approval(read, digest)
+    assert refused.status_code == 409
+    assert refused.json()["type"].endswith(":plan_outdated")
+    assert 'ledger: sandbox.mode was "auto" and is "off".' in refused.json()["detail"]
+    task = place.task(read)
+    assert (task["status"], task["plan_revision"]) == ("awaiting_approval", 2)
+    assert place.approval(read).status_code == 428
+    assert place.approval(read, digest).status_code == 409
+
+    revisions = place.client.get(f"/v1/tasks/{read}/plan/revisions").json()["revisions"]
+    assert [one["by"] for one in revisions] == ["user", "registry"]
+    diff = place.client.get(f"/v1/tasks/{read}/plan/diff", params={"from": 1, "to": 2}).json()
+    assert diff["changes"][0]["fields"] == {"servers.ledger.sandbox.mode": {"from": "auto", "to": "off"}}
+    assert place.house.counted == []
+
+    assert place.approval(read, task["plan_digest"]).status_code == 202
+    assert place.settled(read)["status"] == "completed"
+    assert place.house.counted == ["one"]
+
+    assert place.approval(unread).status_code == 409
+    ended = place.task(unread)
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "definition_changed")
+    assert place.house.counted == ["one"]
