@@ -154,12 +154,22 @@ def test_both_halves_of_a_character_are_that_character(service: Service) -> None
     assert service.task(response.json()["task_id"])["prompt"] == "\U0001f600"
 
 
+TOOL = {"server": "calculator", "tool": "evaluate"}
 ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
     ({"retries": 99}, "retries", "It must be at most 10."),
     ({"retries": "many"}, "retries", "It must be a whole number."),
     ({"timeout_s": 0}, "timeout_s", "It must be greater than 0."),
     ({"kind": "dance"}, "kind", "It must be 'tool' or 'agent'."),
     ({"kind": None}, "kind", "It must be 'tool' or 'agent'."),
+    ({"retries": "1"}, "retries", "It must be a whole number."),
+    ({"retries": True}, "retries", "It must be a whole number."),
+    ({"retries": 1.0}, "retries", "It must be a whole number."),
+    ({"timeout_s": "5"}, "timeout_s", "It must be a number."),
+    ({"timeout_s": True}, "timeout_s", "It must be a number."),
+    ({"preapproved": 1}, "preapproved", "It must be true or false."),
+    ({"preapproved": "true"}, "preapproved", "It must be true or false."),
+    ({"title": 5}, "title", "It must be a string."),
+    ({"when": True}, "when", "It must be a string."),
     ({"id": "1 2"}, "id", "It must start with a letter and hold at most 64 letters, digits, '_' and '-'."),
     ({"surprise": 1}, "surprise", "There is no such field; the fields are listed at /docs."),
     ({"depends_on": "s0"}, "depends_on", "It must be an array."),
@@ -167,6 +177,11 @@ ONE_FAULT: list[tuple[dict[str, Any], str, str]] = [
     ({"arguments": []}, "arguments", "It must be a JSON object."),
     ({"title": "x" * 501}, "title", "It must be at most 500 characters long."),
     ({"kind": "agent", "tools": [{"server": "x"}]}, "tools[0].tool", "This field is required."),
+    ({"kind": "agent", "tools": [TOOL | {"max_calls": "2"}]}, "tools[0].max_calls", "It must be a whole number."),
+    ({"kind": "agent", "tools": [TOOL | {"max_calls": True}]}, "tools[0].max_calls", "It must be a whole number."),
+    ({"kind": "agent", "tools": [TOOL | {"timeout_s": "2"}]}, "tools[0].timeout_s", "It must be a number."),
+    ({"kind": "agent", "tools": [], "max_turns": "2"}, "max_turns", "It must be a whole number."),
+    ({"kind": "agent", "tools": [], "max_turns": True}, "max_turns", "It must be a whole number."),
 ]
 
 
@@ -176,7 +191,7 @@ def test_one_fault_in_a_plan_is_one_error_in_our_own_words(
 ) -> None:
     step = {**STEP, **changes}
     if step["kind"] == "agent":
-        step = {"id": "s1", "kind": "agent", "instruction": "x", "tools": step["tools"]}
+        step = {"id": "s1", "kind": "agent", "instruction": "x", **changes}
     response = service.client.post("/v1/tasks", json={"prompt": "x", "plan": {"goal": "x", "steps": [step]}})
     assert response.status_code == 422
     assert response.json()["errors"] == [{"field": f"plan.steps[0].{field}", "message": message}]
@@ -194,12 +209,30 @@ def test_one_fault_in_a_plan_is_one_error_in_our_own_words(
         ({"prompt": "x", "approval": 7}, "approval", "It must be 'manual' or 'auto'."),
         ({"prompt": "x", "tools": "all"}, "tools", "It must be an array."),
         ({"prompt": "x", "max_steps": "5"}, "max_steps", "It must be a whole number."),
+        ({"prompt": "x", "max_steps": True}, "max_steps", "It must be a whole number."),
+        ({"prompt": "x", "max_steps": 5.0}, "max_steps", "It must be a whole number."),
+        ({"prompt": "x", "metadata": {"a": True}}, "metadata.a", "It must be a string."),
         ({"prompt": "x", "budget": {"seconds": "5"}}, "budget.seconds", "It must be a number."),
+        ({"prompt": "x", "budget": {"seconds": True}}, "budget.seconds", "It must be a number."),
+        ({"prompt": "x", "budget": {"tool_calls": "5"}}, "budget.tool_calls", "It must be a whole number."),
+        ({"prompt": "x", "budget": {"tokens": 5.0}}, "budget.tokens", "It must be a whole number."),
     ],
 )
 def test_what_is_expected_is_said_in_our_own_words(service: Service, body: Any, field: str, message: str) -> None:
     errors = service.client.post("/v1/tasks", json=body).json()["errors"]
     assert errors == [{"field": field, "message": message}]
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+@pytest.mark.parametrize("field", ["timeout_s", "budget.seconds"])
+def test_a_number_that_no_number_can_hold_is_refused_by_name(service: Service, field: str, number: str) -> None:
+    step, budget = (f', "timeout_s": {number}', "{}") if field == "timeout_s" else ("", f'{{"seconds": {number}}}')
+    steps = f"[{json.dumps(STEP)[:-1]}{step}}}]"
+    body = f'{{"prompt": "x", "plan": {{"steps": {steps}}}, "budget": {budget}}}'
+    response = service.client.post("/v1/tasks", content=body, headers=JSON)
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["field"].endswith(field)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +322,12 @@ def test_an_unknown_task_is_not_found(service: Service, name: str, call: str) ->
         ("/v1/tasks?limit=0", "limit"),
         ("/v1/tasks?limit=201", "limit"),
         ("/v1/tasks?limit=x", "limit"),
+        ("/v1/tasks?limit=", "limit"),
+        ("/v1/tasks?limit=5.0", "limit"),
+        ("/v1/tasks?limit=1_0", "limit"),
+        ("/v1/tasks?limit=%2B5", "limit"),
+        ("/v1/tasks?limit=%205", "limit"),
+        ("/v1/tasks?limit=%D9%A5", "limit"),
         ("/v1/tasks?status=asleep", "status"),
         ("/v1/tasks?cursor=%00", "cursor"),
         ("/v1/tasks?cursor=" + "x" * 600, "cursor"),

@@ -1,16 +1,19 @@
 """Requests that offer another protocol, or announce what they do not send, over the real service (G4, G13, G14)."""
 
+import asyncio
 import json
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import Message
 
-from agent_runtime.api.deps import read_json
+from agent_runtime.api.deps import judge_body
 from agent_runtime.api.problems import BadRequestError
-from agent_runtime.config import LimitSettings
+from agent_runtime.config import Settings
+from agent_runtime.domain.errors import InvalidInputError
 from serving import Service, answered, connect, everything
 
 OFFERS = {
@@ -115,8 +118,10 @@ def _request(headers: dict[str, str], *messages: Message) -> Request:
     async def receive() -> Message:
         return next(coming)
 
+    state = SimpleNamespace(runtime=SimpleNamespace(settings=Settings()), large_bodies=asyncio.Semaphore(1))
+    app = SimpleNamespace(state=state)
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "app": Starlette(), "path": "/", "method": "POST", "headers": raw}, receive)
+    return Request({"type": "http", "app": app, "path": "/", "method": "POST", "headers": raw}, receive)
 
 
 def _body(body: bytes) -> Message:
@@ -137,7 +142,7 @@ def _body(body: bytes) -> Message:
 )
 async def test_a_body_that_did_not_come_is_never_no_body(headers: dict[str, str], body: bytes) -> None:
     with pytest.raises(BadRequestError, match="announced"):
-        await read_json(_request(headers, _body(body)), LimitSettings())
+        await judge_body(_request(headers, _body(body)), lambda value: value)
 
 
 @pytest.mark.parametrize(
@@ -150,4 +155,32 @@ async def test_a_body_that_did_not_come_is_never_no_body(headers: dict[str, str]
     ],
 )
 async def test_a_body_that_came_is_read(headers: dict[str, str], body: bytes, value: Any) -> None:
-    assert await read_json(_request(headers, _body(body)), LimitSettings()) == value
+    assert await judge_body(_request(headers, _body(body)), lambda value: value) == value
+
+
+@pytest.mark.parametrize(("size", "on_the_loop"), [(1000, True), (65_000, True), (70_000, False)])
+async def test_a_large_body_is_judged_in_a_thread(size: int, on_the_loop: bool) -> None:  # noqa: FBT001
+    request = _request({}, _body(json.dumps("x" * size).encode()))
+    judge = await judge_body(request, lambda value: (len(value), threading.current_thread()))
+    assert judge[0] == size
+    assert (judge[1] is threading.current_thread()) is on_the_loop
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dict.fromkeys(map(str, range(30_000)), 1),
+        {"plan": {"steps": [{}] * 30_000}},
+        {"plan": {"steps": [{"depends_on": [1] * 15_000}, {"tools": [{}] * 15_000}]}},
+    ],
+)
+async def test_a_body_with_more_parts_than_any_plan_is_not_gone_through(value: Any) -> None:
+    judged: list[Any] = []
+    with pytest.raises(InvalidInputError, match="more than 20000 fields and entries"):
+        await judge_body(_request({}, _body(json.dumps(value).encode())), judged.append)
+    assert judged == []
+
+
+async def test_arguments_may_have_as_many_parts_as_they_like() -> None:
+    plan = {"plan": {"steps": [{"arguments": {"numbers": [1] * 30_000}}]}}
+    assert await judge_body(_request({}, _body(json.dumps(plan).encode())), lambda value: value) == plan

@@ -1,8 +1,9 @@
 """What callers send. Unknown fields are refused by name; nothing is converted in silence."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation, StringConstraints
 
 from agent_runtime.domain.contract import MOST_STEPS, Budget, Limits
 from agent_runtime.domain.events import Resolution
@@ -11,6 +12,15 @@ from agent_runtime.domain.task import TaskStatus
 
 Comment = Annotated[str, StringConstraints(max_length=4096)]
 ShortText = Annotated[str, StringConstraints(max_length=256)]
+
+
+def _plain_digits(value: object) -> object:
+    """Return a number of a query as it is, and nothing for what a converter would only take for one: `1_0`, `+1`."""
+    return value if not isinstance(value, str) or _DIGITS.fullmatch(value) else None
+
+
+_DIGITS = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+_QueryNumber = Annotated[int, BeforeValidator(_plain_digits)]
 
 
 class _Body(BaseModel):
@@ -79,15 +89,15 @@ class CallDecisionRequest(_Body):
 class DiffQuery(_Body):
     """Which revisions of the plan to compare."""
 
-    from_: int = Field(alias="from", description="The number of the earlier revision.")
-    to: int = Field(description="The number of the later one.")
+    from_: _QueryNumber = Field(alias="from", description="The number of the earlier revision.")
+    to: _QueryNumber = Field(description="The number of the later one.")
 
 
 class ListQuery(_Body):
     """Which tasks to list."""
 
     status: TaskStatus | None = None
-    limit: int = Field(default=50, ge=1, le=200)
+    limit: _QueryNumber = Field(default=50, ge=1, le=200)
     cursor: str | None = Field(default=None, max_length=500, description="`next_cursor` of the page before.")
 
 
@@ -102,5 +112,5 @@ class ToolsQuery(_Body):
 class EventsQuery(_Body):
     """Which part of the journal to read."""
 
-    after: int = Field(default=0, ge=0, le=2**53 - 1, description="Only events after this sequence number.")
-    limit: int = Field(default=100, ge=1, le=1000)
+    after: _QueryNumber = Field(default=0, ge=0, le=2**53 - 1, description="Only events after this sequence number.")
+    limit: _QueryNumber = Field(default=100, ge=1, le=1000)

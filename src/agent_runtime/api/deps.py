@@ -1,8 +1,10 @@
 """What handlers need of a request: the running service, the task it names, the body it carries."""
 
+import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, TypeVar
 
 from fastapi import Path, Request
@@ -10,13 +12,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from agent_runtime.api.edge import too_large
-from agent_runtime.api.faults import faults_of
+from agent_runtime.api.faults import WHOLE, faults_of
 from agent_runtime.api.problems import BadRequestError, BodyTooLargeError
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.config import LimitSettings
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, TaskNotFoundError
-from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.values import JsonValue, deeper_than
+from agent_runtime.domain.plan import FREE_FIELDS, Plan
+from agent_runtime.domain.values import LARGE_BYTES, JsonValue, deeper_than, has_more_parts
 from agent_runtime.text.escaping import cut
 
 TaskId = Annotated[str, Path(description="The id that `POST /v1/tasks` gave.", examples=["task_0193c2f5a1b2"])]
@@ -32,7 +33,16 @@ _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
 _ENTITY_TAG = re.compile(_TAG)
 _ENTITY_TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 
+_MOST_PARTS = 20_000
+"""More fields and entries than any plan has: the checker would go through all of them, and name every fault."""
+
+_FREE_FIELDS = FREE_FIELDS | {"output", "preview"}
+_TOO_MANY_PARTS = (
+    f"It has more than {_MOST_PARTS} fields and entries, beside the arguments of steps; the fields are listed at /docs."
+)
+
 Body = TypeVar("Body", bound=BaseModel)
+Judged = TypeVar("Judged")
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -48,15 +58,26 @@ def known_form(task_id: str) -> str:
     return task_id
 
 
-async def read_json(request: Request, limits: LimitSettings) -> JsonValue:
-    """Return the JSON body, or an empty object where the request has no body.
+async def judge_body(request: Request, judge: Callable[[JsonValue], Judged]) -> Judged:
+    """Return what `judge` makes of the JSON body; it gets an empty object where the request has no body.
 
-    Raises: BodyTooLargeError, BadRequestError saying where the JSON is broken, or which key is repeated (readers differ
-    on which value of it counts, so that a person and a program could see different ones), or that the body is not all
-    there.
+    A large body is parsed and judged in a thread, one at a time, so that everybody else is still answered.
+    Raises: as `judge`, and BodyTooLargeError, InvalidInputError where there is so much in it that to name what is wrong
+    would take long, BadRequestError saying where the JSON is broken, or which key is repeated
+    (readers differ on which value of it counts, so that a person and a program could see different ones), or that the
+    body is not all there.
     """
+    limits = runtime_of(request).settings.limits
     data = await _read(request, limits.body_bytes)
     _check_complete(request, len(data))
+    if len(data) <= LARGE_BYTES:
+        return judge(_parse(data, limits.json_depth))
+    gate: asyncio.Semaphore = request.app.state.large_bodies
+    async with gate:
+        return await asyncio.to_thread(lambda: judge(_parse(data, limits.json_depth)))
+
+
+def _parse(data: bytes, depth: int) -> JsonValue:
     if not data:
         return {}
     try:
@@ -66,8 +87,10 @@ async def read_json(request: Request, limits: LimitSettings) -> JsonValue:
         if "hex escape" in why and _SURROGATE.search(data):
             why = f"{why}: {_BOTH_HALVES}"
         raise BadRequestError(f"The body is not JSON: {why}.") from error
-    if deeper_than(value, limits.json_depth):
-        raise BadRequestError(f"The body is nested more than {limits.json_depth} deep (limits.json_depth).")
+    if deeper_than(value, depth):
+        raise BadRequestError(f"The body is nested more than {depth} deep (limits.json_depth).")
+    if len(data) > 2 * _MOST_PARTS and has_more_parts(value, _MOST_PARTS, _FREE_FIELDS):
+        raise InvalidInputError([Fault(WHOLE, _TOO_MANY_PARTS)])
     # The quick parser does not tell of repeated keys. By now the body is sound and not too deep for the other one.
     json.loads(data.decode(), object_pairs_hook=_check_keys, parse_int=float)
     return value
@@ -112,9 +135,9 @@ async def _read(request: Request, limit: int) -> bytes:
 
 
 async def read_body(request: Request, task_id: str, kind: type[Body]) -> Body:
-    """The body of a call on one task. Raises: as `known_form`, `read_json` and `decode`, in this order."""
+    """The body of a call on one task. Raises: as `known_form`, `judge_body` and `decode`, in this order."""
     known_form(task_id)
-    return decode(kind, await read_json(request, runtime_of(request).settings.limits))
+    return await judge_body(request, partial(decode, kind))
 
 
 def decode(kind: type[Body], value: JsonValue) -> Body:

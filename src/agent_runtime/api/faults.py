@@ -1,6 +1,7 @@
 """What is wrong with an input, in our own words: the one place where pydantic's are translated."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from agent_runtime.domain.errors import Fault
@@ -8,6 +9,9 @@ from agent_runtime.text.escaping import cut, visible
 
 WHOLE = "body"
 """The place of a fault that is of no one field."""
+
+MOST_FAULTS = 100
+"""As many faults are told at once."""
 
 _LONGEST_NAME = 80
 
@@ -52,8 +56,9 @@ _SENTENCES = {
 
 
 def faults_of(errors: Sequence[Mapping[str, Any]], within: str = "") -> list[Fault]:
-    """The faults that pydantic names, each with the place as the caller wrote it, below the field `within`."""
-    return [Fault(_place(item, within), _sentence(item)) for item in errors if not _only_follows(item, errors)]
+    """The first faults that pydantic names, each with the place as the caller wrote it, below the field `within`."""
+    shown = islice((item for item in errors if not _only_follows(item, errors)), MOST_FAULTS)
+    return [Fault(_place(item, within), _sentence(item)) for item in shown]
 
 
 def _only_follows(item: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> bool:

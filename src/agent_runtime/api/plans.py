@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from agent_runtime.api.auth import caller_of
 from agent_runtime.api.bodies import DiffQuery, ReviseRequest
-from agent_runtime.api.deps import TaskId, if_match, known_form, parse_plan, read_body, read_json, runtime_of
+from agent_runtime.api.deps import TaskId, if_match, judge_body, known_form, parse_plan, read_body, runtime_of
 from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskCreated, TaskView
 from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
@@ -60,7 +60,7 @@ async def edit_plan(request: Request, task_id: TaskId) -> Response:
     runtime = runtime_of(request)
     known_form(task_id)
     digests = if_match(request)
-    plan = parse_plan(await read_json(request, runtime.settings.limits))
+    plan = await judge_body(request, parse_plan)
     caller = caller_of(request.scope)
     return task_answer(await runtime.tasks.edit(task_id, plan, digests, caller), caller)
 

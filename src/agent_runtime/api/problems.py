@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from typing_extensions import TypedDict
 
-from agent_runtime.api.faults import faults_of
+from agent_runtime.api.faults import MOST_FAULTS, faults_of
 from agent_runtime.domain import errors as err
 from agent_runtime.domain.errors import AgentRuntimeError, Fault
 from agent_runtime.text.escaping import cut
@@ -28,7 +28,6 @@ RETRY_AFTER_S = 2
 
 _LONGEST_DETAIL = 4000
 _LONGEST_INSTANCE = 300
-_MOST_FAULTS = 100
 
 
 class TooManyStreamsError(AgentRuntimeError):
@@ -126,7 +125,7 @@ def of_error(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
         raise error
     more: dict[str, Any] = {}
     if isinstance(error, err.InvalidInputError):
-        more["errors"] = [field_error(fault) for fault in error.faults[:_MOST_FAULTS]]
+        more["errors"] = [field_error(fault) for fault in error.faults[:MOST_FAULTS]]
     if isinstance(error, err.DecisionRefusedError):
         more["task_status"] = str(error.status)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None

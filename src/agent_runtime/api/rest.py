@@ -1,6 +1,7 @@
 """Tasks over REST: every handler decodes, makes one call, encodes. See docs/api.md."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -24,10 +25,10 @@ from agent_runtime.api.deps import (
     TaskId,
     decode,
     idempotency_key,
+    judge_body,
     known_form,
     parse_plan,
     read_body,
-    read_json,
     runtime_of,
 )
 from agent_runtime.api.faults import WHOLE
@@ -86,13 +87,13 @@ async def submit_task(request: Request) -> Response:
     """
     runtime = runtime_of(request)
     key = idempotency_key(request)
-    value = await read_json(request, runtime.settings.limits)
-    submission = _submission(decode(TaskRequest, value), key, value)
+    submission = await judge_body(request, partial(_submission, key))
     task = await runtime.tasks.submit(submission, caller_of(request.scope))
     return answer(created(task), 202)
 
 
-def _submission(body: TaskRequest, key: str | None, value: JsonValue) -> Submission:
+def _submission(key: str | None, value: JsonValue) -> Submission:
+    body = decode(TaskRequest, value)
     return Submission(
         prompt=body.prompt,
         plan=None if body.plan is None else parse_plan(body.plan),

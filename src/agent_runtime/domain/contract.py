@@ -16,7 +16,7 @@ from agent_runtime.domain.asking import reasons_to_ask
 from agent_runtime.domain.conditions import condition_references, read_condition
 from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import Fault, InvalidPlanError
-from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, cycle_in, tool_keys, tool_names
+from agent_runtime.domain.plan import AgentStep, Plan, Seconds, Step, ToolStep, cycle_in, tool_keys, tool_names
 from agent_runtime.domain.schemas import CHECK_SECONDS, Open, UnusableSchemaError, as_open, errors_of
 from agent_runtime.domain.tools import Effect, Tool
 from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest, shortened
@@ -40,14 +40,14 @@ MOST_FAULTS = 100
 """How many faults of the arguments of one step are named."""
 
 
-_Count = Annotated[int, Field(gt=0, lt=2**53)]
+_Count = Annotated[int, Field(strict=True, gt=0, lt=2**53)]
 
 
 class Budget(Value):
     """What a task may use. `None`: no limit beyond the service's own."""
 
     tool_calls: _Count | None = None
-    seconds: PositiveFloat | None = None
+    seconds: Seconds | None = None
     tokens: _Count | None = None
 
 
@@ -55,7 +55,7 @@ class Limits(Value):
     """The limits that a person approves together with the plan."""
 
     budget: Budget = Budget()
-    max_steps: int = Field(default=20, ge=1, le=MOST_STEPS)
+    max_steps: int = Field(default=20, strict=True, ge=1, le=MOST_STEPS)
 
 
 def _is_none(value: object) -> bool:

@@ -6,12 +6,18 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool
+from pydantic import Field, StrictBool
 
 from agent_runtime.domain.conditions import MOST_CHARACTERS, condition_references
 from agent_runtime.domain.references import references_in
 from agent_runtime.domain.tools import tool_key
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
+
+FREE_FIELDS = frozenset({"arguments"})
+"""The fields of a plan that may hold whatever JSON can carry."""
+
+Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+"""A time that somebody plans with: a number, not a text or a boolean that could be read as one."""
 
 _NO_FUNCTION_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_FUNCTION_NAME = 64
@@ -48,8 +54,8 @@ class ToolStep(_Step):
     server: str
     tool: str
     arguments: JsonObject = Field(default_factory=dict)
-    timeout_s: PositiveFloat | None = None
-    retries: NonNegativeInt = Field(default=0, le=10)
+    timeout_s: Seconds | None = None
+    retries: int = Field(default=0, strict=True, ge=0, le=10)
     preapproved: StrictBool = False
 
     @property
@@ -67,8 +73,8 @@ class AllowedTool(Value):
 
     server: str
     tool: str
-    max_calls: PositiveInt = Field(default=1, le=100)
-    timeout_s: PositiveFloat | None = None
+    max_calls: int = Field(default=1, strict=True, gt=0, le=100)
+    timeout_s: Seconds | None = None
 
     @property
     def key(self) -> str:
@@ -86,7 +92,7 @@ class AgentStep(_Step):
     kind: Literal["agent"]
     instruction: str = Field(min_length=1, max_length=65536)
     tools: tuple[AllowedTool, ...] = Field(default=(), max_length=50)
-    max_turns: PositiveInt = Field(default=10, le=100)
+    max_turns: int = Field(default=10, strict=True, gt=0, le=100)
     preapproved: StrictBool = False
 
     @property

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Collection
 from json import JSONEncoder
 from typing import Annotated, Any
 
@@ -14,6 +15,9 @@ JsonValue = Any
 JsonObject = dict[str, JsonValue]
 
 _LONGEST_SHOWN = 300
+
+LARGE_BYTES = 64 * 1024
+"""Of JSON that is larger than this, much can be asked: it is judged in a thread, and not on the loop that all share."""
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
@@ -86,6 +90,23 @@ def deeper_than(value: JsonValue, limit: int) -> bool:
         if not nested:
             return False
     return True
+
+
+def has_more_parts(value: JsonValue, limit: int, free: Collection[str]) -> bool:
+    """Return whether there are more than `limit` fields and entries in a value, but for what is in fields named `free`.
+
+    Whoever names the faults of a value needs time for each part of it; this takes no more than the limit says.
+    """
+    parts = 0
+    left = [value]
+    while left and parts <= limit:
+        item = left.pop()
+        if isinstance(item, dict):
+            item = [inner for name, inner in item.items() if name not in free]
+        if isinstance(item, list):
+            parts += len(item)
+            left += [inner for inner in item[:limit] if isinstance(inner, dict | list)]
+    return parts > limit
 
 
 def digest(value: JsonValue) -> str:

@@ -1,5 +1,6 @@
 """The PlannerAgent: what a planner is asked, and how its answer is judged."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent_runtime.domain.budget import tokens_left
@@ -10,7 +11,7 @@ from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
-from agent_runtime.domain.values import JsonObject
+from agent_runtime.domain.values import LARGE_BYTES, JsonObject
 from agent_runtime.services.ports import PlanAnswer, Planner, PlanRequest
 from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.tool_registry import ToolRegistry
@@ -49,7 +50,7 @@ class PlannerAgent:
             if not self._planner.builtin_first:
                 raise
             answer, tools = await self._ask(task, allowed, allowed)
-        contract = draw_up(answer.plan, task.limits, tools, model=self._identities.model)
+        contract = await self._draw_up(answer.plan, task.limits, tools)
         proposed = PlanProposed(
             revision=task.plan_revision + 1,
             digest=contract.digest,
@@ -140,12 +141,22 @@ class PlannerAgent:
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
         tools = self._registry.tools(allowed)
         try:
-            contract = draw_up(plan, limits, tools, model=self._identities.model)
+            contract = await self._draw_up(plan, limits, tools)
         except InvalidPlanError as error:
             places = [f"plan.{fault.field}" if fault.field else "plan" for fault in error.faults]
             faults = [Fault(place, fault.message) for place, fault in zip(places, error.faults, strict=True)]
             raise InvalidPlanError(faults) from error
         return contract, tools.values()
+
+    async def _draw_up(self, plan: Plan, limits: Limits, tools: Mapping[str, Tool]) -> Contract:
+        """Fix a plan as a contract, a large one in a thread. Raises: InvalidPlanError."""
+
+        def draw() -> Contract:
+            contract = draw_up(plan, limits, tools, model=self._identities.model)
+            _ = contract.digest  # worked out here, and kept
+            return contract
+
+        return await asyncio.to_thread(draw) if len(plan.model_dump_json()) > LARGE_BYTES else draw()
 
     def check_servers(self, server_ids: Sequence[str] | None) -> None:
         """Raises: InvalidInputError naming each of these ids that is no enabled server."""

@@ -168,7 +168,7 @@ def changes() -> list[tuple[str, dict[str, Any]]]:
         other: dict[Any, Any] = {"read": "write", "write": "destructive", "plan": "call", "tool": None, "s1": "s9"}
         if path and not isinstance(value, dict | list):
             changed = (
-                other.get(value, f"{value}x") if isinstance(value, str) else not value if value in {True, False} else 7
+                other.get(value, f"{value}x") if isinstance(value, str) else not value if isinstance(value, bool) else 7
             )
             if path == ("form",):
                 changed = 1

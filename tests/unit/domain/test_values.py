@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from agent_runtime.domain.values import Identifier, canonical, deeper_than, digest
+from agent_runtime.domain.values import Identifier, canonical, deeper_than, digest, has_more_parts
 
 
 def values_of(integers: st.SearchStrategy[int]) -> st.SearchStrategy[object]:
@@ -82,3 +82,20 @@ def test_a_letter_then_letters_digits_underscores_and_hyphens_name_a_step(name: 
 def test_anything_else_is_no_identifier(name: str) -> None:
     with pytest.raises(ValidationError, match="must start with a letter"):
         Named(name=name)
+
+
+def parts(value: object) -> int:
+    items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return len(items) + sum(map(parts, items))
+
+
+@given(values, st.integers(0, 30))
+def test_parts_are_the_fields_and_entries_at_every_level(value: object, limit: int) -> None:
+    assert has_more_parts(value, limit, free=()) == (parts(value) > limit)
+
+
+def test_what_is_in_a_free_field_is_not_counted() -> None:
+    value = {"steps": [{"id": 1, "arguments": {"a": [1] * 100}}] * 3, "arguments": [1] * 100}
+    assert not has_more_parts(value, 7, {"arguments"})
+    assert has_more_parts(value, 6, {"arguments"})
+    assert has_more_parts(value, 300, {"id"})

@@ -26,9 +26,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pydantic import ValidationError
 
 from agent_runtime.domain.errors import Fault, InvalidPlanError
-from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
+from agent_runtime.domain.plan import FREE_FIELDS, AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Tool, tool_key
-from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
 from agent_runtime.services.planning.json_answer import Found, NoJsonError, pieces_in, read_object
 
 REMARKS = frozenset(
@@ -91,7 +91,7 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
     names = Names(tools)
     plan = _without(found, REMARKS - _PLAN_FIELDS)
     plan = {name: value for name, value in plan.items() if value is not None}
-    if _too_large(plan):
+    if has_more_parts(plan, _MOST_PARTS, FREE_FIELDS):
         raise InvalidPlanError(
             [Fault("", f"The plan has more than {_MOST_PARTS} fields and entries; make it shorter.")]
         )
@@ -103,19 +103,6 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
         return Plan.model_validate(plan)
     except ValidationError as error:
         raise InvalidPlanError(list(_faults(error))) from error
-
-
-def _too_large(plan: JsonObject) -> bool:
-    """Whether there are so many fields and entries, apart from arguments, that naming their faults would take long."""
-    parts = 0
-    left: list[JsonValue] = [plan]
-    while left and parts <= _MOST_PARTS:
-        value = left.pop()
-        parts += len(value)
-        if isinstance(value, dict):
-            value = [item for name, item in value.items() if name != "arguments"]
-        left += [item for item in value[:_MOST_PARTS] if isinstance(item, dict | list)]
-    return parts > _MOST_PARTS
 
 
 def tools_named(text: str) -> list[tuple[str, str]]:
