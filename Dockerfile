@@ -21,10 +21,11 @@ RUN --mount=type=cache,target=/root/.npm \
     && find node_modules -type f \( -name '*.map' -o -name '*.d.[cm]ts' -o -name '*.d.ts' -o -path '*/test/*' \) -delete
 
 FROM python:3.11-slim-bookworm AS python
-# bubblewrap keeps the MCP servers, tini is PID 1 and reaps. Versions are the Debian release's: it keeps no others.
+# bubblewrap keeps the MCP servers, tini is PID 1 and reaps, and the health checks of many compose files call curl.
+# Versions are the Debian release's: it keeps no others.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends bubblewrap tini \
+    && apt-get install -y --no-install-recommends bubblewrap curl tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin runtime \
     && install --directory --owner=10001 --group=10001 --mode=0700 /data
@@ -43,11 +44,21 @@ RUN --mount=type=cache,target=/root/.cache/uv uv sync --frozen --no-dev --no-edi
 # All that production has, and what development adds to.
 FROM python AS runtime
 COPY --from=servers /usr/local/bin/node /usr/local/bin/
-COPY --from=servers /app/servers/node_modules servers/node_modules
-RUN ln -s /app/servers/node_modules/.bin/mcp-* /usr/local/bin/ && node --version
+COPY --from=servers /usr/local/lib/node_modules/npm /usr/local/lib/node_modules/npm
+# Where `npm install --global` puts them, so that `npx PACKAGE` finds them there and downloads nothing.
+COPY --from=servers /app/servers/node_modules /usr/local/lib/node_modules
+RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
+    && ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx \
+    && ln -s ../lib/node_modules/.bin/mcp-fetch ../lib/node_modules/.bin/mcp-server-filesystem /usr/local/bin/ \
+    && printf 'update-notifier=false\nfund=false\naudit=false\n' > /usr/local/etc/npmrc \
+    && node --version && npx --version
 COPY --from=build /app/.venv .venv
 COPY container/entrypoint.sh container/healthcheck.py container/backup.py container/tool_registry.yaml config.yaml ./
-COPY sample_data sample_data
+# The files root is on the volume. These are its other names: of this project's own registry, and of the first runtime's.
+COPY sample_data samples
+RUN ln -s /data/sample_data sample_data \
+    && mkdir -p src/agent_runtime \
+    && ln -s /data/sample_data src/agent_runtime/sample_data
 # The address and the data directory are the container's business, so they beat the config.yaml that may be mounted.
 # Who may call is not: without AGENT_RUNTIME_AUTH__MODE=anonymous or keys the service is locked, and says so.
 ENV PATH=/app/.venv/bin:$PATH \
@@ -66,7 +77,7 @@ USER 10001
 # The same with the tests, the tools that check the code, and a service that starts again when its source changes.
 FROM runtime AS development
 USER 0
-ENV AGENT_RUNTIME_TOOL_REGISTRY=/app/container/tool_registry.yaml
+RUN rm -r sample_data src
 COPY --chown=10001:10001 . .
 # uv is lent for this one step. The packages that are there already stay as they are, in the layers below; the hooks of
 # a checkout and its task runner have no use here.
@@ -74,9 +85,12 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     --mount=type=bind,from=build,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
     UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never uv sync --frozen \
         --no-install-package prek --no-install-package rust-just \
+    && rm -rf sample_data \
+    && ln -s /data/sample_data sample_data \
+    && ln -s /data/sample_data src/agent_runtime/sample_data \
     && chown 10001:10001 /app
 USER 10001
-CMD ["watchfiles", "--sigint-timeout", "15", "agent-runtime serve", "/app/src", "/app/config.yaml", "/app/container"]
+CMD ["python", "/app/container/serve_and_watch.py"]
 
 FROM runtime AS production
 ARG VERSION=0.1.0

@@ -5,6 +5,6 @@ set -eu
 files=/data/sample_data
 if mkdir -p "$files" 2>/dev/null && [ -z "$(ls -A "$files")" ]; then
     # Where the volume refuses, the service itself says what to do about it.
-    cp -R /app/sample_data/. "$files/" || echo "The samples could not be copied to $files." >&2
+    cp -R /app/samples/. "$files/" || echo "The samples could not be copied to $files." >&2
 fi
 exec "$@"

@@ -1,23 +1,38 @@
 # ruff: noqa: INP001 - a script that the image runs
-"""Exit code 0 while the service in this container answers; the image has no curl, and needs none."""
+"""Exit code 0 while the service in this container answers, at the address that it announced in its data directory."""
 
 import http.client
+import json
 import os
 import sys
+from pathlib import Path
+from urllib.parse import urlsplit
 
-PORT = int(os.environ.get("AGENT_RUNTIME_SERVER__PORT") or 8000)
+LOCK = Path(os.environ.get("AGENT_RUNTIME_DATA_DIR") or "/data") / "agent-runtime.lock"
+
+
+def announced() -> tuple[str, int]:
+    """Return host and port of the running service; those of the environment until it has announced itself."""
+    try:
+        url = urlsplit(str(json.loads(LOCK.read_text(encoding="utf-8"))["url"]))
+        port = url.port
+    except (OSError, ValueError, KeyError, TypeError):
+        url, port = urlsplit(""), None
+    given = os.environ.get("AGENT_RUNTIME_SERVER__PORT") or os.environ.get("PORT") or 8000
+    return url.hostname or "127.0.0.1", port or int(given)
 
 
 def main() -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=4)
+    host, port = announced()
+    connection = http.client.HTTPConnection(host, port, timeout=4)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except OSError as error:
-        sys.stderr.write(f"127.0.0.1:{PORT} does not answer: {error}\n")
+        sys.stderr.write(f"{host}:{port} does not answer: {error}\n")
         return 1
     if status != http.client.OK:
-        sys.stderr.write(f"/healthz answers {status}; 421 means that server.allowed_hosts lacks 127.0.0.1\n")
+        sys.stderr.write(f"/healthz answers {status}\n")
     return int(status != http.client.OK)
 
 

@@ -11,7 +11,6 @@ import httpx2
 import pytest
 
 from agent_runtime.api.keys import new_key
-from agent_runtime.domain.errors import ConfigurationError
 from callers import Keyed, keyed
 from command_line import Folder
 from serving import Service, answered, connect, everything, frames_of, journal_of, sums
@@ -378,10 +377,18 @@ def test_off_loopback_with_no_word_about_callers_it_is_locked_and_says_what_to_s
         service.stop()
 
 
-def test_a_file_without_a_key_is_a_fault_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("# nobody yet\n")
-    with pytest.raises(ConfigurationError, match=r"auth\.keys_file is set, and there are no keys"):
-        Service(tmp_path, auth={"keys_file": tmp_path / "keys"}).start()
+def test_a_service_whose_keys_are_still_to_come_is_locked_until_they_do(tmp_path: Path) -> None:
+    service = Service(tmp_path, auth={"keys_file": tmp_path / "keys"})
+    service.start()
+    try:
+        refused = service.client.get("/v1/tasks")
+        assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (401, "locked")
+        assert "agent-runtime keys new" in refused.json()["detail"]
+        text, key = new_key("x", ["read"])
+        (tmp_path / "keys").write_text(key.line)
+        assert service.client.get("/v1/tasks", headers={"Authorization": f"Bearer {text}"}).status_code == 200
+    finally:
+        service.stop()
 
 
 def test_the_log_of_a_locked_service_says_what_to_set(tmp_path: Path) -> None:

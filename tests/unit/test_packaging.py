@@ -164,12 +164,12 @@ def test_compose_publishes_the_port_of_the_image_on_loopback_only() -> None:
     assert service["volumes"] == ["data:/data"]
 
 
-def test_the_keys_of_the_production_stack_are_its_secret() -> None:
-    stack = read(ROOT / "docker-compose.prod.yml")
-    service = stack["services"]["agent-runtime"]
-    (secret,) = service["secrets"]
-    assert secret in stack["secrets"]
-    assert service["environment"]["AGENT_RUNTIME_AUTH__KEYS_FILE"] == f"/run/secrets/{secret}"
+def test_the_keys_of_the_production_stack_are_in_a_folder_that_is_mounted_and_may_be_empty() -> None:
+    service = read(ROOT / "docker-compose.prod.yml")["services"]["agent-runtime"]
+    (folder,) = service["volumes"]
+    assert (folder["type"], folder["read_only"], folder["source"]) == ("bind", True, "${KEYS_FOLDER:-./secrets}")
+    keys_file = service["environment"]["AGENT_RUNTIME_AUTH__KEYS_FILE"]
+    assert keys_file == f"{folder['target']}/agent_runtime_keys"
 
 
 def test_the_production_stack_is_locked_down_and_bounded() -> None:
@@ -330,9 +330,15 @@ def test_a_backup_holds_what_was_committed_and_no_lock(tmp_path: Path) -> None:
 
 
 def test_the_health_check_fails_where_nothing_answers() -> None:
-    done = run("healthcheck.py", {"AGENT_RUNTIME_SERVER__PORT": "1"})
+    done = run("healthcheck.py", {"AGENT_RUNTIME_SERVER__PORT": "1", "AGENT_RUNTIME_DATA_DIR": "/nowhere"})
     assert done.returncode == 1
     assert b"127.0.0.1:1 does not answer" in done.stderr
+
+
+def test_the_health_check_asks_where_the_service_says_that_it_is(tmp_path: Path) -> None:
+    (tmp_path / "agent-runtime.lock").write_text('{"pid": 1, "url": "http://127.0.0.1:2"}')
+    done = run("healthcheck.py", {"AGENT_RUNTIME_SERVER__PORT": "1", "AGENT_RUNTIME_DATA_DIR": str(tmp_path)})
+    assert b"127.0.0.1:2 does not answer" in done.stderr
 
 
 @pytest.mark.parametrize("script", ["test_container.sh", "container/entrypoint.sh"])

@@ -160,6 +160,21 @@ NPM_FILES = [
 """What the npm filesystem server offers, as far as roles go."""
 
 
+@pytest.mark.parametrize("folder", ["src/agent_runtime/sample_data", "./sample_data", "sample_data/"])
+async def test_the_names_of_the_sample_folder_mean_the_files_root(folder: str, tools: list[Tool]) -> None:
+    made = await plan(f"Create a file {folder}/container_test.txt with content: AGENT OK".replace("//", "/"), tools)
+    assert steps_of(made) == [("write_file", {"path": "container_test.txt", "content": "AGENT OK"})]
+    made = await plan(f"Write hello to a file called x.txt in the {folder} directory", tools)
+    assert steps_of(made) == [("write_file", {"path": "x.txt", "content": "hello"})]
+    made = await plan(f"list the files in {folder}", tools)
+    assert steps_of(made) == [("list_directory", {"path": "."})]
+
+
+async def test_another_folder_of_the_source_is_not_the_files_root(tools: list[Tool]) -> None:
+    made = await plan("read src/agent_runtime/x.txt", tools)
+    assert steps_of(made) == [("read_file", {"path": "src/agent_runtime/x.txt"})]
+
+
 async def test_a_built_in_server_is_preferred_to_others(tools: list[Tool]) -> None:
     made = await plan("read notes.txt", [*NPM_FILES, *tools])
     assert [(step.server, step.tool) for step in made.steps if isinstance(step, ToolStep)] == [

@@ -60,6 +60,6 @@ def create_app(
         app.include_router(router)
     problems.install(app)
     openapi.install(app, with_keys=keys is not None)
-    access = None if keys is None else Access(keys, tickets, locked=settings.locked)
+    access = None if keys is None else Access(keys, tickets)
     app.add_middleware(Edge, settings.server, settings.limits, access)
     return app

@@ -40,10 +40,6 @@ _SCOPES_OF: Mapping[str, tuple[str, ...]] = {
 }
 
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]{1,200})", re.IGNORECASE)
-LOCKED = (
-    "This service is locked: other machines can reach it, and nobody has said who may call. Set auth.mode "
-    "(AGENT_RUNTIME_AUTH__MODE): to anonymous, which lets everybody in, or to keys, with the keys in auth.keys_file."
-)
 _HOW = "send a key of this service as `Authorization: Bearer ar_...`"
 
 
@@ -67,8 +63,8 @@ def scopes_for(method: str, path: str) -> tuple[str, ...]:
 def keys_of(settings: Settings) -> KeyRing | None:
     """Return the keys that callers must show one of; None where everybody is let in.
 
-    A locked service has none, and starts: whoever looks for it finds it, and is told what to set.
-    Raises: ConfigurationError where keys are asked for and there are none, which says what to do.
+    A locked service has none yet, and starts: whoever looks for it finds it, and is told what to do.
+    Raises: ConfigurationError where a key cannot be read, or where no key can ever come.
     """
     if not settings.asks_for_keys:
         if settings.off_loopback:
@@ -76,24 +72,22 @@ def keys_of(settings: Settings) -> KeyRing | None:
             log.warning("anonymous_access", host=settings.server.host, message=message)
         return None
     keys = KeyRing(settings.auth)
-    if settings.locked:
-        log.warning("locked", host=settings.server.host, message=LOCKED)
-    elif not len(keys):
-        why = "auth.mode is keys" if settings.auth.mode else "auth.keys_file is set"
+    if keys.locked and settings.auth.mode and not settings.auth.keys_file:
         raise ConfigurationError(
-            f"{why}, and there are no keys: make one with `agent-runtime keys new NAME --scopes admin` and name the "
-            "file of its line in auth.keys_file, or let everybody in with auth.mode: anonymous."
+            "auth.mode is keys, and there are no keys: make one with `agent-runtime keys new NAME --scopes admin` and "
+            "name the file of its line in auth.keys_file, or let everybody in with auth.mode: anonymous."
         )
+    if keys.locked:
+        log.warning("locked", host=settings.server.host, message=keys.locked)
     return keys
 
 
 class Access:
-    """Lets in whoever shows a valid key that allows the call. `locked`: nobody can, and everybody is told why."""
+    """Lets in whoever shows a valid key that allows the call. Where there is no key at all, everybody is told why."""
 
-    def __init__(self, keys: KeyRing, tickets: Tickets, *, locked: bool = False) -> None:
+    def __init__(self, keys: KeyRing, tickets: Tickets) -> None:
         self._keys = keys
         self._tickets = tickets
-        self._locked = locked
 
     def judge(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ApiKey | Refusal | None:
         """The key of the caller; None where the call needs none. Only `scope` and `headers` are looked at."""
@@ -101,10 +95,9 @@ class Access:
         needed = scopes_for(method, path)
         if not needed:
             return None
-        if self._locked:
-            return _refused("locked", LOCKED)
         key = self._caller(scope, headers.get(b"authorization"))
         if isinstance(key, Refusal):
+            key = _refused("locked", self._keys.locked) if self._keys.locked else key
             log.info("caller_refused", method=method[:20], path=path[:200], reason=key.code)
             return key
         if key.allows(needed):

@@ -21,6 +21,14 @@ from agent_runtime.domain.events import ANONYMOUS, POLICY
 
 log = structlog.get_logger()
 
+_NOBODY_SAID = (
+    "This service is locked: other machines can reach it, and nobody has said who may call. Set auth.mode "
+    "(AGENT_RUNTIME_AUTH__MODE): to anonymous, which lets everybody in, or to keys, with the keys in auth.keys_file."
+)
+_NO_KEY_YET = (
+    "This service is locked: the file that auth.keys_file (AGENT_RUNTIME_AUTH__KEYS_FILE) names holds no valid key. "
+    "Put the line into it that `agent-runtime keys new NAME --scopes admin` prints; it counts from the next call on."
+)
 _PREFIX = "ar_"
 _RANDOM_BYTES = 24
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -107,7 +115,7 @@ def _parsed(words: list[str]) -> ApiKey | str:
 
 
 class KeyRing:
-    """The keys that are valid at this moment. A changed file counts from the next request on.
+    """The keys that are valid at this moment. A changed file counts from the next request on, and so does a new one.
 
     Of a file that was changed, lines that cannot be read are logged and let nobody in; so is a file that is gone.
     """
@@ -124,6 +132,13 @@ class KeyRing:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def locked(self) -> str | None:
+        """Why nobody can be let in, and what to do about it; None where there is a valid key."""
+        if self._current():
+            return None
+        return _NO_KEY_YET if self._file else _NOBODY_SAID
 
     def find(self, presented: str) -> ApiKey | None:
         """The valid key that was presented. Every key is compared, each in constant time."""
@@ -170,6 +185,8 @@ class KeyRing:
 def _text(file: Path, faults: list[str]) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return ""  # it may still come, as a secret does that is mounted later
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         faults.append(f"{file}: cannot be read: {reason}. auth.keys_file must name a file of keys.")

@@ -15,7 +15,7 @@ from mcp.server import MCPServer
 
 from agent_runtime import builtin
 from agent_runtime.agents.model import OpenAIModel
-from agent_runtime.api.auth import LOCKED, keys_of
+from agent_runtime.api.auth import keys_of
 from agent_runtime.bootstrap import planner_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
@@ -116,8 +116,8 @@ def _access(settings: Settings) -> Finding:
         keys = keys_of(settings)
     except ConfigurationError as error:
         return Finding("access", "fail", str(error))
-    if settings.locked:
-        return Finding("access", "warn", LOCKED)
+    if keys is not None and keys.locked:
+        return Finding("access", "warn", keys.locked)
     if keys is not None:
         return Finding("access", "ok", f"callers must show a key; {len(keys)} are valid")
     if settings.off_loopback:

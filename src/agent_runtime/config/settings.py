@@ -236,11 +236,6 @@ class Settings(Section):
             return host.lower() != "localhost"
 
     @property
-    def locked(self) -> bool:
-        """Whether nobody is let in: others can reach the service, and the operator has not said who may call."""
-        return self.auth.mode is None and self.asks_for_keys and not self.auth.keys_file and not self.auth.keys
-
-    @property
     def asks_for_keys(self) -> bool:
         """Whether every caller must show a key: as `auth.mode` says, else where there are keys, or off loopback."""
         if self.auth.mode is None:

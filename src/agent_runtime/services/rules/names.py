@@ -69,7 +69,7 @@ _ANY_FILE = {
     for c in FILE_NOUNS
 }
 _ONE_FILE = {("file",), ("one",), ("text", "file"), ("document",), ("match",), ("result",)}
-_ROOT_NAMES = ("sample_data/", "sample-data/")
+_ROOT_NAMES = ("src/agent_runtime/sample_data", "sample_data", "sample-data")
 
 _BACKS: dict[str, Sort] = {
     "it": "any", "this": "any", "that": "any", "them": "any", "these": "any", "those": "any", "result": "any",
@@ -87,13 +87,15 @@ _ALONE = frozenset({"it", "this", "that", "them", "these", "those", "result", "r
 
 
 def clean(path: str) -> str:
-    """A path relative to the root: without `./`, and without the name that people give the root folder itself."""
+    """Return a path relative to the root: without `./`, and without a name that people give the root folder itself."""
     path = path.strip()
     while path.startswith("./"):
         path = path[2:].lstrip("/")
     for name in _ROOT_NAMES:
-        path = path.removeprefix(name)
-    return path if path.strip("/") not in {"", ".", "sample_data", "sample-data"} or path.startswith("/") else "."
+        if path.rstrip("/") == name:
+            return "."
+        path = path.removeprefix(f"{name}/")
+    return path if path.strip("/") not in {"", "."} or path.startswith("/") else "."
 
 
 def read_files(tokens: Sequence[Token]) -> tuple[File, ...] | None:
