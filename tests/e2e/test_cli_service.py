@@ -156,6 +156,7 @@ def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
 def test_the_doctor_counts_one_tool_as_one(folder: Folder) -> None:
     tool = {"name": "only", "inputSchema": {"type": "object"}}
     (folder.path / "tools.json").write_text(json.dumps([tool]), encoding="utf-8")
+    (folder.path / "hang.txt").write_text("", encoding="utf-8")
     script = Path(__file__).parents[1] / "servers" / "shifty_server.py"
     config = {"command": sys.executable, "args": [str(script)], "env": {"HOUSE": str(folder.path)}}
     folder.write_registry({"id": "one", "type": "local_stdio", "config": config})

@@ -197,7 +197,7 @@ class Planted:
             args = [*python[1:], str(TELLING_SERVER), str(self.told_by(name)), *words]
             yield {"id": name, "type": "local_stdio", "config": {"command": python[0], "args": args, "env": env}}
         env = {"LEDGER": str(self.folder.ledger), "TOKEN": self.cores["variable that is written out"]}
-        args = [*python[1:], str(LEDGER_SERVER), self.cores["argument that is written out"]]
+        args = [*python[1:], str(LEDGER_SERVER), "--token", self.cores["argument that is written out"]]
         config = {"command": python[0], "args": args, "env": env}
         yield {"id": "ledger", "type": "local_stdio", "scope": "shared", "config": config}
         unset = {"command": python[0], "env": {"TOKEN": "${env:GIVEN_TOKEN}${env:THERE_IS_NONE}"}}
