@@ -20,7 +20,7 @@ from agent_runtime.bootstrap import planner_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.service import settings_of
-from agent_runtime.config import OpenAISettings, Secrets, Settings
+from agent_runtime.config import OpenAISettings, Secrets, Settings, protect_process
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     AlreadyOwnedError,
@@ -105,6 +105,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         origin = settings.tool_registry if settings.tool_registry_yaml is None else TEXT_VARIABLE
         findings.append(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
     findings += _pointless(settings, entries)
+    protect_process([settings.config_file, settings.tool_registry])
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
     findings += [*asyncio.run(_models(settings, secrets.redactor)), _sandbox()]

@@ -6,6 +6,7 @@ import gc
 import structlog
 
 from agent_runtime.cli.service import settings_of
+from agent_runtime.config import protect_process
 from agent_runtime.storage.owner import acquire
 
 log = structlog.get_logger()
@@ -16,6 +17,7 @@ def serve(options: argparse.Namespace) -> int:
     settings, secrets = settings_of(options)
     for warning in settings.config_warnings:
         log.warning("configuration", message=warning)
+    protect_process([settings.config_file, settings.tool_registry])
     with acquire(settings.data_dir, settings.database_path) as owner:
         # Imported with the lock in hand: a second service is refused at once.
         from agent_runtime.api.server import serve as serve_api  # noqa: PLC0415

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime.cli.client import Client
-from agent_runtime.config import AuthSettings, Secrets, Settings, load_settings
+from agent_runtime.config import AuthSettings, Secrets, Settings, load_settings, protect_process
 from agent_runtime.domain.errors import AlreadyOwnedError, ConfigurationError
 from agent_runtime.storage.owner import Owner, acquire, find_owner
 from agent_runtime.telemetry import configure_logging
@@ -113,6 +113,7 @@ def _in_process(settings: Settings, secrets: Secrets, owner: Owner, resume: str 
 
     from agent_runtime.api.server import Server  # noqa: PLC0415 - likewise
 
+    protect_process([settings.config_file, settings.tool_registry])
     # On loopback, for as long as the command lasts: whoever may read the data directory needs no key.
     server_settings = settings.server.model_copy(update={"host": "127.0.0.1", "port": 0})
     settings = settings.model_copy(update={"server": server_settings, "auth": AuthSettings(mode="anonymous")})

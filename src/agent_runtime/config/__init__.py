@@ -2,6 +2,7 @@
 
 from agent_runtime.config.files import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
 from agent_runtime.config.loading import load_settings
+from agent_runtime.config.protection import close_on_exec, protect_process
 from agent_runtime.config.secrets import Secrets, without_references
 from agent_runtime.config.settings import (
     OPENAI_URL,
@@ -26,11 +27,13 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StorageSettings",
+    "close_on_exec",
     "dotted",
     "expectation",
     "fault_at",
     "load_settings",
     "parse_yaml",
+    "protect_process",
     "read_yaml",
     "unknown_key",
     "without_references",

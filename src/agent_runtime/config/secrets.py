@@ -16,12 +16,21 @@ def without_references(text: str) -> str:
     return _REFERENCE.sub("", text)
 
 
+def variables_in(text: str) -> set[str]:
+    """Return the names of the variables that a text refers to with `${env:NAME}`."""
+    return {match["name"] for match in _REFERENCE.finditer(text) if match["kind"] == "env"}
+
+
 class Secrets:
-    """Reads the secrets that configuration values name. `redactor` knows every one that was read."""
+    """Reads the secrets that configuration values name. `redactor` knows every one that was read.
+
+    The environment is copied: secrets leave that of the process (`protect_process`), and are needed whenever a server
+    starts.
+    """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self.redactor = Redactor()
-        self._environ = os.environ if environ is None else environ
+        self._environ = dict(os.environ if environ is None else environ)
 
     def expand(self, text: str) -> str:
         """Return the text with `${env:NAME}` and `${file:/path}` replaced by the secrets that they name.

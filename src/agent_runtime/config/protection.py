@@ -1,0 +1,94 @@
+"""How secrets stay inside this process: what others of its user cannot read of it, and what it does not pass on."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from agent_runtime.config.secrets import variables_in
+from agent_runtime.text.redaction import names_credential
+
+log = structlog.get_logger(__name__)
+
+_PR_SET_DUMPABLE = 4
+
+_STANDARD = 3
+_LAST = 2**32 - 1
+_CLOSE_RANGE_CLOEXEC = 4
+_SYS_CLOSE_RANGE = 436
+"""The number of close_range(2) on every architecture. The flag needs Linux 5.11, the function a new C library."""
+
+_NEEDED = frozenset(
+    {"HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"}
+    | {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"}
+)
+"""Variables that this process and its libraries read, whoever else is given them."""
+
+
+def protect_process(configuration: Iterable[Path | None]) -> None:
+    """Close this process to the eyes of others, before it starts any of them (G12).
+
+    Other processes of the user can no longer read its memory, environment and descriptors, or trace it, unless they
+    may trace every process (CAP_SYS_PTRACE). Against those the secrets leave its environment: every variable that is
+    named like a credential, and those that `${env:NAME}` in these files names. `Secrets` must have been made before:
+    it keeps their values.
+
+    A service that looks for the process behind a call cannot see into this one either, so call it nowhere but where
+    processes are started.
+    """
+    _forbid_reading()
+    referenced = {name for file in configuration if file for name in variables_in(_text_of(file))}
+    for name in [name for name in os.environ if names_credential(name) or name in referenced]:
+        if name.upper() not in _NEEDED:
+            _forget(name)
+
+
+def _forbid_reading() -> None:
+    if sys.platform == "linux" and ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        log.warning("process_not_protected", reason="prctl(PR_SET_DUMPABLE) was refused; others may read its memory")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it is not there, which whoever needs it says
+        return ""
+
+
+def _forget(name: str) -> None:
+    """Remove the variable, and overwrite its value, which the kernel shows in /proc as it was at the start."""
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    address = libc.getenv(os.fsencode(name))
+    if address:
+        ctypes.memset(address, 0, len(ctypes.string_at(address)))
+    os.environ.pop(name, None)
+
+
+def close_on_exec() -> Callable[[], None]:
+    """Return what a new process must run before it becomes another program: all but its standard streams are closed.
+
+    uvloop leaves open what can be inherited: what somebody left open for this process, and a second copy of the pipes.
+    It is safe between fork and exec: nothing is imported or locked there.
+    """
+    if sys.platform != "linux":
+        return _close_each
+    system_call = ctypes.CDLL(None).syscall
+    system_call.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint]
+
+    def close_all() -> None:
+        if system_call(_SYS_CLOSE_RANGE, _STANDARD, _LAST, _CLOSE_RANGE_CLOEXEC) != 0:
+            _close_each()
+
+    return close_all
+
+
+def _close_each() -> None:
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208 - fewer objects than a path makes, between fork and exec
+        if int(name) >= _STANDARD:
+            with suppress(OSError):  # the one that listed them
+                os.set_inheritable(int(name), False)  # noqa: FBT003 - its shape
