@@ -45,11 +45,12 @@ RUN --mount=type=cache,target=/root/.cache/uv uv sync --frozen --no-dev --no-edi
 FROM python AS runtime
 COPY --from=servers /usr/local/bin/node /usr/local/bin/
 COPY --from=servers /usr/local/lib/node_modules/npm /usr/local/lib/node_modules/npm
-# Where `npm install --global` puts them, so that `npx PACKAGE` finds them there and downloads nothing.
-COPY --from=servers /app/servers/node_modules /usr/local/lib/node_modules
+# npx looks for a package in the folders above the one where it is called, before it asks the network. This one is above
+# all of them. Global packages are no help: npx asks the network for their manifest first.
+COPY --from=servers /app/servers/node_modules /node_modules
 RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
     && ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx \
-    && ln -s ../lib/node_modules/.bin/mcp-fetch ../lib/node_modules/.bin/mcp-server-filesystem /usr/local/bin/ \
+    && ln -s /node_modules/.bin/mcp-* /usr/local/bin/ \
     && printf 'update-notifier=false\nfund=false\naudit=false\n' > /usr/local/etc/npmrc \
     && node --version && npx --version
 COPY --from=build /app/.venv .venv
