@@ -19,6 +19,7 @@ from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.tools import BuiltinServer
 from agent_runtime.judging.process import JudgeProcess
+from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.runners.local import LocalRunner
 from agent_runtime.services.agent_service import PlannerAgent
@@ -35,6 +36,7 @@ from agent_runtime.services.resolved_entries import EntryResolver, ShownValues, 
 from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
+from agent_runtime.storage.owner import lock_file_of
 from agent_runtime.storage.secret_file import read_secret
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.telemetry.metrics import Metrics
@@ -102,6 +104,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     identities = Identities(
         {entry.server.id: entry.identity for entry in resolved}, pinned_model(settings.openai, shown)
     )
+    own = own_files(settings, entries, lock_file_of(settings.database_path))
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:
         return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir, place=places[entry.id])
@@ -110,7 +113,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     async with (
         SqliteStore(settings.database_path, observe=metrics.committed) as store,
         model or nullcontext(),
-        ServerPool(limits, secrets, make_builtin, base_dir) as servers,
+        ServerPool(limits, secrets, make_builtin, base_dir, own) as servers,
         asyncio.TaskGroup() as background,
     ):
         registry = ToolRegistry(resolved, servers, store, JudgeProcess())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_runtime.mcp_servers.sandbox import bubblewrap_problem
 from agent_runtime.storage.owner import find_owner
 from command_line import AGENT_RUNTIME, Folder, ledger_call
 
@@ -163,6 +164,27 @@ def test_the_doctor_counts_one_tool_as_one(folder: Folder) -> None:
     details = {finding["check"]: finding["detail"] for finding in folder.json("doctor")["findings"]}
     assert details["server one"] == "local_stdio, 1 tool"
     assert details["server filesystem"] == "builtin, 7 tools"
+
+
+def test_the_doctor_says_for_each_server_what_it_can_reach(folder: Folder) -> None:
+    config = {"command": "true"}
+    folder.write_registry(
+        {"id": "plain", "type": "local_stdio", "config": config},
+        {"id": "off", "type": "local_stdio", "config": config, "sandbox": {"mode": "off"}},
+        {"id": "closed", "type": "local_stdio", "config": config, "sandbox": {"network": False, "read": ["files"]}},
+        {"id": "remote", "type": "remote_http", "config": {"base_url": "http://127.0.0.1:9/"}},
+    )
+    findings = folder.json("doctor", code=1)["findings"]
+    reach = {finding["check"]: finding["detail"] for finding in findings if finding["check"].startswith("reach of ")}
+    assert "all that this user can, also the service's own files" in reach["reach of off"]
+    assert "nothing of this machine" in reach["reach of remote"]
+    assert str(folder.path) in reach["reach of filesystem"]
+    if bubblewrap_problem() is None:
+        assert "all files of this user but the service's own" in reach["reach of plain"]
+        assert "no network; reads files and the system's programs; writes nothing" in reach["reach of closed"]
+    else:
+        assert reach["reach of plain"] == reach["reach of off"]
+        assert "it does not start" in reach["reach of closed"]
 
 
 def test_the_doctor_names_a_broken_configuration(folder: Folder) -> None:

@@ -28,15 +28,22 @@ from agent_runtime.domain.errors import (
     ModelError,
     ServerUnavailableError,
 )
-from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolDefinition, ToolServer
+from agent_runtime.domain.tools import (
+    BuiltinServer,
+    HttpServer,
+    StdioServer,
+    ToolDefinition,
+    ToolServer,
+)
+from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
-from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, sandbox_level
+from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
 from agent_runtime.services.known_servers import complete
 from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
 from agent_runtime.services.ports import ModelRequest
 from agent_runtime.services.registry_file import TEXT_VARIABLE, load_registry
 from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry, ShownValues
-from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner
+from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner, lock_file_of
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.text.redaction import Redactor
 
@@ -107,6 +114,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings += _pointless(settings, entries)
     protect_process([settings.config_file, settings.tool_registry])
     findings += asyncio.run(_servers(settings, secrets, entries))
+    findings += [_reach(entry, settings.tool_registry.parent) for entry in entries if entry.enabled]
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
     findings += [*asyncio.run(_models(settings, secrets.redactor)), _sandbox()]
     return [replace(finding, detail=secrets.redactor.redact_message(finding.detail)) for finding in findings]
@@ -166,7 +174,11 @@ async def _servers(settings: Settings, secrets: Secrets, entries: Sequence[ToolS
     def make_builtin(entry: BuiltinServer) -> MCPServer:
         return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)
 
-    async with ServerPool(settings.limits, secrets, make_builtin, base_dir) as pool, asyncio.TaskGroup() as group:
+    own = own_files(settings, entries, lock_file_of(settings.database_path))
+    async with (
+        ServerPool(settings.limits, secrets, make_builtin, base_dir, own) as pool,
+        asyncio.TaskGroup() as group,
+    ):
         asked = [group.create_task(_server(pool, entry, base_dir)) for entry in resolved]
     return [finding for one in asked for finding in one.result()]
 
@@ -223,6 +235,20 @@ def _pointless(settings: Settings, entries: Sequence[ToolServer]) -> Iterator[Fi
         if not any(fnmatchcase(entry.id, denial.server) for entry in entries):
             detail = f"approval.deny[{index}]: {denial.server!r} matches no server, so nothing is denied by it"
             yield Finding("config", "warn", detail)
+
+
+def _reach(entry: ToolServer, base_dir: Path) -> Finding:
+    """Say what a server can reach on this machine, as it would be started now."""
+    match entry:
+        case StdioServer():
+            reach = describe_reach(entry.sandbox)
+        case HttpServer():
+            reach = "nothing of this machine: it runs elsewhere, and gets the calls that are made to it"
+        case BuiltinServer(config=config) if config.server == "filesystem":
+            reach = f"the files below {base_dir / config.root_name}"
+        case BuiltinServer():
+            reach = "no files, no network" if entry.config.server != "todo" else "its list in the data directory"
+    return Finding(f"reach of {entry.id}", "ok", reach)
 
 
 _PINNED_NPM = re.compile(r"(@[^@/]+/)?[^@/]+@v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")

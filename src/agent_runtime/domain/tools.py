@@ -80,12 +80,21 @@ def _off(mode: object) -> object:
 
 
 class Sandbox(Value):
-    """How a stdio server is confined. `auto`: a PID namespace where bubblewrap works."""
+    """How a stdio server is confined. `auto`: in namespaces of its own where bubblewrap works.
+
+    `network` False: it sees none, and no sockets of others. `read`: it sees these paths and no others. `write`: it
+    writes these paths and no others.
+    """
 
     mode: Annotated[Literal["auto", "off", "required"], BeforeValidator(_off)] = "auto"
     network: bool = True
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it is denied anything that a process of this user could otherwise reach."""
+        return not self.network or bool(self.read or self.write)
 
 
 class StdioConfig(Value):

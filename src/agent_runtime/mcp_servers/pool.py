@@ -26,6 +26,7 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.http import Network, open_http
 from agent_runtime.mcp_servers.listing import Listed
 from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
+from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.server import Connection, Eras, Opener
 from agent_runtime.mcp_servers.stdio import StdioTransport, prepare
 
@@ -40,7 +41,8 @@ _STOP_S = 4.5
 class ServerPool:
     """The MCP servers, with the shape of `ports.ToolServers`. Use it as a context manager: leaving stops everything.
 
-    `builtin` makes the in-process server of an entry; `base_dir` is where relative paths of entries begin.
+    `builtin` makes the in-process server of an entry; `base_dir` is where relative paths of entries begin. The files in
+    `own` are the service's, and kept from processes that bubblewrap confines.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class ServerPool:
         secrets: Secrets,
         builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
         base_dir: Path,
+        own: OwnFiles = OwnFiles(),  # noqa: B008 - a frozen value
     ) -> None:
         self._limits = limits
         self._secrets = secrets
         self._builtin = builtin
         self._base_dir = base_dir
+        self._own = own
         self._eras = Eras()
         self._network = Network()
         self._group = asyncio.TaskGroup()
@@ -148,7 +152,7 @@ class ServerPool:
             case StdioServer():
                 redactor = self._secrets.redactor
                 # In a thread: the first one tries bubblewrap, and secrets may lie in files.
-                spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir)
+                spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir, self._own)
                 return OverStdio(lambda end: StdioTransport(spawn, self._limits, redactor, end), self._eras)
             case HttpServer():
                 return OverHttp(lambda: open_http(server, self._network, self._limits, self._secrets), self._eras)

@@ -1,26 +1,26 @@
-"""How a stdio server is confined: a PID namespace where bubblewrap works, the parent-death signal elsewhere (G10)."""
+"""How a stdio server is confined: namespaces where bubblewrap works, the parent-death signal elsewhere (G10)."""
 
 import ctypes
+import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import Sandbox
+from agent_runtime.mcp_servers.mounts import Start, mount_options
+from agent_runtime.mcp_servers.own_files import OwnFiles, real
 
-_BASE = ("--unshare-pid", "--die-with-parent")
-_SYSTEM = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"),
-    *("/etc/alternatives", "/etc/ca-certificates", "/etc/group", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf"),
-    *("/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/pki", "/etc/resolv.conf"),
-    "/etc/ssl",
-)
-"""What programs need of the system; all that a server with a `read` list sees beside that list."""
+_NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent", "--cap-drop", "ALL")
+_USER_NAMESPACES = (("--unshare-user", "--disable-userns"), ("--unshare-user",), ())
+"""From the strictest on: a user namespace in which no other can be made, one, and none, which only root can do."""
 
 _PROBE_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
@@ -34,71 +34,107 @@ class Confined:
     before_exec: Callable[[], None] | None = None
 
 
-def confine(argv: Sequence[str], sandbox: Sandbox, cwd: Path, base_dir: Path) -> Confined:
-    """The command in the strictest confinement that its entry asks for and this machine has.
+@dataclass(frozen=True, slots=True)
+class _Bubblewrap:
+    """The program, and the options for all that it can unshare on this machine."""
 
-    `argv[0]` is a path that exists; relative paths of the sandbox are taken from `base_dir`.
+    path: str
+    options: tuple[str, ...]
+
+
+def confine(
+    argv: Sequence[str],
+    sandbox: Sandbox,
+    cwd: Path,
+    base_dir: Path,
+    own: OwnFiles = OwnFiles(),  # noqa: B008 - a frozen value
+    texts: Sequence[str] = (),
+) -> Confined:
+    """Return the command in the strictest confinement that its entry asks for and this machine has.
+
+    `argv[0]` is a path that exists; relative paths of the sandbox are taken from `base_dir`. Bubblewrap keeps the files
+    in `own` from it. `texts` are what else the entry says that may name files, such as its variables.
     Raises: ConfigurationError where the entry asks for a confinement that is not to be had here.
     """
     if sandbox.mode == "off":
         return _tied_to_parent(argv)
-    problem = bubblewrap_problem()
-    if problem is None:
-        return Confined(("bwrap", *_options(sandbox, cwd, base_dir), "--", *argv))
-    if sandbox.mode == "required" or not sandbox.network or sandbox.read or sandbox.write:
+    found = _bubblewrap()
+    if isinstance(found, _Bubblewrap):
+        start = Start(tuple(argv), cwd, tuple(texts))
+        network = () if sandbox.network else ("--unshare-net",)
+        mounts = mount_options(sandbox, start, base_dir, own, all_devices=not _disks_are_open())
+        return Confined((found.path, *found.options, *network, *mounts, "--chdir", str(real(cwd)), "--", *argv))
+    if sandbox.mode == "required" or sandbox.is_limited:
         asked = "sandbox.mode: required" if sandbox.mode == "required" else "sandbox.network, read and write"
         raise ConfigurationError(
-            f"{asked} can only be kept with bubblewrap, and {problem}. Install bubblewrap and allow user "
+            f"{asked} can only be kept with bubblewrap, and {found}. Install bubblewrap and allow user "
             "namespaces, or take the sandbox out of the entry."
         )
     return _tied_to_parent(argv)
 
 
 def sandbox_level() -> str:
-    """What holds on this machine for a server with `sandbox.mode: auto`, for people to read. May take 5 s, once."""
-    problem = bubblewrap_problem()
-    if problem is None:
-        return "pid namespace (bubblewrap)"
+    """What holds on this machine for a server with `sandbox.mode: auto`, for people to read. May take seconds, once."""
+    found = _bubblewrap()
+    if isinstance(found, _Bubblewrap):
+        without = "" if "--unshare-user" in found.options else ", without a user namespace"
+        return f"pid namespace (bubblewrap{without})"
     signalled = " and parent-death signal" if sys.platform == "linux" else ""
-    return f"process group{signalled} ({problem})"
+    return f"process group{signalled} ({found})"
+
+
+def bubblewrap_problem() -> str | None:
+    """Why bubblewrap cannot be used on this machine, or None where it works."""
+    found = _bubblewrap()
+    return None if isinstance(found, _Bubblewrap) else found
+
+
+def describe_reach(sandbox: Sandbox) -> str:
+    """Return what a server with this sandbox can reach on this machine, for people to read."""
+    if sandbox.mode == "off" or bubblewrap_problem() is not None:
+        if sandbox.mode == "required" or (sandbox.mode == "auto" and sandbox.is_limited):
+            return "nothing: it does not start, as its sandbox needs bubblewrap"
+        return "without bubblewrap: all that this user can, also the service's own files and other processes"
+    network = "the network" if sandbox.network else "no network"
+    writes = f"writes {', '.join(sandbox.write)}" if sandbox.write else "writes nothing"
+    if sandbox.read:
+        return f"{network}; reads {', '.join(sandbox.read)} and the system's programs; {writes}"
+    files = f"reads all files but the service's own; {writes}"
+    if not sandbox.write:
+        files = "reads and writes all files of this user but the service's own"
+    sockets = "sockets in /run (docker, dbus)" if sandbox.network else "of /run and /tmp only its folder and command"
+    return f"{network}; {files}; {sockets}"
 
 
 @cache
-def bubblewrap_problem() -> str | None:
-    """Why bubblewrap cannot be used on this machine, or None where it works. Tried once, with a real namespace."""
+def _bubblewrap() -> _Bubblewrap | str:
+    """Bubblewrap as it works on this machine, tried once with real namespaces; or why it does not."""
     if sys.platform != "linux":
         return "bubblewrap needs Linux"
     bwrap, true = shutil.which("bwrap"), shutil.which("true")
     if bwrap is None or true is None:
         return "bubblewrap is not installed"
-    argv = [bwrap, *_BASE, "--dev-bind", "/", "/", "--proc", "/proc", "--", true]
-    try:
-        done = subprocess.run(argv, capture_output=True, timeout=_PROBE_SECONDS, check=False)  # noqa: S603 - our own words
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"bubblewrap does not work here: {error}"
-    if done.returncode:
+    problem = ""
+    for user_namespace in _USER_NAMESPACES:
+        options = (*_NAMESPACES, *user_namespace)
+        argv = [bwrap, *options, "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc", "--", true]
+        try:
+            done = subprocess.run(argv, capture_output=True, timeout=_PROBE_SECONDS, check=False)  # noqa: S603 - our own words
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"bubblewrap does not work here: {error}"
+        if done.returncode == 0:
+            return _Bubblewrap(bwrap, options)
         said = done.stderr.decode(errors="replace").strip()[:200]
-        return f"bubblewrap does not work here: {said or f'it exited with code {done.returncode}'}"
-    return None
+        problem = f"bubblewrap does not work here: {said or f'it exited with code {done.returncode}'}"
+    return problem
 
 
-def _options(sandbox: Sandbox, cwd: Path, base_dir: Path) -> list[str]:
-    options = [*_BASE]
-    if not sandbox.network:
-        options.append("--unshare-net")
-    if not sandbox.read and not sandbox.write:
-        options += ["--dev-bind", "/", "/", "--proc", "/proc"]
-    else:
-        # Only `write`: all can be read, and only those paths written. With `read`: nothing else exists.
-        roots = [("--ro-bind-try", path) for path in _SYSTEM] if sandbox.read else [("--ro-bind", "/")]
-        for option, path in roots:
-            options += [option, path, path]
-        options += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108 - a fresh one, inside
-        for option, names in (("--ro-bind", sandbox.read), ("--bind", sandbox.write)):
-            for name in names:
-                path = str((base_dir / name).absolute())
-                options += [option, path, path]
-    return [*options, "--chdir", str(cwd)]
+@cache
+def _disks_are_open() -> bool:
+    """Whether this user may read disks as such, where every file could be found: root, or a member of `disk`."""
+    with suppress(OSError), os.scandir("/dev") as entries:
+        return any(stat.S_ISBLK(entry.stat().st_mode) and os.access(entry.path, os.R_OK) for entry in entries)
+    return False
 
 
 def _tied_to_parent(argv: Sequence[str]) -> Confined:

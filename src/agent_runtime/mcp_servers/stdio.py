@@ -25,6 +25,7 @@ from mcp_types import JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, jsonr
 from agent_runtime.config import LimitSettings, Secrets, close_on_exec
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer
+from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.sandbox import Confined, confine
 from agent_runtime.text.escaping import visible
 from agent_runtime.text.redaction import Redactor
@@ -71,21 +72,21 @@ class Spawn:
     env: Mapping[str, str]
 
 
-def prepare(server: StdioServer, secrets: Secrets, base_dir: Path) -> Spawn:
-    """The entry as a command that can be started, its secrets expanded. May block for the first probe of bubblewrap.
+def prepare(server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles) -> Spawn:
+    """The entry as a command that can be started, its secrets expanded, and the service's own files kept from it.
+
+    May block for the first probe of bubblewrap.
 
     Raises: ServerUnavailableError naming what is missing and what to do.
     """
     config = server.config
     try:
-        env = (
-            get_default_environment()
-            | _DEFAULT_ENV
-            | {name: secrets.expand(value) for name, value in config.env.items()}
-        )
+        given = {name: secrets.expand(value) for name, value in config.env.items()}
+        env = get_default_environment() | _DEFAULT_ENV | given
         command, *args = (secrets.expand(word) for word in (config.command, *config.args))
         cwd = _folder(base_dir / (config.cwd or "."))
-        return Spawn(confine((_find(command, cwd, env), *args), server.sandbox, cwd, base_dir), cwd, env)
+        argv = (_find(command, cwd, env), *args)
+        return Spawn(confine(argv, server.sandbox, cwd, base_dir, own, tuple(given.values())), cwd, env)
     except ConfigurationError as error:
         raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
 

@@ -1,0 +1,199 @@
+"""What a server under bubblewrap finds at which path: a table of places, of which the most specific one counts."""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from agent_runtime.domain.tools import Sandbox
+from agent_runtime.mcp_servers.own_files import OwnFiles, other_paths, real
+
+_ROOT = Path("/")
+_DEVICES = Path("/dev")
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - nothing is created in it
+_TEMPORARY = Path("/tmp")  # noqa: S108 - likewise
+_RUN = (Path("/run"), Path("/var/run"))
+
+_RESOLVER = "/etc/resolv.conf"
+_SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"),
+    *("/etc/alternatives", "/etc/ca-certificates", "/etc/group", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf"),
+    *("/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/pki", _RESOLVER, "/etc/ssl"),
+)
+"""What programs need of the system; all that a server with a `read` list sees beside that list."""
+
+
+class _Kind(Enum):
+    """What a server finds at a place."""
+
+    READ = "what is there, read only"
+    WRITE = "what is there"
+    DEVICES = "what is there, devices included"
+    FEW_DEVICES = "null, zero, random, tty and an empty shm"
+    PROCESSES = "the processes of the sandbox"
+    EMPTY = "an empty folder in memory"
+    HIDDEN = "an empty folder that cannot be written"
+    MASKED = "a file that cannot be opened"
+
+
+_SEEN = {_Kind.READ, _Kind.WRITE, _Kind.DEVICES}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is to be started, and where. `texts` are the other texts of the entry that may name files."""
+
+    argv: tuple[str, ...]
+    cwd: Path
+    texts: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> tuple[Path, ...]:
+        """Its folder and its command."""
+        return (self.cwd, self.cwd / self.argv[0])
+
+    @property
+    def named(self) -> set[Path]:
+        """The real paths of the files that its arguments and texts may mean; of `--option=value` also the value."""
+        texts = (*self.argv[1:], *self.texts)
+        words = {word for text in texts for word in (text, text.partition("=")[2]) if word}
+        found = set()
+        for word in words:
+            with suppress(OSError, ValueError):
+                found.add((self.cwd / word).resolve(strict=True))
+        return found
+
+
+def mount_options(sandbox: Sandbox, start: Start, base_dir: Path, own: OwnFiles, *, all_devices: bool) -> list[str]:
+    """Return bubblewrap's options for what a server sees of the file system.
+
+    Without `read` and `write` it sees and writes everything. With `write` it writes nothing else, and with `read`
+    nothing else exists but what programs need of the system. Without network it finds in /run, /tmp and /dev/shm only
+    its folder, its command and what `read` and `write` name. The service's own files are out of its reach in any case.
+    """
+    limited = bool(sandbox.read or sandbox.write)
+    table = _Table(_Kind.EMPTY if sandbox.read else _Kind.READ if limited else _Kind.WRITE)
+    if limited or not sandbox.network:
+        table.empty(_TEMPORARY)
+    if not sandbox.network:
+        table.empty(*_RUN)
+    if sandbox.read:
+        table.show(_system(network=sandbox.network), _Kind.READ)
+    reads, writes = ([(base_dir / name).absolute() for name in names] for names in (sandbox.read, sandbox.write))
+    table.show(reads, _Kind.READ)
+    table.show(writes, _Kind.WRITE)
+    table.add_system(all_devices=all_devices and not limited, shared_memory=sandbox.network and not limited)
+    if not sandbox.read:
+        table.show_where_empty(start.needed)
+    table.keep(own, start, start.named.union(map(real, (*reads, *writes))))
+    return table.options()
+
+
+def _system(*, network: bool) -> list[Path]:
+    paths = [Path(name) for name in _SYSTEM if network or name != _RESOLVER]
+    return [path for path in paths if path.exists()]
+
+
+class _Table:
+    """The places by their real paths, and the links that lead to them from where the entry says that they are."""
+
+    def __init__(self, ground: _Kind) -> None:
+        self._ground = ground
+        self._places = {_ROOT: ground}
+        self._links: dict[Path, Path] = {}
+
+    def empty(self, *folders: Path) -> None:
+        """Put empty folders over those that there are."""
+        self._places |= {real(folder): _Kind.EMPTY for folder in folders if folder.is_dir()}
+
+    def show(self, paths: Iterable[Path], kind: _Kind) -> None:
+        """Show what is at these paths, and make the paths lead there."""
+        for path in paths:
+            self._places[real(path)] = kind
+            self._links[Path(os.path.normpath(path))] = real(path)
+
+    def add_system(self, *, all_devices: bool, shared_memory: bool) -> None:
+        """Add devices and processes, and let nobody change the kernel's settings."""
+        self._places[Path("/proc")] = _Kind.PROCESSES
+        self._places[_DEVICES] = _Kind.DEVICES if all_devices else _Kind.FEW_DEVICES
+        if _SHARED_MEMORY.is_dir() and shared_memory != all_devices:
+            self._places[_SHARED_MEMORY] = _Kind.WRITE if shared_memory else _Kind.EMPTY
+        if self._ground is _Kind.WRITE and Path("/sys").is_dir():
+            self._places[Path("/sys")] = _Kind.READ
+
+    def show_where_empty(self, paths: Iterable[Path]) -> None:
+        """Show these paths like all others, where an empty folder would hide them."""
+        for path in paths:
+            if self._at(real(path)) is _Kind.EMPTY or self._at(path) is _Kind.EMPTY:
+                self.show([path], self._ground)
+
+    def keep(self, own: OwnFiles, start: Start, named: set[Path]) -> None:
+        """Hide the service's own files under every path that leads to them, and let nobody put others in their place.
+
+        `named`: the paths that the entry may mean; where they are folders of the data directory, they stay.
+        """
+        kept: set[Path] = set()
+        if own.data_dir and own.data_dir.is_dir():
+            kept |= self._hide(real(own.data_dir), {*map(real, (*own.roots, *start.needed)), *named})
+        files = own.hidden_files(named)
+        masked = {path for path in (*files, *other_paths(files)) if self._at(path) in _SEEN}
+        program = {path for path in map(real, own.program) if self._at(path) is _Kind.WRITE} - self._places.keys()
+        self._places |= dict.fromkeys(masked, _Kind.MASKED) | dict.fromkeys(program, _Kind.READ)
+        # A folder that is a mount cannot be renamed: else one with other files could take its place.
+        for parent in {parent for path in kept | masked | program for parent in path.parents}:
+            if self._at(parent) is _Kind.WRITE:
+                self._places[parent] = _Kind.WRITE
+
+    def _hide(self, folder: Path, but: Iterable[Path]) -> set[Path]:
+        """Hide a folder, but for these folders in it and files in them; return the paths where it was to be seen."""
+        around = self._at(folder)
+        hidden = {path for path in (folder, *other_paths([folder])) if self._at(path) in _SEEN}
+        wanted = dict.fromkeys(but, _Kind.READ if around is _Kind.READ else _Kind.WRITE) if around in _SEEN else {}
+        for path, kind in (wanted | self._places).items():
+            if folder not in path.parents:
+                continue
+            if path.is_dir() or (path.exists() and path.parent != folder):
+                self._places[path] = kind
+            else:
+                self._places.pop(path, None)
+        self._places |= dict.fromkeys(hidden, _Kind.HIDDEN)
+        return hidden
+
+    def options(self) -> list[str]:
+        """Return the options in the order in which the mounts cover each other."""
+        links = {path: target for path, target in self._links.items() if path != target}
+        tops = {path: target for path, target in links.items() if links.keys().isdisjoint(path.parents)}
+        options: list[str] = []
+        for path, kind in sorted(self._places.items(), key=lambda place: len(place[0].parts)):
+            options += _mounted(str(path), kind)
+        for path, target in tops.items():
+            if self._at(path) is _Kind.EMPTY:
+                options += ["--symlink", str(target), str(path)]
+        for path, kind in self._places.items():
+            if kind is _Kind.HIDDEN:
+                options += ["--remount-ro", str(path)]
+        return options
+
+    def _at(self, path: Path) -> _Kind:
+        return next(self._places[place] for place in (path, *path.parents) if place in self._places)
+
+
+def _mounted(path: str, kind: _Kind) -> Sequence[str]:
+    match kind:
+        case _Kind.READ:
+            return ("--ro-bind", path, path)
+        case _Kind.WRITE:
+            return ("--bind", path, path)
+        case _Kind.DEVICES:
+            return ("--dev-bind", path, path)
+        case _Kind.FEW_DEVICES:
+            return ("--dev", path)
+        case _Kind.PROCESSES:
+            # Root may write the kernel's settings in it without any capability.
+            return ("--proc", path, "--remount-ro", path)
+        case _Kind.EMPTY | _Kind.HIDDEN:
+            return () if path == "/" else ("--tmpfs", path)
+        case _Kind.MASKED:
+            return ("--ro-bind", os.devnull, path)

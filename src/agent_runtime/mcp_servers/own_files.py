@@ -1,0 +1,126 @@
+"""The files that the service keeps for itself: no MCP server may read or change them, wherever it may look."""
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import agent_runtime
+from agent_runtime.config import Settings
+from agent_runtime.domain.tools import BuiltinServer, ToolServer
+
+_SECRET_FILE = re.compile(r"\$\{file:([^}]+)\}")
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""How /proc/self/mountinfo writes spaces and the like."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFiles:
+    """What to keep from servers, by the paths that the settings name. All may be links, and need not exist yet.
+
+    `data_dir` is hidden with all that is in it, but for `roots` and the folders that an entry names. `files` are hidden
+    always; `databases` with every file beside them that begins with their name. `secrets` are hidden from servers whose
+    entry does not name them. `program` is what the service itself runs from; it can be read and not changed.
+    """
+
+    data_dir: Path | None = None
+    roots: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+    databases: tuple[Path, ...] = ()
+    secrets: tuple[Path, ...] = ()
+    program: tuple[Path, ...] = ()
+
+    def hidden_files(self, named: Iterable[Path]) -> set[Path]:
+        """Return the real paths of the files to hide from a server whose entry names these paths."""
+        files = {*self.files, *(path for database in self.databases for path in _family(database))}
+        hidden = {*map(real, files), *({*map(real, self.secrets)} - set(named))}
+        return {path for path in hidden if _is_file(path)}
+
+
+def own_files(settings: Settings, entries: Sequence[ToolServer], *others: Path) -> OwnFiles:
+    """Return what a service with these settings and this registry keeps for itself, with `others` that it has."""
+    base_dir = settings.tool_registry.absolute().parent
+    folders = {Path.cwd(), base_dir, *([settings.config_file.absolute().parent] if settings.config_file else [])}
+    builtins = [entry.config for entry in entries if isinstance(entry, BuiltinServer)]
+    places = [config.place(base_dir, settings.data_dir) for config in builtins if config.server == "filesystem"]
+    files = [settings.config_file, settings.tool_registry, settings.auth.keys_file]
+    texts = [settings.tool_registry_yaml or "", *(_text(path) for path in files[:2] if path)]
+    return OwnFiles(
+        data_dir=settings.data_dir,
+        roots=tuple(place for place in places if place),
+        files=(*(path for path in files if path), *(folder / ".env" for folder in folders), *others),
+        databases=(settings.database_path,),
+        secrets=tuple(map(Path, _SECRET_FILE.findall("".join(texts)))),
+        program=(Path(agent_runtime.__file__).parent.parent, Path(sys.prefix), Path(sys.base_prefix)),
+    )
+
+
+def real(path: Path) -> Path:
+    """Return the path with every link resolved, as far as it exists."""
+    return Path(os.path.realpath(path))
+
+
+def other_paths(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the paths under which the same files show once more, because their folder is mounted in several places."""
+    mounts = list(_mounts())
+    for path in paths:
+        device, inner = _place_on_device(path, mounts)
+        for other_device, root, point in mounts:
+            if other_device == device and inner.is_relative_to(root):
+                other = point / inner.relative_to(root)
+                if other != path and _is_same(other, path):
+                    yield other
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _family(database: Path) -> Iterator[Path]:
+    """Yield the database file, its journals and whatever else lies beside it under its name."""
+    yield database
+    with suppress(OSError), os.scandir(real(database).parent) as entries:
+        name = real(database).name
+        yield from [Path(entry.path) for entry in entries if entry.name.startswith(name)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _mounts() -> Iterator[tuple[str, Path, Path]]:
+    """Yield for every mount its device, the folder of the device that is mounted, and where."""
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+            _, _, device, root, point, *_ = line.split(" ")
+            yield device, Path(_unescaped(root)), Path(_unescaped(point))
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def _place_on_device(path: Path, mounts: Sequence[tuple[str, Path, Path]]) -> tuple[str, Path]:
+    """Return the device that a real path lies on, and where on it."""
+    over = [mount for mount in mounts if path.is_relative_to(mount[2])]
+    if not over:
+        return "", path
+    device, root, point = max(over, key=lambda mount: len(mount[2].parts))
+    return device, root / path.relative_to(point)
