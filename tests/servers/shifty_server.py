@@ -48,7 +48,7 @@ def called(name: str, label: str) -> dict[str, Any]:
 
 def answer(request: dict[str, Any]) -> None:
     method, params = request["method"], request.get("params") or {}
-    if method == (HOUSE / "hang.txt").read_text():
+    if (hang := HOUSE / "hang.txt").exists() and method == hang.read_text():
         with (HOUSE / "hangs.txt").open("a") as hangs:
             hangs.write("here\n")
         time.sleep(600)
