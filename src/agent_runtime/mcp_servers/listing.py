@@ -22,12 +22,13 @@ class Listing:
     Who asks gets a listing that began after it asked; all who asked while another was under way share the next.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Listed]]) -> None:
+    def __init__(self, server_id: str, read: Callable[[], Awaitable[Listed]]) -> None:
+        self._server_id = server_id
         self._read = read
         self._lock = asyncio.Lock()
         self._asked = 0
         self._began_at = 0
-        self._outcome: Listed | ServerUnavailableError | None = None
+        self._outcome: Listed | str = ""  # the listing, or why there is none
 
     async def fresh(self) -> Mapping[str, ToolDefinition]:
         self._asked = number = self._asked + 1
@@ -35,13 +36,12 @@ class Listing:
             if self._began_at < number:
                 # Set only with the outcome: a reader that is cancelled leaves the work to the next.
                 began_at = self._asked
+                outcome: Listed | str
                 try:
-                    outcome: Listed | ServerUnavailableError = await self._read()
+                    outcome = await self._read()
                 except ServerUnavailableError as error:
-                    outcome = error
+                    outcome = error.reason  # the error itself would hold on to all that was read
                 self._began_at, self._outcome = began_at, outcome
             if isinstance(self._outcome, Listed):
                 return self._outcome.tools
-        if self._outcome is None:
-            raise AssertionError("a listing has an outcome")
-        raise self._outcome
+            raise ServerUnavailableError(self._server_id, self._outcome)

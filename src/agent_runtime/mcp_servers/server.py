@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 import anyio
@@ -120,7 +120,7 @@ class Connection:
         self._retired = False
         self._open_calls = 0
         self._ids = itertools.count(1_000_001)  # clear of the numbers that the SDK gives to its own requests
-        self._listing = Listing(self._list)
+        self._listing = Listing(server_id, self._list)
         self._listings = listings
 
     @property
@@ -199,8 +199,8 @@ class Connection:
         tools: list[dict[str, Any]] = []
         size, wire = 0, hashlib.sha256()
         try:
-            async with asyncio.timeout(limits.server_start_s):
-                async for page in self._pages(session):
+            async with asyncio.timeout(limits.server_start_s), aclosing(self._pages(session)) as pages:
+                async for page in pages:
                     tools += page
                     raw = to_json(page, inf_nan_mode="constants")
                     size += len(raw)
