@@ -31,6 +31,7 @@ from agent_runtime.services.model_planner import ModelPlanner
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.ports import LanguageModel, Planner
 from agent_runtime.services.progress import Progress
+from agent_runtime.services.recovery import Recovery
 from agent_runtime.services.registry_file import load_registry
 from agent_runtime.services.resolved_entries import EntryResolver, ShownValues, pinned_model
 from agent_runtime.services.rule_planner import RulePlanner
@@ -161,12 +162,14 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
                 progress=progress,
                 recovered=asyncio.Event(),
             )
-            if recover:
-                for task_id in await store.unfinished():
-                    if recover is True or task_id in recover:
-                        await runner.submit(task_id)
+            recovery = Recovery(store, runner, background)
             if recover is True:
+                await recovery.begin()
                 runtime.recovered.set()
+            elif recover:
+                for task_id in recover.intersection(await store.unfinished()):
+                    await runner.submit(task_id)
             yield runtime
+            await recovery.end()
         watch.cancel()
         sweeper.cancel()

@@ -379,6 +379,21 @@ async def test_a_request_key_is_free_after_its_task_was_deleted(store: TaskStore
     await store.append(Task("t2"), [submitted(request_key="k")])
 
 
+async def test_starts_are_counted_until_a_task_gets_on_or_all_are_forgotten(store: TaskStore) -> None:
+    task = await executing(store, "t")
+    other = await executing(store, "u")
+    for count in range(1, 4):
+        await store.note_starts(["t", "u"])
+        task = await store.append(task, [claimed(task)], epoch=task.epoch + 1)
+        assert await store.starts() == {"t": count, "u": count}
+    await store.append(other, [ev.TaskCancelRequested()])
+    assert await store.starts() == {"t": 3}
+    await store.note_starts(["t", "u"])
+    assert await store.starts() == {"t": 4, "u": 1}
+    await store.forget_starts()
+    assert await store.starts() == {}
+
+
 async def test_definitions_are_kept_by_identity(store: TaskStore) -> None:
     assert await store.load_definitions("a") is None
     echo = JudgedDefinition(definition=DEFINITION)

@@ -6,16 +6,20 @@ import json
 import resource
 import sqlite3
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from agent_runtime import bootstrap
 from agent_runtime.api.catalogue import tools_page
-from agent_runtime.domain.approval import Resolve
-from agent_runtime.domain.events import StepFailed, ToolCalled, ToolDenied
+from agent_runtime.domain.approval import Approve, Resolve
+from agent_runtime.domain.events import Event, StepFailed, TaskClaimed, ToolCalled, ToolDenied
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import TaskStatus
-from harness import House, until_status
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.services import recovery
+from crashing import Crash, CrashingStore, Fuse, is_crash
+from harness import House, ledger_plan, settled, submitted, until_status
 from model_replies import Calls, Text, by_turn
 from model_server import ModelServer
 from pools import HOSTILE_SERVER, Lag
@@ -155,3 +159,66 @@ async def test_a_catalogue_within_every_bound_is_given_in_pages(house: House) ->
     assert listed == [f"plump{number}" for number in range(60)]
     assert len(pages) > 3
     assert max(map(len, pages)) < 1_200_000
+
+
+# Starting again
+
+
+class DeadlyStore(CrashingStore):
+    """A store with which the service dies as soon as a run of the task `deadly` is claimed."""
+
+    deadly = ""
+    fuse = Fuse(0, after=False)
+
+    async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
+        if task.task_id == self.deadly and isinstance(events[0], TaskClaimed):
+            raise Crash
+        return await super().append(task, events, epoch=epoch)
+
+
+async def dies(house: House, approving: str | None = None) -> None:
+    """Open the service, which dies by itself, or once this task is approved."""
+
+    async def live() -> None:
+        async with house.open() as runtime, asyncio.timeout(30):
+            if approving:
+                await runtime.tasks.decide(approving, Approve())
+            await asyncio.Event().wait()
+
+    with pytest.raises(BaseExceptionGroup) as end:
+        await live()
+    assert is_crash(end.value)
+
+
+async def test_a_task_with_which_the_service_dies_keeps_it_neither_down_nor_from_other_work(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "SqliteStore", DeadlyStore)
+    monkeypatch.setattr(recovery, "_FIRST_PAUSE_S", 2.0)
+    async with house.open() as runtime:
+        deadly = await submitted(runtime, ledger_plan("deadly"))
+        other = await submitted(runtime, ledger_plan("other"))
+    monkeypatch.setattr(DeadlyStore, "deadly", deadly.task_id)
+    await dies(house, approving=deadly.task_id)
+    for _ in range(recovery.MOST_STARTS):
+        await dies(house)
+    async with house.open() as runtime:
+        assert runtime.recovered.is_set()
+        await runtime.tasks.decide(other.task_id, Approve())
+        assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
+        assert (await runtime.tasks.get(deadly.task_id)).status is TaskStatus.APPROVED
+        monkeypatch.setattr(DeadlyStore, "deadly", "")
+        assert (await settled(runtime, deadly.task_id)).status is TaskStatus.COMPLETED
+    assert house.counted == ["other", "deadly"]
+
+
+async def test_after_a_stop_in_order_every_task_is_taken_up_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "SqliteStore", DeadlyStore)
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+        await runtime.store.note_starts([task.task_id])
+        assert await runtime.store.starts() == {task.task_id: 1}
+    async with house.open() as runtime:
+        assert await runtime.store.starts() == {}

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Protocol
 
@@ -234,7 +234,7 @@ class Connection:
     def _over(self, what: str) -> ServerUnavailableError:
         return ServerUnavailableError(self.server_id, f"it lists {what}")
 
-    async def _pages(self, session: ClientSession) -> AsyncIterator[list[dict[str, Any]]]:
+    async def _pages(self, session: ClientSession) -> AsyncGenerator[list[dict[str, Any]], None]:
         cursor: str | None = None
         for _ in range(self._limits.list_pages):
             params = None if cursor is None else PaginatedRequestParams(cursor=cursor)

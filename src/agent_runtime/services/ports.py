@@ -1,7 +1,7 @@
 """What the services need from the outside, each as a small Protocol. Adapters have the shape and inherit nothing."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -82,6 +82,15 @@ class TaskStore(Protocol):
 
     async def unfinished(self) -> list[str]:
         """The ids of the tasks that a runner should take up: open and asking nobody, or being cancelled."""
+
+    async def starts(self) -> dict[str, int]:
+        """In how many starts in a row each task was taken up without getting on; those that got on are missing."""
+
+    async def note_starts(self, task_ids: Collection[str]) -> None:
+        """Count one more start for these tasks, before they are taken up."""
+
+    async def forget_starts(self) -> None:
+        """Count from the beginning: the service stops in order."""
 
     async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
         """The tasks that await approval, each with when its plan was made; those that wait longest, first."""

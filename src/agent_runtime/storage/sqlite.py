@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
 from agent_runtime.services.ports import Page
-from agent_runtime.storage import journals, rows
+from agent_runtime.storage import journals, rows, starts
 from agent_runtime.storage.cache import Cache
 from agent_runtime.storage.database_file import DatabaseFile
 from agent_runtime.storage.followers import Followers
@@ -164,6 +164,18 @@ class SqliteStore:
     async def unfinished(self) -> list[str]:
         """See `TaskStore.unfinished`. A waiting task whose cancellation was asked for waits no more."""
         return await self._readers.read(rows.select_unfinished)
+
+    async def starts(self) -> dict[str, int]:
+        """See `TaskStore.starts`."""
+        return await self._readers.read(starts.select_starts)
+
+    async def note_starts(self, task_ids: Collection[str]) -> None:
+        """See `TaskStore.note_starts`."""
+        await self._writer.write(partial(starts.note_starts, task_ids=task_ids), _nothing)
+
+    async def forget_starts(self) -> None:
+        """See `TaskStore.forget_starts`."""
+        await self._writer.write(starts.forget_starts, _nothing)
 
     async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
         """See `TaskStore.awaiting`."""

@@ -1,0 +1,75 @@
+"""What a start does with the unfinished tasks of an earlier process: all go on, and none keeps the service down.
+
+A task that exhausts the memory or the processor may kill the service each time it is taken up. So starts are counted
+before anything of a task is read. One with which the service died a few times, and that got on in none of them, waits:
+the service is up and ready first, and then takes such tasks up one after the other, each after a pause that grows.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+import structlog
+
+from agent_runtime.domain.errors import StoreUnavailableError, TaskNotFoundError
+from agent_runtime.services.ports import Runner, TaskStore
+
+log = structlog.get_logger()
+
+MOST_STARTS = 3
+"""In so many starts a task is taken up at once, whatever became of the service."""
+
+_FIRST_PAUSE_S = 10.0
+_LONGEST_PAUSE_S = 3600.0
+_ALONE_S = 10.0
+"""How long the next task waits for the one before it to get on."""
+
+
+class Recovery:
+    """Hands the unfinished tasks to the runner. `tasks` owns what is still to be done after the start."""
+
+    def __init__(self, store: TaskStore, runner: Runner, tasks: asyncio.TaskGroup) -> None:
+        self._store = store
+        self._runner = runner
+        self._tasks = tasks
+        self._later: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Take up all unfinished tasks, now or later. Raises: StoreUnavailableError."""
+        starts = await self._store.starts()
+        unfinished = await self._store.unfinished()
+        waiting = {task_id: starts[task_id] for task_id in unfinished if starts.get(task_id, 0) >= MOST_STARTS}
+        await self._submit([task_id for task_id in unfinished if task_id not in waiting])
+        self._later = self._tasks.create_task(self._take_up(waiting), name="recovery")
+
+    async def end(self) -> None:
+        """Take up nothing more. The service stops in order, so no task is to blame for it."""
+        if self._later is not None:
+            self._later.cancel()
+            with suppress(StoreUnavailableError):
+                await self._store.forget_starts()
+
+    async def _take_up(self, waiting: Mapping[str, int]) -> None:
+        """Take up the tasks that have to wait, those with the fewest starts first."""
+        waited_s = 0.0
+        for task_id, starts in sorted(waiting.items(), key=lambda item: item[1]):
+            pause_s = min(_FIRST_PAUSE_S * 4 ** (starts - MOST_STARTS), _LONGEST_PAUSE_S)
+            log.warning("task_waits_after_crashes", task_id=task_id, starts=starts, pause_s=pause_s)
+            await asyncio.sleep(pause_s - waited_s)
+            waited_s = pause_s
+            with suppress(StoreUnavailableError):
+                await self._submit([task_id])
+                await self._until_it_got_on(task_id)
+
+    async def _submit(self, task_ids: Collection[str]) -> None:
+        if task_ids:
+            await self._store.note_starts(task_ids)
+        for task_id in task_ids:
+            await self._runner.submit(task_id)
+
+    async def _until_it_got_on(self, task_id: str) -> None:
+        """Wait until the run that was asked for has written more than its claim, for a while at most."""
+        with suppress(TimeoutError, TaskNotFoundError):
+            async with asyncio.timeout(_ALONE_S):
+                task = await self._store.load(task_id)
+                await self._store.changed(task_id, task.version + 1)
