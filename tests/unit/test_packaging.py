@@ -182,6 +182,50 @@ def test_the_production_stack_is_locked_down_and_bounded() -> None:
     assert service["restart"] == "unless-stopped"
 
 
+# Other platforms
+
+
+class _Template(yaml.SafeLoader):
+    """Reads a CloudFormation template; what `!Ref` and its like would give is left as its name."""
+
+
+_Template.add_multi_constructor("!", lambda _, tag, node: f"{tag} {node.value}")
+
+
+def platform_container(name: str) -> tuple[dict[str, str], set[int], list[str]]:
+    """Return the variables, the ports and the folders for the data that a file of deploy/ gives the container."""
+    file = yaml.load((ROOT / "deploy" / name).read_text(encoding="utf-8"), _Template)  # noqa: S506 - a safe loader
+    if name == "ecs.yaml":
+        (task,) = file["Resources"]["Task"]["Properties"]["ContainerDefinitions"]
+        given = {one["Name"]: one["Value"] for one in task["Environment"]}
+        given |= {one["Name"]: "" for one in task["Secrets"]}
+        return (
+            given,
+            {one["ContainerPort"] for one in task["PortMappings"]},
+            [one["ContainerPath"] for one in task["MountPoints"]],
+        )
+    if name == "cloud-run.yaml":
+        (one,) = file["spec"]["template"]["spec"]["containers"]
+        properties = {**one, "environmentVariables": one["env"]}
+    else:
+        (one,) = file["properties"]["containers"]
+        properties = one["properties"]
+    given = {each["name"]: each.get("value", "") for each in properties["environmentVariables"]}
+    ports = {each.get("containerPort", each.get("port")) for each in properties["ports"]}
+    return given, ports, [each["mountPath"] for each in properties["volumeMounts"]]
+
+
+@pytest.mark.parametrize("name", ["ecs.yaml", "cloud-run.yaml", "azure-container-group.yaml"])
+def test_a_container_platform_gets_variables_that_mean_something_the_port_and_the_volume(name: str) -> None:
+    given, ports, folders = platform_container(name)
+    settings = load_settings(environ=image_variables() | given | {"AGENT_RUNTIME_CONFIG": str(ROOT / "config.yaml")})
+    assert not settings.config_warnings
+    assert settings.asks_for_keys
+    assert "AGENT_RUNTIME_AUTH__KEYS" in given
+    assert ports == {settings.server.port}
+    assert folders == [str(settings.data_dir)]
+
+
 # Kubernetes
 
 
