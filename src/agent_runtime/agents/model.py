@@ -16,6 +16,7 @@ from agent_runtime.agents.failures import Failure, Failures
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.usage import Usage, estimated_tokens
 from agent_runtime.services.ports import ModelAnswer, ModelRequest, ModelStatus
+from agent_runtime.telemetry import log_debug
 from agent_runtime.text.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class OpenAIModel:
             raise slow.to_error(spent[0]) from error
         self._last_error = None
         usage = answer.usage if answer.usage.tokens else _estimated(request, answer)
+        log_debug("model_answered", model=self._settings.model, endpoint=self._settings.endpoint, tokens=usage.tokens)
         return replace(answer, usage=spent[0] + usage)
 
     async def _retried(self, request: ModelRequest, spent: list[Usage]) -> ModelAnswer:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agent_runtime.api.auth import Access
 from agent_runtime.api.problems import Refusal, problem
 from agent_runtime.config import LimitSettings, ServerSettings
+from agent_runtime.telemetry import log_debug
 
 log = structlog.get_logger()
 
@@ -92,7 +93,7 @@ class Edge:
         scope = {**scope, "request_id": request_id, "is_head": is_head, "method": "GET" if is_head else scope["method"]}
         structlog.contextvars.bind_contextvars(request_id=request_id)
         origin = headers.get(b"origin")
-        answer = _Answer(send, request_id, self._cors(origin) if self._origins else [])
+        answer = _Answer(scope, send, request_id, self._cors(origin) if self._origins else [])
         refusal = refusal or self._foreign(scope["path"], headers)
         if refusal is None and scope["method"] == "OPTIONS" and self._is_preflight(headers):
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, answer.send)
@@ -172,8 +173,9 @@ class Edge:
 class _Answer:
     """Sends an answer on, with the headers that every answer has."""
 
-    def __init__(self, send: Send, request_id: str, cors: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str, cors: list[tuple[bytes, bytes]]) -> None:
         self._send = send
+        self._method, self._path = scope["method"], scope["path"]
         self._headers = [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS, *cors]
         self.started = False
 
@@ -184,6 +186,7 @@ class _Answer:
             said = {name for name, _ in given}
             unsaid = [(name, value) for name, value in _UNLESS_SAID.items() if name not in said]
             message["headers"] = [*given, *self._headers, *unsaid]
+            log_debug("request_answered", method=self._method, path=self._path, status=message["status"])
         await self._send(message)
 
 

@@ -27,6 +27,7 @@ from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableErr
 from agent_runtime.domain.tools import StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.sandbox import Confined, confine
+from agent_runtime.telemetry import log_debug
 from agent_runtime.text.escaping import visible
 from agent_runtime.text.redaction import Redactor
 
@@ -65,11 +66,12 @@ _DEFAULT_ENV = {"npm_config_yes": "true"}
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """What to start, where, and with which environment."""
+    """What to start, where, and with which environment. `command` is how the entry of the registry names it."""
 
     confined: Confined
     cwd: Path
     env: Mapping[str, str]
+    command: str
 
 
 def prepare(server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles) -> Spawn:
@@ -86,7 +88,7 @@ def prepare(server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles
         command, *args = (secrets.expand(word) for word in (config.command, *config.args))
         cwd = _folder(base_dir / (config.cwd or "."))
         argv = (_find(command, cwd, env), *args)
-        return Spawn(confine(argv, server.sandbox, cwd, base_dir, own, tuple(given.values())), cwd, env)
+        return Spawn(confine(argv, server.sandbox, cwd, base_dir, own, tuple(given.values())), cwd, env, config.command)
     except ConfigurationError as error:
         raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
 
@@ -186,6 +188,7 @@ class StdioTransport:
                 preexec_fn=self._before_exec,
             )
         self._process, self.pid = process, process.get_pid()
+        log_debug("process_started", pid=self.pid, command=self._spawn.command, folder=str(self._spawn.cwd))
         return _Lines(self), _Input(self)
 
     def _before_exec(self) -> None:
@@ -236,6 +239,7 @@ class StdioTransport:
             # Closed long ago, and still waiting for a reader. One that is lost may not be aborted again.
             self.pipes.stdin.transport.abort()
         if self._process is not None:
+            log_debug("process_ended", pid=self.pid, exit_code=self._process.get_returncode())
             self._process.close()
 
     def condemn(self, verdict: str) -> None:

@@ -41,6 +41,7 @@ from agent_runtime.domain.values import deeper_than, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run, unless
+from agent_runtime.telemetry import log_debug
 
 log = structlog.get_logger()
 
@@ -182,7 +183,13 @@ class Broker:
         if cancel.is_set():
             raise CallNotSentError("The task was cancelled before the call was sent.")
         called = intent.called
-        return await lease.call(called.server, called.tool, called.arguments, timeout_s=called.timeout_s, cancel=cancel)
+        here = {"step_id": called.step_id, "call_id": called.call_id, "server": called.server, "tool": called.tool}
+        log_debug("call_sent", **here, attempt=called.attempt, timeout_s=called.timeout_s)
+        result = await lease.call(
+            called.server, called.tool, called.arguments, timeout_s=called.timeout_s, cancel=cancel
+        )
+        log_debug("call_answered", **here, is_error=result.is_error, characters=len(result.text))
+        return result
 
     @staticmethod
     def _deny(run: Run, proposal: Proposal, refusal: CallRefusedError) -> None:

@@ -13,6 +13,7 @@ from agent_runtime.domain.events import Event, EventRecord, ModelAnswered, TaskC
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.ports import TaskStore
+from agent_runtime.telemetry import log_debug
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ class Run:
         """Take the task with a new epoch. Raises: ConflictError where the journal has grown meanwhile."""
         epoch = task.epoch + 1
         claimed = await store.append(task, [TaskClaimed(runner=runner, epoch=epoch)], epoch=epoch)
+        log_debug("task_claimed", task_id=task.task_id, epoch=epoch, status=task.status)
         return cls(store, claimed, cancel, stop)
 
     @property

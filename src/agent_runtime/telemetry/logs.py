@@ -61,6 +61,16 @@ def configure_logging(settings: LogSettings, redactor: Redactor, stream: TextIO 
     _capture_the_rest(sink, formatter, level)
 
 
+def log_debug(event: str, **fields: object) -> None:
+    """Log an event of the daily course, which only `log.level: debug` shows.
+
+    For the paths that every task takes: where it is not shown it costs a tenth of a microsecond, and structlog's own
+    `debug` ten.
+    """
+    if logging.root.isEnabledFor(logging.DEBUG):
+        structlog.get_logger().debug(event, **fields)
+
+
 def _for_people(clean: "_Cleaner", stream: TextIO) -> list[Processor]:
     return [
         structlog.processors.format_exc_info,
