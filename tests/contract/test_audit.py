@@ -15,7 +15,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.audit import find_faults
 from agent_runtime.domain.audit_export import export, find_faults_in_export, parse
 from agent_runtime.domain.chain import record_hash
-from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError, TaskNotFoundError
+from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, TaskNotFoundError
 from agent_runtime.domain.task import Task
 from agent_runtime.storage.audit_file import open_audit_file
 from agent_runtime.storage.sqlite import SqliteStore
@@ -325,8 +325,9 @@ async def test_a_broken_journal_stops_neither_the_store_nor_the_other_tasks(path
     async with SqliteStore(path) as store:
         assert await store.unfinished() == []
         assert (await store.load("other")).version == LAST
-        with pytest.raises(StoreUnavailableError):
-            await store.load("t")
+        broken = await store.load("t")
+        assert broken.journal_change
+        assert broken.journal_change.record == 3
         kept = await store.kept("t")
     assert [(fault.seq, fault.field) for fault in find_faults(kept)] == [(3, "data"), (5, "data")] * 2
     assert [(one.seq, one.field) for one in find_faults_in_export(json.loads(json.dumps(export(kept))))] == [
@@ -346,12 +347,12 @@ async def test_an_id_that_is_no_text_does_not_keep_the_store_from_starting(path:
         assert [find_faults(file.read(task_id))[0].seq for task_id in file.ids() if task_id not in {"open", "other"}]
 
 
-async def test_appending_after_a_changed_record_leaves_the_fault_where_it_is(tmp_path: Path) -> None:
+async def test_appending_in_a_run_after_a_changed_record_leaves_the_fault_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:
-        task = await store.append(Task("t"), [submitted()])
+        task = await claim(store, await store.append(Task("t"), [submitted()]))
         tamper(path, "UPDATE events SET data = replace(data, 'say hello', 'say hullo')")
-        await store.append(task, [ev.TaskCancelRequested()])
+        await store.append(task, [proposed()], epoch=task.epoch)
     assert places(path)[0] == (1, "data")
     assert set(places(path)) == {(1, "data"), (None, "tasks.prompt")}
 
@@ -486,6 +487,12 @@ async def test_damage_of_the_file_is_told_where_no_journal_was_hit(path: Path) -
     assert faults(path) == []
     with open_audit_file(path) as file:
         assert "tasks_by_status" in file.damages()[0].message
+
+
+async def test_a_trigger_is_reported(path: Path) -> None:
+    tamper(path, "CREATE TRIGGER extra AFTER INSERT ON events BEGIN DELETE FROM definitions; END")
+    with open_audit_file(path) as file:
+        assert [damage.message for damage in file.damages()] == ["it has a trigger, extra."]
 
 
 async def test_a_file_that_cannot_be_audited_is_named(tmp_path: Path) -> None:

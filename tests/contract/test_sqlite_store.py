@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -297,7 +297,7 @@ async def test_a_read_only_directory_is_refused(read_only: Path) -> None:
         await SqliteStore(read_only / "tasks.db").__aenter__()
 
 
-async def test_an_event_of_an_unknown_type_makes_only_its_task_unreadable(tmp_path: Path) -> None:
+async def test_an_event_of_an_unknown_type_harms_only_its_task(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     async with SqliteStore(path) as store:
         await store.append(Task("good"), [submitted()])
@@ -307,8 +307,10 @@ async def test_an_event_of_an_unknown_type_makes_only_its_task_unreadable(tmp_pa
     connection.commit()
     connection.close()
     async with SqliteStore(path) as store:
-        with pytest.raises(StoreUnavailableError, match="cannot read"):
-            await store.load("bad")
+        bad = await store.load("bad")
+        assert bad.status is TaskStatus.NEEDS_ATTENTION
+        assert bad.journal_change
+        assert (bad.version, bad.journal_change.record) == (0, 1)
         assert (await store.load("good")).version == 1
 
 
@@ -413,7 +415,47 @@ async def test_ended_tasks_are_still_read_and_paged(tmp_path: Path) -> None:
         assert await store.unfinished() == []
 
 
-FILES = ("tasks.db", "tasks.db-wal", "tasks.db-shm")
+async def test_a_conflict_with_the_disk_makes_the_store_read_it_again(tmp_path: Path) -> None:
+    """Whoever tries again must see what is there, and not for ever what this process knew."""
+    async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
+        known = await store.append(Task("t"), [submitted()])
+        async with SqliteStore(tmp_path / "tasks.db") as other:
+            newer = await other.append(await other.load("t"), [ev.TaskCancelRequested()])
+        assert await store.load("t") == known
+        with pytest.raises(ConflictError):
+            await store.append(known, [ev.TaskCancelRequested()])
+        assert await store.load("t") == newer
+        with pytest.raises(ConflictError):
+            await store.append(known, [ev.TaskCancelRequested()])
+        assert (await store.append(newer, [ev.TaskCancelled()])).terminal
+
+
+async def test_a_conflict_within_the_process_reads_nothing_again(tmp_path: Path) -> None:
+    async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
+        old = await store.append(Task("t"), [submitted()])
+        newer = await store.append(old, [ev.TaskCancelRequested()])
+        with pytest.raises(ConflictError):
+            await store.append(old, [ev.TaskCancelRequested()])
+        assert await store.load("t") is newer
+
+
+async def test_a_row_that_was_changed_keeps_no_list_from_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    async with asyncio.timeout(20), SqliteStore(path) as store:
+        for name in ("good", "status", "metadata", "time", "text"):
+            await store.append(Task(name), [submitted()])
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE tasks SET status = 'dancing' WHERE task_id = 'status'")
+            connection.execute("UPDATE tasks SET metadata = '[' WHERE task_id = 'metadata'")
+            connection.execute("UPDATE tasks SET created_at = 'noon', updated_at = '' WHERE task_id = 'time'")
+            connection.execute("UPDATE tasks SET prompt = CAST(x'ff' AS TEXT) WHERE task_id = 'text'")
+        page = await store.page()
+        assert [task.task_id for task in page.tasks] == ["text", "time", "metadata", "status", "good"]
+        assert {task.task_id: task.status for task in page.tasks}["status"] is TaskStatus.NEEDS_ATTENTION
+        assert await store.count() == {TaskStatus.PENDING: 4, TaskStatus.NEEDS_ATTENTION: 1}
+
+
+FILES = ("tasks.db", "tasks.db-wal")
 
 
 def delete(file: Path, _: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from agent_runtime.api.keys import new_key
 from browser import CHROMIUM, Browser
+from harms import HARMS, harm
 from harness import House
 from model_replies import Fault
 from model_requests import Request
@@ -219,6 +220,19 @@ def test_an_unknown_outcome_is_explained_and_resolved(tmp_path: Path, browser: B
     assert task["approvals"][-1]["decision"] == verb.lower()
     assert [step["status"] for step in task["steps"]] == AFTER[verb]
     assert house.counted == {"Done": ["one", "told"], "Retry": ["one", "one", "two"]}.get(verb, ["one"])
+
+
+def test_a_changed_journal_is_told_and_nothing_can_be_decided(tmp_path: Path, browser: Browser) -> None:
+    House(tmp_path)
+    with serving(tmp_path) as service:
+        task_id = service.submit("count")
+        harm(service.settings.database_path, HARMS["the prompt was changed"], task_id)
+        assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 409
+        opened(browser, service)
+        browser.value_of("document.querySelector('#tasks > li').firstChild.open = true")
+        browser.until_shown("Its journal was changed at record 1", "An administrator can delete it.")
+        buttons = browser.value_of("[...document.querySelectorAll('#tasks button')].map((one) => one.innerText)")
+        assert not {"Approve", "Reject", "Revise", "Cancel"} & set(buttons)
 
 
 @pytest.mark.slow

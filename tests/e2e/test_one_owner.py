@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from command_line import Folder
+from killing import eventually
 from serving import Service
 
 
@@ -61,7 +62,7 @@ def test_a_replaced_database_makes_the_service_unready_and_refuses_every_write(
     service: Service, tmp_path: Path, name: str
 ) -> None:
     task_id = service.submit()
-    assert service.client.get("/readyz").status_code == 200
+    eventually(lambda: service.client.get("/readyz").status_code == 200)
     file = tmp_path / "data" / name
     (tmp_path / "kept").hardlink_to(file)
     shutil.copy(file, tmp_path / "spare")
@@ -82,6 +83,6 @@ def test_a_replaced_database_makes_the_service_unready_and_refuses_every_write(
     assert service.client.get("/healthz").status_code == 200
     assert service.task(task_id)["status"] == "awaiting_approval"
     (tmp_path / "kept").replace(file)
-    assert service.client.get("/readyz").status_code == 200
+    eventually(lambda: service.client.get("/readyz").status_code == 200)
     service.approve(task_id)
     assert service.finished(task_id)["status"] == "completed"

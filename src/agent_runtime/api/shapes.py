@@ -118,7 +118,7 @@ class AttentionView(TypedDict):
     directly or not; to skip it, or to deny its call, skips them too.
     """
 
-    kind: str
+    kind: Literal["outcome_unknown", "call_approval"]
     step_id: str
     call_id: str
     server: str
@@ -127,6 +127,18 @@ class AttentionView(TypedDict):
     arguments_digest: str
     reason: str
     needed_by: list[str]
+    actions: tuple[str, ...]
+
+
+class JournalChangedView(TypedDict):
+    """What is stored of the task is not what was written: nothing is done with it, and it can only be deleted.
+
+    `record` is the number of the first event where it shows, `reason` how.
+    """
+
+    kind: Literal["journal_changed"]
+    record: int
+    reason: str
     actions: tuple[str, ...]
 
 
@@ -154,7 +166,7 @@ class TaskView(TypedDict):
     plan_digest: str | None
     steps: list[StepView]
     approvals: list[ApprovalView]
-    attention: list[AttentionView]
+    attention: list[AttentionView | JournalChangedView]
     cancel_requested: bool
     error: ErrorView | None
     metadata: Mapping[str, str]

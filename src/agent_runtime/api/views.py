@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_json
 from starlette.responses import Response
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from agent_runtime.api.shapes import (
     AttentionView,
     ErrorView,
+    JournalChangedView,
     ModelsStatusView,
     PageView,
     PlanPreview,
@@ -143,8 +144,11 @@ def _running(task: Task) -> str | None:
     return "\n".join(running) or None
 
 
-def _question(task: Task, view: AttentionView) -> str:
+def _question(task: Task, view: AttentionView | JournalChangedView) -> str:
     here = f"/v1/tasks/{task.task_id}"
+    if view["kind"] == "journal_changed":
+        what = f"The journal was changed at record {view['record']}: {one_line(view['reason'], _LONGEST_PREVIEW)}"
+        return f"{what} Nothing is done with the task any more; DELETE {here} removes it."
     what = f"Step {view['step_id']} asks a person: {one_line(view['reason'], _LONGEST_PREVIEW)}"
     if view["kind"] == "outcome_unknown":
         return f"{what} Say what became of it with POST {here}/resolve ({', '.join(RESOLUTIONS)})."
@@ -209,8 +213,11 @@ def _preview(state: StepState) -> str | None:
     return text if len(text) <= _LONGEST_PREVIEW else text[: _LONGEST_PREVIEW - 1] + "…"
 
 
-def _attention(task: Task) -> list[AttentionView]:
+def _attention(task: Task) -> list[AttentionView | JournalChangedView]:
     """What a person is asked now; nothing once a cancellation has settled that nothing goes on."""
+    if task.journal_change:
+        change = task.journal_change
+        return [{"kind": "journal_changed", "record": change.record, "reason": change.reason, "actions": ("delete",)}]
     if task.status is not TaskStatus.NEEDS_ATTENTION or task.cancel_requested:
         return []
     asked = [_asked(task, step_id, state) for step_id, state in task.steps.items()]
@@ -218,6 +225,7 @@ def _attention(task: Task) -> list[AttentionView]:
 
 
 def _asked(task: Task, step_id: str, state: StepState) -> AttentionView | None:
+    kind: Literal["outcome_unknown", "call_approval"]
     call: Call | AskedCall
     actions: tuple[str, ...]
     if state.status is StepStatus.UNKNOWN and state.call:

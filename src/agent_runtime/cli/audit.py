@@ -22,6 +22,14 @@ from agent_runtime.text.escaping import visible
 
 _PAGE = 200
 
+UNDETECTABLE = (
+    "a history that was written anew with hashes that fit: another name in an approval, an approval that nobody gave",
+    "records taken off the end together with what the task's row says of them; a task removed altogether",
+    "what stands beside the journals: the to-do list, what servers listed, the order of the list of tasks",
+    "what was changed before the journals had hashes",
+)
+"""What whoever may write the whole database can do unseen. A head or an export kept elsewhere shows the first two."""
+
 
 @dataclass(slots=True)
 class _Report:
@@ -51,14 +59,16 @@ def verify(options: argparse.Namespace) -> int:
             _add_tasks(report, source, options.task_id)
     counts = {"tasks": report.tasks, "records": report.records, "calls": report.calls}
     if options.json:
-        output.document({**counts, "faults": [asdict(fault) for fault in report.faults]})
+        faults = [asdict(fault) for fault in report.faults]
+        output.document({**counts, "faults": faults, "cannot_detect": UNDETECTABLE})
     else:
         for fault in report.faults:
             output.result(visible(str(fault)))
-        found = (
-            _counted(len(report.faults), "faults") if report.faults else "nothing was changed, every call was approved"
-        )
+        found = _counted(len(report.faults), "faults") if report.faults else "no change was found"
         output.say(", ".join(_counted(number, name) for name, number in counts.items()) + f": {found}.")
+        output.say("This cannot detect:")
+        for change in UNDETECTABLE:
+            output.say(f"- {change}")
     return 1 if report.faults else 0
 
 

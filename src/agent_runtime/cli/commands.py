@@ -230,7 +230,7 @@ def approve(options: argparse.Namespace) -> int:
 
 def _asked_call(task: Json, call_id: str) -> Json:
     """What is asked about this call; where nothing is, the service says what of it."""
-    asked: list[Json] = [entry for entry in task["attention"] if entry["call_id"] == call_id]
+    asked: list[Json] = [entry for entry in task["attention"] if entry.get("call_id") == call_id]
     return asked[0] if asked else {"call_id": call_id, "arguments_digest": "unknown"}
 
 
@@ -324,6 +324,11 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
         output.say(f"or refuse it: {_hint(options, 'reject', task_id)}")
         output.say(f"or say what should be different: {_hint(options, 'revise', task_id, 'FEEDBACK')}")
     for asked in task["attention"]:
+        if asked["kind"] == "journal_changed":
+            output.say(f"Its journal was changed at record {asked['record']}, so nothing is done with it any more.")
+            output.say(f"What shows it: {asked['reason']}")
+            output.say(f"What there is: {_hint(options, 'audit', 'verify', task_id)}")
+            continue
         if asked["kind"] == "call_approval":
             _explain_call(options, task_id, asked)
             continue

@@ -15,13 +15,16 @@ from agent_runtime.domain.events import EVENTS, EventRecord, PlanEdited, PlanPro
 from agent_runtime.domain.plan import ToolStep, tool_keys
 from agent_runtime.domain.references import as_text, resolve
 from agent_runtime.domain.rules import CallRefusedError, given_arguments
-from agent_runtime.domain.task import Task
+from agent_runtime.domain.task import JournalChange, Task, TaskStatus
 from agent_runtime.domain.tools import tool_key
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.values import JsonObject, digest
 
 _MOST_EPOCHS = 10_000
 _OF_A_TIME = "0123456789-:.TZ"
+
+_NO_FOLD = (AgentRuntimeError, LookupError, ValueError)
+"""What `evolve` raises where an event may not follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,36 @@ def replayed(kept: Kept) -> Replay:
     return replay
 
 
+def restore_task(kept: Kept) -> tuple[Task, list[EventRecord]]:
+    """Fold a stored journal into its task, and return the records that the task is made of.
+
+    A journal that does not follow from its first record gives a task whose `journal_change` says where it was changed;
+    so does one whose hashes do not fit. Of a task that has ended, of which nothing comes any more, only the number of
+    the records is checked.
+    """
+    task, records, faults = Task(kept.task_id), list[EventRecord](), list[AuditFault]()
+    for entry in kept.entries:
+        found = _read(kept.task_id, entry)
+        if isinstance(found, EventRecord):
+            try:
+                task = evolve(task, found)
+            except _NO_FOLD as error:
+                found = AuditFault(kept.task_id, entry.seq, "data", f"it may not follow: {error}")
+        if isinstance(found, AuditFault):
+            faults.append(found)
+            break
+        records.append(found)
+    has_ended = task.terminal and kept.index is not None and kept.index.version == task.version
+    if faults or not has_ended:
+        faults = [*_Chain(kept).faults(), *faults]
+    if not faults:
+        return task, records
+    last = max([entry.seq for entry in kept.entries], default=1)
+    first = min(faults, key=lambda fault: last if fault.seq is None else fault.seq)
+    change = JournalChange(last if first.seq is None else first.seq, f"{first.field}: {first.message}")
+    return replace(task, status=TaskStatus.NEEDS_ATTENTION, journal_change=change), records
+
+
 def _read(task_id: str, entry: Entry) -> EventRecord | AuditFault:
     try:
         at = datetime.fromisoformat(entry.at)
@@ -237,7 +270,12 @@ def _read(task_id: str, entry: Entry) -> EventRecord | AuditFault:
     try:
         return restore(task_id, entry.seq, entry.epoch, at, entry.type, entry.data)
     except KeyError:
-        return AuditFault(task_id, entry.seq, "type", "there is no event of this name.")
+        return AuditFault(
+            task_id,
+            entry.seq,
+            "type",
+            "there is no event of this name; unless it was changed, a newer version wrote it.",
+        )
     except ValueError:  # pydantic's, and that of text which is no Unicode
         return AuditFault(task_id, entry.seq, "data", f"it cannot be read as {entry.type}.")
 
@@ -248,7 +286,7 @@ def _fold(replay: Replay, record: EventRecord) -> bool:
     replay.faults += wrong
     try:
         replay.task = evolve(replay.task, record)
-    except (AgentRuntimeError, LookupError, ValueError) as error:
+    except _NO_FOLD as error:
         if not wrong:
             why = f"it may not follow: {error} Nothing after it was held against the plan."
             replay.faults.append(AuditFault(record.task_id, record.seq, "data", why))

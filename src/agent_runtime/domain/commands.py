@@ -46,7 +46,7 @@ Command = ProposePlan | CallTool | AskModel | Record
 
 
 def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[Command, ...]:
-    """What may be done now; nothing while a person is asked or after the end.
+    """What may be done now; nothing while a person is asked, after the end, or where the journal was changed.
 
     What has begun comes before what may begin, and open calls before all, each in the order of the plan.
 
@@ -54,7 +54,7 @@ def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tupl
     step an open call is one whose answer will not come. Each command holds for this state only: after one of them,
     ask again.
     """
-    if task.terminal:
+    if task.terminal or task.journal_change:
         return ()
     if task.cancel_requested:
         return () if in_flight else (_cancel(task),)

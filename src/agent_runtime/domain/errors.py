@@ -7,6 +7,7 @@ AgentRuntimeError
 |- CallNotFoundError            the task asks for no such call
 |- ScopeMissingError            the caller's key does not have the scope that this takes
 |- DecisionRefusedError         the task is in a status that does not allow the decision
+|  |- JournalChangedError       the task's journal is not as it was written
 |  |- DigestRequiredError       the decision must name the digest of the plan
 |  |- PlanOutdatedError         the servers or the model are not what the plan was made for
 |  `- DigestMismatchError       the decision names another plan than the current one
@@ -102,6 +103,12 @@ class DecisionRefusedError(AgentRuntimeError):
     def __init__(self, message: str, status: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class JournalChangedError(DecisionRefusedError):
+    """The task's journal is not as it was written: the task can only be deleted."""
+
+    code = "journal_changed"
 
 
 class DigestRequiredError(DecisionRefusedError):

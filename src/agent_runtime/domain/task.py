@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.errors import JournalChangedError
 from agent_runtime.domain.events import ANONYMOUS, POLICY, ModelCall
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.tools import StoredResult, ToolDefinition, tool_key
@@ -153,8 +154,19 @@ class TaskError:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalChange:
+    """What shows that a stored journal is not as it was written: the number of the record, and how it shows."""
+
+    record: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`.
+
+    Where the journal was changed, `journal_change` says so. The status is then `needs_attention`, the other fields are
+    what could be folded, and the task can only be deleted.
 
     `authors` are all who have shaped it, the submitter first: whoever edited a plan, gave feedback to a planner or a
     model, or said what a call gave. Of the current plan: `identities` are the facts about its servers, by id;
@@ -189,6 +201,7 @@ class Task:
     approved_by: str | None = None
     approval_names_digest: bool = True
     cancel_requested: bool = False
+    journal_change: JournalChange | None = None
     result: str | None = None
     error: TaskError | None = None
     tool_calls: int = 0
@@ -244,6 +257,17 @@ class Task:
     @property
     def unknown_steps(self) -> tuple[str, ...]:
         return tuple(name for name, step in self.steps.items() if step.status is StepStatus.UNKNOWN)
+
+
+def expect_unchanged(task: Task) -> None:
+    """Raises: JournalChangedError where the stored journal of the task is not as it was written."""
+    change = task.journal_change
+    if change is not None:
+        raise JournalChangedError(
+            f"The journal of task {task.task_id} was changed at record {change.record}: {change.reason} Nothing is "
+            "done with the task any more; it can only be deleted.",
+            task.status,
+        )
 
 
 MOST_ATTEMPTS = 3

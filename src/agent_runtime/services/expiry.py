@@ -77,19 +77,21 @@ class Expiry:
             waiting = [(task_id, since) for task_id, since in waiting if task_id not in self._broken]
             now = datetime.now(UTC)
             over = [task_id for task_id, since in waiting if since + after <= now]
-            unreadable = 0
+            left_over = 0
             for task_id in over:
                 try:
-                    await self.load(task_id)
+                    task = await self.load(task_id)
                 except TaskNotFoundError:
                     continue
                 except StoreUnavailableError as error:  # one journal that cannot be read holds nobody else up
                     log.warning("not_expired", task_id=task_id, error=str(error))
-                    unreadable += 1
+                    left_over += 1
                 except Exception:  # whatever the journal holds, it is the matter of this task alone
                     log.exception("not_expired", task_id=task_id)
                     self._broken.add(task_id)
-            if unreadable:
+                else:
+                    left_over += task.status is TaskStatus.AWAITING_APPROVAL  # its row was changed to an earlier time
+            if left_over:
                 return _RETRY_S
             if len(over) < _AT_ONCE:
                 left = [since + after - now for _, since in waiting[len(over) :]]

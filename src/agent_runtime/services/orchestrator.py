@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from agent_runtime.domain.commands import next_commands
-from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
+from agent_runtime.domain.errors import ConflictError, JournalChangedError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.task import WAITING, Task, TaskStatus
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
@@ -70,6 +70,8 @@ class Orchestrator:
                 log.info("task_gone")
             except StaleEpochError as error:
                 log.warning("run_superseded", reason=str(error))
+            except JournalChangedError as error:
+                log.error("run_stopped", reason=str(error))  # noqa: TRY400 - where it was raised says nothing
             return False
 
     async def _claim_and_run(self, task: Task, cancel: asyncio.Event, stop: asyncio.Event) -> bool:

@@ -62,11 +62,15 @@ class TaskStore(Protocol):
         Raises: ConflictError where the journal is not at that version, StaleEpochError where a newer claim owns
         the task (but a late `tool.returned`, alone, is kept), IllegalTransitionError where the domain forbids it,
         StoreUnavailableError where nothing could be written. A creation whose `request_key` exists already with
-        the same submitter is a ConflictError too.
+        the same submitter is a ConflictError too, and so is a claim or an event from outside on a journal that was
+        changed. A task that says so itself (`journal_change`) takes nothing: JournalChangedError.
         """
 
     async def load(self, task_id: str) -> Task:
-        """The state of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
+        """The state of a task; of one whose journal was changed, its `journal_change`, and what could be folded.
+
+        Raises: TaskNotFoundError, StoreUnavailableError.
+        """
 
     async def find_request(self, submitter: str, request_key: str) -> Task | None:
         """Return the task that this submitter created with this idempotency key, if any."""
@@ -93,10 +97,16 @@ class TaskStore(Protocol):
         """Count from the beginning: the service stops in order."""
 
     async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
-        """The tasks that await approval, each with when its plan was made; those that wait longest, first."""
+        """The tasks that await approval, each with when its plan was made; those that wait longest, first.
+
+        Tasks that are known for a changed journal are left out.
+        """
 
     async def delete(self, task: Task) -> None:
-        """Forget a terminal task. Raises: TaskNotFoundError, ConflictError, StoreUnavailableError."""
+        """Forget a terminal task, or one whose journal was changed.
+
+        Raises: TaskNotFoundError, ConflictError, StoreUnavailableError.
+        """
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         """Keep what a server of this identity listed, in place of what was kept before."""

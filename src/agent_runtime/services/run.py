@@ -10,7 +10,7 @@ import structlog
 
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StaleEpochError, StoreUnavailableError
 from agent_runtime.domain.events import Event, EventRecord, ModelAnswered, TaskClaimed, ToolReturned
-from agent_runtime.domain.task import Task
+from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.telemetry import log_debug
@@ -70,7 +70,10 @@ class Run:
     async def claim(
         cls, store: TaskStore, task: Task, runner: str, cancel: asyncio.Event, stop: asyncio.Event
     ) -> "Run":
-        """Take the task with a new epoch. Raises: ConflictError where the journal has grown meanwhile."""
+        """Take the task with a new epoch. The store verifies its journal.
+
+        Raises: ConflictError where the journal has grown meanwhile, or was changed.
+        """
         epoch = task.epoch + 1
         claimed = await store.append(task, [TaskClaimed(runner=runner, epoch=epoch)], epoch=epoch)
         log_debug("task_claimed", task_id=task.task_id, epoch=epoch, status=task.status)
@@ -111,9 +114,11 @@ class Run:
     async def catch_up(self) -> None:
         """See what was written from outside. Of what is staged the facts (answers of calls and models) stay staged.
 
-        Raises: StaleEpochError where a newer claim owns the task, TaskNotFoundError where it is gone.
+        Raises: StaleEpochError where a newer claim owns the task, TaskNotFoundError where it is gone,
+        JournalChangedError where what is stored is not what was written.
         """
         fresh = await self._load()
+        expect_unchanged(fresh)
         if fresh.epoch != self.epoch:
             await self.leave_evidence()
             raise StaleEpochError(f"Epoch {self.epoch} of task {fresh.task_id} was superseded by {fresh.epoch}.")
@@ -145,7 +150,7 @@ class Run:
         """Keep the answers that this run got too late, while the task is open; they change nothing."""
         answers = [event for event in self._staged if isinstance(event, ToolReturned)]
         facts, self._staged = [*answers, *late], []
-        while facts and not (fresh := await self._load()).terminal:
+        while facts and not ((fresh := await self._load()).terminal or fresh.journal_change):
             with contextlib.suppress(ConflictError):  # the newer run writes too
                 await self._append(fresh, facts)
                 return

@@ -33,7 +33,7 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import Revision, revisions
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.task import Task, TaskStatus, expect_unchanged
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.decisions import event_of, expect_editable, text_faults
@@ -111,10 +111,12 @@ class TaskManager:
             )
         try:
             task = await self._store.append(Task(new_id("task")), events)
-        except ConflictError:
+        except ConflictError as error:
             existing = await self._existing(submission, caller)
             if existing is None:
-                raise
+                raise RequestKeyReusedError(
+                    "The Idempotency-Key was used for a task that is deleted, or cannot be found: use another."
+                ) from error
             return existing
         log.info("task_submitted", task_id=task.task_id, status=task.status)
         await self._runner.submit(task.task_id)
@@ -137,6 +139,8 @@ class TaskManager:
         if submission.request_key is None:
             return None
         task = await self._store.find_request(caller.name, submission.request_key)
+        if task is not None:
+            expect_unchanged(task)
         if task is not None and task.request_digest != submission.request_digest:
             raise RequestKeyReusedError(
                 f"The Idempotency-Key was already used for task {task.task_id} with another body; use a new key."
@@ -159,6 +163,7 @@ class TaskManager:
         """
         while True:
             task = await self._expiry.load(task_id)
+            expect_unchanged(task)
             event = event_of(task, decision, caller, self._limits, self._approval)
             try:
                 if isinstance(event, PlanApproved):
@@ -209,6 +214,7 @@ class TaskManager:
         """
         while True:
             task = await self._expiry.load(task_id)
+            expect_unchanged(task)
             expect_editable(task, caller, digests)
             edited = await self._planner.edit(plan, task, caller.name)
             if self._expiry.is_over(task):  # while its servers were asked what they offer
@@ -228,6 +234,7 @@ class TaskManager:
         """
         while True:
             task = await self._store.load(task_id)
+            expect_unchanged(task)
             if task.terminal:
                 raise DecisionRefusedError(
                     f"Task {task_id} is {task.status} and can no longer be cancelled.", task.status
@@ -246,12 +253,22 @@ class TaskManager:
             return task
 
     async def delete(self, task_id: str) -> None:
-        """Forget a task that has ended. Raises: TaskNotFoundError, DecisionRefusedError, StoreUnavailableError."""
-        task = await self._store.load(task_id)
-        if not task.terminal:
-            raise DecisionRefusedError(f"Task {task_id} is {task.status}; cancel it before you delete it.", task.status)
-        await self._store.delete(task)
-        log.info("task_deleted", task_id=task_id)
+        """Forget a task that has ended, or whose journal was changed.
+
+        Raises: TaskNotFoundError, DecisionRefusedError, StoreUnavailableError.
+        """
+        while True:
+            task = await self._store.load(task_id)
+            if not (task.terminal or task.journal_change):
+                raise DecisionRefusedError(
+                    f"Task {task_id} is {task.status}; cancel it before you delete it.", task.status
+                )
+            try:
+                await self._store.delete(task)
+            except ConflictError:
+                continue
+            log.info("task_deleted", task_id=task_id)
+            return
 
     async def records(self, task_id: str, after: int = 0, limit: int = PAGE_OF_RECORDS) -> list[EventRecord]:
         """The journal after event number `after`. Raises: TaskNotFoundError."""

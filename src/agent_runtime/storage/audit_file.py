@@ -12,6 +12,7 @@ from agent_runtime.storage.database import BUSY_TIMEOUT_S, READER_PRAGMAS
 from agent_runtime.storage.journals import select_ids, select_kept
 
 _HAS_CHAIN = "SELECT count(*) FROM pragma_table_info('events') WHERE name = 'hash'"
+_TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
 _MOST_DAMAGES = 20
 
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)
@@ -25,10 +26,11 @@ class AuditFile:
         self._connection = connection
 
     def damages(self) -> list[AuditFault]:
-        """What SQLite finds wrong with the file as such: its pages, keys and indexes."""
+        """Return what is wrong with the file as such: its pages, keys and indexes, and triggers, which we make none."""
         statement = f"PRAGMA integrity_check({_MOST_DAMAGES})"
         try:
             found = [str(line) for (line,) in self._connection.execute(statement)]
+            found += [f"it has a trigger, {name}." for (name,) in self._connection.execute(_TRIGGERS)]
         except _BROKEN as error:
             found = [str(error)]
         return [AuditFault("", None, "the database file", line) for line in found if line != "ok"]

@@ -59,7 +59,11 @@ class Cache:
     def records(self, task_id: str, after: int, limit: int) -> list[EventRecord] | None:
         """The journal after a number, or None where the disk must be asked."""
         entry = self._find(task_id)
-        if entry is None or entry.records[0].seq > after + 1:
+        if entry is None:
+            return None
+        if not entry.records:  # of a changed journal not one can be read
+            return []
+        if entry.records[0].seq > after + 1:
             return None
         start = after + 1 - entry.records[0].seq
         return entry.records[start : start + limit]
@@ -88,6 +92,12 @@ class Cache:
         """The task is gone."""
         self._overtake(task_id)
         self._drop(task_id)
+
+    def forget_outdated(self, task: Task) -> None:
+        """Forget what is known of a task unless it is newer than this, at which the disk is not."""
+        known = self.task(task.task_id)
+        if known is not None and known.version <= task.version:
+            self.forget(task.task_id)
 
     def clear(self) -> None:
         for task_id in [*self._live, *self._ended, *self._readings]:

@@ -45,7 +45,13 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that can only read. Raises: sqlite3.Error."""
-    return _connect(path, READER_PRAGMAS)
+    connection = _connect(path, READER_PRAGMAS)
+    connection.text_factory = _lenient  # one row that was changed must not keep the others from being read
+    return connection
+
+
+def _lenient(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:

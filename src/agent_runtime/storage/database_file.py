@@ -5,9 +5,6 @@ from pathlib import Path
 
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
 
-_BESIDE = ("-wal", "-shm")
-"""What SQLite keeps beside a database that is open: the latest writes, and the memory that connections share."""
-
 _Identity = tuple[int, int]
 """Device and inode: what a path leads to, by whatever name."""
 
@@ -30,7 +27,7 @@ def unusable(path: Path, reason: str) -> str:
 
 
 class DatabaseFile:
-    """A database that is open at `path`: notices when that path, or a file of SQLite's beside it, leads elsewhere.
+    """A database that is open at `path`: notices when that path leads elsewhere, or that of its write-ahead log.
 
     What is written to a file that was replaced or deleted is gone with the process: it must not be acknowledged (G1).
     Any thread may check.
@@ -39,7 +36,7 @@ class DatabaseFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._opened: dict[str, _Identity] = {}
-        self._beside: dict[str, _Identity] = {}
+        self._log: dict[str, _Identity] = {}
 
     def remember(self) -> None:
         """Take the files as they are now for those that a connection has just opened.
@@ -50,17 +47,17 @@ class DatabaseFile:
             _compare(self._opened)
         else:
             self._opened = {str(self.path): _identity(str(self.path))}
-        real = os.path.realpath(self.path)
-        self._beside = {name: _identity(name) for name in (real + suffix for suffix in _BESIDE)}
+        log = f"{os.path.realpath(self.path)}-wal"
+        self._log = {log: _identity(log)}
 
-    def forget_connection(self) -> None:
-        """Expect no files beside the database: SQLite removes them with its last connection."""
-        self._beside = {}
+    def forget_log(self) -> None:
+        """Expect no write-ahead log: SQLite removes it with its last connection."""
+        self._log = {}
 
     def check(self) -> None:
         """Raises: StoreUnavailableError where a path leads to another file than the one that is open, or to none."""
         _compare(self._opened)
-        _compare(self._beside)
+        _compare(self._log)
 
 
 def _compare(remembered: dict[str, _Identity]) -> None:
@@ -82,6 +79,6 @@ def _identity(name: str) -> _Identity:
 
 
 _REPLACED = (
-    "The store cannot be used now: the database file, or one beside it, was replaced or deleted. Nothing was changed; "
+    "The store cannot be used now: the database file or its -wal file was replaced or deleted. Nothing was changed; "
     "the operator must put the file back, or restart the service."
 )

@@ -8,7 +8,7 @@ import sqlite3
 from typing import Any
 
 from agent_runtime.domain.audit import Entry, Index, Kept
-from agent_runtime.domain.chain import GENESIS, record_hash
+from agent_runtime.domain.chain import GENESIS, chain_holds, record_hash
 from agent_runtime.domain.errors import TaskNotFoundError
 
 SELECT_CONTENT = """
@@ -47,6 +47,11 @@ def select_kept(connection: sqlite3.Connection, task_id: str) -> Kept:
     if index is None and not entries:
         raise TaskNotFoundError(task_id)
     return Kept(task_id, tuple(entries), None if index is None else _index(*index))
+
+
+def is_as_written(connection: sqlite3.Connection, task_id: str, version: int, head: str) -> bool:
+    """Return whether the journal has `version` records, each with its hash, the last of which is `head`."""
+    return chain_holds(task_id, connection.execute(SELECT_ENTRIES, (_raw(task_id),)), version, head)
 
 
 def select_ids(connection: sqlite3.Connection) -> list[str]:

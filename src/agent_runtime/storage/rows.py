@@ -5,20 +5,23 @@ Every function here runs in a thread of the store, on that thread's connection.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
+from agent_runtime.domain.audit import restore_task
 from agent_runtime.domain.chain import GENESIS, record_hash
-from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError, TaskNotFoundError
+from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore
 from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.domain.transitions import replay
 from agent_runtime.domain.values import Value
 from agent_runtime.services.ports import TaskSummary
+from agent_runtime.storage.journals import is_as_written, select_kept
 
 INSERT_TASK = """
 INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,
@@ -32,15 +35,18 @@ WHERE task_id = ? AND version = ?
 SELECT_HEAD = "SELECT head FROM tasks WHERE task_id = ? AND version = ?"
 INSERT_EVENT = "INSERT INTO events (task_id, seq, epoch, at, type, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"
 DELETE_TASK = "DELETE FROM tasks WHERE task_id = ? AND version = ?"
+DELETE_ROW = "DELETE FROM tasks WHERE task_id = ?"
 DELETE_EVENTS = "DELETE FROM events WHERE task_id = ?"
 SELECT_VERSION = "SELECT version, epoch FROM tasks WHERE task_id = ?"
 SELECT_EVENTS = "SELECT seq, epoch, at, type, data FROM events WHERE task_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 # Nothing is written to a task that awaits approval but what makes its plan, or ends the waiting.
 SELECT_AWAITING = """
 SELECT task_id, updated_at FROM tasks
-WHERE status = 'awaiting_approval' AND NOT cancel_requested ORDER BY updated_at LIMIT ?
+WHERE status = 'awaiting_approval' AND NOT cancel_requested AND task_id NOT IN (SELECT value FROM json_each(?))
+ORDER BY updated_at LIMIT ?
 """
 SELECT_COUNTS = "SELECT status, count(*) FROM tasks GROUP BY status"
+SELECT_STATUSES = "SELECT status FROM tasks WHERE task_id IN (SELECT value FROM json_each(?))"
 SELECT_REQUEST = "SELECT task_id FROM tasks WHERE submitter = ? AND request_key = ?"
 SELECT_PAGE = """
 SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
@@ -49,6 +55,13 @@ FROM tasks WHERE position < ? ORDER BY position DESC LIMIT ?
 SELECT_PAGE_BY_STATUS = """
 SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
 FROM tasks WHERE status = ? AND position < ? ORDER BY position DESC LIMIT ?
+"""
+# The same where some journals were changed, whose tasks need attention whatever their rows say.
+SELECT_PAGE_BY_STATUS_BUT = """
+SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
+FROM tasks
+WHERE CASE WHEN task_id IN (SELECT value FROM json_each(?)) THEN 'needs_attention' ELSE status END = ? AND position < ?
+ORDER BY position DESC LIMIT ?
 """
 SELECT_UNFINISHED = """
 SELECT CAST(task_id AS BLOB) FROM tasks
@@ -63,9 +76,9 @@ ON CONFLICT (identity) DO UPDATE SET definitions = excluded.definitions
 SELECT_DEFINITIONS = "SELECT definitions FROM definitions WHERE identity = ?"
 UPSERT_HEARTBEAT = "INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at"
 
-_ALL = -1  # as a LIMIT
 _RUNNABLE = json.dumps(sorted(frozenset(TaskStatus) - TERMINAL - WAITING))
 _ASKING = json.dumps(sorted(WAITING))
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class _Listing(Value):
@@ -91,12 +104,19 @@ def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[Ev
     connection.executemany(INSERT_EVENT, chained)
 
 
-def update_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord], epoch: int | None) -> None:
-    """Write the next events of a task. Raises: ConflictError or StaleEpochError, with nothing written."""
+def update_task(
+    connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord], epoch: int | None, *, verify: bool
+) -> None:
+    """Write the next events of a task; with `verify` only where all before them is as it was written.
+
+    Raises: ConflictError or StaleEpochError, with nothing written.
+    """
     before = records[0].seq - 1
     found = connection.execute(SELECT_HEAD, (task.task_id, before)).fetchone()
     if found is None:
         raise _refusal(connection, task.task_id, before, epoch)
+    if verify and not is_as_written(connection, task.task_id, before, found[0]):
+        raise ConflictError(f"The journal of task {task.task_id} is not as it was written: read it again.")
     chained, head = _chained(found[0], records)
     state = (task.version, task.epoch, task.status, task.plan_revision, task.cancel_requested)
     connection.execute(UPDATE_TASK, (*state, stamp(records[-1].at), head, task.task_id, before))
@@ -129,7 +149,15 @@ def _refusal(
 
 
 def delete_task(connection: sqlite3.Connection, task: Task) -> None:
-    """Delete a task of exactly this version. Raises: TaskNotFoundError or ConflictError, with nothing written."""
+    """Delete a task of exactly this version; one whose journal was changed, with whatever is left of it.
+
+    Raises: TaskNotFoundError or ConflictError, with nothing written.
+    """
+    if task.journal_change:
+        deleted = [connection.execute(sql, (task.task_id,)).rowcount for sql in (DELETE_ROW, DELETE_EVENTS)]
+        if not any(deleted):
+            raise TaskNotFoundError(task.task_id)
+        return
     if connection.execute(DELETE_TASK, (task.task_id, task.version)).rowcount == 0:
         if connection.execute(SELECT_VERSION, (task.task_id,)).fetchone() is None:
             raise TaskNotFoundError(task.task_id)
@@ -146,28 +174,20 @@ def beat(connection: sqlite3.Connection, at: datetime) -> None:
 
 
 def select_journal(connection: sqlite3.Connection, task_id: str) -> tuple[Task, list[EventRecord]]:
-    """A task and its whole journal. Raises: TaskNotFoundError."""
-    # One statement sees one state of the database, so the journal is whole without a transaction.
-    records = _restored(task_id, connection.execute(SELECT_EVENTS, (task_id, 0, _ALL)))
-    if not records:
-        raise TaskNotFoundError(task_id)
-    return replay(task_id, records), records
+    """A task and the journal that it is the fold of. Raises: TaskNotFoundError."""
+    return restore_task(select_kept(connection, task_id))
 
 
 def select_records(connection: sqlite3.Connection, task_id: str, after: int, limit: int) -> list[EventRecord]:
-    """A part of a journal. Raises: TaskNotFoundError."""
-    records = _restored(task_id, connection.execute(SELECT_EVENTS, (task_id, after, limit)))
-    if not records and select_version(connection, task_id) is None:
+    """A part of a journal, up to the first record that cannot be read. Raises: TaskNotFoundError."""
+    rows = connection.execute(SELECT_EVENTS, (task_id, after, limit)).fetchall()
+    if not rows and select_version(connection, task_id) is None:
         raise TaskNotFoundError(task_id)
+    records: list[EventRecord] = []
+    with suppress(KeyError, ValueError):
+        for seq, epoch, at, kind, data in rows:
+            records.append(restore(task_id, seq, epoch, moment(at), kind, data))
     return records
-
-
-def _restored(task_id: str, rows: Iterable[Any]) -> list[EventRecord]:
-    try:
-        return [restore(task_id, seq, epoch, moment(at), kind, data) for seq, epoch, at, kind, data in rows]
-    except (KeyError, ValidationError) as error:
-        problem = f"The journal of task {task_id} holds an event that this version cannot read"
-        raise StoreUnavailableError(f"{problem}: {type(error).__name__}.") from error
 
 
 def select_version(connection: sqlite3.Connection, task_id: str) -> int | None:
@@ -182,14 +202,16 @@ def select_request(connection: sqlite3.Connection, submitter: str, request_key: 
 
 
 def select_page(
-    connection: sqlite3.Connection, status: TaskStatus | None, before: int, limit: int
+    connection: sqlite3.Connection, status: TaskStatus | None, changed: Collection[str], before: int, limit: int
 ) -> list[tuple[int, TaskSummary]]:
-    """The newest tasks before a position, each with its own."""
+    """The newest tasks before a position, each with its own. `changed` are those whose journal was changed."""
     if status is None:
         rows = connection.execute(SELECT_PAGE, (before, limit))
+    elif changed:
+        rows = connection.execute(SELECT_PAGE_BY_STATUS_BUT, (json.dumps([*changed]), status, before, limit))
     else:
         rows = connection.execute(SELECT_PAGE_BY_STATUS, (status, before, limit))
-    return [(row[0], _summary(*row[1:])) for row in rows]
+    return [(row[0], _summary(*row[1:], needs_attention=row[1] in changed)) for row in rows]
 
 
 def _summary(
@@ -201,17 +223,41 @@ def _summary(
     metadata: str,
     created_at: str,
     updated_at: str,
+    *,
+    needs_attention: bool,
 ) -> TaskSummary:
     return TaskSummary(
         task_id=task_id,
-        status=TaskStatus(status),
+        status=TaskStatus.NEEDS_ATTENTION if needs_attention else _status(status),
         prompt=prompt,
         plan_revision=plan_revision,
         cancel_requested=bool(cancel_requested),
-        metadata=json.loads(metadata),
-        created_at=moment(created_at),
-        updated_at=moment(updated_at),
+        metadata=_metadata(metadata),
+        created_at=_moment_or_epoch(created_at),
+        updated_at=_moment_or_epoch(updated_at),
     )
+
+
+def _status(text: str) -> TaskStatus:
+    """Return the status that a row says, or `needs_attention` where it was changed to none that there is."""
+    with suppress(ValueError):
+        return TaskStatus(text)
+    return TaskStatus.NEEDS_ATTENTION
+
+
+def _metadata(text: str) -> dict[str, str]:
+    """Return the metadata that a row says, or none where it was changed to something else."""
+    with suppress(ValueError):
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _moment_or_epoch(text: str) -> datetime:
+    with suppress(ValueError):
+        return moment(text)
+    return _EPOCH
 
 
 def select_unfinished(connection: sqlite3.Connection) -> list[str]:
@@ -223,14 +269,22 @@ def select_unfinished(connection: sqlite3.Connection) -> list[str]:
     return [task_id for task_id in found if "\ufffd" not in task_id]
 
 
-def select_awaiting(connection: sqlite3.Connection, limit: int) -> list[tuple[str, datetime]]:
-    """The tasks that await approval since when, oldest first; the index on the status finds them."""
-    return [(task_id, moment(at)) for task_id, at in connection.execute(SELECT_AWAITING, (limit,))]
+def select_awaiting(connection: sqlite3.Connection, changed: Collection[str], limit: int) -> list[tuple[str, datetime]]:
+    """The tasks that await approval since when, oldest first, but for those whose journal was changed."""
+    rows = connection.execute(SELECT_AWAITING, (json.dumps([*changed]), limit))
+    return [(task_id, _moment_or_epoch(at)) for task_id, at in rows]
 
 
-def select_counts(connection: sqlite3.Connection) -> dict[TaskStatus, int]:
+def select_counts(connection: sqlite3.Connection, changed: Collection[str]) -> Counter[TaskStatus]:
     """How many tasks there are in each status that occurs: the index on it answers without the rows."""
-    return {TaskStatus(status): count for status, count in connection.execute(SELECT_COUNTS)}
+    counts: Counter[TaskStatus] = Counter()
+    for status, count in connection.execute(SELECT_COUNTS):
+        counts[_status(status)] += count
+    if changed:
+        said = [_status(status) for (status,) in connection.execute(SELECT_STATUSES, (json.dumps([*changed]),))]
+        counts[TaskStatus.NEEDS_ATTENTION] += len(said)
+        counts.subtract(said)
+    return +counts
 
 
 def select_definitions(connection: sqlite3.Connection, identity: str) -> list[JudgedDefinition] | None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from agent_runtime.domain.audit import Kept
-from agent_runtime.domain.errors import TaskNotFoundError
-from agent_runtime.domain.events import Event, EventRecord, record
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
+from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, record
+from agent_runtime.domain.task import Task, TaskStatus, expect_unchanged
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
@@ -23,6 +25,8 @@ from agent_runtime.storage.database_file import DatabaseFile
 from agent_runtime.storage.followers import Followers
 from agent_runtime.storage.readers import Readers
 from agent_runtime.storage.writer import Writer
+
+log = structlog.get_logger()
 
 CACHE_BYTES = 32 * 1024 * 1024
 
@@ -61,6 +65,8 @@ class SqliteStore:
         self._readers = Readers(self._file)
         self._cache = Cache(cache_bytes)
         self._followers = Followers()
+        self._changed: frozenset[str] = frozenset()
+        """The tasks whose journal was found to be changed; their rows still say what they said before."""
 
     async def __aenter__(self) -> Self:
         await self._writer.start()
@@ -82,7 +88,11 @@ class SqliteStore:
             self._cache.clear()
 
     async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
-        """See `TaskStore.append`. The domain judges the events before the writer hears of them."""
+        """See `TaskStore.append`. The domain judges the events before the writer hears of them.
+
+        A claim, and whatever comes from outside, is written only on a journal that the disk has as it was written.
+        """
+        expect_unchanged(task)
         began = time.perf_counter()
         # Time never runs backwards within a journal, whatever the clock of the machine does.
         at = max(self._clock(), task.updated_at) if task.updated_at else self._clock()
@@ -96,8 +106,13 @@ class SqliteStore:
         if task.version == 0:
             work = partial(rows.insert_task, task=after, records=records)
         else:
-            work = partial(rows.update_task, task=after, records=records, epoch=epoch)
-        await self._writer.write(work, partial(self._committed, after, records, began))
+            verify = epoch is None or isinstance(events[0], TaskClaimed)
+            work = partial(rows.update_task, task=after, records=records, epoch=epoch, verify=verify)
+        try:
+            await self._writer.write(work, partial(self._committed, after, records, began))
+        except (ConflictError, StaleEpochError):
+            self._cache.forget_outdated(task)
+            raise
         return after
 
     def _committed(self, task: Task, records: Sequence[EventRecord], began: float) -> None:
@@ -114,7 +129,16 @@ class SqliteStore:
         with self._cache.reading(task_id) as reading:
             task, journal = await self._readers.read(partial(rows.select_journal, task_id=task_id))
             reading.keep(task, journal)
-            return task
+        self._note_change(task)
+        return task
+
+    def _note_change(self, task: Task) -> None:
+        change = task.journal_change
+        if change is None:
+            self._changed -= {task.task_id}
+        elif task.task_id not in self._changed:
+            self._changed |= {task.task_id}
+            log.error("journal_changed", task_id=task.task_id, record=change.record, reason=change.reason)
 
     async def find_request(self, submitter: str, request_key: str) -> Task | None:
         """See `TaskStore.find_request`."""
@@ -132,6 +156,9 @@ class SqliteStore:
         known = self._cache.records(task_id, after, limit)
         if known is not None:
             return known
+        if task_id in self._changed:  # only what was folded can be trusted to be of this task
+            _, journal = await self._readers.read(partial(rows.select_journal, task_id=task_id))
+            return journal[after : after + limit]
         return await self._readers.read(partial(rows.select_records, task_id=task_id, after=after, limit=limit))
 
     async def kept(self, task_id: str) -> Kept:
@@ -144,6 +171,8 @@ class SqliteStore:
             if watch.latest is None:
                 known = self._cache.task(task_id)
                 version = known.version if known else await self._read_version(task_id)
+                if version is not None and task_id in self._changed:
+                    version = after  # nothing will be added, whatever the row says
                 if version is None:
                     return
                 watch.grown(version)
@@ -155,7 +184,7 @@ class SqliteStore:
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
         """See `TaskStore.page`."""
         before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
-        work = partial(rows.select_page, status=status, before=before, limit=limit + 1)
+        work = partial(rows.select_page, status=status, changed=self._changed, before=before, limit=limit + 1)
         found = await self._readers.read(work)
         shown = found[:limit]
         more = len(found) > len(shown) > 0
@@ -179,18 +208,23 @@ class SqliteStore:
 
     async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
         """See `TaskStore.awaiting`."""
-        return await self._readers.read(partial(rows.select_awaiting, limit=limit))
+        return await self._readers.read(partial(rows.select_awaiting, changed=self._changed, limit=limit))
 
     async def count(self) -> dict[TaskStatus, int]:
         """How many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
-        return await self._readers.read(rows.select_counts)
+        return await self._readers.read(partial(rows.select_counts, changed=self._changed))
 
     async def delete(self, task: Task) -> None:
         """See `TaskStore.delete`."""
-        await self._writer.write(partial(rows.delete_task, task=task), partial(self._deleted, task.task_id))
+        try:
+            await self._writer.write(partial(rows.delete_task, task=task), partial(self._deleted, task.task_id))
+        except (ConflictError, TaskNotFoundError):
+            self._cache.forget_outdated(task)
+            raise
 
     def _deleted(self, task_id: str) -> None:
         self._cache.forget(task_id)
+        self._changed -= {task_id}
         self._followers.ended(task_id)
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:

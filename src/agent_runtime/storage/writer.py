@@ -171,7 +171,7 @@ class Writer:
         """Let the next transaction open a new connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._file.forget_connection()
+            self._file.forget_log()
             with suppress(sqlite3.Error):
                 connection.close()
 

@@ -60,6 +60,7 @@ def test_the_result_says_what_there_is_to_read_in_every_status(random: Random) -
             ]
         elif view["attention"]:
             for line, asked in zip((said or "").splitlines(), view["attention"], strict=True):
+                assert asked["kind"] != "journal_changed"
                 assert line.startswith(f"Step {asked['step_id']} asks a person: ")
                 where = "/resolve" if asked["kind"] == "outcome_unknown" else f"/calls/{asked['call_id']}/approve"
                 assert f"POST /v1/tasks/{task.task_id}{where}" in line
@@ -155,4 +156,5 @@ def test_a_question_names_the_unfinished_steps_that_a_skip_would_take_along() ->
     for event, epoch in events:
         task = evolve(task, ev.record(task.task_id, task.version + 1, epoch, AT, event))
     (asked,) = task_view(task)["attention"]
+    assert asked["kind"] == "outcome_unknown"
     assert asked["needed_by"] == ["s2", "s4"]

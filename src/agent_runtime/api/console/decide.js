@@ -1,4 +1,5 @@
-// What a person is asked: about the plan, about a concrete call, about a call whose outcome is not known.
+// What a person is asked: about the plan, about a concrete call, about a call whose outcome is not known. And what a
+// person is told: that what is stored of the task was changed.
 
 import { button, element, field, group, json, say, short } from "/console/page.js";
 
@@ -86,5 +87,18 @@ function outcomeQuestion(asked, decide) {
   return group("section", "question", ...parts, element("p", needed, "note"), list);
 }
 
-export const question = (asked, decide) =>
-  (asked.kind === "call_approval" ? callQuestion : outcomeQuestion)(asked, decide);
+function changeNotice(asked) {
+  return group(
+    "section",
+    "question",
+    element("h3", `Its journal was changed at record ${asked.record}`),
+    element("p", asked.reason),
+    element("p", "Nothing is done with this task any more. An administrator can delete it.", "note"),
+  );
+}
+
+export const isChanged = (task) => task.attention.some(({ kind }) => kind === "journal_changed");
+
+const kinds = { call_approval: callQuestion, outcome_unknown: outcomeQuestion, journal_changed: changeNotice };
+
+export const question = (asked, decide) => kinds[asked.kind](asked, decide);

@@ -1,7 +1,7 @@
 // One task, opened: what it asks, its plan, what happens to it, and what came of it.
 
 import { call, Refusal } from "/console/api.js";
-import { planQuestion, question } from "/console/decide.js";
+import { isChanged, planQuestion, question } from "/console/decide.js";
 import { follow } from "/console/follow.js";
 import { differencesOf, planOf, showSteps } from "/console/plan.js";
 import { button, element, group, place, quietly, say, timeOf } from "/console/page.js";
@@ -117,7 +117,7 @@ export function openTask(box, id, changed) {
     add("log", () => log);
     add(`foot ${JSON.stringify([task.usage, task.approvals])}`, () => footOf(task));
     if (task.cancel_requested && !task.terminal) add("ending", () => element("p", "It is being cancelled.", "note"));
-    else if (!task.terminal) add("cancel", () => group("p", "buttons", button("Cancel", () => decide("cancel", {}))));
+    else if (!task.terminal && !isChanged(task)) add("cancel", () => group("p", "buttons", button("Cancel", () => decide("cancel", {}))));
     place(box, parts);
     if (task.plan_object) showSteps(box.querySelector(".plan"), task);
   }

@@ -1,0 +1,191 @@
+"""A journal that was changed behind the service's back is neither executed nor added to; all else goes on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.approval import Approve, Reject, Resolve, Revise
+from agent_runtime.domain.errors import JournalChangedError, TaskNotFoundError
+from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.services.task_manager import Submission
+from harms import FORGED_APPROVAL, HARMS, harm, stored
+from harness import House, ledger_plan, settled, submitted, until, until_status
+
+Verb = Callable[[Runtime, Task], Awaitable[object]]
+
+VERBS: dict[str, Verb] = {
+    "approve": lambda runtime, task: runtime.tasks.decide(task.task_id, Approve()),
+    "reject": lambda runtime, task: runtime.tasks.decide(task.task_id, Reject()),
+    "revise": lambda runtime, task: runtime.tasks.decide(task.task_id, Revise(feedback="better")),
+    "resolve": lambda runtime, task: runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry")),
+    "edit": lambda runtime, task: runtime.tasks.edit(task.task_id, ledger_plan("x"), {task.plan_digest or ""}),
+    "cancel": lambda runtime, task: runtime.tasks.cancel(task.task_id),
+}
+
+
+async def expect_only_deletion(runtime: Runtime, house: House, task: Task) -> None:
+    """Every verb is refused with the reason, nothing is written, and the task can be deleted."""
+    path, task_id = house.settings.database_path, task.task_id
+    before = stored(path, task_id)
+    for verb in VERBS.values():
+        with pytest.raises(JournalChangedError, match=r"changed at record \d+"):
+            await verb(runtime, task)
+    now = await runtime.tasks.get(task_id)
+    assert now.status is TaskStatus.NEEDS_ATTENTION
+    assert now.journal_change
+    assert stored(path, task_id) == before
+    await runtime.tasks.delete(task_id)
+    assert stored(path, task_id) == [[], []]
+    with pytest.raises(TaskNotFoundError):
+        await runtime.tasks.get(task_id)
+
+
+async def expect_work(runtime: Runtime) -> None:
+    """The service does what it is asked for."""
+    task = await submitted(runtime, ledger_plan("other"))
+    await runtime.tasks.decide(task.task_id, Approve())
+    assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize("name", HARMS)
+async def test_a_waiting_task_whose_journal_was_changed_over_a_restart_can_only_be_deleted(
+    house: House, name: str
+) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+    harm(house.settings.database_path, HARMS[name], task.task_id)
+    async with house.open() as runtime:
+        assert runtime.recovered.is_set()
+        await expect_only_deletion(runtime, house, task)
+        await expect_work(runtime)
+    assert house.counted == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [(name, "approve") for name in HARMS]
+    + [("the prompt was changed", verb) for verb in VERBS if verb not in {"approve", "resolve"}],
+)
+async def test_a_waiting_task_whose_journal_is_changed_while_the_service_runs_can_only_be_deleted(
+    house: House, name: str, first: str
+) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+        harm(house.settings.database_path, HARMS[name], task.task_id)
+        before = stored(house.settings.database_path, task.task_id)
+        with pytest.raises(JournalChangedError):
+            await VERBS[first](runtime, task)
+        assert stored(house.settings.database_path, task.task_id) == before
+        await expect_only_deletion(runtime, house, task)
+        await expect_work(runtime)
+    assert house.counted == ["other"]
+
+
+async def test_a_forged_approval_is_not_executed(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+    harm(house.settings.database_path, FORGED_APPROVAL, task.task_id)
+    async with house.open() as runtime:
+        await until(runtime, task.task_id, lambda now: now.journal_change is not None)
+        await expect_only_deletion(runtime, house, task)
+        await expect_work(runtime)
+    assert house.counted == ["other"]
+
+
+@pytest.mark.parametrize("name", ["the prompt was changed", "the last record was deleted", "the row was deleted"])
+async def test_a_task_whose_journal_was_changed_before_its_claim_is_not_executed(house: House, name: str) -> None:
+    """It was approved and waits for its turn; whoever changes it then is found out by the claim itself."""
+    house.limit(concurrent_tasks=1)
+    house.write_registry(delay_s=1)
+    async with house.open() as runtime:
+        first = await submitted(runtime, ledger_plan("first"))
+        await runtime.tasks.decide(first.task_id, Approve())
+        await until(runtime, first.task_id, lambda now: now.tool_calls > 0)
+        task = await submitted(runtime, ledger_plan("one"))
+        await runtime.tasks.decide(task.task_id, Approve())
+        harm(house.settings.database_path, HARMS[name], task.task_id)
+        before = stored(house.settings.database_path, task.task_id)
+        await settled(runtime, first.task_id)
+        await expect_work(runtime)  # which came later, and so was run later
+        assert stored(house.settings.database_path, task.task_id) == before
+        await expect_only_deletion(runtime, house, task)
+    assert house.counted == ["first", "other"]
+
+
+async def test_a_task_whose_journal_was_changed_in_the_middle_of_its_work_does_not_go_on(house: House) -> None:
+    house.limit(shutdown_s=0.1)
+    house.write_registry(delay_s=30, tools={"*": {"idempotent": True, "effect": "read"}})
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+        await runtime.tasks.decide(task.task_id, Approve())
+        await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
+    house.write_registry(tools={"*": {"idempotent": True, "effect": "read"}})
+    sent = house.counted
+    harm(house.settings.database_path, HARMS["the plan was changed"], task.task_id)
+    async with house.open() as runtime:
+        await until(runtime, task.task_id, lambda now: now.journal_change is not None)
+        await expect_only_deletion(runtime, house, task)
+    assert house.counted == sent
+
+
+async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(house: House) -> None:
+    """What the run cannot append any more it does not try for ever; the service stops as it should."""
+    house.write_registry(delay_s=1)
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one", "two"))
+        await runtime.tasks.decide(task.task_id, Approve())
+        await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
+        harm(house.settings.database_path, HARMS["the row counts too many"], task.task_id)
+        before = stored(house.settings.database_path, task.task_id)
+        await idle(runtime)
+        assert stored(house.settings.database_path, task.task_id) == before
+        await expect_only_deletion(runtime, house, task)
+    assert house.counted == ["one"]
+
+
+async def idle(runtime: Runtime) -> None:
+    """Return once the runner has nothing in hand."""
+    async with asyncio.timeout(20):
+        while any(runtime.runner.queue.values()):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_changed_journals_neither_hold_up_the_expiry_of_others_nor_grow(house: House) -> None:
+    async with house.open() as runtime:
+        changed = [await submitted(runtime, ledger_plan("one")) for _ in range(101)]  # more than one look finds
+        late = await submitted(runtime, ledger_plan("one"))
+    path = house.settings.database_path
+    for task in changed:
+        harm(path, HARMS["the prompt was changed"], task.task_id)
+    before = [stored(path, task.task_id) for task in changed]
+    house.set_approval(expires_after_s=0.001)
+    async with house.open() as runtime:
+        await until_status(runtime, late.task_id, TaskStatus.EXPIRED)
+    assert [stored(path, task.task_id) for task in changed] == before
+
+
+async def test_a_row_that_was_made_older_neither_ends_the_task_nor_stops_the_sweep(house: House) -> None:
+    house.set_approval(expires_after_s=3600)
+    async with house.open() as runtime:
+        tasks = [await submitted(runtime, ledger_plan("one")) for _ in range(2)]
+    path = house.settings.database_path
+    harm(path, ("UPDATE tasks SET updated_at = '2001-01-01T00:00:00.000000Z' WHERE task_id = :id",), tasks[0].task_id)
+    harm(path, ("UPDATE tasks SET updated_at = 'long ago' WHERE task_id = :id",), tasks[1].task_id)
+    async with house.open() as runtime:
+        await expect_work(runtime)
+        for task in tasks:
+            assert (await runtime.tasks.get(task.task_id)).status is TaskStatus.AWAITING_APPROVAL
+
+
+async def test_the_key_of_a_changed_task_makes_no_second_one(house: House) -> None:
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"), key="k")
+    harm(house.settings.database_path, HARMS["the prompt was changed"], task.task_id)
+    async with house.open() as runtime:
+        with pytest.raises(JournalChangedError, match="record 1"):
+            await submitted(runtime, ledger_plan("one"), key="k")
+        assert [found.task_id for found in (await runtime.tasks.page()).tasks] == [task.task_id]
+        await runtime.tasks.delete(task.task_id)
+        await runtime.tasks.submit(Submission("count", ledger_plan("one"), request_key="k", request_digest="k"))
