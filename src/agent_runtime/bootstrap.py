@@ -37,6 +37,7 @@ from agent_runtime.services.resolved_entries import EntryResolver, ShownValues, 
 from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
+from agent_runtime.services.written_secrets import remember_written_secrets
 from agent_runtime.storage.owner import lock_file_of
 from agent_runtime.storage.secret_file import read_secret
 from agent_runtime.storage.sqlite import SqliteStore
@@ -98,6 +99,8 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     entries = with_denials(
         complete(load_registry(settings.tool_registry, settings.tool_registry_yaml)), settings.approval.deny
     )
+    for advice in remember_written_secrets(entries, secrets.redactor):
+        log.warning("tool_registry", server=advice.server_id, message=advice.message)
     base_dir = settings.tool_registry.absolute().parent
     shown = ShownValues(read_secret(settings.data_dir))
     resolved = EntryResolver(base_dir, settings.data_dir, secrets, shown).resolve(entries)

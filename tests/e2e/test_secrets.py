@@ -151,6 +151,8 @@ PLACES = (
     "variable that is written out",
     "argument that is written out",
     "header that is written out",
+    "variable that a server repeats",
+    "cookie that a server repeats",
 )
 
 
@@ -190,7 +192,10 @@ class Planted:
     def _servers(self, secret: Path, hearsay_port: int) -> Iterator[dict[str, Any]]:
         python = [sys.executable, "-S", "-E"]
         telling = {
-            "given": ({"TOKEN": "${env:GIVEN_TOKEN}"}, ["--token", f"${{file:{secret}}}"]),
+            "given": (
+                {"TOKEN": "${env:GIVEN_TOKEN}", "API_KEY": self.cores["variable that a server repeats"]},
+                ["--token", f"${{file:{secret}}}"],
+            ),
             "bare": ({}, ["--no-token"]),
         }
         for name, (env, words) in telling.items():
@@ -204,6 +209,7 @@ class Planted:
         yield {"id": "unset", "type": "local_stdio", "config": unset}
         url = f"http://127.0.0.1:{hearsay_port}/mcp?password=${{env:HEARSAY_PASSWORD}}"
         headers = {"X-Token": "Bearer ${env:HEARSAY_TOKEN}"}
+        headers["Cookie"] = f"theme=dark; session={self.cores['cookie that a server repeats']}"
         yield {"id": "hearsay", "type": "remote_http", "config": {"base_url": url, "headers": headers}}
         url = f"http://u:${{env:NOWHERE_PASSWORD}}@127.0.0.1:{free_port()}/${{env:NOWHERE_PASSWORD}}"
         headers = {"X-Token": self.cores["header that is written out"]}
@@ -266,6 +272,7 @@ def command_lines() -> str:
     return "\n".join(found)
 
 
+@pytest.mark.timeout(180)  # it asks for everything, one after another
 def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
     tmp_path: Path, hearsay: ThreadingHTTPServer
 ) -> None:
@@ -304,8 +311,15 @@ def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
             for words in (("tools", "--refresh"), ("show", path.rpartition("/")[2]), ("tasks",), ("doctor", "--json"))
         ]
     told = {name: planted.found_in(planted.told_by(name).read_text(encoding="utf-8")) for name in ("given", "bare")}
-    assert told == {"given": {"variable for a server", "argument for a server"}, "bare": set()}
-    assert planted.found_in("".join(hearsay.heard)) == {"header for a server", "address of a server"}  # type: ignore[attr-defined]
+    assert told == {
+        "given": {"variable for a server", "argument for a server", "variable that a server repeats"},
+        "bare": set(),
+    }
+    assert planted.found_in("".join(hearsay.heard)) == {  # type: ignore[attr-defined]
+        "header for a server",
+        "address of a server",
+        "cookie that a server repeats",
+    }
     for text in heard.texts:
         assert not planted.found_in(text), text
     for line in service.lines:
@@ -319,6 +333,32 @@ def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
     assert tmp_path / "data" / "agent-runtime.db" in kept
     for file in kept:
         assert not planted.found_in(file.read_bytes().decode("latin-1")), file
+
+
+def test_a_short_password_that_is_written_out_is_in_no_state_log_or_finding(tmp_path: Path) -> None:
+    """And the operator is told what to write instead; a secret among the arguments of a command is advised against."""
+    folder = Folder(tmp_path)
+    config = {
+        "command": "sh",
+        "args": ["-c", "echo the code is $DOOR_PASSWORD, bearer of $MY_AUTH >&2; exit 3", "--token", "${env:GIVEN}"],
+        "env": {"DOOR_PASSWORD": "x7!", "MY_AUTH": "open sesame", "GREETING": "hello"},
+    }
+    folder.write_registry({"id": "door", "type": "local_stdio", "config": config})
+    folder.env |= {"GIVEN": "given-secret", "AGENT_RUNTIME_LOG__LEVEL": "debug"}
+    with running(folder) as service, httpx2.Client(base_url=service.url, timeout=PATIENCE_S) as client:
+        doctor = folder("doctor", "--json").stdout
+        assert folder("tools", "--refresh").returncode == 0
+        states = client.get("/v1/tools/status").json()
+    (detail,) = [state["detail"] for state in states if state["id"] == "door"]
+    assert "stderr ends with: the code is [redacted], bearer of [redacted]" in detail
+    log = "".join(service.lines)
+    for text in (json.dumps(states), log, doctor):
+        assert "[redacted]" in text
+        assert not any(secret in text for secret in ("x7!", "open sesame", "given-secret"))
+    for told in (log, doctor):
+        assert "config.env.DOOR_PASSWORD holds a secret that is written out" in told
+        assert "config.args hands over the secret GIVEN, which whoever uses this machine can read" in told
+        assert "config.env.GREETING" not in told
 
 
 # What is refused

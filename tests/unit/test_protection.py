@@ -14,10 +14,9 @@ from agent_runtime.config import protection as module
 LIST = "import os; print(sorted(int(name) for name in os.listdir('/dev/fd'))[:-1])"
 PROTECT = """
 import os
-from pathlib import Path
-from agent_runtime.config import Secrets, protect_process
+from agent_runtime.config import Secrets, load_settings, protect_process
 secrets = Secrets()
-protect_process([Path("registry.yaml"), Path("there-is-none"), None])
+protect_process(load_settings(secrets=secrets))
 print(sorted(os.environ), [secrets.expand("${env:%s}" % name) for name in ("GIVEN", "MY_TOKEN", "HOME")])
 """
 
@@ -44,7 +43,7 @@ def test_a_new_process_has_its_standard_streams_only(close_others: Callable[[], 
 
 
 def test_secrets_leave_the_environment_and_stay_at_hand(tmp_path: Path) -> None:
-    (tmp_path / "registry.yaml").write_text("x: '${env:GIVEN} ${env:HOME} ${env:UNSET}'", encoding="utf-8")
+    (tmp_path / "tool_registry.yaml").write_text("x: '${env:GIVEN} ${env:HOME} ${env:UNSET}'", encoding="utf-8")
     env = {"HOME": "/home/me", "GIVEN": "one", "MY_TOKEN": "two", "OTHER": "three"}
     done = subprocess.run(
         [sys.executable, "-c", PROTECT], cwd=tmp_path, env=env, capture_output=True, text=True, check=True, timeout=30

@@ -20,7 +20,7 @@ from agent_runtime.bootstrap import planner_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.service import settings_of
-from agent_runtime.config import OpenAISettings, Secrets, Settings, protect_process
+from agent_runtime.config import REGISTRY_VARIABLE, OpenAISettings, Secrets, Settings, protect_process
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     AlreadyOwnedError,
@@ -41,8 +41,9 @@ from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach
 from agent_runtime.services.known_servers import complete
 from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
 from agent_runtime.services.ports import ModelRequest
-from agent_runtime.services.registry_file import TEXT_VARIABLE, load_registry
+from agent_runtime.services.registry_file import load_registry
 from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry, ShownValues
+from agent_runtime.services.written_secrets import remember_written_secrets
 from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner, lock_file_of
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.text.redaction import Redactor
@@ -109,10 +110,14 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         entries = ()
     else:
         enabled = sum(entry.enabled for entry in entries)
-        origin = settings.tool_registry if settings.tool_registry_yaml is None else TEXT_VARIABLE
+        origin = settings.tool_registry if settings.tool_registry_yaml is None else REGISTRY_VARIABLE
         findings.append(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
     findings += _pointless(settings, entries)
-    protect_process([settings.config_file, settings.tool_registry])
+    findings += [
+        Finding(f"server {advice.server_id}", "warn", advice.message)
+        for advice in remember_written_secrets(entries, secrets.redactor)
+    ]
+    protect_process(settings)
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [_reach(entry, settings.tool_registry.parent) for entry in entries if entry.enabled]
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]

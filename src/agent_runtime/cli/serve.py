@@ -17,7 +17,7 @@ def serve(options: argparse.Namespace) -> int:
     settings, secrets = settings_of(options)
     for warning in settings.config_warnings:
         log.warning("configuration", message=warning)
-    protect_process([settings.config_file, settings.tool_registry])
+    protect_process(settings)
     with acquire(settings.data_dir, settings.database_path) as owner:
         # Imported with the lock in hand: a second service is refused at once.
         from agent_runtime.api.server import serve as serve_api  # noqa: PLC0415

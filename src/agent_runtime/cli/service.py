@@ -113,7 +113,7 @@ def _in_process(settings: Settings, secrets: Secrets, owner: Owner, resume: str 
 
     from agent_runtime.api.server import Server  # noqa: PLC0415 - likewise
 
-    protect_process([settings.config_file, settings.tool_registry])
+    protect_process(settings)
     # On loopback, for as long as the command lasts: whoever may read the data directory needs no key.
     server_settings = settings.server.model_copy(update={"host": "127.0.0.1", "port": 0})
     settings = settings.model_copy(update={"server": server_settings, "auth": AuthSettings(mode="anonymous")})

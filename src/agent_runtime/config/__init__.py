@@ -3,9 +3,10 @@
 from agent_runtime.config.files import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
 from agent_runtime.config.loading import load_settings
 from agent_runtime.config.protection import close_on_exec, protect_process
-from agent_runtime.config.secrets import Secrets, without_references
+from agent_runtime.config.secrets import Secrets, variables_in, without_references
 from agent_runtime.config.settings import (
     OPENAI_URL,
+    REGISTRY_VARIABLE,
     ApprovalSettings,
     AuthSettings,
     LimitSettings,
@@ -18,6 +19,7 @@ from agent_runtime.config.settings import (
 
 __all__ = [
     "OPENAI_URL",
+    "REGISTRY_VARIABLE",
     "ApprovalSettings",
     "AuthSettings",
     "LimitSettings",
@@ -36,5 +38,6 @@ __all__ = [
     "protect_process",
     "read_yaml",
     "unknown_key",
+    "variables_in",
     "without_references",
 ]

@@ -3,13 +3,14 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from agent_runtime.config.secrets import variables_in
+from agent_runtime.config.settings import REGISTRY_VARIABLE, Settings
 from agent_runtime.text.redaction import names_credential
 
 log = structlog.get_logger(__name__)
@@ -29,19 +30,21 @@ _NEEDED = frozenset(
 """Variables that this process and its libraries read, whoever else is given them."""
 
 
-def protect_process(configuration: Iterable[Path | None]) -> None:
+def protect_process(settings: Settings) -> None:
     """Close this process to the eyes of others, before it starts any of them (G12).
 
     Other processes of the user can no longer read its memory, environment and descriptors, or trace it, unless they
     may trace every process (CAP_SYS_PTRACE). Against those the secrets leave its environment: every variable that is
-    named like a credential, and those that `${env:NAME}` in these files names. `Secrets` must have been made before:
-    it keeps their values.
+    named like a credential, and those that `${env:NAME}` in the configuration or the registry names. `Secrets` must
+    have been made before: it keeps their values.
 
     A service that looks for the process behind a call cannot see into this one either, so call it nowhere but where
     processes are started.
     """
     _forbid_reading()
-    referenced = {name for file in configuration if file for name in variables_in(_text_of(file))}
+    files = [file for file in (settings.config_file, settings.tool_registry) if file]
+    texts = [*map(_text_of, files), settings.tool_registry_yaml or ""]
+    referenced = {name for text in texts for name in variables_in(text)} | {REGISTRY_VARIABLE}
     for name in [name for name in os.environ if names_credential(name) or name in referenced]:
         if name.upper() not in _NEEDED:
             _forget(name)

@@ -24,6 +24,9 @@ from agent_runtime.domain.tools import Effect, ServerDenial
 PLACEHOLDER_KEY = "your-openai-api-key-here"
 """What sample files hold in place of a key, with hyphens or underscores, in lower or upper case."""
 
+REGISTRY_VARIABLE = "AGENT_RUNTIME_TOOL_REGISTRY_YAML"
+"""The variable that may hold a whole registry, with the secrets that are written out in it."""
+
 OPENAI_URL = "https://api.openai.com/v1"
 
 

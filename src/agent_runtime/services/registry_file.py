@@ -7,11 +7,10 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent_runtime.config import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
+from agent_runtime.config import REGISTRY_VARIABLE, dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
 
-TEXT_VARIABLE = "AGENT_RUNTIME_TOOL_REGISTRY_YAML"
 _KEY = "tool_registry"
 _TYPES: Mapping[str, type[BaseModel]] = {
     "local_stdio": StdioServer,
@@ -29,11 +28,11 @@ def load_registry(path: Path, text: str | None = None) -> tuple[ToolServer, ...]
     Raises: ConfigurationError with one line for each fault, naming the file, the entry, the field and what is
     expected.
     """
-    origin = str(path) if text is None else TEXT_VARIABLE
+    origin = str(path) if text is None else REGISTRY_VARIABLE
     if text is None and not path.exists():
         raise ConfigurationError(
             f"{path}: there is no such file. Create it with a list under the key {_KEY!r}, "
-            f"name another with --registry or AGENT_RUNTIME_TOOL_REGISTRY, or give its text in {TEXT_VARIABLE}."
+            f"name another with --registry or AGENT_RUNTIME_TOOL_REGISTRY, or give its text in {REGISTRY_VARIABLE}."
         )
     faults: list[str] = []
     servers = []

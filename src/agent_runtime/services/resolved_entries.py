@@ -5,7 +5,6 @@ call compares two digests.
 """
 
 import hmac
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,13 +16,7 @@ from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.identity import ServerIdentity
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
 from agent_runtime.domain.values import JsonObject, JsonValue
-from agent_runtime.text.redaction import names_credential, without_credentials
-
-_SCHEMES = frozenset({"", "basic", "bearer", "token"})
-"""What may stand beside a reference to a secret: it is none itself."""
-
-_NAMED = re.compile(r"(?P<before>-*(?P<name>[A-Za-z][A-Za-z0-9_.-]*)\s*[:=]\s*)(?P<value>.+)", re.DOTALL)
-"""An argument that says what its value is: `--token=x`, `TOKEN=x`, `Authorization: Bearer x`."""
+from agent_runtime.text.redaction import SCHEMES, named_arguments, names_credential, without_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +47,15 @@ class ShownValues:
 
         Nothing but the text decides what that is, so that the same entry is always the same server.
         """
-        if names_credential(name) and without_references(value).strip().lower() not in _SCHEMES:
+        if names_credential(name) and without_references(value).strip().lower() not in SCHEMES:
             return self.hide(value)
         shown = without_credentials(value)
         return value if shown == value else f"{shown} ({self.hide(value)})"
 
     def show_arguments(self, arguments: Iterable[str]) -> Iterator[JsonValue]:
         """Yield the arguments of a command, each under the name that it has or that the option before it is."""
-        option = ""
-        for argument in arguments:
-            named = _NAMED.fullmatch(argument)
-            if named and names_credential(named["name"]):
-                yield named["before"] + self.show(named["name"], named["value"])
-            else:
-                yield self.show(option, argument)
-            option = argument if argument.startswith("-") and "=" not in argument else ""
+        for before, name, value in named_arguments(arguments):
+            yield before + self.show(name, value)
 
     def hide(self, value: str) -> str:
         """Return the keyed hash of a value."""

@@ -23,6 +23,12 @@ _ANYWHERE = frozenset(
 )
 _AT_THE_END = frozenset({"keys", "pass", "pwd", "pat", "auth", "authorization", "cookie", "cookies", "jwt", "dsn"})
 
+SCHEMES = frozenset({"", "basic", "bearer", "token"})
+"""What may stand before a credential, or beside a reference to one: it is none itself."""
+
+_NAMED = re.compile(r"(?P<before>-*(?P<name>[A-Za-z][A-Za-z0-9_.-]*)\s*[:=]\s*)(?P<value>.+)", re.DOTALL)
+"""An argument that says what its value is: `--token=x`, `TOKEN=x`, `Authorization: Bearer x`."""
+
 _AFTER_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*[ \t]+(\S+)")
 _URL = re.compile(r"://(?P<user>[^\s/?#\"'<>]*@)?(?P<path>[^\s?#\"'<>]*)(?P<rest>[?#][^\s\"'<>]*)?")
 """A URL without its scheme: a pattern that began with one would read a long word again from each of its letters."""
@@ -37,6 +43,21 @@ def names_credential(name: str) -> bool:
     if not words:
         return False
     return name.lower().endswith(_ENDINGS) or words[-1] in _AT_THE_END or not _ANYWHERE.isdisjoint(words)
+
+
+def named_arguments(arguments: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield each argument of a command as what stands before its value, the name of the value, and the value.
+
+    The name is the argument's own where that is the name of a credential, else the option before it, if any.
+    """
+    option = ""
+    for argument in arguments:
+        named = _NAMED.fullmatch(argument)
+        if named and names_credential(named["name"]):
+            yield named["before"], named["name"], named["value"]
+        else:
+            yield "", option, argument
+        option = argument if argument.startswith("-") and "=" not in argument else ""
 
 
 def without_credentials(text: str) -> str:
@@ -70,19 +91,26 @@ class Redactor:
             self._in_data.add(secret)
         self.remember_literal("", secret)
 
-    def remember_literal(self, name: str, value: str) -> None:
-        """Redact a value that the configuration writes out: a credential by its name, and those in a URL.
+    def remember_literal(self, name: str, value: str) -> bool:
+        """Redact the credentials in a value that the configuration writes out: by its name, and in URLs.
 
-        It is taken out of messages; out of data only what no name or word is likely to be.
+        They are taken out of messages; out of data only those that are no likely word. Return whether there are any.
         """
         certain = name.lower().endswith((*_ENDINGS, *_HEADERS))
-        for text in _credentials(value) if names_credential(name) else ():
+        found = list(_credentials(value)) if names_credential(name) else []
+        for text in found:
             self._add_literal(text, certain=certain)
         for match in _URL.finditer(value) if "://" in value else ():
-            for text in _passwords(match["user"] or ""):
+            passwords = list(_passwords(match["user"] or ""))
+            for text in passwords:
                 self._add_literal(text, certain=True)
-            for parameter, content in parse_qsl((match["rest"] or "")[1:]):
-                self.remember_literal(parameter, content)
+            found += passwords
+            found += [
+                content
+                for parameter, content in parse_qsl((match["rest"] or "")[1:])
+                if self.remember_literal(parameter, content)
+            ]
+        return bool(found)
 
     def _add_literal(self, text: str, *, certain: bool) -> None:
         self._in_messages.add(text)
@@ -145,7 +173,7 @@ class _Known:
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, text: str) -> None:
-        if not text or text in self._texts:
+        if text in self._texts or not any(map(str.isalnum, text)):
             return
         self._texts |= {text, repr(text)[1:-1], quote(text, safe="")}
         self._texts |= {json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False)}
@@ -175,20 +203,22 @@ def _matching(text: str) -> str:
 
 
 def _credentials(value: str) -> Iterator[str]:
-    """The value, and what alone is secret in it: `xyz` of `Bearer xyz`, `xyz` of `session=xyz; theme=dark`."""
+    """Yield the value, and what alone is secret in it: `xyz` of `Bearer xyz`, `xyz` of `session=xyz; theme=dark`."""
+    if value.strip().lower() in SCHEMES:
+        return
     yield value
     if scheme := _AFTER_A_SCHEME.fullmatch(value):
         yield scheme[1]
     for pair in value.split(";"):
         name, equals, content = pair.strip().partition("=")
-        if equals and name.isidentifier():
+        if equals and content and name.isidentifier():
             yield content
 
 
 def _passwords(user: str) -> Iterator[str]:
     """The password before the host of a URL, as it is written and as it is sent; a long name alone is one too."""
     name, colon, password = user.removesuffix("@").partition(":")
-    if colon or len(name) >= _SHORTEST_LITERAL:
-        secret = password if colon else name
+    if password or (not colon and len(name) >= _SHORTEST_LITERAL):
+        secret = password or name
         yield from (secret, unquote(secret))
         yield base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()

@@ -1,0 +1,61 @@
+"""Secrets that the registry writes out, or hands over where others can read them: redacted, and advised against."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from agent_runtime.config import variables_in, without_references
+from agent_runtime.domain.tools import HttpServer, StdioServer, ToolServer
+from agent_runtime.text.redaction import Redactor, named_arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What the operator should change in an entry, in a sentence for people."""
+
+    server_id: str
+    message: str
+
+
+def remember_written_secrets(entries: Iterable[ToolServer], redactor: Redactor) -> list[Advice]:
+    """Have the secrets redacted that entries write out, and return what their operator should change."""
+    found = []
+    for entry in entries:
+        # Every one is remembered, of an entry that is not enabled too.
+        places = [place for place, name, text in _texts(entry) if redactor.remember_literal(name, text)]
+        messages = [*(f"{place} {_WRITTEN_OUT}" for place in dict.fromkeys(places)), *_advice_on_arguments(entry)]
+        if entry.enabled:
+            found += [Advice(entry.id, message) for message in messages]
+    return found
+
+
+_WRITTEN_OUT = (
+    "holds a secret that is written out: put it into the environment, or into a file of its own, and write ${env:NAME} "
+    "or ${file:/path} in its place"
+)
+
+
+def _texts(entry: ToolServer) -> Iterator[tuple[str, str, str]]:
+    """Yield the texts of an entry without references: where each stands, the name that says what it is, and itself."""
+    match entry:
+        case StdioServer(config=config):
+            for name, value in config.env.items():
+                yield f"config.env.{name}", name, without_references(value)
+            for _, name, value in named_arguments(config.args):
+                yield "config.args", name, without_references(value)
+        case HttpServer(config=config):
+            for name, value in config.headers.items():
+                yield f"config.headers.{name}", name, without_references(value)
+            yield "config.base_url", "", without_references(config.base_url)
+        case _:
+            pass
+
+
+def _advice_on_arguments(entry: ToolServer) -> Iterator[str]:
+    words = (entry.config.command, *entry.config.args) if isinstance(entry, StdioServer) else ()
+    if any(without_references(word) != word for word in words):
+        names = sorted({name for word in words for name in variables_in(word)})
+        what = f"the secret {', '.join(names)}" if names else "a secret"
+        yield (
+            f"config.args hands over {what}, which whoever uses this machine can read in its list of processes (ps): "
+            "hand it over in config.env"
+        )
