@@ -93,6 +93,12 @@ class Service:
         assert response.status_code == 200, response.text
         return response.json()
 
+    def refreshed(self) -> Any:
+        """The catalogue, once every server has been asked what it offers."""
+        response = self.client.post("/v1/tools/refresh")
+        assert response.status_code == 200, response.text
+        return self.get("/v1/tools")
+
     def submit(self, prompt: str = "Add up", plan: Any = None, **more: Any) -> str:
         body = {"prompt": prompt, "plan": plan or sums(2), **more}
         response = self.client.post("/v1/tasks", json=body)

@@ -331,7 +331,7 @@ def test_an_unknown_task_is_not_found(service: Service, name: str, call: str) ->
         ("/v1/tasks?status=asleep", "status"),
         ("/v1/tasks?cursor=%00", "cursor"),
         ("/v1/tasks?cursor=" + "x" * 600, "cursor"),
-        ("/v1/tools?refresh=perhaps", "refresh"),
+        ("/v1/tools?limit=1_0", "limit"),
     ],
 )
 def test_a_bad_query_is_refused_by_name(service: Service, path: str, field: str) -> None:

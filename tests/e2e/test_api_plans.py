@@ -252,7 +252,7 @@ def test_a_denied_plan_is_422_and_a_denied_tool_is_in_the_catalogue_as_such(tmp_
             ("plan.steps[1].arguments", "Denied by the operator (deny 'add' with a like '13')."),
         ]
         assert service.get("/v1/tasks")["tasks"] == []
-        tools = {tool["tool"]: tool for tool in service.get("/v1/tools", refresh="true")["tools"]}
+        tools = {tool["tool"]: tool for tool in service.refreshed()["tools"]}
     finally:
         service.client.close()
         service.stop()

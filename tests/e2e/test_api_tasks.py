@@ -193,11 +193,10 @@ def test_the_catalogue_lists_every_tool_with_its_policy(service: Service) -> Non
     assert (evaluate["effect"], evaluate["idempotent"], evaluate["status"]) == ("read", True, "available")
     assert evaluate["pin"].startswith("sha256:")
     assert evaluate["input_schema"]["properties"]
-    assert service.get("/v1/tools", refresh="true")["tools"]
 
 
 def test_the_catalogue_comes_whole_or_a_page_at_a_time(service: Service) -> None:
-    whole = service.get("/v1/tools", refresh="true")
+    whole = service.refreshed()
     pages = [service.get("/v1/tools", limit=2)]
     while pages[-1]["next_cursor"]:
         pages.append(service.get("/v1/tools", limit=2, cursor=pages[-1]["next_cursor"]))
@@ -215,9 +214,17 @@ def test_a_page_of_the_catalogue_that_there_is_not_is_refused(service: Service, 
     assert [fault["field"] for fault in response.json()["errors"]] == [field]
 
 
+@pytest.mark.parametrize("value", ["true", "false", "perhaps", ""])
+def test_a_look_at_the_catalogue_starts_nothing(service: Service, value: str) -> None:
+    response = service.client.get("/v1/tools", params={"refresh": value})
+    assert response.status_code == 400
+    assert "POST /v1/tools/refresh" in response.json()["detail"]
+
+
 def test_the_status_of_the_servers_is_a_plain_list(service: Service) -> None:
-    service.get("/v1/tools", refresh="true")
+    refreshed = service.client.post("/v1/tools/refresh")
     servers = service.get("/v1/tools/status")
+    assert (refreshed.status_code, refreshed.json()) == (200, servers)
     assert [(server["id"], server["enabled"], server["connected"]) for server in servers] == [
         ("filesystem", True, True),
         ("calculator", True, True),
@@ -282,7 +289,10 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", f"{one}/audit"),
         ("get", "/v1/tools"),
         ("get", "/v1/tools/status"),
+        ("post", "/v1/tools/refresh"),
         ("get", "/v1/models/status"),
+        ("get", "/v1/status"),
+        ("get", "/health"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),

@@ -25,6 +25,7 @@ _OPEN_FILES = "/console/"
 """What the pages load; they hold nothing of the service, and ask for a key where one is needed."""
 
 _TASKS = "/v1/tasks"
+_REFRESH = "/v1/tools/refresh"
 _VERB = re.compile(r"/v1/tasks/[^/]+/(?:calls/[^/]+/)?(?P<verb>[a-z-]+)")
 _PLAN = re.compile(r"/v1/tasks/[^/]+/plan")
 _STREAM = re.compile(r"/v1/tasks/(?P<task_id>[A-Za-z0-9_-]{1,100})/stream")
@@ -52,12 +53,28 @@ def scopes_for(method: str, path: str) -> tuple[str, ...]:
         return ()
     if method == "GET":
         return ("read",)
-    if method == "POST" and path == _TASKS:
+    if method == "POST" and path in {_TASKS, _REFRESH}:  # both start servers
         return ("submit",)
     if method == "PUT" and _PLAN.fullmatch(path):
         return ("submit",)
     match = _VERB.fullmatch(path) if method == "POST" else None
     return _SCOPES_OF.get(match["verb"], ("admin",)) if match else ("admin",)
+
+
+def anonymous_risks(settings: Settings) -> list[str]:
+    """Return what the operator should know about letting everybody in; nothing where keys are asked for."""
+    if settings.asks_for_keys:
+        return []
+    risks = []
+    if settings.off_loopback:
+        risks.append("auth.mode is anonymous: whoever reaches this service may submit, approve and read everything.")
+    if "*" in settings.server.allowed_hosts:
+        risks.append(
+            "server.allowed_hosts has *, and no keys are asked for: any page that is open in a browser which reaches "
+            "this service may submit, approve and read everything, under a name that it makes up (DNS rebinding). "
+            "Name the hosts, or ask for keys (auth)."
+        )
+    return risks
 
 
 def keys_of(settings: Settings) -> KeyRing | None:
@@ -67,8 +84,7 @@ def keys_of(settings: Settings) -> KeyRing | None:
     Raises: ConfigurationError where a key cannot be read, or where no key can ever come.
     """
     if not settings.asks_for_keys:
-        if settings.off_loopback:
-            message = "auth.mode is anonymous: whoever reaches this service may submit, approve and read everything."
+        for message in anonymous_risks(settings):
             log.warning("anonymous_access", host=settings.server.host, message=message)
         return None
     keys = KeyRing(settings.auth)

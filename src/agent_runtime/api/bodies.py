@@ -104,8 +104,8 @@ class ListQuery(_Body):
 class ToolsQuery(_Body):
     """Which part of the catalogue to list."""
 
-    refresh: bool = Field(default=False, description="Ask every server again first, for up to limits.server_start_s.")
-    limit: int = Field(default=500, ge=1, le=500)
+    refresh: str | None = Field(default=None, description="Refused: see POST /v1/tools/refresh.")
+    limit: _QueryNumber = Field(default=500, ge=1, le=500)
     cursor: str | None = Field(default=None, max_length=500, description="`next_cursor` of the page before.")
 
 

@@ -33,6 +33,7 @@ from agent_runtime.api.deps import (
 )
 from agent_runtime.api.faults import WHOLE
 from agent_runtime.api.openapi import body_of, header, refusals
+from agent_runtime.api.problems import BadRequestError
 from agent_runtime.api.shapes import (
     Approved,
     EventsView,
@@ -288,10 +289,18 @@ async def list_tools(request: Request, query: Annotated[ToolsQuery, Query()]) ->
     A page ends after `limit` tools, or with the tool that makes it longer than 1 MiB.
     """
     runtime = runtime_of(request)
-    if query.refresh:
-        await runtime.registry.refresh(runtime.settings.limits.server_start_s)
+    if query.refresh is not None:
+        raise BadRequestError("GET changes nothing: ask every server again with POST /v1/tools/refresh.")
     page = tools_page(runtime.registry, query.limit, query.cursor)
     return Response(page, media_type="application/json")
+
+
+@tools.post("/refresh", responses={200: {"model": list[ServerStatusView]}})
+async def refresh_tools(request: Request) -> Response:
+    """Ask every server again what it offers, for up to `limits.server_start_s`, and say which could be reached."""
+    runtime = runtime_of(request)
+    await runtime.registry.refresh(runtime.settings.limits.server_start_s)
+    return answer([status_view(status) for status in runtime.registry.statuses()])
 
 
 @tools.get("/status", responses={200: {"model": list[ServerStatusView]}})

@@ -122,7 +122,9 @@ class Client:
 
     def tools(self, *, refresh: bool) -> Json:
         """The whole catalogue: all of its pages."""
-        page = self._json("GET", "/v1/tools?refresh=true" if refresh else "/v1/tools")
+        if refresh:
+            self._json("POST", "/v1/tools/refresh")
+        page = self._json("GET", "/v1/tools")
         tools: list[Json] = page["tools"]
         while page["next_cursor"]:
             page = self._json("GET", f"/v1/tools?{urlencode({'cursor': page['next_cursor']})}")

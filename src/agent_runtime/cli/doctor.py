@@ -15,7 +15,7 @@ from mcp.server import MCPServer
 
 from agent_runtime import builtin
 from agent_runtime.agents.model import OpenAIModel
-from agent_runtime.api.auth import keys_of
+from agent_runtime.api.auth import anonymous_risks, keys_of
 from agent_runtime.bootstrap import planner_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
@@ -134,8 +134,9 @@ def _access(settings: Settings) -> Finding:
         return Finding("access", "warn", keys.locked)
     if keys is not None:
         return Finding("access", "ok", f"callers must show a key; {len(keys)} are valid")
-    if settings.off_loopback:
-        return Finding("access", "warn", f"anonymous: whoever reaches {settings.server.host} may do everything")
+    risks = anonymous_risks(settings)
+    if risks:
+        return Finding("access", "warn", " ".join(risks))
     return Finding("access", "ok", "anonymous, on loopback only")
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from agent_runtime.api import app as api
-from agent_runtime.api.auth import Access, keys_of, scopes_for
+from agent_runtime.api.auth import Access, anonymous_risks, keys_of, scopes_for
 from agent_runtime.api.keys import ApiKey, KeyRing, new_key, parse_keys
 from agent_runtime.api.problems import Refusal
 from agent_runtime.api.tickets import Tickets
@@ -215,6 +215,23 @@ def test_where_there_are_keys_they_are_asked_for_on_loopback_too() -> None:
     assert keys_of(made("127.0.0.1", keys=[line], mode="anonymous")) is None
     with pytest.raises(ConfigurationError, match=r"auth\.mode is keys, and there are no keys"):
         keys_of(made("127.0.0.1", mode="keys"))
+
+
+def test_the_operator_is_warned_of_what_anonymous_access_lets_in() -> None:
+    def risks(host: str, names: list[str], **auth: Any) -> list[str]:
+        return anonymous_risks(
+            Settings.model_validate({"server": {"host": host, "allowed_hosts": names}, "auth": auth})
+        )
+
+    line = new_key("x", ["read"])[1].line
+    assert risks("127.0.0.1", ["localhost"]) == []
+    assert risks("127.0.0.1", ["*"], keys=[line]) == []
+    (any_name,) = risks("127.0.0.1", ["localhost", "*"])
+    assert "server.allowed_hosts" in any_name
+    assert "DNS rebinding" in any_name
+    (any_machine,) = risks("10.0.0.1", ["runtime.example"], mode="anonymous")
+    assert risks("10.0.0.1", ["*"], mode="anonymous") == [any_machine, any_name]
+    assert risks("10.0.0.1", ["*"]) == []  # it is locked
 
 
 def ring_of(*keys: ApiKey) -> KeyRing:
