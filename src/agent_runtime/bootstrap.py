@@ -137,7 +137,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             servers,
             planner,
             executor,
-            Broker(limits, {entry.id: entry.deny for entry in entries}, identities),
+            Broker(limits, {entry.id: entry for entry in entries}, identities),
             runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
             parallel_calls=limits.calls_of_a_task,
         )

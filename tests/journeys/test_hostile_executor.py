@@ -42,8 +42,7 @@ class Executor:
         finally:
             await self.run.commit()
         assert intent
-        server = self.runtime.registry.server(proposal.server)
-        outcome = await self.broker.send(self.run, self.lease, intent, server)
+        outcome = await self.broker.send(self.run, self.lease, intent)
         outcome.stage(self.run)
         await self.run.commit()
 

@@ -137,32 +137,6 @@ async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(
     assert house.counted == ["first"]
 
 
-async def test_another_command_under_the_same_name_is_not_called(house: ShiftyHouse) -> None:
-    async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("count:one"))
-    house.write_entry(arguments=("--other",))
-    async with house.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Approve())
-        await refused(runtime, task, "--other")
-    assert house.counted == []
-
-
-@pytest.mark.parametrize(
-    ("said", "difference"),
-    [({"enabled": False}, "disabled in the tool registry"), ({"approval": "call"}, "each concrete call")],
-)
-async def test_what_the_operator_has_forbidden_since_the_plan_is_not_called(
-    house: ShiftyHouse, said: dict[str, Any], difference: str
-) -> None:
-    async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("count:one"))
-    house.write_entry(tools={"count": said})
-    async with house.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Approve())
-        await refused(runtime, task, difference)
-    assert house.counted == []
-
-
 async def test_a_change_between_an_unknown_outcome_and_its_retry_is_not_called(house: ShiftyHouse) -> None:
     house.limit(cancel_grace_s=0.1)
     house.write_entry(client_session_timeout_seconds=0.3)

@@ -116,8 +116,14 @@ def _called(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: Abstr
         reason = "the service stopped, or lost the call, before the answer came"
         yield Record((ev.StepOutcomeUnknown(step_id=step.id, call_id=call.call_id, reason=reason),))
     else:
-        message = f"{call.server}.{call.tool} failed: {call.result.text or 'it gave no reason'}"
-        yield Record((ev.StepFailed(step_id=step.id, code="tool_error", message=message),))
+        yield Record((tool_error(step.id, call),))
+
+
+def tool_error(step_id: str, call: Call) -> ev.StepFailed:
+    """Return the failure of a step whose call got an error and is not repeated."""
+    text = call.result.text if call.result else ""
+    message = f"{call.server}.{call.tool} failed: {text or 'it gave no reason'}"
+    return ev.StepFailed(step_id=step_id, code="tool_error", message=message)
 
 
 def _answered(task: Task, step: AgentStep, state: StepState, in_flight: AbstractSet[str]) -> Iterator[Command]:

@@ -162,21 +162,23 @@ def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, model: PinnedMo
         goal=plan.goal,
         steps=tuple(_filled_in(step, catalogue) for step in plan.steps),
         limits=limits,
-        policy={
-            key: PinnedPolicy(
-                effect=tool.effect,
-                idempotent=tool.idempotent,
-                open_world=tool.open_world,
-                approval=tool.approval,
-                vouched=tool.vouched,
-                timeout_s=tool.timeout_s,
-            )
-            for key, tool in used.items()
-        },
+        policy={key: pinned_policy(tool) for key, tool in used.items()},
         pins={key: tool.pin for key, tool in used.items()},
         servers={tool.server: tool.identity for tool in used.values()},
         model=model if any(isinstance(step, AgentStep) for step in plan.steps) else None,
         asks=reasons_to_ask(plan, used),
+    )
+
+
+def pinned_policy(tool: Tool) -> PinnedPolicy:
+    """Return what holds for a tool as a contract has it."""
+    return PinnedPolicy(
+        effect=tool.effect,
+        idempotent=tool.idempotent,
+        open_world=tool.open_world,
+        approval=tool.approval,
+        vouched=tool.vouched,
+        timeout_s=tool.timeout_s,
     )
 
 

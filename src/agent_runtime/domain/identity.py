@@ -35,8 +35,8 @@ class Identities:
     def differences(self, contract: Contract, approved: Mapping[str, JsonObject]) -> list[str]:
         """Return what is no longer as the contract has it, in the operator's words; empty where nothing differs.
 
-        `approved` are the facts about the servers that the plan was made with. A server that is not configured any more
-        is none of these differences: it cannot be called at all.
+        `approved` are the facts about the servers that the plan was made with. A server or a
+        model that is not configured any more is none of these differences: it cannot be called at all.
         """
         if contract.form == 1:
             return []
@@ -45,9 +45,9 @@ class Identities:
             now = self.servers.get(server_id)
             if now is not None and now.digest != pinned:
                 found += describe_differences(server_id, approved.get(server_id, {}), now.facts)
-        if contract.model is not None and contract.model != self.model:
-            now_model = self.model.model_dump(mode="json") if self.model else {}
-            found += describe_differences("the model", contract.model.model_dump(mode="json"), now_model)
+        if contract.model and self.model and contract.model != self.model:
+            before, after = (model.model_dump(mode="json") for model in (contract.model, self.model))
+            found += describe_differences("the model", before, after)
         return found
 
 

@@ -5,7 +5,7 @@ A proposal is judged against the journal alone: the approved contract, what has 
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic_core import from_json
 
@@ -18,7 +18,8 @@ from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedErr
 from agent_runtime.domain.events import StepFailed, StepSkipped
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys
 from agent_runtime.domain.references import ARGUMENT_BYTES, resolve
-from agent_runtime.domain.task import AskedCall, Pending, StepState, StepStatus, Task, TaskStatus, may_repeat
+from agent_runtime.domain.stricter import Tightened
+from agent_runtime.domain.task import Pending, StepState, StepStatus, Task, TaskStatus, may_repeat
 from agent_runtime.domain.tools import Denial, tool_key
 from agent_runtime.domain.values import JsonObject, deeper_than, digest
 
@@ -83,14 +84,19 @@ def judge(
     denials: Iterable[Denial],
     limit: int,
     argument_bytes: int = ARGUMENT_BYTES,
+    *,
+    now: Tightened | None = None,
 ) -> Permitted:
     """What may be sent for a proposal.
 
     `in_flight` are the steps whose calls are under way, `denials` what the operator denies now of the server, and
-    `limit` is the size above which results were cut; the arguments may take `argument_bytes`.
+    `limit` is the size above which results were cut; the arguments may take `argument_bytes`. `now` is the contract
+    where the operator has become stricter since.
     Raises: CallRefusedError naming the first rule that is against it.
     """
     _check_task(task)
+    if now is not None:
+        task = replace(task, contract=now.contract)
     step = _planned(task, proposal)
     state = task.steps[step.id]
     _check_turn(task, step, state, in_flight)
@@ -108,6 +114,8 @@ def judge(
     if faults:
         raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
     told = denied(denials, proposal.tool, arguments)
+    if told is None and now is not None and key in now.disabled:
+        told = f"{key} has been disabled in the tool registry."
     if told is not None:
         raise CallRefusedError("denied", told)
     return Permitted(
@@ -115,8 +123,8 @@ def judge(
         arguments,
         arguments_digest,
         attempt=state.call.attempt + 1 if state.call else 1,
-        timeout_s=step.timeout_s if isinstance(step, ToolStep) else _timeout(step, key),
-        reason=_question(task, step, state.asked, key, arguments_digest),
+        timeout_s=_timeout(task, step, key),
+        reason=_question(task, step, state, key, arguments_digest, now.asks.get(key) if now else None),
     )
 
 
@@ -218,15 +226,30 @@ def _digest(arguments: JsonObject) -> str:
         raise CallRefusedError("invalid_arguments", f"an argument cannot be carried exactly: {error}.") from error
 
 
-def _timeout(step: AgentStep, key: str) -> float | None:
+def _timeout(task: Task, step: ToolStep | AgentStep, key: str) -> float | None:
+    """Return how long the call may take, in seconds: as the step says, and no longer than the operator now allows."""
+    planned = step.timeout_s if isinstance(step, ToolStep) else _allowed(step, key)
+    most = task.contract.policy[key].timeout_s if task.contract else None
+    return min(filter(None, (planned, most)), default=None)
+
+
+def _allowed(step: AgentStep, key: str) -> float | None:
     return next((allowed.timeout_s for allowed in step.tools if allowed.key == key), None)
 
 
 def _question(
-    task: Task, step: ToolStep | AgentStep, asked: AskedCall | None, key: str, arguments_digest: str
+    task: Task,
+    step: ToolStep | AgentStep,
+    state: StepState,
+    key: str,
+    arguments_digest: str,
+    raised: str | None,
 ) -> str | None:
     """Why a person must see the call first; null where nobody must, or somebody has approved it."""
     reason = reason_to_ask(task.contract, step, key, by_person=task.is_for_person) if task.contract else None
+    asked, reason = state.asked, raised or reason
+    if asked is None and reason and state.call:
+        raise CallRefusedError("used_up", f"its call was made, and is not made again unasked: {reason}.")
     if asked is None:
         return reason
     if not asked.granted or asked.arguments_digest != arguments_digest:

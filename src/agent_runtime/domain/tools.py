@@ -202,6 +202,10 @@ ToolServer = Annotated[StdioServer | HttpServer | BuiltinServer, Field(discrimin
 """One entry of tool_registry.yaml. Every adapter dispatches on its `type`."""
 
 
+HINTS = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
+"""The annotations of MCP that say how a tool behaves: true, false, or anything else, which says nothing."""
+
+
 class ToolDefinition(BaseModel):
     """A tool as its server defines it, in the words of the wire. Claims, until the operator trusts them."""
 

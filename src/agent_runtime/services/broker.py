@@ -6,7 +6,7 @@ what came of it is an `Outcome`, to be written too.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -16,7 +16,6 @@ from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left
-from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     CallNotSentError,
@@ -33,12 +32,13 @@ from agent_runtime.domain.events import (
     ToolReturned,
 )
 from agent_runtime.domain.identity import Identities, compare_pins
-from agent_runtime.domain.rules import CallRefusedError, Proposal, judge
+from agent_runtime.domain.rules import CallRefusedError, Permitted, Proposal, judge
 from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
-from agent_runtime.domain.tools import Denial, StoredResult, ToolServer, tool_key
+from agent_runtime.domain.tools import StoredResult, ToolServer
 from agent_runtime.domain.transitions import ALLOWED
 from agent_runtime.domain.values import deeper_than, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
+from agent_runtime.services.operator_rules import OperatorRules
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run, unless
 from agent_runtime.telemetry import log_debug
@@ -58,11 +58,11 @@ class Broker:
     """Sends the calls of approved steps, each at most once where the operator did not call its tool idempotent."""
 
     def __init__(
-        self, limits: LimitSettings, denials: Mapping[str, Sequence[Denial]], identities: Identities | None = None
+        self, limits: LimitSettings, entries: Mapping[str, ToolServer], identities: Identities | None = None
     ) -> None:
-        """`denials`: what the operator denies now, by server id; `identities`: what servers and models are now."""
+        """`entries`: the registry as it is now, by server id; `identities`: what servers and models are now."""
         self._limits = limits
-        self._denials = denials
+        self._rules = OperatorRules(entries)
         self._identities = identities or Identities({})
         self._room = asyncio.Semaphore(limits.concurrent_calls)
 
@@ -74,15 +74,14 @@ class Broker:
                 f"What the plan was approved for has changed, so nothing was called. {' '.join(differences)}"
             )
 
-    async def check_pins(self, task: Task, lease: Lease, servers: Mapping[str, ToolServer]) -> None:
-        """Hold what the leased sessions list now, and what the operator says now, against the contract (G6).
+    async def check_pins(self, task: Task, lease: Lease, server_ids: Iterable[str]) -> None:
+        """Hold what the leased sessions list now against the contract (G6).
 
         Raises: DefinitionChangedError, ServerUnavailableError.
         """
-        for server_id, server in servers.items():
+        for server_id in server_ids:
             current = await lease.definitions(server_id)
             if task.contract:
-                _check_policy(task.contract, server)
                 identity = self._identities.servers.get(server_id)
                 of_form_1 = identity.of_form_1 if identity else {}
                 compare_pins(task.contract, server_id, of_form_1, task.definitions, current)
@@ -116,9 +115,7 @@ class Broker:
         the task has ended or a newer run owns it: such a journal takes no more, and has said so itself.
         """
         try:
-            denials = self._denials.get(proposal.server, ())
-            limits = self._limits
-            permitted = judge(run.task, proposal, in_flight, denials, limits.stored_result_bytes, limits.argument_bytes)
+            permitted = self._judge(run.task, proposal, in_flight)
         except CallRefusedError as refusal:
             self._deny(run, proposal, refusal)
             raise
@@ -155,7 +152,19 @@ class Broker:
         run.stage(called)
         return Intent(called)
 
-    async def send(self, run: Run, lease: Lease, intent: "Intent", server: ToolServer) -> "Outcome":
+    def _judge(self, task: Task, proposal: Proposal, in_flight: AbstractSet[str]) -> Permitted:
+        """Return what may be sent, by the plan and by what the operator says now. Raises: CallRefusedError."""
+        return judge(
+            task,
+            proposal,
+            in_flight,
+            self._rules.denials(proposal.server),
+            self._limits.stored_result_bytes,
+            self._limits.argument_bytes,
+            now=self._rules.tightened(task.contract, task.definitions) if task.contract else None,
+        )
+
+    async def send(self, run: Run, lease: Lease, intent: "Intent") -> "Outcome":
         """Send a call whose intent is written, once, and tell what came of it; nothing is staged here.
 
         A server that said meanwhile that its tools changed is held against the pins once more first.
@@ -164,8 +173,9 @@ class Broker:
         answered, trouble, reason = True, None, ""
         result: StoredResult | None = None
         try:
-            if lease.has_changed(server.id):  # a store that was unavailable may have kept the intent waiting
-                await unless(self.check_pins(run.task, lease, {server.id: server}), run.cancel)
+            server_id = intent.called.server
+            if lease.has_changed(server_id):  # a store that was unavailable may have kept the intent waiting
+                await unless(self.check_pins(run.task, lease, [server_id]), run.cancel)
             result = await self._dispatch(lease, intent, run.cancel)
         except CallNotSentError as error:
             answered, result = False, StoredResult(text=str(error), is_error=True)
@@ -265,20 +275,6 @@ def _pause_s(attempt: int) -> float:
     state = RetryCallState(_RETRYING, None, (), {})
     state.attempt_number = attempt
     return _RETRYING.wait(state)
-
-
-def _check_policy(contract: Contract, server: ToolServer) -> None:
-    """The operator's newer word counts where it is the stricter one."""
-    for key in contract.pins:
-        name = key.partition("/")[2]
-        if key == tool_key(server.id, name):
-            said = server.policy_for(name)
-            if said.enabled is False:
-                raise DefinitionChangedError(f"{key} is now disabled in the tool registry, so it was not called.")
-            if said.approval == "call" and contract.policy[key].approval != "call":
-                raise DefinitionChangedError(
-                    f"{key} now asks for approval of each concrete call in the tool registry, so it was not called."
-                )
 
 
 def keep(result: StoredResult, limit: int) -> StoredResult:

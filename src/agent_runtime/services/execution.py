@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent_runtime.domain.commands import AskModel, CallTool, Command, ProposePlan, Record, next_commands
+from agent_runtime.domain.commands import AskModel, CallTool, Command, ProposePlan, Record, next_commands, tool_error
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     ConflictError,
@@ -252,6 +252,8 @@ class Execution:
             if lost := self._run.task.open_calls.get(step.id):  # it was sent, and what came of that is not known
                 reason = f"the call was open, and it cannot be repeated: {refusal}"
                 self._run.stage(StepOutcomeUnknown(step_id=step.id, call_id=lost.call_id, reason=reason))
+            elif call := self._run.task.steps[step.id].call:  # its error stands, where it may not be repeated any more
+                self._run.stage(tool_error(step.id, call))
             elif isinstance(step, ToolStep):  # a model is told, and goes on
                 message = f"{step.server}.{step.tool} was not called: {refusal}"
                 self._run.stage(StepFailed(step_id=step.id, code=refusal.rule, message=message))
@@ -273,9 +275,8 @@ class Execution:
         self._broker.leave()
 
     async def _send(self, work: "Sending") -> None:
-        server = self._registry.server(work.intent.called.server)
         try:
-            self._outcomes.append(await self._broker.send(self._run, work.lease, work.intent, server))
+            self._outcomes.append(await self._broker.send(self._run, work.lease, work.intent))
         finally:
             self._give_room_back(work.step_id)
             self._came.set()

@@ -60,5 +60,5 @@ class Sessions:
             names = sorted(task.servers)
             servers = [self._registry.server(name) for name in names]
             lease = await self._stack.enter_async_context(self._servers.lease(servers))
-        await self._broker.check_pins(task, lease, {name: self._registry.server(name) for name in names})
+        await self._broker.check_pins(task, lease, names)
         return lease

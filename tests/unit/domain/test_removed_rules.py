@@ -362,6 +362,8 @@ FAR_OFF = frozenset(
         "folds: an agent is done when its model says so",
         "folds: a concrete call needs an answer",
         "references are resolved",
+        "only a person approves a call with the plan",
+        "a step waits for its turn",
         "rules: a call is the one that the model asks for",
         "nothing begins after a cancel",
     }

@@ -49,7 +49,8 @@ def called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
     attempt = state.call.attempt + 1 if state.call else 1
     if event.attempt != attempt or (state.call is not None and not may_repeat(task, event.step_id)):
         raise illegal(task, event, f"step {event.step_id!r} may not be called again")
-    if task.contract and reason_to_ask(task.contract, step, key, by_person=task.is_for_person):
+    asks = task.contract and reason_to_ask(task.contract, step, key, by_person=task.is_for_person)
+    if asks or state.asked:  # a stricter operator may have had it asked for, which the contract does not know
         _granted(task, event, state)
     over = exceeded_budget(task)
     if over:

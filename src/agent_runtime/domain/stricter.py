@@ -1,0 +1,57 @@
+"""A contract made as strict as the operator is now: a stricter registry applies to approved plans too (G6).
+
+What was approved stays the upper limit: a registry that became laxer changes nothing for a plan that was made before.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from agent_runtime.domain.asking import reasons_to_ask
+from agent_runtime.domain.contract import Contract, PinnedPolicy
+from agent_runtime.domain.tools import Effect, Tool
+
+_FROM_MILD_TO_STRICT = (Effect.READ, Effect.WRITE, Effect.DESTRUCTIVE, Effect.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Tightened:
+    """A contract with the stricter of what it says and what the operator says now.
+
+    `asks`: why every call of a tool (`server/tool`) is asked for, which it was not when the plan was approved.
+    `disabled`: the tools that are turned off.
+    """
+
+    contract: Contract
+    asks: Mapping[str, str] = field(default_factory=dict)
+    disabled: frozenset[str] = frozenset()
+
+
+def tighten(contract: Contract, tools: Mapping[str, Tool], disabled: frozenset[str] = frozenset()) -> Tightened:
+    """Hold a contract against what holds for its tools now, by `server/tool`; a tool that is not there says nothing."""
+    policy = {key: _stricter(pinned, tools[key]) if key in tools else pinned for key, pinned in contract.policy.items()}
+    asks = {key: "; ".join(_raised(key, contract.policy[key], policy[key])) for key in policy}
+    judged = {
+        key: tools[key].model_copy(update=dict(policy[key])) for key in policy if key in tools
+    }  # of a contract of form 1, what it does not say is as the operator has it now
+    known = judged.keys() == policy.keys()
+    reasons = reasons_to_ask(contract.plan, judged) if known else {}
+    strict = contract.model_dump() | {"policy": policy, "asks": {**reasons, **contract.asks}}
+    return Tightened(Contract.model_validate(strict), {key: why for key, why in asks.items() if why}, disabled)
+
+
+def _stricter(pinned: PinnedPolicy, now: Tool) -> PinnedPolicy:
+    return PinnedPolicy(
+        effect=max(pinned.effect, now.effect, key=_FROM_MILD_TO_STRICT.index),
+        idempotent=pinned.idempotent and now.idempotent,
+        open_world=bool(pinned.open_world) or now.open_world,
+        approval="call" if "call" in {pinned.approval, now.approval} else "plan",
+        vouched=pinned.vouched is not False and now.vouched,
+        timeout_s=min(pinned.timeout_s or now.timeout_s, now.timeout_s),
+    )
+
+
+def _raised(key: str, pinned: PinnedPolicy, now: PinnedPolicy) -> Iterator[str]:
+    if now.effect is not pinned.effect:
+        yield f"the operator now says that the effect of {key} is {now.effect}, and it was approved as {pinned.effect}"
+    if now.open_world and pinned.open_world is False:
+        yield f"the operator now says that {key} reaches the outside world, and it was approved as one that does not"
