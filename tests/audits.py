@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.audit import AuditFault, Kept, find_faults
+from agent_runtime.domain.audit import find_faults
 from agent_runtime.domain.chain import GENESIS, record_hash
+from agent_runtime.domain.stored_journal import AuditFault, Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
 from agent_runtime.services.ports import TaskStore

@@ -15,7 +15,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.audit import find_faults
 from agent_runtime.domain.audit_export import export, find_faults_in_export, parse
 from agent_runtime.domain.chain import record_hash
-from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, TaskNotFoundError
+from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, JournalChangedError, TaskNotFoundError
 from agent_runtime.domain.task import Task
 from agent_runtime.storage.audit_file import open_audit_file
 from agent_runtime.storage.sqlite import SqliteStore
@@ -334,6 +334,28 @@ async def test_a_broken_journal_stops_neither_the_store_nor_the_other_tasks(path
         (3, "data"),
         (5, "data"),
     ] * 2
+
+
+@pytest.mark.parametrize("column", TEXTS)
+@pytest.mark.parametrize("bit", [0, 7])
+async def test_one_flipped_bit_of_an_open_task_is_noticed_when_it_is_read(
+    tmp_path: Path, column: str, bit: int
+) -> None:
+    path = tmp_path / "agent-runtime.db"
+    async with SqliteStore(path) as store:
+        whole = await executing(store, "t")
+    for entry in read(path).entries:
+        for place in (0, 9, -1):
+            tamper(path, FLIP.format(column=column), values=(flipped(getattr(entry, column), place, bit), entry.seq))
+            async with SqliteStore(path) as store:
+                broken = await store.load("t")
+                assert broken.journal_change
+                assert broken.journal_change.record == entry.seq
+                with pytest.raises(JournalChangedError, match=f"at record {entry.seq}"):
+                    await store.append(broken, [ev.TaskCancelRequested()])
+        tamper(path, FLIP.format(column=column), values=(getattr(entry, column).encode(), entry.seq))
+    async with SqliteStore(path) as store:
+        assert await store.load("t") == whole
 
 
 async def test_an_id_that_is_no_text_does_not_keep_the_store_from_starting(path: Path) -> None:

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from agent_runtime.api.deps import TaskId, known_form, runtime_of
 from agent_runtime.api.openapi import refusals
-from agent_runtime.domain.audit import Kept
 from agent_runtime.domain.audit_export import export
+from agent_runtime.domain.stored_journal import Kept
 
 router = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
 

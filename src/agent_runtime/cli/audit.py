@@ -12,11 +12,12 @@ from typing import Any
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, RefusedError, UnavailableError
 from agent_runtime.cli.service import key_of, settings_of
-from agent_runtime.domain.audit import AuditFault, Kept, find_faults
+from agent_runtime.domain.audit import find_faults
 from agent_runtime.domain.audit_export import export as exported
 from agent_runtime.domain.audit_export import find_faults_in_export, parse
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import TYPE_OF, ToolCalled
+from agent_runtime.domain.stored_journal import AuditFault, Kept
 from agent_runtime.storage.audit_file import AuditFile, open_audit_file
 from agent_runtime.text.escaping import visible
 

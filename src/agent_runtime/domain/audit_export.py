@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any
 
-from agent_runtime.domain.audit import AuditFault, Entry, Index, Kept, find_faults, replayed
+from agent_runtime.domain.audit import find_faults, replayed
 from agent_runtime.domain.events import (
     CallApproved,
     CallDenied,
@@ -16,6 +16,7 @@ from agent_runtime.domain.events import (
     ToolCalled,
     ToolReturned,
 )
+from agent_runtime.domain.stored_journal import AuditFault, Entry, Index, Kept
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 FORMAT = "agent-runtime-audit/1"

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from agent_runtime.domain.audit import AuditFault, Kept
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
+from agent_runtime.domain.stored_journal import AuditFault, Kept
 from agent_runtime.storage.database import BUSY_TIMEOUT_S, READER_PRAGMAS
 from agent_runtime.storage.journals import select_ids, select_kept
 

@@ -7,9 +7,9 @@ was changed can still be shown and does not have the hash that it had.
 import sqlite3
 from typing import Any
 
-from agent_runtime.domain.audit import Entry, Index, Kept
 from agent_runtime.domain.chain import GENESIS, chain_holds, record_hash
 from agent_runtime.domain.errors import TaskNotFoundError
+from agent_runtime.domain.stored_journal import Entry, Index, Kept
 
 SELECT_CONTENT = """
 SELECT seq, epoch, CAST(at AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB)

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from agent_runtime.domain.audit import restore_task
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore
+from agent_runtime.domain.stored_journal import restore_task
 from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value

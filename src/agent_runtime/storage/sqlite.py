@@ -11,9 +11,9 @@ from typing import Self
 
 import structlog
 
-from agent_runtime.domain.audit import Kept
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, record
+from agent_runtime.domain.stored_journal import Kept
 from agent_runtime.domain.task import Task, TaskStatus, expect_unchanged
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import evolve

@@ -1,0 +1,240 @@
+"""A journal as it is stored: nothing in it is trusted until its hashes and its fold have shown what it is."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from agent_runtime.domain.chain import GENESIS, record_hash
+from agent_runtime.domain.errors import AgentRuntimeError
+from agent_runtime.domain.events import EVENTS, EventRecord, restore
+from agent_runtime.domain.task import JournalChange, Task, TaskStatus
+from agent_runtime.domain.transitions import evolve
+
+_MOST_EPOCHS = 10_000
+_OF_A_TIME = "0123456789-:.TZ"
+
+NO_FOLD = (AgentRuntimeError, LookupError, ValueError, RecursionError)
+"""What `evolve` raises where an event may not follow, or is nested as no service has written it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record as it is stored. Nothing in it is trusted: it may hold no event at all."""
+
+    seq: int
+    epoch: int | None
+    at: str
+    type: str
+    data: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What the store keeps beside the journal, for its lists; `head` is the hash of the last record.
+
+    `submitter` is None in an export of a version that did not keep it.
+    """
+
+    version: int
+    epoch: int
+    status: str
+    prompt: str
+    plan_revision: int
+    cancel_requested: int
+    metadata: str
+    created_at: str
+    updated_at: str
+    request_key: str | None
+    head: str
+    submitter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """All that is kept of a task, as it is stored; `index` is null where there is a journal and nothing else."""
+
+    task_id: str
+    entries: tuple[Entry, ...]
+    index: Index | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFault:
+    """Something that is not as it was written, or that was not approved: where, and how it shows.
+
+    `seq` is the record, null where none is meant; `field` a column of it (`data.arguments` inside its JSON), or what
+    is kept beside the journal (`tasks.head`).
+    """
+
+    task_id: str
+    seq: int | None
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        place = [self.task_id, *([] if self.seq is None else [f"record {self.seq}"]), self.field]
+        return f"{', '.join(filter(None, place))}: {self.message}"
+
+
+def restore_task(kept: Kept) -> tuple[Task, list[EventRecord]]:
+    """Fold a stored journal into its task, and return the records that the task is made of.
+
+    A journal that does not follow from its first record gives a task whose `journal_change` says where it was changed;
+    so does one whose hashes do not fit. Of a task that has ended, of which nothing comes any more, only the number of
+    the records is checked.
+    """
+    task, records, faults = Task(kept.task_id), list[EventRecord](), list[AuditFault]()
+    for entry in kept.entries:
+        found = read_record(kept.task_id, entry)
+        if isinstance(found, EventRecord):
+            try:
+                task = evolve(task, found)
+            except NO_FOLD as error:
+                found = AuditFault(kept.task_id, entry.seq, "data", f"it may not follow: {error}")
+        if isinstance(found, AuditFault):
+            faults.append(found)
+            break
+        records.append(found)
+    has_ended = task.terminal and kept.index is not None and kept.index.version == task.version
+    if faults or not has_ended:
+        faults = [*chain_faults(kept), *faults]
+    if not faults:
+        return task, records
+    last = max([entry.seq for entry in kept.entries], default=1)
+    first = min(faults, key=lambda fault: last if fault.seq is None else fault.seq)
+    change = JournalChange(last if first.seq is None else first.seq, f"{first.field}: {first.message}")
+    return replace(task, status=TaskStatus.NEEDS_ATTENTION, journal_change=change), records
+
+
+def read_record(task_id: str, entry: Entry) -> EventRecord | AuditFault:
+    """Return the record that an entry holds, or why it holds none."""
+    try:
+        at = datetime.fromisoformat(entry.at)
+    except ValueError:
+        return AuditFault(task_id, entry.seq, "at", "it is no time.")
+    if at.tzinfo is None:
+        return AuditFault(task_id, entry.seq, "at", "it is no time in UTC.")
+    try:
+        return restore(task_id, entry.seq, entry.epoch, at, entry.type, entry.data)
+    except KeyError:
+        return AuditFault(
+            task_id,
+            entry.seq,
+            "type",
+            "there is no event of this name; unless it was changed, a newer version wrote it.",
+        )
+    except ValueError:  # pydantic's, and that of text which is no Unicode
+        return AuditFault(task_id, entry.seq, "data", f"it cannot be read as {entry.type}.")
+
+
+def chain_faults(kept: Kept) -> Iterator[AuditFault]:
+    """Return what is wrong with the hashes of a journal, whose entries are in order."""
+    return _Chain(kept).faults()
+
+
+class _Chain:
+    """The hashes of a journal, against its records, the head and each other."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._known = {entry.seq: entry for entry in kept.entries}
+        self._computed: dict[int, str] = {}
+        self._gaps: list[tuple[int, int]] = []
+        expected = 1
+        for seq, entry in self._known.items():
+            if seq > expected:
+                self._gaps.append((expected, seq - 1))
+            expected = max(expected, seq + 1)
+            previous = self._stored_before(seq)
+            self._computed[seq] = entry.hash if previous is None else self._hash(previous, entry)
+
+    def faults(self) -> Iterator[AuditFault]:
+        seen: set[int] = set()
+        for entry in self._kept.entries:
+            if entry.seq in seen or entry.seq < 1:
+                why = "there is another record of this number" if entry.seq in seen else "records count from 1"
+                yield self._fault(entry.seq, "seq", f"{why}.{self._moved(entry)}")
+            seen.add(entry.seq)
+        for first, last in self._gaps:
+            yield self._fault(first, "seq", _missing(first, last))
+        for seq, entry in self._known.items():
+            if seq < 1:
+                continue
+            if self._stored_before(seq) is None:
+                if moved := self._moved(entry):
+                    yield self._fault(seq, "seq", moved.strip())
+            elif not self._follows(entry):
+                yield self._fault(seq, *self._explained(entry))
+        yield from self._head_faults()
+
+    def _head_faults(self) -> Iterator[AuditFault]:
+        index, last = self._kept.index, max(self._known, default=0)
+        if index is None:
+            yield self._fault(None, "tasks", "the task's row is missing beside its journal.")
+        elif index.head in {self._known[last].hash, self._computed[last]} if last else not index.version:
+            if index.version != last:
+                said = f"it says {index.version}, and the journal ends with record {last}"
+                yield self._fault(None, "tasks.version", f"{said}, as the head confirms.")
+        elif index.version > last:
+            yield self._fault(last + 1, "seq", f"{_missing(last + 1, index.version)} The journal was cut short.")
+        else:
+            why = "it is not the hash of the last record: it was changed, or records were replaced or added"
+            yield self._fault(None, "tasks.head", f"{why}.")
+
+    def _hash(self, previous: str, entry: Entry) -> str:
+        task_id = self._kept.task_id
+        return record_hash(previous, task_id, entry.seq, entry.epoch, entry.at, entry.type, entry.data)
+
+    def _stored_before(self, seq: int) -> str | None:
+        """The hash that the record before this one carries; None where there is no such record."""
+        before = self._known.get(seq - 1)
+        return GENESIS if seq == 1 else before.hash if before else None
+
+    def _befores(self, seq: int) -> set[str]:
+        """What the hash before may have been: what is stored, or what it should be."""
+        return {hash_ for hash_ in (self._stored_before(seq), self._computed.get(seq - 1)) if hash_ is not None}
+
+    def _follows(self, entry: Entry) -> bool:
+        return any(self._hash(previous, entry) == entry.hash for previous in self._befores(entry.seq))
+
+    def _explained(self, entry: Entry) -> tuple[str, str]:
+        """The column that was changed, as far as it can be told, and how that shows."""
+        after, computed = self._known.get(entry.seq + 1), self._computed[entry.seq]
+        head = self._kept.index.head if self._kept.index else None
+        if self._hash(computed, after) == after.hash if after else computed == head:
+            return "hash", "it is not the hash of this record, and what comes after it confirms the record."
+        for previous in self._befores(entry.seq):
+            for column, other in self._variants(entry):
+                if self._hash(previous, other) == entry.hash:
+                    said = json.dumps(getattr(other, column))
+                    return column, f"it was changed: with {said} the record would have its hash."
+        return "data", (
+            "the record is not what its hash was made over: it was changed, or what comes before it was replaced."
+        )
+
+    def _variants(self, entry: Entry) -> Iterator[tuple[str, Entry]]:
+        """The record as it may have been before one of its short columns was changed."""
+        epochs = [one.epoch for one in self._kept.entries if one.epoch is not None and 0 <= one.epoch < _MOST_EPOCHS]
+        for epoch in (None, *range(max(epochs, default=0) + 2)):
+            yield "epoch", replace(entry, epoch=epoch)
+        for kind in EVENTS:
+            yield "type", replace(entry, type=kind)
+        for place in range(min(len(entry.at), 40)):
+            for letter in _OF_A_TIME:
+                yield "at", replace(entry, at=f"{entry.at[:place]}{letter}{entry.at[place + 1 :]}")
+
+    def _moved(self, entry: Entry) -> str:
+        for first, _ in self._gaps:
+            previous = self._stored_before(first)
+            if previous is not None and self._hash(previous, replace(entry, seq=first)) == entry.hash:
+                return f" Its hash says that it is record {first}."
+        return ""
+
+    def _fault(self, seq: int | None, column: str, message: str) -> AuditFault:
+        return AuditFault(self._kept.task_id, seq, column, message)
+
+
+def _missing(first: int, last: int) -> str:
+    return f"record {first} is missing." if first == last else f"records {first} to {last} are missing."
