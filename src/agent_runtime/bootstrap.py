@@ -128,7 +128,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             progress,
             identities=identities,
             start_s=limits.server_start_s,
-            auto_effects=settings.approval.auto_effects,
+            approval=settings.approval,
         )
         executor = ExecutorAgent(model, progress, limits)
         orchestrator = Orchestrator(

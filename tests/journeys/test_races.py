@@ -254,7 +254,12 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
     async with ServerPool(limits, Secrets(), _no_builtin, house.folder) as servers:
         progress = Progress()
         planner = PlannerAgent(
-            RulePlanner(), runtime.registry, progress, identities=Identities({}), start_s=1, auto_effects=()
+            RulePlanner(),
+            runtime.registry,
+            progress,
+            identities=Identities({}),
+            start_s=1,
+            approval=house.settings.approval,
         )
         executor = ExecutorAgent(None, progress, limits)
         yield Orchestrator(

@@ -1,11 +1,16 @@
 """What is known of MCP servers without the operator's word."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from agent_runtime.domain.deny import denied
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, StdioConfig, StdioServer, ToolPolicy
 from agent_runtime.services.known_servers import complete
+
+PROJECT = Path(__file__).parents[2]
 
 
 def stdio(command: str, *args: str, **more: Any) -> StdioServer:
@@ -53,6 +58,38 @@ def test_the_files_package_is_known_however_it_is_run(entry: StdioServer) -> Non
 def test_the_fetch_package_reads_what_strangers_write() -> None:
     (known, *_) = complete([stdio("npx", "@kazuph/mcp-fetch")])
     assert known.policy_for("imageFetch") == ToolPolicy(effect=Effect.READ, open_world=True)
+
+
+@pytest.mark.parametrize(
+    "registry", ["tool_registry.yaml", "container/tool_registry.yaml", "k8s/base/tool_registry.yaml"]
+)
+def test_the_fetch_package_writes_no_files_by_the_shipped_registries_either(registry: str) -> None:
+    entries = yaml.safe_load((PROJECT / registry).read_text(encoding="utf-8"))["tool_registry"]
+    (fetch,) = [StdioServer.model_validate(entry) for entry in entries if entry["id"] == "fetch"]
+    (known, *_) = complete([stdio("mcp-fetch")])
+    assert fetch.deny == known.deny
+
+
+@pytest.mark.parametrize(
+    ("arguments", "writes"),
+    [
+        ({}, False),
+        ({"images": True}, False),
+        ({"images": {"output": "base64", "layout": "both"}}, False),
+        ({"enableFetchImages": False, "saveImages": "false"}, False),
+        ({"images": {"output": "file"}}, True),
+        ({"images": {"output": "both"}}, True),
+        ({"saveImages": True}, True),
+        ({"saveImages": "TRUE"}, True),
+        ({"enableFetchImages": True}, True),
+        ({"enableFetchImages": "true"}, True),
+    ],
+)
+def test_the_fetch_package_is_kept_from_writing_files(arguments: dict[str, Any], *, writes: bool) -> None:
+    (known, *_) = complete([stdio("npx", "@kazuph/mcp-fetch@1.6.3")])
+    told = denied(known.deny, "imageFetch", {"url": "https://example.com/", **arguments})
+    assert bool(told) == writes
+    assert not told or "it writes files of images" in told
 
 
 @pytest.mark.parametrize(

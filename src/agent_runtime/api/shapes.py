@@ -60,13 +60,17 @@ class TouchView(TypedDict):
 
 
 class PreviewView(TypedDict):
-    """What a step would do, as the contract has it. `asks`: why its concrete call would be asked for, or null."""
+    """What a step would do, as the contract has it. `asks`: why its concrete call would be asked for, or null.
+
+    `covers`: why it would be, if whoever approves the plan did not approve the call with it.
+    """
 
     effect: Effect
     idempotent: bool
     touches: list[TouchView]
     waits_on: tuple[str, ...]
     asks: str | None
+    covers: str | None
 
 
 class StepPreviewView(PreviewView):

@@ -39,6 +39,7 @@ CALL_ACTIONS = ("approve", "deny")
 _LONGEST_PREVIEW = 500
 _LONGEST_ARGUMENT = 120
 _LONGEST_INSTRUCTION = 4000
+_LONGEST_REASON = 2000
 
 
 def answer(body: Any, status: int = 200) -> Response:
@@ -83,19 +84,18 @@ def created(task: Task) -> TaskCreated:
 
 def task_view(task: Task) -> TaskView:
     steps = task.contract.steps if task.contract else ()
+    shown = previews(task)
     return {
         "task_id": task.task_id,
         "prompt": task.prompt,
         "status": task.status,
         "terminal": task.terminal,
-        "plan": plan_text(steps) if steps else None,
+        "plan": plan_text(steps, shown) if steps else None,
         "result": result_text(task),
         "plan_object": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
-        "steps": [
-            _step(step, task.steps[step.id], preview) for step, preview in zip(steps, previews(task), strict=True)
-        ],
+        "steps": [_step(step, task.steps[step.id], preview) for step, preview in zip(steps, shown, strict=True)],
         "approvals": [
             {
                 "who": approval.actor,
@@ -184,6 +184,7 @@ def preview_view(preview: StepPreview) -> PreviewView:
         ],
         "waits_on": preview.waits_on,
         "asks": preview.asks,
+        "covers": preview.covers,
     }
 
 
@@ -257,12 +258,22 @@ def _needing(task: Task, step_id: str) -> list[str]:
     return [name for name in needs if name in found and name != step_id and not task.steps[name].has_ended]
 
 
-def plan_text(steps: Iterable[ToolStep | AgentStep]) -> str:
+def plan_text(steps: Iterable[ToolStep | AgentStep], shown: Iterable[StepPreview] = ()) -> str:
     r"""The plan as numbered lines: `1. Read the notes — filesystem.read_file(path="notes.txt")`.
 
-    Nothing in them hides or reorders: a file name that would is shown as `report\u202egpj.txt`.
+    After them comes what else is approved with it. Nothing in the lines hides or reorders: a file name that would is
+    shown as `report\u202egpj.txt`.
     """
-    return "\n".join(f"{number}. {_step_text(step)}" for number, step in enumerate(steps, 1))
+    lines = [f"{number}. {_step_text(step)}" for number, step in enumerate(steps, 1)]
+    covered = [
+        f"- step {number}, though {exact_line(preview.covers, _LONGEST_REASON)}"
+        for number, preview in enumerate(shown, 1)
+        if preview.covers
+    ]
+    return "\n".join([*lines, *([_COVERED, *covered] if covered else [])])
+
+
+_COVERED = "Whoever approves this plan also approves these calls, which are then not shown before they are sent:"
 
 
 def _step_text(step: ToolStep | AgentStep) -> str:

@@ -90,6 +90,9 @@ def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
     ]
     title = f"Plan of {task['task_id']}, revision {task['plan_revision']}: {_short(contract['goal'], 200)}"
     table(title, ("Step", "What", "Tool", "Arguments", "Effect"), rows, to_stdout=to_stdout)
+    covered = [(state["id"], said) for state in task["steps"] if (said := state["preview"].get("covers"))]
+    if covered:
+        table("Approved with the plan, and not shown before it is sent", ("", ""), covered, to_stdout=to_stdout)
 
 
 def _tool(step: Mapping[str, Any]) -> str:

@@ -155,12 +155,14 @@ class StorageSettings(Section):
 class ApprovalSettings(Section):
     """`auto_effects`: the effect classes of which a plan may run unasked, where its task asks for that.
 
+    `covers_data`: whoever approves a plan also approves its calls that would be asked for because of their data.
     `deny`: the calls that are never made, beside those that the registry denies, whatever was approved.
     A plan that nobody approved `expires_after_s` after it was made ends its task; null: never.
     """
 
     require_digest: bool = False
     auto_effects: tuple[Effect, ...] = ()
+    covers_data: bool = False
     deny: tuple[ServerDenial, ...] = ()
     expires_after_s: PositiveFloat | None = Field(default=None, le=100 * 366 * 86400)
 

@@ -66,6 +66,10 @@ def _is_empty(value: Mapping[str, object]) -> bool:
     return not value
 
 
+def _is_false(value: object) -> bool:
+    return value is False
+
+
 def _is_1(value: int) -> bool:
     return value == 1
 
@@ -98,6 +102,7 @@ class Contract(Value):
 
     `servers` are the digests of what the plan's servers are, by id. In form 1 they are part of each pin instead.
     `model` is who answers for its agent steps; None where it has none.
+    `covers_data`: a person who approves the plan also approves the calls that would be asked for because of their data.
     `asks`, which follows from the rest and the operator's word, is not part of the digest: why a step asks for its
     concrete call, by step id.
 
@@ -113,6 +118,7 @@ class Contract(Value):
     pins: Mapping[str, str]
     servers: Mapping[str, str] = Field(default={}, exclude_if=_is_empty)
     model: PinnedModel | None = Field(default=None, exclude_if=_is_none)
+    covers_data: bool = Field(default=False, exclude_if=_is_false)
     asks: Mapping[str, str] = {}
 
     @cached_property
@@ -147,7 +153,9 @@ Catalogue = Mapping[str, Tool]
 """The tools that may be used, by `server/tool`."""
 
 
-def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, model: PinnedModel | None) -> Contract:
+def draw_up(
+    plan: Plan, limits: Limits, catalogue: Catalogue, *, model: PinnedModel | None, covers_data: bool = False
+) -> Contract:
     """Judge a plan against the catalogue and fix it as a contract. Without a `model` it may hold no agent steps.
 
     Titles and time-outs left open are filled in, so that the approver sees all that will hold.
@@ -166,6 +174,7 @@ def draw_up(plan: Plan, limits: Limits, catalogue: Catalogue, *, model: PinnedMo
         pins={key: tool.pin for key, tool in used.items()},
         servers={tool.server: tool.identity for tool in used.values()},
         model=model if any(isinstance(step, AgentStep) for step in plan.steps) else None,
+        covers_data=covers_data,
         asks=reasons_to_ask(plan, used),
     )
 

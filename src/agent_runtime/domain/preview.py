@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent_runtime.domain.asking import reasons_of_step
+from agent_runtime.domain.asking import reasons_covered, reasons_of_step
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys, tool_names
 from agent_runtime.domain.references import references_in, strings
@@ -67,7 +67,8 @@ class Touch:
 class StepPreview:
     """One step: the effect of its tool (of several the worst), what it touches, and which steps it waits for.
 
-    `asks` is why the concrete call would be asked for, null where it would not.
+    `asks` is why the concrete call would be asked for, None where it would not. `covers` is why it would be, if a
+    person who approves the plan did not approve the call with it.
     """
 
     step_id: str
@@ -76,6 +77,7 @@ class StepPreview:
     touches: tuple[Touch, ...]
     waits_on: tuple[str, ...]
     asks: str | None
+    covers: str | None
 
 
 def previews(task: Task) -> list[StepPreview]:
@@ -95,6 +97,7 @@ def _preview(contract: Contract, task: Task, step: ToolStep | AgentStep) -> Step
         touches=tuple(_touches(task, step)),
         waits_on=tuple(other.id for other in contract.steps if other.id in needs),
         asks=reasons_of_step(contract, step, by_person=task.is_for_person),
+        covers=reasons_covered(contract, step) if task.is_for_person else None,
     )
 
 

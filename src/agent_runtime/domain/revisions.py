@@ -103,6 +103,7 @@ def _whole(revision: Revision, compared: Revision) -> dict[str, JsonValue]:
     return {
         "goal": data["goal"],
         "limits": data["limits"],
+        **({"covers_data": True} if contract.covers_data else {}),
         "order": [step.id for step in contract.steps if step.id in shared],
         **{f"policy.{key}": value for key, value in data["policy"].items() if key in other.policy},
         **{f"pins.{key}": value for key, value in data["pins"].items() if key in other.pins},

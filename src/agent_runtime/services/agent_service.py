@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
+from agent_runtime.config import ApprovalSettings
 from agent_runtime.domain.budget import tokens_left
 from agent_runtime.domain.contract import Contract, Limits, draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
@@ -10,7 +11,7 @@ from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited,
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
+from agent_runtime.domain.tools import Tool, ToolDefinition
 from agent_runtime.domain.values import LARGE_BYTES, JsonObject
 from agent_runtime.services.ports import PlanAnswer, Planner, PlanRequest
 from agent_runtime.services.progress import Piece, Progress
@@ -28,14 +29,14 @@ class PlannerAgent:
         *,
         identities: Identities,
         start_s: float,
-        auto_effects: Iterable[Effect],
+        approval: ApprovalSettings,
     ) -> None:
         self._planner = planner
         self._registry = registry
         self._progress = progress
         self._identities = identities
         self._start_s = start_s
-        self._auto_effects = frozenset(auto_effects)
+        self._approval = approval
 
     async def propose(self, task: Task) -> list[Event]:
         """Ask the planner, and return its plan as the next revision; with the policy's approval where it is asked for.
@@ -152,7 +153,8 @@ class PlannerAgent:
         """Fix a plan as a contract, a large one in a thread. Raises: InvalidPlanError."""
 
         def draw() -> Contract:
-            contract = draw_up(plan, limits, tools, model=self._identities.model)
+            covers_data = self._approval.covers_data
+            contract = draw_up(plan, limits, tools, model=self._identities.model, covers_data=covers_data)
             _ = contract.digest  # worked out here, and kept
             return contract
 
@@ -176,7 +178,7 @@ class PlannerAgent:
         return {name: self._identities.servers[name].facts for name in contract.servers}
 
     def _may_run_unasked(self, contract: Contract) -> bool:
-        return all(policy.effect in self._auto_effects for policy in contract.policy.values())
+        return all(policy.effect in self._approval.auto_effects for policy in contract.policy.values())
 
     def _with_policy(self, proposed: PlanProposed | PlanRepinned, *, auto: bool) -> list[Event]:
         if not (auto and self._may_run_unasked(proposed.contract)):

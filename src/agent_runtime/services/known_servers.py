@@ -25,6 +25,14 @@ def _local(effect: Effect, *, idempotent: bool | None = None) -> ToolPolicy:
 
 
 _READ = _local(Effect.READ)
+_TRUE = "[Tt][Rr][Uu][Ee]"
+"""A glob for `true`, also as a text, which that server takes in any case."""
+
+
+def _writes_files(argument: str, value: str) -> Denial:
+    return Denial(tool="imageFetch", arguments={argument: value}, reason="it writes files of images")
+
+
 PACKAGES = (
     KnownPackage(
         "@modelcontextprotocol/server-filesystem",
@@ -40,7 +48,17 @@ PACKAGES = (
             "*": ToolPolicy(open_world=False),
         },
     ),
-    KnownPackage("@kazuph/mcp-fetch", "mcp-fetch", {"*": ToolPolicy(effect=Effect.READ, open_world=True)}),
+    KnownPackage(
+        "@kazuph/mcp-fetch",
+        "mcp-fetch",
+        {"*": ToolPolicy(effect=Effect.READ, open_world=True)},
+        (
+            _writes_files("images.output", "file"),
+            _writes_files("images.output", "both"),
+            _writes_files("saveImages", _TRUE),
+            _writes_files("enableFetchImages", _TRUE),
+        ),
+    ),
 )
 _RUNNERS = frozenset({"npx", "bunx", "pnpx"})
 _ALWAYS = ("calculator", "text")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from agent_runtime.domain import commands, contract, rules, transitions
+from agent_runtime.domain import asking, commands, contract, rules, transitions
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
@@ -116,7 +117,20 @@ def taking_the_policy_for_a_person(patch: pytest.MonkeyPatch) -> None:
 def trusting_the_world(patch: pytest.MonkeyPatch) -> None:
     """No contract says that a concrete call is to be asked for."""
     patch.setattr(contract, "reasons_to_ask", lambda *_: {})
-    patch.setattr(machine, "plan", plan.__wrapped__)  # not those that are kept
+    patch.setattr(machine, "plan", cache(plan.__wrapped__))  # not those that are kept
+
+
+def letting_everything_out(patch: pytest.MonkeyPatch) -> None:
+    """Whatever the arguments of a call hold, it may reach beyond this machine."""
+    named = asking._named  # noqa: SLF001 - this is the rule
+    patch.setattr(asking, "_named", lambda given, counts: "" if counts("a model") else named(given, counts))
+    patch.setattr(machine, "plan", cache(plan.__wrapped__))  # not those that are kept
+
+
+def letting_a_model_out(patch: pytest.MonkeyPatch) -> None:
+    """A model may look at the world outside with whatever it likes."""
+    reason = asking._reason_of_agent  # noqa: SLF001 - this is the rule
+    patch.setattr(asking, "_reason_of_agent", lambda key, judged: (key != "f/page" and reason(key, judged)) or None)
 
 
 def taking_every_tool(patch: pytest.MonkeyPatch) -> None:
@@ -322,6 +336,8 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "a concrete call needs an answer": ("G4", calling_without_asking),
     "what comes from outside is asked for": ("G4", trusting_the_world),
     "only a person approves a call with the plan": ("G4", taking_the_policy_for_a_person),
+    "what would leave is asked for": ("G4", letting_everything_out),
+    "what a model sends outside is asked for": ("G4", letting_a_model_out),
     "nobody approves what they wrote": ("G4", approving_what_they_wrote),
     "nothing begins before approval": ("G4", allowing({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
     "a step calls its own tool": ("G5 G2", taking_every_tool),

@@ -39,6 +39,7 @@ function facts(step, preview) {
     ["Only when", step.when],
     ["After", after],
     ["Asks you", preview.asks && `for the concrete call: ${preview.asks}`],
+    ["Approved too", preview.covers && `its call, which is not shown before it is sent, though ${preview.covers}`],
     ["Preapproved", step.preapproved && "its calls are not asked for one by one"],
     ["Retries", step.retries && `up to ${step.retries}`],
   ];

@@ -49,6 +49,7 @@ SUBMISSIONS: dict[str, Any] = {
     "budget": BUDGETS,
     "most": st.integers(1, 3),
     "by": CALLERS,
+    "covers": st.sampled_from([False, False, True]),
     "approval": st.sampled_from(["manual", "manual", "auto"]),
     "ahead": st.sampled_from([True, True, False]),
 }
@@ -78,10 +79,14 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         by: Caller,
         approval: Literal["manual", "auto"],
         *,
+        covers: bool,
         ahead: bool,
     ) -> None:
-        """A new task; `ahead`: it is approved already, as most are that anything happens to."""
-        self.plans, self.most = partial(plan, shapes, budget), most
+        """A new task; `ahead`: it is approved already, as most are that anything happens to.
+
+        `covers`: approving a plan covers the questions that follow from data.
+        """
+        self.plans, self.most = partial(plan, shapes, budget, covers), most
         self.world = World()
         self.store = Store(self.world)
         self.runs: list[Run] = []

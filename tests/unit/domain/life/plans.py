@@ -13,7 +13,7 @@ IDEMPOTENT = frozenset({"look", "page", "put"})
 """Tools that the operator called idempotent."""
 
 OUTSIDE = frozenset({"page"})
-"""Tools that let the outside world in."""
+"""Tools that let the outside world in, and reach it."""
 
 CHANGING = frozenset({"put", "write", "sign"})
 """Tools that do more than look."""
@@ -61,7 +61,7 @@ what it wants of that one.
 LINKS = ("free", "free", "after", "takes", "trusts", "quotes", "when", "barred")
 """`trusts`: takes it, and is approved beforehand."""
 
-SHAPES = st.lists(
+_ANY = st.lists(
     st.tuples(
         st.sampled_from(["write", "write", "look", "page", "put", "sign", *AGENTS, "writer"]),
         st.integers(0, 4),
@@ -71,6 +71,14 @@ SHAPES = st.lists(
     min_size=1,
     max_size=4,
 ).map(tuple)
+_FLOWS: list[tuple[Shape, ...]] = [
+    ((source, 1, 1, "free"), (target, 0, 1, link))
+    for source, target in (("page", "write"), ("look", "page"), ("teller", "page"))
+    for link in ("takes", "quotes", "trusts")
+]
+"""What comes from outside and changes something, and what is here or a model's and goes outside."""
+
+SHAPES = _ANY | st.sampled_from(_FLOWS)
 
 BUDGETS = st.builds(
     Budget,
@@ -84,10 +92,10 @@ Plans = Callable[[int], Contract]
 
 
 @cache
-def plan(shapes: tuple[Shape, ...], budget: Budget, revision: int) -> Contract:
+def plan(shapes: tuple[Shape, ...], budget: Budget, covers: bool, revision: int) -> Contract:  # noqa: FBT001 - as a cache takes it
     """The contract of a revision. Its steps have ids of their own, so that a call shows where it came from."""
     steps = tuple(_step(shape, n, revision) for n, shape in enumerate(shapes))
-    return draw_up(Plan(goal="g", steps=steps), Limits(budget=budget), CATALOGUE, model=MODEL)
+    return draw_up(Plan(goal="g", steps=steps), Limits(budget=budget), CATALOGUE, model=MODEL, covers_data=covers)
 
 
 def _step(shape: Shape, n: int, revision: int) -> ToolStep | AgentStep:

@@ -89,6 +89,8 @@ class World:
     by_person: bool = False
     """Whether that was a person, and not the operator's policy."""
     open_for_decision: bool = False
+    covers: bool = False
+    """Whether approving the plan covers what follows from data."""
     authors: set[str] = field(default_factory=set)
     """Whoever had a say in what is to be approved."""
     has_begun: bool = False
@@ -183,6 +185,7 @@ class World:
             self.expect("G4", data["revision"] == self.revision + 1, "a plan that is not the next revision")
             self.expect("G4", data["digest"] == _digest(data["contract"]), "a plan under another plan's digest")
             self.revision, self.digest, self.open_for_decision = data["revision"], data["digest"], True
+            self.covers = data["contract"].get("covers_data", False)
             self.steps = {step["id"]: Step(step) for step in data["contract"]["steps"]}
             return
         if kind == "plan.repinned":
@@ -215,7 +218,8 @@ class World:
         self.expect("G5", self.is_its_turn(data["step_id"]), f"{data['step_id']} was called out of its turn")
         if step.is_agent:
             self._read_call_of_model(data, step)
-            asks = data["tool"] in ALWAYS_ASKED or (data["tool"] in CHANGING and not self._approved_beforehand(step))
+            free = data["tool"] not in CHANGING | OUTSIDE or self._approved_beforehand(step)
+            asks = data["tool"] in ALWAYS_ASKED or not free
         else:
             self._read_call_of_plan(data, step)
             asks = self._asks(data["step_id"])
@@ -370,13 +374,21 @@ class World:
 
     def _asks(self, step_id: str) -> bool:
         plan = self.steps[step_id].plan
-        from_outside = any(self._is_from_outside(name) for name in self._sources(step_id))
-        may_ask = plan["tool"] in CHANGING and not self._approved_beforehand(self.steps[step_id])
-        return plan["tool"] in ALWAYS_ASKED or (may_ask and from_outside)
+        lets_in = plan["tool"] in CHANGING and any(map(self._is_from_outside, self._sources(step_id)))
+        lets_out = plan["tool"] in OUTSIDE and any(map(self._is_news_outside, self._sources(step_id)))
+        free = not (lets_in or lets_out) or self._approved_beforehand(self.steps[step_id])
+        return plan["tool"] in ALWAYS_ASKED or not free
 
     def _approved_beforehand(self, step: Step) -> bool:
         """Only a person can have approved a call with the plan."""
-        return self.by_person and bool(step.plan["preapproved"])
+        return self.by_person and bool(step.plan["preapproved"] or self.covers)
+
+    def _is_news_outside(self, step_id: str) -> bool:
+        """Whether its output holds what the world outside has not said itself: what is here, or what a model says."""
+        step = self.steps[step_id].plan
+        if step["kind"] == "agent" or step["tool"] not in OUTSIDE:
+            return True
+        return any(map(self._is_news_outside, self._sources(step_id)))
 
     def _is_from_outside(self, step_id: str) -> bool:
         step = self.steps[step_id].plan
