@@ -13,10 +13,12 @@ import pytest
 
 from agent_runtime import bootstrap
 from agent_runtime.api.catalogue import tools_page
-from agent_runtime.domain.approval import Approve, Resolve
+from agent_runtime.domain.approval import Approve, Resolve, Revise
+from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import Event, StepFailed, TaskClaimed, ToolCalled, ToolDenied
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.transitions import replay
 from agent_runtime.services import recovery
 from crashing import Crash, CrashingStore, Fuse, is_crash
 from harness import House, ledger_plan, settled, submitted, until_status
@@ -68,8 +70,8 @@ def shifty(house: House) -> ShiftyHouse:
 
 def agent(**more: Any) -> Plan:
     step = {"id": "do", "kind": "agent", "instruction": "Count.", "preapproved": True, **more}
-    first = plan_of("filesystem.read_file", path="big.txt").model_dump(mode="json")["steps"]
-    return Plan.model_validate({"steps": [*first, step]})
+    first = plan_of("filesystem.read_file", "filesystem.read_file", path="big.txt").model_dump(mode="json")["steps"]
+    return Plan.model_validate({"steps": [*first, {"depends_on": ["s2"], **step}]})
 
 
 async def test_an_instruction_that_grows_with_its_references_is_never_sent(house: House) -> None:
@@ -95,7 +97,7 @@ async def test_arguments_of_a_model_that_are_too_long_are_refused_and_the_model_
         said = "over the limit of 1000 (limits.argument_bytes)"
         assert said in next(iter(models.requests[1].results.values()))
     assert task.status is TaskStatus.COMPLETED
-    assert [event.tool for event in events if isinstance(event, ToolCalled)] == ["read_file"]
+    assert [event.tool for event in events if isinstance(event, ToolCalled)] == ["read_file"] * 2
     assert house.counted == []
 
 
@@ -222,3 +224,48 @@ async def test_after_a_stop_in_order_every_task_is_taken_up_at_once(
         assert await runtime.store.starts() == {task.task_id: 1}
     async with house.open() as runtime:
         assert await runtime.store.starts() == {}
+
+
+# The journal
+
+
+async def test_a_plan_is_edited_and_revised_only_as_long_as_the_journal_has_room(house: House) -> None:
+    house.limit(journal_bytes=20_000)
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("0" * 5000))
+        for number in range(1, 100):
+            if task.journal_bytes > 20_000:
+                break
+            task = await runtime.tasks.edit(
+                task.task_id, ledger_plan(str(number % 10) * 5000), {task.plan_digest or ""}
+            )
+        assert task.journal_bytes < 35_000
+        with pytest.raises(DecisionRefusedError, match=r"over the limit of 20000 \(limits\.journal_bytes\)"):
+            await runtime.tasks.edit(task.task_id, ledger_plan("x"), {task.plan_digest or ""})
+        with pytest.raises(DecisionRefusedError, match=r"limits\.journal_bytes"):
+            await runtime.tasks.decide(task.task_id, Revise(feedback="shorter"))
+        await runtime.tasks.cancel(task.task_id)
+        assert (await settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
+
+
+async def test_a_task_whose_journal_is_full_calls_no_more(house: House) -> None:
+    house.limit(journal_bytes=20_000)
+    (house.files / "big.txt").write_text("x" * 15_000)
+    async with house.open() as runtime:
+        task = await ended(runtime, plan_of(*["filesystem.read_file"] * 5, path="big.txt"))
+        assert task.error
+        assert (task.status, task.error.code) == (TaskStatus.FAILED, "journal_full")
+        assert task.tool_calls < 4  # what is written together is counted together
+        assert replay(task.task_id, await runtime.tasks.records(task.task_id)) == task
+
+
+async def test_a_model_is_asked_no_more_once_the_journal_is_full(house: House) -> None:
+    house.limit(journal_bytes=20_000)
+    (house.files / "big.txt").write_text("x" * 19_000)
+    async with ModelServer() as models:
+        house.use_model(models.base_url)
+        async with house.open() as runtime:
+            task = await ended(runtime, agent())
+        assert models.requests == []
+    assert task.error
+    assert task.error.code == "journal_full"

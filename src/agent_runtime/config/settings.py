@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from agent_runtime.domain.references import ARGUMENT_BYTES
+from agent_runtime.domain.task import JOURNAL_BYTES
 from agent_runtime.domain.tools import Effect, ServerDenial
 
 PLACEHOLDER_KEY = "your-openai-api-key-here"
@@ -176,6 +177,7 @@ class LimitSettings(Section):
     json_depth: PositiveInt = 64
     stored_result_bytes: PositiveInt = 256 * 1024
     argument_bytes: PositiveInt = ARGUMENT_BYTES
+    journal_bytes: PositiveInt = JOURNAL_BYTES
     server_line_bytes: PositiveInt = 4 * 1024 * 1024
     tools_per_server: PositiveInt = 500
     definition_bytes: PositiveInt = 64 * 1024

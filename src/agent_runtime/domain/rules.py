@@ -19,7 +19,15 @@ from agent_runtime.domain.events import StepFailed, StepSkipped
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys
 from agent_runtime.domain.references import ARGUMENT_BYTES, resolve
 from agent_runtime.domain.stricter import Tightened
-from agent_runtime.domain.task import Pending, StepState, StepStatus, Task, TaskStatus, may_repeat
+from agent_runtime.domain.task import (
+    JOURNAL_BYTES,
+    Pending,
+    StepState,
+    StepStatus,
+    Task,
+    TaskStatus,
+    may_repeat,
+)
 from agent_runtime.domain.tools import Denial, tool_key
 from agent_runtime.domain.values import JsonObject, deeper_than, digest
 
@@ -29,9 +37,10 @@ class CallRefusedError(Exception):
 
     `cancelled`, `expired`, `ended`, `not_approved`: the task stands so. `not_in_plan`: no such step, or a tool that
     it does not list. `not_current`: its turn has not come, or a person is asked about it. `used_up`: it was made as
-    often as it may be. `budget_exceeded`. `reference_failed`, `invalid_arguments`: they cannot be had, or the tool's
-    schema is against them. `arguments_differ`: they are not those that were approved, or that the model gave.
-    `denied`: the operator's word is against the call, whoever approved it.
+    often as it may be. `budget_exceeded`, `journal_full`: the task may do no more. `reference_failed`,
+    `invalid_arguments`: they cannot be had, or the tool's schema is against them. `arguments_differ`: they are not
+    those that were approved, or that the model gave. `denied`: the operator's word is against the call, whoever
+    approved it.
     """
 
     def __init__(self, rule: str, message: str) -> None:
@@ -52,6 +61,20 @@ class Proposal:
     tool: str
     arguments: JsonObject | None = None
     pending: Pending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Sizes in bytes: results above `stored_result` were cut, and nothing new is done beyond the others."""
+
+    stored_result: int
+    arguments: int = ARGUMENT_BYTES
+    journal: int = JOURNAL_BYTES
+
+
+def journal_full(task: Task, limit: int) -> str:
+    """Say that the journal of the task is too long for anything new."""
+    return f"the journal of the task has {task.journal_bytes} bytes, over the limit of {limit} (limits.journal_bytes)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +105,19 @@ def judge(
     proposal: Proposal,
     in_flight: AbstractSet[str],
     denials: Iterable[Denial],
-    limit: int,
-    argument_bytes: int = ARGUMENT_BYTES,
+    bounds: Bounds,
     *,
     now: Tightened | None = None,
 ) -> Permitted:
     """What may be sent for a proposal.
 
     `in_flight` are the steps whose calls are under way, `denials` what the operator denies now of the server, and
-    `limit` is the size above which results were cut; the arguments may take `argument_bytes`. `now` is the contract
-    where the operator has become stricter since.
+    `bounds` are the sizes that hold. `now` is the contract where the operator has become stricter since.
     Raises: CallRefusedError naming the first rule that is against it.
     """
     _check_task(task)
+    if task.journal_bytes > bounds.journal:
+        raise CallRefusedError("journal_full", journal_full(task, bounds.journal))
     if now is not None:
         task = replace(task, contract=now.contract)
     step = _planned(task, proposal)
@@ -105,7 +128,7 @@ def judge(
     over = exceeded_budget(task)
     if over is not None:
         raise CallRefusedError("budget_exceeded", f"the budget of {over.limit:g} {over.budget} is used up.")
-    arguments = _arguments(task, step, state, limit, argument_bytes)
+    arguments = _arguments(task, step, state, bounds)
     arguments_digest = _digest(arguments)
     if proposal.arguments is not None and _digest(proposal.arguments) != arguments_digest:
         raise CallRefusedError("arguments_differ", "its arguments are not those that were approved for this step.")
@@ -191,17 +214,19 @@ def _check_uses(step: AgentStep, state: StepState, proposal: Proposal) -> None:
         )
 
 
-def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, limit: int, argument_bytes: int) -> JsonObject:
-    """Return the concrete arguments of the call that is next, which take `argument_bytes` at most."""
+def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, bounds: Bounds) -> JsonObject:
+    """Return the concrete arguments of the call that is next."""
     if isinstance(step, ToolStep):
         try:
-            resolved: JsonObject = resolve(step.arguments, task.results, limit, argument_bytes=argument_bytes)
+            resolved: JsonObject = resolve(
+                step.arguments, task.results, bounds.stored_result, argument_bytes=bounds.arguments
+            )
         except ReferenceFailedError as error:
             raise CallRefusedError("reference_failed", str(error)) from error
         return resolved
     text = state.pending.call.arguments if state.pending else ""
-    if (size := len(text.encode("utf-8", "replace"))) > argument_bytes:
-        message = f"the arguments have {size} bytes, over the limit of {argument_bytes} (limits.argument_bytes)."
+    if (size := len(text.encode("utf-8", "replace"))) > bounds.arguments:
+        message = f"the arguments have {size} bytes, over the limit of {bounds.arguments} (limits.argument_bytes)."
         raise CallRefusedError("invalid_arguments", message)
     return given_arguments(text)
 

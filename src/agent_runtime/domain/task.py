@@ -153,6 +153,10 @@ class TaskError:
     step_id: str | None = None
 
 
+JOURNAL_BYTES = 32 * 1024 * 1024
+"""What the journal of one task may hold where no setting says otherwise (G11): it is read whole, and kept in memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class JournalChange:
     """What shows that a stored journal is not as it was written: the number of the record, and how it shows."""
@@ -206,6 +210,7 @@ class Task:
     error: TaskError | None = None
     tool_calls: int = 0
     call_seconds: float = 0.0
+    journal_bytes: int = 0
     usage: Usage = field(default_factory=Usage)
     created_at: datetime | None = None
     updated_at: datetime | None = None

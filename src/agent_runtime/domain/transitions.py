@@ -79,11 +79,12 @@ def evolve(task: Task, record: ev.EventRecord) -> Task:
     if record.seq != task.version + 1:
         raise illegal(task, event, f"it has number {record.seq}, after {task.version}")
     _check_status(task, event)
+    size = task.journal_bytes + len(record.data)
     if is_late_evidence(task, record):
-        return replace(task, version=record.seq, updated_at=record.at)
+        return replace(task, version=record.seq, updated_at=record.at, journal_bytes=size)
     _check_epoch(task, record)
     changes = FOLDS[type(event)](task, event, record)
-    return replace(task, version=record.seq, updated_at=record.at, **changes)
+    return replace(task, version=record.seq, updated_at=record.at, journal_bytes=size, **changes)
 
 
 def is_late_evidence(task: Task, record: ev.EventRecord) -> bool:

@@ -32,7 +32,7 @@ from agent_runtime.domain.events import (
     ToolReturned,
 )
 from agent_runtime.domain.identity import Identities, compare_pins
-from agent_runtime.domain.rules import CallRefusedError, Permitted, Proposal, judge
+from agent_runtime.domain.rules import Bounds, CallRefusedError, Permitted, Proposal, judge
 from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult, ToolServer
 from agent_runtime.domain.transitions import ALLOWED
@@ -154,13 +154,13 @@ class Broker:
 
     def _judge(self, task: Task, proposal: Proposal, in_flight: AbstractSet[str]) -> Permitted:
         """Return what may be sent, by the plan and by what the operator says now. Raises: CallRefusedError."""
+        limits = self._limits
         return judge(
             task,
             proposal,
             in_flight,
             self._rules.denials(proposal.server),
-            self._limits.stored_result_bytes,
-            self._limits.argument_bytes,
+            Bounds(limits.stored_result_bytes, limits.argument_bytes, limits.journal_bytes),
             now=self._rules.tightened(task.contract, task.definitions) if task.contract else None,
         )
 

@@ -24,6 +24,7 @@ from agent_runtime.domain.events import (
     PlanRevisionRequested,
     StepResolved,
 )
+from agent_runtime.domain.rules import journal_full
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
 from agent_runtime.domain.values import canonical, deeper_than
 from agent_runtime.services.broker import MOST_RESULT_DEPTH
@@ -100,6 +101,13 @@ def expect_editable(task: Task, caller: Caller, digests: Collection[str] | None)
         )
 
 
+def expect_room(task: Task, limits: LimitSettings) -> None:
+    """Check that the journal of the task takes another plan. Raises: DecisionRefusedError."""
+    if task.journal_bytes > limits.journal_bytes:
+        full = journal_full(task, limits.journal_bytes)
+        raise DecisionRefusedError(f"Its plan cannot be changed again: {full}", task.status)
+
+
 _UNSHOWN = "the digest of the plan, which is shown to callers with the scope 'read'"
 
 
@@ -172,6 +180,7 @@ def _revised(task: Task, decision: Revise, caller: Caller, limits: LimitSettings
     if faults:
         raise InvalidInputError(faults)
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "revised")
+    expect_room(task, limits)
     return PlanRevisionRequested(
         feedback=decision.feedback,
         revision=task.plan_revision,

@@ -23,6 +23,7 @@ from agent_runtime.domain.errors import ModelError, ReferenceFailedError
 from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text, resolve
+from agent_runtime.domain.rules import journal_full
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import estimated_tokens
@@ -92,6 +93,7 @@ class ExecutorAgent:
         self._progress = progress
         self._limit = limits.stored_result_bytes
         self._argument_bytes = limits.argument_bytes
+        self._journal_bytes = limits.journal_bytes
 
     def ask(self, run: Run, step: AgentStep, in_flight: AbstractSet[str]) -> Question | None:
         """Stage the start of a step, and put together what its model is asked next.
@@ -102,6 +104,10 @@ class ExecutorAgent:
         state = run.task.steps[step.id]
         if self._model is None:
             run.stage(StepFailed(step_id=step.id, code="no_model", message=f"{NO_MODEL}."))
+            return None
+        if run.task.journal_bytes > self._journal_bytes:
+            message = f"The model was not asked: {journal_full(run.task, self._journal_bytes)}"
+            run.stage(StepFailed(step_id=step.id, code="journal_full", message=message))
             return None
         try:
             items = self._items(run.task, step)

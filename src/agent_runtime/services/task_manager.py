@@ -36,7 +36,7 @@ from agent_runtime.domain.revisions import Revision, revisions
 from agent_runtime.domain.task import Task, TaskStatus, expect_unchanged
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
-from agent_runtime.services.decisions import event_of, expect_editable, text_faults
+from agent_runtime.services.decisions import event_of, expect_editable, expect_room, text_faults
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
@@ -216,6 +216,7 @@ class TaskManager:
             task = await self._expiry.load(task_id)
             expect_unchanged(task)
             expect_editable(task, caller, digests)
+            expect_room(task, self._limits)
             edited = await self._planner.edit(plan, task, caller.name)
             if self._expiry.is_over(task):  # while its servers were asked what they offer
                 continue

@@ -6,7 +6,15 @@ import pytest
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Budget
-from agent_runtime.domain.rules import CallRefusedError, Permitted, Proposal, given_arguments, judge, next_proposal
+from agent_runtime.domain.rules import (
+    Bounds,
+    CallRefusedError,
+    Permitted,
+    Proposal,
+    given_arguments,
+    judge,
+    next_proposal,
+)
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Denial
 from agent_runtime.domain.values import digest
@@ -42,7 +50,7 @@ def refusal(task: Task, proposal: Proposal, **more: Any) -> str:
 def judged(
     task: Task, proposal: Proposal, in_flight: frozenset[str] = frozenset(), denials: tuple[Denial, ...] = ()
 ) -> Permitted:
-    return judge(task, proposal, in_flight, denials, 1000)
+    return judge(task, proposal, in_flight, denials, Bounds(1000))
 
 
 def own(task: Task, step_id: str) -> Proposal:

@@ -322,7 +322,9 @@ def test_a_late_answer_is_kept_and_changes_nothing() -> None:
     task = after(CALLING, claimed(3))
     late = ev.record("t", task.version + 1, 2, AT, returned("s1"))
     assert is_late_evidence(task, late)
-    assert evolve(task, late) == replace(task, version=task.version + 1, updated_at=AT)
+    assert evolve(task, late) == replace(
+        task, version=task.version + 1, updated_at=AT, journal_bytes=task.journal_bytes + len(late.data)
+    )
     assert not is_late_evidence(CALLING, late)
     with pytest.raises(IllegalTransitionError, match="the task is"):
         evolve(replace(task, status=S.FAILED), late)
@@ -332,7 +334,8 @@ def test_a_note_of_a_denied_call_or_of_a_budget_changes_nothing_else() -> None:
     for event in EVENTS:
         if isinstance(event, ev.ToolDenied | ev.BudgetExceeded):
             task = after(EXECUTING, event)
-            assert replace(task, version=0, updated_at=None) == replace(EXECUTING, version=0, updated_at=None)
+            same: dict[str, Any] = {"version": 0, "updated_at": None, "journal_bytes": 0}
+            assert replace(task, **same) == replace(EXECUTING, **same)
 
 
 def test_a_task_that_goes_well() -> None:
@@ -374,14 +377,17 @@ def test_the_submission_is_in_the_state_word_for_word() -> None:
         request_digest="d",
         created_at=AT,
         updated_at=AT,
+        journal_bytes=len(event.model_dump_json()),
     )
 
 
 def test_a_claim_and_a_plan_are_in_the_state() -> None:
     definitions = {"f/read": ToolDefinition(name="read")}
-    task = after(PENDING, claimed(1), PROPOSED.model_copy(update={"definitions": definitions}))
+    events = (claimed(1), PROPOSED.model_copy(update={"definitions": definitions}))
+    task = after(PENDING, *events)
     assert task == replace(
         PENDING,
+        journal_bytes=PENDING.journal_bytes + sum(len(event.model_dump_json()) for event in events),
         version=3,
         epoch=1,
         runner="r",

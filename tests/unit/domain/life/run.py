@@ -240,7 +240,7 @@ class Run:
 
     def propose(self, proposal: Proposal, busy: set[str]) -> list[Work]:
         """Have the rules judge a call, whoever wants it, and do what they permit. Raises: CallRefusedError."""
-        permitted = rules.judge(self.task, proposal, busy, (), 1)
+        permitted = rules.judge(self.task, proposal, busy, (), rules.Bounds(1))
         state = self.task.steps[proposal.step_id]
         asked = state.asked if permitted.attempt == 1 else None
         arguments = permitted.arguments if proposal.arguments is None else proposal.arguments
