@@ -51,6 +51,7 @@ def create_app(
         docs_url=None,  # the usual page loads its code from elsewhere; ours works offline
         redoc_url=None,
         redirect_slashes=False,
+        root_path=settings.server.root_path,
     )
     app.state.streams = Streams(settings.limits.stream_clients)
     app.state.tickets = tickets

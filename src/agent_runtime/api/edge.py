@@ -75,6 +75,7 @@ class Edge:
         self._access = access
         own = [] if server.host in _WILDCARDS else [f"[{server.host}]" if ":" in server.host else server.host]
         self._hosts = _lowered([*server.allowed_hosts, *own])
+        self._root_path = server.root_path
         self._origins = _lowered(origin.rstrip("/") for origin in server.allowed_origins)
         self._body_bytes = limits.body_bytes
 
@@ -91,6 +92,8 @@ class Edge:
         request_id = _request_id(headers)
         is_head = scope["method"] == "HEAD"
         scope = {**scope, "request_id": request_id, "is_head": is_head, "method": "GET" if is_head else scope["method"]}
+        if self._root_path and scope["path"].startswith(f"{self._root_path}/"):
+            scope["path"] = scope["path"].removeprefix(self._root_path)  # the proxy has passed it on
         structlog.contextvars.bind_contextvars(request_id=request_id)
         origin = headers.get(b"origin")
         answer = _Answer(scope, send, request_id, self._cors(origin) if self._origins else [])

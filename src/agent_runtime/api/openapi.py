@@ -66,7 +66,10 @@ def install(app: FastAPI, *, with_keys: bool) -> None:
 
 
 def _described(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
-    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    servers = [{"url": app.root_path}] if app.root_path else None
+    schema = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, servers=servers
+    )
     _, defined = models_json_schema([(kind, "validation") for kind in _BODIES], ref_template=_REF)
     components = schema["components"]["schemas"]
     components.update(defined["$defs"])

@@ -35,9 +35,8 @@ async def revise_plan(request: Request, task_id: TaskId) -> Response:
     """Have the task planned again with what should be different. The next revision awaits approval like the first."""
     body = await read_body(request, task_id, ReviseRequest)
     caller = caller_of(request.scope)
-    return task_answer(
-        await runtime_of(request).tasks.decide(task_id, Revise(feedback=body.feedback), caller), caller, 202
-    )
+    task = await runtime_of(request).tasks.decide(task_id, Revise(feedback=body.feedback), caller)
+    return task_answer(task, request, 202)
 
 
 @plans.put(
@@ -62,7 +61,7 @@ async def edit_plan(request: Request, task_id: TaskId) -> Response:
     digests = if_match(request)
     plan = await judge_body(request, parse_plan)
     caller = caller_of(request.scope)
-    return task_answer(await runtime.tasks.edit(task_id, plan, digests, caller), caller)
+    return task_answer(await runtime.tasks.edit(task_id, plan, digests, caller), request)
 
 
 @plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})

@@ -52,6 +52,7 @@ from agent_runtime.api.views import (
     models_view,
     page_view,
     record_json,
+    root_path_of,
     status_view,
     task_answer,
     time_of,
@@ -90,7 +91,7 @@ async def submit_task(request: Request) -> Response:
     key = idempotency_key(request)
     submission = await judge_body(request, partial(_submission, key))
     task = await runtime.tasks.submit(submission, caller_of(request.scope))
-    return answer(created(task), 202)
+    return answer(created(task, root_path_of(request)), 202)
 
 
 def _submission(key: str | None, value: JsonValue) -> Submission:
@@ -124,7 +125,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
 @tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
 async def get_task(request: Request, task_id: TaskId) -> Response:
     """The task as it stands, with its plan, its steps and what a person is asked."""
-    return task_answer(await runtime_of(request).tasks.get(known_form(task_id)), caller_of(request.scope))
+    return task_answer(await runtime_of(request).tasks.get(known_form(task_id)), request)
 
 
 @tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))
@@ -214,7 +215,7 @@ async def _decide_call(
 
 async def _decide(request: Request, task_id: str, decision: Decision) -> Response:
     caller = caller_of(request.scope)
-    return task_answer(await runtime_of(request).tasks.decide(task_id, decision, caller), caller, 202)
+    return task_answer(await runtime_of(request).tasks.decide(task_id, decision, caller), request, 202)
 
 
 @tasks.post(
@@ -227,7 +228,7 @@ async def cancel_task(request: Request, task_id: TaskId) -> Response:
     """End the task. No call starts after this was answered; an open call is given a few seconds to settle."""
     body = await read_body(request, task_id, CancelRequest)
     caller = caller_of(request.scope)
-    return task_answer(await runtime_of(request).tasks.cancel(task_id, caller, reason=body.reason), caller, 202)
+    return task_answer(await runtime_of(request).tasks.cancel(task_id, caller, reason=body.reason), request, 202)
 
 
 @tasks.post("/{task_id}/stream-ticket", responses={200: {"model": StreamTicket}, **refusals(404)})
@@ -239,7 +240,7 @@ async def make_stream_ticket(request: Request, task_id: TaskId) -> Response:
     made: StreamTicket = {
         "ticket": ticket,
         "expires_at": time_of(datetime.fromtimestamp(expires, UTC)),
-        "url": f"/v1/tasks/{task_id}/stream?ticket={ticket}",
+        "url": f"{root_path_of(request)}/v1/tasks/{task_id}/stream?ticket={ticket}",
     }
     return answer(made)
 

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic_core import to_json
+from starlette.requests import Request
 from starlette.responses import Response
 
+from agent_runtime.api.auth import caller_of
 from agent_runtime.api.shapes import (
     AttentionView,
     ErrorView,
@@ -23,7 +25,6 @@ from agent_runtime.api.shapes import (
     TaskCreated,
     TaskView,
 )
-from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, previews
@@ -47,17 +48,22 @@ def answer(body: Any, status: int = 200) -> Response:
     return Response(to_json(body), status, media_type="application/json")
 
 
-def task_answer(task: Task, caller: Caller, status: int = 200) -> Response:
+def task_answer(task: Task, request: Request, status: int = 200) -> Response:
     """Return the task as it stands; to a caller without the scope `read` only its id, status and links.
 
     Its `ETag` is the digest of its plan, which an edit names in `If-Match`.
     """
-    if not caller.may("read"):
-        return answer(created(task), status)
+    if not caller_of(request.scope).may("read"):
+        return answer(created(task, root_path_of(request)), status)
     response = answer(task_view(task), status)
     if task.plan_digest is not None:
         response.headers["ETag"] = f'"{task.plan_digest}"'
     return response
+
+
+def root_path_of(request: Request) -> str:
+    """Return the path under which a proxy shows the service (`server.root_path`), which begins every link."""
+    return str(request.scope.get("root_path", ""))
 
 
 def time_of(at: datetime) -> str:
@@ -66,8 +72,8 @@ def time_of(at: datetime) -> str:
     return utc.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def created(task: Task) -> TaskCreated:
-    here = f"/v1/tasks/{task.task_id}"
+def created(task: Task, root_path: str) -> TaskCreated:
+    here = f"{root_path}/v1/tasks/{task.task_id}"
     return {
         "task_id": task.task_id,
         "status": task.status,

@@ -93,10 +93,15 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+/?", re.IGNORECASE)
 
 
 class ServerSettings(Section):
-    """Where the service listens, and whom it answers (G14)."""
+    """Where the service listens, and whom it answers (G14).
+
+    `root_path`: the path under which a proxy shows the service, such as `/runtime`. It is part of the links that the
+    service gives; requests may have it or not, as the proxy passes them on or strips it.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     allowed_origins: tuple[str, ...] = ()
 

@@ -1,6 +1,6 @@
 // Calls of the service.
 
-import { withKey } from "/console/key.js";
+import { withKey } from "./key.js";
 
 // What the service would not do, in its own words. `outdated`: things had changed since they were shown.
 export class Refusal extends Error {

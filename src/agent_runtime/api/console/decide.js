@@ -1,7 +1,7 @@
 // What a person is asked: about the plan, about a concrete call, about a call whose outcome is not known. And what a
 // person is told: that what is stored of the task was changed.
 
-import { button, element, field, group, json, say, short } from "/console/page.js";
+import { button, element, field, group, json, say, short } from "./page.js";
 
 // `decide(verb, body)` sends a decision about the task.
 export function planQuestion(task, decide) {

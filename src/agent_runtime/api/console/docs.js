@@ -1,6 +1,6 @@
 // Shows /openapi.json as a page that can be read, without loading anything from elsewhere.
 
-import { withKey } from "/console/key.js";
+import { withKey } from "./key.js";
 
 const element = (tag, text, className) => {
   const node = document.createElement(tag);

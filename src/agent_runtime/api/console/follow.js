@@ -1,7 +1,7 @@
 // The stream of one task.
 
-import { call, Refusal } from "/console/api.js";
-import { say } from "/console/page.js";
+import { call, Refusal } from "./api.js";
+import { say } from "./page.js";
 
 const AGAIN_MS = 1000;
 
@@ -19,9 +19,9 @@ export function follow(id, heard) {
   let closed = false;
 
   async function open() {
-    const { url } = await call(`/v1/tasks/${id}/stream-ticket`, {});
+    const { ticket } = await call(`/v1/tasks/${id}/stream-ticket`, {});
     if (closed) return;
-    stream = new EventSource(`${url}&after=${last}`);
+    stream = new EventSource(`v1/tasks/${id}/stream?ticket=${encodeURIComponent(ticket)}&after=${last}`);
     stream.onmessage = ({ data, lastEventId }) => {
       last = lastEventId;
       if (data === "[DONE]") stream.close();

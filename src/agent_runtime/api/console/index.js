@@ -1,8 +1,8 @@
 // Lists the tasks, takes a prompt, and opens one task at a time, since a browser keeps few connections to a service.
 
-import { call } from "/console/api.js";
-import { attempt, element, group, place, quietly, say, timeOf } from "/console/page.js";
-import { openTask } from "/console/task.js";
+import { call } from "./api.js";
+import { attempt, element, group, place, quietly, say, timeOf } from "./page.js";
+import { openTask } from "./task.js";
 
 const LOOK_AGAIN_MS = 3000;
 const PAGE = 50;

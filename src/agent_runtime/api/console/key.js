@@ -4,7 +4,8 @@ export async function withKey(path, request = {}) {
   for (;;) {
     const key = sessionStorage.getItem("key");
     const headers = key ? { ...request.headers, Authorization: `Bearer ${key}` } : request.headers;
-    const response = await fetch(path, { ...request, headers });
+    // Relative to the page, which a proxy may show under a path.
+    const response = await fetch(path.replace(/^\//, ""), { ...request, headers });
     if (response.status !== 401) return response;
     if (sessionStorage.getItem("key") !== key) continue;
     const given = window.prompt("This service asks for an API key:")?.trim();

@@ -1,6 +1,6 @@
 // What the page is made of. All text goes in as visible text, never as HTML.
 
-import { visible } from "/console/text.js";
+import { visible } from "./text.js";
 
 const said = document.getElementById("said");
 

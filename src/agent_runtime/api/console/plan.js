@@ -1,7 +1,7 @@
 // A plan that can be read: numbered steps, with all that an approval allows.
 
-import { call } from "/console/api.js";
-import { element, group, json, oneLine, place, quietly, short } from "/console/page.js";
+import { call } from "./api.js";
+import { element, group, json, oneLine, place, quietly, short } from "./page.js";
 
 const EFFECTS = { read: "reads", write: "writes", destructive: "destructive", unknown: "effect unknown" };
 const MOST_INLINE = 120;

@@ -1,11 +1,11 @@
 // One task, opened: what it asks, its plan, what happens to it, and what came of it.
 
-import { call, Refusal } from "/console/api.js";
-import { isChanged, planQuestion, question } from "/console/decide.js";
-import { follow } from "/console/follow.js";
-import { differencesOf, planOf, showSteps } from "/console/plan.js";
-import { button, element, group, place, quietly, say, timeOf } from "/console/page.js";
-import { visible } from "/console/text.js";
+import { call, Refusal } from "./api.js";
+import { isChanged, planQuestion, question } from "./decide.js";
+import { follow } from "./follow.js";
+import { differencesOf, planOf, showSteps } from "./plan.js";
+import { button, element, group, place, quietly, say, timeOf } from "./page.js";
+import { visible } from "./text.js";
 
 const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 

@@ -1,0 +1,122 @@
+"""The service behind nginx, under a path (`server.root_path`). Skipped, loudly, without nginx or without a browser."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from browser import CHROMIUM, Browser
+from command_line import Folder
+from serving import PATIENCE_S, frames_of
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+CONFIG = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 64; }}
+http {{
+    access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location /tools/runtime/ {{
+            proxy_pass {upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_buffering off;
+        }}
+    }}
+}}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def nginx(folder: Path, upstream: str) -> Iterator[str]:
+    """Run nginx in front of a service, and give the address of the path under which it shows the service."""
+    if NGINX is None:
+        pytest.skip("NOT TESTED: the service behind a proxy needs nginx, and this machine has none")
+    folder.mkdir()
+    port = free_port()
+    config = folder / "nginx.conf"
+    config.write_text(CONFIG.format(folder=folder, port=port, upstream=upstream), encoding="utf-8")
+    process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(folder)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            assert process.poll() is None, (folder / "error.log").read_text(encoding="utf-8")
+            try:
+                socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline
+        yield f"http://127.0.0.1:{port}/tools/runtime"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+@pytest.fixture(params=["stripped", "passed on"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The service under a path: the proxy strips it, or passes it on."""
+    folder = Folder(tmp_path)
+    folder.env["AGENT_RUNTIME_SERVER__ROOT_PATH"] = "/tools/runtime"
+    with folder.serving() as serving:
+        upstream = f"{serving.url}/" if request.param == "stripped" else serving.url
+        with nginx(tmp_path / "nginx", upstream) as address:
+            yield address
+
+
+def test_links_tickets_and_streams_have_the_path(address: str) -> None:
+    origin = address.removesuffix("/tools/runtime")
+    with httpx2.Client(timeout=PATIENCE_S) as client:
+        created = client.post(f"{address}/v1/tasks", json={"prompt": "Add 15 and 27"}).json()
+        assert created["links"]["self"] == f"/tools/runtime/v1/tasks/{created['task_id']}"
+        while (task := client.get(origin + created["links"]["self"]).json())["status"] == "pending":
+            pass
+        assert client.post(origin + created["links"]["approve"]).status_code == 202
+        ticket = client.post(f"{address}/v1/tasks/{task['task_id']}/stream-ticket", json={}).json()
+        assert ticket["url"].startswith("/tools/runtime/v1/tasks/")
+        with client.stream("GET", origin + ticket["url"]) as response:
+            assert [data for _, _, data in frames_of(response)][-1] == "[DONE]"
+        assert client.get(f"{address}/openapi.json").json()["servers"] == [{"url": "/tools/runtime"}]
+        assert client.get(f"{origin}/v1/tasks").status_code == 404  # nginx's own: nothing is shown beside the path
+
+
+@pytest.mark.slow
+def test_the_pages_work_under_the_path(address: str, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("NOT TESTED: the page needs Chromium, and this machine has none")
+    browser = Browser(tmp_path / "browser")
+    try:
+        browser.open(f"{address}/")
+        browser.until("performance.getEntriesByType('resource').some(({ name }) => name.includes('/v1/tasks?'))")
+        browser.write("What is to be done?", "Add 15 and 27")
+        browser.press("Plan it")
+        browser.until_shown("calculator.add")
+        browser.press("Approve")
+        browser.until("document.querySelector('.status').innerText === 'completed'")
+        browser.until_shown("42")
+        browser.open(f"{address}/docs")
+        browser.until_shown("/v1/tasks/{task_id}/approve")
+        assert not browser.mistakes
+    finally:
+        browser.close()
+
+
+def test_a_root_path_that_is_no_path_is_refused(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.env["AGENT_RUNTIME_SERVER__ROOT_PATH"] = "runtime/"
+    refused = folder("serve", "--port", "0")
+    assert refused.returncode == 2
+    assert "server.root_path" in refused.stderr
