@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_runtime.config import close_on_exec
+from agent_runtime.config import before_exec
 from agent_runtime.config import protection as module
 
 LIST = "import os; print(sorted(int(name) for name in os.listdir('/dev/fd'))[:-1])"
@@ -21,7 +21,7 @@ print(sorted(os.environ), [secrets.expand("${env:%s}" % name) for name in ("GIVE
 """
 
 
-@pytest.mark.parametrize("close_others", [close_on_exec(), module._close_each], ids=["at once", "one by one"])  # noqa: SLF001 - the second is for older kernels
+@pytest.mark.parametrize("close_others", [before_exec(), module._close_each], ids=["at once", "one by one"])  # noqa: SLF001 - the second is for older kernels
 def test_a_new_process_has_its_standard_streams_only(close_others: Callable[[], None]) -> None:
     readable, writable = os.pipe()
     try:

@@ -13,8 +13,9 @@ import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from agent_runtime.api.connections import Connections
 from agent_runtime.api.edge import SECURITY_HEADERS, new_request_id
-from agent_runtime.api.problems import problem
+from agent_runtime.api.problems import RETRY_AFTER_S, problem
 from agent_runtime.config import LimitSettings
 
 log = structlog.get_logger()
@@ -32,8 +33,9 @@ class _Phase(Enum):
 
 
 def bounded(limits: LimitSettings) -> type[HttpToolsProtocol]:
-    """The protocol of uvicorn, which closes connections whose head or body does not arrive in time."""
-    return type("BoundedProtocol", (_BoundedProtocol,), {"limits": limits})
+    """Return the protocol of uvicorn, with `limits` for each connection, and for all that are made with it."""
+    members = {"limits": limits, "open": Connections(limits.connections)}
+    return type("BoundedProtocol", (_BoundedProtocol,), members)
 
 
 class _RefusedError(Exception):
@@ -51,6 +53,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     """
 
     limits: LimitSettings
+    open: Connections
     _phase = _Phase.START
     _messages = 0
     _head_bytes = 0
@@ -60,10 +63,15 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        if not self.open.admit(transport):
+            limit = f"{self.limits.connections} connections are open, as many as limits.connections allows."
+            self._refuse(503, "too_many_connections", limit)
+            return
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self.open.remove(self.transport)
         for cycle in self._earlier:  # uvicorn tells the newest only
             cycle.disconnected = True
             cycle.message_event.set()
@@ -132,6 +140,19 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._earlier = (*self._earlier, earlier) if self.pipeline else ()
         self._phase = _Phase.BODY  # not before: a bad address is a fault of the head
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._answering:  # nor the next of the pipeline
+            self.open.wait(self.transport)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.open.wait(self.transport)  # for the client to read what it asked for
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._watch()
+
     def on_chunk_header(self) -> None:
         self._head_bytes -= _PLAIN_CHUNK_BYTES
 
@@ -151,8 +172,17 @@ class _BoundedProtocol(HttpToolsProtocol):
         """Whether a request is being handled, so that it is not the client who is waited for."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _at_work(self) -> bool:
+        """Whether the client waits for us, whatever else it has begun to send."""
+        return bool(self.pipeline) or (self._phase is not _Phase.BODY and self._answering)
+
     def _watch(self) -> None:
         """Have a timer run if the client is waited for, and the same one for as long as it is for the same thing."""
+        if self._at_work and not self.flow.write_paused:
+            self.open.work(self.transport)
+        else:
+            self.open.wait(self.transport)
         if self.transport.is_closing() or (self._phase is _Phase.START and self._answering):
             self._disarm()
             return
@@ -173,8 +203,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _late(self) -> None:
-        # While the body is not read, or an earlier request of the connection is handled, it is us who are late.
-        if self.flow.read_paused or self.pipeline or (self._phase is not _Phase.BODY and self._answering):
+        if self.flow.read_paused or self._at_work:  # it is us who are late
             self._arm()
             return
         log.debug("request_late", phase=self._phase.value)
@@ -198,7 +227,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
 def _answer(status: int, code: str, detail: str) -> bytes:
     request_id = new_request_id()
-    answer = problem({"request_id": request_id}, status, detail, code=code)
+    later = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    answer = problem({"request_id": request_id}, status, detail, code=code, headers=later)
     headers = [
         *answer.raw_headers,
         *SECURITY_HEADERS,

@@ -17,7 +17,7 @@ from agent_runtime.api.app import create_app
 from agent_runtime.api.protocol import bounded
 from agent_runtime.api.stream import Streams
 from agent_runtime.bootstrap import Recover, Runtime
-from agent_runtime.config import Secrets, ServerSettings, Settings
+from agent_runtime.config import Secrets, ServerSettings, Settings, fit_connections, raise_descriptor_limit
 from agent_runtime.domain.errors import ConfigurationError
 
 log = structlog.get_logger()
@@ -62,7 +62,7 @@ class Server:
 
     async def run(self) -> None:
         """Serve until stopped. Raises: as `serve`."""
-        settings = self._settings
+        settings = fit_connections(self._settings, raise_descriptor_limit())
         with contextlib.closing(_bind(settings.server)) as listener:
             url = _url_of(settings.server.host, listener)
 

@@ -214,7 +214,8 @@ class Streams:
     def check(self) -> None:
         """Raises: TooManyStreamsError where there is no room for one more."""
         if len(self._open) >= self._limit or self._closed:
-            raise TooManyStreamsError(f"{self._limit} streams are open, as many as limits.stream_clients allows.")
+            allowed_by = "limits.stream_clients and the limit of open files allow"
+            raise TooManyStreamsError(f"{self._limit} streams are open, as many as {allowed_by}.")
 
     def close(self) -> None:
         """End all streams now; their clients come back to whoever serves them next."""

@@ -1,8 +1,9 @@
 """What the operator says: settings (command line > environment > config.yaml > defaults), files and secrets."""
 
+from agent_runtime.config.descriptors import fit_connections, raise_descriptor_limit
 from agent_runtime.config.files import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
 from agent_runtime.config.loading import load_settings
-from agent_runtime.config.protection import close_on_exec, protect_process
+from agent_runtime.config.protection import before_exec, protect_process
 from agent_runtime.config.secrets import Secrets, variables_in, without_references
 from agent_runtime.config.settings import (
     OPENAI_URL,
@@ -29,13 +30,15 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StorageSettings",
-    "close_on_exec",
+    "before_exec",
     "dotted",
     "expectation",
     "fault_at",
+    "fit_connections",
     "load_settings",
     "parse_yaml",
     "protect_process",
+    "raise_descriptor_limit",
     "read_yaml",
     "unknown_key",
     "variables_in",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from agent_runtime.config.descriptors import restore_descriptor_limit
 from agent_runtime.config.secrets import variables_in
 from agent_runtime.config.settings import REGISTRY_VARIABLE, Settings
 from agent_runtime.text.redaction import names_credential
@@ -72,8 +73,10 @@ def _forget(name: str) -> None:
     os.environ.pop(name, None)
 
 
-def close_on_exec() -> Callable[[], None]:
-    """Return what a new process must run before it becomes another program: all but its standard streams are closed.
+def before_exec() -> Callable[[], None]:
+    """Return what a new process must run before it becomes another program.
+
+    All but its standard streams are closed, and it has the limit of open files that this process was started with.
 
     uvloop leaves open what can be inherited: what somebody left open for this process, and a second copy of the pipes.
     It is safe between fork and exec: nothing is imported or locked there.
@@ -86,11 +89,14 @@ def close_on_exec() -> Callable[[], None]:
     def close_all() -> None:
         if system_call(_SYS_CLOSE_RANGE, _STANDARD, _LAST, _CLOSE_RANGE_CLOEXEC) != 0:
             _close_each()
+        else:
+            restore_descriptor_limit()
 
     return close_all
 
 
 def _close_each() -> None:
+    restore_descriptor_limit()
     for name in os.listdir("/dev/fd"):  # noqa: PTH208 - fewer objects than a path makes, between fork and exec
         if int(name) >= _STANDARD:
             with suppress(OSError):  # the one that listed them

@@ -197,6 +197,7 @@ class LimitSettings(Section):
     concurrent_calls: PositiveInt = 1024
     request_head_s: PositiveFloat = 10
     request_body_s: PositiveFloat = 10
+    connections: PositiveInt = 10_000
     stream_clients: PositiveInt = 2000
     keep_alive_s: PositiveFloat = Field(default=15, le=15)
     shutdown_s: PositiveFloat = 10

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import structlog
 from pydantic_core import to_json
 
-from agent_runtime.config import close_on_exec
+from agent_runtime.config import before_exec
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.judging import SLICE_SECONDS
 
 log = structlog.get_logger()
 
-_CLOSE_ON_EXEC = close_on_exec()
+_BEFORE_EXEC = before_exec()
 _ALL_SECONDS = 60.0
 _WAIT_S = 60.0
 _FATAL = frozenset({-signal.SIGXCPU, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT})
@@ -56,7 +56,7 @@ async def _run(schemas: Sequence[JsonObject]) -> list[str | None]:
             stdout=asyncio.subprocess.PIPE,
             env={},
             start_new_session=True,
-            preexec_fn=_CLOSE_ON_EXEC,
+            preexec_fn=_BEFORE_EXEC,
         )
     except OSError as error:
         log.warning("schemas_not_judged", reason=f"the process that judges them cannot be started: {error}")

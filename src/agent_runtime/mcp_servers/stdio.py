@@ -22,7 +22,7 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
 
-from agent_runtime.config import LimitSettings, Secrets, close_on_exec
+from agent_runtime.config import LimitSettings, Secrets, before_exec
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
@@ -58,7 +58,7 @@ _HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled
 """The notifications that anybody here listens to; the others are dropped before they cost anything."""
 
 
-_CLOSE_ON_EXEC = close_on_exec()
+_BEFORE_EXEC = before_exec()
 
 _DEFAULT_ENV = {"npm_config_yes": "true"}
 """`npx PACKAGE` asks before it installs a package, and nobody could answer: the entry in the registry is the answer."""
@@ -193,7 +193,7 @@ class StdioTransport:
 
     def _before_exec(self) -> None:
         """Run in the new process, where nothing may be imported, opened or locked."""
-        _CLOSE_ON_EXEC()
+        _BEFORE_EXEC()
         if self._spawn.confined.before_exec is not None:
             self._spawn.confined.before_exec()
 
