@@ -99,7 +99,15 @@ async def test_a_listing_that_does_not_come_is_given_up(place: Place) -> None:
     assert "did not list its tools within 0.5 s" in await refusal(place, "slow-listing", server_start_s=0.5)
 
 
-@pytest.mark.parametrize(("mode", "left"), [("giant", ["echo"]), ("twins", ["echo"]), ("numbers", ["echo", "huge"])])
+@pytest.mark.parametrize(
+    ("mode", "left"),
+    [
+        ("giant", ["echo"]),
+        ("twins", ["echo"]),
+        ("numbers", ["echo", "huge"]),
+        ("endless-name", ["echo", "y" * 256]),
+    ],
+)
 async def test_a_definition_out_of_bounds_is_left_out_and_the_others_stay(
     place: Place, mode: str, left: list[str]
 ) -> None:

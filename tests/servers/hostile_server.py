@@ -118,6 +118,7 @@ class Listings:
             "many": {"tools": [tool(f"t{number}") for number in range(501)]},
             "giant": {"tools": [echo, tool("giant", description="x" * 70_000)]},
             "heavy": {"tools": [echo, *(tool(f"t{n}", annotations=heavy) for n in range(60))]},
+            "endless-name": {"tools": [echo, tool("x" * 257), tool("y" * 256)]},
             "weighty": {"tools": [echo, tool("weighty", icons=[{"src": "data:," + "x" * 200_000}])]},
             "twins": {"tools": [echo, tool("twin"), tool("twin", title="the other")]},
             "shifty": {"tools": [tool("echo", description=f"version {self.count}")]},

@@ -15,6 +15,9 @@ from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
+_LONGEST_NAME = 256
+"""The longest name of a tool, twice what MCP advises: names are keys in many places, and are kept there."""
+
 
 def stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
     """A `CallToolResult` in the words of the wire as a whole, uncut result.
@@ -92,6 +95,8 @@ def _definition(raw: Mapping[str, Any], limit: int, redactor: Redactor) -> ToolD
     if size <= 2 * limit:
         definition = ToolDefinition.model_validate(redactor.redact_json(wire))
         size = len(canonical(definition.model_dump()))
+        if len(definition.name) > _LONGEST_NAME:
+            raise ValueError(f"its name has more than {_LONGEST_NAME} characters")
         if size <= limit:
             return definition
     raise ValueError(f"its definition has {size} bytes, over {limit}")

@@ -117,6 +117,8 @@ class ToolRegistry:
     async def _judge(shelf: _Shelf, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
         if shelf.server.type == "builtin":  # our own
             return [JudgedDefinition(definition=definition) for definition in definitions]
+        if not shelf.connected:
+            shelf.detail = "it has listed its tools, and their schemas are being judged"
         return await shelf.verdicts.on(definitions)
 
     @staticmethod
