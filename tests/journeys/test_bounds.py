@@ -214,6 +214,25 @@ async def test_a_task_with_which_the_service_dies_keeps_it_neither_down_nor_from
     assert house.counted == ["other", "deadly"]
 
 
+async def test_a_task_that_waits_and_cannot_even_be_read_ends_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(recovery, "_LONGEST_PAUSE_S", 0.001)
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("broken"))
+        other = await submitted(runtime, ledger_plan("other"))
+    with contextlib.closing(sqlite3.connect(house.settings.database_path)) as database, database:
+        database.execute("UPDATE tasks SET status = 'executing' WHERE task_id = ?", (task.task_id,))
+        database.execute("UPDATE events SET data = '[' WHERE task_id = ? AND seq > 1", (task.task_id,))
+        select = "SELECT count(*) FROM events WHERE task_id = ? AND type <> 'task.claimed'"
+        facts = database.execute(select, (task.task_id,)).fetchone()[0]
+        database.execute("INSERT INTO starts VALUES (?, ?, 5000)", (task.task_id, facts))
+    async with house.open() as runtime:
+        await runtime.tasks.decide(other.task_id, Approve())
+        assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
+
+
 async def test_after_a_stop_in_order_every_task_is_taken_up_at_once(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,13 +53,15 @@ class Recovery:
         """Take up the tasks that have to wait, those with the fewest starts first."""
         waited_s = 0.0
         for task_id, starts in sorted(waiting.items(), key=lambda item: item[1]):
-            pause_s = min(_FIRST_PAUSE_S * 4 ** (starts - MOST_STARTS), _LONGEST_PAUSE_S)
+            pause_s = min(_FIRST_PAUSE_S * 4 ** min(starts - MOST_STARTS, 10), _LONGEST_PAUSE_S)
             log.warning("task_waits_after_crashes", task_id=task_id, starts=starts, pause_s=pause_s)
             await asyncio.sleep(pause_s - waited_s)
             waited_s = pause_s
-            with suppress(StoreUnavailableError):
+            try:
                 await self._submit([task_id])
                 await self._until_it_got_on(task_id)
+            except Exception:  # the edge that owns the loop: whatever this task holds, the next has its turn
+                log.exception("task_not_taken_up", task_id=task_id)
 
     async def _submit(self, task_ids: Collection[str]) -> None:
         if task_ids:
