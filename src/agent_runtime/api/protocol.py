@@ -57,6 +57,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     _phase = _Phase.START
     _messages = 0
     _head_bytes = 0
+    _received = 0
     _watched: tuple[int, _Phase] | None = None
     _timer: asyncio.TimerHandle | None = None
     _earlier: tuple[RequestResponseCycle, ...] = ()
@@ -80,6 +81,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         self._head_bytes += len(data)  # what turns out to be of the body is taken off again
+        self._received = max(self._head_bytes, len(data))
         try:
             self._parse(data)
             self._check_head(self._head_bytes)
@@ -129,7 +131,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
+        if self._received > self.limits.head_bytes:  # of which most may be body
+            self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
         if self.parser.get_method() == b"CONNECT":  # whatever follows is of no HTTP
             raise _RefusedError(*_UNREADABLE)
         if self.parser.should_upgrade():
