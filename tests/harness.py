@@ -12,7 +12,7 @@ import yaml
 from agent_runtime.bootstrap import Runtime, open_runtime
 from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.caller import Caller
-from agent_runtime.domain.events import EventRecord
+from agent_runtime.domain.events import ANONYMOUS, EventRecord, PlanApproved
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.services.task_manager import Submission
@@ -120,6 +120,14 @@ def ledger_graph(shape: Mapping[str, Sequence[str]], tools: Mapping[str, str] | 
 
 async def submitted(runtime: Runtime, plan: Plan, key: str | None = None) -> Task:
     return await runtime.tasks.submit(Submission(prompt="count", plan=plan, request_key=key, request_digest=key))
+
+
+async def approved_and_left(house: House, plan: Plan, *, names_digest: bool = True, actor: str = ANONYMOUS) -> Task:
+    """A task that was approved just before the service stopped."""
+    async with house.open() as runtime:
+        task = await submitted(runtime, plan)
+        approval = PlanApproved(revision=1, digest=task.plan_digest or "", names_digest=names_digest, actor=actor)
+        return await runtime.store.append(task, [approval])
 
 
 async def until(runtime: Runtime, task_id: str, reached: Callable[[Task], bool]) -> Task:

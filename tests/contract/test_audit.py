@@ -17,6 +17,7 @@ from agent_runtime.domain.audit_export import export, find_faults_in_export, par
 from agent_runtime.domain.chain import record_hash
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, JournalChangedError, TaskNotFoundError
 from agent_runtime.domain.task import Task
+from agent_runtime.domain.tools import ToolDefinition
 from agent_runtime.storage.audit_file import open_audit_file
 from agent_runtime.storage.sqlite import SqliteStore
 from audits import LAST, call, database, faults, finished, places, read, rechain, rewrite, spoil_index, tamper
@@ -206,6 +207,21 @@ async def test_a_plan_that_was_changed_after_it_was_approved_is_reported(tmp_pat
     other = CONTRACT.model_copy(update={"goal": "say something else"})
     rewrite(path, 3, proposed().model_copy(update={"contract": other}))
     assert (3, "data.digest") in places(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"definitions": {"text/echo": ToolDefinition(name="echo", description="Says nothing.")}}, "data.definitions"),
+        ({"identities": {"text": {"type": "builtin", "root": "/elsewhere"}}}, "data.identities"),
+    ],
+)
+async def test_what_is_shown_of_a_plan_and_is_not_what_it_has_pinned_is_reported(
+    tmp_path: Path, change: dict[str, Any], field: str
+) -> None:
+    path = await database(tmp_path)
+    rewrite(path, 3, proposed().model_copy(update=change))
+    assert places(path) == [(3, field)]
 
 
 async def test_a_reference_to_a_result_that_was_changed_is_reported(tmp_path: Path) -> None:

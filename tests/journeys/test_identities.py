@@ -13,12 +13,12 @@ from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import DecisionRefusedError, DigestMismatchError, PlanOutdatedError
-from agent_runtime.domain.events import PlanApproved, PlanRepinned
+from agent_runtime.domain.events import POLICY, PlanRepinned
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import REGISTRY, as_text
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.services.task_manager import Submission
-from harness import House, ledger_plan, names, settled, submitted, until_status
+from harness import House, approved_and_left, ledger_plan, names, settled, submitted, until_status
 from shifty import ShiftyHouse, plan_of
 
 SECRET = "hunter2-hunter2"  # noqa: S105 - an example
@@ -159,14 +159,6 @@ async def test_many_approvals_at_once_make_one_revision_and_no_execution(house: 
     assert house.counted == []
 
 
-async def approved_and_left(house: House, plan: Plan, *, names_digest: bool = True) -> Task:
-    """A task that was approved just before the service stopped."""
-    async with house.open() as runtime:
-        task = await submitted(runtime, plan)
-        approval = PlanApproved(revision=1, digest=task.plan_digest or "", names_digest=names_digest)
-        return await runtime.store.append(task, [approval])
-
-
 async def test_an_approved_plan_whose_server_changed_before_its_first_step_awaits_approval_anew(house: House) -> None:
     task = await approved_and_left(house, ledger_plan("one"))
     CHANGES["environment"][0](house)
@@ -207,10 +199,7 @@ async def test_what_policy_had_approved_policy_judges_again(
     house.set_approval(auto_effects=("read",))
     house.write_registry(tools=READ)
     plan = ledger_plan("one", tool="look")
-    async with house.open() as runtime:
-        task = await submitted(runtime, plan)
-        approval = PlanApproved(revision=1, digest=task.plan_digest or "", actor="policy")
-        await runtime.store.append(task, [approval])
+    task = await approved_and_left(house, plan, actor=POLICY)
     house.write_registry(config=config_of(house, env={"TARGET": "production"}), tools=tools)
     async with house.open() as runtime:
         end = await until_status(runtime, task.task_id, status)

@@ -12,7 +12,7 @@ from agent_runtime.domain.approval import Approve, ApproveCall
 from agent_runtime.domain.contract import Contract, PinnedPolicy
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
-from harness import House, ledger_plan, names, settled, submitted, until
+from harness import House, approved_and_left, ledger_plan, names, settled, submitted, until
 from shifty import ShiftyHouse, plan_of
 
 CALM = {"effect": "read", "open_world": False, "idempotent": True}
@@ -23,13 +23,6 @@ def house(tmp_path: Path) -> House:
     house = House(tmp_path)
     house.write_registry(tools={"*": CALM})
     return house
-
-
-async def approved_and_left(house: House, plan: Plan) -> Task:
-    """A task that was approved just before the service stopped."""
-    async with house.open() as runtime:
-        task = await submitted(runtime, plan)
-        return await runtime.store.append(task, [ev.PlanApproved(revision=1, digest=task.plan_digest or "")])
 
 
 async def approve_the_call(runtime: Runtime, task: Task) -> Task:
@@ -119,43 +112,38 @@ async def test_a_registry_that_became_laxer_changes_nothing(house: House) -> Non
     assert house.counted == []
 
 
-async def test_a_call_that_was_open_is_not_repeated_once_its_tool_is_no_longer_idempotent(tmp_path: Path) -> None:
-    house = ShiftyHouse(tmp_path)
+async def with_an_open_call(house: ShiftyHouse) -> Task:
+    """A task whose idempotent call was open when the service stopped; it is answered at once if it is sent again."""
     house.limit(shutdown_s=0.1)
-    house.write_entry(tools={"gate": {**CALM}})
+    house.write_entry(tools={"gate": CALM})
     async with house.open() as runtime:
         task = await submitted(runtime, plan_of("gate:one"))
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
-        await until_counted(house, 1)
-    house.write_entry(tools={"gate": {**CALM, "idempotent": False}})
+        async with asyncio.timeout(20):
+            while not house.counted:  # noqa: ASYNC110 - another process writes the ledger
+                await asyncio.sleep(0.01)
     house.open_gate()
+    return task
+
+
+@pytest.mark.parametrize(
+    ("tools", "said"),
+    [
+        ({**CALM, "idempotent": False}, "may not be made again"),
+        ({**CALM, "approval": "call"}, "is not made again unasked"),
+    ],
+)
+async def test_a_call_that_was_open_is_not_repeated_where_the_operator_no_longer_allows_it(
+    tmp_path: Path, tools: dict[str, Any], said: str
+) -> None:
+    house = ShiftyHouse(tmp_path)
+    task = await with_an_open_call(house)
+    house.write_entry(tools={"gate": tools})
     async with house.open() as runtime:
         end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.NEEDS_ATTENTION
     assert end.steps["s1"].status is StepStatus.UNKNOWN
-    assert "may not be made again" in str(end.steps["s1"].message)
-    assert house.counted == ["one"]
-
-
-async def until_counted(house: House, count: int) -> None:
-    async with asyncio.timeout(20):
-        while len(house.counted) < count:  # noqa: ASYNC110 - another process writes the ledger
-            await asyncio.sleep(0.01)
-
-
-async def test_a_call_that_was_open_is_not_repeated_unasked_where_it_asks_now(tmp_path: Path) -> None:
-    house = ShiftyHouse(tmp_path)
-    house.limit(shutdown_s=0.1)
-    house.write_entry(tools={"gate": {**CALM}})
-    async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("gate:one"))
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
-        await until_counted(house, 1)
-    house.write_entry(tools={"gate": {**CALM, "approval": "call"}})
-    house.open_gate()
-    async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
-    assert end.steps["s1"].status is StepStatus.UNKNOWN
+    assert said in str(end.steps["s1"].message)
     assert house.counted == ["one"]
 
 

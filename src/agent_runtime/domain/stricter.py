@@ -30,12 +30,7 @@ def tighten(contract: Contract, tools: Mapping[str, Tool], disabled: frozenset[s
     """Hold a contract against what holds for its tools now, by `server/tool`; a tool that is not there says nothing."""
     policy = {key: _stricter(pinned, tools[key]) if key in tools else pinned for key, pinned in contract.policy.items()}
     asks = {key: "; ".join(_raised(key, contract.policy[key], policy[key])) for key in policy}
-    judged = {
-        key: tools[key].model_copy(update=dict(policy[key])) for key in policy if key in tools
-    }  # of a contract of form 1, what it does not say is as the operator has it now
-    known = judged.keys() == policy.keys()
-    reasons = reasons_to_ask(contract.plan, judged) if known else {}
-    strict = contract.model_dump() | {"policy": policy, "asks": {**reasons, **contract.asks}}
+    strict = contract.model_dump() | {"policy": policy, "asks": {**_reasons(contract, policy, tools), **contract.asks}}
     return Tightened(Contract.model_validate(strict), {key: why for key, why in asks.items() if why}, disabled)
 
 
@@ -43,11 +38,19 @@ def _stricter(pinned: PinnedPolicy, now: Tool) -> PinnedPolicy:
     return PinnedPolicy(
         effect=max(pinned.effect, now.effect, key=_FROM_MILD_TO_STRICT.index),
         idempotent=pinned.idempotent and now.idempotent,
-        open_world=bool(pinned.open_world) or now.open_world,
+        open_world=None if pinned.open_world is None else pinned.open_world or now.open_world,
         approval="call" if "call" in {pinned.approval, now.approval} else "plan",
-        vouched=pinned.vouched is not False and now.vouched,
+        vouched=None if pinned.vouched is None else pinned.vouched and now.vouched,
         timeout_s=min(pinned.timeout_s or now.timeout_s, now.timeout_s),
     )
+
+
+def _reasons(contract: Contract, policy: Mapping[str, PinnedPolicy], tools: Mapping[str, Tool]) -> dict[str, str]:
+    """Return why steps ask now; a contract of form 1 does not say enough of its tools to tell what is new."""
+    if contract.form == 1 or not policy.keys() <= tools.keys():
+        return {}
+    judged = {key: tools[key].model_copy(update=dict(policy[key])) for key in policy}
+    return reasons_to_ask(contract.plan, judged)
 
 
 def _raised(key: str, pinned: PinnedPolicy, now: PinnedPolicy) -> Iterator[str]:

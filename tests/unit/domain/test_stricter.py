@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.domain.contract import Contract, Limits, draw_up
+from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy, draw_up
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.stricter import tighten
 from agent_runtime.domain.tools import Effect, StdioServer, Tool, ToolDefinition, describe_tool
@@ -65,6 +65,19 @@ def test_what_asked_before_asks_still(before: dict[str, Any], now: dict[str, Any
 def test_a_tool_whose_server_is_not_configured_any_more_stays_as_it_was() -> None:
     plan = contract({"effect": "read"})
     assert tighten(plan, {}).contract.policy == plan.policy
+
+
+@given(POLICIES)
+def test_a_contract_of_an_earlier_version_is_held_to_what_it_says(now: dict[str, Any]) -> None:
+    drawn = contract({"effect": "write", "idempotent": True, "approval": "plan"})
+    said = PinnedPolicy(effect=Effect.WRITE, idempotent=True, approval="plan")
+    old = Contract.model_validate(drawn.model_dump() | {"form": 1, "policy": {"s/do": said}, "servers": {}})
+    held = tighten(old, {"s/do": tool(now)})
+    policy = held.contract.policy["s/do"]
+    assert (policy.open_world, policy.vouched, held.contract.asks) == (None, None, {})
+    assert policy.idempotent == now["idempotent"]
+    assert (policy.approval == "call") == (now["approval"] == "call")
+    assert bool(held.asks) == (now["effect"] in {Effect.DESTRUCTIVE, Effect.UNKNOWN})
 
 
 @given(POLICIES)
