@@ -29,6 +29,7 @@ HARMS: dict[str, tuple[str, ...]] = {
     ),
     "the row counts too many": ("UPDATE tasks SET version = version + 1 WHERE task_id = :id",),
     "the row has another head": ("UPDATE tasks SET head = 'sha256:1' WHERE task_id = :id",),
+    "the row has a head that is no text": ("UPDATE tasks SET head = CAST(x'ff' AS TEXT) WHERE task_id = :id",),
     "the row was deleted": ("DELETE FROM tasks WHERE task_id = :id",),
 }
 FORGED_APPROVAL = (

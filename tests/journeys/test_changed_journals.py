@@ -130,14 +130,15 @@ async def test_a_task_whose_journal_was_changed_in_the_middle_of_its_work_does_n
     assert house.counted == sent
 
 
-async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(house: House) -> None:
+@pytest.mark.parametrize("name", ["the row counts too many", "a record was added", "the row was deleted"])
+async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(house: House, name: str) -> None:
     """What the run cannot append any more it does not try for ever; the service stops as it should."""
     house.write_registry(delay_s=1)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one", "two"))
         await runtime.tasks.decide(task.task_id, Approve())
         await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
-        harm(house.settings.database_path, HARMS["the row counts too many"], task.task_id)
+        harm(house.settings.database_path, HARMS[name], task.task_id)
         before = stored(house.settings.database_path, task.task_id)
         await idle(runtime)
         assert stored(house.settings.database_path, task.task_id) == before

@@ -45,9 +45,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that can only read. Raises: sqlite3.Error."""
-    connection = _connect(path, READER_PRAGMAS)
-    connection.text_factory = _lenient  # one row that was changed must not keep the others from being read
-    return connection
+    return _connect(path, READER_PRAGMAS)
 
 
 def _lenient(raw: bytes) -> str:
@@ -62,6 +60,7 @@ def _connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,  # it is used by one thread at a time, but closed by another
     )
+    connection.text_factory = _lenient  # one row that was changed must not keep the others from being read
     try:
         for pragma in pragmas:
             connection.execute(pragma)

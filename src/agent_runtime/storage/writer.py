@@ -13,7 +13,7 @@ from typing import TypeVarTuple
 
 import structlog
 
-from agent_runtime.domain.errors import AgentRuntimeError, StoreUnavailableError
+from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StoreUnavailableError
 from agent_runtime.storage.database import connect, open_database, primary_code, unavailable
 from agent_runtime.storage.database_file import DatabaseFile
 
@@ -182,6 +182,8 @@ class Writer:
             log.info("store_recovered")
 
     def _failed(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.IntegrityError):  # the store works; what it holds is not what was known
+            return ConflictError(f"What is stored is not what it was: {error}. Read it again.")
         if not isinstance(error, sqlite3.Error | StoreUnavailableError):
             return error
         self.last_success = -inf
