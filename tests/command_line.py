@@ -27,13 +27,14 @@ AGENT_RUNTIME = [sys.executable, "-m", "agent_runtime"]
 
 
 class Folder:
-    """A working directory with a tool registry, in which `agent-runtime` is run."""
+    """A working directory with a tool registry, in which `agent-runtime` is run. `starter`: what starts a service."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self.files = folder / "files"
         self.files.mkdir()
         self.ledger = folder / "ledger.txt"
+        self.starter: Sequence[str] = ()
         self.env = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -84,7 +85,7 @@ class Folder:
     @contextmanager
     def serving(self, *words: str) -> Iterator["Serving"]:
         """A service in a process of its own, stopped by SIGTERM on the way out unless it has ended."""
-        command = [*AGENT_RUNTIME, *(words or ("serve",)), "--port", "0"]
+        command = [*self.starter, *AGENT_RUNTIME, *(words or ("serve",)), "--port", "0"]
         process = subprocess.Popen(command, cwd=self.path, env=self.env, stderr=subprocess.PIPE, text=True)
         serving = Serving(process)
         try:

@@ -17,6 +17,7 @@ import yaml
 from agent_runtime.api.server import Server
 from agent_runtime.bootstrap import Recover
 from agent_runtime.config import Secrets, Settings
+from agent_runtime.services.ports import PeerCheck, PeerRefusal, SocketName
 
 PATIENCE_S = 20.0
 BUILTINS = [
@@ -26,10 +27,23 @@ BUILTINS = [
 ]
 
 
-class Service:
-    """The runtime on one folder, started and stopped as often as a test likes. `port` stays the same once known."""
+class Anyone:
+    """Lets everybody in, with the shape of `ports.PeerCheck`: browsers and commands, which tests start, call here."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def refuse(self, client: SocketName, server: SocketName) -> PeerRefusal | None:  # noqa: ARG002 - the port's shape
+        return None
+
+
+_ANYONE = Anyone()
+
+
+class Service:
+    """The runtime on one folder, started and stopped as often as a test likes. `port` stays the same once known.
+
+    `peers`: who may call; None: as in a service that nobody tests.
+    """
+
+    def __init__(self, folder: Path, *, peers: PeerCheck | None = _ANYONE, **settings: Any) -> None:
         (folder / "data").mkdir(exist_ok=True)
         (folder / "files").mkdir(exist_ok=True)
         registry = folder / "tool_registry.yaml"
@@ -39,6 +53,7 @@ class Service:
             {"data_dir": folder / "data", "tool_registry": registry, "server": server, **settings}
         )
         self.client = httpx2.Client(timeout=PATIENCE_S, headers={"Connection": "close"})
+        self._peers = peers
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -50,7 +65,7 @@ class Service:
             self.client.base_url = httpx2.URL(url)
             started.set()
 
-        server = self._server = Server(self.settings, Secrets(), announce, recover=recover)
+        server = self._server = Server(self.settings, Secrets(), announce, recover=recover, peers=self._peers)
 
         def run() -> None:
             try:

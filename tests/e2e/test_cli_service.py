@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_runtime.api.keys import new_key
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem
 from agent_runtime.storage.owner import find_owner
 from command_line import AGENT_RUNTIME, Folder, ledger_call
@@ -152,6 +153,18 @@ def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
     with folder.serving() as service:
         findings = folder.json("doctor", code=1)["findings"]
     assert any(service.url in finding["detail"] for finding in findings if finding["check"] == "store")
+
+
+def test_the_doctor_tries_to_tell_callers_apart_and_names_what_hides_them(folder: Folder) -> None:
+    folder.write_registry({"id": "boxed", "type": "local_stdio", "config": {"command": "/usr/bin/podman"}})
+    findings = {finding["check"]: finding for finding in folder.json("doctor", code=1)["findings"]}
+    assert findings["callers"]["state"] == "ok"
+    for words in ("starts are refused", "a proxy", "published off loopback", "use keys"):
+        assert words in findings["callers"]["detail"]
+    assert findings["callers of boxed"]["state"] == "warn"
+    folder.env["AGENT_RUNTIME_AUTH__KEYS"] = new_key("alice", ["admin"])[1].line
+    with_keys = folder.json("doctor", code=1)["findings"]
+    assert not [finding for finding in with_keys if finding["check"].startswith("callers")]
 
 
 def test_the_doctor_counts_one_tool_as_one(folder: Folder) -> None:

@@ -12,7 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_runtime.api.auth import Access
+from agent_runtime.api.auth import Access, scopes_for
+from agent_runtime.api.callers import Callers
 from agent_runtime.api.problems import Refusal, problem
 from agent_runtime.config import LimitSettings, ServerSettings
 from agent_runtime.telemetry import log_debug
@@ -69,10 +70,16 @@ class Edge:
     """
 
     def __init__(
-        self, app: ASGIApp, server: ServerSettings, limits: LimitSettings, access: Access | None = None
+        self,
+        app: ASGIApp,
+        server: ServerSettings,
+        limits: LimitSettings,
+        access: Access | None = None,
+        callers: Callers | None = None,
     ) -> None:
         self._app = app
         self._access = access
+        self._callers = callers
         own = [] if server.host in _WILDCARDS else [f"[{server.host}]" if ":" in server.host else server.host]
         self._hosts = _lowered([*server.allowed_hosts, *own])
         self._root_path = server.root_path
@@ -105,6 +112,8 @@ class Edge:
             judged = self._access.judge(scope, headers)
             refusal = judged if isinstance(judged, Refusal) else None
             scope["api_key"] = judged
+        elif refusal is None and self._callers is not None:
+            refusal = await self._refuse_caller(self._callers, scope)
         if refusal is None and scope["method"] in {"POST", "PUT", "PATCH"}:
             refusal = self._body_refusal(headers)
         if refusal is None:
@@ -112,6 +121,14 @@ class Edge:
         else:
             refused = problem(scope, refusal.status, refusal.detail, code=refusal.code, headers=refusal.headers)
             await refused(scope, receive, answer.send)
+
+    @staticmethod
+    async def _refuse_caller(callers: Callers, scope: Scope) -> Refusal | None:
+        """Return why this process may not call; what is open to everybody is open to it too."""
+        connection = scope.get("state", {}).get("connection")  # none where the app is called without a socket
+        if connection is None or not scopes_for(scope["method"], scope["path"]):
+            return None
+        return await callers.refusal(connection)
 
     def _cors(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
         """The headers that let a page of a listed origin read the answer."""

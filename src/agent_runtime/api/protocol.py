@@ -13,6 +13,7 @@ import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from agent_runtime.api.callers import CallerConnection
 from agent_runtime.api.connections import Connections
 from agent_runtime.api.edge import SECURITY_HEADERS, new_request_id
 from agent_runtime.api.problems import RETRY_AFTER_S, problem
@@ -64,6 +65,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        ends = CallerConnection(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
+        self.app_state = {**self.app_state, "connection": ends}  # of which each request gets a copy
         if not self.open.admit(transport):
             limit = f"{self.limits.connections} connections are open, as many as limits.connections allows."
             self._refuse(503, "too_many_connections", limit)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import threading
@@ -19,6 +20,7 @@ from agent_runtime.api.stream import Streams
 from agent_runtime.bootstrap import Recover, Runtime
 from agent_runtime.config import Secrets, ServerSettings, Settings, fit_connections, raise_descriptor_limit
 from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.services.ports import PeerCheck
 
 log = structlog.get_logger()
 
@@ -40,12 +42,19 @@ class Server:
     """One serving of the app, on the event loop of `run`. In a thread that is not the main one no signal is heard."""
 
     def __init__(
-        self, settings: Settings, secrets: Secrets, announce: Callable[[str], None], *, recover: Recover = True
+        self,
+        settings: Settings,
+        secrets: Secrets,
+        announce: Callable[[str], None],
+        *,
+        recover: Recover = True,
+        peers: PeerCheck | None = None,
     ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._announce = announce
         self._recover = recover
+        self._peers = peers
         self._stopped = False
         self._uvicorn: _Uvicorn | None = None
 
@@ -63,14 +72,14 @@ class Server:
     async def run(self) -> None:
         """Serve until stopped. Raises: as `serve`."""
         settings = fit_connections(self._settings, raise_descriptor_limit())
-        with contextlib.closing(_bind(settings.server)) as listener:
+        with contextlib.closing(_bind(settings.server)) as listener, _keep_localhost(listener):
             url = _url_of(settings.server.host, listener)
 
             def on_started(runtime: Runtime) -> None:
                 started["planner"] = runtime.planner
 
             started: dict[str, str] = {}
-            app = create_app(settings, self._secrets, on_started, recover=self._recover)
+            app = create_app(settings, self._secrets, on_started, recover=self._recover, peers=self._peers)
 
             def on_listening() -> None:
                 store, registry = str(settings.database_path), str(settings.tool_registry)
@@ -150,6 +159,26 @@ def _bind(server: ServerSettings) -> socket.socket:
             "Choose another server.host or server.port, or stop whatever uses it."
         ) from error
     return listener
+
+
+@contextlib.contextmanager
+def _keep_localhost(listener: socket.socket) -> Iterator[None]:
+    """Let no other program listen on our port at the loopback address that we do not listen on.
+
+    `localhost` is both 127.0.0.1 and ::1, and a browser takes either. Whoever had the other one could serve a page
+    there, stop, and have that page's requests come to us with our own origin.
+    """
+    mine, port = listener.getsockname()[:2]
+    family, address = (socket.AF_INET6, "::1") if listener.family == socket.AF_INET else (socket.AF_INET, "127.0.0.1")
+    with contextlib.ExitStack() as stack:
+        try:
+            other = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            other.bind((address, port))  # not to listen: who tries it is refused at once, and takes our address
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and mine != "::":  # which is all addresses of IPv4 too
+                message = f"Another program uses port {port} of {address}: call this service as {mine}, not localhost."
+                log.warning("localhost_shared", message=message)
+        yield
 
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - every address has this one

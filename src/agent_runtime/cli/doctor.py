@@ -38,6 +38,7 @@ from agent_runtime.domain.tools import (
 from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
+from agent_runtime.processes.peers import peers_problem
 from agent_runtime.services.known_servers import complete
 from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
 from agent_runtime.services.ports import ModelRequest
@@ -101,7 +102,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         return [Finding("config", "fail", str(error))]
     findings = [Finding("config", "ok", str(settings.config_file or "no config.yaml; defaults and environment"))]
     findings += [Finding("config", "warn", warning) for warning in settings.config_warnings]
-    findings.append(_access(settings))
+    findings += [_access(settings), *_callers(settings)]
     findings.append(_store(settings))
     try:
         entries = complete(load_registry(settings.tool_registry, settings.tool_registry_yaml))
@@ -121,6 +122,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings += asyncio.run(_servers(settings, secrets, entries))
     findings += [_reach(entry, settings.tool_registry.parent) for entry in entries if entry.enabled]
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
+    findings += [finding for entry in entries if entry.enabled for finding in _relays(settings, entry)]
     findings += [*asyncio.run(_models(settings, secrets.redactor)), _sandbox()]
     return [replace(finding, detail=secrets.redactor.redact_message(finding.detail)) for finding in findings]
 
@@ -138,6 +140,34 @@ def _access(settings: Settings) -> Finding:
     if risks:
         return Finding("access", "warn", " ".join(risks))
     return Finding("access", "ok", "anonymous, on loopback only")
+
+
+_RELAYS = "a proxy on this machine, a port published off loopback and a container hide who calls: use keys with them"
+
+
+def _callers(settings: Settings) -> Iterator[Finding]:
+    """Whether the processes that the service starts are told from other callers, where callers show no key."""
+    if settings.asks_for_keys:
+        return
+    problem = peers_problem()
+    if problem:
+        detail = f"processes that the service starts cannot be told from other callers, and {problem}: use keys"
+        yield Finding("callers", "warn", detail)
+    else:
+        yield Finding("callers", "ok", f"processes that the service starts are refused; {_RELAYS}")
+
+
+_CONTAINER_COMMANDS = frozenset({"docker", "nerdctl", "podman"})
+
+
+def _relays(settings: Settings, entry: ToolServer) -> Iterator[Finding]:
+    """What the entry starts that could call the service, and would not be known as started by it."""
+    if settings.asks_for_keys or not isinstance(entry, StdioServer):
+        return
+    name = PurePath(entry.config.command).name
+    if name in _CONTAINER_COMMANDS:
+        detail = f"{name} has another process start it, so it may call the service without being recognised: use keys"
+        yield Finding(f"callers of {entry.id}", "warn", detail)
 
 
 def _store(settings: Settings) -> Finding:

@@ -15,6 +15,7 @@ from typing import Any
 from agent_runtime.cli.client import Client
 from agent_runtime.config import AuthSettings, Secrets, Settings, load_settings, protect_process
 from agent_runtime.domain.errors import AlreadyOwnedError, ConfigurationError
+from agent_runtime.processes.tree import keep_orphans
 from agent_runtime.storage.owner import Owner, acquire, find_owner
 from agent_runtime.telemetry import configure_logging
 
@@ -90,7 +91,7 @@ def connected(options: argparse.Namespace, *, resume: str | None = None) -> Iter
         try:
             lock = acquire(settings.data_dir, settings.database_path)
             with lock as mine:
-                with _in_process(settings, secrets, mine, resume) as client:
+                with keep_orphans(), _in_process(settings, secrets, mine, resume) as client:
                     yield Service(client, here=True)
                 return
         except AlreadyOwnedError:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.events import Event, EventRecord, ModelCall
@@ -283,3 +283,31 @@ class ToolServers(Protocol):
 
     def lease(self, servers: Iterable[ToolServer]) -> AbstractAsyncContextManager[Lease]:
         """Sessions with exactly these servers. Entering raises: ServerUnavailableError."""
+
+
+SocketName = tuple[Any, ...]
+"""A host and a port, as `getpeername` gives them; with IPv6 the flow and the interface too."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefusal:
+    """Why a caller may not use the service without a key, and the process that it is, if it was found.
+
+    `started_by_service`: it is, or is below, a process that this one started. `gone`: its end of the connection was
+    closed. `unseen`: it may be such a process, since nobody else can be seen at the other end; `error` says what could
+    not be read, if that is why.
+    """
+
+    reason: Literal["started_by_service", "gone", "unseen"]
+    pid: int | None = None
+    error: str | None = None
+
+
+class PeerCheck(Protocol):
+    """Who may use the service without a key: any process but those that the service started (G14)."""
+
+    def refuse(self, client: SocketName, server: SocketName) -> PeerRefusal | None:
+        """Return why the process at the other end of this TCP connection may not use the service; None where it may.
+
+        Blocks for some milliseconds: call it in a thread, once for a connection, and from the service's own process.
+        """

@@ -1,0 +1,192 @@
+"""A process that the service started may not use the service; everybody else may, without a credential (G14)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from command_line import PATIENCE_S, Folder, Serving
+from killing import eventually
+from processes import living_with
+
+CALLING_SERVER = Path(__file__).parent.parent / "servers" / "calling_server.py"
+
+
+def own_address() -> str:
+    """An address of this machine beside loopback, if it has one: nothing is sent there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 1))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+class Calling:
+    """A service with servers that call it, and what each way to do so came to."""
+
+    def __init__(self, path: Path, *, leaves_daemons: bool = False, **sandboxes: str) -> None:
+        self.folder = Folder(path)
+        self.leaves_daemons = leaves_daemons
+        self.names = list(sandboxes)
+        self.folder.write_registry(*(self._entry(name, mode) for name, mode in sandboxes.items()))
+        self.folder.env |= {
+            "AGENT_RUNTIME_AUTH__MODE": "anonymous",
+            "AGENT_RUNTIME_SERVER__ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]",
+            "AGENT_RUNTIME_LIMITS__SERVER_START_S": "60",
+        }
+
+    def _entry(self, name: str, mode: str) -> dict[str, Any]:
+        """An entry whose server is stopped once it has listed its tools."""
+        env = {
+            "REPORT": str(self.folder.path / f"{name}.json"),
+            "URL_FILE": str(self.folder.path / "url"),
+            "ADDRESS": own_address(),
+            "AFTERWARDS": str(self.folder.path / "afterwards") if self.leaves_daemons else "",
+        }
+        config = {"command": sys.executable, "args": ["-S", "-E", str(CALLING_SERVER)], "env": env}
+        return {"id": name, "type": "local_stdio", "config": config, "sandbox": {"mode": mode}, "scope": "task"}
+
+    @contextmanager
+    def serving(self, host: str) -> Iterator[Serving]:
+        with self.folder.serving("serve", "--host", host) as service:
+            (self.folder.path / "url.draft").write_text(service.url, encoding="utf-8")
+            (self.folder.path / "url.draft").rename(self.folder.path / "url")
+            yield service
+
+    def report(self, name: str) -> dict[str, str]:
+        file = self.folder.path / f"{name}.json"
+        eventually(file.exists, within_s=60)
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+"""Starts a program of root that has none of its powers, so that it cannot look into every process."""
+
+OTHER_USER = 65534
+
+SEEN = (
+    *("read", "submit", "approve", "follow"),
+    *("by IPv4", "by another address of loopback", "by IPv6", "by an IPv4 address mapped into IPv6"),
+    *("by the address of the machine", "bound to the interface", "by MPTCP"),
+    *("in another program", "in a daemon", "by a helper that is passed the socket"),
+)
+HIDING = (
+    *("in a process of a user namespace", "in a process that may not be looked into"),
+    *("in a thread with files of its own", "with the socket in a message", "with the socket held by a call"),
+)
+"""Ways in which the kernel does not tell everybody who holds the socket."""
+
+IMPOSSIBLE = ("Protocol not available", "Operation not permitted", "unshare: ")
+"""What a way says that this machine, or the sandbox, does not have."""
+
+
+@pytest.fixture(scope="module")
+def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
+    """A service on every address, which two servers call: one in a sandbox, where this machine has one, and one not."""
+    calling = Calling(tmp_path_factory.mktemp("calling"), plain="off", boxed="auto")
+    with calling.serving("::") as service:
+        yield calling, service
+
+
+@pytest.fixture(scope="module")
+def unprivileged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
+    """The same for a service that may not look into every process, as one of an ordinary user."""
+    calling = Calling(tmp_path_factory.mktemp("unprivileged"), plain="off", boxed="auto")
+    calling.folder.starter = UNPRIVILEGED if os.getuid() == 0 else ()
+    with calling.serving("::") as service:
+        yield calling, service
+
+
+def check_refused(said: str, *codes: str) -> None:
+    if any(words in said for words in IMPOSSIBLE):
+        pytest.skip(said)
+    assert said in {f"403 caller_{code}" for code in codes}
+
+
+@pytest.mark.parametrize("server", ["plain", "boxed"])
+@pytest.mark.parametrize("way", SEEN)
+def test_a_process_that_the_service_started_is_refused(calling: tuple[Calling, Serving], server: str, way: str) -> None:
+    check_refused(calling[0].report(server)[way], "started_by_service")
+
+
+@pytest.mark.parametrize("server", ["plain", "boxed"])
+@pytest.mark.parametrize("way", HIDING)
+def test_a_process_that_hides_its_socket_is_refused(calling: tuple[Calling, Serving], server: str, way: str) -> None:
+    check_refused(calling[0].report(server)[way], "started_by_service", "unseen")
+
+
+@pytest.mark.parametrize("server", ["plain", "boxed"])
+@pytest.mark.parametrize("way", [*SEEN, *HIDING])
+def test_it_is_refused_by_a_service_that_may_not_look_into_every_process(
+    unprivileged: tuple[Calling, Serving], server: str, way: str
+) -> None:
+    check_refused(unprivileged[0].report(server)[way], "started_by_service", "unseen")
+
+
+@pytest.mark.parametrize("server", ["plain", "boxed"])
+def test_what_is_open_to_everybody_answers_such_a_process_too(calling: tuple[Calling, Serving], server: str) -> None:
+    assert calling[0].report(server)["health"] == "200"
+
+
+def test_a_request_whose_sender_is_gone_changes_nothing(calling: tuple[Calling, Serving]) -> None:
+    servers, service = calling
+    refused = 0
+    for server in servers.names:
+        report = servers.report(server)
+        assert (report["closed at once"], report["ended at once"]) == ("sent", "sent")
+        refused += sum(said.startswith("403") for said in report.values()) + 2
+    eventually(lambda: service.log.count('"caller_refused"') == refused)
+    assert httpx2.get(f"{service.url}/v1/tasks").json()["tasks"] == []
+
+
+def test_other_programs_call_without_a_credential_meanwhile(calling: tuple[Calling, Serving]) -> None:
+    servers, service = calling
+    servers.report("plain")
+    port = httpx2.URL(service.url).port
+    for host in ("[::1]", "127.0.0.1", own_address()):
+        answer = httpx2.get(f"http://{host}:{port}/v1/tasks", headers={"Host": "localhost"})
+        assert answer.status_code == 200, (host, answer.text)
+    with httpx2.Client(base_url=service.url) as client:  # many requests on one connection
+        assert {client.get("/v1/tasks").status_code for _ in range(5)} == {200}
+    assert shell_client(port, "127.0.0.1") == "HTTP/1.1 200 OK"
+    assert servers.folder.json("tasks")["tasks"] == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may act as another user")
+def test_a_program_of_another_user_calls_a_service_that_cannot_look_into_it(
+    unprivileged: tuple[Calling, Serving],
+) -> None:
+    servers, service = unprivileged
+    servers.report("plain")
+    assert shell_client(httpx2.URL(service.url).port, "127.0.0.1", user=OTHER_USER) == "HTTP/1.1 200 OK"
+
+
+def test_an_orphan_is_still_refused_and_ends_with_the_service(tmp_path: Path) -> None:
+    calling = Calling(tmp_path, leaves_daemons=True, plain="off")
+    afterwards = tmp_path / "afterwards"
+    with calling.serving("127.0.0.1"):
+        eventually(afterwards.exists, within_s=60)
+        assert afterwards.read_text(encoding="utf-8") == "403 caller_started_by_service"
+        assert living_with(f"AFTERWARDS={afterwards}")
+    assert not living_with(f"AFTERWARDS={afterwards}")
+
+
+def shell_client(port: int | None, host: str, user: int | None = None) -> str:
+    """The first line that a shell gets, which is a program of its own, and which every user may run."""
+    script = (
+        f"exec 3<>/dev/tcp/{host}/{port}; printf 'GET /v1/tasks HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n' >&3; "
+        'read -r line <&3; echo "${line%?}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script], cwd="/", user=user, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    return done.stdout.strip()
