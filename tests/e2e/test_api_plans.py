@@ -258,3 +258,27 @@ def test_a_denied_plan_is_422_and_a_denied_tool_is_in_the_catalogue_as_such(tmp_
         service.stop()
     assert (tools["divide"]["status"], tools["add"]["status"]) == ("unavailable", "available")
     assert tools["divide"]["detail"] == "denied by the operator: no fractions (deny 'divide')"
+
+
+def test_a_message_in_characters_that_are_not_seen_is_spelled_out_to_whoever_approves(service: Service) -> None:
+    hidden = "".join(chr(0xE0100 + byte) for byte in b"and send it to eve")
+    write = {"kind": "tool", "server": "filesystem", "tool": "write_file"}
+    steps = [
+        {**write, "id": "s1", "arguments": {"path": "report.txt", "content": "fine"}},
+        {**write, "id": "s2", "arguments": {"path": "report.txt\u3164", "content": f"All is well.{hidden}"}},
+    ]
+    task_id = service.submit(plan={"steps": steps})
+    task = service.task(task_id)
+    _, second, note = task["plan"].split("\n")
+    assert not any(character in task["plan"] for character in f"{hidden}\u3164")
+    assert r'path="report.txt\u3164"' in second
+    assert r"All is well.\U000e0161" in second
+    assert task["plan_notes"] == [note]
+    assert note.startswith(r'Look closely: "report.txt" and "report.txt\u3164" differ only')
+
+    steps[1]["arguments"] = {"path": "report.txt", "content": "All is well.\ufe0f"}
+    assert put(service, task_id, {"steps": steps}, tag(task)).status_code == 200
+    assert service.task(task_id)["plan_notes"] == []
+    diff = service.client.get(f"/v1/tasks/{task_id}/plan/diff?from=1&to=2").json()["text"]
+    assert r'-    arguments.path = "report.txt\u3164"' in diff
+    assert r'+    arguments.content = "All is well.\ufe0f"' in diff

@@ -29,7 +29,15 @@ PLAN = {
             "server": "filesystem",
             "tool": "write_file",
             "arguments": {"path": "report\u202egpj.txt", "content": "x"},
-        }
+        },
+        {
+            "id": "s2",
+            "kind": "tool",
+            "server": "filesystem",
+            "tool": "write_file",
+            "arguments": {"path": "reportgpj.txt\ufe0f", "content": "x"},
+            "depends_on": ["s1"],
+        },
     ]
 }
 REASONS = "What should be different, or why not"
@@ -80,6 +88,7 @@ def test_the_page_follows_what_happens_elsewhere_and_shows_what_would_hide(servi
     shown = browser.value_of("document.querySelector('#tasks li').innerText")
     assert r"Save\u202e it" in shown
     assert r'1. Save \u200bit — filesystem.write_file(path="report\u202egpj.txt", content="x")' in shown
+    assert r'Look closely: "report\u202egpj.txt" and "reportgpj.txt\ufe0f" differ only' in shown
     browser.value_of("window.row = document.querySelector('#tasks li')")
     service.approve(task_id)
     browser.until("document.querySelector('.status').innerText === 'completed'")

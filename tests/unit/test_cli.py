@@ -84,7 +84,8 @@ def _task(**arguments: Any) -> dict[str, Any]:
     }
     contract = {"goal": "goal", "steps": [step]}
     preview = {"effect": "write", "idempotent": False, "asks": None}
-    return {"task_id": "task_1", "plan_revision": 1, "plan_object": contract, "steps": [{"preview": preview}]}
+    task = {"task_id": "task_1", "plan_revision": 1, "plan_object": contract, "steps": [{"preview": preview}]}
+    return {**task, "plan_notes": ["Look closely: \u3164"]}
 
 
 def test_a_plan_is_shown_whole_and_harmless(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +95,26 @@ def test_a_plan_is_shown_whole_and_harmless(capsys: pytest.CaptureFixture[str]) 
     assert "x\\u202ey" in shown
     assert "\x1b" not in shown
     assert "files.write" in shown
+
+
+def test_a_call_is_shown_on_lines_that_it_cannot_forge(capsys: pytest.CaptureFixture[str]) -> None:
+    asked: dict[str, Any] = {
+        "step_id": "s1",
+        "server": "f",
+        "tool": "to\nol\ufe0f",
+        "reason": "why",
+        "arguments": {"a\nb\u3164": "\u115f"},
+    }
+    commands._show_call(asked)  # noqa: SLF001 - it is what a person reads
+    assert capsys.readouterr().err.splitlines() == [
+        r"Step s1 asks before it calls f.to\nol\ufe0f: why",
+        r'  a\nb\u3164 = "\u115f"',
+    ]
+
+
+def test_notes_on_a_plan_stand_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    output.plan_table(_task())
+    assert capsys.readouterr().err.rstrip().endswith(r"Look closely: \u3164")
 
 
 def test_a_long_argument_says_that_it_is_cut(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,8 @@ class UsageView(TypedDict):
 class TaskView(TypedDict):
     """A task as it stands. `plan` is readable text; `plan_object` is what `plan_digest` is the digest of.
 
+    `plan_notes` are its last lines: what to know of names in it that cannot be told apart by sight.
+
     `result` is a text to show: the result of a completed task, the error of a failed one, while executing the steps
     that run, and while `needs_attention` what is asked and where to answer.
     """
@@ -164,6 +166,7 @@ class TaskView(TypedDict):
     status: TaskStatus
     terminal: bool
     plan: str | None
+    plan_notes: list[str]
     result: str | None
     plan_object: JsonObject | None
     plan_revision: int

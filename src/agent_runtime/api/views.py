@@ -27,7 +27,7 @@ from agent_runtime.api.shapes import (
 )
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
-from agent_runtime.domain.preview import StepPreview, previews
+from agent_runtime.domain.preview import StepPreview, notes_on_names, previews
 from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, TaskStatus
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
@@ -91,12 +91,14 @@ def created(task: Task, root_path: str) -> TaskCreated:
 def task_view(task: Task) -> TaskView:
     steps = task.contract.steps if task.contract else ()
     shown = previews(task)
+    notes = notes_on_names(task, shown)
     return {
         "task_id": task.task_id,
         "prompt": task.prompt,
         "status": task.status,
         "terminal": task.terminal,
-        "plan": plan_text(steps, shown) if steps else None,
+        "plan": "\n".join([plan_text(steps, shown), *notes]) if steps else None,
+        "plan_notes": notes,
         "result": result_text(task),
         "plan_object": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
@@ -162,7 +164,7 @@ def _question(task: Task, view: AttentionView | JournalChangedView) -> str:
 
 
 def _error(code: str, message: str, step_id: str | None) -> ErrorView:
-    return {"code": code, "message": message, "step_id": step_id}
+    return {"code": code, "message": visible(message, keep="\n\t"), "step_id": step_id}
 
 
 def plan_preview(task: Task) -> PlanPreview:
@@ -189,9 +191,13 @@ def preview_view(preview: StepPreview) -> PreviewView:
             for touch in preview.touches
         ],
         "waits_on": preview.waits_on,
-        "asks": preview.asks,
-        "covers": preview.covers,
+        "asks": _shown(preview.asks),
+        "covers": _shown(preview.covers),
     }
+
+
+def _shown(reason: str | None) -> str | None:
+    return None if reason is None else visible(reason)
 
 
 def _step(step: ToolStep | AgentStep, state: StepState, preview: StepPreview) -> StepView:
@@ -241,6 +247,7 @@ def _asked(task: Task, step_id: str, state: StepState) -> AttentionView | None:
         kind, call, reason, actions = "call_approval", state.asked, state.asked.reason, CALL_ACTIONS
     else:
         return None
+    notes = notes_on_names(task, previews(task), call)
     return {
         "kind": kind,
         "step_id": step_id,
@@ -249,7 +256,7 @@ def _asked(task: Task, step_id: str, state: StepState) -> AttentionView | None:
         "tool": call.tool,
         "arguments": call.arguments,
         "arguments_digest": call.arguments_digest,
-        "reason": reason or "",
+        "reason": " ".join(filter(None, [visible(reason or "", keep="\n\t"), *notes])),
         "needed_by": _needing(task, step_id),
         "actions": actions,
     }

@@ -1,7 +1,6 @@
 """The commands that ask a service: each calls the client, says what a person should know, and prints the result."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, Json, RefusedError
 from agent_runtime.cli.service import Service, connected
 from agent_runtime.domain.errors import Fault, InvalidInputError
-from agent_runtime.text.escaping import one_line
+from agent_runtime.text.escaping import is_blank, one_line
 
 COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
 """Exit codes, by what became of the task."""
@@ -31,7 +30,7 @@ _ENDED = frozenset({"task.completed", "task.failed"})
 def run(options: argparse.Namespace) -> int:
     """Submit a task, show its plan, ask, and follow it to its end."""
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
-    if not prompt.strip():
+    if is_blank(prompt):
         raise InvalidInputError([Fault("PROMPT", "Say what is to be done; the prompt is empty.")])
     with connected(options) as service:
         task_id = service.client.submit(prompt)["task_id"]
@@ -247,7 +246,7 @@ def reject(options: argparse.Namespace) -> int:
 
 def revise(options: argparse.Namespace) -> int:
     """Have a task planned again, and show what came of it; 3 while that awaits approval."""
-    if not options.feedback.strip():
+    if is_blank(options.feedback):
         raise InvalidInputError([Fault("FEEDBACK", "Say what should be different; the feedback is empty.")])
     with connected(options, resume=options.task_id) as service:
         service.client.revise(options.task_id, options.feedback)
@@ -332,7 +331,7 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
         if asked["kind"] == "call_approval":
             _explain_call(options, task_id, asked)
             continue
-        output.say(f"Step {asked['step_id']} called {asked['server']}.{asked['tool']}: {asked['reason']}")
+        output.say(f"Step {asked['step_id']} called {output.tool_name(asked)}: {asked['reason']}")
         if asked["needed_by"]:
             output.say(f"To skip it also skips the steps that need it: {', '.join(asked['needed_by'])}.")
         resolve_it = _hint(options, "resolve", task_id, "--step", asked["step_id"])
@@ -348,9 +347,9 @@ def _explain_call(options: argparse.Namespace, task_id: str, asked: Mapping[str,
 
 def _show_call(asked: Mapping[str, Any]) -> None:
     """A call as it is to be approved: what it sends, whole."""
-    output.say(f"Step {asked['step_id']} asks before it calls {asked['server']}.{asked['tool']}: {asked['reason']}")
-    for name, value in asked["arguments"].items():
-        output.say(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+    output.say(f"Step {asked['step_id']} asks before it calls {output.tool_name(asked)}: {asked['reason']}")
+    for line in output.argument_lines(asked["arguments"]):
+        output.say(f"  {line}")
 
 
 def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:

@@ -47,6 +47,7 @@ from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry
 from agent_runtime.services.written_secrets import remember_written_secrets
 from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner, lock_file_of
 from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.text.escaping import json_line, look_alikes
 from agent_runtime.text.redaction import Redactor
 
 _OWNER_S = 5.0
@@ -240,8 +241,14 @@ async def _server(pool: ServerPool, resolved: ResolvedEntry, base_dir: Path) -> 
 
 
 def _unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefinition]) -> Iterator[Finding]:
-    """The operator's words on tools that the server does not have: a slip there protects nothing."""
+    """The operator's words on tools that the server does not have: a slip there protects nothing.
+
+    And its tools that a person would take for each other.
+    """
     names = [definition.name for definition in definitions]
+    for alike in look_alikes(names):
+        shown = " and ".join(map(json_line, alike))
+        yield Finding(check, "warn", f"its tools {shown} differ only in characters that cannot be seen")
     for pattern in entry.tools:
         if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
             detail = f"{pattern!r} under its tools matches none of them, so what is said there does nothing"

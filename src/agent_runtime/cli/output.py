@@ -93,24 +93,34 @@ def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
     covered = [(state["id"], said) for state in task["steps"] if (said := state["preview"].get("covers"))]
     if covered:
         table("Approved with the plan, and not shown before it is sent", ("", ""), covered, to_stdout=to_stdout)
+    for note in task["plan_notes"]:
+        say(note)
 
 
 def _tool(step: Mapping[str, Any]) -> str:
     """The tool of a step; of an agent step those that its model may call, and how often."""
     if step["kind"] == "tool":
-        return f"{step['server']}.{step['tool']}"
-    return "\n".join(["model", *(f"{tool['server']}.{tool['tool']} x{tool['max_calls']}" for tool in step["tools"])])
+        return tool_name(step)
+    return "\n".join(["model", *(f"{tool_name(tool)} x{tool['max_calls']}" for tool in step["tools"])])
+
+
+def tool_name(named: Mapping[str, Any]) -> str:
+    """Return the server and the tool that something names, on one line."""
+    return visible(f"{named['server']}.{named['tool']}")
 
 
 def _arguments(step: Mapping[str, Any]) -> str:
     if step["kind"] == "tool":
-        lines = [
-            f"{visible(name)} = {json.dumps(value, ensure_ascii=False)}" for name, value in step["arguments"].items()
-        ]
-        said = _short("\n".join(lines), _LONGEST_ARGUMENTS)
+        said = _short("\n".join(argument_lines(step["arguments"])), _LONGEST_ARGUMENTS)
     else:
         said = str(step["instruction"])
     return "\n".join([said, *_conditions(step)]).lstrip("\n")
+
+
+def argument_lines(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each argument of a call: its name, and its value as JSON."""
+    for name, value in arguments.items():
+        yield visible(f"{name} = {json.dumps(value, ensure_ascii=False)}")
 
 
 def _conditions(step: Mapping[str, Any]) -> Iterator[str]:

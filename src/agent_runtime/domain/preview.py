@@ -1,16 +1,20 @@
 """What the steps of a plan would do, as far as its contract says; nothing is guessed."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from agent_runtime.domain.asking import reasons_covered, reasons_of_step
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys, tool_names
 from agent_runtime.domain.references import references_in, strings
-from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import Effect
+from agent_runtime.domain.task import AskedCall, Call, Task
+from agent_runtime.domain.tools import Effect, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.text.escaping import exact_line, look_alikes
+
+_LONGEST_NAME = 200
 
 _NAMES = frozenset(
     {
@@ -105,13 +109,57 @@ def _touches(task: Task, step: ToolStep | AgentStep) -> Iterator[Touch]:
     if isinstance(step, AgentStep):
         yield from (Touch(server, tool, resolved=False) for server, tool in tool_names(step))
         return
-    definition = task.definitions.get(step.key)
+    for path, text in _things_named(task, step.key, step.arguments):
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+        resolved = next(references_in(text), None) is None
+        yield Touch(step.server, step.tool, place, text, resolved)
+
+
+def _things_named(task: Task, key: str, arguments: JsonObject) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the strings in the arguments of a tool that name something outside, each with its path."""
+    definition = task.definitions.get(key)
     schema = definition.inputSchema if definition else {}
-    for path, text in strings(step.arguments):
-        if _names_something(path, schema):
-            place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-            resolved = next(references_in(text), None) is None
-            yield Touch(step.server, step.tool, place, text, resolved)
+    return ((path, text) for path, text in strings(arguments) if _names_something(path, schema))
+
+
+def notes_on_names(task: Task, shown: Iterable[StepPreview], call: Call | AskedCall | None = None) -> list[str]:
+    """Return what to tell an approver of names that cannot be told apart by sight.
+
+    They are those in the plan, of which `shown` are the previews: its tools, arguments and what they name. With a call,
+    only what is to be said of the names in it, which are compared with those of the plan.
+    """
+    in_plan = [*_names_in_plan(task.contract.steps if task.contract else (), shown)]
+    in_call = {*_names_in_call(task, call)} if call else {*in_plan}
+    alike = look_alikes([*in_plan, *in_call])
+    return [_note(names) for names in alike if not in_call.isdisjoint(names)]
+
+
+def _names_in_plan(steps: Iterable[ToolStep | AgentStep], shown: Iterable[StepPreview]) -> Iterator[str]:
+    for step in steps:
+        yield from (f"{server}.{tool}" for server, tool in tool_names(step))
+        if isinstance(step, ToolStep):
+            yield from _keys(step.arguments)
+    for preview in shown:
+        yield from (touch.value for touch in preview.touches if touch.value is not None)
+
+
+def _names_in_call(task: Task, call: Call | AskedCall) -> Iterator[str]:
+    yield f"{call.server}.{call.tool}"
+    yield from _keys(call.arguments)
+    yield from (text for _, text in _things_named(task, tool_key(call.server, call.tool), call.arguments))
+
+
+def _keys(value: JsonValue) -> Iterator[str]:
+    """Yield every name of a member, at any depth."""
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _keys(item)
+    if isinstance(value, dict):
+        yield from value
+
+
+def _note(names: Iterable[str]) -> str:
+    shown = " and ".join(exact_line(json.dumps(name, ensure_ascii=False), _LONGEST_NAME) for name in names)
+    return f"Look closely: {shown} differ only in characters that cannot be seen."
 
 
 def _names_something(path: tuple[str | int, ...], schema: JsonObject) -> bool:

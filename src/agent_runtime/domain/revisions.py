@@ -14,6 +14,7 @@ from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, P
 from agent_runtime.domain.identity import flat
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.values import JsonObject, JsonValue, canonical
+from agent_runtime.text.escaping import hides, visible
 
 REGISTRY = "registry"
 """Who made a revision that only takes up what the configuration is now."""
@@ -170,9 +171,9 @@ def _field_lines(change: Change, indent: str) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """On one line, whatever it holds."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    """Return the value as JSON on one line, with every hidden character spelled out."""
+    return visible(json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
 def _name(name: str) -> str:
-    return name if name.isprintable() else _text(name)
+    return _text(name) if hides(name) else name

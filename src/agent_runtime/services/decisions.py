@@ -28,6 +28,7 @@ from agent_runtime.domain.rules import journal_full
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
 from agent_runtime.domain.values import canonical, deeper_than
 from agent_runtime.services.broker import MOST_RESULT_DEPTH
+from agent_runtime.text.escaping import is_blank
 
 
 def event_of(
@@ -134,7 +135,7 @@ def _check_author(task: Task, caller: Caller) -> None:
 def text_faults(field: str, text: str, limit: int) -> list[Fault]:
     """What is wrong with an instruction that is to be planned. `limit` in bytes."""
     faults: list[Fault] = []
-    if not text.strip():
+    if is_blank(text):
         faults.append(Fault(field, f"Say what is to be done; the {field} is empty."))
     try:
         canonical(text)

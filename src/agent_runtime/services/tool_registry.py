@@ -15,6 +15,7 @@ from agent_runtime.domain.tools import JudgedDefinition, Tool, ToolDefinition, T
 from agent_runtime.services.ports import SchemaJudge, TaskStore, ToolServers
 from agent_runtime.services.resolved_entries import ResolvedEntry
 from agent_runtime.services.verdicts import Verdicts
+from agent_runtime.text.escaping import json_line, look_alikes
 
 log = structlog.get_logger()
 
@@ -139,6 +140,8 @@ class ToolRegistry:
 
         await asyncio.to_thread(describe)
         shelf.tools, shelf.unusable = tools, unusable
+        for alike in look_alikes(tool.name for tool in tools.values()):
+            log.warning("tools_look_alike", server=shelf.server.id, tools=list(map(json_line, alike)))
 
     def server(self, server_id: str) -> ToolServer:
         """The entry of this id. Raises: ServerUnavailableError where there is none, or it cannot be used."""

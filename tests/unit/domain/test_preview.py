@@ -7,8 +7,8 @@ import pytest
 
 from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
-from agent_runtime.domain.preview import StepPreview, Touch, previews
-from agent_runtime.domain.task import Task
+from agent_runtime.domain.preview import StepPreview, Touch, notes_on_names, previews
+from agent_runtime.domain.task import AskedCall, Task
 from agent_runtime.domain.tools import Effect, ToolDefinition
 
 SCHEMA = {
@@ -26,6 +26,10 @@ def step(name: str, tool: str = "read", *needs: str, **arguments: Any) -> ToolSt
 
 
 def previewed(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = None) -> list[StepPreview]:
+    return previews(task_of(*steps, asks=asks))
+
+
+def task_of(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = None) -> Task:
     policy = {
         "f/read": PinnedPolicy(effect=Effect.READ, idempotent=True, approval="plan"),
         "f/write": PinnedPolicy(effect=Effect.WRITE, idempotent=False, approval="plan"),
@@ -33,7 +37,7 @@ def previewed(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = Non
     }
     contract = Contract(goal="g", steps=steps, limits=Limits(), policy=policy, pins={}, asks=asks or {})
     definitions = {key: ToolDefinition(name=key.partition("/")[2], inputSchema=SCHEMA) for key in policy}
-    return previews(Task("t", contract=contract, definitions=definitions))
+    return Task("t", contract=contract, definitions=definitions)
 
 
 def touched(**arguments: Any) -> list[tuple[str | None, str | None, bool]]:
@@ -95,3 +99,29 @@ def test_a_step_that_asks_for_its_call_says_why() -> None:
 
 def test_without_a_plan_there_is_nothing_to_show() -> None:
     assert previews(Task("t")) == []
+
+
+def notes(task: Task, call: AskedCall | None = None) -> list[str]:
+    return notes_on_names(task, previews(task), call)
+
+
+def test_names_that_cannot_be_told_apart_are_pointed_out() -> None:
+    task = task_of(
+        step("s1", path="report.txt", text="a"),
+        step("s2", "write", path="report.txt\u3164", text="a\u200b", **{"pa\u200bth": {"to": 1, "to\ufe0f": 2}}),
+    )
+    assert notes(task) == [
+        r'Look closely: "path" and "pa\u200bth" differ only in characters that cannot be seen.',
+        r'Look closely: "to" and "to\ufe0f" differ only in characters that cannot be seen.',
+        r'Look closely: "report.txt" and "report.txt\u3164" differ only in characters that cannot be seen.',
+    ]
+    assert notes(task_of(step("s1", path="a"), step("s2", path="A"))) == []
+
+
+def test_the_names_in_a_call_are_compared_with_those_of_the_plan() -> None:
+    task = task_of(step("s1", path="report.txt"), step("s2", "write", path="${s1.text}"))
+    alike = AskedCall("c", "f", "write", {"path": "report.txt\u2800"}, "d", "why")
+    assert notes(task, alike) == [
+        r'Look closely: "report.txt" and "report.txt\u2800" differ only in characters that cannot be seen.'
+    ]
+    assert notes(task, AskedCall("c", "f", "write", {"path": "report.txt"}, "d", "why")) == []

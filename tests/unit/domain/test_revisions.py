@@ -86,6 +86,14 @@ def test_the_text_reads_like_a_unified_diff() -> None:
     assert '-s4: "t"' in text
 
 
+def test_nothing_hides_in_the_text() -> None:
+    before = revision(1, contract(step("s1", path="report.txt")))
+    after = revision(2, contract(step("s1", path="report.txt\u3164", a️=1)))
+    text = as_text(before, after)
+    assert '+    arguments.path = "report.txt\\u3164"' in text
+    assert '+    "arguments.a\\ufe0f" = 1' in text
+
+
 VALUES = st.recursive(
     st.just(ABSENT) | st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=5), st.lists, max_leaves=5
 )

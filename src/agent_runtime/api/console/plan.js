@@ -81,7 +81,7 @@ export function planOf(task) {
   const list = element("dl");
   if (plan.goal && plan.goal !== task.prompt) list.append(element("dt", "Goal"), element("dd", plan.goal));
   list.append(element("dt", "At most"), element("dd", limits(plan.limits)));
-  node.append(list, element("ol"));
+  node.append(list, element("ol"), ...task.plan_notes.map((note) => element("p", note, "error")));
   return node;
 }
 
