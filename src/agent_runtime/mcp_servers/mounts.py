@@ -134,15 +134,20 @@ class _Table:
 
         `named`: the paths that the entry may mean; where they are folders of the data directory, they stay.
         """
+        used = {*map(real, (*own.roots, *start.needed)), *named}
         kept: set[Path] = set()
         if own.data_dir and own.data_dir.is_dir():
-            kept |= self._hide(real(own.data_dir), {*map(real, (*own.roots, *start.needed)), *named})
+            kept |= self._hide(real(own.data_dir), used)
         files = own.hidden_files(named)
         masked = {path for path in (*files, *other_paths(files)) if self._at(path) in _SEEN}
-        program = {path for path in map(real, own.program) if self._at(path) is _Kind.WRITE} - self._places.keys()
-        self._places |= dict.fromkeys(masked, _Kind.MASKED) | dict.fromkeys(program, _Kind.READ)
+        # A mask ends when the file is replaced; the folder still keeps out another one.
+        used.add(real(Path(os.environ.get("HOME", "/"))))
+        folders = {real(path).parent for path in own.reread}
+        unused = {folder for folder in folders if not any(path.is_relative_to(folder) for path in used)}
+        fixed = {path for path in (*map(real, own.program), *unused) if self._at(path) is _Kind.WRITE}
+        self._places |= dict.fromkeys(fixed - self._places.keys(), _Kind.READ) | dict.fromkeys(masked, _Kind.MASKED)
         # A folder that is a mount cannot be renamed: else one with other files could take its place.
-        for parent in {parent for path in kept | masked | program for parent in path.parents}:
+        for parent in {parent for path in kept | masked | fixed for parent in path.parents}:
             if self._at(parent) is _Kind.WRITE:
                 self._places[parent] = _Kind.WRITE
 

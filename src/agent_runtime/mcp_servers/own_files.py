@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import agent_runtime
 from agent_runtime.config import Settings
@@ -24,7 +25,8 @@ class OwnFiles:
 
     `data_dir` is hidden with all that is in it, but for `roots` and the folders that an entry names. `files` are hidden
     always; `databases` with every file beside them that begins with their name. `secrets` are hidden from servers whose
-    entry does not name them. `program` is what the service itself runs from; it can be read and not changed.
+    entry does not name them. `reread` are those of the files that the service reads again when they change. `program`
+    is what the service itself runs from; it can be read and not changed.
     """
 
     data_dir: Path | None = None
@@ -32,6 +34,7 @@ class OwnFiles:
     files: tuple[Path, ...] = ()
     databases: tuple[Path, ...] = ()
     secrets: tuple[Path, ...] = ()
+    reread: tuple[Path, ...] = ()
     program: tuple[Path, ...] = ()
 
     def hidden_files(self, named: Iterable[Path]) -> set[Path]:
@@ -55,6 +58,7 @@ def own_files(settings: Settings, entries: Sequence[ToolServer], *others: Path) 
         files=(*(path for path in files if path), *(folder / ".env" for folder in folders), *others),
         databases=(settings.database_path,),
         secrets=tuple(map(Path, _SECRET_FILE.findall("".join(texts)))),
+        reread=(settings.auth.keys_file,) if settings.auth.keys_file else (),
         program=(Path(agent_runtime.__file__).parent.parent, Path(sys.prefix), Path(sys.base_prefix)),
     )
 
@@ -66,12 +70,17 @@ def real(path: Path) -> Path:
 
 def other_paths(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the paths under which the same files show once more, because their folder is mounted in several places."""
-    mounts = list(_mounts())
+    mounts = _mounts()
     for path in paths:
-        device, inner = _place_on_device(path, mounts)
-        for other_device, root, point in mounts:
-            if other_device == device and inner.is_relative_to(root):
-                other = point / inner.relative_to(root)
+        text = str(path)
+        over = [mount for mount in mounts if _is_in(text, mount.point)]
+        if not over:
+            continue
+        mine = max(over, key=lambda mount: len(mount.point))
+        inner = mine.root + text[len(mine.point) :]
+        for mount in mounts:
+            if mount is not mine and mount.device == mine.device and _is_in(inner, mount.root):
+                other = Path(mount.point + inner[len(mount.root) :])
                 if other != path and _is_same(other, path):
                     yield other
 
@@ -105,22 +114,26 @@ def _is_same(one: Path, other: Path) -> bool:
         return False
 
 
-def _mounts() -> Iterator[tuple[str, Path, Path]]:
-    """Yield for every mount its device, the folder of the device that is mounted, and where."""
-    with suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-            _, _, device, root, point, *_ = line.split(" ")
-            yield device, Path(_unescaped(root)), Path(_unescaped(point))
+class _Mount(NamedTuple):
+    """A device, the folder of it that is mounted, and where; a folder is written without a slash at its end."""
+
+    device: str
+    root: str
+    point: str
+
+
+def _mounts() -> list[_Mount]:
+    try:
+        lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
+    except OSError:
+        return []
+    rows = (line.split(" ") for line in lines)
+    return [_Mount(row[2], _unescaped(row[3]).rstrip("/"), _unescaped(row[4]).rstrip("/")) for row in rows]
 
 
 def _unescaped(text: str) -> str:
     return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-def _place_on_device(path: Path, mounts: Sequence[tuple[str, Path, Path]]) -> tuple[str, Path]:
-    """Return the device that a real path lies on, and where on it."""
-    over = [mount for mount in mounts if path.is_relative_to(mount[2])]
-    if not over:
-        return "", path
-    device, root, point = max(over, key=lambda mount: len(mount[2].parts))
-    return device, root / path.relative_to(point)
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")

@@ -22,7 +22,7 @@ _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-pa
 _USER_NAMESPACES = (("--unshare-user", "--disable-userns"), ("--unshare-user",), ())
 """From the strictest on: a user namespace in which no other can be made, one, and none, which only root can do."""
 
-_PROBE_SECONDS = 5
+_PROBE_SECONDS = 15
 _PR_SET_PDEATHSIG = 1
 
 
