@@ -1,11 +1,11 @@
-// The API key, where the service asks for one; this tab keeps it until it is closed.
+// The API key, where the service asks for one; this tab keeps it until it is closed. Calls are made relative to the page,
+// which a proxy may show under a path.
 
 export async function withKey(path, request = {}) {
   for (;;) {
     const key = sessionStorage.getItem("key");
     const headers = key ? { ...request.headers, Authorization: `Bearer ${key}` } : request.headers;
-    // Relative to the page, which a proxy may show under a path.
-    const response = await fetch(path.replace(/^\//, ""), { ...request, headers });
+    const response = await fetch(path.slice(1), { ...request, headers });
     if (response.status !== 401) return response;
     if (sessionStorage.getItem("key") !== key) continue;
     const given = window.prompt("This service asks for an API key:")?.trim();
