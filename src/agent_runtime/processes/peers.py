@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from agent_runtime.processes.sockets import Endpoint, LocalSocket, find_socket, is_own
 from agent_runtime.processes.tree import (
+    UNREADABLE,
     descendants_of,
     every_process,
     has_children,
@@ -122,10 +123,10 @@ def _holds(pid: int, inode: int) -> bool:
     folder, link = f"/proc/{pid}/fd", f"socket:[{inode}]"
     try:
         names = os.listdir(folder)
-    except OSError:  # gone, or of somebody else
+    except UNREADABLE:
         return False
     for name in reversed(names):  # what was opened last is most likely what is looked for
-        with suppress(OSError):
+        with suppress(*UNREADABLE):
             if os.readlink(f"{folder}/{name}") == link:
                 return True
     return False
@@ -152,6 +153,6 @@ def _may_be(pid: int, uid: int, own_users: bytes) -> bool:
 
 
 def _read(pid: int, name: str) -> bytes:
-    with suppress(OSError):
+    with suppress(*UNREADABLE):
         return read_file(f"/proc/{pid}/{name}")
     return b""

@@ -67,17 +67,20 @@ def find_socket(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
 
 
 def is_own(endpoint: Endpoint) -> bool:
-    """Return whether this is an address of this machine: what is sent there comes from that very address."""
+    """Return whether this is an address of this machine: what is sent there comes from that very address.
+
+    Raises: OSError where that cannot be tried.
+    """
     if endpoint.address.is_loopback:
         return True
     family = socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6  # noqa: PLR2004 - the version of IP
     name = (str(endpoint.address), 1) if family == socket.AF_INET else (str(endpoint.address), 1, 0, endpoint.interface)
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
             probe.connect(name)  # sends nothing
-            return Endpoint.parse(probe.getsockname()).address == endpoint.address
-    except OSError:
-        return False
+        except OSError:  # there is no way to it
+            return False
+        return Endpoint.parse(probe.getsockname()).address == endpoint.address
 
 
 def _ask_kernel(local: Endpoint, remote: Endpoint) -> LocalSocket | None:

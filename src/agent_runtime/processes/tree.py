@@ -26,6 +26,10 @@ _LOOK_S = 0.01
 _FILE_BYTES = 64 * 1024
 _ATTEMPTS = 10
 
+UNREADABLE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What /proc says of a process that is gone, or not ours to see. Another error, as when no descriptor is left, says
+nothing of it."""
+
 
 def every_process() -> list[int]:
     """Return the ids of all processes that can be seen here, the newest ones first. Raises: OSError."""
@@ -33,8 +37,11 @@ def every_process() -> list[int]:
 
 
 def parent_of(pid: int) -> int | None:
-    """Return the id of the parent, 0 where it cannot be seen from here; None where the process is gone or hidden."""
-    with suppress(OSError):
+    """Return the id of the parent, 0 where it cannot be seen from here; None where the process is gone or hidden.
+
+    Raises: OSError where /proc cannot be read.
+    """
+    with suppress(*UNREADABLE):
         return int(_stat(pid)[1])
     return None
 
@@ -141,7 +148,9 @@ def _reap(pids: Iterable[int]) -> None:
 
 
 def _own_children() -> list[int]:
-    return list(_children_of(os.getpid()))
+    with suppress(OSError):
+        return list(_children_of(os.getpid()))
+    return []
 
 
 def _descendants(pid: int) -> list[int]:
@@ -153,10 +162,10 @@ def _descendants(pid: int) -> list[int]:
 def _children_of(pid: int) -> Iterator[int]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:  # gone, or hidden
+    except UNREADABLE:
         return
     for thread in threads:
-        with suppress(OSError):
+        with suppress(*UNREADABLE):
             yield from map(int, read_file(f"/proc/{pid}/task/{thread}/children").split())
 
 

@@ -1,5 +1,6 @@
 """Who is at the other end of a connection to this process, which is the service here."""
 
+import resource
 import socket
 import subprocess
 import sys
@@ -76,6 +77,20 @@ def test_a_socket_that_is_only_under_way_in_a_message_is_refused(listener: socke
         socket.send_fds(sending, [b"."], [client.fileno()])
         client.close()
         assert refusal(connection) == PeerRefusal("unseen")
+
+
+@pytest.mark.usefixtures("child")
+def test_nobody_is_let_in_while_no_descriptor_is_left_to_look(listener: socket.socket) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            found = refusal(connection)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found
+    assert found.reason == "unseen"
+    assert "Too many open files" in (found.error or "")
 
 
 def test_callers_can_be_told_apart_here() -> None:
