@@ -49,10 +49,12 @@ class Folder:
 
     def add_ledger(self, delay_s: float) -> None:
         """Offer the ledger: `count` may not be repeated, `look` may."""
+        self.env["LEDGER_DELAY_S"] = str(delay_s)
         config = {
             "command": sys.executable,
             "args": ["-S", "-E", str(LEDGER_SERVER)],
-            "env": {"LEDGER": str(self.ledger), "DELAY_S": str(delay_s)},
+            # Not written out, so that a server with another delay is the same one to plans.
+            "env": {"LEDGER": str(self.ledger), "DELAY_S": "${env:LEDGER_DELAY_S}"},
         }
         tools = {"look": {"idempotent": True, "effect": "read"}}
         self.write_registry({"id": "ledger", "type": "local_stdio", "config": config, "tools": tools})

@@ -80,4 +80,4 @@ async def test_nobody_who_stops_waiting_leaves_a_process() -> None:
         asked = group.create_task(JudgeProcess().judge([ENDLESS]))
         await eventually(judging)
         asked.cancel()
-    assert not judging()
+    await eventually(lambda: not judging())
