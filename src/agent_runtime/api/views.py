@@ -40,7 +40,7 @@ CALL_ACTIONS = ("approve", "deny")
 _LONGEST_PREVIEW = 500
 _LONGEST_ARGUMENT = 120
 _LONGEST_INSTRUCTION = 4000
-_LONGEST_REASON = 2000
+_LONGEST_REASON = 8000
 
 
 def answer(body: Any, status: int = 200) -> Response:
