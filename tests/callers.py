@@ -41,9 +41,5 @@ def keyed(folder: Path, callers: Mapping[str, Sequence[str]] = EACH_SCOPE, **set
     file.write_text("\n".join([*(key.line for _, key in made.values()), operator.line]))
     service = Service(folder, auth={"keys_file": file, **settings.pop("auth", {})}, **settings)
     service.client.headers["Authorization"] = f"Bearer {text}"
-    service.start()
-    try:
+    with service:
         yield Keyed(service, {name: text for name, (text, _) in made.items()}, file)
-    finally:
-        service.client.close()
-        service.stop()

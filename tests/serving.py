@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import uvloop
@@ -25,6 +25,13 @@ BUILTINS = [
     {"id": "calculator", "type": "builtin", "config": {"server": "calculator"}},
     {"id": "unused", "type": "builtin", "enabled": False, "config": {"server": "text"}},
 ]
+
+
+def free_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Anyone:
@@ -56,6 +63,15 @@ class Service:
         self._peers = peers
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Start it; on the way out it is stopped, and its client closed."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.stop()
 
     def start(self, *, recover: Recover = True) -> None:
         started = threading.Event()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from agent_runtime.domain.tools import BuiltinServer, StdioServer, StoredResult
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.ports import Lease
 from pools import KEY, Place, all_gone, call, descriptors, eventually, remote, zombies
+from serving import free_port
 
 HTTP_SERVER = Path(__file__).parent.parent / "servers" / "waiting_http_server.py"
 
@@ -363,12 +363,6 @@ async def test_leaving_the_pool_in_a_call_of_this_process_breaks_nothing_else(sl
 
 
 # Over HTTP
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_server_over_http_that_is_not_there_is_unavailable(place: Place) -> None:

@@ -262,12 +262,8 @@ def test_every_answer_has_its_security_headers(shared: Keyed) -> None:
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     limits = {"request_head_s": 0.3, "request_body_s": 0.3, "head_bytes": 4096}
     service = Service(tmp_path_factory.mktemp("hasty"), limits=limits)
-    service.start()
-    try:
+    with service:
         yield service
-    finally:
-        service.client.close()
-        service.stop()
 
 
 HEAD = b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"

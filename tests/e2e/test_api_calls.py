@@ -26,12 +26,8 @@ PLAN = {
 def service(tmp_path: Path) -> Iterator[Service]:
     service = Service(tmp_path)
     service.settings.tool_registry.write_text(yaml.safe_dump({"tool_registry": [ASKING]}), encoding="utf-8")
-    service.start()
-    try:
+    with service:
         yield service
-    finally:
-        service.client.close()
-        service.stop()
 
 
 def task_that(service: Service, task_id: str, status: str) -> Any:

@@ -24,12 +24,8 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("narrow"), limits={"connections": CONNECTIONS})
-    service.start()
-    try:
+    with service:
         yield service
-    finally:
-        service.client.close()
-        service.stop()
 
 
 STARTS = {

@@ -106,12 +106,8 @@ def service_with_a_process(folder: Path) -> Iterator[Service]:
     }
     registry = {"tool_registry": [{"id": "ledger", "type": "local_stdio", "config": config}]}
     service.settings.tool_registry.write_text(yaml.safe_dump(registry), encoding="utf-8")
-    service.start()
-    try:
+    with service:
         yield service
-    finally:
-        service.client.close()
-        service.stop()
 
 
 def busy(service: Service) -> float:

@@ -101,32 +101,35 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         browser.close()
 
 
-def test_a_block_is_planned_approved_and_shows_its_result_once(browser: Browser, tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+@contextmanager
+def shown(browser: Browser, folder: Folder, prompt: str) -> Iterator[None]:
+    """Show a block with this prompt, for a service in the folder that lets pages of its origin in."""
     with page_server() as (origin, page):
         folder.env["CORS_ORIGINS"] = origin
         with folder.serving() as serving:
-            page.text = filled(serving.url, "Add 15 and 27, then multiply the result by 2")
+            page.text = filled(serving.url, prompt)
             browser.open(origin)
-            browser.until_shown("calculator.add(a=15, b=27)")
-            browser.press("Approve")
-            browser.until("document.querySelector('#results p') !== null")
-            browser.until("[...document.querySelectorAll('#log')][0].innerText.includes('Step s2')")
-            assert browser.value_of("document.querySelectorAll('#results p').length") == 1
-            assert browser.value_of("document.querySelector('#results').innerText") == "84"
-            assert "84" not in browser.value_of("document.querySelector('#log').innerText.split('Completed')[1] ?? ''")
-            assert browser.value_of("document.querySelector('#error').innerText") == ""
+            yield
+
+
+def test_a_block_is_planned_approved_and_shows_its_result_once(browser: Browser, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    with shown(browser, folder, "Add 15 and 27, then multiply the result by 2"):
+        browser.until_shown("calculator.add(a=15, b=27)")
+        browser.press("Approve")
+        browser.until("document.querySelector('#results p') !== null")
+        browser.until("[...document.querySelectorAll('#log')][0].innerText.includes('Step s2')")
+        assert browser.value_of("document.querySelectorAll('#results p').length") == 1
+        assert browser.value_of("document.querySelector('#results').innerText") == "84"
+        assert "84" not in browser.value_of("document.querySelector('#log').innerText.split('Completed')[1] ?? ''")
+        assert browser.value_of("document.querySelector('#error').innerText") == ""
 
 
 def test_a_plan_that_is_rejected_ends_without_a_call(browser: Browser, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    with page_server() as (origin, page):
-        folder.env["CORS_ORIGINS"] = origin
-        with folder.serving() as serving:
-            page.text = filled(serving.url, "write hello to a.txt")
-            browser.open(origin)
-            browser.press("Reject")
-            browser.until("document.querySelector('#results p')?.innerText === 'rejected'")
+    with shown(browser, folder, "write hello to a.txt"):
+        browser.press("Reject")
+        browser.until("document.querySelector('#results p')?.innerText === 'rejected'")
     assert not list(folder.files.iterdir())
 
 
@@ -141,17 +144,13 @@ def test_a_question_of_the_service_is_shown_and_answered(browser: Browser, tmp_p
             ("- config:\n    root: files\n    server: filesystem\n  tools:\n    write_file: {approval: call}\n"),
         )
     )
-    with page_server() as (origin, page):
-        folder.env["CORS_ORIGINS"] = origin
-        with folder.serving() as serving:
-            page.text = filled(serving.url, "read notes.txt and write it to b.txt")
-            browser.open(origin)
-            browser.until_shown("filesystem.read_file")
-            browser.press("Approve")
-            browser.until_shown("filesystem.write_file {", '"content": "hello"')
-            assert not (folder.files / "b.txt").exists()
-            browser.press("Approve")
-            browser.until("document.querySelector('#results p') !== null")
+    with shown(browser, folder, "read notes.txt and write it to b.txt"):
+        browser.until_shown("filesystem.read_file")
+        browser.press("Approve")
+        browser.until_shown("filesystem.write_file {", '"content": "hello"')
+        assert not (folder.files / "b.txt").exists()
+        browser.press("Approve")
+        browser.until("document.querySelector('#results p') !== null")
     assert (folder.files / "b.txt").read_text(encoding="utf-8") == "hello"
 
 

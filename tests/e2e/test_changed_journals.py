@@ -20,10 +20,8 @@ PLAN = {
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path)
-    service.start()
-    yield service
-    service.stop()
+    with Service(tmp_path) as service:
+        yield service
 
 
 def changed_task(service: Service, name: str) -> str:

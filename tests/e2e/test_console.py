@@ -121,12 +121,8 @@ def serving(folder: Path, **settings: Any) -> Iterator[Service]:
     service = Service(folder, **settings)
     if written:
         registry.write_text(written, encoding="utf-8")
-    service.start()
-    try:
+    with service:
         yield service
-    finally:
-        service.client.close()
-        service.stop()
 
 
 @pytest.mark.slow

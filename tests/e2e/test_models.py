@@ -32,12 +32,8 @@ def served(folder: Path, models: ModelServer, **more: Any) -> Iterator[Service]:
     base_url = more.pop("base_url", models.base_url)
     openai = {"api_key": KEY, "base_url": base_url, "model": MODEL, "max_retries": 0, **more}
     service = Service(folder, openai=openai)
-    service.start()
-    try:
+    with service:
         yield service
-    finally:
-        service.client.close()
-        service.stop()
 
 
 def prompted(service: Service, prompt: str) -> Any:

@@ -19,10 +19,8 @@ def folder(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path)
-    service.start()
-    yield service
-    service.stop()
+    with Service(tmp_path) as service:
+        yield service
 
 
 def test_a_second_service_on_the_same_database_is_refused_and_commands_find_the_first(folder: Folder) -> None:

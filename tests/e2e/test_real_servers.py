@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
 from harness import House, settled, submitted, until_status
 from node_servers import NODE, installed
+from serving import free_port
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -122,9 +122,7 @@ async def test_an_environment_of_the_service_does_not_reach_a_server(
 
 @pytest.fixture
 def http_server() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, str(HTTP_SERVER), str(port)], env={**os.environ}, stderr=subprocess.DEVNULL
     )

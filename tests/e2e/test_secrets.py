@@ -24,6 +24,7 @@ import yaml
 from agent_runtime.api.keys import new_key
 from agent_runtime.text.redaction import REDACTED
 from command_line import AGENT_RUNTIME, LEDGER_SERVER, PATIENCE_S, Folder
+from serving import free_port
 
 TELLING_SERVER = Path(__file__).parent.parent / "servers" / "telling_server.py"
 
@@ -130,13 +131,6 @@ def hearsay() -> Iterator[ThreadingHTTPServer]:
         finally:
             server.shutdown()
             thread.join(PATIENCE_S)
-
-
-def free_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 PLACES = (

@@ -13,7 +13,7 @@ import pytest
 
 from browser import CHROMIUM, Browser
 from command_line import Folder
-from serving import PATIENCE_S, frames_of
+from serving import PATIENCE_S, frames_of, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONFIG = """
@@ -33,12 +33,6 @@ http {{
     }}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
