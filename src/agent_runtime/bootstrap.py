@@ -26,13 +26,12 @@ from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
-from agent_runtime.services.known_servers import complete
 from agent_runtime.services.model_planner import ModelPlanner
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.ports import LanguageModel, Planner
 from agent_runtime.services.progress import Progress
 from agent_runtime.services.recovery import Recovery
-from agent_runtime.services.registry_file import load_registry
+from agent_runtime.services.registry_file import read_entries
 from agent_runtime.services.resolved_entries import EntryResolver, ShownValues, pinned_model
 from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
@@ -96,9 +95,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
     planning = planner_of(settings, model)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
-    entries = with_denials(
-        complete(load_registry(settings.tool_registry, settings.tool_registry_yaml)), settings.approval.deny
-    )
+    entries = with_denials(read_entries(settings), settings.approval.deny)
     for advice in remember_written_secrets(entries, secrets.redactor):
         log.warning("tool_registry", server=advice.server_id, message=advice.message)
     base_dir = settings.tool_registry.absolute().parent

@@ -1,7 +1,7 @@
 """Tasks as callers see them: plain dictionaries, encoded once; their shapes are checked by mypy, not at run time."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -92,6 +92,7 @@ def task_view(task: Task) -> TaskView:
     steps = task.contract.steps if task.contract else ()
     shown = previews(task)
     notes = notes_on_names(task, shown)
+    attention = _attention(task, shown)
     return {
         "task_id": task.task_id,
         "prompt": task.prompt,
@@ -99,7 +100,7 @@ def task_view(task: Task) -> TaskView:
         "terminal": task.terminal,
         "plan": "\n".join([plan_text(steps, shown), *notes]) if steps else None,
         "plan_notes": notes,
-        "result": result_text(task),
+        "result": _result_text(task, attention),
         "plan_object": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
@@ -115,7 +116,7 @@ def task_view(task: Task) -> TaskView:
             }
             for approval in task.approvals
         ],
-        "attention": _attention(task),
+        "attention": attention,
         "cancel_requested": task.cancel_requested,
         "error": _error(task.error.code, task.error.message, task.error.step_id) if task.error else None,
         "metadata": task.metadata,
@@ -129,7 +130,7 @@ def task_view(task: Task) -> TaskView:
     }
 
 
-def result_text(task: Task) -> str | None:
+def _result_text(task: Task, attention: Sequence[AttentionView | JournalChangedView]) -> str | None:
     """Return what there is to read of a task now: for clients that show one text, whatever the status.
 
     The result of a completed task, the error of one that failed, the steps that run, or what a person is asked and
@@ -138,7 +139,7 @@ def result_text(task: Task) -> str | None:
     if task.status is TaskStatus.EXECUTING:
         return _running(task)
     if task.status is TaskStatus.NEEDS_ATTENTION:
-        return "\n".join(_question(task, view) for view in _attention(task)) or None
+        return "\n".join(_question(task, view) for view in attention) or None
     return task.result if task.error is None else task.error.message
 
 
@@ -226,18 +227,18 @@ def _preview(state: StepState) -> str | None:
     return text if len(text) <= _LONGEST_PREVIEW else text[: _LONGEST_PREVIEW - 1] + "…"
 
 
-def _attention(task: Task) -> list[AttentionView | JournalChangedView]:
+def _attention(task: Task, shown: Sequence[StepPreview]) -> list[AttentionView | JournalChangedView]:
     """What a person is asked now; nothing once a cancellation has settled that nothing goes on."""
     if task.journal_change:
         change = task.journal_change
         return [{"kind": "journal_changed", "record": change.record, "reason": change.reason, "actions": ("delete",)}]
     if task.status is not TaskStatus.NEEDS_ATTENTION or task.cancel_requested:
         return []
-    asked = [_asked(task, step_id, state) for step_id, state in task.steps.items()]
+    asked = [_asked(task, shown, step_id, state) for step_id, state in task.steps.items()]
     return [view for view in asked if view is not None]
 
 
-def _asked(task: Task, step_id: str, state: StepState) -> AttentionView | None:
+def _asked(task: Task, shown: Sequence[StepPreview], step_id: str, state: StepState) -> AttentionView | None:
     kind: Literal["outcome_unknown", "call_approval"]
     call: Call | AskedCall
     actions: tuple[str, ...]
@@ -247,7 +248,7 @@ def _asked(task: Task, step_id: str, state: StepState) -> AttentionView | None:
         kind, call, reason, actions = "call_approval", state.asked, state.asked.reason, CALL_ACTIONS
     else:
         return None
-    notes = notes_on_names(task, previews(task), call)
+    notes = notes_on_names(task, shown, call)
     return {
         "kind": kind,
         "step_id": step_id,

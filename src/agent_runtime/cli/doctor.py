@@ -39,10 +39,9 @@ from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
 from agent_runtime.processes.peers import peers_problem
-from agent_runtime.services.known_servers import complete
 from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
 from agent_runtime.services.ports import ModelRequest
-from agent_runtime.services.registry_file import load_registry
+from agent_runtime.services.registry_file import read_entries
 from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry, ShownValues
 from agent_runtime.services.written_secrets import remember_written_secrets
 from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner, lock_file_of
@@ -106,7 +105,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings += [_access(settings), *_callers(settings)]
     findings.append(_store(settings))
     try:
-        entries = complete(load_registry(settings.tool_registry, settings.tool_registry_yaml))
+        entries = read_entries(settings)
     except ConfigurationError as error:
         findings.append(Finding("registry", "fail", str(error)))
         entries = ()

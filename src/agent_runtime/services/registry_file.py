@@ -7,9 +7,19 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent_runtime.config import REGISTRY_VARIABLE, dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
+from agent_runtime.config import (
+    REGISTRY_VARIABLE,
+    Settings,
+    dotted,
+    expectation,
+    fault_at,
+    parse_yaml,
+    read_yaml,
+    unknown_key,
+)
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
+from agent_runtime.services.known_servers import complete
 
 _KEY = "tool_registry"
 _TYPES: Mapping[str, type[BaseModel]] = {
@@ -18,6 +28,14 @@ _TYPES: Mapping[str, type[BaseModel]] = {
     "builtin": BuiltinServer,
 }
 _ENTRY: TypeAdapter[ToolServer] = TypeAdapter(ToolServer)
+
+
+def read_entries(settings: Settings) -> tuple[ToolServer, ...]:
+    """Return the entries of the operator's registry, with what is known of servers beside it (`known_servers`).
+
+    Raises: ConfigurationError, as `load_registry`.
+    """
+    return complete(load_registry(settings.tool_registry, settings.tool_registry_yaml))
 
 
 def load_registry(path: Path, text: str | None = None) -> tuple[ToolServer, ...]:

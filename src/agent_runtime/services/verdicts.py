@@ -31,13 +31,13 @@ class Verdicts:
 
         What is not listed any more is forgotten.
         """
-        listed = {_digest(one): one.inputSchema for one in definitions}
+        digests = [_digest(one) for one in definitions]
+        listed = {digest: one.inputSchema for digest, one in zip(digests, definitions, strict=True)}
         self._known = {digest: fault for digest, fault in self._known.items() if digest in listed}
         await self._judge_all({digest: schema for digest, schema in listed.items() if digest not in self._known})
-        digests = zip(map(_digest, definitions), definitions, strict=True)
         return [
             JudgedDefinition(definition=definition, fault=self._known[digest])
-            for digest, definition in digests
+            for digest, definition in zip(digests, definitions, strict=True)
             if digest in self._known
         ]
 

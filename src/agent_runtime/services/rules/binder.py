@@ -274,7 +274,7 @@ class Binder:
         if value.content is None:
             role, title = "search_files", f"Find files named {value.pattern}"
         else:
-            role, title = "search_contents", f"Find files with {value.content}"
+            role, title = "contents.search_files", f"Find files with {value.content}"
         builtin = self._toolbox.find(role, self._memory.part).builtin
         # The built-in search looks into all folders and begins at the root; others take the pattern of a whole path.
         pattern = value.pattern if builtin or "/" in value.pattern else f"**/{value.pattern}"

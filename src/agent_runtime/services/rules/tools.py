@@ -53,7 +53,7 @@ ROLES = {
     "list_directory": _role("filesystem", "list_directory path"),
     "create_directory": _role("filesystem", "create_directory path"),
     "search_files": _role("filesystem", "search_files pattern path"),
-    "search_contents": _role("filesystem", "search_files pattern path content"),
+    "contents.search_files": _role("filesystem", "search_files pattern path content"),
     "file_info": _role("filesystem", "file_info path", "get_file_info path"),
     "add": _role("calculator", "add a b", output="result"),
     "subtract": _role("calculator", "subtract a b", output="result"),
@@ -70,17 +70,17 @@ ROLES = {
     "todo.delete": _role("todo", "delete id text"),
     "fetch": _role(None, "imageFetch url", "fetch url", "fetch_url url"),
 }
-"""Every role by its name. Tools of one name on two servers (`add`) are told apart by what they take."""
-
-_PLAIN = {"search_contents": "search_files", "todo.add": "add", "todo.list": "list", "todo.complete": "complete"}
-_PLAIN["todo.delete"] = "delete"
+"""Every role by its name, which ends with that of a tool. Tools of one name on two servers (`add`) are told apart by
+what they take."""
 
 
 class Toolbox:
     """The tools of a request, by the roles that they play."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
-        self._tools = sorted(tools, key=lambda tool: not tool.builtin)
+        self._by_server: dict[str, list[Tool]] = {}
+        for tool in sorted(tools, key=lambda tool: not tool.builtin):
+            self._by_server.setdefault(tool.server, []).append(tool)
 
     def lists_files(self, part: str) -> bool:
         """Tell whether the server that lists a folder gives the names one by one, not only as text."""
@@ -95,7 +95,7 @@ class Toolbox:
         role = ROLES[name]
         found = list(self._players(role))
         if not found:
-            raise missing_tool(part, _PLAIN.get(name, name), role.home)
+            raise missing_tool(part, name.rpartition(".")[2], role.home)
         builtin = [tool for tool in found if tool.builtin]
         named = [tool for tool in builtin if tool.server == role.home]
         if len({tool.server for tool in builtin}) > 1 and not named:
@@ -105,8 +105,7 @@ class Toolbox:
 
     def _players(self, role: Role) -> Iterator[Tool]:
         """Yield the tools for a role: built-in servers first, then server by server, the best offer of each first."""
-        for server in dict.fromkeys(tool.server for tool in self._tools):
-            own = [tool for tool in self._tools if tool.server == server]
+        for own in self._by_server.values():
             yield from (tool for offer in role.offers for tool in own if offer.fits(tool))
 
 
