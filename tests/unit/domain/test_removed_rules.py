@@ -146,7 +146,7 @@ def taking_every_tool(patch: pytest.MonkeyPatch) -> None:
 
 
 def sending_references_as_they_are(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "resolve", lambda value, *_: value)
+    patch.setattr(rules, "resolve", lambda value, *_, **_bounds: value)
 
 
 def not_waiting_for_results(patch: pytest.MonkeyPatch) -> None:
