@@ -34,10 +34,11 @@ _NEEDED = frozenset(
 def protect_process(settings: Settings) -> None:
     """Close this process to the eyes of others, before it starts any of them (G12).
 
-    Other processes of the user can no longer read its memory, environment and descriptors, or trace it, unless they
-    may trace every process (CAP_SYS_PTRACE). Against those the secrets leave its environment: every variable that is
-    named like a credential, and those that `${env:NAME}` in the configuration or the registry names. `Secrets` must
-    have been made before: it keeps their values.
+    Other processes of the user can no longer read its memory, environment and descriptors, or trace it, unless a
+    capability lets them: CAP_SYS_PTRACE, or to read some of it CAP_PERFMON and CAP_SYS_ADMIN on recent kernels. Against
+    those the secrets leave its environment: every variable that is named like a credential, and those that
+    `${env:NAME}` in the configuration or the registry names. `Secrets` must have been made before: it keeps their
+    values.
 
     A service that looks for the process behind a call cannot see into this one either, so call it nowhere but where
     processes are started.
