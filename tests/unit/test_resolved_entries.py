@@ -82,6 +82,29 @@ def test_what_does_not_change_the_server_does_not_change_its_identity(tmp_path: 
     assert before == after
 
 
+def test_an_approver_is_told_every_fact_that_tells_one_server_from_another(tmp_path: Path) -> None:
+    sandbox = {"mode": "auto", "network": True, "read": [], "write": []}
+    process = {"command": "node", "args": ["server.js"], "cwd": str(tmp_path), "env": {}, "sandbox": sandbox}
+    told = [dict(resolved(tmp_path, entry).identity.facts) for entry in (stdio(), http(), builtin(root="a"))]
+    assert told == [
+        {"type": "local_stdio", **process, "scope": "task", "trust": "none"},
+        {
+            "type": "remote_http",
+            "base_url": "https://x.example/mcp",
+            "headers": {},
+            "scope": "shared",
+            "trust": "none",
+        },
+        {
+            "type": "builtin",
+            "server": "filesystem",
+            "root": str(tmp_path / "a"),
+            "scope": "shared",
+            "trust": "annotations",
+        },
+    ]
+
+
 def test_a_link_in_place_of_the_folder_is_another_folder(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
