@@ -224,6 +224,23 @@ def test_what_is_expected_is_said_in_our_own_words(service: Service, body: Any, 
     assert errors == [{"field": field, "message": message}]
 
 
+@pytest.mark.parametrize("blank", [" \n", "\u3164", "\u200b\u2800", "\U000e0041"])
+def test_no_text_that_is_approved_is_only_seemingly_empty(service: Service, blank: str) -> None:
+    before = everything(service)
+    steps = [{**STEP, "title": blank}, {"id": "s2", "kind": "agent", "instruction": blank}]
+    body = {"prompt": "x", "plan": {"goal": blank, "steps": steps}}
+    refused = service.client.post("/v1/tasks", json=body)
+    assert refused.status_code == 422
+    fields = {error["field"] for error in refused.json()["errors"]}
+    assert fields >= {"plan.goal", "plan.steps[0].title", "plan.steps[1].instruction"}
+    refused = service.client.post("/v1/tasks", json={"prompt": blank})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "prompt")
+    assert everything(service) == before
+    task = f"/v1/tasks/{service.submit()}"
+    refused = service.client.post(f"{task}/revise", json={"feedback": blank})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "feedback")
+
+
 @pytest.mark.parametrize("number", ["1e999", "-1e999"])
 @pytest.mark.parametrize("field", ["timeout_s", "budget.seconds"])
 def test_a_number_that_no_number_can_hold_is_refused_by_name(service: Service, field: str, number: str) -> None:

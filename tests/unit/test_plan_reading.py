@@ -65,6 +65,10 @@ def test_a_bare_list_of_steps_is_a_plan_for_the_prompt() -> None:
     assert read_plan(json.dumps([READ]), TOOLS, "the prompt") == Plan(goal="the prompt", steps=WHOLE.steps)
 
 
+def test_a_goal_of_which_nothing_can_be_read_is_the_prompt() -> None:
+    assert read(READ, goal="\u3164 ").goal == "the prompt"
+
+
 def test_what_stands_beside_a_wrapped_plan_is_not_passed_over() -> None:
     with pytest.raises(InvalidPlanError, match="holds no plan"):
         read_plan(json.dumps({"plan": {"steps": [READ]}, "only_if": "it is Monday"}), TOOLS, "p")
@@ -150,7 +154,7 @@ def test_what_is_null_or_empty_says_nothing() -> None:
         "retries": None,
     }
     assert step_of(**nothing, arguments=None, title=None, instruction="", tools=[]) == WHOLE.steps[0]
-    assert step_of(when="") == WHOLE.steps[0]
+    assert step_of(when="") == step_of(when=" ", title="\u200b") == WHOLE.steps[0]
 
 
 @pytest.mark.parametrize("said", [True, False, None, "yes", {"by": "the operator"}])

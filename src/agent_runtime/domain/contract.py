@@ -20,6 +20,7 @@ from agent_runtime.domain.plan import AgentStep, Plan, Seconds, Step, ToolStep, 
 from agent_runtime.domain.schemas import CHECK_SECONDS, Open, UnusableSchemaError, as_open, errors_of
 from agent_runtime.domain.tools import Effect, Tool
 from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest, shortened
+from agent_runtime.text.escaping import is_blank
 
 MOST_STEPS = 100
 """The steps of the longest plan (G11)."""
@@ -197,7 +198,7 @@ def _filled_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | A
             allowed.model_copy(update={"timeout_s": allowed.timeout_s or catalogue[allowed.key].timeout_s})
             for allowed in step.tools
         )
-        return step.model_copy(update={"title": step.title or step.instruction[:80], "tools": tools})
+        return step.model_copy(update={"title": step.title or step.instruction.strip()[:80], "tools": tools})
     tool = catalogue[step.key]
     return step.model_copy(
         update={
@@ -219,6 +220,7 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
         canonical(plan.model_dump(mode="json"))
     except ValueError as error:
         yield Fault("", f"The plan holds a value that JSON cannot carry exactly: {error}.")
+    yield from _blank_texts(plan)
     first_at: dict[str, int] = {}
     for index, step in enumerate(plan.steps):
         if step.id in first_at:
@@ -236,6 +238,17 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
     while cycle := cycle_in(rest):
         yield Fault("steps", f"The steps {' -> '.join(cycle)} depend on each other in a circle.")
         rest = [step for step in rest if step.id not in cycle]
+
+
+def _blank_texts(plan: Plan) -> Iterator[Fault]:
+    """Yield a fault for each text that an approver would see as empty, unless it may be and is."""
+    texts = [("goal", plan.goal), *((f"steps[{index}].title", step.title) for index, step in enumerate(plan.steps))]
+    for place, text in texts:
+        if text and is_blank(text):
+            yield Fault(place, f"Nothing of it can be read; write a {place.rpartition('.')[2]}, or leave it out.")
+    for index, step in enumerate(plan.steps):
+        if isinstance(step, AgentStep) and is_blank(step.instruction):
+            yield Fault(f"steps[{index}].instruction", "Say what is to be done; the instruction is empty.")
 
 
 def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) -> Iterator[Fault]:

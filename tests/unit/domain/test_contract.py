@@ -55,6 +55,8 @@ EVERY_FAULT: list[tuple[dict[str, Any], str, str]] = [
         "steps[0].tools[0].tool",
         "Server 'files' has no tool 'erase'",
     ),
+    ({"id": "a", "kind": "agent", "instruction": "\u3164 \u200b"}, "steps[0].instruction", "Say what is to be done"),
+    (tool("a", title="\u2800"), "steps[0].title", "Nothing of it can be read; write a title, or leave it out."),
 ]
 
 
@@ -99,6 +101,13 @@ def test_an_agent_step_without_a_model_says_what_to_configure() -> None:
     assert "openai.api_key" in fault.message
 
 
+@pytest.mark.parametrize("goal", [" ", "\u3164", "\u200b\ufe0f"])
+def test_a_goal_that_only_looks_empty_is_a_fault(goal: str) -> None:
+    plan = Plan.model_validate({"goal": goal, "steps": [tool("a")]})
+    assert [fault.field for fault in find_faults(plan, Limits(), CATALOGUE, agent_steps=True)] == ["goal"]
+    assert faults(tool("a", title="")) == []
+
+
 def test_without_any_server_none_is_offered() -> None:
     plan = Plan.model_validate({"steps": [tool("a")]})
     (fault,) = find_faults(plan, Limits(), {}, agent_steps=True)
@@ -125,6 +134,11 @@ def test_a_plan_with_faults_is_not_drawn_up() -> None:
         contract(tool("a", arguments={}), tool("a"))
     assert len(caught.value.faults) == 2
     assert "steps[0].arguments.path: This is required" in str(caught.value)
+
+
+def test_a_title_that_is_filled_in_begins_where_the_instruction_does() -> None:
+    (step,) = contract({"id": "s1", "kind": "agent", "instruction": f"{' ' * 80}Think."}).steps
+    assert step.title == "Think."
 
 
 def test_what_was_left_open_is_filled_in_for_the_approver() -> None:

@@ -7,7 +7,7 @@ order; references and conditions are never rewritten, and what no rule covers is
 * *not for a model to say*: `preapproved` is dropped from every step, whatever it says;
 * *remarks*: fields that only comment (`REMARKS`) are dropped; every other unknown field is a fault;
 * *nothing said*: optional fields that are null are dropped, and so are fields of the other kind of step that are null
-  or empty, and an empty `when`;
+  or empty, and a blank `when` or title;
 * *kind*: a step with a `tool` is a tool step, one with an `instruction` an agent step;
 * *arguments*: `args`, `parameters`, `params` or `input` are the arguments where nothing else is; a string that is a
   JSON object is that object;
@@ -17,7 +17,7 @@ order; references and conditions are never rewritten, and what no rule covers is
 * *qualified*: the tool `files.read` or `files/read` is the tool `read` of the server `files`, where there is that tool
   and the step names that server or none;
 * *only one*: a tool without a server is that of the one server that has a tool of this name;
-* *goal*: a plan without a goal has the prompt as its goal.
+* *goal*: a plan whose goal is missing or blank has the prompt as its goal.
 """
 
 from collections import defaultdict
@@ -30,6 +30,7 @@ from agent_runtime.domain.plan import FREE_FIELDS, AgentStep, AllowedTool, Plan,
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
 from agent_runtime.services.planning.json_answer import Found, NoJsonError, pieces_in, read_object
+from agent_runtime.text.escaping import is_blank
 
 REMARKS = frozenset(
     {"comment", "description", "explanation", "note", "notes", "output", "purpose", "rationale", "reason", "reasoning"}
@@ -39,6 +40,8 @@ REMARKS = frozenset(
 
 _FOR_PEOPLE = frozenset({"preapproved"})
 """Fields of a step that only a person sets."""
+
+_MAY_BE_LEFT_OUT = frozenset({"title", "when"})
 
 _PLAN_FIELDS = frozenset(Plan.model_fields)
 _TOOL_FIELDS = frozenset(ToolStep.model_fields)
@@ -97,7 +100,7 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
         )
     if isinstance(plan.get("steps"), list):
         plan["steps"] = _steps(plan["steps"], names)
-    if not plan.get("goal"):
+    if not plan.get("goal") or _is_blank(plan["goal"]):
         plan["goal"] = goal[:_LONGEST_GOAL]
     try:
         return Plan.model_validate(plan)
@@ -201,8 +204,14 @@ def _dropped(step: JsonObject) -> JsonObject:
     return {
         name: value
         for name, value in kept.items()
-        if value is not None and not (name in foreign and not value) and not (name == "when" and value == "")
+        if value is not None
+        and not (name in foreign and not value)
+        and not (name in _MAY_BE_LEFT_OUT and _is_blank(value))
     }
+
+
+def _is_blank(value: JsonValue) -> bool:
+    return isinstance(value, str) and is_blank(value)
 
 
 def _numbered(name: JsonValue) -> JsonValue:
