@@ -5,17 +5,24 @@ Where it ends by itself before anything has changed, this ends with its exit cod
 no container that runs and serves nothing. After a change it waits for the next one.
 """
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-from watchfiles import watch
+from watchfiles import DefaultFilter, watch
 
+APP = Path(__file__).absolute().parents[1]
+SOURCE = APP / "src"
+FILES = (Path(os.environ.get("AGENT_RUNTIME_CONFIG") or APP / "config.yaml"), APP / "tool_registry.yaml")
 COMMAND = ["agent-runtime", "serve"]
-WATCHED = [Path("/app/src"), Path("/app/config.yaml"), Path("/app/tool_registry.yaml")]
 STOP_S = 15
+LOOK_MS = 500
+
+# The folder in the source is another name of the files root, where tasks write.
+is_source = DefaultFilter(ignore_paths=[SOURCE / "agent_runtime" / "sample_data"])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -28,19 +35,36 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
+def look_at_files() -> dict[Path, tuple[int, int, int] | None]:
+    """Return what tells a version of each file from another. Watching a file would end once it is replaced."""
+    return {path: _version_of(path) for path in FILES}
+
+
+def _version_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def main() -> int:
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
+    files = look_at_files()
     process = subprocess.Popen(COMMAND)  # noqa: S603 - our own command
-    changed = False
-    paths = [path for path in WATCHED if path.exists()]
-    for changes in watch(*paths, stop_event=told, yield_on_timeout=True, rust_timeout=500):
-        if changes:
-            changed = True
+    restarted = False
+    looks = watch(SOURCE, watch_filter=is_source, stop_event=told, yield_on_timeout=True, rust_timeout=LOOK_MS)
+    for found in looks:
+        seen, files = files, look_at_files()
+        changed = {name for _, name in found} | {str(path) for path in FILES if files[path] != seen[path]}
+        if changed:
+            sys.stderr.write(f"Starting again, for these have changed: {', '.join(sorted(changed))}\n")
+            restarted = True
             stop(process)
             process = subprocess.Popen(COMMAND)  # noqa: S603 - our own command
-        elif not changed and process.poll() is not None:
+        elif not restarted and process.poll() is not None:
             return process.returncode
     stop(process)
     return 0
