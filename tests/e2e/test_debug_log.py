@@ -7,6 +7,7 @@ import pytest
 
 from command_line import Folder
 from harness import ledger_plan
+from hostile_http import hostile_http
 
 SECRET = "tok-8f1c9a7b3e5d"  # noqa: S105 - made up, and looked for in the log
 
@@ -35,6 +36,19 @@ def test_debug_shows_requests_claims_calls_and_processes_and_no_credentials(fold
     requests = [(line["method"], line["path"], line["status"]) for line in lines if line["event"] == "request_answered"]
     assert ("POST", f"/v1/tasks/{task_id}/approve", 202) in requests
     assert SECRET not in serving.log
+
+
+def test_debug_shows_neither_arguments_nor_results(folder: Folder) -> None:
+    with hostile_http() as server:
+        config = {"base_url": server.url("good")}
+        folder.write_registry({"id": "ledger", "type": "remote_http", "config": config})
+        with folder.serving() as serving:
+            plan = ledger_plan("told-to-the-server", tool="pay").model_dump(mode="json")
+            serving.follow_until(serving.submit(plan, approve=True), "task.completed")
+    assert server.asked("tools/call")
+    assert "call_sent" in serving.log
+    assert "told-to-the-server" not in serving.log
+    assert "paid" not in serving.log
 
 
 def test_the_usual_level_shows_none_of_it(folder: Folder) -> None:

@@ -30,6 +30,9 @@ _WIDEST = 256
 _TALKATIVE = ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn.access", "sse_starlette", "openai", "mcp.client")
 """Loggers that tell of every request or every message: heard at level debug only, but for their warnings."""
 
+_QUOTING = ("mcp.client.streamable_http",)
+"""Loggers that quote whole messages at level debug, arguments and results too: never heard at that level."""
+
 
 def configure_logging(settings: LogSettings, redactor: Redactor, stream: TextIO | None = None) -> None:
     """Send all logs of the process to `stream` (standard error), in the format and from the level of the settings.
@@ -93,6 +96,8 @@ def _capture_the_rest(sink: "_Sink", formatter: logging.Formatter, level: int) -
     root.setLevel(level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    for name in _QUOTING:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
