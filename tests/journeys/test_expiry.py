@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import sqlite3
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Decision, Reject, Revise
 from agent_runtime.domain.errors import DecisionRefusedError
-from agent_runtime.domain.task import TaskStatus
+from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.services.expiry import Expiry
 from harness import House, ledger_plan, names, submitted, until, until_status
 
@@ -81,6 +82,39 @@ async def test_who_comes_too_late_is_refused_and_the_task_has_expired(
         with pytest.raises(DecisionRefusedError, match="can no longer be cancelled"):
             await runtime.tasks.cancel(task.task_id)
     assert house.counted == []
+
+
+async def test_a_plan_whose_time_ends_while_it_is_made_anew_has_expired(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asleep(_: Expiry) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Expiry, "watch", asleep)
+    async with house.open() as runtime:
+        task = await submitted(runtime, ledger_plan("one"))
+    assert task.planned_at
+    go = house.folder / "go"
+    start = f'while [ ! -e "{go}" ]; do sleep 0.05; done; exec "$@"'
+    entry = next(entry for entry in house.entries if entry["id"] == "ledger")["config"]
+    house.write_registry(
+        config={**entry, "command": "sh", "args": ["-c", start, "sh", entry["command"], *entry["args"]]}
+    )
+    house.set_approval(expires_after_s=(datetime.now(UTC) - task.planned_at).total_seconds() + 3)
+    async with house.open() as runtime, asyncio.timeout(20), asyncio.TaskGroup() as group:
+        late = group.create_task(refused(runtime, task))
+        await asyncio.wait([late], timeout=3)
+        go.touch()
+        assert "is expired" in await late
+        journal = names(await runtime.tasks.records(task.task_id))
+    assert journal[-1] == "task.expired"
+    assert "plan.repinned" not in journal
+
+
+async def refused(runtime: Runtime, task: Task) -> str:
+    with pytest.raises(DecisionRefusedError) as refusal:
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+    return str(refusal.value)
 
 
 async def test_every_revision_has_its_own_time(house: House) -> None:

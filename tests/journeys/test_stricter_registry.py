@@ -101,6 +101,17 @@ async def test_a_tool_that_was_disabled_is_refused(house: House) -> None:
     assert house.counted == []
 
 
+async def test_a_server_that_was_disabled_is_not_started_for_an_approved_plan(house: House) -> None:
+    task = await approved_and_left(house, ledger_plan("one"))
+    house.write_registry(tools={"*": CALM}, enabled=False)
+    async with house.open() as runtime:
+        end = await settled(runtime, task.task_id)
+    assert end.error
+    assert end.error.code == "server_unavailable"
+    assert "disabled in the tool registry" in end.error.message
+    assert house.counted == []
+
+
 async def test_a_registry_that_became_laxer_changes_nothing(house: House) -> None:
     strict = {"count": {"effect": "write", "open_world": True, "approval": "call"}}
     house.write_registry(tools=strict)
