@@ -11,6 +11,11 @@ lint:
     uv run ruff check
     uv run lint-imports
 
+# What is imported is declared, and what is declared is imported.
+deps:
+    uv run deptry src container
+    uv run deptry tests benchmarks --ignore DEP002,DEP004
+
 # Types.
 types:
     uv run mypy
@@ -24,4 +29,4 @@ run *ARGS:
     uv run agent-runtime {{ARGS}}
 
 # Everything that must be green.
-check: lint types test
+check: lint deps types test

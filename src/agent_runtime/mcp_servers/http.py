@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from math import inf
 from time import monotonic
 
 import httpx2
-from mcp.client._transport import TransportStreams
+from mcp.client import Transport
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED
 from pydantic_core import from_json, to_json
@@ -42,9 +41,7 @@ class Network:
             await self._transport.aclose()
 
 
-def open_http(
-    server: HttpServer, network: Network, limits: LimitSettings, secrets: Secrets
-) -> AbstractAsyncContextManager[TransportStreams]:
+def open_http(server: HttpServer, network: Network, limits: LimitSettings, secrets: Secrets) -> Transport:
     """The transport of this entry, its secrets expanded.
 
     Raises: ServerUnavailableError where a secret is missing.

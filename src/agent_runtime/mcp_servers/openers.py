@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp import Client, ClientSession
-from mcp.client._transport import TransportStreams
+from mcp.client import Transport
 from mcp.server import MCPServer, Server
 
 from agent_runtime.mcp_servers.server import Connection, Eras, open_session
@@ -42,7 +42,7 @@ class OverHttp:
     remote = True
     uninterrupted = False
 
-    def __init__(self, connect: Callable[[], AbstractAsyncContextManager[TransportStreams]], eras: Eras) -> None:
+    def __init__(self, connect: Callable[[], Transport], eras: Eras) -> None:
         self._connect = connect
         self._eras = eras
 

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import anyio
 import structlog
 from mcp import ClientSession
-from mcp.client._transport import TransportStreams
-from mcp.client.session import IncomingMessage
+from mcp.client import IncomingMessage, Transport
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
@@ -89,7 +88,7 @@ class Eras:
 
 @asynccontextmanager
 async def open_session(
-    connection: "Connection", transport: AbstractAsyncContextManager[TransportStreams], eras: Eras, *, remote: bool
+    connection: "Connection", transport: Transport, eras: Eras, *, remote: bool
 ) -> AsyncIterator[ClientSession]:
     """A session over a transport, ready to be used."""
     async with transport as (read, write):

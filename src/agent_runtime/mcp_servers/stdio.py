@@ -17,7 +17,6 @@ from typing import Self
 
 import anyio
 import structlog
-from mcp.client._transport import TransportStreams
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
@@ -171,7 +170,7 @@ class StdioTransport:
         self._lines = 0
         self._understood = False
 
-    async def __aenter__(self) -> TransportStreams:
+    async def __aenter__(self) -> tuple["_Lines", "_Input"]:
         """Start the process. Raises: OSError where the system refuses."""
         confined = self._spawn.confined
         # A start that is interrupted half-way would leave its pipes open; it takes milliseconds.
