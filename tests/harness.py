@@ -4,18 +4,21 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from agent_runtime.bootstrap import Runtime, open_runtime
+from agent_runtime.bootstrap import Parts, Runtime, open_runtime
 from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.events import ANONYMOUS, EventRecord, PlanApproved
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.services.ports import AppendObserver
 from agent_runtime.services.task_manager import Submission
+from agent_runtime.storage.sqlite import SqliteStore
 
 LEDGER_SERVER = Path(__file__).parent / "servers" / "ledger_server.py"
 PATIENCE_S = 20.0
@@ -32,6 +35,7 @@ class House:
         self.files.mkdir(exist_ok=True)
         self.settings = Settings(data_dir=folder / "data", tool_registry=folder / "tool_registry.yaml")
         self.settings.data_dir.mkdir(exist_ok=True)
+        self.parts = Parts()
         self.root = "files"
         self.entries: list[dict[str, Any]] = []
         self.write_registry()
@@ -72,13 +76,25 @@ class House:
         quick = {"model": "test-model", "max_retries": 1, "timeout_s": 5.0, **settings}
         self.settings = self.settings.model_copy(update={"openai": OpenAISettings(base_url=base_url, **quick)})
 
+    def use_store(self, store: type[SqliteStore]) -> None:
+        """Keep the tasks in a store of this kind."""
+
+        def open_store(settings: Settings, *, observe: AppendObserver | None = None) -> SqliteStore:
+            return store(settings.database_path, observe=observe)
+
+        self.parts = replace(self.parts, open_store=open_store)
+
+    def wait(self, **pauses: Any) -> None:
+        """Wait as long as these say, before something is tried again."""
+        self.parts = replace(self.parts, pauses=replace(self.parts.pauses, **pauses))
+
     @property
     def counted(self) -> list[str]:
         return self.ledger.read_text(encoding="utf-8").split() if self.ledger.exists() else []
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Runtime]:
-        async with open_runtime(self.settings, Secrets()) as runtime:
+        async with open_runtime(self.settings, Secrets(), parts=self.parts) as runtime:
             yield runtime
 
 

@@ -4,42 +4,44 @@ import asyncio
 import os
 import secrets as random
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 from mcp.server import MCPServer
 
 from agent_runtime import builtin
 from agent_runtime.agents.model import OpenAIModel
-from agent_runtime.config import Secrets, Settings
+from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.identity import Identities
-from agent_runtime.domain.tools import BuiltinServer
+from agent_runtime.domain.tools import BuiltinServer, ToolServer
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
-from agent_runtime.runners.local import LocalRunner
+from agent_runtime.runners.opening import open_runner
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.model_planner import ModelPlanner
 from agent_runtime.services.orchestrator import Orchestrator
-from agent_runtime.services.ports import LanguageModel, Planner
+from agent_runtime.services.pauses import Pauses
+from agent_runtime.services.ports import AppendObserver, LanguageModel, Planner, Runner, TaskStore, ToolServers
 from agent_runtime.services.progress import Progress
 from agent_runtime.services.recovery import Recovery
 from agent_runtime.services.registry_file import read_entries
-from agent_runtime.services.resolved_entries import EntryResolver, ShownValues, pinned_model
+from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry, ShownValues, pinned_model
 from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
-from agent_runtime.services.written_secrets import remember_written_secrets
-from agent_runtime.storage.owner import lock_file_of
+from agent_runtime.services.written_secrets import Advice, remember_written_secrets
+from agent_runtime.storage.opening import open_store
+from agent_runtime.storage.owner import storage_files
 from agent_runtime.storage.secret_file import read_secret
-from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -59,9 +61,9 @@ class Runtime:
     settings: Settings
     tasks: TaskManager
     registry: ToolRegistry
-    store: SqliteStore
-    runner: LocalRunner
-    servers: ServerPool
+    store: TaskStore
+    runner: Runner
+    servers: ToolServers
     metrics: Metrics
     planner: str
     model: LanguageModel | None
@@ -69,55 +71,110 @@ class Runtime:
     recovered: asyncio.Event
 
 
-def planner_of(settings: Settings, model: LanguageModel | None) -> Planner:
-    """`auto`: with a model where one is configured. Raises: ConfigurationError where there is none to plan with."""
+class OpenStore(Protocol):
+    """Opens the task store for as long as its context lasts; tells `observe` of each append."""
+
+    def __call__(
+        self, settings: Settings, *, observe: AppendObserver | None = None
+    ) -> AbstractAsyncContextManager[TaskStore]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a runtime that can be replaced, by a test or by a program that embeds the service."""
+
+    open_store: OpenStore = open_store
+    offline_planner: Callable[[], Planner] = RulePlanner
+    pauses: Pauses = field(default_factory=Pauses)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSetup:
+    """The tool servers that the settings name, and the pool that starts them once it is entered.
+
+    `resolved` are the entries of the registry as they are started; `advice` says which of their secrets are exposed.
+    """
+
+    resolved: tuple[ResolvedEntry, ...]
+    pool: ServerPool
+    advice: list[Advice]
+
+
+def set_up_servers(
+    settings: Settings, secrets: Secrets, entries: Sequence[ToolServer], shown: ShownValues
+) -> ServerSetup:
+    """Resolve the entries of a registry, and make the pool of their servers. `shown` names what may not be shown."""
+    base_dir, data_dir = settings.tool_registry.absolute().parent, settings.data_dir
+    resolved = EntryResolver(base_dir, data_dir, secrets, shown).resolve(entries)
+    places = {entry.server.id: entry.place for entry in resolved}
+
+    def make_builtin(entry: BuiltinServer) -> MCPServer:
+        return builtin.create(entry.config, base_dir=base_dir, data_dir=data_dir, place=places[entry.id])
+
+    files = storage_files(settings)
+    own = own_files(settings, entries, files.database, files.lock)
+    pool = ServerPool(settings.limits, secrets, make_builtin, base_dir, own)
+    return ServerSetup(resolved, pool, remember_written_secrets(entries, secrets.redactor))
+
+
+def make_model(settings: OpenAISettings, secrets: Secrets) -> OpenAIModel | None:
+    """Return the language model that the settings name; None where they name none."""
+    return OpenAIModel(settings, secrets.redactor) if settings.configured else None
+
+
+def choose_planner(
+    settings: Settings, model: LanguageModel | None, offline_planner: Callable[[], Planner] = RulePlanner
+) -> Planner:
+    """Return the planner that the settings name; `auto`: with a model where one is configured.
+
+    Raises: ConfigurationError where there is no model to plan with.
+    """
     if settings.planner == "openai" and model is None:
         raise ConfigurationError(
             "planner: openai needs a language model: set openai.api_key or openai.base_url (OPENAI_API_KEY, "
             "OPENAI_BASE_URL), or planner: rules"
         )
     return (
-        RulePlanner()
+        offline_planner()
         if model is None or settings.planner == "rules"
         else ModelPlanner(model, catalogue_tokens=settings.openai.catalogue_tokens)
     )
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover = True) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings,
+    secrets: Secrets,
+    *,
+    recover: Recover = True,
+    parts: Parts = Parts(),
+) -> AsyncIterator[Runtime]:
     """Start the service on a data directory that the caller owns, and stop it on the way out.
 
     With `recover` every unfinished task of an earlier process goes on, and every server is asked what it offers; else
     only the tasks that it names go on, and servers are asked when they are needed.
     Raises: ConfigurationError, StoreUnavailableError.
     """
-    model = OpenAIModel(settings.openai, secrets.redactor) if settings.openai.configured else None
-    planning = planner_of(settings, model)
+    model = make_model(settings.openai, secrets)
+    planning = choose_planner(settings, model, parts.offline_planner)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
     entries = with_denials(read_entries(settings), settings.approval.deny)
-    for advice in remember_written_secrets(entries, secrets.redactor):
-        log.warning("tool_registry", server=advice.server_id, message=advice.message)
-    base_dir = settings.tool_registry.absolute().parent
     shown = ShownValues(read_secret(settings.data_dir))
-    resolved = EntryResolver(base_dir, settings.data_dir, secrets, shown).resolve(entries)
-    places = {entry.server.id: entry.place for entry in resolved}
+    setup = set_up_servers(settings, secrets, entries, shown)
+    for advice in setup.advice:
+        log.warning("tool_registry", server=advice.server_id, message=advice.message)
     identities = Identities(
-        {entry.server.id: entry.identity for entry in resolved}, pinned_model(settings.openai, shown)
+        {entry.server.id: entry.identity for entry in setup.resolved}, pinned_model(settings.openai, shown)
     )
-    own = own_files(settings, entries, lock_file_of(settings.database_path))
-
-    def make_builtin(entry: BuiltinServer) -> MCPServer:
-        return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir, place=places[entry.id])
-
     metrics = Metrics()
     async with (
-        SqliteStore(settings.database_path, observe=metrics.committed) as store,
+        parts.open_store(settings, observe=metrics.committed) as store,
         model or nullcontext(),
-        ServerPool(limits, secrets, make_builtin, base_dir, own) as servers,
+        setup.pool as servers,
         asyncio.TaskGroup() as background,
     ):
-        registry = ToolRegistry(resolved, servers, store, JudgeProcess())
+        registry = ToolRegistry(setup.resolved, servers, store, JudgeProcess())
         progress = Progress()
         planner = PlannerAgent(
             planning,
@@ -134,20 +191,14 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
             servers,
             planner,
             executor,
-            Broker(limits, {entry.id: entry for entry in entries}, identities),
+            Broker(limits, {entry.id: entry for entry in entries}, identities, parts.pauses),
             runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
             parallel_calls=limits.calls_of_a_task,
         )
         expiry = Expiry(store, settings.approval.expires_after_s)
         sweeper = background.create_task(expiry.watch(), name="expiry")
         watch = background.create_task(registry.watch(eager=recover is True), name="catalogue")
-        async with LocalRunner(
-            orchestrator.run,
-            orchestrator.servers_of,
-            limit=limits.concurrent_tasks,
-            share=limits.tasks_on_same_servers,
-            grace_s=limits.shutdown_s,
-        ) as runner:
+        async with open_runner(settings, orchestrator.run, orchestrator.servers_of, parts.pauses) as runner:
             tasks = TaskManager(store, runner, planner, limits, settings.approval, expiry)
             runtime = Runtime(
                 settings=settings,
@@ -162,7 +213,7 @@ async def open_runtime(settings: Settings, secrets: Secrets, *, recover: Recover
                 progress=progress,
                 recovered=asyncio.Event(),
             )
-            recovery = Recovery(store, runner, background)
+            recovery = Recovery(store, runner, background, parts.pauses)
             if recover is True:
                 await recovery.begin()
                 runtime.recovered.set()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.chain import format_time, parse_time
 from agent_runtime.domain.errors import ConfigurationError, ConflictError, StoreUnavailableError
 from agent_runtime.domain.events import record
 from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
@@ -316,11 +317,11 @@ async def test_an_event_of_an_unknown_type_harms_only_its_task(tmp_path: Path) -
 
 def test_the_statuses_that_a_runner_takes_up_are_those_of_the_domain() -> None:
     assert {TaskStatus(name) for name in ("pending", "approved", "executing")} == set(TaskStatus) - TERMINAL - WAITING
-    assert rows.stamp(rows.moment("2026-01-02T03:04:05.000006Z")) == "2026-01-02T03:04:05.000006Z"
+    assert format_time(parse_time("2026-01-02T03:04:05.000006Z")) == "2026-01-02T03:04:05.000006Z"
 
 
 def _journal(task_id: str, length: int) -> list[ev.EventRecord]:
-    at = rows.moment("2026-01-02T03:04:05.000006Z")
+    at = parse_time("2026-01-02T03:04:05.000006Z")
     claims = [record(task_id, n, n - 1, at, ev.TaskClaimed(runner="r", epoch=n - 1)) for n in range(2, length + 1)]
     return [record(task_id, 1, None, at, submitted()), *claims]
 

@@ -17,6 +17,7 @@ from agent_runtime.domain.errors import (
     StaleEpochError,
     TaskNotFoundError,
 )
+from agent_runtime.domain.stored_journal import chain_faults
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import replay
@@ -35,6 +36,7 @@ from journals import (
     some_step,
     submitted,
 )
+from memory_store import Memory, MemoryStore
 
 OpenStore = Callable[[], AbstractAsyncContextManager[TaskStore]]
 """Opens the store on the same data each time: closing and opening again is a restart."""
@@ -48,7 +50,12 @@ def _sqlite_without_memory(directory: Path) -> OpenStore:
     return lambda: SqliteStore(directory / "tasks.db", cache_bytes=0)
 
 
-ADAPTERS = {"sqlite": _sqlite, "sqlite, nothing cached": _sqlite_without_memory}
+def _memory(_: Path) -> OpenStore:
+    memory = Memory()
+    return lambda: MemoryStore(memory)
+
+
+ADAPTERS = {"sqlite": _sqlite, "sqlite, nothing cached": _sqlite_without_memory, "memory": _memory}
 
 
 @pytest.fixture(params=list(ADAPTERS))
@@ -422,3 +429,30 @@ async def test_all_is_there_after_a_restart(open_store: OpenStore) -> None:
 async def test_a_healthy_store_passes_its_check(store: TaskStore) -> None:
     await store.check()
     await store.check()
+
+
+async def test_tasks_are_counted_by_status(store: TaskStore) -> None:
+    assert dict(await store.count()) == {}
+    await store.append(Task("pending"), [submitted()])
+    await cancelled(store, "one")
+    await cancelled(store, "two")
+    assert dict(await store.count()) == {TaskStatus.PENDING: 1, TaskStatus.CANCELLED: 2}
+
+
+async def test_what_is_kept_of_a_task_passes_the_audit(store: TaskStore) -> None:
+    task = await executing(store, "t")
+    kept = await store.kept("t")
+    assert [entry.seq for entry in kept.entries] == list(range(1, task.version + 1))
+    assert list(chain_faults(kept)) == []
+    with pytest.raises(TaskNotFoundError):
+        await store.kept("nobody")
+
+
+async def test_the_tasks_that_await_approval_come_in_the_order_of_their_plans(store: TaskStore) -> None:
+    plans = {}
+    for name in ("first", "second", "cancelled"):
+        task = await claim(store, await store.append(Task(name), [submitted()]))
+        plans[name] = await store.append(task, [proposed()], epoch=1)
+    await store.append(plans["cancelled"], [ev.TaskCancelRequested()])
+    assert await store.awaiting(10) == [(name, plans[name].updated_at) for name in ("first", "second")]
+    assert await store.awaiting(1) == [("first", plans["first"].updated_at)]

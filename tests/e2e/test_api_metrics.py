@@ -21,6 +21,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Call, StepState, Task, TaskStatus
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.services.task_manager import Submission
+from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.telemetry.metrics import MOST_TOOLS, Metrics
 from harness import House, settled
 from model_replies import Calls, Text, by_turn
@@ -177,6 +178,7 @@ def test_with_keys_the_measures_need_the_scope_read(tmp_path: Path) -> None:
 async def test_a_store_that_cannot_be_read_hides_the_tasks_and_nothing_else(tmp_path: Path) -> None:
     async with asyncio.timeout(20), House(tmp_path).open() as runtime:
         assert b"agent_runtime_tasks{" in await exposition(runtime, streams=3)
+        assert isinstance(runtime.store, SqliteStore)
         await runtime.store.close()
         text = await exposition(runtime, streams=3)
     assert b"agent_runtime_tasks{" not in text

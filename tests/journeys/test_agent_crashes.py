@@ -4,8 +4,7 @@ import contextlib
 
 import pytest
 
-from agent_runtime import bootstrap
-from agent_runtime.bootstrap import Runtime
+from agent_runtime.bootstrap import Runtime, open_runtime
 from agent_runtime.config import Secrets
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.errors import DecisionRefusedError
@@ -69,7 +68,6 @@ async def recorded_turns(runtime: Runtime) -> int:
 async def test_a_recorded_answer_is_not_asked_for_again_and_its_calls_are_not_repeated_in_silence(
     house: House, monkeypatch: pytest.MonkeyPatch, tool: str, resolution: Resolution, *, after: bool
 ) -> None:
-    monkeypatch.setattr(bootstrap, "SqliteStore", CrashingStore)
     asks = [Calls([(f"ledger__{tool}", {"label": label}) for label in half]) for half in (LABELS[:2], LABELS[2:])]
     crashed = 0
     async with ModelServer() as models:
@@ -78,6 +76,7 @@ async def test_a_recorded_answer_is_not_asked_for_again_and_its_calls_are_not_re
             place = house.folder / f"at{at}"
             place.mkdir()
             home = House(place)
+            home.use_store(CrashingStore)
             home.write_registry(tools=TOOLS)
             home.use_model(models.base_url)
             models.requests.clear()
@@ -104,7 +103,7 @@ async def test_a_recorded_answer_is_not_asked_for_again_and_its_calls_are_not_re
 async def second_life(home: House, models: ModelServer, customer: Customer) -> None:
     before = len(models.requests)
     reading = home.settings.model_copy(update={"openai": type(home.settings.openai)()})
-    async with bootstrap.open_runtime(reading, Secrets(), recover=frozenset()) as runtime:
+    async with open_runtime(reading, Secrets(), recover=frozenset()) as runtime:
         recorded = await recorded_turns(runtime)
     async with home.open() as runtime:
         task = await customer.visit(runtime)

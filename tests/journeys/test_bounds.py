@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from agent_runtime import bootstrap
 from agent_runtime.api.catalogue import tools_page
 from agent_runtime.domain.approval import Approve, Resolve, Revise
 from agent_runtime.domain.errors import DecisionRefusedError
@@ -195,8 +194,8 @@ async def dies(house: House, approving: str | None = None) -> None:
 async def test_a_task_with_which_the_service_dies_keeps_it_neither_down_nor_from_other_work(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "SqliteStore", DeadlyStore)
-    monkeypatch.setattr(recovery, "_FIRST_PAUSE_S", 2.0)
+    house.use_store(DeadlyStore)
+    house.wait(first_start_s=2.0)
     async with house.open() as runtime:
         deadly = await submitted(runtime, ledger_plan("deadly"))
         other = await submitted(runtime, ledger_plan("other"))
@@ -214,11 +213,8 @@ async def test_a_task_with_which_the_service_dies_keeps_it_neither_down_nor_from
     assert house.counted == ["other", "deadly"]
 
 
-async def test_a_task_that_waits_and_cannot_even_be_read_ends_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recovery, "_FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(recovery, "_LONGEST_PAUSE_S", 0.001)
+async def test_a_task_that_waits_and_cannot_even_be_read_ends_nothing(house: House) -> None:
+    house.wait(first_start_s=0.001, longest_start_s=0.001)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("broken"))
         other = await submitted(runtime, ledger_plan("other"))
@@ -233,10 +229,8 @@ async def test_a_task_that_waits_and_cannot_even_be_read_ends_nothing(
         assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
 
 
-async def test_after_a_stop_in_order_every_task_is_taken_up_at_once(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bootstrap, "SqliteStore", DeadlyStore)
+async def test_after_a_stop_in_order_every_task_is_taken_up_at_once(house: House) -> None:
+    house.use_store(DeadlyStore)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
         await runtime.store.note_starts([task.task_id])

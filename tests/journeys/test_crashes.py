@@ -4,7 +4,6 @@ import contextlib
 
 import pytest
 
-from agent_runtime import bootstrap
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.errors import DecisionRefusedError
@@ -84,7 +83,6 @@ async def test_a_crash_at_any_append_loses_nothing_and_repeats_nothing_in_silenc
     *,
     after: bool,
 ) -> None:
-    monkeypatch.setattr(bootstrap, "SqliteStore", CrashingStore)
     crashed = 0
     for at in range(1, MORE_THAN_ENOUGH_APPENDS):
         place = house.folder / f"at{at}"
@@ -97,6 +95,7 @@ async def test_a_crash_at_any_append_loses_nothing_and_repeats_nothing_in_silenc
 
 
 async def _one_life(house: House, monkeypatch: pytest.MonkeyPatch, fuse: Fuse, customer: Customer) -> Fuse:
+    house.use_store(CrashingStore)
     monkeypatch.setattr(CrashingStore, "fuse", fuse, raising=False)
     try:
         async with house.open() as runtime:

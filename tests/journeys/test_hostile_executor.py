@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from mcp.server import MCPServer
 
-from agent_runtime import bootstrap
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import Secrets
 from agent_runtime.domain.errors import IllegalTransitionError
@@ -156,10 +155,12 @@ class HostilePlanner:
 
     name = "rules"
     builtin_first = False
-    plan_: Plan
+
+    def __init__(self, answer: Plan) -> None:
+        self._answer = answer
 
     async def plan(self, _: PlanRequest) -> PlanAnswer:
-        return PlanAnswer(self.plan_)
+        return PlanAnswer(self._answer)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +173,11 @@ class HostilePlanner:
     ],
 )
 async def test_a_plan_that_breaks_the_contract_ends_before_anybody_is_asked(
-    house: House, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], said: str
+    house: House, changed: dict[str, object], said: str
 ) -> None:
     step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "one"}}
     hostile = Plan.model_validate({"goal": "g", "steps": [{**step, **changed}]})
-    monkeypatch.setattr(HostilePlanner, "plan_", hostile, raising=False)
-    monkeypatch.setattr(bootstrap, "RulePlanner", HostilePlanner)
+    house.parts = replace(house.parts, offline_planner=lambda: HostilePlanner(hostile))
     async with house.open() as runtime:
         await runtime.registry.ready(["ledger"], 20)
         task: Task = await runtime.tasks.submit(Submission(prompt="count"))

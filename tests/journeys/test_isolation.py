@@ -17,6 +17,8 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
+from agent_runtime.storage.followers import Followers
+from agent_runtime.storage.sqlite import SqliteStore
 from harness import House, names, settled, submitted, until_status
 from shifty import ShiftyHouse, approved, ended, plan_of
 
@@ -169,6 +171,11 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def _followers(runtime: Runtime) -> Followers:
+    assert isinstance(runtime.store, SqliteStore)
+    return runtime.store._followers  # noqa: SLF001 - counted, not used
+
+
 async def test_three_hundred_tasks_leave_nothing_behind(house: ShiftyHouse) -> None:
     async def batch(runtime: Runtime, size: int) -> tuple[int, int, int]:
         plans = [plan_of("count:x") if number % 10 == 0 else sums() for number in range(size)]
@@ -178,7 +185,7 @@ async def test_three_hundred_tasks_leave_nothing_behind(house: ShiftyHouse) -> N
             while any(task.get_name().startswith("task_") for task in asyncio.all_tasks()):  # noqa: ASYNC110 - not ours
                 await asyncio.sleep(0.01)
         gc.collect()
-        return open_files(), len(asyncio.all_tasks()), len(runtime.store._followers)  # noqa: SLF001 - counted, not used
+        return open_files(), len(asyncio.all_tasks()), len(_followers(runtime))
 
     async with house.open() as runtime:
         before = await batch(runtime, 50)

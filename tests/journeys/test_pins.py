@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from agent_runtime import bootstrap
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.errors import StoreUnavailableError
@@ -120,10 +119,8 @@ class HaltingStore(SqliteStore):
         return await super().append(task, events, epoch=epoch)
 
 
-async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(
-    house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bootstrap, "SqliteStore", HaltingStore)
+async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(house: ShiftyHouse) -> None:
+    house.use_store(HaltingStore)
     house.list_tools(listing(description="new"), "next.json")
     (house.folder / "shift-soon").touch()
     async with house.open() as runtime:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from mcp.server import MCPServer
 
-from agent_runtime import bootstrap
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import Secrets
 from agent_runtime.domain.approval import Approve, Decision, Resolve
@@ -63,9 +62,9 @@ def shifty(tmp_path: Path) -> ShiftyHouse:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("then", ["cancel", "cancel and delete"])
 async def test_a_cancel_at_every_write_of_a_run_starts_no_call_after_it(
-    house: House, monkeypatch: pytest.MonkeyPatch, then: str, *, after: bool
+    house: House, then: str, *, after: bool
 ) -> None:
-    monkeypatch.setattr(bootstrap, "SqliteStore", MeddledStore)
+    house.use_store(MeddledStore)
     async with house.open() as runtime:
         store = runtime.store
         assert isinstance(store, MeddledStore)
@@ -124,10 +123,8 @@ class StormyStore(SqliteStore):
         return await super().append(task, events, epoch=epoch)
 
 
-async def test_a_storm_of_conflicts_loses_no_result_and_repeats_no_call(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bootstrap, "SqliteStore", StormyStore)
+async def test_a_storm_of_conflicts_loses_no_result_and_repeats_no_call(house: House) -> None:
+    house.use_store(StormyStore)
     async with house.open() as runtime:
         task = await approved(runtime, ledger_plan("one", "two", "three"))
         end = await settled(runtime, task.task_id)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from agent_runtime import bootstrap
 from agent_runtime.api.views import record_json
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
@@ -20,8 +19,6 @@ from agent_runtime.domain.events import Event, TaskClaimed, ToolCalled, ToolRetu
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.transitions import replay
-from agent_runtime.runners import local
-from agent_runtime.services import broker
 from agent_runtime.services.broker import Broker, Outcome
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.task_manager import Submission
@@ -98,9 +95,9 @@ async def left_before_the_run(house: ShiftyHouse) -> Task:
     ],
 )
 async def test_a_stop_where_no_call_is_open_is_quick_and_asks_nobody_anything(
-    house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch, leave: Callable[[ShiftyHouse], Awaitable[Task]]
+    house: ShiftyHouse, leave: Callable[[ShiftyHouse], Awaitable[Task]]
 ) -> None:
-    monkeypatch.setattr(broker, "_pause_s", float)  # a second after the first attempt
+    house.wait(before_repetition=float)  # a second after the first attempt
     (house.folder / "next.json").write_text((house.folder / "tools.json").read_text())
     began = time.monotonic()
     task = await leave(house)
@@ -217,7 +214,7 @@ async def _answered(runtime: Runtime, task_id: str) -> Task:
 async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(
     house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_RETRIES_AFTER_S", (0.05, 0.05, 0.05))
+    house.wait(after_crashes_s=(0.05, 0.05, 0.05))
     send, bugs = Broker.send, [0]
 
     async def with_a_bug(self: Broker, run: Any, *rest: Any) -> Outcome:
@@ -242,7 +239,7 @@ async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(
 async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_next_start(
     house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_RETRIES_AFTER_S", (0.01, 0.01, 0.01))
+    house.wait(after_crashes_s=(0.01, 0.01, 0.01))
     crashes = asyncio.Queue[str]()
 
     async def broken(_: Orchestrator, task_id: str, *__: Any) -> bool:
@@ -275,7 +272,7 @@ async def test_a_cancel_does_not_wait_for_the_next_attempt_of_a_run_that_crashed
         raise ZeroDivisionError
 
     monkeypatch.setattr(Broker, "send", with_a_bug)
-    monkeypatch.setattr(local, "_RETRIES_AFTER_S", (60.0,))
+    house.wait(after_crashes_s=(60.0,))
     async with house.open() as runtime, asyncio.timeout(10):
         task = await approved(runtime, plan_of("count:one"))
         await crashed.wait()
@@ -318,10 +315,10 @@ class FullStore(SqliteStore):
 
 @pytest.mark.parametrize("full_at", [TaskClaimed, ToolCalled, ToolReturned])
 async def test_a_disk_that_was_full_for_a_while_loses_no_result_and_repeats_no_call(
-    house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch, full_at: type[Event]
+    house: ShiftyHouse, full_at: type[Event]
 ) -> None:
-    monkeypatch.setattr(bootstrap, "SqliteStore", FullStore)
-    monkeypatch.setattr(local, "_STORE_RETRY_S", 0.05)
+    house.use_store(FullStore)
+    house.wait(store_s=0.05)
     async with house.open() as runtime:
         store = runtime.store
         assert isinstance(store, FullStore)
@@ -437,10 +434,8 @@ def _strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-async def test_no_result_breaks_the_journal_or_what_reads_it(
-    house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "_RETRIES_AFTER_S", (0.01, 0.01, 0.01))
+async def test_no_result_breaks_the_journal_or_what_reads_it(house: ShiftyHouse) -> None:
+    house.wait(after_crashes_s=(0.01, 0.01, 0.01))
     house.limit(cancel_grace_s=0.05)
     house.write_entry(tools={"raw": {"timeout_s": 0.5}})
     ends: dict[str, Task] = {}

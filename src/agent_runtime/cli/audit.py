@@ -18,7 +18,8 @@ from agent_runtime.domain.audit_export import find_faults_in_export, parse
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import TYPE_OF, ToolCalled
 from agent_runtime.domain.stored_journal import AuditFault, Kept
-from agent_runtime.storage.audit_file import AuditFile, open_audit_file
+from agent_runtime.storage.audit_file import AuditFile
+from agent_runtime.storage.opening import open_audit
 from agent_runtime.text.escaping import visible
 
 _PAGE = 200
@@ -96,7 +97,7 @@ def _source(options: argparse.Namespace) -> Iterator[_Source]:
         yield Client(lambda: str(options.server), key_of(options))
         return
     settings, _ = settings_of(options)
-    with open_audit_file(settings.database_path) as file:
+    with open_audit(settings) as file:
         yield file
 
 

@@ -11,12 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Literal
 
-from mcp.server import MCPServer
-
-from agent_runtime import builtin
-from agent_runtime.agents.model import OpenAIModel
 from agent_runtime.api.auth import anonymous_risks, keys_of
-from agent_runtime.bootstrap import planner_of
+from agent_runtime.bootstrap import ServerSetup, choose_planner, make_model, set_up_servers
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.service import settings_of
@@ -35,19 +31,15 @@ from agent_runtime.domain.tools import (
     ToolDefinition,
     ToolServer,
 )
-from agent_runtime.mcp_servers.own_files import own_files
-from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
 from agent_runtime.processes.peers import peers_problem
 from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
-from agent_runtime.services.ports import ModelRequest
+from agent_runtime.services.ports import LanguageModel, ModelRequest, ToolServers
 from agent_runtime.services.registry_file import read_entries
-from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry, ShownValues
-from agent_runtime.services.written_secrets import remember_written_secrets
-from agent_runtime.storage.owner import OwnerInfo, acquire, find_owner, lock_file_of
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.services.resolved_entries import ResolvedEntry, ShownValues
+from agent_runtime.storage.opening import open_store
+from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage, storage_files
 from agent_runtime.text.escaping import json_line, look_alikes
-from agent_runtime.text.redaction import Redactor
 
 _OWNER_S = 5.0
 """How long the service that owns the data directory may take to say how it is."""
@@ -114,16 +106,14 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         origin = settings.tool_registry if settings.tool_registry_yaml is None else REGISTRY_VARIABLE
         findings.append(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
     findings += _pointless(settings, entries)
-    findings += [
-        Finding(f"server {advice.server_id}", "warn", advice.message)
-        for advice in remember_written_secrets(entries, secrets.redactor)
-    ]
+    setup = set_up_servers(settings, secrets, entries, ShownValues(b""))  # nothing is compared: any key will do
+    findings += [Finding(f"server {advice.server_id}", "warn", advice.message) for advice in setup.advice]
     protect_process(settings)
-    findings += asyncio.run(_servers(settings, secrets, entries))
+    findings += asyncio.run(_servers(setup, settings.tool_registry.parent))
     findings += [_reach(entry, settings.tool_registry.parent) for entry in entries if entry.enabled]
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
     findings += [finding for entry in entries if entry.enabled for finding in _relays(settings, entry)]
-    findings += [*asyncio.run(_models(settings, secrets.redactor)), _sandbox()]
+    findings += [*asyncio.run(_models(settings, secrets)), _sandbox()]
     return [replace(finding, detail=secrets.redactor.redact_message(finding.detail)) for finding in findings]
 
 
@@ -173,16 +163,16 @@ def _relays(settings: Settings, entry: ToolServer) -> Iterator[Finding]:
 def _store(settings: Settings) -> Finding:
     """Whether the journal can be written: the owner of the data directory is asked, else it is tried."""
     try:
-        owner = find_owner(settings.data_dir, settings.database_path)
+        owner = find_storage_owner(settings)
         if owner is not None:
             return _of_owner(owner)
-        with acquire(settings.data_dir, settings.database_path):
-            asyncio.run(_write(settings.database_path))
+        with own_storage(settings):
+            asyncio.run(_write(settings))
     except AlreadyOwnedError as error:  # it started between the two
         return Finding("store", "ok", str(error))
     except AgentRuntimeError as error:
         return Finding("store", "fail", str(error))
-    return Finding("store", "ok", f"{settings.database_path} can be written; no service runs")
+    return Finding("store", "ok", f"{storage_files(settings).database} can be written; no service runs")
 
 
 def _of_owner(owner: OwnerInfo) -> Finding:
@@ -196,30 +186,19 @@ def _of_owner(owner: OwnerInfo) -> Finding:
     return Finding("store", "ok", f"process {owner.pid} serves at {url} and is ready")
 
 
-async def _write(path: Path) -> None:
-    async with SqliteStore(path) as store:
+async def _write(settings: Settings) -> None:
+    async with open_store(settings) as store:
         await store.check()
 
 
-async def _servers(settings: Settings, secrets: Secrets, entries: Sequence[ToolServer]) -> list[Finding]:
+async def _servers(setup: ServerSetup, base_dir: Path) -> list[Finding]:
     """Ask every enabled server what it offers, all at once."""
-    base_dir = settings.tool_registry.parent
-    # Nothing is compared here, so any key will do.
-    resolved = EntryResolver(base_dir, settings.data_dir, secrets, ShownValues(b"")).resolve(entries)
-
-    def make_builtin(entry: BuiltinServer) -> MCPServer:
-        return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir)
-
-    own = own_files(settings, entries, lock_file_of(settings.database_path))
-    async with (
-        ServerPool(settings.limits, secrets, make_builtin, base_dir, own) as pool,
-        asyncio.TaskGroup() as group,
-    ):
-        asked = [group.create_task(_server(pool, entry, base_dir)) for entry in resolved]
+    async with setup.pool as pool, asyncio.TaskGroup() as group:
+        asked = [group.create_task(_server(pool, entry, base_dir)) for entry in setup.resolved]
     return [finding for one in asked for finding in one.result()]
 
 
-async def _server(pool: ServerPool, resolved: ResolvedEntry, base_dir: Path) -> list[Finding]:
+async def _server(pool: ToolServers, resolved: ResolvedEntry, base_dir: Path) -> list[Finding]:
     entry = resolved.server
     check = f"server {entry.id}"
     if not entry.enabled:
@@ -362,11 +341,11 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~"))
 
 
-async def _models(settings: Settings, redactor: Redactor) -> list[Finding]:
+async def _models(settings: Settings, secrets: Secrets) -> list[Finding]:
     """Who makes the plans, and whether the model answers: it is asked one small question."""
-    model = OpenAIModel(_once(settings.openai), redactor) if settings.openai.configured else None
+    model = make_model(_once(settings.openai), secrets)
     try:
-        by_model = planner_of(settings, model).name != "rules"
+        by_model = choose_planner(settings, model).name != "rules"
     except ConfigurationError as error:
         return [Finding("planner", "fail", str(error))]
     if model is None:
@@ -390,7 +369,7 @@ def _has_key(settings: OpenAISettings) -> bool:
     return settings.model_copy(update={"base_url": None}).configured
 
 
-async def _asked(model: OpenAIModel, *, with_key: bool) -> Finding:
+async def _asked(model: LanguageModel, *, with_key: bool) -> Finding:
     status = model.status()
     heard: list[float] = []
     # Its library takes seconds to import, which are not the endpoint's.

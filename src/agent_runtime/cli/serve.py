@@ -8,7 +8,7 @@ import structlog
 from agent_runtime.cli.service import settings_of
 from agent_runtime.config import protect_process
 from agent_runtime.processes.tree import keep_orphans
-from agent_runtime.storage.owner import acquire
+from agent_runtime.storage.owner import own_storage
 
 log = structlog.get_logger()
 
@@ -19,7 +19,7 @@ def serve(options: argparse.Namespace) -> int:
     for warning in settings.config_warnings:
         log.warning("configuration", message=warning)
     protect_process(settings)
-    with acquire(settings.data_dir, settings.database_path) as owner, keep_orphans():
+    with own_storage(settings) as owner, keep_orphans():
         # Imported with the lock in hand: a second service is refused at once.
         from agent_runtime.api.server import serve as serve_api  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from agent_runtime.cli.client import Client
 from agent_runtime.config import AuthSettings, Secrets, Settings, load_settings, protect_process
 from agent_runtime.domain.errors import AlreadyOwnedError, ConfigurationError
 from agent_runtime.processes.tree import keep_orphans
-from agent_runtime.storage.owner import Owner, acquire, find_owner
+from agent_runtime.storage.owner import Owner, find_storage_owner, own_storage
 from agent_runtime.telemetry import configure_logging
 
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
@@ -84,12 +84,12 @@ def connected(options: argparse.Namespace, *, resume: str | None = None) -> Iter
     settings, secrets = settings_of(options)
     give_up_at = time.monotonic() + _OWNER_S
     while True:
-        owner = find_owner(settings.data_dir, settings.database_path)
+        owner = find_storage_owner(settings)
         if owner is not None and owner.url is not None:
             yield Service(Client(lambda: _url_of_owner(settings), key), here=False)
             return
         try:
-            lock = acquire(settings.data_dir, settings.database_path)
+            lock = own_storage(settings)
             with lock as mine:
                 with keep_orphans(), _in_process(settings, secrets, mine, resume) as client:
                     yield Service(client, here=True)
@@ -101,7 +101,7 @@ def connected(options: argparse.Namespace, *, resume: str | None = None) -> Iter
 
 
 def _url_of_owner(settings: Settings) -> str | None:
-    owner = find_owner(settings.data_dir, settings.database_path)
+    owner = find_storage_owner(settings)
     return owner.url if owner else None
 
 

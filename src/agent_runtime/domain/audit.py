@@ -7,8 +7,8 @@ placed. Whoever can write the whole database can write another history that fits
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
+from agent_runtime.domain.chain import format_time
 from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRepinned, ToolCalled
 from agent_runtime.domain.plan import ToolStep, tool_keys
@@ -158,8 +158,8 @@ def _index_faults(task_id: str, index: Index, task: Task) -> Iterator[AuditFault
         "prompt": task.prompt,
         "plan_revision": task.plan_revision,
         "cancel_requested": int(task.cancel_requested),
-        "created_at": _stamp(task.created_at),
-        "updated_at": _stamp(task.updated_at),
+        "created_at": format_time(task.created_at) if task.created_at else None,
+        "updated_at": format_time(task.updated_at) if task.updated_at else None,
         "request_key": task.request_key,
         "submitter": task.submitter if index.submitter is not None else None,
     }
@@ -172,10 +172,3 @@ def _index_faults(task_id: str, index: Index, task: Task) -> Iterator[AuditFault
         metadata = None
     if metadata != dict(task.metadata):
         yield AuditFault(task_id, None, "tasks.metadata", "it is not what the journal says.")
-
-
-def _stamp(at: datetime | None) -> str | None:
-    """As the store writes a time: RFC 3339, UTC, microseconds."""
-    if at is None:
-        return None
-    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -2,10 +2,12 @@
 
 The hash of a record is `sha256:` and the hex SHA-256 over seven texts, one after the other, each as a netstring (its
 length in bytes as a decimal number, `:`, its bytes in UTF-8, `,`): the hash of the record before it, the task's id,
-`seq`, `epoch` (empty where it is null), `at`, `type` and `data`, the last three exactly as they are stored.
+`seq`, `epoch` (empty where it is null), `at` (see `format_time`), `type` and `data`, the last three exactly as they are
+stored.
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from agent_runtime.domain.values import digest_of_bytes
 
@@ -18,6 +20,16 @@ def record_hash(previous: str, task_id: str, seq: int, epoch: int | None, at: st
     texts = (previous, task_id, str(seq), "" if epoch is None else str(epoch), at, kind, data)
     # A lone surrogate stands for a byte that is no UTF-8: it has a hash too, and one that no good text has.
     return _hash_of(*[text.encode("utf-8", "surrogatepass") for text in texts])
+
+
+def format_time(at: datetime) -> str:
+    """Return RFC 3339 in UTC with microseconds: `2026-01-02T03:04:05.000006Z`."""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def parse_time(text: str) -> datetime:
+    """Return the time that `format_time` wrote. Raises: ValueError."""
+    return datetime.fromisoformat(text)
 
 
 StoredRow = tuple[int, int | None, bytes, bytes, bytes, bytes]

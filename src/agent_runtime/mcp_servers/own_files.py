@@ -44,8 +44,11 @@ class OwnFiles:
         return {path for path in hidden if _is_file(path)}
 
 
-def own_files(settings: Settings, entries: Sequence[ToolServer], *others: Path) -> OwnFiles:
-    """Return what a service with these settings and this registry keeps for itself, with `others` that it has."""
+def own_files(settings: Settings, entries: Sequence[ToolServer], database: Path, *others: Path) -> OwnFiles:
+    """Return what a service with these settings and this registry keeps for itself.
+
+    `database` holds its journal; `others` are further files that it has.
+    """
     base_dir = settings.tool_registry.absolute().parent
     folders = {Path.cwd(), base_dir, *([settings.config_file.absolute().parent] if settings.config_file else [])}
     builtins = [entry.config for entry in entries if isinstance(entry, BuiltinServer)]
@@ -56,7 +59,7 @@ def own_files(settings: Settings, entries: Sequence[ToolServer], *others: Path) 
         data_dir=settings.data_dir,
         roots=tuple(place for place in places if place),
         files=(*(path for path in files if path), *(folder / ".env" for folder in folders), *others),
-        databases=(settings.database_path,),
+        databases=(database,),
         secrets=tuple(map(Path, _SECRET_FILE.findall("".join(texts)))),
         reread=(settings.auth.keys_file,) if settings.auth.keys_file else (),
         program=(Path(agent_runtime.__file__).parent.parent, Path(sys.prefix), Path(sys.base_prefix)),

@@ -13,6 +13,7 @@ from typing import Self
 import structlog
 
 from agent_runtime.domain.errors import StoreUnavailableError
+from agent_runtime.services.pauses import Pauses
 
 log = structlog.get_logger()
 
@@ -21,9 +22,6 @@ RunTask = Callable[[str, asyncio.Event, asyncio.Event], Awaitable[bool]]
 
 ServersOf = Callable[[str], Awaitable[frozenset[str] | None]]
 """`Orchestrator.servers_of`: the servers that the next run of a task holds; None where it needs no turn."""
-
-_RETRIES_AFTER_S = (1.0, 5.0, 30.0)
-_STORE_RETRY_S = 2.0
 
 
 class _Ticket:
@@ -57,12 +55,22 @@ class LocalRunner:
     still open is left to the next start, as after a crash.
     """
 
-    def __init__(self, run: RunTask, servers_of: ServersOf, *, limit: int, share: int, grace_s: float) -> None:
+    def __init__(
+        self,
+        run: RunTask,
+        servers_of: ServersOf,
+        *,
+        limit: int,
+        share: int,
+        grace_s: float,
+        pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
+    ) -> None:
         self._run = run
         self._servers_of = servers_of
         self._limit = limit
         self._share = share
         self._grace_s = grace_s
+        self._pauses = pauses
         self._group = asyncio.TaskGroup()
         self._stop = asyncio.Event()
         self._waiting: deque[_Ticket] = deque()
@@ -160,7 +168,7 @@ class LocalRunner:
                     return
         except StoreUnavailableError as error:
             log.warning("run_waits_for_store", task_id=ticket.task_id, error=str(error))
-            self._rest(ticket, _STORE_RETRY_S)
+            self._rest(ticket, self._pauses.store_s)
         except Exception:  # the edge that owns the run: whatever it was, the others go on
             log.exception("run_crashed", task_id=ticket.task_id)
             self._try_again(ticket)
@@ -168,9 +176,9 @@ class LocalRunner:
             self._give_up_place(ticket)
 
     def _try_again(self, ticket: _Ticket) -> None:
-        if ticket.failures < len(_RETRIES_AFTER_S):
+        if ticket.failures < len(self._pauses.after_crashes_s):
             # Who asked for it meanwhile, such as a cancellation, does not wait for the pause.
-            self._rest(ticket, 0 if ticket.again else _RETRIES_AFTER_S[ticket.failures])
+            self._rest(ticket, 0 if ticket.again else self._pauses.after_crashes_s[ticket.failures])
             ticket.failures += 1
         else:
             # It stays unfinished: a cancellation or the next start takes it up again.

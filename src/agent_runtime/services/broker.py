@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import structlog
 from pydantic_core import PydanticSerializationError, from_json, to_json
-from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left
@@ -39,6 +38,7 @@ from agent_runtime.domain.transitions import ALLOWED
 from agent_runtime.domain.values import deeper_than, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.operator_rules import OperatorRules
+from agent_runtime.services.pauses import Pauses
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run, unless
 from agent_runtime.telemetry import log_debug
@@ -49,7 +49,6 @@ MOST_RESULT_DEPTH = 100
 """How deep the output of a call may be nested: with the arguments it is put into (64 at most) it can still be read
 back from the journal, where JSON ends at 200."""
 
-_RETRYING = Retrying(wait=wait_exponential_jitter(multiplier=0.2, max=5.0, jitter=0.1))
 _SHORTEST_CALL_S = 0.001
 _CALL_S = 60.0
 
@@ -58,12 +57,17 @@ class Broker:
     """Sends the calls of approved steps, each at most once where the operator did not call its tool idempotent."""
 
     def __init__(
-        self, limits: LimitSettings, entries: Mapping[str, ToolServer], identities: Identities | None = None
+        self,
+        limits: LimitSettings,
+        entries: Mapping[str, ToolServer],
+        identities: Identities | None = None,
+        pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
     ) -> None:
         """`entries`: the registry as it is now, by server id; `identities`: what servers and models are now."""
         self._limits = limits
         self._rules = OperatorRules(entries)
         self._identities = identities or Identities({})
+        self._pauses = pauses
         self._room = asyncio.Semaphore(limits.concurrent_calls)
 
     def check_identities(self, task: Task) -> None:
@@ -96,7 +100,7 @@ class Broker:
         if call is None and self.has_room:
             return await self._room.acquire()
         if call is not None:
-            await unless(asyncio.sleep(_pause_s(call.attempt)), run.cancel, run.stop)
+            await unless(asyncio.sleep(self._pauses.before_repetition(call.attempt)), run.cancel, run.stop)
         return bool(await unless(self._room.acquire(), run.cancel, run.stop))
 
     @property
@@ -269,12 +273,6 @@ class Outcome:
 def _place(pending: Pending | None) -> dict[str, int]:
     """Which call of which answer it is, where a model asked for it."""
     return {"turn": pending.turn, "index": pending.index} if pending else {}
-
-
-def _pause_s(attempt: int) -> float:
-    state = RetryCallState(_RETRYING, None, (), {})
-    state.attempt_number = attempt
-    return _RETRYING.wait(state)
 
 
 def keep(result: StoredResult, limit: int) -> StoredResult:

@@ -1,6 +1,7 @@
 """What the services need from the outside, each as a small Protocol. Adapters have the shape and inherit nothing."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, Literal, Protocol
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.events import Event, EventRecord, ModelCall
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.stored_journal import Kept
 from agent_runtime.domain.task import TERMINAL, Task, TaskStatus
 from agent_runtime.domain.tools import JudgedDefinition, StoredResult, Tool, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
@@ -52,6 +54,10 @@ class SchemaJudge(Protocol):
         """
 
 
+AppendObserver = Callable[[Task, Sequence[EventRecord], float], None]
+"""Told of each append once it is durable: the task after it, its records, and how many seconds it took."""
+
+
 class TaskStore(Protocol):
     """The journal. `append` is the only write to a task, and is durable when it returns (G1)."""
 
@@ -78,11 +84,20 @@ class TaskStore(Protocol):
     async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         """The journal after event number `after`, in order. Raises: TaskNotFoundError, StoreUnavailableError."""
 
+    async def kept(self, task_id: str) -> Kept:
+        """Return all that is stored of a task, unread and unjudged, for the audit.
+
+        Raises: TaskNotFoundError, StoreUnavailableError.
+        """
+
     async def changed(self, task_id: str, after: int) -> None:
         """Return once the journal has grown beyond event number `after`, or the task is gone; without polling."""
 
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
         """Tasks, newest first. Raises: InvalidInputError for a cursor that is none of ours."""
+
+    async def count(self) -> Mapping[TaskStatus, int]:
+        """Return how many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
 
     async def unfinished(self) -> list[str]:
         """The ids of the tasks that a runner should take up: open and asking nobody, or being cancelled."""
@@ -129,6 +144,10 @@ class Runner(Protocol):
 
     async def cancel(self, task_id: str) -> None:
         """Tell the run of this task, if there is one, that a cancellation was written; else submit it."""
+
+    @property
+    def queue(self) -> Mapping[str, int]:
+        """Return how many tasks run now, wait for their turn, and rest after a failure: running, waiting, resting."""
 
 
 def _no_faults(_: Plan) -> Sequence[Fault]:
@@ -283,6 +302,10 @@ class ToolServers(Protocol):
 
     def lease(self, servers: Iterable[ToolServer]) -> AbstractAsyncContextManager[Lease]:
         """Sessions with exactly these servers. Entering raises: ServerUnavailableError."""
+
+    @property
+    def connections(self) -> Counter[str]:
+        """Return how many connections each server has, by its id: from their start until their processes are gone."""
 
 
 SocketName = tuple[Any, ...]

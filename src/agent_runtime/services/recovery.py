@@ -12,6 +12,7 @@ from contextlib import suppress
 import structlog
 
 from agent_runtime.domain.errors import StoreUnavailableError, TaskNotFoundError
+from agent_runtime.services.pauses import Pauses
 from agent_runtime.services.ports import Runner, TaskStore
 
 log = structlog.get_logger()
@@ -19,8 +20,6 @@ log = structlog.get_logger()
 MOST_STARTS = 3
 """In so many starts a task is taken up at once, whatever became of the service."""
 
-_FIRST_PAUSE_S = 10.0
-_LONGEST_PAUSE_S = 3600.0
 _ALONE_S = 10.0
 """How long the next task waits for the one before it to get on."""
 
@@ -28,10 +27,11 @@ _ALONE_S = 10.0
 class Recovery:
     """Hands the unfinished tasks to the runner. `tasks` owns what is still to be done after the start."""
 
-    def __init__(self, store: TaskStore, runner: Runner, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, store: TaskStore, runner: Runner, tasks: asyncio.TaskGroup, pauses: Pauses) -> None:
         self._store = store
         self._runner = runner
         self._tasks = tasks
+        self._pauses = pauses
         self._later: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -53,7 +53,8 @@ class Recovery:
         """Take up the tasks that have to wait, those with the fewest starts first."""
         waited_s = 0.0
         for task_id, starts in sorted(waiting.items(), key=lambda item: item[1]):
-            pause_s = min(_FIRST_PAUSE_S * 4 ** min(starts - MOST_STARTS, 10), _LONGEST_PAUSE_S)
+            growing_s = self._pauses.first_start_s * 4 ** min(starts - MOST_STARTS, 10)
+            pause_s = min(growing_s, self._pauses.longest_start_s)
             log.warning("task_waits_after_crashes", task_id=task_id, starts=starts, pause_s=pause_s)
             await asyncio.sleep(pause_s - waited_s)
             waited_s = pause_s

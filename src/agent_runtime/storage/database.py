@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,17 @@ PRAGMAS = (
     "PRAGMA journal_size_limit = 67108864",  # a burst does not leave a large WAL file for ever
 )
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
+
+Step = Callable[[sqlite3.Connection], None]
+"""What a script cannot do; it runs after its script, in the same transaction."""
+
+MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
+    ("0001_journal.sql", None),
+    ("0002_chain.sql", fill_hashes),
+    ("0003_submitter.sql", None),
+    ("0004_starts.sql", None),
+)
+"""How the schema grew: the scripts of `migrations/`, each with its step. A database's `user_version` counts them."""
 
 _OPERATOR_CAN_HELP = frozenset(
     {
@@ -97,30 +109,23 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    migrations = _migrations()
     (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > len(migrations):
+    if found > len(MIGRATIONS):
         raise ConfigurationError(
             f"The database {path} was written by a newer version of Agent Runtime (its schema is {found}, this version "
-            f"knows {len(migrations)}). Run that version, or set another data_dir."
+            f"knows {len(MIGRATIONS)}). Run that version, or set another data_dir."
         )
-    for number, (name, script) in enumerate(migrations[found:], start=found + 1):
+    for number, (name, step) in enumerate(MIGRATIONS[found:], start=found + 1):
+        script = files(__package__).joinpath("migrations", name).read_text(encoding="utf-8")
         try:
             connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};")
-            if name.endswith("_chain.sql"):  # by name, since what follows a migration does not depend on its number
-                fill_hashes(connection)
+            if step is not None:
+                step(connection)
             connection.execute("COMMIT")
         except sqlite3.Error:
             with suppress(sqlite3.Error):  # the first error is the one to tell
                 connection.execute("ROLLBACK")
             raise
-
-
-def _migrations() -> list[tuple[str, str]]:
-    """The scripts of `migrations/` by name, in the order of their numbers, which count from 1 without gaps."""
-    scripts = [entry for entry in files(__package__).joinpath("migrations").iterdir() if entry.name.endswith(".sql")]
-    ordered = sorted(scripts, key=lambda entry: entry.name)
-    return [(script.name, script.read_text(encoding="utf-8")) for script in ordered]
 
 
 def _opening_error(path: Path, error: sqlite3.Error) -> AgentRuntimeError:

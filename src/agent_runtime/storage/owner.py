@@ -14,11 +14,12 @@ import stat
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent_runtime.config import Settings
 from agent_runtime.domain.errors import AlreadyOwnedError, ConfigurationError
 from agent_runtime.storage.database_file import create_database_file
 
@@ -83,6 +84,29 @@ def find_owner(data_dir: Path, database: Path) -> OwnerInfo | None:
         if owner is not None:
             return owner
     return None
+
+
+def own_storage(settings: Settings) -> AbstractContextManager[Owner]:
+    """Own the data directory and the database that the settings name, while the context lasts. Raises: as `acquire`."""
+    return acquire(settings.data_dir, settings.database_path)
+
+
+def find_storage_owner(settings: Settings) -> OwnerInfo | None:
+    """Return the live owner of what the settings name. Raises: as `find_owner`."""
+    return find_owner(settings.data_dir, settings.database_path)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageFiles:
+    """The files of the store that the settings name: the database, and the lock beside it."""
+
+    database: Path
+    lock: Path
+
+
+def storage_files(settings: Settings) -> StorageFiles:
+    """Return the files of the store; they need not exist yet."""
+    return StorageFiles(settings.database_path, lock_file_of(settings.database_path))
 
 
 def lock_file_of(database: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from agent_runtime.domain.chain import GENESIS, record_hash
+from agent_runtime.domain.chain import GENESIS, format_time, parse_time
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore
 from agent_runtime.domain.stored_journal import restore_task
@@ -21,6 +21,7 @@ from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value
 from agent_runtime.services.ports import TaskSummary
+from agent_runtime.storage.base import chain_records
 from agent_runtime.storage.journals import is_as_written, select_kept
 
 INSERT_TASK = """
@@ -90,10 +91,10 @@ class _Listing(Value):
 
 def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord]) -> None:
     """Write a new task. Raises: ConflictError, with nothing written, where its id exists, or the submitter's key."""
-    created, updated = stamp(records[0].at), stamp(records[-1].at)
+    created, updated = format_time(records[0].at), format_time(records[-1].at)
     metadata = json.dumps(dict(task.metadata), ensure_ascii=False)
     state = (task.version, task.epoch, task.status, task.prompt, task.plan_revision, task.cancel_requested)
-    chained, head = _chained(GENESIS, records)
+    chained, head = chain_records(GENESIS, records)
     request = (task.submitter, task.request_key)
     try:
         connection.execute(INSERT_TASK, (task.task_id, *state, metadata, created, updated, *request, head))
@@ -117,23 +118,10 @@ def update_task(
         raise _refusal(connection, task.task_id, before, epoch)
     if verify and not is_as_written(connection, task.task_id, before, found[0]):
         raise ConflictError(f"The journal of task {task.task_id} is not as it was written: read it again.")
-    chained, head = _chained(found[0], records)
+    chained, head = chain_records(found[0], records)
     state = (task.version, task.epoch, task.status, task.plan_revision, task.cancel_requested)
-    connection.execute(UPDATE_TASK, (*state, stamp(records[-1].at), head, task.task_id, before))
+    connection.execute(UPDATE_TASK, (*state, format_time(records[-1].at), head, task.task_id, before))
     connection.executemany(INSERT_EVENT, chained)
-
-
-_Row = tuple[str, int, int | None, str, str, str, str]
-
-
-def _chained(head: str, records: Sequence[EventRecord]) -> tuple[list[_Row], str]:
-    """The rows of new records, each with its hash, after a record that has the hash `head`; and the new head."""
-    rows: list[_Row] = []
-    for record in records:
-        content = (record.task_id, record.seq, record.epoch, stamp(record.at), record.type, record.data)
-        head = record_hash(head, *content)
-        rows.append((*content, head))
-    return rows, head
 
 
 def _refusal(
@@ -170,7 +158,7 @@ def save_definitions(connection: sqlite3.Connection, identity: str, definitions:
 
 
 def beat(connection: sqlite3.Connection, at: datetime) -> None:
-    connection.execute(UPSERT_HEARTBEAT, (stamp(at),))
+    connection.execute(UPSERT_HEARTBEAT, (format_time(at),))
 
 
 def select_journal(connection: sqlite3.Connection, task_id: str) -> tuple[Task, list[EventRecord]]:
@@ -186,7 +174,7 @@ def select_records(connection: sqlite3.Connection, task_id: str, after: int, lim
     records: list[EventRecord] = []
     with suppress(KeyError, ValueError):
         for seq, epoch, at, kind, data in rows:
-            records.append(restore(task_id, seq, epoch, moment(at), kind, data))
+            records.append(restore(task_id, seq, epoch, parse_time(at), kind, data))
     return records
 
 
@@ -233,8 +221,8 @@ def _summary(
         plan_revision=plan_revision,
         cancel_requested=bool(cancel_requested),
         metadata=_metadata(metadata),
-        created_at=_moment_or_epoch(created_at),
-        updated_at=_moment_or_epoch(updated_at),
+        created_at=_time_or_epoch(created_at),
+        updated_at=_time_or_epoch(updated_at),
     )
 
 
@@ -254,9 +242,9 @@ def _metadata(text: str) -> dict[str, str]:
     return {}
 
 
-def _moment_or_epoch(text: str) -> datetime:
+def _time_or_epoch(text: str) -> datetime:
     with suppress(ValueError):
-        return moment(text)
+        return parse_time(text)
     return _EPOCH
 
 
@@ -272,7 +260,7 @@ def select_unfinished(connection: sqlite3.Connection) -> list[str]:
 def select_awaiting(connection: sqlite3.Connection, changed: Collection[str], limit: int) -> list[tuple[str, datetime]]:
     """The tasks that await approval since when, oldest first, but for those whose journal was changed."""
     rows = connection.execute(SELECT_AWAITING, (json.dumps([*changed]), limit))
-    return [(task_id, _moment_or_epoch(at)) for task_id, at in rows]
+    return [(task_id, _time_or_epoch(at)) for task_id, at in rows]
 
 
 def select_counts(connection: sqlite3.Connection, changed: Collection[str]) -> Counter[TaskStatus]:
@@ -298,13 +286,3 @@ def select_definitions(connection: sqlite3.Connection, identity: str) -> list[Ju
 
 def encode_definitions(definitions: Sequence[JudgedDefinition]) -> bytes:
     return _Listing(tools=tuple(definitions)).model_dump_json().encode()
-
-
-def stamp(at: datetime) -> str:
-    """RFC 3339, UTC, microseconds: `2026-01-02T03:04:05.000006Z`."""
-    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def moment(text: str) -> datetime:
-    """What `stamp` wrote."""
-    return datetime.fromisoformat(text)

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,14 +12,14 @@ from typing import Self
 import structlog
 
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
-from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, record
+from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.stored_journal import Kept
-from agent_runtime.domain.task import Task, TaskStatus, expect_unchanged
+from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
-from agent_runtime.services.ports import Page
+from agent_runtime.services.ports import AppendObserver, Page
 from agent_runtime.storage import journals, rows, starts
+from agent_runtime.storage.base import Clock, Draft, draft_append, utc_now
 from agent_runtime.storage.cache import Cache
 from agent_runtime.storage.database_file import DatabaseFile
 from agent_runtime.storage.followers import Followers
@@ -34,14 +34,6 @@ HEARTBEAT_S = 1.0
 """How fresh the last successful write must be for the store to be called writable without another (G16)."""
 
 
-Observe = Callable[[Task, Sequence[EventRecord], float], None]
-"""Told of each append once it is durable: the state after it, its records, and how many seconds it took."""
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class SqliteStore:
     """A `TaskStore` in one SQLite file, used as `async with SqliteStore(path) as store`.
 
@@ -54,9 +46,9 @@ class SqliteStore:
         self,
         path: Path,
         *,
-        clock: Callable[[], datetime] = _now,
+        clock: Clock = utc_now,
         cache_bytes: int = CACHE_BYTES,
-        observe: Observe | None = None,
+        observe: AppendObserver | None = None,
     ) -> None:
         self._clock = clock
         self._observe = observe
@@ -88,38 +80,27 @@ class SqliteStore:
             self._cache.clear()
 
     async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
-        """See `TaskStore.append`. The domain judges the events before the writer hears of them.
-
-        A claim, and whatever comes from outside, is written only on a journal that the disk has as it was written.
-        """
-        expect_unchanged(task)
+        """See `TaskStore.append`. The domain judges the events before the writer hears of them."""
         began = time.perf_counter()
-        # Time never runs backwards within a journal, whatever the clock of the machine does.
-        at = max(self._clock(), task.updated_at) if task.updated_at else self._clock()
-        records: list[EventRecord] = []
-        after = task
-        for event in events:
-            records.append(record(task.task_id, after.version + 1, epoch, at, event))
-            after = evolve(after, records[-1])
-        if not records:
+        draft = draft_append(task, events, epoch, self._clock)
+        if not draft.records:
             return task
         if task.version == 0:
-            work = partial(rows.insert_task, task=after, records=records)
+            work = partial(rows.insert_task, task=draft.task, records=draft.records)
         else:
-            verify = epoch is None or isinstance(events[0], TaskClaimed)
-            work = partial(rows.update_task, task=after, records=records, epoch=epoch, verify=verify)
+            work = partial(rows.update_task, task=draft.task, records=draft.records, epoch=epoch, verify=draft.verifies)
         try:
-            await self._writer.write(work, partial(self._committed, after, records, began))
+            await self._writer.write(work, partial(self._committed, draft, began))
         except (ConflictError, StaleEpochError):
             self._cache.forget_outdated(task)
             raise
-        return after
+        return draft.task
 
-    def _committed(self, task: Task, records: Sequence[EventRecord], began: float) -> None:
-        self._cache.committed(task, records)
-        self._followers.grown(task.task_id, task.version)
+    def _committed(self, draft: Draft, began: float) -> None:
+        self._cache.committed(draft.task, draft.records)
+        self._followers.grown(draft.task.task_id, draft.task.version)
         if self._observe is not None:
-            self._observe(task, records, time.perf_counter() - began)
+            self._observe(draft.task, draft.records, time.perf_counter() - began)
 
     async def load(self, task_id: str) -> Task:
         """See `TaskStore.load`."""
@@ -162,7 +143,7 @@ class SqliteStore:
         return await self._readers.read(partial(rows.select_records, task_id=task_id, after=after, limit=limit))
 
     async def kept(self, task_id: str) -> Kept:
-        """All that is on the disk of a task, unread and unjudged. Raises: TaskNotFoundError, StoreUnavailableError."""
+        """See `TaskStore.kept`."""
         return await self._readers.read(partial(journals.select_kept, task_id=task_id))
 
     async def changed(self, task_id: str, after: int) -> None:
@@ -211,7 +192,7 @@ class SqliteStore:
         return await self._readers.read(partial(rows.select_awaiting, changed=self._changed, limit=limit))
 
     async def count(self) -> dict[TaskStatus, int]:
-        """How many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
+        """See `TaskStore.count`."""
         return await self._readers.read(partial(rows.select_counts, changed=self._changed))
 
     async def delete(self, task: Task) -> None:

@@ -1,0 +1,61 @@
+"""What all stores share: how an append is numbered, dated, folded and hashed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from agent_runtime.domain.chain import format_time, record_hash
+from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, record
+from agent_runtime.domain.task import Task, expect_unchanged
+from agent_runtime.domain.transitions import evolve
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Return the time of the machine, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An append that the domain allows and no disk has yet: its records, and the task after them.
+
+    `verifies`: it may be written only on a journal that is still as it was written. So it is for a claim, and for
+    whatever comes from outside; a run has verified its journal when it claimed it.
+    """
+
+    task: Task
+    records: tuple[EventRecord, ...]
+    verifies: bool
+
+
+def draft_append(task: Task, events: Sequence[Event], epoch: int | None, clock: Clock) -> Draft:
+    """Number and date the events that follow `task`, and fold them.
+
+    Time never runs backwards within a journal, whatever the clock of the machine does.
+    Raises: JournalChangedError, StaleEpochError, IllegalTransitionError.
+    """
+    expect_unchanged(task)
+    at = max(clock(), task.updated_at) if task.updated_at else clock()
+    records: list[EventRecord] = []
+    after = task
+    for event in events:
+        records.append(record(task.task_id, after.version + 1, epoch, at, event))
+        after = evolve(after, records[-1])
+    verifies = epoch is None or any(isinstance(event, TaskClaimed) for event in events)
+    return Draft(after, tuple(records), verifies)
+
+
+Row = tuple[str, int, int | None, str, str, str, str]
+"""A record as it is stored: task id, seq, epoch, at, type, data, hash."""
+
+
+def chain_records(head: str, records: Sequence[EventRecord]) -> tuple[list[Row], str]:
+    """Return the rows of new records after one that has the hash `head`, and the hash of the last of them."""
+    rows: list[Row] = []
+    for one in records:
+        content = (one.task_id, one.seq, one.epoch, format_time(one.at), one.type, one.data)
+        head = record_hash(head, *content)
+        rows.append((*content, head))
+    return rows, head

@@ -1,0 +1,24 @@
+"""Which store the settings ask for. A store on another database is chosen here, and nowhere else."""
+
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+from agent_runtime.config import Settings
+from agent_runtime.services.ports import AppendObserver, TaskStore
+from agent_runtime.storage.audit_file import AuditFile, open_audit_file
+from agent_runtime.storage.sqlite import SqliteStore
+
+
+def open_store(settings: Settings, *, observe: AppendObserver | None = None) -> AbstractAsyncContextManager[TaskStore]:
+    """Return the store that `storage.url` names, else the one in `data_dir`, open while its context lasts.
+
+    The caller owns it: see `owner`. Entering raises: ConfigurationError, StoreUnavailableError.
+    """
+    return SqliteStore(settings.database_path, observe=observe)
+
+
+def open_audit(settings: Settings) -> AbstractContextManager[AuditFile]:
+    """Return the journals of that store to be read and not changed, whether or not a service runs on them.
+
+    Entering raises: ConfigurationError.
+    """
+    return open_audit_file(settings.database_path)

@@ -1,0 +1,226 @@
+"""A second task store, in memory, written against the port and `storage.base` alone: what the port says is enough."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from agent_runtime.domain.chain import GENESIS, format_time
+from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError, TaskNotFoundError
+from agent_runtime.domain.events import Event, EventRecord
+from agent_runtime.domain.stored_journal import Entry, Index, Kept
+from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
+from agent_runtime.domain.tools import JudgedDefinition
+from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
+from agent_runtime.services.ports import Page, TaskSummary
+from agent_runtime.storage.base import Draft, chain_records, draft_append, utc_now
+
+
+@dataclass(slots=True)
+class Journal:
+    task: Task
+    position: int
+    records: list[EventRecord] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def head(self) -> str:
+        return self.entries[-1].hash if self.entries else GENESIS
+
+    @property
+    def facts(self) -> int:
+        """The number of records that are no claims: it grows where the task gets on."""
+        return sum(record.type != "task.claimed" for record in self.records)
+
+    @property
+    def runs_without_people(self) -> bool:
+        return self.task.status not in TERMINAL | WAITING or (
+            self.task.cancel_requested and self.task.status in WAITING
+        )
+
+    def extend(self, draft: Draft) -> None:
+        rows, _ = chain_records(self.head, draft.records)
+        self.records += draft.records
+        self.entries += [Entry(*row[1:]) for row in rows]
+        self.task = draft.task
+
+
+@dataclass(slots=True)
+class Memory:
+    """What outlives one opening of the store."""
+
+    journals: dict[str, Journal] = field(default_factory=dict)
+    positions: int = 0
+    starts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    definitions: dict[str, list[JudgedDefinition]] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """A `TaskStore` that forgets everything with its `Memory`; for one event loop at a time."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._grown = asyncio.Event()
+        self._open = False
+
+    async def __aenter__(self) -> Self:
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        self._wake()
+
+    async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
+        draft = draft_append(task, events, epoch, utc_now)
+        if not draft.records:
+            return task
+        self._check_open()
+        journal = self._memory.journals.get(task.task_id)
+        if task.version == 0:
+            journal = self._create(draft.task, journal)
+        elif journal is None or journal.task.version != task.version:
+            raise _refusal(task, journal, epoch)
+        journal.extend(draft)
+        self._wake()
+        return draft.task
+
+    def _create(self, task: Task, known: Journal | None) -> Journal:
+        if known is not None or (task.request_key is not None and self._requested(task.submitter, task.request_key)):
+            raise ConflictError(f"Task {task.task_id}, or one with its request key, exists already.")
+        self._memory.positions += 1
+        journal = self._memory.journals[task.task_id] = Journal(task, self._memory.positions)
+        return journal
+
+    def _requested(self, submitter: str | None, request_key: str) -> Task | None:
+        tasks = (journal.task for journal in self._memory.journals.values())
+        wanted = (submitter, request_key)
+        return next((task for task in tasks if (task.submitter, task.request_key) == wanted), None)
+
+    async def load(self, task_id: str) -> Task:
+        return self._journal(task_id).task
+
+    async def find_request(self, submitter: str, request_key: str) -> Task | None:
+        return self._requested(submitter, request_key)
+
+    async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
+        return self._journal(task_id).records[after : after + limit]
+
+    async def kept(self, task_id: str) -> Kept:
+        journal = self._journal(task_id)
+        task, first, last = journal.task, journal.records[0], journal.records[-1]
+        index = Index(
+            version=task.version,
+            epoch=task.epoch,
+            status=task.status.value,
+            prompt=task.prompt,
+            plan_revision=task.plan_revision,
+            cancel_requested=int(task.cancel_requested),
+            metadata=json.dumps(dict(task.metadata)),
+            created_at=format_time(first.at),
+            updated_at=format_time(last.at),
+            request_key=task.request_key,
+            head=journal.head,
+            submitter=task.submitter,
+        )
+        return Kept(task_id, tuple(journal.entries), index)
+
+    async def changed(self, task_id: str, after: int) -> None:
+        while self._open:
+            journal = self._memory.journals.get(task_id)
+            if journal is None or journal.task.version > after:
+                return
+            await self._grown.wait()
+
+    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
+        before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
+        newest_first = sorted(self._memory.journals.values(), key=lambda journal: -journal.position)
+        found = [one for one in newest_first if one.position < before and status in {None, one.task.status}]
+        shown = found[:limit]
+        more = len(found) > len(shown) > 0
+        return Page(tuple(map(_summary, shown)), cursor_of(shown[-1].position) if more else None)
+
+    async def count(self) -> Mapping[TaskStatus, int]:
+        return Counter(journal.task.status for journal in self._memory.journals.values())
+
+    async def unfinished(self) -> list[str]:
+        return [task_id for task_id, journal in self._memory.journals.items() if journal.runs_without_people]
+
+    async def starts(self) -> dict[str, int]:
+        journals = self._memory.journals
+        counted = ((task_id, *start) for task_id, start in self._memory.starts.items() if task_id in journals)
+        return {task_id: count for task_id, facts, count in counted if journals[task_id].facts == facts}
+
+    async def note_starts(self, task_ids: Collection[str]) -> None:
+        known = await self.starts()
+        for task_id in task_ids:
+            self._memory.starts[task_id] = (self._journal(task_id).facts, known.get(task_id, 0) + 1)
+
+    async def forget_starts(self) -> None:
+        self._memory.starts.clear()
+
+    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
+        tasks = (journal.task for journal in self._memory.journals.values())
+        waiting = [
+            (task.task_id, task.updated_at)
+            for task in tasks
+            if task.status is TaskStatus.AWAITING_APPROVAL and not task.cancel_requested and task.updated_at
+        ]
+        return sorted(waiting, key=lambda one: one[1])[:limit]
+
+    async def delete(self, task: Task) -> None:
+        if self._journal(task.task_id).task.version != task.version:
+            raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
+        del self._memory.journals[task.task_id]
+        self._wake()
+
+    async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
+        self._memory.definitions[identity] = list(definitions)
+
+    async def load_definitions(self, identity: str) -> list[JudgedDefinition] | None:
+        return self._memory.definitions.get(identity)
+
+    async def check(self) -> None:
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreUnavailableError("The store is closed.")
+
+    def _journal(self, task_id: str) -> Journal:
+        journal = self._memory.journals.get(task_id)
+        if journal is None:
+            raise TaskNotFoundError(task_id)
+        return journal
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+
+def _refusal(task: Task, journal: Journal | None, epoch: int | None) -> ConflictError | StaleEpochError:
+    if journal is None:
+        return ConflictError(f"Task {task.task_id} is gone.")
+    if epoch is not None and journal.task.epoch > epoch:
+        return StaleEpochError(f"Epoch {epoch} of task {task.task_id} was superseded by epoch {journal.task.epoch}.")
+    return ConflictError(f"Task {task.task_id} has {journal.task.version} events, not {task.version}: read it again.")
+
+
+def _summary(journal: Journal) -> TaskSummary:
+    task = journal.task
+    return TaskSummary(
+        task_id=task.task_id,
+        status=task.status,
+        prompt=task.prompt,
+        plan_revision=task.plan_revision,
+        cancel_requested=task.cancel_requested,
+        metadata=task.metadata,
+        created_at=journal.records[0].at,
+        updated_at=journal.records[-1].at,
+    )
