@@ -106,6 +106,7 @@ async def test_a_listing_that_does_not_come_is_given_up(place: Place) -> None:
         ("twins", ["echo"]),
         ("numbers", ["echo", "huge"]),
         ("endless-name", ["echo", "y" * 256]),
+        ("blank-names", ["echo", "_"]),
     ],
 )
 async def test_a_definition_out_of_bounds_is_left_out_and_the_others_stay(

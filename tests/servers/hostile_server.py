@@ -119,6 +119,7 @@ class Listings:
             "giant": {"tools": [echo, tool("giant", description="x" * 70_000)]},
             "heavy": {"tools": [echo, *(tool(f"t{n}", annotations=heavy) for n in range(60))]},
             "endless-name": {"tools": [echo, tool("x" * 257), tool("y" * 256)]},
+            "blank-names": {"tools": [tool(""), tool(" "), tool("\u3164\u200b"), echo, tool("_")]},
             "weighty": {"tools": [echo, tool("weighty", icons=[{"src": "data:," + "x" * 200_000}])]},
             "twins": {"tools": [echo, tool("twin"), tool("twin", title="the other")]},
             "shifty": {"tools": [tool("echo", description=f"version {self.count}")]},

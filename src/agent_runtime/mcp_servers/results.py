@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonValue, canonical
+from agent_runtime.text.escaping import is_blank
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -97,6 +98,8 @@ def _definition(raw: Mapping[str, Any], limit: int, redactor: Redactor) -> ToolD
         size = len(canonical(definition.model_dump()))
         if len(definition.name) > _LONGEST_NAME:
             raise ValueError(f"its name has more than {_LONGEST_NAME} characters")
+        if is_blank(definition.name):
+            raise ValueError("nothing of its name can be read")
         if size <= limit:
             return definition
     raise ValueError(f"its definition has {size} bytes, over {limit}")
