@@ -17,6 +17,16 @@ ACCEPTED: list[tuple[str, Steps]] = [
         [("write_file", {"path": "container_test.txt", "content": "CONTAINER DEPLOYMENT VERIFIED"})],
     ),
     (
+        "Create a test file called quick-test.txt with the message 'Quick test from web interface'",
+        [("write_file", {"path": "quick-test.txt", "content": "Quick test from web interface"})],
+    ),
+    (
+        "Create a test file called hello.txt with the message Hello World",
+        [("write_file", {"path": "hello.txt", "content": "Hello World"})],
+    ),
+    ("create a new sample file x.txt with content hi", [("write_file", {"path": "x.txt", "content": "hi"})]),
+    ("read the small document named notes.txt", [("read_file", {"path": "notes.txt"})]),
+    (
         "Read a file and summarize its contents",
         [
             ("list_directory", {"path": "."}),

@@ -23,6 +23,8 @@ _LONGEST_PAGE = 6
 _LONGEST = 24
 """No name takes more words than this; longer phrases are not looked at."""
 _THE = word_set("the a an my our this that new existing local plain text same empty whole entire its another blank")
+_DESCRIBING = word_set("test sample example demo dummy simple small short little")
+"""What may stand before the word file and says nothing that a plan would have to do: `a test file called a.txt`."""
 _BEFORE_NAME = word_set("the a an this that existing its")
 """What may stand before the bare name of a file; any other word may be the beginning of a name with spaces."""
 FILE_NOUNS = frozenset({"file", "document", "textfile"})
@@ -145,6 +147,9 @@ def _bare_file(tokens: Sequence[Token]) -> File | None:
     if some is not None:
         return some
     rest = _without(_THE, tokens)
+    described = rest[1:]
+    if len(described) > 1 and rest[0].key in _DESCRIBING and described[0].key in FILE_NOUNS:
+        rest = described
     if rest and rest[0].key in FILE_NOUNS and len(rest) > 1:
         return _named(_after_called(rest[1:]), sure=True)
     if len(rest) > 1 and rest[-1].key in FILE_NOUNS:
