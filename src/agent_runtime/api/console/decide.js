@@ -1,9 +1,12 @@
 // What a person is asked: about the plan, about a concrete call, about a call whose outcome is not known. And what a
 // person is told: that what is stored of the task was changed.
 
+/** @import { Work } from "./page.js" */
 import { button, element, field, group, json, say, short } from "./page.js";
 
-// `decide(verb, body)` sends a decision about the task.
+/** @typedef {(verb: string, body: object | string) => Promise<void>} Decide Sends a decision about the task. */
+
+/** @param {TaskView} task @param {Decide} decide */
 export function planQuestion(task, decide) {
   const { input, node } = field("What should be different, or why not", 2);
   const revise = () => {
@@ -20,15 +23,17 @@ export function planQuestion(task, decide) {
       "p",
       "buttons",
       button("Approve", () => decide("approve", { plan_digest: task.plan_digest }), "primary"),
-      group("span", "note", `approves revision ${task.plan_revision}, `, short(task.plan_digest)),
+      group("span", "note", `approves revision ${task.plan_revision}, `, short(task.plan_digest ?? "")),
     ),
     node,
     group("p", "buttons", button("Revise", revise), button("Reject", reject)),
   );
 }
 
+/** @param {AttentionView} asked */
 const others = (asked) => asked.needed_by.join(", ");
 
+/** @param {AttentionView} asked @param {string} title @returns {Node[]} */
 function shown(asked, title) {
   return [
     element("h3", title),
@@ -38,8 +43,10 @@ function shown(asked, title) {
   ];
 }
 
+/** @param {AttentionView} asked @param {Decide} decide */
 function callQuestion(asked, decide) {
   const { input, node } = field("Comment (optional)");
+  /** @param {"approve" | "deny"} verb @returns {Work} */
   const answer = (verb) => () => decide(`calls/${encodeURIComponent(asked.call_id)}/${verb}`, {
     arguments_digest: asked.arguments_digest,
     ...(input.value.trim() ? { comment: input.value } : {}),
@@ -53,7 +60,10 @@ function callQuestion(asked, decide) {
   return group("section", "question", ...parts);
 }
 
-// What was typed is sent as it is where it is JSON, so that no number loses a digit, else as a text.
+/**
+ * What was typed is sent as it is where it is JSON, so that no number loses a digit, else as a text.
+ * @param {string} text
+ */
 function outputOf(text) {
   if (!text.trim()) return undefined;
   try {
@@ -64,14 +74,17 @@ function outputOf(text) {
   }
 }
 
+/** @param {AttentionView} asked @param {Decide} decide */
 function outcomeQuestion(asked, decide) {
   const { input, node } = field("What it gave, as JSON or text (optional)", 2);
+  /** @param {string} resolution @param {() => string | undefined} [output] @returns {Work} */
   const resolve = (resolution, output) => () => {
     const body = JSON.stringify({ step_id: asked.step_id, call_id: asked.call_id, resolution });
     const given = output?.();
     return decide("resolve", given === undefined ? body : `${body.slice(0, -1)},"output":${given}}`);
   };
   const also = asked.needed_by.length ? ` So are the steps that need it: ${others(asked)}.` : "";
+  /** @type {[text: string, means: string, work: Work, ...more: Node[]][]} */
   const choices = [
     ["Done", "It took effect. The task goes on with what it gave.", resolve("done", () => outputOf(input.value)), node],
     ["Retry", "It did not take effect, or may happen twice: it is called again.", resolve("retry")],
@@ -87,6 +100,7 @@ function outcomeQuestion(asked, decide) {
   return group("section", "question", ...parts, element("p", needed, "note"), list);
 }
 
+/** @param {JournalChangedView} asked */
 function changeNotice(asked) {
   return group(
     "section",
@@ -97,8 +111,11 @@ function changeNotice(asked) {
   );
 }
 
+/** @param {TaskView} task */
 export const isChanged = (task) => task.attention.some(({ kind }) => kind === "journal_changed");
 
-const kinds = { call_approval: callQuestion, outcome_unknown: outcomeQuestion, journal_changed: changeNotice };
-
-export const question = (asked, decide) => kinds[asked.kind](asked, decide);
+/** @param {AttentionView | JournalChangedView} asked @param {Decide} decide */
+export function question(asked, decide) {
+  if (asked.kind === "journal_changed") return changeNotice(asked);
+  return asked.kind === "call_approval" ? callQuestion(asked, decide) : outcomeQuestion(asked, decide);
+}

@@ -2,6 +2,39 @@
 
 import { withKey } from "./key.js";
 
+/**
+ * What is shown of a JSON schema, and of a call.
+ * @typedef {object} Schema
+ * @property {string} [$ref]
+ * @property {Schema[]} [anyOf]
+ * @property {Schema[]} [oneOf]
+ * @property {Schema} [items]
+ * @property {string} [type]
+ * @property {unknown[]} [enum]
+ * @property {unknown} [const]
+ * @property {unknown} [minimum]
+ * @property {unknown} [maximum]
+ * @property {unknown} [minLength]
+ * @property {unknown} [maxLength]
+ * @property {unknown} [default]
+ * @property {string} [description]
+ * @property {Record<string, Schema>} [properties]
+ * @property {string[]} [required]
+ *
+ * @typedef {Record<string, { schema: Schema }>} Content
+ *
+ * @typedef {object} Operation
+ * @property {string} summary
+ * @property {string} [description]
+ * @property {{ name: string, required: boolean, schema: Schema, description?: string }[]} [parameters]
+ * @property {{ required: boolean, content: Content }} [requestBody]
+ * @property {Record<string, { description: string, content?: Content }>} responses
+ */
+
+/**
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag @param {string} [text] @param {string} [className]
+ */
 const element = (tag, text, className) => {
   const node = document.createElement(tag);
   if (text !== undefined) node.textContent = text;
@@ -9,15 +42,19 @@ const element = (tag, text, className) => {
   return node;
 };
 
-// A description: what stands between backticks is code.
+/** A description: what stands between backticks is code. @param {"p" | "td"} tag @param {string} [text] */
 const prose = (tag, text) => {
   const node = element(tag);
   (text ?? "").split("`").forEach((part, index) => node.append(index % 2 ? element("code", part) : part));
   return node;
 };
 
-const nameOf = (reference) => reference.split("/").pop();
+/** @param {string} reference */
+const nameOf = (reference) => reference.slice(reference.lastIndexOf("/") + 1);
 
+const BOUNDS = /** @type {const} */ (["minimum", "maximum", "minLength", "maxLength", "default"]);
+
+/** @param {Schema} [schema] */
 function typeOf(schema) {
   if (!schema) return element("span", "");
   if (schema.$ref) {
@@ -32,13 +69,13 @@ function typeOf(schema) {
   else if (schema.const !== undefined) node.append(JSON.stringify(schema.const));
   else if (!inner.length) node.append(schema.type ?? "any");
   inner.forEach((part, index) => node.append(index ? " | " : "", typeOf(part)));
-  const bounds = ["minimum", "maximum", "minLength", "maxLength", "default"]
-    .filter((name) => schema[name] !== undefined)
+  const bounds = BOUNDS.filter((name) => schema[name] !== undefined)
     .map((name) => `${name} ${JSON.stringify(schema[name])}`);
   if (bounds.length) node.append(` (${bounds.join(", ")})`);
   return node;
 }
 
+/** @param {string} name @param {boolean} required @param {Schema} [schema] @param {string} [description] */
 function row(name, required, schema, description) {
   const line = element("tr");
   const type = element("td");
@@ -47,12 +84,14 @@ function row(name, required, schema, description) {
   return line;
 }
 
+/** @param {Node[]} rows */
 function table(rows) {
   const node = element("table");
   node.append(...rows);
   return node;
 }
 
+/** @param {string} method @param {string} path @param {Operation} described */
 function operation(method, path, { summary, description, parameters = [], requestBody, responses }) {
   const section = element("section");
   section.append(element("h3", `${method.toUpperCase()} ${path}`));
@@ -69,6 +108,7 @@ function operation(method, path, { summary, description, parameters = [], reques
   return section;
 }
 
+/** @param {string} name @param {Schema} described */
 function schema(name, { description, properties = {}, required = [], ...rest }) {
   const section = element("section");
   section.id = name;
@@ -82,7 +122,7 @@ function schema(name, { description, properties = {}, required = [], ...rest }) 
 
 const response = await withKey("/openapi.json");
 const { info, paths, components } = await response.json();
-const page = document.getElementById("calls");
+const page = /** @type {HTMLElement} */ (document.getElementById("calls"));
 page.append(element("p", `${info.description} Version ${info.version}.`), element("h2", "Calls"));
 for (const [path, methods] of Object.entries(paths)) {
   for (const [method, described] of Object.entries(methods)) page.append(operation(method, path, described));

@@ -1,7 +1,7 @@
 // The stream of one task.
 
 import { call, Refusal } from "./api.js";
-import { say } from "./page.js";
+import { say, wordsOf } from "./page.js";
 
 const AGAIN_MS = 1000;
 
@@ -10,37 +10,50 @@ const WRITTEN = [
   "plan.proposed", "plan.revision_requested", "step.started", "model.answered", "step.completed", "step.failed",
 ];
 
-// Tells `heard` of every log line (`line`), of what a model writes (`writing`) and of the end of that (`written`),
-// until the function that it gives is called. A lost connection the browser mends by itself, until the ticket has
-// expired: then another one is asked for.
+/**
+ * @typedef {object} Listener
+ * @property {(text: string) => void} line
+ * @property {(piece: { step_id: string | null, text: string }) => void} writing
+ * @property {(step: string | null) => void} written
+ */
+
+/**
+ * Tells `heard` of every log line (`line`), of what a model writes (`writing`) and of the end of that (`written`),
+ * until the function that it gives is called. A lost connection the browser mends by itself, until the ticket has
+ * expired: then another one is asked for.
+ * @param {string} id @param {Listener} heard
+ */
 export function follow(id, heard) {
   let last = "";
+  /** @type {EventSource | undefined} */
   let stream;
   let closed = false;
 
   async function open() {
     const { ticket } = await call(`/v1/tasks/${id}/stream-ticket`, {});
     if (closed) return;
-    stream = new EventSource(`v1/tasks/${id}/stream?ticket=${encodeURIComponent(ticket)}&after=${last}`);
-    stream.onmessage = ({ data, lastEventId }) => {
+    const opened = new EventSource(`v1/tasks/${id}/stream?ticket=${encodeURIComponent(ticket)}&after=${last}`);
+    stream = opened;
+    opened.onmessage = ({ data, lastEventId }) => {
       last = lastEventId;
-      if (data === "[DONE]") stream.close();
+      if (data === "[DONE]") opened.close();
       heard.line(data);
     };
-    stream.addEventListener("progress", ({ data }) => heard.writing(JSON.parse(data)));
+    opened.addEventListener("progress", ({ data }) => heard.writing(JSON.parse(data)));
     for (const type of WRITTEN) {
-      stream.addEventListener(type, ({ data }) => heard.written(JSON.parse(data).data.step_id ?? null));
+      opened.addEventListener(type, ({ data }) => heard.written(JSON.parse(data).data.step_id ?? null));
     }
-    stream.onerror = () => stream.readyState === EventSource.CLOSED && again();
+    opened.onerror = () => opened.readyState === EventSource.CLOSED && again();
   }
 
   function again() {
     setTimeout(() => closed || open().catch(lost), AGAIN_MS);
   }
 
+  /** @param {unknown} error */
   function lost(error) {
     if (closed) return;
-    say(error.message);
+    say(wordsOf(error));
     if (!(error instanceof Refusal) || error.status >= 500) again();
   }
 

@@ -1,43 +1,54 @@
 // Lists the tasks, takes a prompt, and opens one task at a time, since a browser keeps few connections to a service.
 
+/** @import { Part } from "./page.js" */
 import { call } from "./api.js";
-import { attempt, element, group, place, quietly, say, timeOf } from "./page.js";
+import { attempt, byId, element, group, place, quietly, say, timeOf, wordsOf } from "./page.js";
 import { openTask } from "./task.js";
 
 const LOOK_AGAIN_MS = 3000;
 const PAGE = 50;
 const MOST_AT_ONCE = 200;
 
-const list = document.getElementById("tasks");
-const prompt = document.getElementById("prompt");
-const more = document.getElementById("more");
+const list = byId("tasks", HTMLUListElement);
+const prompt = byId("prompt", HTMLTextAreaElement);
+const more = byId("more", HTMLButtonElement);
 // How many are looked at again and again, those as they were then, the older ones that were asked for, and where to
 // go on.
 let head = PAGE;
+/** @type {SummaryView[]} */
 let newest = [];
+/** @type {SummaryView[]} */
 let older = [];
+/** @type {string | null} */
 let cursor = null;
 // Whether a task is open, and the service could be asked.
 let changing = false;
+/** @type {string | null} */
 let wanted = null;
 // The task that is opened: its row, and what `openTask` gave.
+/** @type {{ row: HTMLElement, box: HTMLElement, reload: () => Promise<void>, close: () => void } | null} */
 let opened = null;
 
-const isOpen = (row) => row.firstChild.open;
+const rowsShown = () => /** @type {HTMLElement[]} */ ([...list.children]);
 
+/** What opens a row. @param {HTMLElement} row */
+const detailsOf = (row) => /** @type {HTMLDetailsElement} */ (row.firstElementChild);
+
+/** @param {SummaryView} task */
 function rowOf(task) {
   const row = element("li");
   const text = [...task.prompt.slice(0, 400)].slice(0, 200).join("");
   const line = group("summary", "", element("span"), element("span", text, "prompt"));
   if (task.created_at) line.append(element("time", timeOf(task.created_at)));
   const box = element("div", undefined, "details");
-  row.append(group("details", "", line, box));
+  const details = group("details", "", line, box);
+  row.append(details);
   row.dataset.task = task.task_id;
-  row.firstChild.addEventListener("toggle", () => {
-    if (isOpen(row) && opened?.row !== row) {
+  details.addEventListener("toggle", () => {
+    if (details.open && opened?.row !== row) {
       close();
-      opened = { row, ...openTask(box, task.task_id, (now) => mark(row, now)) };
-    } else if (!isOpen(row) && opened?.row === row) {
+      opened = { row, box, ...openTask(box, task.task_id, (now) => mark(row, now)) };
+    } else if (!details.open && opened?.row === row) {
       close();
     }
   });
@@ -47,23 +58,24 @@ function rowOf(task) {
 function close() {
   if (!opened) return;
   opened.close();
-  opened.row.firstChild.open = false;
-  opened.row.querySelector(".details").replaceChildren();
+  detailsOf(opened.row).open = false;
+  opened.box.replaceChildren();
   opened = null;
 }
 
-// Whether anything has changed; if so, the row says it.
+/** Whether anything has changed; if so, the row says it. @param {HTMLElement} row @param {SummaryView} task */
 function mark(row, task) {
   const state = `${task.status} ${task.updated_at}`;
   if (row.dataset.state === state) return false;
   row.dataset.state = state;
-  const status = row.querySelector("summary span");
+  const status = /** @type {Element} */ (row.querySelector("summary span"));
   status.textContent = task.status.replaceAll("_", " ");
   status.className = `status ${task.status}`;
   return true;
 }
 
 async function show() {
+  /** @type {PageView} */
   const page = await call(`/v1/tasks?limit=${head}`);
   const fresh = new Set(page.tasks.map((task) => task.task_id));
   if (older.length) older = [...newest, ...older].filter((task) => !fresh.has(task.task_id));
@@ -73,24 +85,27 @@ async function show() {
   showRows([...page.tasks, ...older]);
 }
 
+/** @param {SummaryView[]} tasks */
 function showRows(tasks) {
-  const known = new Set([...list.children].map((row) => row.dataset.task));
+  const known = new Set(rowsShown().map((row) => row.dataset.task));
+  /** @type {Part[]} */
   const rowsOf = tasks.map((task) => [task.task_id, () => rowOf(task)]);
-  const open = opened?.row.dataset.task;
-  if (open && !tasks.some((task) => task.task_id === open)) rowsOf.push([open, () => opened.row]);
-  const none = [["", () => element("li", "None yet.")]];
-  place(list, rowsOf.length ? rowsOf : none);
-  const rows = new Map([...list.children].map((row) => [row.dataset.task, row]));
+  const open = opened?.row;
+  const id = open?.dataset.task;
+  if (open && id && !tasks.some((task) => task.task_id === id)) rowsOf.push([id, () => open]);
+  if (!rowsOf.length) rowsOf.push(["", () => element("li", "None yet.")]);
+  place(list, rowsOf);
+  const rows = new Map(rowsShown().map((row) => [row.dataset.task, row]));
   for (const task of tasks) {
     const row = rows.get(task.task_id);
-    if (mark(row, task) && opened?.row === row) quietly(opened.reload);
+    if (row && mark(row, task) && opened?.row === row) quietly(opened.reload);
   }
   more.hidden = cursor === null;
   const [first] = tasks;
   const asks = first?.status === "awaiting_approval" && !known.has(first.task_id) && !opened;
-  const row = rows.get(wanted) ?? (asks ? rows.get(first.task_id) : undefined);
+  const row = (wanted && rows.get(wanted)) || (asks ? rows.get(first.task_id) : undefined);
   wanted = null;
-  if (row) row.firstChild.open = true;
+  if (row) detailsOf(row).open = true;
 }
 
 async function showMore() {
@@ -99,6 +114,8 @@ async function showMore() {
     await show();
     return;
   }
+  if (cursor === null) return;
+  /** @type {PageView} */
   const page = await call(`/v1/tasks?limit=${PAGE}&cursor=${encodeURIComponent(cursor)}`);
   older = [...older, ...page.tasks];
   cursor = page.next_cursor;
@@ -113,13 +130,13 @@ async function lookAgain() {
       await show();
     } catch (error) {
       changing = error instanceof TypeError;
-      say(error.message);
+      say(wordsOf(error));
     }
   }
   setTimeout(lookAgain, LOOK_AGAIN_MS);
 }
 
-document.getElementById("ask").addEventListener("submit", (event) => {
+byId("ask", HTMLFormElement).addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(async () => {
     ({ task_id: wanted } = await call("/v1/tasks", { prompt: prompt.value }));
@@ -128,7 +145,7 @@ document.getElementById("ask").addEventListener("submit", (event) => {
   });
 });
 more.addEventListener("click", () => attempt(showMore));
-document.getElementById("refresh").addEventListener("click", () => attempt(show));
+byId("refresh", HTMLButtonElement).addEventListener("click", () => attempt(show));
 document.addEventListener("visibilitychange", () => document.hidden || quietly(show));
 attempt(show);
 lookAgain();

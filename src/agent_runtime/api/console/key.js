@@ -1,10 +1,12 @@
 // The API key, where the service asks for one; this tab keeps it until it is closed. Calls are made relative to the page,
 // which a proxy may show under a path.
 
+/** @param {string} path @param {RequestInit} [request] */
 export async function withKey(path, request = {}) {
   for (;;) {
     const key = sessionStorage.getItem("key");
-    const headers = key ? { ...request.headers, Authorization: `Bearer ${key}` } : request.headers;
+    const headers = new Headers(request.headers);
+    if (key) headers.set("Authorization", `Bearer ${key}`);
     const response = await fetch(path.slice(1), { ...request, headers });
     if (response.status !== 401) return response;
     if (sessionStorage.getItem("key") !== key) continue;

@@ -2,10 +2,27 @@
 
 import { visible } from "./text.js";
 
-const said = document.getElementById("said");
+/**
+ * The element with this id, which the page is known to have.
+ * @template {HTMLElement} T
+ * @param {string} id @param {new () => T} kind
+ */
+export function byId(id, kind) {
+  const node = document.getElementById(id);
+  if (!(node instanceof kind)) throw new Error(`The page has no ${kind.name} with the id ${id}.`);
+  return node;
+}
 
+const said = byId("said", HTMLElement);
+
+/** @param {string} text */
 export const say = (text) => { said.textContent = visible(text); };
 
+/**
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag @param {unknown} [text] @param {string} [className]
+ * @returns {HTMLElementTagNameMap[T]}
+ */
 export const element = (tag, text, className) => {
   const node = document.createElement(tag);
   if (text !== undefined && text !== null) node.textContent = visible(text);
@@ -13,42 +30,60 @@ export const element = (tag, text, className) => {
   return node;
 };
 
-// An element around others, and around plain text.
+/**
+ * An element around others, and around plain text.
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag @param {string | undefined} className @param {(Node | string)[]} parts
+ */
 export const group = (tag, className, ...parts) => {
   const node = element(tag, undefined, className);
   node.append(...parts.map((part) => (typeof part === "string" ? visible(part) : part)));
   return node;
 };
 
-// Text that shall not look like lines of the page's own.
+/** Text that shall not look like lines of the page's own. @param {string} text */
 export const oneLine = (text) => text.replace(/[ \t\r\n]*[\t\r\n][ \t\r\n]*/g, " ");
 
-// JSON on lines of its own. A mark in it is spelled out once more where it would hide something.
+/**
+ * JSON on lines of its own. A mark in it is spelled out once more where it would hide something.
+ * @param {Json} value
+ */
 export const json = (value) => element("pre", JSON.stringify(value, null, 2), "code");
 
+/** @param {string} digest */
 export const short = (digest) => {
   const node = element("code", `${digest.slice(0, 19)}…`);
   node.title = digest;
   return node;
 };
 
+/** @param {string} at */
 export const timeOf = (at) => new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
+/** @typedef {() => unknown} Work What a person set off; a promise of it is awaited. */
+
+/** @param {Work} work */
 export async function attempt(work) {
   say("");
   await quietly(work);
 }
 
-// As `attempt`, and what was said before stays.
+/** As `attempt`, and what was said before stays. @param {Work} work */
 export async function quietly(work) {
   try {
     await work();
   } catch (error) {
-    say(error instanceof TypeError ? `The service cannot be reached: ${error.message}.` : error.message);
+    say(wordsOf(error));
   }
 }
 
-// A button that does one thing at a time.
+/** What to say of a fault. The browser throws a TypeError where it gets no answer. @param {unknown} error */
+export function wordsOf(error) {
+  if (error instanceof TypeError) return `The service cannot be reached: ${error.message}.`;
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** A button that does one thing at a time. @param {string} text @param {Work} work @param {string} [className] */
 export function button(text, work, className) {
   const node = element("button", text, className);
   node.type = "button";
@@ -62,10 +97,10 @@ export function button(text, work, className) {
 
 let fields = 0;
 
-// A labelled field for text; `rows` 1 is a single line.
+/** A labelled field for text; `rows` 1 is a single line. @param {string} text */
 export function field(text, rows = 1) {
-  const input = element(rows > 1 ? "textarea" : "input");
-  if (rows > 1) input.rows = rows;
+  const input = rows > 1 ? element("textarea") : element("input");
+  if (input instanceof HTMLTextAreaElement) input.rows = rows;
   fields += 1;
   input.id = `field-${fields}`;
   const label = element("label", text);
@@ -73,10 +108,16 @@ export function field(text, rows = 1) {
   return { input, node: group("div", "field", label, input) };
 }
 
+/** @type {WeakMap<Element, string>} */
 const keys = new WeakMap();
 
-// Have exactly these children: pairs of a key and what makes the node. What has the same key stays the same node in
-// its place, so that nothing is moved, closed or emptied under a hand.
+/** @typedef {[key: string, make: () => Element]} Part */
+
+/**
+ * Have exactly these children: pairs of a key and what makes the node. What has the same key stays the same node in
+ * its place, so that nothing is moved, closed or emptied under a hand.
+ * @param {Element} parent @param {Part[]} wanted
+ */
 export function place(parent, wanted) {
   const known = new Map([...parent.children].map((node) => [keys.get(node), node]));
   const nodes = wanted.map(([key, make]) => {

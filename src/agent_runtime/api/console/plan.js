@@ -6,24 +6,29 @@ import { element, group, json, oneLine, place, quietly, short } from "./page.js"
 const EFFECTS = { read: "reads", write: "writes", destructive: "destructive", unknown: "effect unknown" };
 const MOST_INLINE = 120;
 
-// The arguments as Python would have them, where they are few; else null.
+/** The arguments as Python would have them, where they are few; else null. @param {ToolStep["arguments"]} given */
 function inline(given) {
   const text = Object.entries(given).map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(", ");
   return text.length <= MOST_INLINE ? text : null;
 }
 
-function lineOf({ title, kind, server, tool, arguments: given }) {
-  const name = kind === "agent" ? "work for the model" : `${server}.${tool}`;
-  const call = kind === "agent" || inline(given) === null ? name : `${name}(${inline(given)})`;
-  return title && title !== name ? `${title} — ${call}` : call;
+/** @param {ToolStep | AgentStep} step */
+function lineOf(step) {
+  const name = step.kind === "agent" ? "work for the model" : `${step.server}.${step.tool}`;
+  const given = step.kind === "agent" ? null : inline(step.arguments);
+  const call = given === null ? name : `${name}(${given})`;
+  return step.title && step.title !== name ? `${step.title} — ${call}` : call;
 }
 
+/** @param {TouchView} touch */
 function touched({ argument, value, resolved }) {
   return oneLine(`${argument}: ${value}${resolved ? "" : " (known when it runs)"}`);
 }
 
+/** @param {AgentStep} step */
 function tools(step) {
   if (!step.tools.length) return "nothing: it only writes text";
+  /** @param {AllowedTool} allowed */
   const one = ({ server, tool, max_calls: most, timeout_s: seconds }) => {
     const times = most === 1 ? "once" : `${most} times`;
     return oneLine(`${server}.${tool}, at most ${times}${seconds ? `, ${seconds} s each` : ""}`);
@@ -31,9 +36,11 @@ function tools(step) {
   return step.tools.map(one).join("\n");
 }
 
+/** @param {ToolStep | AgentStep} step @param {PreviewView} preview @returns {[name: string, text: string][]} */
 function facts(step, preview) {
   const touches = preview.touches.filter((touch) => touch.argument !== null).map(touched);
   const after = preview.waits_on.join(", ");
+  /** @type {[name: string, text: string | false | null | undefined][]} */
   const found = [
     ["Touches", touches.join("\n")],
     ["Only when", step.when],
@@ -41,14 +48,15 @@ function facts(step, preview) {
     ["Asks you", preview.asks && `for the concrete call: ${preview.asks}`],
     ["Approved too", preview.covers && `its call, which is not shown before it is sent, though ${preview.covers}`],
     ["Preapproved", step.preapproved && "its calls are not asked for one by one"],
-    ["Retries", step.retries && `up to ${step.retries}`],
+    ["Retries", step.kind === "tool" && step.retries ? `up to ${step.retries}` : null],
   ];
   if (step.kind === "agent") {
     found.push(["May call", tools(step)], ["Turns", `at most ${step.max_turns ?? 10}`]);
   }
-  return found.filter(([, text]) => text);
+  return found.flatMap(([name, text]) => (text ? [[name, text]] : []));
 }
 
+/** @param {number} number @param {ToolStep | AgentStep} step @param {StepView} state */
 function stepOf(number, step, state) {
   const { effect } = state.preview;
   const line = element("p", oneLine(`${number}. ${lineOf(step)}`), "line");
@@ -56,7 +64,7 @@ function stepOf(number, step, state) {
   if (state.status !== "pending") {
     marks.append(element("span", state.status.replaceAll("_", " "), `state ${state.status}`));
   }
-  if (step.timeout_s) marks.append(element("span", `at most ${step.timeout_s} s`));
+  if (step.kind === "tool" && step.timeout_s) marks.append(element("span", `at most ${step.timeout_s} s`));
   if (state.attempts > 1) marks.append(element("span", `attempt ${state.attempts}`));
   const list = element("dl");
   for (const [name, text] of facts(step, state.preview)) list.append(element("dt", name), element("dd", text));
@@ -68,15 +76,17 @@ function stepOf(number, step, state) {
   return node;
 }
 
+/** @param {Limits} limits */
 function limits({ budget, max_steps: most }) {
+  /** @type {Record<string, string>} */
   const words = { tool_calls: "calls", seconds: "seconds of calls", tokens: "tokens" };
   const found = Object.entries(budget ?? {}).filter(([, limit]) => limit !== null);
   return [`${most} steps`, ...found.map(([name, limit]) => `${limit} ${words[name] ?? name}`)].join(", ");
 }
 
-export function planOf(task) {
-  const plan = task.plan_object;
-  const head = group("p", "marks", `Revision ${task.plan_revision}`, short(task.plan_digest));
+/** @param {TaskView} task @param {Contract} plan */
+export function planOf(task, plan) {
+  const head = group("p", "marks", `Revision ${task.plan_revision}`, short(task.plan_digest ?? ""));
   const node = group("section", "plan", element("h3", "Plan"), head);
   const list = element("dl");
   if (plan.goal && plan.goal !== task.prompt) list.append(element("dt", "Goal"), element("dd", plan.goal));
@@ -85,17 +95,22 @@ export function planOf(task) {
   return node;
 }
 
-// The steps as they stand; only those that have changed are made anew.
-export function showSteps(node, task) {
-  place(node.querySelector("ol"), task.plan_object.steps.map((step, at) => {
+/**
+ * The steps as they stand; only those that have changed are made anew.
+ * @param {Element} node @param {TaskView} task @param {Contract} plan
+ */
+export function showSteps(node, task, plan) {
+  const list = /** @type {Element} */ (node.querySelector("ol"));
+  place(list, plan.steps.map((step, at) => {
     const state = task.steps[at];
     return [`${step.id} ${JSON.stringify(state)}`, () => stepOf(at + 1, step, state)];
   }));
 }
 
+/** @type {Record<string, string>} */
 const MARKS = { "+": "added", "-": "removed" };
 
-// What differs from the revision before, in the words of the service.
+/** What differs from the revision before, in the words of the service. @param {TaskView} task */
 export function differencesOf(task) {
   const [from, to] = [task.plan_revision - 1, task.plan_revision];
   const lines = element("pre", "…", "diff");
@@ -103,6 +118,7 @@ export function differencesOf(task) {
   node.open = true;
   quietly(async () => {
     const { text } = await call(`/v1/tasks/${task.task_id}/plan/diff?from=${from}&to=${to}`);
+    /** @param {string} line @param {number} at */
     const marked = (line, at) => element("span", `${line}\n`, at < 2 ? "note" : MARKS[line[0]]);
     lines.replaceChildren(...text.split("\n").map(marked));
   });

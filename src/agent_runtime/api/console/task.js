@@ -1,5 +1,6 @@
 // One task, opened: what it asks, its plan, what happens to it, and what came of it.
 
+/** @import { Part } from "./page.js" */
 import { call, Refusal } from "./api.js";
 import { isChanged, planQuestion, question } from "./decide.js";
 import { follow } from "./follow.js";
@@ -7,17 +8,23 @@ import { differencesOf, planOf, showSteps } from "./plan.js";
 import { button, element, group, place, quietly, say, timeOf } from "./page.js";
 import { visible } from "./text.js";
 
+/** @param {number} count @param {string} noun */
 const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
+/** @param {string} title @param {string | null} text @param {string} [className] */
 const titled = (title, text, className) => group("section", className, element("h3", title), element("pre", text));
 
-// The end of a box is what is read, unless somebody has scrolled back in it.
+/**
+ * The end of a box is what is read, unless somebody has scrolled back in it.
+ * @param {Element} box @param {string} text
+ */
 function append(box, text) {
   const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
   box.append(visible(text));
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
+/** @param {TaskView} task */
 function footOf({ usage, approvals }) {
   const used = [
     counted(usage.tool_calls, "call"),
@@ -33,9 +40,12 @@ function footOf({ usage, approvals }) {
   return node;
 }
 
-// Show a task in a box, and keep it as it stands. `changed(task)` hears of it. Gives `reload`, which asks for the task,
-// once more where it was asked for while an answer was under way, and `close`. `texts` is what models are writing, by
-// step, null for the plan; `boxes` is where it stands.
+/**
+ * Show a task in a box, and keep it as it stands. `changed(task)` hears of it. Gives `reload`, which asks for the task,
+ * once more where it was asked for while an answer was under way, and `close`. `texts` is what models are writing, by
+ * step, null for the plan; `boxes` is where it stands.
+ * @param {HTMLElement} box @param {string} id @param {(task: TaskView) => void} changed
+ */
 export function openTask(box, id, changed) {
   const path = `/v1/tasks/${id}`;
   const lines = group("pre", "log");
@@ -43,13 +53,18 @@ export function openTask(box, id, changed) {
   lines.tabIndex = 0;
   lines.setAttribute("aria-label", "What happened");
   const log = group("section", "", element("h3", "What happened"), lines);
+  /** @type {Map<string | null, string>} */
   const texts = new Map();
+  /** @type {Map<string | null, Element>} */
   const boxes = new Map();
+  /** @type {TaskView | undefined} */
   let task;
   let asked = 0;
+  /** @type {Promise<void> | null} */
   let loading = null;
   let closed = false;
 
+  /** @param {string} verb @param {object | string} body */
   async function decide(verb, body) {
     try {
       await call(`${path}/${verb}`, body);
@@ -60,7 +75,7 @@ export function openTask(box, id, changed) {
       return;
     }
     await reload();
-    if (document.activeElement === document.body) box.parentElement.querySelector("summary").focus();
+    if (document.activeElement === document.body) box.parentElement?.querySelector("summary")?.focus();
   }
 
   function reload() {
@@ -74,43 +89,50 @@ export function openTask(box, id, changed) {
     try {
       do {
         known = asked;
-        task = await call(path);
+        /** @type {TaskView} */
+        const loaded = await call(path);
         if (closed) return;
-        show();
-        changed(task);
+        task = loaded;
+        show(loaded);
+        changed(loaded);
       } while (known !== asked);
     } finally {
       loading = null;
     }
   }
 
-  const isWriting = (step) =>
+  /** @param {TaskView} task @param {string | null} step */
+  const isWriting = (task, step) =>
     step === null ? task.status === "pending" : task.steps.some((one) => one.id === step && one.status === "running");
 
-  function writing() {
-    return [...texts.keys()].filter(isWriting).map((step) => {
+  /** @param {TaskView} task @returns {Part[]} */
+  function writing(task) {
+    return [...texts].filter(([step]) => isWriting(task, step)).map(([step]) => {
       const title = step === null ? "The model is writing the plan" : `The model is writing in step ${step}`;
       return [`writing ${step}`, () => {
-        const node = titled(title, texts.get(step), "writing");
-        boxes.set(step, node.lastChild);
-        return node;
+        const text = element("pre", texts.get(step));
+        boxes.set(step, text);
+        return group("section", "writing", element("h3", title), text);
       }];
     });
   }
 
-  function show() {
-    const { status, plan_digest: digest, plan_revision: revision } = task;
+  /** @param {TaskView} task */
+  function show(task) {
+    const { status, error, plan_object: plan, plan_digest: digest, plan_revision: revision } = task;
+    /** @type {Part[]} */
     const parts = [];
-    const add = (key, make) => parts.push([key, make]);
+    /** @param {Part} part */
+    const add = (...part) => parts.push(part);
     if (task.prompt.includes("\n") || task.prompt.length > 200) add("prompt", () => titled("Asked for", task.prompt));
-    if (task.error) add("error", () => element("p", task.error.message, "error"));
+    if (error) add("error", () => element("p", error.message, "error"));
     if (status === "completed") add("result", () => titled("Result", task.result, "result"));
     for (const one of task.attention) add(`asked ${JSON.stringify(one)}`, () => question(one, decide));
-    parts.push(...writing());
-    if (task.plan_object) {
+    parts.push(...writing(task));
+    if (plan) {
       const unwanted = "Not this plan: another one is being made.";
       if (status === "pending") add("unwanted", () => element("p", unwanted, "note"));
-      add(`plan ${digest}`, () => planOf(task));
+      add(`plan ${digest}`, () => planOf(task, plan));
       if (revision > 1) add(`changes ${revision}`, () => differencesOf(task));
     }
     if (status === "awaiting_approval") add(`decide ${digest}`, () => planQuestion(task, decide));
@@ -119,7 +141,8 @@ export function openTask(box, id, changed) {
     if (task.cancel_requested && !task.terminal) add("ending", () => element("p", "It is being cancelled.", "note"));
     else if (!task.terminal && !isChanged(task)) add("cancel", () => group("p", "buttons", button("Cancel", () => decide("cancel", {}))));
     place(box, parts);
-    if (task.plan_object) showSteps(box.querySelector(".plan"), task);
+    const shown = box.querySelector(".plan");
+    if (plan && shown) showSteps(shown, task, plan);
   }
 
   const unfollow = follow(id, {
@@ -129,12 +152,13 @@ export function openTask(box, id, changed) {
     },
     writing({ step_id: step, text }) {
       texts.set(step, `${texts.get(step) ?? ""}${text}`);
-      if (boxes.get(step)?.isConnected) append(boxes.get(step), text);
-      else if (task) show();
+      const shown = boxes.get(step);
+      if (shown?.isConnected) append(shown, text);
+      else if (task) show(task);
     },
     written(step) {
       texts.delete(step);
-      if (task) show();
+      if (task) show(task);
     },
   });
 
