@@ -36,10 +36,9 @@ class Identities:
         """Return what is no longer as the contract has it, in the operator's words; empty where nothing differs.
 
         `approved` are the facts about the servers that the plan was made with. A server or a
-        model that is not configured any more is none of these differences: it cannot be called at all.
+        model that is not configured any more is none of these differences: it cannot be called at all. Contracts of
+        form 1 name neither.
         """
-        if contract.form == 1:
-            return []
         found: list[str] = []
         for server_id, pinned in contract.servers.items():
             now = self.servers.get(server_id)
