@@ -64,9 +64,9 @@ def proposed(contract: Contract) -> Task:
     return after(Task("t"), submitted, ev.TaskClaimed(runner="r", epoch=1), plan)
 
 
-def executing(contract: Contract) -> Task:
+def executing(contract: Contract, approver: str = ev.ANONYMOUS) -> Task:
     task = proposed(contract)
-    approved = ev.PlanApproved(revision=1, digest=contract.digest)
+    approved = ev.PlanApproved(revision=1, digest=contract.digest, actor=approver)
     return after(task, approved, ev.TaskClaimed(runner="r", epoch=2))
 
 

@@ -8,7 +8,7 @@ import pytest
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import has_budget, may_ask_model, seconds_left, tokens_left
 from agent_runtime.domain.commands import AskModel, CallTool, Command, Record, next_commands
-from agent_runtime.domain.contract import Budget
+from agent_runtime.domain.contract import Budget, Contract
 from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.task import StepStatus, Task, TaskStatus
@@ -174,6 +174,15 @@ def test_an_approved_call_is_made_as_it_was_shown() -> None:
     assert only(task) == CallTool(the_agent(task))
     task = after(task, called("do", "write", {"x": 2}, turn=1, index=0), returned("do"))
     assert (task.steps["do"].asked, task.steps["do"].sent) == (None, ("f/write",))
+
+
+def test_what_policy_had_approved_with_a_plan_of_an_earlier_version_stays_in_its_journal() -> None:
+    fields = dict(contract_of({**ALONE, "preapproved": True}))
+    old, new = (Contract.model_validate({**fields, "form": form}) for form in (1, 2))
+    wanted = [started("do"), answered(1, WRITE), called("do", "write", {"x": 2}, turn=1, index=0)]
+    assert after(executing(old, ev.POLICY), *wanted).steps["do"].open_call
+    with pytest.raises(IllegalTransitionError, match="nobody has approved this concrete call"):
+        after(executing(new, ev.POLICY), *wanted)
 
 
 def test_a_call_of_unknown_outcome_that_was_done_is_answered_by_the_person() -> None:
