@@ -29,6 +29,10 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
+def project() -> Any:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
 def pod() -> Any:
     return read(BASE / "deployment.yaml")["spec"]["template"]["spec"]
 
@@ -48,11 +52,23 @@ def entries(path: Path) -> dict[str, ToolServer]:
     return {entry.id: entry for entry in load_registry(path)}
 
 
+# The workflow
+
+
+def test_the_workflow_runs_the_ci_script_on_the_oldest_and_the_newest_python_that_are_promised() -> None:
+    names = [name.removeprefix("Programming Language :: Python :: ") for name in project()["classifiers"]]
+    promised = sorted((name for name in names if re.fullmatch(r"3\.\d+", name)), key=lambda name: int(name[2:]))
+    assert project()["requires-python"] == f">={promised[0]}"
+    job = read(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]["check"]
+    assert job["strategy"]["matrix"]["python"] == [promised[0], promised[-1]]
+    assert job["steps"][-1]["run"] == "bash .ci/run"
+
+
 # The image
 
 
 def test_the_version_of_the_image_is_that_of_the_project() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = project()["version"]
     assert f"\nARG VERSION={version}\n" in DOCKERFILE
 
 
