@@ -28,6 +28,8 @@ class HostileHttp:
 
     port: int
     seen: list[Seen] = field(default_factory=list)
+    streamed: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def url(self, mode: str) -> str:
         return f"http://127.0.0.1:{self.port}/{mode}/mcp"
@@ -51,6 +53,7 @@ def hostile_http() -> Iterator[HostileHttp]:
     try:
         yield state
     finally:
+        state.ended.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -77,10 +80,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.note()
-        if self.mode.startswith("closing"):
+        if self.mode == "asking":
+            ask = b'data: {"jsonrpc":"2.0","id":%d,"method":"ping"}\n\n'
+            self.stream(b"".join(ask % number for number in range(5000)))
+        elif self.mode == "babbling":
+            self.stream(b"event: nonsense\ndata: x\n\ndata: {\n\n" * 5000)
+        elif self.mode.startswith("closing"):
             self.give(200, EVENTS, b"id: 1\nretry: 0\n\n")
         else:
             self.give(405, {})
+
+    def stream(self, events: bytes) -> None:
+        """Send a stream of events that stays open."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(events) + 1))
+        self.end_headers()
+        self.wfile.write(events)
+        self.state.streamed.set()
+        self.state.ended.wait(60)
 
     def do_DELETE(self) -> None:
         self.note()
@@ -88,8 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        method, number = message["method"], message.get("id")
+        method, number = message.get("method", ""), message.get("id")
         self.note(method)
+        if not method:  # an answer to what it asked
+            self.state.ended.wait(60)
         if number is None:
             self.give(202, {})
         elif redirect := self.redirect(method):
@@ -100,8 +120,30 @@ class _Handler(BaseHTTPRequestHandler):
             self.give(200, headers, _reply(number, result={**version, "capabilities": {"tools": {}}}))
         elif method == "tools/list":
             self.give(200, JSON, _reply(number, result={"tools": [{"name": "pay", "inputSchema": {"type": "object"}}]}))
+        elif self.mode == "trickling":
+            self.trickle(_reply(number, result={"content": [{"type": "text", "text": "x" * 20_000}]}))
+        elif self.mode == "baking":
+            self.bake(_reply(number, result={"content": [{"type": "text", "text": self.headers.get("cookie", "")}]}))
         else:
             self.give(*self.called(number))
+
+    def trickle(self, body: bytes) -> None:
+        """Send an answer in chunks of one byte, all at once."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+
+    def bake(self, body: bytes) -> None:
+        """Send an answer with many cookies."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for number in range(50):
+            self.send_header("Set-Cookie", f"crumb{len(self.state.seen)}_{number}=1")
+        self.end_headers()
+        self.wfile.write(body)
 
     def redirect(self, method: str) -> tuple[int, str] | None:
         """Where this request is sent instead, with the status."""
@@ -138,6 +180,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, EVENTS, progress + event % plain
             case "status":
                 return 500, JSON, plain
+            case "nested":
+                return 200, JSON, plain[:-1] + b',"x":[%s0]}' % (b"[]," * 1_000_000)
+            case "nested-events":
+                return 200, EVENTS, event % (plain[:-1] + b',"x":[%s0]}' % (b"[]," * 1_000_000))
+            case "many-events":
+                said = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"data":[%s0]}}' % (b"[]," * 2000)
+                return 200, EVENTS, b"data: %s\r\n\r\n" % said * 60 + event % _reply(number, result={"content": []})
             case "nobody":
                 return 400, JSON, _reply(None, error=error)
             case "stranger":

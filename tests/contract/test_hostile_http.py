@@ -1,17 +1,23 @@
 """G2, G9 at the port `ToolServers`: servers over HTTP that redirect, hang up or answer for others, on a real socket."""
 
 import asyncio
+import io
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
+from agent_runtime.config import LogSettings
 from agent_runtime.domain.errors import OutcomeUnknownError, ServerUnavailableError
 from agent_runtime.domain.tools import HttpServer, StoredResult
 from agent_runtime.services.ports import Lease
+from agent_runtime.telemetry import configure_logging
+from agent_runtime.text.redaction import Redactor
 from hostile_http import HostileHttp, hostile_http
-from pools import Place, eventually
+from pools import Lag, Place, eventually
 
 
 @pytest.fixture
@@ -117,3 +123,67 @@ async def test_a_call_whose_stream_is_closed_at_once_is_asked_after_once_a_secon
             await pay(lease, timeout_s=1.5)
         assert server.opened() <= 3 + 3
     assert len(server.asked("tools/call")) == 1
+
+
+# More than anybody reads
+
+
+@pytest.mark.parametrize("mode", ["nested", "nested-events"])
+async def test_an_answer_with_countless_arrays_stalls_nobody_and_leaves_the_outcome_unknown(
+    place: Place, server: HostileHttp, mode: str
+) -> None:
+    lag = Lag()
+    async with asyncio.TaskGroup() as group, leased(place, server, mode) as lease:
+        watch = group.create_task(lag.measure())
+        with pytest.raises(OutcomeUnknownError):
+            await pay(lease)
+        watch.cancel()
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
+
+
+async def test_what_is_counted_of_an_event_is_not_counted_of_the_next(place: Place, server: HostileHttp) -> None:
+    async with leased(place, server, "many-events") as lease:
+        assert (await pay(lease, timeout_s=20)).text == ""
+
+
+async def test_an_answer_in_chunks_of_one_byte_arrives_and_stalls_nobody(place: Place, server: HostileHttp) -> None:
+    lag = Lag()
+    async with asyncio.TaskGroup() as group, leased(place, server, "trickling") as lease:
+        watch = group.create_task(lag.measure())
+        assert (await pay(lease, timeout_s=20)).text == "x" * 20_000
+        watch.cancel()
+    assert lag.worst_s < 0.2
+
+
+async def test_a_server_that_asks_without_end_and_takes_no_answer_fills_no_memory(
+    place: Place, server: HostileHttp
+) -> None:
+    async with leased(place, server, "asking"):
+        await asyncio.to_thread(server.streamed.wait, 20)
+        await eventually(lambda: server.asked(""))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) < 200
+
+
+async def test_a_server_fills_no_log_with_what_it_gets_wrong(place: Place, server: HostileHttp) -> None:
+    root = logging.getLogger()
+    before, log = (root.handlers, root.level), io.StringIO()
+    configure_logging(LogSettings(format="json"), Redactor(), log)
+    try:
+        async with leased(place, server, "babbling") as lease:
+            await asyncio.to_thread(server.streamed.wait, 20)
+            assert (await pay(lease)).text == "paid"
+    finally:
+        root.handlers, root.level = before
+        logging.captureWarnings(capture=False)
+        structlog.reset_defaults()
+    assert log.getvalue().count("\n") < 10
+
+
+async def test_only_the_first_cookies_of_a_server_are_kept(place: Place, server: HostileHttp) -> None:
+    async with leased(place, server, "baking") as lease:
+        for _ in range(3):
+            cookies = (await pay(lease)).text.split("; ")
+    assert len(cookies) == 20
+    assert "seen=1" in cookies

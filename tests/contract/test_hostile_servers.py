@@ -121,6 +121,15 @@ async def test_what_is_not_part_of_a_definition_does_not_count_against_it(place:
         assert [tool.name for tool in await pool.discover(place.entry("weighty"))] == ["echo", "weighty"]
 
 
+async def test_a_listing_with_countless_wrong_parts_stalls_nobody(place: Place) -> None:
+    lag = Lag()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        watch = group.create_task(lag.measure())
+        assert "more than 200000 fields and entries" in await refusal(place, "crowded", within_s=60)
+        watch.cancel()
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
+
+
 async def test_a_heavy_listing_stalls_nobody(place: Place) -> None:
     lag = Lag()
     async with place.pool() as pool, asyncio.timeout(20), asyncio.TaskGroup() as group:
@@ -198,6 +207,31 @@ async def test_an_answer_that_cannot_be_read_leaves_the_outcome_unknown(place: P
         with pytest.raises(OutcomeUnknownError):
             await call(lease, "malformed", label, timeout_s=0.5)
         assert (await call(lease, "echo", "still here")).text == "still here"
+
+
+@pytest.mark.parametrize("label", ["numbers", "objects"])
+async def test_an_answer_with_countless_wrong_parts_stalls_nobody_and_leaves_the_outcome_unknown(
+    place: Place, label: str
+) -> None:
+    lag = Lag()
+    async with place.pool() as pool, asyncio.timeout(60), asyncio.TaskGroup() as group:
+        watch = group.create_task(lag.measure())
+        async with pool.lease([place.entry()]) as lease:
+            with pytest.raises(OutcomeUnknownError, match="more than 20000 fields and entries"):
+                await call(lease, "crowded", label)
+            assert (await call(lease, "echo", "again")).text == "again"
+        watch.cancel()
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
+
+
+async def test_a_request_with_countless_wrong_parts_stalls_nobody(place: Place) -> None:
+    lag = Lag()
+    async with place.pool() as pool, asyncio.timeout(60), asyncio.TaskGroup() as group:
+        watch = group.create_task(lag.measure())
+        async with pool.lease([place.entry()]) as lease:
+            assert (await call(lease, "ask_much")).text == "asked"
+        watch.cancel()
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
 
 
 async def test_numbers_that_json_can_hardly_carry_are_kept(place: Place) -> None:

@@ -121,6 +121,7 @@ class Listings:
             "endless-name": {"tools": [echo, tool("x" * 257), tool("y" * 256)]},
             "blank-names": {"tools": [tool(""), tool(" "), tool("\u3164\u200b"), echo, tool("_")]},
             "weighty": {"tools": [echo, tool("weighty", icons=[{"src": "data:," + "x" * 200_000}])]},
+            "crowded": {"tools": [echo, *[0] * 1_000_000]},
             "twins": {"tools": [echo, tool("twin"), tool("twin", title="the other")]},
             "shifty": {"tools": [tool("echo", description=f"version {self.count}")]},
             "no-tools": {"toolz": []},
@@ -260,6 +261,17 @@ class Calls:
 
     def nested(self, request_id: Any, _arguments: dict[str, Any]) -> None:
         say(request_id, "nested", structuredContent={"a": [[] for _ in range(1_000_000)]})
+
+    def crowded(self, request_id: Any, arguments: dict[str, Any]) -> None:
+        item, times = {"numbers": ("0", 1_900_000), "objects": ("{}", 99_000)}[arguments["label"]]
+        content = ",".join([item] * times)
+        write(b'{"jsonrpc":"2.0","id":%d,"result":{"content":[%s]}}\n' % (request_id, content.encode()))
+
+    def ask_much(self, request_id: Any, _arguments: dict[str, Any]) -> None:
+        messages = b",".join([b"0"] * 1_900_000)
+        asked = b'"method":"sampling/createMessage","params":{"maxTokens":1,"messages":[%s]}' % messages
+        write(b'{"jsonrpc":"2.0","id":"q1",%s}\n' % asked)
+        say(request_id, "asked")
 
     def large(self, request_id: Any, _arguments: dict[str, Any]) -> None:
         say(request_id, "large", structuredContent={"a": ["ab"] * 400_000})

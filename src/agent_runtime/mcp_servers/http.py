@@ -1,9 +1,12 @@
 """MCP over streamable HTTP: one pool of connections for all servers, one set of headers for each."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from math import inf
 from time import monotonic
+from urllib.request import Request
 
 import httpx2
 from mcp.client import Transport
@@ -14,13 +17,19 @@ from pydantic_core import from_json, to_json
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import HttpServer
-from agent_runtime.mcp_servers.wire import SENDING, ErrorFinder
+from agent_runtime.mcp_servers.wire import NESTED, SENDING, ErrorFinder
 
 _CONNECT_S = 10.0
 _SPARE_S = 30.0
 _SHORT_STREAM_S = 10.0
 _MOST_SHORT_STREAMS = 3
 _RESUME_PAUSE_S = 1.0
+
+_CHUNKS_AT_ONCE = 32
+"""After so many chunks others get their turn. A server may send one for each byte, thousands of them at once."""
+
+_MOST_COOKIES = 20
+_LONGEST_COOKIE = 4096
 
 
 class Network:
@@ -55,9 +64,26 @@ def open_http(server: HttpServer, network: Network, limits: LimitSettings, secre
         transport=_Guarded(network.shared(), limits.server_line_bytes),
         headers={**headers, "accept-encoding": "identity"},
         timeout=httpx2.Timeout(_CONNECT_S, read=_longest_silence(server, limits)),
+        cookies=CookieJar(_FewCookies()),
         trust_env=False,
     )
     return streamable_http_client(url, http_client=client, max_sse_event_size=limits.server_line_bytes)
+
+
+class _FewCookies(DefaultCookiePolicy):
+    """Keeps the first few cookies of a session, which balancers need, and no more: they would fill the memory (G11)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: set[str] = set()
+
+    def set_ok(self, cookie: Cookie, request: Request) -> bool:
+        """Return whether the cookie is kept. Those that were kept may have new values."""
+        known = cookie.name in self._names or len(self._names) < _MOST_COOKIES
+        if not known or len(cookie.name) + len(cookie.value or "") > _LONGEST_COOKIE:
+            return False
+        self._names.add(cookie.name)
+        return super().set_ok(cookie, request)
 
 
 def _longest_silence(server: HttpServer, limits: LimitSettings) -> float:
@@ -192,6 +218,38 @@ def _refusal(request: httpx2.Request, message: str) -> httpx2.Response:
     return httpx2.Response(503, headers={"content-type": "application/json"}, content=body, request=request)
 
 
+_END_OF_EVENT = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LONGEST_END = 4
+
+
+class _Nesting:
+    """Counts the arrays and objects of a plain answer, or of each event of a stream, as the chunks come (G9)."""
+
+    def __init__(self, *, by_event: bool) -> None:
+        self._by_event = by_event
+        self._count = 0
+        self._tail = b""
+
+    def check(self, chunk: bytes) -> None:
+        """Take the next chunk. Raises: httpx2.StreamError where one message has too many."""
+        if not self._by_event:
+            self._add(chunk)
+            return
+        seen = len(self._tail)
+        data = self._tail + chunk
+        begins = seen
+        for end in _END_OF_EVENT.finditer(data):
+            self._add(data[begins : end.end()])
+            self._count, begins = 0, max(end.end(), seen)
+        self._add(data[begins:])
+        self._tail = data[-_LONGEST_END + 1 :]
+
+    def _add(self, data: bytes) -> None:
+        self._count += data.count(b"[") + data.count(b"{")
+        if self._count > NESTED:
+            raise httpx2.StreamError(f"the answer has a message with more than {NESTED} arrays and objects")
+
+
 class _Bounded(httpx2.AsyncByteStream):
     """The body of an answer. The SDK bounds the events of a stream; a plain answer is bounded here (G11).
 
@@ -211,9 +269,14 @@ class _Bounded(httpx2.AsyncByteStream):
         self._closed = closed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        seen = 0
+        seen = chunks = 0
+        nesting = _Nesting(by_event=self._limit is None)
         try:
             async for chunk in self._response.stream:  # type: ignore[union-attr] # of an async client
+                chunks += 1
+                if chunks % _CHUNKS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                nesting.check(chunk)
                 seen += len(chunk)
                 if self._limit is not None and seen > self._limit:
                     raise httpx2.StreamError(f"the answer has more than {self._limit} bytes")

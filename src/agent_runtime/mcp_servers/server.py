@@ -36,7 +36,7 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.call import RAW, Call
 from agent_runtime.mcp_servers.listing import Listed, Listing
 from agent_runtime.mcp_servers.results import stored_result, tool_definitions
-from agent_runtime.mcp_servers.wire import Outgoing, Sending, Wire
+from agent_runtime.mcp_servers.wire import Outgoing, Sending, TooManyPartsError, Wire
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -221,6 +221,8 @@ class Connection:
             raise ServerUnavailableError(self.server_id, self._redactor.redact_message(reason)) from error
         except ValidationError as error:
             raise ServerUnavailableError(self.server_id, "its list of tools is not as MCP has it") from error
+        except TooManyPartsError as error:
+            raise ServerUnavailableError(self.server_id, str(error)) from error
         digest = wire.hexdigest()
         known = self._listings.get(self.server_id)
         if known is not None and known.digest == digest:

@@ -26,6 +26,7 @@ from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableErr
 from agent_runtime.domain.tools import StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.sandbox import Confined, confine
+from agent_runtime.mcp_servers.wire import HEARD, NESTED, has_many_arrays
 from agent_runtime.telemetry import log_debug
 from agent_runtime.text.escaping import visible
 from agent_runtime.text.redaction import Redactor
@@ -47,15 +48,9 @@ _LINES_AT_ONCE = 32
 _CHUNK_BYTES = 8 * 1024
 """A long line counts as one line for each of these."""
 
-_NESTED = 100_000
-"""As many arrays and objects as one line may have. Four megabytes of `[],` would stop the loop for seconds (G9)."""
-
 _RESYNC_ATTEMPTS = 16
 _RESYNC_BYTES = 64 * 1024
 _TAIL_CHARACTERS = 2000
-_HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled"})
-"""The notifications that anybody here listens to; the others are dropped before they cost anything."""
-
 
 _BEFORE_EXEC = before_exec()
 
@@ -276,14 +271,14 @@ class StdioTransport:
             if self._lines >= _LINES_AT_ONCE:
                 self._lines = 0
                 await asyncio.sleep(0)
-            if len(line) > _NESTED and line.count(b"[") + line.count(b"{") > _NESTED:
-                self.condemn(f"it sent a line with more than {_NESTED} arrays and objects and was killed")
+            if has_many_arrays(line):
+                self.condemn(f"it sent a line with more than {NESTED} arrays and objects and was killed")
                 break
             message = self._parse(line)
             if message is None:
                 if line.strip():
                     self.skipped_lines += 1
-            elif not isinstance(message, JSONRPCNotification) or message.method in _HEARD:
+            elif not isinstance(message, JSONRPCNotification) or message.method in HEARD:
                 return SessionMessage(message)
         self._left_us = not self.closed.is_set()
         self.closed.set()

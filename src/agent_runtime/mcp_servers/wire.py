@@ -1,21 +1,51 @@
-"""What leaves on a connection: under which id a call goes out, and whether it was handed over."""
+"""A connection as messages: under which id a call goes out, whether it was handed over, and what of a server is heard.
+
+The SDK checks what servers send against the types of MCP, on the event loop, and notes a fault for each part that is
+wrong. So what has very many parts never gets there (G9).
+"""
 
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 from mcp.client._transport import ReadStream, WriteStream
-from mcp.shared.dispatcher import CallOptions, coerce_request_id
+from mcp.shared.dispatcher import CallOptions, OnNotify, OnRequest, coerce_request_id
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
-from mcp.shared.message import SessionMessage
+from mcp.shared.message import MessageMetadata, SessionMessage
 from mcp.shared.transport_context import TransportContext
-from mcp_types import ErrorData
+from mcp_types import ErrorData, JSONRPCNotification, JSONRPCRequest
 from pydantic_core import from_json
 
+from agent_runtime.domain.values import JsonValue, has_more_parts
 from agent_runtime.mcp_servers.results import is_error
+
+NESTED = 100_000
+"""As many arrays and objects as one message may have. Four megabytes of `[],` would stop the loop for seconds (G9)."""
+
+HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled"})
+"""The notifications that anybody here listens to; the others are dropped before they cost anything."""
+
+_MOST_PARTS = 20_000
+_MOST_LISTED_PARTS = 200_000
+"""As many fields and entries as a message may have, and as a page of a listing may, with the schemas in it."""
+
+_UNCHECKED = frozenset({"structuredContent", "_meta"})
+"""What may hold anything, so that nobody goes through it here."""
+
+_MOST_REQUESTS = 64
+"""As many requests of one server are answered at a time. More are dropped: each would wait in memory for its turn."""
+
+
+class TooManyPartsError(Exception):
+    """A server answered with so many parts that to check them would stop the loop."""
+
+
+def has_many_arrays(data: bytes) -> bool:
+    """Return whether one message has more arrays and objects than are read."""
+    return len(data) > NESTED and data.count(b"[") + data.count(b"{") > NESTED
 
 
 @dataclass(slots=True)
@@ -48,6 +78,7 @@ class Wire(JSONRPCDispatcher[TransportContext]):
         super().__init__(read, write)
         self._remote = remote
         self._sendings: dict[object, Sending] = {}
+        self._answering = 0
 
     async def send_raw_request(
         self,
@@ -59,7 +90,8 @@ class Wire(JSONRPCDispatcher[TransportContext]):
     ) -> dict[str, Any]:
         sending = SENDING.get()
         if sending is None or method != "tools/call":
-            return await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
+            raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
+            return _checked(method, raw)
         # We cancel in our own words and time; the SDK's courtesy would wait up to 5 s for a stuck pipe.
         opts = {**(opts or {}), "request_id": sending.request_id, "cancel_on_abandon": False}
         self._sendings[sending.request_id] = sending
@@ -67,6 +99,7 @@ class Wire(JSONRPCDispatcher[TransportContext]):
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
         finally:
             del self._sendings[sending.request_id]
+        _checked(method, raw)
         # The session takes nothing but a truth value, and would call the outcome unknown.
         return {**raw, "isError": True} if is_error(raw) else raw
 
@@ -76,6 +109,37 @@ class Wire(JSONRPCDispatcher[TransportContext]):
             if sending is not None:
                 sending.refused = True
         super()._resolve_pending(request_id, outcome)
+
+    async def _dispatch_request(
+        self, req: JSONRPCRequest, metadata: MessageMetadata, on_request: OnRequest, sender_ctx: Context | None
+    ) -> None:
+        if self._answering < _MOST_REQUESTS and not has_more_parts(req.params, _MOST_PARTS, _UNCHECKED):
+            self._answering += 1
+            await super()._dispatch_request(req, metadata, on_request, sender_ctx)
+
+    async def _handle_request(
+        self, req: JSONRPCRequest, dctx: Any, scope: anyio.CancelScope, on_request: OnRequest
+    ) -> None:
+        try:
+            await super()._handle_request(req, dctx, scope, on_request)
+        finally:
+            self._answering -= 1
+
+    def _dispatch_notification(
+        self, msg: JSONRPCNotification, metadata: MessageMetadata, on_notify: OnNotify, sender_ctx: Context | None
+    ) -> None:
+        if msg.method in HEARD:
+            super()._dispatch_notification(msg, metadata, on_notify, sender_ctx)
+
+
+def _checked(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the result. Raises: TooManyPartsError."""
+    listing = method == "tools/list"
+    limit = _MOST_LISTED_PARTS if listing else _MOST_PARTS
+    if has_more_parts(raw, limit, frozenset() if listing else _UNCHECKED):
+        beside = "" if listing else ", beside structured content"
+        raise TooManyPartsError(f"its answer has more than {limit} fields and entries{beside}")
+    return raw
 
 
 class ErrorFinder:

@@ -27,8 +27,12 @@ _DEEPEST = 12
 _WIDEST = 256
 """The most bits of a number; Python refuses to print very long ones."""
 
-_TALKATIVE = ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn.access", "sse_starlette", "openai", "mcp.client")
+_TALKATIVE = ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn.access", "sse_starlette", "openai")
 """Loggers that tell of every request or every message: heard at level debug only, but for their warnings."""
+
+_OF_SERVERS = ("mcp.client", "mcp.shared.jsonrpc_dispatcher")
+"""Loggers that warn of every message which a server gets wrong, so that a hostile one fills the disk and keeps the loop
+busy: heard at level debug only. What went wrong with a call or a server is told by this service itself."""
 
 _QUOTING = ("mcp.client.streamable_http",)
 """Loggers that quote whole messages at level debug, arguments and results too: never heard at that level."""
@@ -96,8 +100,10 @@ def _capture_the_rest(sink: "_Sink", formatter: logging.Formatter, level: int) -
     root.setLevel(level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    for name in _OF_SERVERS:
+        logging.getLogger(name).setLevel(level if level <= logging.DEBUG else logging.CRITICAL)
     for name in _QUOTING:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+        logging.getLogger(name).setLevel(logging.WARNING if level <= logging.DEBUG else logging.CRITICAL)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
