@@ -7,18 +7,23 @@ import resource
 import sqlite3
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent_runtime.api.catalogue import tools_page
+from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve, Revise
+from agent_runtime.domain.conditions import MOST_REFERENCES
+from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import Event, StepFailed, TaskClaimed, ToolCalled, ToolDenied
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task, TaskStatus
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services import recovery
+from agent_runtime.services.task_manager import Submission
 from crashing import Crash, CrashingStore, Fuse, is_crash
 from harness import House, ledger_plan, settled, submitted, until_status
 from model_replies import Calls, Text, by_turn
@@ -98,6 +103,43 @@ async def test_arguments_of_a_model_that_are_too_long_are_refused_and_the_model_
     assert task.status is TaskStatus.COMPLETED
     assert [event.tool for event in events if isinstance(event, ToolCalled)] == ["read_file"] * 2
     assert house.counted == []
+
+
+# What a plan takes of the loop that all share
+
+
+async def longest_stall(runtime: Runtime, plan: Plan) -> float:
+    """Have the plan carried out, and return the longest time that everybody else waited meanwhile, in seconds."""
+    lag = Lag()
+    async with asyncio.TaskGroup() as group:
+        task = await runtime.tasks.submit(Submission(prompt="x", plan=plan, limits=Limits(max_steps=100)))
+        watch = group.create_task(lag.measure())
+        await runtime.tasks.decide(task.task_id, Approve())
+        ended = await settled(runtime, task.task_id)
+        watch.cancel()
+    assert ended.status is TaskStatus.COMPLETED
+    return lag.worst_s
+
+
+async def test_conditions_that_search_long_outputs_hold_nobody_up(tmp_path: Path) -> None:
+    house = ShiftyHouse(tmp_path)
+    answer = {"content": [], "structuredContent": {"numbers": [1] * 80_000}}
+    (tmp_path / "answer.json").write_text(json.dumps(answer))
+    search = " or ".join(["0 in ${s1.output.numbers}"] * MOST_REFERENCES)
+    step = {"kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "x"}, "when": search}
+    steps = plan_of("raw:x").model_dump(mode="json")["steps"]
+    plan = Plan.model_validate({"steps": [*steps, *({**step, "id": f"when{number}"} for number in range(40))]})
+    async with house.open() as runtime:
+        assert await longest_stall(runtime, plan) < 2
+
+
+async def test_a_plan_of_many_large_steps_holds_nobody_up(tmp_path: Path) -> None:
+    house = ShiftyHouse(tmp_path)
+    numbers = [str(number) for number in range(1500)]
+    step = {"kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "x", "numbers": numbers}}
+    plan = Plan.model_validate({"steps": [{**step, "id": f"s{number}"} for number in range(80)]})
+    async with house.open() as runtime:
+        assert await longest_stall(runtime, plan) < 1
 
 
 # What servers list

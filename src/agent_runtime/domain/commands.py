@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget, exceeded_by_asking, has_budget, may_ask_model
@@ -54,18 +55,29 @@ def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tupl
     step an open call is one whose answer will not come. Each command holds for this state only: after one of them,
     ask again.
     """
+    return tuple(_commands(task, in_flight))
+
+
+def next_command(task: Task, in_flight: AbstractSet[str] = frozenset()) -> Command | None:
+    """Return the first of `next_commands`, or None; the conditions of the steps after it are not looked at."""
+    return next(_commands(task, in_flight), None)
+
+
+def _commands(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     if task.terminal or task.journal_change:
-        return ()
+        return
     if task.cancel_requested:
-        return () if in_flight else (_cancel(task),)
-    if task.status is TaskStatus.PENDING:
-        return (ProposePlan(),)
-    if task.status in WAITING:
-        return ()
-    commands = (*_unfinished(task, in_flight), *_ready(task, in_flight))
-    if commands or in_flight:
-        return commands
-    return (Record((_end(task),)),)
+        if not in_flight:
+            yield _cancel(task)
+    elif task.status is TaskStatus.PENDING:
+        yield ProposePlan()
+    elif task.status not in WAITING:
+        nothing = True
+        for command in chain(_unfinished(task, in_flight), _ready(task, in_flight)):
+            nothing = False
+            yield command
+        if nothing and not in_flight:
+            yield Record((_end(task),))
 
 
 def _end(task: Task) -> ev.Event:

@@ -22,6 +22,9 @@ from agent_runtime.domain.values import JsonValue
 MOST_CHARACTERS = 1000
 """The longest condition."""
 
+MOST_REFERENCES = 16
+"""The most references in one condition: each may lead to a long output, in which is searched."""
+
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 _NAMED = re.compile(r"_ref(\d+)_")
 _CONSTANTS: dict[str, JsonValue] = {"true": True, "false": False, "null": None}
@@ -56,9 +59,16 @@ def read_condition(text: str) -> Condition:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text!r} is not a condition: compare references with == != < <= > >= in") from error
     condition = Condition(text, tree, tuple(references))
-    for fault in _faults(tree, condition):
+    for fault in (*_names_spelled_otherwise(tree, named, text), *_faults(tree, condition)):
         raise ValueError(fault)
     return condition
+
+
+def _names_spelled_otherwise(tree: ast.expr, named: str, text: str) -> Iterator[str]:
+    """Yield a fault where a name is not spelled as it is read: Python takes wide and bold letters for plain ones."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and ast.get_source_segment(named, node) != node.id:
+            yield f"{text!r} is not a condition: write true, false, null and exists with plain letters"
 
 
 def condition_references(text: str | None) -> frozenset[Reference]:
@@ -76,10 +86,10 @@ def holds(text: str, results: Mapping[str, StoredResult]) -> bool:
 
     Raises: ConditionFailedError where an output is not there or is not of a kind that can be compared so.
     """
-    condition = read_condition(text)
     try:
+        condition = read_condition(text)
         return _truth(condition.tree, condition, results)
-    except ReferenceFailedError as error:
+    except (ReferenceFailedError, ValueError) as error:  # an earlier version may have read what this one refuses
         raise ConditionFailedError(f"The condition {text!r} cannot be evaluated: {error}") from error
 
 
@@ -190,7 +200,8 @@ def _compare(op: ast.cmpop, left: JsonValue, right: JsonValue, condition: Condit
 
 def _contains(whole: JsonValue, part: JsonValue, condition: Condition) -> bool:
     if isinstance(whole, list | tuple):
-        return any(_equal(part, item) for item in whole)
+        # A list may be long, and everybody waits: `in` takes a hundredth of the time of a search by `_equal`.
+        return part in whole and part in [item for item in whole if isinstance(item, bool) is isinstance(part, bool)]
     if isinstance(whole, Mapping) and isinstance(part, str):
         return part in whole
     if isinstance(whole, str) and isinstance(part, str):

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat
 
 from agent_runtime.domain import references
 from agent_runtime.domain.asking import reasons_to_ask
-from agent_runtime.domain.conditions import condition_references, read_condition
+from agent_runtime.domain.conditions import MOST_REFERENCES, condition_references, read_condition
 from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, Seconds, Step, ToolStep, cycle_in, tool_keys, tool_names
@@ -260,9 +260,12 @@ def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) 
             yield Fault(_place(f"{place}.{holder}", path), str(error))
     if step.when is not None:
         try:
-            read_condition(step.when)
+            condition = read_condition(step.when)
         except ValueError as error:
             yield Fault(f"{place}.when", str(error))
+        else:
+            if (count := len(condition.references)) > MOST_REFERENCES:
+                yield Fault(f"{place}.when", f"{count} references are more than {MOST_REFERENCES}.")
     conditional = {reference.step for reference in condition_references(step.when)}
     for name in sorted(step.needs - known):
         field = "depends_on" if name in step.depends_on else "when" if name in conditional else holder

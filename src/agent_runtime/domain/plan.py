@@ -1,10 +1,10 @@
 """A plan: a directed acyclic graph of steps, as data."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool
 
@@ -31,14 +31,24 @@ class _Step(Value):
     depends_on: tuple[str, ...] = ()
     when: str | None = Field(default=None, min_length=1, max_length=MOST_CHARACTERS)
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with these fields changed, without what was worked out of the old ones."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("needs", "functions"):
+            copied.__dict__.pop(name, None)
+        return copied
+
     @property
     def templates(self) -> JsonValue:
         """Where references may stand, beside the condition."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[str]:
-        """The ids of the steps that must end before this one: those named and those referred to."""
+        """The ids of the steps that must end before this one: those named and those referred to.
+
+        Worked out once for each step: a run asks for it again at every turn, and the arguments may be large.
+        """
         referred = (*references_in(self.templates), *condition_references(self.when))
         return frozenset(self.depends_on) | {reference.step for reference in referred}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent_runtime.domain.commands import AskModel, CallTool, Command, ProposePlan, Record, next_commands, tool_error
+from agent_runtime.domain.commands import AskModel, CallTool, Command, ProposePlan, Record, next_command, tool_error
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     ConflictError,
@@ -35,7 +35,7 @@ _ACTS = frozenset({TaskStatus.PENDING, TaskStatus.EXECUTING})
 
 
 class Execution:
-    """Carries out what `next_commands` says, at most `most` calls and answers at a time, until nothing is left to do.
+    """Carries out what `next_command` says, at most `most` calls and answers at a time, until nothing is left to do.
 
     Every turn stages what came of the calls, what follows from it and the intents of the next calls, and commits all
     of it at once; then the calls are sent. While a task asks a person, nothing new begins.
@@ -104,7 +104,7 @@ class Execution:
             self._in_flight.add(work.step_id)
             self._group.create_task(self._ask(work) if isinstance(work, Question) else self._send(work))
         if not self._busy:
-            return self._acts and bool(next_commands(self._run.task))
+            return self._acts and next_command(self._run.task) is not None
         if not self._outcomes:
             await self._came.wait()
         return True
@@ -142,8 +142,8 @@ class Execution:
             if not self._compared:
                 await self._compare()
                 continue
-            commands = () if self._trouble else next_commands(self._run.task, busy)
-            if not commands or not await self._carry_out(commands[0], begun, busy):
+            command = None if self._trouble else next_command(self._run.task, busy)
+            if command is None or not await self._carry_out(command, begun, busy):
                 break
         return begun
 

@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from agent_runtime.domain.commands import next_commands
+from agent_runtime.domain.commands import next_command
 from agent_runtime.domain.errors import ConflictError, JournalChangedError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.task import WAITING, Task, TaskStatus
 from agent_runtime.services.agent_service import PlannerAgent
@@ -65,7 +65,7 @@ class Orchestrator:
         with structlog.contextvars.bound_contextvars(task_id=task_id):
             try:
                 task = await self._store.load(task_id)
-                return bool(next_commands(task)) and await self._claim_and_run(task, cancel, stop)
+                return next_command(task) is not None and await self._claim_and_run(task, cancel, stop)
             except TaskNotFoundError:
                 log.info("task_gone")
             except StaleEpochError as error:
@@ -89,4 +89,4 @@ class Orchestrator:
             most=self._parallel_calls,
         ).run()
         log.info("run_ended", status=run.task.status, version=run.task.version)
-        return bool(next_commands(run.task))
+        return next_command(run.task) is not None

@@ -31,6 +31,8 @@ RESULTS = {
         "'hre' in ${a.text}",
         "${a.text} not in 'one two'",
         "'x' in ${a.output.list}",
+        "1 in ${a.output.list}",
+        "true not in ${a.output.list}",
         "'k' in ${a.output.map}",
         "${a.output.yes}",
         "${a.output.yes} == true",
@@ -112,6 +114,10 @@ def test_a_condition_that_cannot_be_evaluated_says_why(text: str, said: str) -> 
         "${a.text} if ${a.output.yes} else 1",
         "(x := ${a.text})",
         "_ref0_ == 1",
+        "${a.output.yes} or _\N{FULLWIDTH LATIN SMALL LETTER R}ef7_",
+        "${a.output.yes} or _\N{FULLWIDTH LATIN SMALL LETTER R}ef0_",
+        "${a.text} == \N{FULLWIDTH LATIN SMALL LETTER T}rue",
+        "\N{FULLWIDTH LATIN SMALL LETTER E}xists(${a.text})",
         "${a.text} == '_ref0_'",
         "${a.text} == '\\x41'",
         "__import__('os').system('true')",
@@ -124,6 +130,11 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"condition|reference|compare|quotes|exists|_ref"):
         read_condition(text)
     assert condition_references(text) == frozenset()
+
+
+def test_a_condition_that_only_an_earlier_version_could_read_fails_its_step() -> None:
+    with pytest.raises(ConditionFailedError, match="cannot be evaluated"):
+        holds("${a.output.yes} or _\N{FULLWIDTH LATIN SMALL LETTER R}ef7_", RESULTS)
 
 
 def test_the_references_of_a_condition_are_known() -> None:
@@ -151,5 +162,5 @@ def test_a_condition_nested_as_deep_as_can_be_is_judged() -> None:
     for text in ("(" * half + "${a.text} == 'x'" + ")" * half, "not " * (half // 2) + "${a.output.yes}"):
         try:
             holds(text, RESULTS)
-        except ValueError as refused:
+        except ConditionFailedError as refused:
             assert "is not a condition" in str(refused)  # noqa: PT017 - Python's parser has a limit of its own

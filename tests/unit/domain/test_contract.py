@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agent_runtime.domain.conditions import MOST_REFERENCES
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, find_faults
 from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import Plan, unreferenced
@@ -65,6 +66,13 @@ def test_a_fault_is_named_with_its_place(step: dict[str, Any], field: str, messa
     (fault,) = faults(step)
     assert fault.field == field
     assert fault.message.startswith(message)
+
+
+def test_a_condition_has_a_bounded_number_of_references() -> None:
+    many = ["${a.text} == 'x'"] * (MOST_REFERENCES + 1)
+    assert faults(tool("a"), tool("b", when=" or ".join(many[1:]))) == []
+    (fault,) = faults(tool("a"), tool("b", when=" or ".join(many)))
+    assert (fault.field, fault.message) == ("steps[1].when", "17 references are more than 16.")
 
 
 @given(st.lists(st.sampled_from(EVERY_FAULT[:13]), min_size=2, max_size=5))
