@@ -19,6 +19,7 @@ CALLERS = {
     "dave": ("submit", "approve"),
     "erin": ("submit", "read"),
     "frank": ("approve", "read"),
+    "gina": ("submit", "approve", "read"),
     "rita": ("read",),
     "olga": ("admin",),
 }
@@ -106,12 +107,16 @@ def test_whoever_may_submit_too_approves_their_own_work(team: Keyed, approver: s
     assert (decision["actor"], decision["scopes"]) == (approver, sorted(CALLERS[approver]))
 
 
-def test_a_submitter_who_lost_the_scope_may_not_approve(team: Keyed) -> None:
+@pytest.mark.parametrize("author", ["dave", "gina"])
+def test_whoever_submitted_or_edited_and_lost_the_scope_may_not_approve(team: Keyed, author: str) -> None:
     path = submitted(team, "dave")
+    if author == "gina":
+        tags = {"If-Match": f'"{task_at(team, path)["plan_digest"]}"'}
+        assert team.call("PUT", f"{path}/plan", author, json=sums(1), headers=tags).status_code == 200
     lines = team.file.read_text()
-    team.file.write_text(re.sub(r"^(dave \S+) submit approve$", r"\1 approve", lines, flags=re.MULTILINE))
+    team.file.write_text(re.sub(rf"^({author} \S+) submit ", r"\1 ", lines, flags=re.MULTILINE))
     try:
-        assert is_refused_for(approved(team, path, "dave"), "submit")
+        assert is_refused_for(approved(team, path, author), "submit")
     finally:
         team.file.write_text(lines)
 
