@@ -182,6 +182,7 @@ async def open_runtime(
             progress,
             identities=identities,
             start_s=limits.server_start_s,
+            install_s=limits.server_install_s,
             approval=settings.approval,
         )
         executor = ExecutorAgent(model, progress, limits)

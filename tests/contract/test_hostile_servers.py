@@ -48,6 +48,17 @@ async def test_a_server_that_never_answers_and_refuses_to_go_is_killed(place: Pl
     assert "did not start within 0.4 s" in await refusal(place, "stubborn-mute", server_start_s=0.4, within_s=5)
 
 
+async def test_a_command_that_may_install_its_package_first_is_given_the_time_for_it(place: Place) -> None:
+    runner = place.folder / "npx"
+    runner.write_text('#!/bin/sh\nsleep 1.5\nexec "$@"\n', encoding="utf-8")
+    runner.chmod(0o755)
+    polite = place.entry()
+    words = (polite.config.command, *polite.config.args)
+    config = polite.config.model_copy(update={"command": str(runner), "args": words})
+    async with place.pool(server_start_s=1, server_install_s=30) as pool, asyncio.timeout(30):
+        assert await pool.discover(polite.model_copy(update={"config": config}))
+
+
 @pytest.mark.parametrize("mode", ["auto", "off"])
 async def test_a_server_that_exits_at_once_is_quoted_without_its_secrets(place: Place, mode: str) -> None:
     async with place.pool() as pool, asyncio.timeout(10):

@@ -256,6 +256,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
             progress,
             identities=Identities({}),
             start_s=1,
+            install_s=1,
             approval=house.settings.approval,
         )
         executor = ExecutorAgent(None, progress, limits)

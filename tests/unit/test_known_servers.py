@@ -8,7 +8,7 @@ import yaml
 
 from agent_runtime.domain.deny import denied
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, StdioConfig, StdioServer, ToolPolicy
-from agent_runtime.services.known_servers import complete
+from agent_runtime.services.known_servers import complete, may_install
 
 PROJECT = Path(__file__).parents[2]
 
@@ -105,3 +105,13 @@ def test_the_fetch_package_is_kept_from_writing_files(arguments: dict[str, Any],
 )
 def test_nothing_is_assumed_of_other_entries(entry: StdioServer) -> None:
     assert complete([entry])[0] == entry
+
+
+@pytest.mark.parametrize("command", ["npx", "/usr/bin/npx", "uvx", "docker"])
+def test_a_command_that_fetches_what_it_runs_may_install_it_first(command: str) -> None:
+    assert may_install(stdio(command, "package"))
+
+
+def test_other_servers_have_nothing_to_install() -> None:
+    assert not may_install(stdio("node", "npx"))
+    assert not may_install(builtin("npx", "text"))

@@ -190,6 +190,7 @@ class LimitSettings(Section):
     list_pages: PositiveInt = 20
     stderr_bytes: PositiveInt = 64 * 1024
     server_start_s: PositiveFloat = 20
+    server_install_s: PositiveFloat = 300
     cancel_grace_s: PositiveFloat = 5
     concurrent_tasks: PositiveInt = 128
     tasks_on_same_servers: PositiveInt = 16

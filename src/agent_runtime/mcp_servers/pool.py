@@ -29,6 +29,7 @@ from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.server import Connection, Eras, Opener
 from agent_runtime.mcp_servers.stdio import StdioTransport, prepare
+from agent_runtime.services.known_servers import may_install
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +142,9 @@ class ServerPool:
     def _start(self, server: ToolServer, opener: Opener) -> Connection:
         if self._leaving:
             raise ServerUnavailableError(server.id, "the service is stopping")
-        connection = Connection(server.id, opener, self._limits, self._secrets.redactor, self._listings)
+        limits = self._limits
+        start_s = max(limits.server_start_s, limits.server_install_s if may_install(server) else 0)
+        connection = Connection(server.id, opener, limits, start_s, self._secrets.redactor, self._listings)
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
         self._owners[connection] = task
         task.add_done_callback(lambda _: self._owners.pop(connection, None))

@@ -102,7 +102,13 @@ class Connection:
     """A connection from its start to its end. Run `run` in a task of its own; it is the owner."""
 
     def __init__(
-        self, server_id: str, opener: Opener, limits: LimitSettings, redactor: Redactor, listings: dict[str, Listed]
+        self,
+        server_id: str,
+        opener: Opener,
+        limits: LimitSettings,
+        start_s: float,
+        redactor: Redactor,
+        listings: dict[str, Listed],
     ) -> None:
         self.server_id = server_id
         self.changes = 0
@@ -110,6 +116,7 @@ class Connection:
         self.ended = asyncio.Event()
         self._opener = opener
         self._limits = limits
+        self._start_s = start_s
         self._redactor = redactor
         self._scope = anyio.CancelScope()
         self._ready = asyncio.Event()
@@ -131,7 +138,7 @@ class Connection:
         """Enter, serve until the end, leave. Raises nothing: what went wrong is told to those who wait."""
         try:
             with self._scope:
-                self._scope.deadline = anyio.current_time() + self._limits.server_start_s
+                self._scope.deadline = anyio.current_time() + self._start_s
                 async with self._opener.open(self) as session:
                     self._scope.deadline = math.inf
                     self._session = session
@@ -141,7 +148,7 @@ class Connection:
                     finally:
                         self._scope.deadline = anyio.current_time() + _LEAVE_S
             if self._session is None and self._scope.cancelled_caught and not self._stopped:
-                self._fault = f"it did not start within {self._limits.server_start_s:g} s"
+                self._fault = f"it did not start within {self._start_s:g} s"
         except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
             self._fault = self._redactor.redact_message(_explained(error))
         finally:

@@ -29,6 +29,7 @@ class PlannerAgent:
         *,
         identities: Identities,
         start_s: float,
+        install_s: float,
         approval: ApprovalSettings,
     ) -> None:
         self._planner = planner
@@ -36,6 +37,7 @@ class PlannerAgent:
         self._progress = progress
         self._identities = identities
         self._start_s = start_s
+        self._install_s = install_s
         self._approval = approval
 
     async def propose(self, task: Task) -> list[Event]:
@@ -46,11 +48,12 @@ class PlannerAgent:
         allowed = self._allowed(task.tools)
         first = self._registry.enabled(builtin_only=self._planner.builtin_first)
         try:
-            answer, tools = await self._ask(task, [name for name in first if name in allowed], allowed)
+            answer, tools = await self._ask(task, [name for name in first if name in allowed], allowed, self._start_s)
         except MissingToolError:
             if not self._planner.builtin_first:
                 raise
-            answer, tools = await self._ask(task, allowed, allowed)
+            # One of them may be what is missing, and is perhaps still being installed.
+            answer, tools = await self._ask(task, allowed, allowed, self._install_s)
         contract = await self._draw_up(answer.plan, task.limits, tools)
         proposed = PlanProposed(
             revision=task.plan_revision + 1,
@@ -65,10 +68,10 @@ class PlannerAgent:
         return self._with_policy(proposed, auto=task.approval == "auto" and not task.feedback)
 
     async def _ask(
-        self, task: Task, awaited: Sequence[str], allowed: Sequence[str]
+        self, task: Task, awaited: Sequence[str], allowed: Sequence[str], within_s: float
     ) -> tuple[PlanAnswer, Mapping[str, Tool]]:
         """Ask the planner once the `awaited` servers are known, and return what it was offered of the allowed ones."""
-        await self._registry.ready(awaited, self._start_s)
+        await self._registry.ready(awaited, within_s)
         tools = self._registry.tools(allowed)
         agent_steps = self._identities.model is not None
         request = PlanRequest(

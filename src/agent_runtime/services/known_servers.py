@@ -61,6 +61,7 @@ PACKAGES = (
     ),
 )
 _RUNNERS = frozenset({"npx", "bunx", "pnpx"})
+_INSTALLERS = _RUNNERS | {"npm", "pnpm", "yarn", "bun", "deno", "uvx", "uv", "pipx", "docker", "podman"}
 _ALWAYS = ("calculator", "text")
 """The built-in servers that exist without being listed: they compute, and reach nothing."""
 
@@ -74,6 +75,11 @@ def complete(entries: Sequence[ToolServer]) -> tuple[ToolServer, ...]:
     named |= {entry.config.server for entry in entries if isinstance(entry, BuiltinServer)}
     always = [name for name in _ALWAYS if name not in named]
     return (*map(_with_known_policy, entries), *map(_builtin, always))
+
+
+def may_install(entry: ToolServer) -> bool:
+    """Return whether the command may fetch its package before it starts. Killed meanwhile, npx leaves half of it."""
+    return isinstance(entry, StdioServer) and PurePath(entry.config.command).name in _INSTALLERS
 
 
 def _builtin(name: str) -> BuiltinServer:
