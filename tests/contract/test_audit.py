@@ -280,7 +280,11 @@ async def test_a_database_from_before_the_chain_is_brought_up_to_date_and_verifi
 
 @pytest.fixture
 async def before_submitters(path: Path) -> Path:
-    """A database as it was before the names of submitters were kept beside their journals."""
+    return without_submitters(path)
+
+
+def without_submitters(path: Path) -> Path:
+    """Copy a database into one as it was before the names of submitters were kept beside their journals."""
     scripts = files("agent_runtime.storage").joinpath("migrations")
     old = path.parent / "old.db"
     with closing(sqlite3.connect(old)) as connection:
@@ -318,6 +322,16 @@ async def test_a_database_without_submitters_is_audited_as_it_is_and_then_brough
             (2, "anonymous"),
             (51, "ann"),
         ]
+
+
+async def test_an_idempotency_key_of_an_earlier_version_is_still_its_callers(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "new.db") as store:
+        await store.append(Task("t"), [submitted(request_key="k", actor="ann")])
+    async with SqliteStore(without_submitters(tmp_path / "new.db")) as store:
+        found = await store.find_request("ann", "k")
+        assert found
+        assert found.task_id == "t"
+        assert await store.find_request("anonymous", "k") is None
 
 
 async def test_an_approval_by_an_author_is_reported(tmp_path: Path) -> None:

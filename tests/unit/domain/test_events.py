@@ -269,6 +269,8 @@ def test_the_least_that_an_event_may_hold_stays_readable() -> None:
         "plan.rejected": {"revision": 1, "digest": "d"},
         "plan.revision_requested": {"feedback": "f", "revision": 1, "digest": "d"},
         "tool.returned": {"step_id": "s", "call_id": "c", "result": {}, "duration_ms": 1},
+        "call.approved": {"step_id": "s", "call_id": "c", "arguments_digest": "d"},
+        "call.denied": {"step_id": "s", "call_id": "c", "arguments_digest": "d"},
         "step.resolved": {"step_id": "s", "call_id": "c", "resolution": "skip"},
         "task.cancel_requested": {},
         "task.failed": {"code": "c", "message": "m"},
