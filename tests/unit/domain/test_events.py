@@ -262,20 +262,47 @@ def test_an_event_that_was_written_is_read_back(kind: str) -> None:
     assert (found.task_id, found.seq, found.epoch, found.at) == ("t", 7, 1, AT)
 
 
-def test_the_least_that_an_event_may_hold_stays_readable() -> None:
+def test_the_least_that_an_event_ever_held_stays_readable() -> None:
+    """What is not in here came later, and must not be needed."""
+    tool = {"server": "f", "tool": "t"}
+    steps = [{"id": "s", "kind": "tool", **tool}, {"id": "a", "kind": "agent", "instruction": "i", "tools": [tool]}]
+    policy = {"f/t": {"effect": "read", "idempotent": True, "approval": "plan"}}
+    contract = {"goal": "g", "steps": steps, "limits": {"budget": {}}, "policy": policy, "pins": {"f/t": "p"}}
+    plan = {"revision": 1, "digest": "d"}
+    made = {**plan, "contract": contract, "definitions": {"f/t": {"name": "t"}}}
+    call = {"step_id": "s", "call_id": "c"}
+    sent = {**call, **tool, "arguments": {}, "arguments_digest": "d"}
+    wanted = [{"call_id": "c", "name": "n", "arguments": "{}"}]
     least: dict[str, dict[str, Any]] = {
         "task.submitted": {"prompt": "p"},
-        "plan.approved": {"revision": 1, "digest": "d"},
-        "plan.rejected": {"revision": 1, "digest": "d"},
-        "plan.revision_requested": {"feedback": "f", "revision": 1, "digest": "d"},
-        "tool.returned": {"step_id": "s", "call_id": "c", "result": {}, "duration_ms": 1},
-        "call.approved": {"step_id": "s", "call_id": "c", "arguments_digest": "d"},
-        "call.denied": {"step_id": "s", "call_id": "c", "arguments_digest": "d"},
-        "step.resolved": {"step_id": "s", "call_id": "c", "resolution": "skip"},
+        "task.claimed": {"runner": "r", "epoch": 1},
+        "plan.proposed": {**made, "planner": "rules"},
+        "plan.approved": plan,
+        "plan.rejected": plan,
+        "plan.revision_requested": {**plan, "feedback": "f"},
+        "plan.edited": made,
+        "plan.repinned": made,
+        "step.started": {"step_id": "s", "title": "t"},
+        "model.answered": {"step_id": "s", "turn": 1, "items": [], "calls": wanted},
+        "tool.called": {**sent, "attempt": 1},
+        "tool.returned": {**call, "result": {}, "duration_ms": 1},
+        "tool.denied": {"step_id": "s", **tool, "rule": "r", "message": "m"},
+        "call.approval_requested": {**sent, "reason": "r"},
+        "call.approved": {**call, "arguments_digest": "d"},
+        "call.denied": {**call, "arguments_digest": "d"},
+        "step.completed": {"step_id": "s"},
+        "step.failed": {"step_id": "s", "code": "c", "message": "m"},
+        "step.skipped": {"step_id": "s", "reason": "r"},
+        "step.outcome_unknown": {**call, "reason": "r"},
+        "step.resolved": {**call, "resolution": "skip"},
+        "budget.exceeded": {"budget": "seconds", "limit": 1, "used": 2},
         "task.cancel_requested": {},
+        "task.completed": {"result": "r"},
         "task.failed": {"code": "c", "message": "m"},
         "task.cancelled": {},
+        "task.expired": plan,
     }
+    assert least.keys() == ev.EVENTS.keys()
     for kind, data in least.items():
         assert ev.restore("t", 1, None, AT, kind, json.dumps(data)).type == kind
 
