@@ -10,7 +10,7 @@ from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel,
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, ToolDefinition, describe_tool
-from agent_runtime.domain.transitions import OF_A_RUN, evolve
+from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import digest
 
@@ -49,7 +49,7 @@ def contract_of(*steps: dict[str, Any], budget: Budget | None = None) -> Contrac
 def after(task: Task, *events: ev.Event) -> Task:
     """The task after these events; those of a run carry its epoch."""
     for event in events:
-        epoch = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if type(event) in OF_A_RUN else None
+        epoch = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if event.writer == "run" else None
         at = AT + timedelta(seconds=task.version)
         task = evolve(task, ev.record("t", task.version + 1, epoch, at, event))
     return task

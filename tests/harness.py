@@ -15,7 +15,8 @@ from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.events import ANONYMOUS, EventRecord, PlanApproved
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.services.ports import AppendObserver
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.sqlite import SqliteStore

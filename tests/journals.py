@@ -5,7 +5,8 @@ from random import Random
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Contract, Limits, draw_up
 from agent_runtime.domain.plan import Plan, ToolStep
-from agent_runtime.domain.task import WAITING, StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import WAITING, TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import (
     BuiltinConfig,
     BuiltinServer,

@@ -12,8 +12,9 @@ from typing import Self
 from agent_runtime.domain.chain import GENESIS, format_time
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
+from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import Entry, Index, Kept
-from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
 from agent_runtime.services.ports import Page, TaskSummary

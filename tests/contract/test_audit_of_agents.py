@@ -9,7 +9,6 @@ import pytest
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.audit_export import export, find_faults_in_export
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.transitions import OF_A_RUN
 from agent_runtime.domain.values import digest
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_steps import AGENT, LOOK, TOOLS, answered, called, contract_of, returned, started
@@ -48,7 +47,7 @@ async def path(tmp_path: Path) -> Path:
         task = Task("t")
         for event in EVENTS:
             epoch = event.epoch if isinstance(event, ev.TaskClaimed) else None
-            if type(event) in OF_A_RUN or isinstance(event, ev.PlanProposed):
+            if event.writer == "run" or isinstance(event, ev.PlanProposed):
                 epoch = task.epoch
             task = await store.append(task, [event], epoch=epoch)
     return path

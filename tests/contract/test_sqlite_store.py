@@ -18,7 +18,8 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.chain import format_time, parse_time
 from agent_runtime.domain.errors import ConfigurationError, ConflictError, StoreUnavailableError
 from agent_runtime.domain.events import record
-from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
+from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import evolve, replay
 from agent_runtime.storage import rows
 from agent_runtime.storage.cache import RECORD_OVERHEAD, Cache

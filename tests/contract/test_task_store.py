@@ -17,8 +17,9 @@ from agent_runtime.domain.errors import (
     StaleEpochError,
     TaskNotFoundError,
 )
+from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import chain_faults
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.ports import TaskStore

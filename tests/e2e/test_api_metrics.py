@@ -18,7 +18,8 @@ from agent_runtime.api.metrics import exposition
 from agent_runtime.domain.approval import Approve
 from agent_runtime.domain.events import ToolReturned, record
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import Call, StepState, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Call, StepState, Task
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.sqlite import SqliteStore

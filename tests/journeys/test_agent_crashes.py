@@ -10,7 +10,8 @@ from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import ModelAnswered, Resolution
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from crashing import CrashingStore, Fuse, is_crash

@@ -13,7 +13,8 @@ from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import EventRecord, ModelAnswered, ToolCalled, ToolDenied
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, names, settled

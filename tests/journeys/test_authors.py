@@ -9,7 +9,8 @@ from agent_runtime.domain.approval import Approve, ApproveCall, DenyCall, Resolv
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import ScopeMissingError
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from harness import ANN, House, settled, submitted
 from model_replies import Calls, Text, by_turn
 from model_server import ModelServer

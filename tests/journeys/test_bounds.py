@@ -20,7 +20,8 @@ from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import Event, StepFailed, TaskClaimed, ToolCalled, ToolDenied
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services import recovery
 from agent_runtime.services.task_manager import Submission

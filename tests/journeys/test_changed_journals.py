@@ -8,7 +8,8 @@ import pytest
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Reject, Resolve, Revise
 from agent_runtime.domain.errors import JournalChangedError, TaskNotFoundError
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harms import FORGED_APPROVAL, HARMS, harm, stored
 from harness import House, ledger_plan, settled, submitted, until, until_status

@@ -12,7 +12,8 @@ from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import CallNotFoundError, DecisionRefusedError, DigestMismatchError
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.preview import previews
-from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission

@@ -8,7 +8,8 @@ from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import EventRecord, Resolution
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from crashing import CrashingStore, Fuse, is_crash
 from harness import House, ledger_graph, ledger_plan, settled, submitted, until_status

@@ -10,7 +10,8 @@ from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, ApproveCall, Resolve
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.preview import previews
-from agent_runtime.domain.task import AskedCall, StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, settled

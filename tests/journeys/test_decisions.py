@@ -11,7 +11,8 @@ from agent_runtime.domain.approval import Approve, Reject, Resolve
 from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import DecisionRefusedError, DigestMismatchError, InvalidInputError
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.services.task_manager import Submission
 from harness import LEDGER_SERVER, House, ledger_plan, names, settled, submitted, until, until_status
 

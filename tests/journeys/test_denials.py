@@ -12,7 +12,8 @@ from agent_runtime.domain.approval import Approve, ApproveCall, Resolve
 from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, ToolDenied
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import Effect, ServerDenial
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission

@@ -10,7 +10,8 @@ import pytest
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Decision, Reject, Revise
 from agent_runtime.domain.errors import DecisionRefusedError
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.services.expiry import Expiry
 from harness import House, ledger_plan, names, submitted, until, until_status
 

@@ -14,7 +14,8 @@ from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.events import EventRecord, PlanApproved, StepCompleted, TaskExpired, ToolDenied
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.rules import CallRefusedError, Proposal
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest

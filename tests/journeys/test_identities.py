@@ -16,7 +16,8 @@ from agent_runtime.domain.errors import DecisionRefusedError, DigestMismatchErro
 from agent_runtime.domain.events import POLICY, PlanRepinned
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import REGISTRY, as_text
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harness import House, approved_and_left, ledger_plan, names, settled, submitted, until_status
 from shifty import ShiftyHouse, plan_of

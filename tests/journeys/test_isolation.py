@@ -14,7 +14,8 @@ from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import ApprovalSettings
 from agent_runtime.domain.approval import Approve
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.followers import Followers

@@ -10,7 +10,8 @@ from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.events import EventRecord, ToolCalled, ToolReturned
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from harness import House, ledger_graph, names, settled, submitted

@@ -11,7 +11,8 @@ from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.domain.events import Event, ToolCalled, ToolReturned
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.storage.sqlite import SqliteStore
 from harness import names, settled, submitted
 from shifty import SCHEMA, ShiftyHouse, approved, ended, listing, plan_of

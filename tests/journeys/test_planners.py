@@ -11,7 +11,8 @@ from agent_runtime.domain.approval import Approve, ApproveCall, Reject, Revise
 from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import ConfigurationError, DigestRequiredError
 from agent_runtime.domain.events import PlanProposed
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harness import House, names, settled, until_status
 from model_replies import Answer, Calls, Fault, Text, by_turn

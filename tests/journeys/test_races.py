@@ -16,7 +16,8 @@ from agent_runtime.domain.errors import ConflictError, DecisionRefusedError, Tas
 from agent_runtime.domain.events import Event, ToolReturned
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.agent_service import PlannerAgent

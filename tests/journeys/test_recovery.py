@@ -17,7 +17,8 @@ from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import InvalidInputError, StoreUnavailableError
 from agent_runtime.domain.events import Event, TaskClaimed, ToolCalled, ToolReturned
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.broker import Broker, Outcome
 from agent_runtime.services.orchestrator import Orchestrator

@@ -15,7 +15,8 @@ from agent_runtime.domain.errors import (
     InvalidInputError,
 )
 from agent_runtime.domain.events import PlanRevisionRequested
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, ledger_plan, names, settled, submitted, until, until_status
 

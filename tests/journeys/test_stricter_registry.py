@@ -11,7 +11,8 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.approval import Approve, ApproveCall
 from agent_runtime.domain.contract import Contract, PinnedPolicy
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from harness import House, approved_and_left, ledger_plan, names, settled, submitted, until
 from shifty import ShiftyHouse, plan_of
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidati
 from agent_runtime.domain.contract import MOST_STEPS, Budget, Limits
 from agent_runtime.domain.events import Resolution
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.task import TaskStatus
+from agent_runtime.domain.status import TaskStatus
 
 Comment = Annotated[str, StringConstraints(max_length=4096)]
 ShortText = Annotated[str, StringConstraints(max_length=256)]

@@ -14,7 +14,7 @@ from agent_runtime import __version__
 from agent_runtime.api.deps import runtime_of
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import StoreUnavailableError
-from agent_runtime.domain.task import TaskStatus
+from agent_runtime.domain.status import TaskStatus
 
 log = structlog.get_logger()
 

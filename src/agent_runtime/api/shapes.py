@@ -5,7 +5,8 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from agent_runtime.domain.task import StepStatus, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus
 from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.values import JsonObject, JsonValue
 

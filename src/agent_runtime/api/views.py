@@ -28,7 +28,8 @@ from agent_runtime.api.shapes import (
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, notes_on_names, previews
-from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
 from agent_runtime.services.tool_registry import ServerStatus

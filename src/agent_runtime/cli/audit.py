@@ -16,7 +16,7 @@ from agent_runtime.domain.audit import find_faults
 from agent_runtime.domain.audit_export import export as exported
 from agent_runtime.domain.audit_export import find_faults_in_export, parse
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError, TaskNotFoundError
-from agent_runtime.domain.events import TYPE_OF, ToolCalled
+from agent_runtime.domain.events import ToolCalled
 from agent_runtime.domain.stored_journal import AuditFault, Kept
 from agent_runtime.storage.audit_file import AuditFile
 from agent_runtime.storage.opening import open_audit
@@ -44,7 +44,7 @@ class _Report:
         self.faults += faults
         self.tasks += 1
         self.records += len(kept.entries)
-        self.calls += sum(entry.type == TYPE_OF[ToolCalled] for entry in kept.entries)
+        self.calls += sum(entry.type == ToolCalled.type for entry in kept.entries)
 
     def add_export(self, document: Any) -> None:
         """Take up one export. Raises: ValueError where it is none."""

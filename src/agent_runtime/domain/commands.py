@@ -10,7 +10,8 @@ from agent_runtime.domain.budget import exceeded_budget, exceeded_by_asking, has
 from agent_runtime.domain.plan import AgentStep, ToolStep, unreferenced
 from agent_runtime.domain.references import as_text
 from agent_runtime.domain.rules import barred
-from agent_runtime.domain.task import WAITING, Call, StepState, StepStatus, Task, TaskStatus, may_repeat
+from agent_runtime.domain.status import WAITING, TaskStatus
+from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult
 
 RESULT_CHARACTERS = 262_144

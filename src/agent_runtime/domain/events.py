@@ -3,11 +3,12 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject, JsonValue, Value
@@ -42,15 +43,45 @@ def _is_nothing(usage: Usage) -> bool:
 Resolution = Literal["done", "retry", "skip", "fail"]
 
 
+Writer = Literal["run", "anyone"]
+"""`run`: only the run that holds the newest claim. `anyone`: a decision from outside, the service itself, or a run."""
+
+_S = TaskStatus
+_OPEN = frozenset(TaskStatus) - TERMINAL
+
+EVENTS: dict[str, type["Event"]] = {}
+"""Every event by its name, in the order of this file. A name, once written to a journal, keeps its meaning for ever."""
+
+
 class Event(Value):
-    """A fact about a task. `type` is its name in the journal, on the stream and in the API."""
+    """A fact about a task. Each kind says in its class statement, and nowhere else, what is true of all its events.
 
-    @property
-    def type(self) -> str:
-        return TYPE_OF[type(self)]
+    `type`: what it is called in the journal, on the stream and in the API.
+    `follows`: the statuses of a task in which it may be written; `task.submitted` has none, because it comes first.
+    `writer`: who may write it.
+    `ends_task`: nothing comes after it (G7).
+    """
+
+    type: ClassVar[str]
+    follows: ClassVar[frozenset[TaskStatus]]
+    writer: ClassVar[Writer]
+    ends_task: ClassVar[bool]
+
+    def __init_subclass__(
+        cls,
+        *,
+        type: str,  # noqa: A002 - the word of the journal and the API
+        follows: Collection[TaskStatus] = (),
+        writer: Writer = "anyone",
+        ends_task: bool = False,
+        **config: Any,
+    ) -> None:
+        super().__init_subclass__(**config)
+        cls.type, cls.follows, cls.writer, cls.ends_task = type, frozenset(follows), writer, ends_task
+        EVENTS[type] = cls
 
 
-class TaskSubmitted(Event):
+class TaskSubmitted(Event, type="task.submitted"):
     """Somebody asked for something. `tools` are the servers that the planner may use; null: all."""
 
     prompt: str
@@ -63,14 +94,14 @@ class TaskSubmitted(Event):
     request_digest: str | None = None
 
 
-class TaskClaimed(Event):
+class TaskClaimed(Event, type="task.claimed", follows=_OPEN):
     """A runner took the task. Every later write of that run carries the epoch."""
 
     runner: str
     epoch: int
 
 
-class PlanProposed(Event):
+class PlanProposed(Event, type="plan.proposed", follows={_S.PENDING}):
     """A plan was made. `definitions` are those that were pinned, by `server/tool`; `planner` says who made it.
 
     `identities` are the facts behind the digests of its servers, by id. `usage` is what a model took to make it.
@@ -85,7 +116,7 @@ class PlanProposed(Event):
     usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
 
 
-class PlanApproved(Event):
+class PlanApproved(Event, type="plan.approved", follows={_S.AWAITING_APPROVAL}):
     """Somebody let the plan run. `scopes` are those of the approver; none where the journal does not know them.
 
     `names_digest`: the approver said which plan they had read, by its digest.
@@ -99,14 +130,14 @@ class PlanApproved(Event):
     names_digest: bool = Field(default=True, exclude_if=_is_true)
 
 
-class PlanRejected(Event):
+class PlanRejected(Event, type="plan.rejected", follows={_S.AWAITING_APPROVAL}, ends_task=True):
     revision: int
     digest: str
     actor: str = ANONYMOUS
     reason: str | None = None
 
 
-class PlanRevisionRequested(Event):
+class PlanRevisionRequested(Event, type="plan.revision_requested", follows={_S.AWAITING_APPROVAL}):
     """Somebody wants another plan than this one, and says what should be different."""
 
     feedback: str
@@ -115,7 +146,7 @@ class PlanRevisionRequested(Event):
     actor: str = ANONYMOUS
 
 
-class PlanEdited(Event):
+class PlanEdited(Event, type="plan.edited", follows={_S.AWAITING_APPROVAL}):
     """Somebody wrote the next revision by hand. `definitions` and `identities` as in `PlanProposed`."""
 
     revision: int
@@ -126,7 +157,7 @@ class PlanEdited(Event):
     actor: str = ANONYMOUS
 
 
-class PlanRepinned(Event):
+class PlanRepinned(Event, type="plan.repinned", follows={_S.AWAITING_APPROVAL, _S.EXECUTING}):
     """What the plan was made for has changed, so it is the next revision: the same steps, with the pins of today.
 
     Earlier approvals of it are void. `differences` say what has changed, in the operator's words; all else as in
@@ -141,7 +172,7 @@ class PlanRepinned(Event):
     differences: tuple[str, ...] = ()
 
 
-class StepStarted(Event):
+class StepStarted(Event, type="step.started", follows={_S.EXECUTING}, writer="run"):
     step_id: str
     title: str
 
@@ -157,7 +188,7 @@ class ModelCall(Value):
     arguments: str
 
 
-class ModelAnswered(Event):
+class ModelAnswered(Event, type="model.answered", follows=_OPEN, writer="run"):
     """A model answered for an agent step: its turn number `turn`, from 1. Written before any of its calls is sent.
 
     `items` is the answer as the model gave it, to be shown to it again; `calls` are the calls in it, in order;
@@ -173,7 +204,7 @@ class ModelAnswered(Event):
     duration_ms: float = 0.0
 
 
-class ToolCalled(Event):
+class ToolCalled(Event, type="tool.called", follows={_S.EXECUTING}, writer="run"):
     """The intent to call, written before the call is sent (G2). `attempt` counts from 1 for each approved use.
 
     `timeout_s` is what it may take, in seconds; so much of the budget is reserved while it is open. Of an agent step
@@ -192,7 +223,7 @@ class ToolCalled(Event):
     index: int | None = Field(default=None, exclude_if=_is_none)
 
 
-class ToolReturned(Event):
+class ToolReturned(Event, type="tool.returned", follows=_OPEN, writer="run"):
     """What a call gave, an error of the tool included. With an old epoch it is evidence and changes nothing."""
 
     step_id: str
@@ -201,7 +232,7 @@ class ToolReturned(Event):
     duration_ms: float
 
 
-class ToolDenied(Event):
+class ToolDenied(Event, type="tool.denied", follows={_S.EXECUTING}, writer="run"):
     """A call that was not sent because a rule forbids it (G5); `rule` names it.
 
     Where a model proposed it, `turn` and `index` say in which answer, and the refusal is what the model gets for it.
@@ -216,7 +247,9 @@ class ToolDenied(Event):
     index: int | None = Field(default=None, exclude_if=_is_none)
 
 
-class CallApprovalRequested(Event):
+class CallApprovalRequested(
+    Event, type="call.approval_requested", follows={_S.EXECUTING, _S.NEEDS_ATTENTION}, writer="run"
+):
     """A call whose concrete arguments need a person (`reason` says why); it is sent once they were approved."""
 
     step_id: str
@@ -230,7 +263,7 @@ class CallApprovalRequested(Event):
     index: int | None = Field(default=None, exclude_if=_is_none)
 
 
-class CallApproved(Event):
+class CallApproved(Event, type="call.approved", follows={_S.NEEDS_ATTENTION}):
     """Somebody let a concrete call be sent. `scopes` as in `PlanApproved`."""
 
     step_id: str
@@ -241,7 +274,7 @@ class CallApproved(Event):
     scopes: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
 
 
-class CallDenied(Event):
+class CallDenied(Event, type="call.denied", follows={_S.NEEDS_ATTENTION}):
     step_id: str
     call_id: str
     arguments_digest: str
@@ -249,11 +282,11 @@ class CallDenied(Event):
     comment: str | None = None
 
 
-class StepCompleted(Event):
+class StepCompleted(Event, type="step.completed", follows={_S.EXECUTING}, writer="run"):
     step_id: str
 
 
-class StepFailed(Event):
+class StepFailed(Event, type="step.failed", follows={_S.EXECUTING}, writer="run"):
     """`usage` and `duration_ms` are what a model took for an answer that could not be used."""
 
     step_id: str
@@ -263,12 +296,14 @@ class StepFailed(Event):
     duration_ms: float = Field(default=0.0, exclude_if=_is_zero)
 
 
-class StepSkipped(Event):
+class StepSkipped(Event, type="step.skipped", follows={_S.EXECUTING}, writer="run"):
     step_id: str
     reason: str
 
 
-class StepOutcomeUnknown(Event):
+class StepOutcomeUnknown(
+    Event, type="step.outcome_unknown", follows={_S.EXECUTING, _S.NEEDS_ATTENTION, _S.APPROVED}, writer="run"
+):
     """A call was sent and its outcome is not known (G2): a person must say."""
 
     step_id: str
@@ -276,7 +311,7 @@ class StepOutcomeUnknown(Event):
     reason: str
 
 
-class StepResolved(Event):
+class StepResolved(Event, type="step.resolved", follows={_S.NEEDS_ATTENTION}):
     """A person said what became of a call of unknown outcome. `output` counts only with `done`."""
 
     step_id: str
@@ -287,22 +322,24 @@ class StepResolved(Event):
     comment: str | None = None
 
 
-class BudgetExceeded(Event):
+class BudgetExceeded(Event, type="budget.exceeded", follows={_S.EXECUTING}, writer="run"):
     budget: str
     limit: float
     used: float
 
 
-class TaskCancelRequested(Event):
+class TaskCancelRequested(Event, type="task.cancel_requested", follows=_OPEN):
     actor: str = ANONYMOUS
     reason: str | None = None
 
 
-class TaskCompleted(Event):
+class TaskCompleted(Event, type="task.completed", follows={_S.EXECUTING}, writer="run", ends_task=True):
     result: str
 
 
-class TaskFailed(Event):
+class TaskFailed(
+    Event, type="task.failed", follows={_S.PENDING, _S.AWAITING_APPROVAL, _S.EXECUTING}, writer="run", ends_task=True
+):
     """`usage` is what was spent on a plan that was not found."""
 
     code: str
@@ -311,51 +348,17 @@ class TaskFailed(Event):
     usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
 
 
-class TaskCancelled(Event):
+class TaskCancelled(Event, type="task.cancelled", follows=_OPEN, ends_task=True):
     """`unknown_steps` are the ids of the steps whose call was sent and may have taken effect."""
 
     unknown_steps: tuple[str, ...] = ()
 
 
-class TaskExpired(Event):
+class TaskExpired(Event, type="task.expired", follows={_S.AWAITING_APPROVAL}, ends_task=True):
     """Nobody approved this plan in time. Written by the service; the task has ended."""
 
     revision: int
     digest: str
-
-
-EVENTS: dict[str, type[Event]] = {
-    "task.submitted": TaskSubmitted,
-    "task.claimed": TaskClaimed,
-    "plan.proposed": PlanProposed,
-    "plan.approved": PlanApproved,
-    "plan.rejected": PlanRejected,
-    "plan.revision_requested": PlanRevisionRequested,
-    "plan.edited": PlanEdited,
-    "plan.repinned": PlanRepinned,
-    "step.started": StepStarted,
-    "model.answered": ModelAnswered,
-    "tool.called": ToolCalled,
-    "tool.returned": ToolReturned,
-    "tool.denied": ToolDenied,
-    "call.approval_requested": CallApprovalRequested,
-    "call.approved": CallApproved,
-    "call.denied": CallDenied,
-    "step.completed": StepCompleted,
-    "step.failed": StepFailed,
-    "step.skipped": StepSkipped,
-    "step.outcome_unknown": StepOutcomeUnknown,
-    "step.resolved": StepResolved,
-    "budget.exceeded": BudgetExceeded,
-    "task.cancel_requested": TaskCancelRequested,
-    "task.completed": TaskCompleted,
-    "task.failed": TaskFailed,
-    "task.cancelled": TaskCancelled,
-    "task.expired": TaskExpired,
-}
-"""Every event by its name. A name, once written to a journal, keeps its meaning for ever."""
-
-TYPE_OF = {kind: name for name, kind in EVENTS.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,9 @@ from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedErr
 from agent_runtime.domain.events import StepFailed, StepSkipped
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys
 from agent_runtime.domain.references import ARGUMENT_BYTES, resolve
+from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stricter import Tightened
-from agent_runtime.domain.task import (
-    JOURNAL_BYTES,
-    Pending,
-    StepState,
-    StepStatus,
-    Task,
-    TaskStatus,
-    may_repeat,
-)
+from agent_runtime.domain.task import JOURNAL_BYTES, Pending, StepState, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import Denial, tool_key
 from agent_runtime.domain.values import JsonObject, deeper_than, digest
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.domain.events import EVENTS, EventRecord, restore
-from agent_runtime.domain.task import JournalChange, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import JournalChange, Task
 from agent_runtime.domain.transitions import evolve
 
 _MOST_EPOCHS = 10_000

@@ -9,31 +9,10 @@ from agent_runtime.domain.contract import Contract, Limits
 from agent_runtime.domain.errors import JournalChangedError
 from agent_runtime.domain.events import ANONYMOUS, POLICY, ModelCall
 from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.tools import StoredResult, ToolDefinition, tool_key
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
-
-
-class TaskStatus(StrEnum):
-    """Where a task stands. The last five are terminal and never change (G7)."""
-
-    PENDING = "pending"
-    AWAITING_APPROVAL = "awaiting_approval"
-    APPROVED = "approved"
-    EXECUTING = "executing"
-    NEEDS_ATTENTION = "needs_attention"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-TERMINAL = frozenset(
-    {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.REJECTED, TaskStatus.CANCELLED, TaskStatus.EXPIRED}
-)
-WAITING = frozenset({TaskStatus.AWAITING_APPROVAL, TaskStatus.NEEDS_ATTENTION})
-"""Statuses in which a person is asked and nothing runs."""
 
 
 class StepStatus(StrEnum):

@@ -34,7 +34,6 @@ from agent_runtime.domain.identity import Identities, compare_pins
 from agent_runtime.domain.rules import Bounds, CallRefusedError, Permitted, Proposal, judge
 from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult, ToolServer
-from agent_runtime.domain.transitions import ALLOWED
 from agent_runtime.domain.values import deeper_than, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.operator_rules import OperatorRules
@@ -210,7 +209,7 @@ class Broker:
         task = run.task
         pending = None if proposal.step_id in task.open_calls else proposal.pending
         log.warning("call_refused", task_id=task.task_id, step_id=proposal.step_id, rule=refusal.rule)
-        if task.status in ALLOWED[ToolDenied]:
+        if task.status in ToolDenied.follows:
             run.stage(
                 ToolDenied(
                     step_id=proposal.step_id,

@@ -25,7 +25,8 @@ from agent_runtime.domain.events import (
     StepResolved,
 )
 from agent_runtime.domain.rules import journal_full
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.values import canonical, deeper_than
 from agent_runtime.services.broker import MOST_RESULT_DEPTH
 from agent_runtime.text.escaping import is_blank

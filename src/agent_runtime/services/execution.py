@@ -18,7 +18,7 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, TaskFailed, ToolDenied
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.rules import CallRefusedError, Proposal, next_proposal
-from agent_runtime.domain.task import TaskStatus
+from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.usage import Usage
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker, Intent, Outcome

@@ -24,7 +24,8 @@ from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text, resolve
 from agent_runtime.domain.rules import journal_full
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import estimated_tokens
 from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes

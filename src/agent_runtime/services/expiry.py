@@ -7,7 +7,8 @@ import structlog
 
 from agent_runtime.domain.errors import ConflictError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import TaskExpired
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.services.ports import TaskStore
 
 log = structlog.get_logger()

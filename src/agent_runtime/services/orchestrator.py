@@ -6,7 +6,8 @@ import structlog
 
 from agent_runtime.domain.commands import next_command
 from agent_runtime.domain.errors import ConflictError, JournalChangedError, StaleEpochError, TaskNotFoundError
-from agent_runtime.domain.task import WAITING, Task, TaskStatus
+from agent_runtime.domain.status import WAITING, TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.execution import Execution

@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.events import Event, EventRecord, ModelCall
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.stored_journal import Kept
-from agent_runtime.domain.task import TERMINAL, Task, TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition, StoredResult, Tool, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject

@@ -33,7 +33,8 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import Revision, revisions
-from agent_runtime.domain.task import Task, TaskStatus, expect_unchanged
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.decisions import event_of, expect_editable, expect_room, text_faults

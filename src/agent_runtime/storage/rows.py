@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from agent_runtime.domain.chain import GENESIS, format_time, parse_time
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore
+from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import restore_task
-from agent_runtime.domain.task import TERMINAL, WAITING, Task, TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value
 from agent_runtime.services.ports import TaskSummary

@@ -13,8 +13,9 @@ import structlog
 
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
+from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import Kept
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
 from agent_runtime.services.ports import AppendObserver, Page

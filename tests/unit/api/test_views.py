@@ -16,7 +16,8 @@ from agent_runtime.api import shapes
 from agent_runtime.api.views import answer, plan_text, task_view, time_of
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
-from agent_runtime.domain.task import Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.text.escaping import one_line
 from journals import CONTRACT, called, claimed, proposed, some_step, submitted

@@ -11,7 +11,8 @@ from agent_runtime.domain.commands import AskModel, CallTool, Command, Record, n
 from agent_runtime.domain.contract import Budget, Contract
 from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.plan import AgentStep
-from agent_runtime.domain.task import StepStatus, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import digest

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel, PinnedPolicy
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
+from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
 from agent_runtime.domain.usage import Usage
 
@@ -244,6 +245,44 @@ def test_every_event_type_has_its_place_in_the_journal() -> None:
     assert {type(event).__name__ for event, _ in GOLDEN.values()} == {
         kind.__name__ for kind in ev.Event.__subclasses__()
     }
+
+
+OPEN = "pending awaiting_approval approved executing needs_attention"
+RULES = {
+    "task.submitted": ("", "anyone", False),
+    "task.claimed": (OPEN, "anyone", False),
+    "plan.proposed": ("pending", "anyone", False),
+    "plan.approved": ("awaiting_approval", "anyone", False),
+    "plan.rejected": ("awaiting_approval", "anyone", True),
+    "plan.revision_requested": ("awaiting_approval", "anyone", False),
+    "plan.edited": ("awaiting_approval", "anyone", False),
+    "plan.repinned": ("awaiting_approval executing", "anyone", False),
+    "step.started": ("executing", "run", False),
+    "model.answered": (OPEN, "run", False),
+    "tool.called": ("executing", "run", False),
+    "tool.returned": (OPEN, "run", False),
+    "tool.denied": ("executing", "run", False),
+    "call.approval_requested": ("executing needs_attention", "run", False),
+    "call.approved": ("needs_attention", "anyone", False),
+    "call.denied": ("needs_attention", "anyone", False),
+    "step.completed": ("executing", "run", False),
+    "step.failed": ("executing", "run", False),
+    "step.skipped": ("executing", "run", False),
+    "step.outcome_unknown": ("approved executing needs_attention", "run", False),
+    "step.resolved": ("needs_attention", "anyone", False),
+    "budget.exceeded": ("executing", "run", False),
+    "task.cancel_requested": (OPEN, "anyone", False),
+    "task.completed": ("executing", "run", True),
+    "task.failed": ("pending awaiting_approval executing", "run", True),
+    "task.cancelled": (OPEN, "anyone", True),
+    "task.expired": ("awaiting_approval", "anyone", True),
+}
+"""The whole table once more, by itself: after which statuses an event may come, who may write it, whether it ends."""
+
+
+def test_every_event_says_when_it_may_come_who_may_write_it_and_whether_it_ends_the_task() -> None:
+    said = {kind.type: (set(kind.follows), kind.writer, kind.ends_task) for kind in ev.EVENTS.values()}
+    assert said == {name: (set(map(TaskStatus, text.split())), *rest) for name, (text, *rest) in RULES.items()}
 
 
 @pytest.mark.parametrize("kind", GOLDEN)

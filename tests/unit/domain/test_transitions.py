@@ -11,21 +11,12 @@ from agent_runtime.domain.budget import exceeded_budget
 from agent_runtime.domain.commands import CallTool, ProposePlan, Record, next_commands, result_of
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
+from agent_runtime.domain.folds import FOLDS
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.task import (
-    TERMINAL,
-    WAITING,
-    Approval,
-    Call,
-    StepState,
-    StepStatus,
-    Task,
-    TaskError,
-    TaskStatus,
-    may_repeat,
-)
+from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
+from agent_runtime.domain.task import Approval, Call, StepState, StepStatus, Task, TaskError, may_repeat
 from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
-from agent_runtime.domain.transitions import ALLOWED, OF_A_RUN, evolve, is_late_evidence, replay
+from agent_runtime.domain.transitions import evolve, is_late_evidence, replay
 
 S = TaskStatus
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -67,7 +58,7 @@ BAD = StoredResult(text="no", is_error=True)
 def after(task: Task, *events: ev.Event, epoch: int | None = None) -> Task:
     """The task after these events; those of a run carry its epoch."""
     for event in events:
-        of_a_run = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if type(event) in OF_A_RUN else None
+        of_a_run = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if event.writer == "run" else None
         at = AT + timedelta(seconds=task.version)
         task = evolve(task, ev.record("t", task.version + 1, epoch if epoch is not None else of_a_run, at, event))
     return task
@@ -149,15 +140,15 @@ EVENTS: list[ev.Event] = [
 
 
 def test_the_table_knows_every_event_and_lets_nothing_follow_the_end() -> None:
-    assert set(ALLOWED) == set(ev.EVENTS.values()) == {type(event) for event in EVENTS}
-    assert not any(statuses & TERMINAL for statuses in ALLOWED.values())
+    assert set(ev.EVENTS.values()) == {type(event) for event in EVENTS} == set(FOLDS)
+    assert not any(kind.follows & TERMINAL for kind in ev.EVENTS.values())
 
 
 @pytest.mark.parametrize("status", S)
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
 def test_what_the_table_does_not_allow_is_refused(status: TaskStatus, event: ev.Event) -> None:
     task = replace(EXECUTING, status=status)
-    if status in ALLOWED[type(event)]:
+    if status in event.follows:
         return
     why = "begins with" if isinstance(event, ev.TaskSubmitted) else f"the task is {status}"
     for epoch in (None, 1, 2, 3):
@@ -301,9 +292,9 @@ def test_a_claim_counts_on_by_one(epoch: int, carried: int | None) -> None:
         evolve(EXECUTING, ev.record("t", EXECUTING.version + 1, carried, AT, claimed(epoch)))
 
 
-@pytest.mark.parametrize("event", [event for event in EVENTS if type(event) in OF_A_RUN], ids=lambda event: event.type)
+@pytest.mark.parametrize("event", [event for event in EVENTS if event.writer == "run"], ids=lambda event: event.type)
 def test_only_the_run_with_the_newest_claim_writes(event: ev.Event) -> None:
-    status = next(iter(ALLOWED[type(event)] & {S.EXECUTING}))
+    status = next(iter(event.follows & {S.EXECUTING}))
     task = replace(EXECUTING, status=status)
     with pytest.raises(IllegalTransitionError, match="only a run that holds the claim"):
         evolve(task, ev.record("t", task.version + 1, None, AT, event))

@@ -18,17 +18,8 @@ from agent_runtime.domain.folds.base import (
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text
 from agent_runtime.domain.rules import CallRefusedError, barred, given_arguments
-from agent_runtime.domain.task import (
-    Approval,
-    AskedCall,
-    Call,
-    StepState,
-    StepStatus,
-    Task,
-    TaskStatus,
-    Turn,
-    may_repeat,
-)
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Approval, AskedCall, Call, StepState, StepStatus, Task, Turn, may_repeat
 from agent_runtime.domain.tools import StoredResult, tool_key
 from agent_runtime.domain.values import digest
 

@@ -5,7 +5,8 @@ from typing import Any
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.folds.base import Changes, authors_with, check_approver, illegal, no_cancel
-from agent_runtime.domain.task import Approval, StepState, Task, TaskStatus
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Approval, StepState, Task
 from agent_runtime.domain.values import digest
 
 _S = TaskStatus

@@ -5,7 +5,8 @@ from dataclasses import replace
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import DefinitionChangedError
 from agent_runtime.domain.folds.base import Changes, illegal, no_cancel, step_of, with_step
-from agent_runtime.domain.task import WAITING, StepStatus, Task, TaskError, TaskStatus
+from agent_runtime.domain.status import WAITING, TaskStatus
+from agent_runtime.domain.task import StepStatus, Task, TaskError
 
 _S = TaskStatus
 _WELL_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})

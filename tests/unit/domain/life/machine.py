@@ -23,7 +23,8 @@ from agent_runtime.domain.errors import (
     InvalidInputError,
     ScopeMissingError,
 )
-from agent_runtime.domain.task import WAITING, StepStatus, Task
+from agent_runtime.domain.status import WAITING
+from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.decisions import event_of, expect_editable
 from unit.domain.life.mindless import Mindless

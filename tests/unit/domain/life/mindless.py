@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.task import WAITING, Task
+from agent_runtime.domain.status import WAITING
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
 from unit.domain.life.model import answer
 from unit.domain.life.plans import Plans

@@ -10,9 +10,10 @@ from agent_runtime.domain.commands import AskModel, CallTool, ProposePlan, Recor
 from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.rules import CallRefusedError, Proposal, next_proposal
-from agent_runtime.domain.task import Pending, StepStatus, Task, TaskStatus, may_repeat
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult
-from agent_runtime.domain.transitions import ALLOWED, evolve
+from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.values import digest
 from unit.domain.life.model import ANSWERS, answer
 from unit.domain.life.plans import CATALOGUE, Plans, repinned
@@ -230,7 +231,7 @@ class Run:
             return self.propose(proposal, busy)
         except CallRefusedError as refusal:
             lost = self.task.open_calls.get(step.id)
-            if self.task.status in ALLOWED[ev.ToolDenied]:
+            if self.task.status in ev.ToolDenied.follows:
                 self.stage(_denied(proposal, refusal, None if lost else proposal.pending))
             if lost:
                 self.stage(ev.StepOutcomeUnknown(step_id=step.id, call_id=lost.call_id, reason=str(refusal)))

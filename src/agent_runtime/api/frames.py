@@ -1,0 +1,93 @@
+"""The frames of a stream, each made of one event: pure functions, for every door that streams (G8).
+
+For event 7 a named frame `7.0` with its JSON, and where it is worth a line to a person an unnamed frame `7.1` with
+that line; after the last event one unnamed `[DONE]`, `<last>.2`. What a model is writing just now comes in between as
+named `progress` frames without an id: they are no facts, and are not sent again.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from sse_starlette.event import ServerSentEvent
+
+from agent_runtime.api.problems import BadRequestError
+from agent_runtime.api.views import record_json
+from agent_runtime.domain.events import EventRecord
+from agent_runtime.services.log_lines import log_line
+from agent_runtime.services.progress import Piece
+
+View = Literal["all", "events", "log"]
+
+EVENT, LINE, DONE = 0, 1, 2
+"""The parts of an event's frame ids: the named frame, the log line, the end of the stream."""
+
+_ID = re.compile(r"(?P<seq>[0-9]{1,15})(?:\.(?P<part>[012]))?")
+_MOST_BYTES = 256 * 1024
+"""What is sent at once at most, give or take one frame, so that a slow client costs little memory."""
+
+
+class Position(NamedTuple):
+    """The last frame that a client has seen; `(0, 2)` before the first."""
+
+    seq: int
+    part: int
+
+
+def position(text: str) -> Position:
+    """Read a frame id; a bare `7` means all of event 7. Raises: BadRequestError."""
+    match = _ID.fullmatch(text)
+    if match is None:
+        raise BadRequestError(f"{text[:40]!r} is not the id of a frame: send back one that this stream gave, as '7.1'.")
+    return Position(int(match["seq"]), DONE if match["part"] is None else int(match["part"]))
+
+
+def encode(record: EventRecord) -> tuple[bytes, bytes]:
+    """The frames of an event: the named one, and the unnamed one with its log line, empty where it has none."""
+    seq = record.seq
+    line = log_line(record)
+    event = _frame(f"{seq}.{EVENT}", record_json(record), record.type)
+    return event, _frame(f"{seq}.{LINE}", line) if line else b""
+
+
+def progress(task_id: str, piece: Piece) -> bytes:
+    """The frame of some text that a model has just written."""
+    data = json.dumps({"task_id": task_id, "step_id": piece.step_id, "text": piece.text})
+    return ServerSentEvent(data, event="progress", sep="\n").encode()
+
+
+def done(seq: int) -> bytes:
+    """The frame that ends the stream of a task whose last event is number `seq`."""
+    return _frame(f"{seq}.{DONE}", "[DONE]")
+
+
+def _frame(frame_id: str, data: str, event: str | None = None) -> bytes:
+    return ServerSentEvent(data, event=event, id=frame_id, sep="\n").encode()
+
+
+def frames_after(records: Iterable[EventRecord], seen: Position, view: View) -> Iterator[bytes]:
+    """The frames that follow a position, in order, `[DONE]` included."""
+    for record in records:
+        event, line = encode(record)
+        first = seen.part + 1 if record.seq == seen.seq else EVENT
+        if view != "log" and first <= EVENT:
+            yield event
+        if view != "events" and first <= LINE and line:
+            yield line
+        if record.event.ends_task and first <= DONE:
+            yield done(record.seq)
+
+
+def joined(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """The frames in as few pieces as may be."""
+    ready: list[bytes] = []
+    size = 0
+    for frame in frames:
+        ready.append(frame)
+        size += len(frame)
+        if size >= _MOST_BYTES:
+            yield b"".join(ready)
+            ready, size = [], 0
+    if ready:
+        yield b"".join(ready)

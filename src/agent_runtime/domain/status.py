@@ -1,0 +1,25 @@
+"""Where a task can stand."""
+
+from enum import StrEnum
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands. The last five are terminal and never change (G7)."""
+
+    PENDING = "pending"
+    AWAITING_APPROVAL = "awaiting_approval"
+    APPROVED = "approved"
+    EXECUTING = "executing"
+    NEEDS_ATTENTION = "needs_attention"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+TERMINAL = frozenset(
+    {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.REJECTED, TaskStatus.CANCELLED, TaskStatus.EXPIRED}
+)
+WAITING = frozenset({TaskStatus.AWAITING_APPROVAL, TaskStatus.NEEDS_ATTENTION})
+"""Statuses in which a person is asked and nothing runs."""

@@ -1,0 +1,99 @@
+"""What an event is to a person: one plain line."""
+
+from collections.abc import Callable
+from typing import Any
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.contract import Contract
+from agent_runtime.domain.events import EventRecord
+from agent_runtime.text.escaping import one_line
+
+
+def log_line(record: EventRecord) -> str | None:
+    """The event in one plain line to a person, or None where it is not worth one."""
+    say = _LINES.get(type(record.event))
+    return one_line(say(record.event)) if say else None
+
+
+def _proposed(event: ev.PlanProposed) -> str:
+    revision = f" as revision {event.revision}" if event.revision > 1 else ""
+    return f"Plan proposed{revision}, {_steps(event.contract)}"
+
+
+def _edited(event: ev.PlanEdited) -> str:
+    return f"Plan edited{_by(event.actor)}, now revision {event.revision}, {_steps(event.contract)}"
+
+
+def _repinned(event: ev.PlanRepinned) -> str:
+    return f"The plan awaits approval anew, as revision {event.revision}: {' '.join(event.differences)}"
+
+
+def _steps(contract: Contract) -> str:
+    count = "1 step" if len(contract.steps) == 1 else f"{len(contract.steps)} steps"
+    return f"{count}: {'; '.join(step.title for step in contract.steps)}"
+
+
+def _by(actor: str) -> str:
+    if actor == ev.ANONYMOUS:
+        return ""
+    return " by the operator's policy" if actor == ev.POLICY else f" by {actor}"
+
+
+def _because(reason: str | None) -> str:
+    return f": {reason}" if reason else "."
+
+
+def _answered(event: ev.ModelAnswered) -> str:
+    if not event.calls:
+        return f"The model answered for step {event.step_id}."
+    return f"The model asks for {', '.join(call.name for call in event.calls)} in step {event.step_id}."
+
+
+def _called(event: ev.ToolCalled) -> str:
+    again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+    return f"Step {event.step_id} calls {event.server}.{event.tool}{again}."
+
+
+def _returned(event: ev.ToolReturned) -> str:
+    verb = "got an error" if event.result.is_error else "got its answer"
+    return f"Step {event.step_id} {verb} after {event.duration_ms:.0f} ms{_because(event.result.text)}"
+
+
+def _unknown(event: ev.StepOutcomeUnknown) -> str:
+    return f"Step {event.step_id} needs you: whether its call took effect is not known{_because(event.reason)}"
+
+
+def _cancelled(event: ev.TaskCancelled) -> str:
+    steps = f" The outcome is not known of: {', '.join(event.unknown_steps)}." if event.unknown_steps else ""
+    return f"Cancelled.{steps}"
+
+
+_LINES: dict[type[ev.Event], Callable[[Any], str]] = {
+    ev.TaskSubmitted: lambda event: f"Submitted: {event.prompt}",
+    ev.PlanProposed: _proposed,
+    ev.PlanApproved: lambda event: f"Plan approved{_by(event.actor)}.",
+    ev.PlanRejected: lambda event: f"Plan rejected{_by(event.actor)}{_because(event.reason)}",
+    ev.PlanRevisionRequested: lambda event: f"Another plan was asked for{_by(event.actor)}: {event.feedback}",
+    ev.PlanEdited: _edited,
+    ev.PlanRepinned: _repinned,
+    ev.StepStarted: lambda event: f"Step {event.step_id} started: {event.title}",
+    ev.ModelAnswered: _answered,
+    ev.ToolCalled: _called,
+    ev.ToolReturned: _returned,
+    ev.ToolDenied: lambda event: f"Step {event.step_id} was not allowed its call: {event.message}",
+    ev.CallApprovalRequested: lambda event: (
+        f"Step {event.step_id} asks for its call of {event.server}.{event.tool}: {event.reason}"
+    ),
+    ev.CallApproved: lambda event: f"Call of step {event.step_id} approved{_by(event.actor)}.",
+    ev.CallDenied: lambda event: f"Call of step {event.step_id} denied{_by(event.actor)}{_because(event.comment)}",
+    ev.StepCompleted: lambda event: f"Step {event.step_id} completed.",
+    ev.StepFailed: lambda event: f"Step {event.step_id} failed: {event.message}",
+    ev.StepSkipped: lambda event: f"Step {event.step_id} skipped: {event.reason}",
+    ev.StepOutcomeUnknown: _unknown,
+    ev.StepResolved: lambda event: f"Step {event.step_id} resolved{_by(event.actor)} as {event.resolution}.",
+    ev.TaskCancelRequested: lambda event: f"Cancel requested{_by(event.actor)}{_because(event.reason)}",
+    ev.TaskCompleted: lambda event: f"Completed{_because(event.result)}",
+    ev.TaskFailed: lambda event: f"Failed: {event.message}",
+    ev.TaskCancelled: _cancelled,
+    ev.TaskExpired: lambda event: f"Expired: revision {event.revision} of the plan was not approved in time.",
+}
