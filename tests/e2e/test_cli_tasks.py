@@ -195,7 +195,13 @@ def test_a_waiting_task_is_revised_from_the_command_line(folder: Folder) -> None
     done = folder("revise", task_id, "then multiply the result by 2")
     assert done.returncode == 3, done.stderr
     assert "+s2: " in done.stderr
-    approved = folder("approve", task_id)
+    digest = folder.json("show", task_id)["plan_digest"]
+    assert f"agent-runtime approve {task_id} --digest {digest}" in done.stderr
+    unnamed = folder("approve", task_id)  # whoever types this may have read the first revision
+    assert unnamed.returncode == 1
+    assert digest in unnamed.stderr
+    assert folder.json("show", task_id)["status"] == "awaiting_approval"
+    approved = folder("approve", task_id, "--digest", digest)
     assert (approved.returncode, approved.stdout.strip()) == (0, "84")
     assert folder("revise", task_id, "again").returncode == 1
     assert folder("revise", task_id, " ").returncode == 1

@@ -25,6 +25,7 @@ from agent_runtime.api.shapes import (
     TaskCreated,
     TaskView,
 )
+from agent_runtime.domain.conditions import MOST_CHARACTERS
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, notes_on_names, previews
@@ -33,7 +34,7 @@ from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Ta
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
 from agent_runtime.services.tool_registry import ServerStatus
-from agent_runtime.text.escaping import exact_line, one_line, visible
+from agent_runtime.text.escaping import clear_name, clear_title, exact_line, one_line, visible
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
 CALL_ACTIONS = ("approve", "deny")
@@ -41,6 +42,7 @@ CALL_ACTIONS = ("approve", "deny")
 _LONGEST_PREVIEW = 500
 _LONGEST_ARGUMENT = 120
 _LONGEST_INSTRUCTION = 4000
+_LONGEST_CONDITION = 10 * MOST_CHARACTERS  # whole, with every character of it spelled out
 _LONGEST_REASON = 8000
 
 
@@ -293,23 +295,25 @@ _COVERED = "Whoever approves this plan also approves these calls, which are then
 
 def _step_text(step: ToolStep | AgentStep) -> str:
     text = _what_it_does(step) + (" — preapproved" if step.preapproved else "")
-    return text if step.when is None else f"{text} — only when {one_line(step.when, _LONGEST_ARGUMENT)}"
+    return text if step.when is None else f"{text} — only when {exact_line(step.when, _LONGEST_CONDITION)}"
 
 
 def _what_it_does(step: ToolStep | AgentStep) -> str:
-    title = one_line(step.title, 200)
+    title = clear_title(one_line(step.title, 200))
     if isinstance(step, AgentStep):
         names = ", ".join(_allowed(allowed) for allowed in step.tools) or "no tools"
         instruction = exact_line(json.dumps(step.instruction, ensure_ascii=False), _LONGEST_INSTRUCTION)
         return f"{title} — agent {instruction} ({names}; at most {step.max_turns} turns)"
-    arguments = ", ".join(f"{exact_line(name, 60)}={_argument(value)}" for name, value in step.arguments.items())
-    call = f"{visible(step.server)}.{exact_line(step.tool, 100)}({arguments})"
+    arguments = ", ".join(
+        f"{exact_line(clear_name(name), 60)}={_argument(value)}" for name, value in step.arguments.items()
+    )
+    call = f"{visible(step.server)}.{exact_line(clear_name(step.tool), 100)}({arguments})"
     return call if title == f"{step.server}.{step.tool}" else f"{title} — {call}"
 
 
 def _allowed(allowed: AllowedTool) -> str:
     times = f" at most {allowed.max_calls} times" if allowed.max_calls > 1 else ""
-    return exact_line(f"{allowed.server}.{allowed.tool}", 200) + times
+    return exact_line(f"{allowed.server}.{clear_name(allowed.tool)}", 200) + times
 
 
 def _argument(value: JsonValue) -> str:

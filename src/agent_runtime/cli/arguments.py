@@ -114,7 +114,10 @@ def _task_commands(commands: _Commands) -> None:
 
 def _decisions(commands: _Commands) -> None:
     approve = _with_id(_add(commands, "approve", "commands:approve", "let the plan of a task run, as it is shown"))
-    approve.add_argument("--digest", help="approve only the plan of this digest (default: the one shown)")
+    approve.add_argument(
+        "--digest",
+        help="the digest of the plan that you read, which a plan needs that was changed (default: that of revision 1)",
+    )
     approve.add_argument("--comment", help="kept with the approval")
     approve.add_argument("--call", metavar="CALL_ID", help="approve this call that the task asks for, as `show` has it")
     _client(approve)

@@ -215,7 +215,10 @@ def _time(text: str | None) -> str:
 
 
 def approve(options: argparse.Namespace) -> int:
-    """Approve the plan that is shown, or the one that is named; the service refuses any other."""
+    """Approve the plan that is named; without a name only the first revision, of which there is never another.
+
+    A later one may have come after whoever approves has read the plan.
+    """
     with connected(options, resume=options.task_id) as service:
         task = service.client.task(options.task_id)
         if options.call:
@@ -223,7 +226,8 @@ def approve(options: argparse.Namespace) -> int:
             return _goes_on(options, service, f"Approved the call {options.call}.")
         if task["status"] == "awaiting_approval":
             output.plan_table(task)
-        service.client.approve(options.task_id, options.digest or task["plan_digest"], options.comment)
+        first = task["plan_digest"] if task["plan_revision"] == 1 else None
+        service.client.approve(options.task_id, options.digest or first, options.comment)
         return _goes_on(options, service, "Approved.")
 
 
@@ -319,7 +323,8 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
     elif task["terminal"] and task["status"] != "completed":
         output.say(f"Task {task_id} was {task['status']}.")
     elif task["status"] == "awaiting_approval":
-        output.say(f"Task {task_id} awaits approval. Let the plan run: {_hint(options, 'approve', task_id)}")
+        named = ("--digest", task["plan_digest"]) if task["plan_revision"] > 1 else ()
+        output.say(f"Task {task_id} awaits approval. Let the plan run: {_hint(options, 'approve', task_id, *named)}")
         output.say(f"or refuse it: {_hint(options, 'reject', task_id)}")
         output.say(f"or say what should be different: {_hint(options, 'revise', task_id, 'FEEDBACK')}")
     for asked in task["attention"]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from select import select
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.text.escaping import visible
+from agent_runtime.text.escaping import clear_name, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,7 +106,7 @@ def _tool(step: Mapping[str, Any]) -> str:
 
 def tool_name(named: Mapping[str, Any]) -> str:
     """Return the server and the tool that something names, on one line."""
-    return visible(f"{named['server']}.{named['tool']}")
+    return visible(f"{named['server']}.{clear_name(named['tool'])}")
 
 
 def _arguments(step: Mapping[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _arguments(step: Mapping[str, Any]) -> str:
 def argument_lines(arguments: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each argument of a call: its name, and its value as JSON."""
     for name, value in arguments.items():
-        yield visible(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+        yield visible(f"{clear_name(name)} = {json.dumps(value, ensure_ascii=False)}")
 
 
 def _conditions(step: Mapping[str, Any]) -> Iterator[str]:

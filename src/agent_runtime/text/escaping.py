@@ -45,6 +45,22 @@ def _spelled(character: str) -> str:
     return character.encode("unicode-escape", "replace").decode()
 
 
+_UNCLEAR = re.compile(r"""[ ()=,"'\u2012-\u2015\u2e3a\u2e3b]|^$""")
+"""What stands around names where a call is written out as text: brackets, signs, quotes, dashes."""
+
+_DASH = re.compile("[\u2012-\u2015\u2e3a\u2e3b]")
+
+
+def clear_name(name: str) -> str:
+    """Return a name as it is; in quotes where it holds what stands around names, and so could pass for more."""
+    return json.dumps(name, ensure_ascii=False) if _UNCLEAR.search(name) else name
+
+
+def clear_title(title: str) -> str:
+    """Return a title as it is; in quotes where it holds a dash, after which the reader expects the call itself."""
+    return json.dumps(title, ensure_ascii=False) if _DASH.search(title) else title
+
+
 def is_blank(text: str) -> bool:
     """Return whether the text has nothing to be read: only white space and hidden characters, or no character."""
     return all(c.isspace() or is_hidden(c) for c in text)

@@ -127,6 +127,38 @@ def test_a_plan_line_marks_what_would_hide_or_reorder_in_a_file_name() -> None:
     assert plan_text([step]) == rf"1. Save \u202eit — files.wri\u200bte({shown})"
 
 
+def test_neither_a_name_nor_a_title_passes_for_a_call() -> None:
+    steps: list[ToolStep | AgentStep] = [
+        ToolStep(
+            id="s1",
+            kind="tool",
+            title='Read — files.read(path="notes.txt")',
+            server="files",
+            tool="wipe",
+            arguments={'path="a") — x': 1, "": 2},
+        ),
+        ToolStep(id="s2", kind="tool", title="Look", server="files", tool='read(path="a") — preapproved'),
+        AgentStep(
+            id="s3",
+            kind="agent",
+            title="Do",
+            instruction="x",
+            tools=(AllowedTool(server="files", tool="read, files.look"),),
+        ),
+    ]
+    assert plan_text(steps).split("\n") == [
+        r'1. "Read — files.read(path=\"notes.txt\")" — files.wipe("path=\"a\") — x"=1, ""=2)',
+        r'2. Look — files."read(path=\"a\") — preapproved"()',
+        '3. Do — agent "x" (files."read, files.look"; at most 10 turns)',
+    ]
+
+
+def test_the_whole_condition_of_a_step_is_shown() -> None:
+    long = f"${{a.text}} == '{'x' * 300}' or ${{a.text}} !=  'y'"
+    step = ToolStep(id="s1", kind="tool", title="Look", server="files", tool="look", when=long)
+    assert plan_text([step]) == f"1. Look — files.look() — only when {long}"
+
+
 def test_an_agent_step_shows_the_names_of_its_tools_visibly() -> None:
     tools = (AllowedTool(server="fi\u200bles", tool="re\u202ead"),)
     assert plan_text([AgentStep(id="s1", kind="agent", title="Do", instruction="x", tools=tools)]) == (

@@ -5,10 +5,16 @@ import { element, group, json, oneLine, place, quietly, short } from "./page.js"
 
 const EFFECTS = { read: "reads", write: "writes", destructive: "destructive", unknown: "effect unknown" };
 const MOST_INLINE = 120;
+// What stands around names in a line, and what a title ends with: as in text/escaping.py.
+const UNCLEAR = /[ ()=,"'\u2012-\u2015\u2e3a\u2e3b]|^$/;
+const DASH = /[\u2012-\u2015\u2e3a\u2e3b]/;
+
+// A name, in quotes where it could pass for more.
+const clear = (name) => (UNCLEAR.test(name) ? JSON.stringify(name) : name);
 
 /** The arguments as Python would have them, where they are few; else null. @param {ToolStep["arguments"]} given */
 function inline(given) {
-  const text = Object.entries(given).map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(", ");
+  const text = Object.entries(given).map(([name, value]) => `${clear(name)}=${JSON.stringify(value)}`).join(", ");
   return text.length <= MOST_INLINE ? text : null;
 }
 
@@ -31,7 +37,7 @@ function tools(step) {
   /** @param {AllowedTool} allowed */
   const one = ({ server, tool, max_calls: most, timeout_s: seconds }) => {
     const times = most === 1 ? "once" : `${most} times`;
-    return oneLine(`${server}.${tool}, at most ${times}${seconds ? `, ${seconds} s each` : ""}`);
+    return oneLine(`${server}.${clear(tool)}, at most ${times}${seconds ? `, ${seconds} s each` : ""}`);
   };
   return step.tools.map(one).join("\n");
 }
