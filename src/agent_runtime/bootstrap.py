@@ -13,7 +13,6 @@ import structlog
 from mcp.server import MCPServer
 
 from agent_runtime import builtin
-from agent_runtime.agents.model import OpenAIModel
 from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.errors import ConfigurationError
@@ -22,23 +21,24 @@ from agent_runtime.domain.tools import BuiltinServer, ToolServer
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
+from agent_runtime.models.model import OpenAIModel
+from agent_runtime.planners.model.planner import ModelPlanner
+from agent_runtime.planners.rules.planner import RulePlanner
+from agent_runtime.registry.file import read_entries
+from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pinned_model
+from agent_runtime.registry.written_secrets import Advice, remember_written_secrets
 from agent_runtime.runners.opening import open_runner
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
-from agent_runtime.services.model_planner import ModelPlanner
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.pauses import Pauses
 from agent_runtime.services.ports import AppendObserver, LanguageModel, Planner, Runner, TaskStore, ToolServers
 from agent_runtime.services.progress import Progress
 from agent_runtime.services.recovery import Recovery
-from agent_runtime.services.registry_file import read_entries
-from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry, ShownValues, pinned_model
-from agent_runtime.services.rule_planner import RulePlanner
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
-from agent_runtime.services.written_secrets import Advice, remember_written_secrets
 from agent_runtime.storage.opening import open_store
 from agent_runtime.storage.owner import storage_files
 from agent_runtime.storage.secret_file import read_secret

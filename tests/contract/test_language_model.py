@@ -14,10 +14,10 @@ from typing import Any, Literal
 import pytest
 from pydantic import SecretStr
 
-from agent_runtime.agents.model import OpenAIModel
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.errors import ModelError
 from agent_runtime.domain.usage import Usage
+from agent_runtime.models.model import OpenAIModel
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.text.redaction import Redactor
 from model_replies import Calls, Fault, FaultKind, Reply, Text
@@ -598,7 +598,7 @@ async def test_what_is_said_of_a_model_before_it_is_asked() -> None:
 
 LAZY = """
 import asyncio, sys, threading
-import agent_runtime.bootstrap, agent_runtime.agents.model as adapter
+import agent_runtime.bootstrap, agent_runtime.models.model as adapter
 from agent_runtime.config import OpenAISettings
 from agent_runtime.services.ports import ModelRequest
 from agent_runtime.text.redaction import Redactor

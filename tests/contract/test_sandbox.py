@@ -20,8 +20,8 @@ from agent_runtime.config import Secrets, Settings, load_settings
 from agent_runtime.domain.tools import Sandbox, StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, confine
+from agent_runtime.registry.file import load_registry
 from agent_runtime.services.ports import Lease
-from agent_runtime.services.registry_file import load_registry
 from agent_runtime.storage.owner import acquire
 from agent_runtime.storage.secret_file import read_secret
 

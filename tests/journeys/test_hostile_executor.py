@@ -10,10 +10,10 @@ from mcp.server import MCPServer
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import Secrets
+from agent_runtime.domain.call_rules import CallRefusedError, Proposal
 from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.events import EventRecord, PlanApproved, StepCompleted, TaskExpired, ToolDenied
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.rules import CallRefusedError, Proposal
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.mcp_servers.pool import ServerPool

@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 from agent_runtime.config import ApprovalSettings, LimitSettings, OpenAISettings, Secrets, Settings, load_settings
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import Effect, HttpServer, ServerDenial
-from agent_runtime.services.registry_file import load_registry
+from agent_runtime.registry.file import load_registry
 
 SAMPLE = Path(__file__).parents[2] / "config.yaml"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.config import OpenAISettings
+from agent_runtime.domain.call_rules import CallRefusedError
 from agent_runtime.domain.errors import ModelError
 from agent_runtime.domain.events import EVENTS
-from agent_runtime.domain.rules import CallRefusedError
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.values import JsonValue
-from agent_runtime.services.planning.json_answer import MOST_CHARACTERS, NoJsonError, pieces_in, read_object
-from agent_runtime.services.planning.prompt import as_json
-from agent_runtime.services.planning.reading import Declined, read_plan
+from agent_runtime.planners.model.json_answer import MOST_CHARACTERS, NoJsonError, pieces_in, read_object
+from agent_runtime.planners.model.plan_reader import Declined, read_plan
+from agent_runtime.planners.model.prompt import as_json
 
 TEXTS = st.text(max_size=20)
 IDS = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,8}", fullmatch=True)

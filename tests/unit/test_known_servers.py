@@ -8,7 +8,7 @@ import yaml
 
 from agent_runtime.domain.deny import denied
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, StdioConfig, StdioServer, ToolPolicy
-from agent_runtime.services.known_servers import complete, may_install
+from agent_runtime.registry.known_servers import complete, may_install
 
 PROJECT = Path(__file__).parents[2]
 

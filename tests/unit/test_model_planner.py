@@ -14,9 +14,9 @@ from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.references import parse
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.domain.usage import Usage
-from agent_runtime.services.model_planner import ModelPlanner
-from agent_runtime.services.planning.json_answer import pieces_in
-from agent_runtime.services.planning.prompt import examples, plan_schema
+from agent_runtime.planners.model.json_answer import pieces_in
+from agent_runtime.planners.model.planner import ModelPlanner
+from agent_runtime.planners.model.prompt import examples, plan_schema
 from agent_runtime.services.ports import Planner, PlanRequest
 from agent_runtime.testing import ScriptedLanguageModel, text_answer
 from unit.test_json_answer import PLANS

@@ -16,7 +16,7 @@ import yaml
 
 from agent_runtime.config import load_settings
 from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolServer
-from agent_runtime.services.registry_file import load_registry
+from agent_runtime.registry.file import load_registry
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "k8s" / "base"

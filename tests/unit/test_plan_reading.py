@@ -7,7 +7,7 @@ import pytest
 from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, ToolStep
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
-from agent_runtime.services.planning.reading import Declined, read_plan, tools_named
+from agent_runtime.planners.model.plan_reader import Declined, read_plan, tools_named
 from unit.test_rule_planner import all_tools
 
 

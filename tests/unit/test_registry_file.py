@@ -7,7 +7,7 @@ import yaml
 
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer, Denial, Effect, HttpServer, StdioServer, ToolServer
-from agent_runtime.services.registry_file import load_registry
+from agent_runtime.registry.file import load_registry
 
 SHIPPED = Path(__file__).parents[2] / "tool_registry.yaml"
 

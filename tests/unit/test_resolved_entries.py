@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from agent_runtime.config import OpenAISettings, Secrets
-from agent_runtime.services.registry_file import load_registry
-from agent_runtime.services.resolved_entries import EntryResolver, ResolvedEntry, ShownValues, pinned_model
+from agent_runtime.registry.file import load_registry
+from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pinned_model
 
 KEY = b"key"
 

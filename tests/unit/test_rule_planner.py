@@ -24,8 +24,8 @@ from agent_runtime.domain.tools import (
     ToolDefinition,
     describe_tool,
 )
+from agent_runtime.planners.rules.planner import RulePlanner
 from agent_runtime.services.ports import PlanRequest
-from agent_runtime.services.rule_planner import RulePlanner
 from unit.planner_corpus import ACCEPTED, REFUSED, Steps
 
 SERVERS = get_args(BuiltinConfig.model_fields["server"].annotation)

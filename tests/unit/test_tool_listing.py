@@ -8,8 +8,8 @@ import pytest
 
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, ToolPolicy, describe_tool
 from agent_runtime.domain.usage import estimated_tokens
-from agent_runtime.services.planning.relevance import Relevance, words
-from agent_runtime.services.planning.tool_listing import clean, list_tools, nearest
+from agent_runtime.planners.model.relevance import Relevance, words
+from agent_runtime.planners.model.tool_listing import clean, list_tools, nearest
 
 SERVER = StdioServer(
     id="srv", type="local_stdio", config=StdioConfig(command="x"), tools={"t1": ToolPolicy(idempotent=True)}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.tools import HttpServer, StdioServer, ToolServer
-from agent_runtime.services.written_secrets import remember_written_secrets
+from agent_runtime.registry.written_secrets import remember_written_secrets
 from agent_runtime.text.redaction import Redactor
 
 SECRET = "abcdefgh-12345"  # noqa: S105 - planted

@@ -15,7 +15,7 @@ from sse_starlette.event import ServerSentEvent
 from agent_runtime.api.problems import BadRequestError
 from agent_runtime.api.views import record_json
 from agent_runtime.domain.events import EventRecord
-from agent_runtime.services.log_lines import log_line
+from agent_runtime.domain.log_lines import log_line
 from agent_runtime.services.progress import Piece
 
 View = Literal["all", "events", "log"]

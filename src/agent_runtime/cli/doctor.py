@@ -32,11 +32,11 @@ from agent_runtime.domain.tools import (
     ToolServer,
 )
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
+from agent_runtime.planners.model.json_answer import NoJsonError, pieces_in
 from agent_runtime.processes.peers import peers_problem
-from agent_runtime.services.planning.json_answer import NoJsonError, pieces_in
+from agent_runtime.registry.file import read_entries
+from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
 from agent_runtime.services.ports import LanguageModel, ModelRequest, ToolServers
-from agent_runtime.services.registry_file import read_entries
-from agent_runtime.services.resolved_entries import ResolvedEntry, ShownValues
 from agent_runtime.storage.opening import open_store
 from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage, storage_files
 from agent_runtime.text.escaping import json_line, look_alikes
@@ -373,7 +373,7 @@ async def _asked(model: LanguageModel, *, with_key: bool) -> Finding:
     status = model.status()
     heard: list[float] = []
     # Its library takes seconds to import, which are not the endpoint's.
-    await asyncio.to_thread(importlib.import_module, "agent_runtime.agents.openai_agents")
+    await asyncio.to_thread(importlib.import_module, "agent_runtime.models.openai_agents")
     began = time.perf_counter()
     question = replace(_QUESTION, on_text=lambda _: heard.append(time.perf_counter() - began))
     try:

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from agent_runtime.domain.call_rules import CallRefusedError, given_arguments
 from agent_runtime.domain.chain import format_time
 from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRepinned, ToolCalled
 from agent_runtime.domain.plan import ToolStep, tool_keys
 from agent_runtime.domain.references import as_text, resolve
-from agent_runtime.domain.rules import CallRefusedError, given_arguments
 from agent_runtime.domain.stored_journal import NO_FOLD, AuditFault, Index, Kept, chain_faults, read_record
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import tool_key

@@ -7,9 +7,9 @@ from itertools import chain
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget, exceeded_by_asking, has_budget, may_ask_model
+from agent_runtime.domain.call_rules import barred
 from agent_runtime.domain.plan import AgentStep, ToolStep, unreferenced
 from agent_runtime.domain.references import as_text
-from agent_runtime.domain.rules import barred
 from agent_runtime.domain.status import WAITING, TaskStatus
 from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult

@@ -12,18 +12,18 @@ from pydantic import TypeAdapter
 
 from agent_runtime.domain.errors import AgentRuntimeError, OutcomeUnknownError
 from agent_runtime.domain.tools import StoredResult
-from agent_runtime.mcp_servers.wire import SENDING, Sending
+from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
 
 log = structlog.get_logger(__name__)
 
 RAW: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 """An answer as it came."""
 
-Judge = Callable[["Call", Exception], Awaitable[StoredResult]]
+Judge = Callable[["AwaitedCall", Exception], Awaitable[StoredResult]]
 """What an error says about a call: a definite result, or the error to raise."""
 
 
-class Call:
+class AwaitedCall:
     """One call on its way, and what became of waiting for it.
 
     `judge` says what an error means; `end` is set once the connection ends; `grace_s` is how long a server that was
@@ -31,10 +31,17 @@ class Call:
     """
 
     def __init__(
-        self, name: str, session: ClientSession, sending: Sending, *, judge: Judge, end: asyncio.Event, grace_s: float
+        self,
+        name: str,
+        session: ClientSession,
+        state: RequestState,
+        *,
+        judge: Judge,
+        end: asyncio.Event,
+        grace_s: float,
     ) -> None:
         self.name = name
-        self.sending = sending
+        self.state = state
         self.given_up: str | None = None
         self._session = session
         self._judge = judge
@@ -42,7 +49,7 @@ class Call:
         self._grace_s = grace_s
 
     async def send(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
-        token = SENDING.set(self.sending)
+        token = CURRENT_REQUEST.set(self.state)
         try:
             # Not `call_tool`: that judges the output against its schema, and hides that the call has happened.
             raw: dict[str, Any] = await self._session.send_request(request, RAW)
@@ -51,7 +58,7 @@ class Call:
         else:
             return raw
         finally:
-            SENDING.reset(token)
+            CURRENT_REQUEST.reset(token)
 
     async def send_uninterrupted(
         self, request: CallToolRequest, tasks: asyncio.TaskGroup
@@ -101,8 +108,8 @@ class Call:
 
     async def _tell(self, reason: str) -> None:
         """Tell the server that nobody waits for the answer any more."""
-        SENDING.set(None)  # in the context of this task: what goes out now is not the call
-        params = CancelledNotificationParams(request_id=self.sending.request_id, reason=reason)
+        CURRENT_REQUEST.set(None)  # in the context of this task: what goes out now is not the call
+        params = CancelledNotificationParams(request_id=self.state.request_id, reason=reason)
         try:
             async with asyncio.timeout(self._grace_s):
                 await self._session.send_notification(CancelledNotification(params=params))

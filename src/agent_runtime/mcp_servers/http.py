@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import HttpServer
-from agent_runtime.mcp_servers.wire import NESTED, SENDING, ErrorFinder
+from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, NESTED, ErrorFinder
 
 _CONNECT_S = 10.0
 _SPARE_S = 30.0
@@ -107,8 +107,8 @@ class _Guarded(httpx2.AsyncBaseTransport):
         self._streams = _Streams()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        sending = SENDING.get()
-        if request.method == "GET" and not await self._streams.may_open(resuming=sending is not None):
+        state = CURRENT_REQUEST.get()
+        if request.method == "GET" and not await self._streams.may_open(resuming=state is not None):
             return httpx2.Response(405, request=request)
         if self._address is not None:
             request.url = self._address
@@ -117,9 +117,9 @@ class _Guarded(httpx2.AsyncBaseTransport):
             if response.has_redirect_location:
                 response = await self._redirected(request, response)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            if sending is not None and request.method == "POST":
+            if state is not None and request.method == "POST":
                 # No connection, so not a byte of the call has left.
-                sending.sent = False
+                state.sent = False
             return _refusal(request, f"cannot connect: {error}")
         except httpx2.TransportError as error:
             return _refusal(request, f"the connection broke: {error or type(error).__name__}")
@@ -133,8 +133,8 @@ class _Guarded(httpx2.AsyncBaseTransport):
             stream=_Bounded(
                 response,
                 None if streamed else self._answer_bytes,
-                ErrorFinder(sending, self._answer_bytes, by_line=streamed) if sending is not None else None,
-                self._streams.closed if request.method == "GET" and sending is None else None,
+                ErrorFinder(state, self._answer_bytes, by_line=streamed) if state is not None else None,
+                self._streams.closed if request.method == "GET" and state is None else None,
             ),
             extensions=response.extensions,
         )

@@ -16,7 +16,7 @@ class Listed:
     tools: Mapping[str, ToolDefinition]
 
 
-class Listing:
+class SharedListing:
     """Listings of one session, shared by those who ask at the same time.
 
     Who asks gets a listing that began after it asked; all who asked while another was under way share the next.

@@ -33,10 +33,10 @@ from agent_runtime.config import LimitSettings
 from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ServerUnavailableError
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.mcp_servers.call import RAW, Call
-from agent_runtime.mcp_servers.listing import Listed, Listing
+from agent_runtime.mcp_servers.call import RAW, AwaitedCall
+from agent_runtime.mcp_servers.dispatcher import Dispatcher, Outgoing, RequestState, TooManyPartsError
+from agent_runtime.mcp_servers.listing import Listed, SharedListing
 from agent_runtime.mcp_servers.results import stored_result, tool_definitions
-from agent_runtime.mcp_servers.wire import Outgoing, Sending, TooManyPartsError, Wire
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,7 @@ async def open_session(
 ) -> AsyncIterator[ClientSession]:
     """A session over a transport, ready to be used."""
     async with transport as (read, write):
-        wire = Wire(read, Outgoing(write), remote=remote)
+        wire = Dispatcher(read, Outgoing(write), remote=remote)
         async with ClientSession(dispatcher=wire, message_handler=connection.hear) as session:
             await eras.negotiate(connection.server_id, session)
             yield session
@@ -126,7 +126,7 @@ class Connection:
         self._retired = False
         self._open_calls = 0
         self._ids = itertools.count(1_000_001)  # clear of the numbers that the SDK gives to its own requests
-        self._listing = Listing(server_id, self._list)
+        self._listing = SharedListing(server_id, self._list)
         self._listings = listings
 
     @property
@@ -274,10 +274,10 @@ class Connection:
         if cancel.is_set():
             raise CallNotSentError(f"{self.server_id}.{tool} was not sent: it was cancelled before.")
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
-        call = Call(
+        call = AwaitedCall(
             f"{self.server_id}.{tool}",
             session,
-            Sending(next(self._ids)),
+            RequestState(next(self._ids)),
             judge=self.judged,
             end=self.end,
             grace_s=self._limits.cancel_grace_s,
@@ -298,16 +298,16 @@ class Connection:
             return await asyncio.to_thread(stored_result, raw, self._redactor)
         return stored_result(raw, self._redactor)
 
-    async def judged(self, call: Call, error: Exception) -> StoredResult:
+    async def judged(self, call: AwaitedCall, error: Exception) -> StoredResult:
         """What an error says about the call: a definite result, or the error to raise."""
-        if not call.sending.sent and not self._opener.uninterrupted:
+        if not call.state.sent and not self._opener.uninterrupted:
             await self._see_the_end()
             raise CallNotSentError(f"{call.name} was not sent: {self._reason(error)}.") from error
         if call.given_up is not None:
             # An error after we asked to stop is no proof that nothing happened.
             raise OutcomeUnknownError(f"{call.name}: {call.given_up}.") from error
         ours = self._opener.uninterrupted and isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
-        if isinstance(error, MCPError) and (call.sending.refused or ours):
+        if isinstance(error, MCPError) and (call.state.refused or ours):
             text = self._redactor.redact_message(error.message)
             return StoredResult(text=text, is_error=True, size=len(text.encode()))
         if isinstance(error, ValidationError):

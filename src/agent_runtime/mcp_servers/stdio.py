@@ -24,9 +24,9 @@ from mcp_types import JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, jsonr
 from agent_runtime.config import LimitSettings, Secrets, before_exec
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer
+from agent_runtime.mcp_servers.dispatcher import HEARD, NESTED, has_many_arrays
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.sandbox import Confined, confine
-from agent_runtime.mcp_servers.wire import HEARD, NESTED, has_many_arrays
 from agent_runtime.telemetry import log_debug
 from agent_runtime.text.escaping import visible
 from agent_runtime.text.redaction import Redactor

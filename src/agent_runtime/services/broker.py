@@ -15,6 +15,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left
+from agent_runtime.domain.call_rules import Bounds, CallRefusedError, Permitted, Proposal, judge
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     CallNotSentError,
@@ -31,7 +32,6 @@ from agent_runtime.domain.events import (
     ToolReturned,
 )
 from agent_runtime.domain.identity import Identities, compare_pins
-from agent_runtime.domain.rules import Bounds, CallRefusedError, Permitted, Proposal, judge
 from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult, ToolServer
 from agent_runtime.domain.values import deeper_than, digest_of_bytes

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve, Revise
+from agent_runtime.domain.call_rules import journal_full
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import (
     CallNotFoundError,
@@ -24,7 +25,6 @@ from agent_runtime.domain.events import (
     PlanRevisionRequested,
     StepResolved,
 )
-from agent_runtime.domain.rules import journal_full
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.values import canonical, deeper_than

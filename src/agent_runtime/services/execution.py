@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent_runtime.domain.call_rules import CallRefusedError, Proposal, next_proposal
 from agent_runtime.domain.commands import AskModel, CallTool, Command, ProposePlan, Record, next_command, tool_error
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
@@ -17,7 +18,6 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, TaskFailed, ToolDenied
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.rules import CallRefusedError, Proposal, next_proposal
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.usage import Usage
 from agent_runtime.services.agent_service import PlannerAgent
@@ -129,10 +129,10 @@ class Execution:
                     self._trouble = Proposal(called.step_id, called.server, called.tool), outcome.trouble
         self._outcomes.clear()
 
-    async def _decide(self) -> list["Sending | Question"]:
+    async def _decide(self) -> list["StagedCall | Question"]:
         if self._run.cancel.is_set() and not self._run.task.cancel_requested:
             await self._run.catch_up()
-        begun: list[Sending | Question] = []
+        begun: list[StagedCall | Question] = []
         while self._acts:
             busy = self._busy | {work.step_id for work in begun}
             if self._run.task.cancel_requested:
@@ -147,7 +147,7 @@ class Execution:
                 break
         return begun
 
-    async def _carry_out(self, command: Command, begun: list["Sending | Question"], busy: set[str]) -> bool:
+    async def _carry_out(self, command: Command, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
         """False where the turn must end first."""
         match command:
             case Record(events):
@@ -203,7 +203,7 @@ class Execution:
             events = [TaskFailed(code=DefinitionChangedError.code, message=message)]
         self._run.stage(*(events or ()))
 
-    def _question(self, step: AgentStep, begun: list["Sending | Question"], busy: set[str]) -> bool:
+    def _question(self, step: AgentStep, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
         if len(self._in_flight) + len(begun) >= self._most:
             return False
         try:
@@ -217,7 +217,7 @@ class Execution:
             begun.append(question)
         return question is not None or self._run.task.version > before
 
-    async def _begin(self, step: ToolStep | AgentStep, begun: list["Sending | Question"], busy: set[str]) -> bool:
+    async def _begin(self, step: ToolStep | AgentStep, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
         if len(self._in_flight) + len(begun) >= self._most or (busy and self._sessions.unusable):
             return False
         proposal = next_proposal(self._run.task, step)
@@ -242,7 +242,7 @@ class Execution:
         if intent is None:
             self._give_room_back(step.id)
         else:
-            begun.append(Sending(lease, intent))
+            begun.append(StagedCall(lease, intent))
         return True
 
     def _intend(self, step: ToolStep | AgentStep, proposal: Proposal, busy: set[str]) -> Intent | None:
@@ -274,7 +274,7 @@ class Execution:
         self._has_room.discard(step_id)
         self._broker.leave()
 
-    async def _send(self, work: "Sending") -> None:
+    async def _send(self, work: "StagedCall") -> None:
         try:
             self._outcomes.append(await self._broker.send(self._run, work.lease, work.intent))
         finally:
@@ -309,7 +309,7 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class StagedCall:
     """A call whose intent is staged, with the sessions that it goes out on."""
 
     lease: Lease

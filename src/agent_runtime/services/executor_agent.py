@@ -18,12 +18,12 @@ from pydantic_core import from_json, to_json
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left, tokens_left
+from agent_runtime.domain.call_rules import journal_full
 from agent_runtime.domain.contract import NO_MODEL
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
 from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text, resolve
-from agent_runtime.domain.rules import journal_full
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult, ToolDefinition

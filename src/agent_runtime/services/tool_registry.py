@@ -12,8 +12,8 @@ import structlog
 
 from agent_runtime.domain.errors import ServerUnavailableError, StoreUnavailableError
 from agent_runtime.domain.tools import JudgedDefinition, Tool, ToolDefinition, ToolServer, describe_tool
+from agent_runtime.registry.resolved import ResolvedEntry
 from agent_runtime.services.ports import SchemaJudge, TaskStore, ToolServers
-from agent_runtime.services.resolved_entries import ResolvedEntry
 from agent_runtime.services.verdicts import Verdicts
 from agent_runtime.text.escaping import json_line, look_alikes
 

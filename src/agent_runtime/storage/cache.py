@@ -28,7 +28,7 @@ class _Entry:
         return more
 
 
-class Reading:
+class DiskRead:
     """A look at the disk that is under way. Once it is `overtaken`, what it finds is not kept."""
 
     def __init__(self, cache: "Cache") -> None:
@@ -49,7 +49,7 @@ class Cache:
         self._size = 0
         self._live: OrderedDict[str, _Entry] = OrderedDict()
         self._ended: OrderedDict[str, _Entry] = OrderedDict()
-        self._readings: dict[str, list[Reading]] = {}
+        self._readings: dict[str, list[DiskRead]] = {}
 
     def task(self, task_id: str) -> Task | None:
         """The newest state, or None where it is not here."""
@@ -104,9 +104,9 @@ class Cache:
             self.forget(task_id)
 
     @contextmanager
-    def reading(self, task_id: str) -> Iterator[Reading]:
+    def reading(self, task_id: str) -> Iterator[DiskRead]:
         """Look at the disk on behalf of a task that is not here."""
-        reading = Reading(self)
+        reading = DiskRead(self)
         self._readings.setdefault(task_id, []).append(reading)
         try:
             yield reading

@@ -83,7 +83,7 @@ _ASKING = json.dumps(sorted(WAITING))
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-class _Listing(Value):
+class _StoredListing(Value):
     """What is kept of a server's listing. `rules` names those that its schemas were judged by."""
 
     rules: Literal[1] = 1
@@ -280,10 +280,10 @@ def select_definitions(connection: sqlite3.Connection, identity: str) -> list[Ju
     """What was listed; `None` too where another version wrote it, or it was changed: then the server is asked."""
     found = connection.execute(SELECT_DEFINITIONS, (identity,)).fetchone()
     try:
-        return list(_Listing.model_validate_json(found[0]).tools) if found else None
+        return list(_StoredListing.model_validate_json(found[0]).tools) if found else None
     except ValidationError:
         return None
 
 
 def encode_definitions(definitions: Sequence[JudgedDefinition]) -> bytes:
-    return _Listing(tools=tuple(definitions)).model_dump_json().encode()
+    return _StoredListing(tools=tuple(definitions)).model_dump_json().encode()

@@ -1,4 +1,4 @@
-from agent_runtime.agents.breaker import CircuitBreaker
+from agent_runtime.models.breaker import CircuitBreaker
 
 
 class Clock:

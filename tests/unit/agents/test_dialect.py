@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.agents.dialect import Dialect, Output, allows_strict
+from agent_runtime.models.dialect import Dialect, Output, allows_strict
 
 OPENAI = (
     "None response_format Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."

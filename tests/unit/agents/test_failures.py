@@ -1,8 +1,8 @@
 import pytest
 from pydantic import SecretStr
 
-from agent_runtime.agents.failures import Failures, Said
 from agent_runtime.config import OpenAISettings
+from agent_runtime.models.failures import Failures, Said
 from agent_runtime.text.redaction import Redactor
 
 SETTINGS = OpenAISettings(

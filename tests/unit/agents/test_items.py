@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.agents.items import calls_of, kept, refusal_of, sendable, text_of
+from agent_runtime.models.items import calls_of, kept, refusal_of, sendable, text_of
 
 
 def call(call_id: Any, arguments: Any = "{}", name: Any = "f") -> dict[str, Any]:

@@ -13,10 +13,10 @@ from agent_runtime.api.frames import Position, encode, frames_after, joined, pos
 from agent_runtime.api.problems import BadRequestError, TooManyStreamsError
 from agent_runtime.api.stream import Streams, requested
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.log_lines import log_line
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.transitions import evolve
-from agent_runtime.services.log_lines import log_line
 from journals import some_step
 
 AT = datetime(2026, 11, 21, 4, 5, 6, 70, tzinfo=UTC)

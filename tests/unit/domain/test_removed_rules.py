@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from agent_runtime.domain import asking, commands, contract, rules, transitions
+from agent_runtime.domain import asking, call_rules, commands, contract, transitions
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
+from agent_runtime.domain.call_rules import CallRefusedError, Proposal
 from agent_runtime.domain.folds import FOLDS as ALL_FOLDS
 from agent_runtime.domain.folds import calls, plans, tasks
 from agent_runtime.domain.folds.base import Changes
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.rules import CallRefusedError, Proposal
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepState, StepStatus, Task
 from agent_runtime.domain.tools import StoredResult
@@ -74,7 +74,7 @@ def put(patch: pytest.MonkeyPatch, kind: type[ev.Event], fold: Callable[..., Cha
 
 
 def repeating_everything(patch: pytest.MonkeyPatch) -> None:
-    for module in (calls, commands, rules, run):
+    for module in (calls, commands, call_rules, run):
         patch.setattr(module, "may_repeat", lambda *_: True)
 
 
@@ -98,7 +98,7 @@ def sending_before_writing(patch: pytest.MonkeyPatch) -> None:
 
 def calling_without_asking(patch: pytest.MonkeyPatch) -> None:
     """The rules do not ask, and the fold lets a run call."""
-    patch.setattr(rules, "_question", lambda *_: None)
+    patch.setattr(call_rules, "_question", lambda *_: None)
     patch.setattr(calls, "_granted", lambda *_: None)
 
 
@@ -146,7 +146,7 @@ def taking_every_tool(patch: pytest.MonkeyPatch) -> None:
 
 
 def sending_references_as_they_are(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "resolve", lambda value, *_, **_bounds: value)
+    patch.setattr(call_rules, "resolve", lambda value, *_, **_bounds: value)
 
 
 def not_waiting_for_results(patch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def not_waiting_for_results(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(commands, "next_commands", eager)
     without(calls, "_check_turn")(patch)
-    without(rules, "_check_turn")(patch)
+    without(call_rules, "_check_turn")(patch)
 
 
 def going_on_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
@@ -217,21 +217,21 @@ def completing_without_a_result(patch: pytest.MonkeyPatch) -> None:
 
 
 def judging_a_cancelled_task(patch: pytest.MonkeyPatch) -> None:
-    check = rules._check_task  # noqa: SLF001 - this is the rule
-    patch.setattr(rules, "_check_task", lambda task: check(replace(task, cancel_requested=False)))
+    check = call_rules._check_task  # noqa: SLF001 - this is the rule
+    patch.setattr(call_rules, "_check_task", lambda task: check(replace(task, cancel_requested=False)))
 
 
 def planned_whatever_is_listed(patch: pytest.MonkeyPatch) -> None:
     """A step of the model's may call whatever the plan has pinned; what the model asks for is not looked at."""
-    planned = rules._planned  # noqa: SLF001 - this is the rule
+    planned = call_rules._planned  # noqa: SLF001 - this is the rule
 
     def lax(task: Task, proposal: Proposal) -> Any:
         step = next((step for step in (task.contract.steps if task.contract else ()) if step.id == proposal.step_id), 0)
         known = f"{proposal.server}/{proposal.tool}" in task.definitions
         return step if isinstance(step, AgentStep) and known else planned(task, proposal)
 
-    patch.setattr(rules, "_planned", lax)
-    patch.setattr(rules, "_check_uses", lambda _step, state, _: expect_pending(state))
+    patch.setattr(call_rules, "_planned", lax)
+    patch.setattr(call_rules, "_check_uses", lambda _step, state, _: expect_pending(state))
 
 
 def expect_pending(state: StepState) -> None:
@@ -241,23 +241,23 @@ def expect_pending(state: StepState) -> None:
 
 def calling_as_often_as_it_likes(patch: pytest.MonkeyPatch) -> None:
     """The rules count no calls of an agent."""
-    check = rules._check_uses  # noqa: SLF001 - this is the rule
-    patch.setattr(rules, "_check_uses", lambda step, state, it: check(step, replace(state, sent=()), it))
+    check = call_rules._check_uses  # noqa: SLF001 - this is the rule
+    patch.setattr(call_rules, "_check_uses", lambda step, state, it: check(step, replace(state, sent=()), it))
 
 
 def calling_what_was_settled(patch: pytest.MonkeyPatch) -> None:
     """What the model has got its answer for may be called once more, and the rules let it be what it is not."""
-    patch.setattr(rules, "_check_uses", lambda *_: None)
+    patch.setattr(call_rules, "_check_uses", lambda *_: None)
 
 
 def taking_all_arguments(patch: pytest.MonkeyPatch) -> None:
     """The rules do not compare what somebody wants to send with what it should be."""
-    judge = rules.judge
+    judge = call_rules.judge
 
-    def lax(task: Task, proposal: Proposal, *more: Any) -> rules.Permitted:
+    def lax(task: Task, proposal: Proposal, *more: Any) -> call_rules.Permitted:
         return judge(task, replace(proposal, arguments=None), *more)
 
-    patch.setattr(rules, "judge", lax)
+    patch.setattr(call_rules, "judge", lax)
 
 
 def taking_every_call_of_an_agent(patch: pytest.MonkeyPatch) -> None:
@@ -354,7 +354,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "rules: a call is the one that the model asks for": ("G5", calling_what_was_settled),
     "rules: a tool is called as often as the plan says": ("G5 G2", calling_as_often_as_it_likes),
     "rules: arguments are those that they should be": ("G5", taking_all_arguments),
-    "rules: a person is asked": ("G4", without(rules, "_question")),
+    "rules: a person is asked": ("G4", without(call_rules, "_question")),
     "rules: nothing is permitted after a cancel": ("G7", judging_a_cancelled_task),
     "folds: a call is the one that the model asks for": ("G5", taking_every_call_of_an_agent),
     "folds: a concrete call needs an answer": ("G4", without(calls, "_granted")),

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.contract import Budget
-from agent_runtime.domain.rules import (
+from agent_runtime.domain.call_rules import (
     Bounds,
     CallRefusedError,
     Permitted,
@@ -15,6 +14,7 @@ from agent_runtime.domain.rules import (
     judge,
     next_proposal,
 )
+from agent_runtime.domain.contract import Budget
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Denial
 from agent_runtime.domain.values import digest

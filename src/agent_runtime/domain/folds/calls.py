@@ -6,6 +6,7 @@ from datetime import datetime
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
+from agent_runtime.domain.call_rules import CallRefusedError, barred, given_arguments
 from agent_runtime.domain.folds.base import (
     Changes,
     authors_with,
@@ -17,7 +18,6 @@ from agent_runtime.domain.folds.base import (
 )
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text
-from agent_runtime.domain.rules import CallRefusedError, barred, given_arguments
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Approval, AskedCall, Call, StepState, StepStatus, Task, Turn, may_repeat
 from agent_runtime.domain.tools import StoredResult, tool_key

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agent_runtime.domain import commands, rules
+from agent_runtime.domain import call_rules, commands
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import seconds_left
+from agent_runtime.domain.call_rules import CallRefusedError, Proposal, next_proposal
 from agent_runtime.domain.commands import AskModel, CallTool, ProposePlan, Record
 from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
-from agent_runtime.domain.rules import CallRefusedError, Proposal, next_proposal
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult
@@ -241,7 +241,7 @@ class Run:
 
     def propose(self, proposal: Proposal, busy: set[str]) -> list[Work]:
         """Have the rules judge a call, whoever wants it, and do what they permit. Raises: CallRefusedError."""
-        permitted = rules.judge(self.task, proposal, busy, (), rules.Bounds(1))
+        permitted = call_rules.judge(self.task, proposal, busy, (), call_rules.Bounds(1))
         state = self.task.steps[proposal.step_id]
         asked = state.asked if permitted.attempt == 1 else None
         arguments = permitted.arguments if proposal.arguments is None else proposal.arguments

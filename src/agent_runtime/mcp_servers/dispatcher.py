@@ -1,0 +1,222 @@
+"""A connection as messages: under which id a call goes out, whether it was handed over, and what of a server is heard.
+
+The SDK checks what servers send against the types of MCP, on the event loop, and notes a fault for each part that is
+wrong. So what has very many parts never gets there (G9).
+"""
+
+from collections.abc import Mapping
+from contextvars import Context, ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from mcp.client._transport import ReadStream, WriteStream
+from mcp.shared.dispatcher import CallOptions, OnNotify, OnRequest, coerce_request_id
+from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
+from mcp.shared.message import MessageMetadata, SessionMessage
+from mcp.shared.transport_context import TransportContext
+from mcp_types import ErrorData, JSONRPCNotification, JSONRPCRequest
+from pydantic_core import from_json
+
+from agent_runtime.domain.values import JsonValue, has_more_parts
+from agent_runtime.mcp_servers.results import is_error
+
+NESTED = 100_000
+"""As many arrays and objects as one message may have. Four megabytes of `[],` would stop the loop for seconds (G9)."""
+
+HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled"})
+"""The notifications that anybody here listens to; the others are dropped before they cost anything."""
+
+_MOST_PARTS = 20_000
+_MOST_LISTED_PARTS = 200_000
+"""As many fields and entries as a message may have, and as a page of a listing may, with the schemas in it."""
+
+_UNCHECKED = frozenset({"structuredContent", "_meta"})
+"""What may hold anything, so that nobody goes through it here."""
+
+_MOST_REQUESTS = 64
+"""As many requests of one server are answered at a time. More are dropped: each would wait in memory for its turn."""
+
+
+class TooManyPartsError(Exception):
+    """A server answered with so many parts that to check them would stop the loop."""
+
+
+def has_many_arrays(data: bytes) -> bool:
+    """Return whether one message has more arrays and objects than are read."""
+    return len(data) > NESTED and data.count(b"[") + data.count(b"{") > NESTED
+
+
+@dataclass(slots=True)
+class RequestState:
+    """One call on its way. `sent` is false only while it certainly has not reached the server.
+
+    `refused`: the server answered it, by its id, with an error. Only that makes an error a definite result, whatever
+    its code: the SDK gives the codes of servers to its own errors too.
+    """
+
+    request_id: int
+    sent: bool = False
+    refused: bool = False
+
+
+CURRENT_REQUEST: ContextVar[RequestState | None] = ContextVar("current_request", default=None)
+"""The call that the running code sends. The SDK carries the context of the sender as far as the socket."""
+
+
+class Dispatcher(JSONRPCDispatcher[TransportContext]):
+    """The SDK's dispatcher, state a call under an id that is known before the answer comes.
+
+    Without it nobody could tell the server to stop and still wait for the result that may come. `remote`: errors on
+    the stream may be the transport's own, so it says itself which are not.
+    """
+
+    def __init__(
+        self, read: ReadStream[SessionMessage | Exception], write: WriteStream[SessionMessage], *, remote: bool
+    ) -> None:
+        super().__init__(read, write)
+        self._remote = remote
+        self._request_states: dict[object, RequestState] = {}
+        self._answering = 0
+
+    async def send_raw_request(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        opts: CallOptions | None = None,
+        *,
+        _related_request_id: int | str | None = None,
+    ) -> dict[str, Any]:
+        state = CURRENT_REQUEST.get()
+        if state is None or method != "tools/call":
+            raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
+            return _checked(method, raw)
+        # We cancel in our own words and time; the SDK's courtesy would wait up to 5 s for a stuck pipe.
+        opts = {**(opts or {}), "request_id": state.request_id, "cancel_on_abandon": False}
+        self._request_states[state.request_id] = state
+        try:
+            raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
+        finally:
+            del self._request_states[state.request_id]
+        _checked(method, raw)
+        # The session takes nothing but a truth value, and would call the outcome unknown.
+        return {**raw, "isError": True} if is_error(raw) else raw
+
+    def _resolve_pending(self, request_id: int | str | None, outcome: dict[str, Any] | ErrorData) -> None:
+        if isinstance(outcome, ErrorData) and not self._remote and request_id is not None:
+            state = self._request_states.get(coerce_request_id(request_id))
+            if state is not None:
+                state.refused = True
+        super()._resolve_pending(request_id, outcome)
+
+    async def _dispatch_request(
+        self, req: JSONRPCRequest, metadata: MessageMetadata, on_request: OnRequest, sender_ctx: Context | None
+    ) -> None:
+        if self._answering < _MOST_REQUESTS and not has_more_parts(req.params, _MOST_PARTS, _UNCHECKED):
+            self._answering += 1
+            await super()._dispatch_request(req, metadata, on_request, sender_ctx)
+
+    async def _handle_request(
+        self, req: JSONRPCRequest, dctx: Any, scope: anyio.CancelScope, on_request: OnRequest
+    ) -> None:
+        try:
+            await super()._handle_request(req, dctx, scope, on_request)
+        finally:
+            self._answering -= 1
+
+    def _dispatch_notification(
+        self, msg: JSONRPCNotification, metadata: MessageMetadata, on_notify: OnNotify, sender_ctx: Context | None
+    ) -> None:
+        if msg.method in HEARD:
+            super()._dispatch_notification(msg, metadata, on_notify, sender_ctx)
+
+
+def _checked(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the result. Raises: TooManyPartsError."""
+    listing = method == "tools/list"
+    limit = _MOST_LISTED_PARTS if listing else _MOST_PARTS
+    if has_more_parts(raw, limit, frozenset() if listing else _UNCHECKED):
+        beside = "" if listing else ", beside structured content"
+        raise TooManyPartsError(f"its answer has more than {limit} fields and entries{beside}")
+    return raw
+
+
+class ErrorFinder:
+    """Looks in the body of an HTTP answer for an error with the id of the call, and notes it on the call.
+
+    The SDK gives its own errors, and those of gateways, the id of the call too, so they are told apart here. The body
+    is JSON or, `by_line`, a stream of events whose data is on one line each; what is not understood leaves the outcome
+    unknown. No more than `most_bytes` are looked at together.
+    """
+
+    def __init__(self, state: RequestState, most_bytes: int, *, by_line: bool) -> None:
+        self._state = state
+        self._most_bytes = most_bytes
+        self._by_line = by_line
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def hear(self, chunk: bytes) -> None:
+        """Take the next part of the body."""
+        *ended, rest = chunk.split(b"\n") if self._by_line else [chunk]
+        for line in ended:
+            self._add(line)
+            self.end()
+        self._add(rest)
+
+    def end(self) -> None:
+        """Judge what has come since the last end."""
+        line = b"".join(self._parts)
+        self._parts, self._size = [], 0
+        if b'"error"' in line and not self._state.refused:
+            self._state.refused = self._is_refusal(line)
+
+    def _add(self, part: bytes) -> None:
+        self._size += len(part)
+        if part and self._size <= self._most_bytes:
+            self._parts.append(part)
+
+    def _is_refusal(self, line: bytes) -> bool:
+        try:
+            message = from_json(line.removeprefix(b"data:"))
+        except ValueError:
+            return False
+        if not isinstance(message, dict) or "result" in message or not isinstance(message.get("error"), dict):
+            return False
+        answered = message.get("id")
+        if isinstance(answered, bool) or not isinstance(answered, int | str):
+            return False
+        return coerce_request_id(answered) == self._state.request_id
+
+
+class Outgoing:
+    """A write stream that notes on the call when it was handed over."""
+
+    def __init__(self, inner: WriteStream[SessionMessage]) -> None:
+        self._inner = inner
+
+    async def send(self, item: SessionMessage, /) -> None:
+        state = CURRENT_REQUEST.get()
+        if state is None:
+            await self._inner.send(item)
+            return
+        # Before the await: a hand-over that is interrupted may have happened.
+        state.sent = True
+        try:
+            await self._inner.send(item)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            # By their contract these two mean that nothing was taken.
+            state.sent = False
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        await self.aclose()

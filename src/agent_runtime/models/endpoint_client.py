@@ -1,0 +1,244 @@
+"""The wire to an endpoint: one client of the openai library, watched where that library and its users lose sight.
+
+openai-agents reports neither that an answer was cut at its limit nor that a stream ended too soon, and nothing bounds
+what an endpoint may send. So the client notes what came (`Heard`), and the HTTP layer stops reading what is too long.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import httpx2
+from openai import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    DefaultAsyncHttpxClient,
+)
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response
+
+from agent_runtime.config import OpenAISettings
+from agent_runtime.config.settings import OPENAI_URL, PLACEHOLDER_KEY
+from agent_runtime.domain.usage import Usage
+from agent_runtime.models.failures import Failure, Failures, Said
+
+_CONNECT_S = 10.0
+_MOST_TOKENS = 2**40
+_NO_KEY = "unused"
+"""The key sent where none is set: most local servers want some key, and any will do."""
+
+_ON_WIRE = 8
+"""How many bytes on the wire one byte of an answer may take: escapes, and the same text twice."""
+
+_IN_STREAM = 16
+"""How many times that a stream may take, in which each token comes in an event of its own."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What came of one request. `finish` is the reason that a chat completion gives, `response` the last one seen."""
+
+    streamed: bool
+    began: bool = False
+    finish: str | None = None
+    response: Response | None = None
+    error: Said | None = None
+    usage: Usage = Usage()  # noqa: RUF009 - frozen
+
+
+HEARD: ContextVar[Heard] = ContextVar("heard")
+"""What is heard of the request that is being made in this context."""
+
+
+class TooLongError(Exception):
+    """More came than an answer may hold."""
+
+
+class NotAnAnswerError(Exception):
+    """What came is nothing that the API defines."""
+
+
+class NotStreamedError(Exception):
+    """A stream was asked for, and something else came."""
+
+
+class _Chunks(AsyncStream[ChatCompletionChunk]):
+    async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
+        heard = HEARD.get()
+        async for chunk in super().__aiter__():
+            if chunk.choices and chunk.choices[0].finish_reason:
+                heard.finish = chunk.choices[0].finish_reason
+            if chunk.usage:
+                heard.usage = counted(chunk.usage)
+            yield chunk
+
+
+class Client(AsyncOpenAI):
+    """The openai client, noting what comes."""
+
+    async def post(self, path: str, *, cast_to: Any, stream_cls: Any = None, **more: Any) -> Any:
+        """Send a request; see the library. Raises: NotAnAnswerError where no JSON object came back."""
+        if stream_cls is AsyncStream[ChatCompletionChunk]:
+            stream_cls = _Chunks
+        answer = await super().post(path, cast_to=cast_to, stream_cls=stream_cls, **more)
+        heard = HEARD.get()
+        if isinstance(answer, ChatCompletion):
+            heard.finish = answer.choices[0].finish_reason if answer.choices else None
+            heard.usage = counted(answer.usage)
+        elif isinstance(answer, Response):
+            heard.response = answer
+            heard.usage = counted(answer.usage)
+        elif not heard.streamed:
+            raise NotAnAnswerError("it is no JSON object")
+        return answer
+
+
+def counted(usage: Any) -> Usage:
+    """The tokens of a usage of either API, as far as it is there; what is no count is none."""
+    if isinstance(usage, CompletionUsage):
+        return Usage(input_tokens=_count(usage.prompt_tokens), output_tokens=_count(usage.completion_tokens))
+    return Usage(
+        input_tokens=_count(getattr(usage, "input_tokens", 0)),
+        output_tokens=_count(getattr(usage, "output_tokens", 0)),
+    )
+
+
+def _count(tokens: Any) -> int:
+    return tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else 0
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A response body that raises TooLongError beyond `most` bytes, or `line` bytes without an end of line."""
+
+    def __init__(self, body: httpx2.AsyncByteStream, *, most: int, line: int) -> None:
+        self._body = body
+        self._most = most
+        self._line = line
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        total = line = 0
+        async for part in self._body:
+            total += len(part)
+            end = part.rfind(b"\n")
+            line = line + len(part) if end < 0 else len(part) - end - 1
+            if total > self._most or line > self._line:
+                raise TooLongError
+            yield part
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
+    """The client that all requests to the endpoint share. It retries nothing, and follows no redirect elsewhere."""
+
+    async def watch(response: httpx2.Response) -> None:
+        heard = HEARD.get()
+        heard.began = True
+        kind = response.headers.get("content-type", "")
+        most = _ON_WIRE * answer_bytes
+        stream = heard.streamed and response.is_success
+        if stream and kind.startswith("application/json"):
+            raise NotStreamedError
+        if stream and kind.startswith("text/html"):
+            raise NotAnAnswerError("it is a page for people")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise NotAnAnswerError("it is compressed, although that was ruled out")
+        body = cast("httpx2.AsyncByteStream", response.stream)
+        response.stream = _Bounded(body, most=most * _IN_STREAM if stream else most, line=most)
+
+    timeout = httpx2.Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s))
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    http = DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False, event_hooks={"response": [watch]})
+    client = Client(
+        api_key=key if key not in {"", PLACEHOLDER_KEY} else _NO_KEY,
+        base_url=settings.base_url or OPENAI_URL,
+        timeout=timeout,
+        max_retries=0,
+        http_client=http,
+        default_headers={"Accept-Encoding": "identity"},
+    )
+    if settings.base_url:
+        client.organization = client.project = None  # of OpenAI, from the environment: nobody else's business
+    return client
+
+
+def failure_of(error: Exception, heard: Heard, failures: Failures) -> Failure:
+    """What became of a request that ended with an exception of the library or of the HTTP layer."""
+    chain = list(_chain(error))
+    if isinstance(own := _first(chain, TooLongError, NotStreamedError, NotAnAnswerError), TooLongError):
+        return failures.too_long()
+    if isinstance(own, NotStreamedError):
+        return Failure("model_failed", failures.unreadable("no stream came").message, complaint="stream")
+    if isinstance(own, NotAnAnswerError):
+        return failures.unreadable(str(own))
+    if isinstance(error, APIStatusError):
+        return failures.said(_of_status(error))
+    if _first(chain, httpx2.ConnectTimeout):
+        return failures.unreachable("no connection in time")
+    if _first(chain, APITimeoutError, httpx2.TimeoutException):
+        return failures.timed_out()
+    if lost := _first(chain, httpx2.RequestError):
+        return failures.cut(str(lost)) if heard.began else failures.unreachable(str(lost) or type(lost).__name__)
+    if isinstance(error, APIConnectionError) and not heard.began:
+        return failures.unreachable(str(chain[-1]))
+    if isinstance(error, APIError) and isinstance(error.body, dict):
+        return failures.said(said_of(error.body))
+    root = next((cause for cause in chain if not isinstance(cause, APIConnectionError)), error)
+    return failures.unreadable(f"{type(root).__name__}: {root}")
+
+
+def said_of(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> Said:
+    """The error object of either API. Some servers put the HTTP status into its `code`."""
+    code = body.get("code")
+    if status is None and isinstance(code, int) and not isinstance(code, bool):
+        status = code
+    words = [str(part) for part in (code, body.get("type")) if part not in (None, "error")]
+    return Said(str(body.get("message") or ""), status, " ".join(words), str(body.get("param") or ""), after_s)
+
+
+def _of_status(error: APIStatusError) -> Said:
+    body = error.body
+    after_s = retry_after(error.response.headers)
+    if isinstance(body, dict):
+        detail = body.get("detail", body.get("error"))
+        return said_of(
+            body if "message" in body else {"message": detail or json.dumps(body)}, error.status_code, after_s
+        )
+    return Said(str(body or ""), error.status_code, after_s=after_s)
+
+
+def retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds that the endpoint asks to wait (RFC 9110 section 10.2.3, and OpenAI's own finer header)."""
+    fine, coarse = headers.get("retry-after-ms"), headers.get("retry-after")
+    try:
+        if fine:
+            return max(float(fine) / 1000, 0.0)
+        return max(float(coarse), 0.0) if coarse else None
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(coarse or "") - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first(chain: list[BaseException], *kinds: type[BaseException]) -> BaseException | None:
+    return next((error for error in chain if isinstance(error, kinds)), None)

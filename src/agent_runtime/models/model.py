@@ -1,0 +1,187 @@
+"""A language model at any endpoint that speaks the OpenAI API: retried, bounded in time, left alone when it is down."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from agent_runtime.config import OpenAISettings
+from agent_runtime.domain.usage import Usage, estimated_tokens
+from agent_runtime.models.breaker import CircuitBreaker
+from agent_runtime.models.dialect import Dialect, Output
+from agent_runtime.models.failures import Failure, Failures
+from agent_runtime.services.ports import ModelAnswer, ModelRequest, ModelStatus
+from agent_runtime.telemetry import log_debug
+from agent_runtime.text.redaction import Redactor
+
+if TYPE_CHECKING:
+    from agent_runtime.models.openai_agents import Endpoint
+
+log = structlog.get_logger()
+
+_BACKOFF = wait_exponential_jitter(multiplier=0.5, max=8, jitter=0.5)
+_LONGEST_WAIT_S = 30.0
+"""The longest that a Retry-After is honoured; the whole answer is bounded by `openai.answer_timeout_s`."""
+
+
+class OpenAIModel:
+    """The `LanguageModel` of the settings. One for the process: it shares its connections and what it learned.
+
+    Nothing is imported or opened before the first question; close it with `aclose` or use it as a context manager.
+    `answer_bytes` is the most that an answer's text may hold (G11). `clock` and `sleep` are for tests.
+    """
+
+    def __init__(
+        self,
+        settings: OpenAISettings,
+        redactor: Redactor,
+        *,
+        answer_bytes: int = 1024 * 1024,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._redactor = redactor
+        self._answer_bytes = answer_bytes
+        self._sleep = sleep
+        self._failures = Failures(settings, redactor, answer_bytes=answer_bytes)
+        self._circuit = CircuitBreaker(clock)
+        self._dialect = Dialect(streams=settings.stream)
+        self._output: Output | None = None
+        self._last_error: str | None = None
+        self._opening = asyncio.Lock()
+        self._endpoint: Endpoint | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call twice. A question asked afterwards opens new ones."""
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint:
+            await endpoint.aclose()
+
+    def status(self) -> ModelStatus:
+        settings = self._settings
+        return ModelStatus(
+            settings.endpoint, settings.model, settings.api, self._circuit.state, self._output, self._last_error
+        )
+
+    async def answer(self, request: ModelRequest) -> ModelAnswer:
+        """See `LanguageModel`. `usage` is that of all requests it took, as far as the endpoint counted them."""
+        spent = [Usage()]
+        try:
+            async with asyncio.timeout(self._settings.answer_timeout_s) as limit:
+                answer = await self._retried(request, spent)
+        except Failure as failure:
+            if failure.code != "model_unavailable":
+                self._last_error = failure.message
+            raise failure.to_error(spent[0]) from failure
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            slow = self._failures.too_slow()
+            self._circuit.failed()
+            self._last_error = slow.message
+            raise slow.to_error(spent[0]) from error
+        self._last_error = None
+        usage = answer.usage if answer.usage.tokens else _estimated(request, answer)
+        log_debug("model_answered", model=self._settings.model, endpoint=self._settings.endpoint, tokens=usage.tokens)
+        return replace(answer, usage=spent[0] + usage)
+
+    async def _retried(self, request: ModelRequest, spent: list[Usage]) -> ModelAnswer:
+        async def once() -> ModelAnswer:
+            try:
+                return await self._admitted(request)
+            except Failure as failure:
+                spent[0] += failure.usage
+                raise
+
+        retrying = AsyncRetrying(
+            sleep=self._sleep,
+            stop=stop_after_attempt(self._settings.max_retries + 1),
+            wait=_wait,
+            retry=retry_if_exception(self._worth_another),
+            reraise=True,
+        )
+        return await retrying(once)
+
+    def _worth_another(self, error: BaseException) -> bool:
+        return isinstance(error, Failure) and error.retry and self._circuit.state == "closed"
+
+    async def _admitted(self, request: ModelRequest) -> ModelAnswer:
+        """One request, if the circuit allows; the circuit hears what came of it."""
+        wait_s = self._circuit.admit()
+        if wait_s is not None:
+            raise self._failures.unavailable(wait_s, self._last_error)
+        try:
+            answer = await self._understood(request)
+        except Failure as failure:
+            if failure.reached:
+                self._circuit.succeeded()
+            else:
+                self._circuit.failed()
+            raise
+        except BaseException:
+            self._circuit.gave_up()
+            raise
+        self._circuit.succeeded()
+        return answer
+
+    async def _understood(self, request: ModelRequest) -> ModelAnswer:
+        """The answer, asked for in the most demanding way that the endpoint understands."""
+        endpoint = await self._opened()
+        dialect = replace(self._dialect, output=self._output or self._dialect.output)
+        while True:
+            try:
+                answer = await endpoint.ask(request, dialect)
+            except Failure as failure:
+                lower = dialect.without(failure.complaint, schema=request.schema is not None)
+                if lower is None:
+                    raise
+                log.info("model_asked_for_less", endpoint=self._settings.endpoint, said=failure.message)
+                dialect = lower
+            else:
+                self._learn(dialect, schema=request.schema is not None)
+                return answer
+
+    def _learn(self, dialect: Dialect, *, schema: bool) -> None:
+        known = self._dialect
+        self._dialect = replace(
+            known,
+            reasoning=known.reasoning and dialect.reasoning,
+            counts=known.counts and dialect.counts,
+            streams=known.streams and dialect.streams,
+        )
+        if schema and dialect.lasting:
+            self._output = dialect.output
+
+    async def _opened(self) -> "Endpoint":
+        async with self._opening:
+            if self._endpoint is None:
+                self._endpoint = await asyncio.to_thread(self._open)
+            return self._endpoint
+
+    def _open(self) -> "Endpoint":
+        from agent_runtime.models.openai_agents import Endpoint  # noqa: PLC0415 - takes 2 s, so not on the loop
+
+        return Endpoint(self._settings, self._failures, self._redactor, answer_bytes=self._answer_bytes)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.after_s if isinstance(error, Failure) else None
+    return _BACKOFF(state) if asked is None else min(asked, _LONGEST_WAIT_S)
+
+
+def _estimated(request: ModelRequest, answer: ModelAnswer) -> Usage:
+    shown = [*request.items, *(tool.input_schema for tool in request.tools)]
+    return Usage(estimated_tokens(request.instructions, json.dumps(shown)), estimated_tokens(json.dumps(answer.items)))

@@ -1,0 +1,251 @@
+"""One turn of one openai-agents run. This module alone imports that library; it takes about 2 s, so import it late.
+
+The library runs the turn and carries out nothing: every tool it is given needs an approval that it never gets, so what
+the model proposes comes back as data. A run that fails after the model has answered (a function that was not offered,
+arguments that are no JSON) does not matter for the same reason.
+"""
+
+import logging
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from agents import (
+    Agent,
+    FunctionTool,
+    Model,
+    ModelResponse,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    RunConfig,
+    Runner,
+    ToolExecutionConfig,
+    set_tracing_disabled,
+)
+from agents.items import TResponseStreamEvent
+from agents.usage import Usage as LibraryUsage
+from openai.types.responses import Response
+
+from agent_runtime.config import OpenAISettings
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.models.dialect import Dialect, allows_strict
+from agent_runtime.models.endpoint_client import HEARD, Heard, TooLongError, counted, failure_of, open_client, said_of
+from agent_runtime.models.failures import Failure, Failures, Said
+from agent_runtime.models.items import calls_of, kept, refusal_of, sendable, size, text_of
+from agent_runtime.services.ports import ModelAnswer, ModelRequest, OfferedTool
+from agent_runtime.text.redaction import RedactedStream, Redactor
+
+set_tracing_disabled(disabled=True)
+logging.getLogger("openai.agents").setLevel(logging.CRITICAL)  # it may log prompts; failures are told by us
+
+_RUN = RunConfig(tracing_disabled=True, trace_include_sensitive_data=False, tool_execution=ToolExecutionConfig())
+
+
+class Endpoint:
+    """A model at an endpoint: asks it once, in the dialect that the caller says, and never again by itself."""
+
+    def __init__(
+        self,
+        settings: OpenAISettings,
+        failures: Failures,
+        redactor: Redactor,
+        *,
+        answer_bytes: int,
+        model: Model | None = None,
+    ) -> None:
+        """`model`: one of the library's that is asked in place of the endpoint."""
+        self._settings = settings
+        self._failures = failures
+        self._redactor = redactor
+        self._most = answer_bytes
+        self._client = open_client(settings, answer_bytes=answer_bytes)
+        self._model: Model = model or (
+            OpenAIResponsesModel(settings.model, self._client)
+            if settings.api == "responses"
+            else OpenAIChatCompletionsModel(settings.model, self._client)
+        )
+        host = urlsplit(settings.endpoint).hostname or ""
+        self._openai = host.endswith((".openai.com", ".openai.azure.com"))
+        _ = self._client.chat.completions, self._client.responses.with_streaming_response  # imported on first use
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
+        """The model's answer to one request. Raises: Failure."""
+        heard = Heard(streamed=dialect.streams)
+        text = RedactedStream(self._redactor, request.on_text)
+        turn = _Turn(self._model, heard, text.write, self._failures, self._most)
+        agent: Agent[None] = Agent(
+            name="agent",
+            instructions=request.instructions,
+            tools=[_offered(tool) for tool in request.tools],
+            model=turn,
+            model_settings=self._model_settings(request, dialect),
+        )
+        token = HEARD.set(heard)
+        try:
+            await self._run(agent, request, turn)
+            text.end()
+            return self._answer(turn, heard)
+        except Failure as failure:
+            failure.usage = heard.usage
+            raise
+        except Exception as error:
+            # The library's values are built unchecked: any field may be of any type.
+            unreadable = self._failures.unreadable(f"{type(error).__name__}: {error}")
+            unreadable.usage = heard.usage
+            raise unreadable from error
+        finally:
+            HEARD.reset(token)
+
+    async def _run(self, agent: Agent[None], request: ModelRequest, turn: "_Turn") -> None:
+        try:
+            await Runner.run(agent, input=sendable(request.items), max_turns=1, run_config=_RUN)  # type: ignore[arg-type]
+        except Exception as error:
+            # Whatever the library makes of an answer that it has: the answer is data all the same, and judged next.
+            if turn.failure or turn.response is None:
+                raise (turn.failure or self._failures.unreadable(str(error))) from error
+
+    def _answer(self, turn: "_Turn", heard: Heard) -> ModelAnswer:
+        assert turn.response is not None  # noqa: S101 - the run neither failed nor ended without asking
+        raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output]
+        items = kept(self._redactor.redact_json(raw))  # an endpoint that repeats its key must not have it journalled
+        if size(items) > 2 * self._most:
+            raise self._failures.too_long()
+        text, calls, refusal = text_of(items), calls_of(items), refusal_of(items)
+        if heard.finish == "length":
+            raise self._failures.truncated()
+        if refusal is not None or heard.finish == "content_filter":
+            raise self._failures.refused(refusal or "its filter withheld the answer")
+        if self._settings.api == "chat_completions" and heard.streamed and heard.finish is None:
+            raise self._failures.cut("the stream ended before the answer did")
+        if len(text.encode()) > self._most:
+            raise self._failures.too_long()
+        if not text.strip() and not calls:
+            raise self._failures.empty()
+        return ModelAnswer(items, text, calls, heard.usage)
+
+    def _model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
+        """What goes beside the question. `store: false`: the endpoint need keep nothing for the next turn."""
+        responses = self._settings.api == "responses"
+        body: JsonObject = {}
+        limit = request.max_tokens
+        if request.schema is not None and dialect.output != "prompt":
+            described = _format(request, request.schema, dialect)
+            body = {"text": {"format": _flat(described)}} if responses else {"response_format": described}
+        if limit is not None and self._openai and not responses:
+            body["max_completion_tokens"], limit = limit, None  # OpenAI's newer models refuse max_tokens
+        return ModelSettings(
+            max_tokens=limit,
+            store=False if responses or self._openai else None,
+            include_usage=True if dialect.counts else None,
+            response_include=["reasoning.encrypted_content"] if responses and dialect.reasoning else None,
+            extra_body=body or None,
+        )
+
+
+class _Turn(Model):
+    """The library's model for one request, streamed or not, with what came of it."""
+
+    def __init__(
+        self, model: Model, heard: Heard, on_text: Callable[[str], None], failures: Failures, most: int
+    ) -> None:
+        self._model = model
+        self._heard = heard
+        self._on_text = on_text
+        self._failures = failures
+        self._most = most
+        self.response: ModelResponse | None = None
+        self.failure: Failure | None = None
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        ask = self._streamed if self._heard.streamed else self._model.get_response
+        try:
+            self.response = await ask(*args, **kwargs)
+        except Exception as error:
+            # Broad, because garbage makes the libraries raise anything at all: it is an answer that cannot be read.
+            told = error if isinstance(error, Failure) else failure_of(error, self._heard, self._failures)
+            self.failure = self._how_it_ended() or told
+            raise self.failure from error
+        return self.response
+
+    def stream_response(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise NotImplementedError("runs are not streamed: get_response streams")
+
+    async def _streamed(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        length = 0
+        final: Response | None = None
+        events = cast("AsyncGenerator[TResponseStreamEvent]", self._model.stream_response(*args, **kwargs))
+        async with aclosing(events):
+            async for event in events:
+                delta = getattr(event, "delta", None)
+                if isinstance(delta, str):
+                    length += len(delta)
+                    if length > self._most:
+                        raise TooLongError
+                    if event.type == "response.output_text.delta":
+                        self._on_text(delta)
+                elif event.type in {"response.completed", "response.incomplete", "response.failed"}:
+                    final = event.response
+                    self._heard.response = final
+                    if final.usage:
+                        self._heard.usage = counted(final.usage)
+                elif getattr(event, "message", None) and not event.type.startswith("response."):
+                    self._heard.error = said_of(
+                        {name: getattr(event, name, None) for name in ("code", "message", "param")}
+                    )
+        if final is None:
+            raise self._failures.cut("the stream ended before the answer did")
+        return ModelResponse(output=final.output, usage=LibraryUsage(requests=1), response_id=final.id)
+
+    def _how_it_ended(self) -> Failure | None:
+        try:
+            return self._ended()
+        except (AttributeError, TypeError, ValueError):  # it says so in a form that nobody knows
+            return None
+
+    def _ended(self) -> Failure | None:
+        """What the endpoint itself says of an answer that was not finished."""
+        if self._heard.error:
+            return self._failures.said(self._heard.error)
+        response, finish = self._heard.response, self._heard.finish
+        if response is not None and response.status == "incomplete":
+            reason = response.incomplete_details.reason if response.incomplete_details else None
+            if reason == "content_filter":
+                return self._failures.refused("its filter withheld the answer")
+            return self._failures.truncated()
+        if response is not None and response.status == "failed":
+            error = response.error
+            return self._failures.said(Said(error.message, code=error.code) if error else Said("it failed"))
+        return self._failures.truncated() if finish == "length" else None
+
+
+def _format(request: ModelRequest, schema: JsonObject, dialect: Dialect) -> JsonObject:
+    if dialect.output == "json_object":
+        return {"type": "json_object"}
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", request.name)[:64] or "answer"
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": allows_strict(schema)}}
+
+
+def _flat(described: JsonObject) -> JsonObject:
+    """The Responses API's spelling of a chat completion's `response_format`."""
+    return {"type": described["type"], **described.get("json_schema", {})}
+
+
+def _offered(tool: OfferedTool) -> FunctionTool:
+    return FunctionTool(
+        name=tool.name,
+        description=tool.description,
+        params_json_schema=tool.input_schema,
+        on_invoke_tool=_never,
+        strict_json_schema=False,
+        needs_approval=True,
+    )
+
+
+async def _never(*_: Any) -> Any:
+    raise RuntimeError("a model's call is made by the broker only")

@@ -1,0 +1,283 @@
+"""The answer of a language model as a plan: what of a slightly wrong answer is put right, and what is a fault.
+
+Each rule below is applied only where the answer can mean one thing. None of them chooses a tool, an argument or an
+order; references and conditions are never rewritten, and what no rule covers is left for the validator to judge.
+
+* *wrapped*: `{"plan": {...}}` is the plan inside; `{"plan": [...]}` and a bare list of steps are the steps;
+* *not for a model to say*: `preapproved` is dropped from every step, whatever it says;
+* *remarks*: fields that only comment (`REMARKS`) are dropped; every other unknown field is a fault;
+* *nothing said*: optional fields that are null are dropped, and so are fields of the other kind of step that are null
+  or empty, and a blank `when` or title;
+* *kind*: a step with a `tool` is a tool step, one with an `instruction` an agent step;
+* *arguments*: `args`, `parameters`, `params` or `input` are the arguments where nothing else is; a string that is a
+  JSON object is that object;
+* *numbered*: the id `1` (or `"1"`) is `s1`, in `id` and `depends_on`; where no step has an id, they are `s1`, `s2`, and
+  so on;
+* *one dependency*: `depends_on: "s1"` is `["s1"]`;
+* *qualified*: the tool `files.read` or `files/read` is the tool `read` of the server `files`, where there is that tool
+  and the step names that server or none;
+* *only one*: a tool without a server is that of the one server that has a tool of this name;
+* *goal*: a plan whose goal is missing or blank has the prompt as its goal.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pydantic import ValidationError
+
+from agent_runtime.domain.errors import Fault, InvalidPlanError
+from agent_runtime.domain.plan import FREE_FIELDS, AgentStep, AllowedTool, Plan, ToolStep
+from agent_runtime.domain.tools import Tool, tool_key
+from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
+from agent_runtime.planners.model.json_answer import Found, NoJsonError, pieces_in, read_object
+from agent_runtime.text.escaping import is_blank
+
+REMARKS = frozenset(
+    {"comment", "description", "explanation", "note", "notes", "output", "purpose", "rationale", "reason", "reasoning"}
+    | {"expected_output", "thought", "thoughts", "why"}
+)
+"""Fields that small models add to say more, and that say nothing about what is to be done."""
+
+_FOR_PEOPLE = frozenset({"preapproved"})
+"""Fields of a step that only a person sets."""
+
+_MAY_BE_LEFT_OUT = frozenset({"title", "when"})
+
+_PLAN_FIELDS = frozenset(Plan.model_fields)
+_TOOL_FIELDS = frozenset(ToolStep.model_fields)
+_AGENT_FIELDS = frozenset(AgentStep.model_fields)
+_ARGUMENTS = ("args", "parameters", "params", "input")
+_LONGEST_GOAL = 65_536
+_MOST_PARTS = 10_000
+
+
+class Declined(Exception):  # noqa: N818 - an answer, not a failure
+    """The model says that it cannot plan this; the text is its reason."""
+
+
+class Names:
+    """Which tools there are, by name."""
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self.keys = {tool.key for tool in tools}
+        self._servers: dict[str, list[str]] = defaultdict(list)
+        for key in sorted(self.keys):
+            server, _, name = key.partition("/")
+            self._servers[name].append(server)
+
+    def settle(self, server: JsonValue, tool: str) -> tuple[JsonValue, str]:
+        """The server and tool that are meant (rules *qualified* and *only one*); as they are where that is in doubt."""
+        if isinstance(server, str) and tool_key(server, tool) in self.keys:
+            return server, tool
+        unsaid = server is None or server == ""
+        meant = {(only, tool) for only in self._servers.get(tool, ())} if unsaid else set()
+        for separator in (".", "/"):
+            prefix, _, name = tool.partition(separator)
+            if (unsaid or server == prefix) and tool_key(prefix, name) in self.keys:
+                meant.add((prefix, name))
+        if len(meant) == 1:
+            return meant.pop()
+        return server, tool
+
+
+def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
+    """The first plan in the text. `goal` is that of a plan that names none.
+
+    Raises: Declined where the model says that it cannot, InvalidPlanError with every fault of form.
+    """
+    found = _first(text)
+    reason = found.pop("cannot", None)
+    if reason and not found.get("steps"):
+        raise Declined(str(reason))
+    if reason:
+        raise InvalidPlanError([Fault("cannot", "Give either the steps or the reason why there can be none, not both")])
+    names = Names(tools)
+    plan = _without(found, REMARKS - _PLAN_FIELDS)
+    plan = {name: value for name, value in plan.items() if value is not None}
+    if has_more_parts(plan, _MOST_PARTS, FREE_FIELDS):
+        raise InvalidPlanError(
+            [Fault("", f"The plan has more than {_MOST_PARTS} fields and entries; make it shorter.")]
+        )
+    if isinstance(plan.get("steps"), list):
+        plan["steps"] = _steps(plan["steps"], names)
+    if not plan.get("goal") or _is_blank(plan["goal"]):
+        plan["goal"] = goal[:_LONGEST_GOAL]
+    try:
+        return Plan.model_validate(plan)
+    except ValidationError as error:
+        raise InvalidPlanError(list(_faults(error))) from error
+
+
+def tools_named(text: str) -> list[tuple[str, str]]:
+    """The (server, tool) pairs that the first plan in the text names, in order; none where it cannot be read."""
+    try:
+        steps = _first(text).get("steps")
+    except InvalidPlanError:
+        return []
+    found: list[tuple[str, str]] = []
+    for step in steps if isinstance(steps, list) else []:
+        allowed = step.get("tools") if isinstance(step, dict) else None
+        for said in (step, *(allowed if isinstance(allowed, list) else ())):
+            if isinstance(said, dict) and isinstance(said.get("tool"), str):
+                server = said.get("server")
+                found.append((server if isinstance(server, str) else "", said["tool"]))
+    return found
+
+
+def _first(text: str) -> JsonObject:
+    """The first object of the text that looks like a plan, unwrapped."""
+    try:
+        for piece in pieces_in(text):
+            if piece.fault is not None and _meant(piece):
+                raise InvalidPlanError([Fault("", f"In your answer {piece.fault}.")])
+            plan = _unwrapped(piece.value)
+            if plan is not None:
+                return plan
+    except NoJsonError as error:
+        raise InvalidPlanError([Fault("", f"In your answer {error}.")]) from error
+    raise InvalidPlanError(
+        [Fault("", 'The answer holds no plan: write one JSON object with "steps", and nothing else.')]
+    )
+
+
+def _meant(piece: Found) -> bool:
+    """Whether a broken piece was to be the plan, so that nothing after it may be taken for one."""
+    return any(name in piece.text for name in ("steps", "plan", "tool", "instruction"))
+
+
+def _unwrapped(value: JsonValue) -> JsonObject | None:
+    """What looks like a plan, as one (rule *wrapped*)."""
+    if isinstance(value, list):
+        steps = bool(value) and all(isinstance(item, dict) and _like_a_step(item) for item in value)
+        return {"steps": value} if steps else None
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("plan")
+    rest = {name: item for name, item in value.items() if name != "plan"}
+    if isinstance(inner, dict) and "steps" in inner and not rest.keys() - REMARKS:
+        return dict(inner)
+    if isinstance(inner, list) and "steps" not in value:
+        return {**rest, "steps": inner}
+    return dict(value) if "steps" in value or isinstance(value.get("cannot"), str) else None
+
+
+def _like_a_step(value: JsonObject) -> bool:
+    return "tool" in value or "instruction" in value
+
+
+def _steps(steps: Sequence[JsonValue], names: Names) -> list[JsonValue]:
+    unnamed = all(isinstance(step, dict) and step.get("id") is None for step in steps)
+    return [
+        _step({**step, "id": f"s{number}"} if unnamed else step, names) if isinstance(step, dict) else step
+        for number, step in enumerate(steps, 1)
+    ]
+
+
+def _step(said: JsonObject, names: Names) -> JsonObject:
+    step = dict(said)
+    if step.get("kind") is None:
+        step["kind"] = _kind(step)
+    step = _dropped(step)
+    if "id" in step:
+        step["id"] = _numbered(step["id"])
+    if "depends_on" in step:
+        needs = step["depends_on"]
+        step["depends_on"] = [_numbered(name) for name in (needs if isinstance(needs, list) else [needs])]
+    if step.get("kind") == "tool":
+        _tool_step(step, names)
+    elif step.get("kind") == "agent" and isinstance(step.get("tools"), list):
+        step["tools"] = [_allowed(tool, names) for tool in step["tools"]]
+    return step
+
+
+def _kind(step: JsonObject) -> JsonValue:
+    if step.get("tool") and not step.get("instruction"):
+        return "tool"
+    return "agent" if step.get("instruction") and not step.get("tool") else None
+
+
+def _dropped(step: JsonObject) -> JsonObject:
+    """The step without *remarks*, and where *nothing is said*."""
+    own, other = (_AGENT_FIELDS, _TOOL_FIELDS) if step.get("kind") == "agent" else (_TOOL_FIELDS, _AGENT_FIELDS)
+    foreign = other - own
+    kept = _without(step, REMARKS | _FOR_PEOPLE)
+    return {
+        name: value
+        for name, value in kept.items()
+        if value is not None
+        and not (name in foreign and not value)
+        and not (name in _MAY_BE_LEFT_OUT and _is_blank(value))
+    }
+
+
+def _is_blank(value: JsonValue) -> bool:
+    return isinstance(value, str) and is_blank(value)
+
+
+def _numbered(name: JsonValue) -> JsonValue:
+    if not isinstance(name, int | str):
+        return name
+    text = str(name)[:20]
+    return f"s{text}" if text.isascii() and text.isdigit() else name
+
+
+def _tool_step(step: JsonObject, names: Names) -> None:
+    spelled = [name for name in _ARGUMENTS if name in step]
+    if len(spelled) == 1 and "arguments" not in step:
+        step["arguments"] = step.pop(spelled[0])
+    if isinstance(step.get("arguments"), str):
+        read = read_object(step["arguments"])
+        step["arguments"] = step["arguments"] if read is None else read
+    if isinstance(step.get("tool"), str):
+        server, step["tool"] = names.settle(step.get("server"), step["tool"])
+        if server is not None:
+            step["server"] = server
+
+
+def _allowed(said: JsonValue, names: Names) -> JsonValue:
+    tool = {"tool": said} if isinstance(said, str) else said
+    if not isinstance(tool, dict) or not isinstance(tool.get("tool"), str):
+        return said
+    tool = {name: value for name, value in _without(tool, REMARKS).items() if value is not None}
+    server, name = names.settle(tool.get("server"), tool["tool"])
+    return {**tool, "tool": name} if server is None else {**tool, "server": server, "tool": name}
+
+
+def _without(value: JsonObject, dropped: frozenset[str]) -> JsonObject:
+    return {name: item for name, item in value.items() if name not in dropped}
+
+
+def _faults(error: ValidationError) -> Iterator[Fault]:
+    items = error.errors(include_url=False, include_input=False)
+    inner = any(item["loc"][:1] == ("steps",) and len(item["loc"]) > 1 for item in items)
+    for item in items:
+        place = item["loc"]
+        if inner and place == ("steps",):  # too few are left only because those that are wrong were left out
+            continue
+        tagged = 2  # steps, the number of the step, and then its kind, which the answer has not
+        if place[:1] == ("steps",) and len(place) > tagged and place[tagged] in ("tool", "agent"):
+            kind, place = str(place[tagged]), (*place[:tagged], *place[tagged + 1 :])
+        else:
+            kind = ""
+        yield Fault(_place(place), _sentence(item["type"], item["msg"], kind, place))
+
+
+_FIELDS: Mapping[str, Iterable[str]] = {
+    "": Plan.model_fields,
+    "tool": ToolStep.model_fields,
+    "agent": AgentStep.model_fields,
+}
+
+
+def _sentence(fault: str, message: str, kind: str, place: Sequence[str | int]) -> str:
+    if fault == "extra_forbidden":
+        nested = "tools" in place and kind == "agent"
+        fields = AllowedTool.model_fields if nested else _FIELDS[kind]
+        return f"There is no such field; there are {', '.join(fields)}."
+    if fault.startswith("union_tag"):
+        return "The field kind must be 'tool' (with server, tool and arguments) or 'agent' (with instruction)."
+    return "There must be at least one step." if fault == "too_short" else f"{message}."
+
+
+def _place(place: Sequence[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")

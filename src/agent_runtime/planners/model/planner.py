@@ -1,0 +1,164 @@
+"""The planner that asks a language model, and has it put its answer right."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+
+from agent_runtime.domain.errors import Fault, InvalidPlanError, ModelError, PlanningError
+from agent_runtime.domain.plan import Plan, tool_keys
+from agent_runtime.domain.tools import Tool, tool_key
+from agent_runtime.domain.usage import Usage, estimated_tokens
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.planners.model.plan_reader import Declined, read_plan, tools_named
+from agent_runtime.planners.model.prompt import conversation, correction, instructions, plan_schema
+from agent_runtime.planners.model.tool_listing import clean, list_tools, nearest
+from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, PlanAnswer, PlanRequest
+
+CATALOGUE_TOKENS = 24_000
+"""How many tokens the catalogue takes at most, estimated."""
+
+LEAST_TOKENS = 32
+"""The shortest answer that is worth asking for."""
+
+_LONG = 100_000
+"""From how many characters on an answer is read in a thread, so that the event loop is not held up."""
+
+_MOST_FAULTS = 10
+_LONGEST_FAULT = 300
+_LONGEST_REASON = 2000
+_MOST_SHOWN = 8
+_NEAREST = 3
+
+
+class ModelPlanner:
+    """A `Planner` that has a language model write the plan.
+
+    Its answer is a proposal: it is read with the tolerance that `plan_reading` documents, judged by the contract,
+    and where it has faults, the model is told all of them and asked again, `repairs` times at most.
+    `catalogue_tokens` bounds what of the tools the model is shown, `name` is what the journal says of who planned.
+    """
+
+    builtin_first = False
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        name: str = "openai",
+        repairs: int = 2,
+        catalogue_tokens: int = CATALOGUE_TOKENS,
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._repairs = repairs
+        self._catalogue_tokens = catalogue_tokens
+
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
+        """A plan for the prompt and the feedback, without a fault.
+
+        Raises: PlanningError with what was spent: `planning_refused` (the model says that it cannot, and why),
+        `invalid_plan` (the last answer still had faults), `budget_exceeded` (`max_tokens` does not suffice), or the
+        code of the ModelError that the model ended in.
+        """
+        return await _Attempt(self._model, request, self._repairs, self._catalogue_tokens).run()
+
+
+class _Attempt:
+    """One plan being made: the conversation so far, and what it has cost."""
+
+    def __init__(self, model: LanguageModel, request: PlanRequest, repairs: int, catalogue_tokens: int) -> None:
+        self._model = model
+        self._request = request
+        self._repairs = repairs
+        used = [key for step in request.previous.steps for key in tool_keys(step)] if request.previous else []
+        self._listing = list_tools(
+            request.tools, "\n".join((request.prompt, *request.feedback)), used, catalogue_tokens
+        )
+        self._instructions = instructions(self._listing, most_steps=request.max_steps, agent_steps=request.agent_steps)
+        self._usage = Usage()
+
+    async def run(self) -> PlanAnswer:
+        asked = conversation(self._request)
+        messages = asked
+        for repairs_left in range(self._repairs, -1, -1):
+            answer = await self._ask(messages)
+            try:
+                if len(answer.text) > _LONG:
+                    plan = await asyncio.to_thread(self._judged, answer.text)
+                else:
+                    plan = self._judged(answer.text)
+                return PlanAnswer(plan, self._usage)
+            except Declined as reason:
+                raise PlanningError(
+                    f"The language model says that it cannot plan this: {clean(str(reason), _LONGEST_REASON)}",
+                    usage=self._usage,
+                ) from None
+            except InvalidPlanError as error:
+                if not repairs_left:
+                    raise self._invalid(error.faults) from error
+                messages = [*asked, *correction(answer.text, error.faults, list(self._unknown(answer.text)))]
+        raise AssertionError  # pragma: no cover - the last turn of the loop returns or raises
+
+    def _judged(self, text: str) -> Plan:
+        plan = read_plan(text, self._request.tools, self._request.prompt)
+        faults = list(self._request.faults(plan))
+        if faults:
+            raise InvalidPlanError(faults)
+        return plan
+
+    async def _ask(self, messages: Sequence[JsonObject]) -> ModelAnswer:
+        schema = plan_schema(agent_steps=self._request.agent_steps)
+        limit = self._request.max_tokens
+        left = None
+        if limit is not None:
+            taken = estimated_tokens(self._instructions, json.dumps(schema), *(item["content"] for item in messages))
+            left = limit - self._usage.tokens - taken
+            if left < LEAST_TOKENS:
+                raise PlanningError(
+                    f"The budget of {limit} tokens does not suffice for a plan: {self._usage.tokens} are used, and the "
+                    f"next request to the language model takes about {taken}. Raise the budget, or allow fewer "
+                    "servers.",
+                    code="budget_exceeded",
+                    usage=self._usage,
+                )
+        try:
+            answer = await self._model.answer(
+                ModelRequest(
+                    instructions=self._instructions,
+                    items=messages,
+                    schema=schema,
+                    name="plan",
+                    max_tokens=left,
+                    on_text=self._request.on_text,
+                )
+            )
+        except ModelError as error:
+            raise PlanningError(str(error), code=error.code, usage=self._usage + error.usage) from error
+        self._usage += answer.usage
+        return answer
+
+    def _unknown(self, answer: str) -> Iterator[Tool]:
+        """The tools that the answer names and that were not shown in full, and those most like the ones it invents."""
+        tools = {tool.key: tool for tool in self._request.tools}
+        hidden = [tool for tool in self._request.tools if tool.key not in self._listing.full]
+        if not hidden:
+            return
+        shown: set[str] = set()
+        for server, name in tools_named(answer):
+            key = tool_key(server, name)
+            found = [tools[key]] if key in tools else nearest(hidden, f"{server} {name}", _NEAREST)
+            for tool in found:
+                if tool.key not in self._listing.full | shown and len(shown) < _MOST_SHOWN:
+                    shown.add(tool.key)
+                    yield tool
+
+    def _invalid(self, faults: Sequence[Fault]) -> PlanningError:
+        named = [clean(str(fault), _LONGEST_FAULT) for fault in faults[:_MOST_FAULTS]]
+        if len(faults) > _MOST_FAULTS:
+            named.append(f"and {len(faults) - _MOST_FAULTS} more faults")
+        times = "once" if self._repairs == 0 else f"{self._repairs + 1} times"
+        return PlanningError(
+            f"The language model was asked {times}, and its last answer is not a valid plan. {'; '.join(named)}",
+            code="invalid_plan",
+            usage=self._usage,
+        )

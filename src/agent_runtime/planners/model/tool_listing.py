@@ -1,0 +1,252 @@
+"""The catalogue as a language model reads it, within a budget.
+
+What servers say of their tools is data: each tool is one line of JSON without invisible characters, cut to size,
+between fences whose name follows from the text, so that no description can hold it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from weakref import ref
+
+from agent_runtime.domain.caching import SizedCache
+from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.usage import BYTES_PER_TOKEN
+from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.planners.model.relevance import Relevance, words
+from agent_runtime.text.escaping import hides, is_hidden, json_line
+
+_DESCRIPTION = 1000
+_SHORT = 200
+_LONGEST_NAME = 200
+_SCHEMA = 6000
+_OUTPUT_SCHEMA = 2000
+_DEEPEST = 12
+_WIDEST = 100
+_FULL_SHARE = 0.75
+"""The share of the budget that goes to full entries where not all tools can have one."""
+
+_SILENT = frozenset({"$schema", "$id", "$comment", "examples", "title"})
+_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""The keywords whose members are named by the author of a schema, so that a name is never a keyword."""
+
+_OBJECT_BYTES = 100
+_FULL: SizedCache[str] = SizedCache(16 * 1024 * 1024)
+_BRIEF: SizedCache[str] = SizedCache(4 * 1024 * 1024)
+_WORDS: SizedCache[tuple[str, ...]] = SizedCache(16 * 1024 * 1024)
+
+
+def clean(text: str, limit: int) -> str:
+    """Return the text on one line, without control, hidden and reordering characters, cut to `limit` characters."""
+    head = text[: 4 * limit]
+    if hides(head):
+        head = "".join(" " if is_hidden(char) else char for char in head)
+    line = " ".join(head.split())
+    return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 4].rstrip()} ..."
+
+
+class Listed:
+    """A tool as it is listed. Equal where all that is shown of it is: lists of them are kept, and looked up.
+
+    One that is kept holds no tool: a definition that a server has changed is not kept for the sake of its text.
+    """
+
+    __slots__ = ("_tool", "identity")
+
+    def __init__(self, tool: Tool) -> None:
+        self._tool = ref(tool)
+        self.identity = (tool.server, tool.pin, tool.effect, tool.idempotent)
+
+    @property
+    def tool(self) -> Tool:
+        """The tool, which whoever has it listed must hold."""
+        tool = self._tool()
+        assert tool is not None  # noqa: S101 - a list that is kept is only compared
+        return tool
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Listed) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTools:
+    """A catalogue as text, and the keys of the tools of which everything is shown."""
+
+    text: str
+    full: frozenset[str]
+
+
+def list_tools(tools: Sequence[Tool], question: str, first: Iterable[str], limit_tokens: int) -> ShownTools:
+    """The tools, in their order, as far as `limit_tokens` goes.
+
+    Where they are too many, those whose keys are `first` come first, then the most relevant to the question: full
+    entries, then one line with the names of the arguments, then the number of those that were left out.
+    """
+    listed = tuple(Listed(tool) for tool in tools)
+    limit = limit_tokens * BYTES_PER_TOKEN
+    whole = _whole(listed, limit)
+    if whole is not None:
+        return whole
+    wanted = frozenset(first)
+    ranked = [listed[index] for index in _index(listed).order(question)]
+    ranked.sort(key=lambda one: one.tool.key not in wanted)
+    return _within(ranked, limit)
+
+
+def show_tools(tools: Iterable[Tool]) -> str:
+    """The full entries of these tools, fenced."""
+    return _fenced([_full(Listed(tool)) for tool in tools])
+
+
+def nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
+    """The tools whose names, with those of their servers, share most with this one."""
+    names = Relevance([words(f"{tool.server} {tool.name}") for tool in tools])
+    return [tools[index] for index in names.order(name)[:count]]
+
+
+@lru_cache(maxsize=4)
+def _whole(listed: tuple[Listed, ...], limit: int) -> ShownTools | None:
+    """All tools in full, if that is within the limit (bytes)."""
+    entries = [_full(one) for one in listed]
+    if sum(_size(entry) for entry in entries) > limit:
+        return None
+    return ShownTools(_fenced(entries), frozenset(one.tool.key for one in listed))
+
+
+def _within(ranked: Sequence[Listed], limit: int) -> ShownTools:
+    full: list[Listed] = []
+    rest: list[Listed] = []
+    used = 0
+    for one in ranked:
+        size = _size(_full(one))
+        fits = used + size <= limit * _FULL_SHARE
+        (full if fits else rest).append(one)
+        used += size if fits else 0
+    brief: list[str] = []
+    for one in rest:
+        size = _size(_brief(one))
+        if used + size > limit:
+            break
+        brief.append(_brief(one))
+        used += size
+    lines = [_full(one) for one in full] + brief
+    if len(brief) < len(rest):
+        lines.append(f"({len(rest) - len(brief)} more tools were left out)")
+    return ShownTools(_fenced(lines), frozenset(one.tool.key for one in full))
+
+
+@lru_cache(maxsize=4)
+def _index(listed: tuple[Listed, ...]) -> Relevance:
+    return Relevance([_words(one) for one in listed])
+
+
+def _words(one: Listed) -> tuple[str, ...]:
+    found = _WORDS.get(one)
+    if found is None:
+        found = _find_words(one.tool)
+        _WORDS.put(one, found, sum(map(len, found)) + _OBJECT_BYTES * len(found))
+    return found
+
+
+def _find_words(tool: Tool) -> tuple[str, ...]:
+    name = f"{tool.server} {tool.name} {tool.name} {tool.definition.title or ''}"  # a name says most: it counts twice
+    described = (tool.definition.description or "")[:_DESCRIPTION]
+    return tuple(words(f"{name} {described} {' '.join(_argument_names(tool))}"))
+
+
+def _full(one: Listed) -> str:
+    return _written(_FULL, one, _write_full)
+
+
+def _brief(one: Listed) -> str:
+    return _written(_BRIEF, one, _write_brief)
+
+
+def _written(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) -> str:
+    entry = cache.get(one)
+    if entry is None:
+        entry = write(one.tool)
+        cache.put(one, entry, len(entry) + _OBJECT_BYTES)
+    return entry
+
+
+def _write_full(tool: Tool) -> str:
+    definition = tool.definition
+    said = json_line(_said(tool, _DESCRIPTION), compact=True)
+    entry = f'{said[:-1]},"arguments_schema":{_schema(definition.inputSchema, _SCHEMA)}'
+    if definition.outputSchema is not None:
+        entry += f',"output_schema":{_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
+    return f"{entry}}}"
+
+
+def _schema(schema: JsonObject, limit: int) -> str:
+    whole = json_line(_compact(schema, _DEEPEST), compact=True)
+    return whole if _size(whole) <= limit else json_line(_outline(schema), compact=True)
+
+
+def _write_brief(tool: Tool) -> str:
+    return json_line({**_said(tool, _SHORT), "argument_names": _argument_names(tool)}, compact=True)
+
+
+def _said(tool: Tool, limit: int) -> JsonObject:
+    described = tool.definition.description or tool.definition.title or ""
+    return {
+        "server": tool.server,
+        "tool": tool.name[:_LONGEST_NAME],
+        "description": clean(described, limit),
+        "effect": str(tool.effect),
+        "idempotent": tool.idempotent,
+    }
+
+
+def _argument_names(tool: Tool) -> list[str]:
+    properties = tool.definition.inputSchema.get("properties")
+    return [str(name)[:_LONGEST_NAME] for name in list(properties)[:_WIDEST]] if isinstance(properties, dict) else []
+
+
+def _compact(value: JsonValue, depth: int, *, names: bool = False) -> JsonValue:
+    """A schema without what says nothing about arguments. `names`: the members of this object are no keywords."""
+    if isinstance(value, str):
+        return clean(value, _SHORT)
+    if isinstance(value, list):
+        return [_compact(item, depth - 1) for item in value[:_WIDEST]] if depth else []
+    if not isinstance(value, dict):
+        return value
+    if not depth:
+        return {}
+    members = list(value.items())[:_WIDEST]
+    return {
+        clean(key, _LONGEST_NAME): _compact(item, depth - 1, names=not names and key in _BY_NAME)
+        for key, item in members
+        if names or key not in _SILENT
+    }
+
+
+def _outline(schema: JsonObject) -> JsonObject:
+    """Of a schema that is too long: the names and types of what it holds, and which are required."""
+    properties = schema.get("properties")
+    known = list(properties.items())[:_WIDEST] if isinstance(properties, dict) else []
+    required = schema.get("required")
+    return {
+        "properties": {
+            clean(name, 40): {"type": kind} if isinstance(kind := inner.get("type"), str) and len(kind) < 10 else {}  # noqa: PLR2004 - the longest is `integer`
+            for name, inner in known
+            if isinstance(inner, dict)
+        },
+        "required": [clean(str(name), 40) for name in required[:_WIDEST]] if isinstance(required, list) else [],
+        "shortened": True,
+    }
+
+
+def _fenced(lines: Sequence[str]) -> str:
+    body = "\n".join(lines)
+    name = f"tools-{hashlib.sha256(body.encode('utf-8', 'replace')).hexdigest()[:16]}"
+    return f"<{name}>\n{body}\n</{name}>"
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

@@ -1,0 +1,317 @@
+"""A prompt to its instructions: cut at line ends, sentences, and the connectives that a verb follows."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from agent_runtime.planners.rules.frames import TABLE
+from agent_runtime.planners.rules.lexer import Token
+from agent_runtime.planners.rules.values import QUESTIONS
+from agent_runtime.planners.rules.vocabulary import (
+    ASKING,
+    CONTENT_WORDS,
+    GERUND_AFTER,
+    NEGATIONS,
+    NOUN_VERBS,
+    OBJECT_STARTS,
+    POLITE,
+    SEPARATORS,
+    TRAILING,
+    UNSUPPORTED,
+    keys,
+    word_set,
+)
+
+_NOT_VERBS = word_set(
+    "in inside within under to into the a an my our this that todo task reminder todos tasks one another i file of "
+    "name call over have as at here report text left"
+)
+_CONTINUING = word_set("to into in with from called named of containing saying inside")
+_BULLETS = frozenset({"-", "*", "+", "•", "\u2013", "·", "—", ",", "▪", "◦", "‣"})
+_JOINING = frozenset({"finally", "next", "afterwards", "also", "after", "-"})
+_PLACES = frozenset({"in", "inside", "within", "under", "into", "to"})
+_PLACE_AT_MOST = 9
+_BEFORE_GERUND = {
+    ("start", "by"),
+    ("begin", "by"),
+    ("continue", "by"),
+    ("finish", "by"),
+    ("end", "by"),
+    ("after",),
+    ("besides",),
+}
+_ENDINGS = frozenset(".!?")
+_COURTESIES_AT_MOST = 8
+
+
+def _by_first(phrases: Iterable[Sequence[str]], place: int) -> dict[str, list[tuple[str, ...]]]:
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for phrase in sorted({tuple(phrase) for phrase in phrases}, key=len, reverse=True):
+        found.setdefault(phrase[place], []).append(phrase)
+    return found
+
+
+_POLITE = _by_first((phrase.split() for phrase in POLITE), 0)
+_TRAILING = _by_first((phrase.split() for phrase in TRAILING), -1)
+_VERBS = _by_first((phrase for phrase in TABLE.openings if phrase[0] not in _NOT_VERBS), 0)
+_ASKED = _by_first(
+    (phrase for phrase in QUESTIONS.openings if phrase[0] in {"what", "which", "how", "is", "does", "where"}), 0
+)
+
+
+def _gerunds(verb: str) -> Iterator[str]:
+    yield verb + "ing"
+    yield verb.removesuffix("e") + "ing"
+    yield verb + verb[-1] + "ing"
+
+
+_GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _gerunds(verb)}
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One instruction. `courtesy`: what was taken off its end without a comma before it; `whole`: with that."""
+
+    tokens: tuple[Token, ...]
+    ending: str = ""
+    courtesy: str = ""
+    whole: tuple[Token, ...] = ()
+
+    def text(self, source: str) -> str:
+        return source[self.tokens[0].start : self.tokens[-1].end] if self.tokens else ""
+
+
+def clauses(source: str, tokens: Sequence[Token], takes_block: Callable[[Clause], bool]) -> Iterator[Clause]:
+    """The instructions in order. `takes_block`: whether an instruction that ends with a colon wants what follows it."""
+    cutter = _Cutter(tokens)
+    tokens = cutter.tokens
+    start = 0
+    while start < len(tokens):
+        at, resume = cutter.next_cut(start)
+        piece = tokens[start:at]
+        if _ends_with_colon(tokens, start, at):
+            block = _block(source, tokens, at)
+            whole = block and _trimmed([*piece, block], "")
+            if whole and takes_block(whole):
+                yield whole
+                return
+        ending = tokens[at].text if at < len(tokens) and tokens[at].key in _ENDINGS else ""
+        yield _trimmed(piece, ending)
+        start = resume
+
+
+def _ends_with_colon(tokens: Sequence[Token], start: int, at: int) -> bool:
+    return start < at < len(tokens) and tokens[at].kind == "newline" and tokens[at - 1].key == ":"
+
+
+def _block(source: str, tokens: Sequence[Token], at: int) -> Token | None:
+    """All that follows the line end, as it stands."""
+    begin = tokens[at].end
+    text = source[begin:]
+    if not text.strip():
+        return None
+    while text[:1] in {"\n", "\r"}:
+        begin, text = begin + 1, text[1:]
+    return Token("block", "", text.rstrip(), begin, len(source))
+
+
+class _Cutter:
+    """Finds where instructions end. `_list`: the number and sign of a running list, as in `1) ... 2) ...`."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self.tokens = list(tokens)
+        self._list: tuple[int, str] | None = None
+
+    def next_cut(self, start: int) -> tuple[int, int]:
+        """Where the instruction that begins at `start` ends, and where the next begins."""
+        tokens = self.tokens
+        at = self._begin(start)
+        while at < len(tokens):
+            token = tokens[at]
+            if token.kind == "newline":
+                if not self._continues(at):
+                    return at, at + 1
+            elif token.key in {";", "->"}:
+                return at, at + 1
+            elif token.key in _ENDINGS and token.kind == "punct":
+                if self._ends_sentence(at):
+                    return at, at + 1
+            elif self._is_next_item(at):
+                return at, at
+            elif token.key in SEPARATORS:
+                follows = self._skip(at)
+                if starts_instruction(tokens, follows) and not self._is_fronted(start, at):
+                    return at, at + 1
+                at = follows - 1
+            elif token.key == "before" and at + 1 < len(tokens) and tokens[at + 1].key in _GERUNDS:
+                self.tokens[at + 1] = tokens[at + 1]._replace(key=_GERUNDS[tokens[at + 1].key])
+                return at, at + 1
+            elif token.key in _JOINING and starts_instruction(tokens, at):
+                return at, at
+            at += 1
+        return at, at
+
+    def _begin(self, start: int) -> int:
+        """Beyond the marker of a list, if there is one; its number is remembered."""
+        tokens = self.tokens
+        at = opening(tokens, start)[0]
+        for place in range(start, at):
+            if tokens[place].kind == "number" and place + 1 < len(tokens) and tokens[place + 1].key in {".", ")"}:
+                self._list = (
+                    int(tokens[place].text[:6]) if tokens[place].text.isdecimal() else 0,
+                    tokens[place + 1].key,
+                )
+        return max(at, start)
+
+    def _is_next_item(self, at: int) -> bool:
+        if self._list is None or self.tokens[at].kind != "number" or at + 2 >= len(self.tokens):
+            return False
+        number, sign = self._list
+        return self.tokens[at].text == str(number + 1) and self.tokens[at + 1].key == sign
+
+    def _is_fronted(self, start: int, comma: int) -> bool:
+        """Whether what stands before the comma is only a place: `in the docs folder, create ...`."""
+        tokens = self.tokens
+        begin = opening(tokens, start)[0]
+        return tokens[comma].key == "," and tokens[begin].key in _PLACES and comma - begin < _PLACE_AT_MOST
+
+    def _continues(self, at: int) -> bool:
+        """Whether a line end is only where the line was full."""
+        tokens = self.tokens
+        after = tokens[at + 1] if at + 1 < len(tokens) else None
+        if after is None:
+            return False
+        quoted_after_colon = at > 0 and tokens[at - 1].key == ":" and after.kind == "quoted"
+        return quoted_after_colon or (after.key in _CONTINUING and after.text[:1].islower())
+
+    def _ends_sentence(self, at: int) -> bool:
+        tokens = self.tokens
+        if at + 1 >= len(tokens):
+            return True
+        after = tokens[at + 1]
+        new = after.kind in {"newline", "quoted", "number"} or after.text[:1].isupper() or not after.text[:1].isascii()
+        return new or starts_instruction(tokens, at + 1)
+
+    def _skip(self, at: int) -> int:
+        while at < len(self.tokens) and self.tokens[at].key in SEPARATORS:
+            at += 1
+        return at
+
+
+def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
+    """Whether an instruction can begin here: a verb, perhaps after courtesies, or the start of a question."""
+    start = at
+    at, gerund, _ = opening(tokens, at, markers=False)
+    if at >= len(tokens):
+        return False
+    word = tokens[at].key
+    after = tokens[at + 1] if at + 1 < len(tokens) else None
+    if gerund:
+        return True
+    if at > start and tokens[at - 1].key == ":" and tokens[at - 1].kind == "punct":
+        return True
+    if tokens[at].kind != "word":
+        return False
+    if word in NEGATIONS or (word == "do" and after is not None and after.key == "not"):
+        return True
+    if word in UNSUPPORTED and word not in CONTENT_WORDS and word not in _VERBS:
+        return True
+    if word in {"one", "another"} and after is not None:
+        return after.key in {"to", "for", "about", ":", "one", "todo", "task", "saying", "called"}
+    for phrase in (*_VERBS.get(word, ()), *_ASKED.get(word, ())):
+        if keys(tokens[at : at + len(phrase)]) == phrase:
+            return len(phrase) > 1 or (word not in NOUN_VERBS and word not in _ASKED) or _begins_object(after)
+    return False
+
+
+def knows_verb(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a verb of the grammar, even one that is an ordinary word too, stands here."""
+    return any(keys(tokens[at : at + len(phrase)]) == phrase for phrase in _VERBS.get(tokens[at].key, ()))
+
+
+def _begins_object(token: Token | None) -> bool:
+    return token is not None and (
+        token.kind in {"number", "file", "quoted", "path", "glob"} or token.key in OBJECT_STARTS
+    )
+
+
+def opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> tuple[int, bool, bool]:
+    """Where the instruction itself begins, whether its verb is a gerund there, and whether it was asked politely."""
+    asked = False
+    for _ in range(_COURTESIES_AT_MOST):
+        marker = _marker(tokens, at) if markers else 0
+        if marker:
+            at += marker
+            continue
+        for phrase in _POLITE.get(tokens[at].key, ()) if at < len(tokens) else ():
+            if keys(tokens[at : at + len(phrase)]) == phrase and _may_stand(tokens, at, phrase):
+                break
+        else:
+            break
+        at += len(phrase)
+        asked = asked or phrase[0] in ASKING
+        if phrase[-1] in GERUND_AFTER and at < len(tokens) and tokens[at].key in _GERUNDS:
+            return at, True, asked
+    return at, False, asked
+
+
+def _may_stand(tokens: Sequence[Token], at: int, phrase: tuple[str, ...]) -> bool:
+    """Courtesies that are also ordinary words count only where they can be no more than that."""
+    after = tokens[at + len(phrase)].key if at + len(phrase) < len(tokens) else ""
+    if phrase in _BEFORE_GERUND:
+        return after in _GERUNDS
+    if phrase in {("first",), ("last",), ("second",), ("third",), ("fourth",), ("fifth",)}:
+        return after not in {"line", "lines", "file", "one", "todo"} and not after.isdecimal()
+    return phrase != ("-",) or not after.isdecimal()
+
+
+def _marker(tokens: Sequence[Token], at: int) -> int:
+    """How many tokens the marker of a list item takes here: `-`, `1.`, `2)`, `(3)`, `Step 4:`, `[ ]`."""
+    here = (*keys(tokens[at : at + 4]), "", "", "", "")
+    first, second, third, fourth = here[:4]
+    if first == "\n":
+        return 1
+    if first.isdecimal() and second in {".", ")"} and third:
+        return 2
+    if first == "(" and third == ")" and fourth and (second.isdecimal() or (len(second) == 1 and second.isalpha())):
+        return 3 if tokens[at + 3].kind == "word" else 0
+    if first == "step" and second and third in {":", ".", ")", "-", ","}:
+        return 3
+    if first == "[" and "]" in here[1:3]:
+        return here.index("]") + 1
+    if len(first) == 1 and first.isalpha() and second == ")":
+        return 2
+    is_sign = first in {"-", "+"} and at + 1 < len(tokens) and tokens[at].end == tokens[at + 1].start
+    is_minus = first == "-" and tokens[at + 1 : at + 2] and tokens[at + 1].kind == "number"
+    return 1 if first in _BULLETS and second and not is_sign and not is_minus else 0
+
+
+def _cries(tokens: Sequence[Token], size: int) -> bool:
+    """Whether the last words and the one before alone are in capitals: `with the message DEPLOYMENT OK`."""
+    return all(token.text.isupper() for token in tokens[-size - 1 :]) and not tokens[0].text.isupper()
+
+
+def _trimmed(piece: Sequence[Token], ending: str) -> Clause:
+    """The instruction without what stands around it and changes nothing."""
+    tokens = [token for token in piece if token.kind != "newline"]
+    if keys(tokens) == ():
+        return Clause(())
+    at, gerund, asked = opening(tokens, 0)
+    rest = tokens[at:]
+    if gerund and rest:
+        rest[0] = rest[0]._replace(key=_GERUNDS[rest[0].key])
+    whole = tuple(rest)
+    removed: list[str] = []
+    for _ in range(_COURTESIES_AT_MOST):
+        if rest and rest[-1].key in {",", "and", "then"}:
+            removed = [] if rest[-1].key == "," else removed
+            rest = rest[:-1]
+            continue
+        for phrase in _TRAILING.get(rest[-1].key, ()) if rest else ():
+            if len(rest) > len(phrase) and keys(rest[-len(phrase) :]) == phrase and not _cries(rest, len(phrase)):
+                removed.insert(0, " ".join(phrase))
+                rest = rest[: -len(phrase)]
+                break
+        else:
+            break
+    shown = ending if set(ending) != {"."} and not (asked and ending == "?") else ""
+    return Clause(tuple(rest), shown, " ".join(removed), whole)

@@ -1,0 +1,175 @@
+"""Text that is to be stored exactly as it stands in the prompt, and the doubts that forbid to take it so.
+
+A quotation is always literal. Words without quotation marks are literal only where they can be nothing else: not a
+description of a text, not another instruction, not something that came before.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from agent_runtime.planners.rules.lexer import Token
+from agent_runtime.planners.rules.vocabulary import (
+    CONDITIONS,
+    CONTENT_WORDS,
+    DETERMINERS,
+    FINITE,
+    GENERATIVE,
+    MARKS,
+    NEGATIONS,
+    ORDER,
+    POINTING_ON,
+    PRONOUNS,
+    QUESTION_WORDS,
+    SAYING,
+    SEPARATORS,
+    UNSUPPORTED,
+    keys,
+    word_set,
+)
+
+QUOTE_IT = "put the exact text in quotes if that is what you mean"
+_SAID_ALONE = {("saying",), (":",)}
+_BACKS = frozenset({"it", "them", "its"})
+_NEW_START = _BACKS | {"todo", "todos", "task", "tasks", "reminder", "reminders"}
+_HOW_OFTEN = word_set("repeatedly twice thrice backwards reversed uppercase lowercase uppercased capitalized")
+_HOW = word_set(
+    "utf-8 utf8 utf-16 utf16 ascii latin-1 unicode binary hex root admin administrator sudo "
+    "uppercase lowercase capitals caps bold italics italic reverse french german spanish italian english latin "
+    "japanese chinese markdown json yaml csv html base64 morse"
+)
+_BEFORE_HOW = (["in"], ["as"], ["using"])
+_NO_TEXTS = MARKS | word_set("in to into on at of for from with me us you him her here there now")
+_DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
+
+
+def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
+    """The text without the words that announce it, and how surely these mean exact text.
+
+    `said` where the prompt says so (`a message saying X`), `named` where it only names it (`the text X`), else "".
+    """
+    rest = tokens
+    at = 0
+    while at < len(rest) and rest[at].key in DETERMINERS | {"new", "short", "simple", "exact", "following", "single"}:
+        at += 1
+    noun = at < len(rest) and rest[at].key in MARKS
+    after = at + 1 if noun else at
+    if noun and at + 1 < len(rest) and rest[at + 1].key in {"text", "message", "content", "contents", "line"}:
+        after += 1
+    for size in (3, 2, 1):
+        said = keys(rest[after : after + size])
+        begins_text = noun and after < len(rest) and rest[after].text[:1].isupper() and rest[after - 1].text.islower()
+        if said in SAYING and len(rest) > after + size and not begins_text and (noun or said in _SAID_ALONE):
+            return rest[after + size :], "said"
+    named = noun and at > 0 and len(rest) > after
+    if named or (noun and len(rest) == after + 1 and rest[after].kind == "quoted"):
+        return rest[after:], "named"
+    if at > 0 and len(rest) == at + 1 and rest[at].kind == "quoted":
+        return rest[at:], "named"
+    return rest, ""
+
+
+def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = True) -> str | None:
+    """Why these words cannot be taken literally, or None. `tail`: nothing but the end of the instruction ends them.
+
+    `files`: whether the name of a file in them is a doubt too.
+    """
+    words = [token.key for token in tokens]
+    if any(token.kind in {"quoted", "block"} for token in tokens):
+        return f"mixes words inside and outside of quotation marks: {QUOTE_IT}"
+    if only_points(words) or (sure == "named" and tuple(words) in SAYING):
+        return f"does not say what the text is: {QUOTE_IT}"
+    if files and (manner := _manner(words)):
+        return f"holds {manner!r}, which may be how to write it: {QUOTE_IT}"
+    negations = NEGATIONS | ({"no"} if tail else frozenset())
+    said = next((word for word in words if word in negations or word in CONDITIONS), None)
+    if said:
+        return f"holds the word {said!r}, which may be a condition on the instruction: {QUOTE_IT}"
+    if files and any(token.kind in {"file", "glob"} for token in tokens):
+        return f"may mean a file and not its name: {QUOTE_IT}"
+    if any(word in _BACKS and at + 1 == len(words) for at, word in enumerate(words)) or _joins_back(words):
+        return f"may speak of something that came before: {QUOTE_IT}"
+    if tail and (reason := _other_instruction(words)):
+        return reason
+    return None if sure == "said" else _described(tokens, words, sure)
+
+
+def only_points(words: Sequence[str]) -> bool:
+    """`both`, `all three`, `each of them`: what speaks of something else and is no text of its own."""
+    begins = PRONOUNS.issuperset(words[:1]) or (len(words) > 1 and words[0] == "the")
+    return begins and PRONOUNS.union(POINTING_ON).issuperset(words)
+
+
+def _manner(words: Sequence[str]) -> str | None:
+    """`hello 3 times`, `hello in uppercase`: what may tell how to write and not what."""
+    if len(words) > 1 and words[-1] in _HOW_OFTEN:
+        return words[-1]
+    if len(words) > 1 and (words[1] in {"times", "copies"} or words[0] in {"twice", "thrice"}):
+        return " ".join(words[:2])
+    if words[-2:-1] == ["x"] and words[-1].isdecimal():
+        return " ".join(words[-2:])
+    ends = words[-1] in {"times", "caps", "letters"} or (words[-1] in _HOW and words[-2:-1] in _BEFORE_HOW)
+    if ends and len(words) > 2:  # noqa: PLR2004 (a text, and two words after it)
+        return " ".join(words[-2:])
+    return None
+
+
+def _joins_back(words: Sequence[str]) -> bool:
+    """`hello and the result`: something that came before, joined to plain words."""
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word in SEPARATORS or word == "+":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    backs = {"result", "results", "summary", "contents", "list", "count", "answer", "output", "sum", "file", "number"}
+    return len(parts) > 1 and any(
+        part[-1:] and (part[-1] in _BACKS or (part[-1] in backs and part[0] in {"the", "that", "this", "its"}))
+        for part in parts
+    )
+
+
+def _other_instruction(words: Sequence[str]) -> str | None:
+    for before, word in pairwise(words):
+        if word in ORDER and before in SEPARATORS:
+            return f"may be two instructions, joined by {word!r}: {QUOTE_IT}"
+        if before in SEPARATORS and word in UNSUPPORTED and word not in CONTENT_WORDS:
+            return f"may be two instructions, the second to {word!r}: {QUOTE_IT}"
+    for word in words[1:]:
+        if word in {"then", "afterwards", "finally", "subsequently"}:
+            return f"may be two instructions, joined by {word!r}: {QUOTE_IT}"
+    after_separator = False
+    for word in words:
+        after_separator = after_separator or word in SEPARATORS
+        if after_separator and word in _NEW_START:
+            return f"may be two instructions: {QUOTE_IT}"
+    return None
+
+
+def _described(tokens: Sequence[Token], words: Sequence[str], sure: str) -> str | None:
+    """A description of a text is not that text."""
+    made_up = next((word for word in words if word in GENERATIVE), None)
+    if made_up and not sure:
+        return f"asks for a text to be made up ({made_up}), which takes a language model; {QUOTE_IT}"
+    if sure:
+        if words[0] in _DESCRIBING and words[0] != "to":
+            return f"describes a text that would have to be made up, which takes a language model; {QUOTE_IT}"
+        return None
+    if len(words) == 1 and words[0] in _NO_TEXTS and tokens[0].text.islower():
+        return f"does not say what the text is: {QUOTE_IT}"
+    if {"each", "every"} & set(words):
+        return f"may speak of several things to be changed: {QUOTE_IT}"
+    if {"above", "below", "before", "after", "between", "beneath"} & set(words[1:-1]) and tokens[0].text.islower():
+        return f"may say where in the file the text should go: {QUOTE_IT}"
+    is_sentence = any(word in FINITE for word in words[1:]) and not {"that", "which", "who"} & set(words[1:])
+    lowered = any(token.text[:1].islower() for token in tokens[1:])
+    capital = tokens[0].text[:1].isupper() and lowered
+    if words[0] in MARKS and len(words) > 1:
+        return f"does not say where the text begins: {QUOTE_IT}"
+    if words[0] in QUESTION_WORDS and not capital:
+        return f"does not say what the text is: {QUOTE_IT}"
+    is_one_word = all(before.end == after.start for before, after in pairwise(tokens))
+    if words[0] in DETERMINERS and len(words) > 1 and not is_sentence and not capital and not is_one_word:
+        return f"may describe a text instead of being it: {QUOTE_IT}"
+    if tokens[0].kind == "number" and any(word in {"words", "items", "numbers", "lines"} for word in words):
+        return f"does not say what the text is: {QUOTE_IT}"
+    return None

@@ -1,0 +1,116 @@
+"""What there is by now, and which of it `it`, `the count` or `that file` can mean."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent_runtime.domain.errors import PlanningError
+from agent_runtime.domain.values import JsonValue
+from agent_runtime.planners.rules.meaning import Back
+from agent_runtime.planners.rules.refusals import refusal
+
+_PLURAL = frozenset({"them", "these", "those", "results"})
+_COUNTS = frozenset({"words", "characters", "lines", "count"})
+_NOUNS = {
+    "sum": {"sum"},
+    "difference": {"difference"},
+    "product": {"product"},
+    "quotient": {"quotient"},
+    "average": {"average"},
+    "count": _COUNTS,
+}
+"""Nouns for a number that say how it came about."""
+_SORTS = {"summary": {"summary"}, "list": {"list"}, "lines": {"found"}, "text": {"document", "written"}}
+_WORKED_ON = frozenset({"document", "written"})
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """Something that there is by now, as the templates of its forms; None where it has no such form.
+
+    `kind`: what it is. `file`: the path where it is kept. `files`: the reference, still open, of a list of paths.
+    `lists`: the folder that it is the listing of. `many`: how many there are of it. `members`: it is several things at
+    once, each of which was remembered before.
+    """
+
+    kind: str
+    text: str | None = None
+    number: JsonValue = None
+    file: str | None = None
+    files: str | None = None
+    lists: str | None = None
+    many: str | None = None
+    todo: str | None = None
+    members: tuple["Got", ...] = ()
+
+
+class Memory:
+    """Newest last. `part`: the words that are being read, to tell of them. `file`, `folder`: spoken of last."""
+
+    def __init__(self) -> None:
+        self.part = ""
+        self.file: str | None = None
+        self.folder: str | None = None
+        self._got: list[Got] = []
+
+    def remember(self, got: Got) -> Got:
+        self._got.append(got)
+        return got
+
+    @property
+    def latest(self) -> Got | None:
+        return self._got[-1] if self._got else None
+
+    def latest_where(self, fits: Callable[[Got], bool]) -> Got | None:
+        return next((got for got in reversed(self._got) if fits(got)), None)
+
+    def unresolved(self, said: str) -> PlanningError:
+        return refusal(self.part, f"speaks of {said!r}, and nothing that came before it can be meant")
+
+    def ambiguous(self, said: str) -> PlanningError:
+        return refusal(self.part, f"is ambiguous: {said!r} may be any of several things that came before")
+
+    def thing(self, back: Back) -> Got:
+        """What is meant, whatever it is. Raises: PlanningError where nothing or several things can be."""
+        if _is_plural(back):
+            latest = self.latest
+            if latest is not None and (latest.kind in {"list", "found", "todo"} or len(self._got) == 1):
+                return latest
+            raise self.ambiguous(back.said) if latest else self.unresolved(back.said)
+        kinds = _SORTS.get(back.sort)
+        return self._newest(back, lambda got: kinds is None or got.kind in kinds)
+
+    def number(self, back: Back) -> Got:
+        """The number that is meant; of a sum or a count, one that came about so. Raises: PlanningError."""
+        latest = self.latest
+        if back.sort == "any" and latest is not None and latest.kind == "document":
+            return latest
+        if _is_plural(back):
+            raise self.ambiguous(back.said) if latest else self.unresolved(back.said)
+        kinds = _NOUNS.get(back.said.split()[-1])
+        numbers = [got for got in self._got if got.number is not None]
+        if kinds and len(numbers) > 1:
+            return self._newest(back, lambda got: got.kind in kinds)
+        return self._newest(back, lambda got: got.number is not None)
+
+    def text(self, back: Back) -> Got:
+        """The text to work on: `it` is rather a document than what was made of one. Raises: PlanningError."""
+        latest = self.latest
+        if latest is None:
+            raise self.unresolved(back.said)
+        if back.sort != "any" or _is_plural(back) or back.said not in {"it", "its"} or latest.kind == "todo":
+            return self.thing(back)
+        if any(got.kind in _WORKED_ON for got in self._got):
+            return self._newest(back, lambda got: got.kind in _WORKED_ON)
+        return self._newest(back, lambda got: got.text is not None and got.number is None)
+
+    def _newest(self, back: Back, fits: Callable[[Got], bool]) -> Got:
+        for got in reversed(self._got):
+            if sum(fits(member) for member in got.members) > 1:
+                raise self.ambiguous(back.said)
+            if not got.members and fits(got):
+                return got
+        raise self.unresolved(back.said)
+
+
+def _is_plural(back: Back) -> bool:
+    return back.said.split()[-1] in _PLURAL

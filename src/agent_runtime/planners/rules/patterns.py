@@ -1,0 +1,150 @@
+"""The small language that the table of frames is written in, and its matcher.
+
+A pattern is words and gaps: `write|save <content> to|into <files>`. `|` parts alternatives, `_` joins the words of one
+alternative, a trailing `?` makes the element optional, `$name` is a set of words from the vocabulary, and `<slot>` or
+`<name=slot>` is a gap that the slot's own reader must read whole. A gap ends where the next word of the pattern stands.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent_runtime.planners.rules.lexer import Token
+
+_TRIES = 12
+"""How many places a gap may end at: enough for what people write, and a bound on what others do."""
+
+Found = dict[str, Any]
+Reader = Callable[[str, Sequence[Token]], Any]
+"""Reads the tokens of a gap by the name of its slot; None where they are no such thing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    alternatives: tuple[tuple[str, ...], ...]
+    optional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    name: str
+    slot: str
+
+
+Element = Words | Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One row of a table: what it looks like, and what it means. `build` may return None: not this after all."""
+
+    elements: tuple[Element, ...]
+    build: Callable[[Found], Any]
+
+
+class Table:
+    """Rows by the word that they begin with, so that only a few are tried; the first that matches counts."""
+
+    def __init__(self, rows: Sequence[tuple[str, Callable[..., Any]]], words: Mapping[str, str]) -> None:
+        self._by_first: dict[str, list[tuple[int, Frame]]] = {}
+        self._others: list[tuple[int, Frame]] = []
+        self.openings: set[tuple[str, ...]] = set()
+        for order, (pattern, build) in enumerate(rows):
+            elements = tuple(_element(part, words) for part in pattern.split())
+            frame = Frame(elements, _with_names(build))
+            openings = list(_openings(elements))
+            if None in openings:
+                self._others.append((order, frame))
+            for opening in {each[0] for each in openings if each}:
+                self._by_first.setdefault(opening, []).append((order, frame))
+            self.openings.update(each for each in openings if each)
+
+    def match(self, tokens: Sequence[Token], read: Reader) -> Any:
+        """The meaning of the first row that matches all of the tokens, or None."""
+        if not tokens:
+            return None
+        rows = sorted(self._by_first.get(tokens[0].key, []) + self._others, key=lambda row: row[0])
+        for _, frame in rows:
+            for found in _matches(frame.elements, tokens, read):
+                meaning = frame.build(found)
+                if meaning is not None:
+                    return meaning
+        return None
+
+
+def _with_names(build: Callable[..., Any]) -> Callable[[Found], Any]:
+    return lambda found: build(**found)
+
+
+def _element(part: str, words: Mapping[str, str]) -> Element:
+    if part.startswith("<"):
+        name, _, slot = part[1:-1].partition("=")
+        return Gap(name, slot or name)
+    optional = part.endswith("?") and len(part) > 1
+    spelled = [words[each[1:]] if each.startswith("$") else each for each in part.removesuffix("?").split("|")]
+    alternatives = {tuple(each.split("_")) for group in spelled for each in group.split("|")}
+    return Words(tuple(sorted(alternatives, key=lambda each: (-len(each), each))), optional)
+
+
+def _openings(elements: Sequence[Element]) -> Iterator[tuple[str, ...] | None]:
+    """The words that a frame can begin with; None where it can begin with a gap."""
+    for element in elements:
+        if isinstance(element, Gap):
+            yield None
+            return
+        yield from element.alternatives
+        if not element.optional:
+            return
+
+
+def _matches(elements: Sequence[Element], tokens: Sequence[Token], read: Reader) -> Iterator[Found]:
+    if not elements:
+        if not tokens:
+            yield {}
+        return
+    element, rest = elements[0], elements[1:]
+    if isinstance(element, Words):
+        for size in _sizes(element, tokens, 0):
+            yield from _matches(rest, tokens[size:], read)
+        if element.optional:
+            yield from _matches(rest, tokens, read)
+        return
+    for end in _ends(element, rest, tokens):
+        # What follows is held against the pattern first: it is shorter, and settles most cases.
+        for found in _matches(rest, tokens[end:], read):
+            value = read(element.slot, tokens[:end])
+            if value is None:
+                break
+            yield {**found, element.name: value}
+
+
+def _sizes(words: Words, tokens: Sequence[Token], at: int) -> Iterator[int]:
+    for alternative in words.alternatives:
+        if all(at + k < len(tokens) and tokens[at + k].key == word for k, word in enumerate(alternative)):
+            yield len(alternative)
+
+
+def _ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> list[int]:
+    if not rest:
+        return [len(tokens)] if tokens else []
+    if isinstance(rest[0], Gap):
+        # Between two gaps only a quotation or a file makes a border.
+        return [at for at in range(1, len(tokens)) if tokens[at].kind in {"quoted", "block", "file"}][:_TRIES]
+    following: set[str] = set()
+    can_end = True
+    for element in rest:
+        if isinstance(element, Gap):
+            can_end = False
+            break
+        following.update(alternative[0] for alternative in element.alternatives)
+        if not element.optional:
+            can_end = False
+            break
+    ends = [at for at in range(1, len(tokens)) if tokens[at].key in following]
+    if can_end and tokens:
+        ends.append(len(tokens))
+    # Free text runs on to the last place where it can end; all else ends at the first.
+    return ends[: -_TRIES - 1 : -1] if gap.slot in GREEDY else ends[:_TRIES]
+
+
+GREEDY = frozenset({"bounded", "givenbounded", "worded", "todo_items"})

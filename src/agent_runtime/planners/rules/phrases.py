@@ -1,0 +1,288 @@
+"""Noun phrases: things that can be had, counted, calculated with, or written."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent_runtime.planners.rules import literals, names, numbers, values
+from agent_runtime.planners.rules import meaning as m
+from agent_runtime.planners.rules.lexer import Token
+from agent_runtime.planners.rules.reading import LONGEST, Reading, quoted
+from agent_runtime.planners.rules.vocabulary import ATTRIBUTES, DETERMINERS, keys, word_set
+
+_LONGEST_SUM = 4 * LONGEST
+_LISTS = word_set("list listing names")
+_BEFORE_QUERY = word_set("for word words text phrase string term line lines name")
+_NAME_OR_CONTENTS = f'may mean the name or what the file holds: say "the contents of" first, or {literals.QUOTE_IT}'
+_ADDRESS_OR_PAGE = f'may mean the address or what the page holds: say "the page at" first, or {literals.QUOTE_IT}'
+_NO_QUERY_ENDS = word_set(
+    "line lines word words in of from name names filename filenames title titles text content contents file files"
+)
+_QUERY_WORDS = 10
+_ENDING_AT_MOST = 5
+
+
+def value(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """Anything that can be had, described or pointed at; never literal text."""
+    found_number = number(reading, tokens)
+    if isinstance(found_number, m.Operation | m.Formula):
+        return found_number
+    found: m.Value | None = values.VALUES.match(tokens, reading.read) if len(tokens) <= LONGEST else None
+    found = found or names.read_back(tokens)
+    if found is not None:
+        return found
+    file = names.read_file(tokens)
+    if file is not None:
+        return m.Contents(file, outright=isinstance(file, m.FileBack))
+    return names.read_page(tokens) or found_number
+
+
+def number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    return numbers.read_number(tokens, reading.source, reading.doubt) if len(tokens) <= _LONGEST_SUM else None
+
+
+def last_operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """An operand that ends the instruction: of `add 1 and 2 times 3`, nobody can tell what comes first."""
+    found = operand(reading, tokens)
+    if found is not None and numbers.holds_operator(tokens):
+        reading.doubt(tokens, numbers.TWO_ORDERS)
+        return None
+    return found
+
+
+def last_number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """As `last_operand`, of numbers alone."""
+    return None if number(reading, tokens) is None else last_operand(reading, tokens)
+
+
+def operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """A number, or something that is one: a count, a sum, the result, what a file holds."""
+    found = number(reading, tokens) or value(reading, tokens)
+    match found:
+        case m.Number() | m.Operation() | m.Formula() | m.Count() | m.HowMany():
+            return found
+        case m.Back(sort="any" | "number"):
+            return found
+        case m.Contents(file=m.NamedFile(), outright=True):
+            return found
+        case _:
+            return None
+
+
+def operands(_: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    return numbers.read_numbers(tokens) if len(tokens) <= _LONGEST_SUM else None
+
+
+def text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """A text to work on: a file's, one that came before, or a quoted one."""
+    page = names.read_page(tokens)
+    if page is not None:
+        return page
+    said = quoted(tokens)
+    if said is not None and not looks_like_file(said):
+        return m.Literally(said)
+    rest, sure = literals.unmarked(tokens)
+    announced = quoted(rest) if sure else None
+    if announced is not None:
+        return m.Literally(announced)
+    if sure == "said":
+        return reading.literal(rest, sure, tail=True, todo=True)
+    found = value(reading, tokens)
+    if isinstance(found, m.Listing | m.Search) and not _LISTS & set(keys(tokens)):
+        reading.doubt(tokens, "speaks of several files at once: name each of them")
+        return None
+    return None if isinstance(found, m.Number | m.Operation | m.Formula | m.Info) else found
+
+
+def question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    """`what is in notes.txt`, `how many words it has`, and any noun phrases."""
+    found = values.QUESTIONS.match(tokens, reading.read)
+    if found is not None:
+        return found if isinstance(found, tuple) else (found,)
+
+    def answer(part: Sequence[Token]) -> m.Value | None:
+        one = placed(reading, part)
+        return None if isinstance(one, m.Number) else one
+
+    return _of_each(reading.several(tokens, answer))
+
+
+def placed(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """As `value`; of several files, each may have its own preposition: `in a.txt and in b.txt`."""
+    file = names.read_file(tokens[1:]) if tokens[0].key in {"in", "of", "from"} else None
+    return m.Contents(file, outright=False) if isinstance(file, m.NamedFile) else value(reading, tokens)
+
+
+def _of_each(values: tuple[m.Value, ...] | None) -> tuple[m.Value, ...] | None:
+    """`the summary of a.txt and b.txt`: what is said of a file holds for the bare files after it."""
+    if values is None:
+        return None
+    found: list[m.Value] = []
+    for one in values:
+        before = found[-1] if found else None
+        if isinstance(one, m.Contents) and isinstance(one.file, m.NamedFile) and not one.outright:
+            if isinstance(before, m.Summary | m.Count | m.FirstLines | m.LinesWith):
+                found.append(replace(before, of=one))
+                continue
+            if isinstance(before, m.Info):
+                found.append(m.Info(one.file))
+                continue
+            if isinstance(before, m.HowMany | m.Operation | m.Formula):
+                return None
+        found.append(one)
+    return tuple(found)
+
+
+def derived(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    """What has to be made from something else: a summary, a count, a list, a sum; not a bare file or `it`."""
+    found = _of_each(reading.several(tokens, lambda part: placed(reading, part)))
+    plain = m.Contents | m.Back | m.Number
+    return None if found is None or any(isinstance(one, plain) for one in found) else found
+
+
+def made(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    """As `derived`, without files that there are: who says `create a file with X` wants to write."""
+    found = derived(reading, tokens)
+    is_list = not _LISTS.isdisjoint(keys(tokens))
+    existing = m.Search if is_list else m.Search | m.Listing
+    return None if found is None or any(isinstance(one, existing) for one in found) else found
+
+
+def things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """What can be counted one by one."""
+    found = value(reading, tokens)
+    if isinstance(found, m.Listing):
+        return m.Search("*", found.folder or m.ROOT)
+    return found if isinstance(found, m.Search | m.Todos | m.LinesWith) else None
+
+
+def content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
+    """What to write: described, pointed at, or word by word."""
+    rest, sure = literals.unmarked(tokens)
+    said = quoted(tokens)
+    if said is None and sure:
+        said = quoted(rest)
+    if said is not None:
+        return m.Literally(said)
+    if literals.only_points(keys(tokens)) and names.read_back(tokens) is None:
+        reading.doubt(tokens, f"does not say what the text is: {literals.QUOTE_IT}")
+        return None
+    structure = as_json(reading, rest)
+    if structure is not None:
+        return structure
+    if not sure and not tail and reading.begins(tokens, 0):
+        reading.doubt(tokens, f"begins like an instruction: {literals.QUOTE_IT}")
+        return None
+    if sure != "said":
+        found = value(reading, tokens) if len(tokens) <= LONGEST else None
+        if isinstance(found, m.Formula) or (isinstance(found, m.Operation) and tokens[0].key not in DETERMINERS):
+            why = (
+                'may mean these characters or their result: put the characters in quotes, or say "the result of" first'
+            )
+            reading.doubt(tokens, why)
+            return None
+        if isinstance(found, m.Page) and not found.outright:
+            reading.doubt(tokens, _ADDRESS_OR_PAGE)
+            return None
+        if isinstance(found, m.Contents) and not found.outright and (tail or sure):
+            reading.doubt(tokens, _NAME_OR_CONTENTS)
+            return None
+        if found is not None and not isinstance(found, m.Number):
+            return found
+    return reading.literal(rest, sure, tail=tail)
+
+
+def as_json(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
+    """An object or a list of JSON, as it stands: its brackets say where it begins and ends, as quotation marks do."""
+    if tokens[0].key[:1] not in {"{", "["} or tokens[-1].key[-1:] not in {"}", "]"}:
+        return None
+    text = reading.cut(tokens)
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return m.Literally(text)
+
+
+def bounded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """Content that other words follow, so that its end is plain."""
+    return content(reading, tokens, tail=False)
+
+
+def given(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
+    """Content after `create X with`, which may as well be something about the file: `with mode 600`."""
+    found = content(reading, tokens, tail=tail)
+    return None if _is_attribute(reading, tokens, found, plain=len(tokens) == 1) else found
+
+
+def replacing(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """Content after `overwrite X with`, where that is what `with` is for, unless it speaks of the file."""
+    found = content(reading, tokens)
+    return None if _is_attribute(reading, tokens, found, plain=True) else found
+
+
+def _is_attribute(reading: Reading, tokens: Sequence[Token], found: m.Value | None, *, plain: bool) -> bool:
+    """Whether these words may not be the text: nothing announces it, and they are not `plain`, or name an attribute."""
+    announced = literals.unmarked(tokens)[1] or quoted(tokens) is not None or as_json(reading, tokens) is not None
+    if not isinstance(found, m.Literally) or announced or (plain and ATTRIBUTES.isdisjoint(keys(tokens))):
+        return False
+    why = 'may be the text or something else about the file: say "with the text" before it, or '
+    reading.doubt(tokens, why + literals.QUOTE_IT)
+    return True
+
+
+def worded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """Bounded content after a verb such as `write`, which takes words: a bare file name there is in doubt."""
+    found = bounded(reading, tokens)
+    if isinstance(found, m.Contents) and not found.outright:
+        reading.doubt(tokens, _NAME_OR_CONTENTS)
+        return None
+    return found
+
+
+def marked(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
+    """The exact text after words that announce it."""
+    said = quoted(tokens)
+    if said is not None:
+        return m.Literally(said)
+    return as_json(reading, tokens) or reading.literal(tokens, "named", tail=True)
+
+
+def query(reading: Reading, tokens: Sequence[Token]) -> str | None:
+    """What to look for: a quotation, or the words themselves."""
+    rest = tokens[1:] if tokens[0].key in {"the", "a"} and len(tokens) > 1 else tokens
+    while len(rest) > 1 and rest[0].key in _BEFORE_QUERY:
+        rest = rest[1:]
+    said = quoted(rest)
+    if said is not None:
+        return said or None
+    if len(rest) == 1 and rest[0].key in DETERMINERS:
+        return None
+    if (len(rest) > 1 and rest[-1].key in _NO_QUERY_ENDS) or rest[0].text[:1] == "-":
+        return None
+    if any(token.key in {"and", "or", ","} for token in rest):
+        reading.doubt(rest, f"may be one thing to look for or several: {literals.QUOTE_IT}")
+        return None
+    plain = all(token.kind in {"word", "number", "punct"} for token in rest) and len(rest) <= _QUERY_WORDS
+    words = keys(rest)
+    pointing = names.read_back(tokens) is not None or literals.only_points(words) or {"it", "them"} & set(words)
+    return reading.cut(rest) if plain and not pointing else None
+
+
+def keyword(reading: Reading, tokens: Sequence[Token]) -> str | None:
+    """One word to look for, in quotes or in capitals: `the sorted lines` are not those with the word."""
+    one = len(tokens) == 1 and (tokens[0].kind == "quoted" or tokens[0].text.isupper())
+    return query(reading, tokens) if one else None
+
+
+def looks_like_file(said: str) -> bool:
+    """Whether a quotation is rather the name of a file than a text."""
+    stem, dot, ending = said.strip().rpartition(".")
+    return bool(
+        dot
+        and stem
+        and ending.isalnum()
+        and not ending.isdecimal()
+        and len(ending) <= _ENDING_AT_MOST
+        and "\n" not in stem
+    )

@@ -1,0 +1,45 @@
+"""The offline planner: a grammar of short English instructions, bound to tools by role. No model, no guessing."""
+
+from agent_runtime.domain.errors import PlanningError
+from agent_runtime.domain.plan import Plan
+from agent_runtime.planners.rules.binder import Binder
+from agent_runtime.planners.rules.reader import read
+from agent_runtime.planners.rules.refusals import CAPABILITIES, HELP, REMEDY, refusal
+from agent_runtime.services.ports import PlanAnswer, PlanRequest
+
+_MAX_GOAL = 65_536
+
+
+class RulePlanner:
+    """Plans what a small grammar understands beyond doubt, and declines all else as a whole.
+
+    It is deterministic and linear in the length of the prompt, prefers the tools of built-in servers, keeps the order
+    of the prompt, and never writes what the prompt does not literally ask to be written.
+    """
+
+    name = "rules"
+    builtin_first = True
+
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
+        """A plan for the prompt and the feedback, read as one text; whatever the previous plan was.
+
+        Raises: MissingToolError where no tool can do a part, PlanningError where a part is not understood; both name
+        it, what can be done, and how to configure a model.
+        """
+        prompt = "\n".join((request.prompt, *request.feedback)).strip()
+        _check(prompt)
+        binder = Binder(request.tools, request.max_steps)
+        for part, action in read(prompt):
+            binder.take(part, action)
+        if not binder.steps:
+            raise refusal(prompt, HELP)
+        return PlanAnswer(Plan(goal=prompt, steps=tuple(binder.steps)))
+
+
+def _check(prompt: str) -> None:
+    if not any(char.isalnum() for char in prompt):
+        raise PlanningError(f"The prompt holds no instruction. {CAPABILITIES}. {REMEDY}.")
+    if len(prompt) > _MAX_GOAL:
+        raise refusal(prompt[:80], f"begins a prompt of {len(prompt)} characters, and the limit is {_MAX_GOAL}")
+    if any("\ud800" <= char <= "\udfff" for char in prompt) or "\0" in prompt:
+        raise PlanningError(f"The prompt holds characters that are no text; leave them out. {CAPABILITIES}. {REMEDY}.")

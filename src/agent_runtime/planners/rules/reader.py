@@ -1,0 +1,222 @@
+"""A prompt to actions, one for each instruction; the whole prompt is declined where one part is in doubt."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from agent_runtime.domain.errors import PlanningError
+from agent_runtime.planners.rules import meaning as m
+from agent_runtime.planners.rules import names, numbers
+from agent_runtime.planners.rules.clauses import Clause, clauses, knows_verb, starts_instruction
+from agent_runtime.planners.rules.frames import TABLE
+from agent_runtime.planners.rules.lexer import Token, tokenize
+from agent_runtime.planners.rules.reading import Reading
+from agent_runtime.planners.rules.refusals import HELP, refusal
+from agent_runtime.planners.rules.slots import READERS
+from agent_runtime.planners.rules.values import QUESTIONS
+from agent_runtime.planners.rules.vocabulary import COURTESIES, GENERATIVE, NEEDS, UNSUPPORTED, WORDS, keys
+
+_NEGATIONS = frozenset(
+    [
+        "not",
+        "never",
+        "without",
+        "don't",
+        "dont",
+        "won't",
+        "can't",
+        "cannot",
+        "cant",
+        "shouldn't",
+        "mustn't",
+        "doesn't",
+        "didn't",
+        "isn't",
+        "wouldn't",
+        "couldn't",
+        "aren't",
+    ]
+)
+_CONDITIONS = frozenset(
+    ["if", "unless", "otherwise", "else", "when", "whenever", "until", "while", "once", "whether", "provided", "except"]
+)
+_WRITING = frozenset(["write", "create", "make", "generate", "compose", "tell", "give", "invent"])
+_PAST = {("was",), ("were",), ("is",), ("has",), ("did",)}
+_CHECKED_LINES = 200
+_HELP = {
+    tuple(said.split())
+    for said in (
+        "help", "help me", "usage", "commands", "examples", "what can you do", "what do you understand",
+        "what can i do", "what can i say", "what can i ask", "what do you do", "how do you work", "how does it work",
+        "show help", "show me help", "show me what you can do", "tell me what you can do", "man",
+    )
+}  # fmt: skip
+_HALVES = 8
+"""The most things of a kind that one verb is shared by, and the most places where one may end."""
+
+
+def read(source: str) -> Iterator[tuple[str, m.Action]]:
+    """Every instruction with its own words, in the order of the prompt.
+
+    Raises: PlanningError for the first part that is not understood beyond doubt.
+    """
+    tokens = tokenize(source)
+    for clause in clauses(source, tokens, lambda clause: _takes_block(source, clause)):
+        actions = _meanings(source, clause)
+        if clause.tokens and clause.tokens[-1].kind == "block":
+            _check_block(clause)
+        for action in actions:
+            if not isinstance(action, m.Nothing):
+                yield clause.text(source), action
+
+
+def _takes_block(source: str, clause: Clause) -> bool:
+    try:
+        return not isinstance(_meaning(source, clause), m.Nothing)
+    except PlanningError:
+        return False
+
+
+def _meanings(source: str, clause: Clause) -> list[m.Action]:
+    """What an instruction asks for: one thing, or several of a kind whose verb is said once.
+
+    `write hello to x.txt and bye to y.txt` is read as such where both halves are understood, each by itself.
+    """
+    try:
+        return [_meaning(source, clause)]
+    except PlanningError:
+        several = _shared_verb(source, clause)
+        if several is None:
+            raise
+        return several
+
+
+def _shared_verb(source: str, clause: Clause) -> list[m.Action] | None:
+    verb, rest = clause.tokens[:1], clause.tokens[1:]
+    found: list[m.Action] = []
+    while rest and len(found) < _HALVES:
+        one = None
+        for at in [*(at for at, token in enumerate(rest) if token.key in {",", "and"}), len(rest)][:_HALVES]:
+            half = Clause((*verb, *rest[:at])) if at < len(rest) else replace(clause, tokens=(*verb, *rest), whole=())
+            alike = keys(half.tokens[1:4]) == keys(clause.tokens[1:4])
+            one = _parallel(source, half, found, alike=alike)
+            if one is not None:
+                break
+        if one is None:
+            return None
+        if isinstance(one, m.Write) and any(
+            set(one.files) & set(each.files) for each in found if isinstance(each, m.Write)
+        ):
+            return None  # the last would be all that is left of them
+        found.append(one)
+        rest = rest[at:]
+        while rest and rest[0].key in {",", "and"}:
+            rest = rest[1:]
+    return found if not rest and len(found) > 1 else None
+
+
+def _parallel(source: str, half: Clause, before: Sequence[m.Action], *, alike: bool) -> m.Action | None:
+    """One of several writes, or of todos that begin alike; nothing that speaks of another one, or has no text."""
+    try:
+        action = _meaning(source, half)
+    except PlanningError:
+        return None
+    match action:
+        case m.Write(m.Back() | m.Literally("")):
+            return None
+        case m.Write() if not before or isinstance(before[0], m.Write):
+            return action
+        case m.AddTodos() if alike:
+            return action
+        case _:
+            return None
+
+
+def _meaning(source: str, clause: Clause) -> m.Action:
+    tokens = clause.tokens
+    if not tokens or " ".join(keys(tokens)) in COURTESIES:
+        return m.Nothing()
+    said = next((token for token in tokens if token.key in _NEGATIONS), None)
+    if said is not None:
+        raise refusal(clause.text(source), f"says what not to do ({said.text!r}), and only what to do can be planned")
+    if tokens[0].key in _CONDITIONS and (tokens[0].key != "when" or keys(tokens[1:2]) not in _PAST):
+        raise refusal(clause.text(source), "is a condition, and only what is to be done in any case can be planned")
+    reading = Reading(
+        source, READERS, starts_instruction, knows_verb, clause.courtesy, "" if clause.courtesy else clause.ending
+    )
+    action = _match(tokens, reading)
+    if clause.courtesy and not reading.torn and (action is None or _takes_up(action)):
+        # `with the message OK`: what looked like a courtesy is all the text there is.
+        whole = Reading(source, READERS, starts_instruction, knows_verb, "", clause.ending)
+        action = _text_alone(_match(clause.whole, whole)) or action
+    unread = {token.text for token in tokens if token.kind == "url"}.difference(m.urls_in(action))
+    if unread and not reading.doubts:
+        raise refusal(clause.text(source), NEEDS["web"])
+    if action is None or unread:
+        raise _declined(source, clause, reading)
+    return action
+
+
+def _match(tokens: Sequence[Token], reading: Reading) -> m.Action | None:
+    action: m.Action | None = TABLE.match(tokens, reading.read)
+    if any(why == numbers.TWO_ORDERS for _, why in reading.doubts):
+        return None  # another row that fits would only have chosen one of them
+    if action is None:
+        answer = QUESTIONS.match(tokens, reading.read) or reading.read("derived", tokens)
+        action = m.Show(answer if isinstance(answer, tuple) else (answer,)) if answer else None
+    return action
+
+
+def _takes_up(action: m.Action) -> bool:
+    return isinstance(action, m.Write) and not isinstance(action.content, m.Literally)
+
+
+def _text_alone(action: m.Action | None) -> m.Action | None:
+    return action if isinstance(action, m.Write) and isinstance(action.content, m.Literally) else None
+
+
+def _declined(source: str, clause: Clause, reading: Reading) -> PlanningError:
+    words = keys(clause.tokens)
+    if words in _HELP:
+        return refusal(clause.text(source), HELP)
+    name = names.doubtful_name(clause.tokens)
+    if name:
+        part = source[name[0].start : name[-1].end]
+        return refusal(part, "may be a name with spaces, or only its end may be the name: put the name in quotes")
+    if reading.doubts:
+        part, why = reading.doubts[-1]
+        return refusal(part, why)
+    text = clause.text(source)
+    made_up = next((word for word in words if word in GENERATIVE), None)
+    if words[0] in _WRITING and made_up:
+        return refusal(text, f"asks for a text to be made up ({made_up}), which takes a language model")
+    if words[0] in UNSUPPORTED:
+        return refusal(text, NEEDS[UNSUPPORTED[words[0]]])
+    if words[0] in WORDS["save"].split("|") + WORDS["append"].split("|") and not any(
+        t.kind == "file" for t in clause.tokens
+    ):
+        return refusal(text, "is not understood: it names no file or list that the text should go to")
+    return refusal(text, "is not understood")
+
+
+def _check_block(clause: Clause) -> None:
+    """A text on lines of its own may hold no line that could be the next instruction.
+
+    Raises: PlanningError naming the line.
+    """
+    block = clause.tokens[-1].text
+    checked = 0
+    for line in block.splitlines()[1:]:
+        words = line.split(maxsplit=1)
+        if not words or words[0][0] in "-*•>#" or words[0][0].isdigit() or checked >= _CHECKED_LINES:
+            continue
+        try:
+            tokens = tokenize(line)
+            if not starts_instruction(tokens, 0):
+                continue
+            checked += 1
+            joined = words[0].lower().strip(",") in {"then", "finally", "afterwards", "next", "after"}
+            understood = joined or any(True for _ in read(line))
+        except PlanningError:
+            continue
+        if understood:
+            raise refusal(line, "may be the last lines of the text or another instruction: put the text in quotes")

@@ -1,0 +1,120 @@
+"""The reading of one instruction: what it stands in, how its gaps are read, and the doubts that came up."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent_runtime.planners.rules import literals, names
+from agent_runtime.planners.rules import meaning as m
+from agent_runtime.planners.rules.lexer import Token
+
+LONGEST = 60
+"""A phrase of more tokens than this is no name and no description."""
+_DEPTH = 5
+"""`the summary of the contents of the first file` is three deep."""
+_LONG = frozenset(
+    [
+        "content",
+        "bounded",
+        "given",
+        "givenbounded",
+        "replacing",
+        "worded",
+        "marked",
+        "todo_text",
+        "todo_items",
+        "todo_list",
+        "values",
+        "num",
+        "nums",
+        "number",
+    ]
+)
+"""Slots that may be longer: they hold text, or lists."""
+_BETWEEN = frozenset({",", "and", "both", "also", "then"})
+
+
+@dataclass(slots=True)
+class Reading:
+    """`begins`: whether an instruction may begin at a place, and `knows`: whether a verb stands there.
+
+    `courtesy`: what was taken off the end of the instruction. `ending`: the punctuation that belongs to it.
+    `torn`: it came up that the courtesy may belong to a text.
+    """
+
+    source: str
+    readers: "Mapping[str, Reader]"
+    begins: Callable[[Sequence[Token], int], bool] = lambda _, __: False
+    knows: Callable[[Sequence[Token], int], bool] = lambda _, __: False
+    courtesy: str = ""
+    ending: str = ""
+    doubts: list[tuple[str, str]] = field(default_factory=list)
+    torn: bool = False
+    _depth: int = 0
+
+    def read(self, slot: str, tokens: Sequence[Token]) -> Any:
+        """What these tokens are as this slot; None where they are no such thing."""
+        if not tokens or (len(tokens) > LONGEST and slot not in _LONG) or self._depth >= _DEPTH:
+            return None
+        self._depth += 1
+        try:
+            return self.readers[slot](self, tokens)
+        finally:
+            self._depth -= 1
+
+    def cut(self, tokens: Sequence[Token]) -> str:
+        """The prompt's own text of these tokens."""
+        return self.source[tokens[0].start : tokens[-1].end]
+
+    def doubt(self, tokens: Sequence[Token], why: str) -> None:
+        """Remember why this was not read; the last doubt is the one that is told."""
+        self.doubts.append((self.cut(tokens), why))
+
+    def several(self, tokens: Sequence[Token], read: Callable[[Sequence[Token]], Any]) -> tuple[Any, ...] | None:
+        """One value, or several with commas and `and` between them."""
+        one = read(tokens)
+        if one is not None:
+            return (one,)
+        found: list[Any] = []
+        for part in parts(tokens):
+            value = read(part)
+            if value is None:
+                return None
+            found.append(value)
+        return tuple(found) if len(found) > 1 else None
+
+    def literal(self, tokens: Sequence[Token], sure: str, *, tail: bool, todo: bool = False) -> m.Literally | None:
+        """These words as they stand, unless there is a doubt. `tail`: they end the instruction.
+
+        `todo`: the text of a todo, which may name files, and never ends with a courtesy.
+        """
+        why = literals.doubt_about(tokens, sure, tail=tail, files=not todo)
+        if names.read_back(tokens) is not None:
+            why = f"may speak of something that came before: {literals.QUOTE_IT}"
+        if tail and self.courtesy and not todo:
+            self.torn = self.torn or why is None
+            why = why or f"may or may not end with {self.courtesy!r}: {literals.QUOTE_IT}"
+        if why:
+            self.doubt(tokens, why)
+            return None
+        return m.Literally(self.cut(tokens) + (self.ending if tail and not todo else ""))
+
+
+Reader = Callable[[Reading, Sequence[Token]], Any]
+
+
+def parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
+    """The pieces between commas and `and`."""
+    found: list[Sequence[Token]] = []
+    start = 0
+    for at in range(len(tokens) + 1):
+        if at == len(tokens) or tokens[at].key in _BETWEEN:
+            if at > start:
+                found.append(tokens[start:at])
+            start = at + 1
+    return found
+
+
+def quoted(tokens: Sequence[Token]) -> str | None:
+    """The text of a quotation, where the tokens are one and nothing else."""
+    return tokens[0].text if len(tokens) == 1 and tokens[0].kind in {"quoted", "block"} else None

@@ -1,0 +1,120 @@
+"""Which tool plays which role. A role is what a plan needs done; a tool plays it by its name and its schemas.
+
+Built-in servers are preferred. Where none of them plays a role, the first server that does is taken, in the order of
+the registry.
+"""
+
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.planners.rules.refusals import missing_tool, refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tool that can play a role: its name, the arguments that it is given, and what its output must hold."""
+
+    tool: str
+    arguments: frozenset[str]
+    output: frozenset[str] = frozenset()
+
+    def fits(self, tool: Tool) -> bool:
+        """Tell whether this tool takes the arguments, asks for no others, and promises the output."""
+        schema = tool.definition.inputSchema
+        return (
+            tool.name == self.tool
+            and self.arguments <= property_names(schema)
+            and _required(schema) <= self.arguments
+            and self.output <= property_names(tool.definition.outputSchema)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a plan needs done. `home`: the built-in server that does it, None where none does."""
+
+    home: str | None
+    offers: tuple[Offer, ...]
+
+
+def _role(home: str | None, *tools: str, output: str = "") -> Role:
+    """Build a role from lines such as `read_file path`: the tool's name, then its arguments."""
+    offers = (line.split() for line in tools)
+    return Role(home, tuple(Offer(name, frozenset(given), frozenset(output.split())) for name, *given in offers))
+
+
+ROLES = {
+    "read_file": _role("filesystem", "read_text_file path", "read_file path"),
+    "write_file": _role("filesystem", "write_file path content"),
+    "append_file": _role("filesystem", "append_file path content"),
+    "list_directory": _role("filesystem", "list_directory path"),
+    "create_directory": _role("filesystem", "create_directory path"),
+    "search_files": _role("filesystem", "search_files pattern path"),
+    "contents.search_files": _role("filesystem", "search_files pattern path content"),
+    "file_info": _role("filesystem", "file_info path", "get_file_info path"),
+    "add": _role("calculator", "add a b", output="result"),
+    "subtract": _role("calculator", "subtract a b", output="result"),
+    "multiply": _role("calculator", "multiply a b", output="result"),
+    "divide": _role("calculator", "divide a b", output="result"),
+    "evaluate": _role("calculator", "evaluate expression", output="result"),
+    "summarize": _role("text", "summarize text sentences"),
+    "count_words": _role("text", "count_words text", output="words characters lines"),
+    "find": _role("text", "find text query"),
+    "head": _role("text", "head text lines"),
+    "todo.add": _role("todo", "add text", output="id"),
+    "todo.list": _role("todo", "list status"),
+    "todo.complete": _role("todo", "complete id text"),
+    "todo.delete": _role("todo", "delete id text"),
+    "fetch": _role(None, "imageFetch url", "fetch url", "fetch_url url"),
+}
+"""Every role by its name, which ends with that of a tool. Tools of one name on two servers (`add`) are told apart by
+what they take."""
+
+
+class Toolbox:
+    """The tools of a request, by the roles that they play."""
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._by_server: dict[str, list[Tool]] = {}
+        for tool in sorted(tools, key=lambda tool: not tool.builtin):
+            self._by_server.setdefault(tool.server, []).append(tool)
+
+    def lists_files(self, part: str) -> bool:
+        """Tell whether the server that lists a folder gives the names one by one, not only as text."""
+        tool = self.find("list_directory", part)
+        return "text_files" in property_names(tool.definition.outputSchema)
+
+    def find(self, name: str, part: str) -> Tool:
+        """Return the tool for this role.
+
+        Raises: MissingToolError where there is none, PlanningError where several built-in servers could be meant.
+        """
+        role = ROLES[name]
+        found = list(self._players(role))
+        if not found:
+            raise missing_tool(part, name.rpartition(".")[2], role.home)
+        builtin = [tool for tool in found if tool.builtin]
+        named = [tool for tool in builtin if tool.server == role.home]
+        if len({tool.server for tool in builtin}) > 1 and not named:
+            servers = ", ".join(sorted({tool.server for tool in builtin}))
+            raise refusal(part, f"could go to several servers ({servers}): allow only one of them in this task's tools")
+        return (named or found)[0]
+
+    def _players(self, role: Role) -> Iterator[Tool]:
+        """Yield the tools for a role: built-in servers first, then server by server, the best offer of each first."""
+        for own in self._by_server.values():
+            yield from (tool for offer in role.offers for tool in own if offer.fits(tool))
+
+
+def property_names(schema: JsonObject | None) -> AbstractSet[str]:
+    """Return the names of the properties that a schema describes."""
+    properties = (schema or {}).get("properties")
+    return properties.keys() if isinstance(properties, dict) else frozenset()
+
+
+def _required(schema: JsonObject) -> frozenset[str]:
+    required = schema.get("required")
+    return frozenset(name for name in required if isinstance(name, str)) if isinstance(required, list) else frozenset()

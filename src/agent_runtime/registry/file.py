@@ -1,0 +1,110 @@
+"""tool_registry.yaml: which MCP servers there are, as the operator wrote it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from agent_runtime.config import (
+    REGISTRY_VARIABLE,
+    Settings,
+    dotted,
+    expectation,
+    fault_at,
+    parse_yaml,
+    read_yaml,
+    unknown_key,
+)
+from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
+from agent_runtime.registry.known_servers import complete
+
+_KEY = "tool_registry"
+_TYPES: Mapping[str, type[BaseModel]] = {
+    "local_stdio": StdioServer,
+    "remote_http": HttpServer,
+    "builtin": BuiltinServer,
+}
+_ENTRY: TypeAdapter[ToolServer] = TypeAdapter(ToolServer)
+
+
+def read_entries(settings: Settings) -> tuple[ToolServer, ...]:
+    """Return the entries of the operator's registry, with what is known of servers beside it (`known_servers`).
+
+    Raises: ConfigurationError, as `load_registry`.
+    """
+    return complete(load_registry(settings.tool_registry, settings.tool_registry_yaml))
+
+
+def load_registry(path: Path, text: str | None = None) -> tuple[ToolServer, ...]:
+    """Return the entries of a registry file, in its order; paths and secrets in them are as written.
+
+    `text` is a registry that the environment gives; it is read in place of the file.
+
+    Raises: ConfigurationError with one line for each fault, naming the file, the entry, the field and what is
+    expected.
+    """
+    origin = str(path) if text is None else REGISTRY_VARIABLE
+    if text is None and not path.exists():
+        raise ConfigurationError(
+            f"{path}: there is no such file. Create it with a list under the key {_KEY!r}, "
+            f"name another with --registry or AGENT_RUNTIME_TOOL_REGISTRY, or give its text in {REGISTRY_VARIABLE}."
+        )
+    faults: list[str] = []
+    servers = []
+    entries = _entries(read_yaml(path) if text is None else parse_yaml(text, origin), faults)
+    for index, entry in enumerate(entries):
+        try:
+            servers.append(_ENTRY.validate_python(entry))
+        except ValidationError as error:
+            faults += [_fault(index, entry, details) for details in error.errors()]
+    faults += _repeated(entries)
+    if faults:
+        raise ConfigurationError("\n".join(f"{origin}: {fault}." for fault in faults).replace("?.", "?"))
+    return tuple(servers)
+
+
+def _entries(document: Any, faults: list[str]) -> Sequence[Any]:
+    if not isinstance(document, Mapping) or _KEY not in document:
+        faults.append(f"must have the key {_KEY!r} at the top, with a list of servers")
+    if not isinstance(document, Mapping):
+        return ()
+    faults += [f"{key}: {unknown_key(key, [_KEY])}" for key in document if key != _KEY]
+    entries = document.get(_KEY)
+    if entries is not None and not isinstance(entries, list):
+        faults.append(f"{_KEY}: must be a list of servers, each beginning with '- id:'")
+        return ()
+    return entries or ()
+
+
+def _label(index: int, entry: Any) -> str:
+    name = entry.get("id") if isinstance(entry, Mapping) else None
+    return f"entry {name!r}" if isinstance(name, str) and name else f"{_KEY}[{index}]"
+
+
+def _fault(index: int, entry: Any, details: ErrorDetails) -> str:
+    label = _label(index, entry)
+    location = details["loc"]
+    match details["type"]:
+        case "union_tag_not_found":
+            return f"{label}: type: is missing; expected {' or '.join(_TYPES)}"
+        case "union_tag_invalid":
+            return f"{label}: type: must be {' or '.join(_TYPES)}"
+    kind, *place = location or ("",)
+    if not place:
+        return f"{label}: {expectation(details)}"
+    if details["type"] == "string_pattern_mismatch":
+        return f"{label}: {dotted(place)}: must begin with http:// or https://"
+    return f"{label}: {fault_at(_TYPES[str(kind)], place, details)}"
+
+
+def _repeated(entries: Sequence[Any]) -> list[str]:
+    first: dict[str, int] = {}
+    faults = []
+    for index, entry in enumerate(entries):
+        name = entry.get("id") if isinstance(entry, Mapping) else None
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            faults.append(f"{_KEY}[{index}]: id: {name!r} is the id of {_KEY}[{first[name]}] too; ids must be unique")
+    return faults
