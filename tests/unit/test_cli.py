@@ -13,7 +13,7 @@ from agent_runtime.api.views import task_view
 from agent_runtime.cli import commands, output
 from agent_runtime.cli.arguments import parse
 from agent_runtime.cli.client import Client, Frame, frames_of
-from agent_runtime.cli.doctor import packages_of
+from agent_runtime.cli.findings import packages_of
 from agent_runtime.domain.tools import StdioConfig, StdioServer
 from agent_runtime.text.escaping import visible
 from agent_steps import AGENT, LAST, LOOK, contract_of, proposed

@@ -11,8 +11,11 @@ from agent_runtime.domain.values import JsonValue
 from agent_runtime.planners.model.json_answer import MOST_CHARACTERS, NoJsonError, pieces_in, read_object
 from agent_runtime.planners.model.plan_reader import Declined, read_plan
 from agent_runtime.planners.model.prompt import as_json
+from agent_runtime.text.escaping import is_blank
 
 TEXTS = st.text(max_size=20)
+SEEN = st.text(min_size=1, max_size=20).filter(lambda text: not is_blank(text))
+TITLES = st.just("") | SEEN
 IDS = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,8}", fullmatch=True)
 VALUES: st.SearchStrategy[JsonValue] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False) | TEXTS,
@@ -22,7 +25,7 @@ VALUES: st.SearchStrategy[JsonValue] = st.recursive(
 TOOL_STEPS = st.builds(
     ToolStep,
     id=IDS,
-    title=TEXTS,
+    title=TITLES,
     kind=st.just("tool"),
     server=IDS,
     tool=TEXTS,
@@ -35,14 +38,14 @@ TOOL_STEPS = st.builds(
 AGENT_STEPS = st.builds(
     AgentStep,
     id=IDS,
-    title=TEXTS,
+    title=TITLES,
     kind=st.just("agent"),
     instruction=st.text(min_size=1, max_size=20),
     tools=st.lists(st.builds(AllowedTool, server=IDS, tool=TEXTS, max_calls=st.integers(1, 9)), max_size=2).map(tuple),
 )
 PLANS = st.builds(
     Plan,
-    goal=st.text(min_size=1, max_size=20),
+    goal=SEEN,
     steps=st.lists(TOOL_STEPS | AGENT_STEPS, min_size=1, max_size=4).map(tuple),
 )
 PROSE = st.lists(

@@ -3,18 +3,17 @@
 import argparse
 import asyncio
 import importlib
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
-from typing import Literal
 
 from agent_runtime.api.auth import anonymous_risks, keys_of
 from agent_runtime.bootstrap import ServerSetup, choose_planner, make_model, set_up_servers
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
+from agent_runtime.cli.findings import Finding, packages_of
 from agent_runtime.cli.service import settings_of
 from agent_runtime.config import REGISTRY_VARIABLE, OpenAISettings, Secrets, Settings, protect_process
 from agent_runtime.domain.errors import (
@@ -65,15 +64,6 @@ _QUESTION = ModelRequest(
 
 _PASSING = frozenset({"model_overloaded", "model_refused", "model_answer_empty", "model_answer_truncated"})
 """The failures of an endpoint that was reached and knew the key: it may work with another question, or later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. Only `fail` makes the exit code 1."""
-
-    check: str
-    state: Literal["ok", "warn", "fail"]
-    detail: str
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -270,75 +260,6 @@ def _reach(entry: ToolServer, base_dir: Path) -> Finding:
         case BuiltinServer():
             reach = "no files, no network" if entry.config.server != "todo" else "its list in the data directory"
     return Finding(f"reach of {entry.id}", "ok", reach)
-
-
-_PINNED_NPM = re.compile(r"(@[^@/]+/)?[^@/]+@v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
-_PINNED_PYPI = re.compile(r"[^@=]+(==|@)\d+(\.\d+)*([a-z0-9.+!-]*)")
-_PACKAGE_RUNNERS = {
-    "npx": (_PINNED_NPM, {"-p", "--package"}),
-    "bunx": (_PINNED_NPM, {"-p", "--package"}),
-    "uvx": (_PINNED_PYPI, {"--from", "--with"}),
-    "pipx": (_PINNED_PYPI, {"--spec"}),
-}
-_RUNNERS_BY_WORDS = {
-    ("npm", "exec"): "npx",
-    ("pnpm", "dlx"): "npx",
-    ("yarn", "dlx"): "npx",
-    ("uv", "tool"): "uvx",
-    ("pipx", "run"): "pipx",
-}
-_VALUE_OPTIONS = frozenset({"--python", "-c", "--call", "--index", "--index-url", "--cache", "--prefix", "--registry"})
-
-
-def packages_of(entry: ToolServer) -> Iterator[Finding]:
-    """What the entry fetches when it is started, and whether that can change from one day to the next."""
-    if not isinstance(entry, StdioServer):
-        return
-    runner, words = _runner(entry.config.command, list(entry.config.args))
-    if runner is None:
-        return
-    pattern, options = _PACKAGE_RUNNERS[runner]
-    check = f"package of {entry.id}"
-    unpinned = [name for name in _named(words, options) if not _is_path(name) and not pattern.fullmatch(name)]
-    for name in unpinned:
-        detail = f"{name} has no exact version, so what runs may change at any time: write NAME@VERSION"
-        yield Finding(check, "warn", detail)
-    if not unpinned and runner in {"npx", "bunx"} and {"-y", "--yes"} & set(words):
-        detail = f"{runner} -y may download it when the server starts; install it, and name the installed command"
-        yield Finding(check, "warn", detail)
-
-
-def _runner(command: str, args: list[str]) -> tuple[str | None, list[str]]:
-    name = PurePath(command).name.removesuffix(".cmd")
-    if name in _PACKAGE_RUNNERS and name != "pipx":
-        return name, args
-    by_words = _RUNNERS_BY_WORDS.get((name, args[0])) if args else None
-    words = args[1:]
-    if by_words == "uvx" and words[:1] == ["run"]:
-        words = words[1:]
-    return by_words, words
-
-
-def _named(words: Sequence[str], options: set[str]) -> Iterator[str]:
-    """The packages that a package runner is told to run, before the arguments of the package itself."""
-    found = False
-    rest = iter(words)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name in options:
-            found = True
-            yield value if equals else next(rest, "")
-        elif name in _VALUE_OPTIONS:
-            if not equals:
-                next(rest, None)
-        elif not word.startswith("-"):
-            if not found:
-                yield word
-            return
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith((".", "/", "~"))
 
 
 async def _models(settings: Settings, secrets: Secrets) -> list[Finding]:
