@@ -1,15 +1,17 @@
-"""Bodies that take long to judge hold up nobody else (G9, G11, G13)."""
+"""Bodies that take long to judge, and tasks that take long to show, hold up nobody else (G9, G11, G13)."""
 
 import json
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
 from command_line import Folder, Serving
+from pools import HOSTILE_SERVER
 from serving import sums
 
 CLIENTS = 8
@@ -41,10 +43,11 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield serving
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("what", LONG)
-def test_while_long_bodies_are_judged_everybody_else_is_answered(serving: Serving, what: str) -> None:
-    """Of the health checks meanwhile 95 % take less than a second."""
+def expect_prompt_health(client: httpx2.Client, send: Callable[[], set[int]]) -> set[int]:
+    """Have many clients send at once, and return the statuses that they got.
+
+    Of the health checks meanwhile 95 % must take less than a second.
+    """
     over = threading.Event()
 
     def ask() -> list[float]:
@@ -55,18 +58,53 @@ def test_while_long_bodies_are_judged_everybody_else_is_answered(serving: Servin
             taken.append(time.monotonic() - began)
         return taken
 
-    def send(_: int) -> set[int]:
+    with ThreadPoolExecutor(CLIENTS + 1) as pool:
+        asking = pool.submit(ask)
+        try:
+            sent = [pool.submit(send) for _ in range(CLIENTS)]
+            statuses = set.union(*(one.result() for one in sent))
+        finally:
+            over.set()
+        taken = sorted(asking.result())
+    assert len(taken) > 10
+    assert taken[int(len(taken) * 0.95)] < 1
+    return statuses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", LONG)
+def test_while_long_bodies_are_judged_everybody_else_is_answered(serving: Serving, what: str) -> None:
+    def send() -> set[int]:
         headers = {"Content-Type": "application/json"}
         answers = (client.post("/v1/tasks", content=LONG[what], headers=headers) for _ in range(BODIES_OF_EACH))
         return {answer.status_code for answer in answers}
 
-    with httpx2.Client(base_url=serving.url, timeout=120) as client, ThreadPoolExecutor(CLIENTS + 1) as pool:
-        asking = pool.submit(ask)
-        try:
-            statuses = set.union(*pool.map(send, range(CLIENTS)))
-        finally:
-            over.set()
-        taken = sorted(asking.result())
-    assert statuses == {422}
-    assert len(taken) > 10
-    assert taken[int(len(taken) * 0.95)] < 1
+    with httpx2.Client(base_url=serving.url, timeout=120) as client:
+        assert expect_prompt_health(client, send) == {422}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["", "/plan/diff?from=1&to=2"])
+def test_while_large_tasks_are_shown_everybody_else_is_answered(
+    large_task: tuple[httpx2.Client, str], path: str
+) -> None:
+    client, task_url = large_task
+    assert expect_prompt_health(client, lambda: {client.get(f"{task_url}{path}").status_code}) == {200}
+
+
+@pytest.fixture(scope="module")
+def large_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.Client, str]]:
+    """A client, and the address of a task with a plan of some 800 KB that was edited once."""
+    folder = Folder(tmp_path_factory.mktemp("large"))
+    config = {"command": sys.executable, "args": ["-S", "-E", str(HOSTILE_SERVER), "polite"]}
+    folder.write_registry({"id": "hostile", "type": "local_stdio", "config": config})
+    arguments = {f"é{number}": {"a": number} for number in range(500)}
+    step = {"kind": "tool", "server": "hostile", "tool": "echo", "arguments": arguments}
+    plan = {"steps": [{**step, "id": f"s{number}"} for number in range(100)]}
+    with folder.serving() as serving, httpx2.Client(base_url=serving.url, timeout=120) as client:
+        task_id = client.post("/v1/tasks", json={"prompt": "x", "plan": plan, "max_steps": 100}).json()["task_id"]
+        task_url = f"/v1/tasks/{task_id}"
+        edited = {"steps": [{**step, "id": f"t{number}"} for number in range(100)]}
+        tag = client.get(task_url).headers["ETag"]
+        assert client.put(f"{task_url}/plan", json=edited, headers={"If-Match": tag}).status_code == 200
+        yield client, task_url

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 from fastapi import Path, Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
+from starlette.responses import Response
 
 from agent_runtime.api.edge import too_large
 from agent_runtime.api.faults import WHOLE, faults_of
@@ -17,6 +18,7 @@ from agent_runtime.api.problems import BadRequestError, BodyTooLargeError
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, TaskNotFoundError
 from agent_runtime.domain.plan import FREE_FIELDS, Plan
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import LARGE_BYTES, JsonValue, deeper_than, has_more_parts
 from agent_runtime.text.escaping import cut
 
@@ -121,6 +123,15 @@ def _check_complete(request: Request, size: int) -> None:
             f"The body is not the one that the head of the request announced: {size} bytes of it came. "
             "Send all of it, or neither Content-Length nor Transfer-Encoding."
         )
+
+
+async def make_answer(request: Request, task: Task, make: Callable[[], Response]) -> Response:
+    """Return the answer that `make` makes of a task; of a large one in a thread, as a large body is judged."""
+    if task.journal_bytes <= LARGE_BYTES:
+        return make()
+    gate: asyncio.Semaphore = request.app.state.large_bodies
+    async with gate:
+        return await asyncio.to_thread(make)
 
 
 async def _read(request: Request, limit: int) -> bytes:

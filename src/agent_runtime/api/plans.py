@@ -1,5 +1,6 @@
 """Plans over REST, before they are approved: another one asked for, edited by hand, looked at. See docs/api.md."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -7,7 +8,16 @@ from starlette.responses import Response
 
 from agent_runtime.api.auth import caller_of
 from agent_runtime.api.bodies import DiffQuery, ReviseRequest
-from agent_runtime.api.deps import TaskId, if_match, judge_body, known_form, parse_plan, read_body, runtime_of
+from agent_runtime.api.deps import (
+    TaskId,
+    if_match,
+    judge_body,
+    known_form,
+    make_answer,
+    parse_plan,
+    read_body,
+    runtime_of,
+)
 from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskCreated, TaskView
 from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
@@ -36,7 +46,7 @@ async def revise_plan(request: Request, task_id: TaskId) -> Response:
     body = await read_body(request, task_id, ReviseRequest)
     caller = caller_of(request.scope)
     task = await runtime_of(request).tasks.decide(task_id, Revise(feedback=body.feedback), caller)
-    return task_answer(task, request, 202)
+    return await make_answer(request, task, partial(task_answer, task, request, 202))
 
 
 @plans.put(
@@ -61,20 +71,23 @@ async def edit_plan(request: Request, task_id: TaskId) -> Response:
     digests = if_match(request)
     plan = await judge_body(request, parse_plan)
     caller = caller_of(request.scope)
-    return task_answer(await runtime.tasks.edit(task_id, plan, digests, caller), request)
+    task = await runtime.tasks.edit(task_id, plan, digests, caller)
+    return await make_answer(request, task, partial(task_answer, task, request))
 
 
 @plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})
 async def list_revisions(request: Request, task_id: TaskId) -> Response:
     """Every plan that the task has had, in order, with who made it and what was said before."""
-    found = await runtime_of(request).tasks.revisions(known_form(task_id))
-    return answer({"revisions": [_revision(one) for one in found]})
+    tasks = runtime_of(request).tasks
+    task, found = await tasks.get(known_form(task_id)), await tasks.revisions(task_id)
+    return await make_answer(request, task, lambda: answer({"revisions": [_revision(one) for one in found]}))
 
 
 @plans.get("/{task_id}/plan/diff", responses={200: {"model": DiffView}, **refusals(404, 422)})
 async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[DiffQuery, Query()]) -> Response:
     """What differs between two revisions of the plan."""
-    found = await runtime_of(request).tasks.revisions(known_form(task_id))
+    tasks = runtime_of(request).tasks
+    task, found = await tasks.get(known_form(task_id)), await tasks.revisions(task_id)
     asked = {"from": query.from_, "to": query.to}
     there_are = f"there are 1 to {len(found)}" if found else "there is no plan yet"
     faults = [
@@ -84,7 +97,7 @@ async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[
     ]
     if faults:
         raise InvalidInputError(faults)
-    return answer(_diff(found[query.from_ - 1], found[query.to - 1]))
+    return await make_answer(request, task, lambda: answer(_diff(found[query.from_ - 1], found[query.to - 1])))
 
 
 @plans.post(
@@ -96,7 +109,7 @@ async def preview_plan(request: Request, task_id: TaskId) -> Response:
     task = await runtime_of(request).tasks.get(known_form(task_id))
     if task.contract is None:
         raise DecisionRefusedError(f"Task {task_id} is {task.status} and has no plan to preview.", task.status)
-    return answer(plan_preview(task))
+    return await make_answer(request, task, lambda: answer(plan_preview(task)))
 
 
 def _revision(revision: Revision) -> RevisionView:

@@ -27,6 +27,7 @@ from agent_runtime.api.deps import (
     idempotency_key,
     judge_body,
     known_form,
+    make_answer,
     parse_plan,
     read_body,
     runtime_of,
@@ -60,6 +61,7 @@ from agent_runtime.api.views import (
 from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import Fault, InvalidInputError
+from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import JsonValue, digest
 from agent_runtime.services.task_manager import Submission
 
@@ -125,7 +127,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
 @tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
 async def get_task(request: Request, task_id: TaskId) -> Response:
     """The task as it stands, with its plan, its steps and what a person is asked."""
-    return task_answer(await runtime_of(request).tasks.get(known_form(task_id)), request)
+    return await _answer(request, await runtime_of(request).tasks.get(known_form(task_id)))
 
 
 @tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))
@@ -215,7 +217,11 @@ async def _decide_call(
 
 async def _decide(request: Request, task_id: str, decision: Decision) -> Response:
     caller = caller_of(request.scope)
-    return task_answer(await runtime_of(request).tasks.decide(task_id, decision, caller), request, 202)
+    return await _answer(request, await runtime_of(request).tasks.decide(task_id, decision, caller), 202)
+
+
+async def _answer(request: Request, task: Task, status: int = 200) -> Response:
+    return await make_answer(request, task, partial(task_answer, task, request, status))
 
 
 @tasks.post(
@@ -228,7 +234,7 @@ async def cancel_task(request: Request, task_id: TaskId) -> Response:
     """End the task. No call starts after this was answered; an open call is given a few seconds to settle."""
     body = await read_body(request, task_id, CancelRequest)
     caller = caller_of(request.scope)
-    return task_answer(await runtime_of(request).tasks.cancel(task_id, caller, reason=body.reason), request, 202)
+    return await _answer(request, await runtime_of(request).tasks.cancel(task_id, caller, reason=body.reason), 202)
 
 
 @tasks.post("/{task_id}/stream-ticket", responses={200: {"model": StreamTicket}, **refusals(404)})
