@@ -134,6 +134,18 @@ async def test_conditions_that_search_long_outputs_hold_nobody_up(tmp_path: Path
         assert await longest_stall(runtime, plan) < 2
 
 
+async def test_calls_with_large_arguments_hold_nobody_up(tmp_path: Path) -> None:
+    house = ShiftyHouse(tmp_path)
+    answer = {"content": [], "structuredContent": {"numbers": [1] * 100_000}}
+    (tmp_path / "answer.json").write_text(json.dumps(answer))
+    arguments = {"label": "x", **dict.fromkeys("abcd", "${s1.output.numbers}")}
+    step = {"kind": "tool", "server": "ledger", "tool": "count", "arguments": arguments}
+    steps = plan_of("raw:x").model_dump(mode="json")["steps"]
+    plan = Plan.model_validate({"steps": [*steps, *({**step, "id": f"large{number}"} for number in range(8))]})
+    async with house.open() as runtime:
+        assert await longest_stall(runtime, plan) < 1
+
+
 async def test_a_plan_of_many_large_steps_holds_nobody_up(tmp_path: Path) -> None:
     house = ShiftyHouse(tmp_path)
     numbers = [str(number) for number in range(1500)]

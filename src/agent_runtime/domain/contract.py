@@ -359,7 +359,8 @@ def _argument_faults(
     except UnusableSchemaError as wrong:
         yield Fault(place, f"The tool's own input schema cannot be used: {wrong}.")
         return
-    open_paths = {path: text.whole for path, text in references.strings(value) if isinstance(text, Open)}
+    texts = () if resolved else references.strings(value)
+    open_paths = {path: text.whole for path, text in texts if isinstance(text, Open)}
     above = {path[:depth] for path in open_paths for depth in range(len(path))}
     for error in errors:
         path = tuple(error.absolute_path)

@@ -63,7 +63,7 @@ def _written(value: JsonValue) -> str:
         ordered = sorted(value.items(), key=_utf_16)
         return "{" + ",".join([f"{_quoted(name)}:{_written(item)}" for name, item in ordered]) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join([_written(item) for item in value]) + "]"
+        return "[" + ",".join([str(item) if type(item) is int else _written(item) for item in value]) + "]"
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))
     return rfc8785.dumps(value).decode()  # None, a truth value or a float; anything else is refused

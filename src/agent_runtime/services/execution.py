@@ -220,6 +220,8 @@ class Execution:
     async def _begin(self, step: ToolStep | AgentStep, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
         if len(self._in_flight) + len(begun) >= self._most or (busy and self._sessions.unusable):
             return False
+        if begun:
+            await asyncio.sleep(0)  # to judge large arguments takes long, and everybody else has a turn in between
         proposal = next_proposal(self._run.task, step)
         if proposal.server not in self._run.task.servers:  # no session would have it, and a rule is against it
             return self._intend(step, proposal, busy) is None
