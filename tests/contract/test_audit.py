@@ -48,6 +48,7 @@ async def test_what_nobody_changed_has_no_fault(path: Path) -> None:
             file.read("nobody")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", TEXTS)
 @pytest.mark.parametrize("seq", [1, 3, 7, LAST])
 @pytest.mark.parametrize("bit", [0, 7])
@@ -366,6 +367,7 @@ async def test_a_broken_journal_stops_neither_the_store_nor_the_other_tasks(path
     ] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", TEXTS)
 @pytest.mark.parametrize("bit", [0, 7])
 async def test_one_flipped_bit_of_an_open_task_is_noticed_when_it_is_read(
@@ -409,6 +411,7 @@ async def test_appending_in_a_run_after_a_changed_record_leaves_the_fault_where_
     assert set(places(path)) == {(1, "data"), (None, "tasks.prompt")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_flipped_byte_of_the_file_itself_is_reported_wherever_it_changes_a_journal(path: Path, seed: int) -> None:
     whole, before = path.read_bytes(), {name: read(path, name) for name in ("t", "other")}

@@ -369,6 +369,7 @@ async def test_what_asking_again_cannot_mend_is_told_at_once(ask: Asker, fault: 
     assert ask.made[0].status().last_error == str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
@@ -628,6 +629,7 @@ assert get_trace_provider()._disabled
 """
 
 
+@pytest.mark.slow
 def test_the_library_is_imported_by_the_first_question_and_off_the_loop() -> None:
     done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")

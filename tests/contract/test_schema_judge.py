@@ -46,11 +46,13 @@ async def test_a_schema_that_takes_too_long_is_refused_and_the_next_is_judged() 
     assert await JudgeProcess().judge([ENDLESS, GOOD]) == ["judging its schema takes more than 2 s", None]
 
 
+@pytest.mark.slow
 async def test_what_is_not_done_in_one_turn_is_done_in_the_next() -> None:
     verdicts = await JudgeProcess().judge([{**ENDLESS, "title": str(n)} for n in range(3)] + [GOOD])
     assert verdicts == ["judging its schema takes more than 2 s"] * 3 + [None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "verdicts"),
     [

@@ -109,6 +109,7 @@ async def test_an_error_beside_the_pool_is_not_wrapped_by_it(place: Place) -> No
     await all_gone(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandbox", ["auto", "off"])
 async def test_a_lease_that_is_cancelled_at_any_moment_leaves_nothing(place: Place, sandbox: str) -> None:
     entries = [place.entry(server_id=name, sandbox={"mode": sandbox}) for name in ("one", "two")]

@@ -184,6 +184,7 @@ def test_where_no_key_is_asked_for_tickets_work_all_the_same(service: Service) -
     assert service.client.post("/v1/tasks/task_none/stream-ticket").status_code == 404
 
 
+@pytest.mark.slow
 def test_neither_a_key_nor_a_ticket_is_ever_logged_shown_or_stored(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     key, made = new_key("me", ["submit", "approve", "read"])
@@ -388,11 +389,13 @@ def test_a_service_whose_keys_are_still_to_come_is_locked_until_they_do(tmp_path
         service.stop()
 
 
+@pytest.mark.slow
 def test_the_log_of_a_locked_service_says_what_to_set(tmp_path: Path) -> None:
     with Folder(tmp_path).serving("serve", "--host", "0.0.0.0") as serving:  # noqa: S104 - nobody is let in
         assert "AGENT_RUNTIME_AUTH__MODE" in serving.log
 
 
+@pytest.mark.slow
 def test_a_key_made_on_the_command_line_opens_the_service_to_the_command_line(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     made = folder("keys", "new", "me", "--scopes", "submit,approve,read")

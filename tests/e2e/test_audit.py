@@ -21,6 +21,7 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(here)
 
 
+@pytest.mark.slow
 def test_a_task_that_went_its_way_is_verified_and_one_that_was_changed_is_not(folder: Folder) -> None:
     assert folder("run", "Add 15 and 27, then multiply the result by 2", "--yes").returncode == 0
     task_id = folder.json("tasks")["tasks"][0]["task_id"]
@@ -41,6 +42,7 @@ def test_a_task_that_went_its_way_is_verified_and_one_that_was_changed_is_not(fo
     assert folder("audit", "verify", "--data-dir", "elsewhere").returncode == 2
 
 
+@pytest.mark.slow
 def test_an_export_is_verified_where_there_is_nothing_else(folder: Folder, tmp_path: Path) -> None:
     assert folder("run", "Add 15 and 27", "--yes").returncode == 0
     task_id = folder.json("tasks")["tasks"][0]["task_id"]
@@ -96,6 +98,7 @@ def test_a_running_service_is_verified_beside_it_and_over_http(own_service: Serv
     assert own_service.task(second)["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_call_that_nobody_approved_is_reported_though_its_chain_fits(folder: Folder) -> None:
     assert folder("run", "Add 15 and 27", "--yes").returncode == 0
     task_id = folder.json("tasks")["tasks"][0]["task_id"]

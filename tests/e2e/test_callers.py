@@ -124,6 +124,7 @@ def test_a_process_that_hides_its_socket_is_refused(calling: tuple[Calling, Serv
     check_refused(calling[0].report(server)[way], "started_by_service", "unseen")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 @pytest.mark.parametrize("way", [*SEEN, *HIDING])
 def test_it_is_refused_by_a_service_that_may_not_look_into_every_process(
@@ -170,6 +171,7 @@ def test_a_program_of_another_user_calls_a_service_that_cannot_look_into_it(
     assert shell_client(httpx2.URL(service.url).port, "127.0.0.1", user=OTHER_USER) == "HTTP/1.1 200 OK"
 
 
+@pytest.mark.slow
 def test_an_orphan_is_still_refused_and_ends_with_the_service(tmp_path: Path) -> None:
     calling = Calling(tmp_path, leaves_daemons=True, plain="off")
     afterwards = tmp_path / "afterwards"

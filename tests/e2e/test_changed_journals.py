@@ -33,6 +33,7 @@ def changed_task(service: Service, name: str) -> str:
     return task_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARMS)
 def test_every_route_answers_on_a_changed_journal_and_only_delete_changes_anything(service: Service, name: str) -> None:
     task_id = changed_task(service, name)
@@ -128,6 +129,7 @@ def test_the_stream_of_a_changed_journal_has_what_can_be_read_and_then_waits(
         service.stop()
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_is_wrong_with_a_changed_task(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     task_id = folder.waiting()

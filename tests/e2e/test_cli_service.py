@@ -83,6 +83,7 @@ def test_cancelling_waits_until_it_is_settled(folder: Folder) -> None:
     assert cancelled["status"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_task_that_is_watched_survives_a_restart_of_the_service(folder: Folder) -> None:
     folder.add_ledger(delay_s=2)
     with folder.serving() as service:
@@ -107,6 +108,7 @@ def test_a_task_that_is_watched_survives_a_restart_of_the_service(folder: Folder
     assert sum("Submitted" in line for line in said) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "what"),
     [

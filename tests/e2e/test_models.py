@@ -144,6 +144,7 @@ def test_the_doctor_asks_once_and_for_a_bounded_answer(folder: Folder, models: M
     assert most <= 4096
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "state", "what"),
     [

@@ -45,6 +45,7 @@ async def refused(runtime: Runtime, task: Task, difference: str) -> None:
     assert journal[-2:] == ["tool.denied", "task.failed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 async def test_a_change_while_a_person_thinks_is_never_called(house: ShiftyHouse, change: str) -> None:
     tools, difference = CHANGES[change]

@@ -116,6 +116,7 @@ async def test_a_plan_is_revised_and_the_new_one_is_approved_by_its_digest(home:
         assert FEEDBACK in asked
 
 
+@pytest.mark.slow
 async def test_a_plan_waits_over_a_restart(home: House) -> None:
     async with home.open() as runtime:
         task = await planned(runtime)
@@ -124,6 +125,7 @@ async def test_a_plan_waits_over_a_restart(home: House) -> None:
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
 
 
+@pytest.mark.slow
 async def test_a_rejected_plan_does_nothing(home: House) -> None:
     async with home.open() as runtime:
         task = await planned(runtime)
@@ -209,6 +211,7 @@ async def test_each_level_of_output_gives_a_plan_and_is_remembered(
     assert (asked, len(models.requests)) == (3 - len(levels), 4 - len(levels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "code"),
     [

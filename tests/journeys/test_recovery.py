@@ -168,6 +168,7 @@ async def test_a_restart_settles_a_cancellation_whose_call_was_open(house: Shift
 MIXED = 50
 
 
+@pytest.mark.slow
 async def test_fifty_unfinished_tasks_in_mixed_states_go_on_or_ask_after_a_restart(house: ShiftyHouse) -> None:
     house.limit(shutdown_s=0.3, tasks_on_same_servers=30)
     kinds = ("waiting", "approved", "open", "between", "planning")
@@ -435,6 +436,7 @@ def _strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
+@pytest.mark.slow
 async def test_no_result_breaks_the_journal_or_what_reads_it(house: ShiftyHouse) -> None:
     house.wait(after_crashes_s=(0.01, 0.01, 0.01))
     house.limit(cancel_grace_s=0.05)
@@ -504,6 +506,7 @@ async def test_what_a_person_says_a_call_gave_is_held_to_the_same_bounds(house: 
         assert await runtime.tasks.get(task.task_id) == task
 
 
+@pytest.mark.slow
 async def test_a_ledger_of_the_ordinary_kind_is_untouched_by_ten_restarts(tmp_path: Path) -> None:
     house = House(tmp_path)
     async with house.open() as runtime:

@@ -48,6 +48,7 @@ assert not {heavy}, {heavy}
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
 
 
+@pytest.mark.slow
 def test_no_part_of_the_command_line_imports_the_model_library() -> None:
     code = (
         "import sys, agent_runtime.cli.commands, agent_runtime.cli.doctor, agent_runtime.cli.serve; "

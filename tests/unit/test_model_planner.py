@@ -390,6 +390,7 @@ async def test_agent_steps_are_spoken_of_only_where_there_may_be_some(tools: lis
     assert '"kind": "agent"' in (await instructions(tools, agent_steps=True))
 
 
+@pytest.mark.slow
 @given(plan=PLANS)
 def test_any_plan_follows_the_schema(plan: Plan) -> None:
     schema = plan_schema(agent_steps=True)

@@ -71,6 +71,7 @@ def test_the_terminal_event_is_followed_by_done(ending: str) -> None:
     assert list(frames_after([record_of(event)], START, "log"))[-1] == b"id: 7.2\ndata: [DONE]\n\n"
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False))
 def test_a_client_that_is_cut_at_any_frame_gets_exactly_the_frames_after_it(random: Random) -> None:
     task, records = journal(random)

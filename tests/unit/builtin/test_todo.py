@@ -144,6 +144,7 @@ async def test_no_call_is_lost_among_many(server: MCPServer[Any], ask: Ask) -> N
     assert (await ask(server, "list")).output["count"] == 50
 
 
+@pytest.mark.slow
 def test_several_processes_share_one_list(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from agent_runtime.builtin.todo_list import TodoList\n"

@@ -202,6 +202,7 @@ def test_the_limit_counts_bytes_of_texts_and_of_names_exactly() -> None:
         resolve(value, BIG, LIMIT, argument_bytes=5)
 
 
+@pytest.mark.slow
 def test_a_short_plan_never_becomes_a_large_value() -> None:
     results = {"s": StoredResult(text="x" * 250_000)}
     tracemalloc.start()

@@ -388,6 +388,7 @@ FAR_OFF = frozenset(
 """Rules that take seconds of searching before they are missed."""
 
 
+@pytest.mark.slow
 def test_with_every_rule_in_place_nothing_is_missed() -> None:
     run_state_machine_as_test(reckless(), settings=settings(SEARCH, max_examples=50))
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,6 +105,7 @@ PLANS = st.lists(
 ).map(lambda steps: contract(*steps))
 
 
+@pytest.mark.slow
 @given(PLANS, PLANS)
 def test_there_is_no_change_exactly_where_the_digest_is_the_same(before: Contract, after: Contract) -> None:
     assert (changes(revision(1, before), revision(2, after)) == []) == (before.digest == after.digest)
