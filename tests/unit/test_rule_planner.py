@@ -1,7 +1,7 @@
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,50 +14,14 @@ from agent_runtime.domain.contract import Limits, find_faults
 from agent_runtime.domain.errors import MissingToolError, PlanningError
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.references import parse, resolve
-from agent_runtime.domain.tools import (
-    BuiltinConfig,
-    BuiltinServer,
-    StdioConfig,
-    StdioServer,
-    StoredResult,
-    Tool,
-    ToolDefinition,
-    describe_tool,
-)
-from agent_runtime.planners.rules.planner import RulePlanner
-from agent_runtime.services.ports import PlanRequest
-from unit.planner_corpus import ACCEPTED, REFUSED, Steps
-
-SERVERS = get_args(BuiltinConfig.model_fields["server"].annotation)
-FOUND: dict[str, list[Tool]] = {}
-"""The definitions of the real built-in servers, by server; they are the same for every test."""
-
-
-async def tools_of(name: str, folder: Path, server_id: str | None = None) -> list[Tool]:
-    entry = BuiltinServer(id=server_id or name, type="builtin", config=BuiltinConfig.model_validate({"server": name}))
-    server = create(entry.config, base_dir=folder, data_dir=folder)
-    listed = [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in await server.list_tools()]
-    return [describe_tool(entry, ToolDefinition.model_validate(each)) for each in listed]
-
-
-async def all_tools(folder: Path = Path("unused")) -> list[Tool]:
-    if not FOUND:
-        for name in SERVERS:
-            FOUND[name] = await tools_of(name, folder)
-    return [tool for found in FOUND.values() for tool in found]
+from agent_runtime.domain.tools import BuiltinConfig, StoredResult, Tool
+from unit.planner_corpus import ACCEPTED, FETCHED, PAGE, REFUSED, Steps
+from unit.planning import FETCH, SERVERS, all_tools, foreign, plan, schema, steps_of, tools_of
 
 
 @pytest.fixture
 async def tools(tmp_path: Path) -> list[Tool]:
     return await all_tools(tmp_path)
-
-
-async def plan(prompt: str, tools: list[Tool], max_steps: int = 20) -> Plan:
-    return (await RulePlanner().plan(PlanRequest(prompt, tools, max_steps))).plan
-
-
-def steps_of(made: Plan) -> Steps:
-    return [(step.tool, step.arguments) for step in made.steps if isinstance(step, ToolStep)]
 
 
 @pytest.mark.parametrize(("prompt", "expected"), ACCEPTED, ids=[prompt[:60] for prompt, _ in ACCEPTED])
@@ -139,16 +103,6 @@ async def test_a_write_that_could_go_to_two_servers_is_refused(tmp_path: Path) -
         await plan("write hi to x.txt", both)
 
 
-def schema(*properties: str) -> dict[str, Any]:
-    return {"type": "object", "properties": {name: {} for name in properties}, "required": list(properties)}
-
-
-def foreign(server: str, tool: str, *arguments: str, **more: Any) -> Tool:
-    """Describe a tool of a stdio server that is not ours."""
-    entry = StdioServer(id=server, type="local_stdio", config=StdioConfig(command="x"))
-    return describe_tool(entry, ToolDefinition(name=tool, inputSchema=schema(*arguments), **more))
-
-
 NPM_FILES = [
     foreign("files", "read_file", "path"),
     foreign("files", "read_text_file", "path"),
@@ -226,35 +180,7 @@ async def test_what_a_listing_as_text_cannot_give_is_refused(prompt: str, tools:
         await plan(prompt, [*NPM_FILES, *without_files(tools)])
 
 
-FETCH = [foreign("web", "imageFetch", "url", annotations={"readOnlyHint": True})]
-PAGE = "https://example.com:8080/a?b=1&c=2"
-
-
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        (f"fetch {PAGE}", [("imageFetch", {"url": PAGE})]),
-        (f"Please fetch the page at {PAGE}.", [("imageFetch", {"url": PAGE})]),
-        (f"read '{PAGE}'", [("imageFetch", {"url": PAGE})]),
-        (
-            f"Fetch {PAGE} and summarize it",
-            [("imageFetch", {"url": PAGE}), ("summarize", {"text": "${s1.text}"})],
-        ),
-        (f"summarize {PAGE}", [("imageFetch", {"url": PAGE}), ("summarize", {"text": "${s1.text}"})]),
-        (
-            f"count the words of {PAGE}",
-            [("imageFetch", {"url": PAGE}), ("count_words", {"text": "${s1.text}"})],
-        ),
-        (
-            f"download {PAGE} to page.txt",
-            [("imageFetch", {"url": PAGE}), ("write_file", {"path": "page.txt", "content": "${s1.text}"})],
-        ),
-        (
-            f"Fetch {PAGE} and save it to page.txt",
-            [("imageFetch", {"url": PAGE}), ("write_file", {"path": "page.txt", "content": "${s1.text}"})],
-        ),
-    ],
-)
+@pytest.mark.parametrize(("prompt", "expected"), FETCHED)
 async def test_a_page_is_fetched_where_a_server_fetches_pages(prompt: str, expected: Steps, tools: list[Tool]) -> None:
     assert steps_of(await plan(prompt, [*tools, *FETCH])) == expected
 

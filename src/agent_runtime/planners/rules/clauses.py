@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agent_runtime.planners.rules.frames import TABLE
 from agent_runtime.planners.rules.lexer import Token
-from agent_runtime.planners.rules.values import QUESTIONS
+from agent_runtime.planners.rules.values import QUESTIONS, VALUES
 from agent_runtime.planners.rules.vocabulary import (
     ASKING,
     CONTENT_WORDS,
@@ -54,7 +54,12 @@ _POLITE = _by_first((phrase.split() for phrase in POLITE), 0)
 _TRAILING = _by_first((phrase.split() for phrase in TRAILING), -1)
 _VERBS = _by_first((phrase for phrase in TABLE.openings if phrase[0] not in _NOT_VERBS), 0)
 _ASKED = _by_first(
-    (phrase for phrase in QUESTIONS.openings if phrase[0] in {"what", "which", "how", "is", "does", "where"}), 0
+    (
+        phrase
+        for phrase in QUESTIONS.openings | VALUES.openings
+        if phrase[0] in {"what", "which", "how", "is", "does", "where"}
+    ),
+    0,
 )
 
 

@@ -36,10 +36,6 @@ def _copy_to_folder(file: m.File, folder: m.Folder) -> m.Action | None:
     return m.Write(m.Contents(file), (m.NamedFile(file.path.rpartition("/")[2], folder),))
 
 
-def _fetch(page: m.Page) -> m.Action:
-    return show(page)
-
-
 def _write_page(page: m.Page, files: tuple[m.File, ...]) -> m.Action:
     return m.Write(page, files)
 
@@ -79,6 +75,11 @@ def _todo(t: str) -> m.Action:
     return m.AddTodos((t,))
 
 
+def _unannounced_todo(t: str) -> m.Action | None:
+    """Take `add task call Bob` for a todo, and not `make a todo list`."""
+    return None if t.lower().startswith(("list", "item")) else _todo(t)
+
+
 def _todos(t: tuple[str, ...]) -> m.Action:
     return m.AddTodos(t)
 
@@ -113,30 +114,24 @@ _TODOS: list[Row] = [
         ),
         _todos,
     ),
-    ("$append|put $the? following|items|these|things items|things? to|on $one $todolist : <t=todo_list>", _todos),
-    ("$append|put to|on $one $todolist : <t=todo_list>", _todos),
     (
         (
-            "add|create|make|put|set|set_up|enter|new $one? $new? $todo to|on|in|onto|for my|the|our|"
-            "me? todo|task list|lists $saying <t=todo_text>"
+            "add|create|make|put|set|set_up|enter|new $one? $new? $todo to|on|in|onto my|the|our todo|task? list "
+            "$saying <t=todo_text>"
         ),
-        lambda t: m.AddTodos((t,)),
-    ),
-    (
-        ("add|create|make|set|set_up|enter|new|need $one? $new? $todo for_me|for_myself|for_us? $saying <t=todo_text>"),
         _todo,
     ),
-    ("add|create|make|new $one? $new? $todo <t=todo_text>", _todo),
+    (
+        "add|create|make|set|set_up|enter|new|need $one? $new? $todo for_me|for_myself|for_us? $saying <t=todo_text>",
+        _todo,
+    ),
+    ("add|create|make|new $one? $new? $todo <t=todo_text>", _unannounced_todo),
     ("$append|put|write|enter|save <t=todo_items> to|on|onto|in|into $one? $todolist", _todos),
     ("$append|put|write|enter|save <t=todo_items> as $one? $new? $todo", _todos),
     ("remind me|us|myself to|about|of|that <t=todo_text>", _todo),
-    ("$one? todo|task|reminder :|to|about|for|called|saying|that_says <t=todo_text>", _todo),
-    ("$finish|mark <t=todos> $finished? on|off|from|in my|the todo|task? list", _end("complete")),
+    ("$one? todo|task|reminder :|to|about|called|saying|that_says <t=todo_text>", _todo),
     ("mark|set|tick|check|flag|report <t=todos> $finished", _end("complete")),
-    ("mark|tick|check|set off|as|done $finished? : <t=todos>", _end("complete")),
-    ("mark as done|complete|completed|finished <t=todos>", _end("complete")),
     ("$finish <t=todos> today|off?", _end("complete")),
-    ("close|tick|resolve <t=named_todos>", _end("complete")),
     ("cross|strike|tick|check <t=todos> off my|the todo|task? list", _end("complete")),
     ("<t=named_todos> is|are $finished", _end("complete")),
     ("i|we have? finished|completed|done|did <t=named_todos>", _end("complete")),
@@ -148,10 +143,8 @@ _TODOS: list[Row] = [
 def _made_with(holding: str, content: str, bounded: str) -> list[Row]:
     """New files with something in them; `containing X` says that X is text, and `with X` may say something else."""
     return [
-        (f"$make <file=newfile> {holding} <content={bounded}> in|inside|on|into it|there|the_file|that_file", _write),
         (f"$make <file=newfile> {holding} <content={bounded}> $at <folder=surely>", _write_in_folder),
         (f"$at <folder=surely> ,? $make <file=newfile> {holding} <content={content}>", _write_in_folder),
-        (f"$make <file=newfile> in|inside|within|under <folder> {holding} <content={content}>", _write_in_folder),
         (f"$make <file=newfile> {holding} <content={content}>", _write),
     ]
 
@@ -171,13 +164,12 @@ _WRITING: list[Row] = [
         ),
         _copy,
     ),
-    ("$make $the? copy|backup of <content=bounded> and? call|name it <files>", _copy),
-    ("copy|duplicate|clone|backup to|into|as|in <files>", lambda files: _save(IT, files)),
     ("$make <file=newfile> with|and content|contents|text|message|body :|set_to|of? <content=marked>", _write),
     (
         "$at <folder=surely> ,? $make <file=newfile> with|and content|contents|text|message|body :? <content=marked>",
         _write_in_folder,
     ),
+    ("$make <file=newfile> $with <content=givenbounded> in it", _write),
     *[
         row
         for holding, content, bounded in (("$holding", "content", "bounded"), ("$with", "given", "givenbounded"))
@@ -185,28 +177,18 @@ _WRITING: list[Row] = [
     ],
     ("$make <file=newfile> : <content>", _write),
     (
-        "$make <file=newfile> from|out_of|for|using <content=bounded>",
-        lambda file, content: None if isinstance(content, m.Literally) else _write(content, file=file),
-    ),
-    (
         "$at <folder=surely> ,? $make <file=newfile>",
         lambda file, folder: _make_files((m.NamedFile(file.path, folder),)) if file.folder == m.ROOT else None,
     ),
     ("create|make|write|add|new|start|prepare|set_up|generate $the? empty|blank <files=newfiles>", _make_empty),
-    ("create|make|write|touch|generate $the? empty|blank text? files|file called|named? <files=newfiles>", _make_empty),
     ("create|make|touch|generate <files=newfiles>", _make_files),
-    ("add|new|start|prepare|set_up <file=calledfile>", lambda file: _make_files((file,))),
     ("create|make|touch|add $the? two|three|four|following? $new? files called|named|:? <files=newfiles>", _make_files),
-    ("overwrite|replace|fill|populate|rewrite <files> with|by <content=replacing>", _save),
+    ("overwrite|replace <files> with|by <content=replacing>", _save),
     ("overwrite|replace|set|change|update $the? $contents of|in|inside <files> with|to|by <content>", _save),
-    ("$append|write|put|insert|save|store $end <files> : <content>", _append),
-    ("add|log|note|record|write|put|insert <content=worded> $end <files>", _append),
-    ("append|attach|save|store|copy <content=bounded> $end <files>", _append),
+    ("write|put|insert <content=worded> $end <files>", _append),
     ("add|log|note|note_down|record <content=worded> $onto <files>", _append),
     ("append|attach <content=bounded> $onto <files>", _append),
     ("$append|add $onto <files> " + _SAID + " <content>", _append),
-    ("$append $onto <files> <content=quoted>", _append),
-    ("in|to|into|inside <files> ,? append|add|log|note <content>", _append),
     ("add|append $the? following text|lines|line|content|message? $onto <files> : <content>", _append),
     ("$append|add $onto <files>", lambda files: _append(IT, files)),
     (
@@ -221,7 +203,6 @@ _WRITING: list[Row] = [
     ("$keep <content=bounded> $into <files>", _save),
     ("$save $into <files> <content=quoted>", _save),
     ("$save $into <files> " + _SAID + " <content>", _save),
-    ("in|to|into|inside <files> ,? write|save|store|put <content>", _save),
     ("write|save|store|put|export|dump $into <files>", lambda files: _save(IT, files)),
 ]
 _FOLDERS: list[Row] = [
@@ -232,15 +213,7 @@ _FOLDERS: list[Row] = [
         ),
         _make_folder,
     ),
-    ("create|make|add|new|set_up|mkdir|start $the? $new? <folder=surely>", _make_folder),
-    (
-        (
-            "create|make|add|new|set_up|start in|inside|under <inside=surely> ,? $one $new? folder|directory|"
-            "subfolder|dir called|named? <folder>"
-        ),
-        _make_folder,
-    ),
-    ("mkdir <folder>", _make_folder),
+    ("mkdir <folder=oneword>", _make_folder),
     ("create|make|add|new|set_up|mkdir $the? $new? folders|directories|dirs called|named|:? <folders>", _make_folders),
     (
         (
@@ -252,28 +225,14 @@ _FOLDERS: list[Row] = [
     ("create|make|add|new|set_up|mkdir <folders=newfolders>", _make_folders),
 ]
 _TEXTS: list[Row] = [
-    ("$search <values=derived>", m.Show),
     (
         "$summarize <of=text> in|with|into|to|using|as at_most? $the? <sentences=count> short? sentences|sentence",
         lambda of, sentences: show(m.Summary(of, sentences)),
     ),
     ("$summarize <values=texts>", lambda values: m.Show(tuple(m.Summary(value) for value in values))),
-    ("$summarize in|with|to <sentences=count> sentences|sentence", lambda sentences: show(m.Summary(IT, sentences))),
     ("summarize|summarise|recap", lambda: show(m.Summary(IT))),
     (
-        "count $the? lines|line $in <of=text> $containing <query>",
-        lambda of, query: show(m.HowMany(m.LinesWith(of, query))),
-    ),
-    (
-        "count $the? lines|line $containing <query> $in <of=text>",
-        lambda of, query: show(m.HowMany(m.LinesWith(of, query))),
-    ),
-    (
-        "count how_many $the? <measure> are_there|there_are|are|is? in|of|from|inside|within <values=texts>",
-        lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values)),
-    ),
-    (
-        "count $the? $short? <measure> in|of|from|inside|within|for <values=texts>",
+        "count how_many? $the? $short? <measure> there_are|are? in|of|from|inside|within|for <values=texts>",
         lambda measure, values: m.Show(tuple(m.Count(value, measure) for value in values)),
     ),
     (
@@ -281,28 +240,14 @@ _TEXTS: list[Row] = [
         lambda measure, other, of: show(m.Count(of, measure), m.Count(of, other)),
     ),
     ("count its|their|the|all_the|all|how_many? <measure>", lambda measure: show(m.Count(IT, measure))),
-    (
-        "count its|their|the? <measure> and its|their|the? <other=measure>",
-        lambda measure, other: show(m.Count(IT, measure), m.Count(IT, other)),
-    ),
     ("count <of=things>", lambda of: show(m.HowMany(of))),
     ("count them|those|these", lambda: show(m.HowMany(m.Back("any", "them")))),
-    ("wc <of=text>", lambda of: show(m.Count(of, "words"))),
+    ("head <file>", lambda file: show(m.FirstLines(m.Contents(file), 10))),
     (
-        "do|run|get|give|make|perform a? me? a? <measure> count of|on|for|in <of=text>",
-        lambda measure, of: show(m.Count(of, measure)),
-    ),
-    ("head <of=text>", lambda of: show(m.FirstLines(of, 10))),
-    ("head -|:? <lines=count> of? <of=text>", lambda lines, of: show(m.FirstLines(of, lines))),
-    (
-        "$search <name=filename> in|inside|within|under <folder=surely>",
+        "find|search_for|look_for|locate <name=filename> in|inside|within|under <folder=surely>",
         lambda name, folder: show(m.Search(name, folder)),
     ),
     ("find|search_for|look_for|locate the|a|an|any? $file? <name=filename>", lambda name: show(m.Search(name))),
-    (
-        "find|search_for|look_for|locate|search $the? $file|files called|named? <name>",
-        lambda name: show(m.Search(name)),
-    ),
     (
         (
             "search|look|scan|grep|check|find in|inside|through|within|all? $the? $files for $the? word|text|"
@@ -311,10 +256,7 @@ _TEXTS: list[Row] = [
         lambda content: show(m.Search("*", m.ROOT, content)),
     ),
     (
-        (
-            "search|look|scan|grep|check in|inside|through|within? <folder=surely> for $files? $named|"
-            "containing? <content=query>"
-        ),
+        "search|look|scan|grep|check in|inside|through|within? <folder=surely> for files_containing? <content=query>",
         lambda folder, content: show(m.Search("*", folder, content)),
     ),
     (
@@ -322,10 +264,6 @@ _TEXTS: list[Row] = [
             "$scan in|inside|through|within? <of=text> for $the? lines|line|occurrences_of? $containing? word|"
             "text|phrase? <query>"
         ),
-        lambda of, query: show(m.LinesWith(of, query)),
-    ),
-    (
-        "$scan in|inside|through|within? <of=text> to_find|to_see_where <query>",
         lambda of, query: show(m.LinesWith(of, query)),
     ),
     (
@@ -337,8 +275,8 @@ _TEXTS: list[Row] = [
     ),
     (
         (
-            "find|search_for|look_for|grep|search|locate $the? word|text|phrase|string? <query> in|inside|"
-            "within|through <folder=surely>"
+            "search_for|look_for|grep|search $the? word|text|phrase|string? <query> in|inside|within|through "
+            "<folder=surely>"
         ),
         lambda query, folder: show(m.Search("*", folder, query)),
     ),
@@ -349,29 +287,19 @@ _TEXTS: list[Row] = [
         ),
         lambda of, query: show(m.LinesWith(of, query)),
     ),
-    (
-        "find|check|see|find_out where <query> is|are|occurs|appears|mentioned? mentioned|found? in <of=text>",
-        lambda of, query: show(m.LinesWith(of, query)),
-    ),
-    ("grep|find|search for? <query> <of=text>", lambda of, query: show(m.LinesWith(of, query))),
+    ("grep <query> <of=text>", lambda of, query: show(m.LinesWith(of, query))),
 ]
 _PAGES: list[Row] = [
     (
         "$fetch $me? <page> to|into|as|in|and_save_it_to|and_save_it_as <files>",
         _write_page,
     ),
-    ("$fetch|open|read|load|show|view|access $me? <page>", _fetch),
+    ("$fetch <page>", lambda page: m.Show((page,))),
 ]
 _SHOWING: list[Row] = [
     ("tell $me? about <file>", lambda file: show(m.Info(file))),
-    ("stat|inspect <file>", lambda file: show(m.Info(file))),
-    ("file info <file>", lambda file: show(m.Info(file))),
     ("ls|dir", lambda: show(m.Listing(m.ROOT))),
-    ("ls|dir|browse $the? <folder>", lambda folder: show(m.Listing(folder))),
-    (
-        "list|show|display|see in|inside <folder=surely> $the? files|everything?",
-        lambda folder: show(m.Listing(folder)),
-    ),
+    ("ls|dir <folder=oneword>", lambda folder: show(m.Listing(folder))),
     ("list $me? <values>", _readable),
     ("list <folder=oneword>", lambda folder: show(m.Listing(folder))),
     ("$read $me? <file> out_loud|aloud|out|back|again|to_me|for_me?", _read),
@@ -382,7 +310,6 @@ _SHOWING: list[Row] = [
     ),
     ("$show|list|search_for|look_for|find $me? <values>", _readable),
     ("$show|open|list $me? <folder=surely>", lambda folder: show(m.Listing(folder))),
-    ("search|look|find|scan for|all|out? <values=derived>", m.Show),
     (
         (
             "make|create|write|generate|produce|prepare|do|provide|list|extract|build|calculate|compute|"
@@ -390,7 +317,5 @@ _SHOWING: list[Row] = [
         ),
         m.Show,
     ),
-    ("check|find_out|see|tell_me|show|verify <values>", _readable),
-    ("let me see|know|have|read <values>", _readable),
 ]
 TABLE = Table([*_TODOS, *SUMS, *_WRITING, *_FOLDERS, *_PAGES, *_TEXTS, *_SHOWING], WORDS)

@@ -4,6 +4,7 @@ A quotation is always literal. Words without quotation marks are literal only wh
 description of a text, not another instruction, not something that came before.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -27,6 +28,7 @@ from agent_runtime.planners.rules.vocabulary import (
     word_set,
 )
 
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?")
 QUOTE_IT = "put the exact text in quotes if that is what you mean"
 _SAID_ALONE = {("saying",), (":",)}
 _BACKS = frozenset({"it", "them", "its"})
@@ -80,6 +82,9 @@ def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool =
         return f"does not say what the text is: {QUOTE_IT}"
     if files and (manner := _manner(words)):
         return f"holds {manner!r}, which may be how to write it: {QUOTE_IT}"
+    option = next((token.text for token in tokens if _OPTION.fullmatch(token.text)), None)
+    if option:
+        return f"holds {option!r}, which may be an option of a command: {QUOTE_IT}"
     negations = NEGATIONS | ({"no"} if tail else frozenset())
     said = next((word for word in words if word in negations or word in CONDITIONS), None)
     if said:

@@ -34,29 +34,44 @@ class Gap:
 Element = Words | Gap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One row of a table: what it looks like, and what it means. `build` may return None: not this after all."""
 
+    pattern: str
     elements: tuple[Element, ...]
-    build: Callable[[Found], Any]
+    build: Callable[..., Any]
+
+    @property
+    def openings(self) -> set[tuple[str, ...] | None]:
+        """The words that this can begin with; None among them where it can begin with a gap."""
+        return set(_openings(self.elements))
+
+    def match(self, tokens: Sequence[Token], read: Reader) -> Any:
+        """Return the meaning of all of these tokens, or None where they do not look like this."""
+        for found in _matches(self.elements, tokens, read):
+            meaning = self.build(**found)
+            if meaning is not None:
+                return meaning
+        return None
 
 
 class Table:
     """Rows by the word that they begin with, so that only a few are tried; the first that matches counts."""
 
     def __init__(self, rows: Sequence[tuple[str, Callable[..., Any]]], words: Mapping[str, str]) -> None:
+        self.rows = tuple(
+            Frame(pattern, tuple(_element(part, words) for part in pattern.split()), build) for pattern, build in rows
+        )
+        self.openings: set[tuple[str, ...]] = set()
         self._by_first: dict[str, list[tuple[int, Frame]]] = {}
         self._others: list[tuple[int, Frame]] = []
-        self.openings: set[tuple[str, ...]] = set()
-        for order, (pattern, build) in enumerate(rows):
-            elements = tuple(_element(part, words) for part in pattern.split())
-            frame = Frame(elements, _with_names(build))
-            openings = list(_openings(elements))
+        for order, frame in enumerate(self.rows):
+            openings = frame.openings
             if None in openings:
                 self._others.append((order, frame))
-            for opening in {each[0] for each in openings if each}:
-                self._by_first.setdefault(opening, []).append((order, frame))
+            for word in {each[0] for each in openings if each}:
+                self._by_first.setdefault(word, []).append((order, frame))
             self.openings.update(each for each in openings if each)
 
     def match(self, tokens: Sequence[Token], read: Reader) -> Any:
@@ -65,15 +80,10 @@ class Table:
             return None
         rows = sorted(self._by_first.get(tokens[0].key, []) + self._others, key=lambda row: row[0])
         for _, frame in rows:
-            for found in _matches(frame.elements, tokens, read):
-                meaning = frame.build(found)
-                if meaning is not None:
-                    return meaning
+            meaning = frame.match(tokens, read)
+            if meaning is not None:
+                return meaning
         return None
-
-
-def _with_names(build: Callable[..., Any]) -> Callable[[Found], Any]:
-    return lambda found: build(**found)
 
 
 def _element(part: str, words: Mapping[str, str]) -> Element:

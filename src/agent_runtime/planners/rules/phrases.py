@@ -1,6 +1,7 @@
 """Noun phrases: things that can be had, counted, calculated with, or written."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,17 +9,30 @@ from agent_runtime.planners.rules import literals, names, numbers, values
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.lexer import Token
 from agent_runtime.planners.rules.reading import LONGEST, Reading, quoted
-from agent_runtime.planners.rules.vocabulary import ATTRIBUTES, DETERMINERS, keys, word_set
+from agent_runtime.planners.rules.vocabulary import (
+    ATTRIBUTES,
+    DETERMINERS,
+    PRONOUNS,
+    QUESTION_WORDS,
+    keys,
+    word_set,
+)
 
 _LONGEST_SUM = 4 * LONGEST
 _LISTS = word_set("list listing names")
 _BEFORE_QUERY = word_set("for word words text phrase string term line lines name")
 _NAME_OR_CONTENTS = f'may mean the name or what the file holds: say "the contents of" first, or {literals.QUOTE_IT}'
 _ADDRESS_OR_PAGE = f'may mean the address or what the page holds: say "the page at" first, or {literals.QUOTE_IT}'
-_NO_QUERY_ENDS = word_set(
-    "line lines word words in of from name names filename filenames title titles text content contents file files"
+_NO_QUERY = (
+    DETERMINERS
+    | PRONOUNS
+    | QUESTION_WORDS
+    | word_set(
+        "line lines word words in of from name names filename filenames title titles text content contents file files "
+        "out"
+    )
 )
-_QUERY_WORDS = 10
+_QUERY = re.compile(r"[\w#@][\w#@.'/&-]*")
 _ENDING_AT_MOST = 5
 
 
@@ -86,6 +100,9 @@ def text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     if announced is not None:
         return m.Literally(announced)
     if sure == "said":
+        if any(token.kind in {"file", "path", "glob"} for token in rest):
+            reading.doubt(rest, f"may be a text or the name of a file: {literals.QUOTE_IT}")
+            return None
         return reading.literal(rest, sure, tail=True, todo=True)
     found = value(reading, tokens)
     if isinstance(found, m.Listing | m.Search) and not _LISTS & set(keys(tokens)):
@@ -141,10 +158,10 @@ def derived(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | 
 
 
 def made(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
-    """As `derived`, without files that there are: who says `create a file with X` wants to write."""
+    """As `derived`, without files and todos that there are: who says `create a file with X` wants to write."""
     found = derived(reading, tokens)
     is_list = not _LISTS.isdisjoint(keys(tokens))
-    existing = m.Search if is_list else m.Search | m.Listing
+    existing = m.Search | m.Todos if is_list else m.Search | m.Listing | m.Todos
     return None if found is None or any(isinstance(one, existing) for one in found) else found
 
 
@@ -249,24 +266,19 @@ def marked(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
 
 
 def query(reading: Reading, tokens: Sequence[Token]) -> str | None:
-    """What to look for: a quotation, or the words themselves."""
-    rest = tokens[1:] if tokens[0].key in {"the", "a"} and len(tokens) > 1 else tokens
+    """Return what to look for: a quotation, or one word. Of several words, some may belong to the instruction."""
+    rest = tokens[1:] if tokens[0].key == "the" and len(tokens) > 1 else tokens
     while len(rest) > 1 and rest[0].key in _BEFORE_QUERY:
         rest = rest[1:]
     said = quoted(rest)
     if said is not None:
         return said or None
-    if len(rest) == 1 and rest[0].key in DETERMINERS:
+    if len(rest) > 1:
+        reading.doubt(rest, f"may not all be what to look for: {literals.QUOTE_IT}")
         return None
-    if (len(rest) > 1 and rest[-1].key in _NO_QUERY_ENDS) or rest[0].text[:1] == "-":
-        return None
-    if any(token.key in {"and", "or", ","} for token in rest):
-        reading.doubt(rest, f"may be one thing to look for or several: {literals.QUOTE_IT}")
-        return None
-    plain = all(token.kind in {"word", "number", "punct"} for token in rest) and len(rest) <= _QUERY_WORDS
-    words = keys(rest)
-    pointing = names.read_back(tokens) is not None or literals.only_points(words) or {"it", "them"} & set(words)
-    return reading.cut(rest) if plain and not pointing else None
+    (word,) = rest
+    is_plain = word.kind in {"word", "number"} and _QUERY.fullmatch(word.text) and word.key not in _NO_QUERY
+    return word.text if is_plain and names.read_back(rest) is None else None
 
 
 def keyword(reading: Reading, tokens: Sequence[Token]) -> str | None:

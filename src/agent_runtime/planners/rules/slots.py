@@ -25,11 +25,6 @@ def _new_file(reading: Reading, tokens: Sequence[Token]) -> m.File | None:
     return found[0] if found and len(found) == 1 and isinstance(found[0], m.NamedFile) else None
 
 
-def _called_file(reading: Reading, tokens: Sequence[Token]) -> m.File | None:
-    """A new file that the prompt calls one."""
-    return _new_file(reading, tokens) if names.FILE_NOUNS & set(keys(tokens)) else None
-
-
 def _new_files(reading: Reading, tokens: Sequence[Token]) -> tuple[m.File, ...] | None:
     found = _files(reading, tokens)
     return found if found and all(isinstance(file, m.NamedFile) for file in found) else None
@@ -92,7 +87,6 @@ READERS: Mapping[str, Reader] = {
     "file": lambda _, tokens: names.read_file(tokens),
     "files": _files,
     "newfile": _new_file,
-    "calledfile": _called_file,
     "newfiles": _new_files,
     "filename": _file_name,
     "page": lambda _, tokens: names.read_page(tokens),

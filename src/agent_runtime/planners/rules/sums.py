@@ -51,40 +51,22 @@ def _sum_or_append(what: m.Value, to: m.Value) -> m.Action:
     return show(m.Operation("+", (to, what)))
 
 
-def _share(part: m.Value, whole: m.Value) -> m.Value:
-    return m.Operation("*", (m.Operation("/", (part, m.Number("100"))), whole))
-
-
 SUMS: list[Row] = [
     ("$sum <value=formula>", _sum_of),
     ("$sum|total|plus|find_the_sum_of <values=nums> together|up?", _over_all("+")),
-    ("add <values=nums> to <b=last>", lambda values, b: show(m.Operation("+", (b, *values)))),
     ("$sum <a=num> and|with|plus <b=last> together|up?", _calculate("+")),
     ("add <what=number> more? to <to=last>", _sum_or_append),
-    ("add <a=num> to <b=last>", _calculate("+")),
     ("$less|take|remove <b=num> away? from <a=last>", _calculate("-")),
     ("multiply <values=nums> together|with_each_other?", _over_all("*")),
     ("multiply <a=num> by|with|times|and <b=last>", _calculate("*")),
     ("divide <a=num> by|through|over <b=last>", _calculate("/")),
-    ("divide <b=num> into <a=last>", _calculate("/")),
-    ("raise <a=num> to the? power of? <b=last>", _calculate("**")),
     ("increase|raise|grow|bump <whole=num> by <percent=num> percent|%|per_cent", _percent("+")),
     ("decrease|reduce|lower|cut|discount <whole=num> by <percent=num> percent|%|per_cent", _percent("-")),
-    ("increase|raise|grow|bump <a=num> by <b=last>", _calculate("+")),
-    ("decrease|reduce|lower|cut <a=num> by <b=last>", _calculate("-")),
     ("add <percent=num> percent|%|per_cent to <whole=last>", _percent("+")),
     ("subtract|deduct|take_off|take <percent=num> percent|%|per_cent from <whole=last>", _percent("-")),
-    ("increase|raise by <percent=num> percent|%|per_cent", _percent("+")),
-    ("decrease|reduce|lower by <percent=num> percent|%|per_cent", _percent("-")),
-    ("take <part=num> percent|%|per_cent of? <whole=last>", lambda part, whole: show(_share(part, whole))),
-    ("take <part=num> percent|%|per_cent", lambda part: show(_share(part, IT))),
     ("double <value=last>", _by("*", "2")),
-    ("triple <value=last>", _by("*", "3")),
-    ("quadruple <value=last>", _by("*", "4")),
     ("halve <value=last>", _by("/", "2")),
     ("square <value=last>", _by("**", "2")),
-    ("cube <value=last>", _by("**", "3")),
-    ("negate <value=last>", lambda value: show(m.Operation("-", (m.Number("0"), value)))),
     (
         "round <value=num> to <places=count> decimals|decimal|decimal_places|decimal_place|places|digits",
         lambda value, places: show(m.Operation("round", (value, m.Number(str(places))))),
@@ -96,14 +78,10 @@ SUMS: list[Row] = [
     # What came before is the other operand.
     ("add|plus <b=lastnumber> more?", lambda b: show(m.Operation("+", (IT, b)))),
     ("$less <b=lastnumber>", _calculate("-")),
-    ("take_away|take_off <b=lastnumber>", _calculate("-")),
     ("multiply|multiplied by|with <b=last>", _calculate("*")),
-    ("times <b=lastnumber>", _calculate("*")),
     ("divide|divided by|through <b=last>", _calculate("/")),
-    ("over <b=lastnumber>", _calculate("/")),
     ("start|begin with|from|at <value=num>", m.Focus),
     ("take|consider|use|have <value=num>", m.Focus),
     ("take|consider|use|pick|choose|select $the? $file? <file>", lambda file: show(m.Contents(file))),
     ("$calculate :|the_following_:? <value=number>", _one),
-    ("<value=number> equals|is|makes|=?", lambda value: None if isinstance(value, m.Number | m.Back) else show(value)),
 ]

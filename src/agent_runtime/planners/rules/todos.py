@@ -11,7 +11,9 @@ from agent_runtime.planners.rules.vocabulary import CONTENT_WORDS, SEPARATORS, k
 _PLURAL = word_set("todos tasks reminders")
 _TODO = word_set("todo task reminder todos tasks")
 _BACKS = {("it",), ("that",), ("this",)} | {(a, b) for a in ("the", "that", "this") for b in _TODO}
-_NO_TEXT = word_set("it its and or in on of to the this that with about called named saying what how . , what my your")
+_NO_TEXT = word_set(
+    "it its and or in on of to the this that with about called named saying what how . , : what my your"
+)
 _WORDS = 6
 """The most words of a todo that is named without saying that it is one."""
 _LISTS = word_set("list lists items entries")
@@ -103,7 +105,7 @@ def which_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo,
     rest = tokens[1:] if tokens[0].key in {"the", "my"} else tokens
     rest = rest[1:] if rest and rest[0].key in {"todos", "tasks", "todo", "items"} else rest
     rest = rest[1:] if rest and rest[0].key in {"number", "numbers"} else rest
-    ids = reading.several(rest, lambda part: _todo_id(_without_noun(part)[0])) if rest else None
+    ids = reading.several(rest, _numbered) if rest else None
     return tuple(m.WhichTodo(id=each) for each in ids) if ids else None
 
 
@@ -129,10 +131,10 @@ def _which(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
     if said[-1] == "as":
         return None  # it belongs to what follows: `as done`
     rest, determined, noun = _without_noun(tokens)
-    number = _todo_id(rest) if rest else None
+    number = _numbered(tokens)
     if number is not None:
         return m.WhichTodo(id=number)
-    if not rest or (noun and rest[0].key in _LISTS) or rest[0].kind == "number":
+    if not rest or (noun and rest[0].key in _LISTS) or rest[0].kind in {"number", "punct"}:
         return None
     if rest[0].key in _NOT_ONE or (tokens[-1].key in _PLURAL and quoted(rest) is None):
         reading.doubt(tokens, "does not name one todo: give its number or its text")
@@ -165,6 +167,12 @@ def _without_noun(tokens: Sequence[Token]) -> tuple[Sequence[Token], bool, bool]
     if rest[-1].key in _TODO and len(rest) > 1:
         return rest[:-1], determined, True
     return rest, determined, False
+
+
+def _numbered(tokens: Sequence[Token]) -> int | None:
+    """Return the number that names a todo: `todo 3`, `#3`, `3`; before the noun, as in `3 todos`, it counts them."""
+    rest, _, _ = _without_noun(tokens)
+    return _todo_id(rest) if rest and tokens[-1].key not in _TODO else None
 
 
 def _todo_id(tokens: Sequence[Token]) -> int | None:

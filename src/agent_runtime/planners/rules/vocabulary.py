@@ -17,7 +17,7 @@ WORDS = {
     "new": "new|empty|blank|plain|simple|small|text|short",
     "me": "me|us|me_again|out|up|to_me|for_me|back",
     "show": "show|display|print|view|see|give|tell|present|return|report|output|let_me_see|let_me_know|get|fetch|"
-    "retrieve|show_off|check|find_out|look_up|echo|bring_up|pull_up",
+    "retrieve|check|find_out|look_up|bring_up|pull_up",
     "save": "save|store|place|dump|record|output|export|keep|send|write|put|write_down|enter|type|print|set",
     "keep": "save|store|place|dump|output|export|keep|send",
     "word": "write|put|write_down|enter|type|print|set|record",
@@ -44,9 +44,8 @@ WORDS = {
     "files": "files|documents|file_names|filenames|names_of_files|names_of_the_files|files_and_folders|"
     "files_and_directories|entries|text_files",
     "file": "file|document|text_file",
-    "named": "named|called|matching|like|ending_in|ending_with|that_match|that_are_called|that_end_in|that_end_with|"
-    "with_the_name|with_the_extension|with_extension|whose_name_contains|whose_names_contain|with_names_like|"
-    "of_type|with_the_ending|whose_name_is|whose_name_matches|whose_names_match|by_the_name_of|that_is_called",
+    "named": "named|called|matching|like|that_match|that_are_called|with_the_name|whose_name_contains|"
+    "whose_names_contain|with_names_like|whose_name_matches|whose_names_match|by_the_name_of|that_is_called",
     "todo": "todo|task|reminder|todo_item|todo_entry|todo_task|todo_note",
     "todos": "todos|tasks|reminders|todo_items|todo_list|task_list|list_of_todos|list_of_tasks|todo_tasks|"
     "list_of_things_to_do|things_to_do|tasks_list|todos_list|todo_entries",
@@ -57,8 +56,7 @@ WORDS = {
     "info": "info|information|details|metadata|size|file_size|stats|properties|modification_date|modification_time|"
     "file_info|file_information|file_details|facts|date|age",
     "there": "there|available|here|present",
-    "mine": "i|we|you",
-    "delete": "delete|remove|drop|erase|discard|clear|get_rid_of|scrap|take|cancel|cross|strike",
+    "delete": "delete|remove|drop|erase|discard|clear|get_rid_of|scrap",
     "finish": "complete|finish|tick_off|check_off|cross_off|cross_out|finish_off",
     "finished": "done|complete|completed|finished|off|as_done|as_complete|as_completed|as_finished|off_as_done|"
     "as_being_done|to_done|closed|as_closed|resolved",
@@ -70,8 +68,6 @@ WORDS = {
     "summarize": "summarize|summarise|sum_up|condense|recap|give_a_summary_of|tldr|boil_down",
     "read": "read|open|load|cat|view|look_at|look_inside|look_into|go_through|access|read_out|read_through",
     "fetch": "fetch|download|retrieve|get|visit|browse|scrape|crawl|curl|wget",
-    "search": "find|search_for|look_for|locate|grep|search|seek|hunt_for|look_up|extract|list|show|"
-    "show_me|get|pick_out",
     "scan": "search|scan|look_in|look_through|look_inside|search_in|search_through|search_inside|check|go_through|grep|"
     "look_at|scan_through",
 }

@@ -1,0 +1,58 @@
+"""Plans of the offline planner in tests: with the real built-in tools, and with tools of other servers."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+from agent_runtime.builtin import create
+from agent_runtime.domain.plan import Plan, ToolStep
+from agent_runtime.domain.tools import (
+    BuiltinConfig,
+    BuiltinServer,
+    StdioConfig,
+    StdioServer,
+    Tool,
+    ToolDefinition,
+    describe_tool,
+)
+from agent_runtime.planners.rules.planner import RulePlanner
+from agent_runtime.services.ports import PlanRequest
+from unit.planner_corpus import Steps
+
+SERVERS = get_args(BuiltinConfig.model_fields["server"].annotation)
+FOUND: dict[str, list[Tool]] = {}
+"""The definitions of the real built-in servers, by server; they are the same for every test."""
+
+
+async def tools_of(name: str, folder: Path, server_id: str | None = None) -> list[Tool]:
+    entry = BuiltinServer(id=server_id or name, type="builtin", config=BuiltinConfig.model_validate({"server": name}))
+    server = create(entry.config, base_dir=folder, data_dir=folder)
+    listed = [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in await server.list_tools()]
+    return [describe_tool(entry, ToolDefinition.model_validate(each)) for each in listed]
+
+
+async def all_tools(folder: Path = Path("unused")) -> list[Tool]:
+    if not FOUND:
+        for name in SERVERS:
+            FOUND[name] = await tools_of(name, folder)
+    return [tool for found in FOUND.values() for tool in found]
+
+
+async def plan(prompt: str, tools: list[Tool], max_steps: int = 20) -> Plan:
+    return (await RulePlanner().plan(PlanRequest(prompt, tools, max_steps))).plan
+
+
+def steps_of(made: Plan) -> Steps:
+    return [(step.tool, step.arguments) for step in made.steps if isinstance(step, ToolStep)]
+
+
+def schema(*properties: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {name: {} for name in properties}, "required": list(properties)}
+
+
+def foreign(server: str, tool: str, *arguments: str, **more: Any) -> Tool:
+    """Describe a tool of a stdio server that is not ours."""
+    entry = StdioServer(id=server, type="local_stdio", config=StdioConfig(command="x"))
+    return describe_tool(entry, ToolDefinition(name=tool, inputSchema=schema(*arguments), **more))
+
+
+FETCH = [foreign("web", "imageFetch", "url", annotations={"readOnlyHint": True})]

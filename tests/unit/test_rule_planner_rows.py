@@ -1,0 +1,76 @@
+"""Holds the grammar of the offline planner to its corpus: a row that no sentence needs has to go."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from agent_runtime.domain.errors import PlanningError
+from agent_runtime.domain.tools import Tool
+from agent_runtime.planners.rules.frames import TABLE
+from agent_runtime.planners.rules.lexer import Token
+from agent_runtime.planners.rules.patterns import Frame, Reader
+from agent_runtime.planners.rules.values import QUESTIONS, VALUES
+from unit.planner_corpus import ACCEPTED, FETCHED, Steps
+from unit.planning import FETCH, all_tools, plan, steps_of
+
+ROWS = [*TABLE.rows, *VALUES.rows, *QUESTIONS.rows]
+MOST_ROWS = 189
+"""The grammar stays small: decision 18."""
+
+
+class Watch:
+    """Notes which rows match while prompts are planned, and can leave one row out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.matched: set[Frame] = set()
+        self.left_out: Frame | None = None
+        match = Frame.match
+
+        def watched(row: Frame, tokens: Sequence[Token], read: Reader) -> Any:
+            meaning = None if row is self.left_out else match(row, tokens, read)
+            if meaning is not None:
+                self.matched.add(row)
+            return meaning
+
+        monkeypatch.setattr(Frame, "match", watched)
+
+    async def changes(self, row: Frame, expected: dict[str, Steps], tools: list[Tool]) -> bool:
+        """Tell whether one of these prompts becomes something else without the row."""
+        self.left_out = row
+        for prompt, steps in expected.items():
+            try:
+                if steps_of(await plan(prompt, tools)) != steps:
+                    return True
+            except PlanningError:
+                return True
+        return False
+
+
+def has_verbs_alone(row: Frame) -> bool:
+    """Tell whether no other row begins with the verbs of this one, so that it says where an instruction begins."""
+    rows_of = Counter(opening for each in TABLE.rows for opening in each.openings)
+    return None not in row.openings and all(rows_of[opening] == 1 for opening in row.openings)
+
+
+async def test_every_row_of_the_grammar_is_needed_by_a_sentence_of_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = [*await all_tools(), *FETCH]
+    watch = Watch(monkeypatch)
+    matches: dict[Frame, dict[str, Steps]] = {row: {} for row in ROWS}
+    for prompt, expected in [*ACCEPTED, *FETCHED]:
+        watch.matched.clear()
+        assert steps_of(await plan(prompt, tools)) == expected
+        for row in watch.matched:
+            matches[row][prompt] = expected
+    unmatched = [row.pattern for row in ROWS if not matches[row]]
+    needless = [
+        row.pattern
+        for row in ROWS
+        if matches[row] and not has_verbs_alone(row) and not await watch.changes(row, matches[row], tools)
+    ]
+    assert (unmatched, needless) == ([], [])
+
+
+def test_the_grammar_stays_small() -> None:
+    assert len(ROWS) <= MOST_ROWS
