@@ -248,11 +248,12 @@ def test_nothing_that_a_task_or_a_tool_says_becomes_part_of_the_page(tmp_path: P
         plan = keeping(evil)
         plan["goal"] = evil
         plan["steps"][0]["title"] = f"{evil}\n2. Nothing else"
-        plan["steps"].append({"id": "think", "kind": "tool", "server": "text", "tool": "head", "title": evil})
+        plan["steps"].append({"id": "think", "kind": "tool", "server": "text", "tool": "head", "title": f"{evil} — x"})
         plan["steps"][-1]["arguments"] = {"text": evil * 5}
         service.submit(prompt=f"{evil}\n{evil}", plan=plan)
         opened(browser, service)
         browser.until_shown(f"1. {evil} 2. Nothing else — ledger.look", f'"text": "{evil * 5}"')
+        browser.until_shown(f'3. "{evil} — x" — text.head')
         browser.press("Approve")
         browser.until_shown(f'"content": "It said: counted {evil}"', "Step look got its answer after")
         browser.write("Comment (optional)", evil)

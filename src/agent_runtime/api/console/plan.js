@@ -9,7 +9,7 @@ const MOST_INLINE = 120;
 const UNCLEAR = /[ ()=,"'\u2012-\u2015\u2e3a\u2e3b]|^$/;
 const DASH = /[\u2012-\u2015\u2e3a\u2e3b]/;
 
-// A name, in quotes where it could pass for more.
+/** A name, in quotes where it could pass for more. @param {string} name */
 const clear = (name) => (UNCLEAR.test(name) ? JSON.stringify(name) : name);
 
 /** The arguments as Python would have them, where they are few; else null. @param {ToolStep["arguments"]} given */
@@ -20,10 +20,11 @@ function inline(given) {
 
 /** @param {ToolStep | AgentStep} step */
 function lineOf(step) {
-  const name = step.kind === "agent" ? "work for the model" : `${step.server}.${step.tool}`;
+  const name = step.kind === "agent" ? "work for the model" : `${step.server}.${clear(step.tool)}`;
   const given = step.kind === "agent" ? null : inline(step.arguments);
   const call = given === null ? name : `${name}(${given})`;
-  return step.title && step.title !== name ? `${step.title} — ${call}` : call;
+  const title = DASH.test(step.title) ? JSON.stringify(step.title) : step.title;
+  return title && title !== name ? `${title} — ${call}` : call;
 }
 
 /** @param {TouchView} touch */
