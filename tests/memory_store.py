@@ -16,9 +16,9 @@ from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import Entry, Index, Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
+from agent_runtime.services.cursors import LAST_POSITION, position_of
 from agent_runtime.services.ports import Page, TaskSummary
-from agent_runtime.storage.base import Draft, chain_records, draft_append, utc_now
+from agent_runtime.storage.base import Draft, chain_records, draft_append, page_of, utc_now
 
 
 @dataclass(slots=True)
@@ -143,9 +143,7 @@ class MemoryStore:
         before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
         newest_first = sorted(self._memory.journals.values(), key=lambda journal: -journal.position)
         found = [one for one in newest_first if one.position < before and status in {None, one.task.status}]
-        shown = found[:limit]
-        more = len(found) > len(shown) > 0
-        return Page(tuple(map(_summary, shown)), cursor_of(shown[-1].position) if more else None)
+        return page_of(((one.position, _summary(one)) for one in found), limit)
 
     async def count(self) -> Mapping[TaskStatus, int]:
         return Counter(journal.task.status for journal in self._memory.journals.values())

@@ -279,6 +279,19 @@ async def test_the_last_page_has_no_cursor(store: TaskStore) -> None:
     assert (await store.page(limit=3)).next_cursor is not None
 
 
+async def test_a_page_ends_with_the_task_that_makes_it_too_long(store: TaskStore) -> None:
+    for number in range(20):
+        long = submitted("p" * 60_000).model_copy(update={"metadata": {"label": "x" * 100_000}})
+        await store.append(Task(f"t{number}"), [long])
+    page = await store.page(limit=200)
+    assert [summary.task_id for summary in page.tasks] == [f"t{number}" for number in range(19, 12, -1)]
+    seen = len(page.tasks)
+    while page.next_cursor is not None:
+        page = await store.page(limit=200, cursor=page.next_cursor)
+        seen += len(page.tasks)
+    assert seen == 20
+
+
 async def test_a_page_of_one_status_skips_the_others(store: TaskStore) -> None:
     for number in range(6):
         task = await store.append(Task(f"t{number}"), [submitted()])

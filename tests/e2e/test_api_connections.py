@@ -47,9 +47,11 @@ def test_clients_that_do_nothing_make_room_for_those_that_do(narrow: Service, st
 
 
 def test_clients_that_read_no_answer_make_room_once_they_are_waited_for(narrow: Service) -> None:
+    for _ in range(9):
+        narrow.submit(metadata={f"label{number}": "x" * 4000 for number in range(30)})
     with ExitStack() as held:
         for _ in range(CONNECTIONS):
-            held.enter_context(connect(narrow)).sendall(HEALTH.replace(b"/healthz", b"/openapi.json") * 200)
+            held.enter_context(connect(narrow)).sendall(HEALTH.replace(b"/healthz", b"/v1/tasks") * 16)
         give_up_at = time.monotonic() + PATIENCE_S
         while narrow.client.get("/healthz").status_code != 200:  # 503 as long as all of them are being answered
             assert time.monotonic() < give_up_at
@@ -103,9 +105,13 @@ def test_where_every_connection_is_being_answered_another_is_503(tmp_path: Path)
 class Line:
     """A transport, as far as it can be dropped."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, unread: int = 0) -> None:
         self._connections = connections
+        self._unread = unread
         self.dropped = False
+
+    def get_write_buffer_size(self) -> int:
+        return self._unread
 
     def abort(self) -> None:
         self.dropped = True
@@ -113,7 +119,7 @@ class Line:
 
 
 def test_who_waits_longest_makes_room_and_who_is_answered_never_does() -> None:
-    connections = Connections(3)
+    connections = Connections(3, unread_bytes=100)
     lines = [Line(connections) for _ in range(6)]
     for line in lines[:3]:
         assert connections.admit(line)  # type: ignore[arg-type]
@@ -126,6 +132,39 @@ def test_who_waits_longest_makes_room_and_who_is_answered_never_does() -> None:
     connections.wait(lines[0])  # type: ignore[arg-type]
     assert connections.admit(lines[5])  # type: ignore[arg-type]
     assert [line.dropped for line in lines] == [True, True, False, False, False, False]
+
+
+def test_whose_answer_is_unread_for_longest_is_cut_off_where_there_are_too_many_bytes() -> None:
+    connections = Connections(9, unread_bytes=100)
+    lines = [Line(connections, unread=40) for _ in range(4)]
+    for line in lines:
+        assert connections.admit(line)  # type: ignore[arg-type]
+    for line in lines[:2]:
+        connections.fall_behind(line)  # type: ignore[arg-type]
+    connections.catch_up(lines[0])  # type: ignore[arg-type]
+    for line in lines[2:]:
+        connections.fall_behind(line)  # type: ignore[arg-type]
+    assert [line.dropped for line in lines] == [False, True, False, False]
+    longer = Line(connections, unread=1000)
+    connections.admit(longer)  # type: ignore[arg-type]
+    connections.fall_behind(longer)  # type: ignore[arg-type]
+    assert [line.dropped for line in (*lines, longer)] == [False, True, True, True, False]
+
+
+def test_answers_that_nobody_reads_take_no_more_memory_than_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Service(tmp_path, limits={"unread_bytes": 2_000_000}) as service, ExitStack() as held:
+        for _ in range(9):
+            service.submit(metadata={f"label{number}": "x" * 4000 for number in range(30)})
+        for _ in range(12):
+            slow = held.enter_context(connect(service))
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # else the kernel takes all of it
+            slow.sendall(b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n" * 16)
+        give_up_at = time.monotonic() + PATIENCE_S
+        while "answer_dropped" not in capsys.readouterr().out:
+            assert time.monotonic() < give_up_at
+            assert service.get("/healthz") == {"status": "ok"}
 
 
 LIMITED = """

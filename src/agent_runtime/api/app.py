@@ -63,6 +63,7 @@ def create_app(
     app.state.streams = Streams(settings.limits.stream_clients)
     app.state.tickets = tickets
     app.state.large_bodies = asyncio.Semaphore(1)
+    app.state.whole_journals = asyncio.Semaphore(1)
     tasks = (rest.tasks, plans.plans, audit.router)
     for router in (*tasks, rest.tools, rest.models, health.router, metrics.router, console.router):
         app.include_router(router)

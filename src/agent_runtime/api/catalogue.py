@@ -5,10 +5,8 @@ from pydantic_core import to_json
 from agent_runtime.api.shapes import ToolView
 from agent_runtime.domain.tools import Tool
 from agent_runtime.services.cursors import cursor_of, position_of
+from agent_runtime.services.ports import PAGE_BYTES
 from agent_runtime.services.tool_registry import ToolRegistry
-
-PAGE_BYTES = 1024 * 1024
-"""How long a page of the catalogue is when no further tool is put on it."""
 
 
 def tools_page(registry: ToolRegistry, limit: int, cursor: str | None) -> bytes:

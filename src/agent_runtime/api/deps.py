@@ -53,6 +53,12 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
+def whole_journals(request: Request) -> asyncio.Semaphore:
+    """Return what is held while an answer is made from a whole journal. One at a time: many would take all threads."""
+    gate: asyncio.Semaphore = request.app.state.whole_journals
+    return gate
+
+
 def known_form(task_id: str) -> str:
     """The id, if it could be one of ours. Raises: TaskNotFoundError."""
     if not _TASK_ID.fullmatch(task_id):

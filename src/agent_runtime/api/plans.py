@@ -17,6 +17,7 @@ from agent_runtime.api.deps import (
     parse_plan,
     read_body,
     runtime_of,
+    whole_journals,
 )
 from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskCreated, TaskView
@@ -78,16 +79,16 @@ async def edit_plan(request: Request, task_id: TaskId) -> Response:
 @plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})
 async def list_revisions(request: Request, task_id: TaskId) -> Response:
     """Every plan that the task has had, in order, with who made it and what was said before."""
-    tasks = runtime_of(request).tasks
-    task, found = await tasks.get(known_form(task_id)), await tasks.revisions(task_id)
+    task = await runtime_of(request).tasks.get(known_form(task_id))
+    found = await _all_revisions(request, task_id)
     return await make_answer(request, task, lambda: answer({"revisions": [_revision(one) for one in found]}))
 
 
 @plans.get("/{task_id}/plan/diff", responses={200: {"model": DiffView}, **refusals(404, 422)})
 async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[DiffQuery, Query()]) -> Response:
     """What differs between two revisions of the plan."""
-    tasks = runtime_of(request).tasks
-    task, found = await tasks.get(known_form(task_id)), await tasks.revisions(task_id)
+    task = await runtime_of(request).tasks.get(known_form(task_id))
+    found = await _all_revisions(request, task_id)
     asked = {"from": query.from_, "to": query.to}
     there_are = f"there are 1 to {len(found)}" if found else "there is no plan yet"
     faults = [
@@ -110,6 +111,11 @@ async def preview_plan(request: Request, task_id: TaskId) -> Response:
     if task.contract is None:
         raise DecisionRefusedError(f"Task {task_id} is {task.status} and has no plan to preview.", task.status)
     return await make_answer(request, task, lambda: answer(plan_preview(task)))
+
+
+async def _all_revisions(request: Request, task_id: str) -> list[Revision]:
+    async with whole_journals(request):
+        return await runtime_of(request).tasks.revisions(task_id)
 
 
 def _revision(revision: Revision) -> RevisionView:

@@ -25,6 +25,14 @@ _PLAIN_CHUNK_BYTES = 20
 """What a chunk may have around its data: a size of 16 digits and two line ends. All beyond that is extensions."""
 
 
+_MOST_WAITING = 16
+"""As many requests may be sent ahead on a connection, before the one that is being answered is done. All that came is
+parsed at once: thousands of requests on each of a hundred connections would stop the loop for half a minute (G9)."""
+
+_MOST_CHUNKS = 4096
+"""As many chunks as a body may come in, for the same reason; each may be a single byte."""
+
+
 class _Phase(Enum):
     """What of a request is to come next."""
 
@@ -35,7 +43,7 @@ class _Phase(Enum):
 
 def bounded(limits: LimitSettings) -> type[HttpToolsProtocol]:
     """Return the protocol of uvicorn, with `limits` for each connection, and for all that are made with it."""
-    members = {"limits": limits, "open": Connections(limits.connections)}
+    members = {"limits": limits, "open": Connections(limits.connections, limits.unread_bytes)}
     return type("BoundedProtocol", (_BoundedProtocol,), members)
 
 
@@ -57,6 +65,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     open: Connections
     _phase = _Phase.START
     _messages = 0
+    _chunks = 0
     _head_bytes = 0
     _received = 0
     _watched: tuple[int, _Phase] | None = None
@@ -131,6 +140,9 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._phase = _Phase.HEAD
         self._messages += 1
+        self._chunks = 0
+        if len(self.pipeline) >= _MOST_WAITING:
+            raise _RefusedError(503, "too_many_requests", f"More than {_MOST_WAITING} requests were sent ahead.")
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -154,13 +166,20 @@ class _BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.open.wait(self.transport)  # for the client to read what it asked for
+        self.open.fall_behind(self.transport)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.open.catch_up(self.transport)
         self._watch()
 
     def on_chunk_header(self) -> None:
         self._head_bytes -= _PLAIN_CHUNK_BYTES
+        self._chunks += 1
+        if self._chunks > _MOST_CHUNKS:
+            raise _RefusedError(
+                413, "too_many_chunks", f"The body came in more than {_MOST_CHUNKS} chunks: send longer ones."
+            )
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes -= len(body)

@@ -63,11 +63,15 @@ from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import JsonValue, digest
-from agent_runtime.services.task_manager import Submission
+from agent_runtime.services.ports import PAGE_BYTES
+from agent_runtime.services.task_manager import Submission, TaskManager
 
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
 tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
 models = APIRouter(prefix="/v1/models", tags=["Models"])
+
+_EVENTS_AT_ONCE = 64
+"""How many events are read from the store together; each may be as long as a page."""
 
 DECISION: dict[int | str, dict[str, Any]] = {
     202: {
@@ -281,12 +285,28 @@ async def stream_task(
 
 @tasks.get("/{task_id}/events", responses={200: {"model": EventsView}, **refusals(404, 422)})
 async def list_events(request: Request, task_id: TaskId, query: Annotated[EventsQuery, Query()]) -> Response:
-    """The journal of the task, as JSON."""
-    records = await runtime_of(request).tasks.records(known_form(task_id), query.after, query.limit + 1)
-    rows = records[: query.limit]
-    next_after = str(rows[-1].seq) if len(records) > query.limit else "null"
-    events = ",".join(record_json(record, with_epoch=True) for record in rows)
-    return Response(f'{{"events":[{events}],"next_after":{next_after}}}'.encode(), media_type="application/json")
+    """The journal of the task, as JSON, in pages. One ends after `limit` events, or with that which makes it longer
+    than 1 MiB.
+    """
+    events, next_after = await _events_page(runtime_of(request).tasks, known_form(task_id), query.after, query.limit)
+    text = f'{{"events":[{",".join(events)}],"next_after":{"null" if next_after is None else next_after}}}'
+    return Response(text.encode(), media_type="application/json")
+
+
+async def _events_page(manager: TaskManager, task_id: str, after: int, limit: int) -> tuple[list[str], int | None]:
+    """Return a part of the journal, each event as JSON, and after which event it goes on; None where it does not."""
+    events: list[str] = []
+    size = 0
+    while True:
+        records = await manager.records(task_id, after, _EVENTS_AT_ONCE)
+        for record in records:
+            if len(events) == limit or size >= PAGE_BYTES:
+                return events, after
+            events.append(record_json(record, with_epoch=True))
+            size += len(events[-1])
+            after = record.seq
+        if len(records) < _EVENTS_AT_ONCE:
+            return events, None
 
 
 @tools.get("", responses={200: {"model": ToolsView}, **refusals(422)})

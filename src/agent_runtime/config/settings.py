@@ -200,6 +200,7 @@ class LimitSettings(Section):
     request_body_s: PositiveFloat = 10
     connections: PositiveInt = 10_000
     stream_clients: PositiveInt = 2000
+    unread_bytes: PositiveInt = 256 * 1024 * 1024
     keep_alive_s: PositiveFloat = Field(default=15, le=15)
     shutdown_s: PositiveFloat = 10
 

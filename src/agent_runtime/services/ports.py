@@ -37,9 +37,16 @@ class TaskSummary:
         return self.status in TERMINAL
 
 
+PAGE_BYTES = 1024 * 1024
+"""How long a page is when nothing further is put on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of tasks, newest first. `next_cursor` is opaque; null on the last page."""
+    """One page of tasks, newest first. `next_cursor` is opaque; None on the last page.
+
+    It ends with the task that makes it longer than `PAGE_BYTES`.
+    """
 
     tasks: tuple[TaskSummary, ...]
     next_cursor: str | None

@@ -47,7 +47,9 @@ log = structlog.get_logger()
 PAGE_OF_RECORDS = 1000
 
 FOLLOWED_AT_ONCE = 100
-"""How many events a follower holds at most, so that a slow one costs little memory."""
+_FOLLOWED_BYTES = 256 * 1024
+"""How many events a follower holds at most, and how long they are but for the last, so that a slow one costs little
+memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +298,11 @@ class TaskManager:
         Raises: TaskNotFoundError before the first batch; a task that is deleted meanwhile ends the iteration.
         """
         await self._store.load(task_id)
+        at_once = FOLLOWED_AT_ONCE
         while True:
-            records = await self._store.records(task_id, after, FOLLOWED_AT_ONCE)
+            records = _first_of(await self._store.records(task_id, after, at_once))
             if records:
+                at_once = min(2 * len(records), FOLLOWED_AT_ONCE)  # what is not handed on is read again
                 after = records[-1].seq
                 yield records
                 continue
@@ -314,3 +318,13 @@ class TaskManager:
                 yield []
             except TaskNotFoundError:
                 return
+
+
+def _first_of(records: list[EventRecord]) -> list[EventRecord]:
+    """Return the first records, up to the one that makes them longer than `_FOLLOWED_BYTES`."""
+    size = 0
+    for index, record in enumerate(records):
+        size += len(record.data)
+        if size > _FOLLOWED_BYTES:
+            return records[: index + 1]
+    return records

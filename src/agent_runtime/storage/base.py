@@ -1,6 +1,6 @@
 """What all stores share: how an append is numbered, dated, folded and hashed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -8,6 +8,8 @@ from agent_runtime.domain.chain import format_time, record_hash
 from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, record
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
+from agent_runtime.services.cursors import cursor_of
+from agent_runtime.services.ports import PAGE_BYTES, Page, TaskSummary
 
 Clock = Callable[[], datetime]
 
@@ -45,6 +47,22 @@ def draft_append(task: Task, events: Sequence[Event], epoch: int | None, clock: 
         after = evolve(after, records[-1])
     verifies = epoch is None or any(isinstance(event, TaskClaimed) for event in events)
     return Draft(after, tuple(records), verifies)
+
+
+def page_of(found: Iterable[tuple[int, TaskSummary]], limit: int) -> Page:
+    """Return the page that begins with these tasks, each with its position: see `TaskStore.page`.
+
+    No more of them are looked at than are shown, and one that is left.
+    """
+    shown: list[TaskSummary] = []
+    size, last = 0, 0
+    for position, task in found:
+        if len(shown) >= limit or size >= PAGE_BYTES:
+            return Page(tuple(shown), cursor_of(last) if shown else None)
+        shown.append(task)
+        last = position
+        size += len(task.prompt) + sum(len(name) + len(value) for name, value in task.metadata.items())
+    return Page(tuple(shown), None)
 
 
 Row = tuple[str, int, int | None, str, str, str, str]

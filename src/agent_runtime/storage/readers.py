@@ -29,10 +29,10 @@ class Readers:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="agent-runtime-reader")
 
     async def stop(self) -> None:
-        """Finish the reads that were asked for and close the connections."""
+        """Finish the reads that have begun and close the connections."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            await asyncio.to_thread(pool.shutdown)
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
             while self._connections:
                 self._connections.pop().close()
 

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -21,8 +21,8 @@ from agent_runtime.domain.stored_journal import restore_task
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value
-from agent_runtime.services.ports import TaskSummary
-from agent_runtime.storage.base import chain_records
+from agent_runtime.services.ports import Page, TaskSummary
+from agent_runtime.storage.base import chain_records, page_of
 from agent_runtime.storage.journals import is_as_written, select_kept
 
 INSERT_TASK = """
@@ -192,15 +192,17 @@ def select_request(connection: sqlite3.Connection, submitter: str, request_key: 
 
 def select_page(
     connection: sqlite3.Connection, status: TaskStatus | None, changed: Collection[str], before: int, limit: int
-) -> list[tuple[int, TaskSummary]]:
-    """The newest tasks before a position, each with its own. `changed` are those whose journal was changed."""
+) -> Page:
+    """Return the newest tasks before a position. `changed` are those whose journal was changed."""
+    most = limit + 1  # to see whether there are more
     if status is None:
-        rows = connection.execute(SELECT_PAGE, (before, limit))
+        rows = connection.execute(SELECT_PAGE, (before, most))
     elif changed:
-        rows = connection.execute(SELECT_PAGE_BY_STATUS_BUT, (json.dumps([*changed]), status, before, limit))
+        rows = connection.execute(SELECT_PAGE_BY_STATUS_BUT, (json.dumps([*changed]), status, before, most))
     else:
-        rows = connection.execute(SELECT_PAGE_BY_STATUS, (status, before, limit))
-    return [(row[0], _summary(*row[1:], needs_attention=row[1] in changed)) for row in rows]
+        rows = connection.execute(SELECT_PAGE_BY_STATUS, (status, before, most))
+    with closing(rows):
+        return page_of(((row[0], _summary(*row[1:], needs_attention=row[1] in changed)) for row in rows), limit)
 
 
 def _summary(

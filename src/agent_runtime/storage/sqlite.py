@@ -17,7 +17,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.services.cursors import LAST_POSITION, cursor_of, position_of
+from agent_runtime.services.cursors import LAST_POSITION, position_of
 from agent_runtime.services.ports import AppendObserver, Page
 from agent_runtime.storage import journals, rows, starts
 from agent_runtime.storage.base import Clock, Draft, draft_append, utc_now
@@ -166,11 +166,8 @@ class SqliteStore:
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
         """See `TaskStore.page`."""
         before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
-        work = partial(rows.select_page, status=status, changed=self._changed, before=before, limit=limit + 1)
-        found = await self._readers.read(work)
-        shown = found[:limit]
-        more = len(found) > len(shown) > 0
-        return Page(tuple(summary for _, summary in shown), cursor_of(shown[-1][0]) if more else None)
+        work = partial(rows.select_page, status=status, changed=self._changed, before=before, limit=limit)
+        return await self._readers.read(work)
 
     async def unfinished(self) -> list[str]:
         """See `TaskStore.unfinished`. A waiting task whose cancellation was asked for waits no more."""

@@ -176,7 +176,7 @@ async def test_all_that_is_no_body_counts_towards_the_limit_of_the_head(what: st
 
 
 async def test_a_large_body_in_small_chunks_is_no_large_head() -> None:
-    body = b"x" * 5 * HEAD_BYTES
+    body = b"x" * 2 * HEAD_BYTES
     async with line() as connection:
         await connection.send(chunked(*(body[at : at + 1] for at in range(len(body)))), NEXT, post(body=body))
         first, second, third = await connection.hear(3)
@@ -188,3 +188,24 @@ async def test_a_broken_body_behind_an_answer_that_has_begun_only_closes_the_con
         # Both arrive before the app runs, so the second waits for the answer to the first.
         await connection.send(NEXT + HEAD + b"no size\r\n")
         assert b" 400 " not in await connection.answer()
+
+
+async def test_a_body_in_countless_chunks_is_refused_where_they_are_too_many() -> None:
+    async with line() as connection:
+        await connection.send(HEAD + b"1\r\nx\r\n" * 100_000)
+        assert (await connection.answer()).startswith(b"HTTP/1.1 413 ")
+        assert connection.heard == []
+
+
+async def test_a_few_requests_may_be_sent_ahead() -> None:
+    async with line() as connection:
+        await connection.send(NEXT * 16)
+        assert len(await connection.hear(16)) == 16
+
+
+@pytest.mark.parametrize("request_sent", [NEXT, NEXT[:-2] + H2C + b"\r\n", post()], ids=["get", "upgrade", "post"])
+async def test_countless_requests_that_are_sent_ahead_close_the_connection(request_sent: bytes) -> None:
+    async with line() as connection:
+        await connection.send(request_sent * 5000)
+        await connection.answer()
+        assert len(connection.heard) <= 1
