@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,13 +184,75 @@ def test_an_orphan_is_still_refused_and_ends_with_the_service(tmp_path: Path) ->
     assert not living_with(f"AFTERWARDS={afterwards}")
 
 
-def shell_client(port: int | None, host: str, user: int | None = None) -> str:
+CONTAINER = ("unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-child")
+"""Starts a program as a container engine does: it sees only its own processes and its own network."""
+
+
+@pytest.mark.slow
+def test_in_a_container_its_servers_are_refused_and_who_comes_from_outside_is_let_in(tmp_path: Path) -> None:
+    if not can_make_networks():
+        pytest.skip("NOT TESTED: only root with ip can make the network of a container, where the machine allows it")
+    calling = Calling(tmp_path, plain="off")
+    calling.folder.starter = (*CONTAINER, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *UNPRIVILEGED)
+    with calling.serving("0.0.0.0") as service, bridged(service) as inside:  # noqa: S104 - of that network
+        assert calling.report("plain")["read"] == "403 caller_started_by_service"
+        assert calling.report("plain")["by another address of loopback"] == "403 caller_started_by_service"
+        port = httpx2.URL(service.url).port
+        published = shell_client(port, BRIDGE[1])
+        assert published == "HTTP/1.1 200 OK"
+        executed = shell_client(port, "127.0.0.1", enter=("nsenter", "-t", inside, "-n", "-p", "-m", *UNPRIVILEGED))
+        assert executed == "HTTP/1.1 200 OK"
+        other_user = ("setpriv", "--reuid", str(OTHER_USER), "--clear-groups")
+        forwarded = shell_client(port, "127.0.0.1", enter=("nsenter", "-t", inside, "-n", *other_user))
+        assert forwarded == "HTTP/1.1 200 OK"
+
+
+def can_make_networks() -> bool:
+    """Return whether a program can be given a network of its own that could be joined with another."""
+    if os.getuid() != 0 or not shutil.which("ip"):
+        return False
+    pair = "ip link add one type veth peer name two"
+    return subprocess.run([*CONTAINER, *pair.split()], capture_output=True, check=False).returncode == 0
+
+
+BRIDGE = ("198.18.77.1", "198.18.77.2")
+"""The addresses outside and inside."""
+
+
+@contextmanager
+def bridged(service: Serving) -> Iterator[str]:
+    """Join the network of a service in a container with this one; gives the id of its process."""
+    starter = service.process.pid
+    (inside,) = Path(f"/proc/{starter}/task/{starter}/children").read_text(encoding="ascii").split()
+    out = f"out{starter}"
+    commands = [
+        f"ip link add {out} type veth peer name in{starter} netns {inside}",
+        f"ip address add {BRIDGE[0]}/30 dev {out}",
+        f"ip link set {out} up",
+        f"nsenter -t {inside} -n ip address add {BRIDGE[1]}/30 dev in{starter}",
+        f"nsenter -t {inside} -n ip link set in{starter} up",
+    ]
+    for command in commands:
+        subprocess.run(command.split(), check=True, timeout=PATIENCE_S)
+    try:
+        yield inside
+    finally:
+        os.kill(int(inside), signal.SIGTERM)  # its starter hears no signal; with the service the network is gone
+
+
+def shell_client(port: int | None, host: str, user: int | None = None, enter: Sequence[str] = ()) -> str:
     """The first line that a shell gets, which is a program of its own, and which every user may run."""
     script = (
         f"exec 3<>/dev/tcp/{host}/{port}; printf 'GET /v1/tasks HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n' >&3; "
         'read -r line <&3; echo "${line%?}"'
     )
     done = subprocess.run(
-        ["bash", "-c", script], cwd="/", user=user, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+        [*enter, "bash", "-c", script],
+        cwd="/",
+        user=user,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     return done.stdout.strip()

@@ -125,7 +125,7 @@ class Edge:
     @staticmethod
     async def _refuse_caller(callers: Callers, scope: Scope) -> Refusal | None:
         """Return why this process may not call; what is open to everybody is open to it too."""
-        connection = scope.get("state", {}).get("connection")  # none where the app is called without a socket
+        connection = scope.get("state", {}).get("caller")  # none where the app is called without a socket
         if connection is None or not scopes_for(scope["method"], scope["path"]):
             return None
         return await callers.refusal(connection)

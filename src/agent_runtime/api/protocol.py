@@ -75,7 +75,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         ends = CallerConnection(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
-        self.app_state = {**self.app_state, "connection": ends}  # of which each request gets a copy
+        self.app_state = {**self.app_state, "caller": ends}  # of which each request gets a copy
         if not self.open.admit(transport):
             limit = f"{self.limits.connections} connections are open, as many as limits.connections allows."
             self._refuse(503, "too_many_connections", limit)
