@@ -214,6 +214,7 @@ async def test_a_database_that_lies_elsewhere_is_out_of_reach_too(project: Proje
         for path in (database, *(database.with_name(f"journal.{end}") for end in ("db-wal", "db-shm", "lock"))):
             assert path.exists()
             await assert_out_of_reach(lease, path)
+        assert await probe(lease, "create", database.with_name("journal.db-journal")) in NOTHING
 
 
 @some_modes

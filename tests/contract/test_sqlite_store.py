@@ -519,3 +519,18 @@ async def test_a_database_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
             with pytest.raises(StoreUnavailableError):
                 await store.page()
         assert not (tmp_path / "tasks.db").exists()
+
+
+async def test_a_journal_that_somebody_laid_beside_the_database_is_not_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with SqliteStore(path):
+        pass
+    planted = tmp_path / "journal.db-journal"
+    planted.write_bytes(bytes.fromhex("d9d505f920a163d7") + bytes(504))
+    with pytest.raises(ConfigurationError, match=r"journal\.db-journal lies beside it"):
+        async with SqliteStore(path):
+            pass
+    assert planted.exists()
+    planted.unlink()
+    async with SqliteStore(path):
+        pass

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from agent_runtime.api.keys import new_key
 from browser import CHROMIUM, Browser
 from command_line import Folder
 from serving import PATIENCE_S, frames_of, free_port
@@ -114,3 +115,14 @@ def test_a_root_path_that_is_no_path_is_refused(tmp_path: Path) -> None:
     refused = folder("serve", "--port", "0")
     assert refused.returncode == 2
     assert "server.root_path" in refused.stderr
+
+
+def test_a_path_is_never_taken_for_another_than_the_one_that_was_judged(tmp_path: Path) -> None:
+    _, key = new_key("alice", ["admin"])
+    folder = Folder(tmp_path)
+    folder.env |= {"AGENT_RUNTIME_SERVER__ROOT_PATH": "/console", "AGENT_RUNTIME_AUTH__KEYS": key.line}
+    with folder.serving() as serving:
+        for times in range(4):
+            address = f"{serving.url}{'/console' * times}/v1/tasks"
+            assert httpx2.get(address, timeout=PATIENCE_S).status_code in {401, 404}
+            assert httpx2.post(address, json={"prompt": "Add 1 and 2"}, timeout=PATIENCE_S).status_code in {401, 404}

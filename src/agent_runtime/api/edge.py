@@ -141,8 +141,10 @@ class Edge:
         return listed and b"access-control-request-method" in headers
 
     async def _guarded(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        # The router takes the root path off again, exactly once: what was judged here is what it finds.
+        routed = {**scope, "path": f"{self._root_path}{scope['path']}"}
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(routed, receive, answer.send)
         except ClientDisconnect:
             log.debug("client_gone", path=scope["path"])
         except Exception:  # the edge that owns the request: whatever it was, the caller gets a plain answer (G13)

@@ -142,7 +142,7 @@ class _Table:
         masked = {path for path in (*files, *other_paths(files)) if self._at(path) in _SEEN}
         # A mask ends when the file is replaced; the folder still keeps out another one.
         used.add(real(Path(os.environ.get("HOME", "/"))))
-        folders = {real(path).parent for path in own.reread}
+        folders = {real(path).parent for path in own.alone}
         unused = {folder for folder in folders if not any(path.is_relative_to(folder) for path in used)}
         fixed = {path for path in (*map(real, own.program), *unused) if self._at(path) is _Kind.WRITE}
         self._places |= dict.fromkeys(fixed - self._places.keys(), _Kind.READ) | dict.fromkeys(masked, _Kind.MASKED)

@@ -25,7 +25,8 @@ class OwnFiles:
 
     `data_dir` is hidden with all that is in it, but for `roots` and the folders that an entry names. `files` are hidden
     always; `databases` with every file beside them that begins with their name. `secrets` are hidden from servers whose
-    entry does not name them. `reread` are those of the files that the service reads again when they change. `program`
+    entry does not name them. `alone` are those beside which nobody may put others: what is read again when it is
+    replaced, and the database, into which SQLite puts a journal that lies beside it. `program`
     is what the service itself runs from; it can be read and not changed.
     """
 
@@ -34,7 +35,7 @@ class OwnFiles:
     files: tuple[Path, ...] = ()
     databases: tuple[Path, ...] = ()
     secrets: tuple[Path, ...] = ()
-    reread: tuple[Path, ...] = ()
+    alone: tuple[Path, ...] = ()
     program: tuple[Path, ...] = ()
 
     def hidden_files(self, named: Iterable[Path]) -> set[Path]:
@@ -61,7 +62,7 @@ def own_files(settings: Settings, entries: Sequence[ToolServer], database: Path,
         files=(*(path for path in files if path), *(folder / ".env" for folder in folders), *others),
         databases=(database,),
         secrets=tuple(map(Path, _SECRET_FILE.findall("".join(texts)))),
-        reread=(settings.auth.keys_file,) if settings.auth.keys_file else (),
+        alone=(settings.database_path, *([settings.auth.keys_file] if settings.auth.keys_file else [])),
         program=(Path(agent_runtime.__file__).parent.parent, Path(sys.prefix), Path(sys.base_prefix)),
     )
 

@@ -80,7 +80,22 @@ def is_own(endpoint: Endpoint) -> bool:
             probe.connect(name)  # sends nothing
         except OSError:  # there is no way to it
             return False
-        return Endpoint.parse(probe.getsockname()).address == endpoint.address
+        if Endpoint.parse(probe.getsockname()).address == endpoint.address:
+            return True
+    # The second address of a network is ours too, though what is sent there comes from the first.
+    return family == socket.AF_INET and _can_be_bound(name)
+
+
+def _can_be_bound(name: tuple[Any, ...]) -> bool:
+    """Return whether the address is one of this machine, as far as that follows from being able to use it."""
+    if Path("/proc/sys/net/ipv4/ip_nonlocal_bind").read_text("ascii").strip() != "0":
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((name[0], 0))
+        except OSError:
+            return False
+    return True
 
 
 def _ask_kernel(local: Endpoint, remote: Endpoint) -> LocalSocket | None:

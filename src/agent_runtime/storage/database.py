@@ -90,6 +90,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         os.close(create_database_file(path))
+    _refuse_rollback_journal(path)
     try:
         connection = connect(path)
     except sqlite3.Error as error:
@@ -106,6 +107,25 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _refuse_rollback_journal(path: Path) -> None:
+    """Raise ConfigurationError where SQLite would put into the database what somebody else has laid beside it.
+
+    This service writes no rollback journal once the database is in WAL mode, and SQLite takes up any that it finds.
+    """
+    journal = Path(f"{os.path.realpath(path)}-journal")
+    try:
+        found = journal.stat().st_size > 0
+        with path.open("rb") as file:
+            in_wal_mode = file.read(20)[18:] == b"\2\2"
+    except OSError:  # whoever opens the database says what is wrong with it
+        return
+    if found and in_wal_mode:
+        raise ConfigurationError(
+            f"The database {path} cannot be used: {journal} lies beside it, which this service has not written and "
+            "which SQLite would put into it. Find out who wrote it, and remove it."
+        )
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

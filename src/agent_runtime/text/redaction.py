@@ -4,8 +4,9 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from html import escape
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 REDACTED = "[redacted]"
 
@@ -85,10 +86,17 @@ class Redactor:
             self.remember(secret)
 
     def remember(self, secret: str) -> None:
-        """Redact this secret from now on, everywhere, and the credentials of a URL in it."""
-        self._in_messages.add(secret)
-        if len(secret) >= _SHORTEST:
-            self._in_data.add(secret)
+        """Redact this secret from now on, everywhere, and the credentials of a URL in it.
+
+        It is known without the white space around it too, which servers strip, and by each long word that is a line of
+        it, as those of a private key are.
+        """
+        lines = [line.strip() for line in secret.splitlines()]
+        words = [line for line in lines if len(line) >= _SHORTEST_LITERAL and len(line.split()) == 1]
+        for text in (secret, secret.strip(), *words):
+            self._in_messages.add(text)
+            if len(text) >= _SHORTEST:
+                self._in_data.add(text)
         self.remember_literal("", secret)
 
     def remember_literal(self, name: str, value: str) -> bool:
@@ -164,7 +172,7 @@ class RedactedStream:
 
 
 class _Known:
-    """Texts to be taken out of others, as they are and as JSON, Python and URLs quote them."""
+    """Texts to be taken out of others, as they are and as JSON, Python, URLs, forms and HTML quote them."""
 
     def __init__(self) -> None:
         self._texts: set[str] = set()
@@ -175,7 +183,7 @@ class _Known:
     def add(self, text: str) -> None:
         if text in self._texts or not any(map(str.isalnum, text)):
             return
-        self._texts |= {text, repr(text)[1:-1], quote(text, safe="")}
+        self._texts |= {text, repr(text)[1:-1], quote(text, safe=""), quote_plus(text), escape(text)}
         self._texts |= {json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False)}
         self._first = {known[0] for known in self._texts}
         self._longest = max(map(len, self._texts))

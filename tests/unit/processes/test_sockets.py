@@ -1,7 +1,10 @@
 """The socket at the other end of a connection, as the kernel and its table know it."""
 
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -101,3 +104,22 @@ def test_another_address_is_not(address: str) -> None:
 
 def test_an_interface_names_a_link_local_address() -> None:
     assert Endpoint.parse(("fe80::1%lo", 80, 0, 1)) == Endpoint(ip_address("fe80::1"), 80, 1)
+
+
+_SECOND_ADDRESS = """
+ip link set lo up && ip address add 10.9.9.1/24 dev lo && ip address add 10.9.9.2/24 dev lo && exec "$@"
+"""
+_ASK = """
+import ipaddress
+from agent_runtime.processes.sockets import Endpoint, is_own
+print([is_own(Endpoint(ipaddress.ip_address(f"10.9.{last}"), 1)) for last in ("9.1", "9.2", "8.1")])
+"""
+
+
+def test_the_second_address_of_a_network_is_ours_too() -> None:
+    own_network = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", _SECOND_ADDRESS, "sh"]
+    tried = subprocess.run([*own_network, "true"], capture_output=True, check=False)
+    if shutil.which("ip") is None or tried.returncode != 0:
+        pytest.skip("NOT TESTED: a network of its own needs unshare, ip and user namespaces")
+    asked = subprocess.run([*own_network, sys.executable, "-c", _ASK], capture_output=True, text=True, check=True)
+    assert asked.stdout == "[True, True, False]\n"

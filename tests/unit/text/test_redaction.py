@@ -134,3 +134,21 @@ def test_json_is_redacted_in_its_keys_too() -> None:
 @pytest.mark.parametrize("text", ["://" * 300_000, "a" * 1_000_000, "://" + "@" * 1_000_000, "://" + "a?" * 500_000])
 def test_a_long_text_takes_no_long_time(text: str) -> None:
     Redactor(["hunter22"]).redact_message(text)
+
+
+def test_a_secret_is_redacted_without_the_white_space_around_it() -> None:
+    redactor = Redactor(["hunter22\r\n", " swordfish "])
+    assert redactor.redact("hunter22, swordfish") == "[redacted], [redacted]"
+
+
+def test_the_long_words_that_are_lines_of_a_secret_are_redacted_alone() -> None:
+    redactor = Redactor(
+        ["-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----\n"]
+    )
+    assert redactor.redact("hkiG9w0BAQEFAASC BEGIN PRIVATE KEY") == "[redacted] BEGIN PRIVATE KEY"
+
+
+def test_a_secret_is_redacted_as_html_and_forms_quote_it() -> None:
+    redactor = Redactor(["a<b> & 'c'"])
+    assert redactor.redact("a&lt;b&gt; &amp; &#x27;c&#x27;") == "[redacted]"
+    assert redactor.redact("a%3Cb%3E+%26+%27c%27") == "[redacted]"
