@@ -108,11 +108,14 @@ def set_up_servers(
     resolved = EntryResolver(base_dir, data_dir, secrets, shown).resolve(entries)
     places = {entry.server.id: entry.place for entry in resolved}
 
-    def make_builtin(entry: BuiltinServer) -> MCPServer:
-        return builtin.create(entry.config, base_dir=base_dir, data_dir=data_dir, place=places[entry.id])
-
     files = storage_files(settings)
     own = own_files(settings, entries, files.database, files.lock)
+
+    def make_builtin(entry: BuiltinServer) -> MCPServer:
+        return builtin.create(
+            entry.config, base_dir=base_dir, data_dir=data_dir, place=places[entry.id], kept=own.paths
+        )
+
     pool = ServerPool(settings.limits, secrets, make_builtin, base_dir, own)
     return ServerSetup(resolved, pool, remember_written_secrets(entries, secrets.redactor))
 

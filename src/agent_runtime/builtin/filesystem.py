@@ -200,12 +200,12 @@ def _encoded(content: str) -> bytes:
     return data
 
 
-def create_server(root: Path, name: str | None = None) -> MCPServer[Any]:
+def create_server(root: Path, name: str | None = None, kept: Sequence[Path] = ()) -> MCPServer[Any]:
     """Return the server over this folder; while the folder is missing, every call says so.
 
-    `name` is what people call the folder, where that is not its own name.
+    `name` is what people call the folder, where that is not its own name; nothing in `kept` is read or written.
     """
-    files = Filesystem(Root(root, name))
+    files = Filesystem(Root(root, name, kept))
     return make_server(
         "filesystem",
         "Text files in one folder. Paths are relative to that folder.",

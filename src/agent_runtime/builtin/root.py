@@ -13,7 +13,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -69,12 +69,15 @@ def readable(name: str) -> str:
 class Root:
     """The one folder that a filesystem server may touch: what `path` leads to now, also if links change later.
 
-    `name` is what people call it, where that is not its own name.
+    `name` is what people call it, where that is not its own name. `kept` are files and folders that are out of reach
+    even inside, with those that SQLite puts beside a file; a folder that the root lies in does not count.
     """
 
-    def __init__(self, path: Path, name: str | None = None) -> None:
+    def __init__(self, path: Path, name: str | None = None, kept: Sequence[Path] = ()) -> None:
         self._path = os.path.realpath(path)
         self._name = name or path.absolute().name
+        self._kept = kept
+        self._kept_inside = self._find_kept()
         self._lock = threading.Lock()
 
     def locate(self, path: str) -> Place:
@@ -96,7 +99,23 @@ class Root:
         if os.path.realpath(real) != real:
             # Where links run in a circle the system gives up, and so the rest of the path was never resolved.
             raise Refusal(f"{path!r} leads over links that run in a circle: name the file itself.")
-        return Place(root, parts)
+        place = Place(root, parts)
+        self._kept_inside = self._find_kept()
+        if self.keeps(place):
+            raise Refusal(f"{path!r} belongs to the service itself and is out of reach here: give another path.")
+        return place
+
+    def keeps(self, place: Place) -> bool:
+        """Return whether this is out of reach, though it is inside: a file of the service, or in a folder of it."""
+        if not self._kept_inside:
+            return False
+        real = os.path.join(place.root, *place.parts)  # noqa: PTH118 - as it is
+        return any(real == kept or real.startswith((f"{kept}/", f"{kept}-")) for kept in self._kept_inside)
+
+    def _find_kept(self) -> tuple[str, ...]:
+        """Return where in the root the kept ones are now; the links that lead to them may have changed."""
+        real = map(os.path.realpath, self._kept)
+        return tuple(kept for kept in real if kept.startswith(f"{self._path.rstrip('/')}/"))
 
     def _without_own_name(self, root: str, path: str) -> str:
         parts = PurePosixPath(path).parts

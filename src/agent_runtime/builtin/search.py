@@ -45,7 +45,8 @@ def entries_of(root: Root, place: Place, limit: int) -> tuple[list[Found], bool]
     """The first `limit` entries by name, and whether that is all. Raises: Refusal, OSError."""
     with root.folder(place) as folder:
         with os.scandir(folder) as entries:
-            names = sorted(e.name for e in islice(entries, MAX_VISITED) if not e.name.startswith(TEMPORARY))
+            seen = [e.name for e in islice(entries, MAX_VISITED) if not e.name.startswith(TEMPORARY)]
+        names = sorted(name for name in seen if not root.keeps(place.child(name)))
         return [_describe(root, place, folder, name) for name in names[:limit]], len(names) <= limit
 
 
@@ -150,7 +151,7 @@ class Search:
                     with os.scandir(folder) as scan:
                         entries = sorted(islice(scan, MAX_VISITED - self._visited), key=lambda entry: entry.name)
                     self._visited += len(entries)
-                    shown = [entry for entry in entries if self._is_shown(entry.name)]
+                    shown = [entry for entry in entries if self._is_shown(place, entry.name)]
                     for entry in shown:
                         if entry.is_file(follow_symlinks=False):
                             yield place.child(entry.name), folder, entry.name
@@ -167,8 +168,9 @@ class Search:
                 continue
             pending.extend(place.child(name) for name in reversed(folders))
 
-    def _is_shown(self, name: str) -> bool:
-        return not name.startswith(TEMPORARY) and (self.pattern.hidden or not name.startswith("."))
+    def _is_shown(self, place: Place, name: str) -> bool:
+        hidden = name.startswith(TEMPORARY) or (name.startswith(".") and not self.pattern.hidden)
+        return not hidden and not self.root.keeps(place.child(name))
 
     def _holds(self, folder: int, place: Place, name: str) -> bool:
         """Whether the file holds the text looked for; files that are too large or not text hold none."""

@@ -38,6 +38,12 @@ class OwnFiles:
     alone: tuple[Path, ...] = ()
     program: tuple[Path, ...] = ()
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All that is kept from whatever works on files inside this process."""
+        folder = (self.data_dir,) if self.data_dir else ()
+        return (*folder, *self.files, *self.databases, *self.secrets)
+
     def hidden_files(self, named: Iterable[Path]) -> set[Path]:
         """Return the real paths of the files to hide from a server whose entry names these paths."""
         files = {*self.files, *(path for database in self.databases for path in _family(database))}

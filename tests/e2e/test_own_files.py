@@ -1,0 +1,58 @@
+"""The built-in filesystem server keeps off the service's own files, also where its root holds them (G12)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from serving import Service
+
+ROOT = {"id": "filesystem", "type": "builtin", "config": {"server": "filesystem", "root": "."}}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("project")
+    keys = folder / "keys"
+    keys.write_text("# nobody yet\n", encoding="utf-8")
+    (folder / "shortcut").symlink_to("data")
+    (folder / "notes.txt").write_text("tool_registry, as everybody may know", encoding="utf-8")
+    service = Service(folder, auth={"mode": "anonymous", "keys_file": keys})
+    registry = yaml.safe_dump({"tool_registry": [ROOT]})
+    service.settings.tool_registry.write_text(registry, encoding="utf-8")
+    with service:
+        yield service
+
+
+def called(service: Service, tool: str, **arguments: Any) -> Any:
+    """The one step of a task that calls this."""
+    step = {"id": "s1", "kind": "tool", "server": "filesystem", "tool": tool, "arguments": arguments}
+    task_id = service.submit(plan={"steps": [step]})
+    service.approve(task_id)
+    return service.finished(task_id)["steps"][0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("tool_registry.yaml", "keys", ".env", "data", "data/agent-runtime.db", "data/agent-runtime.db-journal"),
+        *("data/stream-tickets.secret", "data/new.txt", "shortcut", "shortcut/new.txt", "files/../keys"),
+    ],
+)
+def test_the_files_of_the_service_are_neither_read_nor_written(service: Service, path: str) -> None:
+    for tool, more in {"read_file": {}, "write_file": {"content": "x"}, "list_directory": {}, "file_info": {}}.items():
+        step = called(service, tool, path=path, **more)
+        assert "belongs to the service itself" in step["error"]["message"]
+
+
+def test_they_are_not_found_either(service: Service) -> None:
+    assert called(service, "search_files", pattern="*", content="tool_registry")["output"] == "notes.txt"
+    listed = called(service, "list_directory", path=".")["output"].splitlines()
+    assert "notes.txt" in listed
+    assert not {"tool_registry.yaml", "keys", "data/"} & set(listed)
+
+
+def test_all_else_in_the_root_is_served(service: Service) -> None:
+    assert called(service, "write_file", path="files/a.txt", content="x")["error"] is None
+    assert called(service, "read_file", path="files/a.txt")["output"] == "x"
