@@ -66,6 +66,9 @@ def readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
+_FIRST_RUNTIME = ("src", "agent_runtime")
+
+
 class Root:
     """The one folder that a filesystem server may touch: what `path` leads to now, also if links change later.
 
@@ -83,7 +86,8 @@ class Root:
     def locate(self, path: str) -> Place:
         """Where a path leads: relative to the root, or absolute and inside it.
 
-        A first part that is the root folder's own name means the root, unless there is such an entry in it.
+        A first part that is the root folder's own name means the root, unless there is such an entry in it; so does the
+        path that the first runtime had for it, `src/agent_runtime/NAME`.
         Raises: Refusal for a path that is empty, cannot be one, or leads outside.
         """
         if not path.strip():
@@ -119,9 +123,10 @@ class Root:
 
     def _without_own_name(self, root: str, path: str) -> str:
         parts = PurePosixPath(path).parts
-        if parts and parts[0] == self._name and not os.path.lexists(Path(root, parts[0])):
-            return "/".join(parts[1:]) or "."
-        return path
+        if not parts or os.path.lexists(Path(root, parts[0])):
+            return path
+        own = (self._name,) if parts[0] == self._name else (*_FIRST_RUNTIME, self._name)
+        return "/".join(parts[len(own) :]) or "." if parts[: len(own)] == own else path
 
     @contextmanager
     def folder(self, place: Place, *, create: bool = False) -> Iterator[int]:

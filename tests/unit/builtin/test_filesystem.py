@@ -44,13 +44,30 @@ async def test_a_file_is_read_exactly(server: MCPServer[Any], ask: Ask) -> None:
     assert answer.output == {"path": "notes.txt", "size": 13, "lines": 2}
 
 
-@pytest.mark.parametrize("path", ["sample_data/notes.txt", "./notes.txt", "./sample_data/notes.txt", "a/../notes.txt"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "sample_data/notes.txt",
+        "./notes.txt",
+        "./sample_data/notes.txt",
+        "a/../notes.txt",
+        "src/agent_runtime/sample_data/notes.txt",
+    ],
+)
 async def test_a_file_may_be_named_in_several_ways(path: str, server: MCPServer[Any], ask: Ask) -> None:
     assert (await ask(server, "read_file", path=path)).output["path"] == "notes.txt"
 
 
 async def test_an_absolute_path_inside_the_root_is_fine(server: MCPServer[Any], root: Path, ask: Ask) -> None:
     assert (await ask(server, "read_file", path=str(root / "notes.txt"))).output["path"] == "notes.txt"
+
+
+async def test_a_folder_src_of_the_root_comes_before_the_path_of_the_first_runtime(
+    server: MCPServer[Any], root: Path, ask: Ask
+) -> None:
+    (root / "src").mkdir()
+    answer = await ask(server, "write_file", path="src/agent_runtime/sample_data/x.txt", content="x")
+    assert answer.output["path"] == "src/agent_runtime/sample_data/x.txt"
 
 
 async def test_a_subfolder_of_the_roots_own_name_comes_first(server: MCPServer[Any], root: Path, ask: Ask) -> None:
