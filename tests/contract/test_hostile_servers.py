@@ -141,6 +141,7 @@ async def test_a_listing_with_countless_wrong_parts_stalls_nobody(place: Place) 
     assert lag.worst_s < 1  # G9 promises answers within 1 s
 
 
+@pytest.mark.slow
 async def test_a_heavy_listing_stalls_nobody(place: Place) -> None:
     lag = Lag()
     async with place.pool() as pool, asyncio.timeout(20), asyncio.TaskGroup() as group:
@@ -309,6 +310,7 @@ async def test_a_server_that_asks_the_client_is_refused_and_goes_on(place: Place
         assert answers == dict.fromkeys(["q1", "q2", "q3", "q4"], "refused")
 
 
+@pytest.mark.slow
 async def test_a_server_that_asks_without_end_and_reads_no_answer_is_killed(place: Place) -> None:
     lag = Lag()
     async with place.pool(server_line_bytes=200_000) as pool, asyncio.timeout(20), asyncio.TaskGroup() as group:

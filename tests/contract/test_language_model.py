@@ -340,6 +340,7 @@ async def test_reasoning_is_not_asked_for_of_a_model_that_has_none(ask: Asker) -
 # What goes wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "code", "said"),
     [
@@ -395,6 +396,7 @@ async def test_what_may_pass_is_asked_again_and_told_when_it_does_not(ask: Asker
     assert len(ask.models.requests) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

@@ -157,6 +157,7 @@ async def assert_out_of_reach(lease: Lease, path: Path | str) -> None:
 # The service's own files
 
 
+@pytest.mark.slow
 @every_mode
 async def test_no_server_can_read_or_change_the_files_of_the_service(project: Project, sandbox: dict[str, Any]) -> None:
     (project.base / "link").symlink_to(project.folder)
@@ -464,6 +465,7 @@ def test_what_must_be_confined_is_confined_like_all_others(project: Project) -> 
     assert plain == required
 
 
+@pytest.mark.slow
 @as_root
 def test_an_ordinary_user_is_confined_too() -> None:
     """The system's Python: that of the tests may lie where only root can look."""

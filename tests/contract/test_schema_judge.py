@@ -77,6 +77,7 @@ def _is_busy(process: int) -> bool:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") > 1.4
 
 
+@pytest.mark.slow
 async def test_nobody_who_stops_waiting_leaves_a_process() -> None:
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(JudgeProcess().judge([ENDLESS]))

@@ -59,6 +59,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "scope"), CALLS)
 def test_without_a_valid_key_of_the_scope_nothing_is_answered_and_nothing_changes(
     shared: Keyed, method: str, path: str, scope: str

@@ -66,6 +66,7 @@ def test_an_export_is_verified_where_there_is_nothing_else(folder: Folder, tmp_p
         assert folder("audit", "verify", "--file", str(file)).returncode == code
 
 
+@pytest.mark.slow
 def test_the_export_over_http_says_what_was_approved_and_called(service: Service) -> None:
     task_id = service.done(plan=sums(3))
     document = service.get(f"/v1/tasks/{task_id}/audit")
@@ -77,6 +78,7 @@ def test_the_export_over_http_says_what_was_approved_and_called(service: Service
     assert service.client.get("/v1/tasks/nobody/audit").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_running_service_is_verified_beside_it_and_over_http(own_service: Service, folder: Folder) -> None:
     first, second = own_service.done(plan=sums(2)), own_service.done(plan=sums(2))
     data = str(own_service.settings.data_dir)

@@ -77,6 +77,7 @@ def test_every_route_answers_on_a_changed_journal_and_only_delete_changes_anythi
     assert service.task(service.done())["status"] == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["the row counts too many", "the last record was deleted", "the row was deleted"])
 @pytest.mark.parametrize("running", [True, False])
 def test_an_ended_task_whose_journal_was_changed_can_be_deleted(service: Service, name: str, *, running: bool) -> None:
@@ -94,6 +95,7 @@ def test_an_ended_task_whose_journal_was_changed_can_be_deleted(service: Service
     assert stored(service.settings.database_path, task_id) == [[], []]
 
 
+@pytest.mark.slow
 def test_the_list_and_the_metrics_count_a_changed_task_once_it_was_read(service: Service) -> None:
     task_id = changed_task(service, "the plan was changed")
     other = service.submit()
@@ -107,6 +109,7 @@ def test_the_list_and_the_metrics_count_a_changed_task_once_it_was_read(service:
     assert 'agent_runtime_tasks{status="awaiting_approval"} 1.0' in metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "readable"), [("the prompt was changed", 2), ("a record is no JSON", 0), ("the row counts too many", 2)]
 )

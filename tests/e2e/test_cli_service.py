@@ -47,6 +47,7 @@ def test_a_second_service_is_refused_and_told_who_serves(folder: Folder) -> None
     assert len(refused.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_commands_find_the_service_that_owns_the_folder(folder: Folder) -> None:
     with folder.serving() as service:
         done = folder("run", "Add 15 and 27", "--yes")
@@ -64,6 +65,7 @@ def test_commands_find_the_service_that_owns_the_folder(folder: Folder) -> None:
         assert [task["status"] for task in folder.json("tasks", "--status", "completed")["tasks"]] == ["completed"] * 2
 
 
+@pytest.mark.slow
 def test_a_service_is_named_by_its_url_from_anywhere(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = Folder(tmp_path_factory.mktemp("elsewhere"))
     with folder.serving() as service:
@@ -74,6 +76,7 @@ def test_a_service_is_named_by_its_url_from_anywhere(folder: Folder, tmp_path_fa
     assert not (elsewhere.path / "data").exists()
 
 
+@pytest.mark.slow
 def test_cancelling_waits_until_it_is_settled(folder: Folder) -> None:
     folder.add_ledger(delay_s=30)
     with folder.serving() as service:
@@ -133,6 +136,7 @@ def test_what_is_wrong_is_said_without_a_traceback(folder: Folder, words: list[s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_named(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = Folder(tmp_path_factory.mktemp("other"))
     with folder.serving() as service:
@@ -142,6 +146,7 @@ def test_a_port_in_use_is_named(folder: Folder, tmp_path_factory: pytest.TempPat
     assert f"cannot listen on 127.0.0.1:{port}" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
     healthy = folder.json("doctor")["findings"]
     states = {finding["check"]: finding["state"] for finding in healthy}
@@ -157,6 +162,7 @@ def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
     assert any(service.url in finding["detail"] for finding in findings if finding["check"] == "store")
 
 
+@pytest.mark.slow
 def test_the_doctor_tries_to_tell_callers_apart_and_names_what_hides_them(folder: Folder) -> None:
     folder.write_registry({"id": "boxed", "type": "local_stdio", "config": {"command": "/usr/bin/podman"}})
     findings = {finding["check"]: finding for finding in folder.json("doctor", code=1)["findings"]}
@@ -169,6 +175,7 @@ def test_the_doctor_tries_to_tell_callers_apart_and_names_what_hides_them(folder
     assert not [finding for finding in with_keys if finding["check"].startswith("callers")]
 
 
+@pytest.mark.slow
 def test_the_doctor_counts_one_tool_as_one(folder: Folder) -> None:
     tool = {"name": "only", "inputSchema": {"type": "object"}}
     (folder.path / "tools.json").write_text(json.dumps([tool]), encoding="utf-8")
@@ -181,6 +188,7 @@ def test_the_doctor_counts_one_tool_as_one(folder: Folder) -> None:
     assert details["server filesystem"] == "builtin, 7 tools"
 
 
+@pytest.mark.slow
 def test_the_doctor_says_for_each_server_what_it_can_reach(folder: Folder) -> None:
     config = {"command": "true"}
     folder.write_registry(
@@ -202,6 +210,7 @@ def test_the_doctor_says_for_each_server_what_it_can_reach(folder: Folder) -> No
         assert "it does not start" in reach["reach of closed"]
 
 
+@pytest.mark.slow
 def test_the_doctor_names_a_broken_configuration(folder: Folder) -> None:
     (folder.path / "config.yaml").write_text("serverr: {port: 1}", encoding="utf-8")
     done = folder("doctor")

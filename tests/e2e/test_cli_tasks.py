@@ -47,6 +47,7 @@ def test_without_a_terminal_the_plan_waits_and_the_way_on_is_shown(folder: Folde
     assert (folder.files / "x.txt").read_text(encoding="utf-8") == "hello"
 
 
+@pytest.mark.slow
 def test_a_person_is_asked_and_says_yes(folder: Folder) -> None:
     with terminal(folder, "run", "Add 15 and 27") as shown:
         shown.wait_for("[y/n/r]")
@@ -56,6 +57,7 @@ def test_a_person_is_asked_and_says_yes(folder: Folder) -> None:
         assert shown.finish() == (0, "42\n")
 
 
+@pytest.mark.slow
 def test_a_person_is_asked_and_says_no(folder: Folder) -> None:
     with terminal(folder, "run", "Write a message saying hello to a file called x.txt") as shown:
         shown.wait_for("[y/n/r]")
@@ -65,6 +67,7 @@ def test_a_person_is_asked_and_says_no(folder: Folder) -> None:
     assert [task["status"] for task in folder.json("tasks")["tasks"]] == ["rejected"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_the_task_and_says_so(folder: Folder) -> None:
     with terminal(folder, "run", "Add 15 and 27") as shown:
         shown.wait_for("[y/n/r]")
@@ -74,18 +77,21 @@ def test_ctrl_c_cancels_the_task_and_says_so(folder: Folder) -> None:
     assert [task["status"] for task in folder.json("tasks")["tasks"]] == ["cancelled"]
 
 
+@pytest.mark.slow
 def test_a_refusal_to_plan_is_told_whole_and_fails(folder: Folder) -> None:
     done = folder("run", "Write a haiku about autumn", "--yes")
     assert (done.returncode, done.stdout) == (1, "")
     assert "configure a model" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_failed_step_is_named(folder: Folder) -> None:
     done = folder("run", "What is 10 divided by 0?", "--yes")
     assert (done.returncode, done.stdout) == (1, "")
     assert "failed in step s1" in done.stderr
 
 
+@pytest.mark.slow
 def test_decisions_without_a_service(folder: Folder) -> None:
     first, second = folder.waiting(), folder.waiting("Add 1 and 2")
     assert folder("reject", first, "--reason", "not today").returncode == 0
@@ -98,6 +104,7 @@ def test_decisions_without_a_service(folder: Folder) -> None:
     assert "is rejected" in refused.stderr
 
 
+@pytest.mark.slow
 def test_another_plan_than_the_named_one_is_not_approved(folder: Folder) -> None:
     task_id = folder.waiting()
     refused = folder("approve", task_id, "--digest", "sha256:" + "0" * 64)
@@ -106,6 +113,7 @@ def test_another_plan_than_the_named_one_is_not_approved(folder: Folder) -> None
     assert folder.json("show", task_id)["status"] == "awaiting_approval"
 
 
+@pytest.mark.slow
 def test_a_waiting_task_is_shown_with_all_that_is_to_be_approved(folder: Folder) -> None:
     task_id = folder.waiting("Write a message saying hello to a file called x.txt")
     shown = folder("show", task_id)
@@ -117,6 +125,7 @@ def test_a_waiting_task_is_shown_with_all_that_is_to_be_approved(folder: Folder)
     assert "awaits approval" in watched.stderr
 
 
+@pytest.mark.slow
 def test_one_task_is_taken_up_again_and_no_other(folder: Folder) -> None:
     folder.add_ledger(delay_s=30)
     with folder.serving() as service:
@@ -133,6 +142,7 @@ def test_one_task_is_taken_up_again_and_no_other(folder: Folder) -> None:
     assert folder.ledger.read_text(encoding="utf-8").count("one") == called + 1
 
 
+@pytest.mark.slow
 def test_a_call_of_unknown_outcome_is_resolved_by_a_person(folder: Folder) -> None:
     folder.add_ledger(delay_s=30)
     with folder.serving() as service:
@@ -147,11 +157,13 @@ def test_a_call_of_unknown_outcome_is_resolved_by_a_person(folder: Folder) -> No
     assert folder.ledger.read_text(encoding="utf-8") == "one\n"
 
 
+@pytest.mark.slow
 def test_a_result_is_raw_in_a_pipe(folder: Folder) -> None:
     (folder.files / "odd.txt").write_bytes(b"red \x1b[31mtext")
     assert folder("run", "Read odd.txt", "--yes").stdout == "red \x1b[31mtext\n"
 
 
+@pytest.mark.slow
 def test_the_catalogue_says_what_is_unavailable_and_why(folder: Folder) -> None:
     folder.write_registry({"id": "gone", "type": "local_stdio", "config": {"command": "no-such-command"}})
     catalogue = folder.json("tools")
@@ -162,6 +174,7 @@ def test_the_catalogue_says_what_is_unavailable_and_why(folder: Folder) -> None:
     assert "no-such-command" in printed
 
 
+@pytest.mark.slow
 def test_a_person_says_what_should_be_different_and_sees_the_new_plan_with_its_difference(folder: Folder) -> None:
     with terminal(folder, "run", "Add 15 and 27") as shown:
         shown.wait_for("[y/n/r] ")
@@ -175,6 +188,7 @@ def test_a_person_says_what_should_be_different_and_sees_the_new_plan_with_its_d
     assert "revision 2" in shown.shown
 
 
+@pytest.mark.slow
 def test_a_person_who_asks_for_nothing_different_is_asked_again_and_ctrl_c_still_cancels(folder: Folder) -> None:
     with terminal(folder, "run", "Add 15 and 27") as shown:
         shown.wait_for("[y/n/r] ")
@@ -190,6 +204,7 @@ def test_a_person_who_asks_for_nothing_different_is_asked_again_and_ctrl_c_still
     assert "Cancelling task" in shown.shown
 
 
+@pytest.mark.slow
 def test_a_waiting_task_is_revised_from_the_command_line(folder: Folder) -> None:
     task_id = folder.waiting()
     done = folder("revise", task_id, "then multiply the result by 2")
@@ -237,6 +252,7 @@ def models(folder: Folder) -> Iterator[ModelServer]:
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("models")
 def test_what_a_model_wants_to_send_is_asked_for_though_the_plan_was_approved(folder: Folder) -> None:
     done = folder("run", "Say hello", "--yes")
@@ -255,6 +271,7 @@ def test_what_a_model_wants_to_send_is_asked_for_though_the_plan_was_approved(fo
     assert (folder.files / "b.txt").read_text(encoding="utf-8") == "hello"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "written"), [("y", True), ("n", False)])
 @pytest.mark.usefixtures("models")
 def test_a_person_at_a_terminal_decides_on_the_plan_and_on_the_call(
@@ -270,6 +287,7 @@ def test_a_person_at_a_terminal_decides_on_the_plan_and_on_the_call(
     assert (folder.files / "b.txt").exists() == written
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_is_told_in_one_line(folder: Folder, models: ModelServer) -> None:
     models.next(Fault("wrong_key"))
     done = folder("run", "Say hello", "--yes")

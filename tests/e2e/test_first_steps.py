@@ -37,6 +37,7 @@ def test_an_empty_path_in_the_file_is_refused_by_name(tmp_path: Path) -> None:
         load_settings(file, environ={})
 
 
+@pytest.mark.slow
 def test_the_doctor_names_a_root_that_is_not_there(folder: Folder) -> None:
     folder.files.rmdir()
     findings = {finding["check"]: finding for finding in folder.json("doctor", code=1)["findings"]}
@@ -44,6 +45,7 @@ def test_the_doctor_names_a_root_that_is_not_there(folder: Folder) -> None:
     assert str(folder.files) in findings["server filesystem"]["detail"]
 
 
+@pytest.mark.slow
 def test_the_doctor_names_a_word_on_a_tool_that_the_server_does_not_have(folder: Folder) -> None:
     config = {"server": "calculator"}
     tools = {"ad": {"approval": "call"}, "add": {"effect": "read"}, "sub*": {"effect": "read"}}
@@ -54,6 +56,7 @@ def test_the_doctor_names_a_word_on_a_tool_that_the_server_does_not_have(folder:
     assert warnings[0]["detail"].startswith("'ad' ")
 
 
+@pytest.mark.slow
 def test_the_doctor_names_a_denial_that_denies_nothing(folder: Folder) -> None:
     deny = [{"tool": "ad"}, {"tool": "add", "arguments": {"x.y": "1"}}, {"tool": "add", "arguments": {"a": "1"}}]
     folder.write_registry({"id": "sums", "type": "builtin", "config": {"server": "calculator"}, "deny": deny})
@@ -68,6 +71,7 @@ def test_the_doctor_names_a_denial_that_denies_nothing(folder: Folder) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_title_of_a_narrow_table_stays_on_one_line(folder: Folder) -> None:
     folder.env["COLUMNS"] = "200"
     done = folder("run", "Add 15 and 27")

@@ -51,6 +51,7 @@ def test_a_kill_between_a_call_and_its_answer_asks_a_person_and_repeats_nothing(
     assert (ended["status"], house.counted) == expected[resolution]
 
 
+@pytest.mark.slow
 def test_a_kill_in_a_call_that_the_operator_called_idempotent_repeats_it_and_goes_on(place: Process) -> None:
     house = place.house
     house.write_registry(delay_s=60)
@@ -65,6 +66,7 @@ def test_a_kill_in_a_call_that_the_operator_called_idempotent_repeats_it_and_goe
     assert house.counted == ["one", "one", "two"]
 
 
+@pytest.mark.slow
 def test_no_server_is_left_after_a_task_and_after_a_cancel(place: Process) -> None:
     place.start()
     task_id = place.submitted_and_approved("one")
@@ -82,6 +84,7 @@ def test_no_server_is_left_after_a_task_and_after_a_cancel(place: Process) -> No
     nothing_left_of(place.house)
 
 
+@pytest.mark.slow
 def test_no_server_is_left_after_the_service_was_told_to_stop_in_the_middle_of_a_call(place: Process) -> None:
     place.house.write_registry(delay_s=60)
     place.start()
@@ -93,6 +96,7 @@ def test_no_server_is_left_after_the_service_was_told_to_stop_in_the_middle_of_a
     nothing_left_of(place.house)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("bubblewrap" not in sandbox_level(), reason="NOT TESTED: bubblewrap does not work on this machine")
 def test_with_bubblewrap_no_server_is_left_after_the_service_was_killed(place: Process) -> None:
     place.house.write_registry(delay_s=60)
@@ -104,6 +108,7 @@ def test_with_bubblewrap_no_server_is_left_after_the_service_was_killed(place: P
     nothing_left_of(place.house)
 
 
+@pytest.mark.slow
 def test_without_bubblewrap_the_server_itself_ends_with_a_killed_service(place: Process) -> None:
     place.house.write_registry(delay_s=60, sandbox={"mode": "off"})
     place.start()

@@ -153,6 +153,7 @@ def test_a_plan_is_seen_while_it_is_written_and_once(folder: Folder, models: Mod
     assert (task["status"], (folder.files / "a.txt").read_text(encoding="utf-8")) == ("completed", "hello")
 
 
+@pytest.mark.slow
 def test_the_service_answers_while_the_first_question_imports_the_library(folder: Folder, models: ModelServer) -> None:
     models.on(PROMPT, Text(PLAN))
     folder.env["PYTHONPROFILEIMPORTTIME"] = "1"
@@ -183,6 +184,7 @@ def imported(log: str) -> list[str]:
     return [name for name in names if name.partition(".")[0] in {"agents", "openai"}]
 
 
+@pytest.mark.slow
 def test_without_a_model_nothing_of_its_libraries_is_imported(folder: Folder) -> None:
     del folder.env["OPENAI_BASE_URL"]
     folder.env["PYTHONPROFILEIMPORTTIME"] = "1"
@@ -196,6 +198,7 @@ def test_without_a_model_nothing_of_its_libraries_is_imported(folder: Folder) ->
     assert not imported(service.log)
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_is_asked_again_or_is_a_clear_error_of_its_task(folder: Folder, models: ModelServer) -> None:
     set_model(folder, timeout_s="0.5")
     models.on(PROMPT, Text(PLAN))
@@ -230,6 +233,7 @@ def test_no_fault_is_a_fault_of_the_service(folder: Folder, models: ModelServer,
     assert "Traceback" not in service.log
 
 
+@pytest.mark.slow
 def test_a_refused_key_is_told_and_shown_nowhere(folder: Folder, models: ModelServer) -> None:
     def refuse(request: Request) -> Answer:
         """Some endpoints say the whole key again."""
@@ -263,6 +267,7 @@ def test_a_refused_key_is_told_and_shown_nowhere(folder: Folder, models: ModelSe
     assert KEY.encode() not in kept
 
 
+@pytest.mark.slow
 def test_a_password_in_the_address_of_the_model_is_shown_nowhere(folder: Folder, models: ModelServer) -> None:
     def repeat(request: Request) -> Answer:
         raise WireError(400, f"You sent {request.headers['authorization']} and {PASSWORD}.")
@@ -303,6 +308,7 @@ def counting(*servers: str) -> dict[str, Any]:
     return {"goal": "Count", "steps": [step]}
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_four_calls_repeats_none_and_asks_about_one(
     folder: Folder, models: ModelServer
 ) -> None:
@@ -335,6 +341,7 @@ def test_a_kill_in_the_middle_of_four_calls_repeats_none_and_asks_about_one(
     assert [request.turn for request in models.requests] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_model_is_asked_asks_that_again_and_nothing_before(
     folder: Folder, models: ModelServer
 ) -> None:

@@ -81,6 +81,7 @@ def test_the_status_shows_what_was_learned_and_asks_nothing(tmp_path: Path, mode
         assert after["model"] == before["model"] | {"output": "json_object"}
 
 
+@pytest.mark.slow
 def test_the_status_shows_why_the_model_fails_and_that_it_is_left_alone(tmp_path: Path, models: ModelServer) -> None:
     models.on("", Fault("server_error"))
     with served(tmp_path, models) as service:
@@ -93,6 +94,7 @@ def test_the_status_shows_why_the_model_fails_and_that_it_is_left_alone(tmp_path
         assert service.get("/v1/models/status")["model"]["circuit"] == "open"
 
 
+@pytest.mark.slow
 def test_the_status_shows_neither_the_key_nor_credentials_of_the_url(tmp_path: Path, models: ModelServer) -> None:
     models.key = "another"
     models.on("", OK)
@@ -123,6 +125,7 @@ def examined(
     return findings["planner"], findings["model"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["responses", "chat_completions"])
 @pytest.mark.parametrize("level", ["json_schema", "json_object", "prompt"])
 def test_the_doctor_says_what_the_endpoint_supports(folder: Folder, models: ModelServer, api: str, level: str) -> None:
@@ -135,6 +138,7 @@ def test_the_doctor_says_what_the_endpoint_supports(folder: Folder, models: Mode
         assert part in model["detail"]
 
 
+@pytest.mark.slow
 def test_the_doctor_asks_once_and_for_a_bounded_answer(folder: Folder, models: ModelServer) -> None:
     models.on("", OK)
     examined(folder, models)
@@ -169,6 +173,7 @@ def test_the_doctor_says_what_is_wrong_with_the_model_and_what_to_do(
     assert len(models.asked()) == 1
 
 
+@pytest.mark.slow
 def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: ModelServer) -> None:
     folder.env["AGENT_RUNTIME_OPENAI__TIMEOUT_S"] = "5"
     models.port = 9  # discard, which nobody serves here
@@ -177,6 +182,7 @@ def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: 
     assert "cannot be reached" in model["detail"]
 
 
+@pytest.mark.slow
 def test_the_doctor_needs_no_key_where_the_endpoint_needs_none(folder: Folder, models: ModelServer) -> None:
     models.key = None
     models.on("", OK)
@@ -185,6 +191,7 @@ def test_the_doctor_needs_no_key_where_the_endpoint_needs_none(folder: Folder, m
     assert " s: no key, " in model["detail"]
 
 
+@pytest.mark.slow
 def test_the_doctor_says_that_rules_plan_where_the_settings_want_that(folder: Folder, models: ModelServer) -> None:
     models.on("", OK)
     planner, model = examined(folder, models, planner="rules", openai__stream="false")
@@ -192,6 +199,7 @@ def test_the_doctor_says_that_rules_plan_where_the_settings_want_that(folder: Fo
     assert "not streamed" in model["detail"]
 
 
+@pytest.mark.slow
 def test_the_doctor_misses_the_model_that_the_planner_needs(folder: Folder) -> None:
     folder.env["AGENT_RUNTIME_PLANNER"] = "openai"
     findings = {finding["check"]: finding for finding in folder.json("doctor", code=1)["findings"]}
@@ -199,6 +207,7 @@ def test_the_doctor_misses_the_model_that_the_planner_needs(folder: Folder) -> N
     assert "OPENAI_BASE_URL" in findings["planner"]["detail"]
 
 
+@pytest.mark.slow
 def test_the_doctor_imports_no_model_library_where_no_model_is_configured(folder: Folder) -> None:
     code = """
 import sys

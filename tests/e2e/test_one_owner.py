@@ -47,6 +47,7 @@ def test_a_second_service_on_the_same_database_is_refused_and_commands_find_the_
         pass
 
 
+@pytest.mark.slow
 def test_a_service_whose_lock_was_removed_still_owns_its_database(folder: Folder) -> None:
     with folder.serving():
         (folder.path / "data" / "agent-runtime.lock").unlink()
@@ -55,6 +56,7 @@ def test_a_service_whose_lock_was_removed_still_owns_its_database(folder: Folder
     assert "agent-runtime.db is owned by another process" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["agent-runtime.db", "agent-runtime.db-wal"])
 def test_a_replaced_database_makes_the_service_unready_and_refuses_every_write(
     service: Service, tmp_path: Path, name: str

@@ -46,6 +46,7 @@ def test_the_files_of_the_service_are_neither_read_nor_written(service: Service,
         assert "belongs to the service itself" in step["error"]["message"]
 
 
+@pytest.mark.slow
 def test_they_are_not_found_either(service: Service) -> None:
     assert called(service, "search_files", pattern="*", content="tool_registry")["output"] == "notes.txt"
     listed = called(service, "list_directory", path=".")["output"].splitlines()
@@ -53,6 +54,7 @@ def test_they_are_not_found_either(service: Service) -> None:
     assert not {"tool_registry.yaml", "keys", "data/"} & set(listed)
 
 
+@pytest.mark.slow
 def test_all_else_in_the_root_is_served(service: Service) -> None:
     assert called(service, "write_file", path="files/a.txt", content="x")["error"] is None
     assert called(service, "read_file", path="files/a.txt")["output"] == "x"

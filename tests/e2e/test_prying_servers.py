@@ -99,6 +99,7 @@ def test_a_server_gets_its_three_streams_only(planted: Planted) -> None:
         assert len(set(found["descriptors"].values())) == 3
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_service_holds_no_secret_once_it_runs(planted: Planted) -> None:
     with serving(planted.folder) as service:
         try:
@@ -109,12 +110,14 @@ def test_the_environment_of_the_service_holds_no_secret_once_it_runs(planted: Pl
         assert secret.encode() not in shown, name
 
 
+@pytest.mark.slow
 def test_a_server_reads_no_memory_environment_or_open_file_of_what_started_it(planted: Planted) -> None:
     with serving(planted.folder, *without_powers()) as service:
         ask_for_tools(planted.folder)
         assert_not_seen_into(planted, service.process.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["tools", "doctor"])
 def test_a_command_that_starts_servers_itself_is_not_seen_into_either(planted: Planted, command: str) -> None:
     words = [*without_powers(), *AGENT_RUNTIME, command]
@@ -130,6 +133,7 @@ def assert_not_seen_into(planted: Planted, pid: int) -> None:
         assert set(look.values()) == {"PermissionError"}
 
 
+@pytest.mark.slow
 def test_secrets_are_at_hand_for_every_later_start(planted: Planted) -> None:
     """Although they have left the environment."""
     seen = planted.folder.path / "given"

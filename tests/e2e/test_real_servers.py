@@ -83,6 +83,7 @@ async def test_the_npm_everything_server_works_over_stdio(house: House) -> None:
     assert f"{task.results['s3'].output['temperature']} there" in task.results["s4"].text
 
 
+@pytest.mark.slow
 async def test_the_npm_filesystem_server_works_over_stdio_and_its_refusal_is_an_ordinary_failure(house: House) -> None:
     entry = node_server("files", "@modelcontextprotocol/server-filesystem", str(house.files))
     register(house, entry)
@@ -105,6 +106,7 @@ async def test_the_npm_filesystem_server_works_over_stdio_and_its_refusal_is_an_
     assert ended.error.code == "tool_error"
 
 
+@pytest.mark.slow
 async def test_an_environment_of_the_service_does_not_reach_a_server(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +149,7 @@ async def until_it_listens(url: str) -> None:
                 return
 
 
+@pytest.mark.slow
 async def test_a_server_over_streamable_http_works_and_gets_its_headers(
     house: House, http_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +165,7 @@ async def test_a_server_over_streamable_http_works_and_gets_its_headers(
     assert "token-for-the-test" not in journal
 
 
+@pytest.mark.slow
 async def test_a_server_over_http_that_is_not_there_is_unavailable_and_says_so(house: House) -> None:
     register(house, {"id": "remote", "type": "remote_http", "config": {"base_url": "http://127.0.0.1:9/mcp"}})
     async with house.open() as runtime:
@@ -171,6 +175,7 @@ async def test_a_server_over_http_that_is_not_there_is_unavailable_and_says_so(h
     assert "127.0.0.1" in status.detail or "connect" in status.detail
 
 
+@pytest.mark.slow
 async def test_the_npm_filesystem_server_serves_the_offline_planner(house: House) -> None:
     (house.files / "notes.txt").write_text("One line about tea.\nAnd one about coffee.\n", encoding="utf-8")
     local = {"*": {"open_world": False}}
@@ -193,6 +198,7 @@ async def test_the_npm_filesystem_server_serves_the_offline_planner(house: House
     assert "tea" in (house.files / "sum.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 async def test_the_npm_filesystem_server_is_judged_as_the_package_that_it_is(house: House) -> None:
     start = installed("@modelcontextprotocol/server-filesystem")
     command = house.folder / "mcp-server-filesystem"

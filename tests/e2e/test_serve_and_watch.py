@@ -95,6 +95,7 @@ def test_a_registry_that_is_replaced_is_what_runs_each_time(app: Path) -> None:
             assert added in [server["id"] for server in status]
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_ends_it_with_the_exit_code_of_the_service(app: Path) -> None:
     (app / "config.yaml").write_text("server: {prot: 0}", encoding="utf-8")
     process = begin(app)

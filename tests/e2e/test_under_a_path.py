@@ -109,6 +109,7 @@ def test_the_pages_work_under_the_path(address: str, tmp_path: Path) -> None:
         browser.close()
 
 
+@pytest.mark.slow
 def test_a_root_path_that_is_no_path_is_refused(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.env["AGENT_RUNTIME_SERVER__ROOT_PATH"] = "runtime/"
@@ -117,6 +118,7 @@ def test_a_root_path_that_is_no_path_is_refused(tmp_path: Path) -> None:
     assert "server.root_path" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_path_is_never_taken_for_another_than_the_one_that_was_judged(tmp_path: Path) -> None:
     _, key = new_key("alice", ["admin"])
     folder = Folder(tmp_path)

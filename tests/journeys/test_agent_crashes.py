@@ -61,6 +61,7 @@ async def recorded_turns(runtime: Runtime) -> int:
     return sum(isinstance(record.event, ModelAnswered) for record in records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tool", "resolution", "after"),
     [("count", "done", False), ("count", "done", True), ("count", "retry", True), ("look", "done", False)],

@@ -118,6 +118,7 @@ async def test_a_server_that_hangs_at_its_start_stops_no_others(house: ShiftyHou
     assert house.counted == []
 
 
+@pytest.mark.slow
 async def test_a_task_that_waits_for_its_turn_is_cancelled_at_once(house: ShiftyHouse) -> None:
     house.limit(tasks_on_same_servers=1)
     async with house.open() as runtime:
@@ -133,6 +134,7 @@ async def test_a_task_that_waits_for_its_turn_is_cancelled_at_once(house: Shifty
     assert house.counted == ["first", "third"]
 
 
+@pytest.mark.slow
 async def test_with_one_place_in_all_tasks_run_one_after_another_to_their_end(house: ShiftyHouse) -> None:
     house.limit(tasks_on_same_servers=1, concurrent_tasks=1)
     house.open_gate()
@@ -147,6 +149,7 @@ def automatic(house: House, *effects: Effect) -> None:
     house.settings = house.settings.model_copy(update={"approval": ApprovalSettings(auto_effects=effects)})
 
 
+@pytest.mark.slow
 async def test_a_plan_runs_unasked_only_where_every_effect_is_allowed(house: ShiftyHouse) -> None:
     automatic(house, Effect.READ)
     house.write_entry(tools={"count": {"effect": "read"}, "gate": {"effect": "write"}})
@@ -177,6 +180,7 @@ def _followers(runtime: Runtime) -> Followers:
     return runtime.store._followers  # noqa: SLF001 - counted, not used
 
 
+@pytest.mark.slow
 async def test_three_hundred_tasks_leave_nothing_behind(house: ShiftyHouse) -> None:
     async def batch(runtime: Runtime, size: int) -> tuple[int, int, int]:
         plans = [plan_of("count:x") if number % 10 == 0 else sums() for number in range(size)]

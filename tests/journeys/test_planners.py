@@ -70,6 +70,7 @@ async def planned(runtime: Runtime, prompt: str = PROMPT, **more: Any) -> Task:
     return await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL, TaskStatus.FAILED)
 
 
+@pytest.mark.slow
 async def test_a_prompt_is_planned_approved_and_done(home: House) -> None:
     async with home.open() as runtime:
         task = await planned(runtime)
@@ -192,6 +193,7 @@ async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(modell
     assert task.usage.tokens > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "levels", [{"json_schema", "json_object"}, {"json_object"}, set()], ids=["json_schema", "json_object", "prompt"]
 )

@@ -85,6 +85,7 @@ async def left_before_the_run(house: ShiftyHouse) -> Task:
         return await approved(runtime, plan_of("count:one", "count:two"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "leave",
     [

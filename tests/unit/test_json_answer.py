@@ -96,6 +96,7 @@ def test_any_text_is_a_plan_or_a_fault(text: str) -> None:
     assert found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
