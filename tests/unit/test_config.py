@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,15 @@ def test_every_mistake_is_named_at_once_with_who_made_it() -> None:
 )
 def test_what_is_not_yaml_is_refused_with_its_line(text: str, said: str) -> None:
     assert said in refusal(text)
+
+
+def test_a_file_of_aliases_that_stand_for_billions_of_items_is_refused_at_once() -> None:
+    rows = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    text = "\n".join(["a0: &a0 [x, x, x]", *rows, "server: {allowed_hosts: *a11}"])
+    started = time.process_time()
+    assert "has more than 100000 keys and list items" in refusal(text)
+    assert "has more than 100000 keys and list items" in refusal("server: {allowed_hosts: &again [*again]}")
+    assert time.process_time() - started < 2
 
 
 def test_a_file_that_is_not_utf_8_or_is_a_folder_is_refused(home: Path) -> None:

@@ -10,6 +10,10 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.domain.values import has_more_parts
+
+MOST_PARTS = 100_000
+"""How many keys and list items a file may have. A few lines of aliases of aliases stand for billions."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,7 +50,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     Raises: ConfigurationError naming the origin, and the line where it is not YAML.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader, with one more check
+        value = yaml.load(text, _Loader)  # noqa: S506 - a safe loader, with one more check
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -54,6 +58,11 @@ def parse_yaml(text: str, origin: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = getattr(error, "reason", None) or str(error) or "nested too deeply"
         raise ConfigurationError(f"{origin}: is not valid YAML: {reason}.") from None
+    if has_more_parts(value, MOST_PARTS, ()):
+        raise ConfigurationError(
+            f"{origin}: has more than {MOST_PARTS} keys and list items, those that aliases (*name) repeat included."
+        )
+    return value
 
 
 def unknown_key(key: object, known: Iterable[str]) -> str:
