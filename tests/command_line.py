@@ -49,7 +49,7 @@ class Folder:
 
     def add_ledger(self, delay_s: float) -> None:
         """Offer the ledger: `count` may not be repeated, `look` may."""
-        self.env["LEDGER_DELAY_S"] = str(delay_s)
+        self.env["LEDGER_DELAY_S"] = f"{delay_s:.6f}"  # no text that stands elsewhere: what is expanded is redacted
         config = {
             "command": sys.executable,
             "args": ["-S", "-E", str(LEDGER_SERVER)],

@@ -60,6 +60,8 @@ def acknowledged_before_a_kill(path: Path) -> dict[str, int]:
     with subprocess.Popen([sys.executable, "-c", APPENDER, path], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for count, line in enumerate(process.stdout):
+            if not line.endswith("\n"):  # the kill cut it short
+                break
             task_id, version = line.split()
             acknowledged[task_id] = int(version)
             if count == 300:

@@ -117,6 +117,7 @@ def busy(service: Service) -> float:
     return value(found, "runner_tasks", state="running") + value(found, "mcp_processes", server="ledger")
 
 
+@pytest.mark.slow
 def test_a_task_under_way_shows_in_the_runner_and_as_a_process_and_neither_is_left(tmp_path: Path) -> None:
     step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "a"}}
     with service_with_a_process(tmp_path) as service:

@@ -164,6 +164,7 @@ def test_other_programs_call_without_a_credential_meanwhile(calling: tuple[Calli
     assert servers.folder.json("tasks")["tasks"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may act as another user")
 def test_a_program_of_another_user_calls_a_service_that_cannot_look_into_it(
     unprivileged: tuple[Calling, Serving],

@@ -35,6 +35,7 @@ def test_a_prompt_may_come_from_standard_input(folder: Folder) -> None:
     assert folder("run", "-", "--yes", says="Add 15 and 27\n").stdout == "42\n"
 
 
+@pytest.mark.slow
 def test_without_a_terminal_the_plan_waits_and_the_way_on_is_shown(folder: Folder) -> None:
     done = folder("run", "Write a message saying hello to a file called x.txt")
     task_id = done.stdout.strip()

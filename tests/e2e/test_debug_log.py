@@ -38,6 +38,7 @@ def test_debug_shows_requests_claims_calls_and_processes_and_no_credentials(fold
     assert SECRET not in serving.log
 
 
+@pytest.mark.slow
 def test_debug_shows_neither_arguments_nor_results(folder: Folder) -> None:
     with hostile_http() as server:
         config = {"base_url": server.url("good")}
@@ -51,6 +52,7 @@ def test_debug_shows_neither_arguments_nor_results(folder: Folder) -> None:
     assert "paid" not in serving.log
 
 
+@pytest.mark.slow
 def test_the_usual_level_shows_none_of_it(folder: Folder) -> None:
     del folder.env["LOG_LEVEL"]
     with folder.serving() as serving:

@@ -78,6 +78,7 @@ def test_the_title_of_a_narrow_table_stays_on_one_line(folder: Folder) -> None:
     assert ", revision 1: Add 15 and 27\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_todos_are_nobody_elses_business(folder: Folder) -> None:
     folder.write_registry({"id": "todo", "type": "builtin", "config": {"server": "todo"}})
     done = folder("run", "Add a todo to buy milk", "--yes")

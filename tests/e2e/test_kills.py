@@ -21,6 +21,7 @@ def place(tmp_path: Path) -> Iterator[Process]:
         service.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", ["done", "retry", "skip", "fail"])
 def test_a_kill_between_a_call_and_its_answer_asks_a_person_and_repeats_nothing(
     place: Process, resolution: str

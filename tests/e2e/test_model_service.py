@@ -117,6 +117,7 @@ def until(frames: Iterator[tuple[str, str, str]], event: str, beginning: str = "
     raise AssertionError(f"there was no {event}: {found}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["responses", "chat_completions"])
 def test_a_plan_is_seen_while_it_is_written_and_once(folder: Folder, models: ModelServer, api: str) -> None:
     set_model(folder, api=api, timeout_s="20")

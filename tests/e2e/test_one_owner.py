@@ -23,6 +23,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
+@pytest.mark.slow
 def test_a_second_service_on_the_same_database_is_refused_and_commands_find_the_first(folder: Folder) -> None:
     folder.env["AGENT_RUNTIME_STORAGE__URL"] = f"sqlite:///{folder.path / 'shared.db'}"
     with folder.serving() as service:

@@ -19,6 +19,7 @@ def place(tmp_path: Path) -> Iterator[Process]:
         service.close()
 
 
+@pytest.mark.slow
 def test_a_plan_for_another_server_is_not_approved_by_its_old_digest_nor_by_one_button(place: Process) -> None:
     place.start()
     read, unread = place.submitted("one"), place.submitted("two")

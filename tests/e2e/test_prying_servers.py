@@ -86,6 +86,7 @@ def ask_for_tools(folder: Folder) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_server_gets_its_three_streams_only(planted: Planted) -> None:
     readable, writable = os.pipe()
     try:

@@ -64,6 +64,7 @@ async def completed(runtime: Runtime, wanted: Plan) -> Task:
     return ended
 
 
+@pytest.mark.slow
 async def test_the_npm_everything_server_works_over_stdio(house: House) -> None:
     vouched = {"*": {"open_world": False}}
     register(house, node_server("everything", "@modelcontextprotocol/server-everything", "stdio", tools=vouched))

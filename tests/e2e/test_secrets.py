@@ -266,6 +266,7 @@ def command_lines() -> str:
     return "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)  # it asks for everything, one after another
 def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
     tmp_path: Path, hearsay: ThreadingHTTPServer
@@ -329,6 +330,7 @@ def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
         assert not planted.found_in(file.read_bytes().decode("latin-1")), file
 
 
+@pytest.mark.slow
 def test_a_short_password_that_is_written_out_is_in_no_state_log_or_finding(tmp_path: Path) -> None:
     """And the operator is told what to write instead; a secret among the arguments of a command is advised against."""
     folder = Folder(tmp_path)
@@ -386,6 +388,7 @@ def dripped(service: Running, path: str, key: str) -> int:
     raise AssertionError("it was let drip")
 
 
+@pytest.mark.slow
 def test_each_refused_call_changes_nothing(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     keys = {

@@ -72,6 +72,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield address
 
 
+@pytest.mark.slow
 def test_links_tickets_and_streams_have_the_path(address: str) -> None:
     origin = address.removesuffix("/tools/runtime")
     with httpx2.Client(timeout=PATIENCE_S) as client:

@@ -330,6 +330,7 @@ async def test_a_task_whose_model_was_taken_away_says_so(home: House, models: Mo
 BESIDE = {"id": "beside", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "beside"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "odd",
     [

@@ -50,6 +50,7 @@ async def expect_work(runtime: Runtime) -> None:
     assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARMS)
 async def test_a_waiting_task_whose_journal_was_changed_over_a_restart_can_only_be_deleted(
     house: House, name: str

@@ -65,13 +65,13 @@ class Customer:
     ("shape", "tool", "resolution"),
     [
         (CHAIN, "count", "done"),
-        (CHAIN, "count", "retry"),
-        (CHAIN, "count", "skip"),
-        (CHAIN, "count", "fail"),
-        (CHAIN, "look", "done"),
-        (DIAMOND, "count", "done"),
-        (DIAMOND, "count", "retry"),
-        (DIAMOND, "look", "done"),
+        pytest.param(CHAIN, "count", "retry", marks=pytest.mark.slow),
+        pytest.param(CHAIN, "count", "skip", marks=pytest.mark.slow),
+        pytest.param(CHAIN, "count", "fail", marks=pytest.mark.slow),
+        pytest.param(CHAIN, "look", "done", marks=pytest.mark.slow),
+        pytest.param(DIAMOND, "count", "done", marks=pytest.mark.slow),
+        pytest.param(DIAMOND, "count", "retry", marks=pytest.mark.slow),
+        pytest.param(DIAMOND, "look", "done", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.timeout(180)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from agent_runtime.processes.tree import descendants_of, every_process, is_descendant, is_hidden
 from killing import PATIENCE_S, eventually
 
@@ -47,6 +49,7 @@ def test_an_orphan_becomes_a_child_and_is_killed_at_the_end() -> None:
     assert not exists(daemon)
 
 
+@pytest.mark.slow
 def test_an_orphan_that_ends_is_reaped() -> None:
     process, daemon = start(0.1)
     eventually(lambda: not exists(daemon))
