@@ -13,6 +13,9 @@ REDACTED = "[redacted]"
 _SHORTEST = 4
 """A secret of fewer characters is taken out only where it stands alone, and only of messages."""
 
+_SHORTEST_SECRET = 3
+"""What has fewer characters is no secret that could be kept, but a number or a switch, which stands everywhere."""
+
 _SHORTEST_LITERAL = 12
 """From so many characters on, a literal of the configuration is no ordinary word of what servers say."""
 
@@ -181,7 +184,7 @@ class _Known:
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, text: str) -> None:
-        if text in self._texts or not any(map(str.isalnum, text)):
+        if text in self._texts or len(text) < _SHORTEST_SECRET or not any(map(str.isalnum, text)):
             return
         self._texts |= {text, repr(text)[1:-1], quote(text, safe=""), quote_plus(text), escape(text)}
         self._texts |= {json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False)}

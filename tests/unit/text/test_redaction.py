@@ -35,6 +35,11 @@ def test_a_secret_is_redacted_however_it_is_quoted() -> None:
         assert redactor.redact_message(quoted).strip("\"'") == "[redacted]"
 
 
+def test_a_number_or_a_switch_that_the_registry_expands_is_no_secret() -> None:
+    redactor = Redactor(["0", "1", "on"])
+    assert redactor.redact_message("started on http://127.0.0.1:8000") == "started on http://127.0.0.1:8000"
+
+
 def test_a_short_secret_is_taken_out_of_messages_only_and_only_where_it_stands_alone() -> None:
     redactor = Redactor(["ab1"])
     assert redactor.redact("ab1") == "ab1"
