@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from agent_runtime.domain.chain import GENESIS, format_time
-from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError, TaskNotFoundError
+from agent_runtime.domain.errors import ConflictError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import Entry, Index, Kept
@@ -18,7 +18,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.cursors import LAST_POSITION, position_of
 from agent_runtime.services.ports import Page, TaskSummary
-from agent_runtime.storage.base import Draft, chain_records, draft_append, page_of, utc_now
+from agent_runtime.storage.base import Draft, chain_records, draft_append, make_append_error, page_of, utc_now
 
 
 @dataclass(slots=True)
@@ -87,7 +87,8 @@ class MemoryStore:
         if task.version == 0:
             journal = self._create(draft.task, journal)
         elif journal is None or journal.task.version != task.version:
-            raise _refusal(task, journal, epoch)
+            found = (journal.task.version, journal.task.epoch) if journal else None
+            raise make_append_error(task.task_id, task.version, epoch, found)
         journal.extend(draft)
         self._wake()
         return draft.task
@@ -201,14 +202,6 @@ class MemoryStore:
     def _wake(self) -> None:
         self._grown.set()
         self._grown = asyncio.Event()
-
-
-def _refusal(task: Task, journal: Journal | None, epoch: int | None) -> ConflictError | StaleEpochError:
-    if journal is None:
-        return ConflictError(f"Task {task.task_id} is gone.")
-    if epoch is not None and journal.task.epoch > epoch:
-        return StaleEpochError(f"Epoch {epoch} of task {task.task_id} was superseded by epoch {journal.task.epoch}.")
-    return ConflictError(f"Task {task.task_id} has {journal.task.version} events, not {task.version}: read it again.")
 
 
 def _summary(journal: Journal) -> TaskSummary:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent_runtime.domain.chain import format_time, record_hash
+from agent_runtime.domain.errors import ConflictError, StaleEpochError
 from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, record
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
@@ -39,7 +40,8 @@ def draft_append(task: Task, events: Sequence[Event], epoch: int | None, clock: 
     Raises: JournalChangedError, StaleEpochError, IllegalTransitionError.
     """
     expect_unchanged(task)
-    at = max(clock(), task.updated_at) if task.updated_at else clock()
+    now = clock()
+    at = max(now, task.updated_at or now)
     records: list[EventRecord] = []
     after = task
     for event in events:
@@ -47,6 +49,22 @@ def draft_append(task: Task, events: Sequence[Event], epoch: int | None, clock: 
         after = evolve(after, records[-1])
     verifies = epoch is None or any(isinstance(event, TaskClaimed) for event in events)
     return Draft(after, tuple(records), verifies)
+
+
+def make_append_error(
+    task_id: str, expected: int, epoch: int | None, found: tuple[int, int] | None
+) -> ConflictError | StaleEpochError:
+    """Return why an append after event number `expected` was not written.
+
+    `epoch` is the run's, None for what comes from outside; `found` is the version and the epoch that the store has of
+    the task, None where it has none.
+    """
+    if found is None:
+        return ConflictError(f"Task {task_id} is gone.")
+    version, newest = found
+    if epoch is not None and newest > epoch:
+        return StaleEpochError(f"Epoch {epoch} of task {task_id} was superseded by epoch {newest}.")
+    return ConflictError(f"Task {task_id} has {version} events, not {expected}: read it again.")
 
 
 def page_of(found: Iterable[tuple[int, TaskSummary]], limit: int) -> Page:

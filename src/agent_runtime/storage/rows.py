@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from agent_runtime.domain.chain import GENESIS, format_time, parse_time
-from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
+from agent_runtime.domain.errors import ConflictError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import restore_task
@@ -22,7 +22,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value
 from agent_runtime.services.ports import Page, TaskSummary
-from agent_runtime.storage.base import chain_records, page_of
+from agent_runtime.storage.base import chain_records, make_append_error, page_of
 from agent_runtime.storage.journals import is_as_written, select_kept
 
 INSERT_TASK = """
@@ -116,25 +116,14 @@ def update_task(
     before = records[0].seq - 1
     found = connection.execute(SELECT_HEAD, (task.task_id, before)).fetchone()
     if found is None:
-        raise _refusal(connection, task.task_id, before, epoch)
+        found_now = connection.execute(SELECT_VERSION, (task.task_id,)).fetchone()
+        raise make_append_error(task.task_id, before, epoch, found_now)
     if verify and not is_as_written(connection, task.task_id, before, found[0]):
         raise ConflictError(f"The journal of task {task.task_id} is not as it was written: read it again.")
     chained, head = chain_records(found[0], records)
     state = (task.version, task.epoch, task.status, task.plan_revision, task.cancel_requested)
     connection.execute(UPDATE_TASK, (*state, format_time(records[-1].at), head, task.task_id, before))
     connection.executemany(INSERT_EVENT, chained)
-
-
-def _refusal(
-    connection: sqlite3.Connection, task_id: str, before: int, epoch: int | None
-) -> ConflictError | StaleEpochError:
-    found = connection.execute(SELECT_VERSION, (task_id,)).fetchone()
-    if found is None:
-        return ConflictError(f"Task {task_id} is gone.")
-    version, newest = found
-    if epoch is not None and newest > epoch:
-        return StaleEpochError(f"Epoch {epoch} of task {task_id} was superseded by epoch {newest}.")
-    return ConflictError(f"Task {task_id} has {version} events, not {before}: read it again.")
 
 
 def delete_task(connection: sqlite3.Connection, task: Task) -> None:
