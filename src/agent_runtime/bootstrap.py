@@ -15,15 +15,13 @@ from mcp.server import MCPServer
 from agent_runtime import builtin
 from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.deny import with_denials
-from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.tools import BuiltinServer, ToolServer
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.models.model import OpenAIModel
-from agent_runtime.planners.model.planner import ModelPlanner
-from agent_runtime.planners.rules.planner import RulePlanner
+from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.registry.file import read_entries
 from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pinned_model
 from agent_runtime.registry.written_secrets import Advice, remember_written_secrets
@@ -84,7 +82,7 @@ class Parts:
     """The parts of a runtime that can be replaced, by a test or by a program that embeds the service."""
 
     open_store: OpenStore = open_store
-    offline_planner: Callable[[], Planner] = RulePlanner
+    choose_planner: Callable[[Settings, LanguageModel | None], Planner] = choose_planner
     pauses: Pauses = field(default_factory=Pauses)
 
 
@@ -125,25 +123,6 @@ def make_model(settings: OpenAISettings, secrets: Secrets) -> OpenAIModel | None
     return OpenAIModel(settings, secrets.redactor) if settings.configured else None
 
 
-def choose_planner(
-    settings: Settings, model: LanguageModel | None, offline_planner: Callable[[], Planner] = RulePlanner
-) -> Planner:
-    """Return the planner that the settings name; `auto`: with a model where one is configured.
-
-    Raises: ConfigurationError where there is no model to plan with.
-    """
-    if settings.planner == "openai" and model is None:
-        raise ConfigurationError(
-            "planner: openai needs a language model: set openai.api_key or openai.base_url (OPENAI_API_KEY, "
-            "OPENAI_BASE_URL), or planner: rules"
-        )
-    return (
-        offline_planner()
-        if model is None or settings.planner == "rules"
-        else ModelPlanner(model, catalogue_tokens=settings.openai.catalogue_tokens)
-    )
-
-
 @asynccontextmanager
 async def open_runtime(
     settings: Settings,
@@ -159,7 +138,7 @@ async def open_runtime(
     Raises: ConfigurationError, StoreUnavailableError.
     """
     model = make_model(settings.openai, secrets)
-    planning = choose_planner(settings, model, parts.offline_planner)
+    planning = parts.choose_planner(settings, model)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
     entries = with_denials(read_entries(settings), settings.approval.deny)

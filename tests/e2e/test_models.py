@@ -208,6 +208,23 @@ def test_the_doctor_misses_the_model_that_the_planner_needs(folder: Folder) -> N
 
 
 @pytest.mark.slow
+def test_the_doctor_builds_the_planner_of_the_operator(folder: Folder) -> None:
+    (folder.path / "own.py").write_text(
+        "class Planner:\n"
+        "    name, needs_model, builtin_first = 'mine', False, True\n"
+        "    def __init__(self, model): ...\n"
+        "    async def plan(self, request): ...\n",
+        encoding="utf-8",
+    )
+    folder.env |= {"PYTHONPATH": str(folder.path), "AGENT_RUNTIME_PLANNER": "own:Planner"}
+    findings = {finding["check"]: finding for finding in folder.json("doctor")["findings"]}
+    assert (findings["planner"]["state"], findings["planner"]["detail"]) == ("ok", "mine: plans are made offline")
+    folder.env["AGENT_RUNTIME_PLANNER"] = "own:Other"
+    findings = {finding["check"]: finding for finding in folder.json("doctor", code=1)["findings"]}
+    assert findings["planner"]["detail"].startswith("planner: own:Other: own has no Other.")
+
+
+@pytest.mark.slow
 def test_the_doctor_imports_no_model_library_where_no_model_is_configured(folder: Folder) -> None:
     code = """
 import sys

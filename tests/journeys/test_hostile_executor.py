@@ -155,6 +155,7 @@ class HostilePlanner:
     """Answers with a plan that nobody can make a contract of."""
 
     name = "rules"
+    needs_model = False
     builtin_first = False
 
     def __init__(self, answer: Plan) -> None:
@@ -178,7 +179,7 @@ async def test_a_plan_that_breaks_the_contract_ends_before_anybody_is_asked(
 ) -> None:
     step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "one"}}
     hostile = Plan.model_validate({"goal": "g", "steps": [{**step, **changed}]})
-    house.parts = replace(house.parts, offline_planner=lambda: HostilePlanner(hostile))
+    house.parts = replace(house.parts, choose_planner=lambda _settings, _model: HostilePlanner(hostile))
     async with house.open() as runtime:
         await runtime.registry.ready(["ledger"], 20)
         task: Task = await runtime.tasks.submit(Submission(prompt="count"))

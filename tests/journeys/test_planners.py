@@ -275,3 +275,50 @@ async def test_a_planner_that_needs_a_model_is_refused_at_the_start_where_there_
     with pytest.raises(ConfigurationError, match="OPENAI_BASE_URL"):
         async with house.open():
             pass
+
+
+OWN = """
+from agent_runtime.domain.errors import MissingToolError
+from agent_runtime.domain.plan import Plan
+from agent_runtime.services.ports import PlanAnswer
+
+class Counting:
+    name = "counting"
+    needs_model = False
+    builtin_first = True
+
+    def __init__(self, model):
+        assert model is None
+
+    async def plan(self, request):
+        if not any(tool.key == "ledger/count" for tool in request.tools):
+            raise MissingToolError("Nothing counts here.")
+        labels = request.prompt.split()[1:]
+        steps = [
+            {"id": f"c{i}", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": label}}
+            for i, label in enumerate(labels)
+        ]
+        return PlanAnswer(Plan.model_validate({"goal": request.prompt, "steps": steps}))
+"""
+
+
+async def test_a_task_is_planned_by_a_planner_of_the_operator(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    (house.folder / "own_planner.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(house.folder)
+    house.settings = house.settings.model_copy(update={"planner": "own_planner:Counting"})
+    async with house.open() as runtime:
+        assert runtime.planner == "counting"
+        task = await planned(runtime, "count one two")
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        (proposed,) = [r.event for r in await runtime.tasks.records(task.task_id) if isinstance(r.event, PlanProposed)]
+    assert proposed.planner == "counting"
+    assert sorted(house.counted) == ["one", "two"]
+
+
+async def test_a_planner_that_cannot_be_built_keeps_the_service_from_starting(house: House) -> None:
+    house.settings = house.settings.model_copy(update={"planner": "no_such_planner:Counting"})
+    with pytest.raises(ConfigurationError, match=r"^planner: no_such_planner:Counting: .*PYTHONPATH"):
+        async with house.open():
+            pass
+    assert not (house.settings.data_dir / "agent-runtime.db").exists()

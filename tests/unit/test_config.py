@@ -378,7 +378,7 @@ def test_denials_are_read_from_the_file_or_from_a_variable_as_json() -> None:
 
 
 def test_settings_made_by_hand_are_checked_and_frozen() -> None:
-    with pytest.raises(ValidationError, match="'rules'"):
+    with pytest.raises(ValidationError, match="'rules' or module:attribute"):
         Settings(planner="none")
     with pytest.raises(ValidationError, match="frozen"):
         Settings().runner = "local"  # type: ignore[misc]

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from agent_runtime.api.auth import anonymous_risks, keys_of
-from agent_runtime.bootstrap import ServerSetup, choose_planner, make_model, set_up_servers
+from agent_runtime.bootstrap import ServerSetup, make_model, set_up_servers
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.findings import Finding, packages_of
@@ -31,6 +31,7 @@ from agent_runtime.domain.tools import (
     ToolServer,
 )
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
+from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.planners.model.json_answer import NoJsonError, pieces_in
 from agent_runtime.processes.peers import peers_problem
 from agent_runtime.registry.file import read_entries
@@ -266,17 +267,18 @@ async def _models(settings: Settings, secrets: Secrets) -> list[Finding]:
     """Who makes the plans, and whether the model answers: it is asked one small question."""
     model = make_model(_once(settings.openai), secrets)
     try:
-        by_model = choose_planner(settings, model).name != "rules"
+        planner = choose_planner(settings, model)
     except ConfigurationError as error:
         return [Finding("planner", "fail", str(error))]
+    offline = f"{planner.name}: plans are made offline"
     if model is None:
         return [
-            Finding("planner", "ok", "rules: plans are made offline"),
+            Finding("planner", "ok", offline),
             Finding("model", "ok", "none is configured, and none is needed but for agent steps"),
         ]
-    plans = "openai: the model makes the plans, and carries out agent steps"
-    if not by_model:
-        plans = "rules: plans are made offline; the model only carries out agent steps"
+    plans = f"{offline}; the model only carries out agent steps"
+    if planner.needs_model:
+        plans = f"{planner.name}: the model makes the plans, and carries out agent steps"
     async with model:
         return [Finding("planner", "ok", plans), await _asked(model, with_key=_has_key(settings.openai))]
 

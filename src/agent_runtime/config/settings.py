@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -218,16 +219,28 @@ class LogSettings(Section):
     format: Literal["auto", "json", "console"] = "auto"
 
 
+_PLANNERS = ("auto", "openai", "rules")
+_ATTRIBUTE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def _named_planner(planner: str) -> str:
+    if planner not in _PLANNERS and not _ATTRIBUTE.fullmatch(planner):
+        ours = ", ".join(map(repr, _PLANNERS))
+        raise ValueError(f"must be {ours} or module:attribute, as in 'my_package.planning:Planner'")
+    return planner
+
+
 class Settings(Section):
     """All settings, checked. `load_settings` has made every path absolute.
 
+    `planner` is one of ours, or names one of the operator's as `module:attribute`; `planners/choosing.py` builds it.
     `tool_registry_yaml` is the text of a registry, for platforms without files: it replaces the file, and relative
     paths in it start from the folder of `tool_registry`. `config_file` is the file that was read, if any;
     `config_warnings` is what the operator should hear at start. Neither of these two can be set from outside.
     """
 
     openai: OpenAISettings = OpenAISettings()
-    planner: Literal["auto", "openai", "rules"] = "auto"
+    planner: Annotated[str, AfterValidator(_named_planner)] = "auto"
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     storage: StorageSettings = StorageSettings()

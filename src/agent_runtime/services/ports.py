@@ -198,11 +198,13 @@ class PlanAnswer:
 class Planner(Protocol):
     """Who turns a prompt into a plan. The answer is judged by the contract, never trusted.
 
+    `name` is what the journal says of who planned; `needs_model`: it cannot plan where no model is configured.
     `builtin_first`: it plans with the built-in servers alone where they can do what is asked, so it is not kept
     waiting for others, which take time to start; where they cannot, it raises MissingToolError.
     """
 
     name: str
+    needs_model: bool
     builtin_first: bool
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:

@@ -38,6 +38,7 @@ class ModelPlanner:
     `catalogue_tokens` bounds what of the tools the model is shown, `name` is what the journal says of who planned.
     """
 
+    needs_model = True
     builtin_first = False
 
     def __init__(

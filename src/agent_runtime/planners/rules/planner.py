@@ -18,6 +18,7 @@ class RulePlanner:
     """
 
     name = "rules"
+    needs_model = False
     builtin_first = True
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
