@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from agent_runtime import builtin
+from agent_runtime.builtin import servers as builtin
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, StoredResult
 from agent_runtime.mcp_servers.pool import ServerPool

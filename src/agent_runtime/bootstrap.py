@@ -7,12 +7,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import structlog
 from mcp.server import MCPServer
 
-from agent_runtime import builtin
+from agent_runtime.builtin import servers as builtin
 from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.identity import Identities
@@ -98,16 +99,25 @@ class ServerSetup:
     advice: list[Advice]
 
 
+def read_registry(settings: Settings) -> tuple[ToolServer, ...]:
+    """Return the entries of the operator's registry, and the built-in servers that need not be listed.
+
+    Raises: ConfigurationError naming each fault of the file.
+    """
+    return read_entries(settings, builtin.SERVERS, builtin.ALWAYS)
+
+
 def set_up_servers(
     settings: Settings, secrets: Secrets, entries: Sequence[ToolServer], shown: ShownValues
 ) -> ServerSetup:
     """Resolve the entries of a registry, and make the pool of their servers. `shown` names what may not be shown."""
     base_dir, data_dir = settings.tool_registry.absolute().parent, settings.data_dir
-    resolved = EntryResolver(base_dir, data_dir, secrets, shown).resolve(entries)
+    place_of = partial(builtin.place_of, base_dir=base_dir, data_dir=data_dir)
+    resolved = EntryResolver(base_dir, place_of, secrets, shown).resolve(entries)
     places = {entry.server.id: entry.place for entry in resolved}
 
     files = storage_files(settings)
-    own = own_files(settings, entries, files.database, files.lock)
+    own = own_files(settings, builtin.served_places(entries, base_dir, data_dir), files.database, files.lock)
 
     def make_builtin(entry: BuiltinServer) -> MCPServer:
         return builtin.create(
@@ -141,7 +151,7 @@ async def open_runtime(
     planning = parts.choose_planner(settings, model)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     limits = settings.limits
-    entries = with_denials(read_entries(settings), settings.approval.deny)
+    entries = with_denials(read_registry(settings), settings.approval.deny)
     shown = ShownValues(read_secret(settings.data_dir))
     setup = set_up_servers(settings, secrets, entries, shown)
     for advice in setup.advice:

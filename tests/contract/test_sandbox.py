@@ -16,6 +16,7 @@ import pytest
 
 import agent_runtime
 from agent_runtime.bootstrap import Runtime, open_runtime
+from agent_runtime.builtin.servers import SERVERS
 from agent_runtime.config import Secrets, Settings, load_settings
 from agent_runtime.domain.tools import Sandbox, StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
@@ -106,7 +107,7 @@ class Project:
         settings = self.settings
         with acquire(settings.data_dir, settings.database_path):
             read_secret(settings.data_dir)
-            todo = [entry for entry in load_registry(settings.tool_registry) if entry.id == "todo"]
+            todo = [entry for entry in load_registry(settings.tool_registry, SERVERS) if entry.id == "todo"]
             async with asyncio.timeout(PATIENCE_S), open_runtime(settings, Secrets(), recover=frozenset()) as runtime:
                 async with runtime.servers.lease(todo) as lease:
                     await ask(lease, "add", server="todo", text="a todo")

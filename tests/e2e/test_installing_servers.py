@@ -11,7 +11,7 @@ from command_line import Folder
 FILES_SERVER = """
 import sys
 from pathlib import Path
-from agent_runtime.builtin import create
+from agent_runtime.builtin.servers import create
 from agent_runtime.domain.tools import BuiltinConfig
 
 folder = Path(sys.argv[1])

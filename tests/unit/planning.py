@@ -1,9 +1,9 @@
 """Plans of the offline planner in tests: with the real built-in tools, and with tools of other servers."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from agent_runtime.builtin import create
+from agent_runtime.builtin.servers import SERVERS, create
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.tools import (
     BuiltinConfig,
@@ -18,7 +18,6 @@ from agent_runtime.planners.rules.planner import RulePlanner
 from agent_runtime.services.ports import PlanRequest
 from unit.planner_corpus import Steps
 
-SERVERS = get_args(BuiltinConfig.model_fields["server"].annotation)
 FOUND: dict[str, list[Tool]] = {}
 """The definitions of the real built-in servers, by server; they are the same for every test."""
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import SecretStr, ValidationError
 
+from agent_runtime.builtin.servers import SERVERS
 from agent_runtime.config import ApprovalSettings, LimitSettings, OpenAISettings, Secrets, Settings, load_settings
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import Effect, HttpServer, ServerDenial
@@ -121,7 +122,7 @@ def test_variables_of_other_services_are_named_once_as_not_used() -> None:
 def test_the_registry_may_be_text_of_the_environment_and_keeps_its_references() -> None:
     text = "tool_registry: [{id: a, type: remote_http, config: {base_url: 'http://h', headers: {A: '${env:NO}'}}}]"
     settings = load_settings(environ={"AGENT_RUNTIME_TOOL_REGISTRY_YAML": text})
-    (entry,) = load_registry(settings.tool_registry, settings.tool_registry_yaml)
+    (entry,) = load_registry(settings.tool_registry, SERVERS, settings.tool_registry_yaml)
     assert isinstance(entry, HttpServer)
     assert entry.config.headers == {"A": "${env:NO}"}
 
@@ -129,7 +130,7 @@ def test_the_registry_may_be_text_of_the_environment_and_keeps_its_references() 
 @pytest.mark.parametrize("text", ["tool_registry: [5]", "tool_registry: {", "- a"])
 def test_a_fault_in_the_text_of_the_registry_names_its_variable(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^AGENT_RUNTIME_TOOL_REGISTRY_YAML: "):
-        load_registry(Path("nowhere.yaml"), text)
+        load_registry(Path("nowhere.yaml"), SERVERS, text)
 
 
 @pytest.mark.parametrize("key", ["your-openai-api-key-here", "YOUR_OPENAI_API_KEY_HERE", ""])

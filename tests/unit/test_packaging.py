@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent_runtime.builtin.servers import SERVERS
 from agent_runtime.config import load_settings
 from agent_runtime.domain.tools import BuiltinServer, StdioServer, ToolServer
 from agent_runtime.registry.file import load_registry
@@ -49,7 +50,7 @@ def image_variables() -> dict[str, str]:
 
 
 def entries(path: Path) -> dict[str, ToolServer]:
-    return {entry.id: entry for entry in load_registry(path)}
+    return {entry.id: entry for entry in load_registry(path, SERVERS)}
 
 
 # The workflow

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agent_runtime.builtin.servers import SERVERS
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer, Denial, Effect, HttpServer, StdioServer, ToolServer
 from agent_runtime.registry.file import load_registry
@@ -36,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 def load(file: Path, text: str) -> tuple[ToolServer, ...]:
     file.write_text(text, encoding="utf-8")
-    return load_registry(file)
+    return load_registry(file, SERVERS)
 
 
 def refusal(file: Path, text: str) -> list[str]:
@@ -59,7 +60,7 @@ def test_a_sandbox_can_be_off_without_quotes(tmp_path: Path, off: str) -> None:
 
 
 def test_the_shipped_registry_offers_the_built_in_servers_and_fetch() -> None:
-    servers = load_registry(SHIPPED)
+    servers = load_registry(SHIPPED, SERVERS)
     assert [server.id for server in servers] == ["filesystem", "calculator", "todo", "text", "fetch"]
     assert all(isinstance(server, BuiltinServer) and server.trust == "annotations" for server in servers[:4])
     assert all(server.enabled for server in servers)
@@ -111,7 +112,7 @@ def test_an_empty_list_is_no_servers(file: Path, text: str) -> None:
 
 def test_a_missing_file_says_what_to_do(file: Path) -> None:
     with pytest.raises(ConfigurationError, match="AGENT_RUNTIME_TOOL_REGISTRY") as caught:
-        load_registry(file)
+        load_registry(file, SERVERS)
     assert str(caught.value).startswith(f"{file}: there is no such file. Create it")
 
 
@@ -145,7 +146,10 @@ STDIO = "id: a, type: local_stdio, config: {command: x}"
             "entry 'a b': id: must start with a letter and hold at most",
         ),
         ("id: 7, type: builtin, config: {server: todo}", "tool_registry[0]: id: must be text"),
-        ("id: a, type: builtin, config: {server: files}", "entry 'a': config.server: must be 'filesystem', "),
+        (
+            "id: a, type: builtin, config: {server: files}",
+            "entry 'a': config.server: must be 'filesystem', 'calculator', 'todo' or 'text'.",
+        ),
         ("id: a, type: builtin, config: {}", "entry 'a': config.server: is missing."),
         ("id: a, type: local_stdio", "entry 'a': config: is missing."),
         ("id: a, type: local_stdio, config: x", "entry 'a': config: must be a mapping of keys to values."),
@@ -218,3 +222,12 @@ def test_every_mistake_is_named_at_once(file: Path) -> None:
 def test_a_secret_in_a_bad_entry_is_not_repeated(file: Path) -> None:
     (line,) = refusal(file, entry("id: a, type: remote_http, config: {base_url: hunter22}"))
     assert "hunter22" not in line
+
+
+def test_a_built_in_server_is_known_by_the_names_that_there_are(file: Path) -> None:
+    file.write_text(entry("id: a, type: builtin, config: {server: clock}"), encoding="utf-8")
+    (server,) = load_registry(file, ["text", "clock"])
+    assert isinstance(server, BuiltinServer)
+    assert server.config.server == "clock"
+    with pytest.raises(ConfigurationError, match=r"config\.server: must be 'text'\.$"):
+        load_registry(file, ["text"])

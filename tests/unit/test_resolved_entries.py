@@ -1,11 +1,13 @@
 """What a server is, as plans hold it: every part of its entry, its folders resolved, and no secret in it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from agent_runtime.builtin.servers import SERVERS, place_of
 from agent_runtime.config import OpenAISettings, Secrets
 from agent_runtime.registry.file import load_registry
 from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pinned_model
@@ -31,8 +33,9 @@ def resolved(
 ) -> ResolvedEntry:
     file = folder / "tool_registry.yaml"
     file.write_text(yaml.safe_dump({"tool_registry": [entry]}), encoding="utf-8")
-    resolver = EntryResolver(folder, folder / data, Secrets(environ=environ or {}), ShownValues(key))
-    (found,) = resolver.resolve(load_registry(file))
+    place = partial(place_of, base_dir=folder, data_dir=folder / data)
+    resolver = EntryResolver(folder, place, Secrets(environ=environ or {}), ShownValues(key))
+    (found,) = resolver.resolve(load_registry(file, SERVERS))
     return found
 
 

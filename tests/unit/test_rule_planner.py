@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from mcp.client import Client
 from mcp_types import TextContent
 
-from agent_runtime.builtin import create
+from agent_runtime.builtin.servers import SERVERS, create
 from agent_runtime.domain.contract import Limits, find_faults
 from agent_runtime.domain.errors import MissingToolError, PlanningError
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.references import parse, resolve
 from agent_runtime.domain.tools import BuiltinConfig, StoredResult, Tool
 from unit.planner_corpus import ACCEPTED, FETCHED, PAGE, REFUSED, Steps
-from unit.planning import FETCH, SERVERS, all_tools, foreign, plan, schema, steps_of, tools_of
+from unit.planning import FETCH, all_tools, foreign, plan, schema, steps_of, tools_of
 
 
 @pytest.fixture

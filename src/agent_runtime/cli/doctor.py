@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from agent_runtime.api.auth import anonymous_risks, keys_of
-from agent_runtime.bootstrap import ServerSetup, make_model, set_up_servers
+from agent_runtime.bootstrap import ServerSetup, make_model, read_registry, set_up_servers
+from agent_runtime.builtin.servers import reach_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.findings import Finding, packages_of
@@ -34,7 +35,6 @@ from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach
 from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.planners.model.json_answer import NoJsonError, pieces_in
 from agent_runtime.processes.peers import peers_problem
-from agent_runtime.registry.file import read_entries
 from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
 from agent_runtime.services.ports import LanguageModel, ModelRequest, ToolServers
 from agent_runtime.storage.opening import open_store
@@ -88,7 +88,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings += [_access(settings), *_callers(settings)]
     findings.append(_store(settings))
     try:
-        entries = read_entries(settings)
+        entries = read_registry(settings)
     except ConfigurationError as error:
         findings.append(Finding("registry", "fail", str(error)))
         entries = ()
@@ -101,7 +101,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     findings += [Finding(f"server {advice.server_id}", "warn", advice.message) for advice in setup.advice]
     protect_process(settings)
     findings += asyncio.run(_servers(setup, settings.tool_registry.parent))
-    findings += [_reach(entry, settings.tool_registry.parent) for entry in entries if entry.enabled]
+    findings += [_reach(entry, settings.tool_registry.parent, settings.data_dir) for entry in entries if entry.enabled]
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
     findings += [finding for entry in entries if entry.enabled for finding in _relays(settings, entry)]
     findings += [*asyncio.run(_models(settings, secrets)), _sandbox()]
@@ -249,17 +249,15 @@ def _pointless(settings: Settings, entries: Sequence[ToolServer]) -> Iterator[Fi
             yield Finding("config", "warn", detail)
 
 
-def _reach(entry: ToolServer, base_dir: Path) -> Finding:
+def _reach(entry: ToolServer, base_dir: Path, data_dir: Path) -> Finding:
     """Say what a server can reach on this machine, as it would be started now."""
     match entry:
         case StdioServer():
             reach = describe_reach(entry.sandbox)
         case HttpServer():
             reach = "nothing of this machine: it runs elsewhere, and gets the calls that are made to it"
-        case BuiltinServer(config=config) if config.server == "filesystem":
-            reach = f"the files below {base_dir / config.root_name}"
-        case BuiltinServer():
-            reach = "no files, no network" if entry.config.server != "todo" else "its list in the data directory"
+        case BuiltinServer(config=config):
+            reach = reach_of(config, base_dir, data_dir)
     return Finding(f"reach of {entry.id}", "ok", reach)
 
 

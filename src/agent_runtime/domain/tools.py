@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
@@ -114,25 +113,10 @@ class HttpConfig(Value):
 
 
 class BuiltinConfig(Value):
-    """A server that ships with the service and runs in its process."""
+    """A server that ships with the service and runs in its process, by its name in `builtin/servers.py`."""
 
-    server: Literal["filesystem", "calculator", "todo", "text"]
+    server: str
     root: str | None = None
-
-    @property
-    def root_name(self) -> str:
-        """The root as the file has it; the filesystem server serves `sample_data` where none is named."""
-        return self.root or "sample_data"
-
-    def place(self, base_dir: Path, data_dir: Path) -> Path | None:
-        """Return the folder or file that it works on; None where it holds no state."""
-        match self.server:
-            case "filesystem":
-                return base_dir / self.root_name
-            case "todo":
-                return data_dir / "todo.db"
-            case _:
-                return None
 
 
 class _Entry(Value):

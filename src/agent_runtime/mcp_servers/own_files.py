@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import agent_runtime
 from agent_runtime.config import Settings
-from agent_runtime.domain.tools import BuiltinServer, ToolServer
 
 _SECRET_FILE = re.compile(r"\$\{file:([^}]+)\}")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -51,20 +50,19 @@ class OwnFiles:
         return {path for path in hidden if _is_file(path)}
 
 
-def own_files(settings: Settings, entries: Sequence[ToolServer], database: Path, *others: Path) -> OwnFiles:
-    """Return what a service with these settings and this registry keeps for itself.
+def own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *others: Path) -> OwnFiles:
+    """Return what a service with these settings keeps for itself.
 
-    `database` holds its journal; `others` are further files that it has.
+    `roots` are the folders in which tasks work, even where they lie in the data directory. `database` holds its
+    journal; `others` are further files that it has.
     """
     base_dir = settings.tool_registry.absolute().parent
     folders = {Path.cwd(), base_dir, *([settings.config_file.absolute().parent] if settings.config_file else [])}
-    builtins = [entry.config for entry in entries if isinstance(entry, BuiltinServer)]
-    places = [config.place(base_dir, settings.data_dir) for config in builtins if config.server == "filesystem"]
     files = [settings.config_file, settings.tool_registry, settings.auth.keys_file]
     texts = [settings.tool_registry_yaml or "", *(_text(path) for path in files[:2] if path)]
     return OwnFiles(
         data_dir=settings.data_dir,
-        roots=tuple(place for place in places if place),
+        roots=roots,
         files=(*(path for path in files if path), *(folder / ".env" for folder in folders), *others),
         databases=(database,),
         secrets=tuple(map(Path, _SECRET_FILE.findall("".join(texts)))),

@@ -1,6 +1,6 @@
 """tool_registry.yaml: which MCP servers there are, as the operator wrote it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,20 @@ _TYPES: Mapping[str, type[BaseModel]] = {
 _ENTRY: TypeAdapter[ToolServer] = TypeAdapter(ToolServer)
 
 
-def read_entries(settings: Settings) -> tuple[ToolServer, ...]:
+def read_entries(settings: Settings, builtins: Collection[str], always: Iterable[str]) -> tuple[ToolServer, ...]:
     """Return the entries of the operator's registry, with what is known of servers beside it (`known_servers`).
 
+    `builtins` are the names of the built-in servers, `always` those that exist without being listed.
     Raises: ConfigurationError, as `load_registry`.
     """
-    return complete(load_registry(settings.tool_registry, settings.tool_registry_yaml))
+    return complete(load_registry(settings.tool_registry, builtins, settings.tool_registry_yaml), always)
 
 
-def load_registry(path: Path, text: str | None = None) -> tuple[ToolServer, ...]:
+def load_registry(path: Path, builtins: Collection[str], text: str | None = None) -> tuple[ToolServer, ...]:
     """Return the entries of a registry file, in its order; paths and secrets in them are as written.
 
-    `text` is a registry that the environment gives; it is read in place of the file.
+    `builtins` are the names that a built-in server may have. `text` is a registry that the environment gives; it is
+    read in place of the file.
 
     Raises: ConfigurationError with one line for each fault, naming the file, the entry, the field and what is
     expected.
@@ -57,13 +59,22 @@ def load_registry(path: Path, text: str | None = None) -> tuple[ToolServer, ...]
     entries = _entries(read_yaml(path) if text is None else parse_yaml(text, origin), faults)
     for index, entry in enumerate(entries):
         try:
-            servers.append(_ENTRY.validate_python(entry))
+            server = _ENTRY.validate_python(entry)
         except ValidationError as error:
             faults += [_fault(index, entry, details) for details in error.errors()]
+        else:
+            servers.append(server)
+            if isinstance(server, BuiltinServer) and server.config.server not in builtins:
+                faults.append(f"{_label(index, entry)}: config.server: must be {_one_of(builtins)}")
     faults += _repeated(entries)
     if faults:
         raise ConfigurationError("\n".join(f"{origin}: {fault}." for fault in faults).replace("?.", "?"))
     return tuple(servers)
+
+
+def _one_of(names: Iterable[str]) -> str:
+    *most, last = map(repr, names)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _entries(document: Any, faults: list[str]) -> Sequence[Any]:

@@ -1,9 +1,9 @@
-"""What this project knows of MCP servers by itself: the effects of two npm packages, and the servers that always exist.
+"""What this project knows of MCP servers by itself: the effects of two npm packages.
 
 An entry of the tool registry that says nothing of its tools gets the policy of the package that it runs by name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -62,19 +62,18 @@ PACKAGES = (
 )
 _RUNNERS = frozenset({"npx", "bunx", "pnpx"})
 _INSTALLERS = _RUNNERS | {"npm", "pnpm", "yarn", "bun", "deno", "uvx", "uv", "pipx", "docker", "podman"}
-_ALWAYS = ("calculator", "text")
-"""The built-in servers that exist without being listed: they compute, and reach nothing."""
 
 
-def complete(entries: Sequence[ToolServer]) -> tuple[ToolServer, ...]:
+def complete(entries: Sequence[ToolServer], always: Iterable[str]) -> tuple[ToolServer, ...]:
     """Return the entries with the policies of known packages, and after them the servers that always exist.
 
+    `always` names the built-in servers that exist without being listed.
     An always existing server is left out where an entry names it, or has its id: `enabled: false` there turns it off.
     """
     named = {entry.id for entry in entries}
     named |= {entry.config.server for entry in entries if isinstance(entry, BuiltinServer)}
-    always = [name for name in _ALWAYS if name not in named]
-    return (*map(_with_known_policy, entries), *map(_builtin, always))
+    unlisted = [name for name in always if name not in named]
+    return (*map(_with_known_policy, entries), *map(_builtin, unlisted))
 
 
 def may_install(entry: ToolServer) -> bool:
@@ -83,7 +82,7 @@ def may_install(entry: ToolServer) -> bool:
 
 
 def _builtin(name: str) -> BuiltinServer:
-    return BuiltinServer(id=name, type="builtin", config=BuiltinConfig.model_validate({"server": name}))
+    return BuiltinServer(id=name, type="builtin", config=BuiltinConfig(server=name))
 
 
 def _with_known_policy(entry: ToolServer) -> ToolServer:

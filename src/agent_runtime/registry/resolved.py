@@ -5,7 +5,7 @@ call compares two digests.
 """
 
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,7 @@ from agent_runtime.config import OPENAI_URL, OpenAISettings, Secrets, without_re
 from agent_runtime.domain.contract import PinnedModel
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.identity import ServerIdentity
-from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
+from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, HttpServer, StdioServer, ToolServer
 from agent_runtime.domain.values import JsonObject, JsonValue
 from agent_runtime.text.redaction import SCHEMES, named_arguments, names_credential, without_credentials
 
@@ -73,12 +73,14 @@ def pinned_model(settings: OpenAISettings, shown: ShownValues) -> PinnedModel | 
 class EntryResolver:
     """Resolves the entries of a registry file.
 
-    `base_dir` is where its relative paths begin, and `data_dir` where built-in servers keep what they store.
+    `base_dir` is where its relative paths begin; `place_of` returns what a built-in server works on.
     """
 
-    def __init__(self, base_dir: Path, data_dir: Path, secrets: Secrets, shown: ShownValues) -> None:
+    def __init__(
+        self, base_dir: Path, place_of: Callable[[BuiltinConfig], Path | None], secrets: Secrets, shown: ShownValues
+    ) -> None:
         self._base_dir = base_dir
-        self._data_dir = data_dir
+        self._place_of = place_of
         self._secrets = secrets
         self._shown = shown
 
@@ -92,7 +94,7 @@ class EntryResolver:
             match entry:
                 case StdioServer():
                     server = self._with_folders(entry)
-                case BuiltinServer() if found := entry.config.place(self._base_dir, self._data_dir):
+                case BuiltinServer() if found := self._place_of(entry.config):
                     place = found.resolve()
                 case _:
                     pass

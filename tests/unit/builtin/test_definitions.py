@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -15,13 +15,12 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import UnexpectedToolError
 from mcp_types import CallToolResult, TextContent, Tool
 
-from agent_runtime.builtin import create
+from agent_runtime.builtin.servers import SERVERS, create
 from agent_runtime.builtin.toolbox import READS, Output, make_server, make_tool
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, ToolDefinition, describe_tool
 
 Ask = Callable[..., Awaitable[Any]]
 
-SERVERS = get_args(BuiltinConfig.model_fields["server"].annotation)
 EFFECTS = {
     "filesystem/read_file": (Effect.READ, True),
     "filesystem/write_file": (Effect.DESTRUCTIVE, True),
