@@ -35,10 +35,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
         words.insert(0, "serve")
-    return _parser().parse_args(words)
+    return build_parser().parse_args(words)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="agent-runtime",
         description="A sentence becomes a plan of MCP tool calls, a person approves it, and exactly that runs.",
