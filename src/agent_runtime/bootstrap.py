@@ -133,6 +133,71 @@ def make_model(settings: OpenAISettings, secrets: Secrets) -> OpenAIModel | None
     return OpenAIModel(settings, secrets.redactor) if settings.configured else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """All that is known of a service before anything of it runs."""
+
+    settings: Settings
+    entries: Sequence[ToolServer]
+    setup: ServerSetup
+    identities: Identities
+    model: OpenAIModel | None
+    planner: Planner
+    metrics: Metrics
+
+
+def _prepare(settings: Settings, secrets: Secrets, parts: Parts) -> _Ground:
+    """Build what the settings name, and start nothing. Raises: ConfigurationError."""
+    model = make_model(settings.openai, secrets)
+    planner = parts.choose_planner(settings, model)
+    entries = with_denials(read_registry(settings), settings.approval.deny)
+    shown = ShownValues(read_secret(settings.data_dir))
+    setup = set_up_servers(settings, secrets, entries, shown)
+    for advice in setup.advice:
+        log.warning("tool_registry", server=advice.server_id, message=advice.message)
+    servers = {entry.server.id: entry.identity for entry in setup.resolved}
+    identities = Identities(servers, pinned_model(settings.openai, shown))
+    return _Ground(settings, entries, setup, identities, model, planner, Metrics())
+
+
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """The services on a store that is open, without a runner yet."""
+
+    registry: ToolRegistry
+    progress: Progress
+    planner: PlannerAgent
+    orchestrator: Orchestrator
+    expiry: Expiry
+
+
+def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pauses) -> _Services:
+    """Make the services on this store and these servers."""
+    settings, limits = ground.settings, ground.settings.limits
+    registry = ToolRegistry(ground.setup.resolved, servers, store, JudgeProcess())
+    progress = Progress()
+    planner = PlannerAgent(
+        ground.planner,
+        registry,
+        progress,
+        identities=ground.identities,
+        start_s=limits.server_start_s,
+        install_s=limits.server_install_s,
+        approval=settings.approval,
+    )
+    orchestrator = Orchestrator(
+        store,
+        registry,
+        servers,
+        planner,
+        ExecutorAgent(ground.model, progress, limits),
+        Broker(limits, {entry.id: entry for entry in ground.entries}, ground.identities, pauses),
+        runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
+        parallel_calls=limits.calls_of_a_task,
+    )
+    return _Services(registry, progress, planner, orchestrator, Expiry(store, settings.approval.expires_after_s))
+
+
 @asynccontextmanager
 async def open_runtime(
     settings: Settings,
@@ -147,73 +212,53 @@ async def open_runtime(
     only the tasks that it names go on, and servers are asked when they are needed.
     Raises: ConfigurationError, StoreUnavailableError.
     """
-    model = make_model(settings.openai, secrets)
-    planning = parts.choose_planner(settings, model)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    limits = settings.limits
-    entries = with_denials(read_registry(settings), settings.approval.deny)
-    shown = ShownValues(read_secret(settings.data_dir))
-    setup = set_up_servers(settings, secrets, entries, shown)
-    for advice in setup.advice:
-        log.warning("tool_registry", server=advice.server_id, message=advice.message)
-    identities = Identities(
-        {entry.server.id: entry.identity for entry in setup.resolved}, pinned_model(settings.openai, shown)
-    )
-    metrics = Metrics()
+    ground = _prepare(settings, secrets, parts)
     async with (
-        parts.open_store(settings, observe=metrics.committed) as store,
-        model or nullcontext(),
-        setup.pool as servers,
+        parts.open_store(settings, observe=ground.metrics.committed) as store,
+        ground.model or nullcontext(),
+        ground.setup.pool as servers,
         asyncio.TaskGroup() as background,
     ):
-        registry = ToolRegistry(setup.resolved, servers, store, JudgeProcess())
-        progress = Progress()
-        planner = PlannerAgent(
-            planning,
-            registry,
-            progress,
-            identities=identities,
-            start_s=limits.server_start_s,
-            install_s=limits.server_install_s,
-            approval=settings.approval,
-        )
-        executor = ExecutorAgent(model, progress, limits)
-        orchestrator = Orchestrator(
-            store,
-            registry,
-            servers,
-            planner,
-            executor,
-            Broker(limits, {entry.id: entry for entry in entries}, identities, parts.pauses),
-            runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
-            parallel_calls=limits.calls_of_a_task,
-        )
-        expiry = Expiry(store, settings.approval.expires_after_s)
-        sweeper = background.create_task(expiry.watch(), name="expiry")
-        watch = background.create_task(registry.watch(eager=recover is True), name="catalogue")
-        async with open_runner(settings, orchestrator.run, orchestrator.servers_of, parts.pauses) as runner:
-            tasks = TaskManager(store, runner, planner, limits, settings.approval, expiry)
-            runtime = Runtime(
-                settings=settings,
-                tasks=tasks,
-                registry=registry,
-                store=store,
-                runner=runner,
-                servers=servers,
-                metrics=metrics,
-                planner=planning.name,
-                model=model,
-                progress=progress,
-                recovered=asyncio.Event(),
-            )
+        services = _wire(ground, store, servers, parts.pauses)
+        run, servers_of = services.orchestrator.run, services.orchestrator.servers_of
+        sweeper = background.create_task(services.expiry.watch(), name="expiry")
+        watch = background.create_task(services.registry.watch(eager=recover is True), name="catalogue")
+        async with open_runner(settings, run, servers_of, parts.pauses) as runner:
+            runtime = _show_to_doors(ground, services, store, servers, runner)
             recovery = Recovery(store, runner, background, parts.pauses)
-            if recover is True:
-                await recovery.begin()
-                runtime.recovered.set()
-            elif recover:
-                for task_id in recover.intersection(await store.unfinished()):
-                    await runner.submit(task_id)
+            await _take_up(runtime, recovery, recover)
             yield runtime
             await recovery.end()
         watch.cancel()
         sweeper.cancel()
+
+
+def _show_to_doors(
+    ground: _Ground, services: _Services, store: TaskStore, servers: ToolServers, runner: Runner
+) -> Runtime:
+    """Return what the doors see of the service."""
+    settings = ground.settings
+    return Runtime(
+        settings=settings,
+        tasks=TaskManager(store, runner, services.planner, settings.limits, settings.approval, services.expiry),
+        registry=services.registry,
+        store=store,
+        runner=runner,
+        servers=servers,
+        metrics=ground.metrics,
+        planner=ground.planner.name,
+        model=ground.model,
+        progress=services.progress,
+        recovered=asyncio.Event(),
+    )
+
+
+async def _take_up(runtime: Runtime, recovery: Recovery, recover: Recover) -> None:
+    """Have the unfinished tasks of an earlier process go on: all, those that are named, or none."""
+    if recover is True:
+        await recovery.begin()
+        runtime.recovered.set()
+    elif recover:
+        for task_id in recover.intersection(await runtime.store.unfinished()):
+            await runtime.runner.submit(task_id)

@@ -34,7 +34,7 @@ class RulePlanner:
             binder.take(part, action)
         if not binder.steps:
             raise refusal(prompt, HELP)
-        return PlanAnswer(Plan(goal=prompt, steps=tuple(binder.steps)))
+        return PlanAnswer(Plan(goal=prompt, steps=binder.steps))
 
 
 def _check(prompt: str) -> None:

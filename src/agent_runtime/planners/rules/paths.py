@@ -1,0 +1,89 @@
+"""Names of files and folders to paths: the file that was named, the one spoken of, or one that is found first."""
+
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.planners.rules import meaning as m
+from agent_runtime.planners.rules.memory import Got
+from agent_runtime.planners.rules.steps import Steps, escaped
+
+
+class Paths:
+    """Finds the paths that instructions speak of, with new steps where files must be listed or searched for."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._memory = steps.memory
+
+    def of_file(self, file: m.File, *, writing: bool = False) -> str:
+        """Return the template of the path of a file, which is from now on the one that was spoken of.
+
+        Raises: PlanningError where no file is named, or none was spoken of.
+        """
+        memory = self._memory
+        match file:
+            case m.NamedFile(path, folder):
+                base = self.of_folder(folder)
+                memory.file = escaped(path if base == "." else f"{base}/{path}")
+            case m.SomeFile() if writing:
+                raise self._steps.declined("does not say into which file: give its name")
+            case m.SomeFile():
+                memory.file = self._one_of(file)
+            case m.FileBack():
+                pass
+        if memory.file is None:
+            raise memory.unresolved(file.said if isinstance(file, m.FileBack) else "the file")
+        return memory.file
+
+    def _one_of(self, file: m.SomeFile) -> str:
+        before = self._memory.latest_where(lambda got: got.kind == "list")
+        if not self._steps.toolbox.lists_files(self._memory.part):
+            return self._first_of_text(before, file)
+        if before is None or before.files is None or file.folder is not None:
+            before = self.list_files(file.folder or m.ROOT)
+        return f"${{{before.files}.{file.index}}}"
+
+    def _first_of_text(self, before: Got | None, file: m.SomeFile) -> str:
+        """Return the path of the first file, from a server that lists its files only as text."""
+        if file.index:
+            why = "and this file server lists them only as text: name the file"
+            raise self._steps.declined(f"asks for one file of many ({file.said!r}), {why}")
+        if before is None or before.lists is not None or file.folder is not None:
+            folder = before.lists if before and before.lists and file.folder is None else None
+            before = self.search(m.Search("*.txt", m.Folder(folder, folder) if folder else file.folder or m.ROOT))
+        step = self._steps.add("head", {"text": before.text, "lines": 1}, "Take the first of them")
+        return f"${{{step}.text}}"
+
+    def of_folder(self, folder: m.Folder) -> str:
+        """Return the path of a folder. Raises: PlanningError where none was spoken of."""
+        if folder.path is not None:
+            return folder.path
+        if self._memory.folder is None:
+            raise self._memory.unresolved(folder.said)
+        return self._memory.folder
+
+    def list_files(self, folder: m.Folder | None) -> Got:
+        """List a folder; None: what was listed last, else the root."""
+        before = self._memory.latest_where(lambda got: got.lists is not None)
+        if folder is None and before is not None:
+            return before
+        path = self.of_folder(folder or m.ROOT)
+        self._memory.folder = path
+        title = "List the files" if path == "." else f"List {path}"
+        arguments: JsonObject = {"path": escaped(path)}
+        return self._steps.make("list", "list_directory", arguments, title, files="text_files", lists=path)
+
+    def search(self, value: m.Search) -> Got:
+        """Search for files by name or by what is in them."""
+        path = self.of_folder(value.folder)
+        if value.content is None:
+            role, title = "search_files", f"Find files named {value.pattern}"
+        else:
+            role, title = "contents.search_files", f"Find files with {value.content}"
+        builtin = self._steps.toolbox.find(role, self._memory.part).builtin
+        # The built-in search looks into all folders and begins at the root; others take the pattern of a whole path.
+        pattern = value.pattern if builtin or "/" in value.pattern else f"**/{value.pattern}"
+        arguments: JsonObject = {"pattern": escaped(pattern)}
+        if path != "." or not builtin:
+            arguments["path"] = escaped(path)
+        if value.content is not None:
+            arguments["content"] = escaped(value.content)
+        return self._steps.make("list", role, arguments, title, many="count", files="matches")

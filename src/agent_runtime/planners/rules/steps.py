@@ -1,0 +1,88 @@
+"""The steps of a plan that is being made, and what each of them makes."""
+
+from collections.abc import Sequence
+
+from agent_runtime.domain.errors import PlanningError
+from agent_runtime.domain.plan import ToolStep
+from agent_runtime.domain.references import references_in
+from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.planners.rules.memory import Got, Memory
+from agent_runtime.planners.rules.refusals import refusal
+from agent_runtime.planners.rules.tools import Toolbox, property_names
+
+_TITLE = 120
+
+
+def escaped(text: str) -> str:
+    """Return literal text as a template: what looks like a reference in it is none."""
+    return text.replace("${", "$${")
+
+
+class Steps:
+    """The steps so far, at most `max_steps`, each after the one before it; and the memory of what they make."""
+
+    def __init__(self, tools: Sequence[Tool], max_steps: int) -> None:
+        self.toolbox = Toolbox(tools)
+        self.memory = Memory()
+        self._max_steps = max_steps
+        self._steps: list[ToolStep] = []
+
+    @property
+    def all(self) -> tuple[ToolStep, ...]:
+        return tuple(self._steps)
+
+    def add(self, name: str, arguments: JsonObject, title: str) -> str:
+        """Add a step after all others and return its id. Raises: PlanningError where it is one too many."""
+        tool = self.toolbox.find(name, self.memory.part)
+        if len(self._steps) >= self._max_steps:
+            raise self.declined(
+                f"would be step {len(self._steps) + 1}, over the limit of {self._max_steps} (max_steps)"
+            )
+        before = self._steps[-1].id if self._steps else None
+        implied = {reference.step for reference in references_in(arguments)}
+        self._steps.append(
+            ToolStep(
+                kind="tool",
+                id=f"s{len(self._steps) + 1}",
+                title=title if len(title) <= _TITLE else title[: _TITLE - 4] + " ...",
+                server=tool.server,
+                tool=tool.name,
+                arguments=arguments,
+                depends_on=(before,) if before and before not in implied else (),
+            )
+        )
+        return self._steps[-1].id
+
+    def make(
+        self,
+        kind: str,
+        role: str,
+        arguments: JsonObject,
+        title: str,
+        *,
+        number: str = "",
+        many: str = "",
+        files: str = "",
+        lists: str | None = None,
+    ) -> Got:
+        """Add a step and remember what it makes.
+
+        `number`, `many`, `files`: where these are in its output; the last two only where the tool's output has them.
+        """
+        step = self.add(role, arguments, title)
+        output = property_names(self.toolbox.find(role, self.memory.part).definition.outputSchema)
+        return self.memory.remember(
+            Got(
+                kind,
+                text=f"${{{step}.text}}",
+                number=f"${{{step}.output.{number}}}" if number else None,
+                many=f"${{{step}.output.{many}}}" if many in output else None,
+                files=f"{step}.output.{files}" if files in output else None,
+                lists=lists,
+            )
+        )
+
+    def declined(self, why: str) -> PlanningError:
+        """Return the error that names the words being read, and why nothing comes of them."""
+        return refusal(self.memory.part, why)
