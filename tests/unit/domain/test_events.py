@@ -346,6 +346,32 @@ def test_the_least_that_an_event_ever_held_stays_readable() -> None:
         assert ev.restore("t", 1, None, AT, kind, json.dumps(data)).type == kind
 
 
+OF_A_MODEL = {"turn": 1, "index": 0}
+SPENT = {"usage": {"input_tokens": 3, "output_tokens": 2}}
+FACTS = {"identities": {"files": {"type": "local_stdio", "cwd": "/srv"}}}
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "plan.proposed": {**FACTS, **SPENT},
+    "plan.approved": {"scopes": ["approve"], "names_digest": False},
+    "plan.edited": FACTS,
+    "plan.repinned": FACTS,
+    "tool.called": OF_A_MODEL,
+    "tool.denied": OF_A_MODEL,
+    "call.approval_requested": OF_A_MODEL,
+    "call.approved": {"scopes": ["approve"]},
+    "step.failed": {**SPENT, "duration_ms": 1.5},
+    "task.failed": SPENT,
+}
+"""What an event says only where there is something to say."""
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_whatever_an_event_can_say_is_read_and_written_again(kind: str) -> None:
+    said = json.loads(golden(kind)) | LEFT_OUT.get(kind, {})
+    assert said.keys() == ev.EVENTS[kind].model_fields.keys()
+    event = ev.restore("t", 7, 1, AT, kind, json.dumps(said)).event
+    assert json.loads(ev.record("t", 7, 1, AT, event).data) == said
+
+
 def test_what_a_model_had_to_do_with_an_event_is_in_it_only_where_it_had() -> None:
     usage = Usage(input_tokens=3, output_tokens=2)
     failed = ev.StepFailed(step_id="s1", code="model_failed", message="m", usage=usage)
