@@ -1,6 +1,5 @@
 """What the broker writes of a call: refused, unanswered, or answered with more than the journal takes."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +8,13 @@ from structlog.testing import capture_logs
 
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, ToolCalled, ToolDenied, ToolReturned
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import digest
-from agent_runtime.services.broker import MOST_RESULT_DEPTH, keep
 from shifty import ShiftyHouse, ended, plan_of
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> ShiftyHouse:
     return ShiftyHouse(tmp_path)
-
-
-def nested(depth: int) -> Any:
-    value: Any = "x"
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
-def sha256(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 async def test_a_call_and_its_answer_are_written_as_they_were(house: ShiftyHouse) -> None:
@@ -94,37 +80,3 @@ async def test_an_unknown_outcome_is_in_the_journal_and_in_the_log_with_its_reas
     assert (unknown.step_id, unknown.call_id) == ("s1", called.call_id)
     entry = {"event": "outcome_unknown", "log_level": "warning", "task_id": task.task_id, "step_id": "s1"}
     assert {**entry, "reason": unknown.reason} in logs
-
-
-def test_a_result_within_the_limit_is_kept_whole_with_its_size() -> None:
-    result = StoredResult(text="é", output={"a": [1, None]}, is_error=True)
-    size = len(b'{"a":[1,null]}') + 2
-    assert keep(result, size) == StoredResult(text="é", output={"a": [1, None]}, is_error=True, size=size)
-    assert keep(StoredResult(text="text"), 4) == StoredResult(text="text", size=4)
-    assert keep(StoredResult(), 0) == StoredResult()
-
-
-def test_a_result_over_the_limit_keeps_the_beginning_of_its_text_and_says_what_it_was() -> None:
-    text, output = "aéb", {"a": [1, None]}
-    whole = text.encode() + b'{"a":[1,null]}'
-    assert keep(StoredResult(text=text, output=output, is_error=True), 2) == StoredResult(
-        text="a", is_error=True, cut=True, size=len(whole), digest=sha256(whole)
-    )
-    assert keep(StoredResult(text=text, output=output), len(whole) - 1) == StoredResult(
-        text=text, cut=True, size=len(whole), digest=sha256(whole)
-    )
-
-
-def test_what_json_cannot_carry_is_replaced_or_cut() -> None:
-    assert keep(StoredResult(text="a\ud800"), 99) == StoredResult(text="a?", size=2)
-    assert keep(StoredResult(output=float("nan")), 99) == StoredResult(size=4)
-    for output in ({"\ud800": 1}, object()):
-        assert keep(StoredResult(text="t", output=output), 99) == StoredResult(
-            text="t", cut=True, size=1, digest=sha256(b"t")
-        )
-
-
-def test_an_output_is_kept_up_to_the_depth_that_can_be_read_back() -> None:
-    assert keep(StoredResult(output=nested(MOST_RESULT_DEPTH)), 999).output == nested(100)
-    deeper = keep(StoredResult(output=nested(MOST_RESULT_DEPTH + 1)), 999)
-    assert (deeper.cut, deeper.output) == (True, None)
