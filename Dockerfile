@@ -3,7 +3,7 @@
 #   docker build -t agent-runtime-service:prod --target production .
 #   docker build -t agent-runtime-service:dev --target development .
 #
-# What each stage holds, and where the bytes go, is told in docs/operations.md.
+# What each stage holds, and where the bytes go, is told in docs/how-to/containers.md.
 
 # The npm servers of the shipped registry: exactly what the lock file names, and no script of theirs is run.
 FROM node:24-bookworm-slim AS servers

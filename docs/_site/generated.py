@@ -120,12 +120,12 @@ def _answers(operation: Mapping[str, Any]) -> str:
     accepted, refused = [], []
     for status, answer in sorted(operation["responses"].items()):
         if int(status) >= _ERRORS_FROM:
-            refused.append(f"[{status}](errors.md#{status})")
+            refused.append(status)
             continue
         shapes = [_kind(content["schema"]) for content in answer.get("content", {}).values() if content.get("schema")]
         accepted.append(" ".join((status, *shapes)))
     text = f"**Answers**: {', '.join(accepted)}"
-    return f"{text}; refused with {', '.join(refused)}" if refused else text
+    return f"{text}; refused with [{', '.join(refused)}](errors.md#by-status)" if refused else text
 
 
 def _schemas(_: str) -> str:

@@ -296,7 +296,7 @@ def test_the_keys_of_the_cluster_are_the_secret_that_is_mounted() -> None:
     (secret,) = [volume["secret"] for volume in pod()["volumes"] if volume["name"] == "keys"]
     assert "optional" not in secret
     documented = f"create secret generic {secret['secretName']}"
-    assert documented in (ROOT / "docs" / "operations.md").read_text()
+    assert documented in (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
 
 
 def test_the_data_is_one_claim_of_one_node_and_one_pod_at_a_time() -> None:

@@ -1,4 +1,7 @@
-"""The audit of a task over REST: what was asked, approved and called, with the proof of it. See docs/api.md."""
+"""The audit of a task over REST: what was asked, approved and called, with the proof of it.
+
+See docs/reference/rest.md.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""Plans over REST, before they are approved: another one asked for, edited by hand, looked at. See docs/api.md."""
+"""Plans over REST, before they are approved: another one asked for, edited by hand, looked at.
+
+See docs/reference/rest.md.
+"""
 
 from functools import partial
 from typing import Annotated

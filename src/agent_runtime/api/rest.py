@@ -1,4 +1,7 @@
-"""Tasks over REST: every handler decodes, makes one call, encodes. See docs/api.md."""
+"""Tasks over REST: every handler decodes, makes one call, encodes.
+
+See docs/reference/rest.md.
+"""
 
 from datetime import UTC, datetime
 from functools import partial

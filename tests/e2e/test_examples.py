@@ -1,0 +1,185 @@
+"""The examples of the documentation, as they stand there, against a running service.
+
+A `sh` block is run, in the order of its page and in one shell. A `json` or `text` block right after it shows what it
+prints: what it names must be there, and `...` stands for anything. `console` blocks are for reading only.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+
+from agent_runtime.api.app import create_app
+from agent_runtime.config import Secrets, Settings
+from serving import PATIENCE_S, Service
+
+ROOT = Path(__file__).parents[2]
+LEDGER_SERVER = ROOT / "tests" / "servers" / "ledger_server.py"
+WRITTEN_FOR = "http://127.0.0.1:8000"
+QUIET_S = 0.05
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("jq")), reason="the examples need curl and jq"
+)
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A block to run, and what it prints: `kind` is `json`, `text`, or empty where the page does not say."""
+
+    code: str
+    kind: str = ""
+    printed: str = ""
+
+
+def examples_of(page: Path) -> list[Example]:
+    """Return the examples of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    found: list[Example] = []
+    end = -1
+    for block in _BLOCK.finditer(text):
+        kind, body = block.groups()
+        if kind == "sh":
+            found.append(Example(body))
+            end = block.end()
+        elif kind in {"json", "text"} and end >= 0 and not text[end : block.start()].strip():
+            found[-1] = Example(found[-1].code, kind, body)
+            end = -1
+    return found
+
+
+def page_parameter(page: Path) -> Any:
+    """Make a parameter of a page, by its name; a page that starts commands is slow."""
+    starts_commands = any("agent-runtime " in example.code for example in examples_of(page))
+    marks = [pytest.mark.slow] if starts_commands else []
+    return pytest.param(page, id=page.relative_to(ROOT / "docs").as_posix(), marks=marks)
+
+
+PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if examples_of(page)]
+
+
+def describe_api() -> Any:
+    """Return the OpenAPI document."""
+    with TemporaryDirectory() as folder:
+        return create_app(Settings(data_dir=Path(folder)), Secrets()).openapi()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Run a service with the servers that the examples name."""
+    folder = tmp_path_factory.mktemp("examples")
+    service = Service(folder, limits={"cancel_grace_s": QUIET_S})
+    (folder / "files" / "notes.txt").write_text("three short words", encoding="utf-8")
+    builtin = [
+        {"id": name, "type": "builtin", "trust": "annotations", "config": {"server": name}}
+        for name in ("calculator", "text", "todo")
+    ]
+    files = {"type": "builtin", "trust": "annotations", "config": {"server": "filesystem", "root": "files"}}
+    ledger = {
+        "command": sys.executable,
+        "args": ["-S", "-E", str(LEDGER_SERVER)],
+        "env": {"LEDGER": str(folder / "ledger.txt"), "DELAY_S": "30"},
+    }
+    entries = [
+        *builtin,
+        {"id": "filesystem", **files},
+        {"id": "reports", **files, "tools": {"write_file": {"approval": "call"}}},
+        {"id": "ledger", "type": "local_stdio", "config": ledger},
+    ]
+    (folder / "tool_registry.yaml").write_text(yaml.safe_dump({"tool_registry": entries}), encoding="utf-8")
+    with service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def unknown(service: Service) -> str:
+    """Return the id of a task with a call that got no answer."""
+    step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "one"}}
+    task_id = service.submit("Count", {"goal": "Count", "steps": [step | {"timeout_s": QUIET_S}]})
+    service.approve(task_id)
+    with service.stream(task_id, view="events") as response:
+        for line in response.iter_lines():
+            if line == "event: step.outcome_unknown":
+                break
+    return task_id
+
+
+def run(examples: list[Example], service: Service, folder: Path, **variables: str) -> list[str]:
+    """Run the examples in one shell, and return what each of them printed."""
+    parts = [f"{{\n{example.code}\n}} > printed.{number}" for number, example in enumerate(examples)]
+    script = "\n".join(["set -eu", *parts]).replace(WRITTEN_FOR, service.url)
+    done = subprocess.run(
+        ["bash"],
+        input=script,
+        cwd=folder,
+        env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [(folder / f"printed.{number}").read_text(encoding="utf-8") for number in range(len(examples))]
+
+
+def difference(shown: Any, given: Any, place: str = "$") -> str:
+    """Say where an answer is not what the example shows; empty where it is."""
+    if isinstance(shown, dict):
+        if not isinstance(given, dict):
+            return f"{place}: {given!r} is no object"
+        missing = [name for name in shown if name not in given]
+        found = (difference(shown[name], given[name], f"{place}.{name}") for name in shown if name in given)
+        return f"{place}: {missing} missing in {sorted(given)}" if missing else next(filter(None, found), "")
+    if isinstance(shown, list):
+        if not isinstance(given, list) or len(given) < len(shown) or bool(given) != bool(shown):
+            return f"{place}: {given!r} is not {shown!r}"
+        found = (difference(*pair, f"{place}[{number}]") for number, pair in enumerate(zip(shown, given, strict=False)))
+        return next(filter(None, found), "")
+    if isinstance(shown, str) and "..." in shown:
+        return "" if given is None or matches(shown, str(given)) else f"{place}: {given!r} is not {shown!r}"
+    return "" if shown == given and type(shown) is type(given) else f"{place}: {given!r} is not {shown!r}"
+
+
+def matches(shown: str, given: str) -> bool:
+    """Say whether a text is what an example shows, where `...` stands for anything."""
+    return re.fullmatch(".*".join(map(re.escape, shown.strip().split("..."))), given.strip(), re.DOTALL) is not None
+
+
+def fault_of(example: Example, printed: str) -> str:
+    """Say how what an example printed differs from what its page shows; empty where it does not."""
+    found = ""
+    if example.kind == "json":
+        found = difference(json.loads(example.printed), json.loads(printed))
+    elif example.kind == "text" and not matches(example.printed, printed):
+        found = f"it printed {printed}"
+    return found and f"{example.code}{found}"
+
+
+@pytest.mark.parametrize("page", [page_parameter(page) for page in PAGES])
+def test_the_examples_of_a_page_print_what_it_shows(page: Path, service: Service, unknown: str, tmp_path: Path) -> None:
+    examples = examples_of(page)
+    printed = run(examples, service, tmp_path, UNKNOWN=unknown)
+    if faults := [fault for fault in map(fault_of, examples, printed) if fault]:
+        pytest.fail("\n\n".join(faults))
+
+
+def test_every_call_has_an_example() -> None:
+    text = (ROOT / "docs" / "reference" / "rest.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^### (\w+ /\S*)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    operations = {f"{method.upper()} {path}" for path, methods in describe_api()["paths"].items() for method in methods}
+    assert set(sections) == operations
+    for name, section in sections.items():
+        assert "```sh\n" in section, name
+        assert f"<!-- generated: operation {name} -->" in section
