@@ -12,7 +12,7 @@ import yaml
 
 from agent_runtime.bootstrap import Parts, Runtime, open_runtime
 from agent_runtime.config import OpenAISettings, Secrets, Settings
-from agent_runtime.domain.caller import Caller
+from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.events import ANONYMOUS, EventRecord, PlanApproved
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
@@ -23,7 +23,7 @@ from agent_runtime.storage.sqlite import SqliteStore
 
 LEDGER_SERVER = Path(__file__).parent / "servers" / "ledger_server.py"
 PATIENCE_S = 20.0
-ANN = Caller("ann", frozenset({"submit", "approve", "read"}))
+ANN = Caller("ann", "default", frozenset({"submit", "approve", "read"}), "key")
 
 
 class House:
@@ -136,7 +136,9 @@ def ledger_graph(shape: Mapping[str, Sequence[str]], tools: Mapping[str, str] | 
 
 
 async def submitted(runtime: Runtime, plan: Plan, key: str | None = None) -> Task:
-    return await runtime.tasks.submit(Submission(prompt="count", plan=plan, request_key=key, request_digest=key))
+    return await runtime.tasks.submit(
+        Submission(prompt="count", plan=plan, request_key=key, request_digest=key), ANYBODY
+    )
 
 
 async def approved_and_left(house: House, plan: Plan, *, names_digest: bool = True, actor: str = ANONYMOUS) -> Task:
@@ -151,7 +153,7 @@ async def until(runtime: Runtime, task_id: str, reached: Callable[[Task], bool])
     """The task, as soon as it is as described; bounded."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            task = await runtime.tasks.get(task_id)
+            task = await runtime.tasks.get(task_id, ANYBODY)
             if reached(task):
                 return task
             await runtime.store.changed(task_id, task.version)

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
 from harness import House, settled, submitted
@@ -72,7 +73,7 @@ def plan_of(*steps: str, **arguments: Any) -> Plan:
 
 async def approved(runtime: Runtime, plan: Plan) -> Task:
     task = await submitted(runtime, plan)
-    return await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+    return await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
 
 
 async def ended(runtime: Runtime, plan: Plan) -> Task:

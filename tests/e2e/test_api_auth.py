@@ -99,7 +99,9 @@ def test_who_submitted_and_who_decided_are_in_the_journal_by_the_names_of_their_
     assert done["status"] == "completed"
     assert [approval["who"] for approval in done["approvals"]] == ["approve"]
     submitted, *_ = journal_of(shared.service, task["task_id"])
-    assert submitted["data"]["actor"] == "submit"
+    assert (submitted["data"]["actor"], submitted["data"]["via"]) == ("submit", "key")
+    (approval,) = shared.call("GET", f"{path}/audit", "read").json()["approvals"]
+    assert (approval["actor"], approval["tenant"], approval["via"]) == ("approve", "default", "key")
 
 
 @pytest.mark.parametrize(("verb", "kind"), [("reject", "plan.rejected"), ("cancel", "task.cancel_requested")])

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent_runtime.api.keys import new_key
 from agent_runtime.api.metrics import exposition
 from agent_runtime.domain.approval import Approve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.events import ToolReturned, record
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
@@ -216,8 +217,8 @@ async def test_the_answers_the_calls_and_the_tokens_of_a_model_are_counted(house
         models.on("Look.", by_turn(look, Text("Seen.", usage=(200, 20))))
         house.use_model(models.base_url)
         async with house.open() as runtime:
-            task = await runtime.tasks.submit(Submission(prompt="look", plan=plan))
-            await runtime.tasks.decide(task.task_id, Approve())
+            task = await runtime.tasks.submit(Submission(prompt="look", plan=plan), ANYBODY)
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
             text = (await exposition(runtime, streams=0)).decode()
     found = {

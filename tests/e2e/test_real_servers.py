@@ -13,6 +13,7 @@ import yaml
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
@@ -58,7 +59,7 @@ def plan(*steps: tuple[str, str, dict[str, Any]]) -> Plan:
 
 async def completed(runtime: Runtime, wanted: Plan) -> Task:
     task = await submitted(runtime, wanted)
-    await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+    await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
     ended = await settled(runtime, task.task_id)
     assert ended.status is TaskStatus.COMPLETED, ended.error
     return ended
@@ -100,7 +101,7 @@ async def test_the_npm_filesystem_server_works_over_stdio_and_its_refusal_is_an_
         assert (house.files / "note.txt").read_text() == "from a plan"
         outside = plan(("files", "read_text_file", {"path": "/etc/hostname"}))
         task = await submitted(runtime, outside)
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         ended = await settled(runtime, task.task_id)
     assert ended.status is TaskStatus.FAILED
     assert ended.error
@@ -118,7 +119,7 @@ async def test_an_environment_of_the_service_does_not_reach_a_server(
     register(house, entry)
     async with house.open() as runtime:
         task = await completed(runtime, plan(("everything", "get-env", {})))
-        journal = "".join(record.data for record in await runtime.tasks.records(task.task_id))
+        journal = "".join(record.data for record in await runtime.tasks.records(task.task_id, ANYBODY))
     assert "GIVEN" in task.results["s1"].text
     assert "sk-planted-secret" not in journal
     assert "declared-and-therefore-known" not in journal
@@ -160,7 +161,7 @@ async def test_a_server_over_streamable_http_works_and_gets_its_headers(
     await until_it_listens(http_server)
     async with house.open() as runtime:
         task = await completed(runtime, plan(("remote", "echo", {"message": "over HTTP"}), ("remote", "who", {})))
-        journal = "".join(record.data for record in await runtime.tasks.records(task.task_id))
+        journal = "".join(record.data for record in await runtime.tasks.records(task.task_id, ANYBODY))
     assert task.results["s1"].text == "over HTTP"
     assert task.results["s2"].text == "Bearer [redacted]"
     assert "token-for-the-test" not in journal
@@ -183,7 +184,7 @@ async def test_the_npm_filesystem_server_serves_the_offline_planner(house: House
     register(house, node_server("files", "@modelcontextprotocol/server-filesystem", str(house.files), tools=local))
     async with house.open() as runtime:
         submission = Submission(prompt="Read a file and summarize its contents, then write the summary to sum.txt")
-        task = await runtime.tasks.submit(submission)
+        task = await runtime.tasks.submit(submission, ANYBODY)
         task = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
         assert task.contract is not None
         assert [step.server for step in task.contract.steps if isinstance(step, ToolStep)] == [
@@ -193,7 +194,7 @@ async def test_the_npm_filesystem_server_serves_the_offline_planner(house: House
             "text",
             "files",
         ]
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         ended = await settled(runtime, task.task_id)
     assert ended.status is TaskStatus.COMPLETED, ended.error
     assert "tea" in (house.files / "sum.txt").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import pytest
 from agent_runtime.bootstrap import Runtime, open_runtime
 from agent_runtime.config import Secrets
 from agent_runtime.domain.approval import Approve, Resolve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import ModelAnswered, Resolution
 from agent_runtime.domain.plan import Plan
@@ -40,24 +41,26 @@ class Customer:
 
     async def visit(self, runtime: Runtime) -> Task:
         submission = Submission(prompt="count", plan=self.plan, request_key="customer", request_digest="customer")
-        task = await runtime.tasks.submit(submission)
+        task = await runtime.tasks.submit(submission, ANYBODY)
         with contextlib.suppress(DecisionRefusedError):
-            await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         while not (task := await settled(runtime, task.task_id)).terminal:
             state = task.steps["do"]
             assert state.status is StepStatus.UNKNOWN
             assert state.call
             self.asked.append(str(state.call.arguments["label"]))
             output = f"counted {self.asked[-1]}" if self.resolution == "done" else None
-            await runtime.tasks.decide(task.task_id, Resolve(step_id="do", resolution=self.resolution, output=output))
+            await runtime.tasks.decide(
+                task.task_id, Resolve(step_id="do", resolution=self.resolution, output=output), ANYBODY
+            )
         return task
 
 
 async def recorded_turns(runtime: Runtime) -> int:
-    page = await runtime.tasks.page()
+    page = await runtime.tasks.page(ANYBODY)
     if not page.tasks:
         return 0
-    records = await runtime.tasks.records(page.tasks[0].task_id)
+    records = await runtime.tasks.records(page.tasks[0].task_id, ANYBODY)
     return sum(isinstance(record.event, ModelAnswered) for record in records)
 
 
@@ -109,7 +112,7 @@ async def second_life(home: House, models: ModelServer, customer: Customer) -> N
         recorded = await recorded_turns(runtime)
     async with home.open() as runtime:
         task = await customer.visit(runtime)
-        records = await runtime.tasks.records(task.task_id)
+        records = await runtime.tasks.records(task.task_id, ANYBODY)
         assert await runtime.store.unfinished() == []
     assert replay(task.task_id, records) == task
     assert (task.status, task.result) == (TaskStatus.COMPLETED, "All four.")

@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, ApproveCall, DenyCall
+from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, DenyCall
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import EventRecord, ModelAnswered, ToolCalled, ToolDenied
@@ -52,13 +53,15 @@ def agent(*tools: str, **more: Any) -> Plan:
 async def carried_out(runtime: Runtime, plan: Plan, budget: Budget | None = None) -> Task:
     """The task once it has ended or asks a person."""
     submission = Submission(prompt="count", plan=plan, limits=Limits(budget=budget or Budget()))
-    task = await runtime.tasks.submit(submission)
-    await runtime.tasks.decide(task.task_id, Approve())
+    task = await runtime.tasks.submit(submission, ANYBODY)
+    await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
     return await settled(runtime, task.task_id)
 
 
 async def events_of(runtime: Runtime, task: Task, kind: type[Any]) -> list[Any]:
-    return [record.event for record in await runtime.tasks.records(task.task_id) if isinstance(record.event, kind)]
+    return [
+        record.event for record in await runtime.tasks.records(task.task_id, ANYBODY) if isinstance(record.event, kind)
+    ]
 
 
 def asked_of(task: Task) -> AskedCall:
@@ -101,7 +104,7 @@ async def test_a_model_calls_the_tools_of_its_step_and_its_text_is_the_result(
     models.on(PROMPT, by_turn(count("one", "two"), count("three"), Text("There are three.", usage=(7, 3))))
     async with home.open() as runtime:
         task = await carried_out(runtime, agent("count", preapproved=True))
-        records = await runtime.tasks.records(task.task_id)
+        records = await runtime.tasks.records(task.task_id, ANYBODY)
     assert (task.status, task.result) == (TaskStatus.COMPLETED, "There are three.")
     assert home.counted == ["one", "two", "three"]
     assert is_written_before_it_is_sent(records)
@@ -192,14 +195,14 @@ async def test_a_write_is_shown_to_a_person_first_and_waits_over_a_restart(home:
         assert first.reason == "a model chooses the arguments of ledger/count, whose effect is unknown"
         assert home.counted == []
     async with home.open() as runtime:
-        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(first)))
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(first)), ANYBODY)
         task = await settled(runtime, task.task_id)
         assert home.counted == ["one"]
         second = asked_of(task)
         assert second.arguments == {"label": "two"}
         for late in (ApproveCall(**answer(first)), DenyCall(**answer(first))):
             with pytest.raises(DecisionRefusedError, match="already decided"):
-                await runtime.tasks.decide(task.task_id, late)
+                await runtime.tasks.decide(task.task_id, late, ANYBODY)
         await runtime.tasks.decide(task.task_id, DenyCall(**answer(second), comment="not two"), ANN)
         task = await settled(runtime, task.task_id)
     assert (task.status, home.counted) == (TaskStatus.COMPLETED, ["one"])
@@ -215,7 +218,7 @@ async def test_what_the_policy_approved_asks_though_the_step_says_that_it_is_pre
     models.on(PROMPT, by_turn(count("one"), Text("done")))
     async with home.open() as runtime:
         submission = Submission(prompt="count", plan=agent("count", preapproved=True), approval="auto")
-        task = await settled(runtime, (await runtime.tasks.submit(submission)).task_id)
+        task = await settled(runtime, (await runtime.tasks.submit(submission, ANYBODY)).task_id)
         assert (task.status, home.counted) == (TaskStatus.NEEDS_ATTENTION, [])
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked_of(task))), ANN)
         task = await settled(runtime, task.task_id)
@@ -260,7 +263,7 @@ async def test_a_budget_of_tokens_bounds_each_answer_and_ends_the_task(home: Hou
     models.on(PROMPT, by_turn(look, look, look, Text("done")))
     async with home.open() as runtime:
         task = await carried_out(runtime, agent("look"), Budget(tokens=2000))
-        end = names(await runtime.tasks.records(task.task_id))[-2:]
+        end = names(await runtime.tasks.records(task.task_id, ANYBODY))[-2:]
     assert task.error
     assert (task.error.code, task.usage.tokens) == ("budget_exceeded", 1900)
     assert "budget of 2000 tokens (1900 used)" in task.error.message
@@ -305,10 +308,10 @@ async def test_a_model_that_fails_once_is_asked_again(home: House, models: Model
 async def test_a_cancel_does_not_wait_for_the_model(home: House, models: ModelServer) -> None:
     models.on(PROMPT, Fault("hang"))
     async with home.open() as runtime:
-        task = await runtime.tasks.submit(Submission(prompt="count", plan=agent("look")))
-        await runtime.tasks.decide(task.task_id, Approve())
+        task = await runtime.tasks.submit(Submission(prompt="count", plan=agent("look")), ANYBODY)
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await asyncio.to_thread(models.wait_for_requests, 1)
-        await runtime.tasks.cancel(task.task_id)
+        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
     assert home.counted == []
 
@@ -320,7 +323,7 @@ async def test_a_task_whose_model_was_taken_away_says_so(home: House, models: Mo
         asked = asked_of(task)
     home.settings = home.settings.model_copy(update={"openai": type(home.settings.openai)()})
     async with home.open() as runtime:
-        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)))
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
         task = await settled(runtime, task.task_id)
     assert task.error
     assert (task.error.code, home.counted) == ("no_model", ["one"])
@@ -352,11 +355,11 @@ async def test_no_answer_of_a_model_keeps_its_task_from_ending_or_harms_what_run
     with capture_logs() as logs:
         async with home.open() as runtime:
             task = await carried_out(runtime, Plan.model_validate({**both, "steps": [*both["steps"], BESIDE]}))
-            assert replay(task.task_id, await runtime.tasks.records(task.task_id)) == task
+            assert replay(task.task_id, await runtime.tasks.records(task.task_id, ANYBODY)) == task
     assert task.terminal
     assert task.steps["beside"].status is StepStatus.COMPLETED
     assert "beside" in home.counted
     assert task.usage.input_tokens >= 0
     assert "run_crashed" not in {entry["event"] for entry in logs}
     async with home.open() as runtime:
-        assert (await runtime.tasks.get(task.task_id)).status is task.status
+        assert (await runtime.tasks.get(task.task_id, ANYBODY)).status is task.status

@@ -15,7 +15,7 @@ from harness import ANN, House, settled, submitted
 from model_replies import Calls, Text, by_turn
 from model_server import ModelServer
 
-BOB = Caller("bob", frozenset({"approve", "read"}))
+BOB = Caller("bob", "default", frozenset({"approve", "read"}), "key")
 PROMPT = "Count what there is."
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from agent_runtime.api.catalogue import tools_page
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, Resolve, Revise
+from agent_runtime.domain.approval import Approve, Cancel, Edit, Resolve, Revise
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.conditions import MOST_REFERENCES
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import DecisionRefusedError
@@ -47,7 +48,7 @@ async def test_a_plan_that_grows_with_its_references_fails_where_it_does(house: 
     plan = then_count(plan_of("filesystem.read_file", path="big.txt"), 3000)
     async with house.open() as runtime:
         task = await ended(runtime, plan)
-        events = [record.event for record in await runtime.tasks.records(task.task_id)]
+        events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     message = f"text.count_words was not called: {TOO_MUCH}"
     assert (task.status, task.error.code if task.error else None) == (TaskStatus.FAILED, "reference_failed")
     assert [event for event in events if isinstance(event, ToolDenied | StepFailed)] == [
@@ -62,7 +63,9 @@ async def test_what_a_person_says_came_of_a_call_grows_no_further(shifty: Shifty
     async with shifty.open() as runtime:
         task = await approved(runtime, then_count(plan_of("die:one"), 3000))
         await until_status(runtime, task.task_id, TaskStatus.NEEDS_ATTENTION)
-        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done", output="x" * 250_000))
+        await runtime.tasks.decide(
+            task.task_id, Resolve(step_id="s1", resolution="done", output="x" * 250_000), ANYBODY
+        )
         task = await until_status(runtime, task.task_id, TaskStatus.FAILED)
     assert task.error
     assert TOO_MUCH in task.error.message
@@ -98,7 +101,7 @@ async def test_arguments_of_a_model_that_are_too_long_are_refused_and_the_model_
         models.on("Count.", by_turn(Calls([("ledger__count", {"label": "x" * 1000})]), Text("I could not.")))
         async with house.open() as runtime:
             task = await ended(runtime, agent(tools=[{"server": "ledger", "tool": "count"}]))
-            events = [record.event for record in await runtime.tasks.records(task.task_id)]
+            events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
         said = "over the limit of 1000 (limits.argument_bytes)"
         assert said in next(iter(models.requests[1].results.values()))
     assert task.status is TaskStatus.COMPLETED
@@ -113,9 +116,9 @@ async def longest_stall(runtime: Runtime, plan: Plan) -> float:
     """Have the plan carried out, and return the longest time that everybody else waited meanwhile, in seconds."""
     lag = Lag()
     async with asyncio.TaskGroup() as group:
-        task = await runtime.tasks.submit(Submission(prompt="x", plan=plan, limits=Limits(max_steps=100)))
+        task = await runtime.tasks.submit(Submission(prompt="x", plan=plan, limits=Limits(max_steps=100)), ANYBODY)
         watch = group.create_task(lag.measure())
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         ended = await settled(runtime, task.task_id)
         watch.cancel()
     assert ended.status is TaskStatus.COMPLETED
@@ -238,7 +241,7 @@ async def dies(house: House, approving: str | None = None) -> None:
     async def live() -> None:
         async with house.open() as runtime, asyncio.timeout(30):
             if approving:
-                await runtime.tasks.decide(approving, Approve())
+                await runtime.tasks.decide(approving, Approve(), ANYBODY)
             await asyncio.Event().wait()
 
     with pytest.raises(BaseExceptionGroup) as end:
@@ -260,9 +263,9 @@ async def test_a_task_with_which_the_service_dies_keeps_it_neither_down_nor_from
         await dies(house)
     async with house.open() as runtime:
         assert runtime.recovered.is_set()
-        await runtime.tasks.decide(other.task_id, Approve())
+        await runtime.tasks.decide(other.task_id, Approve(), ANYBODY)
         assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
-        assert (await runtime.tasks.get(deadly.task_id)).status is TaskStatus.APPROVED
+        assert (await runtime.tasks.get(deadly.task_id, ANYBODY)).status is TaskStatus.APPROVED
         monkeypatch.setattr(DeadlyStore, "deadly", "")
         assert (await settled(runtime, deadly.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["other", "deadly"]
@@ -280,7 +283,7 @@ async def test_a_task_that_waits_and_cannot_even_be_read_ends_nothing(house: Hou
         facts = database.execute(select, (task.task_id,)).fetchone()[0]
         database.execute("INSERT INTO starts VALUES (?, ?, 5000)", (task.task_id, facts))
     async with house.open() as runtime:
-        await runtime.tasks.decide(other.task_id, Approve())
+        await runtime.tasks.decide(other.task_id, Approve(), ANYBODY)
         assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
 
 
@@ -304,15 +307,19 @@ async def test_a_plan_is_edited_and_revised_only_as_long_as_the_journal_has_room
         for number in range(1, 100):
             if task.journal_bytes > 20_000:
                 break
-            task = await runtime.tasks.edit(
-                task.task_id, ledger_plan(str(number % 10) * 5000), {task.plan_digest or ""}
+            task = await runtime.tasks.decide(
+                task.task_id,
+                Edit(plan=ledger_plan(str(number % 10) * 5000), digests=frozenset({task.plan_digest or ""})),
+                ANYBODY,
             )
         assert task.journal_bytes < 35_000
         with pytest.raises(DecisionRefusedError, match=r"over the limit of 20000 \(limits\.journal_bytes\)"):
-            await runtime.tasks.edit(task.task_id, ledger_plan("x"), {task.plan_digest or ""})
+            await runtime.tasks.decide(
+                task.task_id, Edit(plan=ledger_plan("x"), digests=frozenset({task.plan_digest or ""})), ANYBODY
+            )
         with pytest.raises(DecisionRefusedError, match=r"limits\.journal_bytes"):
-            await runtime.tasks.decide(task.task_id, Revise(feedback="shorter"))
-        await runtime.tasks.cancel(task.task_id)
+            await runtime.tasks.decide(task.task_id, Revise(feedback="shorter"), ANYBODY)
+        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
 
 
@@ -324,7 +331,7 @@ async def test_a_task_whose_journal_is_full_calls_no_more(house: House) -> None:
         assert task.error
         assert (task.status, task.error.code) == (TaskStatus.FAILED, "journal_full")
         assert task.tool_calls < 4  # what is written together is counted together
-        assert replay(task.task_id, await runtime.tasks.records(task.task_id)) == task
+        assert replay(task.task_id, await runtime.tasks.records(task.task_id, ANYBODY)) == task
 
 
 async def test_a_model_is_asked_no_more_once_the_journal_is_full(house: House) -> None:

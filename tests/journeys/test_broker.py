@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, ToolCalled, ToolDenied, ToolReturned
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.values import digest
@@ -20,7 +21,7 @@ def house(tmp_path: Path) -> ShiftyHouse:
 async def test_a_call_and_its_answer_are_written_as_they_were(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
         task = await ended(runtime, plan_of("count:one"))
-        events = [record.event for record in await runtime.tasks.records(task.task_id)]
+        events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     (called,) = [event for event in events if isinstance(event, ToolCalled)]
     (returned,) = [event for event in events if isinstance(event, ToolReturned)]
     assert (called.step_id, called.server, called.tool, called.attempt) == ("s1", "ledger", "count", 1)
@@ -54,7 +55,7 @@ async def test_a_refusal_is_in_the_journal_and_in_the_log_with_its_rule_and_its_
     with capture_logs() as logs:
         async with house.open() as runtime:
             task = await ended(runtime, Plan.model_validate({**plan, "steps": [*plan["steps"], second]}))
-            events = [record.event for record in await runtime.tasks.records(task.task_id)]
+            events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     assert [event for event in events if isinstance(event, ToolDenied | StepFailed)] == [
         ToolDenied(step_id="s2", server="ledger", tool="count", rule=rule, message=said),
         StepFailed(step_id="s2", code=rule, message=f"ledger.count was not called: {said}"),
@@ -74,7 +75,7 @@ async def test_an_unknown_outcome_is_in_the_journal_and_in_the_log_with_its_reas
     with capture_logs() as logs:
         async with house.open() as runtime:
             task = await ended(runtime, plan_of("die:one"))
-            events = [record.event for record in await runtime.tasks.records(task.task_id)]
+            events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     (called,) = [event for event in events if isinstance(event, ToolCalled)]
     (unknown,) = [event for event in events if isinstance(event, StepOutcomeUnknown)]
     assert (unknown.step_id, unknown.call_id) == ("s1", called.call_id)

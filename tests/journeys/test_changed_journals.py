@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, Reject, Resolve, Revise
+from agent_runtime.domain.approval import Approve, Cancel, Edit, Reject, Resolve, Revise
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import JournalChangedError, TaskNotFoundError
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
@@ -17,12 +18,16 @@ from harness import House, ledger_plan, settled, submitted, until, until_status
 Verb = Callable[[Runtime, Task], Awaitable[object]]
 
 VERBS: dict[str, Verb] = {
-    "approve": lambda runtime, task: runtime.tasks.decide(task.task_id, Approve()),
-    "reject": lambda runtime, task: runtime.tasks.decide(task.task_id, Reject()),
-    "revise": lambda runtime, task: runtime.tasks.decide(task.task_id, Revise(feedback="better")),
-    "resolve": lambda runtime, task: runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry")),
-    "edit": lambda runtime, task: runtime.tasks.edit(task.task_id, ledger_plan("x"), {task.plan_digest or ""}),
-    "cancel": lambda runtime, task: runtime.tasks.cancel(task.task_id),
+    "approve": lambda runtime, task: runtime.tasks.decide(task.task_id, Approve(), ANYBODY),
+    "reject": lambda runtime, task: runtime.tasks.decide(task.task_id, Reject(), ANYBODY),
+    "revise": lambda runtime, task: runtime.tasks.decide(task.task_id, Revise(feedback="better"), ANYBODY),
+    "resolve": lambda runtime, task: runtime.tasks.decide(
+        task.task_id, Resolve(step_id="s1", resolution="retry"), ANYBODY
+    ),
+    "edit": lambda runtime, task: runtime.tasks.decide(
+        task.task_id, Edit(plan=ledger_plan("x"), digests=frozenset({task.plan_digest or ""})), ANYBODY
+    ),
+    "cancel": lambda runtime, task: runtime.tasks.decide(task.task_id, Cancel(), ANYBODY),
 }
 
 
@@ -33,20 +38,20 @@ async def expect_only_deletion(runtime: Runtime, house: House, task: Task) -> No
     for verb in VERBS.values():
         with pytest.raises(JournalChangedError, match=r"changed at record \d+"):
             await verb(runtime, task)
-    now = await runtime.tasks.get(task_id)
+    now = await runtime.tasks.get(task_id, ANYBODY)
     assert now.status is TaskStatus.NEEDS_ATTENTION
     assert now.journal_change
     assert stored(path, task_id) == before
-    await runtime.tasks.delete(task_id)
+    await runtime.tasks.delete(task_id, ANYBODY)
     assert stored(path, task_id) == [[], []]
     with pytest.raises(TaskNotFoundError):
-        await runtime.tasks.get(task_id)
+        await runtime.tasks.get(task_id, ANYBODY)
 
 
 async def expect_work(runtime: Runtime) -> None:
     """The service does what it is asked for."""
     task = await submitted(runtime, ledger_plan("other"))
-    await runtime.tasks.decide(task.task_id, Approve())
+    await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
     assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
 
 
@@ -103,10 +108,10 @@ async def test_a_task_whose_journal_was_changed_before_its_claim_is_not_executed
     house.write_registry(delay_s=1)
     async with house.open() as runtime:
         first = await submitted(runtime, ledger_plan("first"))
-        await runtime.tasks.decide(first.task_id, Approve())
+        await runtime.tasks.decide(first.task_id, Approve(), ANYBODY)
         await until(runtime, first.task_id, lambda now: now.tool_calls > 0)
         task = await submitted(runtime, ledger_plan("one"))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         harm(house.settings.database_path, HARMS[name], task.task_id)
         before = stored(house.settings.database_path, task.task_id)
         await settled(runtime, first.task_id)
@@ -121,7 +126,7 @@ async def test_a_task_whose_journal_was_changed_in_the_middle_of_its_work_does_n
     house.write_registry(delay_s=30, tools={"*": {"idempotent": True, "effect": "read"}})
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
     house.write_registry(tools={"*": {"idempotent": True, "effect": "read"}})
     sent = house.counted
@@ -138,7 +143,7 @@ async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(h
     house.write_registry(delay_s=1)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one", "two"))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
         harm(house.settings.database_path, HARMS[name], task.task_id)
         before = stored(house.settings.database_path, task.task_id)
@@ -179,7 +184,7 @@ async def test_a_row_that_was_made_older_neither_ends_the_task_nor_stops_the_swe
     async with house.open() as runtime:
         await expect_work(runtime)
         for task in tasks:
-            assert (await runtime.tasks.get(task.task_id)).status is TaskStatus.AWAITING_APPROVAL
+            assert (await runtime.tasks.get(task.task_id, ANYBODY)).status is TaskStatus.AWAITING_APPROVAL
 
 
 async def test_the_key_of_a_changed_task_makes_no_second_one(house: House) -> None:
@@ -189,6 +194,8 @@ async def test_the_key_of_a_changed_task_makes_no_second_one(house: House) -> No
     async with house.open() as runtime:
         with pytest.raises(JournalChangedError, match="record 1"):
             await submitted(runtime, ledger_plan("one"), key="k")
-        assert [found.task_id for found in (await runtime.tasks.page()).tasks] == [task.task_id]
-        await runtime.tasks.delete(task.task_id)
-        await runtime.tasks.submit(Submission("count", ledger_plan("one"), request_key="k", request_digest="k"))
+        assert [found.task_id for found in (await runtime.tasks.page(ANYBODY)).tasks] == [task.task_id]
+        await runtime.tasks.delete(task.task_id, ANYBODY)
+        await runtime.tasks.submit(
+            Submission("count", ledger_plan("one"), request_key="k", request_digest="k"), ANYBODY
+        )

@@ -7,8 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, ApproveCall, DenyCall, Resolve
-from agent_runtime.domain.caller import Caller
+from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, DenyCall, Resolve
+from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.errors import CallNotFoundError, DecisionRefusedError, DigestMismatchError
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.preview import previews
@@ -19,7 +19,7 @@ from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, names, settled, submitted, until
 
-BOB = Caller("bob", frozenset({"approve"}))
+BOB = Caller("bob", "default", frozenset({"approve"}), "key")
 OUTSIDE: dict[str, Any] = {"look": {"effect": "read", "idempotent": True}}
 """Nobody vouches for what the ledger says."""
 
@@ -43,7 +43,7 @@ def plan(**write: Any) -> Plan:
 
 async def asking(runtime: Runtime, plan: Plan) -> tuple[Task, AskedCall]:
     task = await submitted(runtime, plan)
-    await runtime.tasks.decide(task.task_id, Approve())
+    await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
     task = await settled(runtime, task.task_id)
     assert task.status is TaskStatus.NEEDS_ATTENTION
     (asked,) = [step.asked for step in task.steps.values() if step.status is StepStatus.ASKING]
@@ -69,7 +69,7 @@ async def test_what_came_from_outside_is_shown_before_it_is_written(outside: Hou
         assert not (outside.files / "said.txt").exists()
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANN)
         end = await settled(runtime, task.task_id)
-        journal = await runtime.tasks.records(task.task_id)
+        journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.status is TaskStatus.COMPLETED
     assert (outside.files / "said.txt").read_text() == "It said: counted one"
     assert replay(task.task_id, journal) == end
@@ -93,8 +93,8 @@ async def test_the_question_waits_over_a_restart(outside: House) -> None:
     async with outside.open() as runtime:
         task, asked = await asking(runtime, plan())
     async with outside.open() as runtime:
-        assert (await runtime.tasks.get(task.task_id)).steps["save"].asked == asked
-        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)))
+        assert (await runtime.tasks.get(task.task_id, ANYBODY)).steps["save"].asked == asked
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert outside.counted == ["one"]
 
@@ -114,9 +114,9 @@ async def test_nobody_is_asked_where_there_is_no_need(
     house.write_registry(tools=tools)
     async with house.open() as runtime:
         task = await submitted(runtime, plan(**write))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
-        journal = await runtime.tasks.records(task.task_id)
+        journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert "call.approval_requested" not in names(journal)
 
 
@@ -126,7 +126,7 @@ async def test_only_a_person_approves_a_call_with_the_plan(outside: House, appro
     outside.write_registry(tools={"look": {"effect": "read"}})
     async with outside.open() as runtime:
         submission = Submission(prompt="keep it", plan=plan(preapproved=True), approval=approval)
-        task = await runtime.tasks.submit(submission)
+        task = await runtime.tasks.submit(submission, ANYBODY)
         shown = [preview.asks for preview in previews(task)]
         if approval == "manual":
             assert shown == [None, None, None]
@@ -151,7 +151,7 @@ async def test_a_look_asks_nobody_and_a_call_that_the_operator_wants_to_see_asks
         task, asked = await asking(runtime, wanted)
         assert asked.reason == "the operator wants every call of ledger/count to be approved"
         assert house.counted == []
-        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)))
+        await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["x"]
 
@@ -159,20 +159,24 @@ async def test_a_look_asks_nobody_and_a_call_that_the_operator_wants_to_see_asks
 async def test_only_the_call_that_was_shown_can_be_approved_and_only_once(outside: House) -> None:
     async with outside.open() as runtime:
         task, asked = await asking(runtime, plan())
-        before = await runtime.tasks.get(task.task_id)
+        before = await runtime.tasks.get(task.task_id, ANYBODY)
         with pytest.raises(CallNotFoundError):
-            await runtime.tasks.decide(task.task_id, ApproveCall(call_id="c", arguments_digest=asked.arguments_digest))
+            await runtime.tasks.decide(
+                task.task_id, ApproveCall(call_id="c", arguments_digest=asked.arguments_digest), ANYBODY
+            )
         with pytest.raises(DigestMismatchError, match=asked.arguments_digest):
-            await runtime.tasks.decide(task.task_id, ApproveCall(call_id=asked.call_id, arguments_digest="sha256:0"))
-        assert await runtime.tasks.get(task.task_id) == before
+            await runtime.tasks.decide(
+                task.task_id, ApproveCall(call_id=asked.call_id, arguments_digest="sha256:0"), ANYBODY
+            )
+        assert await runtime.tasks.get(task.task_id, ANYBODY) == before
         decisions = [ApproveCall(**answer(asked)) if at % 2 else DenyCall(**answer(asked)) for at in range(40)]
         given = await asyncio.gather(
-            *(runtime.tasks.decide(task.task_id, decision) for decision in decisions), return_exceptions=True
+            *(runtime.tasks.decide(task.task_id, decision, ANYBODY) for decision in decisions), return_exceptions=True
         )
         refused = [result for result in given if isinstance(result, DecisionRefusedError)]
         assert len(refused) == len(decisions) - 1
         end = await settled(runtime, task.task_id)
-        journal = names(await runtime.tasks.records(task.task_id))
+        journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert journal.count("call.approved") + journal.count("call.denied") == 1
     assert (outside.files / "said.txt").exists() == (end.status is TaskStatus.COMPLETED) == ("call.approved" in journal)
 
@@ -180,9 +184,9 @@ async def test_only_the_call_that_was_shown_can_be_approved_and_only_once(outsid
 async def test_a_cancel_while_a_call_is_asked_for_ends_the_task_and_sends_nothing(outside: House) -> None:
     async with outside.open() as runtime:
         task, asked = await asking(runtime, plan())
-        assert (await runtime.tasks.cancel(task.task_id)).status is TaskStatus.CANCELLED
+        assert (await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)).status is TaskStatus.CANCELLED
         with pytest.raises(DecisionRefusedError):
-            await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)))
+            await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
     assert not list(outside.files.iterdir())
 
 
@@ -197,14 +201,16 @@ async def test_calls_that_are_lost_after_a_person_has_answered_are_asked_about_i
     with capture_logs() as logs:
         async with house.open() as runtime:
             task = await submitted(runtime, Plan.model_validate({"goal": "g", "steps": [*calls, look]}))
-            await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             task = await until(runtime, task.task_id, lambda now: now.steps["asks"].status is StepStatus.ASKING)
             asked = task.steps["asks"].asked
             assert asked
-            await runtime.tasks.decide(task.task_id, DenyCall(**answer(asked)))
+            await runtime.tasks.decide(task.task_id, DenyCall(**answer(asked)), ANYBODY)
             for _ in calls:
                 task = await until(runtime, task.task_id, lambda now: bool(now.unknown_steps))
-                await runtime.tasks.decide(task.task_id, Resolve(step_id=task.unknown_steps[0], resolution="skip"))
+                await runtime.tasks.decide(
+                    task.task_id, Resolve(step_id=task.unknown_steps[0], resolution="skip"), ANYBODY
+                )
             task = await settled(runtime, task.task_id)
     assert task.error
     assert task.error.code == "call_denied"

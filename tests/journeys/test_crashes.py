@@ -6,6 +6,7 @@ import pytest
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import EventRecord, Resolution
 from agent_runtime.domain.status import TaskStatus
@@ -43,9 +44,9 @@ class Customer:
         assert self.task_id in {None, task.task_id}, "an acknowledged task was lost"
         self.task_id = task.task_id
         if self.acknowledged is TaskStatus.APPROVED:
-            assert (await runtime.tasks.get(task.task_id)).status is not TaskStatus.AWAITING_APPROVAL
+            assert (await runtime.tasks.get(task.task_id, ANYBODY)).status is not TaskStatus.AWAITING_APPROVAL
         with contextlib.suppress(DecisionRefusedError):
-            await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         self.acknowledged = TaskStatus.APPROVED
         while not (task := await settled(runtime, task.task_id)).terminal:
             await self._answer(runtime, task)
@@ -57,7 +58,7 @@ class Customer:
                 assert step.call
                 assert step.call.result is None, "asked although the call had a result"
                 self.asked.append((step_id, str(step.call.arguments["label"])))
-                await runtime.tasks.decide(task.task_id, Resolve(step_id=step_id, resolution=self.resolution))
+                await runtime.tasks.decide(task.task_id, Resolve(step_id=step_id, resolution=self.resolution), ANYBODY)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -107,7 +108,7 @@ async def _one_life(house: House, monkeypatch: pytest.MonkeyPatch, fuse: Fuse, c
         monkeypatch.setattr(CrashingStore, "fuse", Fuse(0, after=False))
         async with house.open() as runtime:
             task = await customer.visit(runtime)
-            _check(house, customer, task, await runtime.tasks.records(task.task_id))
+            _check(house, customer, task, await runtime.tasks.records(task.task_id, ANYBODY))
             assert await runtime.store.unfinished() == []
     else:
         assert not customer.asked
@@ -140,8 +141,8 @@ async def test_a_task_that_waits_for_approval_waits_over_a_restart(house: House)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
     async with house.open() as runtime:
-        assert (await runtime.tasks.get(task.task_id)).status is TaskStatus.AWAITING_APPROVAL
+        assert (await runtime.tasks.get(task.task_id, ANYBODY)).status is TaskStatus.AWAITING_APPROVAL
         assert house.counted == []
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         await until_status(runtime, task.task_id, TaskStatus.COMPLETED)
     assert house.counted == ["one"]

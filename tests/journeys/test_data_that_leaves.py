@@ -8,6 +8,7 @@ import pytest
 from agent_runtime.api.views import task_view
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, ApproveCall, Resolve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.preview import previews
 from agent_runtime.domain.status import TaskStatus
@@ -49,7 +50,7 @@ def plan(*steps: dict[str, Any]) -> Plan:
 
 async def carried_out(runtime: Runtime, plan: Plan, approval: Literal["manual", "auto"] = "manual") -> Task:
     """The task once it has ended or asks a person."""
-    task = await runtime.tasks.submit(Submission(prompt="look it up", plan=plan, approval=approval))
+    task = await runtime.tasks.submit(Submission(prompt="look it up", plan=plan, approval=approval), ANYBODY)
     if approval == "manual":
         await runtime.tasks.decide(task.task_id, Approve(), ANN)
     return await settled(runtime, task.task_id)
@@ -211,12 +212,14 @@ async def test_with_the_setting_approving_the_plan_covers_all_that_follows_from_
     save = {"id": "save", "kind": "tool", "server": "filesystem", "tool": "write_file", "arguments": write}
     async with home.open() as runtime:
         submission = Submission(prompt="all", plan=plan(READ, LOOK, save, agent("ledger/count")))
-        task = await runtime.tasks.submit(submission)
+        task = await runtime.tasks.submit(submission, ANYBODY)
         assert [bool(shown.covers) for shown in previews(task)] == [False, True, True, True]
         assert [shown.asks for shown in previews(task)] == [None] * 4
         await runtime.tasks.decide(task.task_id, Approve(), ANN)
         task = await settled(runtime, task.task_id)
-        approved = [record.type for record in await runtime.tasks.records(task.task_id) if "approv" in record.type]
+        approved = [
+            record.type for record in await runtime.tasks.records(task.task_id, ANYBODY) if "approv" in record.type
+        ]
     assert (task.status, approved) == (TaskStatus.COMPLETED, ["plan.approved"])
     assert sent(home).splitlines() == [f"for {RULE}", "by the model"]
 
@@ -227,7 +230,7 @@ async def test_the_text_of_a_plan_says_what_approving_it_also_approves(home: Hou
     steps = plan(READ, {**LOOK, "preapproved": how == "preapproved"})
     async with home.open() as runtime:
         approval: Literal["manual", "auto"] = "auto" if how == "auto" else "manual"
-        task = await runtime.tasks.submit(Submission(prompt="look", plan=steps, approval=approval))
+        task = await runtime.tasks.submit(Submission(prompt="look", plan=steps, approval=approval), ANYBODY)
     lines = (task_view(task)["plan"] or "").splitlines()
     covered = [
         "Whoever approves this plan also approves these calls, which are then not shown before they are sent:",
@@ -251,10 +254,10 @@ async def test_the_setting_covers_no_call_that_the_operator_wants_to_see_and_no_
 
 async def test_the_setting_is_fixed_in_the_plan_and_its_digest(home: House) -> None:
     async with home.open() as runtime:
-        task = await runtime.tasks.submit(Submission(prompt="before", plan=plan(READ, LOOK)))
+        task = await runtime.tasks.submit(Submission(prompt="before", plan=plan(READ, LOOK)), ANYBODY)
     home.set_approval(covers_data=True)
     async with home.open() as runtime:
-        other = await runtime.tasks.submit(Submission(prompt="after", plan=plan(READ, LOOK)))
+        other = await runtime.tasks.submit(Submission(prompt="after", plan=plan(READ, LOOK)), ANYBODY)
         assert task.contract
         assert other.contract
         assert "covers_data" not in task.contract.as_digested()

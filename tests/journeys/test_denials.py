@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, ApproveCall, Resolve
+from agent_runtime.domain.approval import Approve, ApproveCall, Edit, Resolve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, ToolDenied
 from agent_runtime.domain.plan import Plan
@@ -47,7 +48,7 @@ def passed_on(text: str, **write: Any) -> Plan:
 async def refused(runtime: Runtime, task: Task, step_id: str, told: str) -> None:
     """Wait for the end of the task, and expect that this step was denied, as the journal has it."""
     end = await settled(runtime, task.task_id)
-    journal = await runtime.tasks.records(task.task_id)
+    journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.error
     assert (end.status, end.error.code, end.error.step_id) == (TaskStatus.FAILED, "denied", step_id)
     assert end.error.message == f"ledger.count was not called: {told}"
@@ -66,10 +67,11 @@ async def test_a_plan_with_a_denied_call_is_refused_and_nothing_is_created(house
         with pytest.raises(InvalidPlanError) as caught:
             await submitted(runtime, ledger_plan("one", "a secret"))
         assert caught.value.faults == (Fault("plan.steps[1].arguments", f"D{TOLD[1:]}."),)
-        assert not (await runtime.tasks.page()).tasks
+        assert not (await runtime.tasks.page(ANYBODY)).tasks
         task = await submitted(runtime, ledger_plan("one"))
+        edit = Edit(plan=ledger_plan("a secret"), digests=frozenset({task.plan_digest or ""}))
         with pytest.raises(InvalidPlanError, match="public"):
-            await runtime.tasks.edit(task.task_id, ledger_plan("a secret"), {task.contract.digest})  # type: ignore[union-attr]
+            await runtime.tasks.decide(task.task_id, edit, ANYBODY)
     assert house.counted == []
 
 
@@ -78,10 +80,10 @@ async def test_a_value_that_is_denied_once_it_is_known_is_not_sent(house: House,
     deny(house, SECRET)
     async with house.open() as runtime:
         task = await submitted(runtime, passed_on("the secret plan"))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, "s2", TOLD)
         other = await submitted(runtime, passed_on("the plan"))
-        await runtime.tasks.decide(other.task_id, Approve())
+        await runtime.tasks.decide(other.task_id, Approve(), ANYBODY)
         assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["the", "plan"]
 
@@ -91,7 +93,7 @@ async def test_nobody_is_asked_for_a_call_that_is_denied(house: House, write: di
     house.write_registry(tools={"count": {"approval": "call"}, **OUTSIDE}, deny=[SECRET])
     async with house.open() as runtime:
         task = await submitted(runtime, passed_on("the secret plan", **write))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, "s2", TOLD)
     assert house.counted == []
 
@@ -100,7 +102,7 @@ async def test_a_policy_that_approves_everything_approves_nothing_that_is_denied
     house.set_approval(auto_effects=tuple(Effect))
     in_the_settings(house, SECRET)
     async with house.open() as runtime:
-        task = await runtime.tasks.submit(Submission("count", passed_on("the secret plan"), approval="auto"))
+        task = await runtime.tasks.submit(Submission("count", passed_on("the secret plan"), approval="auto"), ANYBODY)
         await refused(runtime, task, "s2", TOLD)
     assert house.counted == []
 
@@ -111,7 +113,7 @@ async def test_what_is_denied_after_the_approval_counts_from_the_next_start(hous
         task = await submitted(runtime, ledger_plan("one"))
     deny(house, {"tool": "count"})
     async with house.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, "s1", "denied by the operator (deny 'count')")
     assert house.counted == []
 
@@ -120,13 +122,13 @@ async def test_a_call_that_a_person_saw_and_approved_is_not_sent_once_it_is_deni
     house.write_registry(tools={"count": {"approval": "call"}})
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         asked = (await settled(runtime, task.task_id)).steps["s1"].asked
         assert asked
     house.write_registry(tools={"count": {"approval": "call"}}, deny=[{"tool": "count"}])
     async with house.open() as runtime:
         answer = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
-        await runtime.tasks.decide(task.task_id, answer)
+        await runtime.tasks.decide(task.task_id, answer, ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.error
     assert (end.status, end.error.code) == (TaskStatus.FAILED, "denied")
@@ -148,12 +150,12 @@ async def test_an_open_call_whose_repetition_is_denied_is_asked_about(tmp_path: 
         asking = await settled(runtime, task.task_id)
         assert asking.status is TaskStatus.NEEDS_ATTENTION
         assert asking.steps["s1"].status is StepStatus.UNKNOWN
-        journal = [record.event for record in await runtime.tasks.records(task.task_id)]
+        journal = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
         (unknown,) = [event for event in journal if isinstance(event, StepOutcomeUnknown)]
         why = "denied by the operator (deny 'gate')"
         assert unknown.reason == f"the call was open, and it cannot be repeated: {why}"
         assert [event.rule for event in journal if isinstance(event, ToolDenied)] == ["denied"]
-        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry"))
+        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry"), ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.error
     assert (end.status, end.error.code) == (TaskStatus.FAILED, "denied")
@@ -163,7 +165,7 @@ async def test_an_open_call_whose_repetition_is_denied_is_asked_about(tmp_path: 
 async def test_a_tool_that_is_denied_outright_is_not_offered_to_a_planner(house: House) -> None:
     house.set_approval(deny=(ServerDenial(server="filesystem", tool="write_*"),))
     async with house.open() as runtime:
-        task = await runtime.tasks.submit(Submission("Write hello to x.txt"))
+        task = await runtime.tasks.submit(Submission("Write hello to x.txt"), ANYBODY)
         end = await until_status(runtime, task.task_id, TaskStatus.FAILED)
         tool = runtime.registry.tools()["filesystem/write_file"]
         assert runtime.registry.tools()["filesystem/read_file"].denied is None
@@ -178,7 +180,7 @@ async def test_a_planner_that_proposes_a_denied_argument_ends_the_task_saying_wh
     denial = ServerDenial(server="filesystem", arguments={"path": "*.sh"}, reason="no scripts")
     house.set_approval(deny=(denial,))
     async with house.open() as runtime:
-        task = await runtime.tasks.submit(Submission("Write hello to x.sh"))
+        task = await runtime.tasks.submit(Submission("Write hello to x.sh"), ANYBODY)
         end = await until_status(runtime, task.task_id, TaskStatus.FAILED)
     assert end.error
     assert end.error.code == "invalid_plan"

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, Decision, Reject, Revise
+from agent_runtime.domain.approval import Approve, Cancel, Decision, Edit, Reject, Revise
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
@@ -26,7 +27,7 @@ async def test_a_waiting_task_ends_by_itself_about_when_its_time_comes(house: Ho
             assert ended.updated_at
             assert task.planned_at
             assert timedelta(seconds=0.5) <= ended.updated_at - task.planned_at < timedelta(seconds=2)
-            assert names(await runtime.tasks.records(task.task_id))[-1] == "task.expired"
+            assert names(await runtime.tasks.records(task.task_id, ANYBODY))[-1] == "task.expired"
 
 
 async def test_a_task_whose_time_came_while_nothing_ran_ends_at_the_next_start(house: House) -> None:
@@ -74,14 +75,16 @@ async def test_who_comes_too_late_is_refused_and_the_task_has_expired(
     }
     async with house.open() as runtime:
         if what == "edit":
-            late = runtime.tasks.edit(task.task_id, ledger_plan("two"), {digest})
+            late = runtime.tasks.decide(
+                task.task_id, Edit(plan=ledger_plan("two"), digests=frozenset({digest})), ANYBODY
+            )
         else:
-            late = runtime.tasks.decide(task.task_id, decisions[what])
+            late = runtime.tasks.decide(task.task_id, decisions[what], ANYBODY)
         with pytest.raises(DecisionRefusedError, match="is expired"):
             await late
-        assert (await runtime.tasks.get(task.task_id)).status is TaskStatus.EXPIRED
+        assert (await runtime.tasks.get(task.task_id, ANYBODY)).status is TaskStatus.EXPIRED
         with pytest.raises(DecisionRefusedError, match="can no longer be cancelled"):
-            await runtime.tasks.cancel(task.task_id)
+            await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
     assert house.counted == []
 
 
@@ -107,14 +110,14 @@ async def test_a_plan_whose_time_ends_while_it_is_made_anew_has_expired(
         await asyncio.wait([late], timeout=3)
         go.touch()
         assert "is expired" in await late
-        journal = names(await runtime.tasks.records(task.task_id))
+        journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert journal[-1] == "task.expired"
     assert "plan.repinned" not in journal
 
 
 async def refused(runtime: Runtime, task: Task) -> str:
     with pytest.raises(DecisionRefusedError) as refusal:
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
     return str(refusal.value)
 
 
@@ -122,7 +125,9 @@ async def test_every_revision_has_its_own_time(house: House) -> None:
     house.set_approval(expires_after_s=2)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
-        edited = await runtime.tasks.edit(task.task_id, ledger_plan("two"), {task.plan_digest or ""})
+        edited = await runtime.tasks.decide(
+            task.task_id, Edit(plan=ledger_plan("two"), digests=frozenset({task.plan_digest or ""})), ANYBODY
+        )
         ended = await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
     assert ended.updated_at
     assert edited.planned_at
@@ -134,7 +139,7 @@ async def test_a_plan_that_was_approved_in_time_runs_past_its_time(house: House)
     house.set_approval(expires_after_s=0.7)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         ended = await until(runtime, task.task_id, lambda now: now.terminal)
     assert ended.status is TaskStatus.COMPLETED
 

@@ -10,7 +10,9 @@ from mcp.server import MCPServer
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import Secrets
+from agent_runtime.domain.approval import Cancel
 from agent_runtime.domain.call_rules import CallRefusedError, Proposal
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.events import EventRecord, PlanApproved, StepCompleted, TaskExpired, ToolDenied
 from agent_runtime.domain.plan import Plan
@@ -52,7 +54,7 @@ class Executor:
         return refusal.value.rule
 
     async def journal(self) -> list[EventRecord]:
-        return await self.runtime.tasks.records(self.run.task.task_id)
+        return await self.runtime.tasks.records(self.run.task.task_id, ANYBODY)
 
     async def denials(self) -> list[tuple[str, str, str]]:
         events = [record.event for record in await self.journal()]
@@ -120,7 +122,7 @@ async def test_nothing_is_called_while_a_task_is_being_cancelled(house: House) -
     async with house.open() as runtime, executing(house, runtime, APART) as executor:
         assert executor.broker.intend(executor.run, ONE, frozenset())
         await executor.run.commit()
-        await runtime.tasks.cancel(executor.run.task.task_id)
+        await runtime.tasks.decide(executor.run.task.task_id, Cancel(), ANYBODY)
         await executor.run.catch_up()
         assert await executor.refused(Proposal("two", "ledger", "count"), frozenset({"one"})) == "cancelled"
         assert await executor.denials() == [("two", "count", "cancelled")]
@@ -132,7 +134,7 @@ async def test_a_journal_that_has_ended_takes_no_call_and_says_how_it_ended(hous
     async with house.open() as runtime:
         if how == "cancelled":
             async with executing(house, runtime, APART) as executor:
-                await runtime.tasks.cancel(executor.run.task.task_id)
+                await runtime.tasks.decide(executor.run.task.task_id, Cancel(), ANYBODY)
                 await executor.run.catch_up()
                 assert await executor.refused(ONE) == "cancelled"
                 journal = await executor.journal()
@@ -146,7 +148,7 @@ async def test_a_journal_that_has_ended_takes_no_call_and_says_how_it_ended(hous
             with pytest.raises(CallRefusedError) as refusal:
                 Broker(house.settings.limits, {}).intend(forged, ONE, frozenset())
             assert refusal.value.rule == "expired"
-            journal = await runtime.tasks.records(task.task_id)
+            journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert journal[-1].type == f"task.{how}"
     assert house.counted == []
 
@@ -182,7 +184,7 @@ async def test_a_plan_that_breaks_the_contract_ends_before_anybody_is_asked(
     house.parts = replace(house.parts, choose_planner=lambda _settings, _model: HostilePlanner(hostile))
     async with house.open() as runtime:
         await runtime.registry.ready(["ledger"], 20)
-        task: Task = await runtime.tasks.submit(Submission(prompt="count"))
+        task: Task = await runtime.tasks.submit(Submission(prompt="count"), ANYBODY)
         task = await settled(runtime, task.task_id)
     assert task.error
     assert (task.status, task.error.code) == (TaskStatus.FAILED, "invalid_plan")

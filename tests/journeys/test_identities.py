@@ -11,7 +11,7 @@ import pytest
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
-from agent_runtime.domain.caller import Caller
+from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.errors import DecisionRefusedError, DigestMismatchError, PlanOutdatedError
 from agent_runtime.domain.events import POLICY, PlanRepinned
 from agent_runtime.domain.plan import Plan
@@ -80,12 +80,12 @@ async def test_an_approval_that_meets_a_changed_server_is_refused_and_the_plan_i
     apply(house)
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError) as refused:
-            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         assert said in str(refused.value)
-        renewed = await runtime.tasks.get(task.task_id)
+        renewed = await runtime.tasks.get(task.task_id, ANYBODY)
         assert (renewed.status, renewed.plan_revision) == (TaskStatus.AWAITING_APPROVAL, 2)
         assert house.counted == []
-        await runtime.tasks.decide(task.task_id, Approve(digest=renewed.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=renewed.plan_digest), ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
@@ -97,7 +97,7 @@ async def test_the_next_revision_has_the_same_steps_and_says_what_has_changed(ho
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         renewed = await refused_and_renewed(runtime, task)
-        first, second = await runtime.tasks.revisions(task.task_id)
+        first, second = await runtime.tasks.revisions(task.task_id, ANYBODY)
         assert second.by == REGISTRY
         assert second.feedback == 'ledger: env.TARGET was not set and is "production".'
         assert first.contract.steps == second.contract.steps
@@ -112,7 +112,7 @@ async def test_an_approver_who_may_not_read_is_not_told_what_has_changed(house: 
         task = await submitted(runtime, ledger_plan("one"))
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
-        approver = Caller("bob", frozenset({"approve"}))
+        approver = Caller("bob", "default", frozenset({"approve"}), "key")
         with pytest.raises(PlanOutdatedError) as refused:
             await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), approver)
     assert "TARGET" not in str(refused.value)
@@ -120,8 +120,8 @@ async def test_an_approver_who_may_not_read_is_not_told_what_has_changed(house: 
 
 async def refused_and_renewed(runtime: Runtime, task: Task) -> Task:
     with pytest.raises(PlanOutdatedError):
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
-    return await runtime.tasks.get(task.task_id)
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+    return await runtime.tasks.get(task.task_id, ANYBODY)
 
 
 async def test_an_approval_without_a_digest_that_meets_a_changed_server_ends_the_task(house: House) -> None:
@@ -130,8 +130,8 @@ async def test_an_approval_without_a_digest_that_meets_a_changed_server_ends_the
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match=r"env\.TARGET"):
-            await runtime.tasks.decide(task.task_id, Approve())
-        end = await runtime.tasks.get(task.task_id)
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        end = await runtime.tasks.get(task.task_id, ANYBODY)
     assert end.status is TaskStatus.FAILED
     assert end.error
     assert end.error.code == "definition_changed"
@@ -147,13 +147,13 @@ async def test_many_approvals_at_once_make_one_revision_and_no_execution(house: 
 
         async def refused() -> type[Exception] | None:
             try:
-                await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+                await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
             except DecisionRefusedError as error:
                 return type(error)
             return None
 
         kinds = await asyncio.gather(*(refused() for _ in range(20)))
-        journal = names(await runtime.tasks.records(task.task_id))
+        journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert journal.count("plan.repinned") == 1
     assert sorted(kind.__name__ for kind in kinds if kind) == ["DigestMismatchError"] * 19 + ["PlanOutdatedError"]
     assert DigestMismatchError in kinds
@@ -167,7 +167,7 @@ async def test_an_approved_plan_whose_server_changed_before_its_first_step_await
         renewed = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
         assert renewed.plan_revision == 2
         assert house.counted == []
-        await runtime.tasks.decide(task.task_id, Approve(digest=renewed.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=renewed.plan_digest), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
 
@@ -204,7 +204,7 @@ async def test_what_policy_had_approved_policy_judges_again(
     house.write_registry(config=config_of(house, env={"TARGET": "production"}), tools=tools)
     async with house.open() as runtime:
         end = await until_status(runtime, task.task_id, status)
-        journal = names(await runtime.tasks.records(task.task_id))
+        journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert "plan.repinned" in journal
     assert end.plan_revision == 2
     assert house.counted == (["one"] if status is TaskStatus.COMPLETED else [])
@@ -216,13 +216,13 @@ async def test_a_server_that_changed_after_the_first_step_ends_the_task(tmp_path
     house.write_entry(client_session_timeout_seconds=0.3)
     async with house.open() as runtime:
         task = await submitted(runtime, plan_of("gate:one", "count:two"))
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.NEEDS_ATTENTION
     house.write_entry(arguments=("--other",))
     async with house.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done"))
+        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done"), ANYBODY)
         end = await settled(runtime, task.task_id)
-        journal = names(await runtime.tasks.records(task.task_id))
+        journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert end.error
     assert end.error.code == "definition_changed"
     assert "--other" in end.error.message
@@ -252,7 +252,7 @@ async def test_another_root_of_a_built_in_server_is_another_server(house: House)
     swap_link(house)
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match="filesystem: root was"):
-            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
 
 
 async def test_a_server_does_not_start_in_a_folder_that_was_swapped_under_the_running_service(house: House) -> None:
@@ -263,7 +263,7 @@ async def test_a_server_does_not_start_in_a_folder_that_was_swapped_under_the_ru
         (house.folder / "work").rmdir()
         (house.folder / "evil").mkdir()
         (house.folder / "work").symlink_to("evil")
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.error
     assert end.error.code == "server_unavailable"
@@ -278,9 +278,9 @@ async def test_a_literal_secret_that_changes_is_a_change_and_is_shown_nowhere(ho
     house.write_registry(config=config_of(house, env={"API_TOKEN": f"other-{SECRET}"}))
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match=r"ledger: env\.API_TOKEN was"):
-            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
-        records = await runtime.tasks.records(task.task_id)
-        before, after = await runtime.tasks.revisions(task.task_id)
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+        records = await runtime.tasks.records(task.task_id, ANYBODY)
+        before, after = await runtime.tasks.revisions(task.task_id, ANYBODY)
     assert SECRET not in "".join(record.data for record in records)
     assert SECRET not in as_text(before, after)
 
@@ -293,8 +293,8 @@ async def test_a_plan_that_cannot_be_carried_out_on_the_changed_server_stays_as_
     house.write_entry(arguments=("--other",))
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match="cannot be carried out as things are now"):
-            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
-        assert await runtime.tasks.get(task.task_id) == task
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+        assert await runtime.tasks.get(task.task_id, ANYBODY) == task
 
 
 async def test_another_endpoint_of_the_model_is_a_change_of_a_plan_with_agent_steps(house: House) -> None:
@@ -305,8 +305,8 @@ async def test_another_endpoint_of_the_model_is_a_change_of_a_plan_with_agent_st
     house.use_model("http://127.0.0.1:10/v1")
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match="the model: endpoints was"):
-            await runtime.tasks.decide(agent.task_id, Approve(digest=agent.plan_digest))
-        await runtime.tasks.decide(other.task_id, Approve(digest=other.plan_digest))
+            await runtime.tasks.decide(agent.task_id, Approve(digest=agent.plan_digest), ANYBODY)
+        await runtime.tasks.decide(other.task_id, Approve(digest=other.plan_digest), ANYBODY)
         assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
 
 
@@ -315,7 +315,7 @@ async def test_the_journal_says_what_was_changed_by_whom_and_what_for(house: Hou
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
-        events = [record.event for record in await runtime.tasks.records(task.task_id)]
+        events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     (repinned,) = [event for event in events if isinstance(event, PlanRepinned)]
     assert repinned.differences == ('ledger: env.TARGET was not set and is "production".',)
     assert repinned.identities["ledger"]["env"]["TARGET"] == "production"
@@ -328,7 +328,7 @@ async def test_a_task_that_asks_for_auto_and_was_not_approved_by_policy_is_not_a
     house.write_registry(tools=WRITE)
     async with house.open() as runtime:
         plan = ledger_plan("one", tool="look")
-        task = await runtime.tasks.submit(Submission(prompt="count", plan=plan, approval="auto"))
+        task = await runtime.tasks.submit(Submission(prompt="count", plan=plan, approval="auto"), ANYBODY)
         assert task.status is TaskStatus.AWAITING_APPROVAL
     house.write_registry(config=config_of(house, env={"TARGET": "production"}), tools=READ)
     async with house.open() as runtime:

@@ -12,7 +12,8 @@ import pytest
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import ApprovalSettings
-from agent_runtime.domain.approval import Approve
+from agent_runtime.domain.approval import Approve, Cancel
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
@@ -59,7 +60,7 @@ async def all_settled(runtime: Runtime, tasks: Sequence[Task]) -> list[Task]:
 
 
 async def in_calls(runtime: Runtime, tasks: Sequence[Task]) -> int:
-    now = [await runtime.tasks.get(task.task_id) for task in tasks]
+    now = [await runtime.tasks.get(task.task_id, ANYBODY) for task in tasks]
     return sum(any(step.open_call for step in task.steps.values()) for task in now)
 
 
@@ -95,7 +96,7 @@ async def test_tasks_that_use_a_hanging_server_beside_another_do_not_stop_the_ot
         await until_called(runtime, hanging, SHARE)
         async with asyncio.timeout(5):
             assert (await ended(runtime, sums())).status is TaskStatus.COMPLETED
-        await asyncio.gather(*(runtime.tasks.cancel(task.task_id) for task in hanging))
+        await asyncio.gather(*(runtime.tasks.decide(task.task_id, Cancel(), ANYBODY) for task in hanging))
         house.open_gate()
         async with asyncio.timeout(10):
             assert {task.status for task in await all_settled(runtime, hanging)} == {TaskStatus.CANCELLED}
@@ -109,11 +110,11 @@ async def test_a_server_that_hangs_at_its_start_stops_no_others(house: ShiftyHou
     house.limit(server_start_s=2.0)
     async with house.open() as runtime:
         for task in tasks:
-            await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         async with asyncio.timeout(1.5):
             assert (await ended(runtime, sums())).status is TaskStatus.COMPLETED
         async with asyncio.timeout(5):
-            await asyncio.gather(*(runtime.tasks.cancel(task.task_id) for task in tasks))
+            await asyncio.gather(*(runtime.tasks.decide(task.task_id, Cancel(), ANYBODY) for task in tasks))
             await all_settled(runtime, tasks)
     assert house.counted == []
 
@@ -127,8 +128,8 @@ async def test_a_task_that_waits_for_its_turn_is_cancelled_at_once(house: Shifty
         second = await approved(runtime, plan_of("count:second"))
         third = await approved(runtime, plan_of("count:third"))
         async with asyncio.timeout(2):
-            assert (await runtime.tasks.cancel(second.task_id)).status is TaskStatus.CANCELLED
-            await runtime.tasks.delete(second.task_id)
+            assert (await runtime.tasks.decide(second.task_id, Cancel(), ANYBODY)).status is TaskStatus.CANCELLED
+            await runtime.tasks.delete(second.task_id, ANYBODY)
         house.open_gate()
         assert {task.status for task in await all_settled(runtime, [first, third])} == {TaskStatus.COMPLETED}
     assert house.counted == ["first", "third"]
@@ -155,18 +156,18 @@ async def test_a_plan_runs_unasked_only_where_every_effect_is_allowed(house: Shi
     house.write_entry(tools={"count": {"effect": "read"}, "gate": {"effect": "write"}})
     house.open_gate()
     async with house.open() as runtime:
-        reading = await runtime.tasks.submit(Submission("read", plan=plan_of("count:one"), approval="auto"))
+        reading = await runtime.tasks.submit(Submission("read", plan=plan_of("count:one"), approval="auto"), ANYBODY)
         mixed = plan_of("count:two", "gate:three")
-        writing = await runtime.tasks.submit(Submission("write", plan=mixed, approval="auto"))
-        manual = await runtime.tasks.submit(Submission("read", plan=plan_of("count:four")))
+        writing = await runtime.tasks.submit(Submission("write", plan=mixed, approval="auto"), ANYBODY)
+        manual = await runtime.tasks.submit(Submission("read", plan=plan_of("count:four")), ANYBODY)
         assert (await settled(runtime, reading.task_id)).status is TaskStatus.COMPLETED
         assert writing.status is manual.status is TaskStatus.AWAITING_APPROVAL
-        planned = await runtime.tasks.submit(Submission("what is 2 + 2", approval="auto"))
+        planned = await runtime.tasks.submit(Submission("what is 2 + 2", approval="auto"), ANYBODY)
         end = await settled(runtime, planned.task_id)
         assert end.status is TaskStatus.COMPLETED
         assert end.approvals[0].actor == "policy"
-        assert names(await runtime.tasks.records(planned.task_id)).count("plan.approved") == 1
-        waiting = await runtime.tasks.submit(Submission("write 'hello' to x.txt", approval="auto"))
+        assert names(await runtime.tasks.records(planned.task_id, ANYBODY)).count("plan.approved") == 1
+        waiting = await runtime.tasks.submit(Submission("write 'hello' to x.txt", approval="auto"), ANYBODY)
         await until_status(runtime, waiting.task_id, TaskStatus.AWAITING_APPROVAL)
     assert house.counted == ["one"]
 

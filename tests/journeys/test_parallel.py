@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, Resolve
+from agent_runtime.domain.approval import Approve, Cancel, Resolve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.events import EventRecord, ToolCalled, ToolReturned
@@ -18,10 +19,10 @@ from harness import House, ledger_graph, names, settled, submitted
 
 
 async def run(runtime: Runtime, plan: Plan, limits: Limits | None = None) -> tuple[Task, list[EventRecord]]:
-    task = await runtime.tasks.submit(Submission("count", plan=plan, limits=limits or Limits()))
-    await runtime.tasks.decide(task.task_id, Approve())
+    task = await runtime.tasks.submit(Submission("count", plan=plan, limits=limits or Limits()), ANYBODY)
+    await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
     end = await settled(runtime, task.task_id)
-    journal = await runtime.tasks.records(task.task_id)
+    journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert replay(task.task_id, journal) == end
     return end, journal
 
@@ -113,10 +114,10 @@ async def test_while_a_task_asks_nothing_new_begins_and_what_was_sent_is_kept(ho
         assert end.unknown_steps == ("lost",)
         called = [record.event.step_id for record in journal if isinstance(record.event, ToolCalled)]
         assert called == ["lost", "kept"]
-        await runtime.tasks.decide(end.task_id, Resolve(step_id="lost", resolution="done"))
+        await runtime.tasks.decide(end.task_id, Resolve(step_id="lost", resolution="done"), ANYBODY)
         while not (end := await settled(runtime, end.task_id)).terminal:
-            await runtime.tasks.decide(end.task_id, Resolve(step_id=end.unknown_steps[0], resolution="done"))
-        assert replay(end.task_id, await runtime.tasks.records(end.task_id)) == end
+            await runtime.tasks.decide(end.task_id, Resolve(step_id=end.unknown_steps[0], resolution="done"), ANYBODY)
+        assert replay(end.task_id, await runtime.tasks.records(end.task_id, ANYBODY)) == end
     assert end.status is TaskStatus.COMPLETED
     assert sorted(house.counted) == ["kept", "lost", "next"]
 
@@ -145,11 +146,13 @@ async def test_a_budget_of_seconds_is_reserved_by_the_calls_under_way(house: Hou
 async def test_a_cancel_ends_every_call_that_is_under_way(house: House) -> None:
     house.write_registry(delay_s=30)
     async with house.open() as runtime:
-        task = await runtime.tasks.submit(Submission("count", plan=ledger_graph({"a": [], "b": [], "c": ["a", "b"]})))
-        await runtime.tasks.decide(task.task_id, Approve())
-        while (await runtime.tasks.get(task.task_id)).tool_calls < 2:
-            await runtime.store.changed(task.task_id, (await runtime.tasks.get(task.task_id)).version)
-        await runtime.tasks.cancel(task.task_id)
+        task = await runtime.tasks.submit(
+            Submission("count", plan=ledger_graph({"a": [], "b": [], "c": ["a", "b"]})), ANYBODY
+        )
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        while (await runtime.tasks.get(task.task_id, ANYBODY)).tool_calls < 2:
+            await runtime.store.changed(task.task_id, (await runtime.tasks.get(task.task_id, ANYBODY)).version)
+        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.CANCELLED
     assert set(end.unknown_steps) <= {"a", "b"}

@@ -8,6 +8,7 @@ import pytest
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.domain.events import Event, ToolCalled, ToolReturned
 from agent_runtime.domain.plan import Plan
@@ -41,7 +42,7 @@ async def refused(runtime: Runtime, task: Task, difference: str) -> None:
     assert task.error
     assert task.error.code == "definition_changed"
     assert difference in task.error.message
-    journal = names(await runtime.tasks.records(task.task_id))
+    journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert journal[-2:] == ["tool.denied", "task.failed"]
 
 
@@ -52,7 +53,7 @@ async def test_a_change_while_a_person_thinks_is_never_called(house: ShiftyHouse
     async with house.open() as runtime:
         task = await submitted(runtime, plan_of("count:one"))
         house.list_tools(tools)
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, difference)
     assert house.counted == []
 
@@ -71,7 +72,7 @@ async def test_after_a_change_the_next_plan_is_made_with_what_the_server_lists_n
     async with house.open() as runtime:
         task = await submitted(runtime, plan_of("count:one"))
         house.list_tools(listing(description="new"))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, "new")
         again = await ended(runtime, plan_of("count:two"))
         assert again.definitions["ledger/count"].description == "new"
@@ -128,7 +129,7 @@ async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(house: S
     async with house.open() as runtime:
         task = await approved(runtime, plan_of("count:first", "count:second"))
         await refused(runtime, task, "new")
-        events = [record.event for record in await runtime.tasks.records(task.task_id)]
+        events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     (unsent,) = [event for event in events if isinstance(event, ToolReturned) and event.step_id == "s2"]
     assert unsent.result.is_error
     assert unsent.result.text.startswith("A tool is not what the plan was made with, so it was not called. ")
@@ -145,6 +146,6 @@ async def test_a_change_between_an_unknown_outcome_and_its_retry_is_not_called(h
         tools = listing()
         tools[1]["description"] = "another gate"
         house.list_tools(tools)
-        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry"))
+        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry"), ANYBODY)
         await refused(runtime, task, "another gate")
     assert house.counted == ["one"]

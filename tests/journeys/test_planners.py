@@ -8,6 +8,7 @@ import pytest
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, ApproveCall, Reject, Revise
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import ConfigurationError, DigestRequiredError
 from agent_runtime.domain.events import PlanProposed
@@ -66,7 +67,7 @@ def modelled(house: House, models: ModelServer) -> House:
 
 
 async def planned(runtime: Runtime, prompt: str = PROMPT, **more: Any) -> Task:
-    task = await runtime.tasks.submit(Submission(prompt=prompt, **more))
+    task = await runtime.tasks.submit(Submission(prompt=prompt, **more), ANYBODY)
     return await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL, TaskStatus.FAILED)
 
 
@@ -76,9 +77,11 @@ async def test_a_prompt_is_planned_approved_and_done(home: House) -> None:
         task = await planned(runtime)
         assert task.status is TaskStatus.AWAITING_APPROVAL
         assert not (home.files / "a.txt").exists()
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         task = await settled(runtime, task.task_id)
-        (proposed,) = [r.event for r in await runtime.tasks.records(task.task_id) if isinstance(r.event, PlanProposed)]
+        (proposed,) = [
+            r.event for r in await runtime.tasks.records(task.task_id, ANYBODY) if isinstance(r.event, PlanProposed)
+        ]
     assert task.status is TaskStatus.COMPLETED
     assert (home.files / "a.txt").read_text(encoding="utf-8").strip() == "hello"
     assert proposed.planner == ("openai" if home.settings.openai.configured else "rules")
@@ -94,7 +97,7 @@ async def test_a_model_cannot_approve_the_calls_of_its_plan_beforehand(modelled:
         task = await planned(runtime)
         assert task.contract
         assert not task.contract.steps[0].preapproved
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         task = await settled(runtime, task.task_id)
     assert (task.status, modelled.counted) == (TaskStatus.NEEDS_ATTENTION, [])
 
@@ -102,13 +105,13 @@ async def test_a_model_cannot_approve_the_calls_of_its_plan_beforehand(modelled:
 async def test_a_plan_is_revised_and_the_new_one_is_approved_by_its_digest(home: House, models: ModelServer) -> None:
     async with home.open() as runtime:
         task = await planned(runtime)
-        await runtime.tasks.decide(task.task_id, Revise(feedback=FEEDBACK))
+        await runtime.tasks.decide(task.task_id, Revise(feedback=FEEDBACK), ANYBODY)
         task = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
         assert task.contract
         assert (task.plan_revision, len(task.contract.steps)) == (2, 2)
         with pytest.raises(DigestRequiredError):
-            await runtime.tasks.decide(task.task_id, Approve())
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         task = await settled(runtime, task.task_id)
     assert (task.status, (task.result or "").splitlines()[-1]) == (TaskStatus.COMPLETED, "hello")
     if home.settings.openai.configured:
@@ -122,7 +125,7 @@ async def test_a_plan_waits_over_a_restart(home: House) -> None:
     async with home.open() as runtime:
         task = await planned(runtime)
     async with home.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
 
 
@@ -130,7 +133,7 @@ async def test_a_plan_waits_over_a_restart(home: House) -> None:
 async def test_a_rejected_plan_does_nothing(home: House) -> None:
     async with home.open() as runtime:
         task = await planned(runtime)
-        assert (await runtime.tasks.decide(task.task_id, Reject(reason="no"))).status is TaskStatus.REJECTED
+        assert (await runtime.tasks.decide(task.task_id, Reject(reason="no"), ANYBODY)).status is TaskStatus.REJECTED
     assert not list(home.files.iterdir())
 
 
@@ -144,14 +147,14 @@ async def test_a_model_plans_an_agent_step_whose_call_is_approved_after_a_restar
     models.on("Greet in a file.", by_turn(greet, Text("Greeted.")))
     async with modelled.open() as runtime:
         task = await planned(runtime, "Say hello")
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         task = await settled(runtime, task.task_id)
         asked = task.steps["s1"].asked
         assert asked
         assert asked.arguments == {"path": "b.txt", "content": "hello"}
     async with modelled.open() as runtime:
         decision = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
-        await runtime.tasks.decide(task.task_id, decision)
+        await runtime.tasks.decide(task.task_id, decision, ANYBODY)
         task = await settled(runtime, task.task_id)
     assert (task.status, task.result) == (TaskStatus.COMPLETED, "Greeted.")
     assert (modelled.files / "b.txt").read_text(encoding="utf-8").strip() == "hello"
@@ -263,7 +266,7 @@ async def test_a_budget_of_tokens_that_does_not_hold_the_question_ends_the_task(
 ) -> None:
     async with modelled.open() as runtime:
         task = await planned(runtime, limits=Limits(budget=Budget(tokens=200)))
-        journal = await runtime.tasks.records(task.task_id)
+        journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert task.error
     assert task.error.code == "budget_exceeded"
     assert "task.failed" in names(journal)
@@ -309,9 +312,11 @@ async def test_a_task_is_planned_by_a_planner_of_the_operator(house: House, monk
     async with house.open() as runtime:
         assert runtime.planner == "counting"
         task = await planned(runtime, "count one two")
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
-        (proposed,) = [r.event for r in await runtime.tasks.records(task.task_id) if isinstance(r.event, PlanProposed)]
+        (proposed,) = [
+            r.event for r in await runtime.tasks.records(task.task_id, ANYBODY) if isinstance(r.event, PlanProposed)
+        ]
     assert proposed.planner == "counting"
     assert sorted(house.counted) == ["one", "two"]
 

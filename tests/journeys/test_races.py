@@ -11,7 +11,8 @@ from mcp.server import MCPServer
 
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.config import Secrets
-from agent_runtime.domain.approval import Approve, Decision, Resolve
+from agent_runtime.domain.approval import Approve, Cancel, Decision, Resolve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import ConflictError, DecisionRefusedError, TaskNotFoundError
 from agent_runtime.domain.events import Event, ToolReturned
 from agent_runtime.domain.identity import Identities
@@ -80,15 +81,15 @@ async def test_a_cancel_at_every_write_of_a_run_starts_no_call_after_it(
             ) -> None:
                 cancelled.set()
                 try:
-                    stopped = await runtime.tasks.cancel(task.task_id)
+                    stopped = await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
                 except DecisionRefusedError:
                     return  # it had just ended
                 counted += house.counted
                 if then != "cancel" and stopped.terminal:
-                    await runtime.tasks.delete(task.task_id)
+                    await runtime.tasks.delete(task.task_id, ANYBODY)
 
             store.task_id, store.at, store.after, store.seen, store.meddle = task.task_id, at, after, 0, meddle
-            await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             async with asyncio.timeout(10):
                 await cancelled.wait()
             store.meddle = None
@@ -99,7 +100,7 @@ async def test_a_cancel_at_every_write_of_a_run_starts_no_call_after_it(
                     label for label in counted_at_cancel if label in labels
                 ]
                 continue
-            journal = await runtime.tasks.records(task.task_id)
+            journal = await runtime.tasks.records(task.task_id, ANYBODY)
             assert replay(task.task_id, journal) == end
             called = names(journal)
             if end.status is TaskStatus.CANCELLED:
@@ -136,7 +137,7 @@ async def test_a_storm_of_conflicts_loses_no_result_and_repeats_no_call(house: H
 
 async def accepted(runtime: Runtime, task_id: str, decision: Decision) -> bool:
     try:
-        await runtime.tasks.decide(task_id, decision)
+        await runtime.tasks.decide(task_id, decision, ANYBODY)
     except DecisionRefusedError:
         return False
     return True
@@ -173,7 +174,9 @@ async def test_a_resolution_against_a_cancel_has_one_outcome(shifty: ShiftyHouse
     async with shifty.open() as runtime:
         task = await unknown(shifty, runtime, "gate:one", "count:two")
         skip = Resolve(step_id="s1", resolution="skip")
-        _, resolved = await asyncio.gather(runtime.tasks.cancel(task.task_id), accepted(runtime, task.task_id, skip))
+        _, resolved = await asyncio.gather(
+            runtime.tasks.decide(task.task_id, Cancel(), ANYBODY), accepted(runtime, task.task_id, skip)
+        )
         end = await settled(runtime, task.task_id)
     assert not resolved
     assert end.status is TaskStatus.CANCELLED
@@ -186,7 +189,7 @@ async def test_what_a_person_said_it_gave_is_what_the_next_step_gets(shifty: Shi
     async with shifty.open() as runtime:
         task = await unknown(shifty, runtime, "gate:one", "count:${s1.output.next}", "count:${s1.text}")
         done = Resolve(step_id="s1", resolution="done", output={"next": "two"})
-        await runtime.tasks.decide(task.task_id, done)
+        await runtime.tasks.decide(task.task_id, done, ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.COMPLETED
     assert shifty.ledger.read_text().splitlines() == ["one", "two", '{"next":"two"}']
@@ -198,9 +201,9 @@ async def test_a_skipped_step_takes_with_it_all_that_needs_it_and_no_more(shifty
     plan["steps"][3] |= {"depends_on": [], "arguments": {"a": 1, "b": 2}}
     async with shifty.open() as runtime:
         task = await submitted(runtime, Plan.model_validate(plan))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until_status(runtime, task.task_id, TaskStatus.NEEDS_ATTENTION)
-        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="skip"))
+        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="skip"), ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.COMPLETED
     statuses = [step.status for step in end.steps.values()]
@@ -215,9 +218,9 @@ async def test_a_cancel_while_a_server_hangs_at_its_start_ends_the_wait_for_it(s
     for hang in ("initialize", "tools/list"):
         shifty.write_entry(hang=hang)
         async with shifty.open() as runtime:
-            await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             await shifty.hung(2)  # the catalogue's and ours
-            assert (await runtime.tasks.cancel(task.task_id)).status is TaskStatus.CANCELLED
+            assert (await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)).status is TaskStatus.CANCELLED
             async with asyncio.timeout(5):  # the start limit is 20 s
                 await no_run_is_left()
             shifty.hangs.unlink()
@@ -237,7 +240,7 @@ async def test_a_cancel_during_the_pause_before_a_repetition_stops_it(shifty: Sh
     async with shifty.open() as runtime:
         task = await approved(runtime, Plan.model_validate(plan))
         await until(runtime, task.task_id, lambda now: bool((call := now.steps["s1"].call) and call.result))
-        await runtime.tasks.cancel(task.task_id)
+        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         end = await settled(runtime, task.task_id)
         async with asyncio.timeout(5):
             await no_run_is_left()
@@ -289,21 +292,21 @@ async def test_the_late_answer_of_a_superseded_run_is_kept_and_changes_nothing(
             while not shifty.counted:  # noqa: ASYNC110 - another process writes the ledger
                 await asyncio.sleep(0.01)
             assert not await other.run(task.task_id, never, never)
-            asking = await runtime.tasks.get(task.task_id)
+            asking = await runtime.tasks.get(task.task_id, ANYBODY)
             assert asking.status is TaskStatus.NEEDS_ATTENTION
             assert asking.epoch == 2
             shifty.open_gate()
             await runtime.store.changed(task.task_id, asking.version)
-            evidence = (await runtime.tasks.records(task.task_id))[-1]
+            evidence = (await runtime.tasks.records(task.task_id, ANYBODY))[-1]
             assert isinstance(evidence.event, ToolReturned)
             assert evidence.epoch == 1
-            after = await runtime.tasks.get(task.task_id)
+            after = await runtime.tasks.get(task.task_id, ANYBODY)
             assert after.status is TaskStatus.NEEDS_ATTENTION
             assert after.steps == asking.steps
             decision = Resolve.model_validate({"step_id": "s1", "resolution": resolution})
-            await runtime.tasks.decide(task.task_id, decision)
+            await runtime.tasks.decide(task.task_id, decision, ANYBODY)
             end = await settled(runtime, task.task_id)
-            journal = await runtime.tasks.records(task.task_id)
+            journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.status is TaskStatus.COMPLETED
     assert replay(task.task_id, journal) == end
     assert shifty.counted == (["one", "two"] if resolution == "done" else ["one", "one", "two"])
@@ -319,14 +322,14 @@ async def test_two_orchestrators_on_one_task_at_once_call_nothing_twice(house: H
         for turn in range(10):
             labels = [f"{turn}{letter}" for letter in "abc"]
             task = await submitted(runtime, ledger_plan(*labels))
-            await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             async with asyncio.timeout(20):
                 await until(runtime, task.task_id, partial(_has_come_to, 3 + turn))
                 while await other.run(task.task_id, never, never):
                     pass
                 while not (end := await settled(runtime, task.task_id)).terminal:
                     done = Resolve(step_id=end.unknown_steps[0], resolution="done")
-                    await runtime.tasks.decide(task.task_id, done)
+                    await runtime.tasks.decide(task.task_id, done, ANYBODY)
             assert end.status is TaskStatus.COMPLETED
             assert all(house.counted.count(label) <= 1 for label in labels)
-            assert replay(task.task_id, await runtime.tasks.records(task.task_id)) == end
+            assert replay(task.task_id, await runtime.tasks.records(task.task_id, ANYBODY)) == end

@@ -12,7 +12,8 @@ import pytest
 
 from agent_runtime.api.views import record_json
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, Resolve
+from agent_runtime.domain.approval import Approve, Cancel, Resolve
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import InvalidInputError, StoreUnavailableError
 from agent_runtime.domain.events import Event, TaskClaimed, ToolCalled, ToolReturned
@@ -51,7 +52,7 @@ async def counted(house: House, times: int) -> None:
 
 async def left_while_planning(house: ShiftyHouse) -> Task:
     async with house.open() as runtime:
-        return await runtime.tasks.submit(Submission("what is 2 + 2"))
+        return await runtime.tasks.submit(Submission("what is 2 + 2"), ANYBODY)
 
 
 async def left_at_the_start_of_a_server(house: ShiftyHouse) -> Task:
@@ -67,7 +68,7 @@ async def _left_while_it_hangs(house: ShiftyHouse, hang: str) -> Task:
         task = await submitted(runtime, plan_of("count:one", "count:two"))
     house.write_entry(hang=hang)
     async with house.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await house.hung(2)  # the catalogue's and ours
         return task
 
@@ -108,12 +109,12 @@ async def test_a_stop_where_no_call_is_open_is_quick_and_asks_nobody_anything(
     house.write_entry()
     async with house.open() as runtime:
         assert house.counted == before
-        now = await runtime.tasks.get(task.task_id)
+        now = await runtime.tasks.get(task.task_id, ANYBODY)
         if not now.contract or now.status is TaskStatus.AWAITING_APPROVAL:
             await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
-            await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         end = await settled(runtime, task.task_id)
-        journal = await runtime.tasks.records(task.task_id)
+        journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.terminal
     assert "step.outcome_unknown" not in names(journal)
     assert len(house.counted) == sum(isinstance(r.event, ToolCalled) and r.event.server == "ledger" for r in journal)
@@ -147,7 +148,7 @@ async def test_a_call_that_outlasts_the_grace_of_a_stop_is_asked_about(house: Sh
     async with house.open() as runtime:
         asking = await settled(runtime, task.task_id)
         assert asking.status is TaskStatus.NEEDS_ATTENTION
-        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done"))
+        await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done"), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one", "two"]
 
@@ -157,7 +158,7 @@ async def test_a_restart_settles_a_cancellation_whose_call_was_open(house: Shift
     async with house.open() as runtime:
         task = await approved(runtime, plan_of("gate:one", "count:two"))
         await counted(house, 1)
-        assert (await runtime.tasks.cancel(task.task_id)).status is TaskStatus.EXECUTING
+        assert (await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)).status is TaskStatus.EXECUTING
     house.write_entry(hang="initialize")  # nothing of it is needed to say so
     async with house.open() as runtime:
         end = await settled(runtime, task.task_id)
@@ -183,7 +184,7 @@ async def test_fifty_unfinished_tasks_in_mixed_states_go_on_or_ask_after_a_resta
         for number in range(0, MIXED, len(kinds)):
             waiting = await submitted(runtime, plan_of(f"count:waiting{number}"))
             ready = await approved(runtime, plan_of(f"count:ready{number}"))
-            planning = await runtime.tasks.submit(Submission("what is 2 + 2"))
+            planning = await runtime.tasks.submit(Submission("what is 2 + 2"), ANYBODY)
             tasks |= {waiting.task_id: "waiting", ready.task_id: "approved", planning.task_id: "planning"}
     house.open_gate()
     began = time.monotonic()
@@ -192,7 +193,7 @@ async def test_fifty_unfinished_tasks_in_mixed_states_go_on_or_ask_after_a_resta
         assert time.monotonic() - began < 5
         states = Counter((tasks[task_id], end.status.value) for task_id, end in ends.items())
         for task_id, end in ends.items():
-            assert replay(task_id, await runtime.tasks.records(task_id)) == end
+            assert replay(task_id, await runtime.tasks.records(task_id, ANYBODY)) == end
     each = MIXED // len(kinds)
     assert states == {
         ("waiting", "awaiting_approval"): each,
@@ -229,12 +230,12 @@ async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(
 
     monkeypatch.setattr(Broker, "send", with_a_bug)
     async with house.open() as runtime:
-        unlucky = await runtime.tasks.submit(Submission("unlucky", plan=plan_of("count:one", "count:two")))
-        await runtime.tasks.decide(unlucky.task_id, Approve())
+        unlucky = await runtime.tasks.submit(Submission("unlucky", plan=plan_of("count:one", "count:two")), ANYBODY)
+        await runtime.tasks.decide(unlucky.task_id, Approve(), ANYBODY)
         assert (await ended(runtime, plan_of("count:neighbour"))).status is TaskStatus.COMPLETED
         for step_id in ("s1", "s2"):  # the answer was lost with the run
             assert (await settled(runtime, unlucky.task_id)).unknown_steps == (step_id,)
-            await runtime.tasks.decide(unlucky.task_id, Resolve(step_id=step_id, resolution="done"))
+            await runtime.tasks.decide(unlucky.task_id, Resolve(step_id=step_id, resolution="done"), ANYBODY)
         assert (await settled(runtime, unlucky.task_id)).status is TaskStatus.COMPLETED
     assert sorted(house.counted) == ["neighbour", "one", "two"]
 
@@ -255,10 +256,10 @@ async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_ne
         patch.setattr(Orchestrator, "run", broken)
         async with house.open() as runtime:
             for task in tasks:
-                await runtime.tasks.decide(task.task_id, Approve())
+                await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             async with asyncio.timeout(5):
                 assert Counter([await crashes.get() for _ in range(8)]) == {task.task_id: 4 for task in tasks}
-            assert (await runtime.tasks.cancel(tasks[1].task_id)).status is TaskStatus.CANCELLED
+            assert (await runtime.tasks.decide(tasks[1].task_id, Cancel(), ANYBODY)).status is TaskStatus.CANCELLED
     async with house.open() as runtime:
         assert (await settled(runtime, tasks[0].task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
@@ -279,7 +280,7 @@ async def test_a_cancel_does_not_wait_for_the_next_attempt_of_a_run_that_crashed
     async with house.open() as runtime, asyncio.timeout(10):
         task = await approved(runtime, plan_of("count:one"))
         await crashed.wait()
-        await runtime.tasks.cancel(task.task_id)
+        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.CANCELLED
     assert end.unknown_steps == ("s1",)
@@ -327,7 +328,7 @@ async def test_a_disk_that_was_full_for_a_while_loses_no_result_and_repeats_no_c
         assert isinstance(store, FullStore)
         task = await submitted(runtime, plan_of("count:one", "count:two"))
         store.full_at = full_at
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         end = await settled(runtime, task.task_id)
         assert store.refused == 0
         assert not store.full_at
@@ -383,8 +384,8 @@ async def test_a_budget_holds_over_repetitions_too(house: ShiftyHouse) -> None:
     limits = Limits(budget=Budget(tool_calls=2))
     async with house.open() as runtime:
         plan = changed(plan_of("fail:one"), retries=9)
-        task = await runtime.tasks.submit(Submission("try", plan=plan, limits=limits))
-        await runtime.tasks.decide(task.task_id, Approve())
+        task = await runtime.tasks.submit(Submission("try", plan=plan, limits=limits), ANYBODY)
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.FAILED
     assert house.counted == ["one"] * 2
@@ -394,8 +395,10 @@ async def test_a_budget_of_seconds_ends_the_call_that_would_use_it_up(house: Shi
     house.limit(cancel_grace_s=0.05)
     limits = Limits(budget=Budget(seconds=0.2))
     async with house.open() as runtime:
-        task = await runtime.tasks.submit(Submission("try", plan=plan_of("gate:one", "count:two"), limits=limits))
-        await runtime.tasks.decide(task.task_id, Approve())
+        task = await runtime.tasks.submit(
+            Submission("try", plan=plan_of("gate:one", "count:two"), limits=limits), ANYBODY
+        )
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         async with asyncio.timeout(5):
             end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.NEEDS_ATTENTION
@@ -449,8 +452,8 @@ async def test_no_result_breaks_the_journal_or_what_reads_it(house: ShiftyHouse)
             ends[kind] = await ended(runtime, plan_of("raw:one"))
     async with house.open() as runtime:  # nothing is in memory now
         for end in ends.values():
-            journal = await runtime.tasks.records(end.task_id)
-            assert await runtime.tasks.get(end.task_id) == end == replay(end.task_id, journal)
+            journal = await runtime.tasks.records(end.task_id, ANYBODY)
+            assert await runtime.tasks.get(end.task_id, ANYBODY) == end == replay(end.task_id, journal)
             for record in journal:
                 assert isinstance(_strict(record.data), dict)
                 assert _strict(record_json(record))["seq"] == record.seq
@@ -492,7 +495,7 @@ async def test_an_output_put_deep_into_arguments_can_still_be_read_back(house: S
         end = await ended(runtime, Plan.model_validate(plan))
         assert end.status is TaskStatus.COMPLETED
     async with house.open() as runtime:
-        assert await runtime.tasks.get(end.task_id) == end
+        assert await runtime.tasks.get(end.task_id, ANYBODY) == end
 
 
 async def test_what_a_person_says_a_call_gave_is_held_to_the_same_bounds(house: ShiftyHouse) -> None:
@@ -501,10 +504,12 @@ async def test_what_a_person_says_a_call_gave_is_held_to_the_same_bounds(house: 
         task = await ended(runtime, plan_of("die:one"))
         for output in (json.loads(nested(150)), "x" * 300_000, float("nan"), "\ud800"):
             with pytest.raises(InvalidInputError):
-                await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done", output=output))
+                await runtime.tasks.decide(
+                    task.task_id, Resolve(step_id="s1", resolution="done", output=output), ANYBODY
+                )
         with pytest.raises(InvalidInputError, match="prompt"):
-            await runtime.tasks.submit(Submission("\ud800"))
-        assert await runtime.tasks.get(task.task_id) == task
+            await runtime.tasks.submit(Submission("\ud800"), ANYBODY)
+        assert await runtime.tasks.get(task.task_id, ANYBODY) == task
 
 
 @pytest.mark.slow
@@ -512,10 +517,10 @@ async def test_a_ledger_of_the_ordinary_kind_is_untouched_by_ten_restarts(tmp_pa
     house = House(tmp_path)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one", "two"))
-        await runtime.tasks.decide(task.task_id, Approve())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         end = await settled(runtime, task.task_id)
     for _ in range(10):
         async with house.open() as runtime:
             assert await runtime.store.unfinished() == []
-            assert await runtime.tasks.get(task.task_id) == end
+            assert await runtime.tasks.get(task.task_id, ANYBODY) == end
     assert house.counted == ["one", "two"]

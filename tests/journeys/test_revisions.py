@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 import pytest
 
 from agent_runtime.bootstrap import Runtime
-from agent_runtime.domain.approval import Approve, Decision, Reject, Revise
+from agent_runtime.domain.approval import Approve, Decision, Edit, Reject, Revise
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import (
     DecisionRefusedError,
     DigestMismatchError,
@@ -23,7 +24,7 @@ from harness import ANN, House, ledger_plan, names, settled, submitted, until, u
 
 async def planned(runtime: Runtime, prompt: str = "Add 15 and 27") -> Task:
     """A task whose plan the planner made."""
-    task = await runtime.tasks.submit(Submission(prompt=prompt))
+    task = await runtime.tasks.submit(Submission(prompt=prompt), ANYBODY)
     return await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
 
 
@@ -48,19 +49,19 @@ async def test_a_revision_is_planned_from_the_prompt_and_all_feedback_and_runs_o
         first = await planned(runtime)
         await runtime.tasks.decide(first.task_id, Revise(feedback="then multiply the result by 2"), ANN)
         await revision(runtime, first.task_id, 2)
-        await runtime.tasks.decide(first.task_id, Revise(feedback="then add 1 to the result"))
+        await runtime.tasks.decide(first.task_id, Revise(feedback="then add 1 to the result"), ANYBODY)
         third = await revision(runtime, first.task_id, 3)
         assert third.contract
         assert len(third.contract.steps) == 3
         assert third.feedback == ("then multiply the result by 2", "then add 1 to the result")
         assert third.approvals[0].actor == "ann"
         with pytest.raises(DigestRequiredError):
-            await runtime.tasks.decide(first.task_id, Approve())
+            await runtime.tasks.decide(first.task_id, Approve(), ANYBODY)
         with pytest.raises(DigestMismatchError):
-            await runtime.tasks.decide(first.task_id, Approve(digest=first.plan_digest))
-        await runtime.tasks.decide(first.task_id, Approve(digest=third.plan_digest))
+            await runtime.tasks.decide(first.task_id, Approve(digest=first.plan_digest), ANYBODY)
+        await runtime.tasks.decide(first.task_id, Approve(digest=third.plan_digest), ANYBODY)
         ended = await settled(runtime, first.task_id)
-        journal = names(await runtime.tasks.records(first.task_id))
+        journal = names(await runtime.tasks.records(first.task_id, ANYBODY))
     assert ended.status is TaskStatus.COMPLETED
     assert "85" in (ended.result or "")
     assert journal.count("plan.proposed") == 3
@@ -70,7 +71,7 @@ async def test_a_revision_is_planned_from_the_prompt_and_all_feedback_and_runs_o
 async def test_a_revision_that_is_not_understood_ends_the_task_and_says_why(house: House) -> None:
     async with house.open() as runtime:
         task = await planned(runtime)
-        await runtime.tasks.decide(task.task_id, Revise(feedback="with more gusto"))
+        await runtime.tasks.decide(task.task_id, Revise(feedback="with more gusto"), ANYBODY)
         ended = await settled(runtime, task.task_id)
     assert ended.status is TaskStatus.FAILED
     assert ended.error
@@ -81,14 +82,14 @@ async def test_a_revision_that_is_not_understood_ends_the_task_and_says_why(hous
 async def test_a_revision_waits_for_approval_even_where_the_first_plan_need_not_have(house: House) -> None:
     house.set_approval(auto_effects=("read",))
     async with house.open() as runtime:
-        task = await runtime.tasks.submit(Submission(prompt="Write hello to a.txt", approval="auto"))
+        task = await runtime.tasks.submit(Submission(prompt="Write hello to a.txt", approval="auto"), ANYBODY)
         await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
     house.set_approval(auto_effects=("read", "write", "destructive"))
     async with house.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Revise(feedback="then add 1 and 2"))
+        await runtime.tasks.decide(task.task_id, Revise(feedback="then add 1 and 2"), ANYBODY)
         second = await revision(runtime, task.task_id, 2)
         assert second.status is TaskStatus.AWAITING_APPROVAL
-        assert "plan.approved" not in names(await runtime.tasks.records(task.task_id))
+        assert "plan.approved" not in names(await runtime.tasks.records(task.task_id, ANYBODY))
 
 
 async def test_a_crash_between_the_feedback_and_the_new_plan_loses_neither(house: House) -> None:
@@ -98,7 +99,7 @@ async def test_a_crash_between_the_feedback_and_the_new_plan_loses_neither(house
         task = await runtime.store.append(task, [asked])  # and nobody tells the runner
         assert task.status is TaskStatus.PENDING
         with pytest.raises(DecisionRefusedError, match="is pending"):
-            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
     async with house.open() as runtime:
         second = await revision(runtime, task.task_id, 2)
     assert second.contract
@@ -116,7 +117,7 @@ async def test_of_approve_and_revise_at_once_one_wins_and_what_was_approved_runs
                 Reject(),
             ]
             order = decisions[turn % 4 :] + decisions[: turn % 4]
-            won = await asyncio.gather(*(went(runtime.tasks.decide(task.task_id, one)) for one in order))
+            won = await asyncio.gather(*(went(runtime.tasks.decide(task.task_id, one, ANYBODY)) for one in order))
             assert won.count(True) == 1
             ended = await until(
                 runtime,
@@ -133,8 +134,8 @@ async def test_feedback_that_says_nothing_or_too_much_is_refused_and_changes_not
         task = await submitted(runtime, ledger_plan("one"))
         for feedback, why in ((" \n\t", "empty"), ("é" * 11, "22 bytes"), ("\ud800", "cannot be stored")):
             with pytest.raises(InvalidInputError, match=why):
-                await runtime.tasks.decide(task.task_id, Revise(feedback=feedback))
-        assert await runtime.tasks.get(task.task_id) == task
+                await runtime.tasks.decide(task.task_id, Revise(feedback=feedback), ANYBODY)
+        assert await runtime.tasks.get(task.task_id, ANYBODY) == task
 
 
 async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_once(house: House) -> None:
@@ -143,16 +144,20 @@ async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_o
             task = await submitted(runtime, ledger_plan(f"old{turn}"))
             digest = task.plan_digest or ""
             attempts = [
-                runtime.tasks.decide(task.task_id, Approve(digest=digest)),
-                runtime.tasks.edit(task.task_id, ledger_plan(f"new{turn}"), {digest}),
-                runtime.tasks.edit(task.task_id, ledger_plan(f"newer{turn}"), {digest}),
-                runtime.tasks.decide(task.task_id, Approve()),
+                runtime.tasks.decide(task.task_id, Approve(digest=digest), ANYBODY),
+                runtime.tasks.decide(
+                    task.task_id, Edit(plan=ledger_plan(f"new{turn}"), digests=frozenset({digest})), ANYBODY
+                ),
+                runtime.tasks.decide(
+                    task.task_id, Edit(plan=ledger_plan(f"newer{turn}"), digests=frozenset({digest})), ANYBODY
+                ),
+                runtime.tasks.decide(task.task_id, Approve(), ANYBODY),
             ]
             won = await asyncio.gather(*map(went, attempts[turn % 4 :] + attempts[: turn % 4]))
             assert won.count(True) == 1
-            now = await runtime.tasks.get(task.task_id)
+            now = await runtime.tasks.get(task.task_id, ANYBODY)
             if now.plan_revision == 2:
-                await runtime.tasks.decide(task.task_id, Approve(digest=now.plan_digest))
+                await runtime.tasks.decide(task.task_id, Approve(digest=now.plan_digest), ANYBODY)
             ended = await settled(runtime, task.task_id)
             assert ended.status is TaskStatus.COMPLETED
             ran = [label for label in house.counted if label.endswith(str(turn))]
@@ -162,12 +167,14 @@ async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_o
 async def test_an_edit_survives_a_restart_and_the_plan_before_it_can_not_be_approved(house: House) -> None:
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("old"))
-        await runtime.tasks.edit(task.task_id, ledger_plan("new"), {task.plan_digest or ""}, ANN)
+        await runtime.tasks.decide(
+            task.task_id, Edit(plan=ledger_plan("new"), digests=frozenset({task.plan_digest or ""})), ANN
+        )
     async with house.open() as runtime:
         with pytest.raises(DigestMismatchError):
-            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
-        edited = await runtime.tasks.get(task.task_id)
-        await runtime.tasks.decide(task.task_id, Approve(digest=edited.plan_digest))
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+        edited = await runtime.tasks.get(task.task_id, ANYBODY)
+        await runtime.tasks.decide(task.task_id, Approve(digest=edited.plan_digest), ANYBODY)
         await settled(runtime, task.task_id)
     assert house.counted == ["new"]
 
@@ -176,11 +183,15 @@ async def test_only_a_plan_that_awaits_approval_can_be_edited(house: House) -> N
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
         with pytest.raises(DigestRequiredError):
-            await runtime.tasks.edit(task.task_id, ledger_plan("two"), None)
+            await runtime.tasks.decide(task.task_id, Edit(plan=ledger_plan("two"), digests=None), ANYBODY)
         with pytest.raises(EditOutdatedError):
-            await runtime.tasks.edit(task.task_id, ledger_plan("two"), {"sha256:other"})
-        await runtime.tasks.decide(task.task_id, Approve())
+            await runtime.tasks.decide(
+                task.task_id, Edit(plan=ledger_plan("two"), digests=frozenset({"sha256:other"})), ANYBODY
+            )
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         with pytest.raises(DecisionRefusedError, match="can be edited"):
-            await runtime.tasks.edit(task.task_id, ledger_plan("two"), {task.plan_digest or ""})
+            await runtime.tasks.decide(
+                task.task_id, Edit(plan=ledger_plan("two"), digests=frozenset({task.plan_digest or ""})), ANYBODY
+            )
         await settled(runtime, task.task_id)
     assert house.counted == ["one"]

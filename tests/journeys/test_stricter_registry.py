@@ -9,6 +9,7 @@ import pytest
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.approval import Approve, ApproveCall
+from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.contract import Contract, PinnedPolicy
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
@@ -29,7 +30,7 @@ def house(tmp_path: Path) -> House:
 async def approve_the_call(runtime: Runtime, task: Task) -> Task:
     (asked,) = [state.asked for state in task.steps.values() if state.asked and not state.asked.granted]
     decision = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
-    await runtime.tasks.decide(task.task_id, decision)
+    await runtime.tasks.decide(task.task_id, decision, ANYBODY)
     return await settled(runtime, task.task_id)
 
 
@@ -67,7 +68,7 @@ async def test_what_the_operator_has_raised_asks_where_the_plan_is_approved_afte
         task = await submitted(runtime, ledger_plan("one"))
     house.write_registry(tools={"*": {**CALM, "effect": "write"}})
     async with house.open() as runtime:
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         assert (await settled(runtime, task.task_id)).status is TaskStatus.NEEDS_ATTENTION
     assert house.counted == []
 
@@ -94,7 +95,7 @@ async def test_a_tool_that_was_disabled_is_refused(house: House) -> None:
     house.write_registry(tools={"count": {"enabled": False}, "*": CALM})
     async with house.open() as runtime:
         end = await settled(runtime, task.task_id)
-        journal = names(await runtime.tasks.records(task.task_id))
+        journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert end.error
     assert end.error.code == "denied"
     assert "ledger/count has been disabled in the tool registry" in end.error.message
@@ -130,7 +131,7 @@ async def with_an_open_call(house: ShiftyHouse) -> Task:
     house.write_entry(tools={"gate": CALM})
     async with house.open() as runtime:
         task = await submitted(runtime, plan_of("gate:one"))
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         async with asyncio.timeout(20):
             while not house.counted:  # noqa: ASYNC110 - another process writes the ledger
                 await asyncio.sleep(0.01)
@@ -166,7 +167,7 @@ async def test_an_error_is_not_followed_by_a_retry_once_the_tool_is_no_longer_id
     plan["steps"][0]["retries"] = 10
     async with house.open() as runtime:
         task = await submitted(runtime, Plan.model_validate(plan))
-        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest))
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         await until(runtime, task.task_id, lambda now: bool((call := now.steps["s1"].call) and call.result))
     calls = len(house.counted)
     house.write_entry(tools={"fail": {**CALM, "idempotent": False}})

@@ -2,22 +2,34 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing, nullcontext
+from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from agent_runtime import __version__
 from agent_runtime.api import audit, console, health, metrics, openapi, plans, problems, rest
-from agent_runtime.api.auth import Access, keys_of
-from agent_runtime.api.callers import Callers
+from agent_runtime.api.auth import choose_authenticator
 from agent_runtime.api.edge import Edge
+from agent_runtime.api.scopes import RouteScopes
 from agent_runtime.api.stream import Streams
 from agent_runtime.api.tickets import Tickets
 from agent_runtime.bootstrap import Recover, Runtime, open_runtime
 from agent_runtime.config import Secrets, Settings
-from agent_runtime.processes.peers import LocalPeers
 from agent_runtime.services.ports import PeerCheck
 from agent_runtime.storage.secret_file import read_secret
+
+ROUTERS: tuple[APIRouter, ...] = (
+    rest.tasks,
+    plans.plans,
+    audit.router,
+    rest.tools,
+    rest.models,
+    health.router,
+    metrics.router,
+    console.router,
+    openapi.router,
+)
+"""All routes there are; each says at its endpoint which scopes it needs."""
 
 _DESCRIPTION = "Turns a sentence into an approved plan of MCP tool calls, and runs exactly that plan."
 
@@ -37,18 +49,19 @@ def create_app(
     Raises: ConfigurationError where there are no keys and must be. Entering the lifespan raises: ConfigurationError,
     StoreUnavailableError.
     """
-    keys = keys_of(settings)
-    callers = Callers(peers or LocalPeers()) if keys is None else None
     tickets = Tickets(read_secret(settings.data_dir), settings.auth.stream_ticket_s)
+    authenticator = choose_authenticator(settings, tickets, peers)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with closing(callers) if callers else nullcontext():
+        try:
             async with open_runtime(settings, secrets, recover=recover) as runtime:
                 app.state.runtime = runtime
                 if on_started:
                     on_started(runtime)
                 yield
+        finally:
+            await authenticator.close()
 
     app = FastAPI(
         title="Agent Runtime",
@@ -57,18 +70,18 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # the usual page loads its code from elsewhere; ours works offline
         redoc_url=None,
+        openapi_url=None,  # served by a route of ours, which says like all others who may read it
         redirect_slashes=False,
         root_path=settings.server.root_path,
     )
     app.state.streams = Streams(settings.limits.stream_clients)
-    app.state.tickets = tickets
+    app.state.authenticator = authenticator
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.whole_journals = asyncio.Semaphore(1)
-    tasks = (rest.tasks, plans.plans, audit.router)
-    for router in (*tasks, rest.tools, rest.models, health.router, metrics.router, console.router):
+    for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
-    openapi.install(app, with_keys=keys is not None)
-    access = None if keys is None else Access(keys, tickets)
-    app.add_middleware(Edge, settings.server, settings.limits, access, callers)
+    routes = RouteScopes(route for router in ROUTERS for route in router.routes)
+    openapi.install(app, routes, with_keys=authenticator.asks_for_keys)
+    app.add_middleware(Edge, settings.server, settings.limits, routes, authenticator)
     return app

@@ -187,7 +187,7 @@ def _without_previews(value: JsonValue) -> JsonValue:
     return {**value, "steps": without}
 
 
-def if_match(request: Request) -> tuple[str, ...] | None:
+def if_match(request: Request) -> frozenset[str] | None:
     """The strong entity tags of the header `If-Match` (RFC 9110, section 13.1.1), without their quotes.
 
     None where there is no such header, or `*`, which names none. A weak tag never matches (section 8.8.3.2), so it is
@@ -199,7 +199,7 @@ def if_match(request: Request) -> tuple[str, ...] | None:
         return None
     if not _ENTITY_TAGS.fullmatch(text):
         raise BadRequestError('If-Match must be the ETag of the task, in its quotes: "sha256:...".')
-    return tuple(tag for weak, tag in _ENTITY_TAG.findall(text) if not weak)
+    return frozenset(tag for weak, tag in _ENTITY_TAG.findall(text) if not weak)
 
 
 def idempotency_key(request: Request) -> str | None:

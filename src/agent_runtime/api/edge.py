@@ -1,20 +1,22 @@
 """The edge: what a request must be before any handler sees it (G13, G14), as one plain ASGI middleware.
 
-It also gives every request an id, every answer its security headers, and answers what nobody foresaw.
+The handshake of a WebSocket passes the same checks as a request; a scope of any other kind is refused. It also gives
+every request an id, every answer its security headers, and answers what nobody foresaw.
 """
 
 import re
 import secrets
 from collections.abc import Iterable
+from http import HTTPStatus
 
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_runtime.api.auth import Access, scopes_for
-from agent_runtime.api.callers import Callers
-from agent_runtime.api.problems import Refusal, problem
+from agent_runtime.api.auth import Authenticator
+from agent_runtime.api.problems import Refusal, missing_scope, problem
+from agent_runtime.api.scopes import RouteScopes
 from agent_runtime.config import LimitSettings, ServerSettings
 from agent_runtime.telemetry import log_debug
 
@@ -50,6 +52,9 @@ _EXPOSED = (b"access-control-expose-headers", b"ETag, X-Request-ID, Retry-After,
 _VARY = (b"vary", b"Origin")
 
 
+_POLICY_VIOLATION, _INTERNAL_ERROR = 1008, 1011
+"""The codes of a close: for what is not allowed, and for a fault of ours (RFC 6455, section 7.4.1)."""
+
 _SINGLE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id", b"origin"}
 )
@@ -65,8 +70,9 @@ class Edge:
 
     `allowed_hosts` are names with or without a port in the request; `*` allows any. The host that the service
     listens on is always allowed, and so is the origin that is the very host of the request. The pages of
-    `allowed_origins` get CORS answers, for which cookies and the like never count. Without `access` everybody is let
-    in. HEAD is answered as GET: the server leaves out the body.
+    `allowed_origins` get CORS answers, for which cookies and the like never count. `routes` know the scopes that a
+    request needs; who calls is put into the scope as `caller`, None at an address that is open to everybody. HEAD is
+    answered as GET: the server leaves out the body.
     """
 
     def __init__(
@@ -74,12 +80,12 @@ class Edge:
         app: ASGIApp,
         server: ServerSettings,
         limits: LimitSettings,
-        access: Access | None = None,
-        callers: Callers | None = None,
+        routes: RouteScopes,
+        authenticator: Authenticator,
     ) -> None:
         self._app = app
-        self._access = access
-        self._callers = callers
+        self._routes = routes
+        self._authenticator = authenticator
         own = [] if server.host in _WILDCARDS else [f"[{server.host}]" if ":" in server.host else server.host]
         self._hosts = _lowered([*server.allowed_hosts, *own])
         self._root_path = server.root_path
@@ -87,9 +93,11 @@ class Edge:
         self._body_bytes = limits.body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if scope["type"] not in {"http", "websocket"}:
+            raise ValueError(f"The service speaks HTTP, and knows no ASGI scope {scope['type']!r}.")
         headers: _Headers = {}
         refusal = None
         for name, value in scope["headers"]:
@@ -97,38 +105,43 @@ class Edge:
                 refusal = _repeated(name)
             headers[name] = value
         request_id = _request_id(headers)
-        is_head = scope["method"] == "HEAD"
-        scope = {**scope, "request_id": request_id, "is_head": is_head, "method": "GET" if is_head else scope["method"]}
+        method = scope.get("method", "GET")  # a handshake is a GET
+        scope = {**scope, "request_id": request_id, "is_head": method == "HEAD", "caller": None}
+        if scope["type"] == "http":
+            scope["method"] = "GET" if method == "HEAD" else method
         if self._root_path and scope["path"].startswith(f"{self._root_path}/"):
             scope["path"] = scope["path"].removeprefix(self._root_path)  # the proxy has passed it on
         structlog.contextvars.bind_contextvars(request_id=request_id)
         origin = headers.get(b"origin")
         answer = _Answer(scope, send, request_id, self._cors(origin) if self._origins else [])
         refusal = refusal or self._foreign(scope["path"], headers)
-        if refusal is None and scope["method"] == "OPTIONS" and self._is_preflight(headers):
+        if refusal is None and method == "OPTIONS" and self._is_preflight(headers):
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, answer.send)
             return
-        if refusal is None and self._access is not None:
-            judged = self._access.judge(scope, headers)
-            refusal = judged if isinstance(judged, Refusal) else None
-            scope["api_key"] = judged
-        elif refusal is None and self._callers is not None:
-            refusal = await self._refuse_caller(self._callers, scope)
-        if refusal is None and scope["method"] in {"POST", "PUT", "PATCH"}:
+        refusal = refusal or await self._refuse_caller(scope)
+        if refusal is None and method in {"POST", "PUT", "PATCH"}:
             refusal = self._body_refusal(headers)
         if refusal is None:
             await self._guarded(scope, receive, answer)
         else:
-            refused = problem(scope, refusal.status, refusal.detail, code=refusal.code, headers=refusal.headers)
-            await refused(scope, receive, answer.send)
+            await _refuse(refusal, scope, receive, answer)
 
-    @staticmethod
-    async def _refuse_caller(callers: Callers, scope: Scope) -> Refusal | None:
-        """Return why this process may not call; what is open to everybody is open to it too."""
-        connection = scope.get("state", {}).get("caller")  # none where the app is called without a socket
-        if connection is None or not scopes_for(scope["method"], scope["path"]):
+    async def _refuse_caller(self, scope: Scope) -> Refusal | None:
+        """Put the caller into the scope, or return why this one may not call: nobody known, or without the scope."""
+        needed = self._routes.needed(scope)
+        if not needed:
             return None
-        return await callers.refusal(connection)
+        caller = await self._authenticator.authenticate(scope)
+        if isinstance(caller, Refusal):
+            return caller
+        if not caller.may(*needed):
+            method, path = scope.get("method", "WEBSOCKET"), scope["path"]
+            log.info("caller_refused", method=method[:20], path=path[:200], reason="scope_missing", actor=caller.name)
+            names = " or ".join(map(repr, needed))
+            detail = f"The caller {caller.name!r} does not have the scope {names}, which this call needs."
+            return Refusal(403, "scope_missing", detail, missing_scope(needed[0]))
+        scope["caller"] = caller
+        return None
 
     def _cors(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
         """The headers that let a page of a listed origin read the answer."""
@@ -148,11 +161,11 @@ class Edge:
         except ClientDisconnect:
             log.debug("client_gone", path=scope["path"])
         except Exception:  # the edge that owns the request: whatever it was, the caller gets a plain answer (G13)
-            log.exception("request_failed", method=scope["method"], path=scope["path"])
+            log.exception("request_failed", method=scope.get("method", "WEBSOCKET"), path=scope["path"])
             if answer.started:
                 raise
             detail = f"Something went wrong here. It was logged with the request id {scope['request_id']}."
-            await problem(scope, 500, detail)(scope, receive, answer.send)
+            await _respond(Refusal(500, None, detail), scope, receive, answer)
 
     def _foreign(self, path: str, headers: _Headers) -> Refusal | None:
         host = headers.get(b"host", b"").lower()
@@ -197,12 +210,14 @@ class _Answer:
 
     def __init__(self, scope: Scope, send: Send, request_id: str, cors: list[tuple[bytes, bytes]]) -> None:
         self._send = send
-        self._method, self._path = scope["method"], scope["path"]
+        self._method, self._path = scope.get("method", "WEBSOCKET"), scope["path"]
         self._headers = [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS, *cors]
         self.started = False
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in {"websocket.accept", "websocket.close"}:
+            self.started = True
+        if message["type"] in {"http.response.start", "websocket.http.response.start"}:
             self.started = True
             given = message.get("headers", ())
             said = {name for name, _ in given}
@@ -210,6 +225,22 @@ class _Answer:
             message["headers"] = [*given, *self._headers, *unsaid]
             log_debug("request_answered", method=self._method, path=self._path, status=message["status"])
         await self._send(message)
+
+
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    if scope["type"] == "websocket":
+        await receive()  # `websocket.connect`, which nobody has taken yet
+    await _respond(refusal, scope, receive, answer)
+
+
+async def _respond(refusal: Refusal, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    """Answer with the refusal. A handshake is closed where the server cannot answer it with a response (ASGI)."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        code = _INTERNAL_ERROR if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR else _POLICY_VIOLATION
+        await answer.send({"type": "websocket.close", "code": code, "reason": refusal.code or ""})
+        return
+    refused = problem(scope, refusal.status, refusal.detail, code=refusal.code, headers=refusal.headers)
+    await refused(scope, receive, answer.send)
 
 
 def _repeated(name: bytes) -> Refusal:

@@ -7,9 +7,11 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from agent_runtime import __version__
+from agent_runtime.api.auth import caller_of
 from agent_runtime.api.deps import runtime_of
 from agent_runtime.api.openapi import refusals
 from agent_runtime.api.problems import RETRY_AFTER_S, problem
+from agent_runtime.api.scopes import requires
 from agent_runtime.api.shapes import StatusView
 from agent_runtime.api.views import answer, service_view
 from agent_runtime.bootstrap import Runtime
@@ -36,20 +38,23 @@ class Ready(TypedDict):
 
 @router.get("/health", responses={200: {"model": Health}})
 @router.get("/healthz", responses={200: {"model": Health}})
+@requires()
 async def healthz() -> Response:
     """The process is alive; this depends on nothing else. `/health` is the name that the first runtime had for it."""
     return answer({"status": "ok"})
 
 
 @router.get("/v1/status", responses={200: {"model": StatusView}, **refusals(503)})
+@requires("read")
 async def status(request: Request) -> Response:
     """The service at a glance: its version, its planner, its tasks by status, and what each MCP server said last."""
     runtime = runtime_of(request)
-    counts = await runtime.store.count()
+    counts = await runtime.tasks.count(caller_of(request.scope))
     return answer(service_view(runtime.planner, __version__, counts, runtime.registry.statuses()))
 
 
 @router.get("/readyz", responses={200: {"model": Ready}, **refusals(503)})
+@requires()
 async def readyz(request: Request) -> Response:
     """A write succeeded within the last second, and every unfinished task was handed to the runner."""
     runtime = runtime_of(request)

@@ -18,6 +18,7 @@ from agent_runtime.config import AuthSettings
 from agent_runtime.domain.caller import SCOPES, Caller
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.events import ANONYMOUS, POLICY
+from agent_runtime.domain.signature import DEFAULT_TENANT
 
 log = structlog.get_logger()
 
@@ -45,14 +46,9 @@ class ApiKey:
     digest: bytes
     scopes: frozenset[str]
 
-    @property
-    def caller(self) -> Caller:
-        """Who calls with this key."""
-        return Caller(self.name, self.scopes)
-
-    def allows(self, scopes: Iterable[str]) -> bool:
-        """Whether one of the scopes is among those of the key."""
-        return self.caller.may(*scopes)
+    def caller(self, via: str = "key") -> Caller:
+        """Return who calls with this key, or with what stands for it, which `via` says."""
+        return Caller(self.name, DEFAULT_TENANT, self.scopes, via)
 
     @property
     def line(self) -> str:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from agent_runtime import __version__
 from agent_runtime.api.deps import runtime_of
+from agent_runtime.api.scopes import requires
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.domain.status import TaskStatus
@@ -28,6 +29,7 @@ _PROCESS = ProcessCollector(registry=None)
 
 
 @router.get("/metrics", response_class=Response, responses={200: _TEXT})
+@requires("read")
 async def metrics(request: Request) -> Response:
     """The measures of the service, for Prometheus. With keys it takes one with the scope `read`."""
     text = await exposition(runtime_of(request), len(request.app.state.streams))

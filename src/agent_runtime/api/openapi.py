@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from agent_runtime.api import bodies
-from agent_runtime.api.auth import scopes_for
 from agent_runtime.api.problems import Problem
+from agent_runtime.api.scopes import RouteScopes, requires
 
 _REF = "#/components/schemas/{model}"
 _BODIES = (
@@ -37,6 +39,16 @@ _MEANING = {
 }
 
 
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/openapi.json")
+@requires()
+async def show_description(request: Request) -> Response:
+    """The description of the API, for programs; `/docs` shows it to people."""
+    return Response(to_json(request.app.openapi()), media_type="application/json")
+
+
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems that a call may answer with."""
     return {status: {"model": Problem, "description": _MEANING[status]} for status in statuses}
@@ -54,18 +66,18 @@ def header(name: str, description: str) -> dict[str, Any]:
     return {"parameters": [{"name": name, "in": "header", "description": description, "schema": schema}]}
 
 
-def install(app: FastAPI, *, with_keys: bool) -> None:
+def install(app: FastAPI, routes: RouteScopes, *, with_keys: bool) -> None:
     """Have the app describe the bodies too, every problem by its own media type, and what a key must allow."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _described(app, with_keys=with_keys)
+            app.openapi_schema = _described(app, routes if with_keys else None)
         return app.openapi_schema
 
     app.openapi = describe  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
-def _described(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
+def _described(app: FastAPI, routes: RouteScopes | None) -> dict[str, Any]:
     servers = [{"url": app.root_path}] if app.root_path else None
     schema = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, servers=servers
@@ -75,10 +87,10 @@ def _described(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
     components.update(defined["$defs"])
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            if with_keys:
-                _require(operation, scopes_for(method.upper(), path))
+            if routes is not None:
+                _require(operation, routes.needed({"type": "http", "method": method.upper(), "path": path}))
             _tidy(operation["responses"])
-    if with_keys:
+    if routes is not None:
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     components.pop("HTTPValidationError", None)
     components.pop("ValidationError", None)

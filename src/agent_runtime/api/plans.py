@@ -23,9 +23,10 @@ from agent_runtime.api.deps import (
     whole_journals,
 )
 from agent_runtime.api.openapi import body_of, header, refusals
+from agent_runtime.api.scopes import requires
 from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskCreated, TaskView
 from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
-from agent_runtime.domain.approval import Revise
+from agent_runtime.domain.approval import Edit, Revise
 from agent_runtime.domain.errors import DecisionRefusedError, Fault, InvalidInputError
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import Revision, as_text, changes
@@ -45,6 +46,7 @@ plans = APIRouter(prefix="/v1/tasks", tags=["Plans"])
     },
     openapi_extra=body_of(ReviseRequest),
 )
+@requires("submit", "approve")  # what comes of it awaits approval
 async def revise_plan(request: Request, task_id: TaskId) -> Response:
     """Have the task planned again with what should be different. The next revision awaits approval like the first."""
     body = await read_body(request, task_id, ReviseRequest)
@@ -65,6 +67,7 @@ async def revise_plan(request: Request, task_id: TaskId) -> Response:
     },
     openapi_extra=body_of(Plan) | header("If-Match", "The digest of the plan that was edited, in quotes."),
 )
+@requires("submit")
 async def edit_plan(request: Request, task_id: TaskId) -> Response:
     """Put a plan of your own in place of the one that awaits approval. It is the next revision, and awaits it too.
 
@@ -75,22 +78,24 @@ async def edit_plan(request: Request, task_id: TaskId) -> Response:
     digests = if_match(request)
     plan = await judge_body(request, parse_plan)
     caller = caller_of(request.scope)
-    task = await runtime.tasks.edit(task_id, plan, digests, caller)
+    task = await runtime.tasks.decide(task_id, Edit(plan=plan, digests=digests), caller)
     return await make_answer(request, task, partial(task_answer, task, request))
 
 
 @plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})
+@requires("read")
 async def list_revisions(request: Request, task_id: TaskId) -> Response:
     """Every plan that the task has had, in order, with who made it and what was said before."""
-    task = await runtime_of(request).tasks.get(known_form(task_id))
+    task = await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope))
     found = await _all_revisions(request, task_id)
     return await make_answer(request, task, lambda: answer({"revisions": [_revision(one) for one in found]}))
 
 
 @plans.get("/{task_id}/plan/diff", responses={200: {"model": DiffView}, **refusals(404, 422)})
+@requires("read")
 async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[DiffQuery, Query()]) -> Response:
     """What differs between two revisions of the plan."""
-    task = await runtime_of(request).tasks.get(known_form(task_id))
+    task = await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope))
     found = await _all_revisions(request, task_id)
     asked = {"from": query.from_, "to": query.to}
     there_are = f"there are 1 to {len(found)}" if found else "there is no plan yet"
@@ -108,9 +113,10 @@ async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[
     "/{task_id}/preview",
     responses={200: {"model": PlanPreview, "description": "What each step would do"}, **refusals(404, 409)},
 )
+@requires("read")
 async def preview_plan(request: Request, task_id: TaskId) -> Response:
     """What each step of the current plan would do, as far as the contract says. Nothing is run, and nothing changes."""
-    task = await runtime_of(request).tasks.get(known_form(task_id))
+    task = await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope))
     if task.contract is None:
         raise DecisionRefusedError(f"Task {task_id} is {task.status} and has no plan to preview.", task.status)
     return await make_answer(request, task, lambda: answer(plan_preview(task)))
@@ -118,7 +124,7 @@ async def preview_plan(request: Request, task_id: TaskId) -> Response:
 
 async def _all_revisions(request: Request, task_id: str) -> list[Revision]:
     async with whole_journals(request):
-        return await runtime_of(request).tasks.revisions(task_id)
+        return await runtime_of(request).tasks.revisions(task_id, caller_of(request.scope))
 
 
 def _revision(revision: Revision) -> RevisionView:

@@ -68,10 +68,10 @@ STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request gets no further than the edge."""
+    """Why a request gets no further than the edge. `code` is None for what nobody foresaw."""
 
     status: int
-    code: str
+    code: str | None
     detail: str
     headers: Mapping[str, str] | None = None
 

@@ -3,6 +3,7 @@
 See docs/reference/rest.md.
 """
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from agent_runtime.api import stream
-from agent_runtime.api.auth import caller_of
+from agent_runtime.api.auth import Authenticator, caller_of
 from agent_runtime.api.bodies import (
     ApproveRequest,
     CallDecisionRequest,
@@ -38,6 +39,7 @@ from agent_runtime.api.deps import (
 from agent_runtime.api.faults import WHOLE
 from agent_runtime.api.openapi import body_of, header, refusals
 from agent_runtime.api.problems import BadRequestError
+from agent_runtime.api.scopes import requires
 from agent_runtime.api.shapes import (
     Approved,
     EventsView,
@@ -49,7 +51,6 @@ from agent_runtime.api.shapes import (
     TaskView,
     ToolsView,
 )
-from agent_runtime.api.tickets import Tickets
 from agent_runtime.api.views import (
     answer,
     created,
@@ -61,13 +62,14 @@ from agent_runtime.api.views import (
     task_answer,
     time_of,
 )
-from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve
+from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, Decision, DenyCall, Reject, Resolve
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import Fault, InvalidInputError
+from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import JsonValue, digest
 from agent_runtime.services.ports import PAGE_BYTES
-from agent_runtime.services.task_manager import Submission, TaskManager
+from agent_runtime.services.task_manager import Submission
 
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
 tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
@@ -91,6 +93,7 @@ DECISION: dict[int | str, dict[str, Any]] = {
     responses={202: {"model": TaskCreated, "description": "Accepted"}, **refusals(400, 413, 415, 422, 503)},
     openapi_extra=body_of(TaskRequest) | header("Idempotency-Key", "Makes a repetition give the same task."),
 )
+@requires("submit")
 async def submit_task(request: Request) -> Response:
     """Ask for something to be done. The task is planned, and then waits for approval.
 
@@ -125,22 +128,25 @@ def _digest(value: JsonValue) -> str:
 
 
 @tasks.get("", responses={200: {"model": PageView}, **refusals(422)})
+@requires("read")
 async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
     """The tasks, newest first, a page at a time."""
-    page = await runtime_of(request).tasks.page(query.status, query.limit, query.cursor)
+    page = await runtime_of(request).tasks.page(caller_of(request.scope), query.status, query.limit, query.cursor)
     return answer(page_view(page))
 
 
 @tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
+@requires("read")
 async def get_task(request: Request, task_id: TaskId) -> Response:
     """The task as it stands, with its plan, its steps and what a person is asked."""
-    return await _answer(request, await runtime_of(request).tasks.get(known_form(task_id)))
+    return await _answer(request, await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope)))
 
 
 @tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))
+@requires("admin")
 async def delete_task(request: Request, task_id: TaskId) -> Response:
     """Forget a task that has ended, with its journal."""
-    await runtime_of(request).tasks.delete(known_form(task_id))
+    await runtime_of(request).tasks.delete(known_form(task_id), caller_of(request.scope))
     return Response(status_code=204)
 
 
@@ -153,6 +159,7 @@ async def delete_task(request: Request, task_id: TaskId) -> Response:
     },
     openapi_extra=body_of(ApproveRequest, required=False),
 )
+@requires("approve")
 async def approve_plan(request: Request, task_id: TaskId) -> Response:
     """Let the plan run, exactly as it was shown. Of several approvals at once one is accepted (202)."""
     body = await read_body(request, task_id, ApproveRequest)
@@ -175,6 +182,7 @@ async def approve_plan(request: Request, task_id: TaskId) -> Response:
     responses=DECISION,
     openapi_extra=body_of(RejectRequest, required=False),
 )
+@requires("approve")
 async def reject_plan(request: Request, task_id: TaskId) -> Response:
     """Refuse the plan; the task ends."""
     body = await read_body(request, task_id, RejectRequest)
@@ -187,6 +195,7 @@ async def reject_plan(request: Request, task_id: TaskId) -> Response:
     responses=DECISION,
     openapi_extra=body_of(ResolveRequest),
 )
+@requires("approve")
 async def resolve_step(request: Request, task_id: TaskId) -> Response:
     """Say what became of a call of unknown outcome; see `attention` of the task."""
     body = await read_body(request, task_id, ResolveRequest)
@@ -199,6 +208,7 @@ async def resolve_step(request: Request, task_id: TaskId) -> Response:
     responses=DECISION,
     openapi_extra=body_of(CallDecisionRequest),
 )
+@requires("approve")
 async def approve_call(request: Request, task_id: TaskId, call_id: str) -> Response:
     """Let a call be sent with exactly the arguments that `attention` shows, named by their digest."""
     return await _decide_call(request, task_id, call_id, ApproveCall)
@@ -210,6 +220,7 @@ async def approve_call(request: Request, task_id: TaskId, call_id: str) -> Respo
     responses=DECISION,
     openapi_extra=body_of(CallDecisionRequest),
 )
+@requires("approve")
 async def deny_call(request: Request, task_id: TaskId, call_id: str) -> Response:
     """Refuse a call that `attention` shows: its step fails, and what needs it is skipped."""
     return await _decide_call(request, task_id, call_id, DenyCall)
@@ -237,19 +248,20 @@ async def _answer(request: Request, task: Task, status: int = 200) -> Response:
     responses=DECISION,
     openapi_extra=body_of(CancelRequest, required=False),
 )
+@requires("submit", "approve")  # to stop something is safe for both
 async def cancel_task(request: Request, task_id: TaskId) -> Response:
     """End the task. No call starts after this was answered; an open call is given a few seconds to settle."""
     body = await read_body(request, task_id, CancelRequest)
-    caller = caller_of(request.scope)
-    return await _answer(request, await runtime_of(request).tasks.cancel(task_id, caller, reason=body.reason), 202)
+    return await _decide(request, task_id, Cancel(reason=body.reason))
 
 
 @tasks.post("/{task_id}/stream-ticket", responses={200: {"model": StreamTicket}, **refusals(404)})
+@requires("read")
 async def make_stream_ticket(request: Request, task_id: TaskId) -> Response:
     """A ticket for `EventSource`, which cannot send a key: it opens the stream of this task, for a minute or so."""
-    await runtime_of(request).tasks.get(known_form(task_id))
-    tickets: Tickets = request.app.state.tickets
-    ticket, expires = tickets.issue(task_id, request.scope.get("api_key"))
+    await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope))
+    authenticator: Authenticator = request.app.state.authenticator
+    ticket, expires = authenticator.issue_ticket(request.scope, task_id)
     made: StreamTicket = {
         "ticket": ticket,
         "expires_at": time_of(datetime.fromtimestamp(expires, UTC)),
@@ -268,6 +280,7 @@ async def make_stream_ticket(request: Request, task_id: TaskId) -> Response:
     },
     openapi_extra=header("Last-Event-ID", "The id of the last frame that was seen."),
 )
+@requires("read")
 async def stream_task(
     request: Request,
     task_id: TaskId,
@@ -277,31 +290,37 @@ async def stream_task(
 ) -> Response:
     """Everything that happens to the task, from its start or after a frame, as Server-Sent Events."""
     del ticket  # was judged at the edge
-    runtime = runtime_of(request)
-    task = await runtime.tasks.get(known_form(task_id))
+    runtime, caller = runtime_of(request), caller_of(request.scope)
+    task = await runtime.tasks.get(known_form(task_id), caller)
     wanted = stream.requested(task, request.headers.get("last-event-id"), after, view)
     if wanted is None:
         return Response(status_code=204)
     heard = runtime.progress if runtime.model else None
-    return stream.StreamResponse(runtime.tasks, runtime.settings.limits, request.app.state.streams, wanted, heard)
+    return stream.StreamResponse(
+        runtime.tasks, caller, runtime.settings.limits, request.app.state.streams, wanted, heard
+    )
 
 
 @tasks.get("/{task_id}/events", responses={200: {"model": EventsView}, **refusals(404, 422)})
+@requires("read")
 async def list_events(request: Request, task_id: TaskId, query: Annotated[EventsQuery, Query()]) -> Response:
     """The journal of the task, as JSON, in pages. One ends after `limit` events, or with that which makes it longer
     than 1 MiB.
     """
-    events, next_after = await _events_page(runtime_of(request).tasks, known_form(task_id), query.after, query.limit)
+    read = partial(runtime_of(request).tasks.records, known_form(task_id), caller_of(request.scope))
+    events, next_after = await _events_page(read, query.after, query.limit)
     text = f'{{"events":[{",".join(events)}],"next_after":{"null" if next_after is None else next_after}}}'
     return Response(text.encode(), media_type="application/json")
 
 
-async def _events_page(manager: TaskManager, task_id: str, after: int, limit: int) -> tuple[list[str], int | None]:
+async def _events_page(
+    read: Callable[[int, int], Awaitable[list[EventRecord]]], after: int, limit: int
+) -> tuple[list[str], int | None]:
     """Return a part of the journal, each event as JSON, and after which event it goes on; None where it does not."""
     events: list[str] = []
     size = 0
     while True:
-        records = await manager.records(task_id, after, _EVENTS_AT_ONCE)
+        records = await read(after, _EVENTS_AT_ONCE)
         for record in records:
             if len(events) == limit or size >= PAGE_BYTES:
                 return events, after
@@ -313,6 +332,7 @@ async def _events_page(manager: TaskManager, task_id: str, after: int, limit: in
 
 
 @tools.get("", responses={200: {"model": ToolsView}, **refusals(422)})
+@requires("read")
 async def list_tools(request: Request, query: Annotated[ToolsQuery, Query()]) -> Response:
     """Every tool that plans may use, and those that are listed but cannot be used, with the reason; in pages.
 
@@ -326,6 +346,7 @@ async def list_tools(request: Request, query: Annotated[ToolsQuery, Query()]) ->
 
 
 @tools.post("/refresh", responses={200: {"model": list[ServerStatusView]}})
+@requires("submit")  # it starts servers, as a task does
 async def refresh_tools(request: Request) -> Response:
     """Ask every server again what it offers, for up to `limits.server_start_s`, and say which could be reached."""
     runtime = runtime_of(request)
@@ -334,12 +355,14 @@ async def refresh_tools(request: Request) -> Response:
 
 
 @tools.get("/status", responses={200: {"model": list[ServerStatusView]}})
+@requires("read")
 async def list_servers(request: Request) -> Response:
     """Every server of the tool registry, and whether it could be reached."""
     return answer([status_view(status) for status in runtime_of(request).registry.statuses()])
 
 
 @models.get("/status", responses={200: {"model": ModelsStatusView}})
+@requires("read")
 async def show_models(request: Request) -> Response:
     """Who makes the plans, and what is known of the language model without asking it."""
     runtime = runtime_of(request)

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from agent_runtime.api.frames import DONE, Position, View, frames_after, joined, position, progress
 from agent_runtime.api.problems import BadRequestError, TooManyStreamsError, of_error
 from agent_runtime.config import LimitSettings
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import TaskNotFoundError
 from agent_runtime.domain.task import Task
 from agent_runtime.services.progress import Progress
@@ -100,6 +101,7 @@ class StreamResponse(Response):
     def __init__(
         self,
         tasks: TaskManager,
+        caller: Caller,
         limits: LimitSettings,
         streams: Streams,
         request: Request,
@@ -109,6 +111,7 @@ class StreamResponse(Response):
         self.background = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._tasks = tasks
+        self._caller = caller
         self._streams = streams
         self._request = request
         self._heard = None if request.view == "log" or request.task.terminal else heard
@@ -155,7 +158,7 @@ class StreamResponse(Response):
     async def _bodies(self) -> AsyncGenerator[bytes, None]:
         """All frames that are ready, together; a comment where there was nothing to say for a while."""
         task, seen, view = self._request.task, self._request.seen, self._request.view
-        follow = self._tasks.follow(task.task_id, self._request.after, idle_s=self._idle_s)
+        follow = self._tasks.follow(task.task_id, self._caller, self._request.after, idle_s=self._idle_s)
         try:
             async with aclosing(follow) as batches:
                 async for records in batches:

@@ -19,7 +19,7 @@ from agent_runtime.processes.tree import keep_orphans
 from agent_runtime.storage.owner import Owner, find_storage_owner, own_storage
 from agent_runtime.telemetry import configure_logging
 
-_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+_KEY = re.compile(r"[\x21-\x7e]{1,8192}")
 
 _OWNER_S = 15.0
 """How long the owner of the data directory may take to say where it serves, or to be gone."""
@@ -60,9 +60,8 @@ def key_of(options: argparse.Namespace) -> str | None:
         raise ConfigurationError(f"{file}: the key cannot be read: {error}.") from error
     key = key.strip()
     if not _KEY.fullmatch(key) and (key or file):
-        raise ConfigurationError(
-            f"{file or 'AGENT_RUNTIME_API_KEY'} must hold one API key, `ar_...`, and nothing else."
-        )
+        place = file or "AGENT_RUNTIME_API_KEY"
+        raise ConfigurationError(f"{place} must hold one API key of at most 8192 bytes, `ar_...`, and nothing else.")
     return key or None
 
 

@@ -1,6 +1,7 @@
 """What a person may decide about a task."""
 
 from agent_runtime.domain.events import Resolution
+from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.values import JsonValue, Value
 
 
@@ -21,6 +22,22 @@ class Revise(Value):
     """Have the task planned again, with what should be different; the next revision awaits approval."""
 
     feedback: str
+
+
+class Edit(Value):
+    """Put this plan in place of the one that awaits approval, as its next revision.
+
+    `digests` name the plan that was edited; None: it was not said.
+    """
+
+    plan: Plan
+    digests: frozenset[str] | None
+
+
+class Cancel(Value):
+    """End the task: at once where no call is open, else as soon as the open calls are settled (G7)."""
+
+    reason: str | None = None
 
 
 class Resolve(Value):
@@ -54,4 +71,4 @@ class DenyCall(Value):
     comment: str | None = None
 
 
-Decision = Approve | Reject | Revise | Resolve | ApproveCall | DenyCall
+Decision = Approve | Reject | Revise | Edit | Cancel | Resolve | ApproveCall | DenyCall

@@ -51,7 +51,7 @@ def export(kept: Kept) -> JsonObject:
                 "at": at[record.seq],
                 "decision": record.type,
                 **_decision(record.event),
-                **_scopes(record.event),
+                **_approver(record.event),
             }
             for record in replay.records
             if isinstance(record.event, _Decided)
@@ -96,9 +96,15 @@ def _decision(event: _Decided) -> JsonObject:
     return {"actor": event.actor, "comment": comment, "revision": event.revision, "digest": event.digest}
 
 
-def _scopes(event: _Decided) -> JsonObject:
-    """Return the scopes of an approver, where the journal has them."""
-    return {"scopes": list(event.scopes)} if isinstance(event, PlanApproved | CallApproved) and event.scopes else {}
+def _approver(event: _Decided) -> JsonObject:
+    """Return what else the journal knows of whoever decided: tenant, how they were authenticated, an approver's scopes.
+
+    All of it is missing where an earlier version wrote the journal.
+    """
+    known: JsonObject = {} if event.via is None else {"tenant": event.tenant, "via": event.via}
+    if isinstance(event, PlanApproved | CallApproved) and event.scopes:
+        known["scopes"] = list(event.scopes)
+    return known
 
 
 def find_faults_in_export(document: JsonValue) -> list[AuditFault]:

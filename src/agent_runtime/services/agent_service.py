@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent_runtime.config import ApprovalSettings
 from agent_runtime.domain.budget import tokens_left
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Contract, Limits, draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
 from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed, PlanRepinned
@@ -103,7 +104,7 @@ class PlannerAgent:
         )
         return self._with_policy(proposed, auto=auto)
 
-    async def edit(self, plan: Plan, task: Task, actor: str) -> PlanEdited:
+    async def edit(self, plan: Plan, task: Task, caller: Caller) -> PlanEdited:
         """Judge a plan that was edited by hand, as `accept` does, to be the next revision. Raises: as `accept`."""
         contract, tools = await self._judge(plan, task.limits, task.tools)
         return PlanEdited(
@@ -112,7 +113,7 @@ class PlannerAgent:
             contract=contract,
             definitions=_pinned(contract, tools),
             identities=self._facts(contract),
-            actor=actor,
+            **caller.signature,
         )
 
     def differences(self, task: Task) -> list[str]:

@@ -1,9 +1,16 @@
-"""What a person's decision becomes: the event that it adds to the journal, or why it is refused."""
-
-from collections.abc import Collection
+"""What a person's decision becomes: the events that it adds to the journal, or why it is refused."""
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
-from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve, Revise
+from agent_runtime.domain.approval import (
+    Approve,
+    ApproveCall,
+    Cancel,
+    DenyCall,
+    Edit,
+    Reject,
+    Resolve,
+    Revise,
+)
 from agent_runtime.domain.call_rules import journal_full
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import (
@@ -24,6 +31,8 @@ from agent_runtime.domain.events import (
     PlanRejected,
     PlanRevisionRequested,
     StepResolved,
+    TaskCancelled,
+    TaskCancelRequested,
 )
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
@@ -31,11 +40,14 @@ from agent_runtime.domain.values import canonical, deeper_than
 from agent_runtime.services.broker import MOST_RESULT_DEPTH
 from agent_runtime.text.escaping import is_blank
 
+Judged = Approve | Reject | Revise | Cancel | Resolve | ApproveCall | DenyCall
+"""The decisions that task, caller and settings are enough to judge."""
 
-def event_of(
-    task: Task, decision: Decision, caller: Caller, limits: LimitSettings, approval: ApprovalSettings
-) -> Event:
-    """Return the event of a caller's decision on the task as it stands.
+
+def events_of(
+    task: Task, decision: Judged, caller: Caller, limits: LimitSettings, approval: ApprovalSettings
+) -> list[Event]:
+    """Return the events of a caller's decision on the task as it stands; none where it changes nothing.
 
     No refusal shows a digest, or anything else of the task but its status, to a caller without the scope `read`.
     Raises: DecisionRefusedError (and its kinds) where it is not allowed now, ScopeMissingError where not to this
@@ -43,21 +55,17 @@ def event_of(
     """
     match decision:
         case Approve():
-            return _approved(task, decision, caller, approval)
+            return [_approved(task, decision, caller, approval)]
         case Reject():
-            expect(task, caller, TaskStatus.AWAITING_APPROVAL, "rejected")
-            return PlanRejected(
-                revision=task.plan_revision,
-                digest=task.plan_digest or "",
-                actor=caller.name,
-                reason=decision.reason,
-            )
+            return [_rejected(task, decision, caller)]
         case Revise():
-            return _revised(task, decision, caller, limits)
+            return [_revised(task, decision, caller, limits)]
+        case Cancel():
+            return _cancelled(task, decision, caller)
         case Resolve():
-            return _resolved(task, decision, caller, limits)
+            return [_resolved(task, decision, caller, limits)]
         case ApproveCall() | DenyCall():
-            return _call_decided(task, decision, caller)
+            return [_call_decided(task, decision, caller)]
 
 
 def expect(task: Task, caller: Caller, status: TaskStatus, participle: str) -> None:
@@ -81,29 +89,29 @@ def expect(task: Task, caller: Caller, status: TaskStatus, participle: str) -> N
         )
 
 
-def expect_editable(task: Task, caller: Caller, digests: Collection[str] | None) -> None:
+def expect_editable(task: Task, decision: Edit, caller: Caller, limits: LimitSettings) -> None:
     """Check that this caller may edit the plan now, and edits the one that awaits approval.
 
-    `digests` name what was read; None where it was not said. Raises: ScopeMissingError, DecisionRefusedError (and its
-    kinds).
+    Raises: ScopeMissingError, DecisionRefusedError (and its kinds).
     """
     if caller.name != task.submitter and not caller.may("read"):
         raise ScopeMissingError("To edit the plan of another caller's task takes the scope 'read' too.", "read")
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "edited")
-    if digests is None:
+    if decision.digests is None:
         example = f'"{task.plan_digest}" if it was revision {task.plan_revision}, whose digest this is'
         raise DigestRequiredError(
             f"Name the plan that you edited: send If-Match: {_shown(caller, example)}.", task.status
         )
-    if task.plan_digest not in digests:
+    if task.plan_digest not in decision.digests:
         raise EditOutdatedError(
             f"The plan that awaits approval{_shown(caller, _current(task), '')} is not the one that If-Match names. "
             "Read it again before you edit it.",
             task.status,
         )
+    _check_room(task, limits)
 
 
-def expect_room(task: Task, limits: LimitSettings) -> None:
+def _check_room(task: Task, limits: LimitSettings) -> None:
     """Check that the journal of the task takes another plan. Raises: DecisionRefusedError."""
     if task.journal_bytes > limits.journal_bytes:
         full = journal_full(task, limits.journal_bytes)
@@ -163,15 +171,31 @@ def _approved(task: Task, decision: Approve, caller: Caller, approval: ApprovalS
     return PlanApproved(
         revision=task.plan_revision,
         digest=task.plan_digest or "",
-        actor=caller.name,
         comment=decision.comment,
         scopes=_scopes(caller),
         names_digest=decision.digest is not None,
+        **caller.signature,
     )
 
 
 def _scopes(caller: Caller) -> tuple[str, ...]:
     return tuple(sorted(caller.scopes))
+
+
+def _rejected(task: Task, decision: Reject, caller: Caller) -> PlanRejected:
+    expect(task, caller, TaskStatus.AWAITING_APPROVAL, "rejected")
+    digest = task.plan_digest or ""
+    return PlanRejected(revision=task.plan_revision, digest=digest, reason=decision.reason, **caller.signature)
+
+
+def _cancelled(task: Task, decision: Cancel, caller: Caller) -> list[Event]:
+    """Return what ends the task; nothing where it is being cancelled already."""
+    if task.terminal:
+        raise DecisionRefusedError(f"Task {task.task_id} is {task.status} and can no longer be cancelled.", task.status)
+    if task.cancel_requested:
+        return []
+    requested = TaskCancelRequested(reason=decision.reason, **caller.signature)
+    return [requested] if task.open_calls else [requested, TaskCancelled(unknown_steps=task.unknown_steps)]
 
 
 def _revised(task: Task, decision: Revise, caller: Caller, limits: LimitSettings) -> PlanRevisionRequested:
@@ -182,12 +206,12 @@ def _revised(task: Task, decision: Revise, caller: Caller, limits: LimitSettings
     if faults:
         raise InvalidInputError(faults)
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "revised")
-    expect_room(task, limits)
+    _check_room(task, limits)
     return PlanRevisionRequested(
         feedback=decision.feedback,
         revision=task.plan_revision,
         digest=task.plan_digest or "",
-        actor=caller.name,
+        **caller.signature,
     )
 
 
@@ -208,13 +232,7 @@ def _call_decided(task: Task, decision: ApproveCall | DenyCall, caller: Caller) 
             f"{decision.arguments_digest[:80]}. Read its arguments again before you decide.",
             task.status,
         )
-    decided = {
-        "step_id": step_id,
-        "call_id": decision.call_id,
-        "arguments_digest": decision.arguments_digest,
-        "actor": caller.name,
-        "comment": decision.comment,
-    }
+    decided = {"step_id": step_id, **dict(decision), **caller.signature}
     if isinstance(decision, DenyCall):
         return CallDenied(**decided)
     return CallApproved(**decided, scopes=_scopes(caller))
@@ -241,8 +259,8 @@ def _resolved(task: Task, decision: Resolve, caller: Caller, limits: LimitSettin
         call_id=call.call_id,
         resolution=decision.resolution,
         output=decision.output,
-        actor=caller.name,
         comment=decision.comment,
+        **caller.signature,
     )
 
 

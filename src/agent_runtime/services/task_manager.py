@@ -1,15 +1,15 @@
-"""The task manager: the six verbs that every front door calls: submit, get, decide, cancel, delete, follow."""
+"""The task manager: the verbs that every front door calls, each for a caller."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
-from agent_runtime.domain.approval import Decision
-from agent_runtime.domain.caller import ANYBODY, Caller
+from agent_runtime.domain.approval import Cancel, Decision, Edit
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import (
     ConflictError,
@@ -26,18 +26,17 @@ from agent_runtime.domain.events import (
     Event,
     EventRecord,
     PlanApproved,
-    TaskCancelled,
-    TaskCancelRequested,
     TaskFailed,
     TaskSubmitted,
 )
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import Revision, revisions
 from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.stored_journal import Kept
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
-from agent_runtime.services.decisions import event_of, expect_editable, expect_room, text_faults
+from agent_runtime.services.decisions import events_of, expect_editable, text_faults
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
@@ -67,7 +66,10 @@ class Submission:
 
 
 class TaskManager:
-    """What can be done with tasks. Every return from a write means that it is durable (G1)."""
+    """What can be done with tasks. Every return from a write means that it is durable (G1).
+
+    Each verb takes the caller. A write records the caller in the journal; today every caller may read every task.
+    """
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class TaskManager:
         self._approval = approval
         self._expiry = expiry
 
-    async def submit(self, submission: Submission, caller: Caller = ANYBODY) -> Task:
+    async def submit(self, submission: Submission, caller: Caller) -> Task:
         """Create a task and have it planned; with a ready-made plan it awaits approval at once.
 
         A request key belongs to its caller: another one's is another key.
@@ -103,9 +105,9 @@ class TaskManager:
                 tools=submission.tools,
                 limits=submission.limits,
                 metadata=submission.metadata,
-                actor=caller.name,
                 request_key=submission.request_key,
                 request_digest=submission.request_digest,
+                **caller.signature,
             )
         ]
         if submission.plan is not None:
@@ -150,34 +152,61 @@ class TaskManager:
             )
         return task
 
-    async def get(self, task_id: str) -> Task:
+    async def get(self, task_id: str, caller: Caller) -> Task:
         """The task as it stands. Raises: TaskNotFoundError."""
         return await self._store.load(task_id)
 
-    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
+    async def page(
+        self, caller: Caller, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page:
         """Tasks, newest first. Raises: InvalidInputError for a bad cursor."""
         return await self._store.page(status, limit, cursor)
 
-    async def decide(self, task_id: str, decision: Decision, caller: Caller = ANYBODY) -> Task:
+    async def count(self, caller: Caller) -> Mapping[TaskStatus, int]:
+        """Return how many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
+        return await self._store.count()
+
+    async def decide(self, task_id: str, decision: Decision, caller: Caller) -> Task:
         """Write a caller's decision, if the task's status and the caller's scopes allow it, and let the task go on.
 
-        Raises: TaskNotFoundError, ScopeMissingError, DecisionRefusedError (and its kinds), InvalidInputError,
-        StoreUnavailableError.
+        To cancel again what is being cancelled changes nothing.
+        Raises: TaskNotFoundError, ScopeMissingError, DecisionRefusedError (and its kinds: an edit of another plan than
+        the current one is an EditOutdatedError), InvalidInputError, InvalidPlanError, StoreUnavailableError.
         """
         while True:
             task = await self._expiry.load(task_id)
             expect_unchanged(task)
-            event = event_of(task, decision, caller, self._limits, self._approval)
             try:
-                if isinstance(event, PlanApproved):
-                    await self._refuse_outdated(task, event, caller)
-                task = await self._store.append(task, [event])
+                events = await self._events_of(task, decision, caller)
+                if not events:
+                    return task
+                task = await self._store.append(task, events)
             except ConflictError:
                 continue
-            log.info("decided", task_id=task_id, decision=event.type, actor=caller.name)
-            if not task.terminal:
+            log.info("decided", task_id=task_id, decision=events[0].type, status=task.status, actor=caller.name)
+            if isinstance(decision, Cancel):
+                await self._runner.cancel(task_id)
+            elif not (task.terminal or task.status is TaskStatus.AWAITING_APPROVAL):
                 await self._runner.submit(task_id)
             return task
+
+    async def _events_of(self, task: Task, decision: Decision, caller: Caller) -> list[Event]:
+        """Return what a decision writes; for what may take asking servers. Raises: as `decide`, and ConflictError."""
+        if isinstance(decision, Edit):
+            expect_editable(task, decision, caller, self._limits)
+            edited = await self._planner.edit(decision.plan, task, caller)
+            self._expect_in_time(task)
+            return [edited]
+        events = events_of(task, decision, caller, self._limits, self._approval)
+        for event in events:
+            if isinstance(event, PlanApproved):
+                await self._refuse_outdated(task, event, caller)
+        return events
+
+    def _expect_in_time(self, task: Task) -> None:
+        """Raise ConflictError where the task has expired while servers were asked what they offer."""
+        if self._expiry.is_over(task):
+            raise ConflictError(f"Task {task.task_id} has expired meanwhile.")
 
     async def _refuse_outdated(self, task: Task, approval: PlanApproved, caller: Caller) -> None:
         """Refuse the approval of a plan that was made for other servers or another model than there are now.
@@ -201,62 +230,13 @@ class TaskManager:
                 why = f": {error}" if caller.may("read") else "."
                 hint = f"It cannot be carried out as things are now{why} Ask for another plan, or reject it."
                 raise PlanOutdatedError(f"{shown} {hint}", task.status) from error
-            if self._expiry.is_over(task):
-                raise ConflictError(f"Task {task.task_id} has expired meanwhile.")
+            self._expect_in_time(task)
             hint = f"Nothing was approved: read the plan again, which is revision {task.plan_revision + 1} now."
         task = await self._store.append(task, events)
         log.info("plan_outdated", task_id=task.task_id, status=task.status, differences=differences)
         raise PlanOutdatedError(f"{shown} {hint}", task.status)
 
-    async def edit(self, task_id: str, plan: Plan, digests: Collection[str] | None, caller: Caller = ANYBODY) -> Task:
-        """Put this plan in place of the one that awaits approval, as its next revision.
-
-        `digests` name the plan that was edited. Raises: TaskNotFoundError, ScopeMissingError, DecisionRefusedError
-        (and its kinds: an edit of another plan than the current one is an EditOutdatedError), InvalidPlanError,
-        StoreUnavailableError.
-        """
-        while True:
-            task = await self._expiry.load(task_id)
-            expect_unchanged(task)
-            expect_editable(task, caller, digests)
-            expect_room(task, self._limits)
-            edited = await self._planner.edit(plan, task, caller.name)
-            if self._expiry.is_over(task):  # while its servers were asked what they offer
-                continue
-            try:
-                task = await self._store.append(task, [edited])
-            except ConflictError:
-                continue
-            log.info("plan_edited", task_id=task_id, revision=edited.revision, digest=edited.digest, actor=caller.name)
-            return task
-
-    async def cancel(self, task_id: str, caller: Caller = ANYBODY, *, reason: str | None = None) -> Task:
-        """End a task: at once where no call is open, else as soon as the open call is settled (G7).
-
-        Asking again while it is being cancelled changes nothing. Raises: TaskNotFoundError, DecisionRefusedError
-        where it has ended, StoreUnavailableError.
-        """
-        while True:
-            task = await self._store.load(task_id)
-            expect_unchanged(task)
-            if task.terminal:
-                raise DecisionRefusedError(
-                    f"Task {task_id} is {task.status} and can no longer be cancelled.", task.status
-                )
-            if task.cancel_requested:
-                return task
-            events: list[Event] = [TaskCancelRequested(actor=caller.name, reason=reason)]
-            if not task.open_calls:
-                events.append(TaskCancelled(unknown_steps=task.unknown_steps))
-            try:
-                task = await self._store.append(task, events)
-            except ConflictError:
-                continue
-            log.info("cancelled", task_id=task_id, status=task.status, actor=caller.name)
-            await self._runner.cancel(task_id)
-            return task
-
-    async def delete(self, task_id: str) -> None:
+    async def delete(self, task_id: str, caller: Caller) -> None:
         """Forget a task that has ended, or whose journal was changed.
 
         Raises: TaskNotFoundError, DecisionRefusedError, StoreUnavailableError.
@@ -271,14 +251,20 @@ class TaskManager:
                 await self._store.delete(task)
             except ConflictError:
                 continue
-            log.info("task_deleted", task_id=task_id)
+            log.info("task_deleted", task_id=task_id, actor=caller.name)
             return
 
-    async def records(self, task_id: str, after: int = 0, limit: int = PAGE_OF_RECORDS) -> list[EventRecord]:
+    async def records(
+        self, task_id: str, caller: Caller, after: int = 0, limit: int = PAGE_OF_RECORDS
+    ) -> list[EventRecord]:
         """The journal after event number `after`. Raises: TaskNotFoundError."""
         return await self._store.records(task_id, after, limit)
 
-    async def revisions(self, task_id: str) -> list[Revision]:
+    async def kept(self, task_id: str, caller: Caller) -> Kept:
+        """Return all that is stored of a task, for the audit. Raises: TaskNotFoundError, StoreUnavailableError."""
+        return await self._store.kept(task_id)
+
+    async def revisions(self, task_id: str, caller: Caller) -> list[Revision]:
         """Every revision of the plan, in order. Raises: TaskNotFoundError."""
         task = await self._store.load(task_id)
         found: list[Revision] = []
@@ -290,7 +276,7 @@ class TaskManager:
         return found
 
     async def follow(
-        self, task_id: str, after: int = 0, idle_s: float | None = None
+        self, task_id: str, caller: Caller, after: int = 0, idle_s: float | None = None
     ) -> AsyncGenerator[list[EventRecord], None]:
         """The journal after event number `after`, in batches as it grows, to the terminal event (G8).
 

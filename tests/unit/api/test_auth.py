@@ -2,18 +2,24 @@
 
 import stat
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
+from fastapi.routing import iter_route_contexts
 from pydantic import ValidationError
 
 from agent_runtime.api import app as api
-from agent_runtime.api.auth import Access, anonymous_risks, keys_of, scopes_for
+from agent_runtime.api.auth import anonymous_risks, keys_of
+from agent_runtime.api.key_holders import MOST_TOKEN_BYTES, KeyAuthenticator
 from agent_runtime.api.keys import ApiKey, KeyRing, new_key, parse_keys
 from agent_runtime.api.problems import Refusal
+from agent_runtime.api.scopes import RouteScopes, requires
 from agent_runtime.api.tickets import Tickets
 from agent_runtime.config import AuthSettings, Secrets, ServerSettings, Settings, load_settings
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.storage.secret_file import SECRET_FILE, read_secret
 
@@ -87,7 +93,33 @@ def test_lines_have_comments_and_the_wrong_ones_are_named_by_number_and_not_repe
 )
 def test_every_call_needs_its_scope_and_an_unknown_one_needs_admin(call: str, scopes: tuple[str, ...]) -> None:
     method, path = call.split()
-    assert scopes_for(method, path) == scopes
+    routes = RouteScopes(route for router in api.ROUTERS for route in router.routes)
+    assert routes.needed({"type": "http", "method": method, "path": path}) == scopes
+
+
+def test_every_route_says_its_scope() -> None:
+    routes = [route for router in api.ROUTERS for route in router.routes]
+    assert routes
+    assert [route for route in routes if not hasattr(getattr(route, "endpoint", None), "required_scopes")] == []
+
+
+def test_there_are_no_routes_but_those_that_the_edge_knows(tmp_path: Path) -> None:
+    app = api.create_app(Settings(data_dir=tmp_path), Secrets())
+    found = [context.original_route for context in iter_route_contexts(app.routes)]
+    assert found == [route for router in api.ROUTERS for route in router.routes]
+
+
+def test_a_route_that_forgets_to_say_its_scope_needs_admin() -> None:
+    async def said() -> None: ...
+
+    async def forgot() -> None: ...
+
+    router = APIRouter()
+    router.add_api_route("/said", requires("read")(said), methods=["POST"])
+    router.add_api_route("/forgot", forgot, methods=["GET"])
+    routes = RouteScopes(router.routes)
+    assert routes.needed({"type": "http", "method": "POST", "path": "/said"}) == ("read",)
+    assert routes.needed({"type": "http", "method": "GET", "path": "/forgot"}) == ("admin",)
 
 
 def test_no_call_of_the_api_was_forgotten(tmp_path: Path) -> None:
@@ -110,8 +142,8 @@ def test_no_call_of_the_api_was_forgotten(tmp_path: Path) -> None:
 
 def test_admin_is_every_scope() -> None:
     _, key = new_key("x", ["admin"])
-    assert key.allows(["approve"])
-    assert not ApiKey("y", b"", frozenset({"read"})).allows(["submit", "approve"])
+    assert key.caller().may("approve")
+    assert not ApiKey("y", b"", frozenset({"read"})).caller().may("submit", "approve")
 
 
 @pytest.fixture
@@ -282,18 +314,37 @@ def test_the_secret_of_tickets_stays_and_is_for_its_owner_alone(tmp_path: Path) 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def judged(
+async def judged(
     authorization: str | None, path: str = "/v1/tasks", query: str = "", *, key: ApiKey
-) -> ApiKey | Refusal | None:
-    scope = {"method": "GET", "path": path, "query_string": query.encode("latin-1")}
-    headers = {} if authorization is None else {b"authorization": authorization.encode("latin-1")}
-    return Access(ring_of(key), Tickets(b"secret", 60)).judge(scope, headers)
+) -> Caller | Refusal:
+    headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
+    scope = {"method": "GET", "path": path, "query_string": query.encode("latin-1"), "headers": headers}
+    return await KeyAuthenticator(ring_of(key), Tickets(b"secret", 60)).authenticate(scope)
 
 
-def test_the_scheme_is_read_whatever_its_case() -> None:
+async def test_the_scheme_is_read_whatever_its_case() -> None:
     text, key = new_key("x", ["read"])
     for authorization in (f"Bearer {text}", f"bearer  {text} ", f"BEARER {text}"):
-        assert judged(authorization, key=key) == key
+        assert await judged(authorization, key=key) == Caller("x", "default", frozenset({"read"}), "key")
+
+
+async def test_a_caller_with_a_ticket_is_the_holder_of_its_key() -> None:
+    _, key = new_key("x", ["read"])
+    ticket, _ = Tickets(b"secret", 60).issue("t", key)
+    caller = await judged(None, "/v1/tasks/t/stream", f"ticket={ticket}", key=key)
+    assert caller == Caller("x", "default", frozenset({"read"}), "ticket")
+
+
+async def test_a_token_may_have_8_kib_and_a_longer_one_is_told_so() -> None:
+    _, other = new_key("x", ["read"])
+    text = "t" * MOST_TOKEN_BYTES
+    key = ApiKey("long", sha256(text.encode()).digest(), frozenset({"read"}))
+    assert await judged(f"Bearer {text}", key=key) == key.caller()
+    for known in (key, other):
+        refusal = await judged(f"Bearer {text}t", key=known)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code == "key_invalid"
+        assert "8193 bytes are over the limit of 8192 bytes" in refusal.detail
 
 
 @pytest.mark.parametrize(
@@ -311,8 +362,8 @@ def test_the_scheme_is_read_whatever_its_case() -> None:
         "Bearer " + "x" * 999,
     ],
 )
-def test_anything_else_is_no_key(authorization: str | None) -> None:
-    refusal = judged(authorization, key=new_key("x", ["admin"])[1])
+async def test_anything_else_is_no_key(authorization: str | None) -> None:
+    refusal = await judged(authorization, key=new_key("x", ["admin"])[1])
     assert isinstance(refusal, Refusal)
     assert refusal.status == 401
     assert refusal.headers
@@ -322,7 +373,7 @@ def test_anything_else_is_no_key(authorization: str | None) -> None:
 @pytest.mark.parametrize(
     "query", ["ticket=", "ticket=x&ticket=y", "ticket=%ff", "ticket=\xff", "a&" * 200 + "ticket=x"]
 )
-def test_a_bad_ticket_is_refused_as_one(query: str) -> None:
-    refusal = judged(None, "/v1/tasks/t/stream", query, key=new_key("x", ["admin"])[1])
+async def test_a_bad_ticket_is_refused_as_one(query: str) -> None:
+    refusal = await judged(None, "/v1/tasks/t/stream", query, key=new_key("x", ["admin"])[1])
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.code) == (401, "ticket_invalid")

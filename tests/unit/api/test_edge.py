@@ -4,10 +4,17 @@ import json
 from typing import Any
 
 import pytest
+from fastapi import APIRouter, WebSocket
 from starlette.types import Message, Receive, Scope, Send
 
+from agent_runtime.api.callers import AnonymousAuthenticator
 from agent_runtime.api.edge import Edge
-from agent_runtime.config import LimitSettings, ServerSettings
+from agent_runtime.api.key_holders import KeyAuthenticator
+from agent_runtime.api.keys import ApiKey, KeyRing, new_key
+from agent_runtime.api.scopes import RouteScopes, requires
+from agent_runtime.api.tickets import Tickets
+from agent_runtime.config import AuthSettings, LimitSettings, ServerSettings
+from agent_runtime.processes.peers import LocalPeers
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -18,6 +25,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/breaks-late":
         raise RuntimeError("a late bug")
     await send({"type": "http.response.body", "body": scope["method"].encode()})
+
+
+def edge(server: ServerSettings | None = None) -> Edge:
+    anonymous = AnonymousAuthenticator(LocalPeers(), Tickets(b"secret", 60))
+    return Edge(app, server or ServerSettings(), LimitSettings(body_bytes=100), RouteScopes(()), anonymous)
 
 
 class Answer:
@@ -52,7 +64,7 @@ async def ask(
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     raw += [] if host is None else [(b"host", host.encode())]
     scope = {"type": "http", "method": method, "path": path, "headers": raw}
-    await Edge(app, server or ServerSettings(), LimitSettings(body_bytes=100))(scope, receive, send)
+    await edge(server=server)(scope, receive, send)
     return Answer(sent)
 
 
@@ -172,3 +184,124 @@ async def test_a_bug_after_the_answer_began_breaks_the_connection() -> None:
 
 async def test_head_is_answered_as_get() -> None:
     assert (await ask("HEAD")).body == b"GET"
+
+
+# WebSockets, which no route speaks yet
+
+
+@requires("read")
+async def follow(websocket: WebSocket) -> None:
+    """An endpoint that says its scope."""
+
+
+async def forget(websocket: WebSocket) -> None:
+    """An endpoint that forgot to."""
+
+
+def websocket_routes() -> RouteScopes:
+    router = APIRouter()
+    router.add_api_websocket_route("/follow", follow)
+    router.add_api_websocket_route("/forgotten", forget)
+    return RouteScopes(router.routes)
+
+
+class Handshake:
+    """What becomes of a handshake at the edge: the scope that the app got, or what was sent instead."""
+
+    def __init__(self) -> None:
+        self.scope: Scope | None = None
+        self.sent: list[Message] = []
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the shape of an app
+        self.scope = scope
+        if scope["path"] == "/broken":
+            raise RuntimeError("a bug")
+        await send({"type": "websocket.accept"})
+
+
+async def shake(
+    key: ApiKey,
+    *headers: tuple[str, str],
+    path: str = "/follow",
+    host: str = "localhost",
+    extensions: tuple[str, ...] = (),
+) -> Handshake:
+    hand = Handshake()
+    keys = KeyAuthenticator(KeyRing(AuthSettings(keys=(key.line,))), Tickets(b"secret", 60))
+    tried = Edge(hand.app, ServerSettings(), LimitSettings(), websocket_routes(), keys)
+    scope = {
+        "type": "websocket",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"host", host.encode()), *((name.encode(), value.encode()) for name, value in headers)],
+        "extensions": {name: {} for name in extensions},
+    }
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        hand.sent.append(message)
+
+    await tried(scope, receive, send)
+    return hand
+
+
+REFUSED = [
+    (401, "key_missing", []),
+    (401, "key_invalid", [("authorization", "Bearer ar_x")]),
+    (403, "scope_missing", [("authorization", "Bearer SUBMIT")]),
+    (403, "foreign_origin", [("authorization", "Bearer KEY"), ("origin", "http://evil.example")]),
+    (421, "foreign_host", [("authorization", "Bearer KEY")]),
+    (400, "repeated_header", [("authorization", "Bearer KEY"), ("authorization", "Bearer KEY")]),
+]
+
+
+@pytest.mark.parametrize("extensions", [(), ("websocket.http.response",)])
+@pytest.mark.parametrize(("status", "code", "headers"), REFUSED)
+async def test_a_handshake_passes_the_same_checks_as_a_request(
+    status: int, code: str, headers: list[tuple[str, str]], extensions: tuple[str, ...]
+) -> None:
+    text, key = new_key("ann", ["submit"] if code == "scope_missing" else ["read"])
+    shown = [(name, value.replace("SUBMIT", text).replace("KEY", text)) for name, value in headers]
+    host = "evil.example" if code == "foreign_host" else "localhost"
+    hand = await shake(key, *shown, host=host, extensions=extensions)
+    assert hand.scope is None
+    first = hand.sent[0]
+    if not extensions:
+        assert hand.sent == [{"type": "websocket.close", "code": 1008, "reason": code}]
+        return
+    assert (first["type"], first["status"]) == ("websocket.http.response.start", status)
+    assert (b"x-content-type-options", b"nosniff") in first["headers"]
+    assert json.loads(hand.sent[1]["body"])["type"].endswith(f":{code}")
+
+
+async def test_a_route_of_a_websocket_finds_its_caller_in_the_scope() -> None:
+    text, key = new_key("ann", ["read"])
+    hand = await shake(key, ("authorization", f"Bearer {text}"))
+    assert hand.scope is not None
+    assert hand.scope["caller"] == key.caller()
+    assert hand.sent == [{"type": "websocket.accept"}]
+
+
+async def test_a_route_that_forgets_to_say_its_scope_needs_admin() -> None:
+    text, key = new_key("ann", ["submit", "approve", "read"])
+    hand = await shake(key, ("authorization", f"Bearer {text}"), path="/forgotten")
+    assert hand.sent[0]["reason"] == "scope_missing"
+    text, key = new_key("root", ["admin"])
+    hand = await shake(key, ("authorization", f"Bearer {text}"), path="/forgotten")
+    assert hand.sent == [{"type": "websocket.accept"}]
+
+
+async def test_a_bug_before_a_handshake_is_accepted_closes_it() -> None:
+    text, key = new_key("ann", ["read"])
+    hand = await shake(key, ("authorization", f"Bearer {text}"), path="/broken")
+    assert hand.sent == [{"type": "websocket.close", "code": 1011, "reason": ""}]
+
+
+async def test_a_scope_of_another_kind_reaches_nobody() -> None:
+    async def unused(*_: Any) -> Any:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="'webtransport'"):
+        await edge()({"type": "webtransport", "path": "/", "headers": []}, unused, unused)

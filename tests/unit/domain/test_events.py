@@ -8,8 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel, PinnedPolicy
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
+from agent_runtime.domain.signature import Signed
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
 from agent_runtime.domain.usage import Usage
@@ -293,6 +295,28 @@ def test_an_event_is_written_in_the_form_that_it_always_had(kind: str) -> None:
     assert written.type == event.type == kind
 
 
+SIGNED = (
+    "task.submitted",
+    "plan.approved",
+    "plan.rejected",
+    "plan.revision_requested",
+    "plan.edited",
+    "call.approved",
+    "call.denied",
+    "step.resolved",
+    "task.cancel_requested",
+)
+
+
+def test_what_a_caller_causes_names_the_callers_tenant_and_how_the_caller_was_authenticated() -> None:
+    assert tuple(kind for kind, event in GOLDEN.items() if issubclass(type(event[0]), Signed)) == SIGNED
+    for kind in SIGNED:
+        signature = Caller("ann", "acme", frozenset(), "key").signature
+        written = ev.record("t", 1, 1, AT, GOLDEN[kind][0].model_copy(update=dict(signature)))
+        assert json.loads(written.data) == {**json.loads(golden(kind)), **signature}
+        assert ev.restore("t", 1, 1, AT, kind, written.data) == written
+
+
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_an_event_that_was_written_is_read_back(kind: str) -> None:
     event, _ = GOLDEN[kind]
@@ -349,6 +373,7 @@ def test_the_least_that_an_event_ever_held_stays_readable() -> None:
 OF_A_MODEL = {"turn": 1, "index": 0}
 SPENT = {"usage": {"input_tokens": 3, "output_tokens": 2}}
 FACTS = {"identities": {"files": {"type": "local_stdio", "cwd": "/srv"}}}
+SIGNATURE = {"tenant": "acme", "via": "key"}
 LEFT_OUT: dict[str, dict[str, Any]] = {
     "plan.proposed": {**FACTS, **SPENT},
     "plan.approved": {"scopes": ["approve"], "names_digest": False},
@@ -366,7 +391,7 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_whatever_an_event_can_say_is_read_and_written_again(kind: str) -> None:
-    said = json.loads(golden(kind)) | LEFT_OUT.get(kind, {})
+    said = json.loads(golden(kind)) | LEFT_OUT.get(kind, {}) | (SIGNATURE if kind in SIGNED else {})
     assert said.keys() == ev.EVENTS[kind].model_fields.keys()
     event = ev.restore("t", 7, 1, AT, kind, json.dumps(said)).event
     assert json.loads(ev.record("t", 7, 1, AT, event).data) == said

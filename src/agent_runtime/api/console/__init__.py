@@ -5,6 +5,8 @@ from importlib.resources import files
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from agent_runtime.api.scopes import requires
+
 router = APIRouter(include_in_schema=False)
 
 _HEADERS = {
@@ -21,6 +23,7 @@ def _add(path: str, name: str) -> None:
     content = files(__name__).joinpath(name).read_bytes()
     kind = _TYPES[name.rpartition(".")[2]]
 
+    @requires()
     async def send_file() -> Response:
         return Response(content, headers=_HEADERS, media_type=kind)
 

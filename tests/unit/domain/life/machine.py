@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain import commands
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.approval import Approve, ApproveCall, Decision, DenyCall, Reject, Resolve, Revise
+from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, DenyCall, Edit, Reject, Resolve, Revise
 from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.contract import Budget
 from agent_runtime.domain.errors import (
@@ -23,10 +23,11 @@ from agent_runtime.domain.errors import (
     InvalidInputError,
     ScopeMissingError,
 )
+from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import WAITING
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import evolve
-from agent_runtime.services.decisions import event_of, expect_editable
+from agent_runtime.services.decisions import Judged, events_of, expect_editable
 from unit.domain.life.mindless import Mindless
 from unit.domain.life.model import ANSWERS
 from unit.domain.life.plans import BUDGETS, SHAPES, Shape, plan
@@ -42,7 +43,7 @@ MINDLESS = ("a service", "a run", "a run that strays", "a run at its end", "othe
 
 REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError, ScopeMissingError)
 
-CALLERS = st.sampled_from([ANYBODY, Caller("bob", frozenset({"approve"}))])
+CALLERS = st.sampled_from([ANYBODY, Caller("bob", "default", frozenset({"approve"}), "key")])
 """Somebody who may do everything, and somebody who may only approve, whatever he did while he might do more."""
 
 SUBMISSIONS: dict[str, Any] = {
@@ -169,8 +170,8 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
 
     # People, through the service. They may be late: then the service decides on what is so now, or refuses.
 
-    def decide(self, decision: Decision, back: int = 0, by: Caller = ANYBODY) -> bool:
-        return self.written(back, lambda task: [event_of(task, decision, by, LimitSettings(), ApprovalSettings())])
+    def decide(self, decision: Judged, back: int = 0, by: Caller = ANYBODY) -> bool:
+        return self.written(back, lambda task: events_of(task, decision, by, LimitSettings(), ApprovalSettings()))
 
     def written(self, back: int, events: Callable[[Task], Sequence[ev.Event]]) -> bool:
         """Whether what was decided was acknowledged. What the service lets through, the journal never refuses."""
@@ -213,10 +214,10 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
     @precondition(lambda self: self.awaited)
     @rule(back=st.integers(0, 2))
     def edit(self, back: int) -> None:
-        digests = {self.old(back).plan_digest or ""}
+        decision = Edit(plan=Plan.model_construct(steps=()), digests=frozenset({self.old(back).plan_digest or ""}))
 
         def edited(task: Task) -> list[ev.Event]:
-            expect_editable(task, ANYBODY, digests)
+            expect_editable(task, decision, ANYBODY, LimitSettings())
             revision = task.plan_revision + 1
             contract = self.plans(revision)
             return [ev.PlanEdited(revision=revision, digest=contract.digest, contract=contract, definitions={})]
@@ -229,7 +230,7 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         """The service has other servers than the plan was made for."""
 
         def outdated(task: Task) -> list[ev.Event]:
-            event_of(task, Approve(digest=task.plan_digest), ANYBODY, LimitSettings(), ApprovalSettings())
+            events_of(task, Approve(digest=task.plan_digest), ANYBODY, LimitSettings(), ApprovalSettings())
             return [repinned_plan(task) if named else ev.TaskFailed(code="definition_changed", message="m")]
 
         self.tell("an approval of an outdated plan")
@@ -244,10 +245,10 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
     @rule(back=st.integers(0, 3), astray=st.sampled_from([False, False, True]))
     def cancel(self, back: int, *, astray: bool) -> None:
         def cancelled(task: Task) -> list[ev.Event]:
-            if task.terminal or task.cancel_requested:
-                raise DecisionRefusedError("too late", task.status)
-            at_once = () if task.open_calls else (ev.TaskCancelled(unknown_steps=task.unknown_steps),)
-            return [ev.TaskCancelRequested(), *at_once]
+            events = events_of(task, Cancel(), ANYBODY, LimitSettings(), ApprovalSettings())
+            if not events:
+                raise DecisionRefusedError("It is being cancelled already.", task.status)
+            return events
 
         if self.written(back, cancelled):
             self.store.cancelled = True

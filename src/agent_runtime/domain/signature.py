@@ -1,0 +1,35 @@
+"""What the journal says of a caller beside the name."""
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from agent_runtime.domain.values import Value
+
+DEFAULT_TENANT = "default"
+"""The tenant that always exists."""
+
+
+class Signature(TypedDict):
+    """All that an event says of the caller who caused it; `actor` is the caller's name."""
+
+    actor: str
+    tenant: str
+    via: str | None
+
+
+def _is_default(tenant: str) -> bool:
+    return tenant == DEFAULT_TENANT
+
+
+def _is_none(via: str | None) -> bool:
+    return via is None
+
+
+class Signed(Value):
+    """What the events that a caller causes have beside the `actor`.
+
+    `tenant` is the caller's; `via` is how the caller was authenticated, None where the journal does not know.
+    """
+
+    tenant: str = Field(default=DEFAULT_TENANT, exclude_if=_is_default)
+    via: str | None = Field(default=None, exclude_if=_is_none)
