@@ -7,6 +7,7 @@ prints: what it names must be there, and `...` stands for anything. `console` bl
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import yaml
 
 from agent_runtime.api.app import create_app
 from agent_runtime.config import Secrets, Settings
+from command_line import Folder
 from serving import PATIENCE_S, Service
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,11 @@ def describe_api() -> Any:
     """Return the OpenAPI document."""
     with TemporaryDirectory() as folder:
         return create_app(Settings(data_dir=Path(folder)), Secrets()).openapi()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +180,23 @@ def test_the_examples_of_a_page_print_what_it_shows(page: Path, service: Service
     printed = run(examples, service, tmp_path, UNKNOWN=unknown)
     if faults := [fault for fault in map(fault_of, examples, printed) if fault]:
         pytest.fail("\n\n".join(faults))
+
+
+def test_the_first_request_of_the_readme_is_answered(service: Service, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    request = text[text.index("curl -X POST") :].partition("```")[0].replace("http://localhost:8000", WRITTEN_FOR)
+    (printed,) = run([Example(request)], service, tmp_path)
+    assert json.loads(printed)["status"] == "pending"
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_readme_does_what_it_says(folder: Folder) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"<!-- the main job -->.*?run --no-dev agent-runtime (run .*?)\n```", text, re.DOTALL)
+    assert command
+    done = folder(*shlex.split(command[1]))
+    assert done.returncode == 0, done.stderr
+    assert (folder.files / "uv_verification.txt").read_text(encoding="utf-8") == "UV SETUP VERIFIED"
 
 
 def test_every_call_has_an_example() -> None:
