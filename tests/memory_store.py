@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import Self
 
 from agent_runtime.domain.chain import GENESIS, format_time
+from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import Entry, Index, Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.services.cursors import LAST_POSITION, position_of
 from agent_runtime.services.ports import Page, TaskSummary
 from agent_runtime.storage.base import Draft, chain_records, draft_append, make_append_error, page_of, utc_now
 

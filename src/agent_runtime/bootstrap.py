@@ -17,6 +17,7 @@ from agent_runtime.builtin import servers as builtin
 from agent_runtime.config import OpenAISettings, Secrets, Settings
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.identity import Identities
+from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.tools import BuiltinServer, ToolServer
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.own_files import own_files
@@ -32,7 +33,6 @@ from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.orchestrator import Orchestrator
-from agent_runtime.services.pauses import Pauses
 from agent_runtime.services.ports import AppendObserver, LanguageModel, Planner, Runner, TaskStore, ToolServers
 from agent_runtime.services.progress import Progress
 from agent_runtime.services.recovery import Recovery

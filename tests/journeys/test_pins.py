@@ -25,7 +25,7 @@ CHANGES: dict[str, tuple[list[dict[str, Any]], str]] = {
     "title": (listing(title="Count"), "title was None"),
     "name": (listing(name="count_all"), "no longer has this tool"),
     "dropped": (listing()[1:], "no longer has this tool"),
-    "twice": ([*listing(), listing()[0]], "no longer has this tool"),
+    "twice": ([*listing(), {**listing()[0], "title": "another"}], "no longer has this tool"),
     "number": (listing(inputSchema={**SCHEMA, "maxProperties": 2**60}), "maxProperties"),
 }
 

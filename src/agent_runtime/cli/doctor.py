@@ -200,13 +200,17 @@ async def _server(pool: ToolServers, resolved: ResolvedEntry, base_dir: Path) ->
         detail = f"its root {base_dir / entry.config.root} is no folder: create it, or change config.root"
         return [Finding(check, "fail", detail)]
     try:
-        definitions = await pool.discover(entry)
+        offer = await pool.discover(entry)
     except ServerUnavailableError as error:
         return [Finding(check, "fail", error.reason)]
     except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
         return [Finding(check, "fail", f"internal error, please report it: {error!r}")]
-    count = "1 tool" if len(definitions) == 1 else f"{len(definitions)} tools"
-    return [Finding(check, "ok", f"{entry.type}, {count}"), *_unmatched(check, entry, definitions)]
+    count = "1 tool" if len(offer) == 1 else f"{len(offer)} tools"
+    unusable = [
+        Finding(check, "warn", f"its tool {json_line(name)} cannot be used: {why}")
+        for name, why in offer.left_out.items()
+    ]
+    return [Finding(check, "ok", f"{entry.type}, {count}"), *unusable, *_unmatched(check, entry, offer.definitions)]
 
 
 def _unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefinition]) -> Iterator[Finding]:
@@ -235,7 +239,7 @@ def _unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefiniti
 
 def _takes(definition: ToolDefinition, path: str) -> bool:
     """Whether a path may lead to an argument, as far as the tool says what it takes."""
-    properties = definition.inputSchema.get("properties")
+    properties = definition.arguments_schema.get("properties")
     if not isinstance(properties, Mapping) or path.startswith("*"):
         return True
     return any(f"{path}.".startswith(f"{name}.") for name in properties)

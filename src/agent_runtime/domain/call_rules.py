@@ -126,7 +126,7 @@ def judge(
     if proposal.arguments is not None and _digest(proposal.arguments) != arguments_digest:
         raise CallRefusedError("arguments_differ", "its arguments are not those that were approved for this step.")
     key = tool_key(proposal.server, proposal.tool)
-    faults = list(argument_faults(arguments, task.definitions[key].inputSchema, "arguments", resolved=True))
+    faults = list(argument_faults(arguments, task.definitions[key].arguments_schema, "arguments", resolved=True))
     if faults:
         raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
     told = denied(denials, proposal.tool, arguments)

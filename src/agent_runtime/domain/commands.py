@@ -9,10 +9,9 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget, exceeded_by_asking, has_budget, may_ask_model
 from agent_runtime.domain.call_rules import barred
 from agent_runtime.domain.plan import AgentStep, ToolStep, unreferenced
-from agent_runtime.domain.references import as_text
+from agent_runtime.domain.references import text_of
 from agent_runtime.domain.status import WAITING, TaskStatus
 from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_repeat
-from agent_runtime.domain.tools import StoredResult
 
 RESULT_CHARACTERS = 262_144
 """The longest result of a task, in characters; each step's own result stays whole in the journal."""
@@ -134,9 +133,10 @@ def _called(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: Abstr
 
 def tool_error(step_id: str, call: Call) -> ev.StepFailed:
     """Return the failure of a step whose call got an error and is not repeated."""
-    text = call.result.text if call.result else ""
+    text = text_of(call.result) if call.result else ""
+    code = "result_unreadable" if call.result and call.result.unreadable else "tool_error"
     message = f"{call.server}.{call.tool} failed: {text or 'it gave no reason'}"
-    return ev.StepFailed(step_id=step_id, code="tool_error", message=message)
+    return ev.StepFailed(step_id=step_id, code=code, message=message)
 
 
 def _answered(task: Task, step: AgentStep, state: StepState, in_flight: AbstractSet[str]) -> Iterator[Command]:
@@ -193,9 +193,5 @@ def result_of(task: Task) -> str:
     if task.contract is None:
         return ""
     results = task.results
-    texts = [_shown(results[name]) for name in unreferenced(task.contract.plan) if name in results]
+    texts = [text_of(results[name]) for name in unreferenced(task.contract.plan) if name in results]
     return "\n".join(text for text in texts if text)[:RESULT_CHARACTERS]
-
-
-def _shown(result: StoredResult) -> str:
-    return result.text or ("" if result.output is None else as_text(result.output))

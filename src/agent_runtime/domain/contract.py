@@ -287,7 +287,7 @@ def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue, seconds:
     for denial in tool.denials:
         if applies(denial, known):
             yield _denied(denial.told, f"{place}.{'arguments' if denial.arguments else 'tool'}")
-    yield from argument_faults(step.arguments, tool.definition.inputSchema, f"{place}.arguments", seconds=seconds)
+    yield from argument_faults(step.arguments, tool.definition.arguments_schema, f"{place}.arguments", seconds=seconds)
 
 
 def _timeout_faults(timeout_s: float | None, tool: Tool, place: str) -> Iterator[Fault]:

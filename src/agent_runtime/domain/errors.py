@@ -27,6 +27,7 @@ AgentRuntimeError
 |- ReferenceFailedError         a reference in a plan has no usable value
 |- ConditionFailedError         a condition in a plan cannot be evaluated
 |- CallNotSentError             a call was certainly not delivered
+|  `- SessionLostError          the server does not know the session any more, and has not looked at the call
 `- OutcomeUnknownError          a call was sent and its outcome is not known
 """
 
@@ -252,6 +253,12 @@ class CallNotSentError(AgentRuntimeError):
     """The call certainly never reached the server, so it had no effect."""
 
     code = "call_not_sent"
+
+
+class SessionLostError(CallNotSentError):
+    """The server does not know the session any more, so it has not looked at the call; another session is needed."""
+
+    code = "session_lost"
 
 
 class OutcomeUnknownError(AgentRuntimeError):

@@ -113,10 +113,22 @@ def _pin(contract: Contract, definition: ToolDefinition, identity: JsonObject) -
 
 def _differences(contract: Contract, before: ToolDefinition | None, after: ToolDefinition) -> Iterator[str]:
     pinned = ToolDefinition.model_dump if contract.form == 1 else ToolDefinition.as_pinned
-    old: dict[str, JsonValue] = pinned(before) if before else {}
-    new = pinned(after)
-    changed = [name for name in new if before and old[name] != new[name]]
+    changed = list(_changes(pinned(before), pinned(after))) if before else []
+    yield from changed
     if not changed:
         yield "the server itself is another one than the plan was made with (the registry entry has changed)."
-    for name in changed:
-        yield f"{name} was {shortened(repr(old[name]))} and is {shortened(repr(new[name]))}."
+
+
+def differences_of(before: ToolDefinition, after: ToolDefinition) -> Iterator[str]:
+    """Yield a sentence for each part in which two definitions differ, the order of sets aside; see `as_pinned`.
+
+    Raises: ValueError where JSON cannot carry a definition exactly.
+    """
+    if before.pin != after.pin:
+        yield from _changes(before.as_pinned(), after.as_pinned())
+
+
+def _changes(old: JsonObject, new: JsonObject) -> Iterator[str]:
+    for name in new:
+        if old[name] != new[name]:
+            yield f"{name} was {shortened(repr(old[name]))} and is {shortened(repr(new[name]))}."

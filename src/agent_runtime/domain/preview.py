@@ -118,7 +118,7 @@ def _touches(task: Task, step: ToolStep | AgentStep) -> Iterator[Touch]:
 def _things_named(task: Task, key: str, arguments: JsonObject) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield the strings in the arguments of a tool that name something outside, each with its path."""
     definition = task.definitions.get(key)
-    schema = definition.inputSchema if definition else {}
+    schema = definition.arguments_schema if definition else {}
     return ((path, text) for path, text in strings(arguments) if _names_something(path, schema))
 
 

@@ -165,6 +165,11 @@ def as_text(value: JsonValue) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def text_of(result: StoredResult) -> str:
+    """Return the text of a result, or its output as JSON where it has only that."""
+    return result.text or ("" if result.output is None else as_text(result.output))
+
+
 def look_up(reference: Reference, results: Mapping[str, StoredResult], limit: int | None = None) -> JsonValue:
     """What a reference names; `limit` as with `resolve`. Raises: ReferenceFailedError where it has no usable value."""
     result = results.get(reference.step)
@@ -181,7 +186,7 @@ def look_up(reference: Reference, results: Mapping[str, StoredResult], limit: in
             "not stored and cannot be used."
         )
     if reference.part == "text":
-        return result.text
+        return text_of(result)
     if result.output is None:
         return None
     value = result.output

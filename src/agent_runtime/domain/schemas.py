@@ -7,10 +7,12 @@ own arguments in any case.
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -134,6 +136,7 @@ def _bounded(dialect: Any, *, unevaluated: bool) -> Any:
     """A dialect whose every keyword ends in time."""
     replaced = {
         "if": _if,
+        "multipleOf": _multiple_of,
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
@@ -172,6 +175,22 @@ def _if(validator: Any, condition: Any, instance: JsonValue, schema: JsonObject)
     branch = "then" if validator.evolve(schema=condition).is_valid(instance) else "else"
     if branch in schema:
         yield from validator.descend(instance, schema[branch], schema_path=branch)
+
+
+def _multiple_of(validator: Any, step: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
+    # As decimals, which people write: 4.02 is a multiple of 0.01, though not of the double that is nearest to it.
+    if (
+        not validator.is_type(instance, "number")
+        or not step
+        or (isinstance(instance, float) and not math.isfinite(instance))
+    ):
+        return
+    if _exact(instance) % _exact(step):
+        yield ValidationError(f"{instance!r} is not a multiple of {step!r}")
+
+
+def _exact(number: float) -> Fraction:
+    return Fraction(number if isinstance(number, int) else repr(number))
 
 
 def _pattern(validator: Any, pattern: str, instance: JsonValue, _schema: JsonObject) -> Errors:

@@ -1,6 +1,7 @@
 """What the operator says about MCP servers, what the servers say about their tools, and what follows from both."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
 
+from agent_runtime.domain.schema_reading import read_schema
 from agent_runtime.domain.schema_sets import with_sorted_sets
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
 
@@ -203,6 +205,14 @@ class ToolDefinition(BaseModel):
     annotations: JsonObject | None = None
 
     @cached_property
+    def arguments_schema(self) -> JsonObject:
+        """The input schema as it is meant; see `schema_reading.py`."""
+        try:
+            return read_schema(self.inputSchema)
+        except RecursionError:
+            return self.inputSchema  # which is refused where it is judged
+
+    @cached_property
     def pin(self) -> str:
         """The digest of this definition (G6). The lists of a schema that are sets count as sets.
 
@@ -221,6 +231,20 @@ class ToolDefinition(BaseModel):
         Raises: ValueError where JSON cannot carry the definition exactly.
         """
         return digest({"identity": identity, "definition": self.model_dump()})
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server lists: the tools that can be used, and of each other one, by name, why it cannot."""
+
+    definitions: Sequence[ToolDefinition] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[ToolDefinition]:
+        return iter(self.definitions)
+
+    def __len__(self) -> int:
+        return len(self.definitions)
 
 
 class JudgedDefinition(Value):
@@ -313,12 +337,17 @@ def _claims_idempotence(hints: Mapping[str, JsonValue]) -> bool:
     return hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
 
 
+def _is_false(value: object) -> bool:
+    return value is False
+
+
 class StoredResult(Value):
     """What a tool call gave, as the journal keeps it.
 
-    `text` is its text blocks joined by a newline; `output` its structured content, or null. A result over the
-    limit keeps a first part of its text and no output, with the whole size in bytes and its digest; `cut` and
-    `binary` results cannot be referenced by later steps.
+    `text` is its text blocks joined by a newline, each other block named in its place; `output` its structured content,
+    or null. A result over the limit keeps a first part of its text and no output, with the whole size in bytes and its
+    digest. `binary`: it holds nothing but what is not stored, such as a picture. `cut` and `binary` results
+    cannot be referenced by later steps. `unreadable`: the server answered the call, and nothing of that could be read.
     """
 
     text: str = ""
@@ -326,5 +355,6 @@ class StoredResult(Value):
     is_error: bool = False
     cut: bool = False
     binary: bool = False
+    unreadable: bool = Field(default=False, exclude_if=_is_false)
     size: int = 0
     digest: str | None = None

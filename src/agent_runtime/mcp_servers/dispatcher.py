@@ -1,7 +1,7 @@
 """A connection as messages: under which id a call goes out, whether it was handed over, and what of a server is heard.
 
-The SDK checks what servers send against the types of MCP, on the event loop, and notes a fault for each part that is
-wrong. So what has very many parts never gets there (G9).
+To go through what has very many parts would stop the loop, so that never gets further than here (G9). Of what is left,
+the SDK sees stand-ins (see `reading.py`): its own types would refuse a whole answer for one odd field.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,9 @@ from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import MessageMetadata, SessionMessage
 from mcp.shared.transport_context import TransportContext
 from mcp_types import ErrorData, JSONRPCNotification, JSONRPCRequest
-from pydantic_core import from_json
 
 from agent_runtime.domain.values import JsonValue, has_more_parts
-from agent_runtime.mcp_servers.results import is_error
+from agent_runtime.mcp_servers.reading import UnreadableAnswerError, check_readable, stand_in
 
 NESTED = 100_000
 """As many arrays and objects as one message may have. Four megabytes of `[],` would stop the loop for seconds (G9)."""
@@ -39,8 +38,8 @@ _MOST_REQUESTS = 64
 """As many requests of one server are answered at a time. More are dropped: each would wait in memory for its turn."""
 
 
-class TooManyPartsError(Exception):
-    """A server answered with so many parts that to check them would stop the loop."""
+class TooManyPartsError(UnreadableAnswerError):
+    """A server answered with so many parts that to go through them would stop the loop."""
 
 
 def has_many_arrays(data: bytes) -> bool:
@@ -52,13 +51,19 @@ def has_many_arrays(data: bytes) -> bool:
 class RequestState:
     """One call on its way. `sent` is false only while it certainly has not reached the server.
 
-    `refused`: the server answered it, by its id, with an error. Only that makes an error a definite result, whatever
-    its code: the SDK gives the codes of servers to its own errors too.
+    `refused`: the server answered it, by its id, with an error, or turned the request away by its HTTP status. Only
+    that makes an error a definite result, whatever its code: the SDK gives the codes of servers to its own errors too.
+    `session_unknown`: the server does not know the session any more, so it has not looked at the call.
     """
 
     request_id: int
     sent: bool = False
     refused: bool = False
+    session_unknown: bool = False
+
+    def is_answered_by(self, answered: int | str | None) -> bool:
+        """Return whether an answer with this id is the answer to it."""
+        return answered is not None and coerce_request_id(answered) == self.request_id
 
 
 CURRENT_REQUEST: ContextVar[RequestState | None] = ContextVar("current_request", default=None)
@@ -91,7 +96,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         state = CURRENT_REQUEST.get()
         if state is None or method != "tools/call":
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
-            return _checked(method, raw)
+            return stand_in(method, _checked(method, raw), remote=self._remote)
         # We cancel in our own words and time; the SDK's courtesy would wait up to 5 s for a stuck pipe.
         opts = {**(opts or {}), "request_id": state.request_id, "cancel_on_abandon": False}
         self._request_states[state.request_id] = state
@@ -99,9 +104,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
         finally:
             del self._request_states[state.request_id]
-        _checked(method, raw)
-        # The session takes nothing but a truth value, and would call the outcome unknown.
-        return {**raw, "isError": True} if is_error(raw) else raw
+        return stand_in(method, _checked(method, raw), remote=self._remote)
 
     def _resolve_pending(self, request_id: int | str | None, outcome: dict[str, Any] | ErrorData) -> None:
         if isinstance(outcome, ErrorData) and not self._remote and request_id is not None:
@@ -133,61 +136,14 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
 
 
 def _checked(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the result. Raises: TooManyPartsError."""
+    """Return the result. Raises: UnreadableAnswerError."""
+    check_readable(raw)
     listing = method == "tools/list"
     limit = _MOST_LISTED_PARTS if listing else _MOST_PARTS
     if has_more_parts(raw, limit, frozenset() if listing else _UNCHECKED):
         beside = "" if listing else ", beside structured content"
         raise TooManyPartsError(f"its answer has more than {limit} fields and entries{beside}")
     return raw
-
-
-class ErrorFinder:
-    """Looks in the body of an HTTP answer for an error with the id of the call, and notes it on the call.
-
-    The SDK gives its own errors, and those of gateways, the id of the call too, so they are told apart here. The body
-    is JSON or, `by_line`, a stream of events whose data is on one line each; what is not understood leaves the outcome
-    unknown. No more than `most_bytes` are looked at together.
-    """
-
-    def __init__(self, state: RequestState, most_bytes: int, *, by_line: bool) -> None:
-        self._state = state
-        self._most_bytes = most_bytes
-        self._by_line = by_line
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def hear(self, chunk: bytes) -> None:
-        """Take the next part of the body."""
-        *ended, rest = chunk.split(b"\n") if self._by_line else [chunk]
-        for line in ended:
-            self._add(line)
-            self.end()
-        self._add(rest)
-
-    def end(self) -> None:
-        """Judge what has come since the last end."""
-        line = b"".join(self._parts)
-        self._parts, self._size = [], 0
-        if b'"error"' in line and not self._state.refused:
-            self._state.refused = self._is_refusal(line)
-
-    def _add(self, part: bytes) -> None:
-        self._size += len(part)
-        if part and self._size <= self._most_bytes:
-            self._parts.append(part)
-
-    def _is_refusal(self, line: bytes) -> bool:
-        try:
-            message = from_json(line.removeprefix(b"data:"))
-        except ValueError:
-            return False
-        if not isinstance(message, dict) or "result" in message or not isinstance(message.get("error"), dict):
-            return False
-        answered = message.get("id")
-        if isinstance(answered, bool) or not isinstance(answered, int | str):
-            return False
-        return coerce_request_id(answered) == self._state.request_id
 
 
 class Outgoing:

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from math import inf
 from time import monotonic
@@ -10,14 +11,18 @@ from urllib.request import Request
 
 import httpx2
 from mcp.client import Transport
-from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CONNECTION_CLOSED
+from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, ErrorData, JSONRPCError
 from pydantic_core import from_json, to_json
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import HttpServer
-from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, NESTED, ErrorFinder
+from agent_runtime.mcp_servers.answers import Body, read_body
+from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
+from agent_runtime.mcp_servers.old_sse import old_sse_client
+from agent_runtime.mcp_servers.reading import read_answer
+from agent_runtime.text.escaping import one_line
 
 _CONNECT_S = 10.0
 _SPARE_S = 30.0
@@ -25,8 +30,9 @@ _SHORT_STREAM_S = 10.0
 _MOST_SHORT_STREAMS = 3
 _RESUME_PAUSE_S = 1.0
 
-_CHUNKS_AT_ONCE = 32
-"""After so many chunks others get their turn. A server may send one for each byte, thousands of them at once."""
+_HANDSHAKE_PAUSES_S = (0.1, 0.5)
+_REFUSAL_BYTES = 64 * 1024
+_REASON_CHARACTERS = 200
 
 _MOST_COOKIES = 20
 _LONGEST_COOKIE = 4096
@@ -50,24 +56,47 @@ class Network:
             await self._transport.aclose()
 
 
-def open_http(server: HttpServer, network: Network, limits: LimitSettings, secrets: Secrets) -> Transport:
-    """The transport of this entry, its secrets expanded.
+class HttpAccess:
+    """How a session with one HTTP server is reached: its address, its headers, and what the server said of both."""
 
-    Raises: ServerUnavailableError where a secret is missing.
-    """
-    try:
-        url = secrets.expand(server.config.base_url)
-        headers = {name: secrets.expand(value) for name, value in server.config.headers.items()}
-    except ConfigurationError as error:
-        raise ServerUnavailableError(server.id, str(error)) from error
-    client = httpx2.AsyncClient(
-        transport=_Guarded(network.shared(), limits.server_line_bytes),
-        headers={**headers, "accept-encoding": "identity"},
-        timeout=httpx2.Timeout(_CONNECT_S, read=_longest_silence(server, limits)),
-        cookies=CookieJar(_FewCookies()),
-        trust_env=False,
-    )
-    return streamable_http_client(url, http_client=client, max_sse_event_size=limits.server_line_bytes)
+    def __init__(self, server: HttpServer, network: Network, limits: LimitSettings, secrets: Secrets) -> None:
+        """Expand the secrets of the entry. Raises: ServerUnavailableError where one is missing."""
+        try:
+            self._url = secrets.expand(server.config.base_url)
+            headers = {name: secrets.expand(value) for name, value in server.config.headers.items()}
+        except ConfigurationError as error:
+            raise ServerUnavailableError(server.id, str(error)) from error
+        self._event_bytes = limits.server_line_bytes
+        self._guard = _Guarded(network.shared(), limits.server_line_bytes)
+        self._client = httpx2.AsyncClient(
+            transport=self._guard,
+            headers={**headers, "accept-encoding": "identity"},
+            timeout=httpx2.Timeout(_CONNECT_S, read=_longest_silence(server, limits)),
+            cookies=CookieJar(_FewCookies()),
+            trust_env=False,
+        )
+
+    def open(self) -> Transport:
+        """Return the transport of streamable HTTP."""
+        return streamable_http_client(self._url, http_client=self._client, max_sse_event_size=self._event_bytes)
+
+    def open_old(self, closed: asyncio.Event) -> Transport:
+        """Return the transport of servers before streamable HTTP; `closed` is set once its stream has ended."""
+        return old_sse_client(self._url, self._client, self._event_bytes, closed)
+
+    @property
+    def may_be_old(self) -> bool:
+        """Whether the handshake was turned away as a server of the old transport does, which wants a GET first."""
+        return self._guard.refused_handshake_with in _OLD_SERVERS
+
+    @property
+    def session_unknown(self) -> bool:
+        """Whether the server has said that it does not know the session any more."""
+        return self._guard.session_unknown
+
+
+_OLD_SERVERS = frozenset({400, 404, 405})
+"""How such servers answer the POST of a handshake, by the part on backwards compatibility of the specification."""
 
 
 class _FewCookies(DefaultCookiePolicy):
@@ -105,6 +134,8 @@ class _Guarded(httpx2.AsyncBaseTransport):
         self._answer_bytes = answer_bytes
         self._address: httpx2.URL | None = None
         self._streams = _Streams()
+        self.session_unknown = False
+        self.refused_handshake_with: int | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         state = CURRENT_REQUEST.get()
@@ -113,7 +144,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         if self._address is not None:
             request.url = self._address
         try:
-            response = await self._inner.handle_async_request(request)
+            response = await self._send(request)
             if response.has_redirect_location:
                 response = await self._redirected(request, response)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -126,18 +157,58 @@ class _Guarded(httpx2.AsyncBaseTransport):
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()
             return _refusal(request, "the answer is compressed, which was not asked for")
-        streamed = _is_event_stream(response.headers)
+        if request.method == "POST" and response.is_error:
+            return await self._turned_away(request, response, state)
+        streamed = response.headers.get("content-type", "").lower().startswith("text/event-stream")
+        closed = self._streams.closed if request.method == "GET" and state is None else None
         return httpx2.Response(
             response.status_code,
-            headers=response.headers,
-            stream=_Bounded(
-                response,
-                None if streamed else self._answer_bytes,
-                ErrorFinder(state, self._answer_bytes, by_line=streamed) if state is not None else None,
-                self._streams.closed if request.method == "GET" and state is None else None,
-            ),
+            headers=_labelled(response.headers),
+            stream=Body(response, self._answer_bytes, state, streamed=streamed, closed=closed),
             extensions=response.extensions,
         )
+
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; the handshake, which changes nothing, again where its connection breaks."""
+        for pause_s in _HANDSHAKE_PAUSES_S if _is_handshake(request) else ():
+            try:
+                return await self._inner.handle_async_request(request)
+            except httpx2.NetworkError as error:
+                if isinstance(error, httpx2.ConnectError):
+                    raise
+            except httpx2.RemoteProtocolError:
+                pass
+            await asyncio.sleep(pause_s)
+        return await self._inner.handle_async_request(request)
+
+    async def _turned_away(
+        self, request: httpx2.Request, response: httpx2.Response, state: RequestState | None
+    ) -> httpx2.Response:
+        """Return an error answer with what it says: its own JSON-RPC error, or its status for one."""
+        body = b""
+        try:
+            with suppress(httpx2.StreamError):
+                body = await read_body(response, _REFUSAL_BYTES)
+        finally:
+            await response.aclose()
+        status = response.status_code
+        message = read_answer(body) if b'"jsonrpc"' in body else None
+        error = message if isinstance(message, JSONRPCError) else None
+        said = error.error.message if error else body.decode(errors="replace")
+        if _is_handshake(request):
+            self.refused_handshake_with = status
+        ours = state is not None and state.is_answered_by(error.id if error else None)
+        if MCP_SESSION_ID in request.headers and _loses_session(status, said, ours=ours):
+            self.session_unknown = True
+            if state is not None:
+                state.session_unknown = True
+        elif state is not None:
+            state.refused = ours or status in _REFUSALS
+        words = said if ours else _status_text(status, said)
+        told = (
+            error.error if error is not None and (ours or state is None) else ErrorData(code=INTERNAL_ERROR, message="")
+        )
+        return _error_answer(request, status, told.model_copy(update={"message": words}))
 
     async def _redirected(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         """Send the handshake on to where it is redirected; any other redirect is refused."""
@@ -175,6 +246,8 @@ def _same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
 
 
 def _is_handshake(request: httpx2.Request) -> bool:
+    if request.method != "POST" or not any(b'"%b"' % name.encode() in request.content for name in _HANDSHAKE):
+        return False
     try:
         message = from_json(request.content)
     except ValueError:
@@ -209,87 +282,60 @@ class _Streams:
         self._short = 0 if lasted else self._short + 1
 
 
-def _is_event_stream(headers: Mapping[str, str]) -> bool:
-    return headers.get("content-type", "").lower().startswith("text/event-stream")
+def _labelled(headers: httpx2.Headers) -> httpx2.Headers:
+    """Return the headers of an answer, with its media type where it names none, or one that says as much as JSON."""
+    said = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if said not in {"", "text/plain", "text/json"} and not (said.startswith("application/") and "json" in said):
+        return headers
+    changed = httpx2.Headers(headers)
+    changed["content-type"] = "application/json"
+    return changed
+
+
+_REFUSALS = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
+"""The statuses with which a server, or what stands before it, turns a request away before it looks at it."""
+
+_NO_SESSION = re.compile(
+    r"\b(?:no|not|unknown|invalid|missing|expired|terminated|closed|stale)\b.{0,40}\bsession|not initialized|"
+    r"\bsession\w*.{0,80}\b(?:not|no|unknown|invalid|missing|expired|terminated|closed|does)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _loses_session(status: int, said: str, *, ours: bool) -> bool:
+    """Return whether an answer means that the session is gone, and not that the server has looked at the request.
+
+    `ours`: it holds an error with the id of the call.
+    """
+    named = _NO_SESSION.search(said[:_REFUSAL_BYTES]) is not None
+    match status:
+        case HTTPStatus.NOT_FOUND:
+            return named or not ours
+        case HTTPStatus.BAD_REQUEST:
+            return named and not ours
+    return False
+
+
+def _status_text(status: int, said: str) -> str:
+    try:
+        name = f"HTTP {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        name = f"HTTP {status}"
+    words = one_line(said.strip()[:_REASON_CHARACTERS])
+    return f"{name}: {words}" if words else name
 
 
 def _refusal(request: httpx2.Request, message: str) -> httpx2.Response:
-    body = to_json({"jsonrpc": "2.0", "id": None, "error": {"code": CONNECTION_CLOSED, "message": message}})
-    return httpx2.Response(503, headers={"content-type": "application/json"}, content=body, request=request)
+    return _error_answer(request, 503, ErrorData(code=CONNECTION_CLOSED, message=message))
 
 
-_END_OF_EVENT = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_LONGEST_END = 4
-
-
-class _Nesting:
-    """Counts the arrays and objects of a plain answer, or of each event of a stream, as the chunks come (G9)."""
-
-    def __init__(self, *, by_event: bool) -> None:
-        self._by_event = by_event
-        self._count = 0
-        self._tail = b""
-
-    def check(self, chunk: bytes) -> None:
-        """Take the next chunk. Raises: httpx2.StreamError where one message has too many."""
-        if not self._by_event:
-            self._add(chunk)
-            return
-        seen = len(self._tail)
-        data = self._tail + chunk
-        begins = seen
-        for end in _END_OF_EVENT.finditer(data):
-            self._add(data[begins : end.end()])
-            self._count, begins = 0, max(end.end(), seen)
-        self._add(data[begins:])
-        self._tail = data[-_LONGEST_END + 1 :]
-
-    def _add(self, data: bytes) -> None:
-        self._count += data.count(b"[") + data.count(b"{")
-        if self._count > NESTED:
-            raise httpx2.StreamError(f"the answer has a message with more than {NESTED} arrays and objects")
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    """The body of an answer. The SDK bounds the events of a stream; a plain answer is bounded here (G11).
-
-    `errors` sees each chunk before the SDK does; `closed` is called once, when the body is closed.
-    """
-
-    def __init__(
-        self,
-        response: httpx2.Response,
-        limit: int | None,
-        errors: ErrorFinder | None,
-        closed: Callable[[], None] | None,
-    ) -> None:
-        self._response = response
-        self._limit = limit
-        self._errors = errors
-        self._closed = closed
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        seen = chunks = 0
-        nesting = _Nesting(by_event=self._limit is None)
-        try:
-            async for chunk in self._response.stream:  # type: ignore[union-attr] # of an async client
-                chunks += 1
-                if chunks % _CHUNKS_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-                nesting.check(chunk)
-                seen += len(chunk)
-                if self._limit is not None and seen > self._limit:
-                    raise httpx2.StreamError(f"the answer has more than {self._limit} bytes")
-                if self._errors is not None:
-                    self._errors.hear(chunk)
-                yield chunk
-            if self._errors is not None:
-                self._errors.end()
-        except httpx2.TransportError as error:
-            raise httpx2.StreamError(f"the connection broke: {error or type(error).__name__}") from error
-
-    async def aclose(self) -> None:
-        if self._closed is not None:
-            self._closed()
-            self._closed = None
-        await self._response.aclose()
+def _error_answer(request: httpx2.Request, status: int, error: ErrorData) -> httpx2.Response:
+    body = to_json({"jsonrpc": "2.0", "id": None, "error": error.model_dump(exclude_none=True)})
+    return httpx2.Response(status, headers={"content-type": "application/json"}, content=body, request=request)

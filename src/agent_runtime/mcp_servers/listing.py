@@ -10,10 +10,11 @@ from agent_runtime.domain.tools import ToolDefinition
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The tools of a listing, and the digest of what was on the wire."""
+    """The tools of a listing by name, why the others cannot be used, and the digest of what was on the wire."""
 
     digest: str
     tools: Mapping[str, ToolDefinition]
+    left_out: Mapping[str, str]
 
 
 class SharedListing:
@@ -30,7 +31,8 @@ class SharedListing:
         self._began_at = 0
         self._outcome: Listed | str = ""  # the listing, or why there is none
 
-    async def fresh(self) -> Mapping[str, ToolDefinition]:
+    async def fresh(self) -> Listed:
+        """Return a listing that began after this was called. Raises: ServerUnavailableError."""
         self._asked = number = self._asked + 1
         async with self._lock:
             if self._began_at < number:
@@ -43,5 +45,5 @@ class SharedListing:
                     outcome = error.reason  # the error itself would hold on to all that was read
                 self._began_at, self._outcome = began_at, outcome
             if isinstance(self._outcome, Listed):
-                return self._outcome.tools
+                return self._outcome
             raise ServerUnavailableError(self._server_id, self._outcome)

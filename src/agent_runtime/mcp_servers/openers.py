@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from mcp import Client, ClientSession
-from mcp.client import Transport
 from mcp.server import MCPServer, Server
 
-from agent_runtime.mcp_servers.server import Connection, Eras, open_session
+from agent_runtime.domain.errors import ServerUnavailableError
+from agent_runtime.mcp_servers.eras import Eras, open_session
+from agent_runtime.mcp_servers.http import HttpAccess
+from agent_runtime.mcp_servers.server import Connection, explained
 from agent_runtime.mcp_servers.stdio import StdioTransport
 
 
@@ -18,6 +20,7 @@ class OverStdio:
 
     remote = False
     uninterrupted = False
+    session_unknown = False
 
     def __init__(self, start: Callable[[asyncio.Event], StdioTransport], eras: Eras) -> None:
         self._start = start
@@ -42,15 +45,47 @@ class OverHttp:
     remote = True
     uninterrupted = False
 
-    def __init__(self, connect: Callable[[], Transport], eras: Eras) -> None:
-        self._connect = connect
+    def __init__(self, access: HttpAccess, eras: Eras) -> None:
+        self._access = access
         self._eras = eras
 
     @asynccontextmanager
     async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
-        """Connect and agree on a protocol version."""
-        async with open_session(connection, self._connect(), self._eras, remote=True) as session:
+        """Connect and agree on a protocol version, over the old transport where the server knows no other."""
+        old = self._eras.old_transports
+        async with AsyncExitStack() as stack:
+            if connection.server_id not in old:
+                try:
+                    session = await stack.enter_async_context(self._streamable(connection))
+                except Exception as error:
+                    if not self._access.may_be_old:
+                        raise
+                    session = await self._enter_old(connection, stack, explained(error))
+                    old.add(connection.server_id)
+            else:
+                old.discard(connection.server_id)  # unless it works once more
+                session = await stack.enter_async_context(self._old(connection))
+                old.add(connection.server_id)
             yield session
+
+    async def _enter_old(self, connection: Connection, stack: AsyncExitStack, first: str) -> ClientSession:
+        """Try the old transport, after the other one failed for the reason `first`."""
+        try:
+            return await stack.enter_async_context(self._old(connection))
+        except Exception as error:
+            raise ServerUnavailableError(connection.server_id, f"{first}; {explained(error)}") from error
+
+    def _streamable(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
+        return open_session(connection, self._access.open(), self._eras, remote=True)
+
+    def _old(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
+        # Not `remote`: what comes on its stream with the id of a request is the server's own answer.
+        return open_session(connection, self._access.open_old(connection.end), self._eras, remote=False)
+
+    @property
+    def session_unknown(self) -> bool:
+        """Whether the server has said that it does not know the session any more."""
+        return self._access.session_unknown
 
     def why(self) -> str:
         """Nothing is known beyond the fault itself."""
@@ -62,6 +97,7 @@ class InProcess:
 
     remote = False
     uninterrupted = True
+    session_unknown = False
 
     def __init__(self, server: MCPServer[Any] | Server[Any]) -> None:
         self._server = server

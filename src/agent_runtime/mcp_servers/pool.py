@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,17 +17,19 @@ from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.domain.tools import (
     BuiltinServer,
     HttpServer,
+    Offer,
     StdioServer,
     StoredResult,
     ToolDefinition,
     ToolServer,
 )
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.mcp_servers.http import Network, open_http
+from agent_runtime.mcp_servers.eras import Eras
+from agent_runtime.mcp_servers.http import HttpAccess, Network
 from agent_runtime.mcp_servers.listing import Listed
 from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
 from agent_runtime.mcp_servers.own_files import OwnFiles
-from agent_runtime.mcp_servers.server import Connection, Eras, Opener
+from agent_runtime.mcp_servers.server import Connection, Opener
 from agent_runtime.mcp_servers.stdio import StdioTransport, prepare
 from agent_runtime.registry.known_servers import may_install
 
@@ -66,6 +68,7 @@ class ServerPool:
         self._shared: dict[str, Connection] = {}
         self._listings: dict[str, Listed] = {}  # the newest of each server: its connections share one
         self._leaving = False
+        self._tell_change: Callable[[str], None] = _ignore
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -93,10 +96,15 @@ class ServerPool:
         """How many connections each server has now, by its id: from their start until their processes are gone."""
         return Counter(connection.server_id for connection in self._owners)
 
-    async def discover(self, server: ToolServer) -> list[ToolDefinition]:
+    async def discover(self, server: ToolServer) -> Offer:
         """Start or reach the server, list its tools, and let it go. Raises: ServerUnavailableError."""
         async with self.lease([server]) as lease:
-            return list((await lease.definitions(server.id)).values())
+            listed = await lease.list(server.id)
+        return Offer(tuple(listed.tools.values()), listed.left_out)
+
+    def on_change(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` called with the id of a shared server that says that its tools have changed."""
+        self._tell_change = tell
 
     @asynccontextmanager
     async def lease(self, servers: Iterable[ToolServer]) -> AsyncIterator["PoolLease"]:
@@ -111,7 +119,7 @@ class ServerPool:
                 connections[server.id] = await self.connect(server)
             for connection in connections.values():
                 await connection.ready()
-            yield PoolLease(connections, self._group)
+            yield PoolLease(entries, connections, self.connect, self._group)
         finally:
             own = [
                 connections[name] for name, entry in entries.items() if name in connections and entry.scope == "task"
@@ -144,7 +152,12 @@ class ServerPool:
             raise ServerUnavailableError(server.id, "the service is stopping")
         limits = self._limits
         start_s = max(limits.server_start_s, limits.server_install_s if may_install(server) else 0)
-        connection = Connection(server.id, opener, limits, start_s, self._secrets.redactor, self._listings)
+
+        def tell_change() -> None:
+            if server.scope == "shared":
+                self._tell_change(server.id)
+
+        connection = Connection(server.id, opener, limits, start_s, self._secrets.redactor, self._listings, tell_change)
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
         self._owners[connection] = task
         task.add_done_callback(lambda _: self._owners.pop(connection, None))
@@ -158,26 +171,64 @@ class ServerPool:
                 spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir, self._own)
                 return OverStdio(lambda end: StdioTransport(spawn, self._limits, redactor, end), self._eras)
             case HttpServer():
-                return OverHttp(lambda: open_http(server, self._network, self._limits, self._secrets), self._eras)
+                return OverHttp(HttpAccess(server, self._network, self._limits, self._secrets), self._eras)
             case BuiltinServer():
                 return InProcess(self._builtin(server))
             case _:
                 assert_never(server)
 
 
-class PoolLease:
-    """The sessions of one run, with the shape of `ports.Lease`. `tasks` owns what outlives a cancelled caller."""
+def _ignore(_: str) -> None:
+    return
 
-    def __init__(self, connections: Mapping[str, Connection], tasks: asyncio.TaskGroup) -> None:
+
+class PoolLease:
+    """The sessions of one run, with the shape of `ports.Lease`. `tasks` owns what outlives a cancelled caller.
+
+    `connections` always are those that it uses now: whoever ends the lease stops them.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, ToolServer],
+        connections: dict[str, Connection],
+        connect: Callable[[ToolServer], Awaitable[Connection]],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._entries = entries
         self._connections = connections
+        self._connect = connect
         self._tasks = tasks
         self._changes_seen: dict[str, int] = {}
 
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
         """What this very session lists now, by tool name. Raises: ServerUnavailableError."""
+        return (await self.list(server_id)).tools
+
+    async def list(self, server_id: str) -> Listed:
+        """Return what this very session lists now; a new one, where it was lost while nobody used it.
+
+        Raises: ServerUnavailableError.
+        """
         connection = self._connections[server_id]
         self._changes_seen[server_id] = connection.changes
-        return await connection.definitions()
+        try:
+            return await connection.definitions()
+        except ServerUnavailableError:
+            if connection.usable or not connection.remote or not connection.has_listed:
+                raise
+        await self.renew(server_id)
+        return await self._connections[server_id].definitions()
+
+    async def renew(self, server_id: str) -> None:
+        """Get a new session with this server, in place of one that it does not know any more.
+
+        Raises: ServerUnavailableError.
+        """
+        self._connections[server_id].retire()
+        connection = self._connections[server_id] = await self._connect(self._entries[server_id])
+        self._changes_seen[server_id] = connection.changes
+        await connection.ready()
 
     def has_changed(self, server_id: str) -> bool:
         """Whether the server has said `tools/list_changed` since this lease last asked for its definitions."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from pydantic_core import to_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonValue, canonical
+from agent_runtime.mcp_servers.reading import as_words
 from agent_runtime.text.escaping import is_blank
 from agent_runtime.text.redaction import Redactor
 
@@ -23,21 +25,37 @@ _LONGEST_NAME = 256
 def stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
     """A `CallToolResult` in the words of the wire as a whole, uncut result.
 
-    Text, embedded text resources and resource links make the text; anything else only sets `binary`.
+    A result in the words of no version of MCP is structured content as a whole.
     """
     if raw.get("resultType") == "input_required":
         text = "The server asked for further input in the middle of the call, which is not offered here."
         return StoredResult(text=text, is_error=True, size=len(text.encode()))
-    blocks = [_block_text(block) for block in raw.get("content") or ()]
-    text = redactor.redact("\n".join(block for block in blocks if block is not None))
-    output = redactor.redact_json(raw.get("structuredContent"))
+    output = raw.get("structuredContent")
+    if _FIELDS.isdisjoint(raw):
+        old = raw.get("toolResult")  # the word of 2024-10-07
+        if isinstance(old, Mapping) and not _FIELDS.isdisjoint(old):
+            return stored_result(old, redactor)
+        output = old if old is not None else {name: raw[name] for name in raw if name not in _ENVELOPE} or None
+    blocks = [read_block(block) for block in _blocks(raw.get("content"))]
+    text = redactor.redact("\n".join(block.text for block in blocks))
+    output = redactor.redact_json(output)
     return StoredResult(
         text=text,
         output=output,
         is_error=is_error(raw),
-        binary=None in blocks,
+        binary=output is None and bool(blocks) and all(block.named for block in blocks),
         size=len(text.encode()) + (0 if output is None else _size(output)),
     )
+
+
+_FIELDS = frozenset({"content", "structuredContent", "isError"})
+_ENVELOPE = frozenset({"_meta", "cacheScope", "resultType", "toolResult", "ttlMs"})
+
+
+def unreadable_result(reason: str, redactor: Redactor) -> StoredResult:
+    """Return the result of a call that the server answered with something of which nothing can be read."""
+    text = redactor.redact_message(f"the server answered, and its answer cannot be read: {reason}")
+    return StoredResult(text=text, is_error=True, unreadable=True, size=len(text.encode()))
 
 
 def is_error(raw: Mapping[str, Any]) -> bool:
@@ -46,16 +64,50 @@ def is_error(raw: Mapping[str, Any]) -> bool:
     return said is not None and said is not False
 
 
-def _block_text(block: Mapping[str, Any]) -> str | None:
-    """The text of a content block, or None where it has none."""
+def _blocks(content: JsonValue) -> list[JsonValue]:
+    """Return the blocks of a result, also where there is one without a list around it."""
+    if content is None:
+        return []
+    return content if isinstance(content, list) else [content]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The text of one content block; `named`: it stands for something that is not kept, such as a picture."""
+
+    text: str
+    named: bool = False
+
+
+def read_block(block: JsonValue) -> Block:
+    """Return the text of a content block, whatever it is: what MCP does not know is shown as JSON."""
     match block:
-        case {"type": "text", "text": str() as text}:
-            return text
+        case str():
+            return Block(block)
+        case {"type": "image" | "audio" as kind, "data": str() as data}:
+            return Block(_name(kind, block.get("mimeType"), data), named=True)
         case {"type": "resource", "resource": {"text": str() as text}}:
-            return text
-        case {"type": "resource_link", "uri": str() as uri, **rest}:
-            return f"{rest.get('title') or rest.get('name') or 'resource'}: {uri}"
-    return None
+            return Block(text)
+        case {"type": "resource", "resource": {"blob": str() as blob} as resource}:
+            return Block(_name(as_words(resource.get("uri") or "resource"), resource.get("mimeType"), blob), named=True)
+        case {"type": "resource_link", "uri": str() as uri}:
+            return Block(f"{as_words(block.get('title') or block.get('name') or 'resource')}: {uri}")
+        case {"type": "text", "text": None}:
+            return Block("")
+        case {"text": (str() | int() | float()) as text} if block.get("type", "text") in {"text", None}:
+            return Block(as_words(text))
+        case None:
+            return Block("")
+    return Block(as_words(block))
+
+
+_BASE64_BYTES, _BASE64_CHARACTERS = 3, 4
+
+
+def _name(kind: str, media_type: JsonValue, data: str) -> str:
+    size = len(data.rstrip("=")) * _BASE64_BYTES // _BASE64_CHARACTERS
+    said = f", {media_type}" if isinstance(media_type, str) and media_type else ""
+    return f"[{kind}{said}, {size} bytes, not kept]"
 
 
 def _size(value: JsonValue) -> int:
@@ -67,30 +119,46 @@ def _size(value: JsonValue) -> int:
 
 
 def tool_definitions(
-    server_id: str, raw_tools: Sequence[Mapping[str, Any]], limits: LimitSettings, redactor: Redactor
-) -> dict[str, ToolDefinition]:
-    """The tools of a listing by name; one that breaks a bound or repeats a name is left out, and logged."""
-    names = Counter(tool.get("name") for tool in raw_tools)
+    server_id: str, raw_tools: Sequence[Any], limits: LimitSettings, redactor: Redactor
+) -> tuple[dict[str, ToolDefinition], dict[str, str]]:
+    """Return the tools of a listing by name, and of each other tool why it cannot be used, which is logged too."""
+    names = Counter(tool.get("name") for tool in raw_tools if _has_name(tool))
     definitions: dict[str, ToolDefinition] = {}
-    for raw in raw_tools:
-        name = raw.get("name")
+    left_out: dict[str, str] = {}
+    for number, raw in enumerate(raw_tools, 1):
         try:
             definition = _definition(raw, limits.definition_bytes, redactor)
-        except ValidationError as error:
-            _leave_out(server_id, name, f"its definition is invalid: {error.error_count()} faults")
+            if names[raw["name"]] > 1:
+                raise ValueError("its name is listed more than once, with different definitions")  # noqa: TRY301
         except ValueError as error:
-            _leave_out(server_id, name, str(error))
+            name = redactor.redact(raw["name"])[:_LONGEST_NAME] if _has_name(raw) else f"(number {number} of the list)"
+            fault = (
+                f"its definition is invalid: {faults_of(error)}" if isinstance(error, ValidationError) else str(error)
+            )
+            left_out[name] = fault
+            log.warning("tool_left_out", server=server_id, tool=name[:100], reason=fault)
         else:
-            if names[name] > 1:
-                _leave_out(server_id, name, "its name is listed more than once")
-            else:
-                definitions[definition.name] = definition
-    return definitions
+            definitions[definition.name] = definition
+    return definitions, left_out
 
 
-def _definition(raw: Mapping[str, Any], limit: int, redactor: Redactor) -> ToolDefinition:
-    """The definition. Raises: ValueError where it is invalid, or has more than `limit` bytes in its canonical form."""
-    wire = {field: raw[field] for field in ToolDefinition.model_fields if field in raw}
+def _has_name(raw: Any) -> bool:
+    return isinstance(raw, dict) and isinstance(raw.get("name"), str) and not is_blank(raw["name"])
+
+
+def faults_of(error: ValidationError) -> str:
+    """Return the first fault of a definition, with its place."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _definition(raw: Any, limit: int, redactor: Redactor) -> ToolDefinition:
+    """Return the definition. Raises: ValueError where it is invalid, or has more than `limit` bytes."""
+    if not isinstance(raw, dict):
+        raise ValueError("it is no object")  # noqa: TRY004 - all that is wrong with a definition is a ValueError
+    if not isinstance(raw.get("name"), str):
+        raise ValueError("it has no name")  # noqa: TRY004 - likewise
+    wire = _read_fields(raw)
     # What is far beyond the limit is not worked through to be measured.
     size = len(to_json(wire, inf_nan_mode="constants"))
     if size <= 2 * limit:
@@ -105,5 +173,15 @@ def _definition(raw: Mapping[str, Any], limit: int, redactor: Redactor) -> ToolD
     raise ValueError(f"its definition has {size} bytes, over {limit}")
 
 
-def _leave_out(server_id: str, name: object, reason: str) -> None:
-    log.warning("tool_left_out", server=server_id, tool=str(name)[:100], reason=reason)
+def _read_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a definition; what is odd and does not matter, such as a title that is no text, is not."""
+    wire = {field: raw[field] for field in ToolDefinition.model_fields if raw.get(field) is not None}
+    for field in ("title", "description"):
+        if not isinstance(wire.get(field, ""), str):
+            del wire[field]
+    for field in ("annotations", "outputSchema"):
+        if not isinstance(wire.get(field, {}), dict):
+            del wire[field]
+    if wire.get("inputSchema") in ([], True):
+        del wire["inputSchema"]
+    return wire

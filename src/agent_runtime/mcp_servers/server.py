@@ -8,18 +8,17 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Protocol
 
 import anyio
 import structlog
 from mcp import ClientSession
-from mcp.client import IncomingMessage, Transport
+from mcp.client import IncomingMessage
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
-    REQUEST_TIMEOUT,
     CallToolRequest,
     CallToolRequestParams,
     ListToolsRequest,
@@ -30,19 +29,28 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from agent_runtime.config import LimitSettings
-from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, ServerUnavailableError
-from agent_runtime.domain.tools import StoredResult, ToolDefinition
+from agent_runtime.domain.errors import (
+    CallNotSentError,
+    OutcomeUnknownError,
+    ServerUnavailableError,
+    SessionLostError,
+)
+from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.call import RAW, AwaitedCall
-from agent_runtime.mcp_servers.dispatcher import Dispatcher, Outgoing, RequestState, TooManyPartsError
+from agent_runtime.mcp_servers.dispatcher import RequestState
 from agent_runtime.mcp_servers.listing import Listed, SharedListing
-from agent_runtime.mcp_servers.results import stored_result, tool_definitions
+from agent_runtime.mcp_servers.reading import UnreadableAnswerError, names_with_headers, raw_answer, read_page
+from agent_runtime.mcp_servers.results import stored_result, tool_definitions, unreadable_result
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
 _LEAVE_S = 3.0
 """How long a connection may take to be left; a transport that must do more shields it."""
+
+_FIRST_TOOLS_S = 5.0
+"""How long a server that lists nothing at first, and says that its tools change, may take to say that they have."""
 
 _MUCH_BYTES = 64 * 1024
 """From this size on, what a server sent is worked through in a thread, or it would stop the loop for long (G9)."""
@@ -57,45 +65,15 @@ class Opener(Protocol):
     uninterrupted: bool
     """Whether its calls are bounded work of our own, waited for to the end so that the outcome is always known."""
 
+    @property
+    def session_unknown(self) -> bool:
+        """Whether the server has said that it does not know the session any more."""
+
     def open(self, connection: "Connection") -> AbstractAsyncContextManager[ClientSession]:
         """Enter the transport and the session, and agree on a protocol version."""
 
     def why(self) -> str:
         """How the connection ended, as far as it is known."""
-
-
-class Eras:
-    """Which era of the protocol worked, by server, so that the next connection begins with it."""
-
-    def __init__(self) -> None:
-        self._modern: dict[str, bool] = {}
-
-    async def negotiate(self, server_id: str, session: ClientSession) -> None:
-        """The handshake first, or what worked last; the other one where the server refuses the first.
-
-        Raises: MCPError where it refuses both.
-        """
-        modern = self._modern.get(server_id, False)
-        try:
-            await (session.discover() if modern else session.initialize())
-        except MCPError as error:
-            if error.code in (CONNECTION_CLOSED, REQUEST_TIMEOUT):
-                raise
-            modern = not modern
-            await (session.discover() if modern else session.initialize())
-        self._modern[server_id] = modern
-
-
-@asynccontextmanager
-async def open_session(
-    connection: "Connection", transport: Transport, eras: Eras, *, remote: bool
-) -> AsyncIterator[ClientSession]:
-    """A session over a transport, ready to be used."""
-    async with transport as (read, write):
-        wire = Dispatcher(read, Outgoing(write), remote=remote)
-        async with ClientSession(dispatcher=wire, message_handler=connection.hear) as session:
-            await eras.negotiate(connection.server_id, session)
-            yield session
 
 
 class Connection:
@@ -109,7 +87,9 @@ class Connection:
         start_s: float,
         redactor: Redactor,
         listings: dict[str, Listed],
+        tell_change: Callable[[], None],
     ) -> None:
+        """`tell_change` is called whenever the server says that its tools have changed."""
         self.server_id = server_id
         self.changes = 0
         self.end = asyncio.Event()
@@ -128,6 +108,15 @@ class Connection:
         self._ids = itertools.count(1_000_001)  # clear of the numbers that the SDK gives to its own requests
         self._listing = SharedListing(server_id, self._list)
         self._listings = listings
+        self._tell_change = tell_change
+        self.has_listed = False
+        self._changed = asyncio.Event()
+        self._wrong_headers: dict[str, str] = {}
+
+    @property
+    def remote(self) -> bool:
+        """Whether somebody else runs the server, so that it may have forgotten this connection."""
+        return self._opener.remote
 
     @property
     def usable(self) -> bool:
@@ -150,7 +139,7 @@ class Connection:
             if self._session is None and self._scope.cancelled_caught and not self._stopped:
                 self._fault = f"it did not start within {self._start_s:g} s"
         except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
-            self._fault = self._redactor.redact_message(_explained(error))
+            self._fault = self._redactor.redact_message(explained(error))
         finally:
             lost = self._session is not None and not self._stopped
             self.end.set()
@@ -193,8 +182,10 @@ class Connection:
         """Take a notification of the server."""
         if isinstance(message, ToolListChangedNotification):
             self.changes += 1
+            self._changed.set()
+            self._tell_change()
 
-    async def definitions(self) -> Mapping[str, ToolDefinition]:
+    async def definitions(self) -> Listed:
         """What this session lists now: the listing began after this was called. Raises: ServerUnavailableError."""
         await self.ready()
         return await self._listing.fresh()
@@ -202,21 +193,13 @@ class Connection:
     async def _list(self) -> Listed:
         session = await self.ready()
         limits = self._limits
-        tools: list[dict[str, Any]] = []
-        size, wire = 0, hashlib.sha256()
         try:
-            async with asyncio.timeout(limits.server_start_s), aclosing(self._pages(session)) as pages:
-                async for page in pages:
-                    tools += page
-                    raw = to_json(page, inf_nan_mode="constants")
-                    size += len(raw)
-                    wire.update(raw)
-                    if len(tools) > limits.tools_per_server:
-                        raise self._over(f"more than {limits.tools_per_server} tools (limits.tools_per_server)")
-                    if size > limits.definitions_bytes:
-                        raise self._over(
-                            f"tools of more than {limits.definitions_bytes} bytes in all (limits.definitions_bytes)"
-                        )
+            async with asyncio.timeout(limits.server_start_s):
+                changes = self.changes
+                self._wrong_headers = {}
+                tools, digest, size = await self._read_list(session)
+                if not tools and not self.has_listed and await self._says_more(session, changes):
+                    tools, digest, size = await self._read_list(session)
         except TimeoutError:
             within = f"it did not list its tools within {limits.server_start_s:g} s"
             raise ServerUnavailableError(self.server_id, within) from None
@@ -224,39 +207,91 @@ class Connection:
             if self._opener.remote:
                 self.retire()
             await self._see_the_end()
-            reason = self.why() if self.ended.is_set() and not self._stopped else _explained(error)
+            reason = self.why() if self.ended.is_set() and not self._stopped else explained(error)
             raise ServerUnavailableError(self.server_id, self._redactor.redact_message(reason)) from error
-        except ValidationError as error:
-            raise ServerUnavailableError(self.server_id, "its list of tools is not as MCP has it") from error
-        except TooManyPartsError as error:
-            raise ServerUnavailableError(self.server_id, str(error)) from error
-        digest = wire.hexdigest()
+        except (ValidationError, UnreadableAnswerError) as error:
+            raise ServerUnavailableError(self.server_id, explained(error)) from error
+        self.has_listed = True
         known = self._listings.get(self.server_id)
         if known is not None and known.digest == digest:
             return known
         bounded = functools.partial(tool_definitions, self.server_id, tools, limits, self._redactor)
-        listed = Listed(digest, await asyncio.to_thread(bounded) if size > _MUCH_BYTES else bounded())
+        definitions, left_out = await asyncio.to_thread(bounded) if size > _MUCH_BYTES else bounded()
+        usable = {name: one for name, one in definitions.items() if name not in self._wrong_headers}
+        listed = Listed(digest, usable, left_out | self._wrong_headers)
         self._listings[self.server_id] = listed
         return listed
+
+    async def _says_more(self, session: ClientSession, changes: int) -> bool:
+        """Wait a while for a server that lists nothing at first; False where it never said that its tools change."""
+        capabilities = session.server_capabilities
+        tools = capabilities.tools if capabilities else None
+        if tools is None or not tools.list_changed:
+            return False
+        try:
+            async with asyncio.timeout(_FIRST_TOOLS_S):
+                while self.changes == changes:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _read_list(self, session: ClientSession) -> tuple[list[Any], str, int]:
+        """Return all tools of the list, each once, with the digest of what was sent and its size in bytes."""
+        limits = self._limits
+        tools: dict[bytes, Any] = {}
+        size, wire = 0, hashlib.sha256()
+        async with aclosing(self._pages(session)) as pages:
+            async for page in pages:
+                for tool in page:
+                    raw = to_json(tool, inf_nan_mode="constants")
+                    if raw in tools:
+                        continue
+                    size += len(raw)
+                    wire.update(raw)
+                    tools[raw] = tool
+                if len(tools) > limits.tools_per_server:
+                    raise self._over(f"more than {limits.tools_per_server} tools (limits.tools_per_server)")
+                if size > limits.definitions_bytes:
+                    raise self._over(
+                        f"tools of more than {limits.definitions_bytes} bytes in all (limits.definitions_bytes)"
+                    )
+        return list(tools.values()), wire.hexdigest(), size
 
     def _over(self, what: str) -> ServerUnavailableError:
         return ServerUnavailableError(self.server_id, f"it lists {what}")
 
-    async def _pages(self, session: ClientSession) -> AsyncGenerator[list[dict[str, Any]], None]:
+    async def _pages(self, session: ClientSession) -> AsyncGenerator[list[Any], None]:
+        """Yield the pages of the list, until one names no next page, or one that was read already."""
         cursor: str | None = None
+        seen: set[str] = set()
         for _ in range(self._limits.list_pages):
-            params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
-            if self._opener.remote:
-                # The SDK's own listing learns which arguments a 2026-07-28 server wants mirrored in headers.
-                listed = await session.list_tools(params=params)
-                page: dict[str, Any] = listed.model_dump(by_alias=True, mode="json", exclude_unset=True)
-            else:
-                page = await session.send_request(ListToolsRequest(params=params), RAW)
-            yield page["tools"]
-            cursor = page.get("nextCursor")
-            if cursor is None:
+            try:
+                page = await self._page(session, cursor)
+            except MCPError:
+                if cursor == "":  # to most servers that means that there is no next page
+                    return
+                raise
+            tools, cursor = read_page(page)
+            yield tools
+            if cursor is None or cursor in seen:
                 return
+            seen.add(cursor)
         raise self._over(f"its tools on more than {self._limits.list_pages} pages (limits.list_pages)")
+
+    async def _page(self, session: ClientSession, cursor: str | None) -> JsonObject:
+        params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
+        if not self._opener.remote:
+            answer: JsonObject = await session.send_request(ListToolsRequest(params=params), RAW)
+            return raw_answer(answer)
+        # The SDK's own listing learns which arguments a 2026-07-28 server wants mirrored in headers.
+        listed = await session.list_tools(params=params)
+        page = raw_answer({"_meta": listed.meta})
+        usable = {tool.name for tool in listed.tools}
+        for name in names_with_headers(page) - usable:
+            self._wrong_headers[name] = "its schema names headers for arguments (x-mcp-header) against the rules of MCP"
+        return page
 
     async def call(
         self,
@@ -294,6 +329,7 @@ class Connection:
                 self.stop()
         if isinstance(raw, StoredResult):
             return raw
+        raw = raw_answer(raw)
         if len(to_json(raw, inf_nan_mode="constants")) > _MUCH_BYTES:
             return await asyncio.to_thread(stored_result, raw, self._redactor)
         return stored_result(raw, self._redactor)
@@ -303,6 +339,9 @@ class Connection:
         if not call.state.sent and not self._opener.uninterrupted:
             await self._see_the_end()
             raise CallNotSentError(f"{call.name} was not sent: {self._reason(error)}.") from error
+        if call.state.session_unknown:
+            self.retire()
+            raise SessionLostError(f"{call.name} was not carried out: the server does not know the session any more.")
         if call.given_up is not None:
             # An error after we asked to stop is no proof that nothing happened.
             raise OutcomeUnknownError(f"{call.name}: {call.given_up}.") from error
@@ -310,13 +349,15 @@ class Connection:
         if isinstance(error, MCPError) and (call.state.refused or ours):
             text = self._redactor.redact_message(error.message)
             return StoredResult(text=text, is_error=True, size=len(text.encode()))
-        if isinstance(error, ValidationError):
-            raise OutcomeUnknownError(f"{call.name}: the answer is not a result as MCP has it.") from error
+        if isinstance(error, UnreadableAnswerError):
+            return unreadable_result(str(error), self._redactor)
+        if self._opener.remote:
+            self.retire()  # a repetition begins with a connection that works
         await self._see_the_end()
         raise OutcomeUnknownError(f"{call.name}: no answer after the call was sent: {self._reason(error)}.") from error
 
     def _reason(self, error: Exception) -> str:
-        return self.why() if self.end.is_set() else self._redactor.redact_message(_explained(error))
+        return self.why() if self.end.is_set() else self._redactor.redact_message(explained(error))
 
     async def _see_the_end(self) -> None:
         """Where the connection is ending, wait until it has, so that the whole reason is known."""
@@ -328,8 +369,8 @@ class Connection:
                 log.warning("mcp_server_slow_to_leave", server=self.server_id)
 
 
-def _explained(error: BaseException) -> str:
-    """An error of the SDK, however deep in groups, in words for people."""
+def explained(error: BaseException) -> str:
+    """Return an error of the SDK, however deep in groups, in words for people."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     match error:
@@ -337,10 +378,14 @@ def _explained(error: BaseException) -> str:
             return error.reason
         case MCPError(code=code) if code == CONNECTION_CLOSED and error.message == "Connection closed":
             return "the connection was closed"
+        case MCPError() if error.message.startswith("HTTP "):
+            return f"it answered with {error.message}"
         case MCPError():
             return f"it answered with error {error.code}: {error.message}"
         case FileNotFoundError() | PermissionError():
             return f"it cannot be started: {error}"
+        case UnreadableAnswerError():
+            return f"its answer cannot be read: {error}"
         case ValidationError():
             return "its answer is not as MCP has it"
     return str(error) or type(error).__name__

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ import anyio
 import structlog
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
+from mcp_types import JSONRPCMessage, JSONRPCNotification, JSONRPCRequest
 
 from agent_runtime.config import LimitSettings, Secrets, before_exec
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer
 from agent_runtime.mcp_servers.dispatcher import HEARD, NESTED, has_many_arrays
 from agent_runtime.mcp_servers.own_files import OwnFiles
+from agent_runtime.mcp_servers.reading import read_tolerantly, read_well_formed
 from agent_runtime.mcp_servers.sandbox import Confined, confine
 from agent_runtime.telemetry import log_debug
 from agent_runtime.text.escaping import visible
@@ -48,8 +50,9 @@ _LINES_AT_ONCE = 32
 _CHUNK_BYTES = 8 * 1024
 """A long line counts as one line for each of these."""
 
-_RESYNC_ATTEMPTS = 16
-_RESYNC_BYTES = 64 * 1024
+_MUCH_BYTES = 64 * 1024
+"""From this size on, a line that is not well-formed is read in a thread, or it would stop the loop for long (G9)."""
+
 _TAIL_CHARACTERS = 2000
 
 _BEFORE_EXEC = before_exec()
@@ -163,7 +166,7 @@ class StdioTransport:
         self._exit_code: int | None = None
         self._left_us = False
         self._lines = 0
-        self._understood = False
+        self._messages: deque[JSONRPCMessage] = deque()
 
     async def __aenter__(self) -> tuple["_Lines", "_Input"]:
         """Start the process. Raises: OSError where the system refuses."""
@@ -266,23 +269,33 @@ class StdioTransport:
 
     async def read(self) -> SessionMessage | None:
         """The next message that anybody here listens to, or None after the last one."""
-        while (line := await self._line()) is not None:
+        while not self._messages:
+            line = await self._line()
+            if line is None:
+                self._left_us = not self.closed.is_set()
+                self.closed.set()
+                return None
             self._lines += 1 + len(line) // _CHUNK_BYTES
             if self._lines >= _LINES_AT_ONCE:
                 self._lines = 0
                 await asyncio.sleep(0)
             if has_many_arrays(line):
                 self.condemn(f"it sent a line with more than {NESTED} arrays and objects and was killed")
-                break
-            message = self._parse(line)
-            if message is None:
-                if line.strip():
-                    self.skipped_lines += 1
-            elif not isinstance(message, JSONRPCNotification) or message.method in HEARD:
-                return SessionMessage(message)
-        self._left_us = not self.closed.is_set()
-        self.closed.set()
-        return None
+                continue
+            message = read_well_formed(line)
+            messages = [message] if message is not None else await self._read_tolerantly(line)
+            self._messages.extend(one for one in messages if _is_heard(one))
+        return SessionMessage(self._messages.popleft())
+
+    async def _read_tolerantly(self, line: bytes) -> list[JSONRPCMessage]:
+        whole = line.endswith(b"\n")
+        if len(line) > _MUCH_BYTES:
+            messages = await asyncio.to_thread(read_tolerantly, line, whole=whole)
+        else:
+            messages = read_tolerantly(line, whole=whole)
+        if not messages and line.strip():
+            self.skipped_lines += 1
+        return messages
 
     async def _line(self) -> bytes | None:
         if self.pipes.stdout is None or self._verdict is not None:
@@ -296,15 +309,6 @@ class StdioTransport:
             return None
         except OSError:
             return None
-
-    def _parse(self, line: bytes) -> JSONRPCMessage | None:
-        message: JSONRPCMessage | None
-        try:
-            message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-        except ValueError:
-            message = None if self._understood else _resynchronised(line)
-        self._understood = self._understood or message is not None
-        return message
 
     async def write(self, item: SessionMessage) -> None:
         """Hand a message over. Only a request waits for a server that is slow to read.
@@ -324,18 +328,8 @@ class StdioTransport:
             self.condemn("it does not read its input and was killed")
 
 
-def _resynchronised(line: bytes) -> JSONRPCMessage | None:
-    """The message at the end of a line that begins with something else, as some servers greet before they speak."""
-    if len(line) > _RESYNC_BYTES:
-        return None
-    start = -1
-    for _ in range(_RESYNC_ATTEMPTS):
-        start = line.find(b"{", start + 1)
-        if start < 0:
-            return None
-        with suppress(ValueError):
-            return jsonrpc_message_adapter.validate_json(line[start:], by_name=False)
-    return None
+def _is_heard(message: JSONRPCMessage) -> bool:
+    return not isinstance(message, JSONRPCNotification) or message.method in HEARD
 
 
 class _Lines:

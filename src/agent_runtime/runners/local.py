@@ -13,7 +13,7 @@ from typing import Self
 import structlog
 
 from agent_runtime.domain.errors import StoreUnavailableError
-from agent_runtime.services.pauses import Pauses
+from agent_runtime.domain.pauses import Pauses
 
 log = structlog.get_logger()
 

@@ -3,8 +3,8 @@
 from contextlib import AbstractAsyncContextManager
 
 from agent_runtime.config import Settings
+from agent_runtime.domain.pauses import Pauses
 from agent_runtime.runners.local import LocalRunner, RunTask, ServersOf
-from agent_runtime.services.pauses import Pauses
 from agent_runtime.services.ports import Runner
 
 

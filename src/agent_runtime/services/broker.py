@@ -11,7 +11,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import structlog
-from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left
@@ -22,6 +21,7 @@ from agent_runtime.domain.errors import (
     DefinitionChangedError,
     OutcomeUnknownError,
     ServerUnavailableError,
+    SessionLostError,
 )
 from agent_runtime.domain.events import (
     CallApprovalRequested,
@@ -32,21 +32,17 @@ from agent_runtime.domain.events import (
     ToolReturned,
 )
 from agent_runtime.domain.identity import Identities, compare_pins
+from agent_runtime.domain.kept_results import keep
+from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult, ToolServer
-from agent_runtime.domain.values import deeper_than, digest_of_bytes
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.operator_rules import OperatorRules
-from agent_runtime.services.pauses import Pauses
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run, unless
 from agent_runtime.telemetry import log_debug
 
 log = structlog.get_logger()
-
-MOST_RESULT_DEPTH = 100
-"""How deep the output of a call may be nested: with the arguments it is put into (64 at most) it can still be read
-back from the journal, where JSON ends at 200."""
 
 _SHORTEST_CALL_S = 0.001
 _CALL_S = 60.0
@@ -179,7 +175,7 @@ class Broker:
             server_id = intent.called.server
             if lease.has_changed(server_id):  # a store that was unavailable may have kept the intent waiting
                 await unless(self.check_pins(run.task, lease, [server_id]), run.cancel)
-            result = await self._dispatch(lease, intent, run.cancel)
+            result = await self._dispatch_in_session(run, lease, intent)
         except CallNotSentError as error:
             answered, result = False, StoredResult(text=str(error), is_error=True)
         except (DefinitionChangedError, ServerUnavailableError) as error:
@@ -190,6 +186,20 @@ class Broker:
         duration_ms = 0.0 if trouble else round((time.perf_counter() - began) * 1000, 3)
         kept = keep(result, self._limits.stored_result_bytes) if result else None
         return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble)
+
+    async def _dispatch_in_session(self, run: Run, lease: Lease, intent: "Intent") -> StoredResult:
+        """Send a call; once more in a new session where the server did not know the old one, and so did not look at it.
+
+        So the specification has it (streamable HTTP, session management).
+        """
+        try:
+            return await self._dispatch(lease, intent, run.cancel)
+        except SessionLostError as lost:
+            log.info("session_lost", task_id=run.task.task_id, server=intent.called.server, reason=str(lost))
+        server_id = intent.called.server
+        await unless(lease.renew(server_id), run.cancel)
+        await unless(self.check_pins(run.task, lease, [server_id]), run.cancel)
+        return await self._dispatch(lease, intent, run.cancel)
 
     @staticmethod
     async def _dispatch(lease: Lease, intent: "Intent", cancel: asyncio.Event) -> StoredResult:
@@ -272,33 +282,3 @@ class Outcome:
 def _place(pending: Pending | None) -> dict[str, int]:
     """Which call of which answer it is, where a model asked for it."""
     return {"turn": pending.turn, "index": pending.index} if pending else {}
-
-
-def keep(result: StoredResult, limit: int) -> StoredResult:
-    """A result as the journal can hold it and read it back: valid UTF-8 and JSON, cut where it is over `limit` bytes.
-
-    An output that is no JSON, or nested deeper than `MOST_RESULT_DEPTH`, is cut too.
-    """
-    text = result.text.encode("utf-8", "replace")
-    output = b""
-    try:
-        if result.output is not None:
-            output = to_json(result.output, inf_nan_mode="null")
-        fits = len(text) + len(output) <= limit and not deeper_than(result.output, MOST_RESULT_DEPTH)
-        value = from_json(output) if output and fits else None
-    except (PydanticSerializationError, ValueError, RecursionError):
-        fits = False
-    if not fits:
-        return _cut(result, text, output, limit)
-    return result.model_copy(update={"text": text.decode(), "output": value, "size": len(text) + len(output)})
-
-
-def _cut(result: StoredResult, text: bytes, output: bytes, limit: int) -> StoredResult:
-    update = {
-        "text": text[:limit].decode("utf-8", "ignore"),
-        "output": None,
-        "cut": True,
-        "size": len(text) + len(output),
-        "digest": digest_of_bytes(text + output),
-    }
-    return result.model_copy(update=update)

@@ -34,10 +34,10 @@ from agent_runtime.domain.events import (
     TaskCancelled,
     TaskCancelRequested,
 )
+from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.values import canonical, deeper_than
-from agent_runtime.services.broker import MOST_RESULT_DEPTH
 from agent_runtime.text.escaping import is_blank
 
 Judged = Approve | Reject | Revise | Cancel | Resolve | ApproveCall | DenyCall

@@ -22,14 +22,14 @@ from agent_runtime.domain.call_rules import journal_full
 from agent_runtime.domain.contract import NO_MODEL
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
 from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
+from agent_runtime.domain.kept_results import keep
 from agent_runtime.domain.plan import AgentStep
-from agent_runtime.domain.references import as_text, resolve
+from agent_runtime.domain.references import as_text, resolve, text_of
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import estimated_tokens
 from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes
-from agent_runtime.services.broker import keep
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.run import Run, unless
@@ -228,7 +228,7 @@ def fenced(text: str, source: str, task_id: str) -> str:
 
 
 def _shown(result: StoredResult, source: str, task_id: str) -> str:
-    text = result.text or ("" if result.output is None else to_json(result.output).decode())
+    text = text_of(result)
     kind = "error of " if result.is_error else ""
     note = f"\n(of {result.size} bytes the first part)" if result.cut else ""
     return fenced(_shortened(text) + note, kind + source, task_id)
@@ -242,7 +242,7 @@ def _shortened(text: str) -> str:
 
 def _offered(step: AgentStep, definitions: Mapping[str, ToolDefinition]) -> tuple[OfferedTool, ...]:
     return tuple(
-        OfferedTool(name, definitions[allowed.key].description or "", definitions[allowed.key].inputSchema)
+        OfferedTool(name, definitions[allowed.key].description or "", definitions[allowed.key].arguments_schema)
         for name, allowed in step.functions.items()
         if allowed.key in definitions
     )

@@ -14,7 +14,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.stored_journal import Kept
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import JudgedDefinition, StoredResult, Tool, ToolDefinition, ToolServer
+from agent_runtime.domain.tools import JudgedDefinition, Offer, StoredResult, Tool, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
 
@@ -290,6 +290,12 @@ class Lease(Protocol):
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
         """What this very session lists *now*, by tool name, not a cache (G6). Raises: ServerUnavailableError."""
 
+    async def renew(self, server_id: str) -> None:
+        """Get a new session with this server, in place of one that it does not know any more.
+
+        Raises: ServerUnavailableError.
+        """
+
     def has_changed(self, server_id: str) -> bool:
         """Whether the server has said `tools/list_changed` since this lease last asked for its definitions."""
 
@@ -298,17 +304,21 @@ class Lease(Protocol):
     ) -> StoredResult:
         """Send one call and return its whole result, uncut; an error of the tool is a result.
 
-        Never sends twice. Once `cancel` is set, or after `timeout_s`, the server is told and awaited 5 s at most.
-        Raises: CallNotSentError where it certainly never left, OutcomeUnknownError where it did and no readable
-        answer came.
+        Never sends twice. Once `cancel` is set, or after `timeout_s`, the server is told and awaited 5 s at most. An
+        answer of which nothing can be read is an error that is `unreadable`.
+        Raises: CallNotSentError where it certainly never left, SessionLostError where the server turned it away unseen
+        because it does not know the session, OutcomeUnknownError where it left and no answer came.
         """
 
 
 class ToolServers(Protocol):
     """The MCP servers, as processes and connections. Whatever a lease started is gone after it (G10)."""
 
-    async def discover(self, server: ToolServer) -> list[ToolDefinition]:
+    async def discover(self, server: ToolServer) -> Offer:
         """Start or reach the server, list its tools, and let it go. Raises: ServerUnavailableError."""
+
+    def on_change(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` called with the id of a shared server that says that its tools have changed."""
 
     def lease(self, servers: Iterable[ToolServer]) -> AbstractAsyncContextManager[Lease]:
         """Sessions with exactly these servers. Entering raises: ServerUnavailableError."""

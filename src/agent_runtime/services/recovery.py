@@ -12,7 +12,7 @@ from contextlib import suppress
 import structlog
 
 from agent_runtime.domain.errors import StoreUnavailableError, TaskNotFoundError
-from agent_runtime.services.pauses import Pauses
+from agent_runtime.domain.pauses import Pauses
 from agent_runtime.services.ports import Runner, TaskStore
 
 log = structlog.get_logger()

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 import structlog
 
 from agent_runtime.domain.errors import ServerUnavailableError, StoreUnavailableError
-from agent_runtime.domain.tools import JudgedDefinition, Tool, ToolDefinition, ToolServer, describe_tool
+from agent_runtime.domain.stability import Stability
+from agent_runtime.domain.tools import (
+    JudgedDefinition,
+    Offer,
+    Tool,
+    ToolDefinition,
+    ToolServer,
+    describe_tool,
+    tool_key,
+)
 from agent_runtime.registry.resolved import ResolvedEntry
 from agent_runtime.services.ports import SchemaJudge, TaskStore, ToolServers
 from agent_runtime.services.verdicts import Verdicts
@@ -21,6 +30,9 @@ log = structlog.get_logger()
 
 _FIRST_RETRY_S = 5.0
 _LAST_RETRY_S = 300.0
+
+_CHANGE_PAUSE_S = 1.0
+"""How long a server may go on changing its tools before it is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +49,19 @@ class ServerStatus:
 
 @dataclass(slots=True)
 class _Shelf:
-    """What is known of one server. `begun`: it is being asked or was; `checked`: it was, with whatever outcome."""
+    """What is known of one server. `begun`: it is being asked or was; `checked`: it was, with whatever outcome.
+
+    `withheld` are the tools whose definitions are unstable. `change`: the server has said that its tools changed, and
+    is asked soon.
+    """
 
     entry: ResolvedEntry
     verdicts: Verdicts
     tools: dict[str, Tool] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
+    stability: Stability = field(default_factory=Stability)
+    withheld: list[ToolDefinition] = field(default_factory=list)
+    change: asyncio.TimerHandle | None = None
     connected: bool = False
     detail: str = "not asked yet"
     begun: bool = False
@@ -52,6 +71,13 @@ class _Shelf:
     @property
     def server(self) -> ToolServer:
         return self.entry.server
+
+    def withhold(self) -> None:
+        """Take the unstable tools from those that can be used."""
+        keys = {name: tool_key(self.server.id, name) for name in self.stability.unstable}
+        self.withheld = [self.tools.pop(key).definition for key in keys.values() if key in self.tools]
+        for name, how in self.stability.unstable.items():
+            self.unusable[name] = f"its definition differs from one list to the next: {how}"
 
 
 class ToolRegistry:
@@ -63,24 +89,26 @@ class ToolRegistry:
         self._servers = servers
         self._store = store
         self._shelves = {entry.server.id: _Shelf(entry, Verdicts(judge)) for entry in entries}
+        servers.on_change(self._ask_soon)
 
     async def watch(self, *, eager: bool) -> None:
         """Ask every enabled server what it offers, again when wanted and with backoff after a failure, for ever.
 
-        `eager`: from the start; else each only once somebody waits for it.
+        `eager`: from the start, and each a second time once its tools can be used, to see what differs by itself; else
+        each only once somebody waits for it.
         """
         async with asyncio.TaskGroup() as group:
             for shelf in self._shelves.values():
                 if shelf.server.enabled:
                     if eager:
                         shelf.wanted.set()
-                    group.create_task(self._watch(shelf), name=f"catalogue:{shelf.server.id}")
+                    group.create_task(self._watch(shelf, twice=eager), name=f"catalogue:{shelf.server.id}")
 
-    async def _watch(self, shelf: _Shelf) -> None:
+    async def _watch(self, shelf: _Shelf, *, twice: bool) -> None:
         try:
             kept = await self._store.load_definitions(shelf.entry.identity.digest) or []
             shelf.verdicts.remember(kept)
-            await self._fill(shelf, kept, ())
+            await self._fill(shelf, kept, Offer())
         except StoreUnavailableError:
             log.info("kept_definitions_not_read", server=shelf.server.id)
         except Exception:  # the edge that owns the watch: nothing that is kept may keep the service from starting
@@ -92,16 +120,47 @@ class ToolRegistry:
             shelf.wanted.clear()
             await self._ask(shelf)
             shelf.checked.set()
-            retry_s = _FIRST_RETRY_S if shelf.connected else min(retry_s * 2, _LAST_RETRY_S)
+            if twice and shelf.connected:
+                await self._ask_twice(shelf)
+            settled = shelf.connected and bool(shelf.tools or shelf.unusable or retry_s >= _LAST_RETRY_S)
+            retry_s = _FIRST_RETRY_S if shelf.tools else min(retry_s * 2, _LAST_RETRY_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(shelf.wanted.wait(), None if shelf.connected else retry_s)
+                await asyncio.wait_for(shelf.wanted.wait(), None if settled else retry_s)
+
+    def _ask_soon(self, server_id: str) -> None:
+        """Have a server asked again that has said that its tools changed: at most once in `_CHANGE_PAUSE_S`."""
+        shelf = self._shelves.get(server_id)
+        if shelf is None or not shelf.begun or shelf.change is not None:
+            return
+
+        def want() -> None:
+            shelf.change = None
+            shelf.wanted.set()
+
+        shelf.change = asyncio.get_running_loop().call_later(_CHANGE_PAUSE_S, want)
+
+    async def _ask_twice(self, shelf: _Shelf) -> None:
+        """List the tools a second time: one whose definition differs by itself cannot be approved."""
+        first = [*(tool.definition for tool in shelf.tools.values()), *shelf.withheld]
+        if shelf.server.type == "builtin" or shelf.stability.is_known(first):
+            return
+        try:
+            news = shelf.stability.compare(first, await self._servers.discover(shelf.server))
+        except (ServerUnavailableError, ValueError):
+            return  # the next time will tell
+        if news:
+            log.warning("definitions_unstable", server=shelf.server.id, tools=shelf.stability.unstable)
+            shelf.wanted.set()
+        shelf.withhold()
 
     async def _ask(self, shelf: _Shelf) -> None:
         server = shelf.server
         try:
-            definitions = await self._servers.discover(self.server(server.id))
-            judged = await self._judge(shelf, definitions)
-            await self._fill(shelf, judged, definitions)
+            offer = await self._servers.discover(self.server(server.id))
+            with contextlib.suppress(ValueError):
+                shelf.stability.settle(offer)
+            judged = await self._judge(shelf, offer.definitions)
+            await self._fill(shelf, judged, offer)
         except ServerUnavailableError as error:
             log.warning("server_unavailable", server=server.id, reason=error.reason)
             shelf.connected, shelf.detail, shelf.tools = False, error.reason, {}
@@ -123,10 +182,10 @@ class ToolRegistry:
         return await shelf.verdicts.on(definitions)
 
     @staticmethod
-    async def _fill(shelf: _Shelf, judged: Sequence[JudgedDefinition], listed: Iterable[ToolDefinition]) -> None:
+    async def _fill(shelf: _Shelf, judged: Sequence[JudgedDefinition], offer: Offer) -> None:
         """Put what can be used on the shelf, and of all that is listed why the rest cannot."""
         tools: dict[str, Tool] = {}
-        unusable = {one.name: "its schema could not be judged yet" for one in listed}
+        unusable = {**offer.left_out, **{one.name: "its schema could not be judged yet" for one in offer}}
 
         def describe() -> None:  # digests take long where there is much
             for one in judged:
@@ -140,6 +199,7 @@ class ToolRegistry:
 
         await asyncio.to_thread(describe)
         shelf.tools, shelf.unusable = tools, unusable
+        shelf.withhold()
         for alike in look_alikes(tool.name for tool in tools.values()):
             log.warning("tools_look_alike", server=shelf.server.id, tools=list(map(json_line, alike)))
 

@@ -32,7 +32,7 @@ class Verdicts:
         What is not listed any more is forgotten.
         """
         digests = [_digest(one) for one in definitions]
-        listed = {digest: one.inputSchema for digest, one in zip(digests, definitions, strict=True)}
+        listed = {digest: one.arguments_schema for digest, one in zip(digests, definitions, strict=True)}
         self._known = {digest: fault for digest, fault in self._known.items() if digest in listed}
         await self._judge_all({digest: schema for digest, schema in listed.items() if digest not in self._known})
         return [

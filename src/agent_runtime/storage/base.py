@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent_runtime.domain.chain import format_time, record_hash
+from agent_runtime.domain.cursors import cursor_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError
 from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, record
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
-from agent_runtime.services.cursors import cursor_of
 from agent_runtime.services.ports import PAGE_BYTES, Page, TaskSummary
 
 Clock = Callable[[], datetime]

@@ -11,13 +11,13 @@ from typing import Self
 
 import structlog
 
+from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.services.cursors import LAST_POSITION, position_of
 from agent_runtime.services.ports import AppendObserver, Page
 from agent_runtime.storage import journals, rows, starts
 from agent_runtime.storage.base import Clock, Draft, draft_append, utc_now

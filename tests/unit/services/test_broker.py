@@ -19,13 +19,15 @@ from agent_runtime.domain.errors import (
     DefinitionChangedError,
     OutcomeUnknownError,
     ServerUnavailableError,
+    SessionLostError,
 )
 from agent_runtime.domain.identity import Identities, ServerIdentity
+from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH, keep
+from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Denial, StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonObject, digest
-from agent_runtime.services.broker import MOST_RESULT_DEPTH, Broker, Intent, Outcome, keep
-from agent_runtime.services.pauses import Pauses
+from agent_runtime.services.broker import Broker, Intent, Outcome
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.services.run import Run
 from agent_steps import (
@@ -61,12 +63,18 @@ class ScriptedLease:
     changed: bool = False
     asked: list[str] = field(default_factory=list)
     sent: list[tuple[str, str, JsonObject, float, asyncio.Event]] = field(default_factory=list)
+    renewed: list[str] = field(default_factory=list)
+    answer_after: StoredResult | Exception = FINE
 
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
         self.asked.append(server_id)
         if isinstance(self.listed, Exception):
             raise self.listed
         return self.listed
+
+    async def renew(self, server_id: str) -> None:
+        self.renewed.append(server_id)
+        self.answer = self.answer_after
 
     def has_changed(self, server_id: str) -> bool:
         return self.changed and server_id == "f"
@@ -435,6 +443,32 @@ async def sent(lease: ScriptedLease, *, cancelled: bool = False, **limits: Any) 
     outcome = await broker.send(run, lease, intent)
     assert outcome.intent is intent
     return outcome, run
+
+
+LOST = SessionLostError("f.read was not carried out: the server does not know the session any more.")
+
+
+async def test_a_call_in_a_lost_session_is_sent_once_more_in_a_new_one_whose_tools_were_compared() -> None:
+    lease = ScriptedLease(LOST)
+    outcome, run = await sent(lease)
+    assert lease.sent == [("f", "read", {"x": 1}, 60, run.cancel)] * 2
+    assert (lease.renewed, lease.asked) == (["f"], ["f"])
+    assert (outcome.answered, outcome.reason, outcome.trouble) == (True, "", None)
+
+
+async def test_a_call_whose_new_session_is_lost_too_was_not_sent() -> None:
+    lease = ScriptedLease(LOST, answer_after=LOST)
+    outcome, _ = await sent(lease)
+    assert (len(lease.sent), lease.renewed) == (2, ["f"])
+    assert outcome.result is not None
+    assert (outcome.answered, outcome.result.is_error) == (False, True)
+
+
+async def test_a_call_is_not_sent_again_in_a_new_session_with_other_tools() -> None:
+    lease = ScriptedLease(LOST, listed={})
+    outcome, _ = await sent(lease)
+    assert len(lease.sent) == 1
+    assert isinstance(outcome.trouble, DefinitionChangedError)
 
 
 async def test_a_call_is_sent_once_as_it_was_written() -> None:

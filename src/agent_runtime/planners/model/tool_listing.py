@@ -177,7 +177,7 @@ def _written(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) 
 def _write_full(tool: Tool) -> str:
     definition = tool.definition
     said = json_line(_said(tool, _DESCRIPTION), compact=True)
-    entry = f'{said[:-1]},"arguments_schema":{_schema(definition.inputSchema, _SCHEMA)}'
+    entry = f'{said[:-1]},"arguments_schema":{_schema(definition.arguments_schema, _SCHEMA)}'
     if definition.outputSchema is not None:
         entry += f',"output_schema":{_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
     return f"{entry}}}"
@@ -204,7 +204,7 @@ def _said(tool: Tool, limit: int) -> JsonObject:
 
 
 def _argument_names(tool: Tool) -> list[str]:
-    properties = tool.definition.inputSchema.get("properties")
+    properties = tool.definition.arguments_schema.get("properties")
     return [str(name)[:_LONGEST_NAME] for name in list(properties)[:_WIDEST]] if isinstance(properties, dict) else []
 
 

@@ -23,7 +23,7 @@ class Offer:
 
     def fits(self, tool: Tool) -> bool:
         """Tell whether this tool takes the arguments, asks for no others, and promises the output."""
-        schema = tool.definition.inputSchema
+        schema = tool.definition.arguments_schema
         return (
             tool.name == self.tool
             and self.arguments <= property_names(schema)

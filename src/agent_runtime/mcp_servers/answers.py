@@ -1,0 +1,166 @@
+"""The bodies of HTTP answers: bounded, read tolerantly, and looked at for what they say of a call (G2, G9, G11)."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import httpx2
+from mcp_types import JSONRPCError, JSONRPCMessage
+
+from agent_runtime.mcp_servers.dispatcher import NESTED, RequestState
+from agent_runtime.mcp_servers.reading import read_answer, read_well_formed
+
+_CHUNKS_AT_ONCE = 32
+"""After so many chunks others get their turn. A server may send one for each byte, thousands of them at once."""
+
+_MUCH_BYTES = 64 * 1024
+"""From this size on, a message is read in a thread, or it would stop the loop for long (G9)."""
+
+_END_OF_EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_END_OF_LINE = re.compile(rb"\r\n|\n|\r")
+_LONGEST_END = 4
+
+
+class _Nesting:
+    """Counts the arrays and objects of one message as its chunks come (G9)."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, data: bytes | bytearray) -> None:
+        """Count those of the next part. Raises: httpx2.StreamError where there are too many."""
+        self._count += data.count(b"[") + data.count(b"{")
+        if self._count > NESTED:
+            raise httpx2.StreamError(f"the answer has a message with more than {NESTED} arrays and objects")
+
+    def reset(self) -> None:
+        """Begin with the next message."""
+        self._count = 0
+
+
+class _Events:
+    """Splits a stream into its events, each with the blank line that ends it."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._nesting = _Nesting()
+        self._parts = bytearray()
+
+    def add(self, chunk: bytes) -> Iterator[bytes]:
+        """Take the next chunk and yield the events that it completes. Raises: httpx2.StreamError out of bounds."""
+        looked_at = max(0, len(self._parts) - _LONGEST_END + 1)
+        counted = len(self._parts)
+        self._parts += chunk
+        begin = 0
+        for end in _END_OF_EVENT.finditer(self._parts, looked_at):
+            self._nesting.add(self._parts[counted : end.end()])
+            self._nesting.reset()
+            yield bytes(self._parts[begin : end.end()])
+            begin = end.end()
+            counted = max(counted, begin)
+        self._nesting.add(self._parts[counted:])
+        del self._parts[:begin]
+        if len(self._parts) > self._most_bytes:
+            raise httpx2.StreamError(f"the answer has an event of more than {self._most_bytes} bytes")
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the last whole event."""
+        return bytes(self._parts)
+
+
+class Body(httpx2.AsyncByteStream):
+    """The body of an answer, within bounds, as the SDK can read it.
+
+    A plain answer and one event may have `most_bytes`; `streamed`: it is a stream of events. `state` is the call that
+    it answers, if it is one: an error with its id is the server's own. `closed` is called once, when it is closed.
+    """
+
+    def __init__(
+        self,
+        response: httpx2.Response,
+        most_bytes: int,
+        state: RequestState | None,
+        *,
+        streamed: bool,
+        closed: Callable[[], None] | None = None,
+    ) -> None:
+        self._response = response
+        self._most_bytes = most_bytes
+        self._state = state
+        self._streamed = streamed
+        self._closed = closed
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        parts = self._events() if self._streamed else self._whole()
+        async for part in parts:
+            yield part
+
+    async def _whole(self) -> AsyncIterator[bytes]:
+        body = await read_body(self._response, self._most_bytes)
+        yield await self._mended(body) if body.strip() else body
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        events = _Events(self._most_bytes)
+        async for chunk in _chunks(self._response):
+            for event in events.add(chunk):
+                yield await self._mended_event(event)
+        yield events.rest
+
+    async def _mended_event(self, event: bytes) -> bytes:
+        """Return an event with its data as one line that the SDK can read; others as they are."""
+        lines = _END_OF_LINE.split(event)
+        data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+        if not data.strip():
+            return event
+        mended = await self._mended(data)
+        if mended is data:
+            return event
+        return (
+            b"".join(line + b"\n" for line in lines if line and not line.startswith(b"data")) + b"data: %b\n\n" % mended
+        )
+
+    async def _mended(self, data: bytes) -> bytes:
+        """Return one message as the SDK can read it: unchanged where it is well-formed, or holds no message."""
+        message, mended = await asyncio.to_thread(_read, data) if len(data) > _MUCH_BYTES else _read(data)
+        if isinstance(message, JSONRPCError) and self._state is not None:
+            self._state.refused |= self._state.is_answered_by(message.id)
+        return mended
+
+    async def aclose(self) -> None:
+        if self._closed is not None:
+            self._closed()
+            self._closed = None
+        await self._response.aclose()
+
+
+def _read(data: bytes) -> tuple[JSONRPCMessage | None, bytes]:
+    message = read_well_formed(data)
+    if message is not None:
+        return message, data
+    message = read_answer(data)
+    return message, data if message is None else message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
+    seen = 0
+    try:
+        async for chunk in response.stream:  # type: ignore[union-attr] # of an async client
+            seen += 1
+            if seen % _CHUNKS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            yield chunk
+    except httpx2.TransportError as error:
+        raise httpx2.StreamError(f"the connection broke: {error or type(error).__name__}") from error
+
+
+async def read_body(response: httpx2.Response, most_bytes: int) -> bytes:
+    """Return the whole body. Raises: httpx2.StreamError where it is out of bounds, or the connection breaks."""
+    nesting, parts, size = _Nesting(), [], 0
+    async for chunk in _chunks(response):
+        nesting.add(chunk)
+        parts.append(chunk)
+        size += len(chunk)
+        if size > most_bytes:
+            raise httpx2.StreamError(f"the answer has more than {most_bytes} bytes")
+    return b"".join(parts)

@@ -1,0 +1,112 @@
+"""MCP over HTTP as it was until 2024-11-05: the server says all on one stream of events, and names where to post to.
+
+Not the SDK's client for it: that logs a message which is turned away, and leaves whoever waits for its answer waiting.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Self
+
+import anyio
+import httpx2
+from anyio.streams.memory import MemoryObjectSendStream
+from httpx2 import EventSource, ServerSentEvent
+from mcp.client._transport import TransportStreams
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
+from mcp_types import INTERNAL_ERROR, JSONRPCError, JSONRPCRequest
+
+from agent_runtime.mcp_servers.reading import read_well_formed
+
+_WAITING_MESSAGES = 16
+_FAULTS = (httpx2.HTTPError, httpx2.StreamError, httpx2.SSEError)
+
+
+@asynccontextmanager
+async def old_sse_client(
+    url: str, client: httpx2.AsyncClient, event_bytes: int, closed: asyncio.Event
+) -> AsyncGenerator[TransportStreams]:
+    """Open the stream of a server, and yield the streams of a session with it; `closed` is set once it has ended.
+
+    Raises: ConnectionError where the address gives no such stream, or names another origin to post to.
+    """
+    accept = {"accept": "text/event-stream", "cache-control": "no-store"}
+    async with client.stream("GET", url, headers=accept) as stream:
+        media_type = stream.headers.get("content-type", "").lower()
+        if stream.is_error or not media_type.startswith("text/event-stream"):
+            raise ConnectionError(f"a GET gives no stream of events either (HTTP {stream.status_code})")
+        events = aiter(EventSource(stream, max_event_size=event_bytes))
+        address = await _address(stream.request.url, events)
+        give, read = anyio.create_memory_object_stream[SessionMessage | Exception](_WAITING_MESSAGES)
+        async with give, read, anyio.create_task_group() as group:
+            group.start_soon(_listen, events, give, closed)
+            try:
+                yield read, _Posts(client, address)
+            finally:
+                group.cancel_scope.cancel()
+
+
+async def _address(url: httpx2.URL, events: AsyncIterator[ServerSentEvent]) -> httpx2.URL:
+    """Return the address for messages, which the server sends first."""
+    async for event in events:
+        if event.event == "endpoint":
+            target = url.join(event.data.strip())
+            if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
+                raise ConnectionError("it wants its messages sent to another origin, which is not done")
+            return target.copy_with(userinfo=url.userinfo)
+    raise ConnectionError("its stream of events ended before it named where to send messages")
+
+
+async def _listen(
+    events: AsyncIterator[ServerSentEvent],
+    give: MemoryObjectSendStream[SessionMessage | Exception],
+    closed: asyncio.Event,
+) -> None:
+    """Hand on what the server says, until its stream ends."""
+    try:
+        async with give:
+            with suppress(*_FAULTS):
+                async for event in events:
+                    message = read_well_formed(event.data.encode()) if event.event == "message" else None
+                    if message is not None:
+                        await give.send(SessionMessage(message))
+    finally:
+        closed.set()
+
+
+class _Posts:
+    """The write stream: each message is posted by whoever sends it."""
+
+    def __init__(self, client: httpx2.AsyncClient, address: httpx2.URL) -> None:
+        self._client = client
+        self._address = address
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Post a message. Raises: MCPError where a request is turned away; httpx2 errors where its post breaks."""
+        content = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+        try:
+            response = await self._client.post(
+                self._address, content=content, headers={"content-type": "application/json"}
+            )
+        except _FAULTS:
+            if isinstance(item.message, JSONRPCRequest):
+                raise
+            return
+        if response.is_error and isinstance(item.message, JSONRPCRequest):
+            said = read_well_formed(response.content)
+            if isinstance(said, JSONRPCError):
+                raise MCPError(said.error.code, said.error.message)
+            raise MCPError(INTERNAL_ERROR, f"HTTP {response.status_code}")
+
+    async def aclose(self) -> None:
+        """Nothing to do: the client is closed by its owner."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        await self.aclose()

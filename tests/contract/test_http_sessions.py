@@ -1,0 +1,260 @@
+"""Sessions over HTTP that servers forget, requests that they turn away, and the transport of 2024-11-05 (G2)."""
+
+import asyncio
+import json
+import queue
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from agent_runtime.domain.errors import OutcomeUnknownError, ServerUnavailableError, SessionLostError
+from odd_servers import GOOD, HANDSHAKE, serving
+from pools import Place, call, remote
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """A server with sessions that forgets them all where a test says so; what it then answers, a test says too."""
+
+    protocol_version = "HTTP/1.1"
+    sessions: set[str]
+    calls: list[str]
+    forget_at: str
+    refusal: tuple[int, bytes]
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        method, number = message.get("method"), message.get("id")
+        if method == self.forget_at:
+            self.sessions.clear()
+            type(self).forget_at = ""
+        if method == "initialize":
+            session = uuid4().hex
+            self.sessions.add(session)
+            self.give(200, _reply(number, HANDSHAKE), session)
+        elif self.headers.get("mcp-session-id") not in self.sessions:
+            status, body = self.refusal
+            self.give(status, body.replace(b"$ID", str(number).encode()))
+        elif number is None:
+            self.give(202, b"")
+        elif method == "tools/list":
+            self.give(200, _reply(number, {"tools": [GOOD]}))
+        else:
+            self.calls.append(message["params"]["name"])
+            self.give(200, _reply(number, {"content": "done"}))
+
+    def do_GET(self) -> None:
+        self.give(405, b"")
+
+    def do_DELETE(self) -> None:
+        self.give(405, b"")
+
+    def give(self, status: int, body: bytes, session: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if session:
+            self.send_header("Mcp-Session-Id", session)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
+        """Say nothing."""
+
+
+def _reply(number: Any, result: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": number, "result": result}).encode()
+
+
+def _error(message: str, number: str = "null") -> bytes:
+    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":-32000,"message":"%b"}}' % (number.encode(), message.encode())
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[type[Forgetful], int]]:
+    kind = type("Handler", (Forgetful,), {"sessions": set(), "calls": [], "forget_at": "", "refusal": (404, b"")})
+    with serving(kind) as port:
+        yield kind, port
+
+
+@asynccontextmanager
+async def leased(port: int, folder: Path, path: str = "mcp") -> AsyncIterator[Any]:
+    entry = remote(f"http://127.0.0.1:{port}/{path}")
+    async with asyncio.timeout(20), Place(folder).pool() as pool, pool.lease([entry]) as lease:
+        yield lease
+
+
+LOST = [
+    (404, b""),
+    (404, _error("Session not found")),
+    (404, _error("Session not found", "$ID")),
+    (404, b"no such session"),
+    (400, _error("Bad Request: No valid session ID provided")),
+    (400, _error("Bad Request: Server not initialized")),
+    (400, b"unknown session"),
+    (400, _error("Session has been terminated")),
+]
+
+
+@pytest.mark.parametrize("refusal", LOST)
+async def test_a_call_in_a_session_that_the_server_has_forgotten_was_not_looked_at(
+    server: tuple[type[Forgetful], int], tmp_path: Path, refusal: tuple[int, bytes]
+) -> None:
+    kind, port = server
+    kind.refusal = refusal
+    async with leased(port, tmp_path) as lease:
+        await lease.definitions("remote")
+        kind.forget_at = "tools/call"
+        with pytest.raises(SessionLostError):
+            await call(lease, "good", server="remote")
+        assert not kind.calls
+        await lease.renew("remote")
+        assert list(await lease.definitions("remote")) == ["good"]
+        assert (await call(lease, "good", server="remote")).text == "done"
+    assert kind.calls == ["good"]
+
+
+@pytest.mark.parametrize("refusal", LOST[:5:2])
+async def test_a_list_in_a_session_that_the_server_has_forgotten_is_read_in_a_new_one(
+    server: tuple[type[Forgetful], int], tmp_path: Path, refusal: tuple[int, bytes]
+) -> None:
+    kind, port = server
+    kind.refusal = refusal
+    async with leased(port, tmp_path) as lease:
+        await lease.definitions("remote")
+        kind.sessions.clear()
+        assert list(await lease.definitions("remote")) == ["good"]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (400, _error("no such browser session", "$ID")),
+        (404, _error("no such page", "$ID")),
+        (401, b"who are you"),
+        (403, _error("not you")),
+        (405, b""),
+        (429, b"slow down"),
+    ],
+)
+async def test_a_call_that_is_turned_away_is_a_definite_error(
+    server: tuple[type[Forgetful], int], tmp_path: Path, refusal: tuple[int, bytes]
+) -> None:
+    kind, port = server
+    kind.refusal = refusal
+    async with leased(port, tmp_path) as lease:
+        await lease.definitions("remote")
+        kind.forget_at = "tools/call"
+        result = await call(lease, "good", server="remote")
+    assert result.is_error
+    assert not result.unreadable
+    if refusal[0] not in (400, 404):
+        assert f"HTTP {refusal[0]}" in result.text
+
+
+@pytest.mark.parametrize("refusal", [(400, _error("no good")), (409, b""), (500, b"x"), (503, _error("busy"))])
+async def test_any_other_refusal_leaves_the_outcome_unknown_and_is_named(
+    server: tuple[type[Forgetful], int], tmp_path: Path, refusal: tuple[int, bytes]
+) -> None:
+    kind, port = server
+    kind.refusal = refusal
+    async with leased(port, tmp_path) as lease:
+        await lease.definitions("remote")
+        kind.forget_at = "tools/call"
+        with pytest.raises(OutcomeUnknownError, match=f"HTTP {refusal[0]}"):
+            await call(lease, "good", server="remote")
+
+
+class Old(BaseHTTPRequestHandler):
+    """A server of the transport of 2024-11-05: answers come on the stream that a GET opens."""
+
+    protocol_version = "HTTP/1.1"
+    streams: dict[str, queue.Queue[bytes | None]]
+
+    def do_GET(self) -> None:
+        session = uuid4().hex
+        said: queue.Queue[bytes | None] = queue.Queue()
+        self.streams[session] = said
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        target = "http://localhost:1/messages" if self.path == "/away" else f"/messages?session={session}"
+        self.wfile.write(b"event: endpoint\ndata: %b\n\n" % target.encode())
+        self.wfile.flush()
+        while (event := said.get(timeout=20)) is not None:
+            self.wfile.write(b"event: message\ndata: %b\n\n" % event)
+            self.wfile.flush()
+        self.close_connection = True
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        said = self.streams.get(self.path.partition("session=")[2])
+        if said is None:
+            self.give(405)
+            return
+        number, name = message.get("id"), (message.get("params") or {}).get("name")
+        if name == "refused":
+            self.give(403)
+            return
+        self.give(202)
+        match message.get("method"):
+            case "initialize":
+                said.put(_reply(number, HANDSHAKE | {"protocolVersion": "2024-11-05"}))
+            case "tools/list":
+                said.put(_reply(number, {"tools": [GOOD, {"name": "refused"}, {"name": "error"}, {"name": "end"}]}))
+            case "tools/call" if name == "error":
+                said.put(_error("no money", str(number)))
+            case "tools/call" if name == "end":
+                said.put(None)
+            case "tools/call":
+                said.put(_reply(number, {"content": [{"type": "text", "text": "done"}]}))
+
+    def give(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
+        """Say nothing."""
+
+
+@pytest.fixture
+def old_server() -> Iterator[int]:
+    streams: dict[str, queue.Queue[bytes | None]] = {}
+    with serving(type("Handler", (Old,), {"streams": streams})) as port:
+        yield port
+        for said in streams.values():
+            said.put(None)
+
+
+async def test_a_server_of_the_old_transport_is_served(old_server: int, tmp_path: Path) -> None:
+    async with leased(old_server, tmp_path) as lease:
+        assert "good" in await lease.definitions("remote")
+        assert (await call(lease, "good", server="remote", timeout_s=5)).text == "done"
+
+
+async def test_errors_and_refusals_over_the_old_transport_are_definite(old_server: int, tmp_path: Path) -> None:
+    async with leased(old_server, tmp_path) as lease:
+        result = await call(lease, "error", server="remote", timeout_s=5)
+        assert (result.is_error, result.text) == (True, "no money")
+        assert "HTTP 403" in (await call(lease, "refused", server="remote", timeout_s=5)).text
+
+
+async def test_a_call_whose_old_stream_ends_has_an_unknown_outcome_at_once(old_server: int, tmp_path: Path) -> None:
+    async with leased(old_server, tmp_path) as lease:
+        async with asyncio.timeout(5):
+            with pytest.raises(OutcomeUnknownError):
+                await call(lease, "end", server="remote", timeout_s=10)
+    async with leased(old_server, tmp_path) as lease:
+        assert (await call(lease, "good", server="remote", timeout_s=5)).text == "done"
+
+
+async def test_messages_are_sent_to_no_other_origin(old_server: int, tmp_path: Path) -> None:
+    with pytest.raises(ServerUnavailableError, match="another origin"):
+        async with leased(old_server, tmp_path, "away"):
+            pass
