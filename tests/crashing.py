@@ -1,6 +1,7 @@
-"""A service that ends before or after one of its appends, as by SIGKILL, and is built anew on the same file."""
+"""Stores that fail: with one the service ends at an append, as by SIGKILL, and is built anew; another has a bug."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from agent_runtime.domain.events import Event
 from agent_runtime.domain.task import Task
@@ -35,6 +36,19 @@ class CrashingStore(SqliteStore):
             fuse.blown = True
             raise Crash
         return appended
+
+
+class BuggyStore(SqliteStore):
+    """A store with a bug in the appends that `has_bug` names: the task they are for, and the events."""
+
+    def __init__(self, *args: Any, has_bug: Callable[[Task, Sequence[Event]], bool], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._has_bug = has_bug
+
+    async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
+        if self._has_bug(task, events):
+            raise ZeroDivisionError
+        return await super().append(task, events, epoch=epoch)
 
 
 def is_crash(error: BaseException) -> bool:

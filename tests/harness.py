@@ -77,8 +77,8 @@ class House:
         quick = {"model": "test-model", "max_retries": 1, "timeout_s": 5.0, **settings}
         self.settings = self.settings.model_copy(update={"openai": OpenAISettings(base_url=base_url, **quick)})
 
-    def use_store(self, store: type[SqliteStore]) -> None:
-        """Keep the tasks in a store of this kind."""
+    def use_store(self, store: Callable[..., SqliteStore]) -> None:
+        """Keep the tasks in a store of this kind; it is called with the path of the database, and `observe`."""
 
         def open_store(settings: Settings, *, observe: AppendObserver | None = None) -> SqliteStore:
             return store(settings.database_path, observe=observe)

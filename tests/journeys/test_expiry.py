@@ -13,8 +13,16 @@ from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
-from agent_runtime.services.expiry import Expiry
+from agent_runtime.storage.sqlite import SqliteStore
 from harness import House, ledger_plan, names, submitted, until, until_status
+
+
+class SlowStore(SqliteStore):
+    """A store that takes for ever to say whose plan awaits approval, so that whoever is late comes first."""
+
+    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
+        await asyncio.Event().wait()
+        return await super().awaiting(limit)
 
 
 async def test_a_waiting_task_ends_by_itself_about_when_its_time_comes(house: House) -> None:
@@ -57,13 +65,8 @@ async def test_a_broken_journal_keeps_neither_the_service_from_starting_nor_othe
 
 
 @pytest.mark.parametrize("what", ["approve", "reject", "revise", "edit"])
-async def test_who_comes_too_late_is_refused_and_the_task_has_expired(
-    house: House, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    async def asleep(_: Expiry) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(Expiry, "watch", asleep)  # the one who is late comes first
+async def test_who_comes_too_late_is_refused_and_the_task_has_expired(house: House, what: str) -> None:
+    house.use_store(SlowStore)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
     house.set_approval(expires_after_s=0.001)
@@ -88,13 +91,8 @@ async def test_who_comes_too_late_is_refused_and_the_task_has_expired(
     assert house.counted == []
 
 
-async def test_a_plan_whose_time_ends_while_it_is_made_anew_has_expired(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def asleep(_: Expiry) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(Expiry, "watch", asleep)
+async def test_a_plan_whose_time_ends_while_it_is_made_anew_has_expired(house: House) -> None:
+    house.use_store(SlowStore)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
     assert task.planned_at

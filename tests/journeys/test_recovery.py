@@ -5,10 +5,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent_runtime.api.views import record_json
 from agent_runtime.bootstrap import Runtime
@@ -21,11 +23,10 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import replay
-from agent_runtime.services.broker import Broker, Outcome
-from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.sqlite import SqliteStore
-from harness import House, ledger_plan, names, settled, submitted, until, until_status
+from crashing import BuggyStore
+from harness import PATIENCE_S, House, ledger_plan, names, settled, submitted, until, until_status
 from shifty import ShiftyHouse, approved, ended, plan_of
 
 
@@ -215,20 +216,24 @@ async def _answered(runtime: Runtime, task_id: str) -> Task:
 # Bugs.
 
 
-async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(
-    house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(house: ShiftyHouse) -> None:
     house.wait(after_crashes_s=(0.05, 0.05, 0.05))
-    send, bugs = Broker.send, [0]
+    lost: list[ToolReturned] = []
 
-    async def with_a_bug(self: Broker, run: Any, *rest: Any) -> Outcome:
-        outcome = await send(self, run, *rest)
-        if run.task.prompt == "unlucky" and bugs[0] < 2:
-            bugs[0] += 1
-            raise ZeroDivisionError
-        return outcome
+    def has_bug(task: Task, events: Sequence[Event]) -> bool:
+        answers = [event for event in events if isinstance(event, ToolReturned)]
+        if task.prompt != "unlucky" or not answers or len(lost) == 2:
+            return False
+        lost.extend(answers)
+        return True
 
-    monkeypatch.setattr(Broker, "send", with_a_bug)
+    house.use_store(partial(BuggyStore, has_bug=has_bug))
+    with capture_logs():  # not printed, which takes longer than all else here
+        await _live_through_the_bug(house)
+    assert sorted(house.counted) == ["neighbour", "one", "two"]
+
+
+async def _live_through_the_bug(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
         unlucky = await runtime.tasks.submit(Submission("unlucky", plan=plan_of("count:one", "count:two")), ANYBODY)
         await runtime.tasks.decide(unlucky.task_id, Approve(), ANYBODY)
@@ -237,51 +242,53 @@ async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(
             assert (await settled(runtime, unlucky.task_id)).unknown_steps == (step_id,)
             await runtime.tasks.decide(unlucky.task_id, Resolve(step_id=step_id, resolution="done"), ANYBODY)
         assert (await settled(runtime, unlucky.task_id)).status is TaskStatus.COMPLETED
-    assert sorted(house.counted) == ["neighbour", "one", "two"]
 
 
-async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_next_start(
-    house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_next_start(house: ShiftyHouse) -> None:
     house.wait(after_crashes_s=(0.01, 0.01, 0.01))
     crashes = asyncio.Queue[str]()
 
-    async def broken(_: Orchestrator, task_id: str, *__: Any) -> bool:
-        crashes.put_nowait(task_id)
-        raise ZeroDivisionError
+    def has_bug(task: Task, events: Sequence[Event]) -> bool:
+        if not isinstance(events[0], TaskClaimed):
+            return False
+        crashes.put_nowait(task.task_id)
+        return True
 
+    parts = house.parts
     async with house.open() as runtime:
         tasks = [await submitted(runtime, plan_of(f"count:{label}")) for label in ("one", "two")]
-    with monkeypatch.context() as patch:
-        patch.setattr(Orchestrator, "run", broken)
+    house.use_store(partial(BuggyStore, has_bug=has_bug))
+    with capture_logs() as logs:  # not printed, which takes longer than all else here
         async with house.open() as runtime:
             for task in tasks:
                 await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 assert Counter([await crashes.get() for _ in range(8)]) == {task.task_id: 4 for task in tasks}
             assert (await runtime.tasks.decide(tasks[1].task_id, Cancel(), ANYBODY)).status is TaskStatus.CANCELLED
+    said = Counter(entry["event"] for entry in logs)
+    assert (said["run_crashed"], said["run_given_up"]) == (8, 2)
+    house.parts = parts
     async with house.open() as runtime:
         assert (await settled(runtime, tasks[0].task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
 
 
-async def test_a_cancel_does_not_wait_for_the_next_attempt_of_a_run_that_crashed(
-    house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    send, crashed = Broker.send, asyncio.Event()
+async def test_a_cancel_does_not_wait_for_the_next_attempt_of_a_run_that_crashed(house: ShiftyHouse) -> None:
+    crashed = asyncio.Event()
 
-    async def with_a_bug(self: Broker, run: Any, *rest: Any) -> Outcome:
-        await send(self, run, *rest)
-        crashed.set()
-        raise ZeroDivisionError
+    def has_bug(_: Task, events: Sequence[Event]) -> bool:
+        if isinstance(events[0], ToolReturned):
+            crashed.set()
+        return isinstance(events[0], ToolReturned)
 
-    monkeypatch.setattr(Broker, "send", with_a_bug)
+    house.use_store(partial(BuggyStore, has_bug=has_bug))
     house.wait(after_crashes_s=(60.0,))
-    async with house.open() as runtime, asyncio.timeout(10):
-        task = await approved(runtime, plan_of("count:one"))
-        await crashed.wait()
-        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
-        end = await settled(runtime, task.task_id)
+    with capture_logs():
+        async with house.open() as runtime, asyncio.timeout(10):
+            task = await approved(runtime, plan_of("count:one"))
+            await crashed.wait()
+            await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
+            end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.CANCELLED
     assert end.unknown_steps == ("s1",)
 
