@@ -14,7 +14,7 @@ lint:
 # What is imported is declared, and what is declared is imported.
 deps:
     uv run deptry src container
-    uv run deptry tests benchmarks --ignore DEP002,DEP004
+    uv run deptry tests tests/support benchmarks --ignore DEP002,DEP004
 
 # Types, also of the page's scripts: tsc reads their JSDoc.
 types:

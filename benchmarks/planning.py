@@ -27,10 +27,11 @@ import yaml
 
 from overhead import HERE, Connection, own_cpu_s
 
-sys.path.insert(0, str(HERE.parent / "tests"))
-from model_replies import Text
+sys.path.insert(0, str(HERE.parent / "tests" / "support"))
 from model_server import ModelServer
+from model_server.replies import Text
 
+SUPPORT = HERE.parent / "tests" / "support"
 LATENCY_MS = 200
 MOST_WALL_S = 1.5
 MOST_MORE_MS = 15.0
@@ -117,9 +118,9 @@ def model_server(folder: Path) -> Iterator[str]:
     """The base URL of a model in a process of its own."""
     script = folder / "script.json"
     script.write_text(json.dumps(RULES), encoding="utf-8")
-    command = [sys.executable, str(HERE.parent / "tests" / "model_server.py"), "--port", "0", "--script", str(script)]
+    command = [sys.executable, "-m", "model_server", "--port", "0", "--script", str(script)]
     command += ["--delay-ms", str(LATENCY_MS)]
-    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+    with ended(subprocess.Popen(command, cwd=SUPPORT, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout  # noqa: S101 - it is a pipe
         yield process.stdout.readline().strip()
 

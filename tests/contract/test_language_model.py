@@ -20,9 +20,9 @@ from agent_runtime.domain.usage import Usage
 from agent_runtime.models.model import OpenAIModel
 from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.text.redaction import Redactor
-from model_replies import Calls, Fault, FaultKind, Reply, Text
-from model_requests import Request, WireError
 from model_server import ModelServer
+from model_server.replies import Calls, Fault, FaultKind, Reply, Text
+from model_server.requests import Request, WireError
 from pools import eventually
 
 Api = Literal["responses", "chat_completions"]

@@ -26,8 +26,8 @@ from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.telemetry.metrics import MOST_TOOLS, Metrics
 from harness import House, settled
-from model_replies import Calls, Text, by_turn
 from model_server import ModelServer
+from model_server.replies import Calls, Text, by_turn
 from serving import Service, sums
 
 LEDGER_SERVER = Path(__file__).parents[1] / "servers" / "ledger_server.py"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from command_line import Folder, ledger_call, terminal
-from model_replies import Calls, Fault, Text, by_turn
 from model_server import ModelServer
+from model_server.replies import Calls, Fault, Text, by_turn
 
 
 @pytest.fixture

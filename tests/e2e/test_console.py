@@ -14,9 +14,9 @@ from agent_runtime.api.keys import new_key
 from browser import CHROMIUM, Browser
 from harms import HARMS, harm
 from harness import House
-from model_replies import Fault
-from model_requests import Request
 from model_server import ModelServer
+from model_server.replies import Fault
+from model_server.requests import Request
 from serving import PATIENCE_S, Service
 from shifty import ShiftyHouse, plan_of
 

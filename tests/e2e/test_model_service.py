@@ -15,9 +15,9 @@ import httpx2
 import pytest
 
 from command_line import LEDGER_SERVER, PATIENCE_S, Folder, Serving
-from model_replies import Answer, Calls, Fault, FaultKind, Rule, Text
-from model_requests import Request, WireError
 from model_server import ModelServer
+from model_server.replies import Answer, Calls, Fault, FaultKind, Rule, Text
+from model_server.requests import Request, WireError
 from serving import frames_of
 
 PROMPT = "Say hello in a file"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from command_line import PATIENCE_S, Folder
-from model_replies import Answer, Fault, Text
 from model_server import MODEL, ModelServer
+from model_server.replies import Answer, Fault, Text
 from serving import Service, sums
 
 KEY = "sk-not-for-anybody-else"

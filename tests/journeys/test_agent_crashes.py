@@ -17,8 +17,8 @@ from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from crashing import CrashingStore, Fuse, is_crash
 from harness import House, settled
-from model_replies import Calls, Text, by_turn
 from model_server import ModelServer
+from model_server.replies import Calls, Text, by_turn
 
 TOOLS = {"*": {"open_world": False}, "look": {"effect": "read", "idempotent": True, "open_world": False}}
 LABELS = ["one", "two", "three", "four"]

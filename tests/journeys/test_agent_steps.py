@@ -19,8 +19,8 @@ from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, names, settled
-from model_replies import Calls, Fault, Text, by_turn
 from model_server import ModelServer
+from model_server.replies import Calls, Fault, Text, by_turn
 
 PROMPT = "Count what there is."
 VOUCHED: dict[str, Any] = {"*": {"open_world": False}, "look": {"effect": "read", "idempotent": True}}

@@ -12,8 +12,8 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from harness import ANN, House, settled, submitted
-from model_replies import Calls, Text, by_turn
 from model_server import ModelServer
+from model_server.replies import Calls, Text, by_turn
 
 BOB = Caller("bob", "default", frozenset({"approve", "read"}), "key")
 PROMPT = "Count what there is."

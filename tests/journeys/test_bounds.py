@@ -28,8 +28,8 @@ from agent_runtime.services import recovery
 from agent_runtime.services.task_manager import Submission
 from crashing import Crash, CrashingStore, Fuse, is_crash
 from harness import House, ledger_plan, settled, submitted, until_status
-from model_replies import Calls, Text, by_turn
 from model_server import ModelServer
+from model_server.replies import Calls, Text, by_turn
 from pools import HOSTILE_SERVER, Lag
 from shifty import ShiftyHouse, approved, ended, plan_of
 

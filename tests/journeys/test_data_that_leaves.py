@@ -16,8 +16,8 @@ from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, settled
-from model_replies import Calls, Text, by_turn
 from model_server import ModelServer
+from model_server.replies import Calls, Text, by_turn
 
 RULE = "the rule of the house"
 OUT: dict[str, Any] = {"look": {"effect": "read", "open_world": True}, "*": {"open_world": False}}

@@ -16,8 +16,8 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harness import House, names, settled, until_status
-from model_replies import Answer, Calls, Fault, Text, by_turn
 from model_server import ModelServer
+from model_server.replies import Answer, Calls, Fault, Text, by_turn
 
 PROMPT = "write 'hello' to a.txt"
 FEEDBACK = "read the file a.txt"

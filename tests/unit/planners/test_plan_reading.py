@@ -8,7 +8,7 @@ from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, ToolStep
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.planners.model.plan_reader import Declined, read_plan, tools_named
-from unit.planning import all_tools
+from unit.planners.planning import all_tools
 
 
 def tool(server: str, name: str) -> Tool:

@@ -11,7 +11,7 @@ from agent_runtime.domain.deny import denied
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, StdioConfig, StdioServer, ToolPolicy
 from agent_runtime.registry.known_servers import complete, may_install
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 def stdio(command: str, *args: str, **more: Any) -> StdioServer:

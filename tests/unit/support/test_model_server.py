@@ -14,10 +14,10 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from model_replies import Calls, Fault, Text, anywhere, by_turn
 from model_server import MODEL, ModelServer
+from model_server.replies import Calls, Fault, Text, anywhere, by_turn
 
-PROCESS = Path(__file__).parent.parent / "model_server.py"
+SUPPORT = Path(__file__).parents[2] / "support"
 PATIENCE_S = 20.0
 WAYS = [(api, stream) for api in ("responses", "chat") for stream in (False, True)]
 ways = pytest.mark.parametrize(("api", "stream"), WAYS)
@@ -505,7 +505,9 @@ async def test_as_a_process_it_says_where_it_is_and_ends_when_told(tmp_path: Pat
     script = tmp_path / "script.json"
     script.write_text(json.dumps(rules), encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, PROCESS, "--port", "0", "--delay-ms", "1", "--script", script, stdout=PIPE
+        *(sys.executable, "-m", "model_server", "--port", "0", "--delay-ms", "1", "--script", script),
+        cwd=SUPPORT,
+        stdout=PIPE,
     )
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -15,8 +15,8 @@ from agent_runtime.domain.errors import MissingToolError, PlanningError
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.references import parse, resolve
 from agent_runtime.domain.tools import BuiltinConfig, StoredResult, Tool
-from unit.planner_corpus import ACCEPTED, FETCHED, PAGE, REFUSED, Steps
-from unit.planning import FETCH, all_tools, foreign, plan, schema, steps_of, tools_of
+from unit.planners.corpus import ACCEPTED, FETCHED, PAGE, REFUSED, Steps
+from unit.planners.planning import FETCH, all_tools, foreign, plan, schema, steps_of, tools_of
 
 
 @pytest.fixture

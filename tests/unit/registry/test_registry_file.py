@@ -10,7 +10,7 @@ from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer, Denial, Effect, HttpServer, StdioServer, ToolServer
 from agent_runtime.registry.file import load_registry
 
-SHIPPED = Path(__file__).parents[2] / "tool_registry.yaml"
+SHIPPED = Path(__file__).parents[3] / "tool_registry.yaml"
 
 OLD = """
 tool_registry:

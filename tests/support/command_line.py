@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import yaml
 
-LEDGER_SERVER = Path(__file__).parent / "servers" / "ledger_server.py"
+LEDGER_SERVER = Path(__file__).parents[1] / "servers" / "ledger_server.py"
 PATIENCE_S = 30.0
 BUILTINS = [
     {"id": "filesystem", "type": "builtin", "config": {"server": "filesystem", "root": "files"}},

@@ -16,7 +16,7 @@ from agent_runtime.domain.tools import (
 )
 from agent_runtime.planners.rules.planner import RulePlanner
 from agent_runtime.services.ports import PlanRequest
-from unit.planner_corpus import Steps
+from unit.planners.corpus import Steps
 
 FOUND: dict[str, list[Tool]] = {}
 """The definitions of the real built-in servers, by server; they are the same for every test."""

@@ -16,7 +16,7 @@ from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.ports import Lease
 from processes import living_with
 
-HOSTILE_SERVER = Path(__file__).parent / "servers" / "hostile_server.py"
+HOSTILE_SERVER = Path(__file__).parents[1] / "servers" / "hostile_server.py"
 KEY = "key-of-the-operator"
 PATIENCE_S = 20.0
 

@@ -13,7 +13,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
 from harness import House, settled, submitted
 
-SERVER = Path(__file__).parent / "servers" / "shifty_server.py"
+SERVER = Path(__file__).parents[1] / "servers" / "shifty_server.py"
 TOOLS = ("count", "gate", "shift", "later", "die", "raw", "fail")
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 

@@ -5,8 +5,8 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-from model_requests import RESPONSES, Request, WireError
-from model_wire import Turn, error_frame, frames, whole
+from model_server.requests import RESPONSES, Request, WireError
+from model_server.wire import Turn, error_frame, frames, whole
 
 BROKEN = b'data: {"type": "response.output_te\n\n'
 

@@ -12,8 +12,8 @@ from agent_runtime.planners.rules.frames import TABLE
 from agent_runtime.planners.rules.lexer import Token
 from agent_runtime.planners.rules.patterns import Frame, Reader
 from agent_runtime.planners.rules.values import QUESTIONS, VALUES
-from unit.planner_corpus import ACCEPTED, FETCHED, Steps
-from unit.planning import FETCH, all_tools, plan, steps_of
+from unit.planners.corpus import ACCEPTED, FETCHED, Steps
+from unit.planners.planning import FETCH, all_tools, plan, steps_of
 
 ROWS = [*TABLE.rows, *VALUES.rows, *QUESTIONS.rows]
 MOST_ROWS = 189

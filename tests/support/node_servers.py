@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent / "e2e" / "node"
+FOLDER = Path(__file__).parents[1] / "e2e" / "node"
 NODE = shutil.which("node")
 NPM = shutil.which("npm")
 

@@ -19,8 +19,8 @@ from agent_runtime.planners.model.planner import ModelPlanner
 from agent_runtime.planners.model.prompt import examples, plan_schema
 from agent_runtime.services.ports import Planner, PlanRequest
 from agent_runtime.testing import ScriptedLanguageModel, text_answer
-from unit.planning import all_tools
-from unit.test_json_answer import PLANS
+from unit.planners.planning import all_tools
+from unit.planners.test_json_answer import PLANS
 
 PLAN = Plan.model_validate(
     {

@@ -1,38 +1,32 @@
 """A model behind the wire of OpenAI that says what a script tells it, and fails on demand.
 
 In a test: `async with ModelServer() as models:` (on the loop of the test) or `with ModelServer() as models:` (in a
-thread of its own), then `models.on("add up", Text("42"))`. As a process: `python tests/model_server.py --script FILE`
+thread of its own), then `models.on("add up", Text("42"))`. As a process: `python -m model_server --script FILE`
 prints its URL; `read_rules` says what is in the file. Nothing here imports `openai`.
 """
 
-import argparse
 import asyncio
 import contextlib
 import inspect
 import json
-import signal
-import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Self
 
-from model_http import Wire, read_request
-from model_replies import (
+from model_server.connection import Wire, read_request
+from model_server.replies import (
     STATUS,
     Answer,
     Fault,
     Reply,
     Rule,
-    Text,
     When,
     error_of,
-    read_rules,
     turn_of,
 )
-from model_requests import CHAT, RESPONSES, Request, WireError, check
-from model_wire import CREATED, Turn, tokens
+from model_server.requests import CHAT, RESPONSES, Request, WireError, check
+from model_server.wire import CREATED, Turn, tokens
 
 PATIENCE_S = 20.0
 MODEL = "test-model"
@@ -327,26 +321,3 @@ class ModelServer:
 
     def _counted(self, turn: Turn) -> Turn:
         return replace(turn, counted=self.tells_usage)
-
-
-async def main() -> None:
-    """Serve as a process, until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(description="A model on a loopback port that says what its script tells it.")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--delay-ms", type=float, default=0, help="how long it thinks before each answer")
-    parser.add_argument("--key", help="the API key that it asks for")
-    parser.add_argument("--script", type=Path, help="a JSON file of rules; without it every answer is the text `ok`")
-    options = parser.parse_args()
-    models = ModelServer(port=options.port, key=options.key, delay_s=options.delay_ms / 1000)
-    models.script(read_rules(options.script) if options.script else [Rule("", (Text("ok"),))])
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with models:
-        sys.stdout.write(f"{models.base_url}\n")
-        sys.stdout.flush()
-        await ended.wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -15,7 +15,7 @@ from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import Effect, HttpServer, ServerDenial
 from agent_runtime.registry.file import load_registry
 
-SAMPLE = Path(__file__).parents[2] / "config.yaml"
+SAMPLE = Path(__file__).parents[3] / "config.yaml"
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model_requests import RESPONSES, Request
+from model_server.requests import RESPONSES, Request
 
 CREATED = 1_800_000_000
 PIECE = 16

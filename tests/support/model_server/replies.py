@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from model_requests import Request, WireError
-from model_wire import Turn
+from model_server.requests import Request, WireError
+from model_server.wire import Turn
 
 FaultKind = Literal[
     "rate_limited",  # 429, with Retry-After where `retry_after` is given

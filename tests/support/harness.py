@@ -21,7 +21,7 @@ from agent_runtime.services.ports import AppendObserver
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.sqlite import SqliteStore
 
-LEDGER_SERVER = Path(__file__).parent / "servers" / "ledger_server.py"
+LEDGER_SERVER = Path(__file__).parents[1] / "servers" / "ledger_server.py"
 PATIENCE_S = 20.0
 ANN = Caller("ann", "default", frozenset({"submit", "approve", "read"}), "key")
 
