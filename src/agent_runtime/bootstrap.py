@@ -46,6 +46,10 @@ from agent_runtime.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 _SWITCH_INTERVAL_S = 0.0005
+_LAST_SERVERS_S = 2.0
+_ALL_SERVERS_S = 12.0
+"""The servers that still run when the service stops share this time, of its 15 s (G10), and have at least the former
+after the last open call."""
 """Python's own 5 ms would keep the store's writer thread from the interpreter for seconds while the loop is busy."""
 
 
@@ -229,6 +233,7 @@ async def open_runtime(
             recovery = Recovery(store, runner, background, parts.pauses)
             await _take_up(runtime, recovery, recover)
             yield runtime
+            servers.stop_within(max(settings.limits.shutdown_s + _LAST_SERVERS_S, _ALL_SERVERS_S))
             await recovery.end()
         watch.cancel()
         sweeper.cancel()

@@ -145,7 +145,7 @@ async def test_a_lease_that_is_cancelled_again_and_again_leaves_nothing(place: P
             for _ in range(4):
                 task.cancel()
                 await asyncio.wait([task], timeout=0.02)
-        await all_gone(place)
+        await eventually(lambda: not place.living(), within_s=8)
     assert not zombies()
 
 

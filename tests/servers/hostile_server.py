@@ -48,6 +48,11 @@ def live_on() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def end(*_: object) -> None:
+    note("told to end")
+    os._exit(0)
+
+
 def fork(*, away: bool) -> None:
     """Leave a child that ignores all signals and holds every stream; `away`: in a session of its own."""
     if os.fork() == 0:
@@ -77,6 +82,8 @@ def begin() -> None:
             flood_stderr()
         case "stubborn":
             live_on()
+        case "tidy":
+            signal.signal(signal.SIGTERM, end)
         case "family":
             fork(away=False)
         case "runaway":
@@ -333,7 +340,10 @@ def main() -> None:
             calls.answer(message["id"], params["name"], params.get("arguments") or {})
         elif method == "notifications/cancelled":
             calls.cancelled(params["requestId"])
-    while MODE == "stubborn":
+    if MODE == "slow-to-leave":
+        time.sleep(1)
+        note("saved")
+    while MODE in {"stubborn", "tidy"}:
         time.sleep(60)
 
 

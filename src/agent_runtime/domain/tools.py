@@ -142,13 +142,17 @@ class _Entry(Value):
 
 
 class StdioServer(_Entry):
-    """An MCP server that the runtime starts as a process."""
+    """An MCP server that the runtime starts as a process.
+
+    `stop_s`: it has as many seconds to leave once it is told to, before it is killed.
+    """
 
     type: Literal["local_stdio"]
     config: StdioConfig
     scope: Literal["task", "shared"] = "task"
     trust: Literal["none", "annotations"] = "none"
     sandbox: Sandbox = Sandbox()
+    stop_s: float = Field(default=5, ge=5, le=9)
 
     @property
     def identity_of_form_1(self) -> JsonObject:

@@ -1,6 +1,7 @@
 """All MCP servers of the service: which connection serves which lease, and that none outlives its use (G10)."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -37,8 +38,11 @@ log = structlog.get_logger(__name__)
 
 _NO_ERROR = (None, None, None)
 
-_STOP_S = 4.5
-"""How long leaving the pool waits for its tasks before it cancels them."""
+_STOP_S = 9.5
+"""How long leaving the pool waits for its tasks before it cancels them, where nobody has said how long (G10)."""
+
+_KILL_S = 0.5
+"""How long after `stop_by` a server may still be leaving before its task is cancelled."""
 
 
 class ServerPool:
@@ -68,6 +72,7 @@ class ServerPool:
         self._shared: dict[str, Connection] = {}
         self._listings: dict[str, Listed] = {}  # the newest of each server: its connections share one
         self._leaving = False
+        self._stop_by = math.inf
         self._tell_change: Callable[[str], None] = _ignore
 
     async def __aenter__(self) -> Self:
@@ -82,7 +87,8 @@ class ServerPool:
             connection.stop()
         try:
             if self._owners:
-                _, late = await asyncio.wait(self._owners.values(), timeout=_STOP_S)
+                left_s = self._stop_by - asyncio.get_running_loop().time() + _KILL_S
+                _, late = await asyncio.wait(self._owners.values(), timeout=max(_KILL_S, min(left_s, _STOP_S)))
                 for task in late:
                     task.cancel()
         finally:
@@ -90,6 +96,10 @@ class ServerPool:
             cancelled = isinstance(exc_val, asyncio.CancelledError)
             await (self._group.__aexit__(exc_type, exc_val, exc_tb) if cancelled else self._group.__aexit__(*_NO_ERROR))
             await self._network.aclose()
+
+    def stop_within(self, seconds: float) -> None:
+        """Have all servers share this time for leaving: the service stops."""
+        self._stop_by = asyncio.get_running_loop().time() + seconds
 
     @property
     def connections(self) -> Counter[str]:
@@ -169,7 +179,9 @@ class ServerPool:
                 redactor = self._secrets.redactor
                 # In a thread: the first one tries bubblewrap, and secrets may lie in files.
                 spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir, self._own)
-                return OverStdio(lambda end: StdioTransport(spawn, self._limits, redactor, end), self._eras)
+                return OverStdio(
+                    lambda end: StdioTransport(spawn, self._limits, redactor, end, lambda: self._stop_by), self._eras
+                )
             case HttpServer():
                 return OverHttp(HttpAccess(server, self._network, self._limits, self._secrets), self._eras)
             case BuiltinServer():

@@ -28,10 +28,35 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Confined:
-    """A command as it is to be spawned. `before_exec` runs in the child, where no helper program does its work."""
+    """A command as it is to be spawned. `before_exec` runs in the child, where no helper program does its work.
+
+    `wrapped`: what is spawned is bubblewrap, which starts the command behind a process that reaps in its namespace.
+    """
 
     argv: tuple[str, ...]
     before_exec: Callable[[], None] | None = None
+    wrapped: bool = False
+
+
+_WRAPPERS = 2
+"""Bubblewrap itself, and the first process of the namespace."""
+
+
+def server_process(pid: int, confined: Confined) -> int:
+    """Return the process of the server itself, where `pid` is what was spawned.
+
+    A signal to bubblewrap would not reach it: with `--die-with-parent` it is killed instead.
+    Raises: ProcessLookupError where it cannot be found, or has ended.
+    """
+    for _ in range(_WRAPPERS if confined.wrapped else 0):
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        except OSError:
+            children = []
+        if not children:
+            raise ProcessLookupError(pid)
+        pid = int(children[0])
+    return pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +88,8 @@ def confine(
         start = Start(tuple(argv), cwd, tuple(texts))
         network = () if sandbox.network else ("--unshare-net",)
         mounts = mount_options(sandbox, start, base_dir, own, all_devices=not _disks_are_open())
-        return Confined((found.path, *found.options, *network, *mounts, "--chdir", str(real(cwd)), "--", *argv))
+        options = (*found.options, *network, *mounts, "--chdir", str(real(cwd)))
+        return Confined((found.path, *options, "--", *argv), wrapped=True)
     if sandbox.mode == "required" or sandbox.is_limited:
         asked = "sandbox.mode: required" if sandbox.mode == "required" else "sandbox.network, read and write"
         raise ConfigurationError(

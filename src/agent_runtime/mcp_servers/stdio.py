@@ -9,7 +9,7 @@ import shutil
 import signal
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +28,15 @@ from agent_runtime.domain.tools import StdioServer
 from agent_runtime.mcp_servers.dispatcher import HEARD, NESTED, has_many_arrays
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.reading import read_tolerantly, read_well_formed
-from agent_runtime.mcp_servers.sandbox import Confined, confine
+from agent_runtime.mcp_servers.sandbox import Confined, confine, server_process
 from agent_runtime.telemetry import log_debug
 from agent_runtime.text.escaping import visible
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
-GRACE_S = 0.5
-"""How long a server may take to leave after its input was closed."""
+END_OF_INPUT_S = 2.0
+"""How long a server may take to leave after its input was closed, before it is told by SIGTERM."""
 
 _REAP_S = 2.0
 """How long the loop may take to see that a killed process is gone."""
@@ -63,12 +63,16 @@ _DEFAULT_ENV = {"npm_config_yes": "true"}
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """What to start, where, and with which environment. `command` is how the entry of the registry names it."""
+    """What to start, where, and with which environment. `command` is how the entry of the registry names it.
+
+    `stop_s` is how long it may take to leave in all.
+    """
 
     confined: Confined
     cwd: Path
     env: Mapping[str, str]
     command: str
+    stop_s: float
 
 
 def prepare(server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles) -> Spawn:
@@ -85,7 +89,8 @@ def prepare(server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles
         command, *args = (secrets.expand(word) for word in (config.command, *config.args))
         cwd = _folder(base_dir / (config.cwd or "."))
         argv = (_find(command, cwd, env), *args)
-        return Spawn(confine(argv, server.sandbox, cwd, base_dir, own, tuple(given.values())), cwd, env, config.command)
+        confined = confine(argv, server.sandbox, cwd, base_dir, own, tuple(given.values()))
+        return Spawn(confined, cwd, env, config.command, server.stop_s)
     except ConfigurationError as error:
         raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
 
@@ -151,13 +156,24 @@ class _Pipes(SubprocessStreamProtocol):
 
 
 class StdioTransport:
-    """One process and its streams. Enter and leave it in one task; `closed` is set once it can no longer answer."""
+    """One process and its streams. Enter and leave it in one task; `closed` is set once it can no longer answer.
 
-    def __init__(self, spawn: Spawn, limits: LimitSettings, redactor: Redactor, closed: asyncio.Event) -> None:
+    `stop_by` says until when, in the time of the loop, all processes must have left.
+    """
+
+    def __init__(
+        self,
+        spawn: Spawn,
+        limits: LimitSettings,
+        redactor: Redactor,
+        closed: asyncio.Event,
+        stop_by: Callable[[], float],
+    ) -> None:
         self._spawn = spawn
         self._limits = limits
         self._redactor = redactor
         self.closed = closed
+        self._stop_by = stop_by
         self.pipes = _Pipes(limits.server_line_bytes, limits.stderr_bytes)
         self.skipped_lines = 0
         self.pid: int | None = None
@@ -213,16 +229,27 @@ class StdioTransport:
                 self._close()
 
     async def _leave_in_peace(self) -> None:
+        """Close the input of the server and, where that does not end it, send it a SIGTERM (MCP, lifecycle: stdio)."""
         if self.pipes.stdin is not None:
             self.pipes.stdin.close()
-        if self._verdict is None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GRACE_S):
-                    await self.pipes.exited.wait()
-                    self._exit_code = self._process.get_returncode() if self._process else None
-                    if self._left_us:
+        if self._verdict is not None or self.pid is None:
+            return
+        if not await self._has_left_within(END_OF_INPUT_S):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(server_process(self.pid, self._spawn.confined), signal.SIGTERM)
+            await self._has_left_within(self._spawn.stop_s - END_OF_INPUT_S)
+
+    async def _has_left_within(self, seconds: float) -> bool:
+        left_s = self._stop_by() - asyncio.get_running_loop().time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, left_s)):
+                await self.pipes.exited.wait()
+                self._exit_code = self._process.get_returncode() if self._process else None
+                if self._left_us:
+                    with suppress(TimeoutError):
                         async with asyncio.timeout(_LAST_WORDS_S):
                             await self.pipes.stderr_ended.wait()
+        return self.pipes.exited.is_set()
 
     def _kill_group(self) -> None:
         """Kill whatever is left of the process and its children."""
