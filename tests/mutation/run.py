@@ -53,12 +53,9 @@ class Part:
     most_minutes: int
 
 
-JOURNEYS = tuple(f"tests/journeys/test_{name}.py" for name in ("broker", "pins", "decisions", "recovery", "races"))
-"""Those that are quick and about calls; the others are about the pool and about crashes at every write."""
-
 PARTS = (
     Part("domain", "src/agent_runtime/domain/*", ("tests/unit/domain",), 2, 2.0, 25),
-    Part("broker", "src/agent_runtime/services/broker.py", JOURNEYS, 3, 1.5, 25),
+    Part("broker", "src/agent_runtime/services/broker.py", ("tests/unit/services",), 2, 1.5, 25),
 )
 
 

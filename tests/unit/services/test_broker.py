@@ -1,8 +1,10 @@
 """The broker by itself: what it stages of a proposed call, what it sends, and what it makes of the answer."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -54,9 +56,11 @@ FINE = StoredResult(text="fine", output={"a": 1})
 
 @dataclass
 class ScriptedLease:
-    """A `Lease` of one server that gives this answer, or raises it."""
+    """A `Lease` of one server that gives this answer, or raises it, after `takes_s`; it lists once `lists` is set."""
 
     answer: StoredResult | Exception = FINE
+    takes_s: float = 0.0
+    lists: asyncio.Event | None = None
     listed: Mapping[str, ToolDefinition] | Exception = field(
         default_factory=lambda: {tool.definition.name: tool.definition for tool in TOOLS.values()}
     )
@@ -68,6 +72,8 @@ class ScriptedLease:
 
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
         self.asked.append(server_id)
+        if self.lists:
+            await self.lists.wait()
         if isinstance(self.listed, Exception):
             raise self.listed
         return self.listed
@@ -83,6 +89,9 @@ class ScriptedLease:
         self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
     ) -> StoredResult:
         self.sent.append((server_id, tool, arguments, timeout_s, cancel))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.takes_s or None):
+                await (asyncio.Event().wait() if self.takes_s else asyncio.sleep(0))
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -209,6 +218,23 @@ def test_an_approved_call_is_the_one_that_was_asked_for() -> None:
     assert [event.type for event in staged(run)] == ["step.started", "tool.called"]
 
 
+def test_a_repetition_of_an_approved_call_is_another_call() -> None:
+    asking = run_of(executing(contract_of({**LOOK, "retries": 1})))
+    strict_broker().intend(asking, Proposal("look", "f", "read"), frozenset())
+    (asked,) = staged(asking)
+    assert isinstance(asked, ev.CallApprovalRequested)
+    call_id = asked.call_id
+    approval = ev.CallApproved(step_id="look", call_id=call_id, arguments_digest=asked.arguments_digest)
+    busy = ev.ToolReturned(
+        step_id="look", call_id=call_id, result=StoredResult(text="busy", is_error=True), duration_ms=1
+    )
+    call = called("look", "read", {"x": 1}, call_id)
+    run = run_of(after(asking.task, approval, ev.TaskClaimed(runner="r", epoch=3), started("look"), call, busy))
+    intent = intended(run, strict_broker())
+    assert intent.called.attempt == 2
+    assert intent.called.call_id != call_id
+
+
 def test_a_call_of_a_model_says_which_of_its_answers_asked_for_it() -> None:
     step = {**AGENT, "preapproved": True}
     task = after(looked(contract_of(LOOK, step)), started("do"), answered(1, ("f__read", {"x": 1}), ("f__read", {})))
@@ -306,6 +332,26 @@ def test_the_limits_of_the_settings_hold_for_a_call(limits: LimitSettings, rule:
     )
     run = run_of(task)
     assert refused(run, Proposal("big", "f", "read"), Broker(limits, {"f": SERVER})).rule == rule
+
+
+def test_a_reference_into_a_result_that_was_cut_names_the_limit_of_the_settings() -> None:
+    contract = contract_of(LOOK, {**LOOK, "id": "big", "arguments": {"x": "${look.output.n}"}})
+    task = after(
+        executing(contract),
+        started("look"),
+        called("look", "read", {"x": 1}),
+        ev.ToolReturned(step_id="look", call_id="c", result=StoredResult(text="1", cut=True, size=9), duration_ms=1),
+        ev.StepCompleted(step_id="look"),
+    )
+    refusal = refused(run_of(task), Proposal("big", "f", "read"), broker_of(stored_result_bytes=7))
+    assert refusal.rule == "reference_failed"
+    assert "the limit of 7" in str(refusal)
+
+
+def test_a_task_that_has_no_plan_yet_calls_nothing() -> None:
+    run = run_of(after(Task("t"), ev.TaskSubmitted(prompt="p"), ev.TaskClaimed(runner="r", epoch=1)))
+    assert refused(run, Proposal("look", "f", "read")).rule == "not_approved"
+    assert staged(run) == []
 
 
 def test_a_task_that_has_ended_takes_no_refusal_any_more() -> None:
@@ -487,6 +533,25 @@ async def test_a_call_is_sent_once_as_it_was_written() -> None:
         result=outcome.result,
         duration_ms=outcome.duration_ms,
     )
+
+
+@pytest.mark.parametrize("takes_s", [0.0, 0.02])
+async def test_the_time_that_a_call_took_is_in_milliseconds(takes_s: float) -> None:
+    began = time.perf_counter()
+    outcome, _ = await sent(ScriptedLease(takes_s=takes_s))
+    assert takes_s * 1000 <= outcome.duration_ms <= (time.perf_counter() - began) * 1000 + 0.001
+
+
+async def test_a_cancel_does_not_wait_for_a_server_that_does_not_say_what_it_has_now() -> None:
+    run, broker = run_of(executing(contract_of(LOOK))), broker_of()
+    lease = ScriptedLease(changed=True, lists=asyncio.Event())
+    intent = intended(run, broker)
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        sending = group.create_task(broker.send(run, lease, intent))
+        await asyncio.wait([sending], timeout=0.02)
+        run.cancel.set()
+        outcome = await sending
+    assert (lease.asked, lease.sent, outcome.answered) == (["f"], [], False)
 
 
 async def test_a_result_is_kept_up_to_the_limit_of_the_settings() -> None:
