@@ -17,7 +17,8 @@ from agent_runtime.services.ports import Lease
 from agent_runtime.telemetry import configure_logging
 from agent_runtime.text.redaction import Redactor
 from hostile_http import HostileHttp, hostile_http
-from pools import Lag, Place, eventually
+from pools import Lag, Place
+from waiting import eventually
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from agent_runtime.text.redaction import Redactor
 from model_server import ModelServer
 from model_server.replies import Calls, Fault, FaultKind, Reply, Text
 from model_server.requests import Request, WireError
-from pools import eventually
+from waiting import eventually
 
 Api = Literal["responses", "chat_completions"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.judging.process import JudgeProcess
-from pools import eventually
+from waiting import eventually
 
 Schema = dict[str, Any]
 GOOD: Schema = {"type": "object"}

@@ -15,8 +15,9 @@ from agent_runtime.domain.errors import CallNotSentError, OutcomeUnknownError, S
 from agent_runtime.domain.tools import BuiltinServer, StdioServer, StoredResult
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.ports import Lease
-from pools import KEY, Place, all_gone, call, descriptors, eventually, remote, zombies
+from pools import KEY, Place, all_gone, call, descriptors, remote, zombies
 from serving import free_port
+from waiting import eventually
 
 HTTP_SERVER = Path(__file__).parent.parent / "servers" / "waiting_http_server.py"
 
@@ -373,15 +374,15 @@ async def test_a_server_over_http_that_is_not_there_is_unavailable(place: Place)
 
 
 async def listening(port: int) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                return
+    async def connects() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await eventually(connects)
 
 
 async def test_a_server_over_http_that_is_killed_in_a_call_leaves_the_outcome_unknown(place: Place) -> None:

@@ -14,6 +14,7 @@ from agent_runtime.api.keys import new_key
 from callers import Keyed, keyed
 from command_line import Folder
 from serving import Service, answered, connect, everything, frames_of, journal_of, sums
+from waiting import eventually_sync
 
 CELLERY = "https://cellery.test"
 ALL = ("submit", "approve", "read", "admin")
@@ -173,9 +174,8 @@ def test_a_ticket_survives_a_restart_and_dies_with_its_key(own: Keyed) -> None:
 def test_an_expired_ticket_says_how_to_get_another(tmp_path: Path) -> None:
     with keyed(tmp_path, auth={"stream_ticket_s": 0.001}) as own:
         url = ticket_of(own, own.service.done())["url"]
-        give_up_at = time.monotonic() + 10
-        while (response := own.call("GET", url)).status_code == 200:
-            assert time.monotonic() < give_up_at
+        eventually_sync(lambda: own.call("GET", url).status_code != 200)
+        response = own.call("GET", url)
         assert response.status_code == 401
         assert "stream-ticket" in response.json()["detail"]
 
@@ -350,11 +350,8 @@ def test_a_stream_ends_with_its_connection_whatever_else_was_asked_on_it(hasty: 
         stream = f"GET /v1/tasks/{task_id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         connection.sendall(stream + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        give_up_at = time.monotonic() + 10
-        while hasty.open_streams != 1:  # it is counted a moment after the head of its answer has left
-            assert time.monotonic() < give_up_at
-    while hasty.open_streams:
-        assert time.monotonic() < give_up_at
+        eventually_sync(lambda: hasty.open_streams == 1)  # counted a moment after the head of its answer has left
+    eventually_sync(lambda: not hasty.open_streams)
 
 
 # Starting, and the command line

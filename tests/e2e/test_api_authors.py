@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from callers import Keyed, keyed
-from killing import eventually
 from serving import everything, journal_of, sums
+from waiting import eventually_sync
 
 CALLERS = {
     "alice": ("submit",),
@@ -47,7 +47,7 @@ def task_at(team: Keyed, path: str) -> Any:
 
 def planned(team: Keyed, path: str) -> Any:
     """The task, as soon as it was planned."""
-    return eventually(lambda: task if (task := task_at(team, path))["status"] != "pending" else None)
+    return eventually_sync(lambda: task if (task := task_at(team, path))["status"] != "pending" else None)
 
 
 def revised(team: Keyed, path: str, by: str, feedback: str) -> Any:

@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,8 @@ import pytest
 
 from agent_runtime.api.connections import Connections
 from command_line import AGENT_RUNTIME, Folder, Serving, ledger_call
-from serving import PATIENCE_S, Service, answered, connect
+from serving import Service, answered, connect
+from waiting import eventually_sync
 
 CONNECTIONS = 8
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -52,9 +52,8 @@ def test_clients_that_read_no_answer_make_room_once_they_are_waited_for(narrow: 
     with ExitStack() as held:
         for _ in range(CONNECTIONS):
             held.enter_context(connect(narrow)).sendall(HEALTH.replace(b"/healthz", b"/v1/tasks") * 16)
-        give_up_at = time.monotonic() + PATIENCE_S
-        while narrow.client.get("/healthz").status_code != 200:  # 503 as long as all of them are being answered
-            assert time.monotonic() < give_up_at
+        # 503 as long as all of them are being answered
+        eventually_sync(lambda: narrow.client.get("/healthz").status_code == 200)
         assert [narrow.get("/healthz") for _ in range(CONNECTIONS)] == [{"status": "ok"}] * CONNECTIONS
 
 
@@ -161,10 +160,12 @@ def test_answers_that_nobody_reads_take_no_more_memory_than_is_allowed(
             slow = held.enter_context(connect(service))
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # else the kernel takes all of it
             slow.sendall(b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n" * 16)
-        give_up_at = time.monotonic() + PATIENCE_S
-        while "answer_dropped" not in capsys.readouterr().out:
-            assert time.monotonic() < give_up_at
+
+        def answer_dropped() -> bool:
             assert service.get("/healthz") == {"status": "ok"}
+            return "answer_dropped" in capsys.readouterr().out
+
+        eventually_sync(answer_dropped)
 
 
 LIMITED = """

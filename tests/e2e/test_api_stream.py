@@ -1,8 +1,6 @@
 """The stream through the real server: what each kind of client sees, however often it is cut (G8)."""
 
 import json
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,12 @@ import httpx2
 import pytest
 
 from serving import PATIENCE_S, Service, frames_of, sums
+from waiting import eventually_sync
 
 
 @pytest.fixture(scope="module")
 def ended(service: Service) -> str:
     return service.done(plan=sums(3))
-
-
-def until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline, "it never came"
 
 
 def test_the_old_client_sees_readable_lines_and_then_done(service: Service) -> None:
@@ -157,7 +150,7 @@ def test_streams_over_the_limit_are_put_off_and_room_is_made_when_one_goes(tmp_p
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) > 0
             assert "stream_clients" in refused.json()["detail"]
-        until(lambda: service.open_streams == 0)
+        eventually_sync(lambda: service.open_streams == 0)
         with service.stream(task_id) as response:
             assert response.status_code == 200
     finally:
@@ -169,7 +162,7 @@ def test_clients_that_go_leave_nothing_behind(service: Service) -> None:
     for _ in range(20):
         with service.stream(task_id) as response:
             next(response.iter_lines())
-    until(lambda: service.open_streams == 0)
+    eventually_sync(lambda: service.open_streams == 0)
 
 
 def test_many_clients_see_the_same(service: Service) -> None:
@@ -180,7 +173,7 @@ def test_many_clients_see_the_same(service: Service) -> None:
 
     with ThreadPoolExecutor(10) as pool:
         following = [pool.submit(follow, number) for number in range(10)]
-        until(lambda: service.open_streams == 10)
+        eventually_sync(lambda: service.open_streams == 10)
         service.approve(task_id)
         seen = [each.result(PATIENCE_S) for each in following]
     assert all(frames == seen[0] for frames in seen)

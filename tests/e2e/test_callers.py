@@ -16,8 +16,8 @@ import httpx2
 import pytest
 
 from command_line import PATIENCE_S, Folder, Serving
-from killing import eventually
 from processes import living_with
+from waiting import eventually_sync
 
 CALLING_SERVER = Path(__file__).parent.parent / "servers" / "calling_server.py"
 
@@ -66,7 +66,7 @@ class Calling:
 
     def report(self, name: str) -> dict[str, str]:
         file = self.folder.path / f"{name}.json"
-        eventually(file.exists, within_s=60)
+        eventually_sync(file.exists, within_s=60)
         return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -147,7 +147,7 @@ def test_a_request_whose_sender_is_gone_changes_nothing(calling: tuple[Calling, 
         report = servers.report(server)
         assert (report["closed at once"], report["ended at once"]) == ("sent", "sent")
         refused += sum(said.startswith("403") for said in report.values()) + 2
-    eventually(lambda: service.log.count('"caller_refused"') == refused)
+    eventually_sync(lambda: service.log.count('"caller_refused"') == refused)
     assert httpx2.get(f"{service.url}/v1/tasks").json()["tasks"] == []
 
 
@@ -179,7 +179,7 @@ def test_an_orphan_is_still_refused_and_ends_with_the_service(tmp_path: Path) ->
     calling = Calling(tmp_path, leaves_daemons=True, plain="off")
     afterwards = tmp_path / "afterwards"
     with calling.serving("127.0.0.1"):
-        eventually(afterwards.exists, within_s=60)
+        eventually_sync(afterwards.exists, within_s=60)
         assert afterwards.read_text(encoding="utf-8") == "403 caller_started_by_service"
         assert living_with(f"AFTERWARDS={afterwards}")
     assert not living_with(f"AFTERWARDS={afterwards}")

@@ -9,7 +9,8 @@ import pytest
 
 from agent_runtime.mcp_servers.sandbox import sandbox_level
 from harness import House
-from killing import Process, eventually, nothing_left_of, servers_of
+from killing import Process, nothing_left_of, servers_of
+from waiting import eventually_sync
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_a_kill_between_a_call_and_its_answer_asks_a_person_and_repeats_nothing(
     house.write_registry(delay_s=60)
     place.start()
     task_id = place.submitted_and_approved("one", "two")
-    eventually(lambda: house.counted == ["one"])
+    eventually_sync(lambda: house.counted == ["one"])
     place.end(signal.SIGKILL)
 
     house.write_registry()
@@ -58,7 +59,7 @@ def test_a_kill_in_a_call_that_the_operator_called_idempotent_repeats_it_and_goe
     house.write_registry(delay_s=60)
     place.start()
     task_id = place.submitted_and_approved("one", "two", tool="look")
-    eventually(lambda: house.counted == ["one"])
+    eventually_sync(lambda: house.counted == ["one"])
     place.end(signal.SIGKILL)
 
     house.write_registry()
@@ -78,7 +79,7 @@ def test_no_server_is_left_after_a_task_and_after_a_cancel(place: Process) -> No
     place.end(signal.SIGTERM)
     place.start()
     task_id = place.submitted_and_approved("two")
-    eventually(lambda: "two" in place.house.counted)
+    eventually_sync(lambda: "two" in place.house.counted)
     place.cancel(task_id)
     ended = place.settled(task_id)
     assert ended["status"] == "cancelled"
@@ -90,7 +91,7 @@ def test_no_server_is_left_after_the_service_was_told_to_stop_in_the_middle_of_a
     place.house.write_registry(delay_s=60)
     place.start()
     place.submitted_and_approved("one")
-    eventually(lambda: place.house.counted)
+    eventually_sync(lambda: place.house.counted)
     began = time.monotonic()
     assert place.end(signal.SIGTERM) == 0
     assert time.monotonic() - began < 15
@@ -103,7 +104,7 @@ def test_with_bubblewrap_no_server_is_left_after_the_service_was_killed(place: P
     place.house.write_registry(delay_s=60)
     place.start()
     place.submitted_and_approved("one")
-    eventually(lambda: place.house.counted)
+    eventually_sync(lambda: place.house.counted)
     assert servers_of(place.house)
     place.end(signal.SIGKILL)
     nothing_left_of(place.house)
@@ -114,6 +115,6 @@ def test_without_bubblewrap_the_server_itself_ends_with_a_killed_service(place: 
     place.house.write_registry(delay_s=60, sandbox={"mode": "off"})
     place.start()
     place.submitted_and_approved("one")
-    eventually(lambda: place.house.counted)
+    eventually_sync(lambda: place.house.counted)
     place.end(signal.SIGKILL)
     nothing_left_of(place.house)

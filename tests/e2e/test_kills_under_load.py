@@ -14,7 +14,8 @@ import pytest
 
 from agent_runtime.domain.task import MOST_ATTEMPTS
 from harness import House
-from killing import Process, eventually
+from killing import Process
+from waiting import eventually_sync
 
 AT_ONCE = 20
 KILLS = 200
@@ -79,7 +80,7 @@ def assert_kept(service: Process, house: House, users: Users) -> None:
     began = time.monotonic()
     tasks = {task_id: service.task(task_id) for task_id in users.submitted}
     waiting = [task_id for task_id in users.approved if not is_settled(tasks[task_id])]
-    eventually(lambda: all(is_settled(service.task(task_id)) for task_id in waiting), SETTLED_WITHIN_S)
+    eventually_sync(lambda: all(is_settled(service.task(task_id)) for task_id in waiting), SETTLED_WITHIN_S)
     assert time.monotonic() - began < SETTLED_WITHIN_S
 
     counted = Counter(house.counted)

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 
 from command_line import Folder
-from killing import eventually
 from serving import Service
+from waiting import eventually_sync
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_replaced_database_makes_the_service_unready_and_refuses_every_write(
     service: Service, tmp_path: Path, name: str
 ) -> None:
     task_id = service.submit()
-    eventually(lambda: service.client.get("/readyz").status_code == 200)
+    eventually_sync(lambda: service.client.get("/readyz").status_code == 200)
     file = tmp_path / "data" / name
     (tmp_path / "kept").hardlink_to(file)
     shutil.copy(file, tmp_path / "spare")
@@ -84,6 +84,6 @@ def test_a_replaced_database_makes_the_service_unready_and_refuses_every_write(
     assert service.client.get("/healthz").status_code == 200
     assert service.task(task_id)["status"] == "awaiting_approval"
     (tmp_path / "kept").replace(file)
-    eventually(lambda: service.client.get("/readyz").status_code == 200)
+    eventually_sync(lambda: service.client.get("/readyz").status_code == 200)
     service.approve(task_id)
     assert service.finished(task_id)["status"] == "completed"

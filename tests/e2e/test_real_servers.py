@@ -22,6 +22,7 @@ from agent_runtime.services.task_manager import Submission
 from harness import House, settled, submitted, until_status
 from node_servers import NODE, installed
 from serving import free_port
+from waiting import eventually
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -140,15 +141,16 @@ def http_server() -> Iterator[str]:
 
 async def until_it_listens(url: str) -> None:
     port = int(url.rpartition(":")[2].partition("/")[0])
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
+
+    async def connects() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await eventually(connects)
 
 
 @pytest.mark.slow

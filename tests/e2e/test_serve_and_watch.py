@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from command_line import PATIENCE_S, Serving
-from killing import eventually
 from serving import free_port
+from waiting import eventually_sync
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = [{"id": "filesystem", "type": "builtin", "config": {"server": "filesystem", "root": "sample_data"}}]
@@ -78,7 +78,7 @@ def test_a_change_of_the_source_starts_it_again_and_a_file_that_a_task_writes_do
         assert (app / "src/agent_runtime/sample_data/written.txt").read_text(encoding="utf-8") == "hello"
         code = app / "src" / "agent_runtime" / "new.py"
         code.write_text("NEW = 1\n", encoding="utf-8")
-        eventually(partial(watched.has_started, 2))
+        eventually_sync(partial(watched.has_started, 2))
         (reason,) = watched.reasons
         assert str(code) in reason
         assert "sample_data" not in reason
@@ -90,7 +90,7 @@ def test_a_registry_that_is_replaced_is_what_runs_each_time(app: Path) -> None:
         for number in (2, 3):
             added = f"sums{number}"
             write_registry(app, {"id": added, "type": "builtin", "config": {"server": "calculator"}})
-            eventually(partial(watched.has_started, number))
+            eventually_sync(partial(watched.has_started, number))
             status = httpx2.get(f"{watched.url}/v1/tools/status").json()
             assert added in [server["id"] for server in status]
 

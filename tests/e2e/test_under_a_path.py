@@ -3,9 +3,8 @@
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -15,6 +14,7 @@ from agent_runtime.api.keys import new_key
 from browser import CHROMIUM, Browser
 from command_line import Folder
 from serving import PATIENCE_S, frames_of, free_port
+from waiting import eventually_sync
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONFIG = """
@@ -47,14 +47,14 @@ def nginx(folder: Path, upstream: str) -> Iterator[str]:
     config.write_text(CONFIG.format(folder=folder, port=port, upstream=upstream), encoding="utf-8")
     process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(folder)], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
+
+        def listens() -> bool:
             assert process.poll() is None, (folder / "error.log").read_text(encoding="utf-8")
-            try:
-                socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), PATIENCE_S):
+                return True
+            return False
+
+        eventually_sync(listens)
         yield f"http://127.0.0.1:{port}/tools/runtime"
     finally:
         process.terminate()
@@ -78,8 +78,9 @@ def test_links_tickets_and_streams_have_the_path(address: str) -> None:
     with httpx2.Client(timeout=PATIENCE_S) as client:
         created = client.post(f"{address}/v1/tasks", json={"prompt": "Add 15 and 27"}).json()
         assert created["links"]["self"] == f"/tools/runtime/v1/tasks/{created['task_id']}"
-        while (task := client.get(origin + created["links"]["self"]).json())["status"] == "pending":
-            pass
+        own = origin + created["links"]["self"]
+        eventually_sync(lambda: client.get(own).json()["status"] != "pending")
+        task = client.get(own).json()
         assert client.post(origin + created["links"]["approve"]).status_code == 202
         ticket = client.post(f"{address}/v1/tasks/{task['task_id']}/stream-ticket", json={}).json()
         assert ticket["url"].startswith("/tools/runtime/v1/tasks/")

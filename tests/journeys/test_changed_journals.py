@@ -1,6 +1,5 @@
 """A journal that was changed behind the service's back is neither executed nor added to; all else goes on."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -14,6 +13,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harms import FORGED_APPROVAL, HARMS, harm, stored
 from harness import House, ledger_plan, settled, submitted, until, until_status
+from waiting import eventually
 
 Verb = Callable[[Runtime, Task], Awaitable[object]]
 
@@ -155,9 +155,7 @@ async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(h
 
 async def idle(runtime: Runtime) -> None:
     """Return once the runner has nothing in hand."""
-    async with asyncio.timeout(20):
-        while any(runtime.runner.queue.values()):  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not any(runtime.runner.queue.values()))
 
 
 async def test_changed_journals_neither_hold_up_the_expiry_of_others_nor_grow(house: House) -> None:

@@ -16,6 +16,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.services.task_manager import Submission
 from harness import LEDGER_SERVER, House, ledger_plan, names, settled, submitted, until, until_status
+from waiting import eventually
 
 
 async def accepted(runtime: Runtime, task: Task, decision: Approve | Reject) -> bool:
@@ -107,9 +108,7 @@ async def test_a_cancel_lists_the_steps_whose_outcome_is_not_known(house: House)
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one", "two"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        async with asyncio.timeout(10):
-            while not house.counted:  # noqa: ASYNC110 - another process writes the ledger
-                await asyncio.sleep(0.01)
+        await eventually(lambda: house.counted)
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         ended = await until_status(runtime, task.task_id, TaskStatus.CANCELLED)
         journal = await runtime.tasks.records(task.task_id, ANYBODY)

@@ -1,6 +1,5 @@
 """What the operator denies is neither planned nor called, whatever a person or a policy has approved (G5)."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from harness import House, ledger_plan, names, settled, submitted, until_status
 from shifty import ShiftyHouse, approved, plan_of
+from waiting import eventually
 
 OUTSIDE = {"look": {"effect": "read", "idempotent": True}}
 SECRET = {"tool": "count", "arguments": {"label": "*secret*"}, "reason": "the ledger is public"}
@@ -142,9 +142,7 @@ async def test_an_open_call_whose_repetition_is_denied_is_asked_about(tmp_path: 
     house.write_entry(tools=tools)
     async with house.open() as runtime:
         task = await approved(runtime, plan_of("gate:one"))
-        async with asyncio.timeout(10):
-            while not house.counted:  # noqa: ASYNC110 - another process writes the ledger
-                await asyncio.sleep(0.01)
+        await eventually(lambda: house.counted)
     house.write_entry(tools=tools, deny=[{"tool": "gate"}])
     async with house.open() as runtime:
         asking = await settled(runtime, task.task_id)

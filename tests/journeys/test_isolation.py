@@ -23,6 +23,7 @@ from agent_runtime.storage.followers import Followers
 from agent_runtime.storage.sqlite import SqliteStore
 from harness import House, names, settled, submitted, until_status
 from shifty import ShiftyHouse, approved, ended, plan_of
+from waiting import eventually
 
 HANGING = 40
 SHARE = 16
@@ -65,9 +66,10 @@ async def in_calls(runtime: Runtime, tasks: Sequence[Task]) -> int:
 
 
 async def until_called(runtime: Runtime, tasks: Sequence[Task], count: int) -> None:
-    async with asyncio.timeout(20):
-        while await in_calls(runtime, tasks) < count:  # noqa: ASYNC110 - of many tasks at once
-            await asyncio.sleep(0.01)
+    async def called() -> bool:
+        return await in_calls(runtime, tasks) >= count
+
+    await eventually(called)
 
 
 async def test_forty_tasks_on_a_server_that_hangs_stop_no_others_and_all_end_once_it_answers(
@@ -188,8 +190,7 @@ async def test_three_hundred_tasks_leave_nothing_behind(house: ShiftyHouse) -> N
         tasks = [await approved(runtime, plan) for plan in plans]
         async with asyncio.timeout(30):
             await all_settled(runtime, tasks)
-            while any(task.get_name().startswith("task_") for task in asyncio.all_tasks()):  # noqa: ASYNC110 - not ours
-                await asyncio.sleep(0.01)
+            await eventually(lambda: not any(task.get_name().startswith("task_") for task in asyncio.all_tasks()))
         gc.collect()
         return open_files(), len(asyncio.all_tasks()), len(_followers(runtime))
 

@@ -15,7 +15,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
-from harness import House, ledger_graph, names, settled, submitted
+from harness import House, ledger_graph, names, settled, submitted, until
 
 
 async def run(runtime: Runtime, plan: Plan, limits: Limits | None = None) -> tuple[Task, list[EventRecord]]:
@@ -150,8 +150,7 @@ async def test_a_cancel_ends_every_call_that_is_under_way(house: House) -> None:
             Submission("count", plan=ledger_graph({"a": [], "b": [], "c": ["a", "b"]})), ANYBODY
         )
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        while (await runtime.tasks.get(task.task_id, ANYBODY)).tool_calls < 2:
-            await runtime.store.changed(task.task_id, (await runtime.tasks.get(task.task_id, ANYBODY)).version)
+        await until(runtime, task.task_id, lambda now: now.tool_calls == 2)
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         end = await settled(runtime, task.task_id)
     assert end.status is TaskStatus.CANCELLED

@@ -30,6 +30,7 @@ from agent_runtime.services.progress import Progress
 from agent_runtime.storage.sqlite import SqliteStore
 from harness import House, ledger_plan, names, settled, submitted, until, until_status
 from shifty import ShiftyHouse, approved, plan_of
+from waiting import eventually
 
 APPENDS_OF_A_RUN = 5  # the claim, three intents, the end
 
@@ -229,8 +230,7 @@ async def test_a_cancel_while_a_server_hangs_at_its_start_ends_the_wait_for_it(s
 
 
 async def no_run_is_left() -> None:
-    while any(task.get_name().startswith("task_") for task in asyncio.all_tasks()):  # noqa: ASYNC110 - owned elsewhere
-        await asyncio.sleep(0.01)
+    await eventually(lambda: not any(task.get_name().startswith("task_") for task in asyncio.all_tasks()))
 
 
 async def test_a_cancel_during_the_pause_before_a_repetition_stops_it(shifty: ShiftyHouse) -> None:
@@ -289,8 +289,7 @@ async def test_the_late_answer_of_a_superseded_run_is_kept_and_changes_nothing(
         task = await approved(runtime, plan_of("gate:one", "count:two"))
         await until(runtime, task.task_id, lambda now: now.steps["s1"].open_call is not None)
         async with asyncio.timeout(20), another_orchestrator(shifty, runtime) as other:
-            while not shifty.counted:  # noqa: ASYNC110 - another process writes the ledger
-                await asyncio.sleep(0.01)
+            await eventually(lambda: shifty.counted)
             assert not await other.run(task.task_id, never, never)
             asking = await runtime.tasks.get(task.task_id, ANYBODY)
             assert asking.status is TaskStatus.NEEDS_ATTENTION

@@ -28,6 +28,7 @@ from agent_runtime.storage.sqlite import SqliteStore
 from crashing import BuggyStore
 from harness import PATIENCE_S, House, ledger_plan, names, settled, submitted, until, until_status
 from shifty import ShiftyHouse, approved, ended, plan_of
+from waiting import eventually
 
 
 @pytest.fixture
@@ -43,9 +44,7 @@ def changed(plan: Plan, **step: Any) -> Plan:
 
 
 async def counted(house: House, times: int) -> None:
-    async with asyncio.timeout(10):
-        while len(house.counted) < times:  # noqa: ASYNC110 - another process writes the ledger
-            await asyncio.sleep(0.01)
+    await eventually(lambda: len(house.counted) >= times)
 
 
 # Stops: each leaves the service while the run is at a certain point, and opens it again.

@@ -1,6 +1,5 @@
 """G2 and G6: a registry that became stricter applies at once, to approved plans too. The server's ledger proves it."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from harness import House, approved_and_left, ledger_plan, names, settled, submitted, until
 from shifty import ShiftyHouse, plan_of
+from waiting import eventually
 
 CALM = {"effect": "read", "open_world": False, "idempotent": True}
 
@@ -132,9 +132,7 @@ async def with_an_open_call(house: ShiftyHouse) -> Task:
     async with house.open() as runtime:
         task = await submitted(runtime, plan_of("gate:one"))
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        async with asyncio.timeout(20):
-            while not house.counted:  # noqa: ASYNC110 - another process writes the ledger
-                await asyncio.sleep(0.01)
+        await eventually(lambda: house.counted)
     house.open_gate()
     return task
 

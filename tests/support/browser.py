@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 from serving import PATIENCE_S
+from waiting import eventually_sync
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -58,9 +58,10 @@ class Browser:
 
     def until(self, code: str) -> None:
         """Wait for something to be so, PATIENCE_S at most."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not self.value_of(code):
-            assert time.monotonic() < deadline, (code, self.value_of("document.body.innerText"), self.mistakes)
+        try:
+            eventually_sync(lambda: self.value_of(code), PATIENCE_S)
+        except AssertionError as late:
+            raise AssertionError(code, self.value_of("document.body.innerText"), self.mistakes) from late
 
     def until_shown(self, *texts: str) -> None:
         """Wait until the page shows all of these, and each of them as text."""

@@ -4,14 +4,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx2
 
 from harness import House, ledger_plan
 from processes import living_with
+from waiting import eventually_sync
 
 PATIENCE_S = 30.0
 
@@ -38,7 +37,7 @@ class Process:
             content = json.loads(lock.read_text() or "{}") if lock.exists() else {}
             return content.get("url") if content.get("pid") == self.process.pid else None
 
-        self.client.base_url = httpx2.URL(eventually(url))
+        self.client.base_url = httpx2.URL(eventually_sync(url))
 
     def end(self, number: signal.Signals) -> int:
         assert self.process
@@ -90,18 +89,7 @@ class Process:
             now = self.task(task_id)
             return now if now["terminal"] or now["status"] == "needs_attention" else None
 
-        return eventually(task)
-
-
-def eventually(look: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
-    """What `look` gives as soon as it gives something; other processes are watched, so there is nothing to await."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not happen in time")
+        return eventually_sync(task)
 
 
 def servers_of(house: House) -> list[int]:
@@ -110,4 +98,4 @@ def servers_of(house: House) -> list[int]:
 
 
 def nothing_left_of(house: House, within_s: float = 10) -> None:
-    eventually(lambda: not servers_of(house), within_s)
+    eventually_sync(lambda: not servers_of(house), within_s)

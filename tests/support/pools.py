@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, S
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.ports import Lease
 from processes import living_with
+from waiting import eventually
 
 HOSTILE_SERVER = Path(__file__).parents[1] / "servers" / "hostile_server.py"
 KEY = "key-of-the-operator"
@@ -70,14 +71,6 @@ async def call(
 ) -> StoredResult:
     arguments = {"label": label}
     return await lease.call(server, tool, arguments, timeout_s=timeout_s, cancel=cancel or asyncio.Event())
-
-
-async def eventually(look: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
-    """What `look` gives as soon as it gives something; other processes are watched, so there is nothing to await."""
-    async with asyncio.timeout(within_s):
-        while not (found := look()):  # noqa: ASYNC110 - the system says nothing when another process ends
-            await asyncio.sleep(0.01)
-        return found
 
 
 async def all_gone(place: Place) -> None:

@@ -1,6 +1,5 @@
 """A house whose server is `servers/shifty_server.py`, and changes whenever the test says so."""
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
 from harness import House, settled, submitted
+from waiting import eventually
 
 SERVER = Path(__file__).parents[1] / "servers" / "shifty_server.py"
 TOOLS = ("count", "gate", "shift", "later", "die", "raw", "fail")
@@ -47,9 +47,7 @@ class ShiftyHouse(House):
 
     async def hung(self, times: int) -> None:
         """Until so many processes of the server hang."""
-        async with asyncio.timeout(10):
-            while not self.hangs.exists() or len(self.hangs.read_text().split()) < times:  # noqa: ASYNC110 - processes
-                await asyncio.sleep(0.01)
+        await eventually(lambda: self.hangs.exists() and len(self.hangs.read_text().split()) >= times)
 
 
 def plan_of(*steps: str, **arguments: Any) -> Plan:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.processes.tree import descendants_of, every_process, is_descendant, is_hidden
-from killing import PATIENCE_S, eventually
+from killing import PATIENCE_S
+from waiting import eventually_sync
 
 SERVICE = """
 import os, subprocess, sys
@@ -43,7 +44,7 @@ def exists(pid: int) -> bool:
 
 def test_an_orphan_becomes_a_child_and_is_killed_at_the_end() -> None:
     process, daemon = start(600)
-    eventually(lambda: descendants_of(process.pid) == [daemon])
+    eventually_sync(lambda: descendants_of(process.pid) == [daemon])
     assert is_descendant(daemon, process.pid)
     finish(process)
     assert not exists(daemon)
@@ -52,7 +53,7 @@ def test_an_orphan_becomes_a_child_and_is_killed_at_the_end() -> None:
 @pytest.mark.slow
 def test_an_orphan_that_ends_is_reaped() -> None:
     process, daemon = start(0.1)
-    eventually(lambda: not exists(daemon))
+    eventually_sync(lambda: not exists(daemon))
     finish(process)
 
 
