@@ -58,8 +58,7 @@ class FullStore:
 async def test_it_is_not_ready_while_nothing_can_be_written() -> None:
     recovered = SimpleNamespace(is_set=lambda: True)
     runtime = SimpleNamespace(store=FullStore(), recovered=recovered)
-    app = SimpleNamespace(state=SimpleNamespace(runtime=runtime))
-    response = await health.readyz(Request({"type": "http", "app": app, "path": "/readyz", "headers": []}))
+    response = await health.readyz(Request({"type": "http", "path": "/readyz", "headers": []}), runtime)  # type: ignore[arg-type]
     assert response.status_code == 503
     assert b"The disk is full." in response.body
     assert response.headers["retry-after"]

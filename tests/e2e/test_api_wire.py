@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from agent_runtime.api.deps import judge_body
+from agent_runtime.api.json_bodies import judge_body
 from agent_runtime.api.problems import BadRequestError
 from agent_runtime.config import Settings
 from agent_runtime.domain.errors import InvalidInputError

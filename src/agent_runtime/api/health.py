@@ -7,8 +7,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from agent_runtime import __version__
-from agent_runtime.api.auth import caller_of
-from agent_runtime.api.deps import runtime_of
+from agent_runtime.api.deps import CurrentCaller, Service
 from agent_runtime.api.openapi import refusals
 from agent_runtime.api.problems import RETRY_AFTER_S, problem
 from agent_runtime.api.scopes import requires
@@ -46,18 +45,16 @@ async def healthz() -> Response:
 
 @router.get("/v1/status", responses={200: {"model": StatusView}, **refusals(503)})
 @requires("read")
-async def status(request: Request) -> Response:
+async def status(runtime: Service, caller: CurrentCaller) -> Response:
     """The service at a glance: its version, its planner, its tasks by status, and what each MCP server said last."""
-    runtime = runtime_of(request)
-    counts = await runtime.tasks.count(caller_of(request.scope))
+    counts = await runtime.tasks.count(caller)
     return answer(service_view(runtime.planner, __version__, counts, runtime.registry.statuses()))
 
 
 @router.get("/readyz", responses={200: {"model": Ready}, **refusals(503)})
 @requires()
-async def readyz(request: Request) -> Response:
+async def readyz(request: Request, runtime: Service) -> Response:
     """A write succeeded within the last second, and every unfinished task was handed to the runner."""
-    runtime = runtime_of(request)
     checks = {
         "store": await _store(runtime),
         "recovery": "ok"

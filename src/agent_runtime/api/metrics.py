@@ -11,7 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.responses import Response
 
 from agent_runtime import __version__
-from agent_runtime.api.deps import runtime_of
+from agent_runtime.api.deps import Service
 from agent_runtime.api.scopes import requires
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import StoreUnavailableError
@@ -30,9 +30,9 @@ _PROCESS = ProcessCollector(registry=None)
 
 @router.get("/metrics", response_class=Response, responses={200: _TEXT})
 @requires("read")
-async def metrics(request: Request) -> Response:
+async def metrics(request: Request, runtime: Service) -> Response:
     """The measures of the service, for Prometheus. With keys it takes one with the scope `read`."""
-    text = await exposition(runtime_of(request), len(request.app.state.streams))
+    text = await exposition(runtime, len(request.app.state.streams))
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

@@ -1,29 +1,16 @@
-"""What /openapi.json says beyond what the handlers' signatures do: bodies are read by hand, so they are named here."""
+"""What /openapi.json says beyond what the handlers' signatures do: refusals, and what a key must allow."""
 
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from agent_runtime.api import bodies
 from agent_runtime.api.problems import Problem
 from agent_runtime.api.scopes import RouteScopes, requires
 
 _REF = "#/components/schemas/{model}"
-_BODIES = (
-    bodies.TaskRequest,
-    bodies.ApproveRequest,
-    bodies.RejectRequest,
-    bodies.ReviseRequest,
-    bodies.CancelRequest,
-    bodies.ResolveRequest,
-    bodies.CallDecisionRequest,
-)
-
 _MEANING = {
     400: "The request cannot be read",
     401: "No valid key, or no valid ticket",
@@ -54,20 +41,8 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": _MEANING[status]} for status in statuses}
 
 
-def body_of(kind: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """The body of a call."""
-    content = {"application/json": {"schema": {"$ref": _REF.format(model=kind.__name__)}}}
-    return {"requestBody": {"required": required, "content": content}}
-
-
-def header(name: str, description: str) -> dict[str, Any]:
-    """A header that a call takes."""
-    schema = {"type": "string", "maxLength": 255}
-    return {"parameters": [{"name": name, "in": "header", "description": description, "schema": schema}]}
-
-
 def install(app: FastAPI, routes: RouteScopes, *, with_keys: bool) -> None:
-    """Have the app describe the bodies too, every problem by its own media type, and what a key must allow."""
+    """Have the app describe every problem by its own media type, and what a key must allow."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -82,9 +57,7 @@ def _described(app: FastAPI, routes: RouteScopes | None) -> dict[str, Any]:
     schema = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, servers=servers
     )
-    _, defined = models_json_schema([(kind, "validation") for kind in _BODIES], ref_template=_REF)
     components = schema["components"]["schemas"]
-    components.update(defined["$defs"])
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             if routes is not None:

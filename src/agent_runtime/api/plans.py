@@ -9,29 +9,21 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from agent_runtime.api.auth import caller_of
-from agent_runtime.api.bodies import DiffQuery, ReviseRequest
-from agent_runtime.api.deps import (
-    TaskId,
-    if_match,
-    judge_body,
-    known_form,
-    make_answer,
-    parse_plan,
-    read_body,
-    runtime_of,
-    whole_journals,
-)
-from agent_runtime.api.openapi import body_of, header, refusals
+from agent_runtime.api.bodies import DiffQuery, PlanBody, ReviseRequest
+from agent_runtime.api.deps import CurrentCaller, EditedDigests, Service, make_answer, whole_journals
+from agent_runtime.api.json_route import JsonRoute
+from agent_runtime.api.openapi import refusals
 from agent_runtime.api.scopes import requires
 from agent_runtime.api.shapes import DiffView, PlanPreview, RevisionsView, RevisionView, TaskCreated, TaskView
+from agent_runtime.api.task_ids import TaskId
 from agent_runtime.api.views import answer, plan_preview, task_answer, time_of
+from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Edit, Revise
+from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import DecisionRefusedError, Fault, InvalidInputError
-from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import Revision, as_text, changes
 
-plans = APIRouter(prefix="/v1/tasks", tags=["Plans"])
+plans = APIRouter(prefix="/v1/tasks", tags=["Plans"], route_class=JsonRoute, strict_content_type=False)
 
 
 @plans.post(
@@ -44,14 +36,13 @@ plans = APIRouter(prefix="/v1/tasks", tags=["Plans"])
         },
         **refusals(400, 404, 409, 413, 415, 422, 503),
     },
-    openapi_extra=body_of(ReviseRequest),
 )
 @requires("submit", "approve")  # what comes of it awaits approval
-async def revise_plan(request: Request, task_id: TaskId) -> Response:
+async def revise_plan(
+    request: Request, task_id: TaskId, body: ReviseRequest, runtime: Service, caller: CurrentCaller
+) -> Response:
     """Have the task planned again with what should be different. The next revision awaits approval like the first."""
-    body = await read_body(request, task_id, ReviseRequest)
-    caller = caller_of(request.scope)
-    task = await runtime_of(request).tasks.decide(task_id, Revise(feedback=body.feedback), caller)
+    task = await runtime.tasks.decide(task_id, Revise(feedback=body.feedback), caller)
     return await make_answer(request, task, partial(task_answer, task, request, 202))
 
 
@@ -65,38 +56,36 @@ async def revise_plan(request: Request, task_id: TaskId) -> Response:
         },
         **refusals(400, 404, 409, 412, 413, 415, 422, 428, 503),
     },
-    openapi_extra=body_of(Plan) | header("If-Match", "The digest of the plan that was edited, in quotes."),
 )
 @requires("submit")
-async def edit_plan(request: Request, task_id: TaskId) -> Response:
+async def edit_plan(
+    request: Request, task_id: TaskId, plan: PlanBody, digests: EditedDigests, runtime: Service, caller: CurrentCaller
+) -> Response:
     """Put a plan of your own in place of the one that awaits approval. It is the next revision, and awaits it too.
 
     It is judged like any other; every fault is named.
     """
-    runtime = runtime_of(request)
-    known_form(task_id)
-    digests = if_match(request)
-    plan = await judge_body(request, parse_plan)
-    caller = caller_of(request.scope)
     task = await runtime.tasks.decide(task_id, Edit(plan=plan, digests=digests), caller)
     return await make_answer(request, task, partial(task_answer, task, request))
 
 
 @plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})
 @requires("read")
-async def list_revisions(request: Request, task_id: TaskId) -> Response:
+async def list_revisions(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
     """Every plan that the task has had, in order, with who made it and what was said before."""
-    task = await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope))
-    found = await _all_revisions(request, task_id)
+    task = await runtime.tasks.get(task_id, caller)
+    found = await _all_revisions(request, task_id, runtime, caller)
     return await make_answer(request, task, lambda: answer({"revisions": [_revision(one) for one in found]}))
 
 
 @plans.get("/{task_id}/plan/diff", responses={200: {"model": DiffView}, **refusals(404, 422)})
 @requires("read")
-async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[DiffQuery, Query()]) -> Response:
+async def compare_revisions(
+    request: Request, task_id: TaskId, query: Annotated[DiffQuery, Query()], runtime: Service, caller: CurrentCaller
+) -> Response:
     """What differs between two revisions of the plan."""
-    task = await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope))
-    found = await _all_revisions(request, task_id)
+    task = await runtime.tasks.get(task_id, caller)
+    found = await _all_revisions(request, task_id, runtime, caller)
     asked = {"from": query.from_, "to": query.to}
     there_are = f"there are 1 to {len(found)}" if found else "there is no plan yet"
     faults = [
@@ -114,17 +103,17 @@ async def compare_revisions(request: Request, task_id: TaskId, query: Annotated[
     responses={200: {"model": PlanPreview, "description": "What each step would do"}, **refusals(404, 409)},
 )
 @requires("read")
-async def preview_plan(request: Request, task_id: TaskId) -> Response:
+async def preview_plan(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
     """What each step of the current plan would do, as far as the contract says. Nothing is run, and nothing changes."""
-    task = await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope))
+    task = await runtime.tasks.get(task_id, caller)
     if task.contract is None:
         raise DecisionRefusedError(f"Task {task_id} is {task.status} and has no plan to preview.", task.status)
     return await make_answer(request, task, lambda: answer(plan_preview(task)))
 
 
-async def _all_revisions(request: Request, task_id: str) -> list[Revision]:
+async def _all_revisions(request: Request, task_id: str, runtime: Runtime, caller: Caller) -> list[Revision]:
     async with whole_journals(request):
-        return await runtime_of(request).tasks.revisions(task_id, caller_of(request.scope))
+        return await runtime.tasks.revisions(task_id, caller)
 
 
 def _revision(revision: Revision) -> RevisionView:

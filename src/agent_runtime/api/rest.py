@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 
 from agent_runtime.api import stream
-from agent_runtime.api.auth import Authenticator, caller_of
+from agent_runtime.api.auth import Authenticator
 from agent_runtime.api.bodies import (
     ApproveRequest,
     CallDecisionRequest,
@@ -21,24 +22,14 @@ from agent_runtime.api.bodies import (
     ListQuery,
     RejectRequest,
     ResolveRequest,
+    StreamQuery,
     TaskRequest,
     ToolsQuery,
 )
 from agent_runtime.api.catalogue import tools_page
-from agent_runtime.api.deps import (
-    TaskId,
-    decode,
-    idempotency_key,
-    judge_body,
-    known_form,
-    make_answer,
-    parse_plan,
-    read_body,
-    runtime_of,
-)
-from agent_runtime.api.faults import WHOLE
-from agent_runtime.api.openapi import body_of, header, refusals
-from agent_runtime.api.problems import BadRequestError
+from agent_runtime.api.deps import CurrentCaller, RequestKey, Service, make_answer
+from agent_runtime.api.json_route import JsonRoute
+from agent_runtime.api.openapi import refusals
 from agent_runtime.api.scopes import requires
 from agent_runtime.api.shapes import (
     Approved,
@@ -51,6 +42,7 @@ from agent_runtime.api.shapes import (
     TaskView,
     ToolsView,
 )
+from agent_runtime.api.task_ids import TaskId
 from agent_runtime.api.views import (
     answer,
     created,
@@ -64,19 +56,35 @@ from agent_runtime.api.views import (
 )
 from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, Decision, DenyCall, Reject, Resolve
 from agent_runtime.domain.contract import Limits
-from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.values import JsonValue, digest
 from agent_runtime.services.ports import PAGE_BYTES
 from agent_runtime.services.task_manager import Submission
 
-tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
+tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"], route_class=JsonRoute, strict_content_type=False)
 tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
 models = APIRouter(prefix="/v1/models", tags=["Models"])
 
+LastEventId = Annotated[
+    str | SkipJsonSchema[None], Header(alias="Last-Event-ID", description="The id of the last frame that was seen.")
+]
+
 _EVENTS_AT_ONCE = 64
 """How many events are read from the store together; each may be as long as a page."""
+
+
+async def _decider(
+    request: Request, runtime: Service, caller: CurrentCaller
+) -> Callable[[str, Decision], Awaitable[Response]]:
+    """Return what writes a decision of this caller and answers with the task."""
+
+    async def decide(task_id: str, decision: Decision) -> Response:
+        return await _answer(request, await runtime.tasks.decide(task_id, decision, caller), 202)
+
+    return decide
+
+
+Decide = Annotated[Callable[[str, Decision], Awaitable[Response]], Depends(_decider)]
 
 DECISION: dict[int | str, dict[str, Any]] = {
     202: {
@@ -91,62 +99,48 @@ DECISION: dict[int | str, dict[str, Any]] = {
     "",
     status_code=202,
     responses={202: {"model": TaskCreated, "description": "Accepted"}, **refusals(400, 413, 415, 422, 503)},
-    openapi_extra=body_of(TaskRequest) | header("Idempotency-Key", "Makes a repetition give the same task."),
 )
 @requires("submit")
-async def submit_task(request: Request) -> Response:
+async def submit_task(
+    request: Request, body: TaskRequest, key: RequestKey, runtime: Service, caller: CurrentCaller
+) -> Response:
     """Ask for something to be done. The task is planned, and then waits for approval.
 
     With an `Idempotency-Key` the same key and body give the same task.
     """
-    runtime = runtime_of(request)
-    key = idempotency_key(request)
-    submission = await judge_body(request, partial(_submission, key))
-    task = await runtime.tasks.submit(submission, caller_of(request.scope))
-    return answer(created(task, root_path_of(request)), 202)
-
-
-def _submission(key: str | None, value: JsonValue) -> Submission:
-    body = decode(TaskRequest, value)
-    return Submission(
+    submission = Submission(
         prompt=body.prompt,
-        plan=None if body.plan is None else parse_plan(body.plan),
+        plan=body.plan,
         approval=body.approval,
         tools=None if body.tools is None else tuple(body.tools),
         limits=Limits(budget=body.budget, max_steps=body.max_steps),
         metadata=body.metadata,
-        request_key=key,
-        request_digest=None if key is None else _digest(value),
+        request_key=key.key,
+        request_digest=key.digest,
     )
-
-
-def _digest(value: JsonValue) -> str:
-    try:
-        return digest(value)
-    except ValueError as error:
-        raise InvalidInputError([Fault(WHOLE, f"A value cannot be carried exactly: {error}.")]) from error
+    task = await runtime.tasks.submit(submission, caller)
+    return answer(created(task, root_path_of(request)), 202)
 
 
 @tasks.get("", responses={200: {"model": PageView}, **refusals(422)})
 @requires("read")
-async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+async def list_tasks(query: Annotated[ListQuery, Query()], runtime: Service, caller: CurrentCaller) -> Response:
     """The tasks, newest first, a page at a time."""
-    page = await runtime_of(request).tasks.page(caller_of(request.scope), query.status, query.limit, query.cursor)
-    return answer(page_view(page))
+    return answer(page_view(await runtime.tasks.page(caller, query.status, query.limit, query.cursor)))
 
 
 @tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
 @requires("read")
-async def get_task(request: Request, task_id: TaskId) -> Response:
+async def get_task(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
     """The task as it stands, with its plan, its steps and what a person is asked."""
-    return await _answer(request, await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope)))
+    return await _answer(request, await runtime.tasks.get(task_id, caller))
 
 
 @tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))
 @requires("admin")
-async def delete_task(request: Request, task_id: TaskId) -> Response:
+async def delete_task(task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
     """Forget a task that has ended, with its journal."""
-    await runtime_of(request).tasks.delete(known_form(task_id), caller_of(request.scope))
+    await runtime.tasks.delete(task_id, caller)
     return Response(status_code=204)
 
 
@@ -157,15 +151,17 @@ async def delete_task(request: Request, task_id: TaskId) -> Response:
         202: {"model": Approved, "description": "Approved"},
         **refusals(400, 404, 409, 413, 415, 422, 428, 503),
     },
-    openapi_extra=body_of(ApproveRequest, required=False),
 )
 @requires("approve")
-async def approve_plan(request: Request, task_id: TaskId) -> Response:
+async def approve_plan(
+    task_id: TaskId,
+    runtime: Service,
+    caller: CurrentCaller,
+    body: ApproveRequest = ApproveRequest(),  # noqa: B008 - it is frozen
+) -> Response:
     """Let the plan run, exactly as it was shown. Of several approvals at once one is accepted (202)."""
-    body = await read_body(request, task_id, ApproveRequest)
-    caller = caller_of(request.scope)
     decision = Approve(digest=body.plan_digest, comment=body.comment)
-    task = await runtime_of(request).tasks.decide(task_id, decision, caller)
+    task = await runtime.tasks.decide(task_id, decision, caller)
     approved: Approved = {
         "message": "The plan is approved and will run.",
         "task_id": task_id,
@@ -180,62 +176,44 @@ async def approve_plan(request: Request, task_id: TaskId) -> Response:
     "/{task_id}/reject",
     status_code=202,
     responses=DECISION,
-    openapi_extra=body_of(RejectRequest, required=False),
 )
 @requires("approve")
-async def reject_plan(request: Request, task_id: TaskId) -> Response:
+async def reject_plan(task_id: TaskId, decide: Decide, body: RejectRequest = RejectRequest()) -> Response:  # noqa: B008 - it is frozen
     """Refuse the plan; the task ends."""
-    body = await read_body(request, task_id, RejectRequest)
-    return await _decide(request, task_id, Reject(reason=body.reason))
+    return await decide(task_id, Reject(reason=body.reason))
 
 
 @tasks.post(
     "/{task_id}/resolve",
     status_code=202,
     responses=DECISION,
-    openapi_extra=body_of(ResolveRequest),
 )
 @requires("approve")
-async def resolve_step(request: Request, task_id: TaskId) -> Response:
+async def resolve_step(task_id: TaskId, decide: Decide, body: ResolveRequest) -> Response:
     """Say what became of a call of unknown outcome; see `attention` of the task."""
-    body = await read_body(request, task_id, ResolveRequest)
-    return await _decide(request, task_id, Resolve(**dict(body)))
+    return await decide(task_id, Resolve(**dict(body)))
 
 
 @tasks.post(
     "/{task_id}/calls/{call_id}/approve",
     status_code=202,
     responses=DECISION,
-    openapi_extra=body_of(CallDecisionRequest),
 )
 @requires("approve")
-async def approve_call(request: Request, task_id: TaskId, call_id: str) -> Response:
+async def approve_call(task_id: TaskId, call_id: str, decide: Decide, body: CallDecisionRequest) -> Response:
     """Let a call be sent with exactly the arguments that `attention` shows, named by their digest."""
-    return await _decide_call(request, task_id, call_id, ApproveCall)
+    return await decide(task_id, ApproveCall(call_id=call_id, **dict(body)))
 
 
 @tasks.post(
     "/{task_id}/calls/{call_id}/deny",
     status_code=202,
     responses=DECISION,
-    openapi_extra=body_of(CallDecisionRequest),
 )
 @requires("approve")
-async def deny_call(request: Request, task_id: TaskId, call_id: str) -> Response:
+async def deny_call(task_id: TaskId, call_id: str, decide: Decide, body: CallDecisionRequest) -> Response:
     """Refuse a call that `attention` shows: its step fails, and what needs it is skipped."""
-    return await _decide_call(request, task_id, call_id, DenyCall)
-
-
-async def _decide_call(
-    request: Request, task_id: str, call_id: str, decision: type[ApproveCall | DenyCall]
-) -> Response:
-    body = await read_body(request, task_id, CallDecisionRequest)
-    return await _decide(request, task_id, decision(call_id=call_id, **dict(body)))
-
-
-async def _decide(request: Request, task_id: str, decision: Decision) -> Response:
-    caller = caller_of(request.scope)
-    return await _answer(request, await runtime_of(request).tasks.decide(task_id, decision, caller), 202)
+    return await decide(task_id, DenyCall(call_id=call_id, **dict(body)))
 
 
 async def _answer(request: Request, task: Task, status: int = 200) -> Response:
@@ -246,20 +224,18 @@ async def _answer(request: Request, task: Task, status: int = 200) -> Response:
     "/{task_id}/cancel",
     status_code=202,
     responses=DECISION,
-    openapi_extra=body_of(CancelRequest, required=False),
 )
 @requires("submit", "approve")  # to stop something is safe for both
-async def cancel_task(request: Request, task_id: TaskId) -> Response:
+async def cancel_task(task_id: TaskId, decide: Decide, body: CancelRequest = CancelRequest()) -> Response:  # noqa: B008 - it is frozen
     """End the task. No call starts after this was answered; an open call is given a few seconds to settle."""
-    body = await read_body(request, task_id, CancelRequest)
-    return await _decide(request, task_id, Cancel(reason=body.reason))
+    return await decide(task_id, Cancel(reason=body.reason))
 
 
 @tasks.post("/{task_id}/stream-ticket", responses={200: {"model": StreamTicket}, **refusals(404)})
 @requires("read")
-async def make_stream_ticket(request: Request, task_id: TaskId) -> Response:
+async def make_stream_ticket(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
     """A ticket for `EventSource`, which cannot send a key: it opens the stream of this task, for a minute or so."""
-    await runtime_of(request).tasks.get(known_form(task_id), caller_of(request.scope))
+    await runtime.tasks.get(task_id, caller)
     authenticator: Authenticator = request.app.state.authenticator
     ticket, expires = authenticator.issue_ticket(request.scope, task_id)
     made: StreamTicket = {
@@ -278,21 +254,19 @@ async def make_stream_ticket(request: Request, task_id: TaskId) -> Response:
         204: {"description": "The task has ended, and all of it was sent"},
         **refusals(400, 404, 503),
     },
-    openapi_extra=header("Last-Event-ID", "The id of the last frame that was seen."),
 )
 @requires("read")
 async def stream_task(
     request: Request,
     task_id: TaskId,
-    after: Annotated[str | None, Query(description="A frame id to go on after; `Last-Event-ID` beats it.")] = None,
-    view: Annotated[str | None, Query(description="`events` or `log`: only one kind of frames.")] = None,
-    ticket: Annotated[str | None, Query(description="In place of a key; see `stream-ticket`.")] = None,
+    runtime: Service,
+    caller: CurrentCaller,
+    query: Annotated[StreamQuery, Query()],
+    last_event_id: LastEventId = None,
 ) -> Response:
     """Everything that happens to the task, from its start or after a frame, as Server-Sent Events."""
-    del ticket  # was judged at the edge
-    runtime, caller = runtime_of(request), caller_of(request.scope)
-    task = await runtime.tasks.get(known_form(task_id), caller)
-    wanted = stream.requested(task, request.headers.get("last-event-id"), after, view)
+    task = await runtime.tasks.get(task_id, caller)
+    wanted = stream.requested(task, last_event_id, query.after, query.view)
     if wanted is None:
         return Response(status_code=204)
     heard = runtime.progress if runtime.model else None
@@ -303,11 +277,13 @@ async def stream_task(
 
 @tasks.get("/{task_id}/events", responses={200: {"model": EventsView}, **refusals(404, 422)})
 @requires("read")
-async def list_events(request: Request, task_id: TaskId, query: Annotated[EventsQuery, Query()]) -> Response:
+async def list_events(
+    task_id: TaskId, query: Annotated[EventsQuery, Query()], runtime: Service, caller: CurrentCaller
+) -> Response:
     """The journal of the task, as JSON, in pages. One ends after `limit` events, or with that which makes it longer
     than 1 MiB.
     """
-    read = partial(runtime_of(request).tasks.records, known_form(task_id), caller_of(request.scope))
+    read = partial(runtime.tasks.records, task_id, caller)
     events, next_after = await _events_page(read, query.after, query.limit)
     text = f'{{"events":[{",".join(events)}],"next_after":{"null" if next_after is None else next_after}}}'
     return Response(text.encode(), media_type="application/json")
@@ -333,37 +309,32 @@ async def _events_page(
 
 @tools.get("", responses={200: {"model": ToolsView}, **refusals(422)})
 @requires("read")
-async def list_tools(request: Request, query: Annotated[ToolsQuery, Query()]) -> Response:
+async def list_tools(query: Annotated[ToolsQuery, Query()], runtime: Service) -> Response:
     """Every tool that plans may use, and those that are listed but cannot be used, with the reason; in pages.
 
     A page ends after `limit` tools, or with the tool that makes it longer than 1 MiB.
     """
-    runtime = runtime_of(request)
-    if query.refresh is not None:
-        raise BadRequestError("GET changes nothing: ask every server again with POST /v1/tools/refresh.")
     page = tools_page(runtime.registry, query.limit, query.cursor)
     return Response(page, media_type="application/json")
 
 
 @tools.post("/refresh", responses={200: {"model": list[ServerStatusView]}})
 @requires("submit")  # it starts servers, as a task does
-async def refresh_tools(request: Request) -> Response:
+async def refresh_tools(runtime: Service) -> Response:
     """Ask every server again what it offers, for up to `limits.server_start_s`, and say which could be reached."""
-    runtime = runtime_of(request)
     await runtime.registry.refresh(runtime.settings.limits.server_start_s)
     return answer([status_view(status) for status in runtime.registry.statuses()])
 
 
 @tools.get("/status", responses={200: {"model": list[ServerStatusView]}})
 @requires("read")
-async def list_servers(request: Request) -> Response:
+async def list_servers(runtime: Service) -> Response:
     """Every server of the tool registry, and whether it could be reached."""
-    return answer([status_view(status) for status in runtime_of(request).registry.statuses()])
+    return answer([status_view(status) for status in runtime.registry.statuses()])
 
 
 @models.get("/status", responses={200: {"model": ModelsStatusView}})
 @requires("read")
-async def show_models(request: Request) -> Response:
+async def show_models(runtime: Service) -> Response:
     """Who makes the plans, and what is known of the language model without asking it."""
-    runtime = runtime_of(request)
     return answer(models_view(runtime.planner, runtime.model))

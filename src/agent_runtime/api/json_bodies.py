@@ -1,0 +1,116 @@
+"""JSON bodies: bounded in size, depth and parts, no key twice, and a large one off the event loop (G11, G13)."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from agent_runtime.api.edge import too_large
+from agent_runtime.api.faults import WHOLE
+from agent_runtime.api.problems import BadRequestError, BodyTooLargeError
+from agent_runtime.config import LimitSettings
+from agent_runtime.domain.errors import Fault, InvalidInputError
+from agent_runtime.domain.plan import FREE_FIELDS
+from agent_runtime.domain.values import LARGE_BYTES, JsonValue, deeper_than, has_more_parts
+from agent_runtime.text.escaping import cut
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_BOTH_HALVES = (
+    r"a \u escape there is half of a surrogate pair, which is no character: send the character itself in UTF-8, "
+    "or both halves"
+)
+
+_MOST_PARTS = 20_000
+"""More fields and entries than any plan has: the checker would go through all of them, and name every fault."""
+
+_FREE_FIELDS = FREE_FIELDS | {"output", "preview"}
+_TOO_MANY_PARTS = (
+    f"It has more than {_MOST_PARTS} fields and entries, beside the arguments of steps; the fields are listed at /docs."
+)
+
+Made = TypeVar("Made")
+
+
+async def judge_body(request: Request, judge: Callable[[JsonValue], Made]) -> Made:
+    """Return what `judge` makes of the JSON body; it gets an empty object where the request has no body.
+
+    A large body is parsed and judged in a thread, one at a time, so that everybody else is still answered.
+    Raises: as `judge`, and BodyTooLargeError, InvalidInputError where there is so much in it that to name what is wrong
+    would take long, BadRequestError saying where the JSON is broken, or which key is repeated
+    (readers differ on which value of it counts, so that a person and a program could see different ones), or that the
+    body is not all there.
+    """
+    limits: LimitSettings = request.app.state.runtime.settings.limits
+    data = await _read(request, limits.body_bytes)
+    _check_complete(request, len(data))
+    return await off_loop(request, len(data), lambda: judge(_parse(data, limits.json_depth)))
+
+
+async def off_loop(request: Request, size: int, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes of so many bytes; of many in a thread, and for one request at a time."""
+    if size <= LARGE_BYTES:
+        return make()
+    gate: asyncio.Semaphore = request.app.state.large_bodies
+    async with gate:
+        return await asyncio.to_thread(make)
+
+
+def _parse(data: bytes, depth: int) -> JsonValue:
+    if not data:
+        return {}
+    try:
+        value = from_json(data, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        why = str(error)
+        if "hex escape" in why and _SURROGATE.search(data):
+            why = f"{why}: {_BOTH_HALVES}"
+        raise BadRequestError(f"The body is not JSON: {why}.") from error
+    if deeper_than(value, depth):
+        raise BadRequestError(f"The body is nested more than {depth} deep (limits.json_depth).")
+    if len(data) > 2 * _MOST_PARTS and has_more_parts(value, _MOST_PARTS, _FREE_FIELDS):
+        raise InvalidInputError([Fault(WHOLE, _TOO_MANY_PARTS)])
+    # The quick parser does not tell of repeated keys. By now the body is sound and not too deep for the other one.
+    json.loads(data.decode(), object_pairs_hook=_check_keys, parse_int=float)
+    return value
+
+
+def _check_keys(pairs: Sequence[tuple[str, None]]) -> None:
+    if len(dict(pairs)) == len(pairs):
+        return
+    seen = set[str]()
+    for name, _ in pairs:
+        if name in seen:
+            raise BadRequestError(
+                f"The body has the field {cut(name, 80)!r} more than once in one object: send it once."
+            )
+        seen.add(name)
+
+
+def _check_complete(request: Request, size: int) -> None:
+    """Raise BadRequestError unless all of the body came that the head announced.
+
+    What was announced and did not come is never "no body", whatever server carried the request here: an approval
+    without a body approves without naming a plan.
+    """
+    length = request.headers.get("content-length")
+    announced = length not in {None, "0", str(size)} or (size == 0 and "transfer-encoding" in request.headers)
+    if announced:
+        raise BadRequestError(
+            f"The body is not the one that the head of the request announced: {size} bytes of it came. "
+            "Send all of it, or neither Content-Length nor Transfer-Encoding."
+        )
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLargeError(too_large(limit))
+        chunks.append(chunk)
+    return b"".join(chunks)
