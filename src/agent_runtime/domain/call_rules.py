@@ -22,7 +22,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stricter import Tightened
 from agent_runtime.domain.task import JOURNAL_BYTES, Pending, StepState, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import Denial, tool_key
-from agent_runtime.domain.values import JsonObject, deeper_than, digest
+from agent_runtime.domain.values import JsonObject, as_digested, deeper_than, digest
 
 
 class CallRefusedError(Exception):
@@ -121,7 +121,7 @@ def judge(
     over = exceeded_budget(task)
     if over is not None:
         raise CallRefusedError("budget_exceeded", f"the budget of {over.limit:g} {over.budget} is used up.")
-    arguments = _arguments(task, step, state, bounds)
+    arguments: JsonObject = as_digested(_arguments(task, step, state, bounds))
     arguments_digest = _digest(arguments)
     if proposal.arguments is not None and _digest(proposal.arguments) != arguments_digest:
         raise CallRefusedError("arguments_differ", "its arguments are not those that were approved for this step.")

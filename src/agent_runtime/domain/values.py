@@ -15,6 +15,8 @@ JsonValue = Any
 JsonObject = dict[str, JsonValue]
 
 _LONGEST_SHOWN = 300
+_LEAST_EXPONENT = 1e21
+"""From here on RFC 8785 writes a number with an exponent."""
 
 LARGE_BYTES = 64 * 1024
 """Of JSON that is larger than this, much can be asked: it is judged in a thread, and not on the loop that all share."""
@@ -74,6 +76,20 @@ def _utf_16(item: tuple[JsonValue, JsonValue]) -> bytes:
     if not isinstance(name, str):
         raise ValueError("object keys must be strings")  # noqa: TRY004 - all that cannot be carried is a ValueError
     return name.encode("utf-16-be")
+
+
+def as_digested(value: JsonValue) -> JsonValue:
+    """Return the value with each number as its canonical form has it: 5 for 5.0.
+
+    What is sent is then what was hashed, also for whoever tells an integer from a float by its spelling.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LEAST_EXPONENT:
+        return int(value)
+    if isinstance(value, dict):
+        return {name: as_digested(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_digested(item) for item in value]
+    return value
 
 
 def shortened(text: str) -> str:

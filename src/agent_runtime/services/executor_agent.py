@@ -23,6 +23,7 @@ from agent_runtime.domain.contract import NO_MODEL
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
 from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
 from agent_runtime.domain.kept_results import keep
+from agent_runtime.domain.model_arguments import call_without_optional_nulls
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text, resolve, text_of
 from agent_runtime.domain.status import TaskStatus
@@ -170,12 +171,14 @@ class ExecutorAgent:
         if any(len(call.name) > _LONGEST_NAME for call in given.calls):
             message = "The model asks for a function of an endless name."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
+        schemas = {tool.name: tool.input_schema for tool in question.request.tools}
+        calls = [ModelCall(**_writable(call.model_dump())) for call in given.calls]
         text = None if given.calls else keep(StoredResult(text=given.text), self._limit)
         return ModelAnswered(
             step_id=question.step_id,
             turn=question.turn,
             items=tuple(map(_writable, given.items)),
-            calls=tuple(ModelCall(**_writable(call.model_dump())) for call in given.calls),
+            calls=tuple(call_without_optional_nulls(call, schemas.get(call.name, {})) for call in calls),
             answer=text,
             usage=given.usage,
             duration_ms=round(seconds * 1000, 3),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from agent_runtime.domain.values import Identifier, canonical, deeper_than, digest, has_more_parts
+from agent_runtime.domain.values import Identifier, as_digested, canonical, deeper_than, digest, has_more_parts
 
 
 def values_of(integers: st.SearchStrategy[int]) -> st.SearchStrategy[object]:
@@ -99,3 +99,13 @@ def test_what_is_in_a_free_field_is_not_counted() -> None:
     assert not has_more_parts(value, 7, {"arguments"})
     assert has_more_parts(value, 6, {"arguments"})
     assert has_more_parts(value, 300, {"id"})
+
+
+@pytest.mark.parametrize(
+    ("number", "sent"),
+    [(5.0, "5"), (-0.0, "0"), (1e20, "100000000000000000000"), (1e21, "1e+21"), (0.5, "0.5"), (2**60, str(2**60))],
+)
+def test_a_number_is_sent_as_it_was_hashed(number: float, sent: str) -> None:
+    value = as_digested({"a": [number]})
+    assert json.dumps(value, separators=(",", ":")) == f'{{"a":[{sent}]}}'
+    assert digest(value) == digest({"a": [number]})

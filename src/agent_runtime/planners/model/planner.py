@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from agent_runtime.domain.errors import Fault, InvalidPlanError, ModelError, PlanningError
+from agent_runtime.domain.model_arguments import plan_without_optional_nulls
 from agent_runtime.domain.plan import Plan, tool_keys
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimated_tokens
@@ -101,7 +102,8 @@ class _Attempt:
         raise AssertionError  # pragma: no cover - the last turn of the loop returns or raises
 
     def _judged(self, text: str) -> Plan:
-        plan = read_plan(text, self._request.tools, self._request.prompt)
+        read = read_plan(text, self._request.tools, self._request.prompt)
+        plan = plan_without_optional_nulls(read, self._request.tools)
         faults = list(self._request.faults(plan))
         if faults:
             raise InvalidPlanError(faults)
