@@ -97,6 +97,16 @@ def test_the_page_follows_what_happens_elsewhere_and_shows_what_would_hide(servi
 
 
 @pytest.mark.slow
+def test_an_integer_that_a_script_would_round_is_shown_with_all_its_digits(service: Service, browser: Browser) -> None:
+    step = {"id": "s1", "title": "Add", "kind": "tool", "server": "calculator", "tool": "add"}
+    service.submit(plan={"goal": "add", "steps": [{**step, "arguments": {"a": 1234567890123456789, "b": -(2**60)}}]})
+    browser.open(service.url)
+    browser.until("document.querySelector('#tasks li')?.innerText.includes('calculator.add')")
+    shown = browser.value_of("document.querySelector('#tasks li').innerText")
+    assert "a=1234567890123456789, b=-1152921504606846976" in shown
+
+
+@pytest.mark.slow
 def test_an_event_source_gets_every_line_and_does_not_come_back_after_the_last(
     service: Service, browser: Browser
 ) -> None:

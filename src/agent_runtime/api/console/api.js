@@ -12,6 +12,21 @@ export class Refusal extends Error {
   }
 }
 
+/**
+ * What JSON says. An integer that JavaScript would round keeps its digits, and JSON.stringify writes them as they came.
+ * @param {string} text
+ */
+function exact(text) {
+  const { rawJSON } = /** @type {{ rawJSON?: (text: string) => unknown }} */ (JSON);
+  /** @type {(name: string, value: unknown, context?: { source?: string }) => unknown} */
+  const keep = (_, value, context) => {
+    const digits = context?.source ?? "";
+    const rounded = typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(digits);
+    return rounded && rawJSON ? rawJSON(digits) : value;
+  };
+  return JSON.parse(text, keep);
+}
+
 // GET, or POST with a body: an object, or JSON as text.
 /** @param {string} path @param {unknown} [body] */
 export async function call(path, body) {
@@ -21,7 +36,7 @@ export async function call(path, body) {
     body: typeof body === "string" ? body : JSON.stringify(body),
   };
   const response = await withKey(path, request);
-  const answer = await response.json().catch(() => null);
+  const answer = await response.text().then(exact).catch(() => null);
   if (!response.ok || answer === null) {
     throw new Refusal(response.status, answer?.detail ?? `Something answered with ${response.status} and no reason.`);
   }
