@@ -113,7 +113,9 @@ def _body(operation: Mapping[str, Any]) -> str:
     if not body:
         return ""
     optional = "" if body["required"] else " (may be left out)"
-    return f"**Body**{optional}: {_kind(body['content']['application/json']['schema'])}"
+    reference = body["content"]["application/json"]["schema"]
+    fields = _fields(describe_api()["components"]["schemas"][reference["$ref"].rsplit("/", 1)[-1]])
+    return f"**Body**{optional}: {_kind(reference)}\n\n{fields}"
 
 
 def _answers(operation: Mapping[str, Any]) -> str:
