@@ -112,10 +112,11 @@ def _body(operation: Mapping[str, Any]) -> str:
     body = operation.get("requestBody")
     if not body:
         return ""
-    optional = "" if body["required"] else " (may be left out)"
-    reference = body["content"]["application/json"]["schema"]
-    fields = _fields(describe_api()["components"]["schemas"][reference["$ref"].rsplit("/", 1)[-1]])
-    return f"**Body**{optional}: {_kind(reference)}\n\n{fields}"
+    optional = "" if body.get("required") else " (may be left out)"
+    schema = body["content"]["application/json"]["schema"]
+    shapes = [one for one in schema.get("anyOf", [schema]) if "$ref" in one]
+    fields = [_fields(describe_api()["components"]["schemas"][one["$ref"].rsplit("/", 1)[-1]]) for one in shapes]
+    return "\n\n".join([f"**Body**{optional}: {' or '.join(map(_kind, shapes))}", *fields])
 
 
 def _answers(operation: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What callers program against, by its name, is in the documentation."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_the_plan_that_is_shown_is_a_plan() -> None:
     text = (REFERENCE / "plan.md").read_text(encoding="utf-8")
     plan = Plan.model_validate_json(text.partition("```json\n")[2].partition("```")[0])
     assert [step.id for step in plan.steps] == ["s1", "s2", "s3"]
+
+
+def test_every_generated_part_of_a_page_can_be_made() -> None:
+    made = runpy.run_path(str(DOCS / "_site" / "generated.py"))["on_page_markdown"]
+    pages = [page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md")]
+    asking = [page for page in pages if "<!-- generated: " in page]
+    assert len(asking) >= 5
+    for page in asking:
+        assert "<!-- generated: " not in made(page)
 
 
 def test_no_page_has_a_line_that_nobody_reads() -> None:
