@@ -13,7 +13,7 @@ from typing import Any
 from agent_runtime.domain.tools import StdioServer, ToolServer
 from pools import remote
 
-SERVER = Path(__file__).parent / "servers" / "scripted_server.py"
+SERVER = Path(__file__).parents[1] / "servers" / "scripted_server.py"
 HANDSHAKE = {
     "protocolVersion": "2025-06-18",
     "capabilities": {"tools": {}},

@@ -1,0 +1,74 @@
+"""Servers that are not as MCP has them, from the catalogue to the end of a task."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_runtime.domain.caller import ANYBODY
+from agent_runtime.domain.events import ToolCalled
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.tools import StdioServer
+from harness import House, settled
+from odd_servers import GOOD, Script
+from pools import HOSTILE_SERVER
+from shifty import approved, plan_of
+from waiting import eventually
+
+READ = {"*": {"effect": "read", "open_world": False}}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def serve(house: House, script: Script, later: Any = None, **entry: Any) -> None:
+    """Have the server of this script in the registry."""
+    server = script.over_stdio(house.folder, script={} if later is None else {"later": {"first": {"tools": later}}})
+    assert isinstance(server, StdioServer)
+    house.write_registry(config=server.config.model_dump(mode="json"), **{"tools": READ, **entry})
+
+
+async def test_a_tool_that_cannot_be_used_is_shown_with_its_fault(house: House) -> None:
+    serve(house, Script.of_tools({"name": "fat", "description": "x" * 70_000}, {"name": "odd", "inputSchema": 5}))
+    async with house.open() as runtime:
+        await runtime.registry.ready(["ledger"], 20)
+        assert "ledger/good" in runtime.registry.tools()
+        unusable = runtime.registry.unusable()
+    assert "over 65536" in unusable["ledger/fat"]
+    assert "inputSchema" in unusable["ledger/odd"]
+
+
+async def test_a_tool_whose_definition_differs_by_itself_cannot_be_approved(house: House) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(HOSTILE_SERVER), "shifty"]}
+    house.write_registry(config=config, tools=READ, scope="shared")
+    async with house.open() as runtime:
+        await eventually(lambda: "ledger/echo" in runtime.registry.unusable())
+        assert "description was 'version" in runtime.registry.unusable()["ledger/echo"]
+        assert "ledger/echo" not in runtime.registry.tools()
+
+
+async def test_a_shared_server_that_says_that_its_tools_changed_is_asked_again(house: House) -> None:
+    serve(house, Script(), later=[GOOD, {"name": "more"}], scope="shared")
+    async with house.open() as runtime:
+        await eventually(lambda: "ledger/more" in runtime.registry.tools())
+
+
+@pytest.mark.parametrize(("idempotent", "calls"), [(False, 1), (True, 2)])
+async def test_an_unreadable_answer_fails_the_step_and_is_asked_for_again_only_where_idempotent(
+    house: House, *, idempotent: bool, calls: int
+) -> None:
+    tools = {"*": {**READ["*"], "idempotent": idempotent}}
+    serve(house, Script.of_result("null"), tools=tools)
+    plan = plan_of("ledger.good")
+    steps = tuple(step.model_copy(update={"retries": 1 if idempotent else 0}) for step in plan.steps)
+    async with house.open() as runtime:
+        task = await approved(runtime, plan.model_copy(update={"steps": steps}))
+        task = await settled(runtime, task.task_id)
+        records = await runtime.tasks.records(task.task_id, ANYBODY)
+    assert task.status is TaskStatus.FAILED
+    assert task.error is not None
+    assert task.error.code == "result_unreadable"
+    assert sum(isinstance(one.event, ToolCalled) for one in records) == calls
