@@ -45,6 +45,15 @@ _DIGITS = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _QueryNumber = Annotated[int, BeforeValidator(_plain_digits)]
 
 
+_INSTRUCTION: dict[str, Any] = {"minLength": 1, "pattern": r"\S", "maxLength": 64 * 1024}
+"""An instruction as JSON Schema can say it: the service counts bytes, and takes hidden characters for nothing."""
+
+_REVISION: dict[str, Any] = {"minimum": 1, "maximum": 2**53 - 1}
+"""A revision that may be there; for any other the answer says which are."""
+
+FRAME_ID: dict[str, Any] = {"pattern": r"^[0-9]{1,15}(\.[012])?$"}
+
+
 class _Input(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,7 +83,7 @@ class TaskRequest(Body):
     """What is to be done. With a ready-made `plan` no planner runs."""
 
     # An empty one is refused with the rest of what a prompt must be; here it is only said.
-    prompt: str = Field(json_schema_extra={"minLength": 1})
+    prompt: str = Field(json_schema_extra=_INSTRUCTION)
     plan: Annotated[Plan | None, SkipValidation] = Field(
         default=None, description="A ready-made plan: judged at once, every fault named."
     )
@@ -111,7 +120,7 @@ class RejectRequest(Body):
 class ReviseRequest(Body):
     """What should be different; the plan is made anew from the prompt and all feedback."""
 
-    feedback: str
+    feedback: str = Field(json_schema_extra=_INSTRUCTION)
 
 
 class CancelRequest(Body):
@@ -138,8 +147,10 @@ class CallDecisionRequest(Body):
 class DiffQuery(_Input):
     """Which revisions of the plan to compare."""
 
-    from_: _QueryNumber = Field(alias="from", description="The number of the earlier revision.")
-    to: _QueryNumber = Field(description="The number of the later one.")
+    from_: _QueryNumber = Field(
+        alias="from", description="The number of the earlier revision.", json_schema_extra=_REVISION
+    )
+    to: _QueryNumber = Field(description="The number of the later one.", json_schema_extra=_REVISION)
 
 
 class ListQuery(_Input):
@@ -175,7 +186,7 @@ class StreamQuery(_Input):
     model_config = ConfigDict(extra="ignore")
 
     after: str | SkipJsonSchema[None] = Field(
-        default=None, description="A frame id to go on after; `Last-Event-ID` beats it."
+        default=None, description="A frame id to go on after; `Last-Event-ID` beats it.", json_schema_extra=FRAME_ID
     )
     view: str | SkipJsonSchema[None] = Field(
         default=None, description="Only one kind of frames.", json_schema_extra={"enum": ["events", "log"]}

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from agent_runtime.api import stream
 from agent_runtime.api.auth import Authenticator
 from agent_runtime.api.bodies import (
+    FRAME_ID,
     ApproveRequest,
     CallDecisionRequest,
     CancelRequest,
@@ -66,7 +67,8 @@ tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
 models = APIRouter(prefix="/v1/models", tags=["Models"])
 
 LastEventId = Annotated[
-    str | SkipJsonSchema[None], Header(alias="Last-Event-ID", description="The id of the last frame that was seen.")
+    str | SkipJsonSchema[None],
+    Header(alias="Last-Event-ID", description="The id of the last frame that was seen.", json_schema_extra=FRAME_ID),
 ]
 
 _EVENTS_AT_ONCE = 64

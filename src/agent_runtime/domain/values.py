@@ -7,7 +7,7 @@ from json import JSONEncoder
 from typing import Annotated, Any
 
 import rfc8785
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 JsonValue = Any
 """A value that JSON can carry. Spelled `Any` because mypy has no useful recursive type for it."""
@@ -36,7 +36,9 @@ def _checked_identifier(text: str) -> str:
     return text
 
 
-Identifier = Annotated[str, AfterValidator(_checked_identifier)]
+Identifier = Annotated[
+    str, AfterValidator(_checked_identifier), Field(json_schema_extra={"pattern": f"^{IDENTIFIER.pattern}$"})
+]
 """The name of a step or a server: a letter, then up to 63 letters, digits, `_` and `-`."""
 
 
