@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.chain import GENESIS
+from agent_runtime.domain.commits import CommitHead
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     ConflictError,
@@ -17,6 +19,7 @@ from agent_runtime.domain.errors import (
     StaleEpochError,
     TaskNotFoundError,
 )
+from agent_runtime.domain.feed import FeedCheckpoint, FeedEntry, Tombstone
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import chain_faults
 from agent_runtime.domain.task import Task
@@ -470,3 +473,126 @@ async def test_the_tasks_that_await_approval_come_in_the_order_of_their_plans(st
     await store.append(plans["cancelled"], [ev.TaskCancelRequested()])
     assert await store.awaiting(10) == [(name, plans[name].updated_at) for name in ("first", "second")]
     assert await store.awaiting(1) == [("first", plans["first"].updated_at)]
+
+
+Shown = tuple[str, str, int]
+"""Cursor, task id, and the number of an event, 0 for a tombstone or a checkpoint."""
+
+
+def shown(entry: FeedEntry) -> Shown:
+    content = entry.content
+    if isinstance(content, FeedCheckpoint):
+        return str(entry.position), "restart" if content.restarts else "checkpoint", 0
+    return str(entry.position), content.task_id, 0 if isinstance(content, Tombstone) else content.seq
+
+
+async def feed(store: TaskStore, after: str | None = None) -> list[Shown]:
+    """Read all of the feed that there is."""
+    found: list[Shown] = []
+    async with aclosing(await store.subscribe(after, idle_s=0.05)) as pages:
+        async for page in pages:
+            if not page:
+                break
+            found += map(shown, page)
+    return found
+
+
+async def test_the_feed_has_every_event_and_a_tombstone_for_each_deleted_task(open_store: OpenStore) -> None:
+    async with asyncio.timeout(30), open_store() as store:
+        first = await store.append(Task("a"), [submitted(), ev.TaskCancelRequested()])
+        await store.append(Task("b"), [submitted()])
+        first = await store.append(first, [ev.TaskCancelled()])
+        assert await feed(store) == [("1.1", "a", 1), ("1.2", "a", 2), ("2.1", "b", 1), ("3.1", "a", 3)]
+        await store.delete(first)
+    async with asyncio.timeout(30), open_store() as store:
+        assert await feed(store) == [("2.1", "b", 1), ("4.1", "a", 0)]
+        assert await feed(store, "1.1") == [("2.1", "b", 1), ("4.1", "a", 0)]
+        assert await feed(store, "3.1") == [("4.1", "a", 0)]
+        assert await feed(store, "4.1") == []
+
+
+async def test_a_feed_goes_on_after_any_of_its_cursors(store: TaskStore) -> None:
+    for number in range(60):
+        await store.append(Task(f"t{number}"), [submitted(), ev.TaskCancelRequested(), ev.TaskCancelled()])
+    whole = await feed(store)
+    assert [seq for _, _, seq in whole] == [1, 2, 3] * 60
+    for place in (0, 1, 2, 98, 99, 100, 179):
+        assert await feed(store, whole[place][0]) == whole[place + 1 :]
+
+
+async def test_no_subscriber_misses_a_live_event_and_none_sees_one_twice(store: TaskStore) -> None:
+    async def read() -> list[Shown]:
+        found: list[Shown] = []
+        async with aclosing(await store.subscribe()) as pages:
+            async for page in pages:
+                found += map(shown, page)
+                if len(found) == 300:
+                    break
+        return found
+
+    async def write(task_id: str) -> None:
+        task = await store.append(Task(task_id), [submitted()])
+        for _ in range(29):
+            task = await claim(store, task)
+
+    async with asyncio.TaskGroup() as group:
+        readers = [group.create_task(read()) for _ in range(5)]
+        for number in range(10):
+            group.create_task(write(f"t{number}"))
+    seen = readers[0].result()
+    assert all(reader.result() == seen for reader in readers)
+    for number in range(10):
+        assert [seq for _, task_id, seq in seen if task_id == f"t{number}"] == list(range(1, 31))
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "1", "1.", "01.1", "1.01", "-1.1", "0.0", "9.1", "1.2", "1.1\n", "é.1"])
+async def test_a_foreign_cursor_of_the_feed_is_bad_input(store: TaskStore, cursor: str) -> None:
+    await store.append(Task("t"), [submitted()])
+    with pytest.raises(InvalidInputError) as caught:
+        await store.subscribe(cursor)
+    assert [fault.field for fault in caught.value.faults] == ["after"]
+
+
+async def test_rows_before_a_checkpoint_may_be_dropped_and_older_cursors_start_anew(open_store: OpenStore) -> None:
+    async with asyncio.timeout(30), open_store() as store:
+        gone = await cancelled(store, "gone")
+        kept = await store.append(Task("kept"), [submitted()])
+        await store.delete(gone)
+        last = (await feed(store))[-1][0]
+        await store.checkpoint()
+        assert (await feed(store, last)) == [(f"{int(last.split('.')[0]) + 1}.1", "checkpoint", 0)]
+        await store.checkpoint(drop=True)
+        position = (await store.commit_head()).position
+        await store.append(kept, [ev.TaskCancelRequested()])
+    async with asyncio.timeout(30), open_store() as store:
+        after = [(f"{position + 1}.1", "kept", 2)]
+        anew = [(f"{position}.0", "restart", 0), (f"{position}.1", "kept", 1), *after]
+        assert await feed(store) == await feed(store, last) == anew
+        assert await feed(store, f"{position}.0") == anew[1:]
+        assert await feed(store, f"{position}.1") == after
+        assert await feed(store, f"{position - 1}.1") == [
+            (f"{position}.1", "checkpoint", 0),
+            *after,
+        ]  # it missed nothing
+
+
+async def test_closing_the_store_ends_its_feeds(open_store: OpenStore) -> None:
+    async def read(store: TaskStore, ready: asyncio.Event) -> None:
+        async for _ in await store.subscribe():
+            ready.set()
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group, open_store() as store:
+        ready = asyncio.Event()
+        await store.append(Task("t"), [submitted()])
+        group.create_task(read(store, ready))
+        await ready.wait()
+
+
+async def test_each_commit_is_chained_to_the_one_before(store: TaskStore) -> None:
+    assert await store.commit_head() == CommitHead()
+    await store.append(Task("t"), [submitted()])
+    first = await store.commit_head()
+    await store.append(Task("u"), [submitted()])
+    second = await store.commit_head()
+    assert (first.position, second.position) == (1, 2)
+    assert len({GENESIS, first.hash, second.hash}) == 3

@@ -3,22 +3,36 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from agent_runtime.domain.chain import GENESIS, format_time
+from agent_runtime.domain.commits import (
+    CHANGES,
+    CHECKPOINT,
+    Change,
+    Commit,
+    CommitHead,
+    Deletion,
+    chain_commit,
+    encode_changes,
+    encode_checkpoint,
+)
 from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
+from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, expect_known, parse_cursor
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import Entry, Index, Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.ports import Page, TaskSummary
 from agent_runtime.storage.base import Draft, chain_records, draft_append, make_append_error, page_of, utc_now
+from agent_runtime.storage.feed import follow_feed, read_page
+from agent_runtime.storage.followers import Watch
 
 
 @dataclass(slots=True)
@@ -49,6 +63,11 @@ class Journal:
         self.entries += [Entry(*row[1:]) for row in rows]
         self.task = draft.task
 
+    def read(self, change: Change) -> list[EventRecord]:
+        """Return the records of a change, unless it was of an earlier task of this id."""
+        wanted = self.records[change.first - 1 : change.last]
+        return wanted if wanted and self.entries[wanted[-1].seq - 1].hash == change.head else []
+
 
 @dataclass(slots=True)
 class Memory:
@@ -58,6 +77,11 @@ class Memory:
     positions: int = 0
     starts: dict[str, tuple[int, int]] = field(default_factory=dict)
     definitions: dict[str, list[JudgedDefinition]] = field(default_factory=dict)
+    commits: list[Commit] = field(default_factory=list)
+
+    def commit(self, kind: str, data: str) -> None:
+        head = self.commits[-1].head if self.commits else CommitHead()
+        self.commits.append(Commit(*chain_commit(head, format_time(utc_now()), kind, data)))
 
 
 class MemoryStore:
@@ -66,6 +90,7 @@ class MemoryStore:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._grown = asyncio.Event()
+        self._commits = Watch()
         self._open = False
 
     async def __aenter__(self) -> Self:
@@ -76,6 +101,7 @@ class MemoryStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open = False
+        self._commits.ended()
         self._wake()
 
     async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
@@ -90,6 +116,8 @@ class MemoryStore:
             found = (journal.task.version, journal.task.epoch) if journal else None
             raise make_append_error(task.task_id, task.version, epoch, found)
         journal.extend(draft)
+        change = Change(task.task_id, draft.records[0].seq, draft.task.version, journal.head)
+        self._commit(CHANGES, encode_changes([change]))
         self._wake()
         return draft.task
 
@@ -177,8 +205,43 @@ class MemoryStore:
     async def delete(self, task: Task) -> None:
         if self._journal(task.task_id).task.version != task.version:
             raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
-        del self._memory.journals[task.task_id]
+        journal = self._memory.journals.pop(task.task_id)
+        self._commit(CHANGES, encode_changes([Deletion(task.task_id, task.version, journal.head)]))
         self._wake()
+
+    async def subscribe(
+        self, after: str | None = None, *, idle_s: float | None = None
+    ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
+        seen = None if after is None else parse_cursor(after)
+        if seen is not None:
+            head = await self.commit_head()
+            named = next((commit for commit in self._memory.commits if commit.position == seen.commit), None)
+            expect_known(seen, head.position, named)
+        return follow_feed(self._read_feed, self._commits, seen, idle_s)
+
+    async def _read_feed(self, seen: FeedPosition | None) -> FeedPage:
+        rows = self._memory.commits
+        first = rows[0] if rows else None
+        return read_page(seen, first, lambda start: (row for row in rows if row.position >= start), self._read_change)
+
+    def _read_change(self, change: Change) -> list[EventRecord]:
+        journal = self._memory.journals.get(change.task_id)
+        return journal.read(change) if journal else []
+
+    async def commit_head(self) -> CommitHead:
+        return self._memory.commits[-1].head if self._memory.commits else CommitHead()
+
+    async def checkpoint(self, *, drop: bool = False) -> None:
+        journals = self._memory.journals.items()
+        heads = [Change(task_id, 1, journal.task.version, journal.head) for task_id, journal in journals]
+        previous = self._memory.commits[-1] if self._memory.commits else None
+        self._commit(CHECKPOINT, encode_checkpoint(heads, previous))
+        if drop:
+            del self._memory.commits[:-1]
+
+    def _commit(self, kind: str, data: str) -> None:
+        self._memory.commit(kind, data)
+        self._commits.grown(self._memory.commits[-1].position)
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         self._memory.definitions[identity] = list(definitions)

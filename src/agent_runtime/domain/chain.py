@@ -1,9 +1,10 @@
-"""The chain of hashes that ties the records of a journal together, so that a change of any of them shows.
+"""The chains of hashes that tie the records of a journal together, and the commits of a store.
 
+A hash covers some texts, one after the other, each as a netstring; docs/audit-format.md says it for other programs.
 The hash of a record is `sha256:` and the hex SHA-256 over seven texts, one after the other, each as a netstring (its
 length in bytes as a decimal number, `:`, its bytes in UTF-8, `,`): the hash of the record before it, the task's id,
 `seq`, `epoch` (empty where it is null), `at` (see `format_time`), `type` and `data`, the last three exactly as they are
-stored.
+stored. That of a commit covers five texts: the hash of the commit before it, `position`, `at`, `type` and `data`.
 """
 
 from collections.abc import Iterable
@@ -18,8 +19,18 @@ GENESIS = "sha256:" + "0" * 64
 def record_hash(previous: str, task_id: str, seq: int, epoch: int | None, at: str, kind: str, data: str) -> str:
     """Return the hash of a record whose predecessor has the hash `previous`."""
     texts = (previous, task_id, str(seq), "" if epoch is None else str(epoch), at, kind, data)
+    return _hash_of(*map(_encode, texts))
+
+
+def commit_hash(previous: str, position: int, at: str, kind: str, data: str) -> str:
+    """Return the hash of a commit whose predecessor has the hash `previous`."""
+    a, b, c, d, e = map(_encode, (previous, str(position), at, kind, data))
+    return digest_of_bytes(b"%d:%b,%d:%b,%d:%b,%d:%b,%d:%b," % (len(a), a, len(b), b, len(c), c, len(d), d, len(e), e))
+
+
+def _encode(text: str) -> bytes:
     # A lone surrogate stands for a byte that is no UTF-8: it has a hash too, and one that no good text has.
-    return _hash_of(*[text.encode("utf-8", "surrogatepass") for text in texts])
+    return text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")
 
 
 def format_time(at: datetime) -> str:
@@ -38,15 +49,23 @@ StoredRow = tuple[int, int | None, bytes, bytes, bytes, bytes]
 
 def chain_holds(task_id: str, rows: Iterable[StoredRow], version: int, head: str) -> bool:
     """Return whether these rows, in order, are a journal of `version` records whose last hash is `head`."""
-    raw_id, previous, count = task_id.encode(), GENESIS.encode(), 0
+    return slice_holds(task_id, GENESIS.encode(), rows, 1, version, head)
+
+
+def slice_holds(task_id: str, previous: bytes, rows: Iterable[StoredRow], first: int, last: int, head: str) -> bool:
+    """Return whether these rows, in order, are the records `first` to `last`, of which the last has the hash `head`.
+
+    `previous` is the hash of the record before the first.
+    """
+    raw_id, seq_before = task_id.encode(), first - 1
     for seq, epoch, at, kind, data, stored in rows:
-        count += 1
+        seq_before += 1
         raw_epoch = b"" if epoch is None else b"%d" % epoch
         computed = _hash_of(previous, raw_id, b"%d" % seq, raw_epoch, at, kind, data).encode()
-        if seq != count or computed != stored:
+        if seq != seq_before or computed != stored:
             return False
         previous = computed
-    return count == version and previous == head.encode()
+    return seq_before == last and previous == head.encode()
 
 
 _NETSTRINGS = b"%d:%b," * 7

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from agent_runtime.domain.commits import CommitHead
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.events import Event, EventRecord, ModelCall
+from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.stored_journal import Kept
@@ -100,6 +102,27 @@ class TaskStore(Protocol):
 
     async def changed(self, task_id: str, after: int) -> None:
         """Return once the journal has grown beyond event number `after`, or the task is gone; without polling."""
+
+    async def subscribe(
+        self, after: str | None = None, *, idle_s: float | None = None
+    ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
+        """Return the feed of all tasks after a cursor, in the order of the commits: pages, then live, without polling.
+
+        Without a cursor it is all that there is. It lasts until the store closes; with `idle_s`, an empty page each
+        time that nothing happens for so many seconds. Events of deleted tasks, and of journals that were changed, are
+        left out; a deleted task has its `Tombstone` where it was deleted. Cursors stay valid, over deletions, restarts
+        and checkpoints: one from before the rows that were dropped gets a `FeedCheckpoint` that restarts.
+        Raises: InvalidInputError for a cursor that is none of ours. The feed raises: StoreUnavailableError.
+        """
+
+    async def commit_head(self) -> CommitHead:
+        """Return the newest commit, whose hash proves all before it. Raises: StoreUnavailableError."""
+
+    async def checkpoint(self, *, drop: bool = False) -> None:
+        """Name the heads of all journals in one commit; with `drop`, forget the commits before it.
+
+        Raises: StoreUnavailableError.
+        """
 
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
         """Tasks, newest first. Raises: InvalidInputError for a cursor that is none of ours."""

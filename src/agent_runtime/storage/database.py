@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError
+from agent_runtime.storage.commits import begin_commits
 from agent_runtime.storage.database_file import create_database_file, unusable
 from agent_runtime.storage.journals import fill_hashes
 
@@ -29,6 +30,7 @@ MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
     ("0002_chain.sql", fill_hashes),
     ("0003_submitter.sql", None),
     ("0004_starts.sql", None),
+    ("0005_commits.sql", begin_commits),
 )
 """How the schema grew: the scripts of `migrations/`, each with its step. A database's `user_version` counts them."""
 

@@ -12,12 +12,13 @@ class Watch:
         self.latest: int | None = None
         """The number of the last event, once it is known; every commit keeps it up to date."""
         self.gone = False
-        self._grown = asyncio.Event()
+        self._grown: asyncio.Event | None = None
         self.followers = 0
 
     def grown(self, latest: int) -> None:
         """The journal has at least this many events."""
-        self.latest = max(latest, self.latest or 0)
+        if self.latest is None or latest > self.latest:
+            self.latest = latest
         self._wake()
 
     def ended(self) -> None:
@@ -29,11 +30,13 @@ class Watch:
         """Return once the journal has grown beyond `after` or is gone."""
         # Nothing can happen between the look and the wait: both are on the event loop, with no await between.
         while not self.gone and (self.latest is None or self.latest <= after):
+            self._grown = self._grown or asyncio.Event()
             await self._grown.wait()
 
     def _wake(self) -> None:
-        self._grown.set()
-        self._grown = asyncio.Event()
+        if self._grown is not None:  # there is one only while somebody waits
+            self._grown.set()
+            self._grown = None
 
 
 class Followers:

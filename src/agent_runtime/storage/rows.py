@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from agent_runtime.domain.chain import GENESIS, format_time, parse_time
+from agent_runtime.domain.commits import Change, Deletion
 from agent_runtime.domain.errors import ConflictError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
@@ -36,9 +37,9 @@ WHERE task_id = ? AND version = ?
 """
 SELECT_HEAD = "SELECT head FROM tasks WHERE task_id = ? AND version = ?"
 INSERT_EVENT = "INSERT INTO events (task_id, seq, epoch, at, type, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"
-DELETE_TASK = "DELETE FROM tasks WHERE task_id = ? AND version = ?"
-DELETE_ROW = "DELETE FROM tasks WHERE task_id = ?"
+DELETE_TASK = "DELETE FROM tasks WHERE task_id = ?"
 DELETE_EVENTS = "DELETE FROM events WHERE task_id = ?"
+SELECT_END = "SELECT version, head FROM tasks WHERE task_id = ?"
 SELECT_VERSION = "SELECT version, epoch FROM tasks WHERE task_id = ?"
 SELECT_EVENTS = "SELECT seq, epoch, at, type, data FROM events WHERE task_id = ? AND seq > ? ORDER BY seq LIMIT ?"
 # Nothing is written to a task that awaits approval but what makes its plan, or ends the waiting.
@@ -90,7 +91,7 @@ class _StoredListing(Value):
     tools: tuple[JudgedDefinition, ...]
 
 
-def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord]) -> None:
+def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord]) -> Change:
     """Write a new task. Raises: ConflictError, with nothing written, where its id exists, or the submitter's key."""
     created, updated = format_time(records[0].at), format_time(records[-1].at)
     metadata = json.dumps(dict(task.metadata), ensure_ascii=False)
@@ -104,11 +105,12 @@ def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[Ev
             raise
         raise ConflictError(f"Task {task.task_id}, or one with its request key, exists already.") from error
     connection.executemany(INSERT_EVENT, chained)
+    return Change(task.task_id, records[0].seq, records[-1].seq, head)
 
 
 def update_task(
     connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord], epoch: int | None, *, verify: bool
-) -> None:
+) -> Change:
     """Write the next events of a task; with `verify` only where all before them is as it was written.
 
     Raises: ConflictError or StaleEpochError, with nothing written.
@@ -124,23 +126,24 @@ def update_task(
     state = (task.version, task.epoch, task.status, task.plan_revision, task.cancel_requested)
     connection.execute(UPDATE_TASK, (*state, format_time(records[-1].at), head, task.task_id, before))
     connection.executemany(INSERT_EVENT, chained)
+    return Change(task.task_id, records[0].seq, records[-1].seq, head)
 
 
-def delete_task(connection: sqlite3.Connection, task: Task) -> None:
+def delete_task(connection: sqlite3.Connection, task: Task) -> Deletion:
     """Delete a task of exactly this version; one whose journal was changed, with whatever is left of it.
 
     Raises: TaskNotFoundError or ConflictError, with nothing written.
     """
-    if task.journal_change:
-        deleted = [connection.execute(sql, (task.task_id,)).rowcount for sql in (DELETE_ROW, DELETE_EVENTS)]
-        if not any(deleted):
-            raise TaskNotFoundError(task.task_id)
-        return
-    if connection.execute(DELETE_TASK, (task.task_id, task.version)).rowcount == 0:
-        if connection.execute(SELECT_VERSION, (task.task_id,)).fetchone() is None:
+    found = connection.execute(SELECT_END, (task.task_id,)).fetchone()
+    last, head = found or (0, GENESIS)
+    if task.journal_change is None and last != task.version:
+        if found is None:
             raise TaskNotFoundError(task.task_id)
         raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
-    connection.execute(DELETE_EVENTS, (task.task_id,))
+    deleted = [connection.execute(sql, (task.task_id,)).rowcount for sql in (DELETE_TASK, DELETE_EVENTS)]
+    if not any(deleted):
+        raise TaskNotFoundError(task.task_id)
+    return Deletion(task.task_id, last, head, journal_changed=task.journal_change is not None)
 
 
 def save_definitions(connection: sqlite3.Connection, identity: str, definitions: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -11,19 +11,22 @@ from typing import Self
 
 import structlog
 
+from agent_runtime.domain.commits import CommitHead
 from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
+from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, parse_cursor
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.ports import AppendObserver, Page
-from agent_runtime.storage import journals, rows, starts
+from agent_runtime.storage import commits, journals, rows, starts
 from agent_runtime.storage.base import Clock, Draft, draft_append, utc_now
 from agent_runtime.storage.cache import Cache
 from agent_runtime.storage.database_file import DatabaseFile
-from agent_runtime.storage.followers import Followers
+from agent_runtime.storage.feed import follow_feed
+from agent_runtime.storage.followers import Followers, Watch
 from agent_runtime.storage.readers import Readers
 from agent_runtime.storage.writer import Writer
 
@@ -54,7 +57,9 @@ class SqliteStore:
         self._clock = clock
         self._observe = observe
         self._file = DatabaseFile(path)
-        self._writer = Writer(self._file)
+        self._commits = Watch()
+        """Whoever subscribes waits here for the next commit."""
+        self._writer = Writer(self._file, clock=clock, advance=self._commits.grown)
         self._readers = Readers(self._file)
         self._cache = Cache(cache_bytes)
         self._followers = Followers()
@@ -74,6 +79,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Let go of the followers, write what was asked for so far, and close the file. Twice is once."""
         self._followers.close()
+        self._commits.ended()
         try:
             await self._readers.stop()
         finally:
@@ -162,6 +168,26 @@ class SqliteStore:
 
     async def _read_version(self, task_id: str) -> int | None:
         return await self._readers.read(partial(rows.select_version, task_id=task_id))
+
+    async def subscribe(
+        self, after: str | None = None, *, idle_s: float | None = None
+    ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
+        """See `TaskStore.subscribe`."""
+        seen = None if after is None else parse_cursor(after)
+        if seen is not None:
+            await self._readers.read(partial(commits.check_position, seen=seen))
+        return follow_feed(self._read_feed, self._commits, seen, idle_s)
+
+    async def _read_feed(self, seen: FeedPosition | None) -> FeedPage:
+        return await self._readers.read(partial(commits.select_feed, seen=seen))
+
+    async def commit_head(self) -> CommitHead:
+        """See `TaskStore.commit_head`."""
+        return await self._readers.read(commits.select_head)
+
+    async def checkpoint(self, *, drop: bool = False) -> None:
+        """See `TaskStore.checkpoint`."""
+        await self._writer.write(lambda _: commits.TakeCheckpoint(drop), _nothing)
 
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
         """See `TaskStore.page`."""

@@ -13,7 +13,10 @@ from typing import TypeVarTuple
 
 import structlog
 
+from agent_runtime.domain.commits import TaskChange
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StoreUnavailableError
+from agent_runtime.storage.base import Clock, utc_now
+from agent_runtime.storage.commits import CommitLog, TakeCheckpoint, select_head
 from agent_runtime.storage.database import connect, open_database, primary_code, unavailable
 from agent_runtime.storage.database_file import DatabaseFile
 
@@ -24,7 +27,8 @@ A = TypeVarTuple("A")
 MOST_JOBS = 500
 """The most jobs of one transaction, so that the first of them does not wait for ever."""
 
-Work = Callable[[sqlite3.Connection], None]
+Work = Callable[[sqlite3.Connection], TaskChange | TakeCheckpoint | None]
+"""Writes something, and returns what it changed of a journal, if it did."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,13 +46,19 @@ _Outcome = tuple[_Job, Exception | None]
 class Writer:
     """Owns the only connection that writes. All public methods belong to the event loop that called `start`.
 
+    Each transaction that changes journals adds a row to `commits`; `advance` is called on the event loop with the
+    newest position, at the start and after each transaction, once those who waited for it know.
     `work` runs in the thread, inside a transaction that it shares with other jobs. It raises an AgentRuntimeError
     only while it has changed nothing; then the others commit without it. After any other error all is rolled back
     and each job is tried again alone.
     """
 
-    def __init__(self, file: DatabaseFile) -> None:
+    def __init__(
+        self, file: DatabaseFile, *, clock: Clock = utc_now, advance: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._file = file
+        self._commits = CommitLog(clock)
+        self._advance = advance
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._open = False
@@ -97,14 +107,15 @@ class Writer:
         try:
             self._connection = open_database(self._file.path)
             self._file.remember()
+            newest = select_head(self._connection).position
         except Exception as error:  # noqa: BLE001 - handed over whole to whoever started the thread
-            self._tell(_opened, opened, error)
+            self._tell(_resolve, opened, error)
             return
-        going_on = self._tell(_opened, opened, None)
+        going_on = self._tell(self._opened, opened, newest)
         while going_on:
             jobs, going_on = self._take()
             if jobs:
-                going_on = self._tell(_settle, self._commit(jobs)) and going_on
+                going_on = self._tell(self._settle, *self._commit(jobs)) and going_on
         self._close()
 
     def _tell(self, callback: Callable[[*A], None], *arguments: *A) -> bool:
@@ -128,26 +139,31 @@ class Writer:
             return jobs, False
         return jobs, True
 
-    def _commit(self, jobs: list[_Job]) -> list[_Outcome]:
+    def _commit(self, jobs: list[_Job]) -> tuple[list[_Outcome], int]:
+        """Return what became of the jobs, and the newest position; 0 where that is not known."""
         try:
             connection = self._begin()
         except (sqlite3.Error, StoreUnavailableError) as error:  # it cannot be any of the jobs
-            return [(job, self._failed(error)) for job in jobs]
+            return [(job, self._failed(error)) for job in jobs], 0
+        changes: list[TaskChange | TakeCheckpoint] = []
         try:
-            outcomes: list[_Outcome] = [(job, _refusal(job, connection)) for job in jobs]
+            outcomes: list[_Outcome] = [(job, _refusal(job, connection, changes)) for job in jobs]
+            self._commits.add(connection, changes)
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - a job may fail in any way; none may end the thread
             self._roll_back(connection, error)
             if len(jobs) == 1:
-                return [(jobs[0], self._failed(error))]
-            return [outcome for job in jobs for outcome in self._commit([job])]
+                return [(jobs[0], self._failed(error))], 0
+            alone = [self._commit([job]) for job in jobs]
+            return [outcome for tried, _ in alone for outcome in tried], max(position for _, position in alone)
         try:
             self._file.check()
         except StoreUnavailableError as error:  # it may have gone to a file that nobody will ever find
-            return [(job, self._failed(error)) for job in jobs]
+            self._commits.forget()
+            return [(job, self._failed(error)) for job in jobs], 0
         if any(refusal is None for _, refusal in outcomes):
             self._succeeded()
-        return outcomes
+        return outcomes, self._commits.committed()
 
     def _begin(self) -> sqlite3.Connection:
         self._file.check()
@@ -158,6 +174,7 @@ class Writer:
         return self._connection
 
     def _roll_back(self, connection: sqlite3.Connection, error: Exception) -> None:
+        self._commits.forget()
         try:
             if connection.in_transaction:  # SQLite itself rolls back after the worst errors
                 connection.execute("ROLLBACK")
@@ -203,27 +220,31 @@ class Writer:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._discard()
 
+    def _opened(self, opened: asyncio.Future[None], newest: int) -> None:
+        self._advance(newest)
+        _resolve(opened, None)
 
-def _refusal(job: _Job, connection: sqlite3.Connection) -> AgentRuntimeError | None:
+    def _settle(self, outcomes: list[_Outcome], newest: int) -> None:
+        for job, error in outcomes:
+            try:
+                if error is None:
+                    job.committed()
+            except Exception:  # whoever looks on must not keep others from hearing what is durable
+                log.exception("observer_failed")
+            _resolve(job.done, error)
+        self._advance(newest)
+
+
+def _refusal(
+    job: _Job, connection: sqlite3.Connection, changes: list[TaskChange | TakeCheckpoint]
+) -> AgentRuntimeError | None:
     try:
-        job.work(connection)
+        change = job.work(connection)
     except AgentRuntimeError as refusal:
         return refusal
+    if change is not None:
+        changes.append(change)
     return None
-
-
-def _opened(opened: asyncio.Future[None], error: Exception | None) -> None:
-    _resolve(opened, error)
-
-
-def _settle(outcomes: list[_Outcome]) -> None:
-    for job, error in outcomes:
-        try:
-            if error is None:
-                job.committed()
-        except Exception:  # whoever looks on must not keep others from hearing what is durable
-            log.exception("observer_failed")
-        _resolve(job.done, error)
 
 
 def _resolve(future: asyncio.Future[None], error: Exception | None) -> None:

@@ -1,0 +1,154 @@
+"""The statements on the table `commits`: how it grows, and the feed that is read from it."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from agent_runtime.domain.chain import GENESIS, format_time, parse_time, slice_holds
+from agent_runtime.domain.commits import (
+    CHANGES,
+    CHECKPOINT,
+    Change,
+    Commit,
+    CommitHead,
+    Row,
+    TaskChange,
+    chain_commit,
+    encode_changes,
+    encode_checkpoint,
+    merge_changes,
+)
+from agent_runtime.domain.events import EventRecord, restore
+from agent_runtime.domain.feed import FeedPage, FeedPosition, expect_known
+from agent_runtime.storage.base import Clock, utc_now
+from agent_runtime.storage.feed import read_page
+
+log = structlog.get_logger(__name__)
+
+_COLUMNS = "SELECT position, at, type, data, hash FROM commits"
+INSERT = "INSERT INTO commits (position, at, type, data, hash) VALUES (?, ?, ?, ?, ?)"
+SELECT_NEWEST = f"{_COLUMNS} ORDER BY position DESC LIMIT 1"
+SELECT_FIRST = f"{_COLUMNS} ORDER BY position LIMIT 1"
+SELECT_ONE = f"{_COLUMNS} WHERE position = ?"
+SELECT_FROM = f"{_COLUMNS} WHERE position >= ? ORDER BY position"
+SELECT_NEWEST_HEAD = "SELECT position, hash FROM commits ORDER BY position DESC LIMIT 1"
+DELETE_BEFORE = "DELETE FROM commits WHERE position < ?"
+SELECT_HEADS = "SELECT task_id, version, head FROM tasks ORDER BY position"
+SELECT_SLICE = """
+SELECT seq, epoch, at, type, data, CAST(at AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB), CAST(hash AS BLOB)
+FROM events WHERE task_id = ? AND seq BETWEEN ? AND ? ORDER BY seq
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeCheckpoint:
+    """What a job asks for that wants a checkpoint after what its transaction changed; `drop`: and no row before it."""
+
+    drop: bool
+
+
+def add_commit(
+    connection: sqlite3.Connection, head: CommitHead, at: str, changes: Iterable[TaskChange | TakeCheckpoint]
+) -> CommitHead:
+    """Write the rows of a transaction after that of `head`; return the newest: `head`, where nothing was changed."""
+    grown = [change for change in changes if not isinstance(change, TakeCheckpoint)]
+    if grown:
+        head = _insert(connection, chain_commit(head, at, CHANGES, encode_changes(merge_changes(grown))))
+    for wanted in changes:
+        if isinstance(wanted, TakeCheckpoint):
+            head = _add_checkpoint(connection, head, at)
+            if wanted.drop:
+                connection.execute(DELETE_BEFORE, (head.position,))
+    return head
+
+
+def _insert(connection: sqlite3.Connection, row: Row) -> CommitHead:
+    connection.execute(INSERT, row)
+    return CommitHead(row[0], row[4])
+
+
+def _add_checkpoint(connection: sqlite3.Connection, head: CommitHead, at: str) -> CommitHead:
+    heads = [Change(task_id, 1, version, hash_) for task_id, version, hash_ in connection.execute(SELECT_HEADS)]
+    data = encode_checkpoint(heads, _one(connection, SELECT_ONE, head.position))
+    return _insert(connection, chain_commit(head, at, CHECKPOINT, data))
+
+
+def begin_commits(connection: sqlite3.Connection) -> None:
+    """Write the checkpoint of a database that has tasks from before there were commits; part of a migration."""
+    if connection.execute(SELECT_HEADS).fetchone() is not None:
+        _add_checkpoint(connection, CommitHead(), format_time(utc_now()))
+
+
+def select_head(connection: sqlite3.Connection) -> CommitHead:
+    """Return the newest commit, as the database has it."""
+    found = connection.execute(SELECT_NEWEST_HEAD).fetchone()
+    return CommitHead(*found) if found else CommitHead()
+
+
+def _one(connection: sqlite3.Connection, statement: str, *values: int) -> Commit | None:
+    found = connection.execute(statement, values).fetchone()
+    return Commit(*found) if found else None
+
+
+def check_position(connection: sqlite3.Connection, seen: FeedPosition) -> None:
+    """Raises: InvalidInputError where this database never gave that cursor."""
+    expect_known(seen, select_head(connection).position, _one(connection, SELECT_ONE, seen.commit))
+
+
+def select_feed(connection: sqlite3.Connection, seen: FeedPosition | None) -> FeedPage:
+    """Return what follows in the feed, a page of it."""
+    first = _one(connection, SELECT_FIRST)
+
+    def rows_from(position: int) -> Iterator[Commit]:
+        return (Commit(*row) for row in connection.execute(SELECT_FROM, (position,)))
+
+    return read_page(seen, first, rows_from, lambda change: _read_change(connection, change))
+
+
+def _read_change(connection: sqlite3.Connection, change: Change) -> list[EventRecord]:
+    """Return the records of a change, or none where they are not those that were written."""
+    found = connection.execute(SELECT_SLICE, (change.task_id, change.first - 1, change.last)).fetchall()
+    if not found:
+        return []  # the task was deleted
+    if (records := _restored(change, found)) is None:
+        log.error("feed_left_out", task_id=change.task_id, first=change.first, last=change.last)
+        return []
+    return records
+
+
+def _restored(change: Change, found: list[Any]) -> list[EventRecord] | None:
+    before = found.pop(0)[8] if change.first > 1 else GENESIS.encode()
+    stored = [(row[0], row[1], *row[5:]) for row in found]
+    if not slice_holds(change.task_id, before, stored, change.first, change.last, change.head):
+        return None
+    try:
+        return [restore(change.task_id, row[0], row[1], parse_time(row[2]), row[3], row[4]) for row in found]
+    except (KeyError, ValueError):  # a newer version wrote it
+        return None
+
+
+class CommitLog:
+    """Adds commits for the writer's thread, which alone does; it remembers the newest, so that it need not look."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._head: CommitHead | None = None
+        self._next: CommitHead | None = None
+
+    def add(self, connection: sqlite3.Connection, changes: list[TaskChange | TakeCheckpoint]) -> None:
+        """Write what a transaction changed, within it."""
+        head = self._head or select_head(connection)
+        self._head = None  # until it is known to be durable
+        self._next = add_commit(connection, head, format_time(self._clock()), changes) if changes else head
+
+    def committed(self) -> int:
+        """The transaction is durable: return the newest position."""
+        self._head = self._next
+        return self._head.position if self._head else 0
+
+    def forget(self) -> None:
+        """The transaction failed, or nobody knows: look at the database the next time."""
+        self._head = None
