@@ -23,7 +23,7 @@ from agent_runtime.domain.commits import (
 )
 from agent_runtime.domain.events import EventRecord, restore
 from agent_runtime.domain.feed import FeedPage, FeedPosition, expect_known
-from agent_runtime.storage.base import Clock, utc_now
+from agent_runtime.storage.base import utc_now
 from agent_runtime.storage.feed import read_page
 
 log = structlog.get_logger(__name__)
@@ -133,8 +133,7 @@ def _restored(change: Change, found: list[Any]) -> list[EventRecord] | None:
 class CommitLog:
     """Adds commits for the writer's thread, which alone does; it remembers the newest, so that it need not look."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._head: CommitHead | None = None
         self._next: CommitHead | None = None
 
@@ -142,7 +141,7 @@ class CommitLog:
         """Write what a transaction changed, within it."""
         head = self._head or select_head(connection)
         self._head = None  # until it is known to be durable
-        self._next = add_commit(connection, head, format_time(self._clock()), changes) if changes else head
+        self._next = add_commit(connection, head, format_time(utc_now()), changes) if changes else head
 
     def committed(self) -> int:
         """The transaction is durable: return the newest position."""

@@ -59,7 +59,7 @@ class SqliteStore:
         self._file = DatabaseFile(path)
         self._commits = Watch()
         """Whoever subscribes waits here for the next commit."""
-        self._writer = Writer(self._file, clock=clock, advance=self._commits.grown)
+        self._writer = Writer(self._file, advance=self._commits.grown)
         self._readers = Readers(self._file)
         self._cache = Cache(cache_bytes)
         self._followers = Followers()

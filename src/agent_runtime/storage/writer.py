@@ -15,7 +15,6 @@ import structlog
 
 from agent_runtime.domain.commits import TaskChange
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StoreUnavailableError
-from agent_runtime.storage.base import Clock, utc_now
 from agent_runtime.storage.commits import CommitLog, TakeCheckpoint, select_head
 from agent_runtime.storage.database import connect, open_database, primary_code, unavailable
 from agent_runtime.storage.database_file import DatabaseFile
@@ -53,11 +52,9 @@ class Writer:
     and each job is tried again alone.
     """
 
-    def __init__(
-        self, file: DatabaseFile, *, clock: Clock = utc_now, advance: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, file: DatabaseFile, *, advance: Callable[[int], None] = lambda _: None) -> None:
         self._file = file
-        self._commits = CommitLog(clock)
+        self._commits = CommitLog()
         self._advance = advance
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: Thread | None = None
