@@ -139,9 +139,14 @@ class CommitLog:
 
     def add(self, connection: sqlite3.Connection, changes: list[TaskChange | TakeCheckpoint]) -> None:
         """Write what a transaction changed, within it."""
-        head = self._head or select_head(connection)
-        self._head = None  # until it is known to be durable
-        self._next = add_commit(connection, head, format_time(utc_now()), changes) if changes else head
+        at = format_time(utc_now())
+        known, self._head = self._head, None  # until what follows is known to be durable
+        if known is None or any(isinstance(change, TakeCheckpoint) for change in changes):
+            known = select_head(connection)
+        try:
+            self._next = add_commit(connection, known, at, changes)
+        except sqlite3.IntegrityError:  # another process wrote a row; what failed has changed nothing
+            self._next = add_commit(connection, select_head(connection), at, changes)
 
     def committed(self) -> int:
         """The transaction is durable: return the newest position."""
