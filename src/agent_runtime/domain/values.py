@@ -80,6 +80,9 @@ def _utf_16(item: tuple[JsonValue, JsonValue]) -> bytes:
     return name.encode("utf-16-be")
 
 
+_PLAIN = frozenset({bool, int, str, type(None)})
+
+
 def as_digested(value: JsonValue) -> JsonValue:
     """Return the value with each number as its canonical form has it: 5 for 5.0.
 
@@ -88,9 +91,9 @@ def as_digested(value: JsonValue) -> JsonValue:
     if isinstance(value, float) and value.is_integer() and abs(value) < _LEAST_EXPONENT:
         return int(value)
     if isinstance(value, dict):
-        return {name: as_digested(item) for name, item in value.items()}
+        return {name: item if type(item) in _PLAIN else as_digested(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [as_digested(item) for item in value]
+        return [item if type(item) in _PLAIN else as_digested(item) for item in value]
     return value
 
 
