@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from agent_runtime.domain.errors import ModelError
 from agent_runtime.domain.events import ModelCall
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.usage import Usage
-from agent_runtime.services.ports import ModelAnswer, ModelRequest, ModelStatus
 
 
 def text_answer(text: str, *, usage: Usage | None = None, calls: Sequence[ModelCall] = ()) -> ModelAnswer:

@@ -16,9 +16,10 @@ from pydantic import SecretStr
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.errors import ModelError
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.usage import Usage
 from agent_runtime.models.model import OpenAIModel
-from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
+from agent_runtime.services.ports import LanguageModel
 from agent_runtime.text.redaction import Redactor
 from model_server import ModelServer
 from model_server.replies import Calls, Fault, FaultKind, Reply, Text
@@ -603,7 +604,7 @@ LAZY = """
 import asyncio, sys, threading
 import agent_runtime.bootstrap, agent_runtime.models.model as adapter
 from agent_runtime.config import OpenAISettings
-from agent_runtime.services.ports import ModelRequest
+from agent_runtime.domain.model_requests import ModelRequest
 from agent_runtime.text.redaction import Redactor
 assert not {"agents", "openai"} & set(sys.modules), "imported too early"
 

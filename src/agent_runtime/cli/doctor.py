@@ -24,6 +24,7 @@ from agent_runtime.domain.errors import (
     ModelError,
     ServerUnavailableError,
 )
+from agent_runtime.domain.model_requests import ModelRequest
 from agent_runtime.domain.tools import (
     BuiltinServer,
     HttpServer,
@@ -36,7 +37,7 @@ from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.planners.model.json_answer import NoJsonError, pieces_in
 from agent_runtime.processes.peers import peers_problem
 from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
-from agent_runtime.services.ports import LanguageModel, ModelRequest, ToolServers
+from agent_runtime.services.ports import LanguageModel, ToolServers
 from agent_runtime.storage.opening import open_store
 from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage, storage_files
 from agent_runtime.text.escaping import json_line, look_alikes

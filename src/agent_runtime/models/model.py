@@ -11,11 +11,11 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from agent_runtime.config import OpenAISettings
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.usage import Usage, estimated_tokens
 from agent_runtime.models.breaker import CircuitBreaker
 from agent_runtime.models.dialect import Dialect, Output
 from agent_runtime.models.failures import Failure, Failures
-from agent_runtime.services.ports import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.telemetry import log_debug
 from agent_runtime.text.redaction import Redactor
 

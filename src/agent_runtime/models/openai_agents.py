@@ -30,12 +30,12 @@ from agents.usage import Usage as LibraryUsage
 from openai.types.responses import Response
 
 from agent_runtime.config import OpenAISettings
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.dialect import Dialect, allows_strict
 from agent_runtime.models.endpoint_client import HEARD, Heard, TooLongError, counted, failure_of, open_client, said_of
 from agent_runtime.models.failures import Failure, Failures, Said
 from agent_runtime.models.items import calls_of, kept, refusal_of, sendable, size, text_of
-from agent_runtime.services.ports import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.text.redaction import RedactedStream, Redactor
 
 set_tracing_disabled(disabled=True)

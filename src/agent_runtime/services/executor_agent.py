@@ -24,6 +24,7 @@ from agent_runtime.domain.errors import ModelError, ReferenceFailedError
 from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
 from agent_runtime.domain.kept_results import keep
 from agent_runtime.domain.model_arguments import call_without_optional_nulls
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text, resolve, text_of
 from agent_runtime.domain.status import TaskStatus
@@ -31,7 +32,7 @@ from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import estimated_tokens
 from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes
-from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, OfferedTool
+from agent_runtime.services.ports import LanguageModel
 from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.run import Run, unless
 

@@ -7,10 +7,10 @@ from typing import Any
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 from agent_runtime.config import OpenAISettings
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.models.dialect import Dialect
 from agent_runtime.models.failures import Failures
 from agent_runtime.models.openai_agents import Endpoint
-from agent_runtime.services.ports import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.text.redaction import Redactor
 
 REDACTOR = Redactor(["sk-of-the-model"])

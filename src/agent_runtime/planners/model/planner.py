@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from agent_runtime.domain.errors import Fault, InvalidPlanError, ModelError, PlanningError
 from agent_runtime.domain.model_arguments import plan_without_optional_nulls
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest
 from agent_runtime.domain.plan import Plan, tool_keys
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimated_tokens
@@ -13,7 +14,7 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.model.plan_reader import Declined, read_plan, tools_named
 from agent_runtime.planners.model.prompt import conversation, correction, instructions, plan_schema
 from agent_runtime.planners.model.tool_listing import clean, list_tools, nearest
-from agent_runtime.services.ports import LanguageModel, ModelAnswer, ModelRequest, PlanAnswer, PlanRequest
+from agent_runtime.services.ports import LanguageModel, PlanAnswer, PlanRequest
 
 CATALOGUE_TOKENS = 24_000
 """How many tokens the catalogue takes at most, estimated."""
