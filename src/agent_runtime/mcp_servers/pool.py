@@ -31,7 +31,8 @@ from agent_runtime.mcp_servers.listing import Listed
 from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.server import Connection, Opener
-from agent_runtime.mcp_servers.stdio import StdioTransport, prepare
+from agent_runtime.mcp_servers.spawn import prepare
+from agent_runtime.mcp_servers.stdio import StdioTransport
 from agent_runtime.registry.known_servers import may_install
 
 log = structlog.get_logger(__name__)

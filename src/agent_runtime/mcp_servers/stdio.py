@@ -5,30 +5,24 @@ The process leads its own session and process group. Whatever it does, it is gon
 
 import asyncio
 import os
-import shutil
 import signal
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import anyio
 import structlog
-from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCMessage, JSONRPCNotification, JSONRPCRequest
 
-from agent_runtime.config import LimitSettings, Secrets, before_exec
-from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
-from agent_runtime.domain.tools import StdioServer
+from agent_runtime.config import LimitSettings, before_exec
 from agent_runtime.mcp_servers.dispatcher import HEARD, NESTED, has_many_arrays
-from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.reading import read_tolerantly, read_well_formed
-from agent_runtime.mcp_servers.sandbox import Confined, confine, server_process
+from agent_runtime.mcp_servers.sandbox import server_process
+from agent_runtime.mcp_servers.spawn import Spawn
 from agent_runtime.telemetry import log_debug
 from agent_runtime.text.escaping import visible
 from agent_runtime.text.redaction import Redactor
@@ -56,66 +50,6 @@ _MUCH_BYTES = 64 * 1024
 _TAIL_CHARACTERS = 2000
 
 _BEFORE_EXEC = before_exec()
-
-_DEFAULT_ENV = {"npm_config_yes": "true"}
-"""`npx PACKAGE` asks before it installs a package, and nobody could answer: the entry in the registry is the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    """What to start, where, and with which environment. `command` is how the entry of the registry names it.
-
-    `stop_s` is how long it may take to leave in all.
-    """
-
-    confined: Confined
-    cwd: Path
-    env: Mapping[str, str]
-    command: str
-    stop_s: float
-
-
-def prepare(server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles) -> Spawn:
-    """The entry as a command that can be started, its secrets expanded, and the service's own files kept from it.
-
-    May block for the first probe of bubblewrap.
-
-    Raises: ServerUnavailableError naming what is missing and what to do.
-    """
-    config = server.config
-    try:
-        given = {name: secrets.expand(value) for name, value in config.env.items()}
-        env = get_default_environment() | _DEFAULT_ENV | given
-        command, *args = (secrets.expand(word) for word in (config.command, *config.args))
-        cwd = _folder(base_dir / (config.cwd or "."))
-        argv = (_find(command, cwd, env), *args)
-        confined = confine(argv, server.sandbox, cwd, base_dir, own, tuple(given.values()))
-        return Spawn(confined, cwd, env, config.command, server.stop_s)
-    except ConfigurationError as error:
-        raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
-
-
-def _folder(path: Path) -> Path:
-    """Return the folder to start in. Raises: ConfigurationError where it is none, or not the one that was resolved."""
-    if not path.is_dir():
-        raise ConfigurationError(f"its working directory {str(path)!r} does not exist; correct config.cwd.")
-    if path.is_absolute() and path.resolve() != path:
-        raise ConfigurationError(
-            f"its working directory {str(path)!r} has been replaced by a link to {str(path.resolve())!r} since the "
-            "registry was loaded. Restart the service, so that plans are made for the folder that is there now."
-        )
-    return path
-
-
-def _find(command: str, cwd: Path, env: Mapping[str, str]) -> str:
-    named = str(cwd / command) if "/" in command else command
-    found = shutil.which(named, path=env.get("PATH"))
-    if found is None:
-        raise ConfigurationError(
-            f"its command {command!r} was not found or is not executable. Install it, or correct config.command "
-            "(a name is looked up on PATH, a path with a slash is taken from config.cwd)."
-        )
-    return found
 
 
 class _Pipes(SubprocessStreamProtocol):
