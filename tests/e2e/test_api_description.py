@@ -10,6 +10,7 @@ What JSON Schema cannot say is not sent: half of a surrogate pair, which is no U
 
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -18,12 +19,15 @@ from agent_runtime.domain.errors import InvalidPlanError, RequestKeyReusedError
 from agent_runtime.text.escaping import is_blank
 from serving import Service
 
+FEED = "/v1/events/stream"
+
 if TYPE_CHECKING:
     from schemathesis import Case
 
 OF_THE_STATE = {
     "approval": "'auto' is not allowed here",  # by the settings of the operator
     "cursor": "This is not a cursor",  # whose form is the service's own
+    "after": "is beyond the end of the feed",
     "from": "There is no revision",
     "to": "There is no revision",
     "tools": "There is no enabled server",
@@ -68,6 +72,15 @@ def faults_of_form(response: Any, body: Any) -> list[tuple[str, str]]:
     return [(name, text) for name, text in said if OF_THE_STATE.get(name.partition("[")[0], "\0") not in text]
 
 
+def head_of(service: Service, case: "Case[Any]") -> httpx2.Response:
+    """Return the answer to a request of a stream that has no end, read only where it is a problem."""
+    sent = case.as_transport_kwargs(base_url=service.url)
+    with service.client.stream("GET", sent["url"], params=sent["params"], headers=sent["headers"]) as response:
+        if response.status_code >= 400:
+            response.read()
+        return response
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_that_the_description_allows_is_refused_for_its_form(service: Service) -> None:
@@ -85,7 +98,7 @@ def test_nothing_that_the_description_allows_is_refused_for_its_form(service: Se
         def send(case: "Case[Any]") -> None:
             case.body = as_written(case.body)
             if says_something(case.body):
-                response = case.call(base_url=service.url)
+                response = head_of(service, case) if case.path == FEED else case.call(base_url=service.url)
                 answered[case.operation.label] = answered.get(case.operation.label, 0) + 1
                 assert faults_of_form(response, case.body) == []
 

@@ -51,6 +51,7 @@ _INSTRUCTION: dict[str, Any] = {"minLength": 1, "pattern": r"\S", "maxLength": 6
 _REVISION: dict[str, Any] = {"minimum": 1, "maximum": 2**53 - 1}
 """A revision that may be there; for any other the answer says which are."""
 
+FEED_CURSOR: dict[str, Any] = {"pattern": r"^[1-9][0-9]{0,17}\.(0|[1-9][0-9]{0,17})$"}
 FRAME_ID: dict[str, Any] = {"pattern": r"^[0-9]{1,15}(\.[012])?$"}
 
 
@@ -192,6 +193,18 @@ class StreamQuery(_Input):
         default=None, description="Only one kind of frames.", json_schema_extra={"enum": ["events", "log"]}
     )
     ticket: str | SkipJsonSchema[None] = Field(default=None, description="In place of a key; see `stream-ticket`.")
+
+
+class FeedQuery(_Input):
+    """Where the feed of all tasks begins."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    after: str | SkipJsonSchema[None] = Field(
+        default=None,
+        description="The id of a frame to go on after; `Last-Event-ID` beats it.",
+        json_schema_extra=FEED_CURSOR,
+    )
 
 
 class EventsQuery(_Input):

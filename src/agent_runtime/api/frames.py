@@ -15,6 +15,7 @@ from sse_starlette.event import ServerSentEvent
 from agent_runtime.api.problems import BadRequestError
 from agent_runtime.api.views import record_json
 from agent_runtime.domain.events import EventRecord
+from agent_runtime.domain.feed import FeedEntry, Tombstone
 from agent_runtime.domain.log_lines import log_line
 from agent_runtime.services.progress import Piece
 
@@ -77,6 +78,17 @@ def frames_after(records: Iterable[EventRecord], seen: Position, view: View) -> 
             yield line
         if record.event.ends_task and first <= DONE:
             yield done(record.seq)
+
+
+def feed_frame(entry: FeedEntry) -> bytes:
+    """The frame of an entry of the feed of all tasks; its id is the cursor after which the feed goes on."""
+    cursor, content = str(entry.position), entry.content
+    if isinstance(content, EventRecord):
+        return _frame(cursor, record_json(content), content.type)
+    if isinstance(content, Tombstone):
+        gone = {"task_id": content.task_id, "last_seq": content.last, "at": content.at}
+        return _frame(cursor, json.dumps(gone), "task.deleted")
+    return _frame(cursor, json.dumps({"restarts": content.restarts, "at": content.at}), "feed.checkpoint")
 
 
 def joined(frames: Iterable[bytes]) -> Iterator[bytes]:

@@ -271,10 +271,10 @@ async def stream_task(
     wanted = stream.requested(task, last_event_id, query.after, query.view)
     if wanted is None:
         return Response(status_code=204)
-    heard = runtime.progress if runtime.model else None
-    return stream.StreamResponse(
-        runtime.tasks, caller, runtime.settings.limits, request.app.state.streams, wanted, heard
-    )
+    bodies = stream.task_bodies(runtime.tasks, caller, runtime.settings.limits, wanted)
+    writes = runtime.model and wanted.view != "log" and not task.terminal
+    asides = stream.progress_bodies(runtime.progress, task_id) if writes else None
+    return stream.StreamResponse(request.app.state.streams, bodies, asides)
 
 
 @tasks.get("/{task_id}/events", responses={200: {"model": EventsView}, **refusals(404, 422)})

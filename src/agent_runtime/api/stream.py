@@ -25,7 +25,7 @@ from agent_runtime.services.task_manager import TaskManager
 
 log = structlog.get_logger()
 
-_KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class Streams:
@@ -94,29 +94,22 @@ def requested(task: Task, last_event_id: str | None, after: str | None, view: st
 
 
 class StreamResponse(Response):
-    """The frames after a position, live, until the task ends, the client goes or the service stops."""
+    """The frames that `bodies` gives, until it ends, the client goes or the service stops.
+
+    What `asides` gives comes in between; it ends with `bodies`.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self,
-        tasks: TaskManager,
-        caller: Caller,
-        limits: LimitSettings,
-        streams: Streams,
-        request: Request,
-        heard: Progress | None = None,
+        self, streams: Streams, bodies: AsyncGenerator[bytes, None], asides: AsyncGenerator[bytes, None] | None = None
     ) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._tasks = tasks
-        self._caller = caller
         self._streams = streams
-        self._request = request
-        self._heard = None if request.view == "log" or request.task.terminal else heard
-        # A little early, so that the promise holds on a busy machine.
-        self._idle_s = 0.9 * limits.keep_alive_s
+        self._bodies = bodies
+        self._asides = asides
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -131,43 +124,51 @@ class StreamResponse(Response):
 
     async def _run(self, receive: Receive, send: Send) -> None:
         async with asyncio.TaskGroup() as group:
-            pump = group.create_task(self._pump(send))
+            pump = group.create_task(_pump(self._bodies, send))
             gone = group.create_task(_client_gone(receive))
             gone.add_done_callback(lambda _: pump.cancel())
             beside = [gone]
-            if self._heard is not None:
-                beside.append(group.create_task(self._repeat(self._heard, send)))
+            if self._asides is not None:
+                beside.append(group.create_task(_pump(self._asides, send)))
             with self._streams.admit(pump):
                 await asyncio.wait([pump])
             for other in beside:
                 other.cancel()
 
-    async def _repeat(self, heard: Progress, send: Send) -> None:
-        """What the models of the task say, as they say it."""
-        task_id = self._request.task.task_id
-        with heard.listen(task_id) as listener:
-            while True:
-                body = b"".join(progress(task_id, piece) for piece in await listener.take())
-                await send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def _pump(self, send: Send) -> None:
-        async with aclosing(self._bodies()) as bodies:
-            async for body in bodies:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+async def task_bodies(
+    tasks: TaskManager, caller: Caller, limits: LimitSettings, request: Request
+) -> AsyncGenerator[bytes, None]:
+    """Give all frames of a task that are ready, together; a comment where there was nothing to say for a while."""
+    task = request.task
+    follow = tasks.follow(task.task_id, caller, request.after, idle_s=idle_s(limits))
+    try:
+        async with aclosing(follow) as batches:
+            async for records in batches:
+                if not records:
+                    yield KEEP_ALIVE
+                for body in joined(frames_after(records, request.seen, request.view)):
+                    yield body
+    except TaskNotFoundError:  # deleted between the answer's head and its body
+        log.info("stream_of_deleted_task", task_id=task.task_id)
 
-    async def _bodies(self) -> AsyncGenerator[bytes, None]:
-        """All frames that are ready, together; a comment where there was nothing to say for a while."""
-        task, seen, view = self._request.task, self._request.seen, self._request.view
-        follow = self._tasks.follow(task.task_id, self._caller, self._request.after, idle_s=self._idle_s)
-        try:
-            async with aclosing(follow) as batches:
-                async for records in batches:
-                    if not records:
-                        yield _KEEP_ALIVE
-                    for body in joined(frames_after(records, seen, view)):
-                        yield body
-        except TaskNotFoundError:  # deleted between the answer's head and its body
-            log.info("stream_of_deleted_task", task_id=task.task_id)
+
+async def progress_bodies(heard: Progress, task_id: str) -> AsyncGenerator[bytes, None]:
+    """Give what the models of a task say, as they say it."""
+    with heard.listen(task_id) as listener:
+        while True:
+            yield b"".join(progress(task_id, piece) for piece in await listener.take())
+
+
+def idle_s(limits: LimitSettings) -> float:
+    """Return after how many seconds of silence a comment is sent: a little early, so that a busy machine is in time."""
+    return 0.9 * limits.keep_alive_s
+
+
+async def _pump(bodies: AsyncGenerator[bytes, None], send: Send) -> None:
+    async with aclosing(bodies):
+        async for body in bodies:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def _client_gone(receive: Receive) -> None:

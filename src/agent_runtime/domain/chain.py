@@ -1,6 +1,6 @@
 """The chains of hashes that tie the records of a journal together, and the commits of a store.
 
-A hash covers some texts, one after the other, each as a netstring; docs/audit-format.md says it for other programs.
+A hash covers some texts, one after the other, each as a netstring.
 The hash of a record is `sha256:` and the hex SHA-256 over seven texts, one after the other, each as a netstring (its
 length in bytes as a decimal number, `:`, its bytes in UTF-8, `,`): the hash of the record before it, the task's id,
 `seq`, `epoch` (empty where it is null), `at` (see `format_time`), `type` and `data`, the last three exactly as they are

@@ -29,6 +29,7 @@ from agent_runtime.domain.events import (
     TaskFailed,
     TaskSubmitted,
 )
+from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import Revision, revisions
 from agent_runtime.domain.status import TaskStatus
@@ -274,6 +275,15 @@ class TaskManager:
             journal += await self._store.records(task_id, after, PAGE_OF_RECORDS)
             found = list(revisions(journal))
         return found
+
+    async def subscribe(
+        self, caller: Caller, after: str | None = None, idle_s: float | None = None
+    ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
+        """Return the feed of all tasks that the caller may read, after a cursor; see `TaskStore.subscribe`.
+
+        Raises: InvalidInputError for a cursor that is none of ours.
+        """
+        return await self._store.subscribe(after, idle_s=idle_s)
 
     async def follow(
         self, task_id: str, caller: Caller, after: int = 0, idle_s: float | None = None
