@@ -104,7 +104,8 @@ async def test_a_stop_where_no_call_is_open_is_quick_and_asks_nobody_anything(
     (house.folder / "next.json").write_text((house.folder / "tools.json").read_text())
     began = time.monotonic()
     task = await leave(house)
-    assert time.monotonic() - began < 4, "the stop waited for what it need not wait for"
+    # A server that hangs has 2 s to leave after its input was closed; an open call would be awaited on top of that.
+    assert time.monotonic() - began < 6, "the stop waited for what it need not wait for"
     before = house.counted
     house.write_entry()
     async with house.open() as runtime:
@@ -465,10 +466,9 @@ async def test_no_result_breaks_the_journal_or_what_reads_it(house: ShiftyHouse)
                 assert _strict(record_json(record))["seq"] == record.seq
                 assert "\n" not in record.data
                 assert len(record.data) < 300_000
-    lost = {kind for kind, end in ends.items() if end.status is TaskStatus.NEEDS_ATTENTION}
-    malformed = {"content is a number", "content holds nulls", "nothing"}
-    assert lost == {"long integer", "surrogate", "surrogate key", "deeper", *malformed}
-    assert {end.status for kind, end in ends.items() if kind not in lost} == {TaskStatus.COMPLETED}
+    unreadable = {kind for kind, end in ends.items() if end.error and end.error.code == "result_unreadable"}
+    assert unreadable == {"long integer", "deeper"}
+    assert {end.status for kind, end in ends.items() if kind not in unreadable} == {TaskStatus.COMPLETED}
     assert house.counted == ["one"] * len(RESULTS)
 
 
