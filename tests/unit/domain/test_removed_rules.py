@@ -33,7 +33,7 @@ from unit.domain.life.plans import plan
 pytestmark = pytest.mark.skipif("MUTANT_UNDER_TEST" in os.environ, reason="the rules are changed already")
 
 SEARCH = settings(
-    max_examples=1000,
+    max_examples=3000,
     stateful_step_count=40,
     derandomize=True,
     database=None,
