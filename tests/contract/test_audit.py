@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.audit import find_faults
-from agent_runtime.domain.audit_export import export, find_faults_in_export, parse
+from agent_runtime.domain.audit_export import export, find_export_faults, parse
 from agent_runtime.domain.chain import record_hash
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, JournalChangedError, TaskNotFoundError
+from agent_runtime.domain.journal_verification import find_journal_faults
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import ToolDefinition
-from agent_runtime.storage.audit_file import open_audit_file
+from agent_runtime.storage.read_only import open_read_only
 from agent_runtime.storage.sqlite import SqliteStore
 from audits import LAST, call, database, faults, finished, places, read, rechain, rewrite, spoil_index, tamper
 from journals import CONTRACT, approved, claim, claimed, executing, proposed, returned, submitted
@@ -41,7 +41,7 @@ def flipped(text: str, place: int, bit: int) -> bytes:
 
 async def test_what_nobody_changed_has_no_fault(path: Path) -> None:
     assert faults(path) == faults(path, "other") == []
-    with open_audit_file(path) as file:
+    with open_read_only(path) as file:
         assert file.ids() == ["other", "t"]
         assert file.damages() == []
         with pytest.raises(TaskNotFoundError):
@@ -114,7 +114,7 @@ async def test_a_journal_without_its_row_and_a_row_without_its_journal(path: Pat
     assert places(path) == [(None, "tasks")]
     assert places(path, "other")[0] == (1, "seq")
     assert "records 1 to 14 are missing" in faults(path, "other")[0].message
-    with open_audit_file(path) as file:
+    with open_read_only(path) as file:
         assert file.ids() == ["other", "t"]
 
 
@@ -269,7 +269,7 @@ async def test_a_database_from_before_the_chain_is_brought_up_to_date_and_verifi
         connection.execute("PRAGMA user_version = 1")
         connection.execute("UPDATE events SET data = CAST(x'ff' AS TEXT) WHERE task_id = 'other' AND seq = 3")
         connection.commit()
-    with pytest.raises(ConfigurationError, match="before journals had hashes"), open_audit_file(old):
+    with pytest.raises(ConfigurationError, match="before journals had hashes"), open_read_only(old):
         pass
     async with SqliteStore(old) as store:
         assert (await store.load("t")).version == LAST
@@ -308,7 +308,7 @@ async def test_a_database_without_submitters_is_audited_as_it_is_and_then_brough
     assert faults(before_submitters) == []
     exported = json.loads(json.dumps(export(read(before_submitters))))
     assert "submitter" not in exported["index"]
-    assert find_faults_in_export(exported) == []
+    assert find_export_faults(exported) == []
     async with SqliteStore(before_submitters) as store:
         assert [row.task_id for row in (await store.page()).tasks] == ["other", "t"]
         await store.append(Task("new"), [submitted(request_key="k", actor="ann")])
@@ -360,8 +360,8 @@ async def test_a_broken_journal_stops_neither_the_store_nor_the_other_tasks(path
         assert broken.journal_change
         assert broken.journal_change.record == 3
         kept = await store.kept("t")
-    assert [(fault.seq, fault.field) for fault in find_faults(kept)] == [(3, "data"), (5, "data")] * 2
-    assert [(one.seq, one.field) for one in find_faults_in_export(json.loads(json.dumps(export(kept))))] == [
+    assert [(fault.seq, fault.field) for fault in find_journal_faults(kept)] == [(3, "data"), (5, "data")] * 2
+    assert [(one.seq, one.field) for one in find_export_faults(json.loads(json.dumps(export(kept))))] == [
         (3, "data"),
         (5, "data"),
     ] * 2
@@ -397,8 +397,9 @@ async def test_an_id_that_is_no_text_does_not_keep_the_store_from_starting(path:
     async with SqliteStore(path) as store:
         assert await store.unfinished() == ["open"]
     assert places(path) == [(None, "tasks")]
-    with open_audit_file(path) as file:
-        assert [find_faults(file.read(task_id))[0].seq for task_id in file.ids() if task_id not in {"open", "other"}]
+    with open_read_only(path) as file:
+        (renamed,) = {*file.ids()} - {"open", "other", "t"}
+        assert find_journal_faults(file.read(renamed))[0].seq == 1
 
 
 async def test_appending_in_a_run_after_a_changed_record_leaves_the_fault_where_it_is(tmp_path: Path) -> None:
@@ -430,11 +431,11 @@ def test_a_flipped_byte_of_the_file_itself_is_reported_wherever_it_changes_a_jou
 
 def _everything_wrong(path: Path) -> list[Any]:
     try:
-        with open_audit_file(path) as file:
+        with open_read_only(path) as file:
             found: list[Any] = file.damages()
             for task_id in file.ids():
                 try:
-                    found += find_faults(file.read(task_id))
+                    found += find_journal_faults(file.read(task_id))
                 except AgentRuntimeError as error:
                     found.append(error)
             return found
@@ -444,7 +445,7 @@ def _everything_wrong(path: Path) -> list[Any]:
 
 async def test_an_export_is_whole_and_verifies_with_nothing_else_at_hand(path: Path) -> None:
     document = json.loads(json.dumps(export(read(path))))
-    assert find_faults_in_export(document) == []
+    assert find_export_faults(document) == []
     assert parse(document) == read(path)
     assert document["prompt"] == "say hello"
     assert (document["plan_digest"], document["plan"]["goal"]) == (CONTRACT.digest, "say it")
@@ -473,18 +474,18 @@ async def test_an_edited_export_is_reported_with_its_place(path: Path, number: i
     document = json.loads(json.dumps(export(read(path))))
     place, holder, name, value = _edits(document)[number]
     holder[name] = value
-    assert [(fault.seq, fault.field) for fault in find_faults_in_export(document)] == [(None, place)]
+    assert [(fault.seq, fault.field) for fault in find_export_faults(document)] == [(None, place)]
 
 
 async def test_an_edited_journal_of_an_export_is_reported(path: Path) -> None:
     document = json.loads(json.dumps(export(read(path))))
     document["journal"][6]["data"] = document["journal"][6]["data"].replace("hello", "hullo")
-    found = [(fault.seq, fault.field) for fault in find_faults_in_export(document)]
+    found = [(fault.seq, fault.field) for fault in find_export_faults(document)]
     assert found[0] == (7, "data")
     assert (7, "data.arguments") in found
     twice = json.loads(json.dumps(export(read(path))))
     twice["journal"].append(twice["journal"][3])
-    assert find_faults_in_export(twice)[0].message.startswith("there is another record of this number")
+    assert find_export_faults(twice)[0].message.startswith("there is another record of this number")
 
 
 NO_EXPORTS: list[tuple[Any, str]] = [
@@ -502,7 +503,7 @@ NO_EXPORTS: list[tuple[Any, str]] = [
 async def test_what_is_no_export_is_refused_with_its_place(path: Path, change: Any, place: str) -> None:
     document = change if isinstance(change, list) else export(read(path)) | change
     with pytest.raises(ValueError, match=place):
-        find_faults_in_export(document)
+        find_export_faults(document)
 
 
 async def test_the_audit_changes_nothing_and_works_beside_a_writer(tmp_path: Path) -> None:
@@ -540,13 +541,13 @@ async def test_a_byte_that_is_no_text_is_not_taken_for_the_sign_that_stands_for_
 async def test_damage_of_the_file_is_told_where_no_journal_was_hit(path: Path) -> None:
     spoil_index(path)
     assert faults(path) == []
-    with open_audit_file(path) as file:
+    with open_read_only(path) as file:
         assert "tasks_by_status" in file.damages()[0].message
 
 
 async def test_a_trigger_is_reported(path: Path) -> None:
     tamper(path, "CREATE TRIGGER extra AFTER INSERT ON events BEGIN DELETE FROM definitions; END")
-    with open_audit_file(path) as file:
+    with open_read_only(path) as file:
         assert [damage.message for damage in file.damages()] == ["it has a trigger, extra."]
 
 
@@ -554,5 +555,5 @@ async def test_a_file_that_cannot_be_audited_is_named(tmp_path: Path) -> None:
     for name, content in (("none.db", None), ("letter.db", b"This is a letter. " * 400)):
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(ConfigurationError, match=name), open_audit_file(tmp_path / name):
+        with pytest.raises(ConfigurationError, match=name), open_read_only(tmp_path / name):
             pass

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.audit_export import export, find_faults_in_export
+from agent_runtime.domain.audit_export import export, find_export_faults
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
 from agent_runtime.storage.sqlite import SqliteStore
@@ -56,7 +56,7 @@ async def path(tmp_path: Path) -> Path:
 async def test_the_calls_of_a_model_are_audited_with_the_answers_that_propose_them(path: Path) -> None:
     assert faults(path) == []
     document = export(read(path))
-    assert find_faults_in_export(document) == []
+    assert find_export_faults(document) == []
     calls = [(call["step_id"], call.get("turn"), call.get("index")) for call in document["calls"]]
     assert calls == [("look", None, None), ("do", 1, 0), ("do", 1, 1)]
 

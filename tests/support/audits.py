@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.audit import find_faults
 from agent_runtime.domain.chain import GENESIS, record_hash
+from agent_runtime.domain.journal_verification import find_journal_faults
 from agent_runtime.domain.stored_journal import AuditFault, Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
 from agent_runtime.services.ports import TaskStore
-from agent_runtime.storage.audit_file import open_audit_file
+from agent_runtime.storage.read_only import open_read_only
 from agent_runtime.storage.sqlite import SqliteStore
 from journals import approved, claim, proposed, returned, submitted
 
@@ -67,12 +67,12 @@ def tamper(path: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
 
 
 def read(path: Path, task_id: str = "t") -> Kept:
-    with open_audit_file(path) as file:
+    with open_read_only(path) as file:
         return file.read(task_id)
 
 
 def faults(path: Path, task_id: str = "t") -> list[AuditFault]:
-    return find_faults(read(path, task_id))
+    return find_journal_faults(read(path, task_id))
 
 
 def places(path: Path, task_id: str = "t") -> list[tuple[int | None, str]]:

@@ -12,14 +12,14 @@ from typing import Any
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, RefusedError, UnavailableError
 from agent_runtime.cli.service import key_of, settings_of
-from agent_runtime.domain.audit import find_faults
 from agent_runtime.domain.audit_export import export as exported
-from agent_runtime.domain.audit_export import find_faults_in_export, parse
+from agent_runtime.domain.audit_export import find_export_faults, parse
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import ToolCalled
+from agent_runtime.domain.journal_verification import find_journal_faults
 from agent_runtime.domain.stored_journal import AuditFault, Kept
-from agent_runtime.storage.audit_file import AuditFile
-from agent_runtime.storage.opening import open_audit
+from agent_runtime.storage.opening import open_for_reading
+from agent_runtime.storage.read_only import ReadOnlyDatabase
 from agent_runtime.text.escaping import visible
 
 _PAGE = 200
@@ -48,7 +48,7 @@ class _Report:
 
     def add_export(self, document: Any) -> None:
         """Take up one export. Raises: ValueError where it is none."""
-        self.add(parse(document), find_faults_in_export(document))
+        self.add(parse(document), find_export_faults(document))
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -87,7 +87,7 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-_Source = AuditFile | Client
+_Source = ReadOnlyDatabase | Client
 
 
 @contextmanager
@@ -97,15 +97,15 @@ def _source(options: argparse.Namespace) -> Iterator[_Source]:
         yield Client(lambda: str(options.server), key_of(options))
         return
     settings, _ = settings_of(options)
-    with open_audit(settings) as file:
+    with open_for_reading(settings) as file:
         yield file
 
 
 def _add_tasks(report: _Report, source: _Source, task_id: str | None) -> None:
-    if isinstance(source, AuditFile) and task_id is None:
+    if isinstance(source, ReadOnlyDatabase) and task_id is None:
         report.faults += source.damages()
     try:
-        ids = [task_id] if task_id is not None else source.ids() if isinstance(source, AuditFile) else _listed(source)
+        ids = [task_id] if task_id is not None else _list_ids(source)
     except StoreUnavailableError as error:
         report.faults.append(AuditFault("", None, "tasks", str(error)))
         return
@@ -127,14 +127,16 @@ def _add_task(report: _Report, source: _Source, task_id: str) -> None:
         report.add_export(source.audit(task_id))
     else:
         kept = source.read(task_id)
-        report.add(kept, find_faults(kept))
+        report.add(kept, find_journal_faults(kept))
 
 
-def _listed(client: Client) -> list[str]:
+def _list_ids(source: _Source) -> list[str]:
+    if isinstance(source, ReadOnlyDatabase):
+        return source.ids()
     ids: list[str] = []
     cursor: str | None = None
     while True:
-        page = client.tasks(None, _PAGE, cursor)
+        page = source.tasks(None, _PAGE, cursor)
         ids += [task["task_id"] for task in page["tasks"]]
         cursor = page["next_cursor"]
         if cursor is None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any
 
-from agent_runtime.domain.audit import find_faults, replayed
 from agent_runtime.domain.events import (
     CallApproved,
     CallDenied,
@@ -16,6 +15,7 @@ from agent_runtime.domain.events import (
     ToolCalled,
     ToolReturned,
 )
+from agent_runtime.domain.journal_verification import find_journal_faults, replay_journal
 from agent_runtime.domain.stored_journal import AuditFault, Entry, Index, Kept
 from agent_runtime.domain.values import JsonObject, JsonValue
 
@@ -30,7 +30,7 @@ def export(kept: Kept) -> JsonObject:
     `prompt`, the newest `plan` with its digest, `approvals` and `calls` are read from `journal`, which is as stored;
     what cannot be read or folded any more is left out of them. `index` is what is kept beside the journal.
     """
-    replay = replayed(kept)
+    replay = replay_journal(kept)
     task = replay.task
     at = {entry.seq: entry.at for entry in kept.entries}
     returned: dict[str, int] = {}
@@ -107,8 +107,8 @@ def _approver(event: _Decided) -> JsonObject:
     return known
 
 
-def find_faults_in_export(document: JsonValue) -> list[AuditFault]:
-    """Everything that is wrong with an export: its journal, and whatever in it does not follow from the journal.
+def find_export_faults(document: JsonValue) -> list[AuditFault]:
+    """Return everything that is wrong with an export: its journal, and whatever in it does not follow from the journal.
 
     Raises: ValueError where it is no export at all, naming the place.
     """
@@ -118,7 +118,7 @@ def find_faults_in_export(document: JsonValue) -> list[AuditFault]:
         AuditFault(kept.task_id, None, place, "the export does not say here what its journal says.")
         for place in _differences(document, expected, "")
     ]
-    return [*find_faults(kept), *said]
+    return [*find_journal_faults(kept), *said]
 
 
 def parse(document: JsonValue) -> Kept:

@@ -4,7 +4,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 from agent_runtime.config import Settings
 from agent_runtime.services.ports import AppendObserver, TaskStore
-from agent_runtime.storage.audit_file import AuditFile, open_audit_file
+from agent_runtime.storage.read_only import ReadOnlyDatabase, open_read_only
 from agent_runtime.storage.sqlite import SqliteStore
 
 
@@ -16,9 +16,9 @@ def open_store(settings: Settings, *, observe: AppendObserver | None = None) -> 
     return SqliteStore(settings.database_path, observe=observe)
 
 
-def open_audit(settings: Settings) -> AbstractContextManager[AuditFile]:
+def open_for_reading(settings: Settings) -> AbstractContextManager[ReadOnlyDatabase]:
     """Return the journals of that store to be read and not changed, whether or not a service runs on them.
 
     Entering raises: ConfigurationError.
     """
-    return open_audit_file(settings.database_path)
+    return open_read_only(settings.database_path)

@@ -1,4 +1,4 @@
-"""The audit of one journal: what shows that it was changed, or that a call was made which nobody approved.
+"""The verification of one journal: what shows that it was changed, or that a call was made which nobody approved.
 
 Tamper-evident: a change that is not carried through every later hash, the head and the plan's own digests is found and
 placed. Whoever can write the whole database can write another history that fits; a head kept elsewhere shows that.
@@ -21,14 +21,14 @@ from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.values import JsonObject, digest
 
 
-def find_faults(kept: Kept) -> list[AuditFault]:
-    """Everything that is wrong with what is kept of a task; empty where all of it is as it was written.
+def find_journal_faults(kept: Kept) -> list[AuditFault]:
+    """Return everything that is wrong with what is kept of a task; empty where all of it is as it was written.
 
     The chain is computed anew from the first record to the head; the journal is folded once more, every event held
     against the transition table, every plan against its digest, and every call against the approved plan.
     """
     ordered = replace(kept, entries=tuple(sorted(kept.entries, key=lambda entry: entry.seq)))
-    return [*chain_faults(ordered), *replayed(ordered).faults]
+    return [*chain_faults(ordered), *replay_journal(ordered).faults]
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Replay:
     faults: list[AuditFault] = field(default_factory=list)
 
 
-def replayed(kept: Kept) -> Replay:
+def replay_journal(kept: Kept) -> Replay:
     """Fold what is kept of a task, up to the first record that may not follow; then hold the index against it."""
     replay = Replay(Task(kept.task_id))
     whole = True

@@ -1,4 +1,4 @@
-"""A database file opened to be audited: read only, with or without a service that writes it meanwhile."""
+"""A database file opened read only, with or without a service that writes it meanwhile."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _BROKEN = (sqlite3.Error, UnicodeDecodeError)
 """What a broken file can raise; where SQLite's own message quotes bytes of it, that is not even an error of SQLite."""
 
 
-class AuditFile:
+class ReadOnlyDatabase:
     """The journals in a database file. What SQLite itself cannot read is an error of the task that was asked for."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -51,7 +51,7 @@ class AuditFile:
 
 
 @contextmanager
-def open_audit_file(path: Path) -> Iterator[AuditFile]:
+def open_read_only(path: Path) -> Iterator[ReadOnlyDatabase]:
     """Open a database without changing it, not even its schema.
 
     Raises: ConfigurationError where there is none, or it was written before journals had hashes.
@@ -76,7 +76,7 @@ def open_audit_file(path: Path) -> Iterator[AuditFile]:
                 f"The database {path} was written before journals had hashes. Start the service on it once, which "
                 "gives them theirs; until then there is nothing to verify."
             )
-        yield AuditFile(connection)
+        yield ReadOnlyDatabase(connection)
     finally:
         connection.close()
 
