@@ -14,7 +14,7 @@ import structlog
 from mcp.server import MCPServer
 
 from agent_runtime.builtin import servers as builtin
-from agent_runtime.config import OpenAISettings, Secrets, Settings
+from agent_runtime.config import OpenAISettings, Secrets, Settings, StorageSettings
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.pauses import Pauses
@@ -78,7 +78,7 @@ class OpenStore(Protocol):
     """Opens the task store for as long as its context lasts; tells `observe` of each append."""
 
     def __call__(
-        self, settings: Settings, *, observe: AppendObserver | None = None
+        self, settings: StorageSettings, *, observe: AppendObserver | None = None
     ) -> AbstractAsyncContextManager[TaskStore]: ...
 
 
@@ -219,7 +219,7 @@ async def open_runtime(
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     ground = _prepare(settings, secrets, parts)
     async with (
-        parts.open_store(settings, observe=ground.metrics.committed) as store,
+        parts.open_store(settings.storage, observe=ground.metrics.committed) as store,
         ground.model or nullcontext(),
         ground.setup.pool as servers,
         asyncio.TaskGroup() as background,

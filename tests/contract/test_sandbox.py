@@ -105,7 +105,7 @@ class Project:
     async def service(self) -> AsyncIterator[Runtime]:
         """The service, with everything that it keeps in files."""
         settings = self.settings
-        with acquire(settings.data_dir, settings.database_path):
+        with acquire(settings.data_dir, settings.storage.database_path):
             read_secret(settings.data_dir)
             todo = [entry for entry in load_registry(settings.tool_registry, SERVERS) if entry.id == "todo"]
             async with asyncio.timeout(PATIENCE_S), open_runtime(settings, Secrets(), recover=frozenset()) as runtime:

@@ -85,7 +85,7 @@ def test_a_running_service_is_verified_beside_it_and_over_http(own_service: Serv
     assert folder("audit", "verify", "--data-dir", data).returncode == 0
     assert folder("audit", "verify", "--server", own_service.url).returncode == 0
 
-    path = own_service.settings.database_path
+    path = own_service.settings.storage.database_path
     tamper(path, f"UPDATE events SET data = CAST(x'ff' AS TEXT) WHERE task_id = '{first}' AND seq = 3")  # noqa: S608
     for where in (("--data-dir", data), ("--server", own_service.url)):
         found = folder.json("audit", "verify", *where, code=1)

@@ -28,7 +28,7 @@ def changed_task(service: Service, name: str) -> str:
     """A task that awaits approval, whose journal was changed while nothing ran."""
     task_id = service.submit("count", PLAN)
     service.stop()
-    harm(service.settings.database_path, HARMS[name], task_id)
+    harm(service.settings.storage.database_path, HARMS[name], task_id)
     service.start()
     return task_id
 
@@ -37,7 +37,7 @@ def changed_task(service: Service, name: str) -> str:
 @pytest.mark.parametrize("name", HARMS)
 def test_every_route_answers_on_a_changed_journal_and_only_delete_changes_anything(service: Service, name: str) -> None:
     task_id = changed_task(service, name)
-    before = stored(service.settings.database_path, task_id)
+    before = stored(service.settings.storage.database_path, task_id)
     here = f"/v1/tasks/{task_id}"
     assert service.client.get("/readyz").json()["checks"]["recovery"] == "ok"
     for path in ("events", "audit", "plan/revisions", "plan/diff?from=1&to=1"):  # before anybody has read the task
@@ -70,10 +70,10 @@ def test_every_route_answers_on_a_changed_journal_and_only_delete_changes_anythi
         assert problem["task_status"] == "needs_attention"
     for path in ("preview", "stream-ticket"):
         assert service.client.post(f"{here}/{path}").status_code < 500
-    assert stored(service.settings.database_path, task_id) == before
+    assert stored(service.settings.storage.database_path, task_id) == before
     assert service.client.delete(here).status_code == 204
     assert service.client.get(here).status_code == 404
-    assert stored(service.settings.database_path, task_id) == [[], []]
+    assert stored(service.settings.storage.database_path, task_id) == [[], []]
     assert service.task(service.done())["status"] == "completed"
 
 
@@ -84,7 +84,7 @@ def test_an_ended_task_whose_journal_was_changed_can_be_deleted(service: Service
     task_id = service.done()
     if not running:
         service.stop()
-    harm(service.settings.database_path, HARMS[name], task_id)
+    harm(service.settings.storage.database_path, HARMS[name], task_id)
     if not running:
         service.start()
     here = f"/v1/tasks/{task_id}"
@@ -92,7 +92,7 @@ def test_an_ended_task_whose_journal_was_changed_can_be_deleted(service: Service
     assert first.status_code == 204 or (running and name == "the row was deleted" and first.status_code == 404)
     assert service.client.delete(here).status_code in {204, 404}
     assert service.client.get(here).status_code == 404
-    assert stored(service.settings.database_path, task_id) == [[], []]
+    assert stored(service.settings.storage.database_path, task_id) == [[], []]
 
 
 @pytest.mark.slow

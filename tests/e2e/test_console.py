@@ -241,7 +241,7 @@ def test_a_changed_journal_is_told_and_nothing_can_be_decided(tmp_path: Path, br
     House(tmp_path)
     with serving(tmp_path) as service:
         task_id = service.submit("count")
-        harm(service.settings.database_path, HARMS["the prompt was changed"], task_id)
+        harm(service.settings.storage.database_path, HARMS["the prompt was changed"], task_id)
         assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 409
         opened(browser, service)
         browser.value_of("document.querySelector('#tasks > li').firstChild.open = true")

@@ -196,7 +196,7 @@ async def test_schemas_that_take_long_are_judged_elsewhere_and_once(house: House
 async def test_kept_definitions_that_cannot_be_read_keep_nothing_from_starting(house: House) -> None:
     await catalogue_of(house)
     for nonsense in ("", "[", "null", '[{"name": 5}]', '[{"name": "echo"}]', '{"rules": 9, "tools": []}'):
-        with contextlib.closing(sqlite3.connect(house.settings.database_path)) as database, database:
+        with contextlib.closing(sqlite3.connect(house.settings.storage.database_path)) as database, database:
             database.execute("UPDATE definitions SET definitions = ?", (nonsense,))
         assert "ledger/count" in await catalogue_of(house)
 
@@ -276,7 +276,7 @@ async def test_a_task_that_waits_and_cannot_even_be_read_ends_nothing(house: Hou
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("broken"))
         other = await submitted(runtime, ledger_plan("other"))
-    with contextlib.closing(sqlite3.connect(house.settings.database_path)) as database, database:
+    with contextlib.closing(sqlite3.connect(house.settings.storage.database_path)) as database, database:
         database.execute("UPDATE tasks SET status = 'executing' WHERE task_id = ?", (task.task_id,))
         database.execute("UPDATE events SET data = '[' WHERE task_id = ? AND seq > 1", (task.task_id,))
         select = "SELECT count(*) FROM events WHERE task_id = ? AND type <> 'task.claimed'"

@@ -33,7 +33,7 @@ VERBS: dict[str, Verb] = {
 
 async def expect_only_deletion(runtime: Runtime, house: House, task: Task) -> None:
     """Every verb is refused with the reason, nothing is written, and the task can be deleted."""
-    path, task_id = house.settings.database_path, task.task_id
+    path, task_id = house.settings.storage.database_path, task.task_id
     before = stored(path, task_id)
     for verb in VERBS.values():
         with pytest.raises(JournalChangedError, match=r"changed at record \d+"):
@@ -62,7 +62,7 @@ async def test_a_waiting_task_whose_journal_was_changed_over_a_restart_can_only_
 ) -> None:
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
-    harm(house.settings.database_path, HARMS[name], task.task_id)
+    harm(house.settings.storage.database_path, HARMS[name], task.task_id)
     async with house.open() as runtime:
         assert runtime.recovered.is_set()
         await expect_only_deletion(runtime, house, task)
@@ -80,11 +80,11 @@ async def test_a_waiting_task_whose_journal_is_changed_while_the_service_runs_ca
 ) -> None:
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
-        harm(house.settings.database_path, HARMS[name], task.task_id)
-        before = stored(house.settings.database_path, task.task_id)
+        harm(house.settings.storage.database_path, HARMS[name], task.task_id)
+        before = stored(house.settings.storage.database_path, task.task_id)
         with pytest.raises(JournalChangedError):
             await VERBS[first](runtime, task)
-        assert stored(house.settings.database_path, task.task_id) == before
+        assert stored(house.settings.storage.database_path, task.task_id) == before
         await expect_only_deletion(runtime, house, task)
         await expect_work(runtime)
     assert house.counted == ["other"]
@@ -93,7 +93,7 @@ async def test_a_waiting_task_whose_journal_is_changed_while_the_service_runs_ca
 async def test_a_forged_approval_is_not_executed(house: House) -> None:
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"))
-    harm(house.settings.database_path, FORGED_APPROVAL, task.task_id)
+    harm(house.settings.storage.database_path, FORGED_APPROVAL, task.task_id)
     async with house.open() as runtime:
         await until(runtime, task.task_id, lambda now: now.journal_change is not None)
         await expect_only_deletion(runtime, house, task)
@@ -112,11 +112,11 @@ async def test_a_task_whose_journal_was_changed_before_its_claim_is_not_executed
         await until(runtime, first.task_id, lambda now: now.tool_calls > 0)
         task = await submitted(runtime, ledger_plan("one"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        harm(house.settings.database_path, HARMS[name], task.task_id)
-        before = stored(house.settings.database_path, task.task_id)
+        harm(house.settings.storage.database_path, HARMS[name], task.task_id)
+        before = stored(house.settings.storage.database_path, task.task_id)
         await settled(runtime, first.task_id)
         await expect_work(runtime)  # which came later, and so was run later
-        assert stored(house.settings.database_path, task.task_id) == before
+        assert stored(house.settings.storage.database_path, task.task_id) == before
         await expect_only_deletion(runtime, house, task)
     assert house.counted == ["first", "other"]
 
@@ -130,7 +130,7 @@ async def test_a_task_whose_journal_was_changed_in_the_middle_of_its_work_does_n
         await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
     house.write_registry(tools={"*": {"idempotent": True, "effect": "read"}})
     sent = house.counted
-    harm(house.settings.database_path, HARMS["the plan was changed"], task.task_id)
+    harm(house.settings.storage.database_path, HARMS["the plan was changed"], task.task_id)
     async with house.open() as runtime:
         await until(runtime, task.task_id, lambda now: now.journal_change is not None)
         await expect_only_deletion(runtime, house, task)
@@ -145,10 +145,10 @@ async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(h
         task = await submitted(runtime, ledger_plan("one", "two"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
-        harm(house.settings.database_path, HARMS[name], task.task_id)
-        before = stored(house.settings.database_path, task.task_id)
+        harm(house.settings.storage.database_path, HARMS[name], task.task_id)
+        before = stored(house.settings.storage.database_path, task.task_id)
         await idle(runtime)
-        assert stored(house.settings.database_path, task.task_id) == before
+        assert stored(house.settings.storage.database_path, task.task_id) == before
         await expect_only_deletion(runtime, house, task)
     assert house.counted == ["one"]
 
@@ -162,7 +162,7 @@ async def test_changed_journals_neither_hold_up_the_expiry_of_others_nor_grow(ho
     async with house.open() as runtime:
         changed = [await submitted(runtime, ledger_plan("one")) for _ in range(101)]  # more than one look finds
         late = await submitted(runtime, ledger_plan("one"))
-    path = house.settings.database_path
+    path = house.settings.storage.database_path
     for task in changed:
         harm(path, HARMS["the prompt was changed"], task.task_id)
     before = [stored(path, task.task_id) for task in changed]
@@ -176,7 +176,7 @@ async def test_a_row_that_was_made_older_neither_ends_the_task_nor_stops_the_swe
     house.set_approval(expires_after_s=3600)
     async with house.open() as runtime:
         tasks = [await submitted(runtime, ledger_plan("one")) for _ in range(2)]
-    path = house.settings.database_path
+    path = house.settings.storage.database_path
     harm(path, ("UPDATE tasks SET updated_at = '2001-01-01T00:00:00.000000Z' WHERE task_id = :id",), tasks[0].task_id)
     harm(path, ("UPDATE tasks SET updated_at = 'long ago' WHERE task_id = :id",), tasks[1].task_id)
     async with house.open() as runtime:
@@ -188,7 +188,7 @@ async def test_a_row_that_was_made_older_neither_ends_the_task_nor_stops_the_swe
 async def test_the_key_of_a_changed_task_makes_no_second_one(house: House) -> None:
     async with house.open() as runtime:
         task = await submitted(runtime, ledger_plan("one"), key="k")
-    harm(house.settings.database_path, HARMS["the prompt was changed"], task.task_id)
+    harm(house.settings.storage.database_path, HARMS["the prompt was changed"], task.task_id)
     async with house.open() as runtime:
         with pytest.raises(JournalChangedError, match="record 1"):
             await submitted(runtime, ledger_plan("one"), key="k")

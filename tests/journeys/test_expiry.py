@@ -55,7 +55,7 @@ async def test_a_broken_journal_keeps_neither_the_service_from_starting_nor_othe
     async with house.open() as runtime:
         broken = await submitted(runtime, ledger_plan("one"))
         task = await submitted(runtime, ledger_plan("two"))
-    with contextlib.closing(sqlite3.connect(house.settings.database_path)) as database, database:
+    with contextlib.closing(sqlite3.connect(house.settings.storage.database_path)) as database, database:
         database.execute(f"{change} WHERE task_id = ? AND type = 'plan.proposed'", (broken.task_id,))
     house.set_approval(expires_after_s=0.001)
     async with house.open() as runtime:

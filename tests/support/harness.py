@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from agent_runtime.bootstrap import Parts, Runtime, open_runtime
-from agent_runtime.config import OpenAISettings, Secrets, Settings
+from agent_runtime.config import OpenAISettings, Secrets, Settings, StorageSettings
 from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.events import ANONYMOUS, EventRecord, PlanApproved
 from agent_runtime.domain.plan import Plan
@@ -80,7 +80,7 @@ class House:
     def use_store(self, store: Callable[..., SqliteStore]) -> None:
         """Keep the tasks in a store of this kind; it is called with the path of the database, and `observe`."""
 
-        def open_store(settings: Settings, *, observe: AppendObserver | None = None) -> SqliteStore:
+        def open_store(settings: StorageSettings, *, observe: AppendObserver | None = None) -> SqliteStore:
             return store(settings.database_path, observe=observe)
 
         self.parts = replace(self.parts, open_store=open_store)

@@ -97,7 +97,7 @@ def _source(options: argparse.Namespace) -> Iterator[_Source]:
         yield Client(lambda: str(options.server), key_of(options))
         return
     settings, _ = settings_of(options)
-    with open_for_reading(settings) as file:
+    with open_for_reading(settings.storage) as file:
         yield file
 
 

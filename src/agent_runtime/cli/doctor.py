@@ -179,7 +179,7 @@ def _of_owner(owner: OwnerInfo) -> Finding:
 
 
 async def _write(settings: Settings) -> None:
-    async with open_store(settings) as store:
+    async with open_store(settings.storage) as store:
         await store.check()
 
 

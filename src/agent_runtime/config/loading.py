@@ -21,12 +21,15 @@ PREFIX = "AGENT_RUNTIME_"
 
 _Key = tuple[str, ...]
 
+_FOUND_OUT = frozenset({("config_file",), ("config_warnings",), ("storage", "folder")})
+"""The fields of the settings that nobody sets."""
+
 
 def _keys(section: type[BaseModel] = Settings, above: _Key = ()) -> Iterator[tuple[_Key, Any]]:
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from _keys(field.annotation, (*above, name))
-        elif name not in {"config_file", "config_warnings"}:
+        elif (*above, name) not in _FOUND_OUT:
             yield (*above, name), field.annotation
 
 

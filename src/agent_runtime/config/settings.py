@@ -16,6 +16,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    ValidationInfo,
     field_validator,
 )
 
@@ -147,9 +148,13 @@ def sqlite_path(url: str) -> Path:
 
 
 class StorageSettings(Section):
-    """`url`: `sqlite:///PATH`, by default `agent-runtime.db` in the data directory; see `sqlite_path`."""
+    """`url`: `sqlite:///PATH`, by default `agent-runtime.db` in `folder`; see `sqlite_path`.
+
+    `folder` is the data directory. `Settings` fills it in; it cannot be set from outside.
+    """
 
     url: str | None = None
+    folder: Path = Field(default=Path("data"), exclude=True)
 
     @field_validator("url")
     @classmethod
@@ -157,6 +162,11 @@ class StorageSettings(Section):
         if url is not None:
             sqlite_path(url)
         return url
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file of the journal."""
+        return sqlite_path(self.url) if self.url else self.folder / "agent-runtime.db"
 
 
 class ApprovalSettings(Section):
@@ -243,16 +253,21 @@ class Settings(Section):
     planner: Annotated[str, AfterValidator(_named_planner)] = "auto"
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
-    storage: StorageSettings = StorageSettings()
+    data_dir: Path = Path("data")
+    storage: StorageSettings = Field(default=StorageSettings(), validate_default=True)
     runner: Literal["auto", "local"] = "auto"
     approval: ApprovalSettings = ApprovalSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
-    data_dir: Path = Path("data")
     tool_registry: Path = Path("tool_registry.yaml")
     tool_registry_yaml: str | None = None
     config_file: Path | None = None
     config_warnings: tuple[str, ...] = ()
+
+    @field_validator("storage")
+    @classmethod
+    def _fill_in_folder(cls, storage: StorageSettings, info: ValidationInfo) -> StorageSettings:
+        return storage.model_copy(update={"folder": info.data["data_dir"]}) if "data_dir" in info.data else storage
 
     @property
     def off_loopback(self) -> bool:
@@ -269,8 +284,3 @@ class Settings(Section):
         if self.auth.mode is None:
             return self.off_loopback or self.auth.keys_file is not None or bool(self.auth.keys)
         return self.auth.mode == "keys"
-
-    @property
-    def database_path(self) -> Path:
-        """The SQLite file of the journal."""
-        return sqlite_path(self.storage.url) if self.storage.url else self.data_dir / "agent-runtime.db"

@@ -66,7 +66,7 @@ def own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *othe
         files=(*(path for path in files if path), *(folder / ".env" for folder in folders), *others),
         databases=(database,),
         secrets=tuple(map(Path, _SECRET_FILE.findall("".join(texts)))),
-        alone=(settings.database_path, *([settings.auth.keys_file] if settings.auth.keys_file else [])),
+        alone=(database, *([settings.auth.keys_file] if settings.auth.keys_file else [])),
         program=(Path(agent_runtime.__file__).parent.parent, Path(sys.prefix), Path(sys.base_prefix)),
     )
 

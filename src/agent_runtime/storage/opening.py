@@ -2,21 +2,23 @@
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-from agent_runtime.config import Settings
+from agent_runtime.config import StorageSettings
 from agent_runtime.services.ports import AppendObserver, TaskStore
 from agent_runtime.storage.read_only import ReadOnlyDatabase, open_read_only
 from agent_runtime.storage.sqlite import SqliteStore
 
 
-def open_store(settings: Settings, *, observe: AppendObserver | None = None) -> AbstractAsyncContextManager[TaskStore]:
-    """Return the store that `storage.url` names, else the one in `data_dir`, open while its context lasts.
+def open_store(
+    settings: StorageSettings, *, observe: AppendObserver | None = None
+) -> AbstractAsyncContextManager[TaskStore]:
+    """Return the store that the setting `storage.url` names, else the one in `data_dir`, open while its context lasts.
 
     The caller owns it: see `owner`. Entering raises: ConfigurationError, StoreUnavailableError.
     """
     return SqliteStore(settings.database_path, observe=observe)
 
 
-def open_for_reading(settings: Settings) -> AbstractContextManager[ReadOnlyDatabase]:
+def open_for_reading(settings: StorageSettings) -> AbstractContextManager[ReadOnlyDatabase]:
     """Return the journals of that store to be read and not changed, whether or not a service runs on them.
 
     Entering raises: ConfigurationError.

@@ -88,12 +88,12 @@ def find_owner(data_dir: Path, database: Path) -> OwnerInfo | None:
 
 def own_storage(settings: Settings) -> AbstractContextManager[Owner]:
     """Own the data directory and the database that the settings name, while the context lasts. Raises: as `acquire`."""
-    return acquire(settings.data_dir, settings.database_path)
+    return acquire(settings.data_dir, settings.storage.database_path)
 
 
 def find_storage_owner(settings: Settings) -> OwnerInfo | None:
     """Return the live owner of what the settings name. Raises: as `find_owner`."""
-    return find_owner(settings.data_dir, settings.database_path)
+    return find_owner(settings.data_dir, settings.storage.database_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class StorageFiles:
 
 def storage_files(settings: Settings) -> StorageFiles:
     """Return the files of the store; they need not exist yet."""
-    return StorageFiles(settings.database_path, lock_file_of(settings.database_path))
+    return StorageFiles(settings.storage.database_path, lock_file_of(settings.storage.database_path))
 
 
 def lock_file_of(database: Path) -> Path:

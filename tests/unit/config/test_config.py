@@ -42,7 +42,7 @@ def test_with_no_file_and_no_variable_the_defaults_are_in_force(home: Path) -> N
     settings = load_settings(environ={})
     assert (settings.server.host, settings.server.port, settings.planner) == ("127.0.0.1", 8000, "auto")
     assert settings.data_dir == home / "data"
-    assert settings.database_path == home / "data" / "agent-runtime.db"
+    assert settings.storage.database_path == home / "data" / "agent-runtime.db"
     assert settings.tool_registry == home / "tool_registry.yaml"
     assert (settings.config_file, settings.config_warnings) == (None, ())
 
@@ -192,6 +192,7 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
         ("port: 1", "port: unknown key; did you mean 'server.port'?"),
         ("retention: {days: 1}", "retention: unknown key; expected approval, auth, data_dir, limits, log, openai,"),
         ("config_warnings: [a]", "config_warnings: unknown key"),
+        ("storage: {folder: a}", "storage.folder: unknown key"),
         ("1: 2", "1: unknown key"),
         ("server: {port: high}", "server.port: must be a whole number."),
         ("server: {port: 70000}", "server.port: must be at most 65535."),
@@ -316,10 +317,11 @@ def test_a_path_starts_from_the_file_that_holds_it_or_else_from_the_working_dire
     settings = load_settings(file, environ={})
     assert settings.data_dir == home / "etc" / "d"
     assert settings.tool_registry == home / "etc" / ".." / "r.yaml"
-    assert settings.database_path == home / "etc" / "x" / "j.db"
+    assert settings.storage.database_path == home / "etc" / "x" / "j.db"
     settings = load_settings(file, environ={"AGENT_RUNTIME_DATA_DIR": "e", "AGENT_RUNTIME_TOOL_REGISTRY": "/r.yaml"})
     assert (settings.data_dir, settings.tool_registry) == (home / "e", Path("/r.yaml"))
-    assert load_settings(write("storage: {url: 'sqlite:////abs/j.db'}"), environ={}).database_path == Path("/abs/j.db")
+    elsewhere = load_settings(write("storage: {url: 'sqlite:////abs/j.db'}"), environ={})
+    assert elsewhere.storage.database_path == Path("/abs/j.db")
 
 
 def test_a_registry_beside_the_file_is_the_default(home: Path) -> None:
