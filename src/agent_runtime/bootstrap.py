@@ -265,5 +265,5 @@ async def _take_up(runtime: Runtime, recovery: Recovery, recover: Recover) -> No
         await recovery.begin()
         runtime.recovered.set()
     elif recover:
-        for task_id in recover.intersection(await runtime.store.unfinished()):
-            await runtime.runner.submit(task_id)
+        for task_id in recover.intersection(await runtime.store.list_unfinished()):
+            await runtime.runner.wake(task_id)

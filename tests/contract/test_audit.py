@@ -354,12 +354,12 @@ async def test_a_broken_journal_stops_neither_the_store_nor_the_other_tasks(path
     tamper(path, "UPDATE events SET data = '{' WHERE task_id = 't' AND seq = 3")
     tamper(path, "UPDATE events SET data = CAST(x'ff' AS TEXT) WHERE task_id = 't' AND seq = 5")
     async with SqliteStore(path) as store:
-        assert await store.unfinished() == []
+        assert await store.list_unfinished() == []
         assert (await store.load("other")).version == LAST
         broken = await store.load("t")
         assert broken.journal_change
         assert broken.journal_change.record == 3
-        kept = await store.kept("t")
+        kept = await store.load_stored_journal("t")
     assert [(fault.seq, fault.field) for fault in find_journal_faults(kept)] == [(3, "data"), (5, "data")] * 2
     assert [(one.seq, one.field) for one in find_export_faults(json.loads(json.dumps(export(kept))))] == [
         (3, "data"),
@@ -395,7 +395,7 @@ async def test_an_id_that_is_no_text_does_not_keep_the_store_from_starting(path:
         await store.append(Task("open"), [submitted()])
     tamper(path, "UPDATE tasks SET task_id = CAST(x'ff' AS TEXT), status = 'pending' WHERE task_id = 't'")
     async with SqliteStore(path) as store:
-        assert await store.unfinished() == ["open"]
+        assert await store.list_unfinished() == ["open"]
     assert places(path) == [(None, "tasks")]
     with open_read_only(path) as file:
         (renamed,) = {*file.ids()} - {"open", "other", "t"}

@@ -246,7 +246,7 @@ async def test_closing_lets_go_of_the_followers(tmp_path: Path) -> None:
     async with asyncio.timeout(20), store:
         await store.append(Task("t"), [submitted()])
         async with asyncio.TaskGroup() as group:
-            group.create_task(store.changed("t", 1))
+            group.create_task(store.wait_for_change("t", 1))
             await asyncio.sleep(0)
             await store.close()
 
@@ -416,7 +416,7 @@ async def test_ended_tasks_are_still_read_and_paged(tmp_path: Path) -> None:
     async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db", cache_bytes=5_000) as store:
         ended = [await cancelled(store, f"t{number}") for number in range(20)]
         assert [await store.load(task.task_id) for task in ended] == ended
-        assert await store.unfinished() == []
+        assert await store.list_unfinished() == []
 
 
 async def test_a_conflict_with_the_disk_makes_the_store_read_it_again(tmp_path: Path) -> None:

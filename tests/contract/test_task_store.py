@@ -103,7 +103,7 @@ async def test_a_task_that_does_not_exist_is_not_found(store: TaskStore) -> None
     with pytest.raises(TaskNotFoundError):
         await store.records("nobody")
     async with asyncio.timeout(5):
-        await store.changed("nobody", 0)
+        await store.wait_for_change("nobody", 0)
 
 
 async def test_several_events_are_one_append(store: TaskStore) -> None:
@@ -252,7 +252,7 @@ async def test_a_cancelled_caller_does_not_lose_the_write(store: TaskStore) -> N
     task = await store.append(Task("t"), [submitted()])
     async with asyncio.TaskGroup() as group:
         caller = group.create_task(store.append(task, [ev.TaskCancelRequested()]))
-        following = group.create_task(store.changed("t", 1))
+        following = group.create_task(store.wait_for_change("t", 1))
         await asyncio.sleep(0)
         caller.cancel()
         await following
@@ -324,27 +324,27 @@ async def test_unfinished_tasks_are_those_that_no_person_is_asked_about(store: T
         task = await claim(store, await store.append(Task(name), [submitted()]))
         task = await store.append(task, [proposed()], epoch=1)
     await store.append(task, [ev.TaskCancelRequested()])
-    assert await store.unfinished() == ["pending", "executing", "waiting-cancelled"]
+    assert await store.list_unfinished() == ["pending", "executing", "waiting-cancelled"]
 
 
 async def test_a_follower_wakes_when_the_journal_grows(store: TaskStore) -> None:
     task = await store.append(Task("t"), [submitted()])
     async with asyncio.TaskGroup() as group:
-        following = group.create_task(store.changed("t", 1))
-        beyond = group.create_task(store.changed("t", 2))
+        following = group.create_task(store.wait_for_change("t", 1))
+        beyond = group.create_task(store.wait_for_change("t", 2))
         task = await store.append(task, [ev.TaskCancelRequested()])
         await following
         assert not beyond.done()
         await store.append(task, [ev.TaskCancelled()])
         await beyond
-    await store.changed("t", 2)
+    await store.wait_for_change("t", 2)
 
 
 async def test_no_follower_misses_an_event_however_the_writes_fall(store: TaskStore) -> None:
     async def follow(task_id: str) -> list[int]:
         seen: list[int] = []
         while True:
-            await store.changed(task_id, len(seen))
+            await store.wait_for_change(task_id, len(seen))
             records = await store.records(task_id, len(seen))
             seen += [record.seq for record in records]
             if records[-1].type == "task.cancelled":
@@ -369,7 +369,7 @@ async def test_a_thousand_followers_all_wake(store: TaskStore) -> None:
     task = await store.append(Task("t"), [submitted()])
     async with asyncio.TaskGroup() as group:
         for _ in range(1000):
-            group.create_task(store.changed("t", 1))
+            group.create_task(store.wait_for_change("t", 1))
         await asyncio.sleep(0)
         await store.append(task, [ev.TaskCancelRequested()])
 
@@ -377,7 +377,7 @@ async def test_a_thousand_followers_all_wake(store: TaskStore) -> None:
 async def test_a_deleted_task_is_gone_and_its_followers_wake(store: TaskStore) -> None:
     task = await cancelled(store, "t")
     async with asyncio.TaskGroup() as group:
-        group.create_task(store.changed("t", task.version))
+        group.create_task(store.wait_for_change("t", task.version))
         await asyncio.sleep(0)
         await store.delete(task)
     for reading in (store.load, store.records):
@@ -439,7 +439,7 @@ async def test_all_is_there_after_a_restart(open_store: OpenStore) -> None:
         assert await store.load("t") == task
         assert await store.records("t") == journal
         assert await store.load_definitions("a") == [JudgedDefinition(definition=DEFINITION)]
-        assert await store.unfinished() == ["t"]
+        assert await store.list_unfinished() == ["t"]
         await store.append(task, [claimed(task)], epoch=task.epoch + 1)
 
 
@@ -458,11 +458,11 @@ async def test_tasks_are_counted_by_status(store: TaskStore) -> None:
 
 async def test_what_is_kept_of_a_task_passes_the_audit(store: TaskStore) -> None:
     task = await executing(store, "t")
-    kept = await store.kept("t")
+    kept = await store.load_stored_journal("t")
     assert [entry.seq for entry in kept.entries] == list(range(1, task.version + 1))
     assert list(chain_faults(kept)) == []
     with pytest.raises(TaskNotFoundError):
-        await store.kept("nobody")
+        await store.load_stored_journal("nobody")
 
 
 async def test_the_tasks_that_await_approval_come_in_the_order_of_their_plans(store: TaskStore) -> None:
@@ -471,8 +471,8 @@ async def test_the_tasks_that_await_approval_come_in_the_order_of_their_plans(st
         task = await claim(store, await store.append(Task(name), [submitted()]))
         plans[name] = await store.append(task, [proposed()], epoch=1)
     await store.append(plans["cancelled"], [ev.TaskCancelRequested()])
-    assert await store.awaiting(10) == [(name, plans[name].updated_at) for name in ("first", "second")]
-    assert await store.awaiting(1) == [("first", plans["first"].updated_at)]
+    assert await store.list_awaiting_approval(10) == [(name, plans[name].updated_at) for name in ("first", "second")]
+    assert await store.list_awaiting_approval(1) == [("first", plans["first"].updated_at)]
 
 
 Shown = tuple[str, str, int]

@@ -113,7 +113,7 @@ async def second_life(home: House, models: ModelServer, customer: Customer) -> N
     async with home.open() as runtime:
         task = await customer.visit(runtime)
         records = await runtime.tasks.records(task.task_id, ANYBODY)
-        assert await runtime.store.unfinished() == []
+        assert await runtime.store.list_unfinished() == []
     assert replay(task.task_id, records) == task
     assert (task.status, task.result) == (TaskStatus.COMPLETED, "All four.")
     turns = [request.turn for request in models.requests[before:]]

@@ -109,7 +109,7 @@ async def _one_life(house: House, monkeypatch: pytest.MonkeyPatch, fuse: Fuse, c
         async with house.open() as runtime:
             task = await customer.visit(runtime)
             _check(house, customer, task, await runtime.tasks.records(task.task_id, ANYBODY))
-            assert await runtime.store.unfinished() == []
+            assert await runtime.store.list_unfinished() == []
     else:
         assert not customer.asked
         assert sorted(house.counted) == sorted(customer.labels)

@@ -20,9 +20,9 @@ from harness import House, ledger_plan, names, submitted, until, until_status
 class SlowStore(SqliteStore):
     """A store that takes for ever to say whose plan awaits approval, so that whoever is late comes first."""
 
-    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
+    async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
         await asyncio.Event().wait()
-        return await super().awaiting(limit)
+        return await super().list_awaiting_approval(limit)
 
 
 async def test_a_waiting_task_ends_by_itself_about_when_its_time_comes(house: House) -> None:

@@ -110,7 +110,7 @@ async def test_a_cancel_at_every_write_of_a_run_starts_no_call_after_it(
             assert house.counted.count(labels[0]) <= 1
             unsent = sum("cancelled before" in record.data for record in journal)
             assert len([label for label in house.counted if label in labels]) == called.count("tool.called") - unsent
-        assert await runtime.store.unfinished() == []
+        assert await runtime.store.list_unfinished() == []
 
 
 class StormyStore(SqliteStore):
@@ -295,7 +295,7 @@ async def test_the_late_answer_of_a_superseded_run_is_kept_and_changes_nothing(
             assert asking.status is TaskStatus.NEEDS_ATTENTION
             assert asking.epoch == 2
             shifty.open_gate()
-            await runtime.store.changed(task.task_id, asking.version)
+            await runtime.store.wait_for_change(task.task_id, asking.version)
             evidence = (await runtime.tasks.records(task.task_id, ANYBODY))[-1]
             assert isinstance(evidence.event, ToolReturned)
             assert evidence.epoch == 1

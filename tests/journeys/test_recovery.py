@@ -527,6 +527,6 @@ async def test_a_ledger_of_the_ordinary_kind_is_untouched_by_ten_restarts(tmp_pa
         end = await settled(runtime, task.task_id)
     for _ in range(10):
         async with house.open() as runtime:
-            assert await runtime.store.unfinished() == []
+            assert await runtime.store.list_unfinished() == []
             assert await runtime.tasks.get(task.task_id, ANYBODY) == end
     assert house.counted == ["one", "two"]

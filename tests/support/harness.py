@@ -156,7 +156,7 @@ async def until(runtime: Runtime, task_id: str, reached: Callable[[Task], bool])
             task = await runtime.tasks.get(task_id, ANYBODY)
             if reached(task):
                 return task
-            await runtime.store.changed(task_id, task.version)
+            await runtime.store.wait_for_change(task_id, task.version)
 
 
 async def until_status(runtime: Runtime, task_id: str, *statuses: TaskStatus) -> Task:

@@ -142,7 +142,7 @@ class MemoryStore:
     async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         return self._journal(task_id).records[after : after + limit]
 
-    async def kept(self, task_id: str) -> Kept:
+    async def load_stored_journal(self, task_id: str) -> Kept:
         journal = self._journal(task_id)
         task, first, last = journal.task, journal.records[0], journal.records[-1]
         index = Index(
@@ -161,7 +161,7 @@ class MemoryStore:
         )
         return Kept(task_id, tuple(journal.entries), index)
 
-    async def changed(self, task_id: str, after: int) -> None:
+    async def wait_for_change(self, task_id: str, after: int) -> None:
         while self._open:
             journal = self._memory.journals.get(task_id)
             if journal is None or journal.task.version > after:
@@ -177,7 +177,7 @@ class MemoryStore:
     async def count(self) -> Mapping[TaskStatus, int]:
         return Counter(journal.task.status for journal in self._memory.journals.values())
 
-    async def unfinished(self) -> list[str]:
+    async def list_unfinished(self) -> list[str]:
         return [task_id for task_id, journal in self._memory.journals.items() if journal.runs_without_people]
 
     async def starts(self) -> dict[str, int]:
@@ -193,7 +193,7 @@ class MemoryStore:
     async def forget_starts(self) -> None:
         self._memory.starts.clear()
 
-    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
+    async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
         tasks = (journal.task for journal in self._memory.journals.values())
         waiting = [
             (task.task_id, task.updated_at)

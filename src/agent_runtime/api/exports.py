@@ -30,7 +30,7 @@ _DOCUMENT: dict[str, Any] = {
 async def export_audit(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
     """The prompt, the plan, who approved it, every call, and the journal with its hashes: all that an audit needs."""
     async with whole_journals(request):
-        kept = await runtime.tasks.kept(task_id, caller)
+        kept = await runtime.tasks.load_stored_journal(task_id, caller)
         encoded = await asyncio.to_thread(_encoded, kept)
     return Response(encoded, media_type="application/json")
 

@@ -92,35 +92,35 @@ class Body(httpx2.AsyncByteStream):
         self._closed = closed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        parts = self._events() if self._streamed else self._whole()
+        parts = self._read_events() if self._streamed else self._read_whole()
         async for part in parts:
             yield part
 
-    async def _whole(self) -> AsyncIterator[bytes]:
+    async def _read_whole(self) -> AsyncIterator[bytes]:
         body = await read_body(self._response, self._most_bytes)
-        yield await self._mended(body) if body.strip() else body
+        yield await self._mend(body) if body.strip() else body
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _read_events(self) -> AsyncIterator[bytes]:
         events = _Events(self._most_bytes)
-        async for chunk in _chunks(self._response):
+        async for chunk in _read_chunks(self._response):
             for event in events.add(chunk):
-                yield await self._mended_event(event)
+                yield await self._mend_event(event)
         yield events.rest
 
-    async def _mended_event(self, event: bytes) -> bytes:
+    async def _mend_event(self, event: bytes) -> bytes:
         """Return an event with its data as one line that the SDK can read; others as they are."""
         lines = _END_OF_LINE.split(event)
         data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
         if not data.strip():
             return event
-        mended = await self._mended(data)
+        mended = await self._mend(data)
         if mended is data:
             return event
         return (
             b"".join(line + b"\n" for line in lines if line and not line.startswith(b"data")) + b"data: %b\n\n" % mended
         )
 
-    async def _mended(self, data: bytes) -> bytes:
+    async def _mend(self, data: bytes) -> bytes:
         """Return one message as the SDK can read it: unchanged where it is well-formed, or holds no message."""
         message, mended = await asyncio.to_thread(_read, data) if len(data) > _MUCH_BYTES else _read(data)
         if isinstance(message, JSONRPCError) and self._state is not None:
@@ -142,7 +142,7 @@ def _read(data: bytes) -> tuple[JSONRPCMessage | None, bytes]:
     return message, data if message is None else message.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
-async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
+async def _read_chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
     seen = 0
     try:
         async for chunk in response.stream:  # type: ignore[union-attr] # of an async client
@@ -157,7 +157,7 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
 async def read_body(response: httpx2.Response, most_bytes: int) -> bytes:
     """Return the whole body. Raises: httpx2.StreamError where it is out of bounds, or the connection breaks."""
     nesting, parts, size = _Nesting(), [], 0
-    async for chunk in _chunks(response):
+    async for chunk in _read_chunks(response):
         nesting.add(chunk)
         parts.append(chunk)
         size += len(chunk)

@@ -64,12 +64,12 @@ class AwaitedCall:
         self, request: CallToolRequest, tasks: asyncio.TaskGroup
     ) -> dict[str, Any] | StoredResult:
         """Send it, and let it come to its end even where the caller is cancelled."""
-        outcome = await asyncio.shield(tasks.create_task(self._outcome(request)))
+        outcome = await asyncio.shield(tasks.create_task(self._send_and_catch(request)))
         if isinstance(outcome, AgentRuntimeError):
             raise outcome
         return outcome
 
-    async def _outcome(self, request: CallToolRequest) -> dict[str, Any] | StoredResult | AgentRuntimeError:
+    async def _send_and_catch(self, request: CallToolRequest) -> dict[str, Any] | StoredResult | AgentRuntimeError:
         """What became of it. An error is returned: raised in a task of the pool, it would end the pool."""
         try:
             return await self.send(request)

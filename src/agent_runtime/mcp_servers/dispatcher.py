@@ -19,7 +19,7 @@ from mcp.shared.transport_context import TransportContext
 from mcp_types import ErrorData, JSONRPCNotification, JSONRPCRequest
 
 from agent_runtime.domain.values import JsonValue, has_more_parts
-from agent_runtime.mcp_servers.reading import UnreadableAnswerError, check_readable, stand_in
+from agent_runtime.mcp_servers.reading import UnreadableAnswerError, check_readable, make_stand_in
 
 NESTED = 100_000
 """As many arrays and objects as one message may have. Four megabytes of `[],` would stop the loop for seconds (G9)."""
@@ -96,7 +96,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         state = CURRENT_REQUEST.get()
         if state is None or method != "tools/call":
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
-            return stand_in(method, _checked(method, raw), remote=self._remote)
+            return make_stand_in(method, _check_parts(method, raw), remote=self._remote)
         # We cancel in our own words and time; the SDK's courtesy would wait up to 5 s for a stuck pipe.
         opts = {**(opts or {}), "request_id": state.request_id, "cancel_on_abandon": False}
         self._request_states[state.request_id] = state
@@ -104,7 +104,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
         finally:
             del self._request_states[state.request_id]
-        return stand_in(method, _checked(method, raw), remote=self._remote)
+        return make_stand_in(method, _check_parts(method, raw), remote=self._remote)
 
     def _resolve_pending(self, request_id: int | str | None, outcome: dict[str, Any] | ErrorData) -> None:
         if isinstance(outcome, ErrorData) and not self._remote and request_id is not None:
@@ -135,7 +135,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
             super()._dispatch_notification(msg, metadata, on_notify, sender_ctx)
 
 
-def _checked(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _check_parts(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the result. Raises: UnreadableAnswerError."""
     check_readable(raw)
     listing = method == "tools/list"

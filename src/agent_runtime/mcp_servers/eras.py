@@ -43,7 +43,7 @@ class Speaker(Protocol):
 
     server_id: str
 
-    async def hear(self, message: IncomingMessage) -> None:
+    async def handle_message(self, message: IncomingMessage) -> None:
         """Take a notification of the server."""
 
 
@@ -54,6 +54,6 @@ async def open_session(
     """A session over a transport, ready to be used."""
     async with transport as (read, write):
         wire = Dispatcher(read, Outgoing(write), remote=remote)
-        async with ClientSession(dispatcher=wire, message_handler=speaker.hear) as session:
+        async with ClientSession(dispatcher=wire, message_handler=speaker.handle_message) as session:
             await eras.negotiate(speaker.server_id, session)
             yield session

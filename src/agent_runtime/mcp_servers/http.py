@@ -44,7 +44,7 @@ class Network:
     def __init__(self) -> None:
         self._transport: httpx2.AsyncHTTPTransport | None = None
 
-    def shared(self) -> httpx2.AsyncBaseTransport:
+    def get_transport(self) -> httpx2.AsyncBaseTransport:
         if self._transport is None:
             # No common ceiling: a server that holds on to its requests must not starve the others (G9).
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
@@ -67,11 +67,11 @@ class HttpAccess:
         except ConfigurationError as error:
             raise ServerUnavailableError(server.id, str(error)) from error
         self._event_bytes = limits.server_line_bytes
-        self._guard = _Guarded(network.shared(), limits.server_line_bytes)
+        self._guard = _Guarded(network.get_transport(), limits.server_line_bytes)
         self._client = httpx2.AsyncClient(
             transport=self._guard,
             headers={**headers, "accept-encoding": "identity"},
-            timeout=httpx2.Timeout(_CONNECT_S, read=_longest_silence(server, limits)),
+            timeout=httpx2.Timeout(_CONNECT_S, read=_read_timeout(server, limits)),
             cookies=CookieJar(_FewCookies()),
             trust_env=False,
         )
@@ -115,7 +115,7 @@ class _FewCookies(DefaultCookiePolicy):
         return super().set_ok(cookie, request)
 
 
-def _longest_silence(server: HttpServer, limits: LimitSettings) -> float:
+def _read_timeout(server: HttpServer, limits: LimitSettings) -> float:
     """Longer than any call of the entry is waited for, so that this never ends one, and never keeps a dead one."""
     said = [policy.timeout_s for policy in server.tools.values() if policy.timeout_s is not None]
     return max([server.client_session_timeout_seconds, *said]) + limits.cancel_grace_s + _SPARE_S
@@ -146,24 +146,24 @@ class _Guarded(httpx2.AsyncBaseTransport):
         try:
             response = await self._send(request)
             if response.has_redirect_location:
-                response = await self._redirected(request, response)
+                response = await self._follow_redirect(request, response)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             if state is not None and request.method == "POST":
                 # No connection, so not a byte of the call has left.
                 state.sent = False
-            return _refusal(request, f"cannot connect: {error}")
+            return _make_refusal(request, f"cannot connect: {error}")
         except httpx2.TransportError as error:
-            return _refusal(request, f"the connection broke: {error or type(error).__name__}")
+            return _make_refusal(request, f"the connection broke: {error or type(error).__name__}")
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()
-            return _refusal(request, "the answer is compressed, which was not asked for")
+            return _make_refusal(request, "the answer is compressed, which was not asked for")
         if request.method == "POST" and response.is_error:
-            return await self._turned_away(request, response, state)
+            return await self._translate_error(request, response, state)
         streamed = response.headers.get("content-type", "").lower().startswith("text/event-stream")
-        closed = self._streams.closed if request.method == "GET" and state is None else None
+        closed = self._streams.note_closed if request.method == "GET" and state is None else None
         return httpx2.Response(
             response.status_code,
-            headers=_labelled(response.headers),
+            headers=_set_media_type(response.headers),
             stream=Body(response, self._answer_bytes, state, streamed=streamed, closed=closed),
             extensions=response.extensions,
         )
@@ -181,7 +181,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
             await asyncio.sleep(pause_s)
         return await self._inner.handle_async_request(request)
 
-    async def _turned_away(
+    async def _translate_error(
         self, request: httpx2.Request, response: httpx2.Response, state: RequestState | None
     ) -> httpx2.Response:
         """Return an error answer with what it says: its own JSON-RPC error, or its status for one."""
@@ -198,7 +198,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         if _is_handshake(request):
             self.refused_handshake_with = status
         ours = state is not None and state.is_answered_by(error.id if error else None)
-        if MCP_SESSION_ID in request.headers and _loses_session(status, said, ours=ours):
+        if MCP_SESSION_ID in request.headers and _means_session_lost(status, said, ours=ours):
             self.session_unknown = True
             if state is not None:
                 state.session_unknown = True
@@ -208,21 +208,21 @@ class _Guarded(httpx2.AsyncBaseTransport):
         told = (
             error.error if error is not None and (ours or state is None) else ErrorData(code=INTERNAL_ERROR, message="")
         )
-        return _error_answer(request, status, told.model_copy(update={"message": words}))
+        return _make_error_response(request, status, told.model_copy(update={"message": words}))
 
-    async def _redirected(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+    async def _follow_redirect(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         """Send the handshake on to where it is redirected; any other redirect is refused."""
         await response.aclose()
         target = _location(request, response)
         follow = target is not None and response.status_code in _KEEP_METHOD and _same_origin(request.url, target)
         if target is None or not follow or self._address is not None or not _is_handshake(request):
             where = "nowhere" if target is None else target.copy_with(userinfo=b"", query=None)
-            return _refusal(
+            return _make_refusal(
                 request, f"it redirects to {where}, which is not followed; config.base_url names the address"
             )
         self._address = request.url = target
         response = await self._inner.handle_async_request(request)
-        return await self._redirected(request, response) if response.has_redirect_location else response
+        return await self._follow_redirect(request, response) if response.has_redirect_location else response
 
     async def aclose(self) -> None:
         """Nothing to do: the connections are shared, and closed by their owner."""
@@ -277,12 +277,12 @@ class _Streams:
         self._opened_at = now
         return self._short < _MOST_SHORT_STREAMS
 
-    def closed(self) -> None:
+    def note_closed(self) -> None:
         lasted = monotonic() - self._opened_at >= _SHORT_STREAM_S
         self._short = 0 if lasted else self._short + 1
 
 
-def _labelled(headers: httpx2.Headers) -> httpx2.Headers:
+def _set_media_type(headers: httpx2.Headers) -> httpx2.Headers:
     """Return the headers of an answer, with its media type where it names none, or one that says as much as JSON."""
     said = headers.get("content-type", "").partition(";")[0].strip().lower()
     if said not in {"", "text/plain", "text/json"} and not (said.startswith("application/") and "json" in said):
@@ -309,7 +309,7 @@ _NO_SESSION = re.compile(
 )
 
 
-def _loses_session(status: int, said: str, *, ours: bool) -> bool:
+def _means_session_lost(status: int, said: str, *, ours: bool) -> bool:
     """Return whether an answer means that the session is gone, and not that the server has looked at the request.
 
     `ours`: it holds an error with the id of the call.
@@ -332,10 +332,10 @@ def _status_text(status: int, said: str) -> str:
     return f"{name}: {words}" if words else name
 
 
-def _refusal(request: httpx2.Request, message: str) -> httpx2.Response:
-    return _error_answer(request, 503, ErrorData(code=CONNECTION_CLOSED, message=message))
+def _make_refusal(request: httpx2.Request, message: str) -> httpx2.Response:
+    return _make_error_response(request, 503, ErrorData(code=CONNECTION_CLOSED, message=message))
 
 
-def _error_answer(request: httpx2.Request, status: int, error: ErrorData) -> httpx2.Response:
+def _make_error_response(request: httpx2.Request, status: int, error: ErrorData) -> httpx2.Response:
     body = to_json({"jsonrpc": "2.0", "id": None, "error": error.model_dump(exclude_none=True)})
     return httpx2.Response(status, headers={"content-type": "application/json"}, content=body, request=request)

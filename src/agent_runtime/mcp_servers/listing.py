@@ -31,7 +31,7 @@ class SharedListing:
         self._began_at = 0
         self._outcome: Listed | str = ""  # the listing, or why there is none
 
-    async def fresh(self) -> Listed:
+    async def read_fresh(self) -> Listed:
         """Return a listing that began after this was called. Raises: ServerUnavailableError."""
         self._asked = number = self._asked + 1
         async with self._lock:

@@ -87,7 +87,7 @@ def mount_options(sandbox: Sandbox, start: Start, base_dir: Path, own: OwnFiles,
     table.add_system(all_devices=all_devices and not limited, shared_memory=sandbox.network and not limited)
     if not sandbox.read:
         table.show_where_empty(start.needed)
-    table.keep(own, start, start.named.union(map(real, (*reads, *writes))))
+    table.hide_own_files(own, start, start.named.union(map(real, (*reads, *writes))))
     return table.options()
 
 
@@ -129,7 +129,7 @@ class _Table:
             if self._at(real(path)) is _Kind.EMPTY or self._at(path) is _Kind.EMPTY:
                 self.show([path], self._ground)
 
-    def keep(self, own: OwnFiles, start: Start, named: set[Path]) -> None:
+    def hide_own_files(self, own: OwnFiles, start: Start, named: set[Path]) -> None:
         """Hide the service's own files under every path that leads to them, and let nobody put others in their place.
 
         `named`: the paths that the entry may mean; where they are folders of the data directory, they stay.
@@ -172,7 +172,7 @@ class _Table:
         tops = {path: target for path, target in links.items() if links.keys().isdisjoint(path.parents)}
         options: list[str] = []
         for path, kind in sorted(self._places.items(), key=lambda place: len(place[0].parts)):
-            options += _mounted(str(path), kind)
+            options += _mount_options_of(str(path), kind)
         for path, target in tops.items():
             if self._at(path) is _Kind.EMPTY:
                 options += ["--symlink", str(target), str(path)]
@@ -185,7 +185,7 @@ class _Table:
         return next(self._places[place] for place in (path, *path.parents) if place in self._places)
 
 
-def _mounted(path: str, kind: _Kind) -> Sequence[str]:
+def _mount_options_of(path: str, kind: _Kind) -> Sequence[str]:
     match kind:
         case _Kind.READ:
             return ("--ro-bind", path, path)

@@ -11,7 +11,7 @@ from mcp.server import MCPServer, Server
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.mcp_servers.eras import Eras, open_session
 from agent_runtime.mcp_servers.http import HttpAccess
-from agent_runtime.mcp_servers.server import Connection, explained
+from agent_runtime.mcp_servers.server import Connection, explain
 from agent_runtime.mcp_servers.stdio import StdioTransport
 
 
@@ -34,9 +34,9 @@ class OverStdio:
         async with open_session(connection, self._transport, self._eras, remote=False) as session:
             yield session
 
-    def why(self) -> str:
+    def describe_end(self) -> str:
         """How the process ended, with the end of its stderr."""
-        return self._transport.why() if self._transport else ""
+        return self._transport.describe_end() if self._transport else ""
 
 
 class OverHttp:
@@ -60,7 +60,7 @@ class OverHttp:
                 except Exception as error:
                     if not self._access.may_be_old:
                         raise
-                    session = await self._enter_old(connection, stack, explained(error))
+                    session = await self._enter_old(connection, stack, explain(error))
                     old.add(connection.server_id)
             else:
                 old.discard(connection.server_id)  # unless it works once more
@@ -73,7 +73,7 @@ class OverHttp:
         try:
             return await stack.enter_async_context(self._old(connection))
         except Exception as error:
-            raise ServerUnavailableError(connection.server_id, f"{first}; {explained(error)}") from error
+            raise ServerUnavailableError(connection.server_id, f"{first}; {explain(error)}") from error
 
     def _streamable(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
         return open_session(connection, self._access.open(), self._eras, remote=True)
@@ -87,7 +87,7 @@ class OverHttp:
         """Whether the server has said that it does not know the session any more."""
         return self._access.session_unknown
 
-    def why(self) -> str:
+    def describe_end(self) -> str:
         """Nothing is known beyond the fault itself."""
         return ""
 
@@ -105,9 +105,9 @@ class InProcess:
     @asynccontextmanager
     async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
         """Connect in memory; the handshake is known to work."""
-        async with Client(self._server, mode="legacy", message_handler=connection.hear) as client:
+        async with Client(self._server, mode="legacy", message_handler=connection.handle_message) as client:
             yield client.session
 
-    def why(self) -> str:
+    def describe_end(self) -> str:
         """Nothing is known beyond the fault itself."""
         return ""

@@ -136,10 +136,10 @@ def _mounts() -> list[_Mount]:
     except OSError:
         return []
     rows = (line.split(" ") for line in lines)
-    return [_Mount(row[2], _unescaped(row[3]).rstrip("/"), _unescaped(row[4]).rstrip("/")) for row in rows]
+    return [_Mount(row[2], _unescape(row[3]).rstrip("/"), _unescape(row[4]).rstrip("/")) for row in rows]
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
 
 

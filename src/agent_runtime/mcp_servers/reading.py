@@ -68,11 +68,11 @@ def read_tolerantly(data: bytes, *, whole: bool = True) -> list[JSONRPCMessage]:
     """
     if b'"' not in data:
         return []
-    value = _parsed(data)
+    value = _parse(data)
     if value is None:
         return _unreadable_answer(data) if whole else []
     items = value if isinstance(value, list) else [value]
-    return [message for item in items if isinstance(item, dict) and (message := _message(item)) is not None]
+    return [message for item in items if isinstance(item, dict) and (message := _to_message(item)) is not None]
 
 
 def read_answer(data: bytes) -> JSONRPCMessage | None:
@@ -85,12 +85,12 @@ def read_answer(data: bytes) -> JSONRPCMessage | None:
     return next(iter(answers or messages), None)
 
 
-def _parsed(data: bytes) -> JsonValue:
+def _parse(data: bytes) -> JsonValue:
     """Return the JSON value of the data, or of its end where it begins with something else; None where it has none."""
     text = data.removeprefix(b"\xef\xbb\xbf")
-    for begin in _beginnings(text):
+    for begin in _find_beginnings(text):
         part = text[begin:]
-        for candidate in (part, _mended(part)):
+        for candidate in (part, _mend(part)):
             try:
                 value = from_json(candidate)
             except ValueError:
@@ -100,7 +100,7 @@ def _parsed(data: bytes) -> JsonValue:
     return None
 
 
-def _beginnings(data: bytes) -> Iterable[int]:
+def _find_beginnings(data: bytes) -> Iterable[int]:
     """Yield where the JSON may begin: some servers greet before they speak, or log to the same stream."""
     yield 0
     start = 0
@@ -112,18 +112,18 @@ def _beginnings(data: bytes) -> Iterable[int]:
             yield start
 
 
-def _mended(data: bytes) -> bytes:
+def _mend(data: bytes) -> bytes:
     """Return the data as valid UTF-8, half surrogate pairs replaced by U+FFFD."""
     text = data.decode(errors="replace").encode()
-    return _ESCAPE.sub(_mended_escape, text) if rb"\u" in text else text
+    return _ESCAPE.sub(_mend_escape, text) if rb"\u" in text else text
 
 
-def _mended_escape(found: re.Match[bytes]) -> bytes:
+def _mend_escape(found: re.Match[bytes]) -> bytes:
     escape = found[0]
     return rb"\ufffd" if len(escape) == _HALF_PAIR else escape
 
 
-def _message(value: JsonObject) -> JSONRPCMessage | None:
+def _to_message(value: JsonObject) -> JSONRPCMessage | None:
     """Return the message that an object means, whatever is missing or odd in its envelope; None where it means none."""
     number = _request_id(value.get("id"))
     method = value.get("method")
@@ -134,9 +134,9 @@ def _message(value: JsonObject) -> JSONRPCMessage | None:
             return JSONRPCNotification(jsonrpc="2.0", method=method, **given)
         return JSONRPCRequest(jsonrpc="2.0", id=number, method=method, **given)
     if value.get("error") is not None:
-        return JSONRPCError(jsonrpc="2.0", id=number, error=_error(value["error"]))
+        return JSONRPCError(jsonrpc="2.0", id=number, error=_to_error(value["error"]))
     if number is not None and "result" in value:
-        return JSONRPCResponse(jsonrpc="2.0", id=number, result=_result(value["result"]))
+        return JSONRPCResponse(jsonrpc="2.0", id=number, result=_to_result(value["result"]))
     return None
 
 
@@ -146,32 +146,32 @@ def _request_id(value: JsonValue) -> RequestId | None:
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
-def _error(value: JsonValue) -> ErrorData:
+def _to_error(value: JsonValue) -> ErrorData:
     if not isinstance(value, Mapping):
-        return ErrorData(code=INTERNAL_ERROR, message=as_words(value))
+        return ErrorData(code=INTERNAL_ERROR, message=to_text(value))
     code, message = value.get("code"), value.get("message")
     number = int(code) if isinstance(code, float) and code.is_integer() else code
     if not isinstance(number, int) or isinstance(number, bool):
         number = INTERNAL_ERROR
-    words = message if isinstance(message, str) else as_words(value if message is None else message)
+    words = message if isinstance(message, str) else to_text(value if message is None else message)
     return ErrorData(code=number, message=words, data=value.get("data"))
 
 
-def _result(value: JsonValue) -> JsonObject:
+def _to_result(value: JsonValue) -> JsonObject:
     """Return a result as an object: a list is content, a text is one, and of null nothing can be read."""
     if isinstance(value, dict):
         return value
     if isinstance(value, list | str):
         return {"content": value}
-    return _unreadable(f"its result is {as_words(value)}")
+    return _mark_unreadable(f"its result is {to_text(value)}")
 
 
-def as_words(value: JsonValue) -> str:
+def to_text(value: JsonValue) -> str:
     """Return a value as text for people: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else to_json(value, inf_nan_mode="constants").decode()
 
 
-def _unreadable(reason: str) -> JsonObject:
+def _mark_unreadable(reason: str) -> JsonObject:
     return {"_meta": {_UNREADABLE: reason}}
 
 
@@ -182,7 +182,9 @@ def _unreadable_answer(data: bytes) -> list[JSONRPCMessage]:
     if found is None:
         return []
     number = int(found[1] or found[2])
-    return [JSONRPCResponse(jsonrpc="2.0", id=number, result=_unreadable("its answer is no JSON that can be read"))]
+    return [
+        JSONRPCResponse(jsonrpc="2.0", id=number, result=_mark_unreadable("its answer is no JSON that can be read"))
+    ]
 
 
 def check_readable(raw: JsonObject) -> None:
@@ -192,16 +194,16 @@ def check_readable(raw: JsonObject) -> None:
         raise UnreadableAnswerError(reason)
 
 
-def stand_in(method: str, raw: JsonObject, *, remote: bool) -> JsonObject:
-    """Return a result in which the SDK finds no fault, for the one that came; `raw_answer` gives that back.
+def make_stand_in(method: str, raw: JsonObject, *, remote: bool) -> JsonObject:
+    """Return a result in which the SDK finds no fault, for the one that came; `unwrap_answer` gives that back.
 
     Of the tools of a `remote` server it holds those whose arguments the SDK is to mirror in headers.
     """
     match method:
         case "initialize":
-            return _initialized(raw)
+            return _stand_in_for_initialize(raw)
         case "server/discover":
-            return _discovered(raw)
+            return _stand_in_for_discover(raw)
         case "tools/list":
             tools = _tools_with_headers(raw) if remote else []
             return _COMPLETE | {"tools": tools, "ttlMs": 0, "cacheScope": "private", "_meta": {_RAW: raw}}
@@ -213,21 +215,21 @@ def stand_in(method: str, raw: JsonObject, *, remote: bool) -> JsonObject:
 _COMPLETE: JsonObject = {"resultType": "complete"}
 
 
-def raw_answer(answer: JsonObject) -> JsonObject:
+def unwrap_answer(answer: JsonObject) -> JsonObject:
     """Return the result as the server sent it."""
     meta = answer.get("_meta")
     raw = meta.get(_RAW) if isinstance(meta, dict) else None
     return raw if isinstance(raw, dict) else answer
 
 
-def _initialized(raw: JsonObject) -> JsonObject:
+def _stand_in_for_initialize(raw: JsonObject) -> JsonObject:
     """Return what the session uses of the handshake: the version, and that tools may change."""
     version = raw.get("protocolVersion")
     said = version if isinstance(version, str) and version else LATEST_HANDSHAKE_VERSION
     return {"protocolVersion": said, "capabilities": _capabilities(raw), "serverInfo": {"name": "", "version": ""}}
 
 
-def _discovered(raw: JsonObject) -> JsonObject:
+def _stand_in_for_discover(raw: JsonObject) -> JsonObject:
     versions = raw.get("supportedVersions")
     said = [one for one in versions if isinstance(one, str)] if isinstance(versions, list) else []
     supported = said or list(MODERN_PROTOCOL_VERSIONS)
@@ -244,7 +246,7 @@ def _capabilities(raw: JsonObject) -> JsonObject:
 def _tools_with_headers(raw: JsonObject) -> list[JsonValue]:
     tools = raw.get("tools")
     return [
-        {"name": tool["name"], "inputSchema": {"type": "object", "properties": _described(tool["inputSchema"])}}
+        {"name": tool["name"], "inputSchema": {"type": "object", "properties": _properties_of(tool["inputSchema"])}}
         for tool in (tools if isinstance(tools, list) else ())
         if isinstance(tool, dict) and isinstance(tool.get("name"), str) and mirrors_arguments(tool.get("inputSchema"))
     ]
@@ -255,7 +257,7 @@ def mirrors_arguments(schema: JsonValue) -> bool:
     return isinstance(schema, dict) and b'"x-mcp-header"' in to_json(schema, inf_nan_mode="constants")
 
 
-def _described(schema: JsonObject) -> JsonObject:
+def _properties_of(schema: JsonObject) -> JsonObject:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return {}

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonValue, canonical
-from agent_runtime.mcp_servers.reading import as_words
+from agent_runtime.mcp_servers.reading import to_text
 from agent_runtime.text.escaping import is_blank
 from agent_runtime.text.redaction import Redactor
 
@@ -22,7 +22,7 @@ _LONGEST_NAME = 256
 """The longest name of a tool, twice what MCP advises: names are keys in many places, and are kept there."""
 
 
-def stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
+def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
     """A `CallToolResult` in the words of the wire as a whole, uncut result.
 
     A result in the words of no version of MCP is structured content as a whole.
@@ -34,7 +34,7 @@ def stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
     if _FIELDS.isdisjoint(raw):
         old = raw.get("toolResult")  # the word of 2024-10-07
         if isinstance(old, Mapping) and not _FIELDS.isdisjoint(old):
-            return stored_result(old, redactor)
+            return to_stored_result(old, redactor)
         output = old if old is not None else {name: raw[name] for name in raw if name not in _ENVELOPE} or None
     blocks = [read_block(block) for block in _blocks(raw.get("content"))]
     text = redactor.redact("\n".join(block.text for block in blocks))
@@ -52,7 +52,7 @@ _FIELDS = frozenset({"content", "structuredContent", "isError"})
 _ENVELOPE = frozenset({"_meta", "cacheScope", "resultType", "toolResult", "ttlMs"})
 
 
-def unreadable_result(reason: str, redactor: Redactor) -> StoredResult:
+def make_unreadable_result(reason: str, redactor: Redactor) -> StoredResult:
     """Return the result of a call that the server answered with something of which nothing can be read."""
     text = redactor.redact_message(f"the server answered, and its answer cannot be read: {reason}")
     return StoredResult(text=text, is_error=True, unreadable=True, size=len(text.encode()))
@@ -89,16 +89,16 @@ def read_block(block: JsonValue) -> Block:
         case {"type": "resource", "resource": {"text": str() as text}}:
             return Block(text)
         case {"type": "resource", "resource": {"blob": str() as blob} as resource}:
-            return Block(_name(as_words(resource.get("uri") or "resource"), resource.get("mimeType"), blob), named=True)
+            return Block(_name(to_text(resource.get("uri") or "resource"), resource.get("mimeType"), blob), named=True)
         case {"type": "resource_link", "uri": str() as uri}:
-            return Block(f"{as_words(block.get('title') or block.get('name') or 'resource')}: {uri}")
+            return Block(f"{to_text(block.get('title') or block.get('name') or 'resource')}: {uri}")
         case {"type": "text", "text": None}:
             return Block("")
         case {"text": (str() | int() | float()) as text} if block.get("type", "text") in {"text", None}:
-            return Block(as_words(text))
+            return Block(to_text(text))
         case None:
             return Block("")
-    return Block(as_words(block))
+    return Block(to_text(block))
 
 
 _BASE64_BYTES, _BASE64_CHARACTERS = 3, 4

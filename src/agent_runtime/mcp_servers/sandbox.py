@@ -82,7 +82,7 @@ def confine(
     Raises: ConfigurationError where the entry asks for a confinement that is not to be had here.
     """
     if sandbox.mode == "off":
-        return _tied_to_parent(argv)
+        return _tie_to_parent(argv)
     found = _bubblewrap()
     if isinstance(found, _Bubblewrap):
         start = Start(tuple(argv), cwd, tuple(texts))
@@ -96,7 +96,7 @@ def confine(
             f"{asked} can only be kept with bubblewrap, and {found}. Install bubblewrap and allow user "
             "namespaces, or take the sandbox out of the entry."
         )
-    return _tied_to_parent(argv)
+    return _tie_to_parent(argv)
 
 
 def sandbox_level() -> str:
@@ -163,7 +163,7 @@ def _disks_are_open() -> bool:
     return False
 
 
-def _tied_to_parent(argv: Sequence[str]) -> Confined:
+def _tie_to_parent(argv: Sequence[str]) -> Confined:
     if sys.platform != "linux":
         return Confined(tuple(argv))
     setpriv = _setpriv()

@@ -40,8 +40,8 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.call import RAW, AwaitedCall
 from agent_runtime.mcp_servers.dispatcher import RequestState
 from agent_runtime.mcp_servers.listing import Listed, SharedListing
-from agent_runtime.mcp_servers.reading import UnreadableAnswerError, names_with_headers, raw_answer, read_page
-from agent_runtime.mcp_servers.results import stored_result, tool_definitions, unreadable_result
+from agent_runtime.mcp_servers.reading import UnreadableAnswerError, names_with_headers, read_page, unwrap_answer
+from agent_runtime.mcp_servers.results import make_unreadable_result, to_stored_result, tool_definitions
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -72,7 +72,7 @@ class Opener(Protocol):
     def open(self, connection: "Connection") -> AbstractAsyncContextManager[ClientSession]:
         """Enter the transport and the session, and agree on a protocol version."""
 
-    def why(self) -> str:
+    def describe_end(self) -> str:
         """How the connection ended, as far as it is known."""
 
 
@@ -139,14 +139,14 @@ class Connection:
             if self._session is None and self._scope.cancelled_caught and not self._stopped:
                 self._fault = f"it did not start within {self._start_s:g} s"
         except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
-            self._fault = self._redactor.redact_message(explained(error))
+            self._fault = self._redactor.redact_message(explain(error))
         finally:
             lost = self._session is not None and not self._stopped
             self.end.set()
             self.ended.set()
             self._ready.set()
             if lost:
-                log.warning("mcp_server_lost", server=self.server_id, reason=self.why())
+                log.warning("mcp_server_lost", server=self.server_id, reason=self.describe_end())
 
     def stop(self) -> None:
         """Let the owner leave; a start under way is given up."""
@@ -165,20 +165,20 @@ class Connection:
         """The session. Raises: ServerUnavailableError with the reason, where there is none or no longer one."""
         await self._ready.wait()
         if self._session is None or self.end.is_set():
-            await self._see_the_end()
-            raise ServerUnavailableError(self.server_id, self.why())
+            await self._wait_for_end()
+            raise ServerUnavailableError(self.server_id, self.describe_end())
         return self._session
 
-    def why(self) -> str:
+    def describe_end(self) -> str:
         """Why there is no session any more, for people to read."""
         if self._stopped:
             return "the connection was closed"
-        known = self._opener.why()
+        known = self._opener.describe_end()
         if self._fault and known:
             return f"{self._fault}; {known}"
         return self._fault or known or "the connection was lost"
 
-    async def hear(self, message: IncomingMessage) -> None:
+    async def handle_message(self, message: IncomingMessage) -> None:
         """Take a notification of the server."""
         if isinstance(message, ToolListChangedNotification):
             self.changes += 1
@@ -188,7 +188,7 @@ class Connection:
     async def definitions(self) -> Listed:
         """What this session lists now: the listing began after this was called. Raises: ServerUnavailableError."""
         await self.ready()
-        return await self._listing.fresh()
+        return await self._listing.read_fresh()
 
     async def _list(self) -> Listed:
         session = await self.ready()
@@ -198,7 +198,7 @@ class Connection:
                 changes = self.changes
                 self._wrong_headers = {}
                 tools, digest, size = await self._read_list(session)
-                if not tools and not self.has_listed and await self._says_more(session, changes):
+                if not tools and not self.has_listed and await self._wait_for_tools(session, changes):
                     tools, digest, size = await self._read_list(session)
         except TimeoutError:
             within = f"it did not list its tools within {limits.server_start_s:g} s"
@@ -206,11 +206,11 @@ class Connection:
         except MCPError as error:
             if self._opener.remote:
                 self.retire()
-            await self._see_the_end()
-            reason = self.why() if self.ended.is_set() and not self._stopped else explained(error)
+            await self._wait_for_end()
+            reason = self.describe_end() if self.ended.is_set() and not self._stopped else explain(error)
             raise ServerUnavailableError(self.server_id, self._redactor.redact_message(reason)) from error
         except (ValidationError, UnreadableAnswerError) as error:
-            raise ServerUnavailableError(self.server_id, explained(error)) from error
+            raise ServerUnavailableError(self.server_id, explain(error)) from error
         self.has_listed = True
         known = self._listings.get(self.server_id)
         if known is not None and known.digest == digest:
@@ -222,7 +222,7 @@ class Connection:
         self._listings[self.server_id] = listed
         return listed
 
-    async def _says_more(self, session: ClientSession, changes: int) -> bool:
+    async def _wait_for_tools(self, session: ClientSession, changes: int) -> bool:
         """Wait a while for a server that lists nothing at first; False where it never said that its tools change."""
         capabilities = session.server_capabilities
         tools = capabilities.tools if capabilities else None
@@ -252,14 +252,14 @@ class Connection:
                     wire.update(raw)
                     tools[raw] = tool
                 if len(tools) > limits.tools_per_server:
-                    raise self._over(f"more than {limits.tools_per_server} tools (limits.tools_per_server)")
+                    raise self._limit_error(f"more than {limits.tools_per_server} tools (limits.tools_per_server)")
                 if size > limits.definitions_bytes:
-                    raise self._over(
+                    raise self._limit_error(
                         f"tools of more than {limits.definitions_bytes} bytes in all (limits.definitions_bytes)"
                     )
         return list(tools.values()), wire.hexdigest(), size
 
-    def _over(self, what: str) -> ServerUnavailableError:
+    def _limit_error(self, what: str) -> ServerUnavailableError:
         return ServerUnavailableError(self.server_id, f"it lists {what}")
 
     async def _pages(self, session: ClientSession) -> AsyncGenerator[list[Any], None]:
@@ -278,16 +278,16 @@ class Connection:
             if cursor is None or cursor in seen:
                 return
             seen.add(cursor)
-        raise self._over(f"its tools on more than {self._limits.list_pages} pages (limits.list_pages)")
+        raise self._limit_error(f"its tools on more than {self._limits.list_pages} pages (limits.list_pages)")
 
     async def _page(self, session: ClientSession, cursor: str | None) -> JsonObject:
         params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
         if not self._opener.remote:
             answer: JsonObject = await session.send_request(ListToolsRequest(params=params), RAW)
-            return raw_answer(answer)
+            return unwrap_answer(answer)
         # The SDK's own listing learns which arguments a 2026-07-28 server wants mirrored in headers.
         listed = await session.list_tools(params=params)
-        page = raw_answer({"_meta": listed.meta})
+        page = unwrap_answer({"_meta": listed.meta})
         usable = {tool.name for tool in listed.tools}
         for name in names_with_headers(page) - usable:
             self._wrong_headers[name] = "its schema names headers for arguments (x-mcp-header) against the rules of MCP"
@@ -305,7 +305,7 @@ class Connection:
         """Send one call, once; as `ports.Lease.call` has it. `tasks` owns what must outlive a cancelled caller."""
         session = self._session
         if session is None or self.end.is_set():
-            raise CallNotSentError(f"{self.server_id}.{tool} was not sent: {self.why()}.")
+            raise CallNotSentError(f"{self.server_id}.{tool} was not sent: {self.describe_end()}.")
         if cancel.is_set():
             raise CallNotSentError(f"{self.server_id}.{tool} was not sent: it was cancelled before.")
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
@@ -313,7 +313,7 @@ class Connection:
             f"{self.server_id}.{tool}",
             session,
             RequestState(next(self._ids)),
-            judge=self.judged,
+            judge=self.judge_error,
             end=self.end,
             grace_s=self._limits.cancel_grace_s,
         )
@@ -329,15 +329,15 @@ class Connection:
                 self.stop()
         if isinstance(raw, StoredResult):
             return raw
-        raw = raw_answer(raw)
+        raw = unwrap_answer(raw)
         if len(to_json(raw, inf_nan_mode="constants")) > _MUCH_BYTES:
-            return await asyncio.to_thread(stored_result, raw, self._redactor)
-        return stored_result(raw, self._redactor)
+            return await asyncio.to_thread(to_stored_result, raw, self._redactor)
+        return to_stored_result(raw, self._redactor)
 
-    async def judged(self, call: AwaitedCall, error: Exception) -> StoredResult:
+    async def judge_error(self, call: AwaitedCall, error: Exception) -> StoredResult:
         """What an error says about the call: a definite result, or the error to raise."""
         if not call.state.sent and not self._opener.uninterrupted:
-            await self._see_the_end()
+            await self._wait_for_end()
             raise CallNotSentError(f"{call.name} was not sent: {self._reason(error)}.") from error
         if call.state.session_unknown:
             self.retire()
@@ -350,16 +350,16 @@ class Connection:
             text = self._redactor.redact_message(error.message)
             return StoredResult(text=text, is_error=True, size=len(text.encode()))
         if isinstance(error, UnreadableAnswerError):
-            return unreadable_result(str(error), self._redactor)
+            return make_unreadable_result(str(error), self._redactor)
         if self._opener.remote:
             self.retire()  # a repetition begins with a connection that works
-        await self._see_the_end()
+        await self._wait_for_end()
         raise OutcomeUnknownError(f"{call.name}: no answer after the call was sent: {self._reason(error)}.") from error
 
     def _reason(self, error: Exception) -> str:
-        return self.why() if self.end.is_set() else self._redactor.redact_message(explained(error))
+        return self.describe_end() if self.end.is_set() else self._redactor.redact_message(explain(error))
 
-    async def _see_the_end(self) -> None:
+    async def _wait_for_end(self) -> None:
         """Where the connection is ending, wait until it has, so that the whole reason is known."""
         if self.end.is_set():
             try:
@@ -369,7 +369,7 @@ class Connection:
                 log.warning("mcp_server_slow_to_leave", server=self.server_id)
 
 
-def explained(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """Return an error of the SDK, however deep in groups, in words for people."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

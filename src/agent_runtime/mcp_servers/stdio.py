@@ -61,11 +61,11 @@ class _Pipes(SubprocessStreamProtocol):
         self.stderr_ended = asyncio.Event()
         self.stderr_tail = bytearray()
         self._stderr_bytes = stderr_bytes
-        self._deaf = False
+        self._output_closed = False
 
     def pipe_data_received(self, fd: int, data: bytes | str) -> None:
         if fd != 2 or isinstance(data, str):  # noqa: PLR2004 - 2 is stderr
-            if not self._deaf:
+            if not self._output_closed:
                 super().pipe_data_received(fd, data)
             return
         self.stderr_tail += data
@@ -84,7 +84,7 @@ class _Pipes(SubprocessStreamProtocol):
 
     def _end_output(self) -> None:
         """Hear nobody who inherited the output of a server that is gone."""
-        self._deaf = True
+        self._output_closed = True
         if self.stdout is not None:
             self.stdout.feed_eof()
 
@@ -151,7 +151,7 @@ class StdioTransport:
         try:
             # The shield keeps the SDK's cancel scopes out; every wait inside is bounded.
             with anyio.CancelScope(shield=True):
-                await self._leave_in_peace()
+                await self._stop_gently()
         finally:
             # A native cancellation passes the shield, so what must happen does not wait.
             self._kill_group()
@@ -162,18 +162,18 @@ class StdioTransport:
             finally:
                 self._close()
 
-    async def _leave_in_peace(self) -> None:
+    async def _stop_gently(self) -> None:
         """Close the input of the server and, where that does not end it, send it a SIGTERM (MCP, lifecycle: stdio)."""
         if self.pipes.stdin is not None:
             self.pipes.stdin.close()
         if self._verdict is not None or self.pid is None:
             return
-        if not await self._has_left_within(END_OF_INPUT_S):
+        if not await self._wait_for_exit(END_OF_INPUT_S):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(server_process(self.pid, self._spawn.confined), signal.SIGTERM)
-            await self._has_left_within(self._spawn.stop_s - END_OF_INPUT_S)
+            await self._wait_for_exit(self._spawn.stop_s - END_OF_INPUT_S)
 
-    async def _has_left_within(self, seconds: float) -> bool:
+    async def _wait_for_exit(self, seconds: float) -> bool:
         left_s = self._stop_by() - asyncio.get_running_loop().time()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, left_s)):
@@ -200,7 +200,7 @@ class StdioTransport:
             log_debug("process_ended", pid=self.pid, exit_code=self._process.get_returncode())
             self._process.close()
 
-    def condemn(self, verdict: str) -> None:
+    def kill(self, verdict: str) -> None:
         """Kill the server for what it did; `verdict` is what callers are told."""
         if self._verdict is None:
             self._verdict = verdict
@@ -208,16 +208,16 @@ class StdioTransport:
         self._kill_group()
         self.closed.set()
 
-    def why(self) -> str:
+    def describe_end(self) -> str:
         """How the process ended of itself, if it did, with the end of its stderr; complete once it was left."""
-        said = [self._verdict or self._end()] if self._verdict or self._left_us else []
+        said = [self._verdict or self._describe_exit()] if self._verdict or self._left_us else []
         if self.skipped_lines:
             said.append(f"{self.skipped_lines} lines of its output were not JSON-RPC and were skipped")
         if tail := self._tail():
             said.append(f"stderr ends with: {tail}")
         return "; ".join(said)
 
-    def _end(self) -> str:
+    def _describe_exit(self) -> str:
         if self._exit_code is None:
             return "its process closed its output"
         if self._exit_code < 0:
@@ -241,11 +241,11 @@ class StdioTransport:
                 self._lines = 0
                 await asyncio.sleep(0)
             if has_many_arrays(line):
-                self.condemn(f"it sent a line with more than {NESTED} arrays and objects and was killed")
+                self.kill(f"it sent a line with more than {NESTED} arrays and objects and was killed")
                 continue
             message = read_well_formed(line)
             messages = [message] if message is not None else await self._read_tolerantly(line)
-            self._messages.extend(one for one in messages if _is_heard(one))
+            self._messages.extend(one for one in messages if _is_wanted(one))
         return SessionMessage(self._messages.popleft())
 
     async def _read_tolerantly(self, line: bytes) -> list[JSONRPCMessage]:
@@ -266,7 +266,7 @@ class StdioTransport:
         except asyncio.IncompleteReadError as error:
             return error.partial or None
         except asyncio.LimitOverrunError:
-            self.condemn(f"it sent a line of more than {self._limits.server_line_bytes} bytes and was killed")
+            self.kill(f"it sent a line of more than {self._limits.server_line_bytes} bytes and was killed")
             return None
         except OSError:
             return None
@@ -286,10 +286,10 @@ class StdioTransport:
                 await stdin.drain()
         elif stdin.transport.get_write_buffer_size() > self._limits.server_line_bytes:
             # It asks and never reads our answers: waiting would only pile them up.
-            self.condemn("it does not read its input and was killed")
+            self.kill("it does not read its input and was killed")
 
 
-def _is_heard(message: JSONRPCMessage) -> bool:
+def _is_wanted(message: JSONRPCMessage) -> bool:
     return not isinstance(message, JSONRPCNotification) or message.method in HEARD
 
 

@@ -111,7 +111,7 @@ class LocalRunner:
                 log.warning("run_interrupted", run=task.get_name())
                 task.cancel()
 
-    async def submit(self, task_id: str) -> None:
+    async def wake(self, task_id: str) -> None:
         """See to it that the task is run soon, and again if it was being run just now."""
         if self._stop.is_set():
             return
@@ -126,13 +126,13 @@ class LocalRunner:
         """Tell the run of this task that a cancellation was written; else submit it, to be settled at once."""
         ticket = self._tickets.get(task_id)
         if ticket is None or self._stop.is_set():
-            await self.submit(task_id)
+            await self.wake(task_id)
             return
         ticket.cancel.set()
         ticket.again = True
         if ticket in self._resting:
             self._resting[ticket].cancel()
-            self._wake(ticket)
+            self._resume(ticket)
         for lane in self._lanes.values():
             if ticket in lane.parked:
                 del lane.parked[ticket]
@@ -147,9 +147,9 @@ class LocalRunner:
             ticket = self._waiting.popleft()
             task = self._group.create_task(self._work_on(ticket), name=ticket.task_id)
             self._work.add(task)
-            task.add_done_callback(self._done)
+            task.add_done_callback(self._forget_finished)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _forget_finished(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
         self._start_waiting()
 
@@ -158,7 +158,7 @@ class LocalRunner:
         try:
             while not self._stop.is_set():
                 ticket.again = False
-                if not self._has_place(ticket, await self._servers_of(ticket.task_id)):
+                if not self._take_place(ticket, await self._servers_of(ticket.task_id)):
                     return
                 more = await self._run(ticket.task_id, ticket.cancel, self._stop)
                 self._give_up_place(ticket)
@@ -187,13 +187,13 @@ class LocalRunner:
 
     def _rest(self, ticket: _Ticket, seconds: float) -> None:
         if not self._stop.is_set():
-            self._resting[ticket] = asyncio.get_running_loop().call_later(seconds, self._wake, ticket)
+            self._resting[ticket] = asyncio.get_running_loop().call_later(seconds, self._resume, ticket)
 
-    def _wake(self, ticket: _Ticket) -> None:
+    def _resume(self, ticket: _Ticket) -> None:
         del self._resting[ticket]
         self._queue(ticket)
 
-    def _has_place(self, ticket: _Ticket, servers: frozenset[str] | None) -> bool:
+    def _take_place(self, ticket: _Ticket, servers: frozenset[str] | None) -> bool:
         """Take a place among those that hold these servers; else park the ticket, to be called up for the next."""
         if servers is None:
             return True

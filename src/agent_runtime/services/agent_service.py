@@ -46,8 +46,8 @@ class PlannerAgent:
 
         Raises: PlanningError where the planner declines, InvalidPlanError where its plan breaks the contract.
         """
-        allowed = self._allowed(task.tools)
-        first = self._registry.enabled(builtin_only=self._planner.builtin_first)
+        allowed = self._select_servers(task.tools)
+        first = self._registry.list_enabled(builtin_only=self._planner.builtin_first)
         try:
             answer, tools = await self._ask(task, [name for name in first if name in allowed], allowed, self._start_s)
         except MissingToolError:
@@ -60,7 +60,7 @@ class PlannerAgent:
             revision=task.plan_revision + 1,
             digest=contract.digest,
             contract=contract,
-            definitions=_pinned(contract, tools.values()),
+            definitions=_select_pinned(contract, tools.values()),
             identities=self._facts(contract),
             planner=self._planner.name,
             usage=answer.usage,
@@ -98,7 +98,7 @@ class PlannerAgent:
             revision=1,
             digest=contract.digest,
             contract=contract,
-            definitions=_pinned(contract, tools),
+            definitions=_select_pinned(contract, tools),
             identities=self._facts(contract),
             planner="user",
         )
@@ -111,7 +111,7 @@ class PlannerAgent:
             revision=task.plan_revision + 1,
             digest=contract.digest,
             contract=contract,
-            definitions=_pinned(contract, tools),
+            definitions=_select_pinned(contract, tools),
             identities=self._facts(contract),
             **caller.signature,
         )
@@ -132,7 +132,7 @@ class PlannerAgent:
             revision=task.plan_revision + 1,
             digest=contract.digest,
             contract=contract,
-            definitions=_pinned(contract, tools),
+            definitions=_select_pinned(contract, tools),
             identities=self._facts(contract),
             differences=tuple(differences),
         )
@@ -141,7 +141,7 @@ class PlannerAgent:
     async def _judge(
         self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None
     ) -> tuple[Contract, Iterable[Tool]]:
-        allowed = self._allowed(server_ids)
+        allowed = self._select_servers(server_ids)
         named = {server for step in plan.steps for server, _ in tool_names(step)}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
         tools = self._registry.tools(allowed)
@@ -166,7 +166,7 @@ class PlannerAgent:
 
     def check_servers(self, server_ids: Sequence[str] | None) -> None:
         """Raises: InvalidInputError naming each of these ids that is no enabled server."""
-        known = self._registry.enabled()
+        known = self._registry.list_enabled()
         faults = [
             Fault(f"tools[{index}]", f"There is no enabled server {name!r}; there are {', '.join(known) or 'none'}.")
             for index, name in enumerate(server_ids or ())
@@ -175,8 +175,8 @@ class PlannerAgent:
         if faults:
             raise InvalidInputError(faults)
 
-    def _allowed(self, server_ids: Sequence[str] | None) -> list[str]:
-        return [name for name in self._registry.enabled() if server_ids is None or name in server_ids]
+    def _select_servers(self, server_ids: Sequence[str] | None) -> list[str]:
+        return [name for name in self._registry.list_enabled() if server_ids is None or name in server_ids]
 
     def _facts(self, contract: Contract) -> dict[str, JsonObject]:
         return {name: self._identities.servers[name].facts for name in contract.servers}
@@ -190,5 +190,5 @@ class PlannerAgent:
         return [proposed, PlanApproved(revision=proposed.revision, digest=proposed.digest, actor=POLICY)]
 
 
-def _pinned(contract: Contract, tools: Iterable[Tool]) -> dict[str, ToolDefinition]:
+def _select_pinned(contract: Contract, tools: Iterable[Tool]) -> dict[str, ToolDefinition]:
     return {tool.key: tool.definition for tool in tools if tool.key in contract.pins}

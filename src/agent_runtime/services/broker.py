@@ -39,7 +39,7 @@ from agent_runtime.domain.tools import StoredResult, ToolServer
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.operator_rules import OperatorRules
 from agent_runtime.services.ports import Lease
-from agent_runtime.services.run import Run, unless
+from agent_runtime.services.run import Run, run_until
 from agent_runtime.telemetry import log_debug
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class Broker:
         self._rules = OperatorRules(entries)
         self._identities = identities or Identities({})
         self._pauses = pauses
-        self._room = asyncio.Semaphore(limits.concurrent_calls)
+        self._slots = asyncio.Semaphore(limits.concurrent_calls)
 
     def check_identities(self, task: Task) -> None:
         """Hold what the servers and the model are now against the contract (G6). Raises: DefinitionChangedError."""
@@ -85,26 +85,26 @@ class Broker:
                 of_form_1 = identity.of_form_1 if identity else {}
                 compare_pins(task.contract, server_id, of_form_1, task.definitions, current)
 
-    async def room_for(self, run: Run, step_id: str) -> bool:
-        """Wait until the call of this step may be sent: until the service has room (`limits.concurrent_calls`).
+    async def acquire_slot(self, run: Run, step_id: str) -> bool:
+        """Wait for one of the slots for calls (`limits.concurrent_calls`), and return True once this step holds one.
 
-        Before a repetition a growing pause passes first, with jitter, so that many do not come back at one moment.
-        Whoever gets True gives the room back with `leave`. False once the task is cancelled or the service stops.
+        A repetition first waits a growing pause with jitter, so that many do not come back at the same moment.
+        Give the slot back with `release_slot`. Return False once the task is cancelled or the service stops.
         """
         call = run.task.steps[step_id].call
-        if call is None and self.has_room:
-            return await self._room.acquire()
+        if call is None and self.has_free_slot:
+            return await self._slots.acquire()
         if call is not None:
-            await unless(asyncio.sleep(self._pauses.before_repetition(call.attempt)), run.cancel, run.stop)
-        return bool(await unless(self._room.acquire(), run.cancel, run.stop))
+            await run_until(asyncio.sleep(self._pauses.before_repetition(call.attempt)), run.cancel, run.stop)
+        return bool(await run_until(self._slots.acquire(), run.cancel, run.stop))
 
     @property
-    def has_room(self) -> bool:
+    def has_free_slot(self) -> bool:
         """Whether a first call need not wait for room."""
-        return not self._room.locked()
+        return not self._slots.locked()
 
-    def leave(self) -> None:
-        self._room.release()
+    def release_slot(self) -> None:
+        self._slots.release()
 
     def intend(self, run: Run, proposal: Proposal, in_flight: AbstractSet[str]) -> "Intent | None":
         """Hold a proposed call against the contract and the journal, and stage the intent to send it.
@@ -119,7 +119,7 @@ class Broker:
             self._deny(run, proposal, refusal)
             raise
         step, state = permitted.step, run.task.steps[proposal.step_id]
-        place = _place(state.pending)
+        place = _turn_and_index(state.pending)
         if permitted.reason is not None:
             run.stage(
                 CallApprovalRequested(
@@ -160,7 +160,7 @@ class Broker:
             in_flight,
             self._rules.denials(proposal.server),
             Bounds(limits.stored_result_bytes, limits.argument_bytes, limits.journal_bytes),
-            now=self._rules.tightened(task.contract, task.definitions) if task.contract else None,
+            now=self._rules.tighten_contract(task.contract, task.definitions) if task.contract else None,
         )
 
     async def send(self, run: Run, lease: Lease, intent: "Intent") -> "Outcome":
@@ -174,7 +174,7 @@ class Broker:
         try:
             server_id = intent.called.server
             if lease.has_changed(server_id):  # a store that was unavailable may have kept the intent waiting
-                await unless(self.check_pins(run.task, lease, [server_id]), run.cancel)
+                await run_until(self.check_pins(run.task, lease, [server_id]), run.cancel)
             result = await self._dispatch_in_session(run, lease, intent)
         except CallNotSentError as error:
             answered, result = False, StoredResult(text=str(error), is_error=True)
@@ -197,8 +197,8 @@ class Broker:
         except SessionLostError as lost:
             log.info("session_lost", task_id=run.task.task_id, server=intent.called.server, reason=str(lost))
         server_id = intent.called.server
-        await unless(lease.renew(server_id), run.cancel)
-        await unless(self.check_pins(run.task, lease, [server_id]), run.cancel)
+        await run_until(lease.renew(server_id), run.cancel)
+        await run_until(self.check_pins(run.task, lease, [server_id]), run.cancel)
         return await self._dispatch(lease, intent, run.cancel)
 
     @staticmethod
@@ -227,7 +227,7 @@ class Broker:
                     tool=proposal.tool,
                     rule=refusal.rule,
                     message=str(refusal),
-                    **_place(pending),
+                    **_turn_and_index(pending),
                 )
             )
 
@@ -279,6 +279,6 @@ class Outcome:
             run.stage(StepOutcomeUnknown(step_id=step_id, call_id=call_id, reason=self.reason))
 
 
-def _place(pending: Pending | None) -> dict[str, int]:
+def _turn_and_index(pending: Pending | None) -> dict[str, int]:
     """Which call of which answer it is, where a model asked for it."""
     return {"turn": pending.turn, "index": pending.index} if pending else {}

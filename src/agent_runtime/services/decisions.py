@@ -55,17 +55,17 @@ def events_of(
     """
     match decision:
         case Approve():
-            return [_approved(task, decision, caller, approval)]
+            return [_approve(task, decision, caller, approval)]
         case Reject():
-            return [_rejected(task, decision, caller)]
+            return [_reject(task, decision, caller)]
         case Revise():
-            return [_revised(task, decision, caller, limits)]
+            return [_revise(task, decision, caller, limits)]
         case Cancel():
-            return _cancelled(task, decision, caller)
+            return _cancel(task, decision, caller)
         case Resolve():
-            return [_resolved(task, decision, caller, limits)]
+            return [_resolve(task, decision, caller, limits)]
         case ApproveCall() | DenyCall():
-            return [_call_decided(task, decision, caller)]
+            return [_decide_call(task, decision, caller)]
 
 
 def expect(task: Task, caller: Caller, status: TaskStatus, participle: str) -> None:
@@ -100,11 +100,11 @@ def expect_editable(task: Task, decision: Edit, caller: Caller, limits: LimitSet
     if decision.digests is None:
         example = f'"{task.plan_digest}" if it was revision {task.plan_revision}, whose digest this is'
         raise DigestRequiredError(
-            f"Name the plan that you edited: send If-Match: {_shown(caller, example)}.", task.status
+            f"Name the plan that you edited: send If-Match: {_show(caller, example)}.", task.status
         )
     if task.plan_digest not in decision.digests:
         raise EditOutdatedError(
-            f"The plan that awaits approval{_shown(caller, _current(task), '')} is not the one that If-Match names. "
+            f"The plan that awaits approval{_show(caller, _name_plan(task), '')} is not the one that If-Match names. "
             "Read it again before you edit it.",
             task.status,
         )
@@ -121,12 +121,12 @@ def _check_room(task: Task, limits: LimitSettings) -> None:
 _UNSHOWN = "the digest of the plan, which is shown to callers with the scope 'read'"
 
 
-def _shown(caller: Caller, text: str, instead: str = _UNSHOWN) -> str:
+def _show(caller: Caller, text: str, instead: str = _UNSHOWN) -> str:
     """Return what a caller may be told of a task: the text, or something in its place without `read`."""
     return text if caller.may("read") else instead
 
 
-def _current(task: Task) -> str:
+def _name_plan(task: Task) -> str:
     return f", revision {task.plan_revision} with the digest {task.plan_digest},"
 
 
@@ -141,7 +141,7 @@ def _check_author(task: Task, caller: Caller) -> None:
         )
 
 
-def text_faults(field: str, text: str, limit: int) -> list[Fault]:
+def find_text_faults(field: str, text: str, limit: int) -> list[Fault]:
     """What is wrong with an instruction that is to be planned. `limit` in bytes."""
     faults: list[Fault] = []
     if is_blank(text):
@@ -156,15 +156,15 @@ def text_faults(field: str, text: str, limit: int) -> list[Fault]:
     return faults
 
 
-def _approved(task: Task, decision: Approve, caller: Caller, approval: ApprovalSettings) -> PlanApproved:
+def _approve(task: Task, decision: Approve, caller: Caller, approval: ApprovalSettings) -> PlanApproved:
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "approved")
     _check_author(task, caller)
     if decision.digest is None and (approval.require_digest or task.plan_revision > 1):
         digest = f"plan_digest {task.plan_digest!r} is revision {task.plan_revision}"
-        raise DigestRequiredError(f"Name the plan you approve: {_shown(caller, digest)}.", task.status)
+        raise DigestRequiredError(f"Name the plan you approve: {_show(caller, digest)}.", task.status)
     if decision.digest is not None and decision.digest != task.plan_digest:
         raise DigestMismatchError(
-            f"The plan that awaits approval{_shown(caller, _current(task), '')} is not {decision.digest[:80]}. "
+            f"The plan that awaits approval{_show(caller, _name_plan(task), '')} is not {decision.digest[:80]}. "
             "Read it again before you approve it.",
             task.status,
         )
@@ -182,13 +182,13 @@ def _scopes(caller: Caller) -> tuple[str, ...]:
     return tuple(sorted(caller.scopes))
 
 
-def _rejected(task: Task, decision: Reject, caller: Caller) -> PlanRejected:
+def _reject(task: Task, decision: Reject, caller: Caller) -> PlanRejected:
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "rejected")
     digest = task.plan_digest or ""
     return PlanRejected(revision=task.plan_revision, digest=digest, reason=decision.reason, **caller.signature)
 
 
-def _cancelled(task: Task, decision: Cancel, caller: Caller) -> list[Event]:
+def _cancel(task: Task, decision: Cancel, caller: Caller) -> list[Event]:
     """Return what ends the task; nothing where it is being cancelled already."""
     if task.terminal:
         raise DecisionRefusedError(f"Task {task.task_id} is {task.status} and can no longer be cancelled.", task.status)
@@ -198,11 +198,11 @@ def _cancelled(task: Task, decision: Cancel, caller: Caller) -> list[Event]:
     return [requested] if task.open_calls else [requested, TaskCancelled(unknown_steps=task.unknown_steps)]
 
 
-def _revised(task: Task, decision: Revise, caller: Caller, limits: LimitSettings) -> PlanRevisionRequested:
+def _revise(task: Task, decision: Revise, caller: Caller, limits: LimitSettings) -> PlanRevisionRequested:
     if caller.name != task.submitter and not caller.may("read", "approve"):
         message = "To give feedback on another caller's task takes the scope 'read' or 'approve' too."
         raise ScopeMissingError(message, "read")
-    faults = text_faults("feedback", decision.feedback, limits.prompt_bytes)
+    faults = find_text_faults("feedback", decision.feedback, limits.prompt_bytes)
     if faults:
         raise InvalidInputError(faults)
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "revised")
@@ -215,7 +215,7 @@ def _revised(task: Task, decision: Revise, caller: Caller, limits: LimitSettings
     )
 
 
-def _call_decided(task: Task, decision: ApproveCall | DenyCall, caller: Caller) -> CallApproved | CallDenied:
+def _decide_call(task: Task, decision: ApproveCall | DenyCall, caller: Caller) -> CallApproved | CallDenied:
     asked = {step.asked.call_id: (name, step.asked) for name, step in task.steps.items() if step.asked}
     if any(decision.call_id in step.decided for step in task.steps.values()):
         raise DecisionRefusedError(f"The call {decision.call_id} was already decided.", task.status)
@@ -228,7 +228,7 @@ def _call_decided(task: Task, decision: ApproveCall | DenyCall, caller: Caller) 
     if decision.arguments_digest != call.arguments_digest:
         digest = f"the arguments_digest {call.arguments_digest}"
         raise DigestMismatchError(
-            f"The call {decision.call_id} has {_shown(caller, digest, 'another arguments_digest')}, not "
+            f"The call {decision.call_id} has {_show(caller, digest, 'another arguments_digest')}, not "
             f"{decision.arguments_digest[:80]}. Read its arguments again before you decide.",
             task.status,
         )
@@ -238,16 +238,16 @@ def _call_decided(task: Task, decision: ApproveCall | DenyCall, caller: Caller) 
     return CallApproved(**decided, scopes=_scopes(caller))
 
 
-def _resolved(task: Task, decision: Resolve, caller: Caller, limits: LimitSettings) -> StepResolved:
+def _resolve(task: Task, decision: Resolve, caller: Caller, limits: LimitSettings) -> StepResolved:
     expect(task, caller, TaskStatus.NEEDS_ATTENTION, "resolved")
     asking = [name for name, step in task.steps.items() if step.status is StepStatus.UNKNOWN]
     call = task.steps[decision.step_id].call if decision.step_id in asking else None
     if call is None:
         others = f"; {', '.join(asking)} has" if asking else ": it asks for the approval of a concrete call"
-        others = _shown(caller, others, "")
+        others = _show(caller, others, "")
         raise InvalidInputError([Fault("step_id", f"{decision.step_id!r} has no call of unknown outcome{others}.")])
     if decision.call_id not in {None, call.call_id}:
-        known = _shown(caller, repr(call.call_id), "another one")
+        known = _show(caller, repr(call.call_id), "another one")
         raise InvalidInputError(
             [Fault("call_id", f"The call of unknown outcome is {known}, not {decision.call_id!r}.")]
         )

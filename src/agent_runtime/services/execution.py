@@ -24,7 +24,7 @@ from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker, Intent, Outcome
 from agent_runtime.services.executor_agent import Answered, ExecutorAgent, Question
 from agent_runtime.services.ports import Lease, ToolServers
-from agent_runtime.services.run import Run, unless
+from agent_runtime.services.run import Run, run_until
 from agent_runtime.services.sessions import Sessions
 from agent_runtime.services.tool_registry import ToolRegistry
 
@@ -35,7 +35,7 @@ _ACTS = frozenset({TaskStatus.PENDING, TaskStatus.EXECUTING})
 
 
 class Execution:
-    """Carries out what `next_command` says, at most `most` calls and answers at a time, until nothing is left to do.
+    """Carries out the commands of `next_command` until none is left, at most `max_parallel` calls and answers at once.
 
     Every turn stages what came of the calls, what follows from it and the intents of the next calls, and commits all
     of it at once; then the calls are sent. While a task asks a person, nothing new begins.
@@ -50,21 +50,21 @@ class Execution:
         registry: ToolRegistry,
         servers: ToolServers,
         *,
-        most: int,
+        max_parallel: int,
     ) -> None:
         self._run = run
         self._planner = planner
         self._executor = executor
         self._broker = broker
         self._registry = registry
-        self._most = most
+        self._max_parallel = max_parallel
         self._sessions = Sessions(run, broker, registry, servers)
         self._group = asyncio.TaskGroup()
         self._in_flight: set[str] = set()
         self._waiting: set[str] = set()
-        self._has_room: set[str] = set()
+        self._slots_held: set[str] = set()
         self._outcomes: list[Outcome | Answered] = []
-        self._came = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._trouble: tuple[Proposal, AgentRuntimeError] | None = None
         self._planned = False
         self._compared = False
@@ -79,15 +79,15 @@ class Execution:
             async with self._sessions, self._group:
                 try:
                     while await self._turn():
-                        self._came.clear()
+                        self._wakeup.clear()
                 except AgentRuntimeError as error:  # kept from the group, which would wrap it
                     failure = error
         finally:
-            for _ in self._has_room:
-                self._broker.leave()
+            for _ in self._slots_held:
+                self._broker.release_slot()
         if isinstance(failure, StaleEpochError):
             late = [outcome.returned for outcome in self._outcomes if isinstance(outcome, Outcome)]
-            await self._run.leave_evidence(*filter(None, late))
+            await self._run.record_late_answers(*filter(None, late))
         if failure is not None:
             raise failure
 
@@ -103,18 +103,18 @@ class Execution:
         for work in begun:
             self._in_flight.add(work.step_id)
             self._group.create_task(self._ask(work) if isinstance(work, Question) else self._send(work))
-        if not self._busy:
-            return self._acts and next_command(self._run.task) is not None
+        if not self._busy_steps:
+            return self._may_act and next_command(self._run.task) is not None
         if not self._outcomes:
-            await self._came.wait()
+            await self._wakeup.wait()
         return True
 
     @property
-    def _busy(self) -> set[str]:
+    def _busy_steps(self) -> set[str]:
         return self._in_flight | self._waiting
 
     @property
-    def _acts(self) -> bool:
+    def _may_act(self) -> bool:
         task = self._run.task
         return (task.status in _ACTS or task.cancel_requested) and not self._run.stop.is_set() and not self._planned
 
@@ -133,8 +133,8 @@ class Execution:
         if self._run.cancel.is_set() and not self._run.task.cancel_requested:
             await self._run.catch_up()
         begun: list[StagedCall | Question] = []
-        while self._acts:
-            busy = self._busy | {work.step_id for work in begun}
+        while self._may_act:
+            busy = self._busy_steps | {work.step_id for work in begun}
             if self._run.task.cancel_requested:
                 self._trouble = None  # it ends as what was acknowledged
             if self._trouble and not busy:
@@ -155,16 +155,16 @@ class Execution:
             case ProposePlan():
                 await self._propose()
             case CallTool(step):
-                return await self._begin(step, begun, busy)
+                return await self._begin_call(step, begun, busy)
             case AskModel(step):
-                return self._question(step, begun, busy)
+                return self._prepare_question(step, begun, busy)
         return True
 
     async def _propose(self) -> None:
         # The run ends with the plan: who runs it holds its servers, which is for the runner to allow.
         self._planned = True
         try:
-            events = await unless(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
+            events = await run_until(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
         except (PlanningError, InvalidPlanError) as error:
             (log.warning if error.code.startswith("model_") else log.info)("planning_failed", code=error.code)
             usage = error.usage if isinstance(error, PlanningError) else Usage()
@@ -197,14 +197,14 @@ class Execution:
             self._run.stage(TaskFailed(code=DefinitionChangedError.code, message=changed))
             return
         try:
-            events = await unless(self._planner.repin(task, differences), self._run.cancel, self._run.stop)
+            events = await run_until(self._planner.repin(task, differences), self._run.cancel, self._run.stop)
         except InvalidPlanError as error:
             message = f"{changed} The plan cannot be carried out as things are now: {error}"
             events = [TaskFailed(code=DefinitionChangedError.code, message=message)]
         self._run.stage(*(events or ()))
 
-    def _question(self, step: AgentStep, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
-        if len(self._in_flight) + len(begun) >= self._most:
+    def _prepare_question(self, step: AgentStep, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
+        if len(self._in_flight) + len(begun) >= self._max_parallel:
             return False
         try:
             self._broker.check_identities(self._run.task)
@@ -217,20 +217,22 @@ class Execution:
             begun.append(question)
         return question is not None or self._run.task.version > before
 
-    async def _begin(self, step: ToolStep | AgentStep, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
-        if len(self._in_flight) + len(begun) >= self._most or (busy and self._sessions.unusable):
+    async def _begin_call(
+        self, step: ToolStep | AgentStep, begun: list["StagedCall | Question"], busy: set[str]
+    ) -> bool:
+        if len(self._in_flight) + len(begun) >= self._max_parallel or (busy and self._sessions.unusable):
             return False
         if begun:
             await asyncio.sleep(0)  # to judge large arguments takes long, and everybody else has a turn in between
         proposal = next_proposal(self._run.task, step)
         if proposal.server not in self._run.task.servers:  # no session would have it, and a rule is against it
             return self._intend(step, proposal, busy) is None
-        if step.id not in self._has_room:
-            if self._run.task.steps[step.id].call is not None or not self._broker.has_room:
+        if step.id not in self._slots_held:
+            if self._run.task.steps[step.id].call is not None or not self._broker.has_free_slot:
                 self._waiting.add(step.id)
-                self._group.create_task(self._wait_for_room(step.id))
+                self._group.create_task(self._wait_for_slot(step.id))
                 return True
-            await self._take_room(step.id)
+            await self._acquire_slot(step.id)
         if not begun and not self._sessions.are_ready_for(proposal.server):
             await self._run.commit()  # what is known already need not wait for a server
         try:
@@ -242,7 +244,7 @@ class Execution:
             return False
         intent = self._intend(step, proposal, busy)
         if intent is None:
-            self._give_room_back(step.id)
+            self._release_slot(step.id)
         else:
             begun.append(StagedCall(lease, intent))
         return True
@@ -261,40 +263,40 @@ class Execution:
                 self._run.stage(StepFailed(step_id=step.id, code=refusal.rule, message=message))
             return None
 
-    async def _wait_for_room(self, step_id: str) -> None:
+    async def _wait_for_slot(self, step_id: str) -> None:
         try:
-            await self._take_room(step_id)
+            await self._acquire_slot(step_id)
         finally:
             self._waiting.discard(step_id)
-            self._came.set()
+            self._wakeup.set()
 
-    async def _take_room(self, step_id: str) -> None:
-        if await self._broker.room_for(self._run, step_id):
-            self._has_room.add(step_id)
+    async def _acquire_slot(self, step_id: str) -> None:
+        if await self._broker.acquire_slot(self._run, step_id):
+            self._slots_held.add(step_id)
 
-    def _give_room_back(self, step_id: str) -> None:
-        self._has_room.discard(step_id)
-        self._broker.leave()
+    def _release_slot(self, step_id: str) -> None:
+        self._slots_held.discard(step_id)
+        self._broker.release_slot()
 
     async def _send(self, work: "StagedCall") -> None:
         try:
             self._outcomes.append(await self._broker.send(self._run, work.lease, work.intent))
         finally:
-            self._give_room_back(work.step_id)
-            self._came.set()
+            self._release_slot(work.step_id)
+            self._wakeup.set()
 
     async def _ask(self, question: Question) -> None:
         try:
             self._outcomes.append(await self._executor.answer(self._run, question))
         finally:
-            self._came.set()
+            self._wakeup.set()
 
     def _give_up(self, call: Proposal, error: AgentRuntimeError) -> None:
         """End the task, or ask about its open calls, for want of a server that is what the plan was made with."""
         log.warning("no_lease", code=error.code, reason=str(error))
         self._trouble = None
         task = self._run.task
-        self._registry.distrust(sorted(task.servers))
+        self._registry.invalidate(sorted(task.servers))
         open_calls = task.open_calls
         for name, lost in open_calls.items():
             reason = f"the call was open, and it cannot be repeated: {error}"

@@ -34,7 +34,7 @@ from agent_runtime.domain.usage import estimated_tokens
 from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes
 from agent_runtime.services.ports import LanguageModel
 from agent_runtime.services.progress import Piece, Progress
-from agent_runtime.services.run import Run, unless
+from agent_runtime.services.run import Run, run_until
 
 log = structlog.get_logger()
 
@@ -113,12 +113,12 @@ class ExecutorAgent:
             run.stage(StepFailed(step_id=step.id, code="journal_full", message=message))
             return None
         try:
-            items = self._items(run.task, step)
+            items = self._build_items(run.task, step)
         except ReferenceFailedError as error:
             run.stage(StepFailed(step_id=step.id, code=error.code, message=str(error)))
             return None
-        tools = _offered(step, run.task.definitions)
-        left = _left_for_the_answer(run.task, items, tools)
+        tools = _offer_tools(step, run.task.definitions)
+        left = _answer_tokens(run.task, items, tools)
         if left is not None and left < _LEAST_ANSWER:
             if not in_flight:
                 self._give_up(run, step)
@@ -143,10 +143,10 @@ class ExecutorAgent:
         timeout_s = question.timeout_s if isfinite(question.timeout_s) else None
         try:
             async with asyncio.timeout(timeout_s):
-                given = await unless(self._model.answer(question.request), run.cancel, run.stop)
+                given = await run_until(self._model.answer(question.request), run.cancel, run.stop)
             if given is None:
                 return Answered(question)
-            return Answered(question, self._recorded(question, given, time.perf_counter() - began))
+            return Answered(question, self._record_answer(question, given, time.perf_counter() - began))
         except TimeoutError:
             message = f"The budget of seconds ran out: the model had {timeout_s:g} s left, and gave no answer in it."
             failure = ModelError(message, code="budget_exceeded")
@@ -165,7 +165,7 @@ class ExecutorAgent:
         )
         return Answered(question, failure=failed)
 
-    def _recorded(self, question: Question, given: ModelAnswer, seconds: float) -> ModelAnswered:
+    def _record_answer(self, question: Question, given: ModelAnswer, seconds: float) -> ModelAnswered:
         if len(given.calls) > _MOST_CALLS:
             message = f"The model asks for {len(given.calls)} calls at once; {_MOST_CALLS} are the most."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
@@ -173,26 +173,26 @@ class ExecutorAgent:
             message = "The model asks for a function of an endless name."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         schemas = {tool.name: tool.input_schema for tool in question.request.tools}
-        calls = [ModelCall(**_writable(call.model_dump())) for call in given.calls]
+        calls = [ModelCall(**_replace_surrogates(call.model_dump())) for call in given.calls]
         text = None if given.calls else keep(StoredResult(text=given.text), self._limit)
         return ModelAnswered(
             step_id=question.step_id,
             turn=question.turn,
-            items=tuple(map(_writable, given.items)),
+            items=tuple(map(_replace_surrogates, given.items)),
             calls=tuple(call_without_optional_nulls(call, schemas.get(call.name, {})) for call in calls),
             answer=text,
             usage=given.usage,
             duration_ms=round(seconds * 1000, 3),
         )
 
-    def _items(self, task: Task, step: AgentStep) -> list[JsonObject]:
+    def _build_items(self, task: Task, step: AgentStep) -> list[JsonObject]:
         """The conversation so far, as the journal has it: the same after a restart."""
 
-        def dressed(value: JsonValue, source: str) -> str:
-            return fenced(_shortened(as_text(value)), source, task.task_id)
+        def fence_value(value: JsonValue, source: str) -> str:
+            return fence(_shorten(as_text(value)), source, task.task_id)
 
         instruction = resolve(
-            step.instruction, task.results, self._limit, dress=dressed, argument_bytes=self._argument_bytes
+            step.instruction, task.results, self._limit, dress=fence_value, argument_bytes=self._argument_bytes
         )
         items: list[JsonObject] = [{"role": "user", "content": instruction}]
         for turn in task.steps[step.id].turns:
@@ -201,7 +201,7 @@ class ExecutorAgent:
                 {
                     "type": "function_call_output",
                     "call_id": call.call_id,
-                    "output": _shown(reply, call.name, task.task_id),
+                    "output": _show_result(reply, call.name, task.task_id),
                 }
                 for call, reply in zip(turn.calls, turn.replies, strict=True)
             )
@@ -217,12 +217,12 @@ class ExecutorAgent:
         )
 
 
-def _writable(value: JsonValue) -> Any:
+def _replace_surrogates(value: JsonValue) -> Any:
     """The same JSON with nothing in it that UTF-8 cannot carry: a model can write half a surrogate pair."""
     return from_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
-def fenced(text: str, source: str, task_id: str) -> str:
+def fence(text: str, source: str, task_id: str) -> str:
     """Text that is data, between marks that it cannot hold itself: their token is made from the text and the task.
 
     The same task gives the same marks, after a restart too; whoever wrote the text does not know the task.
@@ -231,20 +231,20 @@ def fenced(text: str, source: str, task_id: str) -> str:
     return f"<data {token} from={json.dumps(source)}>\n{text}\n</data {token}>"
 
 
-def _shown(result: StoredResult, source: str, task_id: str) -> str:
+def _show_result(result: StoredResult, source: str, task_id: str) -> str:
     text = text_of(result)
     kind = "error of " if result.is_error else ""
     note = f"\n(of {result.size} bytes the first part)" if result.cut else ""
-    return fenced(_shortened(text) + note, kind + source, task_id)
+    return fence(_shorten(text) + note, kind + source, task_id)
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     if len(text) <= _MOST_SHOWN:
         return text
     return f"{text[:_MOST_SHOWN]}\n(of {len(text)} characters the first {_MOST_SHOWN})"
 
 
-def _offered(step: AgentStep, definitions: Mapping[str, ToolDefinition]) -> tuple[OfferedTool, ...]:
+def _offer_tools(step: AgentStep, definitions: Mapping[str, ToolDefinition]) -> tuple[OfferedTool, ...]:
     return tuple(
         OfferedTool(name, definitions[allowed.key].description or "", definitions[allowed.key].arguments_schema)
         for name, allowed in step.functions.items()
@@ -252,7 +252,7 @@ def _offered(step: AgentStep, definitions: Mapping[str, ToolDefinition]) -> tupl
     )
 
 
-def _left_for_the_answer(task: Task, items: list[JsonObject], tools: tuple[OfferedTool, ...]) -> int | None:
+def _answer_tokens(task: Task, items: list[JsonObject], tools: tuple[OfferedTool, ...]) -> int | None:
     """How many tokens the budget leaves for an answer, once the question is paid for; null without a budget."""
     left = tokens_left(task)
     if left is None:

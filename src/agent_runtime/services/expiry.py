@@ -36,7 +36,7 @@ class Expiry:
         """The task, which has expired where its time has come. Raises: TaskNotFoundError, StoreUnavailableError."""
         while True:
             task = await self._store.load(task_id)
-            if not self.is_over(task):
+            if not self.is_overdue(task):
                 return task
             try:
                 task = await self._store.append(
@@ -47,7 +47,7 @@ class Expiry:
             log.info("task_expired", task_id=task_id, revision=task.plan_revision)
             return task
 
-    def is_over(self, task: Task) -> bool:
+    def is_overdue(self, task: Task) -> bool:
         """Whether the task awaits an approval that would come too late."""
         if self._after is None or task.planned_at is None:
             return False
@@ -74,7 +74,7 @@ class Expiry:
         left alone until the next start, and holds nobody else up.
         """
         while True:
-            waiting = await self._store.awaiting(_AT_ONCE + len(self._broken))
+            waiting = await self._store.list_awaiting_approval(_AT_ONCE + len(self._broken))
             waiting = [(task_id, since) for task_id, since in waiting if task_id not in self._broken]
             now = datetime.now(UTC)
             over = [task_id for task_id, since in waiting if since + after <= now]

@@ -16,7 +16,7 @@ Hints = tuple[bool | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _CurrentTool:
     """A tool as the operator has it now."""
 
     tool: Tool
@@ -29,35 +29,37 @@ class OperatorRules:
 
     def __init__(self, entries: Mapping[str, ToolServer]) -> None:
         self._entries = entries
-        self._judged = lru_cache(maxsize=_MOST_KNOWN)(self._judge)
+        self._judge_cached = lru_cache(maxsize=_MOST_KNOWN)(self._judge)
 
     def denials(self, server_id: str) -> Sequence[Denial]:
         """Return what is denied of a server."""
         entry = self._entries.get(server_id)
         return entry.deny if entry else ()
 
-    def tightened(self, contract: Contract, definitions: Mapping[str, ToolDefinition]) -> Tightened | None:
+    def tighten_contract(self, contract: Contract, definitions: Mapping[str, ToolDefinition]) -> Tightened | None:
         """Return the contract as strict as the operator is now; None where that is what it says.
 
         `definitions` are those that were pinned, by `server/tool`.
         """
-        known = {key: self._judged(key, _hints(definitions[key])) for key in contract.policy if key in definitions}
+        known = {
+            key: self._judge_cached(key, _read_hints(definitions[key])) for key in contract.policy if key in definitions
+        }
         now = {key: one for key, one in known.items() if one is not None}
         if all(one.policy == contract.policy[key] and not one.disabled for key, one in now.items()):
             return None
         disabled = frozenset(key for key, one in now.items() if one.disabled)
         return tighten(contract, {key: one.tool for key, one in now.items()}, disabled)
 
-    def _judge(self, key: str, hints: Hints) -> _Judged | None:
+    def _judge(self, key: str, hints: Hints) -> _CurrentTool | None:
         server_id, _, name = key.partition("/")
         entry = self._entries.get(server_id)
         if entry is None:
             return None
         definition = ToolDefinition(name=name, annotations=dict(zip(HINTS, hints, strict=True)))
         tool = describe_tool(entry, definition)
-        return _Judged(tool, pinned_policy(tool), disabled=entry.policy_for(name).enabled is False)
+        return _CurrentTool(tool, pinned_policy(tool), disabled=entry.policy_for(name).enabled is False)
 
 
-def _hints(definition: ToolDefinition) -> Hints:
+def _read_hints(definition: ToolDefinition) -> Hints:
     said = definition.annotations or {}
     return tuple(said[hint] if isinstance(said.get(hint), bool) else None for hint in HINTS)

@@ -87,7 +87,7 @@ class Orchestrator:
             self._broker,
             self._registry,
             self._servers,
-            most=self._parallel_calls,
+            max_parallel=self._parallel_calls,
         ).run()
         log.info("run_ended", status=run.task.status, version=run.task.version)
         return next_command(run.task) is not None

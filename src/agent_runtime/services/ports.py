@@ -95,13 +95,13 @@ class TaskStore(Protocol):
     async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         """The journal after event number `after`, in order. Raises: TaskNotFoundError, StoreUnavailableError."""
 
-    async def kept(self, task_id: str) -> Kept:
+    async def load_stored_journal(self, task_id: str) -> Kept:
         """Return all that is stored of a task, unread and unjudged, for the audit.
 
         Raises: TaskNotFoundError, StoreUnavailableError.
         """
 
-    async def changed(self, task_id: str, after: int) -> None:
+    async def wait_for_change(self, task_id: str, after: int) -> None:
         """Return once the journal has grown beyond event number `after`, or the task is gone; without polling."""
 
     async def subscribe(
@@ -131,7 +131,7 @@ class TaskStore(Protocol):
     async def count(self) -> Mapping[TaskStatus, int]:
         """Return how many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
 
-    async def unfinished(self) -> list[str]:
+    async def list_unfinished(self) -> list[str]:
         """The ids of the tasks that a runner should take up: open and asking nobody, or being cancelled."""
 
     async def starts(self) -> dict[str, int]:
@@ -143,7 +143,7 @@ class TaskStore(Protocol):
     async def forget_starts(self) -> None:
         """Count from the beginning: the service stops in order."""
 
-    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
+    async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
         """The tasks that await approval, each with when its plan was made; those that wait longest, first.
 
         Tasks that are known for a changed journal are left out.
@@ -171,7 +171,7 @@ class TaskStore(Protocol):
 class Runner(Protocol):
     """Who makes progress happen. Submitting twice, late or on two machines at once is safe; see `Orchestrator`."""
 
-    async def submit(self, task_id: str) -> None:
+    async def wake(self, task_id: str) -> None:
         """See to it that the task is run soon, and again if it was being run just now."""
 
     async def cancel(self, task_id: str) -> None:

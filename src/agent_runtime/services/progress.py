@@ -24,19 +24,19 @@ class Listener:
 
     _pieces: list[Piece] = field(default_factory=list)
     _size: int = 0
-    _heard: asyncio.Event = field(default_factory=asyncio.Event)
+    _available: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def hear(self, piece: Piece) -> None:
+    def push(self, piece: Piece) -> None:
         self._pieces.append(piece)
         self._size += len(piece.text)
         while self._size > _MOST_CHARACTERS and len(self._pieces) > 1:
             self._size -= len(self._pieces.pop(0).text)
-        self._heard.set()
+        self._available.set()
 
     async def take(self) -> list[Piece]:
         """All that was said since, neighbouring pieces of one text joined; waits for the first."""
-        await self._heard.wait()
-        self._heard.clear()
+        await self._available.wait()
+        self._available.clear()
         pieces, self._pieces, self._size = self._pieces, [], 0
         texts = groupby(pieces, key=lambda piece: piece.step_id)
         return [Piece(step_id, "".join(piece.text for piece in those)) for step_id, those in texts]
@@ -52,7 +52,7 @@ class Progress:
         if not piece.text:
             return
         for listener in self._listeners.get(task_id, ()):
-            listener.hear(piece)
+            listener.push(piece)
 
     @contextmanager
     def listen(self, task_id: str) -> Iterator[Listener]:

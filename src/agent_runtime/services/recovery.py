@@ -37,9 +37,9 @@ class Recovery:
     async def begin(self) -> None:
         """Take up all unfinished tasks, now or later. Raises: StoreUnavailableError."""
         starts = await self._store.starts()
-        unfinished = await self._store.unfinished()
+        unfinished = await self._store.list_unfinished()
         waiting = {task_id: starts[task_id] for task_id in unfinished if starts.get(task_id, 0) >= MOST_STARTS}
-        await self._submit([task_id for task_id in unfinished if task_id not in waiting])
+        await self._wake([task_id for task_id in unfinished if task_id not in waiting])
         self._later = self._tasks.create_task(self._take_up(waiting), name="recovery")
 
     async def end(self) -> None:
@@ -59,20 +59,20 @@ class Recovery:
             await asyncio.sleep(pause_s - waited_s)
             waited_s = pause_s
             try:
-                await self._submit([task_id])
-                await self._until_it_got_on(task_id)
+                await self._wake([task_id])
+                await self._wait_for_progress(task_id)
             except Exception:  # the edge that owns the loop: whatever this task holds, the next has its turn
                 log.exception("task_not_taken_up", task_id=task_id)
 
-    async def _submit(self, task_ids: Collection[str]) -> None:
+    async def _wake(self, task_ids: Collection[str]) -> None:
         if task_ids:
             await self._store.note_starts(task_ids)
         for task_id in task_ids:
-            await self._runner.submit(task_id)
+            await self._runner.wake(task_id)
 
-    async def _until_it_got_on(self, task_id: str) -> None:
+    async def _wait_for_progress(self, task_id: str) -> None:
         """Wait until the run that was asked for has written more than its claim, for a while at most."""
         with suppress(TimeoutError, TaskNotFoundError):
             async with asyncio.timeout(_ALONE_S):
                 task = await self._store.load(task_id)
-                await self._store.changed(task_id, task.version + 1)
+                await self._store.wait_for_change(task_id, task.version + 1)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 _LONGEST_WAIT_S = 5.0
 
 
-async def unless(work: Awaitable[T], *events: asyncio.Event) -> T | None:
+async def run_until(work: Awaitable[T], *events: asyncio.Event) -> T | None:
     """What the work gives; or None once one of the events is set: it is then cancelled, and has ended.
 
     Raises: what the work raises.
@@ -31,7 +31,7 @@ async def unless(work: Awaitable[T], *events: asyncio.Event) -> T | None:
     failure: AgentRuntimeError | None = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(None) as bound, asyncio.TaskGroup() as group:
-            watches = [group.create_task(_end(bound, event)) for event in events]
+            watches = [group.create_task(_expire_on(bound, event)) for event in events]
             try:
                 outcome = await work
             except AgentRuntimeError as error:  # kept from the group, which would wrap it
@@ -44,7 +44,7 @@ async def unless(work: Awaitable[T], *events: asyncio.Event) -> T | None:
     return outcome
 
 
-async def _end(bound: asyncio.Timeout, event: asyncio.Event) -> None:
+async def _expire_on(bound: asyncio.Timeout, event: asyncio.Event) -> None:
     await event.wait()
     if bound.when() is None:
         bound.reschedule(asyncio.get_running_loop().time())
@@ -106,7 +106,7 @@ class Run:
             await self.catch_up()
             raise
         except StaleEpochError:
-            await self.leave_evidence()
+            await self.record_late_answers()
             raise
         self._staged = []
         self.task = self._committed
@@ -120,7 +120,7 @@ class Run:
         fresh = await self._load()
         expect_unchanged(fresh)
         if fresh.epoch != self.epoch:
-            await self.leave_evidence()
+            await self.record_late_answers()
             raise StaleEpochError(f"Epoch {self.epoch} of task {fresh.task_id} was superseded by {fresh.epoch}.")
         facts = self._facts()
         self._committed, self.task, self._staged = fresh, fresh, []
@@ -146,7 +146,7 @@ class Run:
     def _facts(self) -> list[Event]:
         return [event for event in self._staged if isinstance(event, ToolReturned | ModelAnswered)]
 
-    async def leave_evidence(self, *late: ToolReturned) -> None:
+    async def record_late_answers(self, *late: ToolReturned) -> None:
         """Keep the answers that this run got too late, while the task is open; they change nothing."""
         answers = [event for event in self._staged if isinstance(event, ToolReturned)]
         facts, self._staged = [*answers, *late], []

@@ -6,7 +6,7 @@ from typing import Self
 
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.ports import Lease, ToolServers
-from agent_runtime.services.run import Run, unless
+from agent_runtime.services.run import Run, run_until
 from agent_runtime.services.tool_registry import ToolRegistry
 
 
@@ -47,10 +47,10 @@ class Sessions:
         """
         if self._lease and self.are_ready_for(server_id):
             return self._lease
-        self._lease = await unless(self._checked(server_id), self._run.cancel, self._run.stop)
+        self._lease = await run_until(self._open_lease(server_id), self._run.cancel, self._run.stop)
         return self._lease
 
-    async def _checked(self, server_id: str) -> Lease:
+    async def _open_lease(self, server_id: str) -> Lease:
         task = self._run.task
         self._broker.check_identities(task)
         lease, names = self._lease, [server_id]

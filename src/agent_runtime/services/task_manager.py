@@ -37,7 +37,7 @@ from agent_runtime.domain.stored_journal import Kept
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
-from agent_runtime.services.decisions import events_of, expect_editable, text_faults
+from agent_runtime.services.decisions import events_of, expect_editable, find_text_faults
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Page, Runner, TaskStore
@@ -96,7 +96,7 @@ class TaskManager:
         StoreUnavailableError.
         """
         self._check(submission)
-        existing = await self._existing(submission, caller)
+        existing = await self._find_existing(submission, caller)
         if existing is not None:
             return existing
         events: list[Event] = [
@@ -118,18 +118,18 @@ class TaskManager:
         try:
             task = await self._store.append(Task(new_id("task")), events)
         except ConflictError as error:
-            existing = await self._existing(submission, caller)
+            existing = await self._find_existing(submission, caller)
             if existing is None:
                 raise RequestKeyReusedError(
                     "The Idempotency-Key was used for a task that is deleted, or cannot be found: use another."
                 ) from error
             return existing
         log.info("task_submitted", task_id=task.task_id, status=task.status)
-        await self._runner.submit(task.task_id)
+        await self._runner.wake(task.task_id)
         return task
 
     def _check(self, submission: Submission) -> None:
-        faults = text_faults("prompt", submission.prompt, self._limits.prompt_bytes)
+        faults = find_text_faults("prompt", submission.prompt, self._limits.prompt_bytes)
         if submission.approval == "auto" and not self._approval.auto_effects:
             message = "'auto' is not allowed here: the operator has set no approval.auto_effects. Use 'manual'."
             faults.append(Fault("approval", message))
@@ -141,7 +141,7 @@ class TaskManager:
             raise InvalidInputError(faults)
         self._planner.check_servers(submission.tools)
 
-    async def _existing(self, submission: Submission, caller: Caller) -> Task | None:
+    async def _find_existing(self, submission: Submission, caller: Caller) -> Task | None:
         if submission.request_key is None:
             return None
         task = await self._store.find_request(caller.name, submission.request_key)
@@ -188,7 +188,7 @@ class TaskManager:
             if isinstance(decision, Cancel):
                 await self._runner.cancel(task_id)
             elif not (task.terminal or task.status is TaskStatus.AWAITING_APPROVAL):
-                await self._runner.submit(task_id)
+                await self._runner.wake(task_id)
             return task
 
     async def _events_of(self, task: Task, decision: Decision, caller: Caller) -> list[Event]:
@@ -206,7 +206,7 @@ class TaskManager:
 
     def _expect_in_time(self, task: Task) -> None:
         """Raise ConflictError where the task has expired while servers were asked what they offer."""
-        if self._expiry.is_over(task):
+        if self._expiry.is_overdue(task):
             raise ConflictError(f"Task {task.task_id} has expired meanwhile.")
 
     async def _refuse_outdated(self, task: Task, approval: PlanApproved, caller: Caller) -> None:
@@ -261,9 +261,9 @@ class TaskManager:
         """The journal after event number `after`. Raises: TaskNotFoundError."""
         return await self._store.records(task_id, after, limit)
 
-    async def kept(self, task_id: str, caller: Caller) -> Kept:
+    async def load_stored_journal(self, task_id: str, caller: Caller) -> Kept:
         """Return all that is stored of a task, for the audit. Raises: TaskNotFoundError, StoreUnavailableError."""
-        return await self._store.kept(task_id)
+        return await self._store.load_stored_journal(task_id)
 
     async def revisions(self, task_id: str, caller: Caller) -> list[Revision]:
         """Every revision of the plan, in order. Raises: TaskNotFoundError."""
@@ -296,7 +296,7 @@ class TaskManager:
         await self._store.load(task_id)
         at_once = FOLLOWED_AT_ONCE
         while True:
-            records = _first_of(await self._store.records(task_id, after, at_once))
+            records = _limit_batch(await self._store.records(task_id, after, at_once))
             if records:
                 at_once = min(2 * len(records), FOLLOWED_AT_ONCE)  # what is not handed on is read again
                 after = records[-1].seq
@@ -309,14 +309,14 @@ class TaskManager:
                 if task.terminal:
                     return
                 async with asyncio.timeout(idle_s):
-                    await self._store.changed(task_id, after)
+                    await self._store.wait_for_change(task_id, after)
             except TimeoutError:
                 yield []
             except TaskNotFoundError:
                 return
 
 
-def _first_of(records: list[EventRecord]) -> list[EventRecord]:
+def _limit_batch(records: list[EventRecord]) -> list[EventRecord]:
     """Return the first records, up to the one that makes them longer than `_FOLLOWED_BYTES`."""
     size = 0
     for index, record in enumerate(records):

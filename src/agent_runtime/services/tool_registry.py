@@ -179,7 +179,7 @@ class ToolRegistry:
             return [JudgedDefinition(definition=definition) for definition in definitions]
         if not shelf.connected:
             shelf.detail = "it has listed its tools, and their schemas are being judged"
-        return await shelf.verdicts.on(definitions)
+        return await shelf.verdicts.judge(definitions)
 
     @staticmethod
     async def _fill(shelf: _Shelf, judged: Sequence[JudgedDefinition], offer: Offer) -> None:
@@ -190,7 +190,7 @@ class ToolRegistry:
         def describe() -> None:  # digests take long where there is much
             for one in judged:
                 name = one.definition.name
-                outcome = _described(shelf.entry, one)
+                outcome = _make_tool(shelf.entry, one)
                 if isinstance(outcome, Tool):
                     tools[outcome.key] = outcome
                     unusable.pop(name, None)
@@ -213,14 +213,14 @@ class ToolRegistry:
             raise ServerUnavailableError(server_id, shelf.entry.problem)
         return shelf.server
 
-    def enabled(self, *, builtin_only: bool = False) -> list[str]:
+    def list_enabled(self, *, builtin_only: bool = False) -> list[str]:
         """The ids of the servers that may be used."""
         shelves = [shelf.server for shelf in self._shelves.values() if shelf.server.enabled]
         return [server.id for server in shelves if server.type == "builtin" or not builtin_only]
 
     def tools(self, server_ids: Iterable[str] | None = None) -> dict[str, Tool]:
         """What can be used now, by `server/tool`; of these servers, or of all."""
-        names = self.enabled() if server_ids is None else [name for name in server_ids if name in self._shelves]
+        names = self.list_enabled() if server_ids is None else [name for name in server_ids if name in self._shelves]
         return {key: tool for name in names for key, tool in self._shelves[name].tools.items()}
 
     def unusable(self) -> dict[str, str]:
@@ -256,7 +256,7 @@ class ToolRegistry:
             if name in self._shelves:
                 self._shelves[name].wanted.set()
 
-    def distrust(self, server_ids: Iterable[str]) -> None:
+    def invalidate(self, server_ids: Iterable[str]) -> None:
         """Have these servers asked again; whoever needs to know what they offer waits for that."""
         names = [name for name in server_ids if name in self._shelves and self._shelves[name].server.enabled]
         for name in names:
@@ -265,12 +265,12 @@ class ToolRegistry:
 
     async def refresh(self, timeout_s: float) -> None:
         """Ask every enabled server again, and wait for the answers at most `timeout_s`."""
-        names = self.enabled()
-        self.distrust(names)
+        names = self.list_enabled()
+        self.invalidate(names)
         await self.ready(names, timeout_s)
 
 
-def _described(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:
+def _make_tool(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:
     """Return the tool, or why it cannot be used."""
     if entry.server.policy_for(judged.definition.name).enabled is False:
         return "disabled in the tool registry"

@@ -26,7 +26,7 @@ class Verdicts:
         """Take up the verdicts of an earlier process."""
         self._known = {_digest(one.definition): one.fault for one in judged}
 
-    async def on(self, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
+    async def judge(self, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
         """Return the definitions, in their order, with the verdicts; those that could not be judged are missing.
 
         What is not listed any more is forgotten.

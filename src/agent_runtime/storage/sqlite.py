@@ -149,12 +149,12 @@ class SqliteStore:
             return journal[after : after + limit]
         return await self._readers.read(partial(rows.select_records, task_id=task_id, after=after, limit=limit))
 
-    async def kept(self, task_id: str) -> Kept:
-        """See `TaskStore.kept`."""
+    async def load_stored_journal(self, task_id: str) -> Kept:
+        """See `TaskStore.load_stored_journal`."""
         return await self._readers.read(partial(journals.select_kept, task_id=task_id))
 
-    async def changed(self, task_id: str, after: int) -> None:
-        """See `TaskStore.changed`. Returns at once for a task that does not exist; closing the store lets go too."""
+    async def wait_for_change(self, task_id: str, after: int) -> None:
+        """See `TaskStore.wait_for_change`. Returns at once for an unknown task, and when the store is closed."""
         with self._followers.watch(task_id) as watch:
             if watch.latest is None:
                 known = self._cache.task(task_id)
@@ -195,8 +195,8 @@ class SqliteStore:
         work = partial(rows.select_page, status=status, changed=self._changed, before=before, limit=limit)
         return await self._readers.read(work)
 
-    async def unfinished(self) -> list[str]:
-        """See `TaskStore.unfinished`. A waiting task whose cancellation was asked for waits no more."""
+    async def list_unfinished(self) -> list[str]:
+        """See `TaskStore.list_unfinished`. A waiting task whose cancellation was asked for waits no more."""
         return await self._readers.read(rows.select_unfinished)
 
     async def starts(self) -> dict[str, int]:
@@ -211,8 +211,8 @@ class SqliteStore:
         """See `TaskStore.forget_starts`."""
         await self._writer.write(starts.forget_starts, _nothing)
 
-    async def awaiting(self, limit: int) -> list[tuple[str, datetime]]:
-        """See `TaskStore.awaiting`."""
+    async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
+        """See `TaskStore.list_awaiting_approval`."""
         return await self._readers.read(partial(rows.select_awaiting, changed=self._changed, limit=limit))
 
     async def count(self) -> dict[TaskStatus, int]:

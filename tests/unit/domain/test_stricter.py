@@ -83,7 +83,7 @@ def test_a_contract_of_an_earlier_version_is_held_to_what_it_says(now: dict[str,
 @given(POLICIES)
 def test_a_registry_that_says_what_it_said_gives_the_contract_as_it_is(policy: dict[str, Any]) -> None:
     rules = OperatorRules({"s": server(policy)})
-    assert rules.tightened(contract(policy), {"s/do": DEFINITION}) is None
+    assert rules.tighten_contract(contract(policy), {"s/do": DEFINITION}) is None
 
 
 @pytest.mark.parametrize("annotations", [{"readOnlyHint": True}, {"readOnlyHint": "yes"}, {"other": {}}, None])
@@ -92,14 +92,14 @@ def test_trusted_annotations_count_as_they_did_when_the_plan_was_made(annotation
     definition = ToolDefinition(name="do", annotations=annotations)
     plan = Plan.model_validate({"steps": [{"id": "a", "kind": "tool", "server": "s", "tool": "do"}]})
     drawn = draw_up(plan, Limits(), {"s/do": describe_tool(entry, definition)}, model=None)
-    assert OperatorRules({"s": entry}).tightened(drawn, {"s/do": definition}) is None
+    assert OperatorRules({"s": entry}).tighten_contract(drawn, {"s/do": definition}) is None
 
 
 def test_a_disabled_tool_and_denials_are_told() -> None:
     rules = OperatorRules({"s": server({"enabled": False}, deny=[{"tool": "x"}])})
-    held = rules.tightened(contract({}), {"s/do": DEFINITION})
+    held = rules.tighten_contract(contract({}), {"s/do": DEFINITION})
     assert held
     assert held.disabled == {"s/do"}
     assert [denial.tool for denial in rules.denials("s")] == ["x"]
     assert rules.denials("t") == ()
-    assert OperatorRules({}).tightened(contract({}), {"s/do": DEFINITION}) is None
+    assert OperatorRules({}).tighten_contract(contract({}), {"s/do": DEFINITION}) is None

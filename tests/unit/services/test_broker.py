@@ -421,30 +421,30 @@ async def test_so_many_calls_are_sent_side_by_side_as_the_settings_say() -> None
     broker, run = broker_of(concurrent_calls=2), run_of(executing(contract_of(LOOK)))
     seen = []
     for _ in range(2):
-        seen.append(broker.has_room)
-        assert await broker.room_for(run, "look") is True
-    seen.append(broker.has_room)
+        seen.append(broker.has_free_slot)
+        assert await broker.acquire_slot(run, "look") is True
+    seen.append(broker.has_free_slot)
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-        third = group.create_task(broker.room_for(run, "look"))
+        third = group.create_task(broker.acquire_slot(run, "look"))
         await asyncio.wait([third], timeout=0.05)
         seen.append(third.done())
-        broker.leave()
+        broker.release_slot()
         assert await third is True
-    seen.append(broker.has_room)
+    seen.append(broker.has_free_slot)
     assert seen == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("which", ["cancel", "stop"])
 async def test_nobody_waits_for_room_once_the_task_is_cancelled_or_the_service_stops(which: str) -> None:
     broker, run = broker_of(concurrent_calls=1), run_of(executing(contract_of(LOOK)))
-    await broker.room_for(run, "look")
+    await broker.acquire_slot(run, "look")
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-        second = group.create_task(broker.room_for(run, "look"))
+        second = group.create_task(broker.acquire_slot(run, "look"))
         await asyncio.wait([second], timeout=0.05)
         getattr(run, which).set()
         assert await second is False
-    broker.leave()
-    assert broker.has_room, "who got no room takes none"
+    broker.release_slot()
+    assert broker.has_free_slot, "who got no room takes none"
 
 
 async def test_a_repetition_waits_for_its_pause_and_a_first_call_for_none() -> None:
@@ -456,12 +456,12 @@ async def test_a_repetition_waits_for_its_pause_and_a_first_call_for_none() -> N
 
     broker = broker_of(pauses=Pauses(before_repetition=pause), concurrent_calls=2)
     task = executing(contract_of(LOOK))
-    assert await broker.room_for(run_of(task), "look")
+    assert await broker.acquire_slot(run_of(task), "look")
     assert waited == []
     again = run_of(after(task, started("look"), called("look", "read", {"x": 1})))
-    assert await broker.room_for(again, "look") is True
+    assert await broker.acquire_slot(again, "look") is True
     assert waited == [1]
-    assert not broker.has_room
+    assert not broker.has_free_slot
 
 
 @pytest.mark.parametrize("which", ["cancel", "stop"])
@@ -469,7 +469,7 @@ async def test_a_pause_ends_once_the_task_is_cancelled_or_the_service_stops(whic
     broker = broker_of(pauses=Pauses(before_repetition=lambda _: 3600.0), concurrent_calls=1)
     run = run_of(after(executing(contract_of(LOOK)), started("look"), called("look", "read", {"x": 1})))
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-        paused = group.create_task(broker.room_for(run, "look"))
+        paused = group.create_task(broker.acquire_slot(run, "look"))
         await asyncio.wait([paused], timeout=0.05)
         assert not paused.done()
         getattr(run, which).set()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.model_requests import ModelRequest
 from agent_runtime.domain.plan import AgentStep
-from agent_runtime.services.executor_agent import Answered, Question, fenced
+from agent_runtime.services.executor_agent import Answered, Question, fence
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.services.run import Run
 from agent_steps import AGENT, LOOK, after, answered, contract_of, looked, started
@@ -45,7 +45,7 @@ async def test_an_answer_counts_while_a_task_is_being_cancelled_and_a_failure_do
 
 @given(st.text(), st.text())
 def test_text_that_is_data_cannot_end_its_own_fence(text: str, source: str) -> None:
-    opening, *inner, closing = fenced(text, source, "task_1").split("\n")
+    opening, *inner, closing = fence(text, source, "task_1").split("\n")
     token = opening.split()[1]
     assert closing == f"</data {token}>"
     assert closing not in "\n".join(inner)
