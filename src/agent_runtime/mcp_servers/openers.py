@@ -10,8 +10,9 @@ from mcp.server import MCPServer, Server
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.mcp_servers.eras import Eras, open_session
+from agent_runtime.mcp_servers.explaining import explain
 from agent_runtime.mcp_servers.http import HttpAccess
-from agent_runtime.mcp_servers.server import Connection, explain
+from agent_runtime.mcp_servers.server import Connection
 from agent_runtime.mcp_servers.stdio import StdioTransport
 
 

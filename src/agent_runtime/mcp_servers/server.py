@@ -39,6 +39,7 @@ from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.call import RAW, AwaitedCall
 from agent_runtime.mcp_servers.dispatcher import RequestState
+from agent_runtime.mcp_servers.explaining import explain
 from agent_runtime.mcp_servers.listing import Listed, SharedListing
 from agent_runtime.mcp_servers.reading import UnreadableAnswerError, names_with_headers, read_page, unwrap_answer
 from agent_runtime.mcp_servers.results import make_unreadable_result, to_stored_result, tool_definitions
@@ -367,25 +368,3 @@ class Connection:
                     await self.ended.wait()
             except TimeoutError:
                 log.warning("mcp_server_slow_to_leave", server=self.server_id)
-
-
-def explain(error: BaseException) -> str:
-    """Return an error of the SDK, however deep in groups, in words for people."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    match error:
-        case ServerUnavailableError():
-            return error.reason
-        case MCPError(code=code) if code == CONNECTION_CLOSED and error.message == "Connection closed":
-            return "the connection was closed"
-        case MCPError() if error.message.startswith("HTTP "):
-            return f"it answered with {error.message}"
-        case MCPError():
-            return f"it answered with error {error.code}: {error.message}"
-        case FileNotFoundError() | PermissionError():
-            return f"it cannot be started: {error}"
-        case UnreadableAnswerError():
-            return f"its answer cannot be read: {error}"
-        case ValidationError():
-            return "its answer is not as MCP has it"
-    return str(error) or type(error).__name__

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.conversation import fence
 from agent_runtime.domain.model_requests import ModelRequest
 from agent_runtime.domain.plan import AgentStep
-from agent_runtime.services.executor_agent import Answered, Question, fence
+from agent_runtime.services.executor_agent import Answered, Question
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.services.run import Run
 from agent_steps import AGENT, LOOK, after, answered, contract_of, looked, started

@@ -1,0 +1,61 @@
+"""What a model is shown of an agent step: its instruction, its answers, and what tools gave, as data between marks."""
+
+import json
+
+from agent_runtime.domain.plan import AgentStep
+from agent_runtime.domain.references import as_text, resolve, text_of
+from agent_runtime.domain.task import Task
+from agent_runtime.domain.tools import StoredResult
+from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes
+
+_MOST_SHOWN = 100_000
+"""The longest text of a tool or an earlier step that a model is shown, in characters."""
+
+
+def conversation(task: Task, step: AgentStep, result_bytes: int, argument_bytes: int) -> list[JsonObject]:
+    """Return the conversation so far, as the journal has it: the same after a restart.
+
+    Results above `result_bytes` were cut and cannot be referenced; the instruction with its references may have
+    `argument_bytes`. Raises: ReferenceFailedError.
+    """
+
+    def fence_value(value: JsonValue, source: str) -> str:
+        return fence(_shorten(as_text(value)), source, task.task_id)
+
+    instruction = resolve(
+        step.instruction, task.results, result_bytes, dress=fence_value, argument_bytes=argument_bytes
+    )
+    items: list[JsonObject] = [{"role": "user", "content": instruction}]
+    for turn in task.steps[step.id].turns:
+        items.extend(turn.items)
+        items.extend(
+            {
+                "type": "function_call_output",
+                "call_id": call.call_id,
+                "output": _show_result(reply, call.name, task.task_id),
+            }
+            for call, reply in zip(turn.calls, turn.replies, strict=True)
+        )
+    return items
+
+
+def fence(text: str, source: str, task_id: str) -> str:
+    """Text that is data, between marks that it cannot hold itself: their token is made from the text and the task.
+
+    The same task gives the same marks, after a restart too; whoever wrote the text does not know the task.
+    """
+    token = digest_of_bytes(f"{task_id}\n{text}".encode("utf-8", "replace"))[-16:]
+    return f"<data {token} from={json.dumps(source)}>\n{text}\n</data {token}>"
+
+
+def _show_result(result: StoredResult, source: str, task_id: str) -> str:
+    text = text_of(result)
+    kind = "error of " if result.is_error else ""
+    note = f"\n(of {result.size} bytes the first part)" if result.cut else ""
+    return fence(_shorten(text) + note, kind + source, task_id)
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _MOST_SHOWN:
+        return text
+    return f"{text[:_MOST_SHOWN]}\n(of {len(text)} characters the first {_MOST_SHOWN})"
