@@ -240,7 +240,7 @@ def measure(service: Service, count: int, at_once: int) -> Round:
 
 
 @contextmanager
-def started(subject: Subject) -> Iterator[Service]:
+def run_service(subject: Subject) -> Iterator[Service]:
     with tempfile.TemporaryDirectory() as folder:
         service = Service(subject, Path(folder))
         try:
@@ -261,7 +261,7 @@ def main() -> None:
     for at_once in (1, 20):
         rounds: dict[str, list[Round]] = {subject.name: [] for subject in subjects}
         with ExitStack() as stack:
-            services = [stack.enter_context(started(subject)) for subject in subjects]
+            services = [stack.enter_context(run_service(subject)) for subject in subjects]
             for _ in range(arguments.rounds):
                 for service in services:
                     # A fresh process for each task costs much more than the rest: fewer tasks tell enough.

@@ -105,7 +105,7 @@ class Round:
 
 
 @contextmanager
-def ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
+def end_on_exit(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
     try:
         yield process
     finally:
@@ -120,7 +120,7 @@ def model_server(folder: Path) -> Iterator[str]:
     script.write_text(json.dumps(RULES), encoding="utf-8")
     command = [sys.executable, "-m", "model_server", "--port", "0", "--script", str(script)]
     command += ["--delay-ms", str(LATENCY_MS)]
-    with ended(subprocess.Popen(command, cwd=SUPPORT, stdout=subprocess.PIPE, text=True)) as process:
+    with end_on_exit(subprocess.Popen(command, cwd=SUPPORT, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout  # noqa: S101 - it is a pipe
         yield process.stdout.readline().strip()
 
@@ -147,7 +147,7 @@ def bare(base_url: str, api: Api, asked: tuple[str, str]) -> Iterator[Bare]:
     told = json.dumps({**given, "instructions": instructions, "prompt": prompt})
     command = [sys.executable, str(HERE / "bare_runs.py"), told]
     pipe = subprocess.PIPE
-    with ended(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)) as process:
+    with end_on_exit(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)) as process:
         yield Bare(process)
 
 
@@ -204,7 +204,7 @@ def service(folder: Path, base_url: str, api: Api) -> Iterator[Service]:
     command += ["--data-dir", str(home / "data")]
     with (home / "log.txt").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, env=environment, cwd=home, stderr=log, text=True)
-    with ended(process):
+    with end_on_exit(process):
         lock = home / "data" / "agent-runtime.lock"
         deadline = time.monotonic() + 30
         while process.poll() is None and time.monotonic() < deadline:
@@ -216,13 +216,13 @@ def service(folder: Path, base_url: str, api: Api) -> Iterator[Service]:
         sys.exit(f"the service did not start: {(home / 'log.txt').read_text(encoding='utf-8')}")
 
 
-def what_is_asked(folder: Path) -> tuple[str, str]:
+def capture_prompt(folder: Path) -> tuple[str, str]:
     """The instructions and the prompt that the service sends."""
     with ModelServer() as models:
         models.on("", Text(json.dumps(PLAN)))
         with service(folder / "first", models.base_url, APIS[0]) as asking:
             asking.measure(1)
-        (request,) = models.asked()
+        (request,) = models.find_requests()
         return request.system, request.prompt
 
 
@@ -238,7 +238,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         base_url = stack.enter_context(model_server(folder))
-        asked = what_is_asked(folder)
+        asked = capture_prompt(folder)
         for api in apis:
             with bare(base_url, api, asked) as runs, service(folder, base_url, api) as tasks:
                 for _ in range(2):  # warm: imported, connected, and the registry asked

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 LOCK = Path(os.environ.get("AGENT_RUNTIME_DATA_DIR") or "/data") / "agent-runtime.lock"
 
 
-def announced() -> tuple[str, int]:
+def read_address() -> tuple[str, int]:
     """Return host and port of the running service; those of the environment until it has announced itself."""
     try:
         url = urlsplit(str(json.loads(LOCK.read_text(encoding="utf-8"))["url"]))
@@ -23,7 +23,7 @@ def announced() -> tuple[str, int]:
 
 
 def main() -> int:
-    host, port = announced()
+    host, port = read_address()
     connection = http.client.HTTPConnection(host, port, timeout=4)
     try:
         connection.request("GET", "/healthz")

@@ -193,7 +193,7 @@ def _event(event: type[Event]) -> Iterator[str]:
         yield _paragraphs(event.__doc__)
     schema = event.model_json_schema()
     rows = [
-        (f"`{name}`", re.sub(r"\[(\w+)\]\([^)]*\)", r"\1", _kind(field)), _needed(schema, name))
+        (f"`{name}`", re.sub(r"\[(\w+)\]\([^)]*\)", r"\1", _kind(field)), _requirement(schema, name))
         for name, field in schema["properties"].items()
     ]
     yield _table(("field of `data`", "type", "always there"), rows)
@@ -202,7 +202,7 @@ def _event(event: type[Event]) -> Iterator[str]:
     yield f"Written while the task is in the status {statuses}.{end}"
 
 
-def _needed(schema: Mapping[str, Any], name: str) -> str:
+def _requirement(schema: Mapping[str, Any], name: str) -> str:
     return "yes" if name in schema.get("required", ()) else "with a default"
 
 

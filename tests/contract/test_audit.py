@@ -20,8 +20,29 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import ToolDefinition
 from agent_runtime.storage.read_only import open_read_only
 from agent_runtime.storage.sqlite import SqliteStore
-from audits import LAST, call, database, faults, finished, places, read, rechain, rewrite, spoil_index, tamper
-from journals import CONTRACT, approved, claim, claimed, executing, proposed, returned, submitted
+from audits import (
+    LAST,
+    call,
+    database,
+    faults,
+    places,
+    read,
+    rechain,
+    rewrite,
+    spoil_index,
+    tamper,
+    write_finished_task,
+)
+from journals import (
+    CONTRACT,
+    claim,
+    plan_approved,
+    plan_proposed,
+    task_claimed,
+    task_submitted,
+    tool_returned,
+    write_executing_task,
+)
 
 FLIP = "UPDATE events SET {column} = CAST(? AS TEXT) WHERE task_id = 't' AND seq = ?"
 RENUMBER = "UPDATE events SET seq = ? WHERE task_id = 't' AND seq = ?"
@@ -154,7 +175,7 @@ async def test_a_record_added_without_the_head_is_reported(path: Path) -> None:
 
 
 async def test_a_record_replaced_together_with_its_hash_shows_in_the_next(path: Path) -> None:
-    data = approved().model_copy(update={"actor": "mallory"}).model_dump_json()
+    data = plan_approved().model_copy(update={"actor": "mallory"}).model_dump_json()
     entries = read(path).entries
     own = record_hash(entries[2].hash, "t", 4, entries[3].epoch, entries[3].at, entries[3].type, data)
     tamper(path, "UPDATE events SET data = ?, hash = ? WHERE task_id = 't' AND seq = 4", values=(data, own))
@@ -164,7 +185,7 @@ async def test_a_record_replaced_together_with_its_hash_shows_in_the_next(path: 
 async def test_a_history_that_was_written_anew_as_a_whole_is_not_found(path: Path) -> None:
     """Tamper-evident, and no more: what shows it is a head that was kept elsewhere."""
     head = export(read(path))["head"]
-    rewrite(path, 4, approved().model_copy(update={"actor": "mallory"}))
+    rewrite(path, 4, plan_approved().model_copy(update={"actor": "mallory"}))
     assert faults(path) == []
     assert export(read(path))["head"] != head
 
@@ -206,7 +227,7 @@ async def test_a_call_in_the_place_of_the_approval_is_said_to_have_none(tmp_path
 async def test_a_plan_that_was_changed_after_it_was_approved_is_reported(tmp_path: Path) -> None:
     path = await database(tmp_path)
     other = CONTRACT.model_copy(update={"goal": "say something else"})
-    rewrite(path, 3, proposed().model_copy(update={"contract": other}))
+    rewrite(path, 3, plan_proposed().model_copy(update={"contract": other}))
     assert (3, "data.digest") in places(path)
 
 
@@ -221,13 +242,13 @@ async def test_what_is_shown_of_a_plan_and_is_not_what_it_has_pinned_is_reported
     tmp_path: Path, change: dict[str, Any], field: str
 ) -> None:
     path = await database(tmp_path)
-    rewrite(path, 3, proposed().model_copy(update=change))
+    rewrite(path, 3, plan_proposed().model_copy(update=change))
     assert places(path) == [(3, field)]
 
 
 async def test_a_reference_to_a_result_that_was_changed_is_reported(tmp_path: Path) -> None:
     path = await database(tmp_path)
-    event = returned("call-s1", "s1")
+    event = tool_returned("call-s1", "s1")
     changed = event.result.model_copy(update={"text": "hi"})
     rewrite(path, 8, event.model_copy(update={"result": changed}))
     assert places(path) == [(11, "data.arguments")]
@@ -236,14 +257,14 @@ async def test_a_reference_to_a_result_that_was_changed_is_reported(tmp_path: Pa
 async def test_a_late_answer_and_an_answer_of_a_person_are_part_of_the_chain(tmp_path: Path) -> None:
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:
-        task = await store.append(Task("t"), [submitted()])
+        task = await store.append(Task("t"), [task_submitted()])
         task = await claim(store, task)
-        task = await store.append(task, [proposed()], epoch=1)
-        task = await store.append(task, [approved()])
+        task = await store.append(task, [plan_proposed()], epoch=1)
+        task = await store.append(task, [plan_approved()])
         task = await claim(store, task)
         task = await store.append(task, [ev.StepStarted(step_id="s1", title=""), call("s1")], epoch=2)
         task = await claim(store, task)
-        task = await store.append(task, [returned("call-s1", "s1")], epoch=2)
+        task = await store.append(task, [tool_returned("call-s1", "s1")], epoch=2)
         lost = ev.StepOutcomeUnknown(step_id="s1", call_id="call-s1", reason="lost")
         task = await store.append(task, [lost], epoch=3)
         said = ev.StepResolved(step_id="s1", call_id="call-s1", resolution="done", output="bye")
@@ -273,7 +294,7 @@ async def test_a_database_from_before_the_chain_is_brought_up_to_date_and_verifi
         pass
     async with SqliteStore(old) as store:
         assert (await store.load("t")).version == LAST
-        await finished(store, "new")
+        await write_finished_task(store, "new")
     assert read(old).entries == read(path).entries  # the hashes are those that they would have had
     assert faults(old) == faults(old, "new") == []
     assert places(old, "other") == [(3, "data")]  # what was broken before is not hidden, and stops nothing
@@ -311,7 +332,7 @@ async def test_a_database_without_submitters_is_audited_as_it_is_and_then_brough
     assert find_export_faults(exported) == []
     async with SqliteStore(before_submitters) as store:
         assert [row.task_id for row in (await store.page()).tasks] == ["other", "t"]
-        await store.append(Task("new"), [submitted(request_key="k", actor="ann")])
+        await store.append(Task("new"), [task_submitted(request_key="k", actor="ann")])
         found = await store.find_request("ann", "k")
         assert found
         assert found.task_id == "new"
@@ -327,7 +348,7 @@ async def test_a_database_without_submitters_is_audited_as_it_is_and_then_brough
 
 async def test_an_idempotency_key_of_an_earlier_version_is_still_its_callers(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "new.db") as store:
-        await store.append(Task("t"), [submitted(request_key="k", actor="ann")])
+        await store.append(Task("t"), [task_submitted(request_key="k", actor="ann")])
     async with SqliteStore(without_submitters(tmp_path / "new.db")) as store:
         found = await store.find_request("ann", "k")
         assert found
@@ -338,14 +359,14 @@ async def test_an_idempotency_key_of_an_earlier_version_is_still_its_callers(tmp
 async def test_an_approval_by_an_author_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:
-        task = await store.append(Task("t"), [submitted(actor="ann")])
-        task = await store.append(task, [claimed(task)], epoch=1)
-        task = await store.append(task, [proposed()], epoch=1)
-        await store.append(task, [approved().model_copy(update={"scopes": ("approve", "submit")})])
+        task = await store.append(Task("t"), [task_submitted(actor="ann")])
+        task = await store.append(task, [task_claimed(task)], epoch=1)
+        task = await store.append(task, [plan_proposed()], epoch=1)
+        await store.append(task, [plan_approved().model_copy(update={"scopes": ("approve", "submit")})])
     assert faults(path) == []
     document = export(read(path))
     assert [made["scopes"] for made in document["approvals"]] == [["approve", "submit"]]
-    rewrite(path, 4, approved().model_copy(update={"scopes": ("approve",)}))
+    rewrite(path, 4, plan_approved().model_copy(update={"scopes": ("approve",)}))
     (fault,) = [fault for fault in faults(path) if "has shaped the task" in fault.message]
     assert fault.seq == 4
 
@@ -375,7 +396,7 @@ async def test_one_flipped_bit_of_an_open_task_is_noticed_when_it_is_read(
 ) -> None:
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:
-        whole = await executing(store, "t")
+        whole = await write_executing_task(store, "t")
     for entry in read(path).entries:
         for place in (0, 9, -1):
             tamper(path, FLIP.format(column=column), values=(flipped(getattr(entry, column), place, bit), entry.seq))
@@ -392,7 +413,7 @@ async def test_one_flipped_bit_of_an_open_task_is_noticed_when_it_is_read(
 
 async def test_an_id_that_is_no_text_does_not_keep_the_store_from_starting(path: Path) -> None:
     async with SqliteStore(path) as store:
-        await store.append(Task("open"), [submitted()])
+        await store.append(Task("open"), [task_submitted()])
     tamper(path, "UPDATE tasks SET task_id = CAST(x'ff' AS TEXT), status = 'pending' WHERE task_id = 't'")
     async with SqliteStore(path) as store:
         assert await store.list_unfinished() == ["open"]
@@ -405,9 +426,9 @@ async def test_an_id_that_is_no_text_does_not_keep_the_store_from_starting(path:
 async def test_appending_in_a_run_after_a_changed_record_leaves_the_fault_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:
-        task = await claim(store, await store.append(Task("t"), [submitted()]))
+        task = await claim(store, await store.append(Task("t"), [task_submitted()]))
         tamper(path, "UPDATE events SET data = replace(data, 'say hello', 'say hullo')")
-        await store.append(task, [proposed()], epoch=task.epoch)
+        await store.append(task, [plan_proposed()], epoch=task.epoch)
     assert places(path)[0] == (1, "data")
     assert set(places(path)) == {(1, "data"), (None, "tasks.prompt")}
 
@@ -509,9 +530,9 @@ async def test_what_is_no_export_is_refused_with_its_place(path: Path, change: A
 async def test_the_audit_changes_nothing_and_works_beside_a_writer(tmp_path: Path) -> None:
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:
-        await executing(store, "t")
+        await write_executing_task(store, "t")
         assert places(path)[0] == (7, "data.arguments")  # that helper calls with arguments of its own
-        await finished(store, "u")
+        await write_finished_task(store, "u")
         assert faults(path, "u") == []
     before = path.read_bytes()
     faults(path, "u")
@@ -521,7 +542,7 @@ async def test_the_audit_changes_nothing_and_works_beside_a_writer(tmp_path: Pat
 async def test_what_a_crash_left_behind_is_audited_and_left_as_it_is(tmp_path: Path) -> None:
     copied = tmp_path / "copy.db"
     async with SqliteStore(tmp_path / "agent-runtime.db") as store:
-        await finished(store, "t")
+        await write_finished_task(store, "t")
         for suffix in ("", "-wal"):
             shutil.copy(tmp_path / f"agent-runtime.db{suffix}", f"{copied}{suffix}")
     before = [copied.read_bytes(), copied.with_name("copy.db-wal").read_bytes()]
@@ -532,7 +553,7 @@ async def test_what_a_crash_left_behind_is_audited_and_left_as_it_is(tmp_path: P
 async def test_a_byte_that_is_no_text_is_not_taken_for_the_sign_that_stands_for_it(tmp_path: Path) -> None:
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:
-        await store.append(Task("t"), [submitted("odd \ufffd")])
+        await store.append(Task("t"), [task_submitted("odd \ufffd")])
     assert faults(path) == []
     tamper(path, "UPDATE events SET data = CAST(replace(data, char(0xfffd), CAST(x'ff' AS TEXT)) AS TEXT)")
     assert places(path)[0] == (1, "data")

@@ -11,7 +11,7 @@ from agent_runtime.domain.audit_export import export, find_export_faults
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
 from agent_runtime.storage.sqlite import SqliteStore
-from agent_steps import AGENT, LOOK, TOOLS, answered, called, contract_of, returned, started
+from agent_steps import AGENT, LOOK, TOOLS, contract_of, model_answered, step_started, tool_called, tool_returned
 from audits import faults, places, read, rewrite
 
 CONTRACT = contract_of(LOOK, {**AGENT, "preapproved": True})
@@ -22,17 +22,17 @@ EVENTS: Sequence[ev.Event] = (
     ev.PlanProposed(revision=1, digest=CONTRACT.digest, contract=CONTRACT, definitions=DEFINITIONS, planner="openai"),
     ev.PlanApproved(revision=1, digest=CONTRACT.digest),
     ev.TaskClaimed(runner="r", epoch=2),
-    started("look"),
-    called("look", "read", {"x": 1}, "c0"),
-    returned("look", "c0"),
+    step_started("look"),
+    tool_called("look", "read", {"x": 1}, "c0"),
+    tool_returned("look", "c0"),
     ev.StepCompleted(step_id="look"),
-    started("do"),
-    answered(1, ("f__read", {"x": 7}), ("f__write", {"x": 8})),
-    called("do", "read", {"x": 7}, "c1", turn=1, index=0),
-    returned("do", "c1"),
-    called("do", "write", {"x": 8}, "c2", turn=1, index=1),
-    returned("do", "c2"),
-    answered(2, text="done"),
+    step_started("do"),
+    model_answered(1, ("f__read", {"x": 7}), ("f__write", {"x": 8})),
+    tool_called("do", "read", {"x": 7}, "c1", turn=1, index=0),
+    tool_returned("do", "c1"),
+    tool_called("do", "write", {"x": 8}, "c2", turn=1, index=1),
+    tool_returned("do", "c2"),
+    model_answered(2, text="done"),
     ev.StepCompleted(step_id="do"),
     ev.TaskCompleted(result="done"),
 )

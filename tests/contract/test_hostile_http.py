@@ -55,7 +55,7 @@ async def test_a_handshake_may_be_sent_on_once_and_the_session_stays_there(
     async with leased(place, server, f"moved-{status}") as lease:
         assert (await pay(lease)).text == "paid"
     moved = f"/moved-{status}/mcp"
-    assert server.asked("initialize") == [moved, f"{moved}/"]
+    assert server.find_paths("initialize") == [moved, f"{moved}/"]
     assert {one.path for one in server.seen if one.asked != "initialize"} == {f"{moved}/"}
 
 
@@ -74,7 +74,7 @@ async def test_a_listing_is_not_sent_on(place: Place, server: HostileHttp) -> No
     async with place.pool() as pool, asyncio.timeout(10):
         with pytest.raises(ServerUnavailableError, match="redirects to"):
             await pool.discover(entry(server, "list-307"))
-    assert server.asked("tools/list") == ["/list-307/mcp"]
+    assert server.find_paths("tools/list") == ["/list-307/mcp"]
 
 
 @pytest.mark.parametrize("where", ["call", "self", "cross"])
@@ -85,7 +85,7 @@ async def test_a_call_that_is_redirected_was_sent_once_and_its_outcome_is_unknow
     async with leased(place, server, f"{where}-{status}") as lease:
         with pytest.raises(OutcomeUnknownError, match="redirects to"):
             await pay(lease)
-    assert server.asked("tools/call") == [f"/{where}-{status}/mcp"]
+    assert server.find_paths("tools/call") == [f"/{where}-{status}/mcp"]
 
 
 @pytest.mark.parametrize("kind", ["json", "events", "status"])
@@ -109,21 +109,21 @@ async def test_an_error_that_the_server_does_not_give_for_the_call_leaves_its_ou
 
 async def test_a_stream_that_is_closed_at_once_is_not_opened_again_and_again(place: Place, server: HostileHttp) -> None:
     async with leased(place, server, "closing") as lease:
-        await eventually(lambda: server.opened() == 3)
+        await eventually(lambda: server.count_streams() == 3)
         for _ in range(50):
             await pay(lease)
-        assert server.opened() == 3
+        assert server.count_streams() == 3
 
 
 async def test_a_call_whose_stream_is_closed_at_once_is_asked_after_once_a_second(
     place: Place, server: HostileHttp
 ) -> None:
     async with leased(place, server, "closing-call") as lease:
-        await eventually(lambda: server.opened() == 3)
+        await eventually(lambda: server.count_streams() == 3)
         with pytest.raises(OutcomeUnknownError):
             await pay(lease, timeout_s=1.5)
-        assert server.opened() <= 3 + 3
-    assert len(server.asked("tools/call")) == 1
+        assert server.count_streams() <= 3 + 3
+    assert len(server.find_paths("tools/call")) == 1
 
 
 # More than anybody reads
@@ -161,7 +161,7 @@ async def test_a_server_that_asks_without_end_and_takes_no_answer_fills_no_memor
 ) -> None:
     async with leased(place, server, "asking"):
         await asyncio.to_thread(server.streamed.wait, 20)
-        await eventually(lambda: server.asked(""))
+        await eventually(lambda: server.find_paths(""))
         for _ in range(1000):
             await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) < 200

@@ -429,7 +429,7 @@ async def test_a_server_that_ignores_every_request_to_end_is_gone_with_its_lease
     async with place.pool() as pool, asyncio.timeout(10):
         async with pool.lease([place.entry("stubborn", sandbox={"mode": sandbox})]) as lease:
             await call(lease, tool)
-            assert place.living()
+            assert place.find_processes()
             began = time.monotonic()
         assert time.monotonic() - began < 6
         await all_gone(place)
@@ -487,7 +487,7 @@ async def test_what_a_server_has_forked_goes_with_it(place: Place, mode: str, sa
     async with place.pool() as pool, asyncio.timeout(10):
         async with pool.lease([place.entry(mode, sandbox={"mode": sandbox})]) as lease:
             await call(lease, "echo", "here")
-            assert len(place.living()) >= 2
+            assert len(place.find_processes()) >= 2
             if end == "crash":
                 async with asyncio.timeout(1):
                     with pytest.raises(OutcomeUnknownError, match="exited with code 9"):
@@ -501,8 +501,8 @@ async def test_a_child_that_escaped_with_our_pipes_holds_nothing_up(place: Place
         before = descriptors()
         async with pool.lease([place.entry("runaway", **OFF)]) as lease:
             await call(lease, "echo", "here")
-            escaped = place.living()
-        left = place.living()
+            escaped = place.find_processes()
+        left = place.find_processes()
         try:
             assert len(escaped) == 2
             assert len(left) == 1

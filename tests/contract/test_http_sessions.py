@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from agent_runtime.domain.errors import OutcomeUnknownError, ServerUnavailableError, SessionLostError
-from odd_servers import GOOD, HANDSHAKE, serving
+from odd_servers import GOOD, HANDSHAKE, run_http_server
 from pools import Place, call, remote
 
 
@@ -77,7 +77,7 @@ def _error(message: str, number: str = "null") -> bytes:
 @pytest.fixture
 def server() -> Iterator[tuple[type[Forgetful], int]]:
     kind = type("Handler", (Forgetful,), {"sessions": set(), "calls": [], "forget_at": "", "refusal": (404, b"")})
-    with serving(kind) as port:
+    with run_http_server(kind) as port:
         yield kind, port
 
 
@@ -226,7 +226,7 @@ class Old(BaseHTTPRequestHandler):
 @pytest.fixture
 def old_server() -> Iterator[int]:
     streams: dict[str, queue.Queue[bytes | None]] = {}
-    with serving(type("Handler", (Old,), {"streams": streams})) as port:
+    with run_http_server(type("Handler", (Old,), {"streams": streams})) as port:
         yield port
         for said in streams.values():
             said.put(None)

@@ -146,7 +146,7 @@ async def test_a_lease_that_is_cancelled_again_and_again_leaves_nothing(place: P
             for _ in range(4):
                 task.cancel()
                 await asyncio.wait([task], timeout=0.02)
-        await eventually(lambda: not place.living(), within_s=8)
+        await eventually(lambda: not place.find_processes(), within_s=8)
     assert not zombies()
 
 
@@ -187,7 +187,7 @@ async def test_many_calls_share_one_server_and_each_gets_its_own_answer(place: P
         async with asyncio.TaskGroup() as group:
             uses = [group.create_task(use(number)) for number in range(50)]
         assert [task.result() for task in uses] == [str(number) for number in range(50)]
-        assert len(place.living()) <= 3, "one server, and what confines it"
+        assert len(place.find_processes()) <= 3, "one server, and what confines it"
     await all_gone(place)
 
 

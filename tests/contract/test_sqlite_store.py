@@ -28,7 +28,7 @@ from agent_runtime.storage.followers import Followers
 from agent_runtime.storage.readers import Readers
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.storage.writer import Writer
-from journals import cancelled, claim, executing, submitted
+from journals import claim, task_submitted, write_cancelled_task, write_executing_task
 
 APPENDER = """
 import asyncio, sys
@@ -82,7 +82,7 @@ async def test_whatever_was_acknowledged_survives_a_kill(tmp_path: Path) -> None
 
 async def append_until_refused(store: SqliteStore, name: str, size: int) -> None:
     for number in range(200):
-        await store.append(Task(f"{name}{number}"), [submitted("x" * size)])
+        await store.append(Task(f"{name}{number}"), [task_submitted("x" * size)])
 
 
 @contextmanager
@@ -132,14 +132,14 @@ async def test_a_full_disk_refuses_and_the_store_recovers_with_it(
 ) -> None:
     with disk(tmp_path / "disk") as full:
         async with asyncio.timeout(30), SqliteStore(tmp_path / "disk" / "tasks.db") as store:
-            task = await store.append(Task("t"), [submitted()])
+            task = await store.append(Task("t"), [task_submitted()])
             with full():
                 with pytest.raises(StoreUnavailableError, match="disk"):
                     await append_until_refused(store, "large", 60_000)
                 with pytest.raises(StoreUnavailableError, match="disk"):
                     await append_until_refused(store, "small", 6_000)
                 results = await asyncio.gather(
-                    *(store.append(Task(f"together{number}"), [submitted("x" * 60_000)]) for number in range(5)),
+                    *(store.append(Task(f"together{number}"), [task_submitted("x" * 60_000)]) for number in range(5)),
                     return_exceptions=True,
                 )
                 assert all(isinstance(result, StoreUnavailableError) for result in results)
@@ -158,7 +158,7 @@ async def test_the_check_fails_while_nothing_can_be_written(tmp_path: Path) -> N
             await store.check()
             with full():
                 with pytest.raises(StoreUnavailableError):
-                    await store.append(Task("t"), [submitted()])
+                    await store.append(Task("t"), [task_submitted()])
                 with pytest.raises(StoreUnavailableError):
                     await store.check()
             await store.check()
@@ -209,11 +209,11 @@ async def test_what_was_asked_for_before_closing_is_written(tmp_path: Path) -> N
     store = SqliteStore(tmp_path / "tasks.db")
     async with asyncio.timeout(20):
         async with store, asyncio.TaskGroup() as group:
-            appends = [group.create_task(store.append(Task(f"t{number}"), [submitted()])) for number in range(50)]
+            appends = [group.create_task(store.append(Task(f"t{number}"), [task_submitted()])) for number in range(50)]
             await asyncio.sleep(0)
             await store.close()
         assert all(append.result().version == 1 for append in appends)
-        for use in (store.append(Task("late"), [submitted()]), store.load("t1"), store.check()):
+        for use in (store.append(Task("late"), [task_submitted()]), store.load("t1"), store.check()):
             with pytest.raises(StoreUnavailableError, match="closed"):
                 await use
     assert os.listdir(tmp_path) == ["tasks.db"]  # noqa: PTH208 - nothing is waiting for this event loop
@@ -223,7 +223,7 @@ async def test_times_are_utc_and_never_run_backwards(tmp_path: Path) -> None:
     now = datetime(2026, 1, 2, 12, 0, 0, 1, tzinfo=UTC)
     times = iter([now, now - timedelta(hours=1), now + timedelta(hours=1)])
     async with SqliteStore(tmp_path / "tasks.db", clock=lambda: next(times)) as store:
-        task = await store.append(Task("t"), [submitted()])
+        task = await store.append(Task("t"), [task_submitted()])
         task = await store.append(task, [ev.TaskCancelRequested()])
         await store.append(task, [ev.TaskCancelled()])
         assert [record.at for record in await store.records("t")] == [now, now, now + timedelta(hours=1)]
@@ -231,7 +231,7 @@ async def test_times_are_utc_and_never_run_backwards(tmp_path: Path) -> None:
 
 async def test_a_reader_recovers_from_an_error_and_cannot_write(tmp_path: Path) -> None:
     async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
-        await store.append(Task("t"), [submitted()])
+        await store.append(Task("t"), [task_submitted()])
         readers = Readers(DatabaseFile(tmp_path / "tasks.db"))
         readers.start()
         for statement in ("SELECT nonsense", "DELETE FROM events"):
@@ -244,7 +244,7 @@ async def test_a_reader_recovers_from_an_error_and_cannot_write(tmp_path: Path) 
 async def test_closing_lets_go_of_the_followers(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "tasks.db")
     async with asyncio.timeout(20), store:
-        await store.append(Task("t"), [submitted()])
+        await store.append(Task("t"), [task_submitted()])
         async with asyncio.TaskGroup() as group:
             group.create_task(store.wait_for_change("t", 1))
             await asyncio.sleep(0)
@@ -253,7 +253,7 @@ async def test_closing_lets_go_of_the_followers(tmp_path: Path) -> None:
 
 async def test_the_files_are_closed_to_other_users(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "new" / "tasks.db") as store:
-        await store.append(Task("t"), [submitted()])
+        await store.append(Task("t"), [task_submitted()])
         for path in (tmp_path / "new").iterdir():
             assert path.stat().st_mode & 0o077 == 0
         assert (tmp_path / "new").stat().st_mode & 0o077 == 0
@@ -262,7 +262,7 @@ async def test_the_files_are_closed_to_other_users(tmp_path: Path) -> None:
 async def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     async with SqliteStore(path) as store:
-        await store.append(Task("t"), [submitted()])
+        await store.append(Task("t"), [task_submitted()])
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -304,8 +304,8 @@ async def test_a_read_only_directory_is_refused(read_only: Path) -> None:
 async def test_an_event_of_an_unknown_type_harms_only_its_task(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     async with SqliteStore(path) as store:
-        await store.append(Task("good"), [submitted()])
-        await store.append(Task("bad"), [submitted()])
+        await store.append(Task("good"), [task_submitted()])
+        await store.append(Task("bad"), [task_submitted()])
     connection = sqlite3.connect(path)
     connection.execute("UPDATE events SET type = 'task.danced' WHERE task_id = 'bad'")
     connection.commit()
@@ -326,7 +326,7 @@ def test_the_statuses_that_a_runner_takes_up_are_those_of_the_domain() -> None:
 def _journal(task_id: str, length: int) -> list[ev.EventRecord]:
     at = parse_time("2026-01-02T03:04:05.000006Z")
     claims = [record(task_id, n, n - 1, at, ev.TaskClaimed(runner="r", epoch=n - 1)) for n in range(2, length + 1)]
-    return [record(task_id, 1, None, at, submitted()), *claims]
+    return [record(task_id, 1, None, at, task_submitted()), *claims]
 
 
 def test_a_read_that_a_write_has_overtaken_is_not_kept() -> None:
@@ -387,7 +387,7 @@ async def test_memory_and_disk_agree_while_tasks_come_and_go(tmp_path: Path) -> 
     async with asyncio.timeout(30), SqliteStore(tmp_path / "tasks.db", cache_bytes=20_000) as store:
 
         async def live(task_id: str) -> None:
-            task = await executing(store, task_id)
+            task = await write_executing_task(store, task_id)
             for _ in range(5):
                 assert await store.load(task_id) == task
                 task = await claim(store, task)
@@ -414,7 +414,7 @@ async def test_a_task_that_nobody_follows_costs_no_memory() -> None:
 
 async def test_ended_tasks_are_still_read_and_paged(tmp_path: Path) -> None:
     async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db", cache_bytes=5_000) as store:
-        ended = [await cancelled(store, f"t{number}") for number in range(20)]
+        ended = [await write_cancelled_task(store, f"t{number}") for number in range(20)]
         assert [await store.load(task.task_id) for task in ended] == ended
         assert await store.list_unfinished() == []
 
@@ -422,7 +422,7 @@ async def test_ended_tasks_are_still_read_and_paged(tmp_path: Path) -> None:
 async def test_a_conflict_with_the_disk_makes_the_store_read_it_again(tmp_path: Path) -> None:
     """Whoever tries again must see what is there, and not for ever what this process knew."""
     async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
-        known = await store.append(Task("t"), [submitted()])
+        known = await store.append(Task("t"), [task_submitted()])
         async with SqliteStore(tmp_path / "tasks.db") as other:
             newer = await other.append(await other.load("t"), [ev.TaskCancelRequested()])
         assert await store.load("t") == known
@@ -436,7 +436,7 @@ async def test_a_conflict_with_the_disk_makes_the_store_read_it_again(tmp_path: 
 
 async def test_a_conflict_within_the_process_reads_nothing_again(tmp_path: Path) -> None:
     async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
-        old = await store.append(Task("t"), [submitted()])
+        old = await store.append(Task("t"), [task_submitted()])
         newer = await store.append(old, [ev.TaskCancelRequested()])
         with pytest.raises(ConflictError):
             await store.append(old, [ev.TaskCancelRequested()])
@@ -447,7 +447,7 @@ async def test_a_row_that_was_changed_keeps_no_list_from_being_read(tmp_path: Pa
     path = tmp_path / "tasks.db"
     async with asyncio.timeout(20), SqliteStore(path) as store:
         for name in ("good", "status", "metadata", "time", "text"):
-            await store.append(Task(name), [submitted()])
+            await store.append(Task(name), [task_submitted()])
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("UPDATE tasks SET status = 'dancing' WHERE task_id = 'status'")
             connection.execute("UPDATE tasks SET metadata = '[' WHERE task_id = 'metadata'")
@@ -477,7 +477,7 @@ async def test_nothing_is_acknowledged_once_the_database_was_replaced(
     tmp_path: Path, name: str, harm: Callable[[Path, Path], None]
 ) -> None:
     async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
-        task = await store.append(Task("t"), [submitted()])
+        task = await store.append(Task("t"), [task_submitted()])
         await store.check()
         (tmp_path / "kept").hardlink_to(tmp_path / name)
         harm(tmp_path / name, tmp_path / "spare")
@@ -485,7 +485,7 @@ async def test_nothing_is_acknowledged_once_the_database_was_replaced(
             await store.check()  # a write has succeeded within the last second
         for append in (
             store.append(task, [ev.TaskCancelRequested()]),
-            store.append(Task("new"), [submitted()]),
+            store.append(Task("new"), [task_submitted()]),
         ):
             with pytest.raises(StoreUnavailableError, match="replaced or deleted"):
                 await append
@@ -517,7 +517,7 @@ async def test_a_database_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
         (tmp_path / "tasks.db").unlink()
         for _ in range(2):
             with pytest.raises(StoreUnavailableError):
-                await store.append(Task("t"), [submitted()])
+                await store.append(Task("t"), [task_submitted()])
             with pytest.raises(StoreUnavailableError):
                 await store.page()
         assert not (tmp_path / "tasks.db").exists()

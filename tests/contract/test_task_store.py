@@ -29,16 +29,16 @@ from agent_runtime.services.ports import TaskStore
 from agent_runtime.storage.sqlite import SqliteStore
 from journals import (
     DEFINITION,
-    approved,
-    called,
-    cancelled,
     claim,
-    claimed,
-    executing,
-    proposed,
-    returned,
+    plan_approved,
+    plan_proposed,
     some_step,
-    submitted,
+    task_claimed,
+    task_submitted,
+    tool_called,
+    tool_returned,
+    write_cancelled_task,
+    write_executing_task,
 )
 from memory_store import Memory, MemoryStore
 
@@ -88,11 +88,11 @@ async def _attempt(store: TaskStore, task: Task, event: ev.Event) -> str:
 
 
 async def test_what_was_appended_is_loaded(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted("say hello\x00 é")])
+    task = await store.append(Task("t"), [task_submitted("say hello\x00 é")])
     assert task.version == 1
     assert await store.load("t") == task
     (record,) = await store.records("t")
-    assert record.event == submitted("say hello\x00 é")
+    assert record.event == task_submitted("say hello\x00 é")
     assert record.data == record.event.model_dump_json()
     assert (record.seq, record.epoch, record.at) == (1, None, task.created_at)
 
@@ -107,29 +107,33 @@ async def test_a_task_that_does_not_exist_is_not_found(store: TaskStore) -> None
 
 
 async def test_several_events_are_one_append(store: TaskStore) -> None:
-    task = await executing(store, "t")
-    events = [returned("call-s1-1", "s1"), ev.StepCompleted(step_id="s1"), ev.StepStarted(step_id="s2", title="two")]
-    task = await store.append(task, [*events, called("s2")], epoch=task.epoch)
+    task = await write_executing_task(store, "t")
+    events = [
+        tool_returned("call-s1-1", "s1"),
+        ev.StepCompleted(step_id="s1"),
+        ev.StepStarted(step_id="s2", title="two"),
+    ]
+    task = await store.append(task, [*events, tool_called("s2")], epoch=task.epoch)
     journal = await store.records("t")
     assert [record.seq for record in journal] == list(range(1, task.version + 1))
     assert replay("t", journal) == task == await store.load("t")
 
 
 async def test_an_append_of_nothing_changes_nothing(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     assert await store.append(task, []) is task
     assert len(await store.records("t")) == 1
 
 
 async def test_an_illegal_event_is_refused_with_all_that_came_with_it(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     with pytest.raises(IllegalTransitionError):
-        await store.append(task, [ev.TaskCancelRequested(), approved()])
+        await store.append(task, [ev.TaskCancelRequested(), plan_approved()])
     assert await store.load("t") == task
 
 
 async def test_an_append_to_an_old_version_is_a_conflict(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     newer = await store.append(task, [ev.TaskCancelRequested()])
     with pytest.raises(ConflictError):
         await store.append(task, [ev.TaskCancelRequested()])
@@ -137,16 +141,16 @@ async def test_an_append_to_an_old_version_is_a_conflict(store: TaskStore) -> No
 
 
 async def test_of_many_appends_to_the_same_version_one_is_written(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     task = await claim(store, task)
-    task = await store.append(task, [proposed()], epoch=1)
-    results = await attempts(store, task, approved(), 50)
+    task = await store.append(task, [plan_proposed()], epoch=1)
+    results = await attempts(store, task, plan_approved(), 50)
     assert sorted(results) == ["ConflictError"] * 49 + ["written"]
     assert [record.type for record in await store.records("t")].count("plan.approved") == 1
 
 
 async def test_a_conflict_spares_the_appends_that_share_its_transaction(store: TaskStore) -> None:
-    tasks = [await store.append(Task(f"t{number}"), [submitted()]) for number in range(20)]
+    tasks = [await store.append(Task(f"t{number}"), [task_submitted()]) for number in range(20)]
     async with asyncio.TaskGroup() as group:
         tries = [group.create_task(_attempt(store, task, ev.TaskCancelRequested())) for task in tasks for _ in range(2)]
     assert [one.result() for one in tries] == ["written", "ConflictError"] * 20
@@ -154,15 +158,15 @@ async def test_a_conflict_spares_the_appends_that_share_its_transaction(store: T
 
 
 async def test_a_task_is_created_once(store: TaskStore) -> None:
-    results = await attempts(store, Task("t"), submitted(), 10)
+    results = await attempts(store, Task("t"), task_submitted(), 10)
     assert sorted(results) == ["ConflictError"] * 9 + ["written"]
 
 
 async def test_a_request_key_creates_one_task(store: TaskStore) -> None:
     assert await store.find_request("anonymous", "k") is None
-    first = await store.append(Task("t1"), [submitted(request_key="k")])
+    first = await store.append(Task("t1"), [task_submitted(request_key="k")])
     with pytest.raises(ConflictError):
-        await store.append(Task("t2"), [submitted(request_key="k")])
+        await store.append(Task("t2"), [task_submitted(request_key="k")])
     assert await store.find_request("anonymous", "k") == first
     with pytest.raises(TaskNotFoundError):
         await store.load("t2")
@@ -171,22 +175,24 @@ async def test_a_request_key_creates_one_task(store: TaskStore) -> None:
 
 
 async def test_a_request_key_belongs_to_its_submitter(store: TaskStore) -> None:
-    tasks = {name: await store.append(Task(name), [submitted(request_key="k", actor=name)]) for name in ("ann", "bob")}
+    tasks = {
+        name: await store.append(Task(name), [task_submitted(request_key="k", actor=name)]) for name in ("ann", "bob")
+    }
     for name, task in tasks.items():
         assert await store.find_request(name, "k") == task
         with pytest.raises(ConflictError):
-            await store.append(Task("t2"), [submitted(request_key="k", actor=name)])
+            await store.append(Task("t2"), [task_submitted(request_key="k", actor=name)])
     assert await store.find_request("anonymous", "k") is None
 
 
 async def test_tasks_without_a_request_key_do_not_collide(store: TaskStore) -> None:
-    await store.append(Task("t1"), [submitted()])
-    await store.append(Task("t2"), [submitted()])
+    await store.append(Task("t1"), [task_submitted()])
+    await store.append(Task("t2"), [task_submitted()])
     assert len((await store.page()).tasks) == 2
 
 
 async def test_a_superseded_run_is_told_so(store: TaskStore) -> None:
-    old = await executing(store, "t")
+    old = await write_executing_task(store, "t")
     newer = await claim(store, old)
     with pytest.raises(StaleEpochError):
         await store.append(old, [ev.StepFailed(step_id="s2", code="x", message="y")], epoch=old.epoch)
@@ -196,16 +202,16 @@ async def test_a_superseded_run_is_told_so(store: TaskStore) -> None:
 
 
 async def test_of_two_claims_of_one_epoch_the_second_is_a_conflict(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     await claim(store, task)
     with pytest.raises(ConflictError):
         await claim(store, task)
 
 
 async def test_a_late_answer_is_kept_as_evidence_and_changes_nothing(store: TaskStore) -> None:
-    old = await executing(store, "t")
+    old = await write_executing_task(store, "t")
     newer = await claim(store, old)
-    late = [returned("call-s1-1", "s1")]
+    late = [tool_returned("call-s1-1", "s1")]
     with pytest.raises(StaleEpochError):
         await store.append(old, late, epoch=old.epoch)
     kept = await store.append(await store.load("t"), late, epoch=old.epoch)
@@ -217,7 +223,7 @@ async def test_a_late_answer_is_kept_as_evidence_and_changes_nothing(store: Task
 
 
 async def test_records_come_in_parts(store: TaskStore) -> None:
-    task = await executing(store, "t")
+    task = await write_executing_task(store, "t")
     journal = await store.records("t")
     assert await store.records("t", 2) == journal[2:]
     assert await store.records("t", 2, 3) == journal[2:5]
@@ -249,7 +255,7 @@ async def test_any_legal_journal_replays_to_the_state_that_is_loaded(open_store:
 
 
 async def test_a_cancelled_caller_does_not_lose_the_write(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     async with asyncio.TaskGroup() as group:
         caller = group.create_task(store.append(task, [ev.TaskCancelRequested()]))
         following = group.create_task(store.wait_for_change("t", 1))
@@ -262,12 +268,12 @@ async def test_a_cancelled_caller_does_not_lose_the_write(store: TaskStore) -> N
 
 async def test_pages_are_newest_first_and_stable_while_tasks_arrive(store: TaskStore) -> None:
     for number in range(25):
-        await store.append(Task(f"t{number}"), [submitted(f"prompt {number}")])
+        await store.append(Task(f"t{number}"), [task_submitted(f"prompt {number}")])
     seen: list[str] = []
     page = await store.page(limit=10)
     while True:
         seen += [summary.task_id for summary in page.tasks]
-        await store.append(Task(f"later{len(seen)}"), [submitted()])
+        await store.append(Task(f"later{len(seen)}"), [task_submitted()])
         if page.next_cursor is None:
             break
         page = await store.page(limit=10, cursor=page.next_cursor)
@@ -277,14 +283,14 @@ async def test_pages_are_newest_first_and_stable_while_tasks_arrive(store: TaskS
 async def test_the_last_page_has_no_cursor(store: TaskStore) -> None:
     assert await store.page() == await store.page(TaskStatus.FAILED)
     for number in range(4):
-        await store.append(Task(f"t{number}"), [submitted()])
+        await store.append(Task(f"t{number}"), [task_submitted()])
     assert (await store.page(limit=4)).next_cursor is None
     assert (await store.page(limit=3)).next_cursor is not None
 
 
 async def test_a_page_ends_with_the_task_that_makes_it_too_long(store: TaskStore) -> None:
     for number in range(20):
-        long = submitted("p" * 60_000).model_copy(update={"metadata": {"label": "x" * 100_000}})
+        long = task_submitted("p" * 60_000).model_copy(update={"metadata": {"label": "x" * 100_000}})
         await store.append(Task(f"t{number}"), [long])
     page = await store.page(limit=200)
     assert [summary.task_id for summary in page.tasks] == [f"t{number}" for number in range(19, 12, -1)]
@@ -297,7 +303,7 @@ async def test_a_page_ends_with_the_task_that_makes_it_too_long(store: TaskStore
 
 async def test_a_page_of_one_status_skips_the_others(store: TaskStore) -> None:
     for number in range(6):
-        task = await store.append(Task(f"t{number}"), [submitted()])
+        task = await store.append(Task(f"t{number}"), [task_submitted()])
         if number % 2:
             await store.append(task, [ev.TaskCancelRequested(), ev.TaskCancelled()])
     page = await store.page(TaskStatus.CANCELLED, limit=2)
@@ -317,18 +323,18 @@ async def test_a_foreign_cursor_is_bad_input(store: TaskStore, cursor: str) -> N
 
 
 async def test_unfinished_tasks_are_those_that_no_person_is_asked_about(store: TaskStore) -> None:
-    await store.append(Task("pending"), [submitted()])
-    await cancelled(store, "cancelled")
-    await executing(store, "executing")
+    await store.append(Task("pending"), [task_submitted()])
+    await write_cancelled_task(store, "cancelled")
+    await write_executing_task(store, "executing")
     for name in ("waiting", "waiting-cancelled"):
-        task = await claim(store, await store.append(Task(name), [submitted()]))
-        task = await store.append(task, [proposed()], epoch=1)
+        task = await claim(store, await store.append(Task(name), [task_submitted()]))
+        task = await store.append(task, [plan_proposed()], epoch=1)
     await store.append(task, [ev.TaskCancelRequested()])
     assert await store.list_unfinished() == ["pending", "executing", "waiting-cancelled"]
 
 
 async def test_a_follower_wakes_when_the_journal_grows(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     async with asyncio.TaskGroup() as group:
         following = group.create_task(store.wait_for_change("t", 1))
         beyond = group.create_task(store.wait_for_change("t", 2))
@@ -358,7 +364,7 @@ async def test_no_follower_misses_an_event_however_the_writes_fall(store: TaskSt
 
     async with asyncio.TaskGroup() as group:
         for number in range(10):
-            await store.append(Task(f"t{number}"), [submitted()])
+            await store.append(Task(f"t{number}"), [task_submitted()])
         readers = [group.create_task(follow(f"t{number % 10}")) for number in range(50)]
         for number in range(10):
             group.create_task(write(f"t{number}"))
@@ -366,7 +372,7 @@ async def test_no_follower_misses_an_event_however_the_writes_fall(store: TaskSt
 
 
 async def test_a_thousand_followers_all_wake(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     async with asyncio.TaskGroup() as group:
         for _ in range(1000):
             group.create_task(store.wait_for_change("t", 1))
@@ -375,7 +381,7 @@ async def test_a_thousand_followers_all_wake(store: TaskStore) -> None:
 
 
 async def test_a_deleted_task_is_gone_and_its_followers_wake(store: TaskStore) -> None:
-    task = await cancelled(store, "t")
+    task = await write_cancelled_task(store, "t")
     async with asyncio.TaskGroup() as group:
         group.create_task(store.wait_for_change("t", task.version))
         await asyncio.sleep(0)
@@ -389,7 +395,7 @@ async def test_a_deleted_task_is_gone_and_its_followers_wake(store: TaskStore) -
 
 
 async def test_a_task_that_has_grown_is_not_deleted(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted()])
+    task = await store.append(Task("t"), [task_submitted()])
     newer = await store.append(task, [ev.TaskCancelRequested()])
     with pytest.raises(ConflictError):
         await store.delete(task)
@@ -397,18 +403,20 @@ async def test_a_task_that_has_grown_is_not_deleted(store: TaskStore) -> None:
 
 
 async def test_a_request_key_is_free_after_its_task_was_deleted(store: TaskStore) -> None:
-    task = await store.append(Task("t"), [submitted(request_key="k"), ev.TaskCancelRequested(), ev.TaskCancelled()])
+    task = await store.append(
+        Task("t"), [task_submitted(request_key="k"), ev.TaskCancelRequested(), ev.TaskCancelled()]
+    )
     await store.delete(task)
     assert await store.find_request("anonymous", "k") is None
-    await store.append(Task("t2"), [submitted(request_key="k")])
+    await store.append(Task("t2"), [task_submitted(request_key="k")])
 
 
 async def test_starts_are_counted_until_a_task_gets_on_or_all_are_forgotten(store: TaskStore) -> None:
-    task = await executing(store, "t")
-    other = await executing(store, "u")
+    task = await write_executing_task(store, "t")
+    other = await write_executing_task(store, "u")
     for count in range(1, 4):
         await store.note_starts(["t", "u"])
-        task = await store.append(task, [claimed(task)], epoch=task.epoch + 1)
+        task = await store.append(task, [task_claimed(task)], epoch=task.epoch + 1)
         assert await store.starts() == {"t": count, "u": count}
     await store.append(other, [ev.TaskCancelRequested()])
     assert await store.starts() == {"t": 3}
@@ -432,7 +440,7 @@ async def test_definitions_are_kept_by_identity(store: TaskStore) -> None:
 
 async def test_all_is_there_after_a_restart(open_store: OpenStore) -> None:
     async with open_store() as store:
-        task = await executing(store, "t")
+        task = await write_executing_task(store, "t")
         journal = await store.records("t")
         await store.save_definitions("a", [JudgedDefinition(definition=DEFINITION)])
     async with open_store() as store:
@@ -440,7 +448,7 @@ async def test_all_is_there_after_a_restart(open_store: OpenStore) -> None:
         assert await store.records("t") == journal
         assert await store.load_definitions("a") == [JudgedDefinition(definition=DEFINITION)]
         assert await store.list_unfinished() == ["t"]
-        await store.append(task, [claimed(task)], epoch=task.epoch + 1)
+        await store.append(task, [task_claimed(task)], epoch=task.epoch + 1)
 
 
 async def test_a_healthy_store_passes_its_check(store: TaskStore) -> None:
@@ -450,14 +458,14 @@ async def test_a_healthy_store_passes_its_check(store: TaskStore) -> None:
 
 async def test_tasks_are_counted_by_status(store: TaskStore) -> None:
     assert dict(await store.count()) == {}
-    await store.append(Task("pending"), [submitted()])
-    await cancelled(store, "one")
-    await cancelled(store, "two")
+    await store.append(Task("pending"), [task_submitted()])
+    await write_cancelled_task(store, "one")
+    await write_cancelled_task(store, "two")
     assert dict(await store.count()) == {TaskStatus.PENDING: 1, TaskStatus.CANCELLED: 2}
 
 
 async def test_what_is_kept_of_a_task_passes_the_audit(store: TaskStore) -> None:
-    task = await executing(store, "t")
+    task = await write_executing_task(store, "t")
     kept = await store.load_stored_journal("t")
     assert [entry.seq for entry in kept.entries] == list(range(1, task.version + 1))
     assert list(chain_faults(kept)) == []
@@ -468,8 +476,8 @@ async def test_what_is_kept_of_a_task_passes_the_audit(store: TaskStore) -> None
 async def test_the_tasks_that_await_approval_come_in_the_order_of_their_plans(store: TaskStore) -> None:
     plans = {}
     for name in ("first", "second", "cancelled"):
-        task = await claim(store, await store.append(Task(name), [submitted()]))
-        plans[name] = await store.append(task, [proposed()], epoch=1)
+        task = await claim(store, await store.append(Task(name), [task_submitted()]))
+        plans[name] = await store.append(task, [plan_proposed()], epoch=1)
     await store.append(plans["cancelled"], [ev.TaskCancelRequested()])
     assert await store.list_awaiting_approval(10) == [(name, plans[name].updated_at) for name in ("first", "second")]
     assert await store.list_awaiting_approval(1) == [("first", plans["first"].updated_at)]
@@ -499,8 +507,8 @@ async def feed(store: TaskStore, after: str | None = None) -> list[Shown]:
 
 async def test_the_feed_has_every_event_and_a_tombstone_for_each_deleted_task(open_store: OpenStore) -> None:
     async with asyncio.timeout(30), open_store() as store:
-        first = await store.append(Task("a"), [submitted(), ev.TaskCancelRequested()])
-        await store.append(Task("b"), [submitted()])
+        first = await store.append(Task("a"), [task_submitted(), ev.TaskCancelRequested()])
+        await store.append(Task("b"), [task_submitted()])
         first = await store.append(first, [ev.TaskCancelled()])
         assert await feed(store) == [("1.1", "a", 1), ("1.2", "a", 2), ("2.1", "b", 1), ("3.1", "a", 3)]
         await store.delete(first)
@@ -513,7 +521,7 @@ async def test_the_feed_has_every_event_and_a_tombstone_for_each_deleted_task(op
 
 async def test_a_feed_goes_on_after_any_of_its_cursors(store: TaskStore) -> None:
     for number in range(60):
-        await store.append(Task(f"t{number}"), [submitted(), ev.TaskCancelRequested(), ev.TaskCancelled()])
+        await store.append(Task(f"t{number}"), [task_submitted(), ev.TaskCancelRequested(), ev.TaskCancelled()])
     whole = await feed(store)
     assert [seq for _, _, seq in whole] == [1, 2, 3] * 60
     for place in (0, 1, 2, 98, 99, 100, 179):
@@ -531,7 +539,7 @@ async def test_no_subscriber_misses_a_live_event_and_none_sees_one_twice(store: 
         return found
 
     async def write(task_id: str) -> None:
-        task = await store.append(Task(task_id), [submitted()])
+        task = await store.append(Task(task_id), [task_submitted()])
         for _ in range(29):
             task = await claim(store, task)
 
@@ -547,7 +555,7 @@ async def test_no_subscriber_misses_a_live_event_and_none_sees_one_twice(store: 
 
 @pytest.mark.parametrize("cursor", ["", "x", "1", "1.", "01.1", "1.01", "-1.1", "0.0", "9.1", "1.2", "1.1\n", "é.1"])
 async def test_a_foreign_cursor_of_the_feed_is_bad_input(store: TaskStore, cursor: str) -> None:
-    await store.append(Task("t"), [submitted()])
+    await store.append(Task("t"), [task_submitted()])
     with pytest.raises(InvalidInputError) as caught:
         await store.subscribe(cursor)
     assert [fault.field for fault in caught.value.faults] == ["after"]
@@ -555,8 +563,8 @@ async def test_a_foreign_cursor_of_the_feed_is_bad_input(store: TaskStore, curso
 
 async def test_rows_before_a_checkpoint_may_be_dropped_and_older_cursors_start_anew(open_store: OpenStore) -> None:
     async with asyncio.timeout(30), open_store() as store:
-        gone = await cancelled(store, "gone")
-        kept = await store.append(Task("kept"), [submitted()])
+        gone = await write_cancelled_task(store, "gone")
+        kept = await store.append(Task("kept"), [task_submitted()])
         await store.delete(gone)
         last = (await feed(store))[-1][0]
         await store.checkpoint()
@@ -583,16 +591,16 @@ async def test_closing_the_store_ends_its_feeds(open_store: OpenStore) -> None:
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group, open_store() as store:
         ready = asyncio.Event()
-        await store.append(Task("t"), [submitted()])
+        await store.append(Task("t"), [task_submitted()])
         group.create_task(read(store, ready))
         await ready.wait()
 
 
 async def test_each_commit_is_chained_to_the_one_before(store: TaskStore) -> None:
     assert await store.commit_head() == CommitHead()
-    await store.append(Task("t"), [submitted()])
+    await store.append(Task("t"), [task_submitted()])
     first = await store.commit_head()
-    await store.append(Task("u"), [submitted()])
+    await store.append(Task("u"), [task_submitted()])
     second = await store.commit_head()
     assert (first.position, second.position) == (1, 2)
     assert len({GENESIS, first.hash, second.hash}) == 3

@@ -11,9 +11,9 @@ import httpx2
 import pytest
 
 from agent_runtime.api.keys import new_key
-from callers import Keyed, keyed
+from callers import KeyedService, serve_with_keys
 from command_line import Folder
-from serving import Service, answered, connect, everything, frames_of, journal_of, sums
+from serving import Service, connect, frames_of, journal_of, read_everything, read_to_end, sums
 from waiting import eventually_sync
 
 CELLERY = "https://cellery.test"
@@ -21,14 +21,14 @@ ALL = ("submit", "approve", "read", "admin")
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    with keyed(tmp_path_factory.mktemp("keyed"), server={"allowed_origins": [CELLERY]}) as shared:
-        yield shared
+def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedService]:
+    with serve_with_keys(tmp_path_factory.mktemp("keyed"), server={"allowed_origins": [CELLERY]}) as shared_service:
+        yield shared_service
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Keyed]:
-    with keyed(tmp_path) as own:
+def own(tmp_path: Path) -> Iterator[KeyedService]:
+    with serve_with_keys(tmp_path) as own:
         yield own
 
 
@@ -63,61 +63,65 @@ CALLS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "scope"), CALLS)
 def test_without_a_valid_key_of_the_scope_nothing_is_answered_and_nothing_changes(
-    shared: Keyed, method: str, path: str, scope: str
+    shared_service: KeyedService, method: str, path: str, scope: str
 ) -> None:
-    path = path.replace("ID", shared.service.submit())
-    before = everything(shared.service)
+    path = path.replace("ID", shared_service.service.submit())
+    before = read_everything(shared_service.service)
     body: dict[str, Any] = {"json": {}} if method in {"POST", "PUT"} else {}
-    for key in (None, "ar_" + "0" * 48, shared.keys[scope][:-1], "two words"):
-        response = shared.call(method, path, key, **body)
+    for key in (None, "ar_" + "0" * 48, shared_service.keys[scope][:-1], "two words"):
+        response = shared_service.call(method, path, key, **body)
         assert response.status_code == 401, response.text
         assert response.headers["content-type"] == "application/problem+json"
         assert response.headers["www-authenticate"].startswith("Bearer ")
         assert "Authorization: Bearer" in response.json()["detail"]
     others = [other for other in ALL if other not in {scope, "admin"} and (scope, other) != ("approve", "submit")]
     for other in others:
-        response = shared.call(method, path, other, **body)
+        response = shared_service.call(method, path, other, **body)
         assert response.status_code == 403, response.text
         assert f"'{scope}'" in response.json()["detail"]
         assert 'error="insufficient_scope"' in response.headers["www-authenticate"]
-    assert everything(shared.service) == before
+    assert read_everything(shared_service.service) == before
 
 
 @pytest.mark.parametrize(
     "path", ["/health", "/healthz", "/readyz", "/", "/docs", "/openapi.json", "/console/style.css", "/console/key.js"]
 )
-def test_health_and_the_pages_are_open(shared: Keyed, path: str) -> None:
-    assert shared.call("GET", path).status_code == 200
-    assert shared.call("HEAD", path).status_code == 200
+def test_health_and_the_pages_are_open(shared_service: KeyedService, path: str) -> None:
+    assert shared_service.call("GET", path).status_code == 200
+    assert shared_service.call("HEAD", path).status_code == 200
 
 
-def test_who_submitted_and_who_decided_are_in_the_journal_by_the_names_of_their_keys(shared: Keyed) -> None:
-    task = shared.call("POST", "/v1/tasks", "submit", json={"prompt": "Add", "plan": sums(1)}).json()
+def test_who_submitted_and_who_decided_are_in_the_journal_by_the_names_of_their_keys(
+    shared_service: KeyedService,
+) -> None:
+    task = shared_service.call("POST", "/v1/tasks", "submit", json={"prompt": "Add", "plan": sums(1)}).json()
     path = f"/v1/tasks/{task['task_id']}"
-    assert shared.call("POST", f"{path}/approve", "submit").status_code == 403
-    assert shared.call("POST", f"{path}/approve", "approve").status_code == 202
-    done = shared.service.finished(task["task_id"])
+    assert shared_service.call("POST", f"{path}/approve", "submit").status_code == 403
+    assert shared_service.call("POST", f"{path}/approve", "approve").status_code == 202
+    done = shared_service.service.wait_for_end(task["task_id"])
     assert done["status"] == "completed"
     assert [approval["who"] for approval in done["approvals"]] == ["approve"]
-    submitted, *_ = journal_of(shared.service, task["task_id"])
+    submitted, *_ = journal_of(shared_service.service, task["task_id"])
     assert (submitted["data"]["actor"], submitted["data"]["via"]) == ("submit", "key")
-    (approval,) = shared.call("GET", f"{path}/audit", "read").json()["approvals"]
+    (approval,) = shared_service.call("GET", f"{path}/audit", "read").json()["approvals"]
     assert (approval["actor"], approval["tenant"], approval["via"]) == ("approve", "default", "key")
 
 
 @pytest.mark.parametrize(("verb", "kind"), [("reject", "plan.rejected"), ("cancel", "task.cancel_requested")])
-def test_who_ended_a_task_is_in_its_journal(shared: Keyed, verb: str, kind: str) -> None:
-    task_id = shared.service.submit()
-    assert shared.call("POST", f"/v1/tasks/{task_id}/{verb}", "approve").status_code == 202
-    actors = [event["data"]["actor"] for event in journal_of(shared.service, task_id) if event["type"] == kind]
+def test_who_ended_a_task_is_in_its_journal(shared_service: KeyedService, verb: str, kind: str) -> None:
+    task_id = shared_service.service.submit()
+    assert shared_service.call("POST", f"/v1/tasks/{task_id}/{verb}", "approve").status_code == 202
+    actors = [event["data"]["actor"] for event in journal_of(shared_service.service, task_id) if event["type"] == kind]
     assert actors == ["approve"]
 
 
-def test_whoever_submits_may_cancel(shared: Keyed) -> None:
-    assert shared.call("POST", f"/v1/tasks/{shared.service.submit()}/cancel", "submit").status_code == 202
+def test_whoever_submits_may_cancel(shared_service: KeyedService) -> None:
+    assert (
+        shared_service.call("POST", f"/v1/tasks/{shared_service.service.submit()}/cancel", "submit").status_code == 202
+    )
 
 
-def test_a_key_whose_line_is_removed_is_refused_from_then_on(own: Keyed) -> None:
+def test_a_key_whose_line_is_removed_is_refused_from_then_on(own: KeyedService) -> None:
     assert own.call("GET", "/v1/tasks", "read").status_code == 200
     lines = own.file.read_text().splitlines()
     own.file.write_text("\n".join(line for line in lines if not line.startswith("read ")))
@@ -125,10 +129,10 @@ def test_a_key_whose_line_is_removed_is_refused_from_then_on(own: Keyed) -> None
     assert own.call("GET", "/v1/tasks", "admin").status_code == 200
 
 
-def test_a_caller_without_a_key_is_refused_before_the_body_is_sent(shared: Keyed) -> None:
+def test_a_caller_without_a_key_is_refused_before_the_body_is_sent(shared_service: KeyedService) -> None:
     head = b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n"
     for more in (b"\r\n", b"Expect: 100-continue\r\n\r\n"):
-        with connect(shared.service) as connection:
+        with connect(shared_service.service) as connection:
             connection.sendall(head + more)
             assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
 
@@ -136,21 +140,23 @@ def test_a_caller_without_a_key_is_refused_before_the_body_is_sent(shared: Keyed
 # Tickets
 
 
-def ticket_of(keyed: Keyed, task_id: str, key: str = "read") -> Any:
+def ticket_of(keyed: KeyedService, task_id: str, key: str = "read") -> Any:
     response = keyed.call("POST", f"/v1/tasks/{task_id}/stream-ticket", key)
     assert response.status_code == 200, response.text
     return response.json()
 
 
-def test_a_ticket_opens_the_stream_of_its_task_as_often_as_needed_and_nothing_else(shared: Keyed) -> None:
-    task_id, other = shared.service.done(), shared.service.submit()
-    made = ticket_of(shared, task_id)
+def test_a_ticket_opens_the_stream_of_its_task_as_often_as_needed_and_nothing_else(
+    shared_service: KeyedService,
+) -> None:
+    task_id, other = shared_service.service.complete_task(), shared_service.service.submit()
+    made = ticket_of(shared_service, task_id)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", made["expires_at"])
     for _ in range(2):
-        frames = list(frames_of(shared.call("GET", made["url"])))
+        frames = list(frames_of(shared_service.call("GET", made["url"])))
         assert frames[-1][2] == "[DONE]"
     last = frames[-2][1]
-    rest = list(frames_of(shared.call("GET", f"{made['url']}&after={last}")))
+    rest = list(frames_of(shared_service.call("GET", f"{made['url']}&after={last}")))
     assert [data for _, _, data in rest] == ["[DONE]"]
     for method, path in (
         ("GET", f"/v1/tasks/{other}/stream"),
@@ -159,11 +165,11 @@ def test_a_ticket_opens_the_stream_of_its_task_as_often_as_needed_and_nothing_el
         ("POST", f"/v1/tasks/{task_id}/stream"),
         ("POST", f"/v1/tasks/{task_id}/approve"),
     ):
-        assert shared.call(method, f"{path}?ticket={made['ticket']}").status_code == 401
+        assert shared_service.call(method, f"{path}?ticket={made['ticket']}").status_code == 401
 
 
-def test_a_ticket_survives_a_restart_and_dies_with_its_key(own: Keyed) -> None:
-    task_id = own.service.done()
+def test_a_ticket_survives_a_restart_and_dies_with_its_key(own: KeyedService) -> None:
+    task_id = own.service.complete_task()
     url = ticket_of(own, task_id)["url"]
     own.service.restart()
     assert own.call("GET", url).status_code == 200
@@ -172,8 +178,8 @@ def test_a_ticket_survives_a_restart_and_dies_with_its_key(own: Keyed) -> None:
 
 
 def test_an_expired_ticket_says_how_to_get_another(tmp_path: Path) -> None:
-    with keyed(tmp_path, auth={"stream_ticket_s": 0.001}) as own:
-        url = ticket_of(own, own.service.done())["url"]
+    with serve_with_keys(tmp_path, auth={"stream_ticket_s": 0.001}) as own:
+        url = ticket_of(own, own.service.complete_task())["url"]
         eventually_sync(lambda: own.call("GET", url).status_code != 200)
         response = own.call("GET", url)
         assert response.status_code == 401
@@ -181,7 +187,7 @@ def test_an_expired_ticket_says_how_to_get_another(tmp_path: Path) -> None:
 
 
 def test_where_no_key_is_asked_for_tickets_work_all_the_same(service: Service) -> None:
-    task_id = service.done()
+    task_id = service.complete_task()
     made = service.client.post(f"/v1/tasks/{task_id}/stream-ticket").json()
     assert next(frames_of(service.client.get(made["url"])))[0] == "task.submitted"
     assert service.client.post("/v1/tasks/task_none/stream-ticket").status_code == 404
@@ -194,7 +200,7 @@ def test_neither_a_key_nor_a_ticket_is_ever_logged_shown_or_stored(tmp_path: Pat
     (folder.path / "config.yaml").write_text(f"auth: {{keys: [{made.line}]}}\nlog: {{level: debug}}\n")
     folder.env["AGENT_RUNTIME_API_KEY"] = key
     said = []
-    with folder.serving() as serving:
+    with folder.serve() as serving:
         done = folder("run", "Add 15 and 27", "--yes", "--log-level", "debug")
         assert done.returncode == 0, done.stderr
         task_id = folder.json("tasks")["tasks"][0]["task_id"]
@@ -214,21 +220,21 @@ def test_neither_a_key_nor_a_ticket_is_ever_logged_shown_or_stored(tmp_path: Pat
 # Pages of other origins
 
 
-def test_a_page_of_a_listed_origin_may_call_and_read_the_answers(shared: Keyed) -> None:
+def test_a_page_of_a_listed_origin_may_call_and_read_the_answers(shared_service: KeyedService) -> None:
     asks = {
         "Origin": CELLERY,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization",
     }
-    preflight = shared.call("OPTIONS", "/v1/tasks", headers=asks)
+    preflight = shared_service.call("OPTIONS", "/v1/tasks", headers=asks)
     assert preflight.status_code == 204
     assert "POST" in preflight.headers["access-control-allow-methods"]
     assert "Authorization" in preflight.headers["access-control-allow-headers"]
-    real = shared.call(
+    real = shared_service.call(
         "POST", "/v1/tasks", "submit", json={"prompt": "x", "plan": sums(1)}, headers={"Origin": CELLERY}
     )
     assert real.status_code == 202
-    refused = shared.call("POST", "/v1/tasks", json={}, headers={"Origin": CELLERY})
+    refused = shared_service.call("POST", "/v1/tasks", json={}, headers={"Origin": CELLERY})
     assert refused.status_code == 401
     for response in (preflight, real, refused):
         assert response.headers["access-control-allow-origin"] == CELLERY
@@ -237,21 +243,21 @@ def test_a_page_of_a_listed_origin_may_call_and_read_the_answers(shared: Keyed) 
     assert "X-Request-ID" in real.headers["access-control-expose-headers"]
 
 
-def test_a_page_of_another_origin_gets_no_cors_answer(shared: Keyed, service: Service) -> None:
+def test_a_page_of_another_origin_gets_no_cors_answer(shared_service: KeyedService, service: Service) -> None:
     for origin in ("https://evil.test", f"{CELLERY}.evil.test", "null"):
         asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        response = shared.call("OPTIONS", "/v1/tasks", headers=asks)
+        response = shared_service.call("OPTIONS", "/v1/tasks", headers=asks)
         assert response.status_code == 403
         assert "access-control-allow-origin" not in response.headers
-    assert "access-control-allow-origin" not in shared.call("GET", "/healthz").headers
+    assert "access-control-allow-origin" not in shared_service.call("GET", "/healthz").headers
     asks = {"Origin": CELLERY, "Access-Control-Request-Method": "POST"}
     assert service.client.options("/v1/tasks", headers=asks).status_code == 403
     assert service.client.options("/v1/tasks", headers={**asks, "Origin": service.url}).status_code == 405
 
 
-def test_every_answer_has_its_security_headers(shared: Keyed) -> None:
+def test_every_answer_has_its_security_headers(shared_service: KeyedService) -> None:
     for path in ("/healthz", "/v1/tasks", "/nothing", "/docs"):
-        headers = shared.call("GET", path).headers
+        headers = shared_service.call("GET", path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["cross-origin-resource-policy"] == "same-origin"
@@ -291,17 +297,17 @@ CHUNKED = HEAD.replace(b"Content-Length: 50", b"Transfer-Encoding: chunked")
     ],
 )
 def test_a_request_that_does_not_end_is_ended(hasty: Service, sent: bytes, status: bytes) -> None:
-    before = everything(hasty)
+    before = read_everything(hasty)
     with connect(hasty) as connection:
         connection.sendall(sent)
-        answer = answered(connection)
+        answer = read_to_end(connection)
     assert answer.startswith(status)
     assert answer.count(b"HTTP/1.1") == bool(status)
     if status:
         assert b"application/problem+json" in answer
         assert b"x-request-id: req_" in answer
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == int(status.split()[1])
-    assert everything(hasty) == before
+    assert read_everything(hasty) == before
 
 
 @pytest.mark.parametrize("start", [b"", HEAD, HEAD.replace(b"localhost", b"evil.test")])
@@ -325,7 +331,7 @@ def test_dripping_wins_no_time(hasty: Service, start: bytes) -> None:
 def test_a_slow_request_after_a_whole_one_is_ended_too(hasty: Service) -> None:
     with connect(hasty) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea")
-        answer = answered(connection)
+        answer = read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.count(b"HTTP/1.1 408 ") == 1
 
@@ -337,9 +343,9 @@ def test_the_time_that_an_answer_takes_is_not_the_clients(hasty: Service, begun:
         following.sendall(f"GET /v1/tasks/{task_id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() + begun)
         assert following.recv(65536).startswith(b"HTTP/1.1 200 ")
         late.sendall(HEAD)
-        assert b" 408 " in answered(late)  # the deadline has passed
+        assert b" 408 " in read_to_end(late)  # the deadline has passed
         hasty.approve(task_id)
-        rest = answered(following)
+        rest = read_to_end(following)
     assert b"data: [DONE]" in rest
     assert rest.count(b"HTTP/1.1 408 ") == 1
 
@@ -391,7 +397,7 @@ def test_a_service_whose_keys_are_still_to_come_is_locked_until_they_do(tmp_path
 
 @pytest.mark.slow
 def test_the_log_of_a_locked_service_says_what_to_set(tmp_path: Path) -> None:
-    with Folder(tmp_path).serving("serve", "--host", "0.0.0.0") as serving:  # noqa: S104 - nobody is let in
+    with Folder(tmp_path).serve("serve", "--host", "0.0.0.0") as serving:  # noqa: S104 - nobody is let in
         assert "AGENT_RUNTIME_AUTH__MODE" in serving.log
 
 
@@ -404,12 +410,12 @@ def test_a_key_made_on_the_command_line_opens_the_service_to_the_command_line(tm
     assert made.stdout.count(key) == 1
     (folder.path / "keys").write_text(line)
     (folder.path / "config.yaml").write_text("auth: {keys_file: keys}")
-    with folder.serving():
+    with folder.serve():
         refused = folder("tasks")
         assert refused.returncode == 1
         assert "AGENT_RUNTIME_API_KEY" in refused.stderr
         (folder.path / "key").write_text(f"{key}\n")
-        task_id = _waiting(folder, "--key-file", "key")
+        task_id = _propose_task(folder, "--key-file", "key")
         folder.env["AGENT_RUNTIME_API_KEY"] = key
         approved = folder.json("approve", task_id)
         assert [approval["who"] for approval in approved["approvals"]] == ["me"]
@@ -423,7 +429,7 @@ def test_a_key_made_on_the_command_line_opens_the_service_to_the_command_line(tm
     assert (here.returncode, here.stdout) == (0, "3\n"), here.stderr
 
 
-def _waiting(folder: Folder, *words: str) -> str:
+def _propose_task(folder: Folder, *words: str) -> str:
     done = folder("run", "Add 15 and 27", *words)
     assert done.returncode == 3, done.stderr
     assert "--key-file key" in done.stderr

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from callers import Keyed, keyed
-from serving import everything, journal_of, sums
+from callers import KeyedService, serve_with_keys
+from serving import journal_of, read_everything, sums
 from waiting import eventually_sync
 
 CALLERS = {
@@ -29,37 +29,37 @@ OWN_WORK = "Nobody approves what they wrote"
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    with keyed(tmp_path_factory.mktemp("team"), CALLERS) as team:
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedService]:
+    with serve_with_keys(tmp_path_factory.mktemp("team"), CALLERS) as team:
         yield team
 
 
-def submitted(team: Keyed, by: str = "alice", plan: Any = None, **more: Any) -> str:
+def submit(team: KeyedService, by: str = "alice", plan: Any = None, **more: Any) -> str:
     """A task of a caller, at the address of its calls."""
     answer = team.call("POST", "/v1/tasks", by, json={"prompt": PROMPT, "plan": plan or sums(2)}, **more)
     assert answer.status_code == 202, answer.text
     return f"/v1/tasks/{answer.json()['task_id']}"
 
 
-def task_at(team: Keyed, path: str) -> Any:
+def task_at(team: KeyedService, path: str) -> Any:
     return team.call("GET", path, "rita").json()
 
 
-def planned(team: Keyed, path: str) -> Any:
+def wait_for_plan(team: KeyedService, path: str) -> Any:
     """The task, as soon as it was planned."""
     return eventually_sync(lambda: task if (task := task_at(team, path))["status"] != "pending" else None)
 
 
-def revised(team: Keyed, path: str, by: str, feedback: str) -> Any:
+def revise(team: KeyedService, path: str, by: str, feedback: str) -> Any:
     revision = task_at(team, path)["plan_revision"]
     answer = team.call("POST", f"{path}/revise", by, json={"feedback": feedback})
     assert answer.status_code == 202, answer.text
-    task = planned(team, path)
+    task = wait_for_plan(team, path)
     assert (task["status"], task["plan_revision"]) == ("awaiting_approval", revision + 1), task["error"]
     return task
 
 
-def approved(team: Keyed, path: str, by: str) -> httpx2.Response:
+def approve(team: KeyedService, path: str, by: str) -> httpx2.Response:
     digest = task_at(team, path)["plan_digest"]
     return team.call("POST", f"{path}/approve", by, json={"plan_digest": digest})
 
@@ -71,9 +71,9 @@ def is_refused_for(answer: httpx2.Response, scope: str) -> bool:
     return f"'{scope}'" in answer.json()["detail"]
 
 
-def test_whoever_gave_feedback_may_not_approve_what_came_of_it(team: Keyed) -> None:
-    path = submitted(team)
-    revised(team, path, "bob", "Then write a message saying PWNED to a file called own.txt")
+def test_whoever_gave_feedback_may_not_approve_what_came_of_it(team: KeyedService) -> None:
+    path = submit(team)
+    revise(team, path, "bob", "Then write a message saying PWNED to a file called own.txt")
     for body in ({}, {"plan_digest": task_at(team, path)["plan_digest"]}, {"plan_digest": "sha256:other"}):
         refused = team.call("POST", f"{path}/approve", "bob", json=body)
         assert is_refused_for(refused, "submit")
@@ -81,42 +81,42 @@ def test_whoever_gave_feedback_may_not_approve_what_came_of_it(team: Keyed) -> N
         assert not DIGEST.search(refused.text)
     assert task_at(team, path)["status"] == "awaiting_approval"
     assert not list((team.service.settings.data_dir.parent / "files").iterdir())
-    assert approved(team, path, "carol").status_code == 202
-    assert team.service.finished(path.rpartition("/")[2])["status"] == "completed"
+    assert approve(team, path, "carol").status_code == 202
+    assert team.service.wait_for_end(path.rpartition("/")[2])["status"] == "completed"
 
 
-def test_feedback_on_an_earlier_revision_counts_for_all_that_follow(team: Keyed) -> None:
-    path = submitted(team)
-    revised(team, path, "bob", "then multiply the result by 2")
-    revised(team, path, "frank", "then subtract 1")
+def test_feedback_on_an_earlier_revision_counts_for_all_that_follow(team: KeyedService) -> None:
+    path = submit(team)
+    revise(team, path, "bob", "then multiply the result by 2")
+    revise(team, path, "frank", "then subtract 1")
     digest = task_at(team, path)["plan_digest"]
     edited = team.call("PUT", f"{path}/plan", "erin", json=sums(1), headers={"If-Match": f'"{digest}"'})
     assert edited.status_code == 200, edited.text
     for author in ("bob", "frank"):
-        assert is_refused_for(approved(team, path, author), "submit")
-    assert approved(team, path, "carol").status_code == 202
+        assert is_refused_for(approve(team, path, author), "submit")
+    assert approve(team, path, "carol").status_code == 202
 
 
 @pytest.mark.parametrize("approver", ["dave", "olga"])
-def test_whoever_may_submit_too_approves_their_own_work(team: Keyed, approver: str) -> None:
-    path = submitted(team, approver)
-    assert approved(team, path, approver).status_code == 202
+def test_whoever_may_submit_too_approves_their_own_work(team: KeyedService, approver: str) -> None:
+    path = submit(team, approver)
+    assert approve(team, path, approver).status_code == 202
     task_id = path.rpartition("/")[2]
-    assert team.service.finished(task_id)["status"] == "completed"
+    assert team.service.wait_for_end(task_id)["status"] == "completed"
     (decision,) = [event["data"] for event in journal_of(team.service, task_id) if event["type"] == "plan.approved"]
     assert (decision["actor"], decision["scopes"]) == (approver, sorted(CALLERS[approver]))
 
 
 @pytest.mark.parametrize("author", ["dave", "gina"])
-def test_whoever_submitted_or_edited_and_lost_the_scope_may_not_approve(team: Keyed, author: str) -> None:
-    path = submitted(team, "dave")
+def test_whoever_submitted_or_edited_and_lost_the_scope_may_not_approve(team: KeyedService, author: str) -> None:
+    path = submit(team, "dave")
     if author == "gina":
         tags = {"If-Match": f'"{task_at(team, path)["plan_digest"]}"'}
         assert team.call("PUT", f"{path}/plan", author, json=sums(1), headers=tags).status_code == 200
     lines = team.file.read_text()
     team.file.write_text(re.sub(rf"^({author} \S+) submit ", r"\1 ", lines, flags=re.MULTILINE))
     try:
-        assert is_refused_for(approved(team, path, author), "submit")
+        assert is_refused_for(approve(team, path, author), "submit")
     finally:
         team.file.write_text(lines)
 
@@ -145,9 +145,9 @@ def shows_nothing(answer: httpx2.Response, task: Any) -> bool:
     ],
 )
 def test_an_answer_shows_a_task_or_a_digest_only_to_who_may_read(
-    team: Keyed, method: str, verb: str, by: str, body: Any, status: int
+    team: KeyedService, method: str, verb: str, by: str, body: Any, status: int
 ) -> None:
-    path = submitted(team)
+    path = submit(team)
     task = task_at(team, path)
     answer = team.call(method, f"{path}/{verb}", by, json=body)
     assert answer.status_code == status, answer.text
@@ -157,8 +157,8 @@ def test_an_answer_shows_a_task_or_a_digest_only_to_who_may_read(
         assert answer.json()["status"] != "awaiting_approval"
 
 
-def test_an_edit_shows_nothing_to_who_may_not_read(team: Keyed) -> None:
-    path = submitted(team)
+def test_an_edit_shows_nothing_to_who_may_not_read(team: KeyedService) -> None:
+    path = submit(team)
     task = task_at(team, path)
     outdated = team.call("PUT", f"{path}/plan", "alice", json=sums(1), headers={"If-Match": '"sha256:other"'})
     assert outdated.status_code == 412
@@ -172,8 +172,8 @@ def test_an_edit_shows_nothing_to_who_may_not_read(team: Keyed) -> None:
     assert shows_nothing(unnamed, task)
 
 
-def test_whoever_may_read_is_shown_the_task_and_the_digest(team: Keyed) -> None:
-    path = submitted(team)
+def test_whoever_may_read_is_shown_the_task_and_the_digest(team: KeyedService) -> None:
+    path = submit(team)
     digest = task_at(team, path)["plan_digest"]
     other = team.call("POST", f"{path}/approve", "frank", json={"plan_digest": "sha256:other"})
     assert digest in other.json()["detail"]
@@ -192,26 +192,26 @@ def test_whoever_may_read_is_shown_the_task_and_the_digest(team: Keyed) -> None:
     ],
 )
 def test_the_plan_of_another_caller_is_not_replaced_unread(
-    team: Keyed, method: str, verb: str, by: str, body: Any
+    team: KeyedService, method: str, verb: str, by: str, body: Any
 ) -> None:
-    path = submitted(team, "erin")
+    path = submit(team, "erin")
     task = task_at(team, path)
-    before = everything(team.service)
+    before = read_everything(team.service)
     for tags in ({}, {"If-Match": f'"{task["plan_digest"]}"'}):
         refused = team.call(method, f"{path}/{verb}", by, json=body, headers=tags)
         assert is_refused_for(refused, "read")
         assert shows_nothing(refused, task)
-    assert everything(team.service) == before
+    assert read_everything(team.service) == before
 
 
-def test_an_idempotency_key_belongs_to_its_caller(team: Keyed) -> None:
+def test_an_idempotency_key_belongs_to_its_caller(team: KeyedService) -> None:
     header = {"headers": {"Idempotency-Key": "job-1"}}
-    path = submitted(team, "alice", **header)
-    other = submitted(team, "erin", **header)
+    path = submit(team, "alice", **header)
+    other = submit(team, "erin", **header)
     assert other != path
     team.service.restart()
-    assert submitted(team, "alice", **header) == path
-    assert submitted(team, "erin", **header) == other
+    assert submit(team, "alice", **header) == path
+    assert submit(team, "erin", **header) == other
     body = {"prompt": "another", "plan": sums(1)}
     assert team.call("POST", "/v1/tasks", "dave", json=body, **header).status_code == 202
     reused = team.call("POST", "/v1/tasks", "alice", json=body, **header)

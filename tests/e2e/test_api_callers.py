@@ -32,7 +32,7 @@ class Judge:
 
 
 @contextmanager
-def judged(folder: Path, judge: Judge, **settings: Any) -> Iterator[httpx2.Client]:
+def serve_with_judge(folder: Path, judge: Judge, **settings: Any) -> Iterator[httpx2.Client]:
     """A client that keeps its connection to a service with that judge."""
     service = Service(folder, peers=judge, **settings)
     service.start()
@@ -46,7 +46,7 @@ def judged(folder: Path, judge: Judge, **settings: Any) -> Iterator[httpx2.Clien
 
 def test_a_connection_is_judged_with_its_first_request_and_off_the_loop(tmp_path: Path) -> None:
     judge = Judge()
-    with judged(tmp_path, judge) as client:
+    with serve_with_judge(tmp_path, judge) as client:
         assert client.get("/healthz").status_code == 200
         assert judge.asked == []
         assert {client.get("/v1/tasks").status_code for _ in range(3)} == {200}
@@ -67,7 +67,7 @@ def test_a_connection_is_judged_with_its_first_request_and_off_the_loop(tmp_path
 )
 def test_a_caller_that_is_refused_is_told_why_and_stays_refused(tmp_path: Path, reason: Any, words: str) -> None:
     judge = Judge(PeerRefusal(reason))
-    with judged(tmp_path, judge) as client:
+    with serve_with_judge(tmp_path, judge) as client:
         for _ in range(2):
             answer = client.post("/v1/tasks", json={"prompt": "Add 1 and 2"})
             assert answer.status_code == 403
@@ -78,7 +78,7 @@ def test_a_caller_that_is_refused_is_told_why_and_stays_refused(tmp_path: Path, 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz", "/console/text.js"])
 def test_what_holds_nothing_is_open_to_a_caller_that_is_refused(tmp_path: Path, path: str) -> None:
-    with judged(tmp_path, Judge(PeerRefusal("started_by_service"))) as client:
+    with serve_with_judge(tmp_path, Judge(PeerRefusal("started_by_service"))) as client:
         assert client.get(path).status_code == 200
 
 
@@ -96,20 +96,20 @@ def test_what_holds_nothing_is_open_to_a_caller_that_is_refused(tmp_path: Path, 
         ("GET", "/nothing/is/here"),
     ],
 )
-def test_every_other_call_is_refused(refusing: httpx2.Client, method: str, path: str) -> None:
-    assert refusing.request(method, path).status_code == 403
+def test_every_other_call_is_refused(refusing_client: httpx2.Client, method: str, path: str) -> None:
+    assert refusing_client.request(method, path).status_code == 403
 
 
 @pytest.fixture(scope="module")
-def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
-    with judged(tmp_path_factory.mktemp("refusing"), Judge(PeerRefusal("started_by_service"))) as client:
+def refusing_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
+    with serve_with_judge(tmp_path_factory.mktemp("refusing"), Judge(PeerRefusal("started_by_service"))) as client:
         yield client
 
 
 def test_where_keys_are_asked_for_a_key_counts_and_nobody_is_looked_up(tmp_path: Path) -> None:
     key, made = new_key("alice", ["admin"])
     judge = Judge(PeerRefusal("started_by_service"))
-    with judged(tmp_path, judge, auth={"keys": (made.line,)}) as client:
+    with serve_with_judge(tmp_path, judge, auth={"keys": (made.line,)}) as client:
         assert client.get("/v1/tasks").status_code == 401
         assert client.get("/v1/tasks", headers={"Authorization": f"Bearer {key}"}).status_code == 200
     assert judge.asked == []
@@ -132,7 +132,7 @@ def test_the_service_may_call_itself(tmp_path: Path) -> None:
 def test_nobody_else_can_serve_localhost_at_its_port(tmp_path: Path, host: str, other: str) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    with judged(tmp_path, Judge(), server={"host": host}, auth={"mode": "anonymous"}) as client:
+    with serve_with_judge(tmp_path, Judge(), server={"host": host}, auth={"mode": "anonymous"}) as client:
         family = socket.AF_INET6 if ":" in other else socket.AF_INET
         with pytest.raises(OSError, match="in use"):
             socket.create_server((other, client.base_url.port or 0), family=family).close()

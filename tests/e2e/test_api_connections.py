@@ -14,7 +14,7 @@ import pytest
 
 from agent_runtime.api.connections import Connections
 from command_line import AGENT_RUNTIME, Folder, Serving, ledger_call
-from serving import Service, answered, connect
+from serving import Service, connect, read_to_end
 from waiting import eventually_sync
 
 CONNECTIONS = 8
@@ -91,7 +91,7 @@ def test_where_every_connection_is_being_answered_another_is_503(tmp_path: Path)
         with service.stream(task_id) as stream:
             assert stream.status_code == 200
             with connect(service) as connection:
-                answer = answered(connection)
+                answer = read_to_end(connection)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: " in answer
         assert "limits.connections" in json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]

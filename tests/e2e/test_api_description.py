@@ -90,7 +90,9 @@ def test_nothing_that_the_description_allows_is_refused_for_its_form(service: Se
     answered: dict[str, int] = {}
     for found in schema.get_all_operations():
         operation = found.ok()  # type: ignore[union-attr]  # the document was found to be sound
-        known = service.done() if operation.path.endswith("/stream") else service.submit()  # an open stream has no end
+        known = (
+            service.complete_task() if operation.path.endswith("/stream") else service.submit()
+        )  # an open stream has no end
         fixed: dict[str, Any] = {"path_parameters": {"task_id": known}} if operation.path.count("{") == 1 else {}
 
         @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))

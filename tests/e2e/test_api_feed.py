@@ -39,9 +39,9 @@ def journal(service: Service, task_id: str) -> list[Any]:
 def test_the_feed_has_each_event_of_each_task_in_one_order(own_service: Service) -> None:
     one, other = own_service.submit(), own_service.submit()
     own_service.approve(other)
-    own_service.finished(other)
+    own_service.wait_for_end(other)
     own_service.approve(one)
-    own_service.finished(one)
+    own_service.wait_for_end(one)
     journals = {task_id: journal(own_service, task_id) for task_id in (one, other)}
     frames = first(own_service, sum(map(len, journals.values())))
     for task_id, events in journals.items():
@@ -52,7 +52,7 @@ def test_the_feed_has_each_event_of_each_task_in_one_order(own_service: Service)
 
 
 def test_a_client_cut_at_every_frame_gets_exactly_the_rest(own_service: Service) -> None:
-    task_id = own_service.done(plan=sums(2))
+    task_id = own_service.complete_task(plan=sums(2))
     whole = first(own_service, len(journal(own_service, task_id)))
     for seen, (_, cursor, _) in enumerate(whole[:-1], 1):
         assert first(own_service, len(whole) - seen, cursor) == whole[seen:]
@@ -70,14 +70,14 @@ def test_what_happens_while_one_listens_comes_at_once(own_service: Service) -> N
 
 
 def test_a_restart_of_the_service_keeps_the_cursors(own_service: Service) -> None:
-    task_id = own_service.done()
+    task_id = own_service.complete_task()
     whole = first(own_service, len(journal(own_service, task_id)))
     own_service.restart()
     assert first(own_service, len(whole) - 3, whole[2][1]) == whole[3:]
 
 
 def test_a_deleted_task_leaves_its_tombstone_and_no_event(own_service: Service) -> None:
-    kept, deleted = own_service.done(), own_service.done()
+    kept, deleted = own_service.complete_task(), own_service.complete_task()
     last = journal(own_service, deleted)[-1]["seq"]
     assert own_service.client.delete(f"/v1/tasks/{deleted}").status_code == 204
     frames = first(own_service, len(journal(own_service, kept)) + 1)

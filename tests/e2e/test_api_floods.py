@@ -38,9 +38,9 @@ LONG: dict[str, bytes] = {
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with Folder(tmp_path_factory.mktemp("flooded")).serving() as serving:
-        yield serving
+def flooded_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with Folder(tmp_path_factory.mktemp("flooded")).serve() as flooded_service:
+        yield flooded_service
 
 
 def expect_prompt_health(client: httpx2.Client, send: Callable[[], set[int]]) -> set[int]:
@@ -73,13 +73,13 @@ def expect_prompt_health(client: httpx2.Client, send: Callable[[], set[int]]) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", LONG)
-def test_while_long_bodies_are_judged_everybody_else_is_answered(serving: Serving, what: str) -> None:
+def test_while_long_bodies_are_judged_everybody_else_is_answered(flooded_service: Serving, what: str) -> None:
     def send() -> set[int]:
         headers = {"Content-Type": "application/json"}
         answers = (client.post("/v1/tasks", content=LONG[what], headers=headers) for _ in range(BODIES_OF_EACH))
         return {answer.status_code for answer in answers}
 
-    with httpx2.Client(base_url=serving.url, timeout=120) as client:
+    with httpx2.Client(base_url=flooded_service.url, timeout=120) as client:
         assert expect_prompt_health(client, send) == {422}
 
 
@@ -101,7 +101,7 @@ def large_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx
     arguments = {f"é{number}": {"a": number} for number in range(500)}
     step = {"kind": "tool", "server": "hostile", "tool": "echo", "arguments": arguments}
     plan = {"steps": [{**step, "id": f"s{number}"} for number in range(100)]}
-    with folder.serving() as serving, httpx2.Client(base_url=serving.url, timeout=120) as client:
+    with folder.serve() as serving, httpx2.Client(base_url=serving.url, timeout=120) as client:
         task_id = client.post("/v1/tasks", json={"prompt": "x", "plan": plan, "max_steps": 100}).json()["task_id"]
         task_url = f"/v1/tasks/{task_id}"
         edited = {"steps": [{**step, "id": f"t{number}"} for number in range(100)]}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving import Service, everything, sums
+from serving import Service, read_everything, sums
 
 JSON = {"Content-Type": "application/json"}
 STEP: dict[str, Any] = sums(1)["steps"][0]
@@ -69,13 +69,13 @@ BAD_TASKS: list[tuple[Any, str]] = [
 def test_a_bad_task_is_refused_by_the_name_of_the_field_and_nothing_is_created(
     service: Service, body: Any, field: str
 ) -> None:
-    before = everything(service)
+    before = read_everything(service)
     response = service.client.post("/v1/tasks", content=json.dumps(body), headers=JSON)
     assert response.status_code == 422, response.text
     problem = response.json()
     assert field in [error["field"] for error in problem["errors"]], problem
     assert all(error["message"] for error in problem["errors"])
-    assert everything(service) == before
+    assert read_everything(service) == before
 
 
 def test_every_fault_is_named_at_once(service: Service) -> None:
@@ -132,13 +132,13 @@ def test_marks_that_mean_something_elsewhere_are_only_text_here(service: Service
     ],
 )
 def test_a_repeated_field_is_a_bad_request_that_names_it(service: Service, body: bytes, name: str) -> None:
-    before = everything(service)
+    before = read_everything(service)
     response = service.client.post("/v1/tasks", content=body, headers=JSON)
     assert response.status_code == 400
     detail = response.json()["detail"]
     assert name in detail
     assert len(detail) < 300
-    assert everything(service) == before
+    assert read_everything(service) == before
 
 
 @pytest.mark.parametrize("prompt", [rb"\ud800", rb"\ud800x", rb"\ud83d\u0041", rb"\uDE00 \ud83d"])
@@ -226,7 +226,7 @@ def test_what_is_expected_is_said_in_our_own_words(service: Service, body: Any, 
 
 @pytest.mark.parametrize("blank", [" \n", "\u3164", "\u200b\u2800", "\U000e0041"])
 def test_no_text_that_is_approved_is_only_seemingly_empty(service: Service, blank: str) -> None:
-    before = everything(service)
+    before = read_everything(service)
     steps = [{**STEP, "title": blank}, {"id": "s2", "kind": "agent", "instruction": blank}]
     body = {"prompt": "x", "plan": {"goal": blank, "steps": steps}}
     refused = service.client.post("/v1/tasks", json=body)
@@ -235,7 +235,7 @@ def test_no_text_that_is_approved_is_only_seemingly_empty(service: Service, blan
     assert fields >= {"plan.goal", "plan.steps[0].title", "plan.steps[1].instruction"}
     refused = service.client.post("/v1/tasks", json={"prompt": blank})
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "prompt")
-    assert everything(service) == before
+    assert read_everything(service) == before
     task = f"/v1/tasks/{service.submit()}"
     refused = service.client.post(f"{task}/revise", json={"feedback": blank})
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "feedback")
@@ -319,11 +319,11 @@ def test_a_bad_idempotency_key_is_refused(service: Service, key: str) -> None:
 )
 def test_a_bad_decision_is_refused_and_changes_nothing(service: Service, verb: str, body: Any, field: str) -> None:
     task_id = service.submit()
-    before = everything(service)
+    before = read_everything(service)
     response = service.client.post(f"/v1/tasks/{task_id}/{verb}", json=body)
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == field
-    assert everything(service) == before
+    assert read_everything(service) == before
 
 
 @pytest.mark.parametrize("name", ["none", "%00", "a" * 5000, "..%2f..", "%ff", "task_1%0d%0aX: y", "'--", "ä"])
@@ -384,7 +384,7 @@ def test_what_the_framework_refuses_is_a_problem_too(service: Service, method: s
 
 
 def test_foreign_hosts_and_origins_and_other_bodies_are_refused_and_change_nothing(service: Service) -> None:
-    before = everything(service)
+    before = read_everything(service)
     body = json.dumps({"prompt": "x"})
     for headers, status in (
         ({**JSON, "Host": "evil.example"}, 421),
@@ -398,7 +398,7 @@ def test_foreign_hosts_and_origins_and_other_bodies_are_refused_and_change_nothi
         assert response.headers["content-type"] == "application/problem+json"
         assert "access-control-allow-origin" not in response.headers
     assert service.client.get("/v1/tasks", headers={"Origin": "http://evil.example"}).status_code == 403
-    assert everything(service) == before
+    assert read_everything(service) == before
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from agent_runtime.domain.tools import StoredResult
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.sqlite import SqliteStore
 from agent_runtime.telemetry.metrics import MOST_TOOLS, Metrics
-from harness import House, settled
+from harness import House, until_settled
 from model_server import ModelServer
 from model_server.replies import Calls, Text, by_turn
 from serving import Service, sums
@@ -50,8 +50,8 @@ def value(found: Measures, name: str, **labels: str) -> float:
 
 def test_tasks_are_counted_by_the_status_they_have_now(own_service: Service) -> None:
     own_service.submit()
-    own_service.done()
-    own_service.done()
+    own_service.complete_task()
+    own_service.complete_task()
     found = measures(own_service)
     assert value(found, "tasks", status="awaiting_approval") == 1
     assert value(found, "tasks", status="completed") == 2
@@ -61,7 +61,7 @@ def test_tasks_are_counted_by_the_status_they_have_now(own_service: Service) -> 
 
 
 def test_calls_steps_and_appends_are_timed_once_each(own_service: Service) -> None:
-    own_service.done(plan=sums(3))
+    own_service.complete_task(plan=sums(3))
     found = measures(own_service)
     of_calls = {"server": "calculator", "tool": "evaluate"}
     assert value(found, "call_duration_seconds_count", **of_calls, outcome="ok") == 3
@@ -79,7 +79,7 @@ def test_a_call_that_the_server_refuses_is_an_error_and_its_step_a_failure(own_s
     plan["steps"][0]["arguments"]["expression"] = "1 / 0"
     task_id = own_service.submit(plan=plan)
     own_service.approve(task_id)
-    assert own_service.finished(task_id)["status"] == "failed"
+    assert own_service.wait_for_end(task_id)["status"] == "failed"
     found = measures(own_service)
     labels = {"server": "calculator", "tool": "evaluate", "outcome": "error"}
     assert value(found, "call_duration_seconds_count", **labels) == 1
@@ -134,14 +134,14 @@ def test_a_task_under_way_shows_in_the_runner_and_as_a_process_and_neither_is_le
         assert value(found, "mcp_processes", server="ledger") == 1
         assert value(found, "mcp_server_connected", server="ledger", type="local_stdio") == 1
         service.client.post(f"/v1/tasks/{task_id}/cancel")
-        service.finished(task_id)
+        service.wait_for_end(task_id)
         give_up_at = time.monotonic() + 10
         while busy(service):
             assert time.monotonic() < give_up_at
 
 
 def test_no_label_names_a_task_and_a_disabled_server_is_not_shown(service: Service) -> None:
-    task_ids = [service.done(), service.submit()]
+    task_ids = [service.complete_task(), service.submit()]
     text = service.client.get("/metrics").text
     assert not any(task_id in text for task_id in task_ids)
     assert "unused" not in text
@@ -149,15 +149,15 @@ def test_no_label_names_a_task_and_a_disabled_server_is_not_shown(service: Servi
 
 
 def test_a_scrape_grows_with_the_tools_and_not_with_the_tasks(service: Service) -> None:
-    service.done()
+    service.complete_task()
     before = set(measures(service))
     for _ in range(5):
-        service.done()
+        service.complete_task()
     assert set(measures(service)) == before
 
 
 def test_two_services_in_one_process_measure_apart(service: Service, own_service: Service) -> None:
-    service.done()
+    service.complete_task()
     assert value(measures(own_service), "store_append_duration_seconds_count") == 0
 
 
@@ -219,7 +219,7 @@ async def test_the_answers_the_calls_and_the_tokens_of_a_model_are_counted(house
         async with house.open() as runtime:
             task = await runtime.tasks.submit(Submission(prompt="look", plan=plan), ANYBODY)
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-            assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+            assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
             text = (await exposition(runtime, streams=0)).decode()
     found = {
         (s.name, frozenset(s.labels.items())): s.value for f in text_string_to_metric_families(text) for s in f.samples

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serving import Service, everything, frames_of, journal_of, sums
+from serving import Service, frames_of, journal_of, read_everything, sums
 
 
 def put(service: Service, task_id: str, plan: Any, match: str | None) -> Any:
@@ -48,7 +48,7 @@ def test_feedback_gives_the_next_revision_which_is_approved_by_its_digest_only(s
     assert service.client.post(approve).status_code == 428
     assert service.client.post(approve, json={"plan_digest": first["plan_digest"]}).status_code == 409
     assert service.client.post(approve, json={"plan_digest": second["plan_digest"]}).status_code == 202
-    done = service.finished(task_id)
+    done = service.wait_for_end(task_id)
     assert (done["status"], done["result"]) == ("completed", "6")
     assert [made["decision"] for made in done["approvals"]] == ["revise", "approve"]
     assert service.client.post(f"/v1/tasks/{task_id}/revise", json={"feedback": "again"}).status_code == 409
@@ -70,21 +70,21 @@ def test_an_edited_plan_is_the_next_revision_and_what_runs(service: Service) -> 
     approve = f"/v1/tasks/{task_id}/approve"
     for body, status in (({}, 428), ({"plan_digest": etag.strip('"')}, 409), ({"plan_digest": tag(task)[1:-1]}, 202)):
         assert service.client.post(approve, json=body).status_code == status
-    done = service.finished(task_id)
+    done = service.wait_for_end(task_id)
     assert (done["status"], done["result"]) == ("completed", "43")
     assert put(service, task_id, sums(1), tag(done)).status_code == 409
 
 
 def test_a_task_without_a_plan_has_no_tag(service: Service) -> None:
     task_id = service.client.post("/v1/tasks", json={"prompt": "frobnicate"}).json()["task_id"]
-    service.finished(task_id)
+    service.wait_for_end(task_id)
     assert "etag" not in service.client.get(f"/v1/tasks/{task_id}").headers
 
 
 def test_an_edit_must_name_the_plan_that_is_the_current_one(service: Service) -> None:
     task_id = service.submit(plan=sums(1))
     current = tag(service.task(task_id))
-    before = everything(service)
+    before = read_everything(service)
     for match in (None, "*"):
         response = put(service, task_id, sums(2), match)
         assert (response.status_code, response.headers["content-type"]) == (428, "application/problem+json")
@@ -95,7 +95,7 @@ def test_an_edit_must_name_the_plan_that_is_the_current_one(service: Service) ->
         assert current.strip('"') in response.json()["detail"]
     for match in (current.strip('"'), f'{current}"', "", ",", f"{current} {current}", f"w/{current}"):
         assert put(service, task_id, sums(2), match).status_code == 400
-    assert everything(service) == before
+    assert read_everything(service) == before
     assert put(service, task_id, sums(2), f'"other" ,\t{current}').status_code == 200
 
 
@@ -133,11 +133,11 @@ def test_a_wrong_plan_is_refused_with_every_fault_and_changes_nothing(
     service: Service, plan: Any, fields: list[str]
 ) -> None:
     task_id = service.submit(plan=sums(1))
-    before = everything(service)
+    before = read_everything(service)
     response = put(service, task_id, plan, tag(service.task(task_id)))
     assert response.status_code == 422
     assert sorted(fault["field"] for fault in response.json()["errors"]) == sorted(fields)
-    assert everything(service) == before
+    assert read_everything(service) == before
 
 
 def test_the_limits_of_the_task_hold_for_what_is_edited(service: Service) -> None:
@@ -198,7 +198,7 @@ def test_a_comparison_with_what_is_not_there_is_refused(service: Service, query:
 
 def test_a_task_without_a_plan_has_no_revisions(service: Service) -> None:
     task_id = service.client.post("/v1/tasks", json={"prompt": "frobnicate"}).json()["task_id"]
-    service.finished(task_id)
+    service.wait_for_end(task_id)
     assert service.get(f"/v1/tasks/{task_id}/plan/revisions") == {"revisions": []}
     response = service.client.get(f"/v1/tasks/{task_id}/plan/diff?from=1&to=1")
     assert "there is no plan yet" in response.json()["detail"]
@@ -230,7 +230,7 @@ def test_a_preview_says_what_each_step_would_do(service: Service) -> None:
 
 def test_there_is_no_preview_without_a_plan(service: Service) -> None:
     task_id = service.client.post("/v1/tasks", json={"prompt": "frobnicate"}).json()["task_id"]
-    service.finished(task_id)
+    service.wait_for_end(task_id)
     response = service.client.post(f"/v1/tasks/{task_id}/preview")
     assert (response.status_code, response.json()["task_status"]) == (409, "failed")
     assert service.client.post("/v1/tasks/none/preview").status_code == 404
@@ -252,7 +252,7 @@ def test_a_denied_plan_is_422_and_a_denied_tool_is_in_the_catalogue_as_such(tmp_
             ("plan.steps[1].arguments", "Denied by the operator (deny 'add' with a like '13')."),
         ]
         assert service.get("/v1/tasks")["tasks"] == []
-        tools = {tool["tool"]: tool for tool in service.refreshed()["tools"]}
+        tools = {tool["tool"]: tool for tool in service.refresh_tools()["tools"]}
     finally:
         service.client.close()
         service.stop()

@@ -13,8 +13,8 @@ from waiting import eventually_sync
 
 
 @pytest.fixture(scope="module")
-def ended(service: Service) -> str:
-    return service.done(plan=sums(3))
+def ended_task(service: Service) -> str:
+    return service.complete_task(plan=sums(3))
 
 
 def test_the_old_client_sees_readable_lines_and_then_done(service: Service) -> None:
@@ -29,20 +29,20 @@ def test_the_old_client_sees_readable_lines_and_then_done(service: Service) -> N
     assert not any(line.startswith("{") for line in lines)
 
 
-def test_the_new_client_sees_every_event_of_the_journal(service: Service, ended: str) -> None:
-    named = [(frame_id, json.loads(data)) for kind, frame_id, data in service.frames(ended) if kind != "message"]
-    journal = service.get(f"/v1/tasks/{ended}/events", limit=1000)["events"]
+def test_the_new_client_sees_every_event_of_the_journal(service: Service, ended_task: str) -> None:
+    named = [(frame_id, json.loads(data)) for kind, frame_id, data in service.frames(ended_task) if kind != "message"]
+    journal = service.get(f"/v1/tasks/{ended_task}/events", limit=1000)["events"]
     assert [frame_id for frame_id, _ in named] == [f"{event['seq']}.0" for event in journal]
     assert [data for _, data in named] == [
         {name: value for name, value in event.items() if name != "epoch"} for event in journal
     ]
 
 
-def test_a_client_cut_at_every_frame_gets_each_frame_once(service: Service, ended: str) -> None:
-    whole = service.frames(ended)
+def test_a_client_cut_at_every_frame_gets_each_frame_once(service: Service, ended_task: str) -> None:
+    whole = service.frames(ended_task)
     for seen, (_, last, _) in enumerate(whole[:-1], 1):
-        assert service.frames(ended, last) == whole[seen:]
-        assert service.frames(ended, after=last) == whole[seen:]
+        assert service.frames(ended_task, last) == whole[seen:]
+        assert service.frames(ended_task, after=last) == whole[seen:]
 
 
 def test_a_client_cut_at_every_frame_sees_a_task_once_while_it_runs(service: Service) -> None:
@@ -75,23 +75,23 @@ def test_a_restart_of_the_service_loses_and_repeats_nothing(own_service: Service
     assert own_service.client.get(f"/v1/tasks/{task_id}/stream", params={"after": seen[-1][1]}).status_code == 204
 
 
-def test_a_finished_task_that_was_seen_whole_tells_the_client_to_stop(service: Service, ended: str) -> None:
-    last = service.frames(ended)[-1][1]
+def test_a_finished_task_that_was_seen_whole_tells_the_client_to_stop(service: Service, ended_task: str) -> None:
+    last = service.frames(ended_task)[-1][1]
     for headers in ({"Last-Event-ID": last}, {"Last-Event-ID": last.partition(".")[0]}):
-        response = service.client.get(f"/v1/tasks/{ended}/stream", headers=headers)
+        response = service.client.get(f"/v1/tasks/{ended_task}/stream", headers=headers)
         assert (response.status_code, response.content) == (204, b"")
 
 
 @pytest.mark.parametrize("view", ["events", "log"])
-def test_a_view_has_one_kind_of_frames_with_the_same_ids(service: Service, ended: str, view: str) -> None:
-    whole = service.frames(ended)
+def test_a_view_has_one_kind_of_frames_with_the_same_ids(service: Service, ended_task: str, view: str) -> None:
+    whole = service.frames(ended_task)
     wanted = [frame for frame in whole if (frame[0] == "message") == (view == "log") or frame[2] == "[DONE]"]
-    assert service.frames(ended, view=view) == wanted
-    assert service.frames(ended, wanted[2][1], view=view) == wanted[3:]
+    assert service.frames(ended_task, view=view) == wanted
+    assert service.frames(ended_task, wanted[2][1], view=view) == wanted[3:]
 
 
-def test_the_last_event_id_beats_after(service: Service, ended: str) -> None:
-    assert service.frames(ended, "3.0", after="1.0") == service.frames(ended, "3.0")
+def test_the_last_event_id_beats_after(service: Service, ended_task: str) -> None:
+    assert service.frames(ended_task, "3.0", after="1.0") == service.frames(ended_task, "3.0")
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_the_last_event_id_beats_after(service: Service, ended: str) -> None:
     ],
 )
 def test_a_bad_position_or_view_is_a_bad_request(
-    service: Service, ended: str, headers: dict[str, str], query: dict[str, str]
+    service: Service, ended_task: str, headers: dict[str, str], query: dict[str, str]
 ) -> None:
-    response = service.client.get(f"/v1/tasks/{ended}/stream", headers=headers, params=query)
+    response = service.client.get(f"/v1/tasks/{ended_task}/stream", headers=headers, params=query)
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/problem+json"
 

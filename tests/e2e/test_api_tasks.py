@@ -32,7 +32,7 @@ def test_a_task_goes_from_prompt_to_result_as_the_old_front_end_asks_for_it(serv
     assert approved.json()["plan_digest"] == task["plan_digest"]
     assert approved.json()["message"]
 
-    task = service.finished(task_id)
+    task = service.wait_for_end(task_id)
     assert (task["status"], task["terminal"], task["error"]) == ("completed", True, None)
     assert "42" in task["result"]
 
@@ -48,7 +48,7 @@ def test_a_ready_made_plan_awaits_approval_at_once_and_shows_what_its_digest_is_
 
 
 def test_a_finished_task_tells_what_each_step_gave_and_who_decided(service: Service) -> None:
-    task = service.task(service.done(plan=sums(2)))
+    task = service.task(service.complete_task(plan=sums(2)))
     assert [(step["status"], step["output"], step["attempts"]) for step in task["steps"]] == [
         ("completed", "41", 1),
         ("completed", "42", 1),
@@ -69,7 +69,7 @@ def test_of_many_approvals_at_once_one_is_accepted_and_the_plan_runs_once(servic
 
     with ThreadPoolExecutor(12) as pool:
         assert sorted(pool.map(approve, range(12))) == [202, *[409] * 11]
-    assert service.finished(task_id)["status"] == "completed"
+    assert service.wait_for_end(task_id)["status"] == "completed"
     kinds = [event["type"] for event in journal_of(service, task_id)]
     assert (kinds.count("plan.approved"), kinds.count("tool.called")) == (1, 1)
 
@@ -86,7 +86,7 @@ def test_an_approval_of_another_digest_is_refused(service: Service) -> None:
 
 
 def test_a_second_approval_is_refused_and_names_the_status(service: Service) -> None:
-    task_id = service.done()
+    task_id = service.complete_task()
     refused = service.client.post(f"/v1/tasks/{task_id}/approve")
     assert refused.status_code == 409
     assert refused.headers["content-type"] == "application/problem+json"
@@ -100,7 +100,7 @@ def test_the_same_key_and_body_give_the_same_task_and_another_body_is_refused(se
     headers = {"Idempotency-Key": "cell-7"}
     body: dict[str, Any] = {"prompt": "Add up", "plan": sums(1)}
     first = service.client.post("/v1/tasks", json=body, headers=headers)
-    again = service.client.post("/v1/tasks", content=_shuffled(body), headers={**headers, **JSON})
+    again = service.client.post("/v1/tasks", content=_respell(body), headers={**headers, **JSON})
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json()["task_id"] == again.json()["task_id"]
     other = service.client.post("/v1/tasks", json={**body, "prompt": "Other"}, headers=headers)
@@ -111,7 +111,7 @@ def test_the_same_key_and_body_give_the_same_task_and_another_body_is_refused(se
 JSON = {"Content-Type": "application/json"}
 
 
-def _shuffled(body: dict[str, Any]) -> bytes:
+def _respell(body: dict[str, Any]) -> bytes:
     """The same body, spelled otherwise."""
     return b" " + rfc8785.dumps(body).replace(b":", b" : ", 1)
 
@@ -178,7 +178,7 @@ def test_the_list_is_newest_first_and_comes_in_pages(own_service: Service) -> No
 
 
 def test_the_journal_is_numbered_without_gaps_and_says_which_run_wrote_it(service: Service) -> None:
-    events = journal_of(service, service.done(plan=sums(2)))
+    events = journal_of(service, service.complete_task(plan=sums(2)))
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert (events[0]["type"], events[-1]["type"]) == ("task.submitted", "task.completed")
     assert events[0]["epoch"] is None
@@ -187,7 +187,7 @@ def test_the_journal_is_numbered_without_gaps_and_says_which_run_wrote_it(servic
 
 
 def test_the_catalogue_lists_every_tool_with_its_policy(service: Service) -> None:
-    service.done()  # planning waits for the servers, so that they are known
+    service.complete_task()  # planning waits for the servers, so that they are known
     tools = {(tool["server"], tool["tool"]): tool for tool in service.get("/v1/tools")["tools"]}
     evaluate = tools["calculator", "evaluate"]
     assert (evaluate["effect"], evaluate["idempotent"], evaluate["status"]) == ("read", True, "available")
@@ -196,7 +196,7 @@ def test_the_catalogue_lists_every_tool_with_its_policy(service: Service) -> Non
 
 
 def test_the_catalogue_comes_whole_or_a_page_at_a_time(service: Service) -> None:
-    whole = service.refreshed()
+    whole = service.refresh_tools()
     pages = [service.get("/v1/tools", limit=2)]
     while pages[-1]["next_cursor"]:
         pages.append(service.get("/v1/tools", limit=2, cursor=pages[-1]["next_cursor"]))
@@ -237,7 +237,7 @@ def test_a_plan_may_run_unasked_where_the_policy_allows_its_effects(tmp_path: Pa
     service = Service(tmp_path, approval={"auto_effects": ["read"]})
     service.start()
     try:
-        task = service.finished(service.submit(approval="auto"))
+        task = service.wait_for_end(service.submit(approval="auto"))
         assert task["status"] == "completed"
         assert [entry["who"] for entry in task["approvals"]] == ["policy"]
     finally:
@@ -308,12 +308,14 @@ def test_every_call_is_documented(service: Service) -> None:
     for path, method, name in (("/v1/tasks", "post", "Idempotency-Key"), (f"{one}/stream", "get", "Last-Event-ID")):
         assert name in [each["name"] for each in described["paths"][path][method]["parameters"]]
     assert "HTTPValidationError" not in shapes
-    assert _dangling(described, shapes) == set()
+    assert _find_dangling_references(described, shapes) == set()
 
 
-def _dangling(node: Any, shapes: dict[str, Any]) -> set[str]:
+def _find_dangling_references(node: Any, shapes: dict[str, Any]) -> set[str]:
     if isinstance(node, dict):
         named = node.get("$ref")
         missing = {named} if isinstance(named, str) and named.rpartition("/")[2] not in shapes else set()
-        return missing.union(*(_dangling(inner, shapes) for inner in node.values()))
-    return set().union(*(_dangling(inner, shapes) for inner in node)) if isinstance(node, list) else set()
+        return missing.union(*(_find_dangling_references(inner, shapes) for inner in node.values()))
+    return (
+        set().union(*(_find_dangling_references(inner, shapes) for inner in node)) if isinstance(node, list) else set()
+    )

@@ -14,7 +14,7 @@ from agent_runtime.api.json_bodies import judge_body
 from agent_runtime.api.problems import BadRequestError
 from agent_runtime.config import Settings
 from agent_runtime.domain.errors import InvalidInputError
-from serving import Service, answered, connect, everything
+from serving import Service, connect, read_everything, read_to_end
 
 OFFERS = {
     "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
@@ -33,31 +33,31 @@ def test_an_approval_of_another_plan_is_refused_whatever_protocol_is_offered(
     service: Service, offer: bytes, packets: int
 ) -> None:
     task_id = service.submit()
-    before = everything(service)
+    before = read_everything(service)
     body = json.dumps(ANOTHER_PLAN).encode()
-    answer = _sent(service, f"/v1/tasks/{task_id}/approve", offer, body, packets)
+    answer = _exchange(service, f"/v1/tasks/{task_id}/approve", offer, body, packets)
     assert answer.startswith(b"HTTP/1.1 409 ")
     assert answer.count(b"HTTP/1.1") == 1
-    assert everything(service) == before
+    assert read_everything(service) == before
 
 
 @pytest.mark.parametrize("packets", [1, 2])
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
 def test_a_body_is_never_the_next_request(service: Service, offer: bytes, packets: int) -> None:
     inner = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    answer = _sent(service, "/v1/tasks", offer, inner, packets)
+    answer = _exchange(service, "/v1/tasks", offer, inner, packets)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
 def test_a_task_is_submitted_whatever_protocol_is_offered(service: Service, offer: bytes) -> None:
-    answer = _sent(service, "/v1/tasks", offer, b'{"prompt": "Add 1 and 2"}', 2)
+    answer = _exchange(service, "/v1/tasks", offer, b'{"prompt": "Add 1 and 2"}', 2)
     assert answer.startswith(b"HTTP/1.1 202 ")
     assert service.frames_until_waiting(json.loads(answer.partition(b"\r\n\r\n")[2])["task_id"])
 
 
-def _sent(service: Service, path: str, offer: bytes, body: bytes, packets: int) -> bytes:
+def _exchange(service: Service, path: str, offer: bytes, body: bytes, packets: int) -> bytes:
     head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" % path.encode()
     head += b"Content-Type: application/json\r\n" + offer + b"Content-Length: %d\r\n\r\n" % len(body)
     with connect(service) as connection:
@@ -67,12 +67,12 @@ def _sent(service: Service, path: str, offer: bytes, body: bytes, packets: int) 
             connection.sendall(head)
             service.get("/healthz")  # one loop serves both: by now it has read the head
             connection.sendall(body)
-        return answered(connection)
+        return read_to_end(connection)
 
 
 @pytest.mark.parametrize("name", ["Host", "Authorization", "Origin", "Content-Type", "Idempotency-Key"])
 def test_a_header_that_is_sent_twice_is_a_bad_request(service: Service, name: str) -> None:
-    before = everything(service)
+    before = read_everything(service)
     fields = {
         "Host": "localhost",
         "Content-Type": "application/json",
@@ -85,10 +85,10 @@ def test_a_header_that_is_sent_twice_is_a_bad_request(service: Service, name: st
     lines = [f"{field}: {value}" for field, value in [*fields.items(), (name.lower(), fields[name])]]
     with connect(service) as connection:
         connection.sendall("\r\n".join(["POST /v1/tasks HTTP/1.1", *lines, "", '{"prompt": "x"}']).encode())
-        answer = answered(connection)
+        answer = read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert name in json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]
-    assert everything(service) == before
+    assert read_everything(service) == before
 
 
 def test_trailers_change_nothing(service: Service) -> None:
@@ -96,7 +96,7 @@ def test_trailers_change_nothing(service: Service) -> None:
     body = b'e\r\n{"prompt":"x"}\r\n0\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n'
     with connect(service) as connection:
         connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
-        answer = answered(connection)
+        answer = read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 202 ")
     assert service.frames_until_waiting(json.loads(answer.partition(b"\r\n\r\n")[2])["task_id"])
 

@@ -68,7 +68,7 @@ def test_an_export_is_verified_where_there_is_nothing_else(folder: Folder, tmp_p
 
 @pytest.mark.slow
 def test_the_export_over_http_says_what_was_approved_and_called(service: Service) -> None:
-    task_id = service.done(plan=sums(3))
+    task_id = service.complete_task(plan=sums(3))
     document = service.get(f"/v1/tasks/{task_id}/audit")
     task = service.task(task_id)
     assert (document["prompt"], document["plan_digest"]) == (task["prompt"], task["plan_digest"])
@@ -80,7 +80,7 @@ def test_the_export_over_http_says_what_was_approved_and_called(service: Service
 
 @pytest.mark.slow
 def test_a_running_service_is_verified_beside_it_and_over_http(own_service: Service, folder: Folder) -> None:
-    first, second = own_service.done(plan=sums(2)), own_service.done(plan=sums(2))
+    first, second = own_service.complete_task(plan=sums(2)), own_service.complete_task(plan=sums(2))
     data = str(own_service.settings.data_dir)
     assert folder("audit", "verify", "--data-dir", data).returncode == 0
     assert folder("audit", "verify", "--server", own_service.url).returncode == 0

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from command_line import PATIENCE_S, Folder, Serving
-from processes import living_with
+from processes import find_processes
 from waiting import eventually_sync
 
 CALLING_SERVER = Path(__file__).parent.parent / "servers" / "calling_server.py"
@@ -58,8 +58,8 @@ class Calling:
         return {"id": name, "type": "local_stdio", "config": config, "sandbox": {"mode": mode}, "scope": "task"}
 
     @contextmanager
-    def serving(self, host: str) -> Iterator[Serving]:
-        with self.folder.serving("serve", "--host", host) as service:
+    def serve(self, host: str) -> Iterator[Serving]:
+        with self.folder.serve("serve", "--host", host) as service:
             (self.folder.path / "url.draft").write_text(service.url, encoding="utf-8")
             (self.folder.path / "url.draft").rename(self.folder.path / "url")
             yield service
@@ -92,20 +92,20 @@ IMPOSSIBLE = ("Protocol not available", "Operation not permitted", "unshare: ")
 
 
 @pytest.fixture(scope="module")
-def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
+def calling_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
     """A service on every address, which two servers call: one in a sandbox, where this machine has one, and one not."""
-    calling = Calling(tmp_path_factory.mktemp("calling"), plain="off", boxed="auto")
-    with calling.serving("::") as service:
-        yield calling, service
+    calling_servers = Calling(tmp_path_factory.mktemp("calling"), plain="off", boxed="auto")
+    with calling_servers.serve("::") as service:
+        yield calling_servers, service
 
 
 @pytest.fixture(scope="module")
-def unprivileged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
+def unprivileged_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
     """The same for a service that may not look into every process, as one of an ordinary user."""
-    calling = Calling(tmp_path_factory.mktemp("unprivileged"), plain="off", boxed="auto")
-    calling.folder.starter = UNPRIVILEGED if os.getuid() == 0 else ()
-    with calling.serving("::") as service:
-        yield calling, service
+    calling_servers = Calling(tmp_path_factory.mktemp("unprivileged"), plain="off", boxed="auto")
+    calling_servers.folder.starter = UNPRIVILEGED if os.getuid() == 0 else ()
+    with calling_servers.serve("::") as service:
+        yield calling_servers, service
 
 
 def check_refused(said: str, *codes: str) -> None:
@@ -116,32 +116,38 @@ def check_refused(said: str, *codes: str) -> None:
 
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 @pytest.mark.parametrize("way", SEEN)
-def test_a_process_that_the_service_started_is_refused(calling: tuple[Calling, Serving], server: str, way: str) -> None:
-    check_refused(calling[0].report(server)[way], "started_by_service")
+def test_a_process_that_the_service_started_is_refused(
+    calling_servers: tuple[Calling, Serving], server: str, way: str
+) -> None:
+    check_refused(calling_servers[0].report(server)[way], "started_by_service")
 
 
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 @pytest.mark.parametrize("way", HIDING)
-def test_a_process_that_hides_its_socket_is_refused(calling: tuple[Calling, Serving], server: str, way: str) -> None:
-    check_refused(calling[0].report(server)[way], "started_by_service", "unseen")
+def test_a_process_that_hides_its_socket_is_refused(
+    calling_servers: tuple[Calling, Serving], server: str, way: str
+) -> None:
+    check_refused(calling_servers[0].report(server)[way], "started_by_service", "unseen")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 @pytest.mark.parametrize("way", [*SEEN, *HIDING])
 def test_it_is_refused_by_a_service_that_may_not_look_into_every_process(
-    unprivileged: tuple[Calling, Serving], server: str, way: str
+    unprivileged_servers: tuple[Calling, Serving], server: str, way: str
 ) -> None:
-    check_refused(unprivileged[0].report(server)[way], "started_by_service", "unseen")
+    check_refused(unprivileged_servers[0].report(server)[way], "started_by_service", "unseen")
 
 
 @pytest.mark.parametrize("server", ["plain", "boxed"])
-def test_what_is_open_to_everybody_answers_such_a_process_too(calling: tuple[Calling, Serving], server: str) -> None:
-    assert calling[0].report(server)["health"] == "200"
+def test_what_is_open_to_everybody_answers_such_a_process_too(
+    calling_servers: tuple[Calling, Serving], server: str
+) -> None:
+    assert calling_servers[0].report(server)["health"] == "200"
 
 
-def test_a_request_whose_sender_is_gone_changes_nothing(calling: tuple[Calling, Serving]) -> None:
-    servers, service = calling
+def test_a_request_whose_sender_is_gone_changes_nothing(calling_servers: tuple[Calling, Serving]) -> None:
+    servers, service = calling_servers
     refused = 0
     for server in servers.names:
         report = servers.report(server)
@@ -151,8 +157,8 @@ def test_a_request_whose_sender_is_gone_changes_nothing(calling: tuple[Calling, 
     assert httpx2.get(f"{service.url}/v1/tasks").json()["tasks"] == []
 
 
-def test_other_programs_call_without_a_credential_meanwhile(calling: tuple[Calling, Serving]) -> None:
-    servers, service = calling
+def test_other_programs_call_without_a_credential_meanwhile(calling_servers: tuple[Calling, Serving]) -> None:
+    servers, service = calling_servers
     servers.report("plain")
     port = httpx2.URL(service.url).port
     for host in ("[::1]", "127.0.0.1", own_address()):
@@ -167,22 +173,22 @@ def test_other_programs_call_without_a_credential_meanwhile(calling: tuple[Calli
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may act as another user")
 def test_a_program_of_another_user_calls_a_service_that_cannot_look_into_it(
-    unprivileged: tuple[Calling, Serving],
+    unprivileged_servers: tuple[Calling, Serving],
 ) -> None:
-    servers, service = unprivileged
+    servers, service = unprivileged_servers
     servers.report("plain")
     assert shell_client(httpx2.URL(service.url).port, "127.0.0.1", user=OTHER_USER) == "HTTP/1.1 200 OK"
 
 
 @pytest.mark.slow
 def test_an_orphan_is_still_refused_and_ends_with_the_service(tmp_path: Path) -> None:
-    calling = Calling(tmp_path, leaves_daemons=True, plain="off")
+    calling_servers = Calling(tmp_path, leaves_daemons=True, plain="off")
     afterwards = tmp_path / "afterwards"
-    with calling.serving("127.0.0.1"):
+    with calling_servers.serve("127.0.0.1"):
         eventually_sync(afterwards.exists, within_s=60)
         assert afterwards.read_text(encoding="utf-8") == "403 caller_started_by_service"
-        assert living_with(f"AFTERWARDS={afterwards}")
-    assert not living_with(f"AFTERWARDS={afterwards}")
+        assert find_processes(f"AFTERWARDS={afterwards}")
+    assert not find_processes(f"AFTERWARDS={afterwards}")
 
 
 CONTAINER = ("unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-child")
@@ -193,11 +199,11 @@ CONTAINER = ("unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-chil
 def test_in_a_container_its_servers_are_refused_and_who_comes_from_outside_is_let_in(tmp_path: Path) -> None:
     if not can_make_networks():
         pytest.skip("NOT TESTED: only root with ip can make the network of a container, where the machine allows it")
-    calling = Calling(tmp_path, plain="off")
-    calling.folder.starter = (*CONTAINER, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *UNPRIVILEGED)
-    with calling.serving("0.0.0.0") as service, bridged(service) as inside:  # noqa: S104 - of that network
-        assert calling.report("plain")["read"] == "403 caller_started_by_service"
-        assert calling.report("plain")["by another address of loopback"] == "403 caller_started_by_service"
+    calling_servers = Calling(tmp_path, plain="off")
+    calling_servers.folder.starter = (*CONTAINER, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *UNPRIVILEGED)
+    with calling_servers.serve("0.0.0.0") as service, join_networks(service) as inside:  # noqa: S104 - of that network
+        assert calling_servers.report("plain")["read"] == "403 caller_started_by_service"
+        assert calling_servers.report("plain")["by another address of loopback"] == "403 caller_started_by_service"
         port = httpx2.URL(service.url).port
         published = shell_client(port, BRIDGE[1])
         assert published == "HTTP/1.1 200 OK"
@@ -221,7 +227,7 @@ BRIDGE = ("198.18.77.1", "198.18.77.2")
 
 
 @contextmanager
-def bridged(service: Serving) -> Iterator[str]:
+def join_networks(service: Serving) -> Iterator[str]:
     """Join the network of a service in a container with this one; gives the id of its process."""
     starter = service.process.pid
     (inside,) = Path(f"/proc/{starter}/task/{starter}/children").read_text(encoding="ascii").split()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from browser import CHROMIUM, Browser
-from callers import keyed
+from callers import serve_with_keys
 from command_line import Folder
 from serving import PATIENCE_S
 
@@ -80,7 +80,7 @@ def page_server() -> Iterator[tuple[str, type[Page]]]:
         server.server_close()
 
 
-def filled(url: str, prompt: str, key: str = "") -> str:
+def fill_page(url: str, prompt: str, key: str = "") -> str:
     """Return the page with the sample, for a service at this URL."""
     assert SAMPLE is not None
     code = re.sub(r'const RUNTIME = ".*?"', f'const RUNTIME = "{url}"', SAMPLE[1])
@@ -102,19 +102,19 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @contextmanager
-def shown(browser: Browser, folder: Folder, prompt: str) -> Iterator[None]:
+def show_block(browser: Browser, folder: Folder, prompt: str) -> Iterator[None]:
     """Show a block with this prompt, for a service in the folder that lets pages of its origin in."""
     with page_server() as (origin, page):
         folder.env["CORS_ORIGINS"] = origin
-        with folder.serving() as serving:
-            page.text = filled(serving.url, prompt)
+        with folder.serve() as serving:
+            page.text = fill_page(serving.url, prompt)
             browser.open(origin)
             yield
 
 
 def test_a_block_is_planned_approved_and_shows_its_result_once(browser: Browser, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    with shown(browser, folder, "Add 15 and 27, then multiply the result by 2"):
+    with show_block(browser, folder, "Add 15 and 27, then multiply the result by 2"):
         browser.until_shown("calculator.add(a=15, b=27)")
         browser.press("Approve")
         browser.until("document.querySelector('#results p') !== null")
@@ -127,7 +127,7 @@ def test_a_block_is_planned_approved_and_shows_its_result_once(browser: Browser,
 
 def test_a_plan_that_is_rejected_ends_without_a_call(browser: Browser, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    with shown(browser, folder, "write hello to a.txt"):
+    with show_block(browser, folder, "write hello to a.txt"):
         browser.press("Reject")
         browser.until("document.querySelector('#results p')?.innerText === 'rejected'")
     assert not list(folder.files.iterdir())
@@ -144,7 +144,7 @@ def test_a_question_of_the_service_is_shown_and_answered(browser: Browser, tmp_p
             ("- config:\n    root: files\n    server: filesystem\n  tools:\n    write_file: {approval: call}\n"),
         )
     )
-    with shown(browser, folder, "read notes.txt and write it to b.txt"):
+    with show_block(browser, folder, "read notes.txt and write it to b.txt"):
         browser.until_shown("filesystem.read_file")
         browser.press("Approve")
         browser.until_shown("filesystem.write_file {", '"content": "hello"')
@@ -156,7 +156,7 @@ def test_a_question_of_the_service_is_shown_and_answered(browser: Browser, tmp_p
 
 @pytest.mark.parametrize(("key", "said"), [("ar_wrong", "This page needs another key."), ("read", "may not do that.")])
 def test_a_key_that_is_refused_is_told_as_such(browser: Browser, tmp_path: Path, key: str, said: str) -> None:
-    with page_server() as (origin, page), keyed(tmp_path, server={"allowed_origins": [origin]}) as house:
-        page.text = filled(house.service.url, "add 1 and 2", house.keys.get(key, key))
+    with page_server() as (origin, page), serve_with_keys(tmp_path, server={"allowed_origins": [origin]}) as house:
+        page.text = fill_page(house.service.url, "add 1 and 2", house.keys.get(key, key))
         browser.open(origin)
         browser.until_shown(said)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from command_line import Folder
-from harms import HARMS, harm, stored
+from harms import HARMS, harm, read_stored
 from serving import Service
 
 PLAN = {
@@ -37,7 +37,7 @@ def changed_task(service: Service, name: str) -> str:
 @pytest.mark.parametrize("name", HARMS)
 def test_every_route_answers_on_a_changed_journal_and_only_delete_changes_anything(service: Service, name: str) -> None:
     task_id = changed_task(service, name)
-    before = stored(service.settings.storage.database_path, task_id)
+    before = read_stored(service.settings.storage.database_path, task_id)
     here = f"/v1/tasks/{task_id}"
     assert service.client.get("/readyz").json()["checks"]["recovery"] == "ok"
     for path in ("events", "audit", "plan/revisions", "plan/diff?from=1&to=1"):  # before anybody has read the task
@@ -70,18 +70,18 @@ def test_every_route_answers_on_a_changed_journal_and_only_delete_changes_anythi
         assert problem["task_status"] == "needs_attention"
     for path in ("preview", "stream-ticket"):
         assert service.client.post(f"{here}/{path}").status_code < 500
-    assert stored(service.settings.storage.database_path, task_id) == before
+    assert read_stored(service.settings.storage.database_path, task_id) == before
     assert service.client.delete(here).status_code == 204
     assert service.client.get(here).status_code == 404
-    assert stored(service.settings.storage.database_path, task_id) == [[], []]
-    assert service.task(service.done())["status"] == "completed"
+    assert read_stored(service.settings.storage.database_path, task_id) == [[], []]
+    assert service.task(service.complete_task())["status"] == "completed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["the row counts too many", "the last record was deleted", "the row was deleted"])
 @pytest.mark.parametrize("running", [True, False])
 def test_an_ended_task_whose_journal_was_changed_can_be_deleted(service: Service, name: str, *, running: bool) -> None:
-    task_id = service.done()
+    task_id = service.complete_task()
     if not running:
         service.stop()
     harm(service.settings.storage.database_path, HARMS[name], task_id)
@@ -92,7 +92,7 @@ def test_an_ended_task_whose_journal_was_changed_can_be_deleted(service: Service
     assert first.status_code == 204 or (running and name == "the row was deleted" and first.status_code == 404)
     assert service.client.delete(here).status_code in {204, 404}
     assert service.client.get(here).status_code == 404
-    assert stored(service.settings.storage.database_path, task_id) == [[], []]
+    assert read_stored(service.settings.storage.database_path, task_id) == [[], []]
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_the_stream_of_a_changed_journal_has_what_can_be_read_and_then_waits(
 @pytest.mark.slow
 def test_the_command_line_says_what_is_wrong_with_a_changed_task(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    task_id = folder.waiting()
+    task_id = folder.propose_task()
     harm(folder.path / "data" / "agent-runtime.db", HARMS["the last record was deleted"], task_id)
     shown = folder("show", task_id)
     assert "journal was changed at record 3" in shown.stderr

@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def test_serving_is_the_default_and_ends_with_exit_code_0(folder: Folder) -> None:
-    with folder.serving("--data-dir", "here") as service:
+    with folder.serve("--data-dir", "here") as service:
         owner = find_owner(folder.path / "here", folder.path / "here" / "agent-runtime.db")
         assert owner
         assert (owner.pid, owner.url) == (service.process.pid, service.url)
@@ -32,14 +32,14 @@ def test_serving_is_the_default_and_ends_with_exit_code_0(folder: Folder) -> Non
 
 
 def test_ctrl_c_ends_the_service_with_exit_code_0(folder: Folder) -> None:
-    with folder.serving() as service:
+    with folder.serve() as service:
         service.process.send_signal(signal.SIGINT)
         assert service.process.wait(timeout=30) == 0
     assert "Traceback" not in service.log
 
 
 def test_a_second_service_is_refused_and_told_who_serves(folder: Folder) -> None:
-    with folder.serving() as service:
+    with folder.serve() as service:
         refused = folder("serve", "--port", "0")
     assert refused.returncode == 2
     assert service.url in refused.stderr
@@ -49,17 +49,17 @@ def test_a_second_service_is_refused_and_told_who_serves(folder: Folder) -> None
 
 @pytest.mark.slow
 def test_commands_find_the_service_that_owns_the_folder(folder: Folder) -> None:
-    with folder.serving() as service:
+    with folder.serve() as service:
         done = folder("run", "Add 15 and 27", "--yes")
         assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
-        task_id = folder.waiting("Add 1 and 2")
+        task_id = folder.propose_task("Add 1 and 2")
         approved = folder("approve", task_id)
         assert approved.returncode == 0
         assert f"agent-runtime watch {task_id}" in approved.stderr
         watched = folder("watch", task_id)
         assert (watched.returncode, watched.stdout) == (0, "3\n")
         assert service.process.poll() is None
-        rejected = folder.json("reject", folder.waiting())
+        rejected = folder.json("reject", folder.propose_task())
         assert rejected["status"] == "rejected"
         assert [task["status"] for task in folder.json("tasks", "--limit", "2")["tasks"]] == ["rejected", "completed"]
         assert [task["status"] for task in folder.json("tasks", "--status", "completed")["tasks"]] == ["completed"] * 2
@@ -68,7 +68,7 @@ def test_commands_find_the_service_that_owns_the_folder(folder: Folder) -> None:
 @pytest.mark.slow
 def test_a_service_is_named_by_its_url_from_anywhere(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = Folder(tmp_path_factory.mktemp("elsewhere"))
-    with folder.serving() as service:
+    with folder.serve() as service:
         done = elsewhere("run", "Add 15 and 27", "--yes", "--server", service.url)
         assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
         waiting = elsewhere("run", "Add 15 and 27", "--server", service.url)
@@ -79,7 +79,7 @@ def test_a_service_is_named_by_its_url_from_anywhere(folder: Folder, tmp_path_fa
 @pytest.mark.slow
 def test_cancelling_waits_until_it_is_settled(folder: Folder) -> None:
     folder.add_ledger(delay_s=30)
-    with folder.serving() as service:
+    with folder.serve() as service:
         task_id = service.submit(ledger_call("count"), approve=True)
         service.follow_until(task_id, "tool.called")
         cancelled = folder.json("cancel", task_id, "--reason", "too slow")
@@ -89,7 +89,7 @@ def test_cancelling_waits_until_it_is_settled(folder: Folder) -> None:
 @pytest.mark.slow
 def test_a_task_that_is_watched_survives_a_restart_of_the_service(folder: Folder) -> None:
     folder.add_ledger(delay_s=2)
-    with folder.serving() as service:
+    with folder.serve() as service:
         task_id = service.submit(ledger_call("look"), approve=True)
         service.follow_until(task_id, "tool.called")
         watching = subprocess.Popen(
@@ -104,7 +104,7 @@ def test_a_task_that_is_watched_survives_a_restart_of_the_service(folder: Folder
         said = [watching.stderr.readline()]
         service.process.kill()
         service.process.wait(timeout=30)
-    with folder.serving():
+    with folder.serve():
         printed, rest = watching.communicate(timeout=30)
     said += rest.splitlines()
     assert (watching.returncode, printed) == (0, "counted one\n"), said
@@ -139,7 +139,7 @@ def test_what_is_wrong_is_said_without_a_traceback(folder: Folder, words: list[s
 @pytest.mark.slow
 def test_a_port_in_use_is_named(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = Folder(tmp_path_factory.mktemp("other"))
-    with folder.serving() as service:
+    with folder.serve() as service:
         port = service.url.rpartition(":")[2]
         refused = other("serve", "--port", port)
     assert refused.returncode == 2
@@ -157,7 +157,7 @@ def test_the_doctor_finds_what_works_and_what_does_not(folder: Folder) -> None:
     assert sick.returncode == 1
     assert "fail" in sick.stdout
     assert "no exact version" in sick.stdout
-    with folder.serving() as service:
+    with folder.serve() as service:
         findings = folder.json("doctor", code=1)["findings"]
     assert any(service.url in finding["detail"] for finding in findings if finding["check"] == "store")
 

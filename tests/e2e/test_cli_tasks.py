@@ -94,7 +94,7 @@ def test_a_failed_step_is_named(folder: Folder) -> None:
 
 @pytest.mark.slow
 def test_decisions_without_a_service(folder: Folder) -> None:
-    first, second = folder.waiting(), folder.waiting("Add 1 and 2")
+    first, second = folder.propose_task(), folder.propose_task("Add 1 and 2")
     assert folder("reject", first, "--reason", "not today").returncode == 0
     assert folder("cancel", second).returncode == 0
     shown = folder.json("show", first)
@@ -107,7 +107,7 @@ def test_decisions_without_a_service(folder: Folder) -> None:
 
 @pytest.mark.slow
 def test_another_plan_than_the_named_one_is_not_approved(folder: Folder) -> None:
-    task_id = folder.waiting()
+    task_id = folder.propose_task()
     refused = folder("approve", task_id, "--digest", "sha256:" + "0" * 64)
     assert refused.returncode == 1
     assert "Read it again" in refused.stderr
@@ -116,7 +116,7 @@ def test_another_plan_than_the_named_one_is_not_approved(folder: Folder) -> None
 
 @pytest.mark.slow
 def test_a_waiting_task_is_shown_with_all_that_is_to_be_approved(folder: Folder) -> None:
-    task_id = folder.waiting("Write a message saying hello to a file called x.txt")
+    task_id = folder.propose_task("Write a message saying hello to a file called x.txt")
     shown = folder("show", task_id)
     assert shown.returncode == 0
     assert re.search(r'content = "hello"', shown.stdout)
@@ -129,7 +129,7 @@ def test_a_waiting_task_is_shown_with_all_that_is_to_be_approved(folder: Folder)
 @pytest.mark.slow
 def test_one_task_is_taken_up_again_and_no_other(folder: Folder) -> None:
     folder.add_ledger(delay_s=30)
-    with folder.serving() as service:
+    with folder.serve() as service:
         ours, other = (service.submit(ledger_call("look"), approve=True) for _ in range(2))
         service.follow_until(ours, "tool.called")
         service.follow_until(other, "tool.called")
@@ -146,7 +146,7 @@ def test_one_task_is_taken_up_again_and_no_other(folder: Folder) -> None:
 @pytest.mark.slow
 def test_a_call_of_unknown_outcome_is_resolved_by_a_person(folder: Folder) -> None:
     folder.add_ledger(delay_s=30)
-    with folder.serving() as service:
+    with folder.serve() as service:
         task_id = service.submit(ledger_call("count", timeout_s=0.2), approve=True)
         service.follow_until(task_id, "step.outcome_unknown")
     watched = folder("watch", task_id)
@@ -207,7 +207,7 @@ def test_a_person_who_asks_for_nothing_different_is_asked_again_and_ctrl_c_still
 
 @pytest.mark.slow
 def test_a_waiting_task_is_revised_from_the_command_line(folder: Folder) -> None:
-    task_id = folder.waiting()
+    task_id = folder.propose_task()
     done = folder("revise", task_id, "then multiply the result by 2")
     assert done.returncode == 3, done.stderr
     assert "+s2: " in done.stderr

@@ -54,13 +54,13 @@ WRITING = {
 WRITTEN = {"plan": ["Write <b>long</b>.", "nothing: it only writes text"], "step": ["Result", "<b>A long text</b>"]}
 
 
-def opened(browser: Browser, service: Service) -> None:
+def open_page(browser: Browser, service: Service) -> None:
     """Open the page, and wait until it has asked for the tasks."""
     browser.open(service.url)
     browser.until("document.querySelector('#tasks > li') !== null")
 
 
-def keeping(label: str) -> dict[str, Any]:
+def plan_that_keeps(label: str) -> dict[str, Any]:
     """A plan that writes to a file what a tool said that nobody vouches for."""
     look = {"id": "look", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": label}}
     arguments = {"path": "said.txt", "content": "It said: ${look.text}"}
@@ -124,7 +124,7 @@ def test_an_event_source_gets_every_line_and_does_not_come_back_after_the_last(
 
 
 @contextmanager
-def serving(folder: Path, **settings: Any) -> Iterator[Service]:
+def serve(folder: Path, **settings: Any) -> Iterator[Service]:
     """A service on the registry that is in the folder already, if there is one."""
     registry = folder / "tool_registry.yaml"
     written = registry.read_text(encoding="utf-8") if registry.exists() else None
@@ -137,7 +137,7 @@ def serving(folder: Path, **settings: Any) -> Iterator[Service]:
 
 @pytest.mark.slow
 def test_a_plan_is_asked_for_revised_and_the_second_revision_approved(own_service: Service, browser: Browser) -> None:
-    opened(browser, own_service)
+    open_page(browser, own_service)
     browser.write("What is to be done?", "write 'hello' to a.txt")
     browser.press("Plan it")
     browser.until_shown("Revision 1", "filesystem.write_file", "path: a.txt", "destructive")
@@ -159,7 +159,7 @@ def test_a_plan_is_asked_for_revised_and_the_second_revision_approved(own_servic
 
 @pytest.mark.slow
 def test_a_plan_is_rejected_with_a_reason_and_another_task_cancelled(own_service: Service, browser: Browser) -> None:
-    opened(browser, own_service)
+    open_page(browser, own_service)
     rejected = own_service.submit(plan=PLAN)
     browser.press("Refresh")
     browser.write(REASONS, "not that file")
@@ -178,7 +178,7 @@ def test_a_plan_is_rejected_with_a_reason_and_another_task_cancelled(own_service
 @pytest.mark.slow
 def test_a_decision_that_comes_too_late_shows_the_task_as_it_stands(service: Service, browser: Browser) -> None:
     task_id = service.submit(plan=PLAN)
-    opened(browser, service)
+    open_page(browser, service)
     browser.until_shown("Is this what shall be done?")
     browser.value_of("window.approve = document.querySelector('.question .primary')")
     assert service.client.post(f"/v1/tasks/{task_id}/reject", json={}).status_code == 202
@@ -194,9 +194,9 @@ def test_a_concrete_call_is_shown_with_all_it_holds_and_approved_or_denied(
 ) -> None:
     house = House(tmp_path)
     house.write_registry(tools={"look": {"effect": "read", "idempotent": True}})
-    with serving(tmp_path) as service:
-        task_id = service.submit(plan=keeping("one\u202etwo\x1b"))
-        opened(browser, service)
+    with serve(tmp_path) as service:
+        task_id = service.submit(plan=plan_that_keeps("one\u202etwo\x1b"))
+        open_page(browser, service)
         browser.until_shown("for the concrete call: its arguments")
         browser.press("Approve")
         browser.until_shown(
@@ -222,16 +222,16 @@ def test_an_unknown_outcome_is_explained_and_resolved(tmp_path: Path, browser: B
     house.write_entry(tools={"die": {"idempotent": False}, "*": {"open_world": False}})
     plan = plan_of("die:one", "count:two").model_dump(mode="json")
     plan["steps"][1]["arguments"] = {"label": "${s1.output.said}"} if verb == "Done" else {"label": "two"}
-    with serving(tmp_path) as service:
+    with serve(tmp_path) as service:
         task_id = service.submit(plan=plan)
-        opened(browser, service)
+        open_page(browser, service)
         browser.press("Approve")
         browser.until_shown("Did this call of step s1 take effect?", '"label": "one"', "Needed by: s2.")
         browser.until_shown("It took effect.", "it is called again", "So are the steps that need it: s2.")
         browser.write("What it gave, as JSON or text (optional)", '{"said": "told"}')
         browser.press(verb)
         browser.until("['completed', 'failed'].includes(document.querySelector('.status').innerText)")
-        task = service.finished(task_id)
+        task = service.wait_for_end(task_id)
     assert task["approvals"][-1]["decision"] == verb.lower()
     assert [step["status"] for step in task["steps"]] == AFTER[verb]
     assert house.counted == {"Done": ["one", "told"], "Retry": ["one", "one", "two"]}.get(verb, ["one"])
@@ -239,11 +239,11 @@ def test_an_unknown_outcome_is_explained_and_resolved(tmp_path: Path, browser: B
 
 def test_a_changed_journal_is_told_and_nothing_can_be_decided(tmp_path: Path, browser: Browser) -> None:
     House(tmp_path)
-    with serving(tmp_path) as service:
+    with serve(tmp_path) as service:
         task_id = service.submit("count")
         harm(service.settings.storage.database_path, HARMS["the prompt was changed"], task_id)
         assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 409
-        opened(browser, service)
+        open_page(browser, service)
         browser.value_of("document.querySelector('#tasks > li').firstChild.open = true")
         browser.until_shown("Its journal was changed at record 1", "An administrator can delete it.")
         buttons = browser.value_of("[...document.querySelectorAll('#tasks button')].map((one) => one.innerText)")
@@ -254,14 +254,14 @@ def test_a_changed_journal_is_told_and_nothing_can_be_decided(tmp_path: Path, br
 def test_nothing_that_a_task_or_a_tool_says_becomes_part_of_the_page(tmp_path: Path, browser: Browser) -> None:
     House(tmp_path).write_registry(tools={"look": {"effect": "read", "idempotent": True}})
     evil = "<img src=x onerror=window.hacked=1></script><b>"
-    with serving(tmp_path) as service:
-        plan = keeping(evil)
+    with serve(tmp_path) as service:
+        plan = plan_that_keeps(evil)
         plan["goal"] = evil
         plan["steps"][0]["title"] = f"{evil}\n2. Nothing else"
         plan["steps"].append({"id": "think", "kind": "tool", "server": "text", "tool": "head", "title": f"{evil} — x"})
         plan["steps"][-1]["arguments"] = {"text": evil * 5}
         service.submit(prompt=f"{evil}\n{evil}", plan=plan)
-        opened(browser, service)
+        open_page(browser, service)
         browser.until_shown(f"1. {evil} 2. Nothing else — ledger.look", f'"text": "{evil * 5}"')
         browser.until_shown(f'3. "{evil} — x" — text.head')
         browser.press("Approve")
@@ -287,8 +287,8 @@ def test_what_a_model_writes_is_shown_until_it_is_there(tmp_path: Path, browser:
 
     with ModelServer() as models:
         models.on("", half)
-        with serving(tmp_path, openai={"base_url": models.base_url, "model": "test-model"}) as service:
-            opened(browser, service)
+        with serve(tmp_path, openai={"base_url": models.base_url, "model": "test-model"}) as service:
+            open_page(browser, service)
             if what == "plan":
                 browser.write("What is to be done?", "Think")
                 browser.press("Plan it")
@@ -309,13 +309,13 @@ def test_what_a_model_writes_is_shown_until_it_is_there(tmp_path: Path, browser:
 @pytest.mark.slow
 def test_with_keys_the_page_asks_for_one_and_follows_with_a_ticket(tmp_path: Path, browser: Browser) -> None:
     text, key = new_key("ann", ["submit", "read", "approve"])
-    with serving(tmp_path, auth={"keys": [key.line]}) as service:
+    with serve(tmp_path, auth={"keys": [key.line]}) as service:
         service.client.headers["Authorization"] = f"Bearer {text}"
         service.submit(plan=PLAN)
         browser.before_each_page(
             f"window.asked = 0; window.prompt = () => {{ asked += 1; return {json.dumps(text)}; }}"
         )
-        opened(browser, service)
+        open_page(browser, service)
         browser.press("Approve")
         browser.until_shown("Plan approved by ann.", "Completed", "ann: approve")
         assert browser.value_of("asked") == 1
@@ -325,7 +325,7 @@ def test_with_keys_the_page_asks_for_one_and_follows_with_a_ticket(tmp_path: Pat
 def test_older_tasks_come_on_demand_and_one_is_opened_at_a_time(own_service: Service, browser: Browser) -> None:
     for number in range(60):
         own_service.submit(prompt=f"number {number}", plan=PLAN)
-    opened(browser, own_service)
+    open_page(browser, own_service)
     browser.until("document.querySelectorAll('#tasks > li').length === 50")
     assert "number 59" in browser.value_of("document.querySelector('#tasks > li').innerText")
     browser.press("More")

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Folder:
 
 def test_debug_shows_requests_claims_calls_and_processes_and_no_credentials(folder: Folder) -> None:
     folder.env["OPENAI_BASE_URL"] = f"http://user:{SECRET}@127.0.0.1:9/v1"
-    with folder.serving() as serving:
+    with folder.serve() as serving:
         plan = ledger_plan("a").model_dump(mode="json")
         task_id = serving.submit(plan, approve=True)
         serving.follow_until(task_id, "task.completed")
@@ -43,10 +43,10 @@ def test_debug_shows_neither_arguments_nor_results(folder: Folder) -> None:
     with hostile_http() as server:
         config = {"base_url": server.url("good")}
         folder.write_registry({"id": "ledger", "type": "remote_http", "config": config})
-        with folder.serving() as serving:
+        with folder.serve() as serving:
             plan = ledger_plan("told-to-the-server", tool="pay").model_dump(mode="json")
             serving.follow_until(serving.submit(plan, approve=True), "task.completed")
-    assert server.asked("tools/call")
+    assert server.find_paths("tools/call")
     assert "call_sent" in serving.log
     assert "told-to-the-server" not in serving.log
     assert "paid" not in serving.log
@@ -55,6 +55,6 @@ def test_debug_shows_neither_arguments_nor_results(folder: Folder) -> None:
 @pytest.mark.slow
 def test_the_usual_level_shows_none_of_it(folder: Folder) -> None:
     del folder.env["LOG_LEVEL"]
-    with folder.serving() as serving:
+    with folder.serve() as serving:
         serving.submit(ledger_plan("a").model_dump(mode="json"))
     assert '"level": "debug"' not in serving.log

@@ -30,20 +30,20 @@ def test_a_kill_between_a_call_and_its_answer_asks_a_person_and_repeats_nothing(
     house = place.house
     house.write_registry(delay_s=60)
     place.start()
-    task_id = place.submitted_and_approved("one", "two")
+    task_id = place.submit_and_approve("one", "two")
     eventually_sync(lambda: house.counted == ["one"])
     place.end(signal.SIGKILL)
 
     house.write_registry()
     place.start()
-    asking = place.settled(task_id)
+    asking = place.until_settled(task_id)
     assert asking["status"] == "needs_attention"
     (attention,) = asking["attention"]
     assert (attention["kind"], attention["step_id"]) == ("outcome_unknown", "s1")
     assert house.counted == ["one"]
 
     place.resolve(task_id, "s1", resolution)
-    ended = place.settled(task_id)
+    ended = place.until_settled(task_id)
     expected = {
         "done": ("completed", ["one", "two"]),
         "retry": ("completed", ["one", "one", "two"]),
@@ -58,30 +58,30 @@ def test_a_kill_in_a_call_that_the_operator_called_idempotent_repeats_it_and_goe
     house = place.house
     house.write_registry(delay_s=60)
     place.start()
-    task_id = place.submitted_and_approved("one", "two", tool="look")
+    task_id = place.submit_and_approve("one", "two", tool="look")
     eventually_sync(lambda: house.counted == ["one"])
     place.end(signal.SIGKILL)
 
     house.write_registry()
     place.start()
-    assert place.settled(task_id)["status"] == "completed"
+    assert place.until_settled(task_id)["status"] == "completed"
     assert house.counted == ["one", "one", "two"]
 
 
 @pytest.mark.slow
 def test_no_server_is_left_after_a_task_and_after_a_cancel(place: Process) -> None:
     place.start()
-    task_id = place.submitted_and_approved("one")
-    assert place.settled(task_id)["status"] == "completed"
+    task_id = place.submit_and_approve("one")
+    assert place.until_settled(task_id)["status"] == "completed"
     nothing_left_of(place.house)
 
     place.house.write_registry(delay_s=60)
     place.end(signal.SIGTERM)
     place.start()
-    task_id = place.submitted_and_approved("two")
+    task_id = place.submit_and_approve("two")
     eventually_sync(lambda: "two" in place.house.counted)
     place.cancel(task_id)
-    ended = place.settled(task_id)
+    ended = place.until_settled(task_id)
     assert ended["status"] == "cancelled"
     nothing_left_of(place.house)
 
@@ -90,7 +90,7 @@ def test_no_server_is_left_after_a_task_and_after_a_cancel(place: Process) -> No
 def test_no_server_is_left_after_the_service_was_told_to_stop_in_the_middle_of_a_call(place: Process) -> None:
     place.house.write_registry(delay_s=60)
     place.start()
-    place.submitted_and_approved("one")
+    place.submit_and_approve("one")
     eventually_sync(lambda: place.house.counted)
     began = time.monotonic()
     assert place.end(signal.SIGTERM) == 0
@@ -103,7 +103,7 @@ def test_no_server_is_left_after_the_service_was_told_to_stop_in_the_middle_of_a
 def test_with_bubblewrap_no_server_is_left_after_the_service_was_killed(place: Process) -> None:
     place.house.write_registry(delay_s=60)
     place.start()
-    place.submitted_and_approved("one")
+    place.submit_and_approve("one")
     eventually_sync(lambda: place.house.counted)
     assert servers_of(place.house)
     place.end(signal.SIGKILL)
@@ -114,7 +114,7 @@ def test_with_bubblewrap_no_server_is_left_after_the_service_was_killed(place: P
 def test_without_bubblewrap_the_server_itself_ends_with_a_killed_service(place: Process) -> None:
     place.house.write_registry(delay_s=60, sandbox={"mode": "off"})
     place.start()
-    place.submitted_and_approved("one")
+    place.submit_and_approve("one")
     eventually_sync(lambda: place.house.counted)
     place.end(signal.SIGKILL)
     nothing_left_of(place.house)

@@ -46,7 +46,7 @@ class Users:
     def _one_more(self, mark: str) -> None:
         tool = TOOLS[zlib.crc32(mark.encode()) % len(TOOLS)]
         try:
-            task_id = self.service.submitted(*(f"{mark}-{step}" for step in range(STEPS)), tool=tool)
+            task_id = self.service.submit(*(f"{mark}-{step}" for step in range(STEPS)), tool=tool)
             self.submitted[task_id] = tool
             self._under_way.add(task_id)
             self.service.approve(task_id)

@@ -82,7 +82,7 @@ class Customer:
         with self.http.stream("GET", f"/v1/tasks/{task_id}/stream", params=query) as response:
             yield frames_of(response)
 
-    def settled(self, task_id: str) -> Any:
+    def until_settled(self, task_id: str) -> Any:
         """The task once it has ended or waits for a person."""
         with self.stream(task_id, view="events") as frames:
             for event, frame_id, data in frames:
@@ -94,8 +94,8 @@ class Customer:
                         return task
         return self.task(task_id)
 
-    def planned(self) -> Any:
-        return self.settled(self.submit())
+    def submit_and_wait(self) -> Any:
+        return self.until_settled(self.submit())
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def test_a_plan_is_seen_while_it_is_written_and_once(folder: Folder, models: Mod
         return Fault("stall_stream", PLAN)
 
     models.on(PROMPT, half_of_it)
-    with folder.serving() as service, customer_of(service) as customer:
+    with folder.serve() as service, customer_of(service) as customer:
         task_id = customer.submit()
         with customer.stream(task_id) as frames, customer.stream(task_id, view="log") as lines:
             heard = until(frames, "task.submitted")
@@ -160,8 +160,8 @@ def test_the_service_answers_while_the_first_question_imports_the_library(folder
     folder.env["PYTHONPROFILEIMPORTTIME"] = "1"
     slowest = 0.0
     asked = 0
-    with folder.serving() as service, customer_of(service) as customer:
-        assert not imported(service.log), "it is imported before it is needed"
+    with folder.serve() as service, customer_of(service) as customer:
+        assert not find_imports(service.log), "it is imported before it is needed"
         task_id = customer.submit()
         submitted = time.monotonic()
         status = ""
@@ -173,13 +173,13 @@ def test_the_service_answers_while_the_first_question_imports_the_library(folder
             slowest = max(slowest, time.monotonic() - began)
             asked += 1
         took = time.monotonic() - submitted
-    assert imported(service.log), "this does not tell when it is imported"
+    assert find_imports(service.log), "this does not tell when it is imported"
     assert asked > 2
     assert slowest < 1
     assert slowest < took / 2, "it stood still meanwhile, on a machine that is quick enough to hide it"
 
 
-def imported(log: str) -> list[str]:
+def find_imports(log: str) -> list[str]:
     """The lines in which the interpreter says that it imported one of the libraries that ask models."""
     names = (line.rpartition("|")[2].strip() for line in log.splitlines() if line.startswith("import time:"))
     return [name for name in names if name.partition(".")[0] in {"agents", "openai"}]
@@ -189,29 +189,29 @@ def imported(log: str) -> list[str]:
 def test_without_a_model_nothing_of_its_libraries_is_imported(folder: Folder) -> None:
     del folder.env["OPENAI_BASE_URL"]
     folder.env["PYTHONPROFILEIMPORTTIME"] = "1"
-    with folder.serving() as service, customer_of(service) as customer:
+    with folder.serve() as service, customer_of(service) as customer:
         task_id = str(customer.ask("POST", "/v1/tasks", {"prompt": "Add 15 and 27"})["task_id"])
-        assert customer.settled(task_id)["status"] == "awaiting_approval"
+        assert customer.until_settled(task_id)["status"] == "awaiting_approval"
         customer.approve(task_id)
-        assert customer.settled(task_id)["result"] == "42"
+        assert customer.until_settled(task_id)["result"] == "42"
         customer.http.get("/v1/models/status")
     assert "import time:" in service.log
-    assert not imported(service.log)
+    assert not find_imports(service.log)
 
 
 @pytest.mark.slow
 def test_a_model_that_fails_is_asked_again_or_is_a_clear_error_of_its_task(folder: Folder, models: ModelServer) -> None:
     set_model(folder, timeout_s="0.5")
     models.on(PROMPT, Text(PLAN))
-    with folder.serving() as service, customer_of(service) as customer:
+    with folder.serve() as service, customer_of(service) as customer:
         models.next(Fault("rate_limited", retry_after=0))
-        assert customer.planned()["status"] == "awaiting_approval"
+        assert customer.submit_and_wait()["status"] == "awaiting_approval"
         models.next(Fault("cut_stream", PLAN))
-        assert customer.planned()["status"] == "awaiting_approval"
+        assert customer.submit_and_wait()["status"] == "awaiting_approval"
         models.next(Fault("hang"), Fault("hang"))
-        task = customer.planned()
+        task = customer.submit_and_wait()
         assert (task["status"], task["error"]["code"]) == ("failed", "model_unreachable")
-        assert customer.planned()["status"] == "awaiting_approval"
+        assert customer.submit_and_wait()["status"] == "awaiting_approval"
 
 
 @pytest.mark.slow
@@ -219,18 +219,18 @@ def test_a_model_that_fails_is_asked_again_or_is_a_clear_error_of_its_task(folde
 @pytest.mark.timeout(180)
 def test_no_fault_is_a_fault_of_the_service(folder: Folder, models: ModelServer, api: str) -> None:
     set_model(folder, api=api)
-    with folder.serving() as service, customer_of(service) as customer:
+    with folder.serve() as service, customer_of(service) as customer:
         for kind in get_args(FaultKind):
             fault = Fault(kind, PLAN, retry_after=0, delay_s=2, size=3_000_000)
             for then in (Text(PLAN), fault):
                 models.script([Rule(PROMPT, (fault, then))])
-                task = customer.planned()
+                task = customer.submit_and_wait()
                 if task["status"] != "awaiting_approval":
                     assert task["status"] == "failed", kind
                     assert task["error"]["code"].startswith("model_"), kind
                     assert len(task["error"]["message"]) > len("It failed."), kind
                 models.script([Rule(PROMPT, (Text(PLAN),))])
-                assert customer.planned()["status"] == "awaiting_approval", kind
+                assert customer.submit_and_wait()["status"] == "awaiting_approval", kind
     assert "Traceback" not in service.log
 
 
@@ -246,8 +246,8 @@ def test_a_refused_key_is_told_and_shown_nowhere(folder: Folder, models: ModelSe
     folder.env["OPENAI_API_KEY"] = KEY
     folder.env["AGENT_RUNTIME_LOG__LEVEL"] = "debug"
     models.on("", refuse)
-    with folder.serving() as service, customer_of(service) as customer:
-        task, other = customer.planned(), customer.planned()
+    with folder.serve() as service, customer_of(service) as customer:
+        task, other = customer.submit_and_wait(), customer.submit_and_wait()
         task_id = task["task_id"]
         for path in ("", "/events", "/audit"):
             customer.ask("GET", f"/v1/tasks/{task_id}{path}")
@@ -276,8 +276,8 @@ def test_a_password_in_the_address_of_the_model_is_shown_nowhere(folder: Folder,
     folder.env["OPENAI_BASE_URL"] = models.base_url.replace("://", f"://someone:{PASSWORD}@")
     folder.env["AGENT_RUNTIME_LOG__LEVEL"] = "debug"
     models.on("", repeat)
-    with folder.serving() as service, customer_of(service) as customer:
-        task = customer.planned()
+    with folder.serve() as service, customer_of(service) as customer:
+        task = customer.submit_and_wait()
     assert "You sent Basic [redacted] and [redacted]." in task["error"]["message"]
     assert PASSWORD not in "".join(customer.seen)
     assert PASSWORD not in service.log
@@ -303,7 +303,7 @@ def write_ledgers(folder: Folder, delay_s: float) -> None:
     )
 
 
-def counting(*servers: str) -> dict[str, Any]:
+def counting_plan(*servers: str) -> dict[str, Any]:
     tools = [{"server": server, "tool": "count", "max_calls": 4} for server in servers]
     step = {"id": "do", "kind": "agent", "instruction": "Count.", "tools": tools, "preapproved": True}
     return {"goal": "Count", "steps": [step]}
@@ -319,8 +319,8 @@ def test_a_kill_in_the_middle_of_four_calls_repeats_none_and_asks_about_one(
     wanted[2] = (slow, {"label": LABELS[2]})
     models.on(lambda request: request.turn == 0, Calls(wanted))
     models.on(lambda request: request.turn == 1, Text("All four."))
-    with folder.serving() as service, customer_of(service) as customer:
-        task_id = customer.submit(counting("quick", "slow"))
+    with folder.serve() as service, customer_of(service) as customer:
+        task_id = customer.submit(counting_plan("quick", "slow"))
         customer.approve(task_id)
         with customer.stream(task_id, view="events") as frames:
             for event, _, data in frames:
@@ -329,16 +329,16 @@ def test_a_kill_in_the_middle_of_four_calls_repeats_none_and_asks_about_one(
         wait_until_counted(folder, LABELS[2])
         service.process.kill()
         service.process.wait(PATIENCE_S)
-    with folder.serving() as service, customer_of(service) as customer:
-        task = customer.settled(task_id)
+    with folder.serve() as service, customer_of(service) as customer:
+        task = customer.until_settled(task_id)
         assert task["status"] == "needs_attention"
         (asked,) = task["attention"]
         assert (asked["server"], asked["tool"]) == ("slow", "count")
         decision = {"step_id": "do", "resolution": "done", "output": "counted three"}
         customer.ask("POST", f"/v1/tasks/{task_id}/resolve", decision)
-        task = finished(customer, task_id)
+        task = wait_for_end(customer, task_id)
     assert (task["status"], task["result"]) == ("completed", "All four.")
-    assert sorted(counted(folder)) == sorted(LABELS)
+    assert sorted(read_ledger(folder)) == sorted(LABELS)
     assert [request.turn for request in models.requests] == [0, 1]
 
 
@@ -350,31 +350,31 @@ def test_a_kill_while_the_model_is_asked_asks_that_again_and_nothing_before(
     write_ledgers(folder, delay_s=0)
     models.on(lambda request: request.turn == 0, Calls([("quick__count", {"label": label}) for label in LABELS]))
     models.on(lambda request: request.turn == 1, Fault("hang"), Text("All four."))
-    with folder.serving() as service, customer_of(service) as customer:
-        task_id = customer.submit(counting("quick"))
+    with folder.serve() as service, customer_of(service) as customer:
+        task_id = customer.submit(counting_plan("quick"))
         customer.approve(task_id)
         models.wait_for_requests(2)
         service.process.kill()
         service.process.wait(PATIENCE_S)
-    with folder.serving() as service, customer_of(service) as customer:
-        task = finished(customer, task_id)
+    with folder.serve() as service, customer_of(service) as customer:
+        task = wait_for_end(customer, task_id)
     assert (task["status"], task["result"]) == ("completed", "All four.")
-    assert sorted(counted(folder)) == sorted(LABELS)
+    assert sorted(read_ledger(folder)) == sorted(LABELS)
     assert [request.turn for request in models.requests] == [0, 1, 1]
     assert models.requests[1].results == models.requests[2].results
 
 
-def counted(folder: Folder) -> list[str]:
+def read_ledger(folder: Folder) -> list[str]:
     return folder.ledger.read_text(encoding="utf-8").split() if folder.ledger.exists() else []
 
 
 def wait_until_counted(folder: Folder, label: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while label not in counted(folder):
-        assert time.monotonic() < deadline, counted(folder)
+    while label not in read_ledger(folder):
+        assert time.monotonic() < deadline, read_ledger(folder)
 
 
-def finished(customer: Customer, task_id: str) -> Any:
+def wait_for_end(customer: Customer, task_id: str) -> Any:
     with customer.stream(task_id, view="log") as frames:
         until(frames, "message", "[DONE]")
     return customer.task(task_id)

@@ -28,7 +28,7 @@ def models() -> Iterator[ModelServer]:
 
 
 @contextmanager
-def served(folder: Path, models: ModelServer, **more: Any) -> Iterator[Service]:
+def serve(folder: Path, models: ModelServer, **more: Any) -> Iterator[Service]:
     base_url = more.pop("base_url", models.base_url)
     openai = {"api_key": KEY, "base_url": base_url, "model": MODEL, "max_retries": 0, **more}
     service = Service(folder, openai=openai)
@@ -36,7 +36,7 @@ def served(folder: Path, models: ModelServer, **more: Any) -> Iterator[Service]:
         yield service
 
 
-def prompted(service: Service, prompt: str) -> Any:
+def submit_prompt(service: Service, prompt: str) -> Any:
     """The task once it was planned, or could not be."""
     response = service.client.post("/v1/tasks", json={"prompt": prompt})
     assert response.status_code == 202, response.text
@@ -62,7 +62,7 @@ def test_without_a_model_the_status_says_that_rules_make_the_plans(tmp_path: Pat
 def test_the_status_shows_what_was_learned_and_asks_nothing(tmp_path: Path, models: ModelServer, api: str) -> None:
     models.levels = {"json_object"}
     models.on("Add", Text(json.dumps(sums(1))))
-    with served(tmp_path, models, api=api) as service:
+    with serve(tmp_path, models, api=api) as service:
         before = service.get("/v1/models/status")
         assert before == {
             "planner": "openai",
@@ -76,7 +76,7 @@ def test_the_status_shows_what_was_learned_and_asks_nothing(tmp_path: Path, mode
             },
         }
         assert models.requests == []
-        assert prompted(service, "Add")["status"] == "awaiting_approval"
+        assert submit_prompt(service, "Add")["status"] == "awaiting_approval"
         after = service.get("/v1/models/status")
         assert after["model"] == before["model"] | {"output": "json_object"}
 
@@ -84,13 +84,13 @@ def test_the_status_shows_what_was_learned_and_asks_nothing(tmp_path: Path, mode
 @pytest.mark.slow
 def test_the_status_shows_why_the_model_fails_and_that_it_is_left_alone(tmp_path: Path, models: ModelServer) -> None:
     models.on("", Fault("server_error"))
-    with served(tmp_path, models) as service:
-        first = prompted(service, "Add")
+    with serve(tmp_path, models) as service:
+        first = submit_prompt(service, "Add")
         assert first["error"]["code"] == "model_overloaded"
         shown = service.get("/v1/models/status")["model"]
         assert (shown["circuit"], shown["last_error"]) == ("closed", first["error"]["message"])
         for _ in range(4):
-            prompted(service, "Add")
+            submit_prompt(service, "Add")
         assert service.get("/v1/models/status")["model"]["circuit"] == "open"
 
 
@@ -99,8 +99,8 @@ def test_the_status_shows_neither_the_key_nor_credentials_of_the_url(tmp_path: P
     models.key = "another"
     models.on("", OK)
     url = models.base_url.replace("://", f"://me:{PASSWORD}@") + f"?token={PASSWORD}"
-    with served(tmp_path, models, base_url=url) as service:
-        assert prompted(service, "Add")["error"]["code"].startswith("model_")
+    with serve(tmp_path, models, base_url=url) as service:
+        assert submit_prompt(service, "Add")["error"]["code"].startswith("model_")
         shown = service.client.get("/v1/models/status").text
     assert models.base_url in shown
     assert KEY not in shown
@@ -112,7 +112,7 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def examined(
+def run_doctor(
     folder: Folder, models: ModelServer, *, key: str = KEY, **settings: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the doctor says of the planner and of the model."""
@@ -131,7 +131,7 @@ def examined(
 def test_the_doctor_says_what_the_endpoint_supports(folder: Folder, models: ModelServer, api: str, level: str) -> None:
     models.levels = {"json_schema": {"json_schema", "json_object"}, "json_object": {"json_object"}}.get(level, set())
     models.on("", OK)
-    planner, model = examined(folder, models, openai__api=api)
+    planner, model = run_doctor(folder, models, openai__api=api)
     assert planner["state"] == model["state"] == "ok"
     assert planner["detail"] == "openai: the model makes the plans, and carries out agent steps"
     for part in (MODEL, models.base_url, " s: key accepted", api, f" {level},", "streamed (first text after", "tokens"):
@@ -141,9 +141,9 @@ def test_the_doctor_says_what_the_endpoint_supports(folder: Folder, models: Mode
 @pytest.mark.slow
 def test_the_doctor_asks_once_and_for_a_bounded_answer(folder: Folder, models: ModelServer) -> None:
     models.on("", OK)
-    examined(folder, models)
-    assert len(models.asked()) == 1
-    most = models.asked()[0].max_tokens
+    run_doctor(folder, models)
+    assert len(models.find_requests()) == 1
+    most = models.find_requests()[0].max_tokens
     assert most
     assert most <= 4096
 
@@ -167,17 +167,17 @@ def test_the_doctor_says_what_is_wrong_with_the_model_and_what_to_do(
     folder: Folder, models: ModelServer, reply: Answer, state: str, what: str
 ) -> None:
     models.on("", reply)
-    _, model = examined(folder, models)
+    _, model = run_doctor(folder, models)
     assert model["state"] == state
     assert what in model["detail"]
-    assert len(models.asked()) == 1
+    assert len(models.find_requests()) == 1
 
 
 @pytest.mark.slow
 def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: ModelServer) -> None:
     folder.env["AGENT_RUNTIME_OPENAI__TIMEOUT_S"] = "5"
     models.port = 9  # discard, which nobody serves here
-    _, model = examined(folder, models)
+    _, model = run_doctor(folder, models)
     assert model["state"] == "fail"
     assert "cannot be reached" in model["detail"]
 
@@ -186,7 +186,7 @@ def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: 
 def test_the_doctor_needs_no_key_where_the_endpoint_needs_none(folder: Folder, models: ModelServer) -> None:
     models.key = None
     models.on("", OK)
-    _, model = examined(folder, models, key="")
+    _, model = run_doctor(folder, models, key="")
     assert model["state"] == "ok"
     assert " s: no key, " in model["detail"]
 
@@ -194,7 +194,7 @@ def test_the_doctor_needs_no_key_where_the_endpoint_needs_none(folder: Folder, m
 @pytest.mark.slow
 def test_the_doctor_says_that_rules_plan_where_the_settings_want_that(folder: Folder, models: ModelServer) -> None:
     models.on("", OK)
-    planner, model = examined(folder, models, planner="rules", openai__stream="false")
+    planner, model = run_doctor(folder, models, planner="rules", openai__stream="false")
     assert planner["detail"] == "rules: plans are made offline; the model only carries out agent steps"
     assert "not streamed" in model["detail"]
 

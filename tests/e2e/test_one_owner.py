@@ -26,7 +26,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 @pytest.mark.slow
 def test_a_second_service_on_the_same_database_is_refused_and_commands_find_the_first(folder: Folder) -> None:
     folder.env["AGENT_RUNTIME_STORAGE__URL"] = f"sqlite:///{folder.path / 'shared.db'}"
-    with folder.serving() as service:
+    with folder.serve() as service:
         folder.env["AGENT_RUNTIME_DATA_DIR"] = str(folder.path / "other")
         refused = folder("serve", "--port", "0")
         assert refused.returncode == 2
@@ -44,13 +44,13 @@ def test_a_second_service_on_the_same_database_is_refused_and_commands_find_the_
         assert "link.db is owned by another process" in refused.stderr
         (folder.path / "link.db").unlink()
     folder.env["AGENT_RUNTIME_STORAGE__URL"] = f"sqlite:///{folder.path / 'shared.db'}"
-    with folder.serving():
+    with folder.serve():
         pass
 
 
 @pytest.mark.slow
 def test_a_service_whose_lock_was_removed_still_owns_its_database(folder: Folder) -> None:
-    with folder.serving():
+    with folder.serve():
         (folder.path / "data" / "agent-runtime.lock").unlink()
         refused = folder("serve", "--port", "0")
     assert refused.returncode == 2
@@ -86,4 +86,4 @@ def test_a_replaced_database_makes_the_service_unready_and_refuses_every_write(
     (tmp_path / "kept").replace(file)
     eventually_sync(lambda: service.client.get("/readyz").status_code == 200)
     service.approve(task_id)
-    assert service.finished(task_id)["status"] == "completed"
+    assert service.wait_for_end(task_id)["status"] == "completed"

@@ -22,7 +22,7 @@ def place(tmp_path: Path) -> Iterator[Process]:
 @pytest.mark.slow
 def test_a_plan_for_another_server_is_not_approved_by_its_old_digest_nor_by_one_button(place: Process) -> None:
     place.start()
-    read, unread = place.submitted("one"), place.submitted("two")
+    read, unread = place.submit("one"), place.submit("two")
     digest = place.task(read)["plan_digest"]
     place.end(signal.SIGTERM)
     place.house.write_registry(sandbox={"mode": "off"})
@@ -44,7 +44,7 @@ def test_a_plan_for_another_server_is_not_approved_by_its_old_digest_nor_by_one_
     assert place.house.counted == []
 
     assert place.approval(read, task["plan_digest"]).status_code == 202
-    assert place.settled(read)["status"] == "completed"
+    assert place.until_settled(read)["status"] == "completed"
     assert place.house.counted == ["one"]
 
     assert place.approval(unread).status_code == 409

@@ -25,12 +25,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-def called(service: Service, tool: str, **arguments: Any) -> Any:
+def run_call(service: Service, tool: str, **arguments: Any) -> Any:
     """The one step of a task that calls this."""
     step = {"id": "s1", "kind": "tool", "server": "filesystem", "tool": tool, "arguments": arguments}
     task_id = service.submit(plan={"steps": [step]})
     service.approve(task_id)
-    return service.finished(task_id)["steps"][0]
+    return service.wait_for_end(task_id)["steps"][0]
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def called(service: Service, tool: str, **arguments: Any) -> Any:
 )
 def test_the_files_of_the_service_are_neither_read_nor_written(service: Service, path: str) -> None:
     for tool, more in {"read_file": {}, "write_file": {"content": "x"}, "list_directory": {}, "file_info": {}}.items():
-        step = called(service, tool, path=path, **more)
+        step = run_call(service, tool, path=path, **more)
         assert "belongs to the service itself" in step["error"]["message"]
 
 
 @pytest.mark.slow
 def test_they_are_not_found_either(service: Service) -> None:
-    assert called(service, "search_files", pattern="*", content="tool_registry")["output"] == "notes.txt"
-    listed = called(service, "list_directory", path=".")["output"].splitlines()
+    assert run_call(service, "search_files", pattern="*", content="tool_registry")["output"] == "notes.txt"
+    listed = run_call(service, "list_directory", path=".")["output"].splitlines()
     assert "notes.txt" in listed
     assert not {"tool_registry.yaml", "keys", "data/"} & set(listed)
 
 
 @pytest.mark.slow
 def test_all_else_in_the_root_is_served(service: Service) -> None:
-    assert called(service, "write_file", path="files/a.txt", content="x")["error"] is None
-    assert called(service, "read_file", path="files/a.txt")["output"] == "x"
+    assert run_call(service, "write_file", path="files/a.txt", content="x")["error"] is None
+    assert run_call(service, "read_file", path="files/a.txt")["output"] == "x"

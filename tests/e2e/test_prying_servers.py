@@ -43,12 +43,12 @@ class Planted:
     def _seen_by(self, name: str) -> Path:
         return self.folder.path / f"seen-by-{name}"
 
-    def seen(self) -> dict[str, Any]:
+    def read_findings(self) -> dict[str, Any]:
         return {name: json.loads(self._seen_by(name).read_text(encoding="utf-8")) for name in self.modes}
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Planted:
+def planted_servers(tmp_path: Path) -> Planted:
     return Planted(tmp_path)
 
 
@@ -62,7 +62,7 @@ def without_powers() -> list[str]:
 
 
 @contextmanager
-def serving(folder: Folder, *before: str, pass_fds: tuple[int, ...] = ()) -> Iterator[Serving]:
+def serve(folder: Folder, *before: str, pass_fds: tuple[int, ...] = ()) -> Iterator[Serving]:
     """A service that was itself given these open files, started by the command `before`."""
     process = subprocess.Popen(
         [*before, *AGENT_RUNTIME, "serve", "--port", "0"],
@@ -87,63 +87,67 @@ def ask_for_tools(folder: Folder) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_gets_its_three_streams_only(planted: Planted) -> None:
+def test_a_server_gets_its_three_streams_only(planted_servers: Planted) -> None:
     readable, writable = os.pipe()
     try:
-        with serving(planted.folder, pass_fds=(readable, writable)):
-            ask_for_tools(planted.folder)
+        with serve(planted_servers.folder, pass_fds=(readable, writable)):
+            ask_for_tools(planted_servers.folder)
     finally:
         os.close(readable)
         os.close(writable)
-    for found in planted.seen().values():
+    for found in planted_servers.read_findings().values():
         assert sorted(found["descriptors"]) == ["0", "1", "2"]
         assert len(set(found["descriptors"].values())) == 3
 
 
 @pytest.mark.slow
-def test_the_environment_of_the_service_holds_no_secret_once_it_runs(planted: Planted) -> None:
-    with serving(planted.folder) as service:
+def test_the_environment_of_the_service_holds_no_secret_once_it_runs(planted_servers: Planted) -> None:
+    with serve(planted_servers.folder) as service:
         try:
             shown = Path(f"/proc/{service.process.pid}/environ").read_bytes()
         except PermissionError:
             return  # only who may trace every process, such as root, is shown any of it
-    for name, secret in planted.secrets.items():
+    for name, secret in planted_servers.secrets.items():
         assert secret.encode() not in shown, name
 
 
 @pytest.mark.slow
-def test_a_server_reads_no_memory_environment_or_open_file_of_what_started_it(planted: Planted) -> None:
-    with serving(planted.folder, *without_powers()) as service:
-        ask_for_tools(planted.folder)
-        assert_not_seen_into(planted, service.process.pid)
+def test_a_server_reads_no_memory_environment_or_open_file_of_what_started_it(planted_servers: Planted) -> None:
+    with serve(planted_servers.folder, *without_powers()) as service:
+        ask_for_tools(planted_servers.folder)
+        assert_not_seen_into(planted_servers, service.process.pid)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["tools", "doctor"])
-def test_a_command_that_starts_servers_itself_is_not_seen_into_either(planted: Planted, command: str) -> None:
+def test_a_command_that_starts_servers_itself_is_not_seen_into_either(planted_servers: Planted, command: str) -> None:
     words = [*without_powers(), *AGENT_RUNTIME, command]
-    with subprocess.Popen(words, cwd=planted.folder.path, env=planted.folder.env, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        words, cwd=planted_servers.folder.path, env=planted_servers.folder.env, stdout=subprocess.DEVNULL
+    ) as process:
         process.wait(PATIENCE_S)
-    assert_not_seen_into(planted, process.pid)
+    assert_not_seen_into(planted_servers, process.pid)
 
 
-def assert_not_seen_into(planted: Planted, pid: int) -> None:
-    looks = [found["above"][str(pid)] for found in planted.seen().values() if str(pid) in found["above"]]
+def assert_not_seen_into(planted_servers: Planted, pid: int) -> None:
+    looks = [
+        found["above"][str(pid)] for found in planted_servers.read_findings().values() if str(pid) in found["above"]
+    ]
     assert len(looks) >= SERVERS // 2, "those without a sandbox see the process"
     for look in looks:
         assert set(look.values()) == {"PermissionError"}
 
 
 @pytest.mark.slow
-def test_secrets_are_at_hand_for_every_later_start(planted: Planted) -> None:
+def test_secrets_are_at_hand_for_every_later_start(planted_servers: Planted) -> None:
     """Although they have left the environment."""
-    seen = planted.folder.path / "given"
+    seen = planted_servers.folder.path / "given"
     code = f"import os, pathlib; pathlib.Path({str(seen)!r}).open('a').write(os.environ['GIVEN'] + '\\n')"
     config = {"command": sys.executable, "args": ["-c", code], "env": {"GIVEN": "${env:GIVEN}"}}
-    planted.folder.write_registry({"id": "given", "type": "local_stdio", "config": config})
-    with serving(planted.folder):
-        ask_for_tools(planted.folder)
-        ask_for_tools(planted.folder)
+    planted_servers.folder.write_registry({"id": "given", "type": "local_stdio", "config": config})
+    with serve(planted_servers.folder):
+        ask_for_tools(planted_servers.folder)
+        ask_for_tools(planted_servers.folder)
     told = seen.read_text(encoding="utf-8").split()
     assert len(told) > 1
-    assert set(told) == {planted.secrets["GIVEN"]}
+    assert set(told) == {planted_servers.secrets["GIVEN"]}

@@ -19,8 +19,8 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
-from harness import House, settled, submitted, until_status
-from node_servers import NODE, installed
+from harness import House, submit_plan, until_settled, until_status
+from node_servers import NODE, install
 from serving import free_port
 from waiting import eventually
 
@@ -35,7 +35,7 @@ def register(house: House, *entries: dict[str, Any]) -> None:
 
 
 def node_server(server_id: str, package: str, *arguments: str, **more: Any) -> dict[str, Any]:
-    config = {"command": NODE or "node", "args": [str(installed(package)), *arguments]}
+    config = {"command": NODE or "node", "args": [str(install(package)), *arguments]}
     return {"id": server_id, "type": "local_stdio", "config": config, **more}
 
 
@@ -58,10 +58,10 @@ def plan(*steps: tuple[str, str, dict[str, Any]]) -> Plan:
     )
 
 
-async def completed(runtime: Runtime, wanted: Plan) -> Task:
-    task = await submitted(runtime, wanted)
+async def run_to_completion(runtime: Runtime, wanted: Plan) -> Task:
+    task = await submit_plan(runtime, wanted)
     await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-    ended = await settled(runtime, task.task_id)
+    ended = await until_settled(runtime, task.task_id)
     assert ended.status is TaskStatus.COMPLETED, ended.error
     return ended
 
@@ -71,7 +71,7 @@ async def test_the_npm_everything_server_works_over_stdio(house: House) -> None:
     vouched = {"*": {"open_world": False}}
     register(house, node_server("everything", "@modelcontextprotocol/server-everything", "stdio", tools=vouched))
     async with house.open() as runtime:
-        task = await completed(
+        task = await run_to_completion(
             runtime,
             plan(
                 ("everything", "echo", {"message": "hello"}),
@@ -92,7 +92,7 @@ async def test_the_npm_filesystem_server_works_over_stdio_and_its_refusal_is_an_
     register(house, entry)
     async with house.open() as runtime:
         place = str(house.files / "note.txt")
-        await completed(
+        await run_to_completion(
             runtime,
             plan(
                 ("files", "write_file", {"path": place, "content": "from a plan"}),
@@ -101,9 +101,9 @@ async def test_the_npm_filesystem_server_works_over_stdio_and_its_refusal_is_an_
         )
         assert (house.files / "note.txt").read_text() == "from a plan"
         outside = plan(("files", "read_text_file", {"path": "/etc/hostname"}))
-        task = await submitted(runtime, outside)
+        task = await submit_plan(runtime, outside)
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
     assert ended.status is TaskStatus.FAILED
     assert ended.error
     assert ended.error.code == "tool_error"
@@ -119,7 +119,7 @@ async def test_an_environment_of_the_service_does_not_reach_a_server(
     entry["config"]["env"] = {"GIVEN": "${env:PLANTED}"}
     register(house, entry)
     async with house.open() as runtime:
-        task = await completed(runtime, plan(("everything", "get-env", {})))
+        task = await run_to_completion(runtime, plan(("everything", "get-env", {})))
         journal = "".join(record.data for record in await runtime.tasks.records(task.task_id, ANYBODY))
     assert "GIVEN" in task.results["s1"].text
     assert "sk-planted-secret" not in journal
@@ -162,7 +162,9 @@ async def test_a_server_over_streamable_http_works_and_gets_its_headers(
     register(house, {"id": "remote", "type": "remote_http", "config": {"base_url": http_server, "headers": headers}})
     await until_it_listens(http_server)
     async with house.open() as runtime:
-        task = await completed(runtime, plan(("remote", "echo", {"message": "over HTTP"}), ("remote", "who", {})))
+        task = await run_to_completion(
+            runtime, plan(("remote", "echo", {"message": "over HTTP"}), ("remote", "who", {}))
+        )
         journal = "".join(record.data for record in await runtime.tasks.records(task.task_id, ANYBODY))
     assert task.results["s1"].text == "over HTTP"
     assert task.results["s2"].text == "Bearer [redacted]"
@@ -197,14 +199,14 @@ async def test_the_npm_filesystem_server_serves_the_offline_planner(house: House
             "files",
         ]
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
     assert ended.status is TaskStatus.COMPLETED, ended.error
     assert "tea" in (house.files / "sum.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
 async def test_the_npm_filesystem_server_is_judged_as_the_package_that_it_is(house: House) -> None:
-    start = installed("@modelcontextprotocol/server-filesystem")
+    start = install("@modelcontextprotocol/server-filesystem")
     command = house.folder / "mcp-server-filesystem"
     command.write_text(f'#!/bin/sh\nexec {NODE} {start} "$@"\n', encoding="utf-8")
     command.chmod(0o755)

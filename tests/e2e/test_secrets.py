@@ -29,7 +29,7 @@ from serving import free_port
 TELLING_SERVER = Path(__file__).parent.parent / "servers" / "telling_server.py"
 
 
-class Running:
+class RunningService:
     """A service in a process of its own, and every line that it writes."""
 
     def __init__(self, folder: Folder) -> None:
@@ -72,8 +72,8 @@ class Running:
 
 
 @contextmanager
-def running(folder: Folder) -> Iterator[Running]:
-    service = Running(folder)
+def run_service(folder: Folder) -> Iterator[RunningService]:
+    service = RunningService(folder)
     try:
         service.wait_for_start()
         yield service
@@ -216,7 +216,7 @@ class Planted:
     def found_in(self, text: str) -> set[str]:
         return {place for place, core in self.cores.items() if core in text}
 
-    def client(self, service: Running) -> httpx2.Client:
+    def client(self, service: RunningService) -> httpx2.Client:
         return httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=PATIENCE_S)
 
 
@@ -272,7 +272,7 @@ def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
     tmp_path: Path, hearsay: ThreadingHTTPServer
 ) -> None:
     planted = Planted(Folder(tmp_path), hearsay.server_port)
-    with running(planted.folder) as service, planted.client(service) as client:
+    with run_service(planted.folder) as service, planted.client(service) as client:
         heard = Heard(client)
         path = heard.task(
             ("given", "tell", {}),
@@ -341,7 +341,7 @@ def test_a_short_password_that_is_written_out_is_in_no_state_log_or_finding(tmp_
     }
     folder.write_registry({"id": "door", "type": "local_stdio", "config": config})
     folder.env |= {"GIVEN": "given-secret", "AGENT_RUNTIME_LOG__LEVEL": "debug"}
-    with running(folder) as service, httpx2.Client(base_url=service.url, timeout=PATIENCE_S) as client:
+    with run_service(folder) as service, httpx2.Client(base_url=service.url, timeout=PATIENCE_S) as client:
         doctor = folder("doctor", "--json").stdout
         assert folder("tools", "--refresh").returncode == 0
         states = client.get("/v1/tools/status").json()
@@ -367,7 +367,7 @@ def rows(folder: Path) -> list[Any]:
         return [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("tasks", "events")]  # noqa: S608
 
 
-def dripped(service: Running, path: str, key: str) -> int:
+def drip_body(service: RunningService, path: str, key: str) -> int:
     """The status that a request gets whose body comes a byte at a time, and never to its end."""
     url = httpx2.URL(service.url)
     head = (
@@ -400,7 +400,7 @@ def test_each_refused_call_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     bearer = {name: {"Authorization": f"Bearer {text}"} for name, (text, _) in keys.items()}
     task = {"prompt": "Add 15 and 27"}
-    with running(folder) as service, httpx2.Client(base_url=service.url, timeout=PATIENCE_S) as client:
+    with run_service(folder) as service, httpx2.Client(base_url=service.url, timeout=PATIENCE_S) as client:
         made = client.post("/v1/tasks", json=task, headers=bearer["gone"])
         path = f"/v1/tasks/{made.json()['task_id']}"
         with client.stream("GET", f"{path}/stream", headers=bearer["all"]) as stream:
@@ -423,7 +423,7 @@ def test_each_refused_call_changes_nothing(tmp_path: Path) -> None:
         for call in ("/v1/tasks", f"{path}/approve", f"{path}/reject"):
             large = {"prompt": "x" * 1_100_000, "comment": "", "reason": ""}
             assert client.post(call, json=large, headers=bearer["all"]).status_code == 413
-            assert dripped(service, call, keys["all"][0]) == 408
+            assert drip_body(service, call, keys["all"][0]) == 408
         assert rows(tmp_path) == before
         assert client.post(f"{path}/approve", headers=bearer["all"]).status_code == 202
         assert rows(tmp_path) != before

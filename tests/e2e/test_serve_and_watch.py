@@ -61,7 +61,7 @@ def begin(app: Path) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def watching(app: Path) -> Iterator[Watched]:
+def run_watched(app: Path) -> Iterator[Watched]:
     watched = Watched(begin(app))
     try:
         watched.wait_for_start()
@@ -72,7 +72,7 @@ def watching(app: Path) -> Iterator[Watched]:
 
 @pytest.mark.slow
 def test_a_change_of_the_source_starts_it_again_and_a_file_that_a_task_writes_does_not(app: Path) -> None:
-    with watching(app) as watched:
+    with run_watched(app) as watched:
         task = watched.submit({"goal": "write", "steps": [{"id": "s1", "kind": "tool", **WRITE}]}, approve=True)
         watched.follow_until(task, "task.completed")
         assert (app / "src/agent_runtime/sample_data/written.txt").read_text(encoding="utf-8") == "hello"
@@ -86,7 +86,7 @@ def test_a_change_of_the_source_starts_it_again_and_a_file_that_a_task_writes_do
 
 @pytest.mark.slow
 def test_a_registry_that_is_replaced_is_what_runs_each_time(app: Path) -> None:
-    with watching(app) as watched:
+    with run_watched(app) as watched:
         for number in (2, 3):
             added = f"sums{number}"
             write_registry(app, {"id": added, "type": "builtin", "config": {"server": "calculator"}})
@@ -106,7 +106,7 @@ def test_a_wrong_setting_ends_it_with_the_exit_code_of_the_service(app: Path) ->
 
 @pytest.mark.slow
 def test_it_stops_with_its_service_when_it_is_told_to(app: Path) -> None:
-    with watching(app) as watched:
+    with run_watched(app) as watched:
         watched.process.send_signal(signal.SIGTERM)
         assert watched.process.wait(PATIENCE_S) == 0
         assert '"event": "stopped"' in watched.log

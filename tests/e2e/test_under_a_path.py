@@ -66,7 +66,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The service under a path: the proxy strips it, or passes it on."""
     folder = Folder(tmp_path)
     folder.env["AGENT_RUNTIME_SERVER__ROOT_PATH"] = "/tools/runtime"
-    with folder.serving() as serving:
+    with folder.serve() as serving:
         upstream = f"{serving.url}/" if request.param == "stripped" else serving.url
         with nginx(tmp_path / "nginx", upstream) as address:
             yield address
@@ -125,7 +125,7 @@ def test_a_path_is_never_taken_for_another_than_the_one_that_was_judged(tmp_path
     _, key = new_key("alice", ["admin"])
     folder = Folder(tmp_path)
     folder.env |= {"AGENT_RUNTIME_SERVER__ROOT_PATH": "/console", "AGENT_RUNTIME_AUTH__KEYS": key.line}
-    with folder.serving() as serving:
+    with folder.serve() as serving:
         for times in range(4):
             address = f"{serving.url}{'/console' * times}/v1/tasks"
             assert httpx2.get(address, timeout=PATIENCE_S).status_code in {401, 404}

@@ -16,7 +16,7 @@ from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from crashing import CrashingStore, Fuse, is_crash
-from harness import House, settled
+from harness import House, until_settled
 from model_server import ModelServer
 from model_server.replies import Calls, Text, by_turn
 
@@ -44,7 +44,7 @@ class Customer:
         task = await runtime.tasks.submit(submission, ANYBODY)
         with contextlib.suppress(DecisionRefusedError):
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        while not (task := await settled(runtime, task.task_id)).terminal:
+        while not (task := await until_settled(runtime, task.task_id)).terminal:
             state = task.steps["do"]
             assert state.status is StepStatus.UNKNOWN
             assert state.call

@@ -18,7 +18,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
-from harness import ANN, House, names, settled
+from harness import ANN, House, names, until_settled
 from model_server import ModelServer
 from model_server.replies import Calls, Fault, Text, by_turn
 
@@ -55,7 +55,7 @@ async def carried_out(runtime: Runtime, plan: Plan, budget: Budget | None = None
     submission = Submission(prompt="count", plan=plan, limits=Limits(budget=budget or Budget()))
     task = await runtime.tasks.submit(submission, ANYBODY)
     await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-    return await settled(runtime, task.task_id)
+    return await until_settled(runtime, task.task_id)
 
 
 async def events_of(runtime: Runtime, task: Task, kind: type[Any]) -> list[Any]:
@@ -196,7 +196,7 @@ async def test_a_write_is_shown_to_a_person_first_and_waits_over_a_restart(home:
         assert home.counted == []
     async with home.open() as runtime:
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(first)), ANYBODY)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         assert home.counted == ["one"]
         second = asked_of(task)
         assert second.arguments == {"label": "two"}
@@ -204,7 +204,7 @@ async def test_a_write_is_shown_to_a_person_first_and_waits_over_a_restart(home:
             with pytest.raises(DecisionRefusedError, match="already decided"):
                 await runtime.tasks.decide(task.task_id, late, ANYBODY)
         await runtime.tasks.decide(task.task_id, DenyCall(**answer(second), comment="not two"), ANN)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert (task.status, home.counted) == (TaskStatus.COMPLETED, ["one"])
     assert len(models.requests) == 2
     assert "ann denied the call: not two" in told(models, 1)[1]
@@ -218,10 +218,10 @@ async def test_what_the_policy_approved_asks_though_the_step_says_that_it_is_pre
     models.on(PROMPT, by_turn(count("one"), Text("done")))
     async with home.open() as runtime:
         submission = Submission(prompt="count", plan=agent("count", preapproved=True), approval="auto")
-        task = await settled(runtime, (await runtime.tasks.submit(submission, ANYBODY)).task_id)
+        task = await until_settled(runtime, (await runtime.tasks.submit(submission, ANYBODY)).task_id)
         assert (task.status, home.counted) == (TaskStatus.NEEDS_ATTENTION, [])
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked_of(task))), ANN)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert (task.status, home.counted) == (TaskStatus.COMPLETED, ["one"])
 
 
@@ -312,7 +312,7 @@ async def test_a_cancel_does_not_wait_for_the_model(home: House, models: ModelSe
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await asyncio.to_thread(models.wait_for_requests, 1)
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
     assert home.counted == []
 
 
@@ -324,7 +324,7 @@ async def test_a_task_whose_model_was_taken_away_says_so(home: House, models: Mo
     home.settings = home.settings.model_copy(update={"openai": type(home.settings.openai)()})
     async with home.open() as runtime:
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert task.error
     assert (task.error.code, home.counted) == ("no_model", ["one"])
     assert "openai.base_url" in task.error.message

@@ -11,7 +11,7 @@ from agent_runtime.domain.errors import ScopeMissingError
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
-from harness import ANN, House, settled, submitted
+from harness import ANN, House, submit_plan, until_settled
 from model_server import ModelServer
 from model_server.replies import Calls, Text, by_turn
 
@@ -44,17 +44,17 @@ async def test_whoever_told_a_model_why_it_was_denied_does_not_approve_its_next_
     tools = [{"server": "ledger", "tool": "count", "max_calls": 9}]
     step = {"id": "do", "kind": "agent", "instruction": PROMPT, "tools": tools}
     async with house.open() as runtime:
-        task = await submitted(runtime, plan(step))
+        task = await submit_plan(runtime, plan(step))
         await runtime.tasks.decide(task.task_id, Approve(), BOB)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         await runtime.tasks.decide(task.task_id, DenyCall(**answer(task), comment=comment), BOB)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         if comment:
             with pytest.raises(ScopeMissingError, match="Nobody approves what they wrote"):
                 await runtime.tasks.decide(task.task_id, ApproveCall(**answer(task)), BOB)
             assert house.counted == []
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(task)), ANN if comment else BOB)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert (task.status, house.counted) == (TaskStatus.COMPLETED, ["mine"])
 
 
@@ -64,16 +64,16 @@ async def test_whoever_said_what_a_call_gave_does_not_approve_the_call_that_is_m
     lost = {"id": "lost", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "a"}}
     asks = {**lost, "id": "asks", "tool": "look", "arguments": {"label": "${lost.text}"}}
     async with house.open() as runtime:
-        task = await submitted(runtime, plan({**lost, "timeout_s": 0.3}, asks))
+        task = await submit_plan(runtime, plan({**lost, "timeout_s": 0.3}, asks))
         await runtime.tasks.decide(task.task_id, Approve(), BOB)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         assert task.unknown_steps == ("lost",)
         await runtime.tasks.decide(task.task_id, Resolve(step_id="lost", resolution="done", output="mine"), BOB)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         assert task.steps["asks"].asked
         with pytest.raises(ScopeMissingError):
             await runtime.tasks.decide(task.task_id, ApproveCall(**answer(task)), BOB)
         await runtime.tasks.decide(task.task_id, DenyCall(**answer(task)), BOB)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert task.error
     assert (task.error.code, task.error.step_id) == ("call_denied", "asks")

@@ -27,11 +27,11 @@ from agent_runtime.domain.transitions import replay
 from agent_runtime.services import recovery
 from agent_runtime.services.task_manager import Submission
 from crashing import Crash, CrashingStore, Fuse, is_crash
-from harness import House, ledger_plan, settled, submitted, until_status
+from harness import House, ledger_plan, submit_plan, until_settled, until_status
 from model_server import ModelServer
 from model_server.replies import Calls, Text, by_turn
 from pools import HOSTILE_SERVER, Lag
-from shifty import ShiftyHouse, approved, ended, plan_of
+from shifty import ShiftyHouse, plan_of, run_plan, submit_and_approve
 
 TOO_MUCH = "With what its references put in, it takes more than 1048576 bytes (limits.argument_bytes)."
 
@@ -47,7 +47,7 @@ async def test_a_plan_that_grows_with_its_references_fails_where_it_does(house: 
     (house.files / "big.txt").write_text(("x" * 99 + "\n") * 2000)
     plan = then_count(plan_of("filesystem.read_file", path="big.txt"), 3000)
     async with house.open() as runtime:
-        task = await ended(runtime, plan)
+        task = await run_plan(runtime, plan)
         events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     message = f"text.count_words was not called: {TOO_MUCH}"
     assert (task.status, task.error.code if task.error else None) == (TaskStatus.FAILED, "reference_failed")
@@ -61,7 +61,7 @@ async def test_a_plan_that_grows_with_its_references_fails_where_it_does(house: 
 async def test_what_a_person_says_came_of_a_call_grows_no_further(shifty: ShiftyHouse) -> None:
     shifty.write_entry(tools={"die": {"idempotent": False}})
     async with shifty.open() as runtime:
-        task = await approved(runtime, then_count(plan_of("die:one"), 3000))
+        task = await submit_and_approve(runtime, then_count(plan_of("die:one"), 3000))
         await until_status(runtime, task.task_id, TaskStatus.NEEDS_ATTENTION)
         await runtime.tasks.decide(
             task.task_id, Resolve(step_id="s1", resolution="done", output="x" * 250_000), ANYBODY
@@ -87,7 +87,7 @@ async def test_an_instruction_that_grows_with_its_references_is_never_sent(house
     async with ModelServer() as models:
         house.use_model(models.base_url)
         async with house.open() as runtime:
-            task = await ended(runtime, agent(instruction="${s1.text}" * 3000))
+            task = await run_plan(runtime, agent(instruction="${s1.text}" * 3000))
         assert models.requests == []
     assert task.error
     assert (task.error.code, task.error.message) == ("reference_failed", TOO_MUCH)
@@ -100,7 +100,7 @@ async def test_arguments_of_a_model_that_are_too_long_are_refused_and_the_model_
         house.use_model(models.base_url)
         models.on("Count.", by_turn(Calls([("ledger__count", {"label": "x" * 1000})]), Text("I could not.")))
         async with house.open() as runtime:
-            task = await ended(runtime, agent(tools=[{"server": "ledger", "tool": "count"}]))
+            task = await run_plan(runtime, agent(tools=[{"server": "ledger", "tool": "count"}]))
             events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
         said = "over the limit of 1000 (limits.argument_bytes)"
         assert said in next(iter(models.requests[1].results.values()))
@@ -119,7 +119,7 @@ async def longest_stall(runtime: Runtime, plan: Plan) -> float:
         task = await runtime.tasks.submit(Submission(prompt="x", plan=plan, limits=Limits(max_steps=100)), ANYBODY)
         watch = group.create_task(lag.measure())
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
         watch.cancel()
     assert ended.status is TaskStatus.COMPLETED
     return lag.worst_s
@@ -255,8 +255,8 @@ async def test_a_task_with_which_the_service_dies_keeps_it_neither_down_nor_from
     house.use_store(DeadlyStore)
     house.wait(first_start_s=2.0)
     async with house.open() as runtime:
-        deadly = await submitted(runtime, ledger_plan("deadly"))
-        other = await submitted(runtime, ledger_plan("other"))
+        deadly = await submit_plan(runtime, ledger_plan("deadly"))
+        other = await submit_plan(runtime, ledger_plan("other"))
     monkeypatch.setattr(DeadlyStore, "deadly", deadly.task_id)
     await dies(house, approving=deadly.task_id)
     for _ in range(recovery.MOST_STARTS):
@@ -264,18 +264,18 @@ async def test_a_task_with_which_the_service_dies_keeps_it_neither_down_nor_from
     async with house.open() as runtime:
         assert runtime.recovered.is_set()
         await runtime.tasks.decide(other.task_id, Approve(), ANYBODY)
-        assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
         assert (await runtime.tasks.get(deadly.task_id, ANYBODY)).status is TaskStatus.APPROVED
         monkeypatch.setattr(DeadlyStore, "deadly", "")
-        assert (await settled(runtime, deadly.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, deadly.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["other", "deadly"]
 
 
 async def test_a_task_that_waits_and_cannot_even_be_read_ends_nothing(house: House) -> None:
     house.wait(first_start_s=0.001, longest_start_s=0.001)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("broken"))
-        other = await submitted(runtime, ledger_plan("other"))
+        task = await submit_plan(runtime, ledger_plan("broken"))
+        other = await submit_plan(runtime, ledger_plan("other"))
     with contextlib.closing(sqlite3.connect(house.settings.storage.database_path)) as database, database:
         database.execute("UPDATE tasks SET status = 'executing' WHERE task_id = ?", (task.task_id,))
         database.execute("UPDATE events SET data = '[' WHERE task_id = ? AND seq > 1", (task.task_id,))
@@ -284,13 +284,13 @@ async def test_a_task_that_waits_and_cannot_even_be_read_ends_nothing(house: Hou
         database.execute("INSERT INTO starts VALUES (?, ?, 5000)", (task.task_id, facts))
     async with house.open() as runtime:
         await runtime.tasks.decide(other.task_id, Approve(), ANYBODY)
-        assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
 
 
 async def test_after_a_stop_in_order_every_task_is_taken_up_at_once(house: House) -> None:
     house.use_store(DeadlyStore)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         await runtime.store.note_starts([task.task_id])
         assert await runtime.store.starts() == {task.task_id: 1}
     async with house.open() as runtime:
@@ -303,7 +303,7 @@ async def test_after_a_stop_in_order_every_task_is_taken_up_at_once(house: House
 async def test_a_plan_is_edited_and_revised_only_as_long_as_the_journal_has_room(house: House) -> None:
     house.limit(journal_bytes=20_000)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("0" * 5000))
+        task = await submit_plan(runtime, ledger_plan("0" * 5000))
         for number in range(1, 100):
             if task.journal_bytes > 20_000:
                 break
@@ -320,14 +320,14 @@ async def test_a_plan_is_edited_and_revised_only_as_long_as_the_journal_has_room
         with pytest.raises(DecisionRefusedError, match=r"limits\.journal_bytes"):
             await runtime.tasks.decide(task.task_id, Revise(feedback="shorter"), ANYBODY)
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
 
 
 async def test_a_task_whose_journal_is_full_calls_no_more(house: House) -> None:
     house.limit(journal_bytes=20_000)
     (house.files / "big.txt").write_text("x" * 15_000)
     async with house.open() as runtime:
-        task = await ended(runtime, plan_of(*["filesystem.read_file"] * 5, path="big.txt"))
+        task = await run_plan(runtime, plan_of(*["filesystem.read_file"] * 5, path="big.txt"))
         assert task.error
         assert (task.status, task.error.code) == (TaskStatus.FAILED, "journal_full")
         assert task.tool_calls < 4  # what is written together is counted together
@@ -340,7 +340,7 @@ async def test_a_model_is_asked_no_more_once_the_journal_is_full(house: House) -
     async with ModelServer() as models:
         house.use_model(models.base_url)
         async with house.open() as runtime:
-            task = await ended(runtime, agent())
+            task = await run_plan(runtime, agent())
         assert models.requests == []
     assert task.error
     assert task.error.code == "journal_full"

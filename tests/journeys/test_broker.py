@@ -10,7 +10,7 @@ from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, ToolCalled, ToolDenied, ToolReturned
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.values import digest
-from shifty import ShiftyHouse, ended, plan_of
+from shifty import ShiftyHouse, plan_of, run_plan
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def house(tmp_path: Path) -> ShiftyHouse:
 
 async def test_a_call_and_its_answer_are_written_as_they_were(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
-        task = await ended(runtime, plan_of("count:one"))
+        task = await run_plan(runtime, plan_of("count:one"))
         events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     (called,) = [event for event in events if isinstance(event, ToolCalled)]
     (returned,) = [event for event in events if isinstance(event, ToolReturned)]
@@ -54,7 +54,7 @@ async def test_a_refusal_is_in_the_journal_and_in_the_log_with_its_rule_and_its_
     second = {"id": "s2", "kind": "tool", "server": "ledger", "tool": "count", "arguments": arguments}
     with capture_logs() as logs:
         async with house.open() as runtime:
-            task = await ended(runtime, Plan.model_validate({**plan, "steps": [*plan["steps"], second]}))
+            task = await run_plan(runtime, Plan.model_validate({**plan, "steps": [*plan["steps"], second]}))
             events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     assert [event for event in events if isinstance(event, ToolDenied | StepFailed)] == [
         ToolDenied(step_id="s2", server="ledger", tool="count", rule=rule, message=said),
@@ -74,7 +74,7 @@ async def test_an_unknown_outcome_is_in_the_journal_and_in_the_log_with_its_reas
     house.write_entry(tools={"die": {"idempotent": False}})
     with capture_logs() as logs:
         async with house.open() as runtime:
-            task = await ended(runtime, plan_of("die:one"))
+            task = await run_plan(runtime, plan_of("die:one"))
             events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     (called,) = [event for event in events if isinstance(event, ToolCalled)]
     (unknown,) = [event for event in events if isinstance(event, StepOutcomeUnknown)]

@@ -11,8 +11,8 @@ from agent_runtime.domain.errors import JournalChangedError, TaskNotFoundError
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
-from harms import FORGED_APPROVAL, HARMS, harm, stored
-from harness import House, ledger_plan, settled, submitted, until, until_status
+from harms import FORGED_APPROVAL, HARMS, harm, read_stored
+from harness import House, ledger_plan, submit_plan, until, until_settled, until_status
 from waiting import eventually
 
 Verb = Callable[[Runtime, Task], Awaitable[object]]
@@ -34,25 +34,25 @@ VERBS: dict[str, Verb] = {
 async def expect_only_deletion(runtime: Runtime, house: House, task: Task) -> None:
     """Every verb is refused with the reason, nothing is written, and the task can be deleted."""
     path, task_id = house.settings.storage.database_path, task.task_id
-    before = stored(path, task_id)
+    before = read_stored(path, task_id)
     for verb in VERBS.values():
         with pytest.raises(JournalChangedError, match=r"changed at record \d+"):
             await verb(runtime, task)
     now = await runtime.tasks.get(task_id, ANYBODY)
     assert now.status is TaskStatus.NEEDS_ATTENTION
     assert now.journal_change
-    assert stored(path, task_id) == before
+    assert read_stored(path, task_id) == before
     await runtime.tasks.delete(task_id, ANYBODY)
-    assert stored(path, task_id) == [[], []]
+    assert read_stored(path, task_id) == [[], []]
     with pytest.raises(TaskNotFoundError):
         await runtime.tasks.get(task_id, ANYBODY)
 
 
 async def expect_work(runtime: Runtime) -> None:
     """The service does what it is asked for."""
-    task = await submitted(runtime, ledger_plan("other"))
+    task = await submit_plan(runtime, ledger_plan("other"))
     await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-    assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+    assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ async def test_a_waiting_task_whose_journal_was_changed_over_a_restart_can_only_
     house: House, name: str
 ) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     harm(house.settings.storage.database_path, HARMS[name], task.task_id)
     async with house.open() as runtime:
         assert runtime.recovered.is_set()
@@ -79,12 +79,12 @@ async def test_a_waiting_task_whose_journal_is_changed_while_the_service_runs_ca
     house: House, name: str, first: str
 ) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         harm(house.settings.storage.database_path, HARMS[name], task.task_id)
-        before = stored(house.settings.storage.database_path, task.task_id)
+        before = read_stored(house.settings.storage.database_path, task.task_id)
         with pytest.raises(JournalChangedError):
             await VERBS[first](runtime, task)
-        assert stored(house.settings.storage.database_path, task.task_id) == before
+        assert read_stored(house.settings.storage.database_path, task.task_id) == before
         await expect_only_deletion(runtime, house, task)
         await expect_work(runtime)
     assert house.counted == ["other"]
@@ -92,7 +92,7 @@ async def test_a_waiting_task_whose_journal_is_changed_while_the_service_runs_ca
 
 async def test_a_forged_approval_is_not_executed(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     harm(house.settings.storage.database_path, FORGED_APPROVAL, task.task_id)
     async with house.open() as runtime:
         await until(runtime, task.task_id, lambda now: now.journal_change is not None)
@@ -107,16 +107,16 @@ async def test_a_task_whose_journal_was_changed_before_its_claim_is_not_executed
     house.limit(concurrent_tasks=1)
     house.write_registry(delay_s=1)
     async with house.open() as runtime:
-        first = await submitted(runtime, ledger_plan("first"))
+        first = await submit_plan(runtime, ledger_plan("first"))
         await runtime.tasks.decide(first.task_id, Approve(), ANYBODY)
         await until(runtime, first.task_id, lambda now: now.tool_calls > 0)
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         harm(house.settings.storage.database_path, HARMS[name], task.task_id)
-        before = stored(house.settings.storage.database_path, task.task_id)
-        await settled(runtime, first.task_id)
+        before = read_stored(house.settings.storage.database_path, task.task_id)
+        await until_settled(runtime, first.task_id)
         await expect_work(runtime)  # which came later, and so was run later
-        assert stored(house.settings.storage.database_path, task.task_id) == before
+        assert read_stored(house.settings.storage.database_path, task.task_id) == before
         await expect_only_deletion(runtime, house, task)
     assert house.counted == ["first", "other"]
 
@@ -125,7 +125,7 @@ async def test_a_task_whose_journal_was_changed_in_the_middle_of_its_work_does_n
     house.limit(shutdown_s=0.1)
     house.write_registry(delay_s=30, tools={"*": {"idempotent": True, "effect": "read"}})
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
     house.write_registry(tools={"*": {"idempotent": True, "effect": "read"}})
@@ -142,13 +142,13 @@ async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(h
     """What the run cannot append any more it does not try for ever; the service stops as it should."""
     house.write_registry(delay_s=1)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one", "two"))
+        task = await submit_plan(runtime, ledger_plan("one", "two"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until(runtime, task.task_id, lambda now: now.tool_calls > 0)
         harm(house.settings.storage.database_path, HARMS[name], task.task_id)
-        before = stored(house.settings.storage.database_path, task.task_id)
+        before = read_stored(house.settings.storage.database_path, task.task_id)
         await idle(runtime)
-        assert stored(house.settings.storage.database_path, task.task_id) == before
+        assert read_stored(house.settings.storage.database_path, task.task_id) == before
         await expect_only_deletion(runtime, house, task)
     assert house.counted == ["one"]
 
@@ -160,22 +160,22 @@ async def idle(runtime: Runtime) -> None:
 
 async def test_changed_journals_neither_hold_up_the_expiry_of_others_nor_grow(house: House) -> None:
     async with house.open() as runtime:
-        changed = [await submitted(runtime, ledger_plan("one")) for _ in range(101)]  # more than one look finds
-        late = await submitted(runtime, ledger_plan("one"))
+        changed = [await submit_plan(runtime, ledger_plan("one")) for _ in range(101)]  # more than one look finds
+        late = await submit_plan(runtime, ledger_plan("one"))
     path = house.settings.storage.database_path
     for task in changed:
         harm(path, HARMS["the prompt was changed"], task.task_id)
-    before = [stored(path, task.task_id) for task in changed]
+    before = [read_stored(path, task.task_id) for task in changed]
     house.set_approval(expires_after_s=0.001)
     async with house.open() as runtime:
         await until_status(runtime, late.task_id, TaskStatus.EXPIRED)
-    assert [stored(path, task.task_id) for task in changed] == before
+    assert [read_stored(path, task.task_id) for task in changed] == before
 
 
 async def test_a_row_that_was_made_older_neither_ends_the_task_nor_stops_the_sweep(house: House) -> None:
     house.set_approval(expires_after_s=3600)
     async with house.open() as runtime:
-        tasks = [await submitted(runtime, ledger_plan("one")) for _ in range(2)]
+        tasks = [await submit_plan(runtime, ledger_plan("one")) for _ in range(2)]
     path = house.settings.storage.database_path
     harm(path, ("UPDATE tasks SET updated_at = '2001-01-01T00:00:00.000000Z' WHERE task_id = :id",), tasks[0].task_id)
     harm(path, ("UPDATE tasks SET updated_at = 'long ago' WHERE task_id = :id",), tasks[1].task_id)
@@ -187,11 +187,11 @@ async def test_a_row_that_was_made_older_neither_ends_the_task_nor_stops_the_swe
 
 async def test_the_key_of_a_changed_task_makes_no_second_one(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"), key="k")
+        task = await submit_plan(runtime, ledger_plan("one"), key="k")
     harm(house.settings.storage.database_path, HARMS["the prompt was changed"], task.task_id)
     async with house.open() as runtime:
         with pytest.raises(JournalChangedError, match="record 1"):
-            await submitted(runtime, ledger_plan("one"), key="k")
+            await submit_plan(runtime, ledger_plan("one"), key="k")
         assert [found.task_id for found in (await runtime.tasks.page(ANYBODY)).tasks] == [task.task_id]
         await runtime.tasks.delete(task.task_id, ANYBODY)
         await runtime.tasks.submit(

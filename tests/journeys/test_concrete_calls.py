@@ -17,7 +17,7 @@ from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
-from harness import ANN, House, names, settled, submitted, until
+from harness import ANN, House, names, submit_plan, until, until_settled
 
 BOB = Caller("bob", "default", frozenset({"approve"}), "key")
 OUTSIDE: dict[str, Any] = {"look": {"effect": "read", "idempotent": True}}
@@ -42,9 +42,9 @@ def plan(**write: Any) -> Plan:
 
 
 async def asking(runtime: Runtime, plan: Plan) -> tuple[Task, AskedCall]:
-    task = await submitted(runtime, plan)
+    task = await submit_plan(runtime, plan)
     await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-    task = await settled(runtime, task.task_id)
+    task = await until_settled(runtime, task.task_id)
     assert task.status is TaskStatus.NEEDS_ATTENTION
     (asked,) = [step.asked for step in task.steps.values() if step.status is StepStatus.ASKING]
     assert asked
@@ -68,7 +68,7 @@ async def test_what_came_from_outside_is_shown_before_it_is_written(outside: Hou
         assert asked.reason == "its arguments hold what came from outside with short (ledger/look)"
         assert not (outside.files / "said.txt").exists()
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANN)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
         journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.status is TaskStatus.COMPLETED
     assert (outside.files / "said.txt").read_text() == "It said: counted one"
@@ -82,7 +82,7 @@ async def test_a_denied_call_is_not_sent_and_its_step_fails(outside: House) -> N
     async with outside.open() as runtime:
         task, asked = await asking(runtime, plan())
         await runtime.tasks.decide(task.task_id, DenyCall(**answer(asked), comment="not that"), ANN)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.error
     assert (end.status, end.error.code, end.error.step_id) == (TaskStatus.FAILED, "call_denied", "save")
     assert end.error.message == "ann denied the call: not that"
@@ -95,7 +95,7 @@ async def test_the_question_waits_over_a_restart(outside: House) -> None:
     async with outside.open() as runtime:
         assert (await runtime.tasks.get(task.task_id, ANYBODY)).steps["save"].asked == asked
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert outside.counted == ["one"]
 
 
@@ -113,9 +113,9 @@ async def test_nobody_is_asked_where_there_is_no_need(
 ) -> None:
     house.write_registry(tools=tools)
     async with house.open() as runtime:
-        task = await submitted(runtime, plan(**write))
+        task = await submit_plan(runtime, plan(**write))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
         journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert "call.approval_requested" not in names(journal)
 
@@ -133,13 +133,13 @@ async def test_only_a_person_approves_a_call_with_the_plan(outside: House, appro
             await runtime.tasks.decide(task.task_id, Approve(), BOB)
         else:
             assert shown == [None, None, "its arguments hold what came from outside with short (ledger/look)"]
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         if approval == "auto":
             assert (task.status, list(outside.files.iterdir())) == (TaskStatus.NEEDS_ATTENTION, [])
             asked = task.steps["save"].asked
             assert asked
             await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), BOB)
-            task = await settled(runtime, task.task_id)
+            task = await until_settled(runtime, task.task_id)
     assert (task.status, task.approvals[-1].actor) == (TaskStatus.COMPLETED, "bob")
 
 
@@ -152,7 +152,7 @@ async def test_a_look_asks_nobody_and_a_call_that_the_operator_wants_to_see_asks
         assert asked.reason == "the operator wants every call of ledger/count to be approved"
         assert house.counted == []
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["x"]
 
 
@@ -175,7 +175,7 @@ async def test_only_the_call_that_was_shown_can_be_approved_and_only_once(outsid
         )
         refused = [result for result in given if isinstance(result, DecisionRefusedError)]
         assert len(refused) == len(decisions) - 1
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
         journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert journal.count("call.approved") + journal.count("call.denied") == 1
     assert (outside.files / "said.txt").exists() == (end.status is TaskStatus.COMPLETED) == ("call.approved" in journal)
@@ -200,7 +200,7 @@ async def test_calls_that_are_lost_after_a_person_has_answered_are_asked_about_i
     ]
     with capture_logs() as logs:
         async with house.open() as runtime:
-            task = await submitted(runtime, Plan.model_validate({"goal": "g", "steps": [*calls, look]}))
+            task = await submit_plan(runtime, Plan.model_validate({"goal": "g", "steps": [*calls, look]}))
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             task = await until(runtime, task.task_id, lambda now: now.steps["asks"].status is StepStatus.ASKING)
             asked = task.steps["asks"].asked
@@ -211,7 +211,7 @@ async def test_calls_that_are_lost_after_a_person_has_answered_are_asked_about_i
                 await runtime.tasks.decide(
                     task.task_id, Resolve(step_id=task.unknown_steps[0], resolution="skip"), ANYBODY
                 )
-            task = await settled(runtime, task.task_id)
+            task = await until_settled(runtime, task.task_id)
     assert task.error
     assert task.error.code == "call_denied"
     assert not [entry for entry in logs if entry["log_level"] == "error"], logs

@@ -13,7 +13,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from crashing import CrashingStore, Fuse, is_crash
-from harness import House, ledger_graph, ledger_plan, settled, submitted, until_status
+from harness import House, ledger_graph, ledger_plan, submit_plan, until_settled, until_status
 
 CHAIN: dict[str, list[str]] = {"one": [], "two": ["one"], "three": ["two"]}
 DIAMOND: dict[str, list[str]] = {
@@ -40,7 +40,7 @@ class Customer:
 
     async def visit(self, runtime: Runtime) -> Task:
         """Go on from wherever the task stands, to its end. Raises: Crash."""
-        task = await submitted(runtime, self.plan, key="customer")
+        task = await submit_plan(runtime, self.plan, key="customer")
         assert self.task_id in {None, task.task_id}, "an acknowledged task was lost"
         self.task_id = task.task_id
         if self.acknowledged is TaskStatus.APPROVED:
@@ -48,7 +48,7 @@ class Customer:
         with contextlib.suppress(DecisionRefusedError):
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         self.acknowledged = TaskStatus.APPROVED
-        while not (task := await settled(runtime, task.task_id)).terminal:
+        while not (task := await until_settled(runtime, task.task_id)).terminal:
             await self._answer(runtime, task)
         return task
 
@@ -139,7 +139,7 @@ def _check(house: House, customer: Customer, task: Task, journal: list[EventReco
 
 async def test_a_task_that_waits_for_approval_waits_over_a_restart(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     async with house.open() as runtime:
         assert (await runtime.tasks.get(task.task_id, ANYBODY)).status is TaskStatus.AWAITING_APPROVAL
         assert house.counted == []

@@ -15,7 +15,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
-from harness import ANN, House, settled
+from harness import ANN, House, until_settled
 from model_server import ModelServer
 from model_server.replies import Calls, Text, by_turn
 
@@ -53,7 +53,7 @@ async def carried_out(runtime: Runtime, plan: Plan, approval: Literal["manual", 
     task = await runtime.tasks.submit(Submission(prompt="look it up", plan=plan, approval=approval), ANYBODY)
     if approval == "manual":
         await runtime.tasks.decide(task.task_id, Approve(), ANN)
-    return await settled(runtime, task.task_id)
+    return await until_settled(runtime, task.task_id)
 
 
 def asked_of(task: Task) -> AskedCall:
@@ -66,7 +66,7 @@ async def approve_call(runtime: Runtime, task: Task) -> Task:
     asked = asked_of(task)
     decision = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
     await runtime.tasks.decide(task.task_id, decision, ANN)
-    return await settled(runtime, task.task_id)
+    return await until_settled(runtime, task.task_id)
 
 
 def sent(house: House) -> str:
@@ -216,7 +216,7 @@ async def test_with_the_setting_approving_the_plan_covers_all_that_follows_from_
         assert [bool(shown.covers) for shown in previews(task)] == [False, True, True, True]
         assert [shown.asks for shown in previews(task)] == [None] * 4
         await runtime.tasks.decide(task.task_id, Approve(), ANN)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         approved = [
             record.type for record in await runtime.tasks.records(task.task_id, ANYBODY) if "approv" in record.type
         ]
@@ -248,7 +248,7 @@ async def test_the_setting_covers_no_call_that_the_operator_wants_to_see_and_no_
         task = await carried_out(runtime, plan(lost, READ, {**LOOK, "depends_on": ["lost"]}))
         assert task.unknown_steps == ("lost",)
         await runtime.tasks.decide(task.task_id, Resolve(step_id="lost", resolution="done"), ANN)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         assert asked_of(task).reason == "the operator wants every call of ledger/look to be approved"
 
 
@@ -264,8 +264,8 @@ async def test_the_setting_is_fixed_in_the_plan_and_its_digest(home: House) -> N
         assert other.contract.as_digested()["covers_data"] is True
         assert task.plan_digest != other.plan_digest
         await runtime.tasks.decide(task.task_id, Approve(), ANN)
-        assert asked_of(await settled(runtime, task.task_id)).reason == FROM_FILE
+        assert asked_of(await until_settled(runtime, task.task_id)).reason == FROM_FILE
     home.set_approval(covers_data=False)
     async with home.open() as runtime:
         await runtime.tasks.decide(other.task_id, Approve(), ANN)
-        assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, other.task_id)).status is TaskStatus.COMPLETED

@@ -15,7 +15,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.services.task_manager import Submission
-from harness import LEDGER_SERVER, House, ledger_plan, names, settled, submitted, until, until_status
+from harness import LEDGER_SERVER, House, ledger_plan, names, submit_plan, until, until_settled, until_status
 from waiting import eventually
 
 
@@ -33,7 +33,7 @@ def has_come_to(version: int, task: Task) -> bool:
 
 async def test_nothing_runs_before_approval(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         assert task.status is TaskStatus.AWAITING_APPROVAL
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
     assert house.counted == []
@@ -41,7 +41,7 @@ async def test_nothing_runs_before_approval(house: House) -> None:
 
 async def test_a_hundred_approvals_at_once_are_one_approval_and_one_execution(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one", "two"))
+        task = await submit_plan(runtime, ledger_plan("one", "two"))
         won = await asyncio.gather(*(accepted(runtime, task, Approve()) for _ in range(100)))
         assert won.count(True) == 1
         await until_status(runtime, task.task_id, TaskStatus.COMPLETED)
@@ -53,11 +53,11 @@ async def test_a_hundred_approvals_at_once_are_one_approval_and_one_execution(ho
 async def test_approve_against_reject_has_one_winner(house: House) -> None:
     async with house.open() as runtime:
         for turn in range(10):
-            task = await submitted(runtime, ledger_plan(f"turn{turn}"))
+            task = await submit_plan(runtime, ledger_plan(f"turn{turn}"))
             decisions: list[Approve | Reject] = [Approve(), Reject()] if turn % 2 else [Reject(), Approve()]
             won = await asyncio.gather(*(accepted(runtime, task, decision) for decision in decisions))
             assert won.count(True) == 1
-            ended = await settled(runtime, task.task_id)
+            ended = await until_settled(runtime, task.task_id)
             ran = f"turn{turn}" in house.counted
             assert ran == (ended.status is TaskStatus.COMPLETED)
 
@@ -65,12 +65,12 @@ async def test_approve_against_reject_has_one_winner(house: House) -> None:
 async def test_approve_against_cancel_starts_no_call_after_the_cancel(house: House) -> None:
     async with house.open() as runtime:
         for turn in range(10):
-            task = await submitted(runtime, ledger_plan(f"turn{turn}"))
+            task = await submit_plan(runtime, ledger_plan(f"turn{turn}"))
             approvals = [accepted(runtime, task, Approve()) for _ in range(5)]
             cancel = runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
             acknowledged = (await asyncio.gather(*approvals[:2], cancel, *approvals[2:]))[2]
             assert isinstance(acknowledged, Task)
-            end = await settled(runtime, task.task_id)
+            end = await until_settled(runtime, task.task_id)
             journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
             assert (end.status, journal.count("plan.approved") <= 1) == (TaskStatus.CANCELLED, True)
             assert "tool.called" not in journal[journal.index("task.cancel_requested") :]
@@ -79,7 +79,7 @@ async def test_approve_against_cancel_starts_no_call_after_the_cancel(house: Hou
 
 async def test_an_approval_of_another_plan_is_refused_and_changes_nothing(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         with pytest.raises(DigestMismatchError):
             await runtime.tasks.decide(task.task_id, Approve(digest="sha256:" + "0" * 64), ANYBODY)
         assert await runtime.tasks.get(task.task_id, ANYBODY) == task
@@ -88,12 +88,12 @@ async def test_an_approval_of_another_plan_is_refused_and_changes_nothing(house:
 async def test_a_cancel_between_two_calls_stops_the_second(house: House) -> None:
     house.write_registry(delay_s=1)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one", "two"))
+        task = await submit_plan(runtime, ledger_plan("one", "two"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until(runtime, task.task_id, lambda now: now.steps["s1"].open_call is not None)
         acknowledged = await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         assert acknowledged.cancel_requested
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
         assert ended.status is TaskStatus.CANCELLED
         journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert "two" not in house.counted
@@ -106,7 +106,7 @@ async def test_a_cancel_lists_the_steps_whose_outcome_is_not_known(house: House)
         update={"limits": house.settings.limits.model_copy(update={"cancel_grace_s": 0.2})}
     )
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one", "two"))
+        task = await submit_plan(runtime, ledger_plan("one", "two"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await eventually(lambda: house.counted)
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
@@ -118,7 +118,7 @@ async def test_a_cancel_lists_the_steps_whose_outcome_is_not_known(house: House)
 
 async def test_a_second_cancel_changes_nothing_and_a_finished_task_cannot_be_cancelled(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         with pytest.raises(DecisionRefusedError, match="cancelled"):
             await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
@@ -127,14 +127,14 @@ async def test_a_second_cancel_changes_nothing_and_a_finished_task_cannot_be_can
 async def test_cancelling_at_any_moment_ends_the_task_and_starts_no_call_after_it(house: House) -> None:
     async with house.open() as runtime:
         for version in range(2, 14):
-            task = await submitted(runtime, ledger_plan(f"a{version}", f"b{version}", f"c{version}"))
+            task = await submit_plan(runtime, ledger_plan(f"a{version}", f"b{version}", f"c{version}"))
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             await until(runtime, task.task_id, partial(has_come_to, version))
             try:
                 await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
             except DecisionRefusedError:
                 continue
-            ended = await settled(runtime, task.task_id)
+            ended = await until_settled(runtime, task.task_id)
             assert ended.status is TaskStatus.CANCELLED
             journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
             assert "tool.called" not in journal[journal.index("task.cancel_requested") :]
@@ -142,9 +142,9 @@ async def test_cancelling_at_any_moment_ends_the_task_and_starts_no_call_after_i
 
 async def test_an_error_of_the_tool_fails_the_step_and_the_task_and_says_why(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one", "two", tool="fail"))
+        task = await submit_plan(runtime, ledger_plan("one", "two", tool="fail"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
     assert ended.status is TaskStatus.FAILED
     assert ended.error
     assert (ended.error.step_id, ended.error.code) == ("s1", "tool_error")
@@ -158,15 +158,15 @@ async def test_a_time_out_of_a_call_that_may_not_be_repeated_asks_a_person(house
         update={"limits": house.settings.limits.model_copy(update={"cancel_grace_s": 0.2})}
     )
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        asking = await settled(runtime, task.task_id)
+        asking = await until_settled(runtime, task.task_id)
         assert asking.status is TaskStatus.NEEDS_ATTENTION
         assert asking.steps["s1"].status is StepStatus.UNKNOWN
         with pytest.raises(InvalidInputError, match="s1"):
             await runtime.tasks.decide(task.task_id, Resolve(step_id="s9", resolution="done"), ANYBODY)
         await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done", output={"n": 1}), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
     assert ended.status is TaskStatus.COMPLETED
     assert ended.results["s1"].output == {"n": 1}
     assert house.counted == ["one"]
@@ -179,7 +179,7 @@ async def test_a_budget_of_calls_holds(house: House) -> None:
         )
         task = await runtime.tasks.submit(submission, ANYBODY)
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
         journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert ended.error
     assert ended.error.code == "budget_exceeded"
@@ -204,9 +204,9 @@ async def test_an_argument_that_breaks_the_schema_once_resolved_is_refused_and_n
         }
     )
     async with house.open() as runtime:
-        task = await submitted(runtime, plan)
+        task = await submit_plan(runtime, plan)
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
         journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert ended.error
     assert ended.error.code == "invalid_arguments"
@@ -221,11 +221,11 @@ async def test_a_server_that_is_gone_fails_the_task_before_any_call(house: House
         config={"command": str(command), "args": [str(LEDGER_SERVER)], "env": {"LEDGER": str(house.ledger)}}
     )
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     command.unlink()
     async with house.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
     assert ended.error
     assert ended.error.code == "server_unavailable"
     assert "command-that-goes-away" in ended.error.message

@@ -17,8 +17,8 @@ from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import Effect, ServerDenial
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
-from harness import House, ledger_plan, names, settled, submitted, until_status
-from shifty import ShiftyHouse, approved, plan_of
+from harness import House, ledger_plan, names, submit_plan, until_settled, until_status
+from shifty import ShiftyHouse, plan_of, submit_and_approve
 from waiting import eventually
 
 OUTSIDE = {"look": {"effect": "read", "idempotent": True}}
@@ -47,7 +47,7 @@ def passed_on(text: str, **write: Any) -> Plan:
 
 async def refused(runtime: Runtime, task: Task, step_id: str, told: str) -> None:
     """Wait for the end of the task, and expect that this step was denied, as the journal has it."""
-    end = await settled(runtime, task.task_id)
+    end = await until_settled(runtime, task.task_id)
     journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.error
     assert (end.status, end.error.code, end.error.step_id) == (TaskStatus.FAILED, "denied", step_id)
@@ -65,10 +65,10 @@ async def test_a_plan_with_a_denied_call_is_refused_and_nothing_is_created(house
     deny(house, SECRET)
     async with house.open() as runtime:
         with pytest.raises(InvalidPlanError) as caught:
-            await submitted(runtime, ledger_plan("one", "a secret"))
+            await submit_plan(runtime, ledger_plan("one", "a secret"))
         assert caught.value.faults == (Fault("plan.steps[1].arguments", f"D{TOLD[1:]}."),)
         assert not (await runtime.tasks.page(ANYBODY)).tasks
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         edit = Edit(plan=ledger_plan("a secret"), digests=frozenset({task.plan_digest or ""}))
         with pytest.raises(InvalidPlanError, match="public"):
             await runtime.tasks.decide(task.task_id, edit, ANYBODY)
@@ -79,12 +79,12 @@ async def test_a_plan_with_a_denied_call_is_refused_and_nothing_is_created(house
 async def test_a_value_that_is_denied_once_it_is_known_is_not_sent(house: House, deny: Deny) -> None:
     deny(house, SECRET)
     async with house.open() as runtime:
-        task = await submitted(runtime, passed_on("the secret plan"))
+        task = await submit_plan(runtime, passed_on("the secret plan"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, "s2", TOLD)
-        other = await submitted(runtime, passed_on("the plan"))
+        other = await submit_plan(runtime, passed_on("the plan"))
         await runtime.tasks.decide(other.task_id, Approve(), ANYBODY)
-        assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["the", "plan"]
 
 
@@ -92,7 +92,7 @@ async def test_a_value_that_is_denied_once_it_is_known_is_not_sent(house: House,
 async def test_nobody_is_asked_for_a_call_that_is_denied(house: House, write: dict[str, Any]) -> None:
     house.write_registry(tools={"count": {"approval": "call"}, **OUTSIDE}, deny=[SECRET])
     async with house.open() as runtime:
-        task = await submitted(runtime, passed_on("the secret plan", **write))
+        task = await submit_plan(runtime, passed_on("the secret plan", **write))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, "s2", TOLD)
     assert house.counted == []
@@ -110,7 +110,7 @@ async def test_a_policy_that_approves_everything_approves_nothing_that_is_denied
 @either_place
 async def test_what_is_denied_after_the_approval_counts_from_the_next_start(house: House, deny: Deny) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     deny(house, {"tool": "count"})
     async with house.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
@@ -121,15 +121,15 @@ async def test_what_is_denied_after_the_approval_counts_from_the_next_start(hous
 async def test_a_call_that_a_person_saw_and_approved_is_not_sent_once_it_is_denied(house: House) -> None:
     house.write_registry(tools={"count": {"approval": "call"}})
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        asked = (await settled(runtime, task.task_id)).steps["s1"].asked
+        asked = (await until_settled(runtime, task.task_id)).steps["s1"].asked
         assert asked
     house.write_registry(tools={"count": {"approval": "call"}}, deny=[{"tool": "count"}])
     async with house.open() as runtime:
         answer = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
         await runtime.tasks.decide(task.task_id, answer, ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.error
     assert (end.status, end.error.code) == (TaskStatus.FAILED, "denied")
     assert house.counted == []
@@ -141,11 +141,11 @@ async def test_an_open_call_whose_repetition_is_denied_is_asked_about(tmp_path: 
     tools = {"gate": {"idempotent": True, "effect": "read"}}
     house.write_entry(tools=tools)
     async with house.open() as runtime:
-        task = await approved(runtime, plan_of("gate:one"))
+        task = await submit_and_approve(runtime, plan_of("gate:one"))
         await eventually(lambda: house.counted)
     house.write_entry(tools=tools, deny=[{"tool": "gate"}])
     async with house.open() as runtime:
-        asking = await settled(runtime, task.task_id)
+        asking = await until_settled(runtime, task.task_id)
         assert asking.status is TaskStatus.NEEDS_ATTENTION
         assert asking.steps["s1"].status is StepStatus.UNKNOWN
         journal = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
@@ -154,7 +154,7 @@ async def test_an_open_call_whose_repetition_is_denied_is_asked_about(tmp_path: 
         assert unknown.reason == f"the call was open, and it cannot be repeated: {why}"
         assert [event.rule for event in journal if isinstance(event, ToolDenied)] == ["denied"]
         await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry"), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.error
     assert (end.status, end.error.code) == (TaskStatus.FAILED, "denied")
     assert house.counted == ["one"]

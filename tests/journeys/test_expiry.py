@@ -14,7 +14,7 @@ from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.storage.sqlite import SqliteStore
-from harness import House, ledger_plan, names, submitted, until, until_status
+from harness import House, ledger_plan, names, submit_plan, until, until_status
 
 
 class SlowStore(SqliteStore):
@@ -28,8 +28,8 @@ class SlowStore(SqliteStore):
 async def test_a_waiting_task_ends_by_itself_about_when_its_time_comes(house: House) -> None:
     house.set_approval(expires_after_s=0.5)
     async with house.open() as runtime:
-        first = await submitted(runtime, ledger_plan("one"))
-        second = await submitted(runtime, ledger_plan("two"))
+        first = await submit_plan(runtime, ledger_plan("one"))
+        second = await submit_plan(runtime, ledger_plan("two"))
         for task in (first, second):
             ended = await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
             assert ended.updated_at
@@ -40,7 +40,7 @@ async def test_a_waiting_task_ends_by_itself_about_when_its_time_comes(house: Ho
 
 async def test_a_task_whose_time_came_while_nothing_ran_ends_at_the_next_start(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     house.set_approval(expires_after_s=0.001)
     async with house.open() as runtime:
         await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
@@ -53,14 +53,14 @@ async def test_a_broken_journal_keeps_neither_the_service_from_starting_nor_othe
     house: House, change: str
 ) -> None:
     async with house.open() as runtime:
-        broken = await submitted(runtime, ledger_plan("one"))
-        task = await submitted(runtime, ledger_plan("two"))
+        broken = await submit_plan(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("two"))
     with contextlib.closing(sqlite3.connect(house.settings.storage.database_path)) as database, database:
         database.execute(f"{change} WHERE task_id = ? AND type = 'plan.proposed'", (broken.task_id,))
     house.set_approval(expires_after_s=0.001)
     async with house.open() as runtime:
         await until_status(runtime, task.task_id, TaskStatus.EXPIRED)
-        third = await submitted(runtime, ledger_plan("three"))
+        third = await submit_plan(runtime, ledger_plan("three"))
         await until_status(runtime, third.task_id, TaskStatus.EXPIRED)
 
 
@@ -68,7 +68,7 @@ async def test_a_broken_journal_keeps_neither_the_service_from_starting_nor_othe
 async def test_who_comes_too_late_is_refused_and_the_task_has_expired(house: House, what: str) -> None:
     house.use_store(SlowStore)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     house.set_approval(expires_after_s=0.001)
     digest = task.plan_digest or ""
     decisions: dict[str, Decision] = {
@@ -94,7 +94,7 @@ async def test_who_comes_too_late_is_refused_and_the_task_has_expired(house: Hou
 async def test_a_plan_whose_time_ends_while_it_is_made_anew_has_expired(house: House) -> None:
     house.use_store(SlowStore)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     assert task.planned_at
     go = house.folder / "go"
     start = f'while [ ! -e "{go}" ]; do sleep 0.05; done; exec "$@"'
@@ -122,7 +122,7 @@ async def refused(runtime: Runtime, task: Task) -> str:
 async def test_every_revision_has_its_own_time(house: House) -> None:
     house.set_approval(expires_after_s=2)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         edited = await runtime.tasks.decide(
             task.task_id, Edit(plan=ledger_plan("two"), digests=frozenset({task.plan_digest or ""})), ANYBODY
         )
@@ -136,7 +136,7 @@ async def test_a_plan_that_was_approved_in_time_runs_past_its_time(house: House)
     house.write_registry(delay_s=1.5)
     house.set_approval(expires_after_s=0.7)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         ended = await until(runtime, task.task_id, lambda now: now.terminal)
     assert ended.status is TaskStatus.COMPLETED
@@ -144,7 +144,7 @@ async def test_a_plan_that_was_approved_in_time_runs_past_its_time(house: House)
 
 async def test_many_tasks_that_are_over_all_end(house: House) -> None:
     async with house.open() as runtime:
-        tasks = [await submitted(runtime, ledger_plan("one")) for _ in range(120)]
+        tasks = [await submit_plan(runtime, ledger_plan("one")) for _ in range(120)]
     house.set_approval(expires_after_s=0.001)
     async with house.open() as runtime:
         for task in tasks:

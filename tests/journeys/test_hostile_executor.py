@@ -23,7 +23,7 @@ from agent_runtime.services.broker import Broker
 from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest
 from agent_runtime.services.run import Run
 from agent_runtime.services.task_manager import Submission
-from harness import House, ledger_graph, settled, submitted
+from harness import House, ledger_graph, submit_plan, until_settled
 
 APART = ledger_graph({"one": [], "two": [], "after": ["one"]})
 
@@ -68,7 +68,7 @@ def no_builtin(_: object) -> MCPServer:
 @asynccontextmanager
 async def executing(house: House, runtime: Runtime, plan: Plan) -> AsyncIterator[Executor]:
     """An executor of its own kind, for an approved task that the runtime's own runner was not told of."""
-    task = await submitted(runtime, plan)
+    task = await submit_plan(runtime, plan)
     approved = PlanApproved(revision=1, digest=task.plan_digest or "")
     task = await runtime.store.append(task, [approved])
     run = await Run.claim(runtime.store, task, "hostile", asyncio.Event(), asyncio.Event())
@@ -139,7 +139,7 @@ async def test_a_journal_that_has_ended_takes_no_call_and_says_how_it_ended(hous
                 assert await executor.refused(ONE) == "cancelled"
                 journal = await executor.journal()
         else:
-            task = await submitted(runtime, APART)
+            task = await submit_plan(runtime, APART)
             expired = TaskExpired(revision=1, digest=task.plan_digest or "")
             task = await runtime.store.append(task, [expired])
             with pytest.raises(IllegalTransitionError, match="the task is expired"):
@@ -185,7 +185,7 @@ async def test_a_plan_that_breaks_the_contract_ends_before_anybody_is_asked(
     async with house.open() as runtime:
         await runtime.registry.ready(["ledger"], 20)
         task: Task = await runtime.tasks.submit(Submission(prompt="count"), ANYBODY)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert task.error
     assert (task.status, task.error.code) == (TaskStatus.FAILED, "invalid_plan")
     assert said in task.error.message

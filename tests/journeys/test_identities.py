@@ -19,7 +19,7 @@ from agent_runtime.domain.revisions import REGISTRY, as_text
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
-from harness import House, approved_and_left, ledger_plan, names, settled, submitted, until_status
+from harness import House, approve_and_stop, ledger_plan, names, submit_plan, until_settled, until_status
 from shifty import ShiftyHouse, plan_of
 
 SECRET = "hunter2-hunter2"  # noqa: S105 - an example
@@ -76,7 +76,7 @@ async def test_an_approval_that_meets_a_changed_server_is_refused_and_the_plan_i
 ) -> None:
     apply, said = CHANGES[change]
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     apply(house)
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError) as refused:
@@ -86,14 +86,14 @@ async def test_an_approval_that_meets_a_changed_server_is_refused_and_the_plan_i
         assert (renewed.status, renewed.plan_revision) == (TaskStatus.AWAITING_APPROVAL, 2)
         assert house.counted == []
         await runtime.tasks.decide(task.task_id, Approve(digest=renewed.plan_digest), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
 
 
 async def test_the_next_revision_has_the_same_steps_and_says_what_has_changed(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         renewed = await refused_and_renewed(runtime, task)
@@ -109,7 +109,7 @@ async def test_the_next_revision_has_the_same_steps_and_says_what_has_changed(ho
 
 async def test_an_approver_who_may_not_read_is_not_told_what_has_changed(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         approver = Caller("bob", "default", frozenset({"approve"}), "key")
@@ -126,7 +126,7 @@ async def refused_and_renewed(runtime: Runtime, task: Task) -> Task:
 
 async def test_an_approval_without_a_digest_that_meets_a_changed_server_ends_the_task(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match=r"env\.TARGET"):
@@ -141,7 +141,7 @@ async def test_an_approval_without_a_digest_that_meets_a_changed_server_ends_the
 
 async def test_many_approvals_at_once_make_one_revision_and_no_execution(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
 
@@ -161,31 +161,31 @@ async def test_many_approvals_at_once_make_one_revision_and_no_execution(house: 
 
 
 async def test_an_approved_plan_whose_server_changed_before_its_first_step_awaits_approval_anew(house: House) -> None:
-    task = await approved_and_left(house, ledger_plan("one"))
+    task = await approve_and_stop(house, ledger_plan("one"))
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         renewed = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
         assert renewed.plan_revision == 2
         assert house.counted == []
         await runtime.tasks.decide(task.task_id, Approve(digest=renewed.plan_digest), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
 
 
 async def test_an_approval_that_named_no_digest_is_not_asked_for_again(house: House) -> None:
-    task = await approved_and_left(house, ledger_plan("one"), names_digest=False)
+    task = await approve_and_stop(house, ledger_plan("one"), names_digest=False)
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.error
     assert end.error.code == "definition_changed"
     assert house.counted == []
 
 
 async def test_an_approved_plan_whose_servers_did_not_change_runs_after_a_restart(house: House) -> None:
-    task = await approved_and_left(house, ledger_plan("one"), names_digest=False)
+    task = await approve_and_stop(house, ledger_plan("one"), names_digest=False)
     async with house.open() as runtime:
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
 
 
@@ -200,7 +200,7 @@ async def test_what_policy_had_approved_policy_judges_again(
     house.set_approval(auto_effects=("read",))
     house.write_registry(tools=READ)
     plan = ledger_plan("one", tool="look")
-    task = await approved_and_left(house, plan, actor=POLICY)
+    task = await approve_and_stop(house, plan, actor=POLICY)
     house.write_registry(config=config_of(house, env={"TARGET": "production"}), tools=tools)
     async with house.open() as runtime:
         end = await until_status(runtime, task.task_id, status)
@@ -215,13 +215,13 @@ async def test_a_server_that_changed_after_the_first_step_ends_the_task(tmp_path
     house.limit(cancel_grace_s=0.1)
     house.write_entry(client_session_timeout_seconds=0.3)
     async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("gate:one", "count:two"))
+        task = await submit_plan(runtime, plan_of("gate:one", "count:two"))
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.NEEDS_ATTENTION
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.NEEDS_ATTENTION
     house.write_entry(arguments=("--other",))
     async with house.open() as runtime:
         await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done"), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
         journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert end.error
     assert end.error.code == "definition_changed"
@@ -248,7 +248,7 @@ async def test_another_root_of_a_built_in_server_is_another_server(house: House)
     house.root = "current"
     house.write_registry()
     async with house.open() as runtime:
-        task = await submitted(runtime, plan)
+        task = await submit_plan(runtime, plan)
     swap_link(house)
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match="filesystem: root was"):
@@ -259,12 +259,12 @@ async def test_a_server_does_not_start_in_a_folder_that_was_swapped_under_the_ru
     (house.folder / "work").mkdir()
     house.write_registry(config=config_of(house, cwd="work"))
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         (house.folder / "work").rmdir()
         (house.folder / "evil").mkdir()
         (house.folder / "work").symlink_to("evil")
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.error
     assert end.error.code == "server_unavailable"
     assert "replaced by a link" in end.error.message
@@ -274,7 +274,7 @@ async def test_a_server_does_not_start_in_a_folder_that_was_swapped_under_the_ru
 async def test_a_literal_secret_that_changes_is_a_change_and_is_shown_nowhere(house: House) -> None:
     house.write_registry(config=config_of(house, env={"API_TOKEN": SECRET}))
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     house.write_registry(config=config_of(house, env={"API_TOKEN": f"other-{SECRET}"}))
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match=r"ledger: env\.API_TOKEN was"):
@@ -288,7 +288,7 @@ async def test_a_literal_secret_that_changes_is_a_change_and_is_shown_nowhere(ho
 async def test_a_plan_that_cannot_be_carried_out_on_the_changed_server_stays_as_it_is(tmp_path: Path) -> None:
     house = ShiftyHouse(tmp_path)
     async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("count:one"))
+        task = await submit_plan(runtime, plan_of("count:one"))
     house.list_tools([])
     house.write_entry(arguments=("--other",))
     async with house.open() as runtime:
@@ -301,17 +301,17 @@ async def test_another_endpoint_of_the_model_is_a_change_of_a_plan_with_agent_st
     plan = Plan.model_validate({"steps": [{"id": "s1", "kind": "agent", "instruction": "Think."}]})
     house.use_model("http://127.0.0.1:9/v1")
     async with house.open() as runtime:
-        agent, other = await submitted(runtime, plan), await submitted(runtime, ledger_plan("one"))
+        agent, other = await submit_plan(runtime, plan), await submit_plan(runtime, ledger_plan("one"))
     house.use_model("http://127.0.0.1:10/v1")
     async with house.open() as runtime:
         with pytest.raises(PlanOutdatedError, match="the model: endpoints was"):
             await runtime.tasks.decide(agent.task_id, Approve(digest=agent.plan_digest), ANYBODY)
         await runtime.tasks.decide(other.task_id, Approve(digest=other.plan_digest), ANYBODY)
-        assert (await settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
 
 
 async def test_the_journal_says_what_was_changed_by_whom_and_what_for(house: House) -> None:
-    task = await approved_and_left(house, ledger_plan("one"))
+    task = await approve_and_stop(house, ledger_plan("one"))
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)

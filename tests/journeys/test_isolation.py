@@ -21,8 +21,8 @@ from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.followers import Followers
 from agent_runtime.storage.sqlite import SqliteStore
-from harness import House, names, settled, submitted, until_status
-from shifty import ShiftyHouse, approved, ended, plan_of
+from harness import House, names, submit_plan, until_settled, until_status
+from shifty import ShiftyHouse, plan_of, run_plan, submit_and_approve
 from waiting import eventually
 
 HANGING = 40
@@ -57,7 +57,7 @@ def sums() -> Plan:
 
 
 async def all_settled(runtime: Runtime, tasks: Sequence[Task]) -> list[Task]:
-    return await asyncio.gather(*(settled(runtime, task.task_id) for task in tasks))
+    return await asyncio.gather(*(until_settled(runtime, task.task_id) for task in tasks))
 
 
 async def in_calls(runtime: Runtime, tasks: Sequence[Task]) -> int:
@@ -76,11 +76,11 @@ async def test_forty_tasks_on_a_server_that_hangs_stop_no_others_and_all_end_onc
     house: ShiftyHouse,
 ) -> None:
     async with house.open() as runtime:
-        hanging = [await approved(runtime, plan_of(f"gate:{number}")) for number in range(HANGING)]
+        hanging = [await submit_and_approve(runtime, plan_of(f"gate:{number}")) for number in range(HANGING)]
         await until_called(runtime, hanging, SHARE)
         async with lag_below(1), asyncio.timeout(5):
             for _ in range(20):
-                assert (await ended(runtime, sums())).status is TaskStatus.COMPLETED
+                assert (await run_plan(runtime, sums())).status is TaskStatus.COMPLETED
             await runtime.store.check()
         assert await in_calls(runtime, hanging) == SHARE
         house.open_gate()
@@ -94,10 +94,10 @@ async def test_tasks_that_use_a_hanging_server_beside_another_do_not_stop_the_ot
     mixed["steps"] += sums().model_dump(mode="json")["steps"]
     mixed["steps"][1] |= {"id": "s2", "depends_on": ["s1"]}
     async with house.open() as runtime:
-        hanging = [await approved(runtime, Plan.model_validate(mixed)) for _ in range(HANGING)]
+        hanging = [await submit_and_approve(runtime, Plan.model_validate(mixed)) for _ in range(HANGING)]
         await until_called(runtime, hanging, SHARE)
         async with asyncio.timeout(5):
-            assert (await ended(runtime, sums())).status is TaskStatus.COMPLETED
+            assert (await run_plan(runtime, sums())).status is TaskStatus.COMPLETED
         await asyncio.gather(*(runtime.tasks.decide(task.task_id, Cancel(), ANYBODY) for task in hanging))
         house.open_gate()
         async with asyncio.timeout(10):
@@ -107,14 +107,14 @@ async def test_tasks_that_use_a_hanging_server_beside_another_do_not_stop_the_ot
 
 async def test_a_server_that_hangs_at_its_start_stops_no_others(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
-        tasks = [await submitted(runtime, plan_of("count:one")) for _ in range(HANGING)]
+        tasks = [await submit_plan(runtime, plan_of("count:one")) for _ in range(HANGING)]
     house.write_entry(hang="tools/list")
     house.limit(server_start_s=2.0)
     async with house.open() as runtime:
         for task in tasks:
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         async with asyncio.timeout(1.5):
-            assert (await ended(runtime, sums())).status is TaskStatus.COMPLETED
+            assert (await run_plan(runtime, sums())).status is TaskStatus.COMPLETED
         async with asyncio.timeout(5):
             await asyncio.gather(*(runtime.tasks.decide(task.task_id, Cancel(), ANYBODY) for task in tasks))
             await all_settled(runtime, tasks)
@@ -125,10 +125,10 @@ async def test_a_server_that_hangs_at_its_start_stops_no_others(house: ShiftyHou
 async def test_a_task_that_waits_for_its_turn_is_cancelled_at_once(house: ShiftyHouse) -> None:
     house.limit(tasks_on_same_servers=1)
     async with house.open() as runtime:
-        first = await approved(runtime, plan_of("gate:first"))
+        first = await submit_and_approve(runtime, plan_of("gate:first"))
         await until_called(runtime, [first], 1)
-        second = await approved(runtime, plan_of("count:second"))
-        third = await approved(runtime, plan_of("count:third"))
+        second = await submit_and_approve(runtime, plan_of("count:second"))
+        third = await submit_and_approve(runtime, plan_of("count:third"))
         async with asyncio.timeout(2):
             assert (await runtime.tasks.decide(second.task_id, Cancel(), ANYBODY)).status is TaskStatus.CANCELLED
             await runtime.tasks.delete(second.task_id, ANYBODY)
@@ -142,8 +142,8 @@ async def test_with_one_place_in_all_tasks_run_one_after_another_to_their_end(ho
     house.limit(tasks_on_same_servers=1, concurrent_tasks=1)
     house.open_gate()
     async with house.open() as runtime:
-        tasks = [await approved(runtime, plan_of(f"gate:{number}")) for number in range(10)]
-        tasks += [await approved(runtime, sums()) for _ in range(10)]
+        tasks = [await submit_and_approve(runtime, plan_of(f"gate:{number}")) for number in range(10)]
+        tasks += [await submit_and_approve(runtime, sums()) for _ in range(10)]
         assert {task.status for task in await all_settled(runtime, tasks)} == {TaskStatus.COMPLETED}
     assert house.counted == [str(number) for number in range(10)]
 
@@ -162,10 +162,10 @@ async def test_a_plan_runs_unasked_only_where_every_effect_is_allowed(house: Shi
         mixed = plan_of("count:two", "gate:three")
         writing = await runtime.tasks.submit(Submission("write", plan=mixed, approval="auto"), ANYBODY)
         manual = await runtime.tasks.submit(Submission("read", plan=plan_of("count:four")), ANYBODY)
-        assert (await settled(runtime, reading.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, reading.task_id)).status is TaskStatus.COMPLETED
         assert writing.status is manual.status is TaskStatus.AWAITING_APPROVAL
         planned = await runtime.tasks.submit(Submission("what is 2 + 2", approval="auto"), ANYBODY)
-        end = await settled(runtime, planned.task_id)
+        end = await until_settled(runtime, planned.task_id)
         assert end.status is TaskStatus.COMPLETED
         assert end.approvals[0].actor == "policy"
         assert names(await runtime.tasks.records(planned.task_id, ANYBODY)).count("plan.approved") == 1
@@ -187,7 +187,7 @@ def _followers(runtime: Runtime) -> Followers:
 async def test_three_hundred_tasks_leave_nothing_behind(house: ShiftyHouse) -> None:
     async def batch(runtime: Runtime, size: int) -> tuple[int, int, int]:
         plans = [plan_of("count:x") if number % 10 == 0 else sums() for number in range(size)]
-        tasks = [await approved(runtime, plan) for plan in plans]
+        tasks = [await submit_and_approve(runtime, plan) for plan in plans]
         async with asyncio.timeout(30):
             await all_settled(runtime, tasks)
             await eventually(lambda: not any(task.get_name().startswith("task_") for task in asyncio.all_tasks()))

@@ -10,10 +10,10 @@ from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.events import ToolCalled
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.tools import StdioServer
-from harness import House, settled
+from harness import House, until_settled
 from odd_servers import GOOD, Script
 from pools import HOSTILE_SERVER
-from shifty import approved, plan_of
+from shifty import plan_of, submit_and_approve
 from waiting import eventually
 
 READ = {"*": {"effect": "read", "open_world": False}}
@@ -65,8 +65,8 @@ async def test_an_unreadable_answer_fails_the_step_and_is_asked_for_again_only_w
     plan = plan_of("ledger.good")
     steps = tuple(step.model_copy(update={"retries": 1 if idempotent else 0}) for step in plan.steps)
     async with house.open() as runtime:
-        task = await approved(runtime, plan.model_copy(update={"steps": steps}))
-        task = await settled(runtime, task.task_id)
+        task = await submit_and_approve(runtime, plan.model_copy(update={"steps": steps}))
+        task = await until_settled(runtime, task.task_id)
         records = await runtime.tasks.records(task.task_id, ANYBODY)
     assert task.status is TaskStatus.FAILED
     assert task.error is not None

@@ -15,13 +15,13 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
-from harness import House, ledger_graph, names, settled, submitted, until
+from harness import House, ledger_graph, names, submit_plan, until, until_settled
 
 
 async def run(runtime: Runtime, plan: Plan, limits: Limits | None = None) -> tuple[Task, list[EventRecord]]:
     task = await runtime.tasks.submit(Submission("count", plan=plan, limits=limits or Limits()), ANYBODY)
     await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-    end = await settled(runtime, task.task_id)
+    end = await until_settled(runtime, task.task_id)
     journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert replay(task.task_id, journal) == end
     return end, journal
@@ -115,7 +115,7 @@ async def test_while_a_task_asks_nothing_new_begins_and_what_was_sent_is_kept(ho
         called = [record.event.step_id for record in journal if isinstance(record.event, ToolCalled)]
         assert called == ["lost", "kept"]
         await runtime.tasks.decide(end.task_id, Resolve(step_id="lost", resolution="done"), ANYBODY)
-        while not (end := await settled(runtime, end.task_id)).terminal:
+        while not (end := await until_settled(runtime, end.task_id)).terminal:
             await runtime.tasks.decide(end.task_id, Resolve(step_id=end.unknown_steps[0], resolution="done"), ANYBODY)
         assert replay(end.task_id, await runtime.tasks.records(end.task_id, ANYBODY)) == end
     assert end.status is TaskStatus.COMPLETED
@@ -152,7 +152,7 @@ async def test_a_cancel_ends_every_call_that_is_under_way(house: House) -> None:
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until(runtime, task.task_id, lambda now: now.tool_calls == 2)
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.CANCELLED
     assert set(end.unknown_steps) <= {"a", "b"}
     assert end.unknown_steps
@@ -199,7 +199,7 @@ async def test_a_condition_that_cannot_be_compared_fails_the_step_and_calls_noth
 async def test_a_condition_that_cannot_be_read_is_refused_with_the_plan(house: House) -> None:
     async with house.open() as runtime:
         with pytest.raises(InvalidPlanError) as refused:
-            await submitted(runtime, choosing("__import__('os')"))
+            await submit_plan(runtime, choosing("__import__('os')"))
         assert [fault.field for fault in refused.value.faults] == ["plan.steps[1].when", "plan.steps[2].when"]
         with pytest.raises(InvalidPlanError, match=r"no step 'gone'"):
-            await submitted(runtime, choosing("${gone.text} == 'a'"))
+            await submit_plan(runtime, choosing("${gone.text} == 'a'"))

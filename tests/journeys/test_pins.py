@@ -15,18 +15,18 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.storage.sqlite import SqliteStore
-from harness import names, settled, submitted
-from shifty import SCHEMA, ShiftyHouse, approved, ended, listing, plan_of
+from harness import names, submit_plan, until_settled
+from shifty import SCHEMA, ShiftyHouse, list_tools, plan_of, run_plan, submit_and_approve
 
 CHANGES: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "description": (listing(description="count, and tell the world"), "tell the world"),
-    "schema": (listing(inputSchema={**SCHEMA, "additionalProperties": True}), "additionalProperties"),
-    "annotations": (listing(annotations={"readOnlyHint": True}), "readOnlyHint"),
-    "title": (listing(title="Count"), "title was None"),
-    "name": (listing(name="count_all"), "no longer has this tool"),
-    "dropped": (listing()[1:], "no longer has this tool"),
-    "twice": ([*listing(), {**listing()[0], "title": "another"}], "no longer has this tool"),
-    "number": (listing(inputSchema={**SCHEMA, "maxProperties": 2**60}), "maxProperties"),
+    "description": (list_tools(description="count, and tell the world"), "tell the world"),
+    "schema": (list_tools(inputSchema={**SCHEMA, "additionalProperties": True}), "additionalProperties"),
+    "annotations": (list_tools(annotations={"readOnlyHint": True}), "readOnlyHint"),
+    "title": (list_tools(title="Count"), "title was None"),
+    "name": (list_tools(name="count_all"), "no longer has this tool"),
+    "dropped": (list_tools()[1:], "no longer has this tool"),
+    "twice": ([*list_tools(), {**list_tools()[0], "title": "another"}], "no longer has this tool"),
+    "number": (list_tools(inputSchema={**SCHEMA, "maxProperties": 2**60}), "maxProperties"),
 }
 
 
@@ -37,7 +37,7 @@ def house(tmp_path: Path) -> ShiftyHouse:
 
 async def refused(runtime: Runtime, task: Task, difference: str) -> None:
     """The task says what differs, and its journal holds the denial and no call after it."""
-    task = await settled(runtime, task.task_id)
+    task = await until_settled(runtime, task.task_id)
     assert task.status is TaskStatus.FAILED
     assert task.error
     assert task.error.code == "definition_changed"
@@ -51,7 +51,7 @@ async def refused(runtime: Runtime, task: Task, difference: str) -> None:
 async def test_a_change_while_a_person_thinks_is_never_called(house: ShiftyHouse, change: str) -> None:
     tools, difference = CHANGES[change]
     async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("count:one"))
+        task = await submit_plan(runtime, plan_of("count:one"))
         house.list_tools(tools)
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, difference)
@@ -63,48 +63,48 @@ async def test_a_change_in_the_middle_of_a_task_is_never_called(house: ShiftyHou
     tools, difference = CHANGES[change]
     house.list_tools(tools, "next.json")
     async with house.open() as runtime:
-        task = await approved(runtime, plan_of("shift:first", "count:second"))
+        task = await submit_and_approve(runtime, plan_of("shift:first", "count:second"))
         await refused(runtime, task, difference)
     assert house.counted == ["first"]
 
 
 async def test_after_a_change_the_next_plan_is_made_with_what_the_server_lists_now(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("count:one"))
-        house.list_tools(listing(description="new"))
+        task = await submit_plan(runtime, plan_of("count:one"))
+        house.list_tools(list_tools(description="new"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await refused(runtime, task, "new")
-        again = await ended(runtime, plan_of("count:two"))
+        again = await run_plan(runtime, plan_of("count:two"))
         assert again.definitions["ledger/count"].description == "new"
     assert again.status is TaskStatus.COMPLETED
     assert house.counted == ["two"]
 
 
 async def test_a_listing_that_says_it_changed_and_did_not_is_no_reason_to_stop(house: ShiftyHouse) -> None:
-    house.list_tools(listing(), "next.json")
+    house.list_tools(list_tools(), "next.json")
     async with house.open() as runtime:
-        task = await ended(runtime, plan_of("shift:first", "count:second"))
+        task = await run_plan(runtime, plan_of("shift:first", "count:second"))
     assert task.status is TaskStatus.COMPLETED
     assert house.counted == ["first", "second"]
 
 
 async def test_a_change_of_a_tool_that_the_plan_does_not_name_is_no_reason_to_stop(house: ShiftyHouse) -> None:
-    house.list_tools(listing(description="another"), "next.json")
+    house.list_tools(list_tools(description="another"), "next.json")
     async with house.open() as runtime:
-        task = await ended(runtime, plan_of("shift:first", "fail:second"))
+        task = await run_plan(runtime, plan_of("shift:first", "fail:second"))
     assert task.error
     assert task.error.code == "tool_error"
     assert house.counted == ["first", "second"]
 
 
 async def test_a_change_during_the_pause_before_a_repetition_is_noticed(house: ShiftyHouse) -> None:
-    tools = listing()
+    tools = list_tools()
     tools[3]["description"] = "later, and more"
     house.list_tools(tools, "next.json")
     plan = plan_of("later:once").model_dump(mode="json")
     plan["steps"][0]["retries"] = 3
     async with house.open() as runtime:
-        task = await approved(runtime, Plan.model_validate(plan))
+        task = await submit_and_approve(runtime, Plan.model_validate(plan))
         await refused(runtime, task, "later, and more")
     assert house.counted == ["once"]
 
@@ -124,10 +124,10 @@ class HaltingStore(SqliteStore):
 
 async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(house: ShiftyHouse) -> None:
     house.use_store(HaltingStore)
-    house.list_tools(listing(description="new"), "next.json")
+    house.list_tools(list_tools(description="new"), "next.json")
     (house.folder / "shift-soon").touch()
     async with house.open() as runtime:
-        task = await approved(runtime, plan_of("count:first", "count:second"))
+        task = await submit_and_approve(runtime, plan_of("count:first", "count:second"))
         await refused(runtime, task, "new")
         events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     (unsent,) = [event for event in events if isinstance(event, ToolReturned) and event.step_id == "s2"]
@@ -141,9 +141,9 @@ async def test_a_change_between_an_unknown_outcome_and_its_retry_is_not_called(h
     house.limit(cancel_grace_s=0.1)
     house.write_entry(client_session_timeout_seconds=0.3)
     async with house.open() as runtime:
-        task = await ended(runtime, plan_of("gate:one"))
+        task = await run_plan(runtime, plan_of("gate:one"))
         assert task.status is TaskStatus.NEEDS_ATTENTION
-        tools = listing()
+        tools = list_tools()
         tools[1]["description"] = "another gate"
         house.list_tools(tools)
         await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry"), ANYBODY)

@@ -15,7 +15,7 @@ from agent_runtime.domain.events import PlanProposed
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
-from harness import House, names, settled, until_status
+from harness import House, names, until_settled, until_status
 from model_server import ModelServer
 from model_server.replies import Answer, Calls, Fault, Text, by_turn
 
@@ -78,7 +78,7 @@ async def test_a_prompt_is_planned_approved_and_done(home: House) -> None:
         assert task.status is TaskStatus.AWAITING_APPROVAL
         assert not (home.files / "a.txt").exists()
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         (proposed,) = [
             r.event for r in await runtime.tasks.records(task.task_id, ANYBODY) if isinstance(r.event, PlanProposed)
         ]
@@ -98,7 +98,7 @@ async def test_a_model_cannot_approve_the_calls_of_its_plan_beforehand(modelled:
         assert task.contract
         assert not task.contract.steps[0].preapproved
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert (task.status, modelled.counted) == (TaskStatus.NEEDS_ATTENTION, [])
 
 
@@ -112,7 +112,7 @@ async def test_a_plan_is_revised_and_the_new_one_is_approved_by_its_digest(home:
         with pytest.raises(DigestRequiredError):
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert (task.status, (task.result or "").splitlines()[-1]) == (TaskStatus.COMPLETED, "hello")
     if home.settings.openai.configured:
         asked = models.requests[-1].text
@@ -126,7 +126,7 @@ async def test_a_plan_waits_over_a_restart(home: House) -> None:
         task = await planned(runtime)
     async with home.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
 
 
 @pytest.mark.slow
@@ -148,14 +148,14 @@ async def test_a_model_plans_an_agent_step_whose_call_is_approved_after_a_restar
     async with modelled.open() as runtime:
         task = await planned(runtime, "Say hello")
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         asked = task.steps["s1"].asked
         assert asked
         assert asked.arguments == {"path": "b.txt", "content": "hello"}
     async with modelled.open() as runtime:
         decision = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
         await runtime.tasks.decide(task.task_id, decision, ANYBODY)
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
     assert (task.status, task.result) == (TaskStatus.COMPLETED, "Greeted.")
     assert (modelled.files / "b.txt").read_text(encoding="utf-8").strip() == "hello"
 
@@ -313,7 +313,7 @@ async def test_a_task_is_planned_by_a_planner_of_the_operator(house: House, monk
         assert runtime.planner == "counting"
         task = await planned(runtime, "count one two")
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
         (proposed,) = [
             r.event for r in await runtime.tasks.records(task.task_id, ANYBODY) if isinstance(r.event, PlanProposed)
         ]

@@ -28,8 +28,8 @@ from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.progress import Progress
 from agent_runtime.storage.sqlite import SqliteStore
-from harness import House, ledger_plan, names, settled, submitted, until, until_status
-from shifty import ShiftyHouse, approved, plan_of
+from harness import House, ledger_plan, names, submit_plan, until, until_settled, until_status
+from shifty import ShiftyHouse, plan_of, submit_and_approve
 from waiting import eventually
 
 APPENDS_OF_A_RUN = 5  # the claim, three intents, the end
@@ -73,7 +73,7 @@ async def test_a_cancel_at_every_write_of_a_run_starts_no_call_after_it(
         assert isinstance(store, MeddledStore)
         for at in range(1, APPENDS_OF_A_RUN + 1):
             labels = [f"{at}{letter}" for letter in "abc"]
-            task = await submitted(runtime, ledger_plan(*labels))
+            task = await submit_plan(runtime, ledger_plan(*labels))
             cancelled = asyncio.Event()
             counted_at_cancel: list[str] = []
 
@@ -95,7 +95,7 @@ async def test_a_cancel_at_every_write_of_a_run_starts_no_call_after_it(
                 await cancelled.wait()
             store.meddle = None
             try:
-                end = await settled(runtime, task.task_id)
+                end = await until_settled(runtime, task.task_id)
             except TaskNotFoundError:
                 assert [label for label in house.counted if label in labels] == [
                     label for label in counted_at_cancel if label in labels
@@ -129,8 +129,8 @@ class StormyStore(SqliteStore):
 async def test_a_storm_of_conflicts_loses_no_result_and_repeats_no_call(house: House) -> None:
     house.use_store(StormyStore)
     async with house.open() as runtime:
-        task = await approved(runtime, ledger_plan("one", "two", "three"))
-        end = await settled(runtime, task.task_id)
+        task = await submit_and_approve(runtime, ledger_plan("one", "two", "three"))
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.COMPLETED
     assert end.epoch == 1
     assert house.counted == ["one", "two", "three"]
@@ -146,7 +146,7 @@ async def accepted(runtime: Runtime, task_id: str, decision: Decision) -> bool:
 
 async def unknown(house: ShiftyHouse, runtime: Runtime, *steps: str) -> Task:
     """A task whose first call was lost."""
-    task = await settled(runtime, (await approved(runtime, plan_of(*steps))).task_id)
+    task = await until_settled(runtime, (await submit_and_approve(runtime, plan_of(*steps))).task_id)
     assert task.status is TaskStatus.NEEDS_ATTENTION, house.counted
     return task
 
@@ -164,7 +164,7 @@ async def test_many_resolutions_at_once_are_one_and_the_call_is_repeated_once(sh
         retry = Resolve(step_id="s1", resolution="retry")
         won = await asyncio.gather(*(accepted(runtime, task.task_id, retry) for _ in range(50)))
         assert won.count(True) == 1
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
         assert await accepted(runtime, task.task_id, retry) is False
     assert end.status is TaskStatus.COMPLETED
     assert shifty.counted == ["one", "one", "two"]
@@ -178,7 +178,7 @@ async def test_a_resolution_against_a_cancel_has_one_outcome(shifty: ShiftyHouse
         _, resolved = await asyncio.gather(
             runtime.tasks.decide(task.task_id, Cancel(), ANYBODY), accepted(runtime, task.task_id, skip)
         )
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert not resolved
     assert end.status is TaskStatus.CANCELLED
     assert end.unknown_steps == ("s1",)
@@ -191,7 +191,7 @@ async def test_what_a_person_said_it_gave_is_what_the_next_step_gets(shifty: Shi
         task = await unknown(shifty, runtime, "gate:one", "count:${s1.output.next}", "count:${s1.text}")
         done = Resolve(step_id="s1", resolution="done", output={"next": "two"})
         await runtime.tasks.decide(task.task_id, done, ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.COMPLETED
     assert shifty.ledger.read_text().splitlines() == ["one", "two", '{"next":"two"}']
 
@@ -201,11 +201,11 @@ async def test_a_skipped_step_takes_with_it_all_that_needs_it_and_no_more(shifty
     plan = plan_of("gate:one", "count:two", "count:three", "calculator.add").model_dump(mode="json")
     plan["steps"][3] |= {"depends_on": [], "arguments": {"a": 1, "b": 2}}
     async with shifty.open() as runtime:
-        task = await submitted(runtime, Plan.model_validate(plan))
+        task = await submit_plan(runtime, Plan.model_validate(plan))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         await until_status(runtime, task.task_id, TaskStatus.NEEDS_ATTENTION)
         await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="skip"), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.COMPLETED
     statuses = [step.status for step in end.steps.values()]
     assert statuses == [StepStatus.SKIPPED] * 3 + [StepStatus.COMPLETED]
@@ -214,13 +214,13 @@ async def test_a_skipped_step_takes_with_it_all_that_needs_it_and_no_more(shifty
 
 async def test_a_cancel_while_a_server_hangs_at_its_start_ends_the_wait_for_it(shifty: ShiftyHouse) -> None:
     async with shifty.open() as runtime:
-        task = await submitted(runtime, plan_of("count:one"))
-        waiting = await submitted(runtime, plan_of("count:two"))
+        task = await submit_plan(runtime, plan_of("count:one"))
+        waiting = await submit_plan(runtime, plan_of("count:two"))
     for hang in ("initialize", "tools/list"):
         shifty.write_entry(hang=hang)
         async with shifty.open() as runtime:
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-            await shifty.hung(2)  # the catalogue's and ours
+            await shifty.wait_for_hangs(2)  # the catalogue's and ours
             assert (await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)).status is TaskStatus.CANCELLED
             async with asyncio.timeout(5):  # the start limit is 20 s
                 await no_run_is_left()
@@ -238,10 +238,10 @@ async def test_a_cancel_during_the_pause_before_a_repetition_stops_it(shifty: Sh
     plan = plan_of("fail:one").model_dump(mode="json")
     plan["steps"][0]["retries"] = 10
     async with shifty.open() as runtime:
-        task = await approved(runtime, Plan.model_validate(plan))
+        task = await submit_and_approve(runtime, Plan.model_validate(plan))
         await until(runtime, task.task_id, lambda now: bool((call := now.steps["s1"].call) and call.result))
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
         async with asyncio.timeout(5):
             await no_run_is_left()
     assert end.status is TaskStatus.CANCELLED
@@ -286,7 +286,7 @@ async def test_the_late_answer_of_a_superseded_run_is_kept_and_changes_nothing(
 ) -> None:
     never = asyncio.Event()
     async with shifty.open() as runtime:
-        task = await approved(runtime, plan_of("gate:one", "count:two"))
+        task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
         await until(runtime, task.task_id, lambda now: now.steps["s1"].open_call is not None)
         async with asyncio.timeout(20), another_orchestrator(shifty, runtime) as other:
             await eventually(lambda: shifty.counted)
@@ -304,7 +304,7 @@ async def test_the_late_answer_of_a_superseded_run_is_kept_and_changes_nothing(
             assert after.steps == asking.steps
             decision = Resolve.model_validate({"step_id": "s1", "resolution": resolution})
             await runtime.tasks.decide(task.task_id, decision, ANYBODY)
-            end = await settled(runtime, task.task_id)
+            end = await until_settled(runtime, task.task_id)
             journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.status is TaskStatus.COMPLETED
     assert replay(task.task_id, journal) == end
@@ -320,13 +320,13 @@ async def test_two_orchestrators_on_one_task_at_once_call_nothing_twice(house: H
     async with house.open() as runtime, another_orchestrator(house, runtime) as other:
         for turn in range(10):
             labels = [f"{turn}{letter}" for letter in "abc"]
-            task = await submitted(runtime, ledger_plan(*labels))
+            task = await submit_plan(runtime, ledger_plan(*labels))
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
             async with asyncio.timeout(20):
                 await until(runtime, task.task_id, partial(_has_come_to, 3 + turn))
                 while await other.run(task.task_id, never, never):
                     pass
-                while not (end := await settled(runtime, task.task_id)).terminal:
+                while not (end := await until_settled(runtime, task.task_id)).terminal:
                     done = Resolve(step_id=end.unknown_steps[0], resolution="done")
                     await runtime.tasks.decide(task.task_id, done, ANYBODY)
             assert end.status is TaskStatus.COMPLETED

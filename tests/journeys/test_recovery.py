@@ -26,8 +26,8 @@ from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.sqlite import SqliteStore
 from crashing import BuggyStore
-from harness import PATIENCE_S, House, ledger_plan, names, settled, submitted, until, until_status
-from shifty import ShiftyHouse, approved, ended, plan_of
+from harness import PATIENCE_S, House, ledger_plan, names, submit_plan, until, until_settled, until_status
+from shifty import ShiftyHouse, plan_of, run_plan, submit_and_approve
 from waiting import eventually
 
 
@@ -65,17 +65,17 @@ async def left_at_the_listing_of_a_server(house: ShiftyHouse) -> Task:
 
 async def _left_while_it_hangs(house: ShiftyHouse, hang: str) -> Task:
     async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("count:one", "count:two"))
+        task = await submit_plan(runtime, plan_of("count:one", "count:two"))
     house.write_entry(hang=hang)
     async with house.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        await house.hung(2)  # the catalogue's and ours
+        await house.wait_for_hangs(2)  # the catalogue's and ours
         return task
 
 
 async def left_in_a_pause(house: ShiftyHouse) -> Task:
     async with house.open() as runtime:
-        task = await approved(runtime, changed(plan_of("later:one"), retries=1))
+        task = await submit_and_approve(runtime, changed(plan_of("later:one"), retries=1))
         await until(runtime, task.task_id, lambda now: bool((c := now.steps["s1"].call) and c.result))
     assert house.counted == ["one"], "a call was started after the stop"
     return task
@@ -83,7 +83,7 @@ async def left_in_a_pause(house: ShiftyHouse) -> Task:
 
 async def left_before_the_run(house: ShiftyHouse) -> Task:
     async with house.open() as runtime:
-        return await approved(runtime, plan_of("count:one", "count:two"))
+        return await submit_and_approve(runtime, plan_of("count:one", "count:two"))
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ async def test_a_stop_where_no_call_is_open_is_quick_and_asks_nobody_anything(
         if not now.contract or now.status is TaskStatus.AWAITING_APPROVAL:
             await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
             await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
         journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.terminal
     assert "step.outcome_unknown" not in names(journal)
@@ -126,12 +126,12 @@ async def test_a_call_that_ends_within_the_grace_of_a_stop_is_not_lost_and_the_n
 ) -> None:
     async with asyncio.TaskGroup() as group:
         async with house.open() as runtime:
-            task = await approved(runtime, plan_of("gate:one", "count:two"))
+            task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
             await counted(house, 1)
             group.create_task(_open_gate_soon(house))
         assert house.counted == ["one"]
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.COMPLETED
     assert house.counted == ["one", "two"]
 
@@ -144,25 +144,25 @@ async def _open_gate_soon(house: ShiftyHouse) -> None:
 async def test_a_call_that_outlasts_the_grace_of_a_stop_is_asked_about(house: ShiftyHouse) -> None:
     house.limit(shutdown_s=0.2)
     async with house.open() as runtime:
-        task = await approved(runtime, plan_of("gate:one", "count:two"))
+        task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
         await counted(house, 1)
     async with house.open() as runtime:
-        asking = await settled(runtime, task.task_id)
+        asking = await until_settled(runtime, task.task_id)
         assert asking.status is TaskStatus.NEEDS_ATTENTION
         await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="done"), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one", "two"]
 
 
 async def test_a_restart_settles_a_cancellation_whose_call_was_open(house: ShiftyHouse) -> None:
     house.limit(shutdown_s=0.1)
     async with house.open() as runtime:
-        task = await approved(runtime, plan_of("gate:one", "count:two"))
+        task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
         await counted(house, 1)
         assert (await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)).status is TaskStatus.EXECUTING
     house.write_entry(hang="initialize")  # nothing of it is needed to say so
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.CANCELLED
     assert end.unknown_steps == ("s1",)
     assert house.counted == ["one"]
@@ -178,13 +178,13 @@ async def test_fifty_unfinished_tasks_in_mixed_states_go_on_or_ask_after_a_resta
     tasks: dict[str, str] = {}
     async with house.open() as runtime:
         for number in range(0, MIXED, len(kinds)):
-            opened = await approved(runtime, plan_of(f"gate:open{number}", f"count:after{number}"))
-            between = await approved(runtime, plan_of(f"count:done{number}", f"gate:open-{number}"))
+            opened = await submit_and_approve(runtime, plan_of(f"gate:open{number}", f"count:after{number}"))
+            between = await submit_and_approve(runtime, plan_of(f"count:done{number}", f"gate:open-{number}"))
             tasks |= {opened.task_id: "open", between.task_id: "between"}
         await counted(house, 3 * MIXED // len(kinds))
         for number in range(0, MIXED, len(kinds)):
-            waiting = await submitted(runtime, plan_of(f"count:waiting{number}"))
-            ready = await approved(runtime, plan_of(f"count:ready{number}"))
+            waiting = await submit_plan(runtime, plan_of(f"count:waiting{number}"))
+            ready = await submit_and_approve(runtime, plan_of(f"count:ready{number}"))
             planning = await runtime.tasks.submit(Submission("what is 2 + 2"), ANYBODY)
             tasks |= {waiting.task_id: "waiting", ready.task_id: "approved", planning.task_id: "planning"}
     house.open_gate()
@@ -237,11 +237,11 @@ async def _live_through_the_bug(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
         unlucky = await runtime.tasks.submit(Submission("unlucky", plan=plan_of("count:one", "count:two")), ANYBODY)
         await runtime.tasks.decide(unlucky.task_id, Approve(), ANYBODY)
-        assert (await ended(runtime, plan_of("count:neighbour"))).status is TaskStatus.COMPLETED
+        assert (await run_plan(runtime, plan_of("count:neighbour"))).status is TaskStatus.COMPLETED
         for step_id in ("s1", "s2"):  # the answer was lost with the run
-            assert (await settled(runtime, unlucky.task_id)).unknown_steps == (step_id,)
+            assert (await until_settled(runtime, unlucky.task_id)).unknown_steps == (step_id,)
             await runtime.tasks.decide(unlucky.task_id, Resolve(step_id=step_id, resolution="done"), ANYBODY)
-        assert (await settled(runtime, unlucky.task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, unlucky.task_id)).status is TaskStatus.COMPLETED
 
 
 async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_next_start(house: ShiftyHouse) -> None:
@@ -256,7 +256,7 @@ async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_ne
 
     parts = house.parts
     async with house.open() as runtime:
-        tasks = [await submitted(runtime, plan_of(f"count:{label}")) for label in ("one", "two")]
+        tasks = [await submit_plan(runtime, plan_of(f"count:{label}")) for label in ("one", "two")]
     house.use_store(partial(BuggyStore, has_bug=has_bug))
     with capture_logs() as logs:  # not printed, which takes longer than all else here
         async with house.open() as runtime:
@@ -269,7 +269,7 @@ async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_ne
     assert (said["run_crashed"], said["run_given_up"]) == (8, 2)
     house.parts = parts
     async with house.open() as runtime:
-        assert (await settled(runtime, tasks[0].task_id)).status is TaskStatus.COMPLETED
+        assert (await until_settled(runtime, tasks[0].task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
 
 
@@ -285,10 +285,10 @@ async def test_a_cancel_does_not_wait_for_the_next_attempt_of_a_run_that_crashed
     house.wait(after_crashes_s=(60.0,))
     with capture_logs():
         async with house.open() as runtime, asyncio.timeout(10):
-            task = await approved(runtime, plan_of("count:one"))
+            task = await submit_and_approve(runtime, plan_of("count:one"))
             await crashed.wait()
             await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
-            end = await settled(runtime, task.task_id)
+            end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.CANCELLED
     assert end.unknown_steps == ("s1",)
 
@@ -297,11 +297,11 @@ async def test_an_open_call_that_may_be_repeated_is_asked_about_where_its_server
     house.limit(shutdown_s=0.1)
     house.write_entry(tools={"gate": {"idempotent": True}})
     async with house.open() as runtime:
-        task = await approved(runtime, plan_of("gate:one"))
+        task = await submit_and_approve(runtime, plan_of("gate:one"))
         await counted(house, 1)
     house.write_entry(enabled=False)
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.NEEDS_ATTENTION
     assert "disabled" in str(end.steps["s1"].message)
 
@@ -333,10 +333,10 @@ async def test_a_disk_that_was_full_for_a_while_loses_no_result_and_repeats_no_c
     async with house.open() as runtime:
         store = runtime.store
         assert isinstance(store, FullStore)
-        task = await submitted(runtime, plan_of("count:one", "count:two"))
+        task = await submit_plan(runtime, plan_of("count:one", "count:two"))
         store.full_at = full_at
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
         assert store.refused == 0
         assert not store.full_at
     assert end.status is TaskStatus.COMPLETED
@@ -349,7 +349,7 @@ async def test_a_disk_that_was_full_for_a_while_loses_no_result_and_repeats_no_c
 
 async def test_an_idempotent_call_whose_server_died_is_repeated_on_a_new_server(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
-        end = await ended(runtime, plan_of("die:one", "count:two"))
+        end = await run_plan(runtime, plan_of("die:one", "count:two"))
     assert end.status is TaskStatus.COMPLETED
     assert house.counted == ["one", "one", "two"]
     call = end.steps["s1"].call
@@ -360,7 +360,7 @@ async def test_an_idempotent_call_whose_server_died_is_repeated_on_a_new_server(
 async def test_a_call_that_may_not_be_repeated_is_not_when_its_server_died(house: ShiftyHouse) -> None:
     house.write_entry(tools={"die": {"idempotent": False}})
     async with house.open() as runtime:
-        end = await ended(runtime, plan_of("die:one", "count:two"))
+        end = await run_plan(runtime, plan_of("die:one", "count:two"))
     assert end.status is TaskStatus.NEEDS_ATTENTION
     assert "code 3" in str(end.steps["s1"].message)
     assert house.counted == ["one"]
@@ -372,7 +372,7 @@ async def test_an_idempotent_call_without_an_answer_is_sent_three_times_and_then
     house.limit(cancel_grace_s=0.05)
     house.write_entry(tools={"gate": {"idempotent": True, "timeout_s": 0.2}})
     async with house.open() as runtime:
-        end = await ended(runtime, plan_of("gate:one"))
+        end = await run_plan(runtime, plan_of("gate:one"))
     assert end.status is TaskStatus.NEEDS_ATTENTION
     assert house.counted == ["one"] * 3
 
@@ -380,7 +380,7 @@ async def test_an_idempotent_call_without_an_answer_is_sent_three_times_and_then
 async def test_retries_repeat_an_error_as_often_as_the_step_says(house: ShiftyHouse) -> None:
     house.write_entry(tools={"fail": {"idempotent": True}})
     async with house.open() as runtime:
-        end = await ended(runtime, changed(plan_of("fail:one"), retries=2))
+        end = await run_plan(runtime, changed(plan_of("fail:one"), retries=2))
     assert end.error
     assert end.error.code == "tool_error"
     assert house.counted == ["one"] * 3
@@ -393,7 +393,7 @@ async def test_a_budget_holds_over_repetitions_too(house: ShiftyHouse) -> None:
         plan = changed(plan_of("fail:one"), retries=9)
         task = await runtime.tasks.submit(Submission("try", plan=plan, limits=limits), ANYBODY)
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.FAILED
     assert house.counted == ["one"] * 2
 
@@ -407,7 +407,7 @@ async def test_a_budget_of_seconds_ends_the_call_that_would_use_it_up(house: Shi
         )
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         async with asyncio.timeout(5):
-            end = await settled(runtime, task.task_id)
+            end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.NEEDS_ATTENTION
     assert house.counted == ["one"]
 
@@ -456,7 +456,7 @@ async def test_no_result_breaks_the_journal_or_what_reads_it(house: ShiftyHouse)
     async with house.open() as runtime:
         for kind, answer in RESULTS.items():
             (house.folder / "answer.json").write_text(answer, encoding="utf-8")
-            ends[kind] = await ended(runtime, plan_of("raw:one"))
+            ends[kind] = await run_plan(runtime, plan_of("raw:one"))
     async with house.open() as runtime:  # nothing is in memory now
         for end in ends.values():
             journal = await runtime.tasks.records(end.task_id, ANYBODY)
@@ -480,7 +480,7 @@ async def test_a_result_that_was_not_kept_whole_fails_the_step_that_refers_to_it
 ) -> None:
     (house.folder / "answer.json").write_text(RESULTS[kind], encoding="utf-8")
     async with house.open() as runtime:
-        end = await ended(runtime, plan_of("raw:one", "count:${s1.text}"))
+        end = await run_plan(runtime, plan_of("raw:one", "count:${s1.text}"))
     assert end.error
     assert end.error.code == "reference_failed"
     assert said in end.error.message
@@ -498,7 +498,7 @@ async def test_an_output_put_deep_into_arguments_can_still_be_read_back(house: S
     plan = plan_of("raw:one", "count:two").model_dump(mode="json")
     plan["steps"][1]["arguments"] = {"label": "two", "deep": deep}
     async with house.open() as runtime:
-        end = await ended(runtime, Plan.model_validate(plan))
+        end = await run_plan(runtime, Plan.model_validate(plan))
         assert end.status is TaskStatus.COMPLETED
     async with house.open() as runtime:
         assert await runtime.tasks.get(end.task_id, ANYBODY) == end
@@ -507,7 +507,7 @@ async def test_an_output_put_deep_into_arguments_can_still_be_read_back(house: S
 async def test_what_a_person_says_a_call_gave_is_held_to_the_same_bounds(house: ShiftyHouse) -> None:
     house.write_entry(tools={"die": {"idempotent": False}})
     async with house.open() as runtime:
-        task = await ended(runtime, plan_of("die:one"))
+        task = await run_plan(runtime, plan_of("die:one"))
         for output in (json.loads(nested(150)), "x" * 300_000, float("nan"), "\ud800"):
             with pytest.raises(InvalidInputError):
                 await runtime.tasks.decide(
@@ -522,9 +522,9 @@ async def test_what_a_person_says_a_call_gave_is_held_to_the_same_bounds(house: 
 async def test_a_ledger_of_the_ordinary_kind_is_untouched_by_ten_restarts(tmp_path: Path) -> None:
     house = House(tmp_path)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one", "two"))
+        task = await submit_plan(runtime, ledger_plan("one", "two"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     for _ in range(10):
         async with house.open() as runtime:
             assert await runtime.store.list_unfinished() == []

@@ -19,7 +19,7 @@ from agent_runtime.domain.events import PlanRevisionRequested
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
-from harness import ANN, House, ledger_plan, names, settled, submitted, until, until_status
+from harness import ANN, House, ledger_plan, names, submit_plan, until, until_settled, until_status
 
 
 async def planned(runtime: Runtime, prompt: str = "Add 15 and 27") -> Task:
@@ -60,7 +60,7 @@ async def test_a_revision_is_planned_from_the_prompt_and_all_feedback_and_runs_o
         with pytest.raises(DigestMismatchError):
             await runtime.tasks.decide(first.task_id, Approve(digest=first.plan_digest), ANYBODY)
         await runtime.tasks.decide(first.task_id, Approve(digest=third.plan_digest), ANYBODY)
-        ended = await settled(runtime, first.task_id)
+        ended = await until_settled(runtime, first.task_id)
         journal = names(await runtime.tasks.records(first.task_id, ANYBODY))
     assert ended.status is TaskStatus.COMPLETED
     assert "85" in (ended.result or "")
@@ -72,7 +72,7 @@ async def test_a_revision_that_is_not_understood_ends_the_task_and_says_why(hous
     async with house.open() as runtime:
         task = await planned(runtime)
         await runtime.tasks.decide(task.task_id, Revise(feedback="with more gusto"), ANYBODY)
-        ended = await settled(runtime, task.task_id)
+        ended = await until_settled(runtime, task.task_id)
     assert ended.status is TaskStatus.FAILED
     assert ended.error
     assert ended.error.code == "planning_refused"
@@ -109,7 +109,7 @@ async def test_a_crash_between_the_feedback_and_the_new_plan_loses_neither(house
 async def test_of_approve_and_revise_at_once_one_wins_and_what_was_approved_runs_once(house: House) -> None:
     async with house.open() as runtime:
         for turn in range(8):
-            task = await submitted(runtime, ledger_plan(f"turn{turn}"))
+            task = await submit_plan(runtime, ledger_plan(f"turn{turn}"))
             decisions: list[Decision] = [
                 Approve(digest=task.plan_digest),
                 Revise(feedback="Add 1 and 2"),
@@ -131,7 +131,7 @@ async def test_of_approve_and_revise_at_once_one_wins_and_what_was_approved_runs
 async def test_feedback_that_says_nothing_or_too_much_is_refused_and_changes_nothing(house: House) -> None:
     house.limit(prompt_bytes=20)
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         for feedback, why in ((" \n\t", "empty"), ("é" * 11, "22 bytes"), ("\ud800", "cannot be stored")):
             with pytest.raises(InvalidInputError, match=why):
                 await runtime.tasks.decide(task.task_id, Revise(feedback=feedback), ANYBODY)
@@ -141,7 +141,7 @@ async def test_feedback_that_says_nothing_or_too_much_is_refused_and_changes_not
 async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_once(house: House) -> None:
     async with house.open() as runtime:
         for turn in range(8):
-            task = await submitted(runtime, ledger_plan(f"old{turn}"))
+            task = await submit_plan(runtime, ledger_plan(f"old{turn}"))
             digest = task.plan_digest or ""
             attempts = [
                 runtime.tasks.decide(task.task_id, Approve(digest=digest), ANYBODY),
@@ -158,7 +158,7 @@ async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_o
             now = await runtime.tasks.get(task.task_id, ANYBODY)
             if now.plan_revision == 2:
                 await runtime.tasks.decide(task.task_id, Approve(digest=now.plan_digest), ANYBODY)
-            ended = await settled(runtime, task.task_id)
+            ended = await until_settled(runtime, task.task_id)
             assert ended.status is TaskStatus.COMPLETED
             ran = [label for label in house.counted if label.endswith(str(turn))]
             assert ran == [ended.plan_step("s1").templates["label"]]
@@ -166,7 +166,7 @@ async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_o
 
 async def test_an_edit_survives_a_restart_and_the_plan_before_it_can_not_be_approved(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("old"))
+        task = await submit_plan(runtime, ledger_plan("old"))
         await runtime.tasks.decide(
             task.task_id, Edit(plan=ledger_plan("new"), digests=frozenset({task.plan_digest or ""})), ANN
         )
@@ -175,13 +175,13 @@ async def test_an_edit_survives_a_restart_and_the_plan_before_it_can_not_be_appr
             await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         edited = await runtime.tasks.get(task.task_id, ANYBODY)
         await runtime.tasks.decide(task.task_id, Approve(digest=edited.plan_digest), ANYBODY)
-        await settled(runtime, task.task_id)
+        await until_settled(runtime, task.task_id)
     assert house.counted == ["new"]
 
 
 async def test_only_a_plan_that_awaits_approval_can_be_edited(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         with pytest.raises(DigestRequiredError):
             await runtime.tasks.decide(task.task_id, Edit(plan=ledger_plan("two"), digests=None), ANYBODY)
         with pytest.raises(EditOutdatedError):
@@ -193,5 +193,5 @@ async def test_only_a_plan_that_awaits_approval_can_be_edited(house: House) -> N
             await runtime.tasks.decide(
                 task.task_id, Edit(plan=ledger_plan("two"), digests=frozenset({task.plan_digest or ""})), ANYBODY
             )
-        await settled(runtime, task.task_id)
+        await until_settled(runtime, task.task_id)
     assert house.counted == ["one"]

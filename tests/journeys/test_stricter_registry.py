@@ -13,7 +13,7 @@ from agent_runtime.domain.contract import Contract, PinnedPolicy
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
-from harness import House, approved_and_left, ledger_plan, names, settled, submitted, until
+from harness import House, approve_and_stop, ledger_plan, names, submit_plan, until, until_settled
 from shifty import ShiftyHouse, plan_of
 from waiting import eventually
 
@@ -31,7 +31,7 @@ async def approve_the_call(runtime: Runtime, task: Task) -> Task:
     (asked,) = [state.asked for state in task.steps.values() if state.asked and not state.asked.granted]
     decision = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
     await runtime.tasks.decide(task.task_id, decision, ANYBODY)
-    return await settled(runtime, task.task_id)
+    return await until_settled(runtime, task.task_id)
 
 
 RAISED: dict[str, tuple[dict[str, Any], str]] = {
@@ -50,10 +50,10 @@ async def test_what_the_operator_has_raised_asks_for_the_call_of_an_approved_pla
     tools, said = RAISED[raised]
     plan = ledger_plan("one").model_dump(mode="json")
     plan["steps"][0]["preapproved"] = preapproved
-    task = await approved_and_left(house, Plan.model_validate(plan))
+    task = await approve_and_stop(house, Plan.model_validate(plan))
     house.write_registry(tools={"*": tools})
     async with house.open() as runtime:
-        task = await settled(runtime, task.task_id)
+        task = await until_settled(runtime, task.task_id)
         assert task.status is TaskStatus.NEEDS_ATTENTION
         asked = task.steps["s1"].asked
         assert asked
@@ -65,11 +65,11 @@ async def test_what_the_operator_has_raised_asks_for_the_call_of_an_approved_pla
 
 async def test_what_the_operator_has_raised_asks_where_the_plan_is_approved_afterwards_too(house: House) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
     house.write_registry(tools={"*": {**CALM, "effect": "write"}})
     async with house.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        assert (await settled(runtime, task.task_id)).status is TaskStatus.NEEDS_ATTENTION
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.NEEDS_ATTENTION
     assert house.counted == []
 
 
@@ -79,10 +79,10 @@ async def test_a_source_that_now_lets_the_outside_in_has_the_write_after_it_aske
     plan = ledger_plan("one", "two", tool="count").model_dump(mode="json")
     plan["steps"][0]["tool"] = "look"
     plan["steps"][1]["arguments"]["label"] = "${s1.text}"
-    task = await approved_and_left(house, Plan.model_validate(plan))
+    task = await approve_and_stop(house, Plan.model_validate(plan))
     house.write_registry(tools={**writes, "look": {**CALM, "open_world": True}})
     async with house.open() as runtime:
-        task = await approve_the_call(runtime, await settled(runtime, task.task_id))
+        task = await approve_the_call(runtime, await until_settled(runtime, task.task_id))
         assert task.status is TaskStatus.NEEDS_ATTENTION
         asked = task.steps["s2"].asked
         assert asked
@@ -91,10 +91,10 @@ async def test_a_source_that_now_lets_the_outside_in_has_the_write_after_it_aske
 
 
 async def test_a_tool_that_was_disabled_is_refused(house: House) -> None:
-    task = await approved_and_left(house, ledger_plan("one"))
+    task = await approve_and_stop(house, ledger_plan("one"))
     house.write_registry(tools={"count": {"enabled": False}, "*": CALM})
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
         journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert end.error
     assert end.error.code == "denied"
@@ -104,10 +104,10 @@ async def test_a_tool_that_was_disabled_is_refused(house: House) -> None:
 
 
 async def test_a_server_that_was_disabled_is_not_started_for_an_approved_plan(house: House) -> None:
-    task = await approved_and_left(house, ledger_plan("one"))
+    task = await approve_and_stop(house, ledger_plan("one"))
     house.write_registry(tools={"*": CALM}, enabled=False)
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.error
     assert end.error.code == "server_unavailable"
     assert "disabled in the tool registry" in end.error.message
@@ -117,10 +117,10 @@ async def test_a_server_that_was_disabled_is_not_started_for_an_approved_plan(ho
 async def test_a_registry_that_became_laxer_changes_nothing(house: House) -> None:
     strict = {"count": {"effect": "write", "open_world": True, "approval": "call"}}
     house.write_registry(tools=strict)
-    task = await approved_and_left(house, ledger_plan("one"))
+    task = await approve_and_stop(house, ledger_plan("one"))
     house.write_registry(tools={"*": CALM})
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.NEEDS_ATTENTION
     assert house.counted == []
 
@@ -130,7 +130,7 @@ async def with_an_open_call(house: ShiftyHouse) -> Task:
     house.limit(shutdown_s=0.1)
     house.write_entry(tools={"gate": CALM})
     async with house.open() as runtime:
-        task = await submitted(runtime, plan_of("gate:one"))
+        task = await submit_plan(runtime, plan_of("gate:one"))
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         await eventually(lambda: house.counted)
     house.open_gate()
@@ -151,7 +151,7 @@ async def test_a_call_that_was_open_is_not_repeated_where_the_operator_no_longer
     task = await with_an_open_call(house)
     house.write_entry(tools={"gate": tools})
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.NEEDS_ATTENTION
     assert end.steps["s1"].status is StepStatus.UNKNOWN
     assert said in str(end.steps["s1"].message)
@@ -164,13 +164,13 @@ async def test_an_error_is_not_followed_by_a_retry_once_the_tool_is_no_longer_id
     plan = plan_of("fail:one").model_dump(mode="json")
     plan["steps"][0]["retries"] = 10
     async with house.open() as runtime:
-        task = await submitted(runtime, Plan.model_validate(plan))
+        task = await submit_plan(runtime, Plan.model_validate(plan))
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         await until(runtime, task.task_id, lambda now: bool((call := now.steps["s1"].call) and call.result))
     calls = len(house.counted)
     house.write_entry(tools={"fail": {**CALM, "idempotent": False}})
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.error
     assert end.error.code == "tool_error"
     assert len(house.counted) == calls
@@ -183,14 +183,14 @@ async def test_a_plan_of_an_earlier_version_is_held_to_the_stricter_registry_too
     house: House, tools: dict[str, Any], status: TaskStatus
 ) -> None:
     async with house.open() as runtime:
-        task = await submitted(runtime, ledger_plan("one"))
+        task = await submit_plan(runtime, ledger_plan("one"))
         assert task.contract
         old = of_form_1(task, task.contract)
         edited = ev.PlanEdited(revision=2, digest=old.digest, contract=old, definitions=task.definitions)
         await runtime.store.append(task, [edited, ev.PlanApproved(revision=2, digest=old.digest)])
     house.write_registry(tools={"*": tools})
     async with house.open() as runtime:
-        end = await settled(runtime, task.task_id)
+        end = await until_settled(runtime, task.task_id)
     assert end.status is status
     assert house.counted == (["one"] if status is TaskStatus.COMPLETED else [])
 

@@ -55,7 +55,7 @@ def after(task: Task, *events: ev.Event) -> Task:
     return task
 
 
-def proposed(contract: Contract) -> Task:
+def make_proposed_task(contract: Contract) -> Task:
     definitions = {key: tool.definition for key, tool in TOOLS.items() if key in contract.pins}
     plan = ev.PlanProposed(
         revision=1, digest=contract.digest, contract=contract, definitions=definitions, planner="openai"
@@ -64,17 +64,17 @@ def proposed(contract: Contract) -> Task:
     return after(Task("t"), submitted, ev.TaskClaimed(runner="r", epoch=1), plan)
 
 
-def executing(contract: Contract, approver: str = ev.ANONYMOUS) -> Task:
-    task = proposed(contract)
+def make_executing_task(contract: Contract, approver: str = ev.ANONYMOUS) -> Task:
+    task = make_proposed_task(contract)
     approved = ev.PlanApproved(revision=1, digest=contract.digest, actor=approver)
     return after(task, approved, ev.TaskClaimed(runner="r", epoch=2))
 
 
-def started(step_id: str) -> ev.StepStarted:
+def step_started(step_id: str) -> ev.StepStarted:
     return ev.StepStarted(step_id=step_id, title="t")
 
 
-def called(
+def tool_called(
     step_id: str, tool: str, arguments: dict[str, Any], call_id: str = "c", *, attempt: int = 1, **place: int
 ) -> ev.ToolCalled:
     return ev.ToolCalled(
@@ -89,7 +89,7 @@ def called(
     )
 
 
-def returned(step_id: str, call_id: str = "c", text: str = "fine") -> ev.ToolReturned:
+def tool_returned(step_id: str, call_id: str = "c", text: str = "fine") -> ev.ToolReturned:
     return ev.ToolReturned(step_id=step_id, call_id=call_id, result=StoredResult(text=text), duration_ms=1)
 
 
@@ -100,7 +100,9 @@ def model_calls(*wanted: tuple[str, Any]) -> tuple[ev.ModelCall, ...]:
     )
 
 
-def answered(turn: int, *wanted: tuple[str, Any], text: str | None = None, step_id: str = "do") -> ev.ModelAnswered:
+def model_answered(
+    turn: int, *wanted: tuple[str, Any], text: str | None = None, step_id: str = "do"
+) -> ev.ModelAnswered:
     calls: Sequence[ev.ModelCall] = model_calls(*wanted)
     return ev.ModelAnswered(
         step_id=step_id,
@@ -112,8 +114,8 @@ def answered(turn: int, *wanted: tuple[str, Any], text: str | None = None, step_
     )
 
 
-def looked(contract: Contract) -> Task:
+def make_task_after_look(contract: Contract) -> Task:
     """A task whose agent step `do` is next."""
-    look = called("look", "read", {"x": 1})
+    look = tool_called("look", "read", {"x": 1})
     done = ev.StepCompleted(step_id="look")
-    return after(executing(contract), started("look"), look, returned("look"), done)
+    return after(make_executing_task(contract), step_started("look"), look, tool_returned("look"), done)

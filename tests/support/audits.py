@@ -14,7 +14,7 @@ from agent_runtime.domain.values import digest
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.storage.read_only import open_read_only
 from agent_runtime.storage.sqlite import SqliteStore
-from journals import approved, claim, proposed, returned, submitted
+from journals import claim, plan_approved, plan_proposed, task_submitted, tool_returned
 
 LAST = 14
 """The number of the last record of a finished task."""
@@ -35,18 +35,18 @@ def call(step: str, **other: Any) -> ev.ToolCalled:
     return event.model_copy(update=other)
 
 
-async def finished(store: TaskStore, task_id: str) -> Task:
+async def write_finished_task(store: TaskStore, task_id: str) -> Task:
     """A task whose two calls are those of its plan: 14 records."""
-    task = await store.append(Task(task_id), [submitted()])
+    task = await store.append(Task(task_id), [task_submitted()])
     task = await claim(store, task)
-    task = await store.append(task, [proposed()], epoch=task.epoch)
-    task = await store.append(task, [approved()])
+    task = await store.append(task, [plan_proposed()], epoch=task.epoch)
+    task = await store.append(task, [plan_approved()])
     task = await claim(store, task)
     task = await store.append(task, [ev.StepStarted(step_id="s1", title="one"), call("s1")], epoch=task.epoch)
-    first = [returned("call-s1", "s1"), ev.StepCompleted(step_id="s1")]
+    first = [tool_returned("call-s1", "s1"), ev.StepCompleted(step_id="s1")]
     second = [ev.StepStarted(step_id="s2", title="two"), call("s2")]
     task = await store.append(task, [*first, *second], epoch=task.epoch)
-    last = [returned("call-s2", "s2"), ev.StepCompleted(step_id="s2"), ev.TaskCompleted(result="hello")]
+    last = [tool_returned("call-s2", "s2"), ev.StepCompleted(step_id="s2"), ev.TaskCompleted(result="hello")]
     return await store.append(task, last, epoch=task.epoch)
 
 
@@ -55,7 +55,7 @@ async def database(folder: Path, *task_ids: str) -> Path:
     path = folder / "agent-runtime.db"
     async with SqliteStore(path) as store:
         for task_id in task_ids or ("t",):
-            assert (await finished(store, task_id)).version == LAST
+            assert (await write_finished_task(store, task_id)).version == LAST
     return path
 
 

@@ -16,7 +16,7 @@ EACH_SCOPE = {scope: (scope,) for scope in ("submit", "approve", "read", "admin"
 
 
 @dataclass
-class Keyed:
+class KeyedService:
     """A service that asks for keys. `keys` are by the names of their callers; the service's own client may do all."""
 
     service: Service
@@ -33,7 +33,9 @@ class Keyed:
 
 
 @contextmanager
-def keyed(folder: Path, callers: Mapping[str, Sequence[str]] = EACH_SCOPE, **settings: Any) -> Iterator[Keyed]:
+def serve_with_keys(
+    folder: Path, callers: Mapping[str, Sequence[str]] = EACH_SCOPE, **settings: Any
+) -> Iterator[KeyedService]:
     """Run a service with a key for each caller, by the scopes they have."""
     made = {name: new_key(name, scopes) for name, scopes in callers.items()}
     text, operator = new_key("operator", ["admin"])
@@ -42,4 +44,4 @@ def keyed(folder: Path, callers: Mapping[str, Sequence[str]] = EACH_SCOPE, **set
     service = Service(folder, auth={"keys_file": file, **settings.pop("auth", {})}, **settings)
     service.client.headers["Authorization"] = f"Bearer {text}"
     with service:
-        yield Keyed(service, {name: text for name, (text, _) in made.items()}, file)
+        yield KeyedService(service, {name: text for name, (text, _) in made.items()}, file)

@@ -78,14 +78,14 @@ class Folder:
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
 
-    def waiting(self, prompt: str = "Add 15 and 27") -> str:
+    def propose_task(self, prompt: str = "Add 15 and 27") -> str:
         """The id of a task that awaits approval, and that no process holds."""
         done = self("run", prompt)
         assert done.returncode == 3, done.stderr
         return done.stdout.strip()
 
     @contextmanager
-    def serving(self, *words: str) -> Iterator["Serving"]:
+    def serve(self, *words: str) -> Iterator["Serving"]:
         """A service in a process of its own, stopped by SIGTERM on the way out unless it has ended."""
         command = [*self.starter, *AGENT_RUNTIME, *(words or ("serve",)), "--port", "0"]
         process = subprocess.Popen(command, cwd=self.path, env=self.env, stderr=subprocess.PIPE, text=True)

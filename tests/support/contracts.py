@@ -18,7 +18,7 @@ TEXT = {
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}}
 
 
-def known(name: str, schema: dict[str, Any], server: str = "files", **more: Any) -> Tool:
+def make_tool(name: str, schema: dict[str, Any], server: str = "files", **more: Any) -> Tool:
     definition = ToolDefinition(name=name, inputSchema=schema)
     fields = {
         "server": server,
@@ -37,10 +37,10 @@ def known(name: str, schema: dict[str, Any], server: str = "files", **more: Any)
 CATALOGUE: Mapping[str, Tool] = {
     tool.key: tool
     for tool in (
-        known("read", TEXT, effect="read", idempotent=True),
-        known("write", TEXT),
-        known("count", NUMBER, server="calc"),
-        known("ask", {}, approval="call"),
+        make_tool("read", TEXT, effect="read", idempotent=True),
+        make_tool("write", TEXT),
+        make_tool("count", NUMBER, server="calc"),
+        make_tool("ask", {}, approval="call"),
     )
 }
 

@@ -49,7 +49,7 @@ def harm(path: Path, statements: tuple[str, ...], task_id: str) -> None:
     assert all(changed), "nothing was harmed"
 
 
-def stored(path: Path, task_id: str) -> list[Any]:
+def read_stored(path: Path, task_id: str) -> list[Any]:
     """Everything that is stored of a task, byte by byte."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
         connection.text_factory = bytes

@@ -135,16 +135,16 @@ def ledger_graph(shape: Mapping[str, Sequence[str]], tools: Mapping[str, str] | 
     return Plan.model_validate({"goal": "count", "steps": steps})
 
 
-async def submitted(runtime: Runtime, plan: Plan, key: str | None = None) -> Task:
+async def submit_plan(runtime: Runtime, plan: Plan, key: str | None = None) -> Task:
     return await runtime.tasks.submit(
         Submission(prompt="count", plan=plan, request_key=key, request_digest=key), ANYBODY
     )
 
 
-async def approved_and_left(house: House, plan: Plan, *, names_digest: bool = True, actor: str = ANONYMOUS) -> Task:
+async def approve_and_stop(house: House, plan: Plan, *, names_digest: bool = True, actor: str = ANONYMOUS) -> Task:
     """A task that was approved just before the service stopped."""
     async with house.open() as runtime:
-        task = await submitted(runtime, plan)
+        task = await submit_plan(runtime, plan)
         approval = PlanApproved(revision=1, digest=task.plan_digest or "", names_digest=names_digest, actor=actor)
         return await runtime.store.append(task, [approval])
 
@@ -163,7 +163,7 @@ async def until_status(runtime: Runtime, task_id: str, *statuses: TaskStatus) ->
     return await until(runtime, task_id, lambda task: task.status in statuses)
 
 
-async def settled(runtime: Runtime, task_id: str) -> Task:
+async def until_settled(runtime: Runtime, task_id: str) -> Task:
     """The task once it has ended or asks a person."""
     return await until(runtime, task_id, lambda task: task.terminal or task.status is TaskStatus.NEEDS_ATTENTION)
 

@@ -34,11 +34,11 @@ class HostileHttp:
     def url(self, mode: str) -> str:
         return f"http://127.0.0.1:{self.port}/{mode}/mcp"
 
-    def asked(self, method: str) -> list[str]:
+    def find_paths(self, method: str) -> list[str]:
         """The paths to which this was sent."""
         return [one.path for one in self.seen if one.asked == method]
 
-    def opened(self) -> int:
+    def count_streams(self) -> int:
         return sum(one.verb == "GET" for one in self.seen)
 
 
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.mode == "baking":
             self.bake(_reply(number, result={"content": [{"type": "text", "text": self.headers.get("cookie", "")}]}))
         else:
-            self.give(*self.called(number))
+            self.give(*self.answer_call(number))
 
     def trickle(self, body: bytes) -> None:
         """Send an answer in chunks of one byte, all at once."""
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return int(status), elsewhere
         return None
 
-    def called(self, number: int) -> tuple[int, dict[str, str], bytes]:
+    def answer_call(self, number: int) -> tuple[int, dict[str, str], bytes]:
         """How a call is answered."""
         kind, _, code = self.mode.partition("_")
         error = {"code": -int(code) if code.isdecimal() else -32000, "message": "no money"}

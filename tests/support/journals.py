@@ -31,25 +31,27 @@ def _tool() -> Tool:
     )
 
 
-def a_contract() -> Contract:
+def make_contract() -> Contract:
     """Two steps, the second needs the first."""
     first = ToolStep(id="s1", kind="tool", server="text", tool="echo", arguments={"text": "hello"})
     second = ToolStep(id="s2", kind="tool", server="text", tool="echo", arguments={"text": "${s1.text}"})
     return draw_up(Plan(goal="say it", steps=(first, second)), Limits(), {"text/echo": _tool()}, model=None)
 
 
-CONTRACT = a_contract()
+CONTRACT = make_contract()
 
 
-def submitted(prompt: str = "say hello", request_key: str | None = None, actor: str = ev.ANONYMOUS) -> ev.TaskSubmitted:
+def task_submitted(
+    prompt: str = "say hello", request_key: str | None = None, actor: str = ev.ANONYMOUS
+) -> ev.TaskSubmitted:
     return ev.TaskSubmitted(prompt=prompt, request_key=request_key, metadata={"cell": "7"}, actor=actor)
 
 
-def claimed(task: Task) -> ev.TaskClaimed:
+def task_claimed(task: Task) -> ev.TaskClaimed:
     return ev.TaskClaimed(runner="local", epoch=task.epoch + 1)
 
 
-def proposed(revision: int = 1) -> ev.PlanProposed:
+def plan_proposed(revision: int = 1) -> ev.PlanProposed:
     return ev.PlanProposed(
         revision=revision,
         digest=CONTRACT.digest,
@@ -59,16 +61,16 @@ def proposed(revision: int = 1) -> ev.PlanProposed:
     )
 
 
-def approved(revision: int = 1) -> ev.PlanApproved:
+def plan_approved(revision: int = 1) -> ev.PlanApproved:
     return ev.PlanApproved(revision=revision, digest=CONTRACT.digest, actor="ann")
 
 
-def edited(revision: int) -> ev.PlanEdited:
+def plan_edited(revision: int) -> ev.PlanEdited:
     definitions = {"text/echo": DEFINITION}
     return ev.PlanEdited(revision=revision, digest=CONTRACT.digest, contract=CONTRACT, definitions=definitions)
 
 
-def called(step: str, attempt: int = 1) -> ev.ToolCalled:
+def tool_called(step: str, attempt: int = 1) -> ev.ToolCalled:
     return ev.ToolCalled(
         step_id=step,
         call_id=f"call-{step}-{attempt}",
@@ -80,28 +82,28 @@ def called(step: str, attempt: int = 1) -> ev.ToolCalled:
     )
 
 
-def returned(call_id: str, step: str, *, is_error: bool = False) -> ev.ToolReturned:
+def tool_returned(call_id: str, step: str, *, is_error: bool = False) -> ev.ToolReturned:
     result = StoredResult(text="hello", output={"a": [1, 2.5, None]}, is_error=is_error, size=5)
     return ev.ToolReturned(step_id=step, call_id=call_id, result=result, duration_ms=1.25)
 
 
 async def claim(store: TaskStore, task: Task) -> Task:
-    return await store.append(task, [claimed(task)], epoch=task.epoch + 1)
+    return await store.append(task, [task_claimed(task)], epoch=task.epoch + 1)
 
 
-async def executing(store: TaskStore, task_id: str) -> Task:
+async def write_executing_task(store: TaskStore, task_id: str) -> Task:
     """A task whose first call is open."""
-    task = await store.append(Task(task_id), [submitted()])
+    task = await store.append(Task(task_id), [task_submitted()])
     task = await claim(store, task)
-    task = await store.append(task, [proposed()], epoch=task.epoch)
-    task = await store.append(task, [approved()])
+    task = await store.append(task, [plan_proposed()], epoch=task.epoch)
+    task = await store.append(task, [plan_approved()])
     task = await claim(store, task)
-    return await store.append(task, [ev.StepStarted(step_id="s1", title="one"), called("s1")], epoch=task.epoch)
+    return await store.append(task, [ev.StepStarted(step_id="s1", title="one"), tool_called("s1")], epoch=task.epoch)
 
 
-async def cancelled(store: TaskStore, task_id: str) -> Task:
+async def write_cancelled_task(store: TaskStore, task_id: str) -> Task:
     """A task that has ended."""
-    task = await store.append(Task(task_id), [submitted()])
+    task = await store.append(Task(task_id), [task_submitted()])
     return await store.append(task, [ev.TaskCancelRequested(), ev.TaskCancelled()])
 
 
@@ -110,13 +112,13 @@ def some_step(task: Task, random: Random) -> tuple[list[ev.Event], int | None] |
     if task.terminal:
         return None
     if task.version == 0:
-        return [submitted()], None
+        return [task_submitted()], None
     choices: list[tuple[list[ev.Event], int | None]] = [([event], None) for event in _decisions(task)]
     if task.status not in WAITING or task.cancel_requested:
-        choices.append(([claimed(task)], task.epoch + 1))
+        choices.append(([task_claimed(task)], task.epoch + 1))
     if not task.cancel_requested:
         if task.status is TaskStatus.PENDING and task.epoch:
-            choices.extend([([proposed(task.plan_revision + 1)], task.epoch)] * 4)
+            choices.extend([([plan_proposed(task.plan_revision + 1)], task.epoch)] * 4)
         if task.status is TaskStatus.AWAITING_APPROVAL:
             choices.extend(([event], None) for event in _about_the_plan(task.plan_revision))
         if task.status is TaskStatus.EXECUTING:
@@ -129,10 +131,10 @@ def some_step(task: Task, random: Random) -> tuple[list[ev.Event], int | None] |
 def _about_the_plan(revision: int) -> list[ev.Event]:
     digest = CONTRACT.digest
     return [
-        *[approved(revision)] * 3,
+        *[plan_approved(revision)] * 3,
         ev.PlanRejected(revision=revision, digest=digest),
         ev.PlanRevisionRequested(feedback="shorter\nand \u2028 sweeter", revision=revision, digest=digest),
-        edited(revision + 1),
+        plan_edited(revision + 1),
         ev.TaskExpired(revision=revision, digest=digest),
     ]
 
@@ -144,11 +146,11 @@ def _next_of_run(task: Task) -> list[ev.Event]:
                 return [ev.StepCompleted(step_id=name)]
             if step.call.epoch != task.epoch:
                 return [ev.StepOutcomeUnknown(step_id=name, call_id=step.call.call_id, reason="the service stopped")]
-            return [returned(step.call.call_id, name), ev.StepCompleted(step_id=name)]
+            return [tool_returned(step.call.call_id, name), ev.StepCompleted(step_id=name)]
         if step.status is StepStatus.PENDING and name == "s2" and task.steps["s1"].status is not StepStatus.COMPLETED:
             return [ev.StepSkipped(step_id=name, reason="it needs s1")]
         if step.status is StepStatus.PENDING:
-            return [ev.StepStarted(step_id=name, title=name), called(name)]
+            return [ev.StepStarted(step_id=name, title=name), tool_called(name)]
         if step.status is StepStatus.FAILED:
             return [ev.TaskFailed(code="outcome_unknown", message="so said a person", step_id=name)]
     return [ev.TaskCompleted(result="hello")]

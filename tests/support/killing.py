@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from harness import House, ledger_plan
-from processes import living_with
+from processes import find_processes
 from waiting import eventually_sync
 
 PATIENCE_S = 30.0
@@ -50,7 +50,7 @@ class Process:
             self.process.kill()
             self.process.wait(PATIENCE_S)
 
-    def submitted(self, *labels: str, tool: str = "count") -> str:
+    def submit(self, *labels: str, tool: str = "count") -> str:
         plan = ledger_plan(*labels, tool=tool).model_dump(mode="json")
         return str(self._post("/v1/tasks", {"prompt": "count", "plan": plan})["task_id"])
 
@@ -62,8 +62,8 @@ class Process:
     def approve(self, task_id: str) -> None:
         self._post(f"/v1/tasks/{task_id}/approve")
 
-    def submitted_and_approved(self, *labels: str, tool: str = "count") -> str:
-        task_id = self.submitted(*labels, tool=tool)
+    def submit_and_approve(self, *labels: str, tool: str = "count") -> str:
+        task_id = self.submit(*labels, tool=tool)
         self.approve(task_id)
         return task_id
 
@@ -84,7 +84,7 @@ class Process:
     def events(self, task_id: str) -> Any:
         return self.client.get(f"/v1/tasks/{task_id}/events", params={"limit": 1000}).json()["events"]
 
-    def settled(self, task_id: str) -> Any:
+    def until_settled(self, task_id: str) -> Any:
         def task() -> Any:
             now = self.task(task_id)
             return now if now["terminal"] or now["status"] == "needs_attention" else None
@@ -94,7 +94,7 @@ class Process:
 
 def servers_of(house: House) -> list[int]:
     """The living processes that were given the ledger of this house: its MCP servers, and all that they started."""
-    return living_with(f"LEDGER={house.ledger}")
+    return find_processes(f"LEDGER={house.ledger}")
 
 
 def nothing_left_of(house: House, within_s: float = 10) -> None:

@@ -122,13 +122,13 @@ class MemoryStore:
         return draft.task
 
     def _create(self, task: Task, known: Journal | None) -> Journal:
-        if known is not None or (task.request_key is not None and self._requested(task.submitter, task.request_key)):
+        if known is not None or (task.request_key is not None and self._find_request(task.submitter, task.request_key)):
             raise ConflictError(f"Task {task.task_id}, or one with its request key, exists already.")
         self._memory.positions += 1
         journal = self._memory.journals[task.task_id] = Journal(task, self._memory.positions)
         return journal
 
-    def _requested(self, submitter: str | None, request_key: str) -> Task | None:
+    def _find_request(self, submitter: str | None, request_key: str) -> Task | None:
         tasks = (journal.task for journal in self._memory.journals.values())
         wanted = (submitter, request_key)
         return next((task for task in tasks if (task.submitter, task.request_key) == wanted), None)
@@ -137,7 +137,7 @@ class MemoryStore:
         return self._journal(task_id).task
 
     async def find_request(self, submitter: str, request_key: str) -> Task | None:
-        return self._requested(submitter, request_key)
+        return self._find_request(submitter, request_key)
 
     async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         return self._journal(task_id).records[after : after + limit]

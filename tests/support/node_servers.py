@@ -12,7 +12,7 @@ NODE = shutil.which("node")
 NPM = shutil.which("npm")
 
 
-def installed(package: str) -> Path:
+def install(package: str) -> Path:
     """The start file of a package, after an installation where it is needed; skips loudly without Node."""
     if NODE is None or NPM is None:
         pytest.skip("NOT TESTED: the npm MCP servers need node and npm, and this machine has none")

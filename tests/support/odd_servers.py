@@ -88,12 +88,12 @@ def over_http(script: Script, *, events: bool = False) -> Iterator[ToolServer]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
             """Say nothing."""
 
-    with serving(Handler) as port:
+    with run_http_server(Handler) as port:
         yield remote(f"http://127.0.0.1:{port}/mcp")
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+def run_http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     """The port of a server with this handler, on loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

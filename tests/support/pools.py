@@ -14,7 +14,7 @@ from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, StoredResult
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.services.ports import Lease
-from processes import living_with
+from processes import find_processes
 from waiting import eventually
 
 HOSTILE_SERVER = Path(__file__).parents[1] / "servers" / "hostile_server.py"
@@ -51,9 +51,9 @@ class Place:
         async with ServerPool(chosen, Secrets(environ=self.environ), make_builtin, self.folder) as pool:
             yield pool
 
-    def living(self) -> list[int]:
+    def find_processes(self) -> list[int]:
         """The living processes that were given these notes to write: the servers, and all that they started."""
-        return living_with(f"NOTES={self.notes_file}")
+        return find_processes(f"NOTES={self.notes_file}")
 
 
 def remote(url: str) -> HttpServer:
@@ -75,7 +75,7 @@ async def call(
 
 async def all_gone(place: Place) -> None:
     """Every process is gone. What a namespace held is killed at once and not our child: its end cannot be awaited."""
-    await eventually(lambda: not place.living(), within_s=1)
+    await eventually(lambda: not place.find_processes(), within_s=1)
 
 
 def zombies() -> list[int]:

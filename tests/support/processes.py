@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def living_with(variable: str) -> list[int]:
+def find_processes(variable: str) -> list[int]:
     """The living processes that have this `NAME=value` in their environment."""
     mark, found = variable.encode(), []
     for environment in Path("/proc").glob("[0-9]*/environ"):

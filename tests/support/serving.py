@@ -124,7 +124,7 @@ class Service:
         assert response.status_code == 200, response.text
         return response.json()
 
-    def refreshed(self) -> Any:
+    def refresh_tools(self) -> Any:
         """The catalogue, once every server has been asked what it offers."""
         response = self.client.post("/v1/tools/refresh")
         assert response.status_code == 200, response.text
@@ -143,7 +143,7 @@ class Service:
         response = self.client.post(f"/v1/tasks/{task_id}/approve")
         assert response.status_code == 202, response.text
 
-    def finished(self, task_id: str) -> Any:
+    def wait_for_end(self, task_id: str) -> Any:
         """The task once it has ended: its stream says when."""
         with self.client.stream("GET", f"/v1/tasks/{task_id}/stream") as response:
             for _ in response.iter_bytes():
@@ -152,11 +152,11 @@ class Service:
         assert task["terminal"]
         return task
 
-    def done(self, **more: Any) -> str:
+    def complete_task(self, **more: Any) -> str:
         """A task that has been through all of it."""
         task_id = self.submit(**more)
         self.approve(task_id)
-        assert self.finished(task_id)["status"] == "completed"
+        assert self.wait_for_end(task_id)["status"] == "completed"
         return task_id
 
     @contextmanager
@@ -187,7 +187,7 @@ def connect(service: Service) -> socket.socket:
     return socket.create_connection((service.client.base_url.host, service.client.base_url.port or 80), timeout=20)
 
 
-def answered(connection: socket.socket) -> bytes:
+def read_to_end(connection: socket.socket) -> bytes:
     """All that comes until the other side closes."""
     received = b""
     while data := connection.recv(65536):
@@ -232,7 +232,7 @@ def journal_of(service: Service, task_id: str) -> list[Any]:
     return events
 
 
-def everything(service: Service) -> str:
+def read_everything(service: Service) -> str:
     """All that a client can see of the tasks, to tell whether anything was changed."""
     rows = service.get("/v1/tasks", limit=200)["tasks"]
     return json.dumps([[row, journal_of(service, row["task_id"])] for row in rows])

@@ -10,7 +10,7 @@ from agent_runtime.domain.approval import Approve
 from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
-from harness import House, settled, submitted
+from harness import House, submit_plan, until_settled
 from waiting import eventually
 
 SERVER = Path(__file__).parents[1] / "servers" / "shifty_server.py"
@@ -18,7 +18,7 @@ TOOLS = ("count", "gate", "shift", "later", "die", "raw", "fail")
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 
 
-def listing(**count: Any) -> list[dict[str, Any]]:
+def list_tools(**count: Any) -> list[dict[str, Any]]:
     """What the server lists; `count` is what is special about its tool of that name."""
     tools = [{"name": name, "description": name, "inputSchema": SCHEMA} for name in TOOLS]
     return [{**tools[0], **count}, *tools[1:]]
@@ -28,7 +28,7 @@ class ShiftyHouse(House):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.hangs = folder / "hangs.txt"
-        self.list_tools(listing())
+        self.list_tools(list_tools())
         self.write_entry()
 
     def write_entry(self, *, hang: str = "", arguments: tuple[str, ...] = (), **entry: Any) -> None:
@@ -45,7 +45,7 @@ class ShiftyHouse(House):
     def open_gate(self) -> None:
         (self.folder / "gate").touch()
 
-    async def hung(self, times: int) -> None:
+    async def wait_for_hangs(self, times: int) -> None:
         """Until so many processes of the server hang."""
         await eventually(lambda: self.hangs.exists() and len(self.hangs.read_text().split()) >= times)
 
@@ -69,11 +69,11 @@ def plan_of(*steps: str, **arguments: Any) -> Plan:
     return Plan.model_validate({"goal": "try it", "steps": made})
 
 
-async def approved(runtime: Runtime, plan: Plan) -> Task:
-    task = await submitted(runtime, plan)
+async def submit_and_approve(runtime: Runtime, plan: Plan) -> Task:
+    task = await submit_plan(runtime, plan)
     return await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
 
 
-async def ended(runtime: Runtime, plan: Plan) -> Task:
+async def run_plan(runtime: Runtime, plan: Plan) -> Task:
     """The task of this plan, approved, once it has ended or asks a person."""
-    return await settled(runtime, (await approved(runtime, plan)).task_id)
+    return await until_settled(runtime, (await submit_and_approve(runtime, plan)).task_id)

@@ -13,12 +13,12 @@ _PAUSE_S = 0.01
 async def eventually(look: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
     """Return what `look` gives as soon as it gives something; it may be asynchronous. Raises: TimeoutError."""
     async with asyncio.timeout(within_s):
-        while not (found := await _seen(look)):  # noqa: ASYNC110 - nobody says when it happens
+        while not (found := await _look(look)):  # noqa: ASYNC110 - nobody says when it happens
             await asyncio.sleep(_PAUSE_S)
         return found
 
 
-async def _seen(look: Callable[[], Any]) -> Any:
+async def _look(look: Callable[[], Any]) -> Any:
     found = look()
     return await found if inspect.isawaitable(found) else found
 

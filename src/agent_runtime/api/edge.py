@@ -87,9 +87,9 @@ class Edge:
         self._routes = routes
         self._authenticator = authenticator
         own = [] if server.host in _WILDCARDS else [f"[{server.host}]" if ":" in server.host else server.host]
-        self._hosts = _lowered([*server.allowed_hosts, *own])
+        self._hosts = _lower_all([*server.allowed_hosts, *own])
         self._root_path = server.root_path
-        self._origins = _lowered(origin.rstrip("/") for origin in server.allowed_origins)
+        self._origins = _lower_all(origin.rstrip("/") for origin in server.allowed_origins)
         self._body_bytes = limits.body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +102,7 @@ class Edge:
         refusal = None
         for name, value in scope["headers"]:
             if name in _SINGLE and name in headers:
-                refusal = _repeated(name)
+                refusal = _refuse_repeated(name)
             headers[name] = value
         request_id = _request_id(headers)
         method = scope.get("method", "GET")  # a handshake is a GET
@@ -114,21 +114,21 @@ class Edge:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         origin = headers.get(b"origin")
         answer = _Answer(scope, send, request_id, self._cors(origin) if self._origins else [])
-        refusal = refusal or self._foreign(scope["path"], headers)
+        refusal = refusal or self._refuse_foreign(scope["path"], headers)
         if refusal is None and method == "OPTIONS" and self._is_preflight(headers):
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, answer.send)
             return
         refusal = refusal or await self._refuse_caller(scope)
         if refusal is None and method in {"POST", "PUT", "PATCH"}:
-            refusal = self._body_refusal(headers)
+            refusal = self._refuse_body(headers)
         if refusal is None:
-            await self._guarded(scope, receive, answer)
+            await self._call_app(scope, receive, answer)
         else:
             await _refuse(refusal, scope, receive, answer)
 
     async def _refuse_caller(self, scope: Scope) -> Refusal | None:
         """Put the caller into the scope, or return why this one may not call: nobody known, or without the scope."""
-        needed = self._routes.needed(scope)
+        needed = self._routes.needed_scopes(scope)
         if not needed:
             return None
         caller = await self._authenticator.authenticate(scope)
@@ -153,7 +153,7 @@ class Edge:
         listed = headers.get(b"origin", b"").lower() in self._origins
         return listed and b"access-control-request-method" in headers
 
-    async def _guarded(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+    async def _call_app(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         # The router takes the root path off again, exactly once: what was judged here is what it finds.
         routed = {**scope, "path": f"{self._root_path}{scope['path']}"}
         try:
@@ -167,7 +167,7 @@ class Edge:
             detail = f"Something went wrong here. It was logged with the request id {scope['request_id']}."
             await _respond(Refusal(500, None, detail), scope, receive, answer)
 
-    def _foreign(self, path: str, headers: _Headers) -> Refusal | None:
+    def _refuse_foreign(self, path: str, headers: _Headers) -> Refusal | None:
         host = headers.get(b"host", b"").lower()
         if path not in _ANY_HOST and not self._is_ours(host):
             detail = "This service does not answer to that Host; server.allowed_hosts lists what it answers to."
@@ -186,7 +186,7 @@ class Edge:
     def _is_known(self, origin: bytes, host: bytes) -> bool:
         return origin in {b"http://" + host, b"https://" + host} or origin in self._origins
 
-    def _body_refusal(self, headers: _Headers) -> Refusal | None:
+    def _refuse_body(self, headers: _Headers) -> Refusal | None:
         length = headers.get(b"content-length", b"0")
         size = int(length) if length.isdigit() else 0
         if size > self._body_bytes:
@@ -243,7 +243,7 @@ async def _respond(refusal: Refusal, scope: Scope, receive: Receive, answer: _An
     await refused(scope, receive, answer.send)
 
 
-def _repeated(name: bytes) -> Refusal:
+def _refuse_repeated(name: bytes) -> Refusal:
     return Refusal(400, "repeated_header", f"The header {name.decode().title()} may be sent only once in a request.")
 
 
@@ -265,5 +265,5 @@ def new_request_id() -> str:
     return f"req_{secrets.token_hex(8)}"
 
 
-def _lowered(texts: Iterable[str]) -> frozenset[bytes]:
+def _lower_all(texts: Iterable[str]) -> frozenset[bytes]:
     return frozenset(text.lower().encode() for text in texts)

@@ -31,9 +31,9 @@ async def export_audit(request: Request, task_id: TaskId, runtime: Service, call
     """The prompt, the plan, who approved it, every call, and the journal with its hashes: all that an audit needs."""
     async with whole_journals(request):
         kept = await runtime.tasks.load_stored_journal(task_id, caller)
-        encoded = await asyncio.to_thread(_encoded, kept)
+        encoded = await asyncio.to_thread(_encode, kept)
     return Response(encoded, media_type="application/json")
 
 
-def _encoded(kept: Kept) -> bytes:
+def _encode(kept: Kept) -> bytes:
     return json.dumps(export(kept)).encode("ascii")  # what is no UTF-8 in a broken journal is escaped

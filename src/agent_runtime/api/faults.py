@@ -71,7 +71,7 @@ def _only_follows(item: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) 
 
 def _place(item: Mapping[str, Any], within: str) -> str:
     place = within
-    for part in _written(item):
+    for part in _place_parts(item):
         if isinstance(part, int):
             place += f"[{part}]"
         else:
@@ -80,7 +80,7 @@ def _place(item: Mapping[str, Any], within: str) -> str:
     return place.removeprefix(".") or WHOLE
 
 
-def _written(item: Mapping[str, Any]) -> Sequence[str | int]:
+def _place_parts(item: Mapping[str, Any]) -> Sequence[str | int]:
     """The place without what pydantic puts into it: the kind that it took a step for, and its word for a key."""
     place: tuple[str | int, ...] = item["loc"]
     if place[-1:] == ("[key]",):

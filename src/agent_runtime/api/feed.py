@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from agent_runtime.api.bodies import FEED_CURSOR, FeedQuery
 from agent_runtime.api.deps import CurrentCaller, Service
-from agent_runtime.api.frames import feed_frame, joined
+from agent_runtime.api.frames import feed_frame, join_frames
 from agent_runtime.api.openapi import refusals
 from agent_runtime.api.scopes import requires
 from agent_runtime.api.stream import KEEP_ALIVE, StreamResponse, idle_s
@@ -47,5 +47,5 @@ async def _bodies(pages: AsyncGenerator[tuple[FeedEntry, ...], None]) -> AsyncGe
         async for entries in pages:
             if not entries:
                 yield KEEP_ALIVE
-            for body in joined(map(feed_frame, entries)):
+            for body in join_frames(map(feed_frame, entries)):
                 yield body

@@ -36,7 +36,7 @@ class Position(NamedTuple):
     part: int
 
 
-def position(text: str) -> Position:
+def parse_position(text: str) -> Position:
     """Read a frame id; a bare `7` means all of event 7. Raises: BadRequestError."""
     match = _ID.fullmatch(text)
     if match is None:
@@ -52,13 +52,13 @@ def encode(record: EventRecord) -> tuple[bytes, bytes]:
     return event, _frame(f"{seq}.{LINE}", line) if line else b""
 
 
-def progress(task_id: str, piece: Piece) -> bytes:
+def progress_frame(task_id: str, piece: Piece) -> bytes:
     """The frame of some text that a model has just written."""
     data = json.dumps({"task_id": task_id, "step_id": piece.step_id, "text": piece.text})
     return ServerSentEvent(data, event="progress", sep="\n").encode()
 
 
-def done(seq: int) -> bytes:
+def end_frame(seq: int) -> bytes:
     """The frame that ends the stream of a task whose last event is number `seq`."""
     return _frame(f"{seq}.{DONE}", "[DONE]")
 
@@ -77,7 +77,7 @@ def frames_after(records: Iterable[EventRecord], seen: Position, view: View) -> 
         if view != "events" and first <= LINE and line:
             yield line
         if record.event.ends_task and first <= DONE:
-            yield done(record.seq)
+            yield end_frame(record.seq)
 
 
 def feed_frame(entry: FeedEntry) -> bytes:
@@ -91,7 +91,7 @@ def feed_frame(entry: FeedEntry) -> bytes:
     return _frame(cursor, json.dumps({"restarts": content.restarts, "at": content.at}), "feed.checkpoint")
 
 
-def joined(frames: Iterable[bytes]) -> Iterator[bytes]:
+def join_frames(frames: Iterable[bytes]) -> Iterator[bytes]:
     """The frames in as few pieces as may be."""
     ready: list[bytes] = []
     size = 0

@@ -34,7 +34,7 @@ class KeyAuthenticator:
         """See `Authenticator.authenticate`."""
         key, via = self._holder(scope)
         if isinstance(key, Refusal):
-            refusal = _refused("locked", self._keys.locked) if self._keys.locked else key
+            refusal = _make_refusal("locked", self._keys.locked) if self._keys.locked else key
             method = scope.get("method", "WEBSOCKET")
             log.info("caller_refused", method=method[:20], path=scope["path"][:200], reason=refusal.code)
             return refusal
@@ -52,19 +52,19 @@ class KeyAuthenticator:
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if authorization is not None:
             return self._key_of(authorization), "key"
-        return self._ticket_holder(scope) or _refused("key_missing", f"This call needs a key: {_HOW}."), "ticket"
+        return self._ticket_holder(scope) or _make_refusal("key_missing", f"This call needs a key: {_HOW}."), "ticket"
 
     def _key_of(self, authorization: bytes) -> ApiKey | Refusal:
         match = _BEARER.fullmatch(authorization.strip())
         if match is None:
-            return _refused("key_invalid", f"The header Authorization is not of the form that is needed: {_HOW}.")
+            return _make_refusal("key_invalid", f"The header Authorization is not of the form that is needed: {_HOW}.")
         if len(match[1]) > MOST_TOKEN_BYTES:
             too_long = (
                 f"The token is too long, {len(match[1])} bytes are over the limit of {MOST_TOKEN_BYTES} bytes: {_HOW}."
             )
-            return _refused("key_invalid", too_long)
+            return _make_refusal("key_invalid", too_long)
         key = self._keys.find(match[1].decode())
-        return key or _refused("key_invalid", f"That key is not valid, or not any more: {_HOW}.")
+        return key or _make_refusal("key_invalid", f"That key is not valid, or not any more: {_HOW}.")
 
     def _ticket_holder(self, scope: Scope) -> ApiKey | Refusal | None:
         stream = _STREAM.fullmatch(scope["path"]) if scope.get("method") == "GET" else None
@@ -75,10 +75,10 @@ class KeyAuthenticator:
         except ValueError:
             given = [""]
         detail = "The ticket is not valid, or not any more: ask for one with POST /v1/tasks/ID/stream-ticket."
-        return self._tickets.holder(given[0], stream["task_id"], self._keys) or _refused("ticket_invalid", detail)
+        return self._tickets.holder(given[0], stream["task_id"], self._keys) or _make_refusal("ticket_invalid", detail)
 
 
-def _refused(code: str, detail: str) -> Refusal:
+def _make_refusal(code: str, detail: str) -> Refusal:
     # RFC 6750, section 3.1: no error code where nothing was shown.
     error = "" if code in {"key_missing", "locked"} else ', error="invalid_token"'
     return Refusal(401, code, detail, {"WWW-Authenticate": f'Bearer realm="agent-runtime"{error}'})

@@ -90,7 +90,7 @@ def parse_keys(text: str) -> tuple[list[ApiKey], list[str]]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        key = _parsed(words)
+        key = _parse_line(words)
         if isinstance(key, ApiKey) and key.digest in keys:
             key = "The same key stands on an earlier line."
         if isinstance(key, ApiKey):
@@ -100,7 +100,7 @@ def parse_keys(text: str) -> tuple[list[ApiKey], list[str]]:
     return list(keys.values()), faults
 
 
-def _parsed(words: list[str]) -> ApiKey | str:
+def _parse_line(words: list[str]) -> ApiKey | str:
     if any(word.startswith(_PREFIX) for word in words):
         return "This may be a key itself: store the line that `agent-runtime keys new` printed below it."
     hashed = _HASH.fullmatch(words[1]) if len(words) > 1 else None
@@ -145,7 +145,7 @@ class KeyRing:
                 found = key
         return found
 
-    def named(self, name: str) -> Iterator[ApiKey]:
+    def find_named(self, name: str) -> Iterator[ApiKey]:
         """The valid keys of this name; there are two while one replaces the other."""
         return (key for key in self._current() if key.name == name)
 

@@ -38,7 +38,7 @@ async def metrics(request: Request, runtime: Service) -> Response:
 
 async def exposition(runtime: Runtime, streams: int) -> bytes:
     """All measures as text: the state now, and what was counted since the start."""
-    look = _Look([*_gauges(runtime, await _counted(runtime), streams)], runtime.metrics.registry)
+    look = _Look([*_gauges(runtime, await _count_tasks(runtime), streams)], runtime.metrics.registry)
     # In a thread: with many tools the text takes tens of milliseconds.
     return await asyncio.to_thread(generate_latest, look)
 
@@ -56,7 +56,7 @@ class _Look:
         yield from _PROCESS.collect()
 
 
-async def _counted(runtime: Runtime) -> Mapping[TaskStatus, int] | None:
+async def _count_tasks(runtime: Runtime) -> Mapping[TaskStatus, int] | None:
     try:
         async with asyncio.timeout(STORE_READ_S):
             return await runtime.store.count()

@@ -46,13 +46,13 @@ def install(app: FastAPI, routes: RouteScopes, *, with_keys: bool) -> None:
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _described(app, routes if with_keys else None)
+            app.openapi_schema = _describe(app, routes if with_keys else None)
         return app.openapi_schema
 
     app.openapi = describe  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
-def _described(app: FastAPI, routes: RouteScopes | None) -> dict[str, Any]:
+def _describe(app: FastAPI, routes: RouteScopes | None) -> dict[str, Any]:
     servers = [{"url": app.root_path}] if app.root_path else None
     schema = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, servers=servers
@@ -61,7 +61,7 @@ def _described(app: FastAPI, routes: RouteScopes | None) -> dict[str, Any]:
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             if routes is not None:
-                _require(operation, routes.needed({"type": "http", "method": method.upper(), "path": path}))
+                _require(operation, routes.needed_scopes({"type": "http", "method": method.upper(), "path": path}))
             _tidy(operation["responses"])
     if routes is not None:
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -118,7 +118,7 @@ def problem(
     return Response(to_json(body), status, headers, media_type="application/problem+json")
 
 
-def of_error(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
+def problem_of(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
     """The answer to an error of our own. Raises: the error itself where it is none of a caller's."""
     status = next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), None)
     if status is None:
@@ -155,7 +155,7 @@ def install(app: FastAPI) -> None:
 
     async def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, AgentRuntimeError)  # noqa: S101 - registered for it
-        return of_error(request.scope, error)
+        return problem_of(request.scope, error)
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
@@ -165,21 +165,21 @@ def install(app: FastAPI) -> None:
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             method = request.method if _METHOD.fullmatch(request.method) else "That method"
             detail = f"{method} is not possible here; the header Allow names what is."
-            return problem(request.scope, error.status_code, detail, headers={"Allow": _allowed(request)})
+            return problem(request.scope, error.status_code, detail, headers={"Allow": _allowed_methods(request)})
         return problem(request.scope, error.status_code, detail, headers=error.headers)
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
         # The first part of a place is FastAPI's own word for where a value came from: `query` or `path`.
         faults = faults_of([{**item, "loc": item["loc"][1:]} for item in error.errors()])
-        return of_error(request.scope, err.InvalidInputError(faults))
+        return problem_of(request.scope, err.InvalidInputError(faults))
 
     app.add_exception_handler(AgentRuntimeError, on_error)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
 
 
-def _allowed(request: Request) -> str:
+def _allowed_methods(request: Request) -> str:
     """The methods that are possible at the address: the framework names only those of the first route that it has."""
     routes = request.app.router.routes
     found = {name for name in _METHODS for route in routes if _is_for(route, {**request.scope, "method": name})}

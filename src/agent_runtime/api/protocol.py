@@ -41,7 +41,7 @@ class _Phase(Enum):
     BODY = "body"
 
 
-def bounded(limits: LimitSettings) -> type[HttpToolsProtocol]:
+def bounded_protocol(limits: LimitSettings) -> type[HttpToolsProtocol]:
     """Return the protocol of uvicorn, with `limits` for each connection, and for all that are made with it."""
     members = {"limits": limits, "open": Connections(limits.connections, limits.unread_bytes)}
     return type("BoundedProtocol", (_BoundedProtocol,), members)
@@ -219,7 +219,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _arm(self) -> None:
         seconds = self.limits.request_body_s if self._phase is _Phase.BODY else self.limits.request_head_s
-        self._timer = self.loop.call_later(seconds, self._late)
+        self._timer = self.loop.call_later(seconds, self._on_deadline)
 
     def _disarm(self) -> None:
         self._watched = None
@@ -227,7 +227,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def _late(self) -> None:
+    def _on_deadline(self) -> None:
         if self.flow.read_paused or self._at_work:  # it is us who are late
             self._arm()
             return

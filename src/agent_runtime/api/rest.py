@@ -46,7 +46,7 @@ from agent_runtime.api.shapes import (
 from agent_runtime.api.task_ids import TaskId
 from agent_runtime.api.views import (
     answer,
-    created,
+    created_view,
     models_view,
     page_view,
     record_json,
@@ -121,7 +121,7 @@ async def submit_task(
         request_digest=key.digest,
     )
     task = await runtime.tasks.submit(submission, caller)
-    return answer(created(task, root_path_of(request)), 202)
+    return answer(created_view(task, root_path_of(request)), 202)
 
 
 @tasks.get("", responses={200: {"model": PageView}, **refusals(422)})
@@ -268,7 +268,7 @@ async def stream_task(
 ) -> Response:
     """Everything that happens to the task, from its start or after a frame, as Server-Sent Events."""
     task = await runtime.tasks.get(task_id, caller)
-    wanted = stream.requested(task, last_event_id, query.after, query.view)
+    wanted = stream.read_request(task, last_event_id, query.after, query.view)
     if wanted is None:
         return Response(status_code=204)
     bodies = stream.task_bodies(runtime.tasks, caller, runtime.settings.limits, wanted)

@@ -45,7 +45,7 @@ class RouteScopes:
             elif isinstance(route, WebSocketRoute):
                 self._websocket.append((route.path_regex, scopes_of(route.endpoint)))
 
-    def needed(self, scope: Scope) -> tuple[str, ...]:
+    def needed_scopes(self, scope: Scope) -> tuple[str, ...]:
         """Return the scopes of which the caller needs one; none where the address is open to everybody.
 
         Where nothing is at the address, or not for this method, `read` for what would only read and else `admin`.

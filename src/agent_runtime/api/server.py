@@ -15,7 +15,7 @@ import uvloop
 
 from agent_runtime import __version__
 from agent_runtime.api.app import create_app
-from agent_runtime.api.protocol import bounded
+from agent_runtime.api.protocol import bounded_protocol
 from agent_runtime.api.stream import Streams
 from agent_runtime.bootstrap import Recover, Runtime
 from agent_runtime.config import Secrets, ServerSettings, Settings, fit_connections, raise_descriptor_limit
@@ -89,7 +89,7 @@ class Server:
 
             config = uvicorn.Config(
                 app,
-                http=bounded(settings.limits),
+                http=bounded_protocol(settings.limits),
                 ws="none",
                 lifespan="off",  # entered here, so that its errors reach the caller
                 log_config=None,

@@ -14,8 +14,8 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agent_runtime.api.frames import DONE, Position, View, frames_after, joined, position, progress
-from agent_runtime.api.problems import BadRequestError, TooManyStreamsError, of_error
+from agent_runtime.api.frames import DONE, Position, View, frames_after, join_frames, parse_position, progress_frame
+from agent_runtime.api.problems import BadRequestError, TooManyStreamsError, problem_of
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import TaskNotFoundError
@@ -77,13 +77,13 @@ class Request:
         return self.seen.seq if self.seen.part == DONE else max(0, self.seen.seq - 1)
 
 
-def requested(task: Task, last_event_id: str | None, after: str | None, view: str | None) -> Request | None:
+def read_request(task: Task, last_event_id: str | None, after: str | None, view: str | None) -> Request | None:
     """What the client is to get; None where the task has ended and the client has it all.
 
     `Last-Event-ID` beats `?after=`. Raises: BadRequestError.
     """
     given = last_event_id or after
-    seen = position(given) if given else Position(0, DONE)
+    seen = parse_position(given) if given else Position(0, DONE)
     if seen.seq > task.version:
         raise BadRequestError(f"{given!r} is beyond the end of this journal, whose last event is {task.version}.")
     if view is not None and view not in {"events", "log"}:
@@ -115,7 +115,7 @@ class StreamResponse(Response):
         try:
             self._streams.check()
         except TooManyStreamsError as error:
-            await of_error(scope, error)(scope, receive, send)
+            await problem_of(scope, error)(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if not scope.get("is_head"):
@@ -147,7 +147,7 @@ async def task_bodies(
             async for records in batches:
                 if not records:
                     yield KEEP_ALIVE
-                for body in joined(frames_after(records, request.seen, request.view)):
+                for body in join_frames(frames_after(records, request.seen, request.view)):
                     yield body
     except TaskNotFoundError:  # deleted between the answer's head and its body
         log.info("stream_of_deleted_task", task_id=task.task_id)
@@ -157,7 +157,7 @@ async def progress_bodies(heard: Progress, task_id: str) -> AsyncGenerator[bytes
     """Give what the models of a task say, as they say it."""
     with heard.listen(task_id) as listener:
         while True:
-            yield b"".join(progress(task_id, piece) for piece in await listener.take())
+            yield b"".join(progress_frame(task_id, piece) for piece in await listener.take())
 
 
 def idle_s(limits: LimitSettings) -> float:

@@ -37,7 +37,7 @@ class Tickets:
         match = _TICKET.fullmatch(ticket)
         if match is None or int(match["expires"]) < time.time():
             return None
-        for key in keys.named(match["name"]):
+        for key in keys.find_named(match["name"]):
             if compare_digest(self._mac(task_id, int(match["expires"]), key), match["mac"]):
                 return key
         return None

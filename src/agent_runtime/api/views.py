@@ -57,7 +57,7 @@ def task_answer(task: Task, request: Request, status: int = 200) -> Response:
     Its `ETag` is the digest of its plan, which an edit names in `If-Match`.
     """
     if not caller_of(request.scope).may("read"):
-        return answer(created(task, root_path_of(request)), status)
+        return answer(created_view(task, root_path_of(request)), status)
     response = answer(task_view(task), status)
     if task.plan_digest is not None:
         response.headers["ETag"] = f'"{task.plan_digest}"'
@@ -75,7 +75,7 @@ def time_of(at: datetime) -> str:
     return utc.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def created(task: Task, root_path: str) -> TaskCreated:
+def created_view(task: Task, root_path: str) -> TaskCreated:
     here = f"{root_path}/v1/tasks/{task.task_id}"
     return {
         "task_id": task.task_id,
@@ -140,13 +140,13 @@ def _result_text(task: Task, attention: Sequence[AttentionView | JournalChangedV
     where to answer. None where nothing of this holds.
     """
     if task.status is TaskStatus.EXECUTING:
-        return _running(task)
+        return _running_text(task)
     if task.status is TaskStatus.NEEDS_ATTENTION:
         return "\n".join(_question(task, view) for view in attention) or None
     return task.result if task.error is None else task.error.message
 
 
-def _running(task: Task) -> str | None:
+def _running_text(task: Task) -> str | None:
     steps = task.contract.steps if task.contract else ()
     running = [
         f"Step {number} of {len(steps)} is running: {one_line(step.title, 200)}"
@@ -195,12 +195,12 @@ def preview_view(preview: StepPreview) -> PreviewView:
             for touch in preview.touches
         ],
         "waits_on": preview.waits_on,
-        "asks": _shown(preview.asks),
-        "covers": _shown(preview.covers),
+        "asks": _visible_reason(preview.asks),
+        "covers": _visible_reason(preview.covers),
     }
 
 
-def _shown(reason: str | None) -> str | None:
+def _visible_reason(reason: str | None) -> str | None:
     return None if reason is None else visible(reason)
 
 
@@ -237,11 +237,11 @@ def _attention(task: Task, shown: Sequence[StepPreview]) -> list[AttentionView |
         return [{"kind": "journal_changed", "record": change.record, "reason": change.reason, "actions": ("delete",)}]
     if task.status is not TaskStatus.NEEDS_ATTENTION or task.cancel_requested:
         return []
-    asked = [_asked(task, shown, step_id, state) for step_id, state in task.steps.items()]
+    asked = [_attention_view(task, shown, step_id, state) for step_id, state in task.steps.items()]
     return [view for view in asked if view is not None]
 
 
-def _asked(task: Task, shown: Sequence[StepPreview], step_id: str, state: StepState) -> AttentionView | None:
+def _attention_view(task: Task, shown: Sequence[StepPreview], step_id: str, state: StepState) -> AttentionView | None:
     kind: Literal["outcome_unknown", "call_approval"]
     call: Call | AskedCall
     actions: tuple[str, ...]
@@ -261,12 +261,12 @@ def _asked(task: Task, shown: Sequence[StepPreview], step_id: str, state: StepSt
         "arguments": call.arguments,
         "arguments_digest": call.arguments_digest,
         "reason": " ".join(filter(None, [visible(reason or "", keep="\n\t"), *notes])),
-        "needed_by": _needing(task, step_id),
+        "needed_by": _dependents_of(task, step_id),
         "actions": actions,
     }
 
 
-def _needing(task: Task, step_id: str) -> list[str]:
+def _dependents_of(task: Task, step_id: str) -> list[str]:
     """The unfinished steps that need this one, directly or through others, in the order of the plan."""
     needs = {step.id: step.needs for step in task.contract.steps} if task.contract else {}
     found = {step_id}
@@ -294,14 +294,14 @@ _COVERED = "Whoever approves this plan also approves these calls, which are then
 
 
 def _step_text(step: ToolStep | AgentStep) -> str:
-    text = _what_it_does(step) + (" — preapproved" if step.preapproved else "")
+    text = _action_text(step) + (" — preapproved" if step.preapproved else "")
     return text if step.when is None else f"{text} — only when {exact_line(step.when, _LONGEST_CONDITION)}"
 
 
-def _what_it_does(step: ToolStep | AgentStep) -> str:
+def _action_text(step: ToolStep | AgentStep) -> str:
     title = clear_title(one_line(step.title, 200))
     if isinstance(step, AgentStep):
-        names = ", ".join(_allowed(allowed) for allowed in step.tools) or "no tools"
+        names = ", ".join(_allowed_text(allowed) for allowed in step.tools) or "no tools"
         instruction = exact_line(json.dumps(step.instruction, ensure_ascii=False), _LONGEST_INSTRUCTION)
         return f"{title} — agent {instruction} ({names}; at most {step.max_turns} turns)"
     arguments = ", ".join(
@@ -311,7 +311,7 @@ def _what_it_does(step: ToolStep | AgentStep) -> str:
     return call if title == f"{step.server}.{step.tool}" else f"{title} — {call}"
 
 
-def _allowed(allowed: AllowedTool) -> str:
+def _allowed_text(allowed: AllowedTool) -> str:
     times = f" at most {allowed.max_calls} times" if allowed.max_calls > 1 else ""
     return exact_line(f"{allowed.server}.{clear_name(allowed.tool)}", 200) + times
 

@@ -59,10 +59,10 @@ def _keys(commands: "_Commands") -> None:
     keys = commands.add_parser("keys", help="make API keys for a service that asks for them")
     verbs = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
     new = verbs.add_parser("new", help="make a key: print it once, and the line to store", epilog=_KEYS)
-    new.set_defaults(command=_late("keys:new"))
+    new.set_defaults(command=_load_later("keys:new"))
     new.add_argument("name", metavar="NAME", help="who holds it, as the journal will say it")
     new.add_argument(
-        "--scopes", type=_listed, required=True, metavar="SCOPE,...", help="of: submit, approve, read, admin (all)"
+        "--scopes", type=_split_list, required=True, metavar="SCOPE,...", help="of: submit, approve, read, admin (all)"
     )
     new.add_argument("--json", action="store_true", help="print one JSON document: name, scopes, key, line")
 
@@ -71,13 +71,13 @@ def _audit(commands: "_Commands") -> None:
     audit = commands.add_parser("audit", help="whether journals are as they were written, and every call approved")
     verbs = audit.add_subparsers(title="commands", metavar="COMMAND", required=True)
     verify = verbs.add_parser("verify", help="name every fault; exit code 1 where there is one", epilog=_AUDIT)
-    verify.set_defaults(command=_late("audit:verify"))
+    verify.set_defaults(command=_load_later("audit:verify"))
     what = verify.add_mutually_exclusive_group()
     what.add_argument("task_id", metavar="ID", nargs="?", help="one task (default: all)")
     what.add_argument("--file", type=_path, metavar="EXPORT", help="check an export, with nothing else at hand")
     _client(verify, "what was looked at, and every fault", level="error")
     export = _with_id(verbs.add_parser("export", help="print all that an audit of a task needs", epilog=_AUDIT))
-    export.set_defaults(command=_late("audit:export"))
+    export.set_defaults(command=_load_later("audit:export"))
     _client(export, "the export, which is one in any case", level="error")
 
 
@@ -149,11 +149,11 @@ def _decisions(commands: _Commands) -> None:
 def _add(commands: _Commands, name: str, target: str, help_text: str) -> argparse.ArgumentParser:
     epilog = None if target.startswith(("serve", "doctor")) else _WHERE
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text, epilog=epilog)
-    parser.set_defaults(command=_late(target))
+    parser.set_defaults(command=_load_later(target))
     return parser
 
 
-def _late(target: str) -> Callable[[argparse.Namespace], int]:
+def _load_later(target: str) -> Callable[[argparse.Namespace], int]:
     """The function of a command, whose module is imported once it is called."""
     module, _, name = target.partition(":")
 
@@ -200,7 +200,7 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _listed(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 

@@ -66,15 +66,15 @@ def verify(options: argparse.Namespace) -> int:
     else:
         for fault in report.faults:
             output.result(visible(str(fault)))
-        found = _counted(len(report.faults), "faults") if report.faults else "no change was found"
-        output.say(", ".join(_counted(number, name) for name, number in counts.items()) + f": {found}.")
+        found = _format_count(len(report.faults), "faults") if report.faults else "no change was found"
+        output.say(", ".join(_format_count(number, name) for name, number in counts.items()) + f": {found}.")
         output.say("This cannot detect:")
         for change in UNDETECTABLE:
             output.say(f"- {change}")
     return 1 if report.faults else 0
 
 
-def _counted(number: int, things: str) -> str:
+def _format_count(number: int, things: str) -> str:
     return f"{number} {things.removesuffix('s') if number == 1 else things}"
 
 

@@ -143,7 +143,7 @@ class Client:
         page = self._json("GET", f"{_path(task_id)}/events?after={after}&limit=1")
         return bool(page["events"])
 
-    def patiently(self, question: Callable[[], T]) -> T:
+    def ask_until_answered(self, question: Callable[[], T]) -> T:
         """The answer to a question that changes nothing, from a service that may be about to come back."""
         give_up_at = time.monotonic() + PATIENCE_S
         while True:

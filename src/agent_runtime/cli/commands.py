@@ -10,7 +10,7 @@ from typing import Any
 
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, Json, RefusedError
-from agent_runtime.cli.service import Service, connected
+from agent_runtime.cli.service import Service, connect
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.text.escaping import is_blank, one_line
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     if is_blank(prompt):
         raise InvalidInputError([Fault("PROMPT", "Say what is to be done; the prompt is empty.")])
-    with connected(options) as service:
+    with connect(options) as service:
         task_id = service.client.submit(prompt)["task_id"]
         follower = Follower(service.client, task_id)
         try:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
                 task = follower.until_settled()
         except KeyboardInterrupt:
             output.say(f"Cancelling task {task_id}; press Ctrl-C again to leave it as it is.")
-            task = _cancelled(follower)
+            task = _cancel_and_wait(follower)
         return _finish(options, task, with_id=task["status"] == "needs_attention")
 
 
@@ -121,7 +121,7 @@ def _answer(digest: str) -> str | None:
             return None
 
 
-def _cancelled(follower: "Follower") -> Json:
+def _cancel_and_wait(follower: "Follower") -> Json:
     with suppress(RefusedError):  # it has ended meanwhile; what became of it is shown
         follower.client.cancel(follower.task_id, "interrupted at the command line")
     return follower.until_settled()
@@ -150,15 +150,17 @@ class Follower:
             if event not in _ENDED:
                 output.say(f"  {frame.data}")
             if event in _ASKING or asking:
-                task = self.client.patiently(partial(self.client.task, self.task_id))
+                task = self.client.ask_until_answered(partial(self.client.task, self.task_id))
                 asking = task["status"] in _WAITING and not task["cancel_requested"]
-                if asking and not self.client.patiently(partial(self.client.has_more, self.task_id, frame.seq)):
+                if asking and not self.client.ask_until_answered(
+                    partial(self.client.has_more, self.task_id, frame.seq)
+                ):
                     return task
-        return self.client.patiently(partial(self.client.task, self.task_id))
+        return self.client.ask_until_answered(partial(self.client.task, self.task_id))
 
 
 def tasks(options: argparse.Namespace) -> int:
-    with connected(options) as service:
+    with connect(options) as service:
         page = service.client.tasks(options.status, options.limit)
     if options.json:
         output.document(page)
@@ -177,7 +179,7 @@ def tasks(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    with connected(options) as service:
+    with connect(options) as service:
         task = service.client.task(options.task_id)
     if options.json:
         output.document(task)
@@ -219,16 +221,16 @@ def approve(options: argparse.Namespace) -> int:
 
     A later one may have come after whoever approves has read the plan.
     """
-    with connected(options, resume=options.task_id) as service:
+    with connect(options, resume=options.task_id) as service:
         task = service.client.task(options.task_id)
         if options.call:
             service.client.decide_call(options.task_id, "approve", _asked_call(task, options.call), options.comment)
-            return _goes_on(options, service, f"Approved the call {options.call}.")
+            return _continue(options, service, f"Approved the call {options.call}.")
         if task["status"] == "awaiting_approval":
             output.plan_table(task)
         first = task["plan_digest"] if task["plan_revision"] == 1 else None
         service.client.approve(options.task_id, options.digest or first, options.comment)
-        return _goes_on(options, service, "Approved.")
+        return _continue(options, service, "Approved.")
 
 
 def _asked_call(task: Json, call_id: str) -> Json:
@@ -238,11 +240,11 @@ def _asked_call(task: Json, call_id: str) -> Json:
 
 
 def reject(options: argparse.Namespace) -> int:
-    with connected(options, resume=options.task_id if options.call else None) as service:
+    with connect(options, resume=options.task_id if options.call else None) as service:
         if options.call:
             asked = _asked_call(service.client.task(options.task_id), options.call)
             service.client.decide_call(options.task_id, "deny", asked, options.reason)
-            return _goes_on(options, service, f"Denied the call {options.call}.")
+            return _continue(options, service, f"Denied the call {options.call}.")
         task = service.client.reject(options.task_id, options.reason)
     _report(options, task, f"Rejected. Task {options.task_id} has ended; nothing was run.")
     return 0
@@ -252,7 +254,7 @@ def revise(options: argparse.Namespace) -> int:
     """Have a task planned again, and show what came of it; 3 while that awaits approval."""
     if is_blank(options.feedback):
         raise InvalidInputError([Fault("FEEDBACK", "Say what should be different; the feedback is empty.")])
-    with connected(options, resume=options.task_id) as service:
+    with connect(options, resume=options.task_id) as service:
         service.client.revise(options.task_id, options.feedback)
         task = Follower(service.client, options.task_id).until_settled()
         if task["status"] == "awaiting_approval":
@@ -262,7 +264,7 @@ def revise(options: argparse.Namespace) -> int:
 
 def cancel(options: argparse.Namespace) -> int:
     """End a task; 0 once it is cancelled."""
-    with connected(options, resume=options.task_id) as service:
+    with connect(options, resume=options.task_id) as service:
         task = service.client.cancel(options.task_id, options.reason)
         if not task.get("terminal", True):  # without the scope `read` a caller is told the status alone
             task = Follower(service.client, options.task_id).until_settled()
@@ -271,13 +273,13 @@ def cancel(options: argparse.Namespace) -> int:
 
 
 def resolve(options: argparse.Namespace) -> int:
-    with connected(options, resume=options.task_id) as service:
+    with connect(options, resume=options.task_id) as service:
         decision = {"step_id": options.step, "resolution": options.resolution, "comment": options.comment}
         service.client.resolve(options.task_id, output=options.output, **decision)
-        return _goes_on(options, service, f"Resolved step {options.step} as {options.resolution}.")
+        return _continue(options, service, f"Resolved step {options.step} as {options.resolution}.")
 
 
-def _goes_on(options: argparse.Namespace, service: Service, message: str) -> int:
+def _continue(options: argparse.Namespace, service: Service, message: str) -> int:
     """After a decision: a service that stays goes on by itself; one in this process is seen to the end."""
     if service.here:
         output.say(message)
@@ -287,7 +289,7 @@ def _goes_on(options: argparse.Namespace, service: Service, message: str) -> int
 
 
 def watch(options: argparse.Namespace) -> int:
-    with connected(options, resume=options.task_id) as service:
+    with connect(options, resume=options.task_id) as service:
         return _finish(options, Follower(service.client, options.task_id).until_settled())
 
 
@@ -367,7 +369,7 @@ def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *m
 
 
 def tools(options: argparse.Namespace) -> int:
-    with connected(options) as service:
+    with connect(options) as service:
         # A service that has only just started has asked no server yet.
         catalogue = service.client.tools(refresh=options.refresh or service.here)
         servers = service.client.servers()

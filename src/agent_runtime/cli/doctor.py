@@ -97,7 +97,7 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         enabled = sum(entry.enabled for entry in entries)
         origin = settings.tool_registry if settings.tool_registry_yaml is None else REGISTRY_VARIABLE
         findings.append(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
-    findings += _pointless(settings, entries)
+    findings += _find_pointless_denials(settings, entries)
     setup = set_up_servers(settings, secrets, entries, ShownValues(b""))  # nothing is compared: any key will do
     findings += [Finding(f"server {advice.server_id}", "warn", advice.message) for advice in setup.advice]
     protect_process(settings)
@@ -211,10 +211,14 @@ async def _server(pool: ToolServers, resolved: ResolvedEntry, base_dir: Path) ->
         Finding(check, "warn", f"its tool {json_line(name)} cannot be used: {why}")
         for name, why in offer.left_out.items()
     ]
-    return [Finding(check, "ok", f"{entry.type}, {count}"), *unusable, *_unmatched(check, entry, offer.definitions)]
+    return [
+        Finding(check, "ok", f"{entry.type}, {count}"),
+        *unusable,
+        *_find_unmatched(check, entry, offer.definitions),
+    ]
 
 
-def _unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefinition]) -> Iterator[Finding]:
+def _find_unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefinition]) -> Iterator[Finding]:
     """The operator's words on tools that the server does not have: a slip there protects nothing.
 
     And its tools that a person would take for each other.
@@ -246,7 +250,7 @@ def _takes(definition: ToolDefinition, path: str) -> bool:
     return any(f"{path}.".startswith(f"{name}.") for name in properties)
 
 
-def _pointless(settings: Settings, entries: Sequence[ToolServer]) -> Iterator[Finding]:
+def _find_pointless_denials(settings: Settings, entries: Sequence[ToolServer]) -> Iterator[Finding]:
     """What the settings deny of servers that are not there."""
     for index, denial in enumerate(settings.approval.deny):
         if not any(fnmatchcase(entry.id, denial.server) for entry in entries):
@@ -283,7 +287,7 @@ async def _models(settings: Settings, secrets: Secrets) -> list[Finding]:
     if planner.needs_model:
         plans = f"{planner.name}: the model makes the plans, and carries out agent steps"
     async with model:
-        return [Finding("planner", "ok", plans), await _asked(model, with_key=_has_key(settings.openai))]
+        return [Finding("planner", "ok", plans), await _ask_model(model, with_key=_has_key(settings.openai))]
 
 
 def _once(settings: OpenAISettings) -> OpenAISettings:
@@ -295,7 +299,7 @@ def _has_key(settings: OpenAISettings) -> bool:
     return settings.model_copy(update={"base_url": None}).configured
 
 
-async def _asked(model: LanguageModel, *, with_key: bool) -> Finding:
+async def _ask_model(model: LanguageModel, *, with_key: bool) -> Finding:
     status = model.status()
     heard: list[float] = []
     # Its library takes seconds to import, which are not the endpoint's.

@@ -45,7 +45,7 @@ def packages_of(entry: ToolServer) -> Iterator[Finding]:
         return
     pattern, options = _PACKAGE_RUNNERS[runner]
     check = f"package of {entry.id}"
-    unpinned = [name for name in _named(words, options) if not _is_path(name) and not pattern.fullmatch(name)]
+    unpinned = [name for name in _package_names(words, options) if not _is_path(name) and not pattern.fullmatch(name)]
     for name in unpinned:
         detail = f"{name} has no exact version, so what runs may change at any time: write NAME@VERSION"
         yield Finding(check, "warn", detail)
@@ -65,7 +65,7 @@ def _runner(command: str, args: list[str]) -> tuple[str | None, list[str]]:
     return by_words, words
 
 
-def _named(words: Sequence[str], options: set[str]) -> Iterator[str]:
+def _package_names(words: Sequence[str], options: set[str]) -> Iterator[str]:
     """The packages that a package runner is told to run, before the arguments of the package itself."""
     found = False
     rest = iter(words)

@@ -70,7 +70,7 @@ def _text(value: object) -> str | None:
 
 
 @contextmanager
-def connected(options: argparse.Namespace, *, resume: str | None = None) -> Iterator[Service]:
+def connect(options: argparse.Namespace, *, resume: str | None = None) -> Iterator[Service]:
     """A service to talk to, until the command ends.
 
     In this process no unfinished task goes on but the one named by `resume`, and those that are asked for here.

@@ -39,15 +39,15 @@ class Wire:
         self.complete = True
         await self._write(self._head(status, {"content-length": str(len(body)), **(headers or {})}) + body)
 
-    async def turn(self, turn: Turn) -> None:
+    async def send_turn(self, turn: Turn) -> None:
         """What the model says, in the way that the request asks for."""
         if not self.request.stream:
             await self.send(200, whole(self.request, turn))
             return
         await self._begin()
-        await self.rest(frames(self.request, turn))
+        await self.send_rest(frames(self.request, turn))
 
-    async def half(self, turn: Turn) -> list[bytes]:
+    async def send_half(self, turn: Turn) -> list[bytes]:
         """The first half of an answer; what is left is given back, for `rest`."""
         if self.request.stream:
             events = frames(self.request, turn)
@@ -58,7 +58,7 @@ class Wire:
         await self._write(self._head(200, {"content-length": str(len(body))}) + body[: len(body) // 2])
         return [body[len(body) // 2 :]]
 
-    async def rest(self, pieces: list[bytes]) -> None:
+    async def send_rest(self, pieces: list[bytes]) -> None:
         """The end of an answer."""
         if not self.request.stream:
             self.complete = True
@@ -69,33 +69,33 @@ class Wire:
         self.complete = True
         await self._write(*map(_chunk, pieces[-1:]), b"0\r\n\r\n")
 
-    async def unfinished(self, turn: Turn) -> None:
+    async def send_unfinished(self, turn: Turn) -> None:
         """Half of an answer in a body that is whole."""
         if self.request.stream:
-            await self.half(turn)
-            await self.rest([])
+            await self.send_half(turn)
+            await self.send_rest([])
         else:
             body = whole(self.request, turn)
             await self.send(200, body[: len(body) // 2])
 
-    async def broken(self, turn: Turn) -> None:
+    async def send_broken(self, turn: Turn) -> None:
         """An error of the server once the answer has begun."""
         error = WireError(500, "The server had an error while processing your request.", kind="server_error")
         error.error["code"] = "server_error"
         if self.request.stream:
             sent = len(frames(self.request, turn)) // 2
-            await self.half(turn)
-            await self.rest([error_frame(self.request, error.error, sent)])
+            await self.send_half(turn)
+            await self.send_rest([error_frame(self.request, error.error, sent)])
         elif self.request.path == RESPONSES:
             await self.send(200, whole(self.request, Turn(str(error), finish="failed")))
         else:
             await self.send(500, error.body)
 
-    async def garbage(self, turn: Turn) -> None:
+    async def send_garbage(self, turn: Turn) -> None:
         """An answer that is not JSON."""
         if self.request.stream:
-            await self.half(turn)
-            await self.rest([BROKEN])
+            await self.send_half(turn)
+            await self.send_rest([BROKEN])
         else:
             await self.send(200, b'I am afraid that {"this" is no JSON')
 

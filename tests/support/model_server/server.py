@@ -83,7 +83,7 @@ class ModelServer:
         """Answer the next requests with these, whatever they ask; the rules come after."""
         self._next += replies
 
-    def asked(self, text: str = "") -> list[Request]:
+    def find_requests(self, text: str = "") -> list[Request]:
         """The requests for an answer of the model that have this text anywhere in the conversation."""
         return [
             request for request in list(self.requests) if request.path in {RESPONSES, CHAT} and text in request.text
@@ -108,7 +108,7 @@ class ModelServer:
 
     async def start(self) -> None:
         self._loop, self._gate = asyncio.get_running_loop(), asyncio.Event()
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve_connection, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -167,7 +167,7 @@ class ModelServer:
         if self._mistakes:
             raise self._mistakes[0]
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
         self._connections.add(task)
@@ -217,17 +217,17 @@ class ModelServer:
             try:
                 self._admit(request)
                 if method == "GET" and request.path == "/v1/models":
-                    await wire.send(200, self._listed())
+                    await wire.send(200, self._encode_models())
                 elif method == "POST" and request.path in {RESPONSES, CHAT}:
                     self._accept(request, refused)
                     await asyncio.sleep(self.delay_s)
-                    await self._say(wire, await self._chosen(request))
+                    await self._say(wire, await self._choose_reply(request))
                 else:
                     await wire.send(404, WireError(404, f"Invalid URL ({method} {request.path})").body)
             except WireError as error:
                 await wire.send(error.status, error.body)
 
-    def _listed(self) -> bytes:
+    def _encode_models(self) -> bytes:
         names = sorted(self.known) if self.known else [MODEL]
         listed = [{"id": name, "object": "model", "created": CREATED, "owned_by": "tests"} for name in names]
         return json.dumps({"object": "list", "data": listed}).encode()
@@ -250,10 +250,10 @@ class ModelServer:
         if self.context_tokens is not None and tokens(request.text) > self.context_tokens:
             raise error_of("context_overflow", request)
 
-    async def _chosen(self, request: Request) -> Answer:
+    async def _choose_reply(self, request: Request) -> Answer:
         """What the script has for this request. Raises: WireError."""
         try:
-            reply = self._picked(request)
+            reply = self._pick_reply(request)
             while callable(reply):
                 answer = reply(request)
                 reply = await answer if inspect.isawaitable(answer) else answer
@@ -264,7 +264,7 @@ class ModelServer:
             raise WireError(500, f"The script of the test failed: {error!r}") from error
         return reply
 
-    def _picked(self, request: Request) -> Reply:
+    def _pick_reply(self, request: Request) -> Reply:
         if self._next:
             return self._next.pop(0)
         for rule, met in self._rules:
@@ -277,14 +277,14 @@ class ModelServer:
     async def _say(self, wire: Wire, answer: Answer) -> None:
         request = wire.request
         if not isinstance(answer, Fault):
-            await wire.turn(self._counted(turn_of(answer, request)))
+            await wire.send_turn(self._with_usage(turn_of(answer, request)))
             return
         if answer.kind in STATUS:
             error = error_of(answer.kind, request)
             after = {} if answer.retry_after is None else {"retry-after": str(answer.retry_after)}
             await wire.send(error.status, error.body, after)
             return
-        turn = self._counted(Turn(answer.text))
+        turn = self._with_usage(Turn(answer.text))
         match answer.kind:
             case "bad_gateway":
                 page = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
@@ -293,31 +293,31 @@ class ModelServer:
                 wire.reusable = False
             case "hang":
                 await self._gate.wait()
-                await wire.turn(turn)
+                await wire.send_turn(turn)
             case "slow":
                 await asyncio.sleep(answer.delay_s)
-                await wire.turn(turn)
+                await wire.send_turn(turn)
             case "empty":
-                await wire.turn(replace(turn, text=""))
+                await wire.send_turn(replace(turn, text=""))
             case "truncated":
-                await wire.turn(replace(turn, finish="length"))
+                await wire.send_turn(replace(turn, finish="length"))
             case "refusal":
-                await wire.turn(replace(turn, text="", refusal=answer.text))
+                await wire.send_turn(replace(turn, text="", refusal=answer.text))
             case "huge":
-                await wire.turn(replace(turn, text="x" * answer.size))
+                await wire.send_turn(replace(turn, text="x" * answer.size))
             case "cut_stream":
-                await wire.half(turn)
+                await wire.send_half(turn)
                 wire.reusable = False
             case "stall_stream":
-                rest = await wire.half(turn)
+                rest = await wire.send_half(turn)
                 await self._gate.wait()
-                await wire.rest(rest)
+                await wire.send_rest(rest)
             case "unfinished_stream":
-                await wire.unfinished(turn)
+                await wire.send_unfinished(turn)
             case "stream_error":
-                await wire.broken(turn)
+                await wire.send_broken(turn)
             case "garbage":
-                await wire.garbage(turn)
+                await wire.send_garbage(turn)
 
-    def _counted(self, turn: Turn) -> Turn:
+    def _with_usage(self, turn: Turn) -> Turn:
         return replace(turn, counted=self.tells_usage)

@@ -39,8 +39,8 @@ def frames(request: Request, turn: Turn) -> list[bytes]:
     """The answer as server-sent events, one in each."""
     if request.path == RESPONSES:
         events = [{**event, "sequence_number": number} for number, event in enumerate(_response_events(request, turn))]
-        return [f"event: {event['type']}\ndata: {_dumped(event)}\n\n".encode() for event in events]
-    chunks = [f"data: {_dumped(chunk)}\n\n".encode() for chunk in _completion_chunks(request, turn)]
+        return [f"event: {event['type']}\ndata: {_dump(event)}\n\n".encode() for event in events]
+    chunks = [f"data: {_dump(chunk)}\n\n".encode() for chunk in _completion_chunks(request, turn)]
     return [*chunks, b"data: [DONE]\n\n"]
 
 
@@ -48,8 +48,8 @@ def error_frame(request: Request, error: dict[str, Any], place: int) -> bytes:
     """What a server says that fails while it streams, as the event number `place`."""
     if request.path == RESPONSES:
         event = {**error, "type": "error", "sequence_number": place}
-        return f"event: error\ndata: {_dumped(event)}\n\n".encode()
-    return f"data: {_dumped({'error': error})}\n\n".encode()
+        return f"event: error\ndata: {_dump(event)}\n\n".encode()
+    return f"data: {_dump({'error': error})}\n\n".encode()
 
 
 def usage_of(request: Request, turn: Turn) -> tuple[int, int]:
@@ -58,7 +58,7 @@ def usage_of(request: Request, turn: Turn) -> tuple[int, int]:
     return turn.usage or (tokens(request.text), tokens(said))
 
 
-def _dumped(value: Any) -> str:
+def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -93,7 +93,7 @@ def test_lines_have_comments_and_the_wrong_ones_are_named_by_number_and_not_repe
 def test_every_call_needs_its_scope_and_an_unknown_one_needs_admin(call: str, scopes: tuple[str, ...]) -> None:
     method, path = call.split()
     routes = RouteScopes(route for router in api.ROUTERS for route in router.routes)
-    assert routes.needed({"type": "http", "method": method, "path": path}) == scopes
+    assert routes.needed_scopes({"type": "http", "method": method, "path": path}) == scopes
 
 
 def test_every_route_says_its_scope() -> None:
@@ -108,16 +108,16 @@ def test_there_are_no_routes_but_those_of_the_routers(tmp_path: Path) -> None:
 
 
 def test_a_route_that_forgets_to_say_its_scope_needs_admin() -> None:
-    async def said() -> None: ...
+    async def declared_scope() -> None: ...
 
     async def forgot() -> None: ...
 
     router = APIRouter()
-    router.add_api_route("/said", requires("read")(said), methods=["POST"])
+    router.add_api_route("/said", requires("read")(declared_scope), methods=["POST"])
     router.add_api_route("/forgot", forgot, methods=["GET"])
     routes = RouteScopes(router.routes)
-    assert routes.needed({"type": "http", "method": "POST", "path": "/said"}) == ("read",)
-    assert routes.needed({"type": "http", "method": "GET", "path": "/forgot"}) == ("admin",)
+    assert routes.needed_scopes({"type": "http", "method": "POST", "path": "/said"}) == ("read",)
+    assert routes.needed_scopes({"type": "http", "method": "GET", "path": "/forgot"}) == ("admin",)
 
 
 def test_no_call_of_the_api_was_forgotten(tmp_path: Path) -> None:
@@ -221,30 +221,30 @@ def test_a_file_of_keys_may_still_come(file: Path) -> None:
     assert str(ring.locked) == "None"
 
 
-def made(host: str, **auth: Any) -> Settings:
+def make_settings(host: str, **auth: Any) -> Settings:
     return Settings.model_validate({"server": {"host": host}, "auth": auth})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
 def test_on_loopback_everybody_is_let_in(host: str) -> None:
-    assert keys_of(made(host)) is None
+    assert keys_of(make_settings(host)) is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "runtime.example"])  # noqa: S104 - nothing is bound
 def test_off_loopback_there_must_be_keys_or_an_explicit_word(host: str) -> None:
-    keys = keys_of(made(host))
+    keys = keys_of(make_settings(host))
     assert keys is not None
     assert "auth.mode" in str(keys.locked)
-    assert keys_of(made(host, mode="anonymous")) is None
-    assert keys_of(made(host, keys=[new_key("x", ["read"])[1].line])) is not None
+    assert keys_of(make_settings(host, mode="anonymous")) is None
+    assert keys_of(make_settings(host, keys=[new_key("x", ["read"])[1].line])) is not None
 
 
 def test_where_there_are_keys_they_are_asked_for_on_loopback_too() -> None:
     line = new_key("x", ["read"])[1].line
-    assert keys_of(made("127.0.0.1", keys=[line])) is not None
-    assert keys_of(made("127.0.0.1", keys=[line], mode="anonymous")) is None
+    assert keys_of(make_settings("127.0.0.1", keys=[line])) is not None
+    assert keys_of(make_settings("127.0.0.1", keys=[line], mode="anonymous")) is None
     with pytest.raises(ConfigurationError, match=r"auth\.mode is keys, and there are no keys"):
-        keys_of(made("127.0.0.1", mode="keys"))
+        keys_of(make_settings("127.0.0.1", mode="keys"))
 
 
 def test_the_operator_is_warned_of_what_anonymous_access_lets_in() -> None:
@@ -312,7 +312,7 @@ def test_the_secret_of_tickets_stays_and_is_for_its_owner_alone(tmp_path: Path) 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-async def judged(
+async def authenticate(
     authorization: str | None, path: str = "/v1/tasks", query: str = "", *, key: ApiKey
 ) -> Caller | Refusal:
     headers = [] if authorization is None else [(b"authorization", authorization.encode("latin-1"))]
@@ -323,13 +323,13 @@ async def judged(
 async def test_the_scheme_is_read_whatever_its_case() -> None:
     text, key = new_key("x", ["read"])
     for authorization in (f"Bearer {text}", f"bearer  {text} ", f"BEARER {text}"):
-        assert await judged(authorization, key=key) == Caller("x", "default", frozenset({"read"}), "key")
+        assert await authenticate(authorization, key=key) == Caller("x", "default", frozenset({"read"}), "key")
 
 
 async def test_a_caller_with_a_ticket_is_the_holder_of_its_key() -> None:
     _, key = new_key("x", ["read"])
     ticket, _ = Tickets(b"secret", 60).issue("t", key)
-    caller = await judged(None, "/v1/tasks/t/stream", f"ticket={ticket}", key=key)
+    caller = await authenticate(None, "/v1/tasks/t/stream", f"ticket={ticket}", key=key)
     assert caller == Caller("x", "default", frozenset({"read"}), "ticket")
 
 
@@ -337,9 +337,9 @@ async def test_a_token_may_have_8_kib_and_a_longer_one_is_told_so() -> None:
     _, other = new_key("x", ["read"])
     text = "t" * MOST_TOKEN_BYTES
     key = ApiKey("long", sha256(text.encode()).digest(), frozenset({"read"}))
-    assert await judged(f"Bearer {text}", key=key) == key.caller()
+    assert await authenticate(f"Bearer {text}", key=key) == key.caller()
     for known in (key, other):
-        refusal = await judged(f"Bearer {text}t", key=known)
+        refusal = await authenticate(f"Bearer {text}t", key=known)
         assert isinstance(refusal, Refusal)
         assert refusal.code == "key_invalid"
         assert "8193 bytes are over the limit of 8192 bytes" in refusal.detail
@@ -361,7 +361,7 @@ async def test_a_token_may_have_8_kib_and_a_longer_one_is_told_so() -> None:
     ],
 )
 async def test_anything_else_is_no_key(authorization: str | None) -> None:
-    refusal = await judged(authorization, key=new_key("x", ["admin"])[1])
+    refusal = await authenticate(authorization, key=new_key("x", ["admin"])[1])
     assert isinstance(refusal, Refusal)
     assert refusal.status == 401
     assert refusal.headers
@@ -372,6 +372,6 @@ async def test_anything_else_is_no_key(authorization: str | None) -> None:
     "query", ["ticket=", "ticket=x&ticket=y", "ticket=%ff", "ticket=\xff", "a&" * 200 + "ticket=x"]
 )
 async def test_a_bad_ticket_is_refused_as_one(query: str) -> None:
-    refusal = await judged(None, "/v1/tasks/t/stream", query, key=new_key("x", ["admin"])[1])
+    refusal = await authenticate(None, "/v1/tasks/t/stream", query, key=new_key("x", ["admin"])[1])
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.code) == (401, "ticket_invalid")

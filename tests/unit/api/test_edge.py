@@ -300,8 +300,8 @@ async def test_a_bug_before_a_handshake_is_accepted_closes_it() -> None:
 
 
 async def test_a_scope_of_another_kind_reaches_nobody() -> None:
-    async def unused(*_: Any) -> Any:
+    async def never_called(*_: Any) -> Any:
         raise AssertionError
 
     with pytest.raises(ValueError, match="'webtransport'"):
-        await edge()({"type": "webtransport", "path": "/", "headers": []}, unused, unused)
+        await edge()({"type": "webtransport", "path": "/", "headers": []}, never_called, never_called)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from agent_runtime.api.protocol import bounded
+from agent_runtime.api.protocol import bounded_protocol
 from agent_runtime.config import LimitSettings
 
 HEAD_BYTES = 2000
@@ -76,7 +76,7 @@ async def line() -> AsyncIterator[Line]:
         came.set()
 
     config = uvicorn.Config(
-        app, http=bounded(LimitSettings(head_bytes=HEAD_BYTES)), ws="none", lifespan="off", log_config=None
+        app, http=bounded_protocol(LimitSettings(head_bytes=HEAD_BYTES)), ws="none", lifespan="off", log_config=None
     )
     config.load()
     loop = asyncio.get_running_loop()
@@ -84,7 +84,7 @@ async def line() -> AsyncIterator[Line]:
     client.setblocking(False)  # noqa: FBT003 - the call has no other form
 
     def create() -> asyncio.Protocol:
-        return bounded(LimitSettings(head_bytes=HEAD_BYTES))(config, ServerState(), {}, loop)
+        return bounded_protocol(LimitSettings(head_bytes=HEAD_BYTES))(config, ServerState(), {}, loop)
 
     transport, protocol = await loop.connect_accepted_socket(create, ours)
     try:
@@ -99,7 +99,7 @@ def post(*fields: bytes, body: bytes = BODY) -> bytes:
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def chunked(*chunks: bytes, fields: bytes = b"", trailers: bytes = b"") -> bytes:
+def chunked_request(*chunks: bytes, fields: bytes = b"", trailers: bytes = b"") -> bytes:
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     head = b"POST /approve HTTP/1.1\r\nHost: localhost\r\n" + fields + b"Transfer-Encoding: chunked\r\n\r\n"
     return head + body + b"0\r\n" + trailers + b"\r\n"
@@ -108,7 +108,7 @@ def chunked(*chunks: bytes, fields: bytes = b"", trailers: bytes = b"") -> bytes
 @pytest.mark.parametrize("upgrade", [b"", H2C, WEBSOCKET], ids=["plain", "h2c", "websocket"])
 @pytest.mark.parametrize("form", ["length", "chunks"])
 async def test_a_body_is_a_body_whatever_the_head_offers_and_wherever_it_is_cut(upgrade: bytes, form: str) -> None:
-    request = post(upgrade) if form == "length" else chunked(BODY[:5], BODY[5:], fields=upgrade)
+    request = post(upgrade) if form == "length" else chunked_request(BODY[:5], BODY[5:], fields=upgrade)
     sent = request + NEXT
     for cut in range(1, len(sent)):
         async with line() as connection:
@@ -130,7 +130,7 @@ async def test_requests_with_upgrade_follow_each_other_like_any_others() -> None
 async def test_trailers_are_never_headers(upgrade: bytes) -> None:
     trailers = b"Host: evil.example\r\nAuthorization: Bearer x\r\nX-New: 1\r\nLast: 2\r\n"
     async with line() as connection:
-        sent = chunked(BODY, fields=upgrade, trailers=trailers)
+        sent = chunked_request(BODY, fields=upgrade, trailers=trailers)
         await connection.send(*(sent[at : at + 1] for at in range(len(sent))), NEXT)
         first, second = await connection.hear(2)
     assert first.body == BODY
@@ -146,7 +146,7 @@ async def test_a_tunnel_is_refused_and_nothing_after_it_is_read(target: bytes) -
         assert connection.heard == []
 
 
-def extended(count: int, size: int) -> bytes:
+def chunks_with_extensions(count: int, size: int) -> bytes:
     return b"".join(b"1;%b\r\nx\r\n" % (b"e" * size) for _ in range(count))
 
 
@@ -155,11 +155,11 @@ TOO_LARGE: Iterable[tuple[str, bytes]] = (
     ("an address", b"GET /" + b"x" * HEAD_BYTES + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     ("one header", post(b"X: " + b"x" * HEAD_BYTES + b"\r\n")),
     ("many headers with upgrade", post(H2C, b"X: 1\r\n" * HEAD_BYTES)),
-    ("the extension of one chunk", HEAD + extended(1, HEAD_BYTES)),
-    ("the extensions of many chunks", HEAD + extended(100, HEAD_BYTES // 50)),
+    ("the extension of one chunk", HEAD + chunks_with_extensions(1, HEAD_BYTES)),
+    ("the extensions of many chunks", HEAD + chunks_with_extensions(100, HEAD_BYTES // 50)),
     ("an extension without an end", HEAD + b"1;" + b"e" * HEAD_BYTES),
     ("zeros before a size", HEAD + b"0" * HEAD_BYTES + b"1\r\nx"),
-    ("trailers", chunked(BODY, trailers=b"X: " + b"x" * HEAD_BYTES)[:-2]),
+    ("trailers", chunked_request(BODY, trailers=b"X: " + b"x" * HEAD_BYTES)[:-2]),
 )
 
 
@@ -178,7 +178,7 @@ async def test_all_that_is_no_body_counts_towards_the_limit_of_the_head(what: st
 async def test_a_large_body_in_small_chunks_is_no_large_head() -> None:
     body = b"x" * 2 * HEAD_BYTES
     async with line() as connection:
-        await connection.send(chunked(*(body[at : at + 1] for at in range(len(body)))), NEXT, post(body=body))
+        await connection.send(chunked_request(*(body[at : at + 1] for at in range(len(body)))), NEXT, post(body=body))
         first, second, third = await connection.hear(3)
     assert (first.body, second.body, third.body) == (body, b"", body)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.api.frames import Position, encode, frames_after, joined, position
+from agent_runtime.api.frames import Position, encode, frames_after, join_frames, parse_position
 from agent_runtime.api.problems import BadRequestError, TooManyStreamsError
-from agent_runtime.api.stream import Streams, requested
+from agent_runtime.api.stream import Streams, read_request
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.log_lines import log_line
 from agent_runtime.domain.task import Task
@@ -79,7 +79,7 @@ def test_a_client_that_is_cut_at_any_frame_gets_exactly_the_frames_after_it(rand
         whole = list(frames_after(records, START, view))
         for seen in [None, *range(len(whole))]:
             last = None if seen is None else ids(whole)[seen]
-            wanted = requested(task, last, None, None)
+            wanted = read_request(task, last, None, None)
             rest = [] if wanted is None else frames_after(records[wanted.after :], wanted.seen, view)
             assert list(rest) == whole[0 if seen is None else seen + 1 :]
 
@@ -87,7 +87,7 @@ def test_a_client_that_is_cut_at_any_frame_gets_exactly_the_frames_after_it(rand
 @given(st.randoms(use_true_random=False))
 def test_ids_are_strictly_ascending_and_there_is_one_end(random: Random) -> None:
     task, records = journal(random)
-    seen = [position(text) for text in ids(list(frames_after(records, START, "all")))]
+    seen = [parse_position(text) for text in ids(list(frames_after(records, START, "all")))]
     assert seen == sorted(set(seen))
     assert [frame for frame in seen if frame.part == 2] == ([Position(task.version, 2)] if task.terminal else [])
 
@@ -112,11 +112,11 @@ def test_no_text_breaks_out_of_its_line(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "x", "7.", "7.3", "7.01", "-1", "1e3", " 7", "7\n", "\u0667", "9" * 16, "7.1.1"])
 def test_an_id_that_no_stream_gave_is_refused(text: str) -> None:
     with pytest.raises(BadRequestError):
-        position(text)
+        parse_position(text)
 
 
 def test_a_bare_number_means_all_of_that_event() -> None:
-    assert position("7") == Position(7, 2)
+    assert parse_position("7") == Position(7, 2)
 
 
 def a_task(*, ended: bool = False) -> Task:
@@ -129,35 +129,35 @@ def a_task(*, ended: bool = False) -> Task:
 
 @pytest.mark.parametrize("last", ["3", "3.2"])
 def test_nothing_is_left_of_a_finished_task_that_was_seen_to_its_end(last: str) -> None:
-    assert requested(a_task(ended=True), last, None, None) is None
+    assert read_request(a_task(ended=True), last, None, None) is None
 
 
 @pytest.mark.parametrize("last", ["3.0", "3.1", "2", None])
 def test_something_is_left_of_a_finished_task_that_was_not(last: str | None) -> None:
-    assert requested(a_task(ended=True), last, None, None) is not None
+    assert read_request(a_task(ended=True), last, None, None) is not None
 
 
 def test_the_last_event_id_beats_after() -> None:
-    wanted = requested(a_task(ended=True), "2.1", "1", None)
+    wanted = read_request(a_task(ended=True), "2.1", "1", None)
     assert wanted is not None
     assert wanted.seen == Position(2, 1)
 
 
 def test_an_id_from_beyond_the_journal_is_refused() -> None:
     with pytest.raises(BadRequestError, match="beyond the end"):
-        requested(a_task(), "2.0", None, None)
+        read_request(a_task(), "2.0", None, None)
 
 
 def test_an_unknown_view_is_refused() -> None:
     with pytest.raises(BadRequestError, match="no view"):
-        requested(a_task(), None, None, "nothing")
+        read_request(a_task(), None, None, "nothing")
 
 
 def test_frames_are_sent_together_up_to_a_size() -> None:
-    assert list(joined([b"a", b"b"])) == [b"ab"]
+    assert list(join_frames([b"a", b"b"])) == [b"ab"]
     large = b"x" * 200_000
-    assert list(joined([large, large, b"c"])) == [large + large, b"c"]
-    assert list(joined([])) == []
+    assert list(join_frames([large, large, b"c"])) == [large + large, b"c"]
+    assert list(join_frames([])) == []
 
 
 def test_there_is_no_room_for_a_stream_over_the_limit() -> None:

@@ -20,7 +20,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.text.escaping import one_line
-from journals import CONTRACT, called, claimed, proposed, some_step, submitted
+from journals import CONTRACT, plan_proposed, some_step, task_claimed, task_submitted, tool_called
 
 AT = datetime(2026, 11, 21, 4, 5, 6, tzinfo=UTC)
 
@@ -175,13 +175,13 @@ def test_a_question_names_the_unfinished_steps_that_a_skip_would_take_along() ->
     steps = (step("s1"), step("s2", depends_on=("s4",)), step("s3"), step("s4", "${s1.text}"))
     contract = CONTRACT.model_copy(update={"steps": steps})
     task = Task("task_1")
-    call = called("s1")
+    call = tool_called("s1")
     events: list[tuple[ev.Event, int | None]] = [
-        (submitted(), None),
-        (claimed(task), 1),
-        (proposed().model_copy(update={"contract": contract, "digest": contract.digest}), 1),
+        (task_submitted(), None),
+        (task_claimed(task), 1),
+        (plan_proposed().model_copy(update={"contract": contract, "digest": contract.digest}), 1),
         (ev.PlanApproved(revision=1, digest=contract.digest, actor="ann"), None),
-        (claimed(task).model_copy(update={"epoch": 2}), 2),
+        (task_claimed(task).model_copy(update={"epoch": 2}), 2),
         (ev.StepStarted(step_id="s1", title="x"), 2),
         (call, 2),
         (ev.StepOutcomeUnknown(step_id="s1", call_id=call.call_id, reason="lost"), 2),

@@ -16,7 +16,7 @@ from agent_runtime.cli.client import Client, Frame, frames_of
 from agent_runtime.cli.findings import packages_of
 from agent_runtime.domain.tools import StdioConfig, StdioServer
 from agent_runtime.text.escaping import visible
-from agent_steps import AGENT, LAST, LOOK, contract_of, proposed
+from agent_steps import AGENT, LAST, LOOK, contract_of, make_proposed_task
 
 
 def test_serve_may_be_left_out() -> None:
@@ -226,7 +226,7 @@ def test_a_plan_is_shown_with_all_that_is_approved_with_it(capsys: pytest.Captur
     free = {**AGENT, "id": "free", "preapproved": True, "max_turns": 7}
     text = {**AGENT, "id": "text", "tools": [], "when": '${look.text} != "none"'}
     last = {**LAST, "depends_on": ["do", "free"], "preapproved": True}
-    task = dict(task_view(proposed(contract_of(LOOK, AGENT, free, text, last))))
+    task = dict(task_view(make_proposed_task(contract_of(LOOK, AGENT, free, text, last))))
     output.plan_table(task, to_stdout=True)
     shown = " ".join(capsys.readouterr().out.split())
     for part in ("f.read x2", "f.write x1", "write, asks for each call", "write, preapproved", "at most 7 turns"):

@@ -16,7 +16,19 @@ from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import digest
-from agent_steps import AGENT, LAST, LOOK, after, answered, called, contract_of, executing, looked, returned, started
+from agent_steps import (
+    AGENT,
+    LAST,
+    LOOK,
+    after,
+    contract_of,
+    make_executing_task,
+    make_task_after_look,
+    model_answered,
+    step_started,
+    tool_called,
+    tool_returned,
+)
 
 READ = ("f__read", {"x": 1})
 WRITE = ("f__write", {"x": 2})
@@ -25,15 +37,16 @@ ALONE = {**AGENT, "instruction": "Do it."}
 
 def begun(budget: Budget | None = None, **more: Any) -> Task:
     """The agent step `do` is running, and its model has not answered."""
-    return after(executing(contract_of({**ALONE, **more}, budget=budget)), started("do"))
+    return after(make_executing_task(contract_of({**ALONE, **more}, budget=budget)), step_started("do"))
 
 
 def asked(task: Task) -> Task:
     """The model wants to write, and a person is asked."""
     question = ev.CallApprovalRequested(
-        **called("do", "write", {"x": 2}, turn=1, index=0).model_dump(exclude={"attempt", "timeout_s"}), reason="why"
+        **tool_called("do", "write", {"x": 2}, turn=1, index=0).model_dump(exclude={"attempt", "timeout_s"}),
+        reason="why",
     )
-    return after(task, answered(1, WRITE, READ), question)
+    return after(task, model_answered(1, WRITE, READ), question)
 
 
 def about(kind: type[ev.CallApproved | ev.CallDenied]) -> ev.CallApproved | ev.CallDenied:
@@ -43,7 +56,7 @@ def about(kind: type[ev.CallApproved | ev.CallDenied]) -> ev.CallApproved | ev.C
 def in_doubt() -> Task:
     """The first of two calls of the model was sent, and what came of it is not known."""
     lost = ev.StepOutcomeUnknown(step_id="do", call_id="c", reason="lost")
-    return after(begun(), answered(1, READ, READ), called("do", "read", {"x": 1}, turn=1, index=0), lost)
+    return after(begun(), model_answered(1, READ, READ), tool_called("do", "read", {"x": 1}, turn=1, index=0), lost)
 
 
 def resolved(how: ev.Resolution, output: Any = None) -> Task:
@@ -70,7 +83,7 @@ def the_agent(task: Task) -> AgentStep:
 
 
 def test_an_answer_is_kept_with_what_it_cost() -> None:
-    task = after(begun(), answered(1, READ, WRITE).model_copy(update={"duration_ms": 1500.0}))
+    task = after(begun(), model_answered(1, READ, WRITE).model_copy(update={"duration_ms": 1500.0}))
     state = task.steps["do"]
     assert [call.name for call in state.turns[0].calls] == ["f__read", "f__write"]
     assert (state.pending.turn, state.pending.index) == (1, 0) if state.pending else False
@@ -80,26 +93,50 @@ def test_an_answer_is_kept_with_what_it_cost() -> None:
 @pytest.mark.parametrize(
     ("events", "wrong", "words"),
     [
-        ((), answered(2), "turn 2 may not follow turn 0 of 10"),
-        ((), answered(1).model_copy(update={"answer": None}), "a turn holds calls, or the answer that ends the step"),
-        ((answered(1),), answered(2), "a turn holds calls, or the answer that ends the step"),
-        ((answered(1, READ),), answered(2), "step 'do' asks no model now"),
-        ((answered(1, READ),), answered(1), "step 'do' asks no model now"),
-        ((), answered(1, READ).model_copy(update={"answer": StoredResult(text="x")}), "calls, or the answer"),
-        ((), called("do", "read", {"x": 1}, turn=1, index=0), "the model of step 'do' asks for no such call now"),
-        ((answered(1, READ),), called("do", "read", {"x": 1}), "asks for no such call now"),
-        ((answered(1, READ),), called("do", "read", {"x": 1}, turn=1, index=1), "asks for no such call now"),
-        ((answered(1, READ),), called("do", "write", {"x": 1}, turn=1, index=0), "'f/write' is not what the model"),
-        ((answered(1, READ),), called("do", "read", {"x": 2}, turn=1, index=0), "not those that the model gave"),
-        ((answered(1, READ),), called("do", "read", {"x": True}, turn=1, index=0), "not those that the model gave"),
+        ((), model_answered(2), "turn 2 may not follow turn 0 of 10"),
         (
-            (answered(1, ("f__read", {"x": 2**60})),),
-            called("do", "read", {"x": 2**60 + 1}, turn=1, index=0),
+            (),
+            model_answered(1).model_copy(update={"answer": None}),
+            "a turn holds calls, or the answer that ends the step",
+        ),
+        ((model_answered(1),), model_answered(2), "a turn holds calls, or the answer that ends the step"),
+        ((model_answered(1, READ),), model_answered(2), "step 'do' asks no model now"),
+        ((model_answered(1, READ),), model_answered(1), "step 'do' asks no model now"),
+        ((), model_answered(1, READ).model_copy(update={"answer": StoredResult(text="x")}), "calls, or the answer"),
+        ((), tool_called("do", "read", {"x": 1}, turn=1, index=0), "the model of step 'do' asks for no such call now"),
+        ((model_answered(1, READ),), tool_called("do", "read", {"x": 1}), "asks for no such call now"),
+        ((model_answered(1, READ),), tool_called("do", "read", {"x": 1}, turn=1, index=1), "asks for no such call now"),
+        (
+            (model_answered(1, READ),),
+            tool_called("do", "write", {"x": 1}, turn=1, index=0),
+            "'f/write' is not what the model",
+        ),
+        (
+            (model_answered(1, READ),),
+            tool_called("do", "read", {"x": 2}, turn=1, index=0),
             "not those that the model gave",
         ),
-        ((answered(1, ("f__read", "[1]")),), called("do", "read", {}, turn=1, index=0), "must be a JSON object"),
-        ((answered(1, WRITE),), called("do", "write", {"x": 2}, turn=1, index=0), "nobody has approved this concrete"),
-        ((answered(1, READ),), ev.StepCompleted(step_id="do"), "step 'do' has no good result"),
+        (
+            (model_answered(1, READ),),
+            tool_called("do", "read", {"x": True}, turn=1, index=0),
+            "not those that the model gave",
+        ),
+        (
+            (model_answered(1, ("f__read", {"x": 2**60})),),
+            tool_called("do", "read", {"x": 2**60 + 1}, turn=1, index=0),
+            "not those that the model gave",
+        ),
+        (
+            (model_answered(1, ("f__read", "[1]")),),
+            tool_called("do", "read", {}, turn=1, index=0),
+            "must be a JSON object",
+        ),
+        (
+            (model_answered(1, WRITE),),
+            tool_called("do", "write", {"x": 2}, turn=1, index=0),
+            "nobody has approved this concrete",
+        ),
+        ((model_answered(1, READ),), ev.StepCompleted(step_id="do"), "step 'do' has no good result"),
         ((), ev.StepCompleted(step_id="do"), "step 'do' has no good result"),
     ],
 )
@@ -111,25 +148,27 @@ def test_what_may_not_follow_is_refused(events: tuple[ev.Event, ...], wrong: ev.
 
 def test_a_turn_beyond_the_last_is_refused() -> None:
     refused = ev.ToolDenied(step_id="do", server="", tool="rm", rule="not_in_plan", message="No.", turn=1, index=0)
-    task = after(begun(max_turns=1), answered(1, ("rm", {})), refused)
+    task = after(begun(max_turns=1), model_answered(1, ("rm", {})), refused)
     with pytest.raises(IllegalTransitionError, match="turn 2 may not follow turn 1 of 1"):
-        after(task, answered(2))
+        after(task, model_answered(2))
 
 
 def test_a_tool_is_called_no_more_often_than_it_may_be() -> None:
-    task = after(begun(), answered(1, READ, READ, READ))
+    task = after(begun(), model_answered(1, READ, READ, READ))
     for index in (0, 1):
         task = after(
-            task, called("do", "read", {"x": 1}, f"c{index}", turn=1, index=index), returned("do", f"c{index}")
+            task,
+            tool_called("do", "read", {"x": 1}, f"c{index}", turn=1, index=index),
+            tool_returned("do", f"c{index}"),
         )
     assert task.steps["do"].sent == ("f/read", "f/read")
     with pytest.raises(IllegalTransitionError, match="'f/read' may not be called more often"):
-        after(task, called("do", "read", {"x": 1}, "c2", turn=1, index=2))
+        after(task, tool_called("do", "read", {"x": 1}, "c2", turn=1, index=2))
 
 
 def test_a_result_is_what_the_model_gets_and_the_next_call_is_next() -> None:
-    call = called("do", "read", {"x": 1}, turn=1, index=0)
-    state = after(begun(), answered(1, READ, READ), call, returned("do")).steps["do"]
+    call = tool_called("do", "read", {"x": 1}, turn=1, index=0)
+    state = after(begun(), model_answered(1, READ, READ), call, tool_returned("do")).steps["do"]
     assert state.call is None
     assert [reply.text for reply in state.turns[0].replies] == ["fine"]
     assert state.pending
@@ -137,14 +176,14 @@ def test_a_result_is_what_the_model_gets_and_the_next_call_is_next() -> None:
 
 
 def test_a_repetition_is_no_further_use() -> None:
-    call = called("do", "read", {"x": 1}, turn=1, index=0)
-    task = after(begun(), answered(1, READ), call, call.model_copy(update={"attempt": 2, "call_id": "c2"}))
+    call = tool_called("do", "read", {"x": 1}, turn=1, index=0)
+    task = after(begun(), model_answered(1, READ), call, call.model_copy(update={"attempt": 2, "call_id": "c2"}))
     assert (task.steps["do"].sent, task.tool_calls) == (("f/read",), 2)
 
 
 def test_a_refusal_is_what_the_model_gets() -> None:
     refusal = ev.ToolDenied(step_id="do", server="", tool="rm", rule="not_in_plan", message="No.", turn=1, index=0)
-    task = after(begun(), answered(1, ("rm", {}), READ), refusal)
+    task = after(begun(), model_answered(1, ("rm", {}), READ), refusal)
     reply = task.steps["do"].turns[0].replies[0]
     assert (reply.text, reply.is_error) == ("This call was refused (not_in_plan) and not made: No.", True)
     assert only(task) == CallTool(the_agent(task))
@@ -153,7 +192,7 @@ def test_a_refusal_is_what_the_model_gets() -> None:
 
 
 def test_a_refusal_that_answers_no_model_changes_nothing() -> None:
-    task = after(begun(), answered(1, READ))
+    task = after(begun(), model_answered(1, READ))
     refusal = ev.ToolDenied(step_id="do", server="f", tool="wipe", rule="not_in_plan", message="No.")
     assert after(task, refusal).steps == task.steps
 
@@ -173,17 +212,17 @@ def test_a_denied_call_tells_the_model_and_goes_on() -> None:
 def test_an_approved_call_is_made_as_it_was_shown() -> None:
     task = after(asked(begun()), about(ev.CallApproved), ev.TaskClaimed(runner="r", epoch=3))
     assert only(task) == CallTool(the_agent(task))
-    task = after(task, called("do", "write", {"x": 2}, turn=1, index=0), returned("do"))
+    task = after(task, tool_called("do", "write", {"x": 2}, turn=1, index=0), tool_returned("do"))
     assert (task.steps["do"].asked, task.steps["do"].sent) == (None, ("f/write",))
 
 
 def test_what_policy_had_approved_with_a_plan_of_an_earlier_version_stays_in_its_journal() -> None:
     fields = dict(contract_of({**ALONE, "preapproved": True}))
     old, new = (Contract.model_validate({**fields, "form": form}) for form in (1, 2))
-    wanted = [started("do"), answered(1, WRITE), called("do", "write", {"x": 2}, turn=1, index=0)]
-    assert after(executing(old, ev.POLICY), *wanted).steps["do"].open_call
+    wanted = [step_started("do"), model_answered(1, WRITE), tool_called("do", "write", {"x": 2}, turn=1, index=0)]
+    assert after(make_executing_task(old, ev.POLICY), *wanted).steps["do"].open_call
     with pytest.raises(IllegalTransitionError, match="nobody has approved this concrete call"):
-        after(executing(new, ev.POLICY), *wanted)
+        after(make_executing_task(new, ev.POLICY), *wanted)
 
 
 def test_a_call_of_unknown_outcome_that_was_done_is_answered_by_the_person() -> None:
@@ -208,19 +247,19 @@ def test_a_step_is_given_up_with_its_call(how: ev.Resolution, status: StepStatus
 
 
 def test_a_model_is_asked_then_called_for_then_asked_again_until_it_has_said_its_last() -> None:
-    task = executing(contract_of(ALONE))
+    task = make_executing_task(contract_of(ALONE))
     agent = the_agent(task)
     assert only(task) == AskModel(agent)
-    task = after(task, started("do"))
+    task = after(task, step_started("do"))
     assert only(task) == AskModel(agent)
-    task = after(task, answered(1, READ))
+    task = after(task, model_answered(1, READ))
     assert only(task) == CallTool(agent)
-    task = after(task, called("do", "read", {"x": 1}, turn=1, index=0))
+    task = after(task, tool_called("do", "read", {"x": 1}, turn=1, index=0))
     assert only(task, "do") is None
     assert only(task) == CallTool(agent)
-    task = after(task, returned("do"))
+    task = after(task, tool_returned("do"))
     assert only(task) == AskModel(agent)
-    task = after(task, answered(2, text="all done"))
+    task = after(task, model_answered(2, text="all done"))
     assert recorded(task) == (ev.StepCompleted(step_id="do"),)
     task = after(task, *recorded(task))
     assert task.results["do"].text == "all done"
@@ -228,15 +267,15 @@ def test_a_model_is_asked_then_called_for_then_asked_again_until_it_has_said_its
 
 
 def test_a_model_that_wants_more_turns_than_it_has_fails_the_step() -> None:
-    call = called("do", "read", {"x": 1}, turn=1, index=0)
-    failed = recorded(after(begun(max_turns=1), answered(1, READ), call, returned("do")))[0]
+    call = tool_called("do", "read", {"x": 1}, turn=1, index=0)
+    failed = recorded(after(begun(max_turns=1), model_answered(1, READ), call, tool_returned("do")))[0]
     assert isinstance(failed, ev.StepFailed)
     assert failed.code == "max_turns"
     assert failed.message == ("The model was asked 1 times, as often as the step allows (max_turns), and wants more.")
 
 
 def test_the_step_after_waits_for_the_agent() -> None:
-    task = looked(contract_of(LOOK, AGENT, LAST))
+    task = make_task_after_look(contract_of(LOOK, AGENT, LAST))
     assert only(task) == AskModel(the_agent(task))
 
 
@@ -250,28 +289,28 @@ def exceeded(task: Task) -> ev.BudgetExceeded:
 
 
 def test_a_budget_of_calls_that_is_used_up_ends_the_task_at_the_next_call() -> None:
-    task = after(begun(Budget(tool_calls=1)), answered(1, READ, READ))
-    task = after(task, called("do", "read", {"x": 1}, turn=1, index=0), returned("do"))
+    task = after(begun(Budget(tool_calls=1)), model_answered(1, READ, READ))
+    task = after(task, tool_called("do", "read", {"x": 1}, turn=1, index=0), tool_returned("do"))
     assert exceeded(task) == ev.BudgetExceeded(budget="tool_calls", limit=1, used=1)
 
 
 def test_a_budget_of_seconds_covers_the_time_of_the_model() -> None:
-    slow = answered(1, READ).model_copy(update={"duration_ms": 2000.0})
+    slow = model_answered(1, READ).model_copy(update={"duration_ms": 2000.0})
     assert exceeded(after(begun(Budget(seconds=1.5)), slow)) == ev.BudgetExceeded(budget="seconds", limit=1.5, used=2)
 
 
 def test_a_budget_of_tokens_ends_the_task_before_the_next_question_and_not_before_a_call() -> None:
-    task = after(begun(Budget(tokens=15)), answered(1, READ))
+    task = after(begun(Budget(tokens=15)), model_answered(1, READ))
     assert tokens_left(task) == 0
     assert only(task) == CallTool(the_agent(task))
-    task = after(task, called("do", "read", {"x": 1}, turn=1, index=0), returned("do"))
+    task = after(task, tool_called("do", "read", {"x": 1}, turn=1, index=0), tool_returned("do"))
     assert exceeded(task) == ev.BudgetExceeded(budget="tokens", limit=15, used=15)
 
 
 def test_a_task_does_not_end_for_want_of_budget_while_a_call_is_open() -> None:
     write = {"id": "write", "kind": "tool", "server": "f", "tool": "write", "arguments": {"x": 1}}
-    task = executing(contract_of(ALONE, write, budget=Budget(tool_calls=1)))
-    task = after(task, started("do"), started("write"), called("write", "write", {"x": 1}))
+    task = make_executing_task(contract_of(ALONE, write, budget=Budget(tool_calls=1)))
+    task = after(task, step_started("do"), step_started("write"), tool_called("write", "write", {"x": 1}))
     task = after(task, ev.TaskClaimed(runner="r", epoch=3))
     first = next_commands(task)[0]
     assert isinstance(first, Record)
@@ -281,7 +320,9 @@ def test_a_task_does_not_end_for_want_of_budget_while_a_call_is_open() -> None:
 
 def test_a_question_under_way_reserves_all_tokens_and_all_seconds() -> None:
     other = {**ALONE, "id": "other"}
-    task = after(executing(contract_of(ALONE, other, budget=Budget(seconds=9, tokens=99))), started("do"))
+    task = after(
+        make_executing_task(contract_of(ALONE, other, budget=Budget(seconds=9, tokens=99))), step_started("do")
+    )
     assert (seconds_left(task, frozenset()), seconds_left(task, {"do"})) == (9, 0)
     assert may_ask_model(task, frozenset())
     assert not may_ask_model(task, {"do"})
@@ -291,7 +332,7 @@ def test_a_question_under_way_reserves_all_tokens_and_all_seconds() -> None:
 
 def test_without_a_budget_models_are_asked_side_by_side() -> None:
     other = {**ALONE, "id": "other"}
-    task = after(executing(contract_of(ALONE, other)), started("do"))
+    task = after(make_executing_task(contract_of(ALONE, other)), step_started("do"))
     assert tokens_left(task) is None
     assert may_ask_model(task, {"do"})
     assert may_ask_model(replace(task, usage=Usage(1000, 1000)), {"do"})
@@ -299,8 +340,10 @@ def test_without_a_budget_models_are_asked_side_by_side() -> None:
 
 def test_a_call_under_way_reserves_its_time_and_no_tokens() -> None:
     other = {**ALONE, "id": "other"}
-    task = after(executing(contract_of(ALONE, other, budget=Budget(seconds=9, tokens=99))), started("do"))
-    call = called("do", "read", {"x": 1}, turn=1, index=0).model_copy(update={"timeout_s": 5.0})
-    task = after(task, answered(1, READ), call)
+    task = after(
+        make_executing_task(contract_of(ALONE, other, budget=Budget(seconds=9, tokens=99))), step_started("do")
+    )
+    call = tool_called("do", "read", {"x": 1}, turn=1, index=0).model_copy(update={"timeout_s": 5.0})
+    task = after(task, model_answered(1, READ), call)
     assert seconds_left(task, {"do"}) == 4
     assert may_ask_model(task, {"do"})

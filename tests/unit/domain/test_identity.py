@@ -9,7 +9,7 @@ from agent_runtime.domain.errors import DefinitionChangedError
 from agent_runtime.domain.identity import Identities, ServerIdentity, compare_pins
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.tools import ToolDefinition
-from contracts import CATALOGUE, MODEL, NUMBER, TEXT, contract, known, tool
+from contracts import CATALOGUE, MODEL, NUMBER, TEXT, contract, make_tool, tool
 
 ENTRY = {"type": "local_stdio", "argv": ["node", "files.js"]}
 FACTS = {"type": "local_stdio", "command": "node", "args": ["files.js"], "env": {"TARGET": "staging"}, "cwd": "/srv"}
@@ -136,7 +136,7 @@ def test_a_plan_of_an_earlier_version_keeps_its_digest_and_its_comparison() -> N
 
 
 def test_a_tool_is_compared_whatever_its_name_and_whatever_other_servers_the_plan_uses() -> None:
-    nested = known("dir/read", TEXT)
+    nested = make_tool("dir/read", TEXT)
     catalogue = {**CATALOGUE, nested.key: nested}
     plan = Plan.model_validate(
         {"steps": [tool("s1", "count", "calc"), tool("s2", "dir/read", arguments={"path": "a"})]}

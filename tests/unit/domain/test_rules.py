@@ -23,21 +23,21 @@ from agent_steps import (
     LAST,
     LOOK,
     after,
-    answered,
-    called,
     contract_of,
-    executing,
-    looked,
-    proposed,
-    returned,
-    started,
+    make_executing_task,
+    make_proposed_task,
+    make_task_after_look,
+    model_answered,
+    step_started,
+    tool_called,
+    tool_returned,
 )
 
 PLAN = contract_of(LOOK, AGENT, LAST)
 PREAPPROVED = contract_of(LOOK, {**AGENT, "preapproved": True}, LAST)
-EXECUTING = executing(PLAN)
+EXECUTING = make_executing_task(PLAN)
 READ = Proposal("look", "f", "read")
-DOING = after(looked(PLAN), started("do"))
+DOING = after(make_task_after_look(PLAN), step_started("do"))
 
 
 def refusal(task: Task, proposal: Proposal, **more: Any) -> str:
@@ -64,19 +64,19 @@ def test_the_call_of_the_plan_is_permitted_with_its_arguments() -> None:
     assert judged(EXECUTING, Proposal("look", "f", "read", {"x": 1})) == permitted
 
 
-CANCELLING = after(EXECUTING, started("look"), called("look", "read", {"x": 1}), ev.TaskCancelRequested())
+CANCELLING = after(EXECUTING, step_started("look"), tool_called("look", "read", {"x": 1}), ev.TaskCancelRequested())
 
 
 @pytest.mark.parametrize(
     ("task", "rule"),
     [
         (CANCELLING, "cancelled"),
-        (after(CANCELLING, returned("look"), ev.TaskCancelled()), "cancelled"),
+        (after(CANCELLING, tool_returned("look"), ev.TaskCancelled()), "cancelled"),
         (after(EXECUTING, ev.TaskCancelRequested(), ev.TaskCancelled()), "cancelled"),
-        (after(proposed(PLAN), ev.TaskExpired(revision=1, digest=PLAN.digest)), "expired"),
-        (after(proposed(PLAN), ev.PlanRejected(revision=1, digest=PLAN.digest)), "ended"),
-        (proposed(PLAN), "not_approved"),
-        (after(proposed(PLAN), ev.PlanApproved(revision=1, digest=PLAN.digest)), "not_approved"),
+        (after(make_proposed_task(PLAN), ev.TaskExpired(revision=1, digest=PLAN.digest)), "expired"),
+        (after(make_proposed_task(PLAN), ev.PlanRejected(revision=1, digest=PLAN.digest)), "ended"),
+        (make_proposed_task(PLAN), "not_approved"),
+        (after(make_proposed_task(PLAN), ev.PlanApproved(revision=1, digest=PLAN.digest)), "not_approved"),
         (after(Task("t"), ev.TaskSubmitted(prompt="p")), "not_approved"),
     ],
 )
@@ -109,21 +109,23 @@ def test_a_step_whose_turn_has_not_come_may_not_call() -> None:
 
 
 def test_a_call_may_be_used_once() -> None:
-    calling = after(EXECUTING, started("look"), called("look", "read", {"x": 1}))
+    calling = after(EXECUTING, step_started("look"), tool_called("look", "read", {"x": 1}))
     assert refusal(calling, READ, in_flight=frozenset({"look"})) == "used_up"
-    back = after(calling, returned("look"))
+    back = after(calling, tool_returned("look"))
     assert refusal(back, READ) == "used_up"
     assert refusal(after(back, ev.StepCompleted(step_id="look")), READ) == "used_up"
 
 
 def test_an_idempotent_call_whose_answer_was_lost_may_be_repeated() -> None:
-    calling = after(EXECUTING, started("look"), called("look", "read", {"x": 1}))
+    calling = after(EXECUTING, step_started("look"), tool_called("look", "read", {"x": 1}))
     assert judged(after(calling, ev.TaskClaimed(runner="r", epoch=3)), READ).attempt == 2
 
 
 def test_a_budget_that_is_used_up_allows_no_call() -> None:
     plan = contract_of(LOOK, {**LOOK, "id": "again"}, budget=Budget(tool_calls=1))
-    task = after(executing(plan), started("look"), called("look", "read", {"x": 1}), returned("look"))
+    task = after(
+        make_executing_task(plan), step_started("look"), tool_called("look", "read", {"x": 1}), tool_returned("look")
+    )
     assert refusal(task, Proposal("again", "f", "read")) == "budget_exceeded"
 
 
@@ -134,7 +136,7 @@ def test_the_operators_denial_beats_an_approval() -> None:
 
 
 def asks(*wanted: tuple[str, Any], task: Task = DOING) -> Task:
-    return after(task, answered(1, *wanted))
+    return after(task, model_answered(1, *wanted))
 
 
 def test_a_model_may_call_what_its_step_lists() -> None:
@@ -164,7 +166,7 @@ def test_an_executor_may_not_call_what_the_model_did_not_ask_for() -> None:
 def test_a_call_of_an_answer_is_made_once() -> None:
     task = asks(("f__read", {"x": 7}))
     first = own(task, "do")
-    task = after(task, called("do", "read", {"x": 7}, turn=1, index=0), returned("do"))
+    task = after(task, tool_called("do", "read", {"x": 7}, turn=1, index=0), tool_returned("do"))
     assert refusal(task, first) == "used_up"
     assert refusal(asks(("f__read", {}), task=DOING), first) == "used_up"
 
@@ -172,8 +174,8 @@ def test_a_call_of_an_answer_is_made_once() -> None:
 def test_a_tool_is_called_as_often_as_the_step_allows() -> None:
     task = asks(*[("f__read", {"x": number}) for number in range(3)])
     for number in range(2):
-        call = called("do", "read", {"x": number}, f"c{number}", turn=1, index=number)
-        task = after(task, call, returned("do", f"c{number}"))
+        call = tool_called("do", "read", {"x": number}, f"c{number}", turn=1, index=number)
+        task = after(task, call, tool_returned("do", f"c{number}"))
     assert refusal(task, own(task, "do")) == "used_up"
 
 
@@ -199,7 +201,7 @@ def test_arguments_are_read_as_the_model_wrote_them() -> None:
 def test_a_model_that_writes_asks_a_person_unless_the_approver_allowed_it() -> None:
     task = asks(("f__write", {"x": 1}))
     assert judged(task, own(task, "do")).reason == "a model chooses the arguments of f/write, whose effect is write"
-    allowed = asks(("f__write", {"x": 1}), task=after(looked(PREAPPROVED), started("do")))
+    allowed = asks(("f__write", {"x": 1}), task=after(make_task_after_look(PREAPPROVED), step_started("do")))
     assert judged(allowed, own(allowed, "do")).reason is None
 
 

@@ -41,13 +41,13 @@ from agent_steps import (
     SERVER,
     TOOLS,
     after,
-    answered,
-    called,
     contract_of,
-    executing,
-    looked,
-    returned,
-    started,
+    make_executing_task,
+    make_task_after_look,
+    model_answered,
+    step_started,
+    tool_called,
+    tool_returned,
 )
 
 PATIENCE_S = 5.0
@@ -129,7 +129,7 @@ def intended(run: Run, broker: Broker | None = None, *in_flight: str) -> Intent:
 
 
 def test_the_first_call_of_a_step_starts_the_step() -> None:
-    run = run_of(executing(contract_of({**LOOK, "title": "Look it up"})))
+    run = run_of(make_executing_task(contract_of({**LOOK, "title": "Look it up"})))
     intent = intended(run)
     begun, call = staged(run)
     assert begun == ev.StepStarted(step_id="look", title="Look it up")
@@ -149,7 +149,7 @@ def test_the_first_call_of_a_step_starts_the_step() -> None:
 
 
 def test_no_two_calls_have_the_same_id() -> None:
-    assert len({intended(run_of(executing(contract_of(LOOK)))).called.call_id for _ in range(50)}) == 50
+    assert len({intended(run_of(make_executing_task(contract_of(LOOK)))).called.call_id for _ in range(50)}) == 50
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_a_call_may_take_what_the_step_says_and_what_is_left_of_the_budget(
     step_s: float | None, budget_s: float | None, timeout_s: float
 ) -> None:
     contract = contract_of({**LOOK, "timeout_s": step_s}, budget=Budget(seconds=budget_s))
-    assert intended(run_of(executing(contract))).called.timeout_s == timeout_s
+    assert intended(run_of(make_executing_task(contract))).called.timeout_s == timeout_s
 
 
 def test_what_calls_in_flight_have_reserved_is_not_left() -> None:
     contract = contract_of({**LOOK, "id": "first"}, LOOK, budget=Budget(seconds=10))
-    first = called("first", "read", {"x": 1}).model_copy(update={"timeout_s": 4})
-    run = run_of(after(executing(contract), started("first"), first))
+    first = tool_called("first", "read", {"x": 1}).model_copy(update={"timeout_s": 4})
+    run = run_of(after(make_executing_task(contract), step_started("first"), first))
     proposal = Proposal("look", "f", "read")
     intent = broker_of().intend(run, proposal, frozenset({"first"}))
     assert intent
@@ -178,7 +178,10 @@ def test_a_repetition_is_the_next_attempt_of_a_step_that_has_started() -> None:
         step_id="look", call_id="c", result=StoredResult(text="busy", is_error=True), duration_ms=1
     )
     task = after(
-        executing(contract_of({**LOOK, "retries": 1})), started("look"), called("look", "read", {"x": 1}), failed
+        make_executing_task(contract_of({**LOOK, "retries": 1})),
+        step_started("look"),
+        tool_called("look", "read", {"x": 1}),
+        failed,
     )
     run = run_of(task)
     intent = intended(run)
@@ -187,7 +190,7 @@ def test_a_repetition_is_the_next_attempt_of_a_step_that_has_started() -> None:
 
 
 def test_a_call_that_a_person_must_see_is_asked_for_and_not_intended() -> None:
-    run = run_of(executing(contract_of({**LAST, "depends_on": [], "arguments": {"x": 3}})))
+    run = run_of(make_executing_task(contract_of({**LAST, "depends_on": [], "arguments": {"x": 3}})))
     assert strict_broker().intend(run, Proposal("last", "f", "wipe"), frozenset()) is None
     (asked,) = staged(run)
     assert isinstance(asked, ev.CallApprovalRequested)
@@ -205,7 +208,7 @@ def test_a_call_that_a_person_must_see_is_asked_for_and_not_intended() -> None:
 
 
 def test_an_approved_call_is_the_one_that_was_asked_for() -> None:
-    asking = run_of(executing(contract_of({**LAST, "depends_on": []})))
+    asking = run_of(make_executing_task(contract_of({**LAST, "depends_on": []})))
     strict_broker().intend(asking, Proposal("last", "f", "wipe"), frozenset())
     (asked,) = staged(asking)
     assert isinstance(asked, ev.CallApprovalRequested)
@@ -219,7 +222,7 @@ def test_an_approved_call_is_the_one_that_was_asked_for() -> None:
 
 
 def test_a_repetition_of_an_approved_call_is_another_call() -> None:
-    asking = run_of(executing(contract_of({**LOOK, "retries": 1})))
+    asking = run_of(make_executing_task(contract_of({**LOOK, "retries": 1})))
     strict_broker().intend(asking, Proposal("look", "f", "read"), frozenset())
     (asked,) = staged(asking)
     assert isinstance(asked, ev.CallApprovalRequested)
@@ -228,8 +231,8 @@ def test_a_repetition_of_an_approved_call_is_another_call() -> None:
     busy = ev.ToolReturned(
         step_id="look", call_id=call_id, result=StoredResult(text="busy", is_error=True), duration_ms=1
     )
-    call = called("look", "read", {"x": 1}, call_id)
-    run = run_of(after(asking.task, approval, ev.TaskClaimed(runner="r", epoch=3), started("look"), call, busy))
+    call = tool_called("look", "read", {"x": 1}, call_id)
+    run = run_of(after(asking.task, approval, ev.TaskClaimed(runner="r", epoch=3), step_started("look"), call, busy))
     intent = intended(run, strict_broker())
     assert intent.called.attempt == 2
     assert intent.called.call_id != call_id
@@ -237,17 +240,23 @@ def test_a_repetition_of_an_approved_call_is_another_call() -> None:
 
 def test_a_call_of_a_model_says_which_of_its_answers_asked_for_it() -> None:
     step = {**AGENT, "preapproved": True}
-    task = after(looked(contract_of(LOOK, step)), started("do"), answered(1, ("f__read", {"x": 1}), ("f__read", {})))
+    task = after(
+        make_task_after_look(contract_of(LOOK, step)),
+        step_started("do"),
+        model_answered(1, ("f__read", {"x": 1}), ("f__read", {})),
+    )
     first = run_of(task)
     one = intended(first)
     assert (one.called.turn, one.called.index, one.called.arguments) == (1, 0, {"x": 1})
-    second = run_of(after(task, one.called, returned("do", one.called.call_id)))
+    second = run_of(after(task, one.called, tool_returned("do", one.called.call_id)))
     two = intended(second)
     assert (two.called.turn, two.called.index, two.called.arguments) == (1, 1, {})
 
 
 def test_a_question_about_a_call_of_a_model_says_which_of_its_answers_asked_for_it() -> None:
-    task = after(looked(contract_of(LOOK, AGENT)), started("do"), answered(1, ("f__write", {"x": 1})))
+    task = after(
+        make_task_after_look(contract_of(LOOK, AGENT)), step_started("do"), model_answered(1, ("f__write", {"x": 1}))
+    )
     run = run_of(task)
     assert broker_of().intend(run, next_proposal(task, task.plan_step("do")), frozenset()) is None
     (asked,) = staged(run)
@@ -265,7 +274,7 @@ def refused(run: Run, proposal: Proposal, broker: Broker | None = None, *in_flig
 
 
 def test_a_call_outside_the_plan_is_refused_written_and_logged() -> None:
-    run = run_of(executing(contract_of(LOOK)))
+    run = run_of(make_executing_task(contract_of(LOOK)))
     with capture_logs() as logs:
         refusal = refused(run, Proposal("look", "f", "write"))
     assert refusal.rule == "not_in_plan"
@@ -283,7 +292,9 @@ def test_a_call_outside_the_plan_is_refused_written_and_logged() -> None:
 
 
 def test_a_refused_call_of_a_model_says_which_of_its_answers_asked_for_it() -> None:
-    task = after(looked(contract_of(LOOK, AGENT)), started("do"), answered(1, ("f__read", {"x": "one"})))
+    task = after(
+        make_task_after_look(contract_of(LOOK, AGENT)), step_started("do"), model_answered(1, ("f__read", {"x": "one"}))
+    )
     run = run_of(task)
     assert refused(run, next_proposal(task, task.plan_step("do"))).rule == "invalid_arguments"
     (denied,) = staged(run)
@@ -293,7 +304,9 @@ def test_a_refused_call_of_a_model_says_which_of_its_answers_asked_for_it() -> N
 
 def test_a_call_that_is_refused_while_the_one_before_it_is_open_answers_no_model() -> None:
     step = {**AGENT, "preapproved": True}
-    task = after(looked(contract_of(LOOK, step)), started("do"), answered(1, ("f__read", {"x": 1})))
+    task = after(
+        make_task_after_look(contract_of(LOOK, step)), step_started("do"), model_answered(1, ("f__read", {"x": 1}))
+    )
     proposal = next_proposal(task, task.plan_step("do"))
     run = run_of(task)
     intended(run)
@@ -307,11 +320,13 @@ def test_a_call_that_is_refused_while_the_one_before_it_is_open_answers_no_model
 def test_what_the_operator_denies_now_is_refused() -> None:
     entry = SERVER.model_copy(update={"deny": (Denial(tool="read", arguments={"x": "1"}),)})
     broker = Broker(LimitSettings(), {"f": entry})
-    assert refused(run_of(executing(contract_of(LOOK))), Proposal("look", "f", "read"), broker).rule == "denied"
+    assert (
+        refused(run_of(make_executing_task(contract_of(LOOK))), Proposal("look", "f", "read"), broker).rule == "denied"
+    )
 
 
 def test_what_the_operator_asks_for_now_is_asked_for() -> None:
-    run = run_of(executing(contract_of(LOOK)))
+    run = run_of(make_executing_task(contract_of(LOOK)))
     assert strict_broker().intend(run, Proposal("look", "f", "read"), frozenset()) is None
     assert [event.type for event in staged(run)] == ["call.approval_requested"]
 
@@ -324,9 +339,9 @@ def test_the_limits_of_the_settings_hold_for_a_call(limits: LimitSettings, rule:
     contract = contract_of(LOOK, {**LOOK, "id": "big", "arguments": {"x": "${look.output.n}"}})
     result = StoredResult(text="1", output={"n": 1, "more": "x" * 100})
     task = after(
-        executing(contract),
-        started("look"),
-        called("look", "read", {"x": 1}),
+        make_executing_task(contract),
+        step_started("look"),
+        tool_called("look", "read", {"x": 1}),
         ev.ToolReturned(step_id="look", call_id="c", result=result, duration_ms=1),
         ev.StepCompleted(step_id="look"),
     )
@@ -337,9 +352,9 @@ def test_the_limits_of_the_settings_hold_for_a_call(limits: LimitSettings, rule:
 def test_a_reference_into_a_result_that_was_cut_names_the_limit_of_the_settings() -> None:
     contract = contract_of(LOOK, {**LOOK, "id": "big", "arguments": {"x": "${look.output.n}"}})
     task = after(
-        executing(contract),
-        started("look"),
-        called("look", "read", {"x": 1}),
+        make_executing_task(contract),
+        step_started("look"),
+        tool_called("look", "read", {"x": 1}),
         ev.ToolReturned(step_id="look", call_id="c", result=StoredResult(text="1", cut=True, size=9), duration_ms=1),
         ev.StepCompleted(step_id="look"),
     )
@@ -356,7 +371,7 @@ def test_a_task_that_has_no_plan_yet_calls_nothing() -> None:
 
 def test_a_task_that_has_ended_takes_no_refusal_any_more() -> None:
     contract = contract_of(LOOK)
-    run = run_of(after(executing(contract), ev.TaskCancelRequested(), ev.TaskCancelled()))
+    run = run_of(after(make_executing_task(contract), ev.TaskCancelRequested(), ev.TaskCancelled()))
     assert refused(run, Proposal("look", "f", "read")).rule == "cancelled"
     assert staged(run) == []
 
@@ -369,7 +384,7 @@ IDENTITY = ServerIdentity({"type": "builtin", "root": "/b"}, {"type": "builtin"}
 
 def test_a_server_and_a_model_that_are_others_now_are_refused_by_name() -> None:
     contract = contract_of(LOOK, AGENT).model_copy(update={"servers": {"f": digest({"root": "/a"})}})
-    task = executing(contract)
+    task = make_executing_task(contract)
     other = PinnedModel(entry="openai", endpoints=("http://model",), model="other")
     with pytest.raises(DefinitionChangedError) as refusal:
         broker_of(Identities({"f": IDENTITY}, other)).check_identities(task)
@@ -381,13 +396,13 @@ def test_a_server_and_a_model_that_are_others_now_are_refused_by_name() -> None:
 
 def test_a_server_that_is_what_it_was_and_a_task_without_a_plan_pass() -> None:
     contract = contract_of(LOOK).model_copy(update={"servers": {"f": IDENTITY.digest}})
-    broker_of(Identities({"f": IDENTITY}, MODEL)).check_identities(executing(contract))
+    broker_of(Identities({"f": IDENTITY}, MODEL)).check_identities(make_executing_task(contract))
     broker_of(Identities({"f": IDENTITY}, MODEL)).check_identities(Task("t"))
-    broker_of().check_identities(executing(contract))
+    broker_of().check_identities(make_executing_task(contract))
 
 
 async def test_what_a_session_lists_is_held_against_the_pins() -> None:
-    task = executing(contract_of(LOOK))
+    task = make_executing_task(contract_of(LOOK))
     lease = ScriptedLease()
     await broker_of().check_pins(task, lease, ["f"])
     assert lease.asked == ["f"]
@@ -407,7 +422,7 @@ async def test_a_contract_of_form_1_pins_the_server_with_its_tools() -> None:
     old = contract.model_copy(
         update={"form": 1, "pins": {"f/read": definition.pin_of_form_1(IDENTITY.of_form_1)}, "servers": {}}
     )
-    task = executing(old)
+    task = make_executing_task(old)
     await broker_of(Identities({"f": IDENTITY})).check_pins(task, ScriptedLease(), ["f"])
     for other in (Identities({"f": ServerIdentity(IDENTITY.facts, {"type": "local_stdio"})}), Identities({})):
         with pytest.raises(DefinitionChangedError, match="the server itself is another one"):
@@ -418,7 +433,7 @@ async def test_a_contract_of_form_1_pins_the_server_with_its_tools() -> None:
 
 
 async def test_so_many_calls_are_sent_side_by_side_as_the_settings_say() -> None:
-    broker, run = broker_of(concurrent_calls=2), run_of(executing(contract_of(LOOK)))
+    broker, run = broker_of(concurrent_calls=2), run_of(make_executing_task(contract_of(LOOK)))
     seen = []
     for _ in range(2):
         seen.append(broker.has_free_slot)
@@ -436,7 +451,7 @@ async def test_so_many_calls_are_sent_side_by_side_as_the_settings_say() -> None
 
 @pytest.mark.parametrize("which", ["cancel", "stop"])
 async def test_nobody_waits_for_room_once_the_task_is_cancelled_or_the_service_stops(which: str) -> None:
-    broker, run = broker_of(concurrent_calls=1), run_of(executing(contract_of(LOOK)))
+    broker, run = broker_of(concurrent_calls=1), run_of(make_executing_task(contract_of(LOOK)))
     await broker.acquire_slot(run, "look")
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
         second = group.create_task(broker.acquire_slot(run, "look"))
@@ -455,10 +470,10 @@ async def test_a_repetition_waits_for_its_pause_and_a_first_call_for_none() -> N
         return 0.0
 
     broker = broker_of(pauses=Pauses(before_repetition=pause), concurrent_calls=2)
-    task = executing(contract_of(LOOK))
+    task = make_executing_task(contract_of(LOOK))
     assert await broker.acquire_slot(run_of(task), "look")
     assert waited == []
-    again = run_of(after(task, started("look"), called("look", "read", {"x": 1})))
+    again = run_of(after(task, step_started("look"), tool_called("look", "read", {"x": 1})))
     assert await broker.acquire_slot(again, "look") is True
     assert waited == [1]
     assert not broker.has_free_slot
@@ -467,7 +482,9 @@ async def test_a_repetition_waits_for_its_pause_and_a_first_call_for_none() -> N
 @pytest.mark.parametrize("which", ["cancel", "stop"])
 async def test_a_pause_ends_once_the_task_is_cancelled_or_the_service_stops(which: str) -> None:
     broker = broker_of(pauses=Pauses(before_repetition=lambda _: 3600.0), concurrent_calls=1)
-    run = run_of(after(executing(contract_of(LOOK)), started("look"), called("look", "read", {"x": 1})))
+    run = run_of(
+        after(make_executing_task(contract_of(LOOK)), step_started("look"), tool_called("look", "read", {"x": 1}))
+    )
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
         paused = group.create_task(broker.acquire_slot(run, "look"))
         await asyncio.wait([paused], timeout=0.05)
@@ -481,7 +498,7 @@ async def test_a_pause_ends_once_the_task_is_cancelled_or_the_service_stops(whic
 
 async def sent(lease: ScriptedLease, *, cancelled: bool = False, **limits: Any) -> tuple[Outcome, Run]:
     """What came of the first call of a plan."""
-    run = run_of(executing(contract_of(LOOK)))
+    run = run_of(make_executing_task(contract_of(LOOK)))
     broker = broker_of(**limits)
     intent = intended(run, broker)
     if cancelled:
@@ -543,7 +560,7 @@ async def test_the_time_that_a_call_took_is_in_milliseconds(takes_s: float) -> N
 
 
 async def test_a_cancel_does_not_wait_for_a_server_that_does_not_say_what_it_has_now() -> None:
-    run, broker = run_of(executing(contract_of(LOOK))), broker_of()
+    run, broker = run_of(make_executing_task(contract_of(LOOK))), broker_of()
     lease = ScriptedLease(changed=True, lists=asyncio.Event())
     intent = intended(run, broker)
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
@@ -643,7 +660,7 @@ async def test_a_person_is_asked_about_an_unknown_outcome_unless_the_call_may_be
     tool: str, *, cancelled: bool, asks: bool
 ) -> None:
     step = {**LOOK, "tool": tool}
-    run = run_of(executing(contract_of(step)))
+    run = run_of(make_executing_task(contract_of(step)))
     intent = intended(run)
     outcome = await broker_of().send(run, ScriptedLease(answer=OutcomeUnknownError("gone")), intent)
     del run._staged[:]  # noqa: SLF001 - as a commit would

@@ -21,11 +21,11 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.signature import DEFAULT_TENANT
 from agent_runtime.domain.task import Task
 from agent_runtime.services.decisions import Judged, events_of, expect_editable
-from agent_steps import LOOK, after, called, contract_of, executing, proposed, started
+from agent_steps import LOOK, after, contract_of, make_executing_task, make_proposed_task, step_started, tool_called
 
 CONTRACT = contract_of(LOOK)
-WAITING = proposed(CONTRACT)
-SENT = after(executing(CONTRACT), started("look"), called("look", "read", {"x": 1}))
+WAITING = make_proposed_task(CONTRACT)
+SENT = after(make_executing_task(CONTRACT), step_started("look"), tool_called("look", "read", {"x": 1}))
 UNKNOWN = after(SENT, ev.StepOutcomeUnknown(step_id="look", call_id="c", reason="gone"))
 EXPIRED = after(WAITING, ev.TaskExpired(revision=1, digest=CONTRACT.digest))
 ENDED = after(WAITING, ev.PlanRejected(revision=1, digest=CONTRACT.digest))
@@ -42,7 +42,7 @@ def asking() -> Task:
         arguments_digest="sha256:aa",
         reason="r",
     )
-    return after(executing(contract_of({**LOOK, "arguments": {"x": 1}})), asked)
+    return after(make_executing_task(contract_of({**LOOK, "arguments": {"x": 1}})), asked)
 
 
 def somebody(*scopes: str, name: str = "ann") -> Caller:

@@ -13,10 +13,10 @@ from agent_runtime.domain.plan import AgentStep
 from agent_runtime.services.executor_agent import Answered, Question
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.services.run import Run
-from agent_steps import AGENT, LOOK, after, answered, contract_of, looked, started
+from agent_steps import AGENT, LOOK, after, contract_of, make_task_after_look, model_answered, step_started
 
 SERVERS = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,63}", fullmatch=True)
-DOING = after(looked(contract_of(LOOK, AGENT)), started("do"))
+DOING = after(make_task_after_look(contract_of(LOOK, AGENT)), step_started("do"))
 
 
 def run_of(task: object) -> Run:
@@ -30,17 +30,22 @@ def question() -> Question:
 async def test_a_task_that_was_cancelled_meanwhile_takes_no_answer_any_more() -> None:
     run = run_of(after(DOING, ev.TaskCancelRequested(), ev.TaskCancelled()))
     version = run.task.version
-    Answered(question(), answer=answered(1, ("f__read", {}))).stage(run)
+    Answered(question(), answer=model_answered(1, ("f__read", {}))).stage(run)
     Answered(question(), failure=ev.StepFailed(step_id="do", code="c", message="m")).stage(run)
     assert run.task.version == version
 
 
 async def test_an_answer_counts_while_a_task_is_being_cancelled_and_a_failure_does_not() -> None:
     contract = contract_of(LOOK, AGENT, {**AGENT, "id": "other"})
-    both = after(looked(contract), started("do"), started("other"), answered(1, ("f__read", {}), step_id="other"))
+    both = after(
+        make_task_after_look(contract),
+        step_started("do"),
+        step_started("other"),
+        model_answered(1, ("f__read", {}), step_id="other"),
+    )
     run = run_of(after(both, ev.TaskCancelRequested()))
     Answered(question(), failure=ev.StepFailed(step_id="do", code="c", message="m")).stage(run)
-    Answered(question(), answer=answered(1, ("f__read", {}))).stage(run)
+    Answered(question(), answer=model_answered(1, ("f__read", {}))).stage(run)
     assert len(run.task.steps["do"].turns) == 1
 
 

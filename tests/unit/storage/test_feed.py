@@ -13,7 +13,7 @@ from agent_runtime.domain.chain import GENESIS, commit_hash
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
 from agent_runtime.storage.sqlite import SqliteStore
-from journals import submitted
+from journals import task_submitted
 
 PATIENCE_S = 20.0
 CANCELLED = [ev.TaskCancelRequested(), ev.TaskCancelled()]
@@ -49,8 +49,8 @@ async def test_a_record_that_was_changed_in_the_file_is_left_out_and_the_feed_go
     path: Path, column: str, value: str
 ) -> None:
     async with asyncio.timeout(PATIENCE_S), SqliteStore(path) as store:
-        task = await store.append(Task("a"), [submitted("say hello")])
-        await store.append(Task("b"), [submitted("say hello")])
+        task = await store.append(Task("a"), [task_submitted("say hello")])
+        await store.append(Task("b"), [task_submitted("say hello")])
         await store.append(task, CANCELLED)
         assert await records(store) == [("a", 1), ("b", 1), ("a", 2), ("a", 3)]
         change(path, f"UPDATE events SET {column} = {value} WHERE task_id = 'a' AND seq = 1")  # noqa: S608
@@ -76,7 +76,7 @@ async def write_commits(path: Path, task_id: str) -> None:
     """Write two commits, and two more once the store was opened again."""
     for name in (f"{task_id}1", f"{task_id}2"):
         async with asyncio.timeout(PATIENCE_S), SqliteStore(path) as store:
-            task = await store.append(Task(name), [submitted()])
+            task = await store.append(Task(name), [task_submitted()])
             await store.append(task, CANCELLED)
 
 

@@ -205,9 +205,9 @@ async def test_every_request_is_kept_with_its_body_and_headers(models: ModelServ
     await client.models.list()
     await ask(client, "chat", "the needle", temperature=0.5)
     assert [request.path for request in models.requests] == ["/v1/models", "/v1/chat/completions"]
-    (request,) = models.asked("needle")
+    (request,) = models.find_requests("needle")
     assert (request.index, request.body["temperature"], request.headers["authorization"]) == (1, 0.5, "Bearer k")
-    assert models.asked("thread") == []
+    assert models.find_requests("thread") == []
 
 
 async def test_the_models_are_listed(models: ModelServer, client: AsyncOpenAI) -> None:
@@ -471,7 +471,7 @@ async def test_a_malformed_request_is_refused_as_openai_does_it(
     models.on("", Text("ok"))
     with pytest.raises(openai.BadRequestError, match=match):
         await ask(client, api, prompt, **more)
-    assert models.asked() == models.requests
+    assert models.find_requests() == models.requests
 
 
 async def test_a_mistake_in_the_script_is_heard_of() -> None:
