@@ -34,7 +34,7 @@ from agent_runtime.domain.tools import (
 )
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
 from agent_runtime.planners.choosing import choose_planner
-from agent_runtime.planners.model.json_answer import NoJsonError, pieces_in
+from agent_runtime.planners.model.json_answer import NoJsonError, find_pieces
 from agent_runtime.processes.peers import peers_problem
 from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
 from agent_runtime.services.ports import LanguageModel, ToolServers
@@ -329,7 +329,7 @@ async def _ask_model(model: LanguageModel, *, with_key: bool) -> Finding:
 
 def _says_ok(text: str) -> bool:
     try:
-        return any(found.value == {"ok": True} for found in pieces_in(text))
+        return any(found.value == {"ok": True} for found in find_pieces(text))
     except NoJsonError:
         return False
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.values import JsonValue
-from agent_runtime.planners.model.json_answer import MOST_CHARACTERS, NoJsonError, pieces_in, read_object
+from agent_runtime.planners.model.json_answer import MOST_CHARACTERS, NoJsonError, find_pieces, read_object
 from agent_runtime.planners.model.plan_reader import Declined, read_plan
-from agent_runtime.planners.model.prompt import as_json
+from agent_runtime.planners.model.prompt import to_json
 from agent_runtime.text.escaping import is_blank
 
 TEXTS = st.text(max_size=20)
@@ -69,7 +69,7 @@ def test_any_plan_is_found_in_any_prose(
     indent: int | None,
 ) -> None:
     whole = json.dumps(plan.model_dump(mode="json"), indent=indent, ensure_ascii=indent is None)
-    text = before + wrap.format(as_json(plan) if short else whole) + after
+    text = before + wrap.format(to_json(plan) if short else whole) + after
     if wrap.startswith("<think>"):
         text = text[len(before) :]
     assert read_plan(text, [], "unused") == plan
@@ -151,7 +151,7 @@ def test_a_megabyte_of_digits_quotes_and_commas_in_a_closed_object_is_read_in_un
 
 def test_a_piece_that_holds_too_much_is_a_fault() -> None:
     with pytest.raises(NoJsonError, match="more than 100000 strings and brackets"):
-        list(pieces_in('{"a": [' + '"",' * 100_000))
+        list(find_pieces('{"a": [' + '"",' * 100_000))
     assert read_object('{"a": [' + '"",' * 100_000 + '""]}') is None
 
 
@@ -162,7 +162,7 @@ def test_a_text_that_holds_too_many_pieces_is_a_fault() -> None:
 
 def test_a_text_that_is_too_long_is_not_read() -> None:
     with pytest.raises(NoJsonError, match="at most 1048576 are read"):
-        list(pieces_in(" " * (MOST_CHARACTERS + 1)))
+        list(find_pieces(" " * (MOST_CHARACTERS + 1)))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_text_that_is_too_long_is_not_read() -> None:
     ],
 )
 def test_what_is_tolerated_keeps_its_meaning(text: str, value: JsonValue) -> None:
-    assert [piece.value for piece in pieces_in(f"So: {text} done")] == [value]
+    assert [piece.value for piece in find_pieces(f"So: {text} done")] == [value]
 
 
 @pytest.mark.parametrize(
@@ -197,19 +197,19 @@ def test_what_is_tolerated_keeps_its_meaning(text: str, value: JsonValue) -> Non
     ],
 )
 def test_what_is_no_json_is_a_fault_that_says_why(text: str, why: str) -> None:
-    (piece,) = pieces_in(text)
+    (piece,) = find_pieces(text)
     assert piece.fault is not None
     assert why in piece.fault
 
 
 def test_arrays_and_objects_may_be_nested_64_deep() -> None:
-    (piece,) = pieces_in('{"a":' + "[" * 63 + "]" * 63 + "}")
+    (piece,) = find_pieces('{"a":' + "[" * 63 + "]" * 63 + "}")
     assert piece.fault is None
 
 
 def test_a_brace_in_the_prose_hides_nothing_after_it() -> None:
     text = 'I refer to ${s1.text} {like this} or [so] {and "that"} {"x": 1} as asked: {"goal": "g"}'
-    assert [piece.value for piece in pieces_in(text)] == [{"x": 1}, {"goal": "g"}]
+    assert [piece.value for piece in find_pieces(text)] == [{"x": 1}, {"goal": "g"}]
 
 
 @pytest.mark.parametrize(

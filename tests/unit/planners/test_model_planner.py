@@ -14,9 +14,9 @@ from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.references import parse
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.domain.usage import Usage
-from agent_runtime.planners.model.json_answer import pieces_in
+from agent_runtime.planners.model.json_answer import find_pieces
 from agent_runtime.planners.model.planner import ModelPlanner
-from agent_runtime.planners.model.prompt import examples, plan_schema
+from agent_runtime.planners.model.prompt import build_examples, plan_schema
 from agent_runtime.services.ports import Planner, PlanRequest
 from agent_runtime.testing import ScriptedLanguageModel, text_answer
 from unit.planners.planning import all_tools
@@ -332,8 +332,8 @@ async def test_the_tools_of_the_previous_plan_are_always_shown(tools: list[Tool]
 async def test_the_examples_in_the_instructions_are_valid_plans(agent_steps: bool, tools: list[Tool]) -> None:  # noqa: FBT001
     told = await instructions(tools, agent_steps=agent_steps)
     shown = told[told.index("# Examples") : told.index("# The catalogue")]
-    plans = [Plan.model_validate(piece.value) for piece in pieces_in(shown)]
-    assert plans == [plan for _, plan in examples(agent_steps=agent_steps)]
+    plans = [Plan.model_validate(piece.value) for piece in find_pieces(shown)]
+    assert plans == [plan for _, plan in build_examples(agent_steps=agent_steps)]
     assert len(plans) == 1 + agent_steps
     server = {"type": "local_stdio", "config": {"command": "x"}}
     named = {(step.server, step.tool) for plan in plans for step in plan.steps if isinstance(step, ToolStep)}

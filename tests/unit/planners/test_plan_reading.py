@@ -7,7 +7,7 @@ import pytest
 from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.plan import AgentStep, Plan, ToolStep
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
-from agent_runtime.planners.model.plan_reader import Declined, read_plan, tools_named
+from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
 from unit.planners.planning import all_tools
 
 
@@ -265,8 +265,8 @@ def test_the_tools_that_an_answer_names_are_listed() -> None:
     answer = json.dumps(
         {"steps": [READ, 3, {"tool": "x"}, {"tools": [{"server": "a", "tool": "b"}, 1]}, {"tools": 3, "tool": 4}]}
     )
-    assert tools_named(answer) == [("web", "web.get"), ("", "x"), ("a", "b")]
-    assert tools_named("no plan") == []
+    assert find_named_tools(answer) == [("web", "web.get"), ("", "x"), ("a", "b")]
+    assert find_named_tools("no plan") == []
 
 
 async def test_the_built_in_tools_are_found_by_their_bare_names(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, ToolPolicy, describe_tool
 from agent_runtime.domain.usage import estimated_tokens
-from agent_runtime.planners.model.relevance import Relevance, words
-from agent_runtime.planners.model.tool_listing import clean, list_tools, nearest
+from agent_runtime.planners.model.relevance import Relevance, split_words
+from agent_runtime.planners.model.tool_listing import clean, find_nearest, list_tools
 
 SERVER = StdioServer(
     id="srv", type="local_stdio", config=StdioConfig(command="x"), tools={"t1": ToolPolicy(idempotent=True)}
@@ -177,8 +177,8 @@ def test_no_tools_are_an_empty_catalogue() -> None:
 
 def test_the_nearest_tools_to_a_name_are_found() -> None:
     tools = [tool("send_mail"), tool("readFile"), tool("delete_file"), tool("list_orders")]
-    assert [each.name for each in nearest(tools, "mail.sendMails", 1)] == ["send_mail"]
-    assert {each.name for each in nearest(tools, "fs/files_read", 2)} == {"readFile", "delete_file"}
+    assert [each.name for each in find_nearest(tools, "mail.sendMails", 1)] == ["send_mail"]
+    assert {each.name for each in find_nearest(tools, "fs/files_read", 2)} == {"readFile", "delete_file"}
 
 
 @pytest.mark.parametrize(
@@ -191,14 +191,21 @@ def test_the_nearest_tools_to_a_name_are_found() -> None:
     ],
 )
 def test_names_are_taken_apart_into_words(text: str, found: list[str]) -> None:
-    assert words(text) == found
+    assert split_words(text) == found
 
 
 def test_rare_words_count_more_than_common_ones() -> None:
-    index = Relevance([words("list the files"), words("list the orders"), words("list the people")])
+    index = Relevance([split_words("list the files"), split_words("list the orders"), split_words("list the people")])
     assert index.order("list orders") == [1, 0, 2]
     assert index.order("nothing of this") == [0, 1, 2]
-    rare = Relevance([words("list list list"), words("list it"), words("list them"), words("order whatever there is")])
+    rare = Relevance(
+        [
+            split_words("list list list"),
+            split_words("list it"),
+            split_words("list them"),
+            split_words("order whatever there is"),
+        ]
+    )
     assert rare.order("list order")[0] == 3
 
 

@@ -56,7 +56,7 @@ class Found:
     fault: str | None = None
 
 
-def pieces_in(text: str) -> Iterator[Found]:
+def find_pieces(text: str) -> Iterator[Found]:
     """Every piece of the text that may be JSON, outermost and first to last.
 
     A piece ends where its brackets are closed, or with the text. Raises: NoJsonError for a text that is too long or
@@ -64,12 +64,12 @@ def pieces_in(text: str) -> Iterator[Found]:
     """
     if len(text) > MOST_CHARACTERS:
         raise NoJsonError(f"the text is {len(text)} characters long, and at most {MOST_CHARACTERS} are read")
-    position = _after_thinking(text)
+    position = _skip_thinking(text)
     for _ in range(MOST_PIECES):
         start = _START.search(text, position)
         if start is None:
             return
-        end, deepest = _end_of(text, start.start())
+        end, deepest = _find_end(text, start.start())
         piece = text[start.start() : end or len(text)]
         if end is None:
             yield Found(piece, fault="the JSON is not closed: it ends too early, or a bracket or quote is missing")
@@ -85,7 +85,7 @@ def pieces_in(text: str) -> Iterator[Found]:
 def read_object(text: str) -> JsonObject | None:
     """The object that the whole text is as JSON, without any tolerance; None where it is none."""
     try:
-        if not text.lstrip().startswith("{") or _end_of(text, text.index("{"))[1] > MOST_DEPTH:
+        if not text.lstrip().startswith("{") or _find_end(text, text.index("{"))[1] > MOST_DEPTH:
             return None
         value = _load(text, strict=True)
     except (NoJsonError, ValueError):
@@ -93,14 +93,14 @@ def read_object(text: str) -> JsonObject | None:
     return value if isinstance(value, dict) else None
 
 
-def _after_thinking(text: str) -> int:
+def _skip_thinking(text: str) -> int:
     if not text.lstrip().startswith("<think>"):
         return 0
     end = text.find("</think>")
     return len(text) if end < 0 else end
 
 
-def _end_of(text: str, start: int) -> tuple[int | None, int]:
+def _find_end(text: str, start: int) -> tuple[int | None, int]:
     """Behind the bracket that closes the one at `start`, if there is one, and how deep brackets are nested up to it.
 
     Raises: NoJsonError where it holds too much.
@@ -139,10 +139,10 @@ def _read_piece(piece: str) -> Found:
 
 
 def _load(text: str, *, strict: bool) -> JsonValue:
-    return json.loads(text, strict=strict, object_pairs_hook=_object)
+    return json.loads(text, strict=strict, object_pairs_hook=_to_object)
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
+def _to_object(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()

@@ -29,7 +29,7 @@ from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import FREE_FIELDS, AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
-from agent_runtime.planners.model.json_answer import Found, NoJsonError, pieces_in, read_object
+from agent_runtime.planners.model.json_answer import Found, NoJsonError, find_pieces, read_object
 from agent_runtime.text.escaping import is_blank
 
 REMARKS = frozenset(
@@ -85,7 +85,7 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
 
     Raises: Declined where the model says that it cannot, InvalidPlanError with every fault of form.
     """
-    found = _first(text)
+    found = _find_first_plan(text)
     reason = found.pop("cannot", None)
     if reason and not found.get("steps"):
         raise Declined(str(reason))
@@ -99,7 +99,7 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
             [Fault("", f"The plan has more than {_MOST_PARTS} fields and entries; make it shorter.")]
         )
     if isinstance(plan.get("steps"), list):
-        plan["steps"] = _steps(plan["steps"], names)
+        plan["steps"] = _read_steps(plan["steps"], names)
     if not plan.get("goal") or _is_blank(plan["goal"]):
         plan["goal"] = goal[:_LONGEST_GOAL]
     try:
@@ -108,10 +108,10 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
         raise InvalidPlanError(list(_faults(error))) from error
 
 
-def tools_named(text: str) -> list[tuple[str, str]]:
+def find_named_tools(text: str) -> list[tuple[str, str]]:
     """The (server, tool) pairs that the first plan in the text names, in order; none where it cannot be read."""
     try:
-        steps = _first(text).get("steps")
+        steps = _find_first_plan(text).get("steps")
     except InvalidPlanError:
         return []
     found: list[tuple[str, str]] = []
@@ -124,13 +124,13 @@ def tools_named(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def _first(text: str) -> JsonObject:
+def _find_first_plan(text: str) -> JsonObject:
     """The first object of the text that looks like a plan, unwrapped."""
     try:
-        for piece in pieces_in(text):
-            if piece.fault is not None and _meant(piece):
+        for piece in find_pieces(text):
+            if piece.fault is not None and _looks_like_plan(piece):
                 raise InvalidPlanError([Fault("", f"In your answer {piece.fault}.")])
-            plan = _unwrapped(piece.value)
+            plan = _unwrap(piece.value)
             if plan is not None:
                 return plan
     except NoJsonError as error:
@@ -140,15 +140,15 @@ def _first(text: str) -> JsonObject:
     )
 
 
-def _meant(piece: Found) -> bool:
+def _looks_like_plan(piece: Found) -> bool:
     """Whether a broken piece was to be the plan, so that nothing after it may be taken for one."""
     return any(name in piece.text for name in ("steps", "plan", "tool", "instruction"))
 
 
-def _unwrapped(value: JsonValue) -> JsonObject | None:
+def _unwrap(value: JsonValue) -> JsonObject | None:
     """What looks like a plan, as one (rule *wrapped*)."""
     if isinstance(value, list):
-        steps = bool(value) and all(isinstance(item, dict) and _like_a_step(item) for item in value)
+        steps = bool(value) and all(isinstance(item, dict) and _looks_like_step(item) for item in value)
         return {"steps": value} if steps else None
     if not isinstance(value, dict):
         return None
@@ -161,42 +161,42 @@ def _unwrapped(value: JsonValue) -> JsonObject | None:
     return dict(value) if "steps" in value or isinstance(value.get("cannot"), str) else None
 
 
-def _like_a_step(value: JsonObject) -> bool:
+def _looks_like_step(value: JsonObject) -> bool:
     return "tool" in value or "instruction" in value
 
 
-def _steps(steps: Sequence[JsonValue], names: Names) -> list[JsonValue]:
+def _read_steps(steps: Sequence[JsonValue], names: Names) -> list[JsonValue]:
     unnamed = all(isinstance(step, dict) and step.get("id") is None for step in steps)
     return [
-        _step({**step, "id": f"s{number}"} if unnamed else step, names) if isinstance(step, dict) else step
+        _read_step({**step, "id": f"s{number}"} if unnamed else step, names) if isinstance(step, dict) else step
         for number, step in enumerate(steps, 1)
     ]
 
 
-def _step(said: JsonObject, names: Names) -> JsonObject:
+def _read_step(said: JsonObject, names: Names) -> JsonObject:
     step = dict(said)
     if step.get("kind") is None:
-        step["kind"] = _kind(step)
-    step = _dropped(step)
+        step["kind"] = _infer_kind(step)
+    step = _drop_fields(step)
     if "id" in step:
-        step["id"] = _numbered(step["id"])
+        step["id"] = _to_step_id(step["id"])
     if "depends_on" in step:
         needs = step["depends_on"]
-        step["depends_on"] = [_numbered(name) for name in (needs if isinstance(needs, list) else [needs])]
+        step["depends_on"] = [_to_step_id(name) for name in (needs if isinstance(needs, list) else [needs])]
     if step.get("kind") == "tool":
-        _tool_step(step, names)
+        _mend_tool_step(step, names)
     elif step.get("kind") == "agent" and isinstance(step.get("tools"), list):
-        step["tools"] = [_allowed(tool, names) for tool in step["tools"]]
+        step["tools"] = [_read_allowed_tool(tool, names) for tool in step["tools"]]
     return step
 
 
-def _kind(step: JsonObject) -> JsonValue:
+def _infer_kind(step: JsonObject) -> JsonValue:
     if step.get("tool") and not step.get("instruction"):
         return "tool"
     return "agent" if step.get("instruction") and not step.get("tool") else None
 
 
-def _dropped(step: JsonObject) -> JsonObject:
+def _drop_fields(step: JsonObject) -> JsonObject:
     """The step without *remarks*, and where *nothing is said*."""
     own, other = (_AGENT_FIELDS, _TOOL_FIELDS) if step.get("kind") == "agent" else (_TOOL_FIELDS, _AGENT_FIELDS)
     foreign = other - own
@@ -214,14 +214,14 @@ def _is_blank(value: JsonValue) -> bool:
     return isinstance(value, str) and is_blank(value)
 
 
-def _numbered(name: JsonValue) -> JsonValue:
+def _to_step_id(name: JsonValue) -> JsonValue:
     if not isinstance(name, int | str):
         return name
     text = str(name)[:20]
     return f"s{text}" if text.isascii() and text.isdigit() else name
 
 
-def _tool_step(step: JsonObject, names: Names) -> None:
+def _mend_tool_step(step: JsonObject, names: Names) -> None:
     spelled = [name for name in _ARGUMENTS if name in step]
     if len(spelled) == 1 and "arguments" not in step:
         step["arguments"] = step.pop(spelled[0])
@@ -234,7 +234,7 @@ def _tool_step(step: JsonObject, names: Names) -> None:
             step["server"] = server
 
 
-def _allowed(said: JsonValue, names: Names) -> JsonValue:
+def _read_allowed_tool(said: JsonValue, names: Names) -> JsonValue:
     tool = {"tool": said} if isinstance(said, str) else said
     if not isinstance(tool, dict) or not isinstance(tool.get("tool"), str):
         return said

@@ -11,9 +11,9 @@ from agent_runtime.domain.plan import Plan, tool_keys
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimated_tokens
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.planners.model.plan_reader import Declined, read_plan, tools_named
-from agent_runtime.planners.model.prompt import conversation, correction, instructions, plan_schema
-from agent_runtime.planners.model.tool_listing import clean, list_tools, nearest
+from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
+from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions, plan_schema
+from agent_runtime.planners.model.tool_listing import clean, find_nearest, list_tools
 from agent_runtime.services.ports import LanguageModel, PlanAnswer, PlanRequest
 
 CATALOGUE_TOKENS = 24_000
@@ -77,19 +77,21 @@ class _Attempt:
         self._listing = list_tools(
             request.tools, "\n".join((request.prompt, *request.feedback)), used, catalogue_tokens
         )
-        self._instructions = instructions(self._listing, most_steps=request.max_steps, agent_steps=request.agent_steps)
+        self._instructions = build_instructions(
+            self._listing, most_steps=request.max_steps, agent_steps=request.agent_steps
+        )
         self._usage = Usage()
 
     async def run(self) -> PlanAnswer:
-        asked = conversation(self._request)
+        asked = build_conversation(self._request)
         messages = asked
         for repairs_left in range(self._repairs, -1, -1):
             answer = await self._ask(messages)
             try:
                 if len(answer.text) > _LONG:
-                    plan = await asyncio.to_thread(self._judged, answer.text)
+                    plan = await asyncio.to_thread(self._read_and_judge, answer.text)
                 else:
-                    plan = self._judged(answer.text)
+                    plan = self._read_and_judge(answer.text)
                 return PlanAnswer(plan, self._usage)
             except Declined as reason:
                 raise PlanningError(
@@ -98,11 +100,11 @@ class _Attempt:
                 ) from None
             except InvalidPlanError as error:
                 if not repairs_left:
-                    raise self._invalid(error.faults) from error
-                messages = [*asked, *correction(answer.text, error.faults, list(self._unknown(answer.text)))]
+                    raise self._make_invalid_error(error.faults) from error
+                messages = [*asked, *build_correction(answer.text, error.faults, list(self._find_unknown(answer.text)))]
         raise AssertionError  # pragma: no cover - the last turn of the loop returns or raises
 
-    def _judged(self, text: str) -> Plan:
+    def _read_and_judge(self, text: str) -> Plan:
         read = read_plan(text, self._request.tools, self._request.prompt)
         plan = plan_without_optional_nulls(read, self._request.tools)
         faults = list(self._request.faults(plan))
@@ -141,22 +143,22 @@ class _Attempt:
         self._usage += answer.usage
         return answer
 
-    def _unknown(self, answer: str) -> Iterator[Tool]:
+    def _find_unknown(self, answer: str) -> Iterator[Tool]:
         """The tools that the answer names and that were not shown in full, and those most like the ones it invents."""
         tools = {tool.key: tool for tool in self._request.tools}
         hidden = [tool for tool in self._request.tools if tool.key not in self._listing.full]
         if not hidden:
             return
         shown: set[str] = set()
-        for server, name in tools_named(answer):
+        for server, name in find_named_tools(answer):
             key = tool_key(server, name)
-            found = [tools[key]] if key in tools else nearest(hidden, f"{server} {name}", _NEAREST)
+            found = [tools[key]] if key in tools else find_nearest(hidden, f"{server} {name}", _NEAREST)
             for tool in found:
                 if tool.key not in self._listing.full | shown and len(shown) < _MOST_SHOWN:
                     shown.add(tool.key)
                     yield tool
 
-    def _invalid(self, faults: Sequence[Fault]) -> PlanningError:
+    def _make_invalid_error(self, faults: Sequence[Fault]) -> PlanningError:
         named = [clean(str(fault), _LONGEST_FAULT) for fault in faults[:_MOST_FAULTS]]
         if len(faults) > _MOST_FAULTS:
             named.append(f"and {len(faults) - _MOST_FAULTS} more faults")

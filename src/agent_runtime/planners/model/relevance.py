@@ -17,7 +17,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SHORTEST_PLURAL = 4
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text, as they are compared; of a very long text the first 2000."""
     found = (match.group().lower() for match in _WORD.finditer(_HUMP.sub(" ", text)))
     plain = (word[:-1] if len(word) >= _SHORTEST_PLURAL and word.endswith("s") else word for word in found)
@@ -40,7 +40,7 @@ class Relevance:
     def order(self, question: str) -> list[int]:
         """The indices of all texts, those that are most about the question first, otherwise in their own order."""
         scores = [0.0] * self._size
-        for word in sorted(set(words(question))):
+        for word in sorted(set(split_words(question))):
             having = self._weights.get(word, ())
             rarity = log(1 + (self._size - len(having) + 0.5) / (len(having) + 0.5))
             for index, weight in having:

@@ -14,7 +14,7 @@ from agent_runtime.domain.caching import SizedCache
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import BYTES_PER_TOKEN
 from agent_runtime.domain.values import JsonObject, JsonValue
-from agent_runtime.planners.model.relevance import Relevance, words
+from agent_runtime.planners.model.relevance import Relevance, split_words
 from agent_runtime.text.escaping import hides, is_hidden, json_line
 
 _DESCRIPTION = 1000
@@ -88,55 +88,55 @@ def list_tools(tools: Sequence[Tool], question: str, first: Iterable[str], limit
     """
     listed = tuple(Listed(tool) for tool in tools)
     limit = limit_tokens * BYTES_PER_TOKEN
-    whole = _whole(listed, limit)
+    whole = _list_in_full(listed, limit)
     if whole is not None:
         return whole
     wanted = frozenset(first)
     ranked = [listed[index] for index in _index(listed).order(question)]
     ranked.sort(key=lambda one: one.tool.key not in wanted)
-    return _within(ranked, limit)
+    return _list_within(ranked, limit)
 
 
 def show_tools(tools: Iterable[Tool]) -> str:
     """The full entries of these tools, fenced."""
-    return _fenced([_full(Listed(tool)) for tool in tools])
+    return _fence([_full_entry(Listed(tool)) for tool in tools])
 
 
-def nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
+def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
     """The tools whose names, with those of their servers, share most with this one."""
-    names = Relevance([words(f"{tool.server} {tool.name}") for tool in tools])
+    names = Relevance([split_words(f"{tool.server} {tool.name}") for tool in tools])
     return [tools[index] for index in names.order(name)[:count]]
 
 
 @lru_cache(maxsize=4)
-def _whole(listed: tuple[Listed, ...], limit: int) -> ShownTools | None:
+def _list_in_full(listed: tuple[Listed, ...], limit: int) -> ShownTools | None:
     """All tools in full, if that is within the limit (bytes)."""
-    entries = [_full(one) for one in listed]
+    entries = [_full_entry(one) for one in listed]
     if sum(_size(entry) for entry in entries) > limit:
         return None
-    return ShownTools(_fenced(entries), frozenset(one.tool.key for one in listed))
+    return ShownTools(_fence(entries), frozenset(one.tool.key for one in listed))
 
 
-def _within(ranked: Sequence[Listed], limit: int) -> ShownTools:
+def _list_within(ranked: Sequence[Listed], limit: int) -> ShownTools:
     full: list[Listed] = []
     rest: list[Listed] = []
     used = 0
     for one in ranked:
-        size = _size(_full(one))
+        size = _size(_full_entry(one))
         fits = used + size <= limit * _FULL_SHARE
         (full if fits else rest).append(one)
         used += size if fits else 0
     brief: list[str] = []
     for one in rest:
-        size = _size(_brief(one))
+        size = _size(_brief_entry(one))
         if used + size > limit:
             break
-        brief.append(_brief(one))
+        brief.append(_brief_entry(one))
         used += size
-    lines = [_full(one) for one in full] + brief
+    lines = [_full_entry(one) for one in full] + brief
     if len(brief) < len(rest):
         lines.append(f"({len(rest) - len(brief)} more tools were left out)")
-    return ShownTools(_fenced(lines), frozenset(one.tool.key for one in full))
+    return ShownTools(_fence(lines), frozenset(one.tool.key for one in full))
 
 
 @lru_cache(maxsize=4)
@@ -155,18 +155,18 @@ def _words(one: Listed) -> tuple[str, ...]:
 def _find_words(tool: Tool) -> tuple[str, ...]:
     name = f"{tool.server} {tool.name} {tool.name} {tool.definition.title or ''}"  # a name says most: it counts twice
     described = (tool.definition.description or "")[:_DESCRIPTION]
-    return tuple(words(f"{name} {described} {' '.join(_argument_names(tool))}"))
+    return tuple(split_words(f"{name} {described} {' '.join(_argument_names(tool))}"))
 
 
-def _full(one: Listed) -> str:
-    return _written(_FULL, one, _write_full)
+def _full_entry(one: Listed) -> str:
+    return _cached_entry(_FULL, one, _write_full)
 
 
-def _brief(one: Listed) -> str:
-    return _written(_BRIEF, one, _write_brief)
+def _brief_entry(one: Listed) -> str:
+    return _cached_entry(_BRIEF, one, _write_brief)
 
 
-def _written(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) -> str:
+def _cached_entry(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) -> str:
     entry = cache.get(one)
     if entry is None:
         entry = write(one.tool)
@@ -176,7 +176,7 @@ def _written(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) 
 
 def _write_full(tool: Tool) -> str:
     definition = tool.definition
-    said = json_line(_said(tool, _DESCRIPTION), compact=True)
+    said = json_line(_describe(tool, _DESCRIPTION), compact=True)
     entry = f'{said[:-1]},"arguments_schema":{_schema(definition.arguments_schema, _SCHEMA)}'
     if definition.outputSchema is not None:
         entry += f',"output_schema":{_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
@@ -189,10 +189,10 @@ def _schema(schema: JsonObject, limit: int) -> str:
 
 
 def _write_brief(tool: Tool) -> str:
-    return json_line({**_said(tool, _SHORT), "argument_names": _argument_names(tool)}, compact=True)
+    return json_line({**_describe(tool, _SHORT), "argument_names": _argument_names(tool)}, compact=True)
 
 
-def _said(tool: Tool, limit: int) -> JsonObject:
+def _describe(tool: Tool, limit: int) -> JsonObject:
     described = tool.definition.description or tool.definition.title or ""
     return {
         "server": tool.server,
@@ -242,7 +242,7 @@ def _outline(schema: JsonObject) -> JsonObject:
     }
 
 
-def _fenced(lines: Sequence[str]) -> str:
+def _fence(lines: Sequence[str]) -> str:
     body = "\n".join(lines)
     name = f"tools-{hashlib.sha256(body.encode('utf-8', 'replace')).hexdigest()[:16]}"
     return f"<{name}>\n{body}\n</{name}>"

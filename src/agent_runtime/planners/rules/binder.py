@@ -7,10 +7,10 @@ from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.planners.rules import meaning as m
-from agent_runtime.planners.rules.formulas import expression, is_plain, literal_number, shown
-from agent_runtime.planners.rules.memory import Got
+from agent_runtime.planners.rules.formulas import build_expression, is_plain, show_expression, to_number
+from agent_runtime.planners.rules.memory import StepResult
 from agent_runtime.planners.rules.paths import Paths
-from agent_runtime.planners.rules.steps import Steps, escaped
+from agent_runtime.planners.rules.steps import Steps, escape
 
 _BASIC = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 _RESULTS = {"+": "sum", "-": "difference", "*": "product", "/": "quotient"}
@@ -37,7 +37,7 @@ class Binder:
             case m.Show(values):
                 self._show(values)
             case m.Focus(value):
-                self._memory.remember(self._as_number(value))
+                self._memory.remember(self._to_number(value))
             case m.Write():
                 self._write(action)
             case m.AddTo(what, to):
@@ -57,11 +57,11 @@ class Binder:
     # Actions
 
     def _show(self, values: Sequence[m.Value]) -> None:
-        had = [got for value in values if (got := self._shown(value))]
+        had = [got for value in values if (got := self._show_one(value))]
         if len(had) > 1:
-            self._memory.remember(Got("several", members=tuple(had)))
+            self._memory.remember(StepResult("several", members=tuple(had)))
 
-    def _shown(self, value: m.Value) -> Got | None:
+    def _show_one(self, value: m.Value) -> StepResult | None:
         latest = self._memory.latest
         if isinstance(value, m.Back):
             got = self._memory.thing(value) if value.sort != "number" else self._memory.number(value)
@@ -76,29 +76,29 @@ class Binder:
         ):
             return latest  # it has just been read
         if isinstance(value, m.Literally):
-            raise self._steps.declined("asks for nothing that a tool could do with this text")
-        if isinstance(value, m.Summary | m.Count) and _speaks_of_several(value.of) and latest and latest.members:
+            raise self._steps.make_refusal("asks for nothing that a tool could do with this text")
+        if isinstance(value, m.Summary | m.Count) and _means_several(value.of) and latest and latest.members:
             return self._for_each(value, latest.members)
         return self._make(value)
 
-    def _for_each(self, value: m.Summary | m.Count, members: Sequence[Got]) -> Got | None:
+    def _for_each(self, value: m.Summary | m.Count, members: Sequence[StepResult]) -> StepResult | None:
         """`summarize them`: the same for each."""
         had = []
         for member in members:
             self._memory.remember(member)
             had.append(self._make(replace(value, of=m.Back("any", "that"))))
-        self._memory.remember(Got("several", members=tuple(had)))
+        self._memory.remember(StepResult("several", members=tuple(had)))
         return None
 
-    def _read_again(self, got: Got) -> Got:
+    def _read_again(self, got: StepResult) -> StepResult:
         if got.file is None:
-            raise self._steps.declined("speaks of something that cannot be shown")
+            raise self._steps.make_refusal("speaks of something that cannot be shown")
         return self._read(got.file)
 
     def _make_folder(self, folder: m.Folder, inside: m.Folder) -> None:
         base = self._paths.of_folder(inside)
         path = (folder.path or ".") if base == "." else f"{base}/{folder.path}"
-        self._steps.add("create_directory", {"path": escaped(path)}, f"Make the folder {path}")
+        self._steps.add("create_directory", {"path": escape(path)}, f"Make the folder {path}")
         self._memory.folder = path
 
     def _write(self, action: m.Write) -> None:
@@ -109,40 +109,40 @@ class Binder:
             title = title if content else "Create"
             self._steps.add(name, {"path": path, "content": content}, f"{title} {path}")
         if not isinstance(action.content, m.Back):
-            self._memory.remember(Got("written", file=self._memory.file))
+            self._memory.remember(StepResult("written", file=self._memory.file))
 
     def _content(self, value: m.Value) -> str:
         if isinstance(value, m.Literally):
-            return escaped(value.text)
+            return escape(value.text)
         got = self._back(value) if isinstance(value, m.Back) else self._make(value)
         if got.kind == "written":
             got = self._read_again(got)
         if got.text is None:
-            raise self._steps.declined("speaks of something that is no text to write")
+            raise self._steps.make_refusal("speaks of something that is no text to write")
         return got.text
 
     def _add_to(self, what: m.Value, to: m.Back) -> None:
         """`add 5 to it`: to the number, or to the file."""
         latest = self._memory.latest
         if latest is None:
-            raise self._memory.unresolved(to.said)
+            raise self._memory.make_unresolved_error(to.said)
         just_saved = isinstance(self._last, m.Write) and isinstance(self._last.content, m.Back)
         if latest.number is not None and not just_saved:
             self._make(m.Operation("+", (to, what)))
         elif latest.kind == "written" and isinstance(what, m.Number):
             self._write(m.Write(m.Literally(what.text), (m.FileBack(to.said),), append=True))
         else:
-            raise self._steps.declined(f"is ambiguous: {to.said!r} may be the number or the file")
+            raise self._steps.make_refusal(f"is ambiguous: {to.said!r} may be the number or the file")
 
     def _add_todos(self, action: m.AddTodos) -> None:
         if action.another and not isinstance(self._last, m.AddTodos):
-            raise self._steps.declined("says 'another', and nothing like it came before")
+            raise self._steps.make_refusal("says 'another', and nothing like it came before")
         for text in action.texts:
             line = " ".join(text.split())
             if not line:
-                raise self._steps.declined("names an empty todo")
-            step = self._steps.add("todo.add", {"text": escaped(text)}, f"Add the todo {line}")
-            self._memory.remember(Got("todo", todo=f"${{{step}.output.id}}"))
+                raise self._steps.make_refusal("names an empty todo")
+            step = self._steps.add("todo.add", {"text": escape(text)}, f"Add the todo {line}")
+            self._memory.remember(StepResult("todo", todo=f"${{{step}.output.id}}"))
 
     def _end_todo(self, tool: str, todo: m.WhichTodo) -> None:
         done = "Complete" if tool == "complete" else "Delete"
@@ -150,9 +150,9 @@ class Binder:
         if todo.id is not None:
             self._steps.add(f"todo.{tool}", {"id": todo.id}, f"{done} todo {todo.id}")
         elif todo.text is not None:
-            self._steps.add(f"todo.{tool}", {"text": escaped(todo.text)}, f"{done} the todo about {todo.text}")
+            self._steps.add(f"todo.{tool}", {"text": escape(todo.text)}, f"{done} the todo about {todo.text}")
         elif latest is None or latest.todo is None:
-            raise self._steps.declined(
+            raise self._steps.make_refusal(
                 "is ambiguous: no todo was spoken of just before; name it by its number or its text"
             )
         else:
@@ -160,17 +160,17 @@ class Binder:
 
     # Values
 
-    def _make(self, value: m.Value) -> Got:
+    def _make(self, value: m.Value) -> StepResult:
         """The value, by new steps or by what there is already."""
         match value:
             case m.Back():
                 return self._back(value)
             case m.Literally(text):
-                return Got("literal", text=escaped(text))
+                return StepResult("literal", text=escape(text))
             case m.Contents(file):
                 return self._contents(file)
             case m.Page(url):
-                return self._steps.make("document", "fetch", {"url": escaped(url)}, f"Fetch {url}")
+                return self._steps.make("document", "fetch", {"url": escape(url)}, f"Fetch {url}")
             case m.Summary(of, sentences):
                 more = {} if sentences is None else {"sentences": sentences}
                 return self._steps.make("summary", "summarize", {"text": self._text(of), **more}, "Summarize the text")
@@ -178,12 +178,12 @@ class Binder:
                 taken = self._memory.latest_where(lambda got: got.kind == measure) if known else None
                 return taken or self._count(of, measure)
             case m.HowMany(of):
-                return self._how_many(of)
+                return self._count_items(of)
             case m.FirstLines(of, lines):
                 title = "Take the first line" if lines == 1 else f"Take the first {lines} lines"
                 return self._steps.make("found", "head", {"text": self._text(of), "lines": lines}, title)
             case m.LinesWith(of, query):
-                arguments = {"text": self._text(of), "query": escaped(query)}
+                arguments = {"text": self._text(of), "query": escape(query)}
                 return self._steps.make("found", "find", arguments, f"Find the lines with {query}", many="count")
             case m.Info(file):
                 path = self._paths.of_file(file)
@@ -196,40 +196,40 @@ class Binder:
             case m.Search():
                 return self._paths.search(value)
             case m.Number(text):
-                return Got("number", text=text, number=literal_number(text))
+                return StepResult("number", text=text, number=to_number(text))
             case m.Operation() | m.Formula():
                 return self._calculate(value)
 
-    def _count(self, of: m.Value, measure: m.Measure) -> Got:
+    def _count(self, of: m.Value, measure: m.Measure) -> StepResult:
         arguments = {"text": self._text(of)}
         if measure == "words":
             return self._steps.make("words", "count_words", arguments, "Count the words", number="words")
         # The text of that result is the number of words: what was asked for gets a result of its own.
         step = self._steps.add("count_words", arguments, f"Count the {measure}")
-        return self._evaluated(f"${{{step}.output.{measure}}}", measure, f"Take the number of {measure}")
+        return self._evaluate(f"${{{step}.output.{measure}}}", measure, f"Take the number of {measure}")
 
-    def _how_many(self, of: m.Value) -> Got:
+    def _count_items(self, of: m.Value) -> StepResult:
         got = self._make(of)
         if got.many is not None:
-            return self._evaluated(got.many, "count", "Take their number")
-        raise self._steps.declined("asks to count something that cannot be counted here")
+            return self._evaluate(got.many, "count", "Take their number")
+        raise self._steps.make_refusal("asks to count something that cannot be counted here")
 
-    def _calculate(self, value: m.Operation | m.Formula) -> Got:
+    def _calculate(self, value: m.Operation | m.Formula) -> StepResult:
         if isinstance(value, m.Formula):
-            return self._evaluated(escaped(value.text))
+            return self._evaluate(escape(value.text))
         operands = [self._operand(each) for each in value.operands]
-        formula = expression(value.op, operands)
+        formula = build_expression(value.op, operands)
         kind = _RESULTS.get(value.op, "number")
         if value.op in _BASIC and len(operands) == _SIDES and all(is_plain(each) for each in operands):
             a, b = operands
             return self._steps.make(
-                kind, _BASIC[value.op], {"a": a, "b": b}, f"Calculate {shown(formula)}", number="result"
+                kind, _BASIC[value.op], {"a": a, "b": b}, f"Calculate {show_expression(formula)}", number="result"
             )
         is_average = value.op == "/" and isinstance(value.operands[0], m.Operation) and value.operands[0].op == "+"
-        return self._evaluated(formula, "average" if is_average else kind)
+        return self._evaluate(formula, "average" if is_average else kind)
 
-    def _evaluated(self, formula: str, kind: str = "number", title: str = "") -> Got:
-        title = title or f"Calculate {shown(formula)}"
+    def _evaluate(self, formula: str, kind: str = "number", title: str = "") -> StepResult:
+        title = title or f"Calculate {show_expression(formula)}"
         if is_plain(formula):
             formula = f"({formula})"  # a whole reference would keep its type, and an expression is text
         return self._steps.make(kind, "evaluate", {"expression": formula}, title, number="result")
@@ -237,19 +237,19 @@ class Binder:
     def _operand(self, value: m.Value) -> JsonValue:
         """A number, a whole reference to one, or the text of an expression in brackets."""
         if isinstance(value, m.Number):
-            return literal_number(value.text)
+            return to_number(value.text)
         if isinstance(value, m.Formula):
-            return f"({escaped(value.text)})"
+            return f"({escape(value.text)})"
         if isinstance(value, m.Operation):
-            return f"({expression(value.op, [self._operand(each) for each in value.operands])})"
-        return self._as_number(value).number
+            return f"({build_expression(value.op, [self._operand(each) for each in value.operands])})"
+        return self._to_number(value).number
 
-    def _as_number(self, value: m.Value) -> Got:
+    def _to_number(self, value: m.Value) -> StepResult:
         got = self._memory.number(value) if isinstance(value, m.Back) else self._make(value)
         if got.kind == "document":
-            return Got("number", text=got.text, number=f"({got.text})")
+            return StepResult("number", text=got.text, number=f"({got.text})")
         if got.number is None:
-            raise self._steps.declined("asks to calculate with something that is no number")
+            raise self._steps.make_refusal("asks to calculate with something that is no number")
         return got
 
     # Texts and what came before
@@ -262,10 +262,10 @@ class Binder:
         if got.kind == "written":
             got = self._read_again(got)
         if got.text is None:
-            raise self._steps.declined("speaks of something that is no text to work on")
+            raise self._steps.make_refusal("speaks of something that is no text to work on")
         return got.text
 
-    def _back(self, back: m.Back) -> Got:
+    def _back(self, back: m.Back) -> StepResult:
         memory = self._memory
         if back.sort == "number":
             return memory.number(back)
@@ -278,18 +278,18 @@ class Binder:
             return self._read_again(got) if got.kind == "written" else got
         return memory.thing(back)
 
-    def _contents(self, file: m.File) -> Got:
+    def _contents(self, file: m.File) -> StepResult:
         latest = self._memory.latest
         if isinstance(file, m.FileBack) and latest is not None and latest.kind == "document":
             return latest
         return self._read(self._paths.of_file(file))
 
-    def _read(self, path: str) -> Got:
+    def _read(self, path: str) -> StepResult:
         title = "Read that file" if path.startswith("${") else f"Read {path}"
         step = self._steps.add("read_file", {"path": path}, title)
         self._memory.file = path
-        return self._memory.remember(Got("document", text=f"${{{step}.text}}", file=path))
+        return self._memory.remember(StepResult("document", text=f"${{{step}.text}}", file=path))
 
 
-def _speaks_of_several(value: m.Value) -> bool:
+def _means_several(value: m.Value) -> bool:
     return isinstance(value, m.Back) and value.said in {"them", "these", "those"}

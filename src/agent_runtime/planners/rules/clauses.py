@@ -17,7 +17,7 @@ from agent_runtime.planners.rules.vocabulary import (
     SEPARATORS,
     TRAILING,
     UNSUPPORTED,
-    keys,
+    keys_of,
     word_set,
 )
 
@@ -43,17 +43,17 @@ _ENDINGS = frozenset(".!?")
 _COURTESIES_AT_MOST = 8
 
 
-def _by_first(phrases: Iterable[Sequence[str]], place: int) -> dict[str, list[tuple[str, ...]]]:
+def _group_by_first(phrases: Iterable[Sequence[str]], place: int) -> dict[str, list[tuple[str, ...]]]:
     found: dict[str, list[tuple[str, ...]]] = {}
     for phrase in sorted({tuple(phrase) for phrase in phrases}, key=len, reverse=True):
         found.setdefault(phrase[place], []).append(phrase)
     return found
 
 
-_POLITE = _by_first((phrase.split() for phrase in POLITE), 0)
-_TRAILING = _by_first((phrase.split() for phrase in TRAILING), -1)
-_VERBS = _by_first((phrase for phrase in TABLE.openings if phrase[0] not in _NOT_VERBS), 0)
-_ASKED = _by_first(
+_POLITE = _group_by_first((phrase.split() for phrase in POLITE), 0)
+_TRAILING = _group_by_first((phrase.split() for phrase in TRAILING), -1)
+_VERBS = _group_by_first((phrase for phrase in TABLE.openings if phrase[0] not in _NOT_VERBS), 0)
+_ASKED = _group_by_first(
     (
         phrase
         for phrase in QUESTIONS.openings | VALUES.openings
@@ -63,13 +63,13 @@ _ASKED = _by_first(
 )
 
 
-def _gerunds(verb: str) -> Iterator[str]:
+def _gerunds_of(verb: str) -> Iterator[str]:
     yield verb + "ing"
     yield verb.removesuffix("e") + "ing"
     yield verb + verb[-1] + "ing"
 
 
-_GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _gerunds(verb)}
+_GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _gerunds_of(verb)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Clause:
         return source[self.tokens[0].start : self.tokens[-1].end] if self.tokens else ""
 
 
-def clauses(source: str, tokens: Sequence[Token], takes_block: Callable[[Clause], bool]) -> Iterator[Clause]:
+def split_clauses(source: str, tokens: Sequence[Token], takes_block: Callable[[Clause], bool]) -> Iterator[Clause]:
     """The instructions in order. `takes_block`: whether an instruction that ends with a colon wants what follows it."""
     cutter = _Cutter(tokens)
     tokens = cutter.tokens
@@ -94,13 +94,13 @@ def clauses(source: str, tokens: Sequence[Token], takes_block: Callable[[Clause]
         at, resume = cutter.next_cut(start)
         piece = tokens[start:at]
         if _ends_with_colon(tokens, start, at):
-            block = _block(source, tokens, at)
-            whole = block and _trimmed([*piece, block], "")
+            block = _read_block(source, tokens, at)
+            whole = block and _trim([*piece, block], "")
             if whole and takes_block(whole):
                 yield whole
                 return
         ending = tokens[at].text if at < len(tokens) and tokens[at].key in _ENDINGS else ""
-        yield _trimmed(piece, ending)
+        yield _trim(piece, ending)
         start = resume
 
 
@@ -108,7 +108,7 @@ def _ends_with_colon(tokens: Sequence[Token], start: int, at: int) -> bool:
     return start < at < len(tokens) and tokens[at].kind == "newline" and tokens[at - 1].key == ":"
 
 
-def _block(source: str, tokens: Sequence[Token], at: int) -> Token | None:
+def _read_block(source: str, tokens: Sequence[Token], at: int) -> Token | None:
     """All that follows the line end, as it stands."""
     begin = tokens[at].end
     text = source[begin:]
@@ -158,7 +158,7 @@ class _Cutter:
     def _begin(self, start: int) -> int:
         """Beyond the marker of a list, if there is one; its number is remembered."""
         tokens = self.tokens
-        at = opening(tokens, start)[0]
+        at = find_opening(tokens, start)[0]
         for place in range(start, at):
             if tokens[place].kind == "number" and place + 1 < len(tokens) and tokens[place + 1].key in {".", ")"}:
                 self._list = (
@@ -176,7 +176,7 @@ class _Cutter:
     def _is_fronted(self, start: int, comma: int) -> bool:
         """Whether what stands before the comma is only a place: `in the docs folder, create ...`."""
         tokens = self.tokens
-        begin = opening(tokens, start)[0]
+        begin = find_opening(tokens, start)[0]
         return tokens[comma].key == "," and tokens[begin].key in _PLACES and comma - begin < _PLACE_AT_MOST
 
     def _continues(self, at: int) -> bool:
@@ -205,7 +205,7 @@ class _Cutter:
 def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
     """Whether an instruction can begin here: a verb, perhaps after courtesies, or the start of a question."""
     start = at
-    at, gerund, _ = opening(tokens, at, markers=False)
+    at, gerund, _ = find_opening(tokens, at, markers=False)
     if at >= len(tokens):
         return False
     word = tokens[at].key
@@ -223,14 +223,14 @@ def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
     if word in {"one", "another"} and after is not None:
         return after.key in {"to", "for", "about", ":", "one", "todo", "task", "saying", "called"}
     for phrase in (*_VERBS.get(word, ()), *_ASKED.get(word, ())):
-        if keys(tokens[at : at + len(phrase)]) == phrase:
+        if keys_of(tokens[at : at + len(phrase)]) == phrase:
             return len(phrase) > 1 or (word not in NOUN_VERBS and word not in _ASKED) or _begins_object(after)
     return False
 
 
 def knows_verb(tokens: Sequence[Token], at: int) -> bool:
     """Whether a verb of the grammar, even one that is an ordinary word too, stands here."""
-    return any(keys(tokens[at : at + len(phrase)]) == phrase for phrase in _VERBS.get(tokens[at].key, ()))
+    return any(keys_of(tokens[at : at + len(phrase)]) == phrase for phrase in _VERBS.get(tokens[at].key, ()))
 
 
 def _begins_object(token: Token | None) -> bool:
@@ -239,16 +239,16 @@ def _begins_object(token: Token | None) -> bool:
     )
 
 
-def opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> tuple[int, bool, bool]:
+def find_opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> tuple[int, bool, bool]:
     """Where the instruction itself begins, whether its verb is a gerund there, and whether it was asked politely."""
     asked = False
     for _ in range(_COURTESIES_AT_MOST):
-        marker = _marker(tokens, at) if markers else 0
+        marker = _marker_length(tokens, at) if markers else 0
         if marker:
             at += marker
             continue
         for phrase in _POLITE.get(tokens[at].key, ()) if at < len(tokens) else ():
-            if keys(tokens[at : at + len(phrase)]) == phrase and _may_stand(tokens, at, phrase):
+            if keys_of(tokens[at : at + len(phrase)]) == phrase and _may_stand(tokens, at, phrase):
                 break
         else:
             break
@@ -269,9 +269,9 @@ def _may_stand(tokens: Sequence[Token], at: int, phrase: tuple[str, ...]) -> boo
     return phrase != ("-",) or not after.isdecimal()
 
 
-def _marker(tokens: Sequence[Token], at: int) -> int:
+def _marker_length(tokens: Sequence[Token], at: int) -> int:
     """How many tokens the marker of a list item takes here: `-`, `1.`, `2)`, `(3)`, `Step 4:`, `[ ]`."""
-    here = (*keys(tokens[at : at + 4]), "", "", "", "")
+    here = (*keys_of(tokens[at : at + 4]), "", "", "", "")
     first, second, third, fourth = here[:4]
     if first == "\n":
         return 1
@@ -290,17 +290,17 @@ def _marker(tokens: Sequence[Token], at: int) -> int:
     return 1 if first in _BULLETS and second and not is_sign and not is_minus else 0
 
 
-def _cries(tokens: Sequence[Token], size: int) -> bool:
+def _is_shouted(tokens: Sequence[Token], size: int) -> bool:
     """Whether the last words and the one before alone are in capitals: `with the message DEPLOYMENT OK`."""
     return all(token.text.isupper() for token in tokens[-size - 1 :]) and not tokens[0].text.isupper()
 
 
-def _trimmed(piece: Sequence[Token], ending: str) -> Clause:
+def _trim(piece: Sequence[Token], ending: str) -> Clause:
     """The instruction without what stands around it and changes nothing."""
     tokens = [token for token in piece if token.kind != "newline"]
-    if keys(tokens) == ():
+    if keys_of(tokens) == ():
         return Clause(())
-    at, gerund, asked = opening(tokens, 0)
+    at, gerund, asked = find_opening(tokens, 0)
     rest = tokens[at:]
     if gerund and rest:
         rest[0] = rest[0]._replace(key=_GERUNDS[rest[0].key])
@@ -312,7 +312,11 @@ def _trimmed(piece: Sequence[Token], ending: str) -> Clause:
             rest = rest[:-1]
             continue
         for phrase in _TRAILING.get(rest[-1].key, ()) if rest else ():
-            if len(rest) > len(phrase) and keys(rest[-len(phrase) :]) == phrase and not _cries(rest, len(phrase)):
+            if (
+                len(rest) > len(phrase)
+                and keys_of(rest[-len(phrase) :]) == phrase
+                and not _is_shouted(rest, len(phrase))
+            ):
                 removed.insert(0, " ".join(phrase))
                 rest = rest[: -len(phrase)]
                 break

@@ -10,7 +10,7 @@ _DIGITS = 15
 _FUNCTIONS = frozenset({"sqrt", "round", "min", "max", "abs"})
 
 
-def literal_number(text: str) -> JsonValue:
+def to_number(text: str) -> JsonValue:
     """A JSON number where it is exact, else the digits."""
     if sum(char.isdigit() for char in text) > _DIGITS:
         return text
@@ -24,26 +24,26 @@ def is_plain(operand: JsonValue) -> bool:
     )
 
 
-def expression(op: str, operands: Sequence[JsonValue]) -> str:
+def build_expression(op: str, operands: Sequence[JsonValue]) -> str:
     """The operands joined; references in brackets, because a value may be negative."""
-    parts = [_part(each) for each in operands]
+    parts = [_add_brackets(each) for each in operands]
     if op in _FUNCTIONS:
-        return f"{op}({', '.join(map(_without_brackets, parts))})"
+        return f"{op}({', '.join(map(_strip_brackets, parts))})"
     return f" {op} ".join(parts)
 
 
-def _part(operand: JsonValue) -> str:
+def _add_brackets(operand: JsonValue) -> str:
     text = str(operand)
     negative = text.startswith("-")
     return f"({text})" if negative or text.startswith("${") else text
 
 
-def _without_brackets(text: str) -> str:
+def _strip_brackets(text: str) -> str:
     whole = text.startswith("(") and text.endswith(")") and text.count("(") == 1
     return text[1:-1] if whole else text
 
 
-def shown(template: str) -> str:
+def show_expression(template: str) -> str:
     """An expression as it reads in a title."""
     for reference in references_in(template):
         text = str(reference)

@@ -7,7 +7,7 @@ import re
 from bisect import bisect_left
 from typing import Literal, NamedTuple
 
-from agent_runtime.planners.rules.refusals import refusal
+from agent_runtime.planners.rules.refusals import make_refusal
 
 MAX_TOKENS = 3000
 """The most tokens of a prompt; a quotation is one, however long. Nobody types more instructions than this."""
@@ -94,7 +94,7 @@ def tokenize(text: str) -> list[Token]:
         elif match.lastgroup == "newline":
             tokens.append(Token("newline", "\n", found, at, end))
         elif match.lastgroup == "chunk":
-            tokens.extend(_chunk(found, at, glued=bool(tokens) and tokens[-1].end == at))
+            tokens.extend(_split_chunk(found, at, glued=bool(tokens) and tokens[-1].end == at))
         elif match.lastgroup == "url":
             tokens.append(Token("url", found.lower(), found, at, end))
         elif match.lastgroup == "arrow":
@@ -105,8 +105,8 @@ def tokenize(text: str) -> list[Token]:
         if len(tokens) > MAX_TOKENS:
             why = f"is where more than {MAX_TOKENS} words of instructions have been read: put long text in quotes"
             beyond = tokens[MAX_TOKENS].start
-            raise refusal(text[beyond : beyond + 80], why)
-    return _merged(tokens)
+            raise make_refusal(text[beyond : beyond + 80], why)
+    return _merge_todo_words(tokens)
 
 
 class _Quotations:
@@ -123,29 +123,29 @@ class _Quotations:
         """
         text, mark = self._text, self._text[start]
         if text.startswith(_FENCE, start):
-            return self._fenced(start)
+            return self._read_fence(start)
         if mark in _SINGLE and start and text[start - 1].isalnum():
             return None
-        ends = self._closing(mark)
+        ends = self._find_closing(mark)
         place = bisect_left(ends, start + 1)
         if place == len(ends):
             if mark in _SINGLE or mark in "”»":
                 return None
-            raise refusal(text[start : start + 60], "opens a quotation that never closes")
+            raise make_refusal(text[start : start + 60], "opens a quotation that never closes")
         end = ends[place]
         return Token("quoted", "", text[start + 1 : end], start, end + 1)
 
-    def _closing(self, mark: str) -> list[int]:
+    def _find_closing(self, mark: str) -> list[int]:
         if mark not in self._ends:
             pattern = f"[{_CLOSERS[mark]}]" + (r"(?!\w)" if mark in _SINGLE else "")
             self._ends[mark] = [match.start() for match in re.finditer(pattern, self._text)]
         return self._ends[mark]
 
-    def _fenced(self, start: int) -> Token:
+    def _read_fence(self, start: int) -> Token:
         text = self._text
         end = text.find(_FENCE, start + len(_FENCE))
         if end < 0:
-            raise refusal(text[start : start + 60], "opens a quotation that never closes")
+            raise make_refusal(text[start : start + 60], "opens a quotation that never closes")
         inner = text[start + len(_FENCE) : end]
         first, newline, rest = inner.partition("\n")
         if newline and (not first.strip() or first.strip().isalnum()):
@@ -153,7 +153,7 @@ class _Quotations:
         return Token("quoted", "", inner, start, end + len(_FENCE))
 
 
-def _chunk(chunk: str, at: int, *, glued: bool) -> list[Token]:
+def _split_chunk(chunk: str, at: int, *, glued: bool) -> list[Token]:
     """The tokens of a run of characters without spaces. `glued`: it follows the character before it directly."""
     tail: list[Token] = []
     ending = _ENDS.search(chunk)
@@ -166,12 +166,12 @@ def _chunk(chunk: str, at: int, *, glued: bool) -> list[Token]:
     end = at + len(chunk)
     key = chunk.lower().replace("’", "'")
     if key.endswith("'s") and _FILE.fullmatch(key[:-2]):
-        return [_named(chunk[:-2], key[:-2], at, end - 2), Token("word", "'s", chunk[-2:], end - 2, end), *tail]
+        return [_classify(chunk[:-2], key[:-2], at, end - 2), Token("word", "'s", chunk[-2:], end - 2, end), *tail]
     if key in _SPLIT_IS:
         return [Token("word", key.replace("'", "")[:-1], chunk, at, end), Token("word", "is", chunk, at, end), *tail]
     if _ARITHMETIC.fullmatch(chunk) and not _DATE.fullmatch(chunk):
-        return [*_arithmetic(chunk, at), *tail]
-    return [_named(chunk, key, at, end), *tail]
+        return [*_split_arithmetic(chunk, at), *tail]
+    return [_classify(chunk, key, at, end), *tail]
 
 
 def _is_abbreviation(chunk: str) -> bool:
@@ -182,7 +182,7 @@ def _is_ellipsis(ending: str) -> bool:
     return len(ending) > 1 and set(ending) == {"."}
 
 
-def _arithmetic(chunk: str, at: int) -> list[Token]:
+def _split_arithmetic(chunk: str, at: int) -> list[Token]:
     tokens = []
     for piece in _PIECE.finditer(chunk):
         found = piece.group()
@@ -194,7 +194,7 @@ def _arithmetic(chunk: str, at: int) -> list[Token]:
     return tokens
 
 
-def _named(chunk: str, key: str, at: int, end: int) -> Token:
+def _classify(chunk: str, key: str, at: int, end: int) -> Token:
     kind: Kind = "word"
     if is_url(chunk):
         kind = "url"
@@ -211,7 +211,7 @@ def _named(chunk: str, key: str, at: int, end: int) -> Token:
     return Token(kind, _TODO.get(key, key), chunk, at, end)
 
 
-def _merged(tokens: list[Token]) -> list[Token]:
+def _merge_todo_words(tokens: list[Token]) -> list[Token]:
     """With `to do list` and its like as one word; they are the only nouns here that look like an infinitive."""
     merged: list[Token] = []
     for token in tokens:

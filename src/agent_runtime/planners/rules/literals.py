@@ -24,7 +24,7 @@ from agent_runtime.planners.rules.vocabulary import (
     SAYING,
     SEPARATORS,
     UNSUPPORTED,
-    keys,
+    keys_of,
     word_set,
 )
 
@@ -44,7 +44,7 @@ _NO_TEXTS = MARKS | word_set("in to into on at of for from with me us you him he
 _DESCRIBING = word_set("about regarding for of on explaining describing concerning to with from in that which like")
 
 
-def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
+def strip_markers(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     """The text without the words that announce it, and how surely these mean exact text.
 
     `said` where the prompt says so (`a message saying X`), `named` where it only names it (`the text X`), else "".
@@ -58,7 +58,7 @@ def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     if noun and at + 1 < len(rest) and rest[at + 1].key in {"text", "message", "content", "contents", "line"}:
         after += 1
     for size in (3, 2, 1):
-        said = keys(rest[after : after + size])
+        said = keys_of(rest[after : after + size])
         begins_text = noun and after < len(rest) and rest[after].text[:1].isupper() and rest[after - 1].text.islower()
         if said in SAYING and len(rest) > after + size and not begins_text and (noun or said in _SAID_ALONE):
             return rest[after + size :], "said"
@@ -70,7 +70,7 @@ def unmarked(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     return rest, ""
 
 
-def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = True) -> str | None:
+def find_doubt(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = True) -> str | None:
     """Why these words cannot be taken literally, or None. `tail`: nothing but the end of the instruction ends them.
 
     `files`: whether the name of a file in them is a doubt too.
@@ -78,9 +78,9 @@ def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool =
     words = [token.key for token in tokens]
     if any(token.kind in {"quoted", "block"} for token in tokens):
         return f"mixes words inside and outside of quotation marks: {QUOTE_IT}"
-    if only_points(words) or (sure == "named" and tuple(words) in SAYING):
+    if is_only_reference(words) or (sure == "named" and tuple(words) in SAYING):
         return f"does not say what the text is: {QUOTE_IT}"
-    if files and (manner := _manner(words)):
+    if files and (manner := _find_manner(words)):
         return f"holds {manner!r}, which may be how to write it: {QUOTE_IT}"
     option = next((token.text for token in tokens if _OPTION.fullmatch(token.text)), None)
     if option:
@@ -91,20 +91,20 @@ def doubt_about(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool =
         return f"holds the word {said!r}, which may be a condition on the instruction: {QUOTE_IT}"
     if files and any(token.kind in {"file", "glob"} for token in tokens):
         return f"may mean a file and not its name: {QUOTE_IT}"
-    if any(word in _BACKS and at + 1 == len(words) for at, word in enumerate(words)) or _joins_back(words):
+    if any(word in _BACKS and at + 1 == len(words) for at, word in enumerate(words)) or _joins_reference(words):
         return f"may speak of something that came before: {QUOTE_IT}"
-    if tail and (reason := _other_instruction(words)):
+    if tail and (reason := _find_other_instruction(words)):
         return reason
-    return None if sure == "said" else _described(tokens, words, sure)
+    return None if sure == "said" else _find_description(tokens, words, sure)
 
 
-def only_points(words: Sequence[str]) -> bool:
+def is_only_reference(words: Sequence[str]) -> bool:
     """`both`, `all three`, `each of them`: what speaks of something else and is no text of its own."""
     begins = PRONOUNS.issuperset(words[:1]) or (len(words) > 1 and words[0] == "the")
     return begins and PRONOUNS.union(POINTING_ON).issuperset(words)
 
 
-def _manner(words: Sequence[str]) -> str | None:
+def _find_manner(words: Sequence[str]) -> str | None:
     """`hello 3 times`, `hello in uppercase`: what may tell how to write and not what."""
     if len(words) > 1 and words[-1] in _HOW_OFTEN:
         return words[-1]
@@ -118,7 +118,7 @@ def _manner(words: Sequence[str]) -> str | None:
     return None
 
 
-def _joins_back(words: Sequence[str]) -> bool:
+def _joins_reference(words: Sequence[str]) -> bool:
     """`hello and the result`: something that came before, joined to plain words."""
     parts: list[list[str]] = [[]]
     for word in words:
@@ -133,7 +133,7 @@ def _joins_back(words: Sequence[str]) -> bool:
     )
 
 
-def _other_instruction(words: Sequence[str]) -> str | None:
+def _find_other_instruction(words: Sequence[str]) -> str | None:
     for before, word in pairwise(words):
         if word in ORDER and before in SEPARATORS:
             return f"may be two instructions, joined by {word!r}: {QUOTE_IT}"
@@ -150,7 +150,7 @@ def _other_instruction(words: Sequence[str]) -> str | None:
     return None
 
 
-def _described(tokens: Sequence[Token], words: Sequence[str], sure: str) -> str | None:
+def _find_description(tokens: Sequence[Token], words: Sequence[str], sure: str) -> str | None:
     """A description of a text is not that text."""
     made_up = next((word for word in words if word in GENERATIVE), None)
     if made_up and not sure:

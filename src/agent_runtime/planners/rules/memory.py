@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.planners.rules.meaning import Back
-from agent_runtime.planners.rules.refusals import refusal
+from agent_runtime.planners.rules.refusals import make_refusal
 
 _PLURAL = frozenset({"them", "these", "those", "results"})
 _COUNTS = frozenset({"words", "characters", "lines", "count"})
@@ -24,7 +24,7 @@ _WORKED_ON = frozenset({"document", "written"})
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
+class StepResult:
     """Something that there is by now, as the templates of its forms; None where it has no such form.
 
     `kind`: what it is. `file`: the path where it is kept. `files`: the reference, still open, of a list of paths.
@@ -40,7 +40,7 @@ class Got:
     lists: str | None = None
     many: str | None = None
     todo: str | None = None
-    members: tuple["Got", ...] = ()
+    members: tuple["StepResult", ...] = ()
 
 
 class Memory:
@@ -50,66 +50,66 @@ class Memory:
         self.part = ""
         self.file: str | None = None
         self.folder: str | None = None
-        self._got: list[Got] = []
+        self._got: list[StepResult] = []
 
-    def remember(self, got: Got) -> Got:
+    def remember(self, got: StepResult) -> StepResult:
         self._got.append(got)
         return got
 
     @property
-    def latest(self) -> Got | None:
+    def latest(self) -> StepResult | None:
         return self._got[-1] if self._got else None
 
-    def latest_where(self, fits: Callable[[Got], bool]) -> Got | None:
+    def latest_where(self, fits: Callable[[StepResult], bool]) -> StepResult | None:
         return next((got for got in reversed(self._got) if fits(got)), None)
 
-    def unresolved(self, said: str) -> PlanningError:
-        return refusal(self.part, f"speaks of {said!r}, and nothing that came before it can be meant")
+    def make_unresolved_error(self, said: str) -> PlanningError:
+        return make_refusal(self.part, f"speaks of {said!r}, and nothing that came before it can be meant")
 
-    def ambiguous(self, said: str) -> PlanningError:
-        return refusal(self.part, f"is ambiguous: {said!r} may be any of several things that came before")
+    def make_ambiguous_error(self, said: str) -> PlanningError:
+        return make_refusal(self.part, f"is ambiguous: {said!r} may be any of several things that came before")
 
-    def thing(self, back: Back) -> Got:
+    def thing(self, back: Back) -> StepResult:
         """What is meant, whatever it is. Raises: PlanningError where nothing or several things can be."""
         if _is_plural(back):
             latest = self.latest
             if latest is not None and (latest.kind in {"list", "found", "todo"} or len(self._got) == 1):
                 return latest
-            raise self.ambiguous(back.said) if latest else self.unresolved(back.said)
+            raise self.make_ambiguous_error(back.said) if latest else self.make_unresolved_error(back.said)
         kinds = _SORTS.get(back.sort)
         return self._newest(back, lambda got: kinds is None or got.kind in kinds)
 
-    def number(self, back: Back) -> Got:
+    def number(self, back: Back) -> StepResult:
         """The number that is meant; of a sum or a count, one that came about so. Raises: PlanningError."""
         latest = self.latest
         if back.sort == "any" and latest is not None and latest.kind == "document":
             return latest
         if _is_plural(back):
-            raise self.ambiguous(back.said) if latest else self.unresolved(back.said)
+            raise self.make_ambiguous_error(back.said) if latest else self.make_unresolved_error(back.said)
         kinds = _NOUNS.get(back.said.split()[-1])
         numbers = [got for got in self._got if got.number is not None]
         if kinds and len(numbers) > 1:
             return self._newest(back, lambda got: got.kind in kinds)
         return self._newest(back, lambda got: got.number is not None)
 
-    def text(self, back: Back) -> Got:
+    def text(self, back: Back) -> StepResult:
         """The text to work on: `it` is rather a document than what was made of one. Raises: PlanningError."""
         latest = self.latest
         if latest is None:
-            raise self.unresolved(back.said)
+            raise self.make_unresolved_error(back.said)
         if back.sort != "any" or _is_plural(back) or back.said not in {"it", "its"} or latest.kind == "todo":
             return self.thing(back)
         if any(got.kind in _WORKED_ON for got in self._got):
             return self._newest(back, lambda got: got.kind in _WORKED_ON)
         return self._newest(back, lambda got: got.text is not None and got.number is None)
 
-    def _newest(self, back: Back, fits: Callable[[Got], bool]) -> Got:
+    def _newest(self, back: Back, fits: Callable[[StepResult], bool]) -> StepResult:
         for got in reversed(self._got):
             if sum(fits(member) for member in got.members) > 1:
-                raise self.ambiguous(back.said)
+                raise self.make_ambiguous_error(back.said)
             if not got.members and fits(got):
                 return got
-        raise self.unresolved(back.said)
+        raise self.make_unresolved_error(back.said)
 
 
 def _is_plural(back: Back) -> bool:

@@ -15,7 +15,7 @@ from agent_runtime.planners.rules.meaning import (
     SomeFile,
     Sort,
 )
-from agent_runtime.planners.rules.vocabulary import FILE_TYPES, MARKS, PLAIN_FILES, keys, word_set
+from agent_runtime.planners.rules.vocabulary import FILE_TYPES, MARKS, PLAIN_FILES, keys_of, word_set
 
 _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
 _PAGES = word_set("page website webpage site web url address link contents content text article")
@@ -125,12 +125,12 @@ def read_file(tokens: Sequence[Token]) -> File | None:
     """The file that these tokens name, all of them; None where they are no such phrase."""
     if not tokens or len(tokens) > _LONGEST:
         return None
-    found = _bare_file(tokens)
+    found = _read_bare_file(tokens)
     if found is not None:
         return found
     for at in range(len(tokens) - 2, 0, -1):
         if tokens[at].key in _AT and (folder := read_folder(tokens[at + 1 :])):
-            inner = _bare_file(tokens[:at])
+            inner = _read_bare_file(tokens[:at])
             if isinstance(inner, NamedFile) and inner.folder == ROOT:
                 return NamedFile(inner.path, folder) if folder != ROOT else inner
             if isinstance(inner, SomeFile):
@@ -138,26 +138,26 @@ def read_file(tokens: Sequence[Token]) -> File | None:
     return None
 
 
-def _bare_file(tokens: Sequence[Token]) -> File | None:
-    words = keys(tokens)
+def _read_bare_file(tokens: Sequence[Token]) -> File | None:
+    words = keys_of(tokens)
     said = " ".join(words)
     if words in _FILE_BACKS:
         return FileBack(said)
-    some = _some_file(words)
+    some = _read_some_file(words)
     if some is not None:
         return some
-    rest = _without(_THE, tokens)
+    rest = _skip_words(_THE, tokens)
     described = rest[1:]
     if len(described) > 1 and rest[0].key in _DESCRIBING and described[0].key in FILE_NOUNS:
         rest = described
     if rest and rest[0].key in FILE_NOUNS and len(rest) > 1:
-        return _named(_after_called(rest[1:]), sure=True)
+        return _read_file_name(_skip_called(rest[1:]), sure=True)
     if len(rest) > 1 and rest[-1].key in FILE_NOUNS:
-        return None if rest[0].key in _WHICH else _named(rest[:-1], sure=True)
-    return _named(_without(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=False)
+        return None if rest[0].key in _WHICH else _read_file_name(rest[:-1], sure=True)
+    return _read_file_name(_skip_words(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=False)
 
 
-def _without(words: frozenset[str], tokens: Sequence[Token]) -> Sequence[Token]:
+def _skip_words(words: frozenset[str], tokens: Sequence[Token]) -> Sequence[Token]:
     """What stands after these words."""
     at = 0
     while at < len(tokens) - 1 and tokens[at].key in words:
@@ -165,7 +165,7 @@ def _without(words: frozenset[str], tokens: Sequence[Token]) -> Sequence[Token]:
     return tokens[at:]
 
 
-def doubtful_name(tokens: Sequence[Token]) -> Sequence[Token]:
+def find_doubtful_name(tokens: Sequence[Token]) -> Sequence[Token]:
     """The first bare name of a file with the word before it, where that may belong to the name; or nothing."""
     for at in range(1, len(tokens)):
         before = tokens[at - 1]
@@ -176,14 +176,14 @@ def doubtful_name(tokens: Sequence[Token]) -> Sequence[Token]:
     return ()
 
 
-def _after_called(tokens: Sequence[Token]) -> Sequence[Token]:
+def _skip_called(tokens: Sequence[Token]) -> Sequence[Token]:
     for called in _CALLED:
-        if keys(tokens[: len(called)]) == called and len(tokens) > len(called):
+        if keys_of(tokens[: len(called)]) == called and len(tokens) > len(called):
             return tokens[len(called) :]
     return tokens
 
 
-def _named(tokens: Sequence[Token], *, sure: bool) -> NamedFile | None:
+def _read_file_name(tokens: Sequence[Token], *, sure: bool) -> NamedFile | None:
     """A file by one token. `sure`: the prompt said that it is a file, so it needs no ending."""
     if len(tokens) != 1:
         return None
@@ -198,7 +198,7 @@ def _named(tokens: Sequence[Token], *, sure: bool) -> NamedFile | None:
     return NamedFile(path) if path != "." else None
 
 
-def _some_file(words: tuple[str, ...]) -> SomeFile | None:
+def _read_some_file(words: tuple[str, ...]) -> SomeFile | None:
     said = " ".join(words)
     if words in _OF_FILES or words in _ANY_FILE:
         return SomeFile(said)
@@ -211,28 +211,28 @@ def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None
     """The folder that these tokens name, all of them. `sure`: only a folder can stand here, so one word will do."""
     if not tokens or len(tokens) > _LONGEST:
         return None
-    words = keys(tokens)
+    words = keys_of(tokens)
     said = " ".join(words)
     if words in _HERE_BACKS:
         return ROOT
     if words in _FOLDER_BACKS:
         return Folder(None, said)
-    rest = _without(_THE, tokens)
+    rest = _skip_words(_THE, tokens)
     if len(rest) == 1 and rest[0].key in _FOLDER:
         return None
     if len(rest) > 1 and rest[0].key in _FOLDER:
-        return _folder(_after_called(rest[1:]), sure=True)
+        return _read_bare_folder(_skip_called(rest[1:]), sure=True)
     if len(rest) > 1 and rest[-1].key in _FOLDER:
-        return None if rest[0].key in _WHICH - _HERE else _folder(rest[:-1], sure=True)
-    return _folder(_without(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=sure)
+        return None if rest[0].key in _WHICH - _HERE else _read_bare_folder(rest[:-1], sure=True)
+    return _read_bare_folder(_skip_words(_THE if tokens[-1].kind == "quoted" else _BEFORE_NAME, tokens), sure=sure)
 
 
-def _folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
-    words = keys(tokens)
+def _read_bare_folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
+    words = keys_of(tokens)
     if words == ("sample", "data") or (len(words) == 1 and words[0] in _HERE):
         return ROOT if sure or words[0] not in _HERE or "sample" in words[0] else None
     if words and words[-1] in _FOLDER:
-        return _folder(tokens[:-1], sure=sure)
+        return _read_bare_folder(tokens[:-1], sure=sure)
     if len(tokens) != 1:
         return None
     token = tokens[0]
@@ -257,7 +257,7 @@ def read_page(tokens: Sequence[Token]) -> Page | None:
     url = last.text.strip()
     if last.kind not in {"url", "quoted"} or not _WEB.fullmatch(url):
         return None
-    words = [key for key in keys(before) if key not in _THE | _AT | {":"}]
+    words = [key for key in keys_of(before) if key not in _THE | _AT | {":"}]
     return Page(url, outright=bool(words)) if set(words) <= _PAGES and (words or not before) else None
 
 
@@ -289,7 +289,7 @@ def read_type(tokens: Sequence[Token]) -> str | None:
 
 def read_back(tokens: Sequence[Token]) -> Back | None:
     """What speaks of something that came before: `it`, `the result`, `that list`."""
-    words = list(keys(tokens))
+    words = list(keys_of(tokens))
     said = " ".join(words)
     pointing = words[0] in _POINTING and len(words) > 1
     rest = words[1:] if pointing else words

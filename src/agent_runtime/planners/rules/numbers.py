@@ -101,7 +101,7 @@ def read_numbers(tokens: Sequence[Token]) -> tuple[Value, ...] | None:
     return values if values and len(values) > 1 and reader.at == len(tokens) else None
 
 
-def count_of(tokens: Sequence[Token]) -> int | None:
+def read_count(tokens: Sequence[Token]) -> int | None:
     """A small whole number in digits or words, such as how many lines."""
     value = _Reader(tokens).number() if tokens else None
     whole = value is not None and value.text.isdecimal() and len(value.text) < 7
@@ -135,9 +135,9 @@ class _Reader:
     def sum(self, lowest: int) -> Value | None:
         self._depth += 1
         begin = self.at
-        left = self._signed() if self._depth <= _DEPTH else None
+        left = self._read_signed() if self._depth <= _DEPTH else None
         while left is not None:
-            found = self._operator()
+            found = self._read_operator()
             if self._key() == "of" and _is_fraction(left):
                 found = ("*", 2, 1)
             if found is None or found[1] < lowest:
@@ -157,7 +157,7 @@ class _Reader:
         self._depth -= 1
         return left
 
-    def _operator(self) -> tuple[str, int, int] | None:
+    def _read_operator(self) -> tuple[str, int, int] | None:
         for size in (5, 4, 3, 2, 1):
             found = _BINARY.get(tuple(self._key(k) for k in range(size)))
             if found:
@@ -184,67 +184,67 @@ class _Reader:
                     return None
                 return tuple(values)
 
-    def _signed(self) -> Value | None:
+    def _read_signed(self) -> Value | None:
         if self._key() in {"-", "minus", "negative"}:
             self.at += 1
             if self._key(-1) == "-" and self._key() and self._tokens[self.at - 1].end < self._tokens[self.at].start:
                 self.doubt = (self._tokens[self.at - 1 :], _SIGN_OR_BULLET)
                 return None
             self._depth += 1
-            value = self._signed() if self._depth <= _DEPTH else None
+            value = self._read_signed() if self._depth <= _DEPTH else None
             self._depth -= 1
             if isinstance(value, Number):
                 return Number("-" + value.text) if not value.text.startswith("-") else Number(value.text[1:])
             return None if value is None else Operation("-", (Number("0"), value))
-        value = self._atom()
+        value = self._read_atom()
         while value is not None and self._key() in {"squared", "cubed"}:
             value = Operation("**", (value, Number("2" if self._key() == "squared" else "3")))
             self.at += 1
         return value
 
-    def _atom(self) -> Value | None:
+    def _read_atom(self) -> Value | None:
         if self._take("("):
             value = self.sum(1)
             return value if value is not None and self._take(")") else None
         start = self.at
         number = self.number()
         if number is not None:
-            return self._with_unit(number)
+            return self._read_share(number)
         self.at = start
         if self._key() in {"the", "a", "an", "one", "that", "this"} and self._key(1):
             self.at += 1
-        return self._described() or self._back(start)
+        return self._read_described() or self._read_reference(start)
 
-    def _with_unit(self, number: Number) -> Value | None:
+    def _read_share(self, number: Number) -> Value | None:
         """A number, or the share that it begins: `15% of 80`, `two thirds of 9`."""
         key = self._key()
         if (key in {"%", "percent"} and self._key(1) == "of") or (key == "per" and self._key(1) == "cent"):
             self.at += 2 if key != "per" else 3
-            whole = self._whole()
+            whole = self._read_whole()
             return None if whole is None else Operation("*", (Operation("/", (number, Number("100"))), whole))
         if key in _PLURAL_FRACTIONS and self._key(1) == "of":
             self.at += 2
-            whole = self._whole()
+            whole = self._read_whole()
             share = Number(str(_PLURAL_FRACTIONS[key]))
             return None if whole is None else Operation("/", (Operation("*", (whole, number)), share))
         return number
 
-    def _described(self) -> Value | None:
+    def _read_described(self) -> Value | None:
         """`half of X`, `twice X`, `the square root of X`, `the sum of X and Y`, `the result of X`."""
         first, second = self._key(), self._key(1)
         if first in _FRACTIONS and (second == "of" or first == "half"):
             self.at += 2 if second == "of" else 1
-            return self._around("/", Number(str(_FRACTIONS[first])))
+            return self._apply_to_next("/", Number(str(_FRACTIONS[first])))
         if first in _MULTIPLES:
             self.at += 2 if second == "of" else 1
-            return self._around("*", Number(str(_MULTIPLES[first])))
+            return self._apply_to_next("*", Number(str(_MULTIPLES[first])))
         if first == "sqrt" or (first, second, self._key(2)) == ("square", "root", "of"):
             self.at += 1 if first == "sqrt" else 3
-            value = self._whole()
+            value = self._read_whole()
             return None if value is None else Operation("sqrt", (value,))
         if first in {"square", "cube"} and second == "of":
             self.at += 2
-            return self._around("**", Number("2" if first == "square" else "3"))
+            return self._apply_to_next("**", Number("2" if first == "square" else "3"))
         if (first, second) in _LISTS:
             self.at += 2
             begin = self.at
@@ -252,7 +252,7 @@ class _Reader:
             if values and first == "difference" and not _is_larger_first(values):
                 self.doubt = (self._tokens[begin : self.at], _WHICH_WAY)
                 return None
-            return None if values is None else _listed(_LISTS[first, second], values)
+            return None if values is None else _combine(_LISTS[first, second], values)
         for size in (3, 2, 1):
             if tuple(self._key(k) for k in range(size)) in _TRANSPARENT and self._key(size):
                 before = self.at
@@ -264,17 +264,17 @@ class _Reader:
                 self.at = before
         return None
 
-    def _around(self, op: str, right: Value) -> Value | None:
-        value = self._whole()
+    def _apply_to_next(self, op: str, right: Value) -> Value | None:
+        value = self._read_whole()
         return None if value is None else Operation(op, (value, right))
 
-    def _whole(self) -> Value | None:
+    def _read_whole(self) -> Value | None:
         """What `half of` and its like take; of what is joined to it, nobody can tell whether it belongs to it."""
-        value = self._signed()
+        value = self._read_signed()
         self._open = self.at if self._tokens[self.at - 1].key != ")" else -1
         return value
 
-    def _back(self, start: int) -> Value | None:
+    def _read_reference(self, start: int) -> Value | None:
         """`it`, `the result`, `that number`."""
         said = self._key()
         if self.at == start and said in {"it", "that", "this", "them"}:
@@ -302,16 +302,16 @@ class _Reader:
                 self.at += 1
                 return Number(str(int(token.text[:30]) * scale))
             return Number(token.text)
-        return self._in_words()
+        return self._read_words()
 
-    def _in_words(self) -> Number | None:
+    def _read_words(self) -> Number | None:
         total, group, seen = 0, 0, False
         while True:
             parts = self._key().split("-")
-            if seen and self._key() == "and" and group % 1000 >= 100 and self._small(self._key(1).split("-")):
+            if seen and self._key() == "and" and group % 1000 >= 100 and self._read_small(self._key(1).split("-")):
                 self.at += 1
                 continue
-            small = self._small(parts)
+            small = self._read_small(parts)
             scale = _SCALES.get(parts[0])
             if small is not None and (not seen or _fits(group, small)):
                 group += small
@@ -330,7 +330,7 @@ class _Reader:
         return Number(str(total + group)) if seen else None
 
     @staticmethod
-    def _small(parts: Sequence[str]) -> int | None:
+    def _read_small(parts: Sequence[str]) -> int | None:
         """A number below a hundred in one word: `seven`, `forty`, `twenty-seven`."""
         if len(parts) == 1:
             return _UNITS.get(parts[0], _TENS.get(parts[0]))
@@ -356,7 +356,7 @@ def _fits(group: int, small: int) -> bool:
     return (group > 0 and rest == 0) or (rest in _TENS.values() and 0 < small < 10) or group == 0
 
 
-def _listed(op: str, values: tuple[Value, ...]) -> Value | None:
+def _combine(op: str, values: tuple[Value, ...]) -> Value | None:
     if len(values) < 2 or (op in _PAIRS and len(values) != 2):
         return None
     if op == "average":

@@ -2,8 +2,8 @@
 
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.rules import meaning as m
-from agent_runtime.planners.rules.memory import Got
-from agent_runtime.planners.rules.steps import Steps, escaped
+from agent_runtime.planners.rules.memory import StepResult
+from agent_runtime.planners.rules.steps import Steps, escape
 
 
 class Paths:
@@ -22,15 +22,15 @@ class Paths:
         match file:
             case m.NamedFile(path, folder):
                 base = self.of_folder(folder)
-                memory.file = escaped(path if base == "." else f"{base}/{path}")
+                memory.file = escape(path if base == "." else f"{base}/{path}")
             case m.SomeFile() if writing:
-                raise self._steps.declined("does not say into which file: give its name")
+                raise self._steps.make_refusal("does not say into which file: give its name")
             case m.SomeFile():
                 memory.file = self._one_of(file)
             case m.FileBack():
                 pass
         if memory.file is None:
-            raise memory.unresolved(file.said if isinstance(file, m.FileBack) else "the file")
+            raise memory.make_unresolved_error(file.said if isinstance(file, m.FileBack) else "the file")
         return memory.file
 
     def _one_of(self, file: m.SomeFile) -> str:
@@ -41,11 +41,11 @@ class Paths:
             before = self.list_files(file.folder or m.ROOT)
         return f"${{{before.files}.{file.index}}}"
 
-    def _first_of_text(self, before: Got | None, file: m.SomeFile) -> str:
+    def _first_of_text(self, before: StepResult | None, file: m.SomeFile) -> str:
         """Return the path of the first file, from a server that lists its files only as text."""
         if file.index:
             why = "and this file server lists them only as text: name the file"
-            raise self._steps.declined(f"asks for one file of many ({file.said!r}), {why}")
+            raise self._steps.make_refusal(f"asks for one file of many ({file.said!r}), {why}")
         if before is None or before.lists is not None or file.folder is not None:
             folder = before.lists if before and before.lists and file.folder is None else None
             before = self.search(m.Search("*.txt", m.Folder(folder, folder) if folder else file.folder or m.ROOT))
@@ -57,10 +57,10 @@ class Paths:
         if folder.path is not None:
             return folder.path
         if self._memory.folder is None:
-            raise self._memory.unresolved(folder.said)
+            raise self._memory.make_unresolved_error(folder.said)
         return self._memory.folder
 
-    def list_files(self, folder: m.Folder | None) -> Got:
+    def list_files(self, folder: m.Folder | None) -> StepResult:
         """List a folder; None: what was listed last, else the root."""
         before = self._memory.latest_where(lambda got: got.lists is not None)
         if folder is None and before is not None:
@@ -68,10 +68,10 @@ class Paths:
         path = self.of_folder(folder or m.ROOT)
         self._memory.folder = path
         title = "List the files" if path == "." else f"List {path}"
-        arguments: JsonObject = {"path": escaped(path)}
+        arguments: JsonObject = {"path": escape(path)}
         return self._steps.make("list", "list_directory", arguments, title, files="text_files", lists=path)
 
-    def search(self, value: m.Search) -> Got:
+    def search(self, value: m.Search) -> StepResult:
         """Search for files by name or by what is in them."""
         path = self.of_folder(value.folder)
         if value.content is None:
@@ -81,9 +81,9 @@ class Paths:
         builtin = self._steps.toolbox.find(role, self._memory.part).builtin
         # The built-in search looks into all folders and begins at the root; others take the pattern of a whole path.
         pattern = value.pattern if builtin or "/" in value.pattern else f"**/{value.pattern}"
-        arguments: JsonObject = {"pattern": escaped(pattern)}
+        arguments: JsonObject = {"pattern": escape(pattern)}
         if path != "." or not builtin:
-            arguments["path"] = escaped(path)
+            arguments["path"] = escape(path)
         if value.content is not None:
-            arguments["content"] = escaped(value.content)
+            arguments["content"] = escape(value.content)
         return self._steps.make("list", role, arguments, title, many="count", files="matches")

@@ -45,11 +45,11 @@ class Frame:
     @property
     def openings(self) -> set[tuple[str, ...] | None]:
         """The words that this can begin with; None among them where it can begin with a gap."""
-        return set(_openings(self.elements))
+        return set(_find_openings(self.elements))
 
     def match(self, tokens: Sequence[Token], read: Reader) -> Any:
         """Return the meaning of all of these tokens, or None where they do not look like this."""
-        for found in _matches(self.elements, tokens, read):
+        for found in _find_matches(self.elements, tokens, read):
             meaning = self.build(**found)
             if meaning is not None:
                 return meaning
@@ -61,7 +61,8 @@ class Table:
 
     def __init__(self, rows: Sequence[tuple[str, Callable[..., Any]]], words: Mapping[str, str]) -> None:
         self.rows = tuple(
-            Frame(pattern, tuple(_element(part, words) for part in pattern.split()), build) for pattern, build in rows
+            Frame(pattern, tuple(_parse_element(part, words) for part in pattern.split()), build)
+            for pattern, build in rows
         )
         self.openings: set[tuple[str, ...]] = set()
         self._by_first: dict[str, list[tuple[int, Frame]]] = {}
@@ -86,7 +87,7 @@ class Table:
         return None
 
 
-def _element(part: str, words: Mapping[str, str]) -> Element:
+def _parse_element(part: str, words: Mapping[str, str]) -> Element:
     if part.startswith("<"):
         name, _, slot = part[1:-1].partition("=")
         return Gap(name, slot or name)
@@ -96,7 +97,7 @@ def _element(part: str, words: Mapping[str, str]) -> Element:
     return Words(tuple(sorted(alternatives, key=lambda each: (-len(each), each))), optional)
 
 
-def _openings(elements: Sequence[Element]) -> Iterator[tuple[str, ...] | None]:
+def _find_openings(elements: Sequence[Element]) -> Iterator[tuple[str, ...] | None]:
     """The words that a frame can begin with; None where it can begin with a gap."""
     for element in elements:
         if isinstance(element, Gap):
@@ -107,34 +108,34 @@ def _openings(elements: Sequence[Element]) -> Iterator[tuple[str, ...] | None]:
             return
 
 
-def _matches(elements: Sequence[Element], tokens: Sequence[Token], read: Reader) -> Iterator[Found]:
+def _find_matches(elements: Sequence[Element], tokens: Sequence[Token], read: Reader) -> Iterator[Found]:
     if not elements:
         if not tokens:
             yield {}
         return
     element, rest = elements[0], elements[1:]
     if isinstance(element, Words):
-        for size in _sizes(element, tokens, 0):
-            yield from _matches(rest, tokens[size:], read)
+        for size in _find_sizes(element, tokens, 0):
+            yield from _find_matches(rest, tokens[size:], read)
         if element.optional:
-            yield from _matches(rest, tokens, read)
+            yield from _find_matches(rest, tokens, read)
         return
-    for end in _ends(element, rest, tokens):
+    for end in _find_ends(element, rest, tokens):
         # What follows is held against the pattern first: it is shorter, and settles most cases.
-        for found in _matches(rest, tokens[end:], read):
+        for found in _find_matches(rest, tokens[end:], read):
             value = read(element.slot, tokens[:end])
             if value is None:
                 break
             yield {**found, element.name: value}
 
 
-def _sizes(words: Words, tokens: Sequence[Token], at: int) -> Iterator[int]:
+def _find_sizes(words: Words, tokens: Sequence[Token], at: int) -> Iterator[int]:
     for alternative in words.alternatives:
         if all(at + k < len(tokens) and tokens[at + k].key == word for k, word in enumerate(alternative)):
             yield len(alternative)
 
 
-def _ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> list[int]:
+def _find_ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> list[int]:
     if not rest:
         return [len(tokens)] if tokens else []
     if isinstance(rest[0], Gap):

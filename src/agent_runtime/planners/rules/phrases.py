@@ -8,13 +8,13 @@ from dataclasses import replace
 from agent_runtime.planners.rules import literals, names, numbers, values
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.lexer import Token
-from agent_runtime.planners.rules.reading import LONGEST, Reading, quoted
+from agent_runtime.planners.rules.reading import LONGEST, Reading, read_quotation
 from agent_runtime.planners.rules.vocabulary import (
     ATTRIBUTES,
     DETERMINERS,
     PRONOUNS,
     QUESTION_WORDS,
-    keys,
+    keys_of,
     word_set,
 )
 
@@ -36,9 +36,9 @@ _QUERY = re.compile(r"[\w#@][\w#@.'/&-]*")
 _ENDING_AT_MOST = 5
 
 
-def value(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_value(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """Anything that can be had, described or pointed at; never literal text."""
-    found_number = number(reading, tokens)
+    found_number = read_number(reading, tokens)
     if isinstance(found_number, m.Operation | m.Formula):
         return found_number
     found: m.Value | None = values.VALUES.match(tokens, reading.read) if len(tokens) <= LONGEST else None
@@ -51,27 +51,27 @@ def value(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     return names.read_page(tokens) or found_number
 
 
-def number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     return numbers.read_number(tokens, reading.source, reading.doubt) if len(tokens) <= _LONGEST_SUM else None
 
 
-def last_operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_last_operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """An operand that ends the instruction: of `add 1 and 2 times 3`, nobody can tell what comes first."""
-    found = operand(reading, tokens)
+    found = read_operand(reading, tokens)
     if found is not None and numbers.holds_operator(tokens):
         reading.doubt(tokens, numbers.TWO_ORDERS)
         return None
     return found
 
 
-def last_number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """As `last_operand`, of numbers alone."""
-    return None if number(reading, tokens) is None else last_operand(reading, tokens)
+def read_last_number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """As `read_last_operand`, of numbers alone."""
+    return None if read_number(reading, tokens) is None else read_last_operand(reading, tokens)
 
 
-def operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """A number, or something that is one: a count, a sum, the result, what a file holds."""
-    found = number(reading, tokens) or value(reading, tokens)
+    found = read_number(reading, tokens) or read_value(reading, tokens)
     match found:
         case m.Number() | m.Operation() | m.Formula() | m.Count() | m.HowMany():
             return found
@@ -83,54 +83,54 @@ def operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
             return None
 
 
-def operands(_: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+def read_operands(_: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
     return numbers.read_numbers(tokens) if len(tokens) <= _LONGEST_SUM else None
 
 
-def text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """A text to work on: a file's, one that came before, or a quoted one."""
     page = names.read_page(tokens)
     if page is not None:
         return page
-    said = quoted(tokens)
+    said = read_quotation(tokens)
     if said is not None and not looks_like_file(said):
         return m.Literally(said)
-    rest, sure = literals.unmarked(tokens)
-    announced = quoted(rest) if sure else None
+    rest, sure = literals.strip_markers(tokens)
+    announced = read_quotation(rest) if sure else None
     if announced is not None:
         return m.Literally(announced)
     if sure == "said":
         if any(token.kind in {"file", "path", "glob"} for token in rest):
             reading.doubt(rest, f"may be a text or the name of a file: {literals.QUOTE_IT}")
             return None
-        return reading.literal(rest, sure, tail=True, todo=True)
-    found = value(reading, tokens)
-    if isinstance(found, m.Listing | m.Search) and not _LISTS & set(keys(tokens)):
+        return reading.read_literal(rest, sure, tail=True, todo=True)
+    found = read_value(reading, tokens)
+    if isinstance(found, m.Listing | m.Search) and not _LISTS & set(keys_of(tokens)):
         reading.doubt(tokens, "speaks of several files at once: name each of them")
         return None
     return None if isinstance(found, m.Number | m.Operation | m.Formula | m.Info) else found
 
 
-def question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+def read_question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
     """`what is in notes.txt`, `how many words it has`, and any noun phrases."""
     found = values.QUESTIONS.match(tokens, reading.read)
     if found is not None:
         return found if isinstance(found, tuple) else (found,)
 
     def answer(part: Sequence[Token]) -> m.Value | None:
-        one = placed(reading, part)
+        one = read_placed(reading, part)
         return None if isinstance(one, m.Number) else one
 
-    return _of_each(reading.several(tokens, answer))
+    return _apply_to_each(reading.read_several(tokens, answer))
 
 
-def placed(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """As `value`; of several files, each may have its own preposition: `in a.txt and in b.txt`."""
+def read_placed(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+    """As `read_value`; of several files, each may have its own preposition: `in a.txt and in b.txt`."""
     file = names.read_file(tokens[1:]) if tokens[0].key in {"in", "of", "from"} else None
-    return m.Contents(file, outright=False) if isinstance(file, m.NamedFile) else value(reading, tokens)
+    return m.Contents(file, outright=False) if isinstance(file, m.NamedFile) else read_value(reading, tokens)
 
 
-def _of_each(values: tuple[m.Value, ...] | None) -> tuple[m.Value, ...] | None:
+def _apply_to_each(values: tuple[m.Value, ...] | None) -> tuple[m.Value, ...] | None:
     """`the summary of a.txt and b.txt`: what is said of a file holds for the bare files after it."""
     if values is None:
         return None
@@ -150,48 +150,48 @@ def _of_each(values: tuple[m.Value, ...] | None) -> tuple[m.Value, ...] | None:
     return tuple(found)
 
 
-def derived(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+def read_derived(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
     """What has to be made from something else: a summary, a count, a list, a sum; not a bare file or `it`."""
-    found = _of_each(reading.several(tokens, lambda part: placed(reading, part)))
+    found = _apply_to_each(reading.read_several(tokens, lambda part: read_placed(reading, part)))
     plain = m.Contents | m.Back | m.Number
     return None if found is None or any(isinstance(one, plain) for one in found) else found
 
 
-def made(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
-    """As `derived`, without files and todos that there are: who says `create a file with X` wants to write."""
-    found = derived(reading, tokens)
-    is_list = not _LISTS.isdisjoint(keys(tokens))
+def read_makeable(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
+    """As `read_derived`, without files and todos that there are: who says `create a file with X` wants to write."""
+    found = read_derived(reading, tokens)
+    is_list = not _LISTS.isdisjoint(keys_of(tokens))
     existing = m.Search | m.Todos if is_list else m.Search | m.Listing | m.Todos
     return None if found is None or any(isinstance(one, existing) for one in found) else found
 
 
-def things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """What can be counted one by one."""
-    found = value(reading, tokens)
+    found = read_value(reading, tokens)
     if isinstance(found, m.Listing):
         return m.Search("*", found.folder or m.ROOT)
     return found if isinstance(found, m.Search | m.Todos | m.LinesWith) else None
 
 
-def content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
+def read_content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
     """What to write: described, pointed at, or word by word."""
-    rest, sure = literals.unmarked(tokens)
-    said = quoted(tokens)
+    rest, sure = literals.strip_markers(tokens)
+    said = read_quotation(tokens)
     if said is None and sure:
-        said = quoted(rest)
+        said = read_quotation(rest)
     if said is not None:
         return m.Literally(said)
-    if literals.only_points(keys(tokens)) and names.read_back(tokens) is None:
+    if literals.is_only_reference(keys_of(tokens)) and names.read_back(tokens) is None:
         reading.doubt(tokens, f"does not say what the text is: {literals.QUOTE_IT}")
         return None
-    structure = as_json(reading, rest)
+    structure = read_json(reading, rest)
     if structure is not None:
         return structure
     if not sure and not tail and reading.begins(tokens, 0):
         reading.doubt(tokens, f"begins like an instruction: {literals.QUOTE_IT}")
         return None
     if sure != "said":
-        found = value(reading, tokens) if len(tokens) <= LONGEST else None
+        found = read_value(reading, tokens) if len(tokens) <= LONGEST else None
         if isinstance(found, m.Formula) or (isinstance(found, m.Operation) and tokens[0].key not in DETERMINERS):
             why = (
                 'may mean these characters or their result: put the characters in quotes, or say "the result of" first'
@@ -206,10 +206,10 @@ def content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> 
             return None
         if found is not None and not isinstance(found, m.Number):
             return found
-    return reading.literal(rest, sure, tail=tail)
+    return reading.read_literal(rest, sure, tail=tail)
 
 
-def as_json(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
+def read_json(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
     """An object or a list of JSON, as it stands: its brackets say where it begins and ends, as quotation marks do."""
     if tokens[0].key[:1] not in {"{", "["} or tokens[-1].key[-1:] not in {"}", "]"}:
         return None
@@ -221,56 +221,60 @@ def as_json(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
     return m.Literally(text)
 
 
-def bounded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_bounded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """Content that other words follow, so that its end is plain."""
-    return content(reading, tokens, tail=False)
+    return read_content(reading, tokens, tail=False)
 
 
-def given(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
+def read_given(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
     """Content after `create X with`, which may as well be something about the file: `with mode 600`."""
-    found = content(reading, tokens, tail=tail)
+    found = read_content(reading, tokens, tail=tail)
     return None if _is_attribute(reading, tokens, found, plain=len(tokens) == 1) else found
 
 
-def replacing(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_replacement(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """Content after `overwrite X with`, where that is what `with` is for, unless it speaks of the file."""
-    found = content(reading, tokens)
+    found = read_content(reading, tokens)
     return None if _is_attribute(reading, tokens, found, plain=True) else found
 
 
 def _is_attribute(reading: Reading, tokens: Sequence[Token], found: m.Value | None, *, plain: bool) -> bool:
     """Whether these words may not be the text: nothing announces it, and they are not `plain`, or name an attribute."""
-    announced = literals.unmarked(tokens)[1] or quoted(tokens) is not None or as_json(reading, tokens) is not None
-    if not isinstance(found, m.Literally) or announced or (plain and ATTRIBUTES.isdisjoint(keys(tokens))):
+    announced = (
+        literals.strip_markers(tokens)[1]
+        or read_quotation(tokens) is not None
+        or read_json(reading, tokens) is not None
+    )
+    if not isinstance(found, m.Literally) or announced or (plain and ATTRIBUTES.isdisjoint(keys_of(tokens))):
         return False
     why = 'may be the text or something else about the file: say "with the text" before it, or '
     reading.doubt(tokens, why + literals.QUOTE_IT)
     return True
 
 
-def worded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
+def read_worded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
     """Bounded content after a verb such as `write`, which takes words: a bare file name there is in doubt."""
-    found = bounded(reading, tokens)
+    found = read_bounded(reading, tokens)
     if isinstance(found, m.Contents) and not found.outright:
         reading.doubt(tokens, _NAME_OR_CONTENTS)
         return None
     return found
 
 
-def marked(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
+def read_marked(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
     """The exact text after words that announce it."""
-    said = quoted(tokens)
+    said = read_quotation(tokens)
     if said is not None:
         return m.Literally(said)
-    return as_json(reading, tokens) or reading.literal(tokens, "named", tail=True)
+    return read_json(reading, tokens) or reading.read_literal(tokens, "named", tail=True)
 
 
-def query(reading: Reading, tokens: Sequence[Token]) -> str | None:
+def read_query(reading: Reading, tokens: Sequence[Token]) -> str | None:
     """Return what to look for: a quotation, or one word. Of several words, some may belong to the instruction."""
     rest = tokens[1:] if tokens[0].key == "the" and len(tokens) > 1 else tokens
     while len(rest) > 1 and rest[0].key in _BEFORE_QUERY:
         rest = rest[1:]
-    said = quoted(rest)
+    said = read_quotation(rest)
     if said is not None:
         return said or None
     if len(rest) > 1:
@@ -281,10 +285,10 @@ def query(reading: Reading, tokens: Sequence[Token]) -> str | None:
     return word.text if is_plain and names.read_back(rest) is None else None
 
 
-def keyword(reading: Reading, tokens: Sequence[Token]) -> str | None:
+def read_keyword(reading: Reading, tokens: Sequence[Token]) -> str | None:
     """One word to look for, in quotes or in capitals: `the sorted lines` are not those with the word."""
     one = len(tokens) == 1 and (tokens[0].kind == "quoted" or tokens[0].text.isupper())
-    return query(reading, tokens) if one else None
+    return read_query(reading, tokens) if one else None
 
 
 def looks_like_file(said: str) -> bool:

@@ -4,7 +4,7 @@ from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.plan import Plan
 from agent_runtime.planners.rules.binder import Binder
 from agent_runtime.planners.rules.reader import read
-from agent_runtime.planners.rules.refusals import CAPABILITIES, HELP, REMEDY, refusal
+from agent_runtime.planners.rules.refusals import CAPABILITIES, HELP, REMEDY, make_refusal
 from agent_runtime.services.ports import PlanAnswer, PlanRequest
 
 _MAX_GOAL = 65_536
@@ -33,7 +33,7 @@ class RulePlanner:
         for part, action in read(prompt):
             binder.take(part, action)
         if not binder.steps:
-            raise refusal(prompt, HELP)
+            raise make_refusal(prompt, HELP)
         return PlanAnswer(Plan(goal=prompt, steps=binder.steps))
 
 
@@ -41,6 +41,6 @@ def _check(prompt: str) -> None:
     if not any(char.isalnum() for char in prompt):
         raise PlanningError(f"The prompt holds no instruction. {CAPABILITIES}. {REMEDY}.")
     if len(prompt) > _MAX_GOAL:
-        raise refusal(prompt[:80], f"begins a prompt of {len(prompt)} characters, and the limit is {_MAX_GOAL}")
+        raise make_refusal(prompt[:80], f"begins a prompt of {len(prompt)} characters, and the limit is {_MAX_GOAL}")
     if any("\ud800" <= char <= "\udfff" for char in prompt) or "\0" in prompt:
         raise PlanningError(f"The prompt holds characters that are no text; leave them out. {CAPABILITIES}. {REMEDY}.")

@@ -6,14 +6,14 @@ from dataclasses import replace
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules import names, numbers
-from agent_runtime.planners.rules.clauses import Clause, clauses, knows_verb, starts_instruction
+from agent_runtime.planners.rules.clauses import Clause, knows_verb, split_clauses, starts_instruction
 from agent_runtime.planners.rules.frames import TABLE
 from agent_runtime.planners.rules.lexer import Token, tokenize
 from agent_runtime.planners.rules.reading import Reading
-from agent_runtime.planners.rules.refusals import HELP, refusal
+from agent_runtime.planners.rules.refusals import HELP, make_refusal
 from agent_runtime.planners.rules.slots import READERS
 from agent_runtime.planners.rules.values import QUESTIONS
-from agent_runtime.planners.rules.vocabulary import COURTESIES, GENERATIVE, NEEDS, UNSUPPORTED, WORDS, keys
+from agent_runtime.planners.rules.vocabulary import COURTESIES, GENERATIVE, NEEDS, UNSUPPORTED, WORDS, keys_of
 
 _NEGATIONS = frozenset(
     [
@@ -60,8 +60,8 @@ def read(source: str) -> Iterator[tuple[str, m.Action]]:
     Raises: PlanningError for the first part that is not understood beyond doubt.
     """
     tokens = tokenize(source)
-    for clause in clauses(source, tokens, lambda clause: _takes_block(source, clause)):
-        actions = _meanings(source, clause)
+    for clause in split_clauses(source, tokens, lambda clause: _takes_block(source, clause)):
+        actions = _find_meanings(source, clause)
         if clause.tokens and clause.tokens[-1].kind == "block":
             _check_block(clause)
         for action in actions:
@@ -71,34 +71,34 @@ def read(source: str) -> Iterator[tuple[str, m.Action]]:
 
 def _takes_block(source: str, clause: Clause) -> bool:
     try:
-        return not isinstance(_meaning(source, clause), m.Nothing)
+        return not isinstance(_find_meaning(source, clause), m.Nothing)
     except PlanningError:
         return False
 
 
-def _meanings(source: str, clause: Clause) -> list[m.Action]:
+def _find_meanings(source: str, clause: Clause) -> list[m.Action]:
     """What an instruction asks for: one thing, or several of a kind whose verb is said once.
 
     `write hello to x.txt and bye to y.txt` is read as such where both halves are understood, each by itself.
     """
     try:
-        return [_meaning(source, clause)]
+        return [_find_meaning(source, clause)]
     except PlanningError:
-        several = _shared_verb(source, clause)
+        several = _split_shared_verb(source, clause)
         if several is None:
             raise
         return several
 
 
-def _shared_verb(source: str, clause: Clause) -> list[m.Action] | None:
+def _split_shared_verb(source: str, clause: Clause) -> list[m.Action] | None:
     verb, rest = clause.tokens[:1], clause.tokens[1:]
     found: list[m.Action] = []
     while rest and len(found) < _HALVES:
         one = None
         for at in [*(at for at, token in enumerate(rest) if token.key in {",", "and"}), len(rest)][:_HALVES]:
             half = Clause((*verb, *rest[:at])) if at < len(rest) else replace(clause, tokens=(*verb, *rest), whole=())
-            alike = keys(half.tokens[1:4]) == keys(clause.tokens[1:4])
-            one = _parallel(source, half, found, alike=alike)
+            alike = keys_of(half.tokens[1:4]) == keys_of(clause.tokens[1:4])
+            one = _read_half(source, half, found, alike=alike)
             if one is not None:
                 break
         if one is None:
@@ -114,10 +114,10 @@ def _shared_verb(source: str, clause: Clause) -> list[m.Action] | None:
     return found if not rest and len(found) > 1 else None
 
 
-def _parallel(source: str, half: Clause, before: Sequence[m.Action], *, alike: bool) -> m.Action | None:
+def _read_half(source: str, half: Clause, before: Sequence[m.Action], *, alike: bool) -> m.Action | None:
     """One of several writes, or of todos that begin alike; nothing that speaks of another one, or has no text."""
     try:
-        action = _meaning(source, half)
+        action = _find_meaning(source, half)
     except PlanningError:
         return None
     match action:
@@ -131,28 +131,32 @@ def _parallel(source: str, half: Clause, before: Sequence[m.Action], *, alike: b
             return None
 
 
-def _meaning(source: str, clause: Clause) -> m.Action:
+def _find_meaning(source: str, clause: Clause) -> m.Action:
     tokens = clause.tokens
-    if not tokens or " ".join(keys(tokens)) in COURTESIES:
+    if not tokens or " ".join(keys_of(tokens)) in COURTESIES:
         return m.Nothing()
     said = next((token for token in tokens if token.key in _NEGATIONS), None)
     if said is not None:
-        raise refusal(clause.text(source), f"says what not to do ({said.text!r}), and only what to do can be planned")
-    if tokens[0].key in _CONDITIONS and (tokens[0].key != "when" or keys(tokens[1:2]) not in _PAST):
-        raise refusal(clause.text(source), "is a condition, and only what is to be done in any case can be planned")
+        raise make_refusal(
+            clause.text(source), f"says what not to do ({said.text!r}), and only what to do can be planned"
+        )
+    if tokens[0].key in _CONDITIONS and (tokens[0].key != "when" or keys_of(tokens[1:2]) not in _PAST):
+        raise make_refusal(
+            clause.text(source), "is a condition, and only what is to be done in any case can be planned"
+        )
     reading = Reading(
         source, READERS, starts_instruction, knows_verb, clause.courtesy, "" if clause.courtesy else clause.ending
     )
     action = _match(tokens, reading)
-    if clause.courtesy and not reading.torn and (action is None or _takes_up(action)):
+    if clause.courtesy and not reading.torn and (action is None or _uses_earlier_value(action)):
         # `with the message OK`: what looked like a courtesy is all the text there is.
         whole = Reading(source, READERS, starts_instruction, knows_verb, "", clause.ending)
-        action = _text_alone(_match(clause.whole, whole)) or action
+        action = _keep_literal_write(_match(clause.whole, whole)) or action
     unread = {token.text for token in tokens if token.kind == "url"}.difference(m.urls_in(action))
     if unread and not reading.doubts:
-        raise refusal(clause.text(source), NEEDS["web"])
+        raise make_refusal(clause.text(source), NEEDS["web"])
     if action is None or unread:
-        raise _declined(source, clause, reading)
+        raise _explain_refusal(source, clause, reading)
     return action
 
 
@@ -166,36 +170,36 @@ def _match(tokens: Sequence[Token], reading: Reading) -> m.Action | None:
     return action
 
 
-def _takes_up(action: m.Action) -> bool:
+def _uses_earlier_value(action: m.Action) -> bool:
     return isinstance(action, m.Write) and not isinstance(action.content, m.Literally)
 
 
-def _text_alone(action: m.Action | None) -> m.Action | None:
+def _keep_literal_write(action: m.Action | None) -> m.Action | None:
     return action if isinstance(action, m.Write) and isinstance(action.content, m.Literally) else None
 
 
-def _declined(source: str, clause: Clause, reading: Reading) -> PlanningError:
-    words = keys(clause.tokens)
+def _explain_refusal(source: str, clause: Clause, reading: Reading) -> PlanningError:
+    words = keys_of(clause.tokens)
     if words in _HELP:
-        return refusal(clause.text(source), HELP)
-    name = names.doubtful_name(clause.tokens)
+        return make_refusal(clause.text(source), HELP)
+    name = names.find_doubtful_name(clause.tokens)
     if name:
         part = source[name[0].start : name[-1].end]
-        return refusal(part, "may be a name with spaces, or only its end may be the name: put the name in quotes")
+        return make_refusal(part, "may be a name with spaces, or only its end may be the name: put the name in quotes")
     if reading.doubts:
         part, why = reading.doubts[-1]
-        return refusal(part, why)
+        return make_refusal(part, why)
     text = clause.text(source)
     made_up = next((word for word in words if word in GENERATIVE), None)
     if words[0] in _WRITING and made_up:
-        return refusal(text, f"asks for a text to be made up ({made_up}), which takes a language model")
+        return make_refusal(text, f"asks for a text to be made up ({made_up}), which takes a language model")
     if words[0] in UNSUPPORTED:
-        return refusal(text, NEEDS[UNSUPPORTED[words[0]]])
+        return make_refusal(text, NEEDS[UNSUPPORTED[words[0]]])
     if words[0] in WORDS["save"].split("|") + WORDS["append"].split("|") and not any(
         t.kind == "file" for t in clause.tokens
     ):
-        return refusal(text, "is not understood: it names no file or list that the text should go to")
-    return refusal(text, "is not understood")
+        return make_refusal(text, "is not understood: it names no file or list that the text should go to")
+    return make_refusal(text, "is not understood")
 
 
 def _check_block(clause: Clause) -> None:
@@ -219,4 +223,4 @@ def _check_block(clause: Clause) -> None:
         except PlanningError:
             continue
         if understood:
-            raise refusal(line, "may be the last lines of the text or another instruction: put the text in quotes")
+            raise make_refusal(line, "may be the last lines of the text or another instruction: put the text in quotes")

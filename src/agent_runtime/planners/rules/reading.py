@@ -70,25 +70,25 @@ class Reading:
         """Remember why this was not read; the last doubt is the one that is told."""
         self.doubts.append((self.cut(tokens), why))
 
-    def several(self, tokens: Sequence[Token], read: Callable[[Sequence[Token]], Any]) -> tuple[Any, ...] | None:
+    def read_several(self, tokens: Sequence[Token], read: Callable[[Sequence[Token]], Any]) -> tuple[Any, ...] | None:
         """One value, or several with commas and `and` between them."""
         one = read(tokens)
         if one is not None:
             return (one,)
         found: list[Any] = []
-        for part in parts(tokens):
+        for part in split_parts(tokens):
             value = read(part)
             if value is None:
                 return None
             found.append(value)
         return tuple(found) if len(found) > 1 else None
 
-    def literal(self, tokens: Sequence[Token], sure: str, *, tail: bool, todo: bool = False) -> m.Literally | None:
+    def read_literal(self, tokens: Sequence[Token], sure: str, *, tail: bool, todo: bool = False) -> m.Literally | None:
         """These words as they stand, unless there is a doubt. `tail`: they end the instruction.
 
         `todo`: the text of a todo, which may name files, and never ends with a courtesy.
         """
-        why = literals.doubt_about(tokens, sure, tail=tail, files=not todo)
+        why = literals.find_doubt(tokens, sure, tail=tail, files=not todo)
         if names.read_back(tokens) is not None:
             why = f"may speak of something that came before: {literals.QUOTE_IT}"
         if tail and self.courtesy and not todo:
@@ -103,7 +103,7 @@ class Reading:
 Reader = Callable[[Reading, Sequence[Token]], Any]
 
 
-def parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
+def split_parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
     """The pieces between commas and `and`."""
     found: list[Sequence[Token]] = []
     start = 0
@@ -115,6 +115,6 @@ def parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
     return found
 
 
-def quoted(tokens: Sequence[Token]) -> str | None:
+def read_quotation(tokens: Sequence[Token]) -> str | None:
     """The text of a quotation, where the tokens are one and nothing else."""
     return tokens[0].text if len(tokens) == 1 and tokens[0].kind in {"quoted", "block"} else None

@@ -15,12 +15,12 @@ HELP = (
 )
 
 
-def refusal(part: str, why: str) -> PlanningError:
+def make_refusal(part: str, why: str) -> PlanningError:
     """Return the error for a part of the prompt; `why` completes the sentence `The part "..." `, without its stop."""
     return PlanningError(_sentence(part, why))
 
 
-def missing_tool(part: str, tool: str, home: str | None) -> MissingToolError:
+def make_missing_tool_error(part: str, tool: str, home: str | None) -> MissingToolError:
     """Return the error for a part that needs a tool of this name. `home`: the built-in server that would have it."""
     server = f"a built-in {home} server, or of one like it" if home else "a server that reads web pages"
     why = (

@@ -7,14 +7,14 @@ from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.references import references_in
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.planners.rules.memory import Got, Memory
-from agent_runtime.planners.rules.refusals import refusal
+from agent_runtime.planners.rules.memory import Memory, StepResult
+from agent_runtime.planners.rules.refusals import make_refusal
 from agent_runtime.planners.rules.tools import Toolbox, property_names
 
 _TITLE = 120
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Return literal text as a template: what looks like a reference in it is none."""
     return text.replace("${", "$${")
 
@@ -36,7 +36,7 @@ class Steps:
         """Add a step after all others and return its id. Raises: PlanningError where it is one too many."""
         tool = self.toolbox.find(name, self.memory.part)
         if len(self._steps) >= self._max_steps:
-            raise self.declined(
+            raise self.make_refusal(
                 f"would be step {len(self._steps) + 1}, over the limit of {self._max_steps} (max_steps)"
             )
         before = self._steps[-1].id if self._steps else None
@@ -65,7 +65,7 @@ class Steps:
         many: str = "",
         files: str = "",
         lists: str | None = None,
-    ) -> Got:
+    ) -> StepResult:
         """Add a step and remember what it makes.
 
         `number`, `many`, `files`: where these are in its output; the last two only where the tool's output has them.
@@ -73,7 +73,7 @@ class Steps:
         step = self.add(role, arguments, title)
         output = property_names(self.toolbox.find(role, self.memory.part).definition.outputSchema)
         return self.memory.remember(
-            Got(
+            StepResult(
                 kind,
                 text=f"${{{step}.text}}",
                 number=f"${{{step}.output.{number}}}" if number else None,
@@ -83,6 +83,6 @@ class Steps:
             )
         )
 
-    def declined(self, why: str) -> PlanningError:
+    def make_refusal(self, why: str) -> PlanningError:
         """Return the error that names the words being read, and why nothing comes of them."""
-        return refusal(self.memory.part, why)
+        return make_refusal(self.memory.part, why)

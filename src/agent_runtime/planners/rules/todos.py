@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from agent_runtime.planners.rules import literals, numbers
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.lexer import Token
-from agent_runtime.planners.rules.reading import Reading, parts, quoted
-from agent_runtime.planners.rules.vocabulary import CONTENT_WORDS, SEPARATORS, keys, word_set
+from agent_runtime.planners.rules.reading import Reading, read_quotation, split_parts
+from agent_runtime.planners.rules.vocabulary import CONTENT_WORDS, SEPARATORS, keys_of, word_set
 
 _PLURAL = word_set("todos tasks reminders")
 _TODO = word_set("todo task reminder todos tasks")
@@ -32,11 +32,11 @@ _ID_DIGITS = 15
 """Ids of more digits would not be exact in JSON."""
 
 
-def todo_text(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> str | None:
+def read_todo_text(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> str | None:
     """The text of one new todo."""
     while len(tokens) > 1 and tokens[0].key in _ANNOUNCING:
         tokens = tokens[1:]
-    said = quoted(tokens)
+    said = read_quotation(tokens)
     if said is not None:
         return said
     if tail and len(tokens) == 1 and tokens[0].kind == "file":
@@ -57,89 +57,89 @@ def todo_text(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -
         return None
     if tokens[0].key in _NO_START or not any(char.isalnum() for char in reading.cut(tokens)):
         return None
-    found = reading.literal(tokens, "said", tail=tail, todo=True)
+    found = reading.read_literal(tokens, "said", tail=tail, todo=True)
     return found.text if found else None
 
 
-def todo_items(reading: Reading, tokens: Sequence[Token]) -> tuple[str, ...] | None:
+def read_todo_items(reading: Reading, tokens: Sequence[Token]) -> tuple[str, ...] | None:
     """New todos that other words follow: quoted ones, or the words of a single one."""
     if any(token.kind == "quoted" for token in tokens):
-        return reading.several(tokens, quoted)
+        return reading.read_several(tokens, read_quotation)
     if any(token.key == "," for token in tokens):
         reading.doubt(tokens, "may be one todo or several: put each in quotes")
         return None
     if reading.read("made", tokens):
         reading.doubt(tokens, f"may mean what it describes: {literals.QUOTE_IT}")
         return None
-    pieces = parts(tokens)
+    pieces = split_parts(tokens)
     if len(pieces) > 1 and any(len(piece) == 1 and piece[0].kind == "number" for piece in pieces):
         reading.doubt(tokens, f"may mean a sum, one todo or several: {literals.QUOTE_IT}")
         return None
-    rest, _ = literals.unmarked(tokens)
-    text = todo_text(reading, rest, tail=False)
+    rest, _ = literals.strip_markers(tokens)
+    text = read_todo_text(reading, rest, tail=False)
     return (text,) if text else None
 
 
-def todo_list(reading: Reading, tokens: Sequence[Token]) -> tuple[str, ...] | None:
+def read_todo_list(reading: Reading, tokens: Sequence[Token]) -> tuple[str, ...] | None:
     """Several new todos, with commas and `and` between them, or each on a line of its own."""
     if len(tokens) == 1 and tokens[0].kind == "block":
         lines = [line.strip().lstrip("-*•").strip() for line in tokens[0].text.splitlines()]
-        return tuple(_without_number(line) for line in lines if line) or None
-    found = [quoted(part) or todo_text(reading, part) for part in parts(tokens)]
+        return tuple(_strip_number(line) for line in lines if line) or None
+    found = [read_quotation(part) or read_todo_text(reading, part) for part in split_parts(tokens)]
     return tuple(each for each in found if each) if found and all(found) else None
 
 
-def _without_number(line: str) -> str:
+def _strip_number(line: str) -> str:
     head, _, rest = line.partition(" ")
     return rest.strip() if rest and head[:-1].isdecimal() and head[-1] in ".)" else line
 
 
-def which_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
+def read_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
     """Todos by number, by a part of their text, or the one that was spoken of last."""
-    several = _about_several(reading, tokens)
+    several = _read_several(reading, tokens)
     if several:
         return several
-    found = _which(reading, tokens)
+    found = _read_one(reading, tokens)
     if found:
         return (found,)
     rest = tokens[1:] if tokens[0].key in {"the", "my"} else tokens
     rest = rest[1:] if rest and rest[0].key in {"todos", "tasks", "todo", "items"} else rest
     rest = rest[1:] if rest and rest[0].key in {"number", "numbers"} else rest
-    ids = reading.several(rest, _numbered) if rest else None
+    ids = reading.read_several(rest, _read_number) if rest else None
     return tuple(m.WhichTodo(id=each) for each in ids) if ids else None
 
 
-def _about_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
+def _read_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
     """`the todos about milk and Anna`: the plural says that these are several."""
     rest = tokens[1:] if tokens[0].key in {"the", "my"} else tokens
     if len(rest) < _SHORTEST_OF_SEVERAL or rest[0].key not in _PLURAL or rest[1].key not in _SEVERAL_ABOUT:
         return None
-    found = reading.several(rest[2:], lambda part: _which(reading, (rest[0], rest[1], *part)))
+    found = reading.read_several(rest[2:], lambda part: _read_one(reading, (rest[0], rest[1], *part)))
     return found if found and len(found) > 1 else None
 
 
-def named_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
-    """As `which_todos`, where something else than a todo could be meant too: the word must be there."""
-    calls_it_so = _without_noun(tokens)[2] or tokens[0].key in _TODO
-    return which_todos(reading, tokens) if calls_it_so or keys(tokens) in _BACKS else None
+def read_named_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
+    """As `read_todos`, where something else than a todo could be meant too: the word must be there."""
+    calls_it_so = _strip_noun(tokens)[2] or tokens[0].key in _TODO
+    return read_todos(reading, tokens) if calls_it_so or keys_of(tokens) in _BACKS else None
 
 
-def _which(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
-    said = keys(tokens)
+def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
+    said = keys_of(tokens)
     if said in _BACKS:
         return m.WhichTodo()
     if said[-1] == "as":
         return None  # it belongs to what follows: `as done`
-    rest, determined, noun = _without_noun(tokens)
-    number = _numbered(tokens)
+    rest, determined, noun = _strip_noun(tokens)
+    number = _read_number(tokens)
     if number is not None:
         return m.WhichTodo(id=number)
     if not rest or (noun and rest[0].key in _LISTS) or rest[0].kind in {"number", "punct"}:
         return None
-    if rest[0].key in _NOT_ONE or (tokens[-1].key in _PLURAL and quoted(rest) is None):
+    if rest[0].key in _NOT_ONE or (tokens[-1].key in _PLURAL and read_quotation(rest) is None):
         reading.doubt(tokens, "does not name one todo: give its number or its text")
         return None
-    text = quoted(rest)
+    text = read_quotation(rest)
     if text is not None:
         return m.WhichTodo(text=text)
     if not noun and (determined or len(rest) > _WORDS or not _TODO.isdisjoint(said) or said[0] in _NO_TEXT):
@@ -149,19 +149,19 @@ def _which(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
     if any(token.key in {"and", "or", ","} for token in rest):
         reading.doubt(rest, f"may mean one todo or several: {literals.QUOTE_IT}")
         return None
-    found = reading.literal(rest, "said", tail=False, todo=noun)
+    found = reading.read_literal(rest, "said", tail=False, todo=noun)
     return m.WhichTodo(text=found.text) if found else None
 
 
-def _without_noun(tokens: Sequence[Token]) -> tuple[Sequence[Token], bool, bool]:
+def _strip_noun(tokens: Sequence[Token]) -> tuple[Sequence[Token], bool, bool]:
     """What names the todo, whether a determiner stood before it, and whether the prompt calls it a todo."""
     rest = tokens
     while len(rest) > 1 and rest[0].key in _BEFORE_NAME:
         rest = rest[1:]
     determined = len(rest) < len(tokens)
     if rest[0].key in _TODO:
-        rest = rest[2:] if keys(rest[1:2]) in {("item",), ("entry",)} and rest[2:] else rest[1:]
-        while len(rest) > 1 and (rest[0].key in _ABOUT or keys(rest[:2]) == ("that", "says")):
+        rest = rest[2:] if keys_of(rest[1:2]) in {("item",), ("entry",)} and rest[2:] else rest[1:]
+        while len(rest) > 1 and (rest[0].key in _ABOUT or keys_of(rest[:2]) == ("that", "says")):
             rest = rest[2:] if rest[0].key == "that" else rest[1:]
         return rest, determined, True
     if rest[-1].key in _TODO and len(rest) > 1:
@@ -169,17 +169,17 @@ def _without_noun(tokens: Sequence[Token]) -> tuple[Sequence[Token], bool, bool]
     return rest, determined, False
 
 
-def _numbered(tokens: Sequence[Token]) -> int | None:
+def _read_number(tokens: Sequence[Token]) -> int | None:
     """Return the number that names a todo: `todo 3`, `#3`, `3`; before the noun, as in `3 todos`, it counts them."""
-    rest, _, _ = _without_noun(tokens)
-    return _todo_id(rest) if rest and tokens[-1].key not in _TODO else None
+    rest, _, _ = _strip_noun(tokens)
+    return _read_id(rest) if rest and tokens[-1].key not in _TODO else None
 
 
-def _todo_id(tokens: Sequence[Token]) -> int | None:
+def _read_id(tokens: Sequence[Token]) -> int | None:
     """The number of a todo, in digits or words, perhaps after `#` or `number`."""
     while len(tokens) > 1 and tokens[0].key in {"#", "number", "no", "id"}:
         tokens = tokens[1:]
     digits = tokens[0].text.removeprefix("#") if len(tokens) == 1 else ""
     if digits.isascii() and digits.isdecimal():
         return int(digits) or None if len(digits) <= _ID_DIGITS else None
-    return numbers.count_of(tokens) or None
+    return numbers.read_count(tokens) or None

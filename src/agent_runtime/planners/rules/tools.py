@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.planners.rules.refusals import missing_tool, refusal
+from agent_runtime.planners.rules.refusals import make_missing_tool_error, make_refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Offer:
         return (
             tool.name == self.tool
             and self.arguments <= property_names(schema)
-            and _required(schema) <= self.arguments
+            and _required_names(schema) <= self.arguments
             and self.output <= property_names(tool.definition.outputSchema)
         )
 
@@ -95,12 +95,14 @@ class Toolbox:
         role = ROLES[name]
         found = list(self._players(role))
         if not found:
-            raise missing_tool(part, name.rpartition(".")[2], role.home)
+            raise make_missing_tool_error(part, name.rpartition(".")[2], role.home)
         builtin = [tool for tool in found if tool.builtin]
         named = [tool for tool in builtin if tool.server == role.home]
         if len({tool.server for tool in builtin}) > 1 and not named:
             servers = ", ".join(sorted({tool.server for tool in builtin}))
-            raise refusal(part, f"could go to several servers ({servers}): allow only one of them in this task's tools")
+            raise make_refusal(
+                part, f"could go to several servers ({servers}): allow only one of them in this task's tools"
+            )
         return (named or found)[0]
 
     def _players(self, role: Role) -> Iterator[Tool]:
@@ -115,6 +117,6 @@ def property_names(schema: JsonObject | None) -> AbstractSet[str]:
     return properties.keys() if isinstance(properties, dict) else frozenset()
 
 
-def _required(schema: JsonObject) -> frozenset[str]:
+def _required_names(schema: JsonObject) -> frozenset[str]:
     required = schema.get("required")
     return frozenset(name for name in required if isinstance(name, str)) if isinstance(required, list) else frozenset()

@@ -32,7 +32,7 @@ _OPERATORS = [("plus|+", "+"), ("minus|-", "-"), ("times|multiplied_by|*", "*"),
 """The operators between two things of which one has to be counted or looked up first."""
 
 
-def _joined(op: str) -> Callable[[m.Value, m.Value], m.Value | None]:
+def _build_operation(op: str) -> Callable[[m.Value, m.Value], m.Value | None]:
     """One operation; sums among its operands would leave open which comes first."""
 
     def build(a: m.Value, b: m.Value) -> m.Value | None:
@@ -69,14 +69,14 @@ _COUNTS: list[Row] = [
     ("how_many <measure> does|do|did <of=text> have|contain|hold|has", _count),
     ("how_many <measure> <of=text> has|have|contains|contain|holds", _count),
     ("how_many <of=things> are|is|do|exist there|there_are|i_have|we_have|have_i?", m.HowMany),
-    ("how_many <of=kinds> are|is|exist there? <folder=where>", lambda of, folder: m.HowMany(_placed(of, folder))),
+    ("how_many <of=kinds> are|is|exist there? <folder=where>", lambda of, folder: m.HowMany(_search_in(of, folder))),
     ("how_many <of=things>", m.HowMany),
     ("how_many <measure> it|that|the_file|this has|contains|have|holds", _count),
     ("how_many <measure> are_there|there_are|are_in_it|does_it_have?", _count),
 ]
 
 
-def _placed(of: m.Value, folder: m.Folder) -> m.Value:
+def _search_in(of: m.Value, folder: m.Folder) -> m.Value:
     return m.Search(of.pattern, folder, of.content) if isinstance(of, m.Search) else of
 
 
@@ -132,7 +132,7 @@ _TODOS: list[Row] = [
     ),
 ]
 _NUMBERS: list[Row] = [
-    *[(f"<a=last> {said} <b=last>", _joined(op)) for said, op in _OPERATORS],
+    *[(f"<a=last> {said} <b=last>", _build_operation(op)) for said, op in _OPERATORS],
 ]
 VALUES = Table([*_CONTENTS, *_SUMMARIES, *_COUNTS, *_LINES, *_FILES, *_TODOS, *_NUMBERS], WORDS)
 

@@ -243,6 +243,6 @@ FILE_TYPES = {
 PLAIN_FILES = word_set("readme license licence makefile dockerfile changelog justfile todo.txt contributing")
 
 
-def keys(tokens: Sequence[Token]) -> tuple[str, ...]:
+def keys_of(tokens: Sequence[Token]) -> tuple[str, ...]:
     """What the grammar compares of these tokens."""
     return tuple(token.key for token in tokens)
