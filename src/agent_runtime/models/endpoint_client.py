@@ -1,7 +1,8 @@
 """The wire to an endpoint: one client of the openai library, watched where that library and its users lose sight.
 
 openai-agents reports neither that an answer was cut at its limit nor that a stream ended too soon, and nothing bounds
-what an endpoint may send. So the client notes what came (`Heard`), and the HTTP layer stops reading what is too long.
+what an endpoint may send. So the client notes what came (`ResponseInfo`), and the HTTP layer stops reading an answer
+that is too long.
 """
 
 import json
@@ -29,7 +30,7 @@ from openai.types.responses import Response
 from agent_runtime.config import OpenAISettings
 from agent_runtime.config.settings import OPENAI_URL, PLACEHOLDER_KEY
 from agent_runtime.domain.usage import Usage
-from agent_runtime.models.failures import Failure, Failures, Said
+from agent_runtime.models.failures import ApiError, Failure, Failures
 
 _CONNECT_S = 10.0
 _MOST_TOKENS = 2**40
@@ -44,18 +45,18 @@ _IN_STREAM = 16
 
 
 @dataclass(slots=True)
-class Heard:
+class ResponseInfo:
     """What came of one request. `finish` is the reason that a chat completion gives, `response` the last one seen."""
 
     streamed: bool
     began: bool = False
     finish: str | None = None
     response: Response | None = None
-    error: Said | None = None
+    error: ApiError | None = None
     usage: Usage = Usage()  # noqa: RUF009 - frozen
 
 
-HEARD: ContextVar[Heard] = ContextVar("heard")
+HEARD: ContextVar[ResponseInfo] = ContextVar("heard")
 """What is heard of the request that is being made in this context."""
 
 
@@ -172,7 +173,7 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
     return client
 
 
-def failure_of(error: Exception, heard: Heard, failures: Failures) -> Failure:
+def failure_of(error: Exception, heard: ResponseInfo, failures: Failures) -> Failure:
     """What became of a request that ended with an exception of the library or of the HTTP layer."""
     chain = list(_chain(error))
     if isinstance(own := _first(chain, TooLongError, NotStreamedError, NotAnAnswerError), TooLongError):
@@ -192,29 +193,29 @@ def failure_of(error: Exception, heard: Heard, failures: Failures) -> Failure:
     if isinstance(error, APIConnectionError) and not heard.began:
         return failures.unreachable(str(chain[-1]))
     if isinstance(error, APIError) and isinstance(error.body, dict):
-        return failures.said(said_of(error.body))
+        return failures.said(api_error_of(error.body))
     root = next((cause for cause in chain if not isinstance(cause, APIConnectionError)), error)
     return failures.unreadable(f"{type(root).__name__}: {root}")
 
 
-def said_of(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> Said:
+def api_error_of(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> ApiError:
     """The error object of either API. Some servers put the HTTP status into its `code`."""
     code = body.get("code")
     if status is None and isinstance(code, int) and not isinstance(code, bool):
         status = code
     words = [str(part) for part in (code, body.get("type")) if part not in (None, "error")]
-    return Said(str(body.get("message") or ""), status, " ".join(words), str(body.get("param") or ""), after_s)
+    return ApiError(str(body.get("message") or ""), status, " ".join(words), str(body.get("param") or ""), after_s)
 
 
-def _of_status(error: APIStatusError) -> Said:
+def _of_status(error: APIStatusError) -> ApiError:
     body = error.body
     after_s = retry_after(error.response.headers)
     if isinstance(body, dict):
         detail = body.get("detail", body.get("error"))
-        return said_of(
+        return api_error_of(
             body if "message" in body else {"message": detail or json.dumps(body)}, error.status_code, after_s
         )
-    return Said(str(body or ""), error.status_code, after_s=after_s)
+    return ApiError(str(body or ""), error.status_code, after_s=after_s)
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:

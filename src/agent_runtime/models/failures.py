@@ -56,8 +56,8 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What an endpoint says of an error; `status` is null where it came inside a stream."""
+class ApiError:
+    """What an endpoint says of an error; `status` is None where it came inside a stream."""
 
     message: str
     status: int | None = None
@@ -160,7 +160,7 @@ class Failures:
             f"The model {self._settings.model!r} declined to answer: {self.clean(words) or 'it gave no reason.'}",
         )
 
-    def said(self, said: Said) -> Failure:
+    def said(self, said: ApiError) -> Failure:
         """What to make of an error that the endpoint itself reported."""
         model, words = self._settings.model, self.clean(said.message)
         status = f"HTTP {said.status}" if said.status else self.clean(said.code) or "an error"
@@ -184,7 +184,7 @@ class Failures:
             )
         return self._other(said, status, words)
 
-    def _other(self, said: Said, status: str, words: str) -> Failure:
+    def _other(self, said: ApiError, status: str, words: str) -> Failure:
         code = said.status
         if code == 404:  # noqa: PLR2004 - Not Found
             other = "chat_completions" if self._settings.api == "responses" else "responses"

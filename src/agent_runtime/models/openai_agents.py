@@ -33,8 +33,16 @@ from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.dialect import Dialect, allows_strict
-from agent_runtime.models.endpoint_client import HEARD, Heard, TooLongError, counted, failure_of, open_client, said_of
-from agent_runtime.models.failures import Failure, Failures, Said
+from agent_runtime.models.endpoint_client import (
+    HEARD,
+    ResponseInfo,
+    TooLongError,
+    api_error_of,
+    counted,
+    failure_of,
+    open_client,
+)
+from agent_runtime.models.failures import ApiError, Failure, Failures
 from agent_runtime.models.items import calls_of, kept, refusal_of, sendable, size, text_of
 from agent_runtime.text.redaction import RedactedStream, Redactor
 
@@ -76,7 +84,7 @@ class Endpoint:
 
     async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
         """The model's answer to one request. Raises: Failure."""
-        heard = Heard(streamed=dialect.streams)
+        heard = ResponseInfo(streamed=dialect.streams)
         text = RedactedStream(self._redactor, request.on_text)
         turn = _Turn(self._model, heard, text.write, self._failures, self._most)
         agent: Agent[None] = Agent(
@@ -110,7 +118,7 @@ class Endpoint:
             if turn.failure or turn.response is None:
                 raise (turn.failure or self._failures.unreadable(str(error))) from error
 
-    def _answer(self, turn: "_Turn", heard: Heard) -> ModelAnswer:
+    def _answer(self, turn: "_Turn", heard: ResponseInfo) -> ModelAnswer:
         assert turn.response is not None  # noqa: S101 - the run neither failed nor ended without asking
         raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output]
         items = kept(self._redactor.redact_json(raw))  # an endpoint that repeats its key must not have it journalled
@@ -152,7 +160,7 @@ class _Turn(Model):
     """The library's model for one request, streamed or not, with what came of it."""
 
     def __init__(
-        self, model: Model, heard: Heard, on_text: Callable[[str], None], failures: Failures, most: int
+        self, model: Model, heard: ResponseInfo, on_text: Callable[[str], None], failures: Failures, most: int
     ) -> None:
         self._model = model
         self._heard = heard
@@ -195,7 +203,7 @@ class _Turn(Model):
                     if final.usage:
                         self._heard.usage = counted(final.usage)
                 elif getattr(event, "message", None) and not event.type.startswith("response."):
-                    self._heard.error = said_of(
+                    self._heard.error = api_error_of(
                         {name: getattr(event, name, None) for name in ("code", "message", "param")}
                     )
         if final is None:
@@ -220,7 +228,7 @@ class _Turn(Model):
             return self._failures.truncated()
         if response is not None and response.status == "failed":
             error = response.error
-            return self._failures.said(Said(error.message, code=error.code) if error else Said("it failed"))
+            return self._failures.said(ApiError(error.message, code=error.code) if error else ApiError("it failed"))
         return self._failures.truncated() if finish == "length" else None
 
 
