@@ -14,7 +14,7 @@ import structlog
 from mcp.server import MCPServer
 
 from agent_runtime.builtin import servers as builtin
-from agent_runtime.config import OpenAISettings, Secrets, Settings, StorageSettings
+from agent_runtime.config import NETWORK_VARIABLES, OpenAISettings, Secrets, Settings, StorageSettings
 from agent_runtime.domain.deny import with_denials
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.pauses import Pauses
@@ -24,9 +24,11 @@ from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.models.model import OpenAIModel
 from agent_runtime.planners.choosing import choose_planner
+from agent_runtime.registry.advice import Advice
 from agent_runtime.registry.file import read_entries
+from agent_runtime.registry.placeholders import advise_on_placeholders
 from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pinned_model
-from agent_runtime.registry.written_secrets import Advice, remember_written_secrets
+from agent_runtime.registry.written_secrets import remember_written_secrets
 from agent_runtime.runners.opening import open_runner
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
@@ -128,8 +130,10 @@ def set_up_servers(
             entry.config, base_dir=base_dir, data_dir=data_dir, place=places[entry.id], kept=own.paths
         )
 
-    pool = ServerPool(settings.limits, secrets, make_builtin, base_dir, own)
-    return ServerSetup(resolved, pool, remember_written_secrets(entries, secrets.redactor))
+    inherited = secrets.read_variables(NETWORK_VARIABLES) if settings.servers_inherit_proxy else {}
+    pool = ServerPool(settings.limits, secrets, make_builtin, base_dir, own, inherited)
+    advice = [*remember_written_secrets(entries, secrets.redactor), *advise_on_placeholders(entries)]
+    return ServerSetup(resolved, pool, advice)
 
 
 def make_model(settings: OpenAISettings, secrets: Secrets) -> OpenAIModel | None:

@@ -39,6 +39,15 @@ async def test_a_command_that_does_not_exist_is_named_with_what_to_do(place: Pla
             await pool.discover(entry)
 
 
+async def test_a_whole_command_line_in_place_of_a_command_is_told_how_to_be_written(place: Place) -> None:
+    config = {"command": 'npx -y "some server@1.2.3"', "args": ["./data"]}
+    entry = StdioServer.model_validate({"id": "line", "type": "local_stdio", "config": config})
+    async with place.pool() as pool, asyncio.timeout(10):
+        with pytest.raises(ServerUnavailableError) as refused:
+            await pool.discover(entry)
+    assert 'write command: "npx" and args: ["-y", "some server@1.2.3", "./data"]. ' in refused.value.reason
+
+
 async def test_a_working_directory_that_does_not_exist_is_named(place: Place) -> None:
     config = {"command": sys.executable, "cwd": "no/such/folder"}
     entry = StdioServer.model_validate({"id": "lost", "type": "local_stdio", "config": config})
@@ -66,6 +75,17 @@ async def test_only_what_is_declared_and_a_short_safe_list_reaches_a_server(
     assert set(given) <= {"NOTES", "KEY", *usual}
     assert given["NOTES"] == str(place.notes_file)
     assert KEY not in str(given)
+
+
+async def test_what_all_servers_inherit_reaches_each_of_them_unless_its_entry_says_otherwise(place: Place) -> None:
+    place.inherited = {"NO_PROXY": "intranet.example", "HTTP_PROXY": "http://proxy.example:3128"}
+    entry = place.entry()
+    own = entry.config.model_copy(update={"env": {**entry.config.env, "HTTP_PROXY": "http://other.example"}})
+    entry = entry.model_copy(update={"config": own})
+    async with place.pool() as pool, asyncio.timeout(10), pool.lease([entry]) as lease:
+        given = (await call(lease, "environment")).output
+    assert isinstance(given, dict)
+    assert (given["NO_PROXY"], given["HTTP_PROXY"]) == ("intranet.example", "http://other.example")
 
 
 # Leases of servers of their own

@@ -29,6 +29,7 @@ class Place:
         self.folder = folder
         self.notes_file = folder / "notes.txt"
         self.environ = {"KEY_OF_THE_OPERATOR": KEY}
+        self.inherited: dict[str, str] = {}
 
     @property
     def notes(self) -> list[str]:
@@ -48,7 +49,8 @@ class Place:
             return builtin.create(entry.config, base_dir=self.folder, data_dir=self.folder)
 
         chosen = LimitSettings(**{"cancel_grace_s": 0.5, "server_start_s": 10, **limits})
-        async with ServerPool(chosen, Secrets(environ=self.environ), make_builtin, self.folder) as pool:
+        secrets = Secrets(environ=self.environ)
+        async with ServerPool(chosen, secrets, make_builtin, self.folder, inherited=self.inherited) as pool:
             yield pool
 
     def find_processes(self) -> list[int]:
@@ -56,8 +58,9 @@ class Place:
         return find_processes(f"NOTES={self.notes_file}")
 
 
-def remote(url: str) -> HttpServer:
-    return HttpServer.model_validate({"id": "remote", "type": "remote_http", "config": {"base_url": url}})
+def remote(url: str, **headers: str) -> HttpServer:
+    config = {"base_url": url, "headers": headers}
+    return HttpServer.model_validate({"id": "remote", "type": "remote_http", "config": config})
 
 
 async def call(

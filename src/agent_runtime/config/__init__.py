@@ -1,6 +1,7 @@
 """What the operator says: settings (command line > environment > config.yaml > defaults), files and secrets."""
 
 from agent_runtime.config.descriptors import fit_connections, raise_descriptor_limit
+from agent_runtime.config.environment import CERTIFICATE_VARIABLES, NETWORK_VARIABLES, Proxies, Proxy
 from agent_runtime.config.files import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
 from agent_runtime.config.loading import load_settings
 from agent_runtime.config.protection import before_exec, protect_process
@@ -19,6 +20,8 @@ from agent_runtime.config.settings import (
 )
 
 __all__ = [
+    "CERTIFICATE_VARIABLES",
+    "NETWORK_VARIABLES",
     "OPENAI_URL",
     "REGISTRY_VARIABLE",
     "ApprovalSettings",
@@ -26,6 +29,8 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "OpenAISettings",
+    "Proxies",
+    "Proxy",
     "Secrets",
     "ServerSettings",
     "Settings",

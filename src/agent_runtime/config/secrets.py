@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent_runtime.domain.errors import ConfigurationError
@@ -38,6 +38,13 @@ class Secrets:
         Raises: ConfigurationError naming the variable or the file that is not there.
         """
         return _REFERENCE.sub(self._read, text)
+
+    def read_variables(self, names: Iterable[str]) -> dict[str, str]:
+        """Return those of these variables that are set. Credentials in them, as in the URL of a proxy, are redacted."""
+        found = {name: self._environ[name] for name in names if self._environ.get(name)}
+        for value in found.values():
+            self.redactor.remember_literal("", value)
+        return found
 
     def _read(self, match: re.Match[str]) -> str:
         kind, name = match["kind"], match["name"]

@@ -244,6 +244,8 @@ class Settings(Section):
     """All settings, checked. `load_settings` has made every path absolute.
 
     `planner` is one of ours, or names one of the operator's as `module:attribute`; `planners/choosing.py` builds it.
+    `servers_inherit_proxy`: the servers that are started as processes get the variables of this one that name proxies
+    and the certificates of authorities (`NETWORK_VARIABLES`).
     `tool_registry_yaml` is the text of a registry, for platforms without files: it replaces the file, and relative
     paths in it start from the folder of `tool_registry`. `config_file` is the file that was read, if any;
     `config_warnings` is what the operator should hear at start. Neither of these two can be set from outside.
@@ -256,6 +258,7 @@ class Settings(Section):
     data_dir: Path = Path("data")
     storage: StorageSettings = Field(default=StorageSettings(), validate_default=True)
     runner: Literal["auto", "local"] = "auto"
+    servers_inherit_proxy: bool = False
     approval: ApprovalSettings = ApprovalSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()

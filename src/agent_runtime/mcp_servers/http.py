@@ -20,6 +20,7 @@ from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableErr
 from agent_runtime.domain.tools import HttpServer
 from agent_runtime.mcp_servers.answers import Body, read_body
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
+from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.old_sse import old_sse_client
 from agent_runtime.mcp_servers.reading import read_answer
 from agent_runtime.text.escaping import one_line
@@ -38,36 +39,25 @@ _MOST_COOKIES = 20
 _LONGEST_COOKIE = 4096
 
 
-class Network:
-    """The connections to all HTTP servers. Setting up TLS costs 20 ms, so it is done once, for the first of them."""
-
-    def __init__(self) -> None:
-        self._transport: httpx2.AsyncHTTPTransport | None = None
-
-    def get_transport(self) -> httpx2.AsyncBaseTransport:
-        if self._transport is None:
-            # No common ceiling: a server that holds on to its requests must not starve the others (G9).
-            limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
-            self._transport = httpx2.AsyncHTTPTransport(limits=limits)
-        return self._transport
-
-    async def aclose(self) -> None:
-        if self._transport is not None:
-            await self._transport.aclose()
-
-
 class HttpAccess:
     """How a session with one HTTP server is reached: its address, its headers, and what the server said of both."""
 
     def __init__(self, server: HttpServer, network: Network, limits: LimitSettings, secrets: Secrets) -> None:
-        """Expand the secrets of the entry. Raises: ServerUnavailableError where one is missing."""
+        """Expand the secrets of the entry, and choose the way to the server.
+
+        Raises: ServerUnavailableError where a secret is missing, or the address, a header or a proxy cannot be used.
+        """
         try:
-            self._url = secrets.expand(server.config.base_url)
-            headers = {name: secrets.expand(value) for name, value in server.config.headers.items()}
+            self._url = secrets.expand(server.config.base_url).strip()
+            headers = {
+                name: _check_header(name, secrets.expand(value)) for name, value in server.config.headers.items()
+            }
+            proxy = network.choose_proxy(_read_address(self._url))
+            connections = network.get_transport(proxy)
         except ConfigurationError as error:
-            raise ServerUnavailableError(server.id, str(error)) from error
+            raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
         self._event_bytes = limits.server_line_bytes
-        self._guard = _Guarded(network.get_transport(), limits.server_line_bytes)
+        self._guard = _Guarded(connections, limits.server_line_bytes, proxy.variable if proxy else None)
         self._client = httpx2.AsyncClient(
             transport=self._guard,
             headers={**headers, "accept-encoding": "identity"},
@@ -94,6 +84,33 @@ class HttpAccess:
         """Whether the server has said that it does not know the session any more."""
         return self._guard.session_unknown
 
+
+def _read_address(url: str) -> httpx2.URL:
+    try:
+        address = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ConfigurationError(f"config.base_url is no URL: {error}.") from error
+    if not address.host:
+        raise ConfigurationError("config.base_url names no host.")
+    return address
+
+
+def _check_header(name: str, value: str) -> str:
+    """Return the value of a header as it is sent. Raises: ConfigurationError naming a header that cannot be sent."""
+    if not _TOKEN.fullmatch(name):
+        raise ConfigurationError(
+            f"config.headers: {name!r} is no name of a header; it has letters, digits and hyphens."
+        )
+    sent = value.strip()  # a line break at the end of a secret is no part of it
+    if not (sent.isascii() and sent.replace("\t", " ").isprintable()):
+        raise ConfigurationError(
+            f"config.headers.{name}: must be one line of printable ASCII, as a header can carry it; it holds another "
+            "character."
+        )
+    return sent
+
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 _OLD_SERVERS = frozenset({400, 404, 405})
 """How such servers answer the POST of a handshake, by the part on backwards compatibility of the specification."""
@@ -129,8 +146,9 @@ class _Guarded(httpx2.AsyncBaseTransport):
     and the session stays where that led.
     """
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport, answer_bytes: int) -> None:
+    def __init__(self, inner: httpx2.AsyncBaseTransport, answer_bytes: int, proxy: str | None) -> None:
         self._inner = inner
+        self._way = f" through the proxy that {proxy} names" if proxy else ""
         self._answer_bytes = answer_bytes
         self._address: httpx2.URL | None = None
         self._streams = _Streams()
@@ -147,11 +165,11 @@ class _Guarded(httpx2.AsyncBaseTransport):
             response = await self._send(request)
             if response.has_redirect_location:
                 response = await self._follow_redirect(request, response)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             if state is not None and request.method == "POST":
                 # No connection, so not a byte of the call has left.
                 state.sent = False
-            return _make_refusal(request, f"cannot connect: {error}")
+            return _make_refusal(request, f"cannot connect{self._way}: {error}")
         except httpx2.TransportError as error:
             return _make_refusal(request, f"the connection broke: {error or type(error).__name__}")
         if response.headers.get("content-encoding", "identity") != "identity":

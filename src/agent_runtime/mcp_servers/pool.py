@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, assert_never
 
 import jsonschema  # noqa: F401 - the SDK imports it inside a call, which would stop the loop for 80 ms
@@ -26,8 +26,9 @@ from agent_runtime.domain.tools import (
 )
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.eras import Eras
-from agent_runtime.mcp_servers.http import HttpAccess, Network
+from agent_runtime.mcp_servers.http import HttpAccess
 from agent_runtime.mcp_servers.listing import Listed
+from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.server import Connection, Opener
@@ -50,7 +51,8 @@ class ServerPool:
     """The MCP servers, with the shape of `ports.ToolServers`. Use it as a context manager: leaving stops everything.
 
     `builtin` makes the in-process server of an entry; `base_dir` is where relative paths of entries begin. The files in
-    `own` are the service's, and kept from processes that bubblewrap confines.
+    `own` are the service's, and kept from processes that bubblewrap confines. All processes get the variables in
+    `inherited`.
     """
 
     def __init__(
@@ -60,14 +62,16 @@ class ServerPool:
         builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
         base_dir: Path,
         own: OwnFiles = OwnFiles(),  # noqa: B008 - a frozen value
+        inherited: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._limits = limits
         self._secrets = secrets
         self._builtin = builtin
         self._base_dir = base_dir
         self._own = own
+        self._inherited = inherited
         self._eras = Eras()
-        self._network = Network()
+        self._network = Network(secrets)
         self._group = asyncio.TaskGroup()
         self._owners: dict[Connection, asyncio.Task[None]] = {}
         self._shared: dict[str, Connection] = {}
@@ -179,7 +183,9 @@ class ServerPool:
             case StdioServer():
                 redactor = self._secrets.redactor
                 # In a thread: the first one tries bubblewrap, and secrets may lie in files.
-                spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir, self._own)
+                spawn = await asyncio.to_thread(
+                    prepare, server, self._secrets, self._base_dir, self._own, self._inherited
+                )
                 return OverStdio(
                     lambda end: StdioTransport(spawn, self._limits, redactor, end, lambda: self._stop_by), self._eras
                 )

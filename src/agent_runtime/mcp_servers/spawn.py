@@ -1,5 +1,7 @@
 """An entry of the registry as a command that can be started: its environment, its folder, its sandbox."""
 
+import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from mcp.client.stdio import get_default_environment
 
 from agent_runtime.config import Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
-from agent_runtime.domain.tools import StdioServer
+from agent_runtime.domain.tools import StdioConfig, StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.sandbox import Confined, confine
 
@@ -31,9 +33,12 @@ class Spawn:
     stop_s: float
 
 
-def prepare(server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles) -> Spawn:
+def prepare(
+    server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles, inherited: Mapping[str, str]
+) -> Spawn:
     """Return the entry as a command that can be started, its secrets expanded and the service's files kept from it.
 
+    `inherited` are variables that every server gets, unless its entry says otherwise.
     May block for the first probe of bubblewrap.
 
     Raises: ServerUnavailableError naming what is missing and what to do.
@@ -41,11 +46,11 @@ def prepare(server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles
     config = server.config
     try:
         given = {name: secrets.expand(value) for name, value in config.env.items()}
-        env = get_default_environment() | _DEFAULT_ENV | given
+        env = get_default_environment() | _DEFAULT_ENV | dict(inherited) | given
         command, *args = (secrets.expand(word) for word in (config.command, *config.args))
         cwd = _folder(base_dir / (config.cwd or "."))
-        argv = (_find(command, cwd, env), *args)
-        confined = confine(argv, server.sandbox, cwd, base_dir, own, tuple(given.values()))
+        argv = (_find(command, cwd, env, config), *args)
+        confined = confine(argv, server.sandbox, cwd, base_dir, own, (*given.values(), *inherited.values()))
         return Spawn(confined, cwd, env, config.command, server.stop_s)
     except ConfigurationError as error:
         raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
@@ -63,12 +68,26 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _find(command: str, cwd: Path, env: Mapping[str, str]) -> str:
+def _find(command: str, cwd: Path, env: Mapping[str, str], config: StdioConfig) -> str:
+    """Return the path of a command, which is that of `config`, expanded. Raises: ConfigurationError."""
     named = str(cwd / command) if "/" in command else command
     found = shutil.which(named, path=env.get("PATH"))
     if found is None:
         raise ConfigurationError(
-            f"its command {command!r} was not found or is not executable. Install it, or correct config.command "
-            "(a name is looked up on PATH, a path with a slash is taken from config.cwd)."
+            f"its command {command!r} was not found or is not executable. {_explain_command_line(config)}"
+            "Install it, or correct config.command (a name is looked up on PATH, a path with a slash is taken from "
+            "config.cwd)."
         )
     return found
+
+
+def _explain_command_line(config: StdioConfig) -> str:
+    """Return how to write the command where it looks like a whole command line, else nothing."""
+    try:
+        program, *args = shlex.split(config.command)
+    except ValueError:
+        return ""
+    if not args:
+        return ""
+    words = json.dumps([*args, *config.args], ensure_ascii=False)
+    return f"It looks like a whole command line: write command: {json.dumps(program)} and args: {words}. "

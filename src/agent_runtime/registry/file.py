@@ -82,12 +82,18 @@ def _entries(document: Any, faults: list[str]) -> Sequence[Any]:
         faults.append(f"must have the key {_KEY!r} at the top, with a list of servers")
     if not isinstance(document, Mapping):
         return ()
-    faults += [f"{key}: {unknown_key(key, [_KEY])}" for key in document if key != _KEY]
+    faults += [f"{key}: {_OF_OTHERS.get(key) or unknown_key(key, [_KEY])}" for key in document if key != _KEY]
     entries = document.get(_KEY)
     if entries is not None and not isinstance(entries, list):
         faults.append(f"{_KEY}: must be a list of servers, each beginning with '- id:'")
         return ()
     return entries or ()
+
+
+_OF_OTHERS = {
+    "mcpServers": f"is how other clients list servers: here each is an item of the list {_KEY!r}, with its name as id, "
+    f"a type ({' or '.join(_TYPES)}), and under config its command, args and env, or its base_url and headers"
+}
 
 
 def _label(index: int, entry: Any) -> str:
@@ -108,6 +114,8 @@ def _fault(index: int, entry: Any, details: ErrorDetails) -> str:
         return f"{label}: {expectation(details)}"
     if details["type"] == "string_pattern_mismatch":
         return f"{label}: {dotted(place)}: must begin with http:// or https://"
+    if place == ["config", "command"] and isinstance(details["input"], list):
+        return f"{label}: config.command: must be the name of the program alone; its arguments are the list config.args"
     return f"{label}: {fault_at(_TYPES[str(kind)], place, details)}"
 
 

@@ -1,19 +1,12 @@
 """Secrets that the registry writes out, or hands over where others can read them: redacted, and advised against."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from agent_runtime.config import variables_in, without_references
 from agent_runtime.domain.tools import HttpServer, StdioServer, ToolServer
+from agent_runtime.registry.advice import Advice
+from agent_runtime.registry.placeholders import without_placeholders
 from agent_runtime.text.redaction import Redactor, named_arguments
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """What the operator should change in an entry, in a sentence for people."""
-
-    server_id: str
-    message: str
 
 
 def remember_written_secrets(entries: Iterable[ToolServer], redactor: Redactor) -> list[Advice]:
@@ -35,19 +28,24 @@ _WRITTEN_OUT = (
 
 
 def _texts(entry: ToolServer) -> Iterator[tuple[str, str, str]]:
-    """Yield the texts of an entry without references: where each stands, the name that says what it is, and itself."""
+    """Yield the texts of an entry without what they refer to: where each stands, its name, and itself."""
     match entry:
         case StdioServer(config=config):
             for name, value in config.env.items():
-                yield f"config.env.{name}", name, without_references(value)
-            for _, name, value in named_arguments(config.args):
-                yield "config.args", name, without_references(value)
+                yield f"config.env.{name}", name, _strip_references(value)
+            for place, words in (("config.command", config.command.split()), ("config.args", config.args)):
+                for _, name, value in named_arguments(words):
+                    yield place, name, _strip_references(value)
         case HttpServer(config=config):
             for name, value in config.headers.items():
-                yield f"config.headers.{name}", name, without_references(value)
-            yield "config.base_url", "", without_references(config.base_url)
+                yield f"config.headers.{name}", name, _strip_references(value)
+            yield "config.base_url", "", _strip_references(config.base_url)
         case _:
             pass
+
+
+def _strip_references(text: str) -> str:
+    return without_placeholders(without_references(text))
 
 
 def _advice_on_arguments(entry: ToolServer) -> Iterator[str]:

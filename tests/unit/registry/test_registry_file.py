@@ -125,6 +125,14 @@ def test_a_missing_file_says_what_to_do(file: Path) -> None:
         ("tool_registry: []\nservers: []", "servers: unknown key; expected tool_registry."),
         ("tool_registry: []\ntool_registri: []", "tool_registri: unknown key; did you mean 'tool_registry'?"),
         ("tool_registry: []\ntool_registry: []", "line 2, column 1: is not valid YAML: the key 'tool_registry' twice."),
+        (
+            "tool_registry: []\nmcpServers: {files: {command: npx}}",
+            (
+                "mcpServers: is how other clients list servers: here each is an item of the list 'tool_registry', with "
+                "its name as id, a type (local_stdio or remote_http or builtin), and under config its command, args "
+                "and env, or its base_url and headers."
+            ),
+        ),
         ("tool_registry: [5]", "tool_registry[0]: must be a mapping of keys to values."),
     ],
 )
@@ -155,6 +163,10 @@ STDIO = "id: a, type: local_stdio, config: {command: x}"
         ("id: a, type: local_stdio, config: x", "entry 'a': config: must be a mapping of keys to values."),
         ("id: a, type: local_stdio, config: {command: ''}", "entry 'a': config.command: must not be empty."),
         ("id: a, type: local_stdio, config: {command: x, args: -y}", "entry 'a': config.args: must be a list."),
+        (
+            "id: a, type: local_stdio, config: {command: [npx, -y, x]}",
+            "entry 'a': config.command: must be the name of the program alone; its arguments are the list config.args.",
+        ),
         (
             "id: a, type: local_stdio, config: {command: x, args: [1]}",
             "entry 'a': config.args[0]: must be text (in quot",

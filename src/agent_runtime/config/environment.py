@@ -1,0 +1,83 @@
+"""The ways to other machines that an environment names: proxies, and the certificates of authorities."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+NETWORK_VARIABLES = (
+    *(name for upper in _PROXY_VARIABLES for name in (upper, upper.lower())),
+    *CERTIFICATE_VARIABLES,
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_USE_ENV_PROXY",
+)
+"""What programs in common languages read to find their way out of a company's network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, and the variable that names it."""
+
+    variable: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """Which proxy leads to which host. A name in lower case beats the same in upper case, as curl has it."""
+
+    http: Proxy | None = None
+    https: Proxy | None = None
+    direct: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Return the proxies that an environment names."""
+        http, https, every, direct = (_find_proxy(environ, name) for name in _PROXY_VARIABLES)
+        hosts = tuple(host.strip().lower() for host in direct.url.split(",") if host.strip()) if direct else ()
+        return cls(http or every, https or every, hosts)
+
+    def choose(self, scheme: str, host: str, port: int | None) -> Proxy | None:
+        """Return the proxy on the way to a host; None where it is reached directly, as this machine always is."""
+        name, address = host.strip("[]").lower().rstrip("."), _read_address(host.strip("[]"))
+        if name == "localhost" or (address is not None and address.is_loopback):
+            return None
+        if any(_covers(entry, name, address, port) for entry in self.direct):
+            return None
+        return self.https if scheme == "https" else self.http
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _find_proxy(environ: Mapping[str, str], name: str) -> Proxy | None:
+    for variable in (name.lower(), name):
+        if value := environ.get(variable, "").strip():
+            return Proxy(variable, value)
+    return None
+
+
+def _read_address(host: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _covers(entry: str, host: str, address: _Address | None, port: int | None) -> bool:
+    """Return whether an item of NO_PROXY means a host: `*`, a name with all below it, an address, or a network."""
+    if entry == "*":
+        return True
+    try:
+        network = ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        name, colon, digits = entry.rpartition(":")
+        if colon and digits.isdecimal():
+            return int(digits) == port and _covers(name, host, address, port)
+        name = entry.removeprefix("*").removeprefix(".").rstrip(".")
+        return address is None and bool(name) and (host == name or host.endswith(f".{name}"))
+    return address is not None and address in network
