@@ -1,0 +1,507 @@
+"""One run of a task by itself: what it begins, in which order it writes, and how it ends."""
+
+# ruff: noqa: ARG002 - the fakes have the signatures of the ports
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from agent_runtime.config import ApprovalSettings, LimitSettings
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.approval import Cancel
+from agent_runtime.domain.caller import Caller
+from agent_runtime.domain.contract import Budget, Contract, Limits
+from agent_runtime.domain.errors import (
+    DefinitionChangedError,
+    OutcomeUnknownError,
+    PlanningError,
+    ServerUnavailableError,
+    StaleEpochError,
+)
+from agent_runtime.domain.identity import Identities, ServerIdentity
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
+from agent_runtime.domain.pauses import Pauses
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.signature import DEFAULT_TENANT
+from agent_runtime.domain.task import Task
+from agent_runtime.domain.tools import Offer, StoredResult, ToolDefinition, ToolServer
+from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.registry.resolved import ResolvedEntry
+from agent_runtime.services.agent_service import PlannerAgent
+from agent_runtime.services.broker import Broker
+from agent_runtime.services.decisions import Judged, events_of
+from agent_runtime.services.execution import Execution
+from agent_runtime.services.executor_agent import ExecutorAgent
+from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest
+from agent_runtime.services.progress import Progress
+from agent_runtime.services.run import Run
+from agent_runtime.services.tool_registry import ToolRegistry
+from agent_steps import AGENT, LOOK, MODEL, SERVER, TOOLS, contract_of, step_started, tool_called
+from memory_store import Memory, MemoryStore
+
+PATIENCE_S = 10.0
+FINE = StoredResult(text="fine", output={"a": 1})
+IDENTITY = ServerIdentity({"built in": "text"}, {})
+OTHER = {**LOOK, "id": "other"}
+WIPE = {"id": "wipe", "kind": "tool", "server": "f", "tool": "wipe", "depends_on": ["look"]}
+
+Answer = StoredResult | Exception
+
+
+@dataclass
+class Servers:
+    """Both `ToolServers` and the `Lease` that they give: it answers each call by the tool's name, and counts."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    before_lease: Callable[[], Any] | None = None
+    meanwhile: Callable[[str], Any] | None = None
+    leased: list[list[str]] = field(default_factory=list)
+    given_back: int = 0
+    calls: list[tuple[str, JsonObject]] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+
+    async def discover(self, server: ToolServer) -> Offer:
+        return Offer([tool.definition for tool in TOOLS.values()])
+
+    def on_change(self, tell: Callable[[str], None]) -> None:
+        """Nothing changes here."""
+
+    def lease(self, servers: Iterable[ToolServer]) -> AbstractAsyncContextManager[Lease]:
+        return self._lease([server.id for server in servers])
+
+    @asynccontextmanager
+    async def _lease(self, names: list[str]) -> AsyncIterator[Lease]:
+        self.leased.append(names)
+        if self.before_lease is not None:
+            await self.before_lease()
+        try:
+            yield self
+        finally:
+            self.given_back += 1
+
+    @property
+    def connections(self) -> Counter[str]:
+        return Counter()
+
+    async def definitions(self, server_id: str) -> dict[str, ToolDefinition]:
+        return {tool.definition.name: tool.definition for tool in TOOLS.values()}
+
+    async def renew(self, server_id: str) -> None:
+        raise AssertionError("no session is lost here")
+
+    def has_changed(self, server_id: str) -> bool:
+        return False
+
+    async def call(
+        self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
+    ) -> StoredResult:
+        self.calls.append((tool, arguments))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if self.meanwhile is not None:
+                await self.meanwhile(tool)
+            answer = self.answers.get(tool, FINE)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        finally:
+            self.in_flight -= 1
+
+
+@dataclass
+class OnePlan:
+    """A planner that gives this plan, or raises what it has instead."""
+
+    answer: Plan | Exception
+    name: str = "one"
+    needs_model: bool = False
+    builtin_first: bool = False
+
+    async def plan(self, request: PlanRequest) -> PlanAnswer:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return PlanAnswer(self.answer)
+
+
+class Talker:
+    """A language model that answers every question with the same text, and counts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.most_asked = 0
+
+    async def answer(self, request: ModelRequest) -> ModelAnswer:
+        self.asked += 1
+        self.most_asked = max(self.most_asked, self.asked)
+        await asyncio.sleep(0)
+        self.asked -= 1
+        return ModelAnswer(({"type": "message"},), "said", (), Usage(10, 5))
+
+    def status(self) -> ModelStatus:
+        raise AssertionError("nobody asks")
+
+
+async def accept_all(schemas: Sequence[JsonObject]) -> list[str | None]:
+    return [None for _ in schemas]
+
+
+class Judge:
+    judge = staticmethod(accept_all)
+
+
+class Setting:
+    """A task in a store, and everything that a run of it is made with."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self.servers = Servers()
+        self.limits = LimitSettings()
+        self.identities = Identities({}, MODEL)
+        self.planner = OnePlan(Plan.model_validate({"goal": "g", "steps": [LOOK]}))
+        self.cancel, self.stop = asyncio.Event(), asyncio.Event()
+        self.most = 8
+        self.model = Talker()
+        self.approval = ApprovalSettings()
+
+    async def write(self, *events: ev.Event) -> Task:
+        """Add to the journal of the task as a person would, or as the run that owns it now."""
+        task = await self.store.load("t")
+        for event in events:
+            task = await self.store.append(task, [event], epoch=task.epoch if event.writer == "run" else None)
+        return task
+
+    async def submit(self, limits: Limits = Limits(), approval: Literal["auto", "manual"] = "manual") -> Task:  # noqa: B008 - a frozen value
+        return await self.store.append(Task("t"), [ev.TaskSubmitted(prompt="p", limits=limits, approval=approval)])
+
+    async def plan(self, approval: Literal["auto", "manual"] = "manual") -> Task:
+        """Submit a task, and run it until it is planned, for the server as it is now."""
+        self.identities = Identities({"f": IDENTITY}, MODEL)
+        await self.submit(approval=approval)
+        return await self.run()
+
+    async def approve(self, contract: Contract, *, names_digest: bool = True) -> Task:
+        """Write the journal of a task whose plan was approved."""
+        task = await self.submit(contract.limits)
+        run = await Run.claim(self.store, task, "r", self.cancel, self.stop)
+        keys = contract.pins
+        definitions = {key: tool.definition for key, tool in TOOLS.items() if key in keys}
+        run.stage(
+            ev.PlanProposed(
+                revision=1, digest=contract.digest, contract=contract, definitions=definitions, planner="one"
+            )
+        )
+        await run.commit()
+        return await self.write(ev.PlanApproved(revision=1, digest=contract.digest, names_digest=names_digest))
+
+    async def decide(self, decision: Judged) -> None:
+        task = await self.store.load("t")
+        somebody = Caller("ann", DEFAULT_TENANT, frozenset({"approve", "read", "submit"}), "key")
+        await self.write(*events_of(task, decision, somebody, self.limits, ApprovalSettings()))
+
+    async def run(self) -> Task:
+        """Run the task until its run ends, and return what the journal says then."""
+        async with asyncio.timeout(PATIENCE_S):
+            self.broker = Broker(
+                self.limits,
+                {"f": SERVER},
+                self.identities,
+                Pauses(before_repetition=lambda _: 0.0),
+            )
+            registry = ToolRegistry([ResolvedEntry(SERVER, IDENTITY)], self.servers, self.store, Judge())
+            planner = PlannerAgent(
+                self.planner,
+                registry,
+                Progress(),
+                identities=self.identities,
+                start_s=5,
+                install_s=5,
+                approval=self.approval,
+            )
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(registry.watch(eager=False))
+                try:
+                    task = await self.store.load("t")
+                    run = await Run.claim(self.store, task, "r", self.cancel, self.stop)
+                    executor = ExecutorAgent(self.model, Progress(), self.limits)
+                    execution = Execution(
+                        run, planner, executor, self.broker, registry, self.servers, max_parallel=self.most
+                    )
+                    await execution.run()
+                finally:
+                    watch.cancel()
+            return await self.store.load("t")
+
+    async def types(self) -> list[str]:
+        """Return the events of the journal after the approval, but for claims."""
+        types = [record.type for record in await self.store.records("t")]
+        after = types.index("plan.approved") + 1 if "plan.approved" in types else 0
+        return [one for one in types[after:] if one != "task.claimed"]
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    async with MemoryStore(Memory()) as store:
+        yield Setting(store)
+
+
+# A plan that was approved
+
+
+async def test_steps_are_called_one_after_another_where_one_needs_the_other(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK, WIPE))
+    task = await setting.run()
+    assert task.status == "completed"
+    assert setting.servers.calls == [("read", {"x": 1}), ("wipe", {})]
+    assert (setting.servers.leased, setting.servers.given_back) == ([["f"]], 1)
+    assert await setting.types() == [
+        *("step.started", "tool.called", "tool.returned", "step.completed"),
+        *("step.started", "tool.called", "tool.returned", "step.completed"),
+        "task.completed",
+    ]
+
+
+async def test_a_call_is_written_before_it_is_sent(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK, WIPE))
+    last_words: list[str] = []
+
+    async def look(_: str) -> None:
+        last_words.append((await setting.types())[-1])
+
+    setting.servers.meanwhile = look
+    await setting.run()
+    assert last_words == ["tool.called", "tool.called"]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_no_more_calls_are_under_way_than_a_task_may_make(setting: Setting, most: int) -> None:
+    await setting.approve(contract_of(*({**LOOK, "id": f"look{n}"} for n in range(6))))
+    setting.most = most
+    together = asyncio.Barrier(most)
+
+    async def wait_for_the_others(_: str) -> None:
+        await together.wait()
+
+    setting.servers.meanwhile = wait_for_the_others
+    task = await setting.run()
+    assert task.status == "completed"
+    assert (setting.servers.most_in_flight, len(setting.servers.calls)) == (most, 6)
+
+
+async def test_an_answer_of_a_model_takes_the_place_of_a_call(setting: Setting) -> None:
+    await setting.approve(contract_of({**AGENT, "instruction": "Do it."}, OTHER))
+    setting.most = 1
+    task = await setting.run()
+    assert task.status == "completed"
+    types = await setting.types()
+    assert types.index("model.answered") < types.index("tool.called")
+    assert task.results["do"].text == "said"
+
+
+async def test_no_more_questions_are_under_way_than_a_task_may_make_calls(setting: Setting) -> None:
+    await setting.approve(contract_of(*({**AGENT, "id": f"do{n}", "instruction": "Do it."} for n in range(4))))
+    setting.most = 2
+    task = await setting.run()
+    assert task.status == "completed"
+    assert setting.model.most_asked == 2
+
+
+async def test_a_slot_that_was_taken_is_given_back_however_the_call_ended(setting: Setting) -> None:
+    setting.limits = LimitSettings(concurrent_calls=1)
+    await setting.approve(contract_of(LOOK, OTHER))
+    setting.servers.answers["read"] = StoredResult(text="no", is_error=True)
+    await setting.run()
+    assert setting.servers.most_in_flight == 1
+    assert setting.broker.has_free_slot
+
+
+async def test_a_call_that_a_rule_forbids_ends_its_step_and_takes_no_slot(setting: Setting) -> None:
+    setting.limits = LimitSettings(concurrent_calls=1, argument_bytes=1)
+    await setting.approve(contract_of(LOOK, {**OTHER, "arguments": {"x": "${look.output.a}"}}))
+    task = await setting.run()
+    assert task.status == "failed"
+    assert setting.broker.has_free_slot
+    assert len(setting.servers.calls) <= 1
+
+
+# Servers that are not there
+
+
+async def be_away() -> None:
+    raise ServerUnavailableError("f", "it is not there")
+
+
+async def test_a_task_fails_whose_server_cannot_be_had_and_nothing_is_called(setting: Setting) -> None:
+    setting.limits = LimitSettings(concurrent_calls=1)
+    await setting.approve(contract_of(LOOK))
+    setting.servers.before_lease = be_away
+    task = await setting.run()
+    assert (task.status, setting.servers.calls) == ("failed", [])
+    assert task.error is not None
+    assert (task.error.code, task.error.step_id) == ("server_unavailable", "look")
+    assert setting.broker.has_free_slot
+
+
+async def test_a_call_that_was_lost_is_asked_about_where_it_may_not_be_repeated(setting: Setting) -> None:
+    await setting.approve(contract_of({**LOOK, "tool": "write"}))
+    setting.servers.answers["write"] = OutcomeUnknownError("the connection broke")
+    task = await setting.run()
+    assert (task.status, len(setting.servers.calls)) == ("needs_attention", 1)
+    assert (await setting.types())[-1] == "step.outcome_unknown"
+
+
+async def test_a_call_that_was_open_when_its_server_went_away_is_asked_about(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK))
+    await Run.claim(setting.store, await setting.store.load("t"), "r", setting.cancel, setting.stop)
+    await setting.write(step_started("look"), tool_called("look", "read", {"x": 1}))
+    setting.servers.before_lease = be_away
+    task = await setting.run()
+    assert (task.status, setting.servers.calls) == ("needs_attention", [])
+    assert (await setting.types())[-1] == "step.outcome_unknown"
+
+
+async def test_after_a_call_without_an_answer_the_next_one_gets_a_new_session(setting: Setting) -> None:
+    await setting.approve(contract_of({**LOOK, "retries": 1}))
+    fates: list[Answer] = [OutcomeUnknownError("the connection broke"), FINE]
+
+    async def next_fate(tool: str) -> None:
+        setting.servers.answers[tool] = fates.pop(0)
+
+    setting.servers.meanwhile = next_fate
+    task = await setting.run()
+    assert task.status == "completed"
+    assert (len(setting.servers.calls), setting.servers.given_back) == (2, 2)
+
+
+async def test_a_plan_that_was_made_for_another_server_is_shown_again_and_nothing_is_called(setting: Setting) -> None:
+    await setting.plan()
+    planned = await setting.store.load("t")
+    await setting.write(ev.PlanApproved(revision=1, digest=str(planned.plan_digest), names_digest=True))
+    setting.identities = Identities({"f": ServerIdentity({"built in": "other"}, {})}, MODEL)
+    task = await setting.run()
+    assert (task.status, task.plan_revision) == ("awaiting_approval", 2)
+    assert (setting.servers.leased, setting.servers.calls) == ([], [])
+
+
+async def test_a_plan_that_was_approved_unseen_ends_where_its_server_is_another_now(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK), names_digest=False)
+    setting.identities = Identities({"f": IDENTITY}, MODEL)
+    task = await setting.run()
+    assert task.error is not None
+    assert (task.status, task.error.code) == ("failed", DefinitionChangedError.code)
+    assert (setting.servers.leased, setting.servers.calls) == ([], [])
+
+
+# Decisions while it runs
+
+
+async def test_after_a_cancel_no_call_begins_and_one_under_way_is_kept(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK, WIPE))
+
+    async def cancel(_: str) -> None:
+        await setting.decide(Cancel())
+        setting.cancel.set()
+
+    setting.servers.meanwhile = cancel
+    task = await setting.run()
+    assert task.status == "cancelled"
+    assert [tool for tool, _ in setting.servers.calls] == ["read"]
+    assert "tool.returned" in await setting.types()
+
+
+async def test_a_cancel_does_not_wait_for_a_server_that_hangs(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK))
+
+    async def hang() -> None:
+        await setting.decide(Cancel())
+        setting.cancel.set()
+        await asyncio.Event().wait()
+
+    setting.servers.before_lease = hang
+    task = await setting.run()
+    assert (task.status, setting.servers.calls) == ("cancelled", [])
+
+
+async def test_after_a_stop_the_open_call_ends_and_the_task_stays_as_it_is(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK, WIPE))
+
+    async def stop(_: str) -> None:
+        setting.stop.set()
+
+    setting.servers.meanwhile = stop
+    task = await setting.run()
+    assert (task.status, len(setting.servers.calls)) == ("executing", 1)
+    assert (await setting.types())[-1] == "tool.returned"
+
+
+async def test_a_run_that_was_superseded_leaves_its_answers_as_evidence_and_does_no_more(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK, {**OTHER, "tool": "wipe"}, {**WIPE, "depends_on": ["look", "other"]}))
+    both = asyncio.Barrier(2)
+
+    async def take_over(tool: str) -> None:
+        await both.wait()
+        task = await setting.store.load("t")
+        if tool == "read":
+            await Run.claim(setting.store, task, "other", asyncio.Event(), asyncio.Event())
+        else:  # it answers once the first answer is kept, by a run that knows already that it is superseded
+            await setting.store.wait_for_change("t", task.version + 1)
+
+    setting.servers.meanwhile = take_over
+    with pytest.raises(ExceptionGroup) as ended:
+        await setting.run()
+    assert ended.group_contains(StaleEpochError)
+    assert (await setting.types())[-2:] == ["tool.returned", "tool.returned"]
+    assert len(setting.servers.calls) == 2
+
+
+# Planning
+
+
+async def test_a_run_ends_with_the_plan_that_it_made(setting: Setting) -> None:
+    task = await setting.plan()
+    assert (task.status, task.plan_revision) == ("awaiting_approval", 1)
+    assert (setting.servers.leased, setting.servers.calls) == ([], [])
+
+
+async def test_a_run_ends_with_its_plan_also_where_policy_approves_it(setting: Setting) -> None:
+    setting.approval = ApprovalSettings(auto_effects=("read",))
+    task = await setting.plan(approval="auto")
+    assert (task.status, task.approved_by) == ("approved", ev.POLICY)
+    assert (setting.servers.leased, setting.servers.calls) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(PlanningError("It cannot be planned."), PlanningError.code), (ZeroDivisionError("a bug"), "internal_error")],
+)
+async def test_a_planner_that_gives_no_plan_costs_its_task_and_no_more(
+    setting: Setting, error: Exception, code: str
+) -> None:
+    setting.planner.answer = error
+    task = await setting.plan()
+    assert task.error is not None
+    assert (task.status, task.error.code) == ("failed", code)
+
+
+async def test_a_plan_that_breaks_the_rules_is_never_proposed(setting: Setting) -> None:
+    setting.planner.answer = Plan.model_validate({"goal": "g", "steps": [{**LOOK, "tool": "missing"}]})
+    task = await setting.plan()
+    assert task.error is not None
+    assert (task.status, task.error.code, task.plan_revision) == ("failed", "invalid_plan", 0)
+
+
+# The budget
+
+
+async def test_a_task_calls_no_more_than_its_budget_allows(setting: Setting) -> None:
+    await setting.approve(contract_of(LOOK, OTHER, budget=Budget(tool_calls=1)))
+    task = await setting.run()
+    assert task.status == "failed"
+    assert len(setting.servers.calls) == 1
