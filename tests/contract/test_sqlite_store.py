@@ -333,14 +333,14 @@ def test_a_read_that_a_write_has_overtaken_is_not_kept() -> None:
     cache = Cache(capacity=10**6)
     journal = _journal("t", 3)
     old, new = replay("t", journal[:2]), replay("t", journal)
-    with cache.reading("t") as slow, cache.reading("t") as other:
-        cache.committed(new, journal[2:])
+    with cache.begin_read("t") as slow, cache.begin_read("t") as other:
+        cache.note_commit(new, journal[2:])
         cache.forget("t")
         slow.keep(old, journal[:2])
         assert cache.task("t") is None
         other.keep(old, journal[:2])
     assert cache.task("t") is None
-    with cache.reading("t") as undisturbed:
+    with cache.begin_read("t") as undisturbed:
         undisturbed.keep(new, journal)
     assert cache.task("t") is new
 
@@ -349,16 +349,16 @@ def test_a_commit_that_the_disk_has_shown_already_is_taken_up_once() -> None:
     cache = Cache(capacity=10**6)
     journal = _journal("t", 3)
     new = replay("t", journal)
-    with cache.reading("t") as reading:
+    with cache.begin_read("t") as reading:
         reading.keep(new, journal)
-    cache.committed(new, journal[2:])
+    cache.note_commit(new, journal[2:])
     assert cache.records("t", 0, 10) == journal
 
 
 def test_a_task_that_came_back_to_memory_by_its_last_event_has_no_earlier_ones_there() -> None:
     cache = Cache(capacity=10**6)
     journal = _journal("t", 4)
-    cache.committed(replay("t", journal), journal[3:])
+    cache.note_commit(replay("t", journal), journal[3:])
     assert cache.records("t", 2, 10) is None
     assert cache.records("t", 3, 10) == journal[3:]
     assert cache.records("t", 4, 10) == []
@@ -405,10 +405,10 @@ async def test_a_task_that_nobody_follows_costs_no_memory() -> None:
     followers = Followers()
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         with followers.watch("t") as watch:
-            waiting = group.create_task(watch.beyond(1))
+            waiting = group.create_task(watch.wait_beyond(1))
             await asyncio.sleep(0)
             waiting.cancel()
-        followers.grown("t", 2)
+        followers.advance("t", 2)
     assert len(followers) == 0
 
 

@@ -30,7 +30,7 @@ from agent_runtime.domain.stored_journal import Entry, Index, Kept
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.ports import Page, TaskSummary
-from agent_runtime.storage.base import Draft, chain_records, draft_append, make_append_error, page_of, utc_now
+from agent_runtime.storage.base import Draft, chain_records, draft_append, make_append_error, make_page, utc_now
 from agent_runtime.storage.feed import follow_feed, read_page
 from agent_runtime.storage.followers import Watch
 
@@ -101,7 +101,7 @@ class MemoryStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open = False
-        self._commits.ended()
+        self._commits.end()
         self._wake()
 
     async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
@@ -172,7 +172,7 @@ class MemoryStore:
         before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
         newest_first = sorted(self._memory.journals.values(), key=lambda journal: -journal.position)
         found = [one for one in newest_first if one.position < before and status in {None, one.task.status}]
-        return page_of(((one.position, _summary(one)) for one in found), limit)
+        return make_page(((one.position, _summary(one)) for one in found), limit)
 
     async def count(self) -> Mapping[TaskStatus, int]:
         return Counter(journal.task.status for journal in self._memory.journals.values())
@@ -241,7 +241,7 @@ class MemoryStore:
 
     def _commit(self, kind: str, data: str) -> None:
         self._memory.commit(kind, data)
-        self._commits.grown(self._memory.commits[-1].position)
+        self._commits.advance(self._memory.commits[-1].position)
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         self._memory.definitions[identity] = list(definitions)

@@ -35,46 +35,46 @@ CONSTANTS = {
 }
 
 
-def exact(number: float) -> Fraction:
+def to_fraction(number: float) -> Fraction:
     """The number as it is written: 0.1 is one tenth. Raises: Refusal for one that is too large or not finite."""
     if isinstance(number, int):
-        return _bounded(Fraction(number))
+        return _check_size(Fraction(number))
     if not math.isfinite(number):
         raise Refusal("A number must be finite: infinity and NaN cannot be computed with.")
     return Fraction(repr(number))
 
 
 def add(a: Fraction, b: Fraction) -> Fraction:
-    return _bounded(a + b)
+    return _check_size(a + b)
 
 
 def subtract(a: Fraction, b: Fraction) -> Fraction:
-    return _bounded(a - b)
+    return _check_size(a - b)
 
 
 def multiply(a: Fraction, b: Fraction) -> Fraction:
-    return _bounded(a * b)
+    return _check_size(a * b)
 
 
 def divide(a: Fraction, b: Fraction) -> Fraction:
-    return _bounded(a / _not_zero(a, b))
+    return _check_size(a / _check_divisor(a, b))
 
 
 def _floor_divide(a: Fraction, b: Fraction) -> Fraction:
-    return _bounded(Fraction(a // _not_zero(a, b)))
+    return _check_size(Fraction(a // _check_divisor(a, b)))
 
 
 def _remainder(a: Fraction, b: Fraction) -> Fraction:
-    return _bounded(a % _not_zero(a, b))
+    return _check_size(a % _check_divisor(a, b))
 
 
-def _not_zero(a: Fraction, b: Fraction) -> Fraction:
+def _check_divisor(a: Fraction, b: Fraction) -> Fraction:
     if not b:
-        raise Refusal(f"{as_text(a)} cannot be divided by 0.")
+        raise Refusal(f"{to_text(a)} cannot be divided by 0.")
     return b
 
 
-def _bounded(value: Fraction) -> Fraction:
+def _check_size(value: Fraction) -> Fraction:
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > _MAX_BITS:
         raise Refusal(f"A number would have more than {MAX_DIGITS} digits: use smaller numbers.")
     return value
@@ -90,7 +90,7 @@ def power(base: Fraction, exponent: Fraction) -> Fraction:
         bits = max(base.numerator.bit_length(), base.denominator.bit_length()) - 1
         if bits * abs(exponent.numerator) > _MAX_BITS:
             raise Refusal(f"That power would have more than {MAX_DIGITS} digits: use smaller numbers.")
-        return _bounded(base**exponent.numerator)
+        return _check_size(base**exponent.numerator)
     if base < 0:
         raise Refusal("A negative number has no real fractional power: use a whole exponent.")
     if not base:
@@ -98,46 +98,46 @@ def power(base: Fraction, exponent: Fraction) -> Fraction:
     try:
         digits = (math.log10(base.numerator) - math.log10(base.denominator)) * float(exponent)
         if abs(digits) <= MAX_DIGITS:
-            return _bounded(Fraction(_ROUGH.power(_rough(base), _rough(exponent))))
+            return _check_size(Fraction(_ROUGH.power(_to_decimal(base), _to_decimal(exponent))))
     except (OverflowError, Overflow):
         pass  # far more digits than that
     raise Refusal(f"That power would have more than {MAX_DIGITS} digits: use smaller numbers.")
 
 
-def _rough(value: Fraction) -> Decimal:
+def _to_decimal(value: Fraction) -> Decimal:
     return _ROUGH.divide(Decimal(value.numerator), Decimal(value.denominator))
 
 
 def square_root(value: Fraction) -> Fraction:
     """Exact where the root is a fraction, else rounded to 50 digits."""
     if value < 0:
-        raise Refusal(f"{as_text(value)} is negative and has no real square root.")
+        raise Refusal(f"{to_text(value)} is negative and has no real square root.")
     above, below = math.isqrt(value.numerator), math.isqrt(value.denominator)
     if above * above == value.numerator and below * below == value.denominator:
         return Fraction(above, below)
-    return Fraction(_ROUGH.sqrt(_rough(value)))
+    return Fraction(_ROUGH.sqrt(_to_decimal(value)))
 
 
-def rounded(value: Fraction, places: Fraction = Fraction(0)) -> Fraction:
+def round_to(value: Fraction, places: Fraction = Fraction(0)) -> Fraction:
     """To so many decimal places, halves away from zero, as taught at school."""
     if places.denominator != 1 or abs(places) > _MAX_PLACES:
         raise Refusal(f"round takes a whole number of places, at most {_MAX_PLACES}.")
     scale = Fraction(10) ** int(places)
     whole = math.floor(abs(value) * scale + Fraction(1, 2))
-    return _bounded(Fraction(whole if value >= 0 else -whole) / scale)
+    return _check_size(Fraction(whole if value >= 0 else -whole) / scale)
 
 
 FUNCTIONS: dict[str, tuple[Callable[..., Fraction], int, int]] = {
     "sqrt": (square_root, 1, 1),
     "abs": (operator.abs, 1, 1),
-    "round": (rounded, 1, 2),
+    "round": (round_to, 1, 2),
     "min": (lambda *values: min(values), 1, MAX_TOKENS),
     "max": (lambda *values: max(values), 1, MAX_TOKENS),
 }
 """By name: what computes it, and the fewest and the most arguments."""
 
 
-def as_number(value: Fraction) -> int | float | str:
+def to_number(value: Fraction) -> int | float | str:
     """The value for JSON: an integer, else the nearest float; what neither can hold as text."""
     if value.denominator == 1:
         whole = value.numerator
@@ -145,13 +145,13 @@ def as_number(value: Fraction) -> int | float | str:
     try:
         nearest = float(value)
     except OverflowError:
-        return as_text(value)
+        return to_text(value)
     if not nearest:
-        return as_text(value)
+        return to_text(value)
     return int(nearest) if nearest.is_integer() and abs(nearest) <= SAFE_INTEGER else nearest
 
 
-def as_text(value: Fraction) -> str:
+def to_text(value: Fraction) -> str:
     """The value as people write it: integers in full, others with 15 significant digits at most."""
     if value.denominator == 1:
         return str(value.numerator)
@@ -190,10 +190,10 @@ def evaluate(expression: str) -> Fraction:
     """The value of an expression. Raises: Refusal saying what is wrong with it, and where."""
     if len(expression) > MAX_LENGTH:
         raise Refusal(f"The expression is longer than {MAX_LENGTH} characters: take it in parts.")
-    return _Parser(_tokens(expression.translate(_SAME))).value()
+    return _Parser(_tokenize(expression.translate(_SAME))).value()
 
 
-def _tokens(text: str) -> list[_Token]:
+def _tokenize(text: str) -> list[_Token]:
     tokens: list[_Token] = []
     calls: list[bool] = []
     at = 0
@@ -232,9 +232,9 @@ class _Parser:
     def value(self) -> Fraction:
         if not self._tokens:
             raise Refusal('The expression is empty: give one such as "2 * (3 + 4)".')
-        value = self._sum(1)
+        value = self._read_sum(1)
         if self._at < len(self._tokens):
-            raise self._unexpected()
+            raise self._make_unexpected_error()
         return value
 
     def _peek(self) -> str:
@@ -246,17 +246,17 @@ class _Parser:
         self._at += 1
         return True
 
-    def _unexpected(self) -> Refusal:
+    def _make_unexpected_error(self) -> Refusal:
         if self._at >= len(self._tokens):
             return Refusal("The expression ends too early: a number or a closing bracket is missing.")
         token = self._tokens[self._at]
         return Refusal(f"{token.text!r} at position {token.at + 1} is not expected there: check the expression.")
 
-    def _sum(self, lowest: int) -> Fraction:
+    def _read_sum(self, lowest: int) -> Fraction:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise Refusal(f"The expression is nested more than {MAX_DEPTH} deep: take it in parts.")
-        left = self._signed()
+        left = self._read_signed()
         while (found := _BINARY.get(self._peek())) and found[0] >= lowest:
             level, operation = found
             is_percent = self._peek() == "%"
@@ -268,46 +268,46 @@ class _Parser:
                     "'%' is the remainder here, as in 10 % 3 or 10 % (-3): "
                     "for a percentage write '15% of 200' or '15 / 100'."
                 )
-            left = operation(left, self._sum(level + 1))
+            left = operation(left, self._read_sum(level + 1))
         self._depth -= 1
         return left
 
-    def _signed(self) -> Fraction:
+    def _read_signed(self) -> Fraction:
         sign = 1
         while self._peek() in {"+", "-"}:
             sign = -sign if self._peek() == "-" else sign
             self._at += 1
-        value = self._power()
+        value = self._read_power()
         return value if sign > 0 else -value
 
-    def _power(self) -> Fraction:
-        base = self._atom()
+    def _read_power(self) -> Fraction:
+        base = self._read_atom()
         if self._peek() not in _POWERS:
             return base
         self._at += 1
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise Refusal(f"The expression is nested more than {MAX_DEPTH} deep: take it in parts.")
-        value = power(base, self._signed())
+        value = power(base, self._read_signed())
         self._depth -= 1
         return value
 
-    def _atom(self) -> Fraction:
+    def _read_atom(self) -> Fraction:
         if self._take("("):
-            value = self._sum(1)
+            value = self._read_sum(1)
             if not self._take(")"):
-                raise self._unexpected()
+                raise self._make_unexpected_error()
             return value
         token = self._tokens[self._at] if self._at < len(self._tokens) else _Token("end", "", 0)
         if token.kind == "number":
             self._at += 1
-            return _literal(token)
+            return _read_literal(token)
         if token.kind == "name":
             self._at += 1
-            return self._named(token)
-        raise self._unexpected()
+            return self._read_named(token)
+        raise self._make_unexpected_error()
 
-    def _named(self, token: _Token) -> Fraction:
+    def _read_named(self, token: _Token) -> Fraction:
         if token.text in CONSTANTS:
             return CONSTANTS[token.text]
         if token.text not in FUNCTIONS:
@@ -316,19 +316,19 @@ class _Parser:
         function, fewest, most = FUNCTIONS[token.text]
         if not self._take("("):
             raise Refusal(f"{token.text} needs its arguments in brackets, such as {token.text}(2).")
-        arguments = [self._sum(1)]
+        arguments = [self._read_sum(1)]
         while self._take(","):
-            arguments.append(self._sum(1))
+            arguments.append(self._read_sum(1))
         if not self._take(")"):
-            raise self._unexpected()
+            raise self._make_unexpected_error()
         if not fewest <= len(arguments) <= most:
             raise Refusal(f"{token.text} takes {fewest} to {most} arguments, and got {len(arguments)}.")
         return function(*arguments)
 
 
-def _literal(token: _Token) -> Fraction:
+def _read_literal(token: _Token) -> Fraction:
     digits, _, exponent = token.text.partition("e")
     # Judged as text: the number itself is made only once its size is known.
     if len(digits) > MAX_DIGITS or len(exponent) > len(str(MAX_DIGITS)) + 1 or abs(int(exponent or 0)) > MAX_DIGITS:
         raise Refusal(f"A number would have more than {MAX_DIGITS} digits: use smaller numbers.")
-    return _bounded(Fraction(token.text))
+    return _check_size(Fraction(token.text))

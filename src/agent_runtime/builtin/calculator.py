@@ -29,7 +29,7 @@ def add(
     b: Annotated[Number, Field(description="The number to add to it.")],
 ) -> Annotated[CallToolResult, Result]:
     """Add two numbers: a + b."""
-    return _answer(arithmetic.add(arithmetic.exact(a), arithmetic.exact(b)))
+    return _answer(arithmetic.add(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
 def subtract(
@@ -37,7 +37,7 @@ def subtract(
     b: Annotated[Number, Field(description="The number to subtract.")],
 ) -> Annotated[CallToolResult, Result]:
     """Subtract b from a: a - b."""
-    return _answer(arithmetic.subtract(arithmetic.exact(a), arithmetic.exact(b)))
+    return _answer(arithmetic.subtract(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
 def multiply(
@@ -45,7 +45,7 @@ def multiply(
     b: Annotated[Number, Field(description="The number to multiply it by.")],
 ) -> Annotated[CallToolResult, Result]:
     """Multiply two numbers: a * b."""
-    return _answer(arithmetic.multiply(arithmetic.exact(a), arithmetic.exact(b)))
+    return _answer(arithmetic.multiply(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
 def divide(
@@ -53,7 +53,7 @@ def divide(
     b: Annotated[Number, Field(description="The number to divide it by; not 0.")],
 ) -> Annotated[CallToolResult, Result]:
     """Divide a by b: a / b."""
-    return _answer(arithmetic.divide(arithmetic.exact(a), arithmetic.exact(b)))
+    return _answer(arithmetic.divide(arithmetic.to_fraction(a), arithmetic.to_fraction(b)))
 
 
 def evaluate(
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def _answer(value: Fraction) -> CallToolResult:
-    return reply(arithmetic.as_text(value), Result(result=arithmetic.as_number(value)))
+    return reply(arithmetic.to_text(value), Result(result=arithmetic.to_number(value)))
 
 
 def create_server() -> MCPServer[Any]:

@@ -14,8 +14,8 @@ from mcp.server import MCPServer
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from agent_runtime.builtin.root import Root, readable
-from agent_runtime.builtin.search import Found, Kind, Pattern, Search, entries_of, is_text, kind_of, looks_like_text
+from agent_runtime.builtin.root import Root, to_readable
+from agent_runtime.builtin.search import Found, Kind, Pattern, Search, is_text, kind_of, list_entries, looks_like_text
 from agent_runtime.builtin.toolbox import (
     ADDS,
     ENSURES,
@@ -24,11 +24,11 @@ from agent_runtime.builtin.toolbox import (
     REPLACES,
     Output,
     Refusal,
-    lines_of,
     make_server,
     make_tool,
-    plural,
+    pluralize,
     reply,
+    split_lines,
 )
 
 MAX_FILE = 16 * MAX_TEXT
@@ -105,30 +105,30 @@ class Filesystem:
         if not looks_like_text(data):
             raise Refusal(f"{place.shown} is not UTF-8 text, and only text can be read here: choose a text file.")
         text = data.decode("utf-8")
-        return reply(text, FileText(path=place.shown, size=len(data), lines=len(lines_of(text))))
+        return reply(text, FileText(path=place.shown, size=len(data), lines=len(split_lines(text))))
 
     def write_file(self, path: FilePath, content: Content) -> Annotated[CallToolResult, Written]:
         """Write a text file whole, in place of what it held before; missing folders are made."""
         place = self._root.locate(path)
-        data = _encoded(content)
+        data = _encode(content)
         created = self._root.write(place, data)
-        text = f"Wrote {plural(len(data), 'byte')} to {place.shown}."
+        text = f"Wrote {pluralize(len(data), 'byte')} to {place.shown}."
         return reply(text, Written(path=place.shown, size=len(data), created=created))
 
     def append_file(self, path: FilePath, content: Content) -> Annotated[CallToolResult, Written]:
         """Add text to the end of a file, on a new line; the file is made when it is missing."""
         place = self._root.locate(path)
-        data = _encoded(content)
+        data = _encode(content)
         size, created = self._root.append(place, data, MAX_FILE)
-        text = f"Appended {plural(len(data), 'byte')} to {place.shown}."
+        text = f"Appended {pluralize(len(data), 'byte')} to {place.shown}."
         return reply(text, Written(path=place.shown, size=size, created=created))
 
     def list_directory(self, path: FolderPath = ".") -> Annotated[CallToolResult, Listing]:
         """List the files and folders in a folder, by name, and say which are text files."""
         place = self._root.locate(path)
-        with self._root.explained(place, "folder"):
-            found, complete = entries_of(self._root, place, MAX_ENTRIES)
-        entries = [Entry(name=readable(each.name), type=each.kind, size=each.size) for each in found]
+        with self._root.explain_errors(place, "folder"):
+            found, complete = list_entries(self._root, place, MAX_ENTRIES)
+        entries = [Entry(name=to_readable(each.name), type=each.kind, size=each.size) for each in found]
         text_files = sorted(place.child(each.name).shown for each in found if is_text(self._root, place, each))
         lines = [_line(each) for each in found] or [f"The folder {place.shown} is empty."]
         if not complete:
@@ -139,7 +139,7 @@ class Filesystem:
     def create_directory(self, path: FolderPath) -> Annotated[CallToolResult, Created]:
         """Make a folder, and the folders above it; one that exists already is left as it is."""
         place = self._root.locate(path)
-        with self._root.explained(place, "folder"):
+        with self._root.explain_errors(place, "folder"):
             try:
                 with self._root.folder(place):
                     created = False
@@ -168,7 +168,7 @@ class Filesystem:
         """Find files by name, and optionally by a text in them, in a folder and all below it."""
         place = self._root.locate(path)
         search = Search(self._root, place, Pattern(pattern), content)
-        with self._root.explained(place, "folder"):
+        with self._root.explain_errors(place, "folder"):
             search.run()
         lines = list(search.matches)
         if not lines:
@@ -185,15 +185,15 @@ class Filesystem:
         kind = kind_of(status.st_mode)
         size = status.st_size if kind == "file" else 0
         modified = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        text = f"{place.shown}: {kind}, {plural(size, 'byte')}, modified {modified}"
+        text = f"{place.shown}: {kind}, {pluralize(size, 'byte')}, modified {modified}"
         return reply(text, Info(path=place.shown, type=kind, size=size, modified=modified))
 
 
 def _line(found: Found) -> str:
-    return readable(found.name) + ("/" if found.kind == "directory" else "")
+    return to_readable(found.name) + ("/" if found.kind == "directory" else "")
 
 
-def _encoded(content: str) -> bytes:
+def _encode(content: str) -> bytes:
     data = content.encode("utf-8")
     if len(data) > MAX_TEXT:
         raise Refusal(f"The content is {len(data)} bytes, over the limit of {MAX_TEXT}: write it in parts.")

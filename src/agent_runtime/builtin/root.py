@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from agent_runtime.builtin.toolbox import Refusal, plural
+from agent_runtime.builtin.toolbox import Refusal, pluralize
 
 TEMPORARY = ".agent-runtime-writing-"
 """How the name of a file that is being written begins; such files are never shown."""
@@ -47,7 +47,7 @@ class Place:
     @property
     def shown(self) -> str:
         """The path as people and programs get it: relative to the root, `.` for the root itself."""
-        return readable("/".join(self.parts)) or "."
+        return to_readable("/".join(self.parts)) or "."
 
     @property
     def parent(self) -> "Place":
@@ -61,7 +61,7 @@ class Place:
         return Place(self.root, (*self.parts, name))
 
 
-def readable(name: str) -> str:
+def to_readable(name: str) -> str:
     """A file name that JSON can carry; bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")
 
@@ -80,7 +80,7 @@ class Root:
         self._path = os.path.realpath(path)
         self._name = name or path.absolute().name
         self._kept = kept
-        self._kept_inside = self._find_kept()
+        self._kept_inside = self._resolve_kept()
         self._lock = threading.Lock()
 
     def locate(self, path: str) -> Place:
@@ -104,7 +104,7 @@ class Root:
             # Where links run in a circle the system gives up, and so the rest of the path was never resolved.
             raise Refusal(f"{path!r} leads over links that run in a circle: name the file itself.")
         place = Place(root, parts)
-        self._kept_inside = self._find_kept()
+        self._kept_inside = self._resolve_kept()
         if self.keeps(place):
             raise Refusal(f"{path!r} belongs to the service itself and is out of reach here: give another path.")
         return place
@@ -116,7 +116,7 @@ class Root:
         real = os.path.join(place.root, *place.parts)  # noqa: PTH118 - as it is
         return any(real == kept or real.startswith((f"{kept}/", f"{kept}-")) for kept in self._kept_inside)
 
-    def _find_kept(self) -> tuple[str, ...]:
+    def _resolve_kept(self) -> tuple[str, ...]:
         """Return where in the root the kept ones are now; the links that lead to them may have changed."""
         real = map(os.path.realpath, self._kept)
         return tuple(kept for kept in real if kept.startswith(f"{self._path.rstrip('/')}/"))
@@ -153,45 +153,45 @@ class Root:
 
     def status(self, place: Place) -> os.stat_result:
         """What the system says of the entry. Raises: Refusal, OSError."""
-        with self.explained(place), self.folder(place.parent) as folder:
+        with self.explain_errors(place), self.folder(place.parent) as folder:
             return os.stat(place.name, dir_fd=folder, follow_symlinks=False)
 
     def read(self, place: Place, limit: int) -> bytes:
         """All of an ordinary file. Raises: Refusal where it is none, is not there, or is over the limit."""
-        with self.explained(place), self.folder(place.parent) as folder:
-            return read_in(folder, place, limit)
+        with self.explain_errors(place), self.folder(place.parent) as folder:
+            return read_file_in(folder, place, limit)
 
     def sample(self, place: Place, size: int) -> bytes:
         """The first bytes of an ordinary file. Raises: Refusal, OSError."""
-        with self.folder(place.parent) as folder, opened(folder, place) as descriptor:
+        with self.folder(place.parent) as folder, open_file(folder, place) as descriptor:
             return os.read(descriptor, size)
 
     def write(self, place: Place, data: bytes) -> bool:
         """Put a whole file in place, atomically and durably; whether it is new. Makes missing folders."""
-        with self.explained(place), self.folder(place.parent, create=True) as folder:
+        with self.explain_errors(place), self.folder(place.parent, create=True) as folder:
             mode = _mode_of_replaced(folder, place)
             _sweep(folder)
-            with _temporary(folder, data, mode) as temporary, self._locked(folder):
+            with _write_temporary(folder, data, mode) as temporary, self._lock_folder(folder):
                 os.rename(temporary, place.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
         return mode is None
 
     def append(self, place: Place, data: bytes, limit: int) -> tuple[int, bool]:
         """Add to the end of a file, on a new line; its new size and whether it is new. Atomic and durable."""
-        with self.explained(place), self.folder(place.parent, create=True) as folder, self._locked(folder):
+        with self.explain_errors(place), self.folder(place.parent, create=True) as folder, self._lock_folder(folder):
             mode = _mode_of_replaced(folder, place)
-            before = b"" if mode is None else read_in(folder, place, limit)
+            before = b"" if mode is None else read_file_in(folder, place, limit)
             whole = before + (b"\n" if before and not before.endswith(b"\n") else b"") + data
             if len(whole) > limit:
                 raise Refusal(f"{place.shown} would grow over {limit} bytes: write to another file.")
             _sweep(folder)
-            with _temporary(folder, whole, mode) as temporary:
+            with _write_temporary(folder, whole, mode) as temporary:
                 os.rename(temporary, place.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
         return len(whole), mode is None
 
     @contextmanager
-    def _locked(self, folder: int) -> Iterator[None]:
+    def _lock_folder(self, folder: int) -> Iterator[None]:
         """Alone among the writers to this folder: those of this server, and those of other processes."""
         deadline = time.monotonic() + _LOCK_WAIT_S
         busy = "Another program is writing in this folder and does not finish: try again later."
@@ -213,12 +213,12 @@ class Root:
             self._lock.release()
 
     @contextmanager
-    def explained(self, place: Place, kind: str = "file") -> Iterator[None]:
+    def explain_errors(self, place: Place, kind: str = "file") -> Iterator[None]:
         """Say what the system refuses about a place in words that help; `kind` is what was looked for."""
         try:
             yield
         except FileNotFoundError:
-            raise Refusal(self._missing(place, kind)) from None
+            raise Refusal(self._describe_missing(place, kind)) from None
         except (NotADirectoryError, FileExistsError):
             raise Refusal(f"{place.shown} is not a folder, or leads through something that is none.") from None
         except IsADirectoryError:
@@ -230,7 +230,7 @@ class Root:
                 raise Refusal(f"{place.shown} leads over a link that cannot be followed here.") from None
             raise Refusal(f"{place.shown} could not be used: {error.strerror}.") from error
 
-    def _missing(self, place: Place, kind: str) -> str:
+    def _describe_missing(self, place: Place, kind: str) -> str:
         """What is missing, with names that were perhaps meant."""
         names: list[str] = []
         with suppress(OSError), self.folder(place.parent) as folder, os.scandir(folder) as entries:
@@ -244,7 +244,7 @@ class Root:
 
 
 @contextmanager
-def opened(folder: int, place: Place) -> Iterator[int]:
+def open_file(folder: int, place: Place) -> Iterator[int]:
     """A descriptor of the ordinary file of this name in an open folder. Raises: Refusal, OSError."""
     descriptor = os.open(place.name, _READ, dir_fd=folder)
     try:
@@ -258,12 +258,12 @@ def opened(folder: int, place: Place) -> Iterator[int]:
         os.close(descriptor)
 
 
-def read_in(folder: int, place: Place, limit: int) -> bytes:
+def read_file_in(folder: int, place: Place, limit: int) -> bytes:
     """All of an ordinary file of this name in an open folder. Raises: Refusal, OSError."""
-    with opened(folder, place) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
+    with open_file(folder, place) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise Refusal(f"{place.shown} is larger than the limit of {plural(limit, 'byte')}: choose a smaller file.")
+        raise Refusal(f"{place.shown} is larger than the limit of {pluralize(limit, 'byte')}: choose a smaller file.")
     return data
 
 
@@ -303,7 +303,7 @@ def _sweep(folder: int) -> None:
 
 
 @contextmanager
-def _temporary(folder: int, data: bytes, mode: int | None) -> Iterator[str]:
+def _write_temporary(folder: int, data: bytes, mode: int | None) -> Iterator[str]:
     """The name of a file in the folder that holds the data, on disk; gone after the block unless renamed."""
     name = TEMPORARY + secrets.token_hex(8)
     descriptor = os.open(name, _CREATE, 0o666, dir_fd=folder)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Literal
 
-from agent_runtime.builtin.root import TEMPORARY, Place, Root, read_in
+from agent_runtime.builtin.root import TEMPORARY, Place, Root, read_file_in
 from agent_runtime.builtin.toolbox import MAX_TEXT, Refusal
 
 Kind = Literal["file", "directory", "other"]
@@ -41,7 +41,7 @@ def kind_of(mode: int) -> Kind:
     return "directory" if stat.S_ISDIR(mode) else "other"
 
 
-def entries_of(root: Root, place: Place, limit: int) -> tuple[list[Found], bool]:
+def list_entries(root: Root, place: Place, limit: int) -> tuple[list[Found], bool]:
     """The first `limit` entries by name, and whether that is all. Raises: Refusal, OSError."""
     with root.folder(place) as folder:
         with os.scandir(folder) as entries:
@@ -183,7 +183,7 @@ class Search:
             size = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
             if size > MAX_TEXT:
                 return False
-            data = read_in(folder, place, MAX_TEXT)
+            data = read_file_in(folder, place, MAX_TEXT)
             self._bytes += len(data)
             return looks_like_text(data) and self.content.casefold() in data.decode("utf-8").casefold()
         return False

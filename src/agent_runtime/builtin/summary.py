@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
-from agent_runtime.builtin.toolbox import lines_of
+from agent_runtime.builtin.toolbox import split_lines
 
 _ABBREVIATIONS = frozenset(
     {"mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "cf", "no", "fig", "approx", "jr", "sr", "inc"}
@@ -39,17 +39,17 @@ class Sentence:
     block: int
 
 
-def sentences_of(text: str) -> list[Sentence]:
+def split_into_sentences(text: str) -> list[Sentence]:
     """The sentences in order. Every bullet is a block of its own; headings and rules are none."""
     found: list[Sentence] = []
-    for number, block in enumerate(_blocks(text)):
-        found.extend(Sentence(sentence, number) for sentence in _split(block))
+    for number, block in enumerate(_split_blocks(text)):
+        found.extend(Sentence(sentence, number) for sentence in _split_sentences(block))
     return found
 
 
-def _blocks(text: str) -> list[str]:
+def _split_blocks(text: str) -> list[str]:
     blocks: list[list[str]] = [[]]
-    lines = [line.strip() for line in lines_of(text)]
+    lines = [line.strip() for line in split_lines(text)]
     for line, below in pairwise([*lines, ""]):
         bullet = _BULLET.match(line)
         if _is_heading(line, below, alone=not blocks[-1]):
@@ -69,7 +69,7 @@ def _is_heading(line: str, below: str, *, alone: bool) -> bool:
     return titled and line[-1] not in ".!?:;,\"')\u3002\uff01\uff1f" and not _BULLET.match(line)
 
 
-def _split(block: str) -> list[str]:
+def _split_sentences(block: str) -> list[str]:
     sentences: list[str] = []
     start = 0
     for end in _END.finditer(block):
@@ -89,10 +89,10 @@ def summarize(text: str, count: int) -> tuple[str, int]:
 
     A text with no more sentences than that is its own summary, as it is.
     """
-    sentences = sentences_of(text)
+    sentences = split_into_sentences(text)
     if len(sentences) <= count:
         return text, max(len(sentences), 1)
-    words = [_weighty(sentence.text) for sentence in sentences]
+    words = [_find_telling_words(sentence.text) for sentence in sentences]
     frequency = Counter(word for each in words for word in each)
     weights = [sum(frequency[word] for word in set(each)) / (len(each) + 3) ** 0.5 for each in words]
     weights[0] *= _FIRST_WEIGHT
@@ -103,5 +103,5 @@ def summarize(text: str, count: int) -> tuple[str, int]:
     return "".join(parts), count
 
 
-def _weighty(sentence: str) -> list[str]:
+def _find_telling_words(sentence: str) -> list[str]:
     return [word for word in map(str.lower, _WORD.findall(sentence)) if word not in _COMMON]

@@ -13,7 +13,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from agent_runtime.builtin.summary import summarize as summarize_text
-from agent_runtime.builtin.toolbox import MAX_TEXT, READS, Output, lines_of, make_server, make_tool, reply
+from agent_runtime.builtin.toolbox import MAX_TEXT, READS, Output, make_server, make_tool, reply, split_lines
 
 MAX_MATCHES = 1000
 """The most lines that one search gives."""
@@ -70,7 +70,7 @@ def summarize(
 def count_words(text: Text) -> Annotated[CallToolResult, Counts]:
     """Count the words of a text, and its characters and lines."""
     words = len(text.split())
-    return reply(str(words), Counts(words=words, characters=len(text), lines=len(lines_of(text))))
+    return reply(str(words), Counts(words=words, characters=len(text), lines=len(split_lines(text))))
 
 
 def find(
@@ -79,7 +79,7 @@ def find(
 ) -> Annotated[CallToolResult, Found]:
     """Find the lines of a text that contain a word or phrase."""
     wanted = query.casefold()
-    hits = [(number, line) for number, line in enumerate(lines_of(text), 1) if wanted in line.casefold()]
+    hits = [(number, line) for number, line in enumerate(split_lines(text), 1) if wanted in line.casefold()]
     shown = [Match(line=number, text=line) for number, line in islice(hits, MAX_MATCHES)]
     said = [match.text for match in shown] or [f"No line contains {query!r}."]
     if len(hits) > MAX_MATCHES:
@@ -91,7 +91,7 @@ def head(
     text: Text, lines: Annotated[int, Field(ge=1, le=1000, description="How many lines to give at most.")] = 10
 ) -> Annotated[CallToolResult, Head]:
     """Give the first lines of a text."""
-    every = lines_of(text)
+    every = split_lines(text)
     said = "\n".join(every[:lines]) if every else "The text is empty."
     return reply(said, Head(lines=every[:lines], total=len(every)))
 

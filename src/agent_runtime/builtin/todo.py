@@ -15,7 +15,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from agent_runtime.builtin.todo_list import MAX_LISTED, Status, Todo, TodoList
-from agent_runtime.builtin.toolbox import ADDS, READS, REMOVES, Output, make_server, make_tool, plural, reply
+from agent_runtime.builtin.toolbox import ADDS, READS, REMOVES, Output, make_server, make_tool, pluralize, reply
 
 _MAX_TODO = 2000
 
@@ -99,7 +99,7 @@ def create_server(path: Path) -> MCPServer[Any]:
 
     return make_server(
         "todo",
-        f"One list of todos; a listing shows {plural(MAX_LISTED, 'todo')} at most.",
+        f"One list of todos; a listing shows {pluralize(MAX_LISTED, 'todo')} at most.",
         [
             make_tool(tools.add, ADDS),
             make_tool(tools.list_todos, READS, name="list"),

@@ -76,19 +76,19 @@ class TodoList:
     def list(self, status: Status) -> tuple[tuple[Todo, ...], int]:
         """The first todos in this status, oldest first, and how many there are in all."""
         with self._transaction("BEGIN") as connection:
-            return _listed(connection, status, MAX_LISTED), _count(connection, status)
+            return _select(connection, status, MAX_LISTED), _count(connection, status)
 
     def complete(self, todo_id: int | None, text: str | None) -> tuple[Todo, bool]:
         """The todo, done, and whether it was open before. By text only open ones are meant."""
         with self._transaction() as connection:
-            todo = _chosen(connection, todo_id, text, "open")
+            todo = _choose(connection, todo_id, text, "open")
             connection.execute(_COMPLETE, (todo.id,))
             return Todo(todo.id, todo.text, done=True), not todo.done
 
     def delete(self, todo_id: int | None, text: str | None) -> Todo:
         """The todo, which is gone."""
         with self._transaction() as connection:
-            todo = _chosen(connection, todo_id, text, "all")
+            todo = _choose(connection, todo_id, text, "all")
             connection.execute(_DELETE, (todo.id,))
             return todo
 
@@ -130,7 +130,7 @@ def _todo(row: tuple[int, str, int]) -> Todo:
     return Todo(row[0], row[1], bool(row[2]))
 
 
-def _listed(connection: sqlite3.Connection, status: Status, limit: int) -> tuple[Todo, ...]:
+def _select(connection: sqlite3.Connection, status: Status, limit: int) -> tuple[Todo, ...]:
     return tuple(map(_todo, connection.execute(_LIST, {"status": status, "limit": limit})))
 
 
@@ -138,7 +138,7 @@ def _count(connection: sqlite3.Connection, status: Status) -> int:
     return int(connection.execute(_COUNT, {"status": status}).fetchone()[0])
 
 
-def _chosen(connection: sqlite3.Connection, todo_id: int | None, text: str | None, status: Status) -> Todo:
+def _choose(connection: sqlite3.Connection, todo_id: int | None, text: str | None, status: Status) -> Todo:
     """The one todo that is meant, by its id or by its text."""
     if (todo_id is None) == (text is None):
         raise Refusal("Say which todo, by its id or by its text, and not by both.")
@@ -150,20 +150,20 @@ def _chosen(connection: sqlite3.Connection, todo_id: int | None, text: str | Non
     wanted = " ".join((text or "").split())
     if not wanted:
         raise Refusal("The text is empty: say which todo, by its id or by a part of its text.")
-    known = _listed(connection, "all", MAX_TODOS)
-    found = matching(wanted, [todo for todo in known if status == "all" or not todo.done])
+    known = _select(connection, "all", MAX_TODOS)
+    found = find_matching(wanted, [todo for todo in known if status == "all" or not todo.done])
     if len(found) == 1:
         return found[0]
     if found:
         shown = "; ".join(map(str, found[:_CANDIDATES_SHOWN])) + ("; ..." if len(found) > _CANDIDATES_SHOWN else "")
         raise Refusal(f"{len(found)} todos match {wanted!r}: {shown}. Say which one by its id.")
-    done = matching(wanted, known)
+    done = find_matching(wanted, known)
     if done:
         raise Refusal(f"No open todo matches {wanted!r}; {done[0].text!r} ({done[0].id}) is done already.")
     raise Refusal(f"No todo matches {wanted!r}: list the todos to see what there is.")
 
 
-def matching(wanted: str, todos: list[Todo] | tuple[Todo, ...]) -> list[Todo]:
+def find_matching(wanted: str, todos: list[Todo] | tuple[Todo, ...]) -> list[Todo]:
     """The todos whose text is this; else those that hold it; else those that hold all its words. Case is ignored."""
     folded = wanted.casefold()
     words = _words(folded)

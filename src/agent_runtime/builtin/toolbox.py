@@ -61,12 +61,12 @@ def reply(text: str, output: Output) -> CallToolResult:
     )
 
 
-def plural(count: int, noun: str, nouns: str | None = None) -> str:
+def pluralize(count: int, noun: str, nouns: str | None = None) -> str:
     """`1 byte`, `2 bytes`, `0 entries`."""
     return f"{count} {noun if count == 1 else nouns or noun + 's'}"
 
 
-def lines_of(text: str) -> list[str]:
+def split_lines(text: str) -> list[str]:
     """The lines of a text without their ends; a last line without an end counts."""
     lines = text.split("\n")
     if not lines[-1]:
@@ -103,18 +103,18 @@ class BuiltinTool(Tool):
         try:
             values = dict(self.fn_metadata.arg_model.model_validate(arguments))
         except ValidationError as error:
-            return _refused(" ".join(_argument_faults(error, self)))
+            return _make_error_result(" ".join(_argument_faults(error, self)))
         call = partial(self.fn, **values)
         try:
             result: CallToolResult = call() if self.inline else await anyio.to_thread.run_sync(call)
         except Refusal as refusal:
-            return _refused(str(refusal))
+            return _make_error_result(str(refusal))
         except Exception as error:  # the edge of the server: what is unforeseen is logged there, and not shown
             raise UnexpectedToolError(f"The tool {self.name} failed unexpectedly; see the log.") from error
         return result
 
 
-def _refused(message: str) -> CallToolResult:
+def _make_error_result(message: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=message)], is_error=True)
 
 
@@ -157,14 +157,14 @@ def make_server(
     lifespan: Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]] | None = None,
 ) -> MCPServer[Any]:
     """A server with these tools and nothing else."""
-    with _logging_untouched():
+    with _keep_logging():
         return MCPServer(
             name=name, instructions=instructions, version=__version__, tools=list(tools), lifespan=lifespan
         )
 
 
 @contextmanager
-def _logging_untouched() -> Iterator[None]:
+def _keep_logging() -> Iterator[None]:
     """The SDK configures the root logger of whoever makes a server; here that is for the composition root to do."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level

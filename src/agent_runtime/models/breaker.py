@@ -10,7 +10,7 @@ from typing import Literal
 
 
 class CircuitBreaker:
-    """Counts what happened to requests. Ask `admit` before each; then say `succeeded`, `failed` or `gave_up`, once.
+    """Counts the outcomes of requests. Call `admit` before each request and one of the `record_...` methods after it.
 
     Opens after `failures` in a row, for `open_s` seconds by `clock`. After that one request at a time is let through:
     its success closes the circuit, its failure opens it again.
@@ -41,19 +41,19 @@ class CircuitBreaker:
         self._trying = True
         return None
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """The endpoint answered, be it with a refusal."""
         self._failures = 0
         self._opened_at = None
         self._trying = False
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """The endpoint could not be reached, or broke down. Late news of requests sent before it opened is ignored."""
         self._failures += 1
         if self._trying or (self._opened_at is None and self._failures >= self._most):
             self._opened_at = self._clock()
             self._trying = False
 
-    def gave_up(self) -> None:
+    def record_cancellation(self) -> None:
         """The request was cancelled, and says nothing of the endpoint."""
         self._trying = False

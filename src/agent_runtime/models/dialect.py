@@ -35,7 +35,7 @@ class Dialect:
     streams: bool = True
     lasting: bool = True
 
-    def without(self, complaint: str, *, schema: bool) -> "Dialect | None":
+    def adapt_to(self, complaint: str, *, schema: bool) -> "Dialect | None":
         """What to ask instead after an endpoint rejected a request; null where the complaint is not about this.
 
         `complaint` is what it said: code, parameter and message. `schema`: whether the request held one.
@@ -64,10 +64,10 @@ _STRICT_WORDS = frozenset(
 
 def allows_strict(schema: JsonObject) -> bool:
     """Whether OpenAI's strict mode takes the schema as it is: closed objects, every property required, known words."""
-    return schema.get("type") == "object" and "anyOf" not in schema and _strict(schema)
+    return schema.get("type") == "object" and "anyOf" not in schema and _is_strict(schema)
 
 
-def _strict(schema: JsonValue) -> bool:
+def _is_strict(schema: JsonValue) -> bool:
     if not isinstance(schema, dict) or not schema.keys() <= _STRICT_WORDS:
         return False
     if schema.get("type") == "object" or "properties" in schema:
@@ -77,4 +77,4 @@ def _strict(schema: JsonValue) -> bool:
     elif not schema.keys() & {"type", "anyOf", "enum", "const", "$ref"}:
         return False
     inner = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), *schema.get("anyOf", ())]
-    return all(map(_strict, [*inner, schema["items"]] if "items" in schema else inner))
+    return all(map(_is_strict, [*inner, schema["items"]] if "items" in schema else inner))

@@ -1,8 +1,8 @@
 """The wire to an endpoint: one client of the openai library, watched where that library and its users lose sight.
 
 openai-agents reports neither that an answer was cut at its limit nor that a stream ended too soon, and nothing bounds
-what an endpoint may send. So the client notes what came (`ResponseInfo`), and the HTTP layer stops reading an answer
-that is too long.
+what an endpoint may send. So the client keeps a `ResponseInfo` of each request, and the HTTP layer stops reading an
+answer that is too long.
 """
 
 import json
@@ -56,7 +56,7 @@ class ResponseInfo:
     usage: Usage = Usage()  # noqa: RUF009 - frozen
 
 
-HEARD: ContextVar[ResponseInfo] = ContextVar("heard")
+RESPONSE_INFO: ContextVar[ResponseInfo] = ContextVar("heard")
 """What is heard of the request that is being made in this context."""
 
 
@@ -74,12 +74,12 @@ class NotStreamedError(Exception):
 
 class _Chunks(AsyncStream[ChatCompletionChunk]):
     async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        heard = HEARD.get()
+        info = RESPONSE_INFO.get()
         async for chunk in super().__aiter__():
             if chunk.choices and chunk.choices[0].finish_reason:
-                heard.finish = chunk.choices[0].finish_reason
+                info.finish = chunk.choices[0].finish_reason
             if chunk.usage:
-                heard.usage = counted(chunk.usage)
+                info.usage = read_usage(chunk.usage)
             yield chunk
 
 
@@ -91,29 +91,29 @@ class Client(AsyncOpenAI):
         if stream_cls is AsyncStream[ChatCompletionChunk]:
             stream_cls = _Chunks
         answer = await super().post(path, cast_to=cast_to, stream_cls=stream_cls, **more)
-        heard = HEARD.get()
+        info = RESPONSE_INFO.get()
         if isinstance(answer, ChatCompletion):
-            heard.finish = answer.choices[0].finish_reason if answer.choices else None
-            heard.usage = counted(answer.usage)
+            info.finish = answer.choices[0].finish_reason if answer.choices else None
+            info.usage = read_usage(answer.usage)
         elif isinstance(answer, Response):
-            heard.response = answer
-            heard.usage = counted(answer.usage)
-        elif not heard.streamed:
+            info.response = answer
+            info.usage = read_usage(answer.usage)
+        elif not info.streamed:
             raise NotAnAnswerError("it is no JSON object")
         return answer
 
 
-def counted(usage: Any) -> Usage:
+def read_usage(usage: Any) -> Usage:
     """The tokens of a usage of either API, as far as it is there; what is no count is none."""
     if isinstance(usage, CompletionUsage):
-        return Usage(input_tokens=_count(usage.prompt_tokens), output_tokens=_count(usage.completion_tokens))
+        return Usage(input_tokens=_read_count(usage.prompt_tokens), output_tokens=_read_count(usage.completion_tokens))
     return Usage(
-        input_tokens=_count(getattr(usage, "input_tokens", 0)),
-        output_tokens=_count(getattr(usage, "output_tokens", 0)),
+        input_tokens=_read_count(getattr(usage, "input_tokens", 0)),
+        output_tokens=_read_count(getattr(usage, "output_tokens", 0)),
     )
 
 
-def _count(tokens: Any) -> int:
+def _read_count(tokens: Any) -> int:
     return tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else 0
 
 
@@ -143,11 +143,11 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
     """The client that all requests to the endpoint share. It retries nothing, and follows no redirect elsewhere."""
 
     async def watch(response: httpx2.Response) -> None:
-        heard = HEARD.get()
-        heard.began = True
+        info = RESPONSE_INFO.get()
+        info.began = True
         kind = response.headers.get("content-type", "")
         most = _ON_WIRE * answer_bytes
-        stream = heard.streamed and response.is_success
+        stream = info.streamed and response.is_success
         if stream and kind.startswith("application/json"):
             raise NotStreamedError
         if stream and kind.startswith("text/html"):
@@ -173,32 +173,36 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
     return client
 
 
-def failure_of(error: Exception, heard: ResponseInfo, failures: Failures) -> Failure:
+def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Failure:
     """What became of a request that ended with an exception of the library or of the HTTP layer."""
-    chain = list(_chain(error))
-    if isinstance(own := _first(chain, TooLongError, NotStreamedError, NotAnAnswerError), TooLongError):
-        return failures.too_long()
+    chain = list(_causes_of(error))
+    if isinstance(own := _find_first(chain, TooLongError, NotStreamedError, NotAnAnswerError), TooLongError):
+        return failures.make_too_long()
     if isinstance(own, NotStreamedError):
-        return Failure("model_failed", failures.unreadable("no stream came").message, complaint="stream")
+        return Failure("model_failed", failures.make_unreadable("no stream came").message, complaint="stream")
     if isinstance(own, NotAnAnswerError):
-        return failures.unreadable(str(own))
+        return failures.make_unreadable(str(own))
     if isinstance(error, APIStatusError):
-        return failures.said(_of_status(error))
-    if _first(chain, httpx2.ConnectTimeout):
-        return failures.unreachable("no connection in time")
-    if _first(chain, APITimeoutError, httpx2.TimeoutException):
-        return failures.timed_out()
-    if lost := _first(chain, httpx2.RequestError):
-        return failures.cut(str(lost)) if heard.began else failures.unreachable(str(lost) or type(lost).__name__)
-    if isinstance(error, APIConnectionError) and not heard.began:
-        return failures.unreachable(str(chain[-1]))
+        return failures.translate(_read_status_error(error))
+    if _find_first(chain, httpx2.ConnectTimeout):
+        return failures.make_unreachable("no connection in time")
+    if _find_first(chain, APITimeoutError, httpx2.TimeoutException):
+        return failures.make_timed_out()
+    if lost := _find_first(chain, httpx2.RequestError):
+        return (
+            failures.make_cut_off(str(lost))
+            if info.began
+            else failures.make_unreachable(str(lost) or type(lost).__name__)
+        )
+    if isinstance(error, APIConnectionError) and not info.began:
+        return failures.make_unreachable(str(chain[-1]))
     if isinstance(error, APIError) and isinstance(error.body, dict):
-        return failures.said(api_error_of(error.body))
+        return failures.translate(read_error(error.body))
     root = next((cause for cause in chain if not isinstance(cause, APIConnectionError)), error)
-    return failures.unreadable(f"{type(root).__name__}: {root}")
+    return failures.make_unreadable(f"{type(root).__name__}: {root}")
 
 
-def api_error_of(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> ApiError:
+def read_error(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> ApiError:
     """The error object of either API. Some servers put the HTTP status into its `code`."""
     code = body.get("code")
     if status is None and isinstance(code, int) and not isinstance(code, bool):
@@ -207,18 +211,18 @@ def api_error_of(body: dict[str, Any], status: int | None = None, after_s: float
     return ApiError(str(body.get("message") or ""), status, " ".join(words), str(body.get("param") or ""), after_s)
 
 
-def _of_status(error: APIStatusError) -> ApiError:
+def _read_status_error(error: APIStatusError) -> ApiError:
     body = error.body
-    after_s = retry_after(error.response.headers)
+    after_s = read_retry_after(error.response.headers)
     if isinstance(body, dict):
         detail = body.get("detail", body.get("error"))
-        return api_error_of(
+        return read_error(
             body if "message" in body else {"message": detail or json.dumps(body)}, error.status_code, after_s
         )
     return ApiError(str(body or ""), error.status_code, after_s=after_s)
 
 
-def retry_after(headers: httpx2.Headers) -> float | None:
+def read_retry_after(headers: httpx2.Headers) -> float | None:
     """Seconds that the endpoint asks to wait (RFC 9110 section 10.2.3, and OpenAI's own finer header)."""
     fine, coarse = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
@@ -233,7 +237,7 @@ def retry_after(headers: httpx2.Headers) -> float | None:
         return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -241,5 +245,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _first(chain: list[BaseException], *kinds: type[BaseException]) -> BaseException | None:
+def _find_first(chain: list[BaseException], *kinds: type[BaseException]) -> BaseException | None:
     return next((error for error in chain if isinstance(error, kinds)), None)

@@ -29,7 +29,7 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
     """One request failed. `retry`: another may succeed, not before `after_s` where the endpoint said so.
 
     `reached` is false where the endpoint was not reached or broke down, which counts against its circuit.
-    `complaint` is what it said against the request itself, to be understood by `Dialect.without`.
+    `complaint` is what it said against the request itself, to be understood by `Dialect.adapt_to`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """What an endpoint says of an error; `status` is None where it came inside a stream."""
+    """What an endpoint says of an error; `status` is null where it came inside a stream."""
 
     message: str
     status: int | None = None
@@ -83,7 +83,7 @@ class Failures:
         """Return a foreign text on one line, cut, without our secrets and without characters that do something."""
         return one_line(self._redactor.redact_message(text), _LONGEST)
 
-    def unreachable(self, reason: str) -> Failure:
+    def make_unreachable(self, reason: str) -> Failure:
         return Failure(
             "model_unreachable",
             f"The model endpoint {self._where} cannot be reached ({self.clean(reason)}): see that it runs, and that "
@@ -92,7 +92,7 @@ class Failures:
             reached=False,
         )
 
-    def timed_out(self) -> Failure:
+    def make_timed_out(self) -> Failure:
         return Failure(
             "model_unreachable",
             f"The model endpoint {self._where} sent nothing for {self._settings.timeout_s:g} s: see that it runs, or "
@@ -101,7 +101,7 @@ class Failures:
             reached=False,
         )
 
-    def too_slow(self) -> Failure:
+    def make_too_slow(self) -> Failure:
         return Failure(
             "model_unreachable",
             f"The model {self._settings.model!r} at {self._where} did not finish within "
@@ -109,7 +109,7 @@ class Failures:
             reached=False,
         )
 
-    def unavailable(self, wait_s: float, latest: str | None) -> Failure:
+    def make_unavailable(self, wait_s: float, latest: str | None) -> Failure:
         when = f"in {max(wait_s, 1):.0f} s" if wait_s else "just now; ask again when that is done"
         said = f" The latest failure: {latest}" if latest else ""
         return Failure(
@@ -117,7 +117,7 @@ class Failures:
             f"The model endpoint {self._where} failed so often that it is left alone; it is tried again {when}.{said}",
         )
 
-    def cut(self, reason: str) -> Failure:
+    def make_cut_off(self, reason: str) -> Failure:
         return Failure(
             "model_answer_unreadable",
             f"The answer of {self._where} broke off ({self.clean(reason)}): see the endpoint's own log.",
@@ -125,7 +125,7 @@ class Failures:
             reached=False,
         )
 
-    def unreadable(self, reason: str, *, retry: bool = True) -> Failure:
+    def make_unreadable(self, reason: str, *, retry: bool = True) -> Failure:
         return Failure(
             "model_answer_unreadable",
             f"What {self._where} answered is not an answer of the {self._settings.api} API ({self.clean(reason)}): see "
@@ -133,34 +133,34 @@ class Failures:
             retry=retry,
         )
 
-    def too_long(self) -> Failure:
+    def make_too_long(self) -> Failure:
         return Failure(
             "model_answer_unreadable",
             f"The answer of {self._settings.model!r} at {self._where} grew beyond {self._most} bytes and was not read "
             "to its end: ask for less, or use another model (openai.model).",
         )
 
-    def truncated(self) -> Failure:
+    def make_truncated(self) -> Failure:
         return Failure(
             "model_answer_truncated",
             f"The answer of {self._settings.model!r} was cut off at its limit of tokens: ask for less, allow the task "
             "more tokens, or give the model a larger context at the endpoint.",
         )
 
-    def empty(self) -> Failure:
+    def make_empty(self) -> Failure:
         return Failure(
             "model_answer_empty",
             f"The model {self._settings.model!r} at {self._where} answered with nothing: ask again or in other words, "
             "or use a more capable model (openai.model).",
         )
 
-    def refused(self, words: str) -> Failure:
+    def make_refused(self, words: str) -> Failure:
         return Failure(
             "model_refused",
             f"The model {self._settings.model!r} declined to answer: {self.clean(words) or 'it gave no reason.'}",
         )
 
-    def said(self, said: ApiError) -> Failure:
+    def translate(self, said: ApiError) -> Failure:
         """What to make of an error that the endpoint itself reported."""
         model, words = self._settings.model, self.clean(said.message)
         status = f"HTTP {said.status}" if said.status else self.clean(said.code) or "an error"

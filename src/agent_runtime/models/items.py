@@ -11,7 +11,7 @@ MOST_DEPTH = 100
 """How deep an item may be nested, to be read back from the journal, where JSON ends at 200."""
 
 
-def kept(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
+def prepare_items(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
     """A model's items as they are recorded: what can be sent back after a restart, its calls told apart by `call_id`.
 
     A reasoning item of which nothing came but a name is left out: the endpoint keeps nothing of it (`store: false`).
@@ -38,7 +38,7 @@ def kept(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
     return tuple(result)
 
 
-def size(items: Sequence[JsonObject]) -> int:
+def size_of(items: Sequence[JsonObject]) -> int:
     """Bytes of the items as JSON."""
     return len(json.dumps(items, ensure_ascii=False).encode())
 
@@ -63,19 +63,19 @@ def calls_of(items: Iterable[JsonObject]) -> tuple[ModelCall, ...]:
     )
 
 
-def sendable(items: Iterable[JsonObject]) -> list[JsonObject]:
+def to_sendable(items: Iterable[JsonObject]) -> list[JsonObject]:
     """The items as they are sent: an earlier call's arguments are a JSON object, in which other text is wrapped.
 
     Servers that render a conversation with a template (Ollama, vLLM) read the arguments of earlier calls, and would
     reject the whole conversation for one that was malformed.
     """
     return [
-        {**item, "arguments": _as_object(item["arguments"])} if item.get("type") == "function_call" else item
+        {**item, "arguments": _to_object(item["arguments"])} if item.get("type") == "function_call" else item
         for item in items
     ]
 
 
-def _as_object(text: str) -> str:
+def _to_object(text: str) -> str:
     if not text.strip():
         return "{}"
     try:

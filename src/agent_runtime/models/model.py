@@ -80,7 +80,7 @@ class OpenAIModel:
         spent = [Usage()]
         try:
             async with asyncio.timeout(self._settings.answer_timeout_s) as limit:
-                answer = await self._retried(request, spent)
+                answer = await self._answer_with_retries(request, spent)
         except Failure as failure:
             if failure.code != "model_unavailable":
                 self._last_error = failure.message
@@ -88,19 +88,19 @@ class OpenAIModel:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            slow = self._failures.too_slow()
-            self._circuit.failed()
+            slow = self._failures.make_too_slow()
+            self._circuit.record_failure()
             self._last_error = slow.message
             raise slow.to_error(spent[0]) from error
         self._last_error = None
-        usage = answer.usage if answer.usage.tokens else _estimated(request, answer)
+        usage = answer.usage if answer.usage.tokens else _estimate_usage(request, answer)
         log_debug("model_answered", model=self._settings.model, endpoint=self._settings.endpoint, tokens=usage.tokens)
         return replace(answer, usage=spent[0] + usage)
 
-    async def _retried(self, request: ModelRequest, spent: list[Usage]) -> ModelAnswer:
-        async def once() -> ModelAnswer:
+    async def _answer_with_retries(self, request: ModelRequest, spent: list[Usage]) -> ModelAnswer:
+        async def ask_once() -> ModelAnswer:
             try:
-                return await self._admitted(request)
+                return await self._ask_through_circuit(request)
             except Failure as failure:
                 spent[0] += failure.usage
                 raise
@@ -108,43 +108,43 @@ class OpenAIModel:
         retrying = AsyncRetrying(
             sleep=self._sleep,
             stop=stop_after_attempt(self._settings.max_retries + 1),
-            wait=_wait,
-            retry=retry_if_exception(self._worth_another),
+            wait=_next_wait_s,
+            retry=retry_if_exception(self._should_retry),
             reraise=True,
         )
-        return await retrying(once)
+        return await retrying(ask_once)
 
-    def _worth_another(self, error: BaseException) -> bool:
+    def _should_retry(self, error: BaseException) -> bool:
         return isinstance(error, Failure) and error.retry and self._circuit.state == "closed"
 
-    async def _admitted(self, request: ModelRequest) -> ModelAnswer:
+    async def _ask_through_circuit(self, request: ModelRequest) -> ModelAnswer:
         """One request, if the circuit allows; the circuit hears what came of it."""
         wait_s = self._circuit.admit()
         if wait_s is not None:
-            raise self._failures.unavailable(wait_s, self._last_error)
+            raise self._failures.make_unavailable(wait_s, self._last_error)
         try:
-            answer = await self._understood(request)
+            answer = await self._ask_in_dialect(request)
         except Failure as failure:
             if failure.reached:
-                self._circuit.succeeded()
+                self._circuit.record_success()
             else:
-                self._circuit.failed()
+                self._circuit.record_failure()
             raise
         except BaseException:
-            self._circuit.gave_up()
+            self._circuit.record_cancellation()
             raise
-        self._circuit.succeeded()
+        self._circuit.record_success()
         return answer
 
-    async def _understood(self, request: ModelRequest) -> ModelAnswer:
+    async def _ask_in_dialect(self, request: ModelRequest) -> ModelAnswer:
         """The answer, asked for in the most demanding way that the endpoint understands."""
-        endpoint = await self._opened()
+        endpoint = await self._get_endpoint()
         dialect = replace(self._dialect, output=self._output or self._dialect.output)
         while True:
             try:
                 answer = await endpoint.ask(request, dialect)
             except Failure as failure:
-                lower = dialect.without(failure.complaint, schema=request.schema is not None)
+                lower = dialect.adapt_to(failure.complaint, schema=request.schema is not None)
                 if lower is None:
                     raise
                 log.info("model_asked_for_less", endpoint=self._settings.endpoint, said=failure.message)
@@ -164,24 +164,24 @@ class OpenAIModel:
         if schema and dialect.lasting:
             self._output = dialect.output
 
-    async def _opened(self) -> "Endpoint":
+    async def _get_endpoint(self) -> "Endpoint":
         async with self._opening:
             if self._endpoint is None:
-                self._endpoint = await asyncio.to_thread(self._open)
+                self._endpoint = await asyncio.to_thread(self._open_endpoint)
             return self._endpoint
 
-    def _open(self) -> "Endpoint":
+    def _open_endpoint(self) -> "Endpoint":
         from agent_runtime.models.openai_agents import Endpoint  # noqa: PLC0415 - takes 2 s, so not on the loop
 
         return Endpoint(self._settings, self._failures, self._redactor, answer_bytes=self._answer_bytes)
 
 
-def _wait(state: RetryCallState) -> float:
+def _next_wait_s(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.after_s if isinstance(error, Failure) else None
     return _BACKOFF(state) if asked is None else min(asked, _LONGEST_WAIT_S)
 
 
-def _estimated(request: ModelRequest, answer: ModelAnswer) -> Usage:
+def _estimate_usage(request: ModelRequest, answer: ModelAnswer) -> Usage:
     shown = [*request.items, *(tool.input_schema for tool in request.tools)]
     return Usage(estimated_tokens(request.instructions, json.dumps(shown)), estimated_tokens(json.dumps(answer.items)))

@@ -34,16 +34,16 @@ from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, Offer
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.dialect import Dialect, allows_strict
 from agent_runtime.models.endpoint_client import (
-    HEARD,
+    RESPONSE_INFO,
     ResponseInfo,
     TooLongError,
-    api_error_of,
-    counted,
-    failure_of,
     open_client,
+    read_error,
+    read_usage,
+    to_failure,
 )
 from agent_runtime.models.failures import ApiError, Failure, Failures
-from agent_runtime.models.items import calls_of, kept, refusal_of, sendable, size, text_of
+from agent_runtime.models.items import calls_of, prepare_items, refusal_of, size_of, text_of, to_sendable
 from agent_runtime.text.redaction import RedactedStream, Redactor
 
 set_tracing_disabled(disabled=True)
@@ -84,58 +84,59 @@ class Endpoint:
 
     async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
         """The model's answer to one request. Raises: Failure."""
-        heard = ResponseInfo(streamed=dialect.streams)
+        info = ResponseInfo(streamed=dialect.streams)
         text = RedactedStream(self._redactor, request.on_text)
-        turn = _Turn(self._model, heard, text.write, self._failures, self._most)
+        turn = _Turn(self._model, info, text.write, self._failures, self._most)
         agent: Agent[None] = Agent(
             name="agent",
             instructions=request.instructions,
-            tools=[_offered(tool) for tool in request.tools],
+            tools=[_to_function_tool(tool) for tool in request.tools],
             model=turn,
             model_settings=self._model_settings(request, dialect),
         )
-        token = HEARD.set(heard)
+        token = RESPONSE_INFO.set(info)
         try:
             await self._run(agent, request, turn)
             text.end()
-            return self._answer(turn, heard)
+            return self._answer(turn, info)
         except Failure as failure:
-            failure.usage = heard.usage
+            failure.usage = info.usage
             raise
         except Exception as error:
             # The library's values are built unchecked: any field may be of any type.
-            unreadable = self._failures.unreadable(f"{type(error).__name__}: {error}")
-            unreadable.usage = heard.usage
+            unreadable = self._failures.make_unreadable(f"{type(error).__name__}: {error}")
+            unreadable.usage = info.usage
             raise unreadable from error
         finally:
-            HEARD.reset(token)
+            RESPONSE_INFO.reset(token)
 
     async def _run(self, agent: Agent[None], request: ModelRequest, turn: "_Turn") -> None:
         try:
-            await Runner.run(agent, input=sendable(request.items), max_turns=1, run_config=_RUN)  # type: ignore[arg-type]
+            await Runner.run(agent, input=to_sendable(request.items), max_turns=1, run_config=_RUN)  # type: ignore[arg-type]
         except Exception as error:
             # Whatever the library makes of an answer that it has: the answer is data all the same, and judged next.
             if turn.failure or turn.response is None:
-                raise (turn.failure or self._failures.unreadable(str(error))) from error
+                raise (turn.failure or self._failures.make_unreadable(str(error))) from error
 
-    def _answer(self, turn: "_Turn", heard: ResponseInfo) -> ModelAnswer:
+    def _answer(self, turn: "_Turn", info: ResponseInfo) -> ModelAnswer:
         assert turn.response is not None  # noqa: S101 - the run neither failed nor ended without asking
         raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output]
-        items = kept(self._redactor.redact_json(raw))  # an endpoint that repeats its key must not have it journalled
-        if size(items) > 2 * self._most:
-            raise self._failures.too_long()
+        # Redacted, because an endpoint may repeat its key, and no key may reach the journal.
+        items = prepare_items(self._redactor.redact_json(raw))
+        if size_of(items) > 2 * self._most:
+            raise self._failures.make_too_long()
         text, calls, refusal = text_of(items), calls_of(items), refusal_of(items)
-        if heard.finish == "length":
-            raise self._failures.truncated()
-        if refusal is not None or heard.finish == "content_filter":
-            raise self._failures.refused(refusal or "its filter withheld the answer")
-        if self._settings.api == "chat_completions" and heard.streamed and heard.finish is None:
-            raise self._failures.cut("the stream ended before the answer did")
+        if info.finish == "length":
+            raise self._failures.make_truncated()
+        if refusal is not None or info.finish == "content_filter":
+            raise self._failures.make_refused(refusal or "its filter withheld the answer")
+        if self._settings.api == "chat_completions" and info.streamed and info.finish is None:
+            raise self._failures.make_cut_off("the stream ended before the answer did")
         if len(text.encode()) > self._most:
-            raise self._failures.too_long()
+            raise self._failures.make_too_long()
         if not text.strip() and not calls:
-            raise self._failures.empty()
-        return ModelAnswer(items, text, calls, heard.usage)
+            raise self._failures.make_empty()
+        return ModelAnswer(items, text, calls, info.usage)
 
     def _model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
         """What goes beside the question. `store: false`: the endpoint need keep nothing for the next turn."""
@@ -143,8 +144,8 @@ class Endpoint:
         body: JsonObject = {}
         limit = request.max_tokens
         if request.schema is not None and dialect.output != "prompt":
-            described = _format(request, request.schema, dialect)
-            body = {"text": {"format": _flat(described)}} if responses else {"response_format": described}
+            described = _response_format(request, request.schema, dialect)
+            body = {"text": {"format": _flatten(described)}} if responses else {"response_format": described}
         if limit is not None and self._openai and not responses:
             body["max_completion_tokens"], limit = limit, None  # OpenAI's newer models refuse max_tokens
         return ModelSettings(
@@ -160,10 +161,10 @@ class _Turn(Model):
     """The library's model for one request, streamed or not, with what came of it."""
 
     def __init__(
-        self, model: Model, heard: ResponseInfo, on_text: Callable[[str], None], failures: Failures, most: int
+        self, model: Model, info: ResponseInfo, on_text: Callable[[str], None], failures: Failures, most: int
     ) -> None:
         self._model = model
-        self._heard = heard
+        self._info = info
         self._on_text = on_text
         self._failures = failures
         self._most = most
@@ -171,20 +172,20 @@ class _Turn(Model):
         self.failure: Failure | None = None
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        ask = self._streamed if self._heard.streamed else self._model.get_response
+        ask = self._stream if self._info.streamed else self._model.get_response
         try:
             self.response = await ask(*args, **kwargs)
         except Exception as error:
             # Broad, because garbage makes the libraries raise anything at all: it is an answer that cannot be read.
-            told = error if isinstance(error, Failure) else failure_of(error, self._heard, self._failures)
-            self.failure = self._how_it_ended() or told
+            told = error if isinstance(error, Failure) else to_failure(error, self._info, self._failures)
+            self.failure = self._find_failure() or told
             raise self.failure from error
         return self.response
 
     def stream_response(self, *_args: Any, **_kwargs: Any) -> Any:
         raise NotImplementedError("runs are not streamed: get_response streams")
 
-    async def _streamed(self, *args: Any, **kwargs: Any) -> ModelResponse:
+    async def _stream(self, *args: Any, **kwargs: Any) -> ModelResponse:
         length = 0
         final: Response | None = None
         events = cast("AsyncGenerator[TResponseStreamEvent]", self._model.stream_response(*args, **kwargs))
@@ -199,61 +200,63 @@ class _Turn(Model):
                         self._on_text(delta)
                 elif event.type in {"response.completed", "response.incomplete", "response.failed"}:
                     final = event.response
-                    self._heard.response = final
+                    self._info.response = final
                     if final.usage:
-                        self._heard.usage = counted(final.usage)
+                        self._info.usage = read_usage(final.usage)
                 elif getattr(event, "message", None) and not event.type.startswith("response."):
-                    self._heard.error = api_error_of(
+                    self._info.error = read_error(
                         {name: getattr(event, name, None) for name in ("code", "message", "param")}
                     )
         if final is None:
-            raise self._failures.cut("the stream ended before the answer did")
+            raise self._failures.make_cut_off("the stream ended before the answer did")
         return ModelResponse(output=final.output, usage=LibraryUsage(requests=1), response_id=final.id)
 
-    def _how_it_ended(self) -> Failure | None:
+    def _find_failure(self) -> Failure | None:
         try:
-            return self._ended()
+            return self._read_failure()
         except (AttributeError, TypeError, ValueError):  # it says so in a form that nobody knows
             return None
 
-    def _ended(self) -> Failure | None:
+    def _read_failure(self) -> Failure | None:
         """What the endpoint itself says of an answer that was not finished."""
-        if self._heard.error:
-            return self._failures.said(self._heard.error)
-        response, finish = self._heard.response, self._heard.finish
+        if self._info.error:
+            return self._failures.translate(self._info.error)
+        response, finish = self._info.response, self._info.finish
         if response is not None and response.status == "incomplete":
             reason = response.incomplete_details.reason if response.incomplete_details else None
             if reason == "content_filter":
-                return self._failures.refused("its filter withheld the answer")
-            return self._failures.truncated()
+                return self._failures.make_refused("its filter withheld the answer")
+            return self._failures.make_truncated()
         if response is not None and response.status == "failed":
             error = response.error
-            return self._failures.said(ApiError(error.message, code=error.code) if error else ApiError("it failed"))
-        return self._failures.truncated() if finish == "length" else None
+            return self._failures.translate(
+                ApiError(error.message, code=error.code) if error else ApiError("it failed")
+            )
+        return self._failures.make_truncated() if finish == "length" else None
 
 
-def _format(request: ModelRequest, schema: JsonObject, dialect: Dialect) -> JsonObject:
+def _response_format(request: ModelRequest, schema: JsonObject, dialect: Dialect) -> JsonObject:
     if dialect.output == "json_object":
         return {"type": "json_object"}
     name = re.sub(r"[^A-Za-z0-9_-]", "_", request.name)[:64] or "answer"
     return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": allows_strict(schema)}}
 
 
-def _flat(described: JsonObject) -> JsonObject:
+def _flatten(described: JsonObject) -> JsonObject:
     """The Responses API's spelling of a chat completion's `response_format`."""
     return {"type": described["type"], **described.get("json_schema", {})}
 
 
-def _offered(tool: OfferedTool) -> FunctionTool:
+def _to_function_tool(tool: OfferedTool) -> FunctionTool:
     return FunctionTool(
         name=tool.name,
         description=tool.description,
         params_json_schema=tool.input_schema,
-        on_invoke_tool=_never,
+        on_invoke_tool=_refuse_call,
         strict_json_schema=False,
         needs_approval=True,
     )
 
 
-async def _never(*_: Any) -> Any:
+async def _refuse_call(*_: Any) -> Any:
     raise RuntimeError("a model's call is made by the broker only")

@@ -57,12 +57,12 @@ def peers_problem() -> str | None:
         listener.settimeout(_TRY_S)
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)), listener.accept()[0] as ours:
-            refused = _refused(ours)
+            refused = _check_connection(ours)
         command = [sys.executable, "-I", "-S", "-c", _CALLING, str(port)]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as child:  # noqa: S603 - our own words
             try:
                 with listener.accept()[0] as its:
-                    of_child = _refused(its)
+                    of_child = _check_connection(its)
             except TimeoutError:
                 return "a process that was started to try it did not call"
             finally:
@@ -74,7 +74,7 @@ def peers_problem() -> str | None:
     return None
 
 
-def _refused(connection: socket.socket) -> PeerRefusal | None:
+def _check_connection(connection: socket.socket) -> PeerRefusal | None:
     return LocalPeers().refuse(connection.getpeername(), connection.getsockname())
 
 
@@ -91,7 +91,7 @@ def _judge(client: Endpoint, server: Endpoint) -> PeerRefusal | None:
     for pid in descendants:
         if _holds(pid, found.inode):
             return PeerRefusal("started_by_service", pid=pid)
-    if _hold(found.inode):
+    if _own_process_holds(found.inode):
         return None
     known = {os.getpid(), *descendants}
     for pid in every_process():
@@ -108,7 +108,7 @@ def _judge_holder(pid: int, descendants: list[int]) -> PeerRefusal | None:
     return PeerRefusal("started_by_service", pid=pid) if started else None
 
 
-def _hold(inode: int) -> bool:
+def _own_process_holds(inode: int) -> bool:
     """Return whether this process holds the socket. It may have thousands: no link is read for each."""
     for name in reversed(os.listdir("/proc/self/fd")):
         with suppress(OSError):

@@ -114,7 +114,7 @@ def _ask_kernel(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
 def _ask_once(
     kernel: socket.socket, family: int, local: Endpoint, remote: Endpoint, interface: int
 ) -> LocalSocket | None:
-    addresses = [_packed(end, 4 if family == socket.AF_INET else 16).ljust(16, b"\0") for end in (local, remote)]
+    addresses = [_pack(end, 4 if family == socket.AF_INET else 16).ljust(16, b"\0") for end in (local, remote)]
     name = _PORTS.pack(local.port, remote.port) + b"".join(addresses)
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _ALL_STATES) + name + _REST.pack(interface, _ANY_COOKIE)
     kernel.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + request)
@@ -134,7 +134,7 @@ def find_in_table(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
     for table, width in (("tcp", 4), ("tcp6", 16)):
         if local.address.version == 6 and width == 4:  # noqa: PLR2004 - the version of IP
             continue
-        wanted = f" {_as_in_table(local, width)} {_as_in_table(remote, width)} "
+        wanted = f" {_format_for_table(local, width)} {_format_for_table(remote, width)} "
         try:
             content = Path("/proc/self/net", table).read_text("ascii")
         except FileNotFoundError:  # without IPv6
@@ -147,12 +147,12 @@ def find_in_table(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
     return None
 
 
-def _as_in_table(end: Endpoint, width: int) -> str:
-    words = struct.unpack(f"={width // 4}I", _packed(end, width))
+def _format_for_table(end: Endpoint, width: int) -> str:
+    words = struct.unpack(f"={width // 4}I", _pack(end, width))
     return f"{''.join(f'{word:08X}' for word in words)}:{end.port:04X}"
 
 
-def _packed(end: Endpoint, width: int) -> bytes:
+def _pack(end: Endpoint, width: int) -> bytes:
     """Return the address in as many bytes; an IPv4 address among IPv6 ones is mapped."""
     packed = end.address.packed
     return packed if len(packed) == width else b"\0" * 10 + b"\xff\xff" + packed

@@ -67,7 +67,7 @@ def make_append_error(
     return ConflictError(f"Task {task_id} has {version} events, not {expected}: read it again.")
 
 
-def page_of(found: Iterable[tuple[int, TaskSummary]], limit: int) -> Page:
+def make_page(found: Iterable[tuple[int, TaskSummary]], limit: int) -> Page:
     """Return the page that begins with these tasks, each with its position: see `TaskStore.page`.
 
     No more of them are looked at than are shown, and one that is left.

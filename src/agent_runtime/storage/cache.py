@@ -68,7 +68,7 @@ class Cache:
         start = after + 1 - entry.records[0].seq
         return entry.records[start : start + limit]
 
-    def committed(self, task: Task, records: Sequence[EventRecord]) -> None:
+    def note_commit(self, task: Task, records: Sequence[EventRecord]) -> None:
         """Take up what was just made durable: the events and the state after them."""
         self._overtake(task.task_id)
         entry = self._find(task.task_id)
@@ -104,21 +104,21 @@ class Cache:
             self.forget(task_id)
 
     @contextmanager
-    def reading(self, task_id: str) -> Iterator[DiskRead]:
+    def begin_read(self, task_id: str) -> Iterator[DiskRead]:
         """Look at the disk on behalf of a task that is not here."""
-        reading = DiskRead(self)
-        self._readings.setdefault(task_id, []).append(reading)
+        begin_read = DiskRead(self)
+        self._readings.setdefault(task_id, []).append(begin_read)
         try:
-            yield reading
+            yield begin_read
         finally:
-            if not reading.overtaken:
-                self._readings[task_id].remove(reading)
+            if not begin_read.overtaken:
+                self._readings[task_id].remove(begin_read)
                 if not self._readings[task_id]:
                     del self._readings[task_id]
 
     def _overtake(self, task_id: str) -> None:
-        for reading in self._readings.pop(task_id, ()):
-            reading.overtaken = True
+        for begin_read in self._readings.pop(task_id, ()):
+            begin_read.overtaken = True
 
     def _find(self, task_id: str) -> _Entry | None:
         for entries in (self._live, self._ended):

@@ -72,7 +72,7 @@ def _insert(connection: sqlite3.Connection, row: Row) -> CommitHead:
 
 def _add_checkpoint(connection: sqlite3.Connection, head: CommitHead, at: str) -> CommitHead:
     heads = [Change(task_id, 1, version, hash_) for task_id, version, hash_ in connection.execute(SELECT_HEADS)]
-    data = encode_checkpoint(heads, _one(connection, SELECT_ONE, head.position))
+    data = encode_checkpoint(heads, _select_one(connection, SELECT_ONE, head.position))
     return _insert(connection, chain_commit(head, at, CHECKPOINT, data))
 
 
@@ -88,19 +88,19 @@ def select_head(connection: sqlite3.Connection) -> CommitHead:
     return CommitHead(*found) if found else CommitHead()
 
 
-def _one(connection: sqlite3.Connection, statement: str, *values: int) -> Commit | None:
+def _select_one(connection: sqlite3.Connection, statement: str, *values: int) -> Commit | None:
     found = connection.execute(statement, values).fetchone()
     return Commit(*found) if found else None
 
 
 def check_position(connection: sqlite3.Connection, seen: FeedPosition) -> None:
     """Raises: InvalidInputError where this database never gave that cursor."""
-    expect_known(seen, select_head(connection).position, _one(connection, SELECT_ONE, seen.commit))
+    expect_known(seen, select_head(connection).position, _select_one(connection, SELECT_ONE, seen.commit))
 
 
 def select_feed(connection: sqlite3.Connection, seen: FeedPosition | None) -> FeedPage:
     """Return what follows in the feed, a page of it."""
-    first = _one(connection, SELECT_FIRST)
+    first = _select_one(connection, SELECT_FIRST)
 
     def rows_from(position: int) -> Iterator[Commit]:
         return (Commit(*row) for row in connection.execute(SELECT_FROM, (position,)))
@@ -113,13 +113,13 @@ def _read_change(connection: sqlite3.Connection, change: Change) -> list[EventRe
     found = connection.execute(SELECT_SLICE, (change.task_id, change.first - 1, change.last)).fetchall()
     if not found:
         return []  # the task was deleted
-    if (records := _restored(change, found)) is None:
+    if (records := _restore_records(change, found)) is None:
         log.error("feed_left_out", task_id=change.task_id, first=change.first, last=change.last)
         return []
     return records
 
 
-def _restored(change: Change, found: list[Any]) -> list[EventRecord] | None:
+def _restore_records(change: Change, found: list[Any]) -> list[EventRecord] | None:
     before = found.pop(0)[8] if change.first > 1 else GENESIS.encode()
     stored = [(row[0], row[1], *row[5:]) for row in found]
     if not slice_holds(change.task_id, before, stored, change.first, change.last, change.head):
@@ -148,7 +148,7 @@ class CommitLog:
         except sqlite3.IntegrityError:  # another process wrote a row; what failed has changed nothing
             self._next = add_commit(connection, select_head(connection), at, changes)
 
-    def committed(self) -> int:
+    def confirm(self) -> int:
         """The transaction is durable: return the newest position."""
         self._head = self._next
         return self._head.position if self._head else 0

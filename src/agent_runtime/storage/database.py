@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError
 from agent_runtime.storage.commits import begin_commits
-from agent_runtime.storage.database_file import create_database_file, unusable
+from agent_runtime.storage.database_file import create_database_file, describe_unusable
 from agent_runtime.storage.journals import fill_hashes
 
 BUSY_TIMEOUT_S = 5.0
@@ -62,7 +62,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     return _connect(path, READER_PRAGMAS)
 
 
-def _lenient(raw: bytes) -> str:
+def _decode_lenient(raw: bytes) -> str:
     return raw.decode(errors="replace")
 
 
@@ -74,7 +74,7 @@ def _connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,  # it is used by one thread at a time, but closed by another
     )
-    connection.text_factory = _lenient  # one row that was changed must not keep the others from being read
+    connection.text_factory = _decode_lenient  # one row that was changed must not keep the others from being read
     try:
         for pragma in pragmas:
             connection.execute(pragma)
@@ -96,15 +96,15 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         connection = connect(path)
     except sqlite3.Error as error:
-        raise _opening_error(path, error) from error
+        raise _make_opening_error(path, error) from error
     try:
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             reason = "its file system cannot share memory between connections, as network file systems cannot"
-            raise ConfigurationError(unusable(path, reason))
+            raise ConfigurationError(describe_unusable(path, reason))
         _migrate(connection, path)
     except sqlite3.Error as error:
         connection.close()
-        raise _opening_error(path, error) from error
+        raise _make_opening_error(path, error) from error
     except AgentRuntimeError:
         connection.close()
         raise
@@ -150,10 +150,10 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             raise
 
 
-def _opening_error(path: Path, error: sqlite3.Error) -> AgentRuntimeError:
+def _make_opening_error(path: Path, error: sqlite3.Error) -> AgentRuntimeError:
     if primary_code(error) in _OPERATOR_CAN_HELP:
-        return ConfigurationError(unusable(path, str(error)))
-    return unavailable(error)
+        return ConfigurationError(describe_unusable(path, str(error)))
+    return make_unavailable_error(error)
 
 
 def primary_code(error: sqlite3.Error) -> int:
@@ -161,7 +161,7 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def unavailable(error: sqlite3.Error) -> StoreUnavailableError:
+def make_unavailable_error(error: sqlite3.Error) -> StoreUnavailableError:
     """The error in words fit for a caller: no path, no statement."""
     reason = _REASONS.get(primary_code(error), str(error))
     return StoreUnavailableError(f"The store cannot be used now: {reason}. Nothing was changed; try again later.")

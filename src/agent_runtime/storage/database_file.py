@@ -19,10 +19,10 @@ def create_database_file(path: Path) -> int:
         # SQLite gives the same mode to the files that it puts beside this one.
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigurationError(unusable(path, error.strerror or str(error))) from error
+        raise ConfigurationError(describe_unusable(path, error.strerror or str(error))) from error
 
 
-def unusable(path: Path, reason: str) -> str:
+def describe_unusable(path: Path, reason: str) -> str:
     return f"The database {path} cannot be used: {reason}. Set storage.url or data_dir to a place that can be written."
 
 
@@ -46,9 +46,9 @@ class DatabaseFile:
         if self._opened:
             _compare(self._opened)
         else:
-            self._opened = {str(self.path): _identity(str(self.path))}
+            self._opened = {str(self.path): _identify(str(self.path))}
         log = f"{os.path.realpath(self.path)}-wal"
-        self._log = {log: _identity(log)}
+        self._log = {log: _identify(log)}
 
     def forget_log(self) -> None:
         """Expect no write-ahead log: SQLite removes it with its last connection."""
@@ -62,11 +62,11 @@ class DatabaseFile:
 
 def _compare(remembered: dict[str, _Identity]) -> None:
     for name, identity in remembered.items():
-        if _identity(name) != identity:
+        if _identify(name) != identity:
             raise StoreUnavailableError(_REPLACED)
 
 
-def _identity(name: str) -> _Identity:
+def _identify(name: str) -> _Identity:
     try:
         status = os.stat(name)  # noqa: PTH116 - twice for each commit: a Path takes three times as long
     except FileNotFoundError as error:

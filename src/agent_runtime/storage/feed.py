@@ -67,7 +67,7 @@ async def follow_feed(
             continue
         try:
             async with asyncio.timeout(idle_s):
-                await commits.beyond(page.seen.commit)
+                await commits.wait_beyond(page.seen.commit)
         except TimeoutError:
             yield ()
         if commits.gone:

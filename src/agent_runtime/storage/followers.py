@@ -15,18 +15,18 @@ class Watch:
         self._grown: asyncio.Event | None = None
         self.followers = 0
 
-    def grown(self, latest: int) -> None:
+    def advance(self, latest: int) -> None:
         """The journal has at least this many events."""
         if self.latest is None or latest > self.latest:
             self.latest = latest
         self._wake()
 
-    def ended(self) -> None:
+    def end(self) -> None:
         """There is no such journal any more."""
         self.gone = True
         self._wake()
 
-    async def beyond(self, after: int) -> None:
+    async def wait_beyond(self, after: int) -> None:
         """Return once the journal has grown beyond `after` or is gone."""
         # Nothing can happen between the look and the wait: both are on the event loop, with no await between.
         while not self.gone and (self.latest is None or self.latest <= after):
@@ -60,15 +60,15 @@ class Followers:
             if not watch.followers and self._watches.get(task_id) is watch:
                 del self._watches[task_id]
 
-    def grown(self, task_id: str, latest: int) -> None:
+    def advance(self, task_id: str, latest: int) -> None:
         if watch := self._watches.get(task_id):
-            watch.grown(latest)
+            watch.advance(latest)
 
-    def ended(self, task_id: str) -> None:
+    def end(self, task_id: str) -> None:
         if watch := self._watches.pop(task_id, None):
-            watch.ended()
+            watch.end()
 
     def close(self) -> None:
         """Let go of all followers."""
         for task_id in list(self._watches):
-            self.ended(task_id)
+            self.end(task_id)

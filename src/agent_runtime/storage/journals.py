@@ -33,7 +33,7 @@ UPDATE_HASH = "UPDATE events SET hash = ? WHERE task_id = CAST(? AS TEXT) AND se
 UPDATE_HEAD = "UPDATE tasks SET head = ? WHERE task_id = CAST(? AS TEXT)"
 
 
-def select_kept(connection: sqlite3.Connection, task_id: str) -> Kept:
+def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> Kept:
     """All that is kept of a task, as of one instant. Raises: TaskNotFoundError where there is nothing."""
     raw_id = _raw(task_id)
     connection.execute("BEGIN")

@@ -48,14 +48,14 @@ class Owner:
     """The claim of this process. `announce` tells other commands where to find it."""
 
     def __init__(self, locks: Sequence["_LockFile"]) -> None:
-        self._locks = locks
+        self._try_lock = locks
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.announce(None)
 
     def announce(self, url: str | None) -> None:
         """Write the URL at which this process serves. Raises: ConfigurationError where the disk refuses."""
         content = json.dumps({"pid": os.getpid(), "url": url, "started_at": self._started_at}).encode()
-        for lock in self._locks:
+        for lock in self._try_lock:
             lock.write(content)
 
 
@@ -70,7 +70,7 @@ def acquire(data_dir: Path, database: Path) -> Iterator[Owner]:
         locks = list(_lock_files(data_dir, database))
         for lock in locks:
             held.enter_context(lock)
-        held.enter_context(_locked_database(database))
+        held.enter_context(_lock_database(database))
         yield Owner(locks)
 
 
@@ -145,7 +145,7 @@ class _LockFile:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC  # a child must not keep the lock alive
             self._descriptor = os.open(self._path, flags, 0o600)
         except OSError as error:
-            raise self._not_writable(error) from error
+            raise self._make_write_error(error) from error
         try:
             self._lock_or_refuse()
         except BaseException:
@@ -160,7 +160,7 @@ class _LockFile:
         try:
             os.pwrite(self._descriptor, content.ljust(_CONTENT_BYTES), 0)
         except OSError as error:
-            raise self._not_writable(error) from error
+            raise self._make_write_error(error) from error
 
     def find_owner(self) -> OwnerInfo | None:
         """Return who holds the lock now. Raises: ConfigurationError where the file cannot be read."""
@@ -173,29 +173,29 @@ class _LockFile:
                 f"The lock file {self._path} of the {self._what} cannot be read: {error.strerror}."
             ) from error
         try:
-            return None if self._locks(descriptor, fcntl.LOCK_SH) else _read(descriptor)
+            return None if self._try_lock(descriptor, fcntl.LOCK_SH) else _read(descriptor)
         finally:
             os.close(descriptor)
 
     def _lock_or_refuse(self) -> None:
         give_up_at = time.monotonic() + _PATIENCE_S
-        while not self._locks(self._descriptor, fcntl.LOCK_EX):
+        while not self._try_lock(self._descriptor, fcntl.LOCK_EX):
             if time.monotonic() > give_up_at:
-                raise _already_owned(self._what, self._setting, _read(self._descriptor))
+                raise _make_owned_error(self._what, self._setting, _read(self._descriptor))
             time.sleep(0.02)
         os.fchmod(self._descriptor, 0o600)
 
-    def _locks(self, descriptor: int, kind: int) -> bool:
+    def _try_lock(self, descriptor: int, kind: int) -> bool:
         """Return whether the lock could be had. Raises: ConfigurationError where the file system has no locks."""
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError as error:
-            raise _no_locks(self._what, self._setting, error) from error
+            raise _make_lock_error(self._what, self._setting, error) from error
         return True
 
-    def _not_writable(self, error: OSError) -> ConfigurationError:
+    def _make_write_error(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(
             f"The lock file {self._path} of the {self._what} cannot be written: {error.strerror}. "
             f"Set {self._setting} to a place that this user may write."
@@ -203,7 +203,7 @@ class _LockFile:
 
 
 @contextmanager
-def _locked_database(database: Path) -> Iterator[None]:
+def _lock_database(database: Path) -> Iterator[None]:
     """Hold the lock on the database file. Raises: AlreadyOwnedError, ConfigurationError.
 
     SQLite loses its own locks once any descriptor of the file is closed in this process: so this one is closed last.
@@ -213,11 +213,11 @@ def _locked_database(database: Path) -> Iterator[None]:
     try:
         try:
             # A lock of the open file, not of the process: nothing else that opens the file frees it by closing it.
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _write_lock(_OWNER_BYTE))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _pack_write_lock(_OWNER_BYTE))
         except BlockingIOError as error:
-            raise _already_owned(what, setting, OwnerInfo(None, None, None)) from error
+            raise _make_owned_error(what, setting, OwnerInfo(None, None, None)) from error
         except OSError as error:
-            raise _no_locks(what, setting, error) from error
+            raise _make_lock_error(what, setting, error) from error
         names = os.fstat(descriptor).st_nlink
         if names > 1:
             raise ConfigurationError(
@@ -229,7 +229,7 @@ def _locked_database(database: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write_lock(byte: int) -> bytes:
+def _pack_write_lock(byte: int) -> bytes:
     """Return the `struct flock` that locks one byte for writing: type, whence, start, length, pid."""
     return struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
 
@@ -264,7 +264,7 @@ def _read(lock: int) -> OwnerInfo:
     return OwnerInfo(None, None, None)
 
 
-def _already_owned(what: str, setting: str, owner: OwnerInfo) -> AlreadyOwnedError:
+def _make_owned_error(what: str, setting: str, owner: OwnerInfo) -> AlreadyOwnedError:
     who = f"process {owner.pid}" if owner.pid else "another process"
     where = f" and serves at {owner.url}" if owner.url else ""
     return AlreadyOwnedError(
@@ -274,7 +274,7 @@ def _already_owned(what: str, setting: str, owner: OwnerInfo) -> AlreadyOwnedErr
     )
 
 
-def _no_locks(what: str, setting: str, error: OSError) -> ConfigurationError:
+def _make_lock_error(what: str, setting: str, error: OSError) -> ConfigurationError:
     return ConfigurationError(
         f"The file system of the {what} cannot lock files ({error.strerror}): set {setting} to a local place."
     )

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
 from agent_runtime.domain.stored_journal import AuditFault, Kept
 from agent_runtime.storage.database import BUSY_TIMEOUT_S, READER_PRAGMAS
-from agent_runtime.storage.journals import select_ids, select_kept
+from agent_runtime.storage.journals import select_ids, select_stored_journal
 
 _HAS_CHAIN = "SELECT count(*) FROM pragma_table_info('events') WHERE name = 'hash'"
 _TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
@@ -45,7 +45,7 @@ class ReadOnlyDatabase:
     def read(self, task_id: str) -> Kept:
         """All that is kept of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
         try:
-            return select_kept(self._connection, task_id)
+            return select_stored_journal(self._connection, task_id)
         except _BROKEN as error:
             raise _unreadable(error) from error
 

@@ -8,7 +8,7 @@ from threading import local
 from typing import TypeVar
 
 from agent_runtime.domain.errors import StoreUnavailableError
-from agent_runtime.storage.database import connect_reader, unavailable
+from agent_runtime.storage.database import connect_reader, make_unavailable_error
 from agent_runtime.storage.database_file import DatabaseFile
 
 T = TypeVar("T")
@@ -55,4 +55,4 @@ class Readers:
                 self._mine.connection = None
                 self._connections.discard(connection)
                 connection.close()
-            raise unavailable(error) from error
+            raise make_unavailable_error(error) from error

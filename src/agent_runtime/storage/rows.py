@@ -23,8 +23,8 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value
 from agent_runtime.services.ports import Page, TaskSummary
-from agent_runtime.storage.base import chain_records, make_append_error, page_of
-from agent_runtime.storage.journals import is_as_written, select_kept
+from agent_runtime.storage.base import chain_records, make_append_error, make_page
+from agent_runtime.storage.journals import is_as_written, select_stored_journal
 
 INSERT_TASK = """
 INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,
@@ -156,7 +156,7 @@ def beat(connection: sqlite3.Connection, at: datetime) -> None:
 
 def select_journal(connection: sqlite3.Connection, task_id: str) -> tuple[Task, list[EventRecord]]:
     """A task and the journal that it is the fold of. Raises: TaskNotFoundError."""
-    return restore_task(select_kept(connection, task_id))
+    return restore_task(select_stored_journal(connection, task_id))
 
 
 def select_records(connection: sqlite3.Connection, task_id: str, after: int, limit: int) -> list[EventRecord]:
@@ -194,7 +194,7 @@ def select_page(
     else:
         rows = connection.execute(SELECT_PAGE_BY_STATUS, (status, before, most))
     with closing(rows):
-        return page_of(((row[0], _summary(*row[1:], needs_attention=row[1] in changed)) for row in rows), limit)
+        return make_page(((row[0], _summary(*row[1:], needs_attention=row[1] in changed)) for row in rows), limit)
 
 
 def _summary(

@@ -59,7 +59,7 @@ class SqliteStore:
         self._file = DatabaseFile(path)
         self._commits = Watch()
         """Whoever subscribes waits here for the next commit."""
-        self._writer = Writer(self._file, advance=self._commits.grown)
+        self._writer = Writer(self._file, advance=self._commits.advance)
         self._readers = Readers(self._file)
         self._cache = Cache(cache_bytes)
         self._followers = Followers()
@@ -79,7 +79,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Let go of the followers, write what was asked for so far, and close the file. Twice is once."""
         self._followers.close()
-        self._commits.ended()
+        self._commits.end()
         try:
             await self._readers.stop()
         finally:
@@ -97,15 +97,15 @@ class SqliteStore:
         else:
             work = partial(rows.update_task, task=draft.task, records=draft.records, epoch=epoch, verify=draft.verifies)
         try:
-            await self._writer.write(work, partial(self._committed, draft, began))
+            await self._writer.write(work, partial(self._note_append, draft, began))
         except (ConflictError, StaleEpochError):
             self._cache.forget_outdated(task)
             raise
         return draft.task
 
-    def _committed(self, draft: Draft, began: float) -> None:
-        self._cache.committed(draft.task, draft.records)
-        self._followers.grown(draft.task.task_id, draft.task.version)
+    def _note_append(self, draft: Draft, began: float) -> None:
+        self._cache.note_commit(draft.task, draft.records)
+        self._followers.advance(draft.task.task_id, draft.task.version)
         if self._observe is not None:
             self._observe(draft.task, draft.records, time.perf_counter() - began)
 
@@ -114,7 +114,7 @@ class SqliteStore:
         known = self._cache.task(task_id)
         if known is not None:
             return known
-        with self._cache.reading(task_id) as reading:
+        with self._cache.begin_read(task_id) as reading:
             task, journal = await self._readers.read(partial(rows.select_journal, task_id=task_id))
             reading.keep(task, journal)
         self._note_change(task)
@@ -151,7 +151,7 @@ class SqliteStore:
 
     async def load_stored_journal(self, task_id: str) -> Kept:
         """See `TaskStore.load_stored_journal`."""
-        return await self._readers.read(partial(journals.select_kept, task_id=task_id))
+        return await self._readers.read(partial(journals.select_stored_journal, task_id=task_id))
 
     async def wait_for_change(self, task_id: str, after: int) -> None:
         """See `TaskStore.wait_for_change`. Returns at once for an unknown task, and when the store is closed."""
@@ -163,8 +163,8 @@ class SqliteStore:
                     version = after  # nothing will be added, whatever the row says
                 if version is None:
                     return
-                watch.grown(version)
-            await watch.beyond(after)
+                watch.advance(version)
+            await watch.wait_beyond(after)
 
     async def _read_version(self, task_id: str) -> int | None:
         return await self._readers.read(partial(rows.select_version, task_id=task_id))
@@ -187,7 +187,7 @@ class SqliteStore:
 
     async def checkpoint(self, *, drop: bool = False) -> None:
         """See `TaskStore.checkpoint`."""
-        await self._writer.write(lambda _: commits.TakeCheckpoint(drop), _nothing)
+        await self._writer.write(lambda _: commits.TakeCheckpoint(drop), _do_nothing)
 
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
         """See `TaskStore.page`."""
@@ -205,11 +205,11 @@ class SqliteStore:
 
     async def note_starts(self, task_ids: Collection[str]) -> None:
         """See `TaskStore.note_starts`."""
-        await self._writer.write(partial(starts.note_starts, task_ids=task_ids), _nothing)
+        await self._writer.write(partial(starts.note_starts, task_ids=task_ids), _do_nothing)
 
     async def forget_starts(self) -> None:
         """See `TaskStore.forget_starts`."""
-        await self._writer.write(starts.forget_starts, _nothing)
+        await self._writer.write(starts.forget_starts, _do_nothing)
 
     async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
         """See `TaskStore.list_awaiting_approval`."""
@@ -222,21 +222,21 @@ class SqliteStore:
     async def delete(self, task: Task) -> None:
         """See `TaskStore.delete`."""
         try:
-            await self._writer.write(partial(rows.delete_task, task=task), partial(self._deleted, task.task_id))
+            await self._writer.write(partial(rows.delete_task, task=task), partial(self._note_deletion, task.task_id))
         except (ConflictError, TaskNotFoundError):
             self._cache.forget_outdated(task)
             raise
 
-    def _deleted(self, task_id: str) -> None:
+    def _note_deletion(self, task_id: str) -> None:
         self._cache.forget(task_id)
         self._changed -= {task_id}
-        self._followers.ended(task_id)
+        self._followers.end(task_id)
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         """See `TaskStore.save_definitions`."""
         encoded = rows.encode_definitions(definitions)
         work = partial(rows.save_definitions, identity=identity, definitions=encoded)
-        await self._writer.write(work, _nothing)
+        await self._writer.write(work, _do_nothing)
 
     async def load_definitions(self, identity: str) -> list[JudgedDefinition] | None:
         """See `TaskStore.load_definitions`."""
@@ -245,10 +245,10 @@ class SqliteStore:
     async def check(self) -> None:
         """See `TaskStore.check`."""
         if time.monotonic() - self._writer.last_success > HEARTBEAT_S:
-            await self._writer.write(partial(rows.beat, at=self._clock()), _nothing)
+            await self._writer.write(partial(rows.beat, at=self._clock()), _do_nothing)
         else:
             await asyncio.to_thread(self._file.check)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Nothing in memory depends on this write."""

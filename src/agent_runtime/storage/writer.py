@@ -16,7 +16,7 @@ import structlog
 from agent_runtime.domain.commits import TaskChange
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StoreUnavailableError
 from agent_runtime.storage.commits import CommitLog, TakeCheckpoint, select_head
-from agent_runtime.storage.database import connect, open_database, primary_code, unavailable
+from agent_runtime.storage.database import connect, make_unavailable_error, open_database, primary_code
 from agent_runtime.storage.database_file import DatabaseFile
 
 log = structlog.get_logger(__name__)
@@ -32,10 +32,10 @@ Work = Callable[[sqlite3.Connection], TaskChange | TakeCheckpoint | None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """Something to write. `committed` is called on the event loop once it is durable, whether or not anyone waits."""
+    """Something to write. `on_durable` is called on the event loop once it is durable, whether or not anyone waits."""
 
     work: Work
-    committed: Callable[[], None]
+    on_durable: Callable[[], None]
     done: asyncio.Future[None]
 
 
@@ -87,7 +87,7 @@ class Writer:
             self._thread = None
             self.last_success = -inf  # nothing can be written any more
 
-    async def write(self, work: Work, committed: Callable[[], None]) -> None:
+    async def write(self, work: Work, on_durable: Callable[[], None]) -> None:
         """Return once `work` is durable. A caller that is cancelled meanwhile does not undo it.
 
         Raises: what `work` raises, and StoreUnavailableError.
@@ -95,10 +95,10 @@ class Writer:
         if not self._open:
             raise StoreUnavailableError("The store is closed.")
         done: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put(_Job(work, committed, done))
+        self._queue.put(_Job(work, on_durable, done))
         await done
 
-    # What follows runs in the thread, but for `_settle` and `_opened`.
+    # What follows runs in the thread, but for `_settle` and `_finish_start`.
 
     def _run(self, opened: asyncio.Future[None]) -> None:
         try:
@@ -106,16 +106,16 @@ class Writer:
             self._file.remember()
             newest = select_head(self._connection).position
         except Exception as error:  # noqa: BLE001 - handed over whole to whoever started the thread
-            self._tell(_resolve, opened, error)
+            self._call_on_loop(_resolve, opened, error)
             return
-        going_on = self._tell(self._opened, opened, newest)
+        going_on = self._call_on_loop(self._finish_start, opened, newest)
         while going_on:
-            jobs, going_on = self._take()
+            jobs, going_on = self._take_jobs()
             if jobs:
-                going_on = self._tell(self._settle, *self._commit(jobs)) and going_on
+                going_on = self._call_on_loop(self._settle, *self._commit(jobs)) and going_on
         self._close()
 
-    def _tell(self, callback: Callable[[*A], None], *arguments: *A) -> bool:
+    def _call_on_loop(self, callback: Callable[[*A], None], *arguments: *A) -> bool:
         """One wake-up of the event loop. False where it is gone, and with it everyone who waited."""
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
@@ -123,7 +123,7 @@ class Writer:
             return False
         return True
 
-    def _take(self) -> tuple[list[_Job], bool]:
+    def _take_jobs(self) -> tuple[list[_Job], bool]:
         """Wait for a job and take all that wait with it. False once the writer is to stop."""
         jobs: list[_Job] = []
         job = self._queue.get()
@@ -141,26 +141,26 @@ class Writer:
         try:
             connection = self._begin()
         except (sqlite3.Error, StoreUnavailableError) as error:  # it cannot be any of the jobs
-            return [(job, self._failed(error)) for job in jobs], 0
+            return [(job, self._note_failure(error)) for job in jobs], 0
         changes: list[TaskChange | TakeCheckpoint] = []
         try:
-            outcomes: list[_Outcome] = [(job, _refusal(job, connection, changes)) for job in jobs]
+            outcomes: list[_Outcome] = [(job, _run_job(job, connection, changes)) for job in jobs]
             self._commits.add(connection, changes)
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - a job may fail in any way; none may end the thread
             self._roll_back(connection, error)
             if len(jobs) == 1:
-                return [(jobs[0], self._failed(error))], 0
+                return [(jobs[0], self._note_failure(error))], 0
             alone = [self._commit([job]) for job in jobs]
             return [outcome for tried, _ in alone for outcome in tried], max(position for _, position in alone)
         try:
             self._file.check()
         except StoreUnavailableError as error:  # it may have gone to a file that nobody will ever find
             self._commits.forget()
-            return [(job, self._failed(error)) for job in jobs], 0
+            return [(job, self._note_failure(error)) for job in jobs], 0
         if any(refusal is None for _, refusal in outcomes):
-            self._succeeded()
-        return outcomes, self._commits.committed()
+            self._note_success()
+        return outcomes, self._commits.confirm()
 
     def _begin(self) -> sqlite3.Connection:
         self._file.check()
@@ -189,13 +189,13 @@ class Writer:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def _succeeded(self) -> None:
+    def _note_success(self) -> None:
         self.last_success = time.monotonic()
         if self._failing:
             self._failing = False
             log.info("store_recovered")
 
-    def _failed(self, error: Exception) -> Exception:
+    def _note_failure(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.IntegrityError):  # the store works; what it holds is not what was known
             return ConflictError(f"What is stored is not what it was: {error}. Read it again.")
         if not isinstance(error, sqlite3.Error | StoreUnavailableError):
@@ -206,7 +206,7 @@ class Writer:
             log.error("store_failed", error=str(error))
         if isinstance(error, StoreUnavailableError):
             return error
-        failure = unavailable(error)
+        failure = make_unavailable_error(error)
         failure.__cause__ = error
         return failure
 
@@ -217,7 +217,7 @@ class Writer:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._discard()
 
-    def _opened(self, opened: asyncio.Future[None], newest: int) -> None:
+    def _finish_start(self, opened: asyncio.Future[None], newest: int) -> None:
         self._advance(newest)
         _resolve(opened, None)
 
@@ -225,14 +225,14 @@ class Writer:
         for job, error in outcomes:
             try:
                 if error is None:
-                    job.committed()
+                    job.on_durable()
             except Exception:  # whoever looks on must not keep others from hearing what is durable
                 log.exception("observer_failed")
             _resolve(job.done, error)
         self._advance(newest)
 
 
-def _refusal(
+def _run_job(
     job: _Job, connection: sqlite3.Connection, changes: list[TaskChange | TakeCheckpoint]
 ) -> AgentRuntimeError | None:
     try:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_runtime.builtin.arithmetic import as_number, as_text, evaluate, exact, power, rounded
+from agent_runtime.builtin.arithmetic import evaluate, power, round_to, to_fraction, to_number, to_text
 from agent_runtime.builtin.calculator import create_server
 from agent_runtime.builtin.toolbox import Refusal
 
@@ -51,7 +51,7 @@ async def test_an_integer_of_thousands_of_digits_is_refused(ask: Ask) -> None:
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
 def test_numbers_that_are_not_finite_are_refused(number: float) -> None:
     with pytest.raises(Refusal, match="finite"):
-        exact(number)
+        to_fraction(number)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def _cpu_ms(expression: str) -> float:
     for _ in range(3):
         before = time.thread_time()
         with suppress(Refusal):
-            as_text(evaluate(expression))
+            to_text(evaluate(expression))
         taken.append((time.thread_time() - before) * 1000)
         if taken[-1] < 50:
             break
@@ -231,14 +231,14 @@ def test_precedence_is_the_one_of_the_language(terms: list[tuple[int, str]]) -> 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_is_taken_as_it_is_written_and_comes_back(number: float) -> None:
-    value = as_number(exact(number))
+    value = to_number(to_fraction(number))
     assert isinstance(value, str) or value == number
     assert not isinstance(value, str) or abs(number) >= 2**53
 
 
 @given(st.integers(-(10**30), 10**30))
 def test_integers_are_shown_in_full(number: int) -> None:
-    assert as_text(Fraction(number)) == str(number)
+    assert to_text(Fraction(number)) == str(number)
 
 
 @given(st.fractions(-100, 100, max_denominator=50), st.integers(-20, 20))
@@ -249,4 +249,4 @@ def test_whole_powers_are_exact(base: Fraction, exponent: int) -> None:
 
 @given(st.fractions(-1000, 1000), st.integers(0, 5))
 def test_rounding_is_never_off_by_more_than_a_half(value: Fraction, places: int) -> None:
-    assert abs(rounded(value, Fraction(places)) - value) <= Fraction(1, 2 * 10**places)
+    assert abs(round_to(value, Fraction(places)) - value) <= Fraction(1, 2 * 10**places)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.builtin.summary import sentences_of, summarize
+from agent_runtime.builtin.summary import split_into_sentences, summarize
 from agent_runtime.builtin.text import create_server
 
 Ask = Callable[..., Awaitable[Any]]
@@ -41,7 +41,7 @@ async def test_a_short_text_is_its_own_summary(text: str, ask: Ask) -> None:
 
 
 def test_headings_bullets_and_abbreviations_are_understood() -> None:
-    assert [sentence.text for sentence in sentences_of(ARTICLE)] == [
+    assert [sentence.text for sentence in split_into_sentences(ARTICLE)] == [
         "The service plans tasks.",
         "Dr. Smith approves a plan in 2.5 minutes.",
         "The weather was nice!",
@@ -62,7 +62,7 @@ async def test_no_text_has_no_summary(ask: Ask) -> None:
 def test_any_summary_is_made_of_the_texts_own_sentences(text: str, count: int) -> None:
     summary, sentences = summarize(text, count)
     assert sentences <= max(count, 1)
-    kept = combinations([sentence.text for sentence in sentences_of(text)], sentences)
+    kept = combinations([sentence.text for sentence in split_into_sentences(text)], sentences)
     assert summary == text or summary.split() in [" ".join(some).split() for some in kept]
     assert summarize(text, count) == (summary, sentences)
 

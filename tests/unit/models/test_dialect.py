@@ -24,16 +24,16 @@ def test_a_complaint_about_the_format_goes_one_rung_down(complaint: str) -> None
     dialect: Dialect | None = Dialect(reasoning=False)
     while dialect:
         rungs.append(dialect.output)
-        dialect = dialect.without(complaint, schema=True)
+        dialect = dialect.adapt_to(complaint, schema=True)
     assert rungs == ["json_schema", "json_object", "prompt"]
 
 
 def test_without_a_schema_there_is_no_rung_to_leave() -> None:
-    assert Dialect().without(OPENAI, schema=False) is None
+    assert Dialect().adapt_to(OPENAI, schema=False) is None
 
 
 def test_a_complaint_about_one_schema_says_nothing_of_the_endpoint() -> None:
-    lower = Dialect().without("invalid_json_schema Invalid schema for response_format 'plan': ...", schema=True)
+    lower = Dialect().adapt_to("invalid_json_schema Invalid schema for response_format 'plan': ...", schema=True)
     assert lower == Dialect(output="json_object", lasting=False)
 
 
@@ -47,13 +47,13 @@ def test_a_complaint_about_one_schema_says_nothing_of_the_endpoint() -> None:
     ],
 )
 def test_what_an_endpoint_rejects_is_not_asked_for_again(complaint: str, changed: Dialect) -> None:
-    assert Dialect().without(complaint, schema=True) == changed
-    assert changed.without(complaint, schema=False) is None
+    assert Dialect().adapt_to(complaint, schema=True) == changed
+    assert changed.adapt_to(complaint, schema=False) is None
 
 
 @pytest.mark.parametrize("complaint", ["", "Invalid 'tools': array too long.", "temperature must be positive"])
 def test_another_complaint_changes_nothing(complaint: str) -> None:
-    assert Dialect().without(complaint, schema=True) is None
+    assert Dialect().adapt_to(complaint, schema=True) is None
 
 
 def closed(**properties: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ FAILURES = Failures(SETTINGS, REDACTOR, answer_bytes=100)
     ],
 )
 def test_a_context_overflow_is_known_by_its_code_or_by_its_words(status: int | None, code: str, message: str) -> None:
-    failure = FAILURES.said(ApiError(message, status, code))
+    failure = FAILURES.translate(ApiError(message, status, code))
     assert (failure.code, failure.retry) == ("model_context_overflow", False)
     assert "openai.model" in failure.message
 
@@ -44,14 +44,14 @@ def test_a_context_overflow_is_known_by_its_code_or_by_its_words(status: int | N
     ],
 )
 def test_an_unknown_model_is_named_with_its_endpoint(status: int, code: str, message: str) -> None:
-    failure = FAILURES.said(ApiError(message, status, code))
+    failure = FAILURES.translate(ApiError(message, status, code))
     assert failure.code == "model_unknown"
     assert "'tiny'" in failure.message
     assert "http://models.example:8080/v1 " in failure.message
 
 
 def test_a_404_without_a_word_of_models_names_the_other_api_and_the_base_url() -> None:
-    failure = FAILURES.said(ApiError("Not Found", 404))
+    failure = FAILURES.translate(ApiError("Not Found", 404))
     assert failure.code == "model_unknown"
     assert "set openai.api to chat_completions" in failure.message
     assert "openai.base_url" in failure.message
@@ -70,24 +70,29 @@ def test_a_404_without_a_word_of_models_names_the_other_api_and_the_base_url() -
 def test_an_overloaded_endpoint_is_asked_again_unless_the_quota_is_used_up(
     said: ApiError, *, retried: bool, reached: bool
 ) -> None:
-    failure = FAILURES.said(said)
+    failure = FAILURES.translate(said)
     assert (failure.code, failure.retry, failure.reached) == ("model_overloaded", retried, reached)
 
 
 def test_anything_else_that_is_rejected_is_told_in_the_endpoints_words() -> None:
-    failure = FAILURES.said(ApiError("temperature must be\n positive", 400, "bad", "temperature"))
+    failure = FAILURES.translate(ApiError("temperature must be\n positive", 400, "bad", "temperature"))
     assert (failure.code, failure.retry) == ("model_failed", False)
     assert failure.message.endswith("rejected the request (HTTP 400): temperature must be positive")
 
 
 def test_no_message_shows_the_key_or_the_credentials_of_the_base_url() -> None:
     echo = "sk-very-secret user:p%40ss@ p@ss token=hush"
-    failures = [FAILURES.said(ApiError(echo, status)) for status in (400, 401, 403, 404, 413, 429, 500, None)]
-    failures += [FAILURES.unreachable(echo), FAILURES.cut(echo), FAILURES.unreadable(echo), FAILURES.refused(echo)]
+    failures = [FAILURES.translate(ApiError(echo, status)) for status in (400, 401, 403, 404, 413, 429, 500, None)]
+    failures += [
+        FAILURES.make_unreachable(echo),
+        FAILURES.make_cut_off(echo),
+        FAILURES.make_unreadable(echo),
+        FAILURES.make_refused(echo),
+    ]
     for failure in failures:
         for secret in ("sk-very-secret", "p@ss", "p%40ss", "token=hush"):
             assert secret not in failure.message
 
 
 def test_a_foreign_text_is_cut() -> None:
-    assert len(FAILURES.said(ApiError("x" * 10_000, 400)).message) < 500
+    assert len(FAILURES.translate(ApiError("x" * 10_000, 400)).message) < 500

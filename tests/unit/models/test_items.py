@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.models.items import calls_of, kept, refusal_of, sendable, text_of
+from agent_runtime.models.items import calls_of, prepare_items, refusal_of, text_of, to_sendable
 
 
 def call(call_id: Any, arguments: Any = "{}", name: Any = "f") -> dict[str, Any]:
@@ -15,29 +15,29 @@ def message(*parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_calls_are_told_apart_even_where_the_endpoint_does_not() -> None:
-    calls = calls_of(kept([call("a"), call("a"), call(""), call(None)]))
+    calls = calls_of(prepare_items([call("a"), call("a"), call(""), call(None)]))
     assert [one.call_id for one in calls] == ["a", "a-2", "call-3", "call-4"]
 
 
 def test_an_item_and_its_call_have_the_same_id() -> None:
-    items = kept([call("a"), call("a")])
+    items = prepare_items([call("a"), call("a")])
     assert [item["call_id"] for item in items] == [one.call_id for one in calls_of(items)]
 
 
 @pytest.mark.parametrize(("given", "said"), [({"x": 1}, '{"x": 1}'), (None, "{}"), ("", ""), ("{not", "{not")])
 def test_the_arguments_of_a_call_are_text(given: object, said: str) -> None:
-    assert calls_of(kept([call("a", given)]))[0].arguments == said
+    assert calls_of(prepare_items([call("a", given)]))[0].arguments == said
 
 
 def test_sealed_thoughts_are_kept_and_empty_ones_are_not() -> None:
     sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
-    assert kept([{"type": "reasoning", "id": "rs_2", "summary": []}, sealed]) == (sealed,)
+    assert prepare_items([{"type": "reasoning", "id": "rs_2", "summary": []}, sealed]) == (sealed,)
 
 
 @pytest.mark.parametrize("item", [message({"type": "output_text", "text": "\ud800"}), call("a", name=float("nan"))])
 def test_what_json_in_utf8_cannot_carry_is_refused(item: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"surrogates|JSON"):
-        kept([item])
+        prepare_items([item])
 
 
 def test_text_and_refusal_are_read_from_all_messages() -> None:
@@ -52,11 +52,11 @@ def test_text_and_refusal_are_read_from_all_messages() -> None:
 
 @pytest.mark.parametrize("arguments", ["{not", "[1]", "7", "[" * 100_000])
 def test_malformed_arguments_are_sent_back_wrapped_in_an_object(arguments: str) -> None:
-    [item] = sendable([call("a", arguments)])
+    [item] = to_sendable([call("a", arguments)])
     assert json.loads(item["arguments"]) == {"malformed_arguments": arguments}
 
 
 def test_good_arguments_are_sent_back_as_they_were() -> None:
     items = [call("a", '{"x": 1 }'), {"type": "function_call_output", "call_id": "a", "output": "1"}]
-    assert sendable(items) == items
-    assert sendable([call("a", " ")])[0]["arguments"] == "{}"
+    assert to_sendable(items) == items
+    assert to_sendable([call("a", " ")])[0]["arguments"] == "{}"
