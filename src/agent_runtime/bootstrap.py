@@ -27,7 +27,7 @@ from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.registry.advice import Advice
 from agent_runtime.registry.file import read_entries
 from agent_runtime.registry.placeholders import advise_on_placeholders
-from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pinned_model
+from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pin_model
 from agent_runtime.registry.written_secrets import remember_written_secrets
 from agent_runtime.runners.opening import open_runner
 from agent_runtime.services.agent_service import PlannerAgent
@@ -164,7 +164,7 @@ def _prepare(settings: Settings, secrets: Secrets, parts: Parts) -> _Ground:
     for advice in setup.advice:
         log.warning("tool_registry", server=advice.server_id, message=advice.message)
     servers = {entry.server.id: entry.identity for entry in setup.resolved}
-    identities = Identities(servers, pinned_model(settings.openai, shown))
+    identities = Identities(servers, pin_model(settings.openai, shown))
     return _Ground(settings, entries, setup, identities, model, planner, Metrics())
 
 
@@ -223,7 +223,7 @@ async def open_runtime(
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     ground = _prepare(settings, secrets, parts)
     async with (
-        parts.open_store(settings.storage, observe=ground.metrics.committed) as store,
+        parts.open_store(settings.storage, observe=ground.metrics.record_append) as store,
         ground.model or nullcontext(),
         ground.setup.pool as servers,
         asyncio.TaskGroup() as background,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.audit_export import export, find_export_faults, parse
+from agent_runtime.domain.audit_export import export, find_export_faults, parse_export
 from agent_runtime.domain.chain import record_hash
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, JournalChangedError, TaskNotFoundError
 from agent_runtime.domain.journal_verification import find_journal_faults
@@ -467,7 +467,7 @@ def _everything_wrong(path: Path) -> list[Any]:
 async def test_an_export_is_whole_and_verifies_with_nothing_else_at_hand(path: Path) -> None:
     document = json.loads(json.dumps(export(read(path))))
     assert find_export_faults(document) == []
-    assert parse(document) == read(path)
+    assert parse_export(document) == read(path)
     assert document["prompt"] == "say hello"
     assert (document["plan_digest"], document["plan"]["goal"]) == (CONTRACT.digest, "say it")
     assert [(made["actor"], made["digest"]) for made in document["approvals"]] == [("ann", CONTRACT.digest)]

@@ -17,7 +17,7 @@ import pytest
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.chain import format_time, parse_time
 from agent_runtime.domain.errors import ConfigurationError, ConflictError, StoreUnavailableError
-from agent_runtime.domain.events import record
+from agent_runtime.domain.events import make_record
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import evolve, replay
@@ -325,8 +325,8 @@ def test_the_statuses_that_a_runner_takes_up_are_those_of_the_domain() -> None:
 
 def _journal(task_id: str, length: int) -> list[ev.EventRecord]:
     at = parse_time("2026-01-02T03:04:05.000006Z")
-    claims = [record(task_id, n, n - 1, at, ev.TaskClaimed(runner="r", epoch=n - 1)) for n in range(2, length + 1)]
-    return [record(task_id, 1, None, at, task_submitted()), *claims]
+    claims = [make_record(task_id, n, n - 1, at, ev.TaskClaimed(runner="r", epoch=n - 1)) for n in range(2, length + 1)]
+    return [make_record(task_id, 1, None, at, task_submitted()), *claims]
 
 
 def test_a_read_that_a_write_has_overtaken_is_not_kept() -> None:
@@ -373,7 +373,7 @@ def test_memory_is_bounded_and_ended_tasks_make_room_first() -> None:
         cache.put(replay(f"live{number}", events), events)
     task = replay("ended", _journal("ended", 1))
     for event in (ev.TaskCancelRequested(), ev.TaskCancelled()):
-        task = evolve(task, record("ended", task.version + 1, None, journal[0].at, event))
+        task = evolve(task, make_record("ended", task.version + 1, None, journal[0].at, event))
     cache.put(task, _journal("ended", 1))
     assert cache.task("ended") is task
     for number in range(8, 11):

@@ -17,7 +17,7 @@ from agent_runtime.api.keys import new_key
 from agent_runtime.api.metrics import exposition
 from agent_runtime.domain.approval import Approve
 from agent_runtime.domain.caller import ANYBODY
-from agent_runtime.domain.events import ToolReturned, record
+from agent_runtime.domain.events import ToolReturned, make_record
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Call, StepState, Task
@@ -197,7 +197,7 @@ def test_a_server_that_renames_its_tools_for_ever_adds_no_more_than_so_many_labe
         call = Call("call_1", 1, "shifty", f"tool_{number}", {}, "", 1)
         task = Task("task_1", steps={"s1": StepState(call=call)})
         event = ToolReturned(step_id="s1", call_id="call_1", result=StoredResult(text="ok"), duration_ms=1.0)
-        metrics.committed(task, [record("task_1", 1, 1, at, event)], 0.001)
+        metrics.record_append(task, [make_record("task_1", 1, 1, at, event)], 0.001)
     calls = [
         s
         for family in metrics.registry.collect()

@@ -11,7 +11,7 @@ from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, DenyCall
 from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.errors import CallNotFoundError, DecisionRefusedError, DigestMismatchError
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.preview import previews
+from agent_runtime.domain.preview import preview_steps
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.tools import Effect
@@ -127,7 +127,7 @@ async def test_only_a_person_approves_a_call_with_the_plan(outside: House, appro
     async with outside.open() as runtime:
         submission = Submission(prompt="keep it", plan=plan(preapproved=True), approval=approval)
         task = await runtime.tasks.submit(submission, ANYBODY)
-        shown = [preview.asks for preview in previews(task)]
+        shown = [preview.asks for preview in preview_steps(task)]
         if approval == "manual":
             assert shown == [None, None, None]
             await runtime.tasks.decide(task.task_id, Approve(), BOB)

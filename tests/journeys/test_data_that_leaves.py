@@ -10,7 +10,7 @@ from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, ApproveCall, Resolve
 from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.preview import previews
+from agent_runtime.domain.preview import preview_steps
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import AskedCall, StepStatus, Task
 from agent_runtime.domain.tools import Effect
@@ -213,8 +213,8 @@ async def test_with_the_setting_approving_the_plan_covers_all_that_follows_from_
     async with home.open() as runtime:
         submission = Submission(prompt="all", plan=plan(READ, LOOK, save, agent("ledger/count")))
         task = await runtime.tasks.submit(submission, ANYBODY)
-        assert [bool(shown.covers) for shown in previews(task)] == [False, True, True, True]
-        assert [shown.asks for shown in previews(task)] == [None] * 4
+        assert [bool(shown.covers) for shown in preview_steps(task)] == [False, True, True, True]
+        assert [shown.asks for shown in preview_steps(task)] == [None] * 4
         await runtime.tasks.decide(task.task_id, Approve(), ANN)
         task = await until_settled(runtime, task.task_id)
         approved = [

@@ -15,7 +15,7 @@ from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.errors import DecisionRefusedError, DigestMismatchError, PlanOutdatedError
 from agent_runtime.domain.events import POLICY, PlanRepinned
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.revisions import REGISTRY, as_text
+from agent_runtime.domain.revisions import REGISTRY, format_diff
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
@@ -97,11 +97,11 @@ async def test_the_next_revision_has_the_same_steps_and_says_what_has_changed(ho
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         renewed = await refused_and_renewed(runtime, task)
-        first, second = await runtime.tasks.revisions(task.task_id, ANYBODY)
+        first, second = await runtime.tasks.read_revisions(task.task_id, ANYBODY)
         assert second.by == REGISTRY
         assert second.feedback == 'ledger: env.TARGET was not set and is "production".'
         assert first.contract.steps == second.contract.steps
-        assert '+servers.ledger.env.TARGET = "production"' in as_text(first, second).split("\n")
+        assert '+servers.ledger.env.TARGET = "production"' in format_diff(first, second).split("\n")
     assert task.planned_at
     assert renewed.planned_at
     assert renewed.planned_at > task.planned_at  # it may await approval as long as any other plan
@@ -280,9 +280,9 @@ async def test_a_literal_secret_that_changes_is_a_change_and_is_shown_nowhere(ho
         with pytest.raises(PlanOutdatedError, match=r"ledger: env\.API_TOKEN was"):
             await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         records = await runtime.tasks.records(task.task_id, ANYBODY)
-        before, after = await runtime.tasks.revisions(task.task_id, ANYBODY)
+        before, after = await runtime.tasks.read_revisions(task.task_id, ANYBODY)
     assert SECRET not in "".join(record.data for record in records)
-    assert SECRET not in as_text(before, after)
+    assert SECRET not in format_diff(before, after)
 
 
 async def test_a_plan_that_cannot_be_carried_out_on_the_changed_server_stays_as_it_is(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def after(task: Task, *events: ev.Event) -> Task:
     for event in events:
         epoch = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if event.writer == "run" else None
         at = AT + timedelta(seconds=task.version)
-        task = evolve(task, ev.record("t", task.version + 1, epoch, at, event))
+        task = evolve(task, ev.make_record("t", task.version + 1, epoch, at, event))
     return task
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.journal_verification import find_journal_faults
-from agent_runtime.domain.stored_journal import AuditFault, Kept
+from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
 from agent_runtime.services.ports import TaskStore
@@ -66,7 +66,7 @@ def tamper(path: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
             connection.execute(statement, values)
 
 
-def read(path: Path, task_id: str = "t") -> Kept:
+def read(path: Path, task_id: str = "t") -> StoredJournal:
     with open_read_only(path) as file:
         return file.read(task_id)
 

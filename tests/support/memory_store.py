@@ -24,9 +24,9 @@ from agent_runtime.domain.commits import (
 from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
-from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, expect_known, parse_cursor
+from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, check_cursor, parse_cursor
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
-from agent_runtime.domain.stored_journal import Entry, Index, Kept
+from agent_runtime.domain.stored_journal import StoredIndex, StoredJournal, StoredRecord
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.ports import Page, TaskSummary
@@ -40,7 +40,7 @@ class Journal:
     task: Task
     position: int
     records: list[EventRecord] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[StoredRecord] = field(default_factory=list)
 
     @property
     def head(self) -> str:
@@ -60,7 +60,7 @@ class Journal:
     def extend(self, draft: Draft) -> None:
         rows, _ = chain_records(self.head, draft.records)
         self.records += draft.records
-        self.entries += [Entry(*row[1:]) for row in rows]
+        self.entries += [StoredRecord(*row[1:]) for row in rows]
         self.task = draft.task
 
     def read(self, change: Change) -> list[EventRecord]:
@@ -142,10 +142,10 @@ class MemoryStore:
     async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         return self._journal(task_id).records[after : after + limit]
 
-    async def load_stored_journal(self, task_id: str) -> Kept:
+    async def load_stored_journal(self, task_id: str) -> StoredJournal:
         journal = self._journal(task_id)
         task, first, last = journal.task, journal.records[0], journal.records[-1]
-        index = Index(
+        index = StoredIndex(
             version=task.version,
             epoch=task.epoch,
             status=task.status.value,
@@ -159,7 +159,7 @@ class MemoryStore:
             head=journal.head,
             submitter=task.submitter,
         )
-        return Kept(task_id, tuple(journal.entries), index)
+        return StoredJournal(task_id, tuple(journal.entries), index)
 
     async def wait_for_change(self, task_id: str, after: int) -> None:
         while self._open:
@@ -216,7 +216,7 @@ class MemoryStore:
         if seen is not None:
             head = await self.commit_head()
             named = next((commit for commit in self._memory.commits if commit.position == seen.commit), None)
-            expect_known(seen, head.position, named)
+            check_cursor(seen, head.position, named)
         return follow_feed(self._read_feed, self._commits, seen, idle_s)
 
     async def _read_feed(self, seen: FeedPosition | None) -> FeedPage:

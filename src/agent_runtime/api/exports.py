@@ -15,7 +15,7 @@ from agent_runtime.api.openapi import refusals
 from agent_runtime.api.scopes import requires
 from agent_runtime.api.task_ids import TaskId
 from agent_runtime.domain.audit_export import export
-from agent_runtime.domain.stored_journal import Kept
+from agent_runtime.domain.stored_journal import StoredJournal
 
 router = APIRouter(prefix="/v1/tasks", tags=["Tasks"])
 
@@ -35,5 +35,5 @@ async def export_audit(request: Request, task_id: TaskId, runtime: Service, call
     return Response(encoded, media_type="application/json")
 
 
-def _encode(kept: Kept) -> bytes:
+def _encode(kept: StoredJournal) -> bytes:
     return json.dumps(export(kept)).encode("ascii")  # what is no UTF-8 in a broken journal is escaped

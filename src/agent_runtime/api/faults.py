@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 from agent_runtime.domain.errors import Fault
-from agent_runtime.text.escaping import cut, visible
+from agent_runtime.text.escaping import cut, escape_hidden
 
 WHOLE = "body"
 """The place of a fault that is of no one field."""
@@ -76,7 +76,7 @@ def _place(item: Mapping[str, Any], within: str) -> str:
             place += f"[{part}]"
         else:
             # Names that are not identifiers were invented by the caller, who needs no more of them than this.
-            place += f".{cut(visible(part), _LONGEST_NAME)}" if part else '[""]'
+            place += f".{cut(escape_hidden(part), _LONGEST_NAME)}" if part else '[""]'
     return place.removeprefix(".") or WHOLE
 
 

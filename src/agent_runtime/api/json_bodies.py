@@ -15,7 +15,7 @@ from agent_runtime.api.problems import BadRequestError, BodyTooLargeError
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.domain.plan import FREE_FIELDS
-from agent_runtime.domain.values import LARGE_BYTES, JsonValue, deeper_than, has_more_parts
+from agent_runtime.domain.values import LARGE_BYTES, JsonValue, has_more_parts, is_deeper_than
 from agent_runtime.text.escaping import cut
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -69,7 +69,7 @@ def _parse(data: bytes, depth: int) -> JsonValue:
         if "hex escape" in why and _SURROGATE.search(data):
             why = f"{why}: {_BOTH_HALVES}"
         raise BadRequestError(f"The body is not JSON: {why}.") from error
-    if deeper_than(value, depth):
+    if is_deeper_than(value, depth):
         raise BadRequestError(f"The body is nested more than {depth} deep (limits.json_depth).")
     if len(data) > 2 * _MOST_PARTS and has_more_parts(value, _MOST_PARTS, _FREE_FIELDS):
         raise InvalidInputError([Fault(WHOLE, _TOO_MANY_PARTS)])

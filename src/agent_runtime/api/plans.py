@@ -21,7 +21,7 @@ from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Edit, Revise
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import DecisionRefusedError, Fault, InvalidInputError
-from agent_runtime.domain.revisions import Revision, as_text, changes
+from agent_runtime.domain.revisions import Revision, diff_revisions, format_diff
 
 plans = APIRouter(prefix="/v1/tasks", tags=["Plans"], route_class=JsonRoute, strict_content_type=False)
 
@@ -113,7 +113,7 @@ async def preview_plan(request: Request, task_id: TaskId, runtime: Service, call
 
 async def _all_revisions(request: Request, task_id: str, runtime: Runtime, caller: Caller) -> list[Revision]:
     async with whole_journals(request):
-        return await runtime.tasks.revisions(task_id, caller)
+        return await runtime.tasks.read_revisions(task_id, caller)
 
 
 def _revision(revision: Revision) -> RevisionView:
@@ -131,13 +131,13 @@ def _diff(before: Revision, after: Revision) -> DiffView:
     return {
         "from": before.number,
         "to": after.number,
-        "text": as_text(before, after),
+        "text": format_diff(before, after),
         "changes": [
             {
                 "step_id": change.step_id,
                 "change": change.kind,
                 "fields": {name: {"from": field.before, "to": field.after} for name, field in change.fields.items()},
             }
-            for change in changes(before, after)
+            for change in diff_revisions(before, after)
         ],
     }

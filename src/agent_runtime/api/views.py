@@ -28,13 +28,13 @@ from agent_runtime.api.shapes import (
 from agent_runtime.domain.conditions import MOST_CHARACTERS
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
-from agent_runtime.domain.preview import StepPreview, notes_on_names, previews
+from agent_runtime.domain.preview import StepPreview, notes_on_names, preview_steps
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
 from agent_runtime.services.tool_registry import ServerStatus
-from agent_runtime.text.escaping import clear_name, clear_title, exact_line, one_line, visible
+from agent_runtime.text.escaping import clear_name, clear_title, escape_hidden, exact_line, one_line
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
 CALL_ACTIONS = ("approve", "deny")
@@ -93,7 +93,7 @@ def created_view(task: Task, root_path: str) -> TaskCreated:
 
 def task_view(task: Task) -> TaskView:
     steps = task.contract.steps if task.contract else ()
-    shown = previews(task)
+    shown = preview_steps(task)
     notes = notes_on_names(task, shown)
     attention = _attention(task, shown)
     return {
@@ -168,7 +168,7 @@ def _question(task: Task, view: AttentionView | JournalChangedView) -> str:
 
 
 def _error(code: str, message: str, step_id: str | None) -> ErrorView:
-    return {"code": code, "message": visible(message, keep="\n\t"), "step_id": step_id}
+    return {"code": code, "message": escape_hidden(message, keep="\n\t"), "step_id": step_id}
 
 
 def plan_preview(task: Task) -> PlanPreview:
@@ -176,7 +176,7 @@ def plan_preview(task: Task) -> PlanPreview:
         "task_id": task.task_id,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
-        "steps": [{"step_id": preview.step_id, **preview_view(preview)} for preview in previews(task)],
+        "steps": [{"step_id": preview.step_id, **preview_view(preview)} for preview in preview_steps(task)],
     }
 
 
@@ -201,7 +201,7 @@ def preview_view(preview: StepPreview) -> PreviewView:
 
 
 def _visible_reason(reason: str | None) -> str | None:
-    return None if reason is None else visible(reason)
+    return None if reason is None else escape_hidden(reason)
 
 
 def _step(step: ToolStep | AgentStep, state: StepState, preview: StepPreview) -> StepView:
@@ -260,7 +260,7 @@ def _attention_view(task: Task, shown: Sequence[StepPreview], step_id: str, stat
         "tool": call.tool,
         "arguments": call.arguments,
         "arguments_digest": call.arguments_digest,
-        "reason": " ".join(filter(None, [visible(reason or "", keep="\n\t"), *notes])),
+        "reason": " ".join(filter(None, [escape_hidden(reason or "", keep="\n\t"), *notes])),
         "needed_by": _dependents_of(task, step_id),
         "actions": actions,
     }
@@ -307,7 +307,7 @@ def _action_text(step: ToolStep | AgentStep) -> str:
     arguments = ", ".join(
         f"{exact_line(clear_name(name), 60)}={_argument(value)}" for name, value in step.arguments.items()
     )
-    call = f"{visible(step.server)}.{exact_line(clear_name(step.tool), 100)}({arguments})"
+    call = f"{escape_hidden(step.server)}.{exact_line(clear_name(step.tool), 100)}({arguments})"
     return call if title == f"{step.server}.{step.tool}" else f"{title} — {call}"
 
 

@@ -13,14 +13,14 @@ from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, RefusedError, UnavailableError
 from agent_runtime.cli.service import key_of, settings_of
 from agent_runtime.domain.audit_export import export as exported
-from agent_runtime.domain.audit_export import find_export_faults, parse
+from agent_runtime.domain.audit_export import find_export_faults, parse_export
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import ToolCalled
 from agent_runtime.domain.journal_verification import find_journal_faults
-from agent_runtime.domain.stored_journal import AuditFault, Kept
+from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
 from agent_runtime.storage.opening import open_for_reading
 from agent_runtime.storage.read_only import ReadOnlyDatabase
-from agent_runtime.text.escaping import visible
+from agent_runtime.text.escaping import escape_hidden
 
 _PAGE = 200
 
@@ -40,7 +40,7 @@ class _Report:
     calls: int = 0
     faults: list[AuditFault] = field(default_factory=list)
 
-    def add(self, kept: Kept, faults: list[AuditFault]) -> None:
+    def add(self, kept: StoredJournal, faults: list[AuditFault]) -> None:
         self.faults += faults
         self.tasks += 1
         self.records += len(kept.entries)
@@ -48,7 +48,7 @@ class _Report:
 
     def add_export(self, document: Any) -> None:
         """Take up one export. Raises: ValueError where it is none."""
-        self.add(parse(document), find_export_faults(document))
+        self.add(parse_export(document), find_export_faults(document))
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def verify(options: argparse.Namespace) -> int:
         output.document({**counts, "faults": faults, "cannot_detect": UNDETECTABLE})
     else:
         for fault in report.faults:
-            output.result(visible(str(fault)))
+            output.result(escape_hidden(str(fault)))
         found = _format_count(len(report.faults), "faults") if report.faults else "no change was found"
         output.say(", ".join(_format_count(number, name) for name, number in counts.items()) + f": {found}.")
         output.say("This cannot detect:")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from select import select
 from typing import TYPE_CHECKING, Any
 
-from agent_runtime.text.escaping import clear_name, visible
+from agent_runtime.text.escaping import clear_name, escape_hidden
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ _COLOURS = {
 
 def say(text: str) -> None:
     """A message to a person, on standard error."""
-    sys.stderr.write(visible(text, keep="\n") + "\n")
+    sys.stderr.write(escape_hidden(text, keep="\n") + "\n")
     sys.stderr.flush()
 
 
@@ -48,7 +48,7 @@ def ask(question: str) -> str | None:
 
 def result(text: str) -> None:
     """A result, on standard output: as it is to a file or a program, harmless to a terminal."""
-    sys.stdout.write((visible(text, keep="\n\t") if sys.stdout.isatty() else text) + "\n")
+    sys.stdout.write((escape_hidden(text, keep="\n\t") if sys.stdout.isatty() else text) + "\n")
 
 
 def document(value: Any, *, ascii_only: bool = False) -> None:
@@ -67,10 +67,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     for number, column in enumerate(columns):
         shown.add_column(column, overflow="fold", no_wrap=number == 0)  # the first one is there to be copied
     for row in rows:
-        shown.add_row(*(Text(visible(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row))
+        shown.add_row(
+            *(Text(escape_hidden(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row)
+        )
     console = _console(to_stdout=to_stdout)
     if title:  # not as the title of the table, which would be as narrow as its columns
-        console.print(Text(visible(title)))
+        console.print(Text(escape_hidden(title)))
     console.print(shown)
 
 
@@ -85,7 +87,7 @@ def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
     """The plan as it is to be approved: what each step does, with what, and what that may do to the world."""
     contract = task["plan_object"]
     rows = [
-        (step["id"], visible(step["title"]), _tool(step), _arguments(step), _effect(step, state["preview"]))
+        (step["id"], escape_hidden(step["title"]), _tool(step), _arguments(step), _effect(step, state["preview"]))
         for step, state in zip(contract["steps"], task["steps"], strict=True)
     ]
     title = f"Plan of {task['task_id']}, revision {task['plan_revision']}: {_short(contract['goal'], 200)}"
@@ -106,7 +108,7 @@ def _tool(step: Mapping[str, Any]) -> str:
 
 def tool_name(named: Mapping[str, Any]) -> str:
     """Return the server and the tool that something names, on one line."""
-    return visible(f"{named['server']}.{clear_name(named['tool'])}")
+    return escape_hidden(f"{named['server']}.{clear_name(named['tool'])}")
 
 
 def _arguments(step: Mapping[str, Any]) -> str:
@@ -120,13 +122,13 @@ def _arguments(step: Mapping[str, Any]) -> str:
 def argument_lines(arguments: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each argument of a call: its name, and its value as JSON."""
     for name, value in arguments.items():
-        yield visible(f"{clear_name(name)} = {json.dumps(value, ensure_ascii=False)}")
+        yield escape_hidden(f"{clear_name(name)} = {json.dumps(value, ensure_ascii=False)}")
 
 
 def _conditions(step: Mapping[str, Any]) -> Iterator[str]:
     """What else holds for a step, where it is not what holds for any."""
     if step.get("when"):
-        yield f"only when {visible(step['when'])}"
+        yield f"only when {escape_hidden(step['when'])}"
     if step["depends_on"]:
         yield f"after {', '.join(step['depends_on'])}"
     if step.get("retries"):

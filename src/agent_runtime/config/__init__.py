@@ -2,7 +2,14 @@
 
 from agent_runtime.config.descriptors import fit_connections, raise_descriptor_limit
 from agent_runtime.config.environment import CERTIFICATE_VARIABLES, NETWORK_VARIABLES, Proxies, Proxy
-from agent_runtime.config.files import dotted, expectation, fault_at, parse_yaml, read_yaml, unknown_key
+from agent_runtime.config.files import (
+    describe_expectation,
+    describe_fault,
+    describe_unknown_key,
+    format_place,
+    parse_yaml,
+    read_yaml,
+)
 from agent_runtime.config.loading import load_settings
 from agent_runtime.config.protection import before_exec, protect_process
 from agent_runtime.config.secrets import Secrets, variables_in, without_references
@@ -36,16 +43,16 @@ __all__ = [
     "Settings",
     "StorageSettings",
     "before_exec",
-    "dotted",
-    "expectation",
-    "fault_at",
+    "describe_expectation",
+    "describe_fault",
+    "describe_unknown_key",
     "fit_connections",
+    "format_place",
     "load_settings",
     "parse_yaml",
     "protect_process",
     "raise_descriptor_limit",
     "read_yaml",
-    "unknown_key",
     "variables_in",
     "without_references",
 ]

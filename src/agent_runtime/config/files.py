@@ -65,7 +65,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     return value
 
 
-def unknown_key(key: object, known: Iterable[str]) -> str:
+def describe_unknown_key(key: object, known: Iterable[str]) -> str:
     """What to say of a key that has no meaning: the near matches, or else all that would have one."""
     names = sorted(known)
     near = difflib.get_close_matches(str(key).lower(), names)
@@ -74,7 +74,7 @@ def unknown_key(key: object, known: Iterable[str]) -> str:
     return f"unknown key; expected {', '.join(names)}" if names else "unknown key"
 
 
-def dotted(location: Iterable[str | int]) -> str:
+def format_place(location: Iterable[str | int]) -> str:
     """The place in a file: `config.args[0]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".")
@@ -106,22 +106,22 @@ _EXPECTED = {
 }
 
 
-def expectation(error: ErrorDetails) -> str:
+def describe_expectation(error: ErrorDetails) -> str:
     """What pydantic wanted, in the words of an operator; the value itself, which may be a secret, is not shown."""
     said = _EXPECTED.get(error["type"])
     return said.format(**error.get("ctx", {})) if said else error["msg"]
 
 
-def fault_at(model: type[BaseModel], place: Sequence[str | int], error: ErrorDetails) -> str:
+def describe_fault(model: type[BaseModel], place: Sequence[str | int], error: ErrorDetails) -> str:
     """What is wrong at a place of a file that `model` describes, with the place before it."""
     if error["type"] == "extra_forbidden":
-        message = unknown_key(place[-1], _keys_at(model, place[:-1]))
+        message = describe_unknown_key(place[-1], _keys_at(model, place[:-1]))
     elif "[key]" in place[-1:]:
         place = place[:-1]
-        message = "must be text as a key (in quotes)" if error["type"] == "string_type" else expectation(error)
+        message = "must be text as a key (in quotes)" if error["type"] == "string_type" else describe_expectation(error)
     else:
-        message = expectation(error)
-    return f"{dotted(place)}: {message}"
+        message = describe_expectation(error)
+    return f"{format_place(place)}: {message}"
 
 
 def _keys_at(model: type[BaseModel], place: Iterable[str | int]) -> Iterable[str]:

@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from agent_runtime.config.files import dotted, fault_at, read_yaml, unknown_key
+from agent_runtime.config.files import describe_fault, describe_unknown_key, format_place, read_yaml
 from agent_runtime.config.secrets import Secrets
 from agent_runtime.config.settings import Section, Settings, sqlite_path
 from agent_runtime.domain.errors import ConfigurationError
@@ -85,15 +85,15 @@ def load_settings(
     faults: list[str] = []
     given: dict[_Key, _Given] = {}
     if file:
-        for key, value in _flat(read_yaml(file), (), str(file), faults):
+        for key, value in _flatten(read_yaml(file), (), str(file), faults):
             given[key] = _Given(value, str(file), file.parent, from_file=True)
-    variables, warnings = _from_environment(environ)
+    variables, warnings = _read_environment(environ)
     given |= variables
-    for key, value in _flat(_nested(overrides or {}), (), "command line", faults):
+    for key, value in _flatten(_nest(overrides or {}), (), "command line", faults):
         if value is not None:
             given[key] = _Given(value, "command line", Path.cwd())
     facts: dict[str, Any] = {"config_file": file, "config_warnings": tuple(warnings)}
-    settings = _checked(given, secrets, _default_paths(file) | facts, faults)
+    settings = _build_settings(given, secrets, _default_paths(file) | facts, faults)
     if settings.openai.api_key and settings.openai.configured:
         secrets.redactor.remember(settings.openai.api_key.get_secret_value())
     secrets.redactor.remember_literal("", settings.openai.base_url or "")
@@ -117,20 +117,20 @@ def _default_paths(file: Path | None) -> dict[str, Any]:
     return {"data_dir": Path.cwd() / "data", "tool_registry": registry}
 
 
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         *sections, last = name.split(".")
         at = tree
         for section in sections:
             at = at.setdefault(section, {})
-        at[last] = {**at.get(last, {}), **_nested(value)} if isinstance(value, Mapping) else value
+        at[last] = {**at.get(last, {}), **_nest(value)} if isinstance(value, Mapping) else value
     return tree
 
 
-def _flat(tree: Any, above: _Key, origin: str, faults: list[str]) -> Iterator[tuple[_Key, Any]]:
+def _flatten(tree: Any, above: _Key, origin: str, faults: list[str]) -> Iterator[tuple[_Key, Any]]:
     """Every setting that a tree of mappings holds; what has no meaning goes to `faults`."""
-    place = f"{origin}: {dotted(above)}: " if above else f"{origin}: "
+    place = f"{origin}: {format_place(above)}: " if above else f"{origin}: "
     if tree is None:  # an empty file, or a section of which every line is a comment
         return
     if not isinstance(tree, Mapping):
@@ -140,20 +140,20 @@ def _flat(tree: Any, above: _Key, origin: str, faults: list[str]) -> Iterator[tu
     for name, value in tree.items():
         key = (*above, str(name))
         if key in _SECTIONS:
-            yield from _flat(value, key, origin, faults)
+            yield from _flatten(value, key, origin, faults)
         elif key in _KNOWN:
             yield key, value
         else:
-            elsewhere = [dotted(known) for known in _KNOWN if known[-1] == str(name)]
-            hint = f"unknown key; did you mean {elsewhere[0]!r}?" if elsewhere else unknown_key(name, siblings)
-            faults.append(f"{origin}: {dotted(key)}: {hint}{'' if hint.endswith('?') else '.'}")
+            elsewhere = [format_place(known) for known in _KNOWN if known[-1] == str(name)]
+            hint = f"unknown key; did you mean {elsewhere[0]!r}?" if elsewhere else describe_unknown_key(name, siblings)
+            faults.append(f"{origin}: {format_place(key)}: {hint}{'' if hint.endswith('?') else '.'}")
 
 
-def _from_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], list[str]]:
+def _read_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], list[str]]:
     """The settings that variables give, and a warning for each that looks like a misspelt one."""
     here = Path.cwd()
     given = {
-        key: _Given(_listed(environ[name], key), name, here)
+        key: _Given(_split_list(environ[name], key), name, here)
         for name, key in [*_COMMON_VARIABLES.items(), *_VARIABLES.items()]
         if environ.get(name)
     }
@@ -170,13 +170,13 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], l
         warnings.append(f"These environment variables are not used by this service: {', '.join(unused)}.")
     for name in sorted(environ):
         if name.upper().startswith(PREFIX) and name not in _VARIABLES and name not in _NO_SETTINGS:
-            near = _near_variable(name, environ[name])
+            near = _suggest_variable(name, environ[name])
             if near:
                 warnings.append(f"The environment variable {name} has no meaning and was ignored; did you mean {near}?")
     return given, warnings
 
 
-def _near_variable(name: str, value: str) -> str | None:
+def _suggest_variable(name: str, value: str) -> str | None:
     asked = name.upper().removeprefix(PREFIX)
     if _OF_KUBERNETES.fullmatch(asked) or (asked == "PORT" and "://" in value):
         return None
@@ -186,7 +186,7 @@ def _near_variable(name: str, value: str) -> str | None:
     return PREFIX + near[0] if near else None
 
 
-def _listed(text: str, key: _Key) -> Any:
+def _split_list(text: str, key: _Key) -> Any:
     """A list in a variable is a JSON array, or its items with commas between them."""
     if get_origin(_KNOWN[key]) is not tuple:
         return text
@@ -196,41 +196,43 @@ def _listed(text: str, key: _Key) -> Any:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _checked(given: Mapping[_Key, _Given], secrets: Secrets, facts: Mapping[str, Any], faults: list[str]) -> Settings:
+def _build_settings(
+    given: Mapping[_Key, _Given], secrets: Secrets, facts: Mapping[str, Any], faults: list[str]
+) -> Settings:
     tree: dict[str, Any] = dict(facts)
     for key, one in given.items():
         try:
-            value = _expanded(one.value, secrets) if one.from_file and key not in _AS_WRITTEN else one.value
+            value = _expand(one.value, secrets) if one.from_file and key not in _AS_WRITTEN else one.value
         except ConfigurationError as error:
-            faults.append(f"{one.origin}: {dotted(key)}: {error}")
+            faults.append(f"{one.origin}: {format_place(key)}: {error}")
             continue
         if value == "" and _KNOWN[key] in _PATHS:  # the path of nothing would be the folder that it starts from
-            faults.append(f"{one.origin}: {dotted(key)}: must name a path; it is empty.")
+            faults.append(f"{one.origin}: {format_place(key)}: must name a path; it is empty.")
             continue
         at = tree
         for section in key[:-1]:
             at = at.setdefault(section, {})
-        at[key[-1]] = _absolute(key, value, one.folder)
+        at[key[-1]] = _make_absolute(key, value, one.folder)
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         for details in error.errors():
             location = details["loc"]
             origin = next((one.origin for key, one in given.items() if key == location[: len(key)]), "default")
-            fault = fault_at(Settings, location, details)
+            fault = describe_fault(Settings, location, details)
             faults.append(f"{origin}: {fault}{'' if fault.endswith('?') else '.'}")
     if faults:
         raise ConfigurationError("\n".join(faults))
     return settings
 
 
-def _expanded(value: Any, secrets: Secrets) -> Any:
+def _expand(value: Any, secrets: Secrets) -> Any:
     if isinstance(value, list):
-        return [_expanded(item, secrets) for item in value]
+        return [_expand(item, secrets) for item in value]
     return secrets.expand(value) if isinstance(value, str) else value
 
 
-def _absolute(key: _Key, value: Any, folder: Path) -> Any:
+def _make_absolute(key: _Key, value: Any, folder: Path) -> Any:
     """A path, or the URL of a SQLite file, as seen from anywhere."""
     if not isinstance(value, str | Path):
         return value

@@ -57,7 +57,7 @@ class OpenAISettings(Section):
 
     @field_validator("api_key")
     @classmethod
-    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value().strip() if key else ""
         if not (text.isascii() and text.isprintable()):
             raise ValueError("must be printable ASCII, as a header can carry it; it holds another character")
@@ -65,7 +65,7 @@ class OpenAISettings(Section):
 
     @field_validator("base_url")
     @classmethod
-    def _reachable(cls, url: str | None) -> str | None:
+    def _check_base_url(cls, url: str | None) -> str | None:
         if url:
             try:
                 parts = urlsplit(url)
@@ -109,7 +109,7 @@ class ServerSettings(Section):
 
     @field_validator("allowed_origins")
     @classmethod
-    def _named(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(
@@ -158,7 +158,7 @@ class StorageSettings(Section):
 
     @field_validator("url")
     @classmethod
-    def _supported(cls, url: str | None) -> str | None:
+    def _check_url(cls, url: str | None) -> str | None:
         if url is not None:
             sqlite_path(url)
         return url
@@ -216,7 +216,7 @@ class LimitSettings(Section):
     shutdown_s: PositiveFloat = 10
 
 
-def _plain_level(value: object) -> object:
+def _normalize_level(value: object) -> object:
     """`LOG_LEVEL` is written `DEBUG` or `warn` elsewhere."""
     level = value.lower() if isinstance(value, str) else value
     return "warning" if level == "warn" else level
@@ -225,7 +225,7 @@ def _plain_level(value: object) -> object:
 class LogSettings(Section):
     """`auto`: for people on a terminal, JSON elsewhere."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_plain_level)] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_normalize_level)] = "info"
     format: Literal["auto", "json", "console"] = "auto"
 
 
@@ -233,7 +233,7 @@ _PLANNERS = ("auto", "openai", "rules")
 _ATTRIBUTE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-def _named_planner(planner: str) -> str:
+def _check_planner(planner: str) -> str:
     if planner not in _PLANNERS and not _ATTRIBUTE.fullmatch(planner):
         ours = ", ".join(map(repr, _PLANNERS))
         raise ValueError(f"must be {ours} or module:attribute, as in 'my_package.planning:Planner'")
@@ -252,7 +252,7 @@ class Settings(Section):
     """
 
     openai: OpenAISettings = OpenAISettings()
-    planner: Annotated[str, AfterValidator(_named_planner)] = "auto"
+    planner: Annotated[str, AfterValidator(_check_planner)] = "auto"
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     data_dir: Path = Path("data")

@@ -25,7 +25,7 @@ from agent_runtime.domain.tools import Effect, Tool
 _MODEL = "a model"
 
 
-class Judged(Protocol):
+class ToolTraits(Protocol):
     """What is held to be true of a tool: by the catalogue, or by the contract."""
 
     @property
@@ -41,7 +41,7 @@ class Judged(Protocol):
     def vouched(self) -> bool | None: ...
 
 
-class Asking(Protocol):
+class ApprovalTerms(Protocol):
     """The part of a contract that says what is asked for."""
 
     @property
@@ -51,7 +51,7 @@ class Asking(Protocol):
     def asks(self) -> Mapping[str, str]: ...
 
     @property
-    def policy(self) -> Mapping[str, Judged]: ...
+    def policy(self) -> Mapping[str, ToolTraits]: ...
 
     @property
     def covers_data(self) -> bool: ...
@@ -62,12 +62,12 @@ def reasons_to_ask(plan: Plan, tools: Mapping[str, Tool]) -> dict[str, str]:
 
     Steps that have no reason to ask are not in it. `tools`: by key.
     """
-    held = _held(plan)
+    held = _trace_sources(plan)
     reasons = {step.id: "; ".join(_reasons(step, tools, held)) for step in plan.steps}
     return {step_id: reason for step_id, reason in reasons.items() if reason}
 
 
-def reason_to_ask(contract: Asking, step: ToolStep | AgentStep, key: str, *, by_person: bool) -> str | None:
+def reason_to_ask(contract: ApprovalTerms, step: ToolStep | AgentStep, key: str, *, by_person: bool) -> str | None:
     """Return why this step asks for its call of this tool (`server/tool`); None where it does not.
 
     `by_person`: a person approved the plan, or is to approve it; else the operator's policy did. Contracts of form 1
@@ -82,13 +82,13 @@ def reason_to_ask(contract: Asking, step: ToolStep | AgentStep, key: str, *, by_
     return contract.asks.get(step.id) if isinstance(step, ToolStep) else _reason_of_agent(key, judged)
 
 
-def reasons_of_step(contract: Asking, step: ToolStep | AgentStep, *, by_person: bool) -> str | None:
+def reasons_of_step(contract: ApprovalTerms, step: ToolStep | AgentStep, *, by_person: bool) -> str | None:
     """Return why this step asks for its calls, of whichever tool; None where it asks for none."""
     reasons = [reason_to_ask(contract, step, key, by_person=by_person) for key in tool_keys(step)]
     return "; ".join(filter(None, reasons)) or None
 
 
-def reasons_covered(contract: Asking, step: ToolStep | AgentStep) -> str | None:
+def reasons_covered(contract: ApprovalTerms, step: ToolStep | AgentStep) -> str | None:
     """Return why this step would ask, if a person who approves the plan did not approve its calls too.
 
     None where there is no reason, or it asks all the same.
@@ -112,10 +112,10 @@ def _reasons(
         yield _every_call(tool.key)
     elif not tool.vouched:
         given = {name: held[name] for name in sorted({reference.step for reference in references_in(step.arguments)})}
-        let_in = _named(given, lambda key: key != _MODEL and tools[key].open_world)
+        let_in = _describe_sources(given, lambda key: key != _MODEL and tools[key].open_world)
         if let_in and tool.effect is not Effect.READ:
             yield f"its arguments hold what came from outside with {let_in}"
-        let_out = _named(given, lambda key: key == _MODEL or not _is_its_own(tools[key], tool))
+        let_out = _describe_sources(given, lambda key: key == _MODEL or not _is_its_own(tools[key], tool))
         if let_out and tool.open_world:
             yield f"{tool.key} reaches beyond this machine, and its arguments hold what {let_out} gave"
 
@@ -125,7 +125,7 @@ def _is_its_own(source: Tool, tool: Tool) -> bool:
     return source.server == tool.server and source.open_world
 
 
-def _reason_of_agent(key: str, judged: Judged) -> str | None:
+def _reason_of_agent(key: str, judged: ToolTraits) -> str | None:
     if judged.approval == "call":
         return _every_call(key)
     if judged.effect is not Effect.READ:
@@ -139,7 +139,7 @@ def _every_call(key: str) -> str:
     return f"the operator wants every call of {key} to be approved"
 
 
-def _held(plan: Plan) -> dict[str, tuple[str, ...]]:
+def _trace_sources(plan: Plan) -> dict[str, tuple[str, ...]]:
     """Return whose words the output of each step may hold: the keys of tools, its own first, and perhaps a model's."""
     steps = {step.id: step for step in plan.steps}
     held: dict[str, tuple[str, ...]] = {}
@@ -151,7 +151,7 @@ def _held(plan: Plan) -> dict[str, tuple[str, ...]]:
     return held
 
 
-def _named(given: Mapping[str, tuple[str, ...]], counts: Callable[[str], bool]) -> str:
+def _describe_sources(given: Mapping[str, tuple[str, ...]], counts: Callable[[str], bool]) -> str:
     """Return the steps of which something counts, each with the first that does."""
     found = {name: next(filter(counts, keys), None) for name, keys in given.items()}
     return ", ".join(f"{name} ({key})" for name, key in found.items() if key is not None)

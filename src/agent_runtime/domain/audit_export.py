@@ -16,15 +16,17 @@ from agent_runtime.domain.events import (
     ToolReturned,
 )
 from agent_runtime.domain.journal_verification import find_journal_faults, replay_journal
-from agent_runtime.domain.stored_journal import AuditFault, Entry, Index, Kept
+from agent_runtime.domain.stored_journal import AuditFault, StoredIndex, StoredJournal, StoredRecord
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 FORMAT = "agent-runtime-audit/1"
 
-_Decided = PlanApproved | PlanRejected | PlanRevisionRequested | PlanEdited | StepResolved | CallApproved | CallDenied
+_DecisionEvent = (
+    PlanApproved | PlanRejected | PlanRevisionRequested | PlanEdited | StepResolved | CallApproved | CallDenied
+)
 
 
-def export(kept: Kept) -> JsonObject:
+def export(kept: StoredJournal) -> JsonObject:
     """What is kept of a task, with what it says in plain words first.
 
     `prompt`, the newest `plan` with its digest, `approvals` and `calls` are read from `journal`, which is as stored;
@@ -54,7 +56,7 @@ def export(kept: Kept) -> JsonObject:
                 **_approver(record.event),
             }
             for record in replay.records
-            if isinstance(record.event, _Decided)
+            if isinstance(record.event, _DecisionEvent)
         ],
         "calls": [
             {
@@ -72,12 +74,12 @@ def export(kept: Kept) -> JsonObject:
     }
 
 
-def _as_stored(index: Index) -> JsonObject:
+def _as_stored(index: StoredIndex) -> JsonObject:
     """Return what is kept beside the journal; of an earlier version's export only what that version kept."""
     return {name: value for name, value in asdict(index).items() if name != "submitter" or value is not None}
 
 
-def _decision(event: _Decided) -> JsonObject:
+def _decision(event: _DecisionEvent) -> JsonObject:
     match event:
         case StepResolved():
             what: JsonObject = {"step_id": event.step_id, "call_id": event.call_id, "resolution": event.resolution}
@@ -96,7 +98,7 @@ def _decision(event: _Decided) -> JsonObject:
     return {"actor": event.actor, "comment": comment, "revision": event.revision, "digest": event.digest}
 
 
-def _approver(event: _Decided) -> JsonObject:
+def _approver(event: _DecisionEvent) -> JsonObject:
     """Return what else the journal knows of whoever decided: tenant, how they were authenticated, an approver's scopes.
 
     All of it is missing where an earlier version wrote the journal.
@@ -112,7 +114,7 @@ def find_export_faults(document: JsonValue) -> list[AuditFault]:
 
     Raises: ValueError where it is no export at all, naming the place.
     """
-    kept = parse(document)
+    kept = parse_export(document)
     expected = export(kept)
     said = [
         AuditFault(kept.task_id, None, place, "the export does not say here what its journal says.")
@@ -121,7 +123,7 @@ def find_export_faults(document: JsonValue) -> list[AuditFault]:
     return [*find_journal_faults(kept), *said]
 
 
-def parse(document: JsonValue) -> Kept:
+def parse_export(document: JsonValue) -> StoredJournal:
     """What an export holds as it was stored. Raises: ValueError where it is no export, naming the place."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"format: it is not {FORMAT!r}")
@@ -130,8 +132,12 @@ def parse(document: JsonValue) -> Kept:
         raise ValueError("task_id: it is no text")  # noqa: TRY004 - all that is wrong with a document is a ValueError
     if not isinstance(journal, list):
         raise ValueError("journal: it is no list")  # noqa: TRY004 - likewise
-    entries = tuple(Entry(**_checked(Entry, one, f"journal[{place}]")) for place, one in enumerate(journal))
-    return Kept(task_id, entries, None if index is None else Index(**_checked(Index, index, "index")))
+    entries = tuple(
+        StoredRecord(**_read_fields(StoredRecord, one, f"journal[{place}]")) for place, one in enumerate(journal)
+    )
+    return StoredJournal(
+        task_id, entries, None if index is None else StoredIndex(**_read_fields(StoredIndex, index, "index"))
+    )
 
 
 _KINDS: dict[Any, tuple[type, ...]] = {
@@ -142,7 +148,7 @@ _KINDS: dict[Any, tuple[type, ...]] = {
 }
 
 
-def _checked(kind: type[Entry | Index], value: JsonValue, place: str) -> dict[str, Any]:
+def _read_fields(kind: type[StoredRecord | StoredIndex], value: JsonValue, place: str) -> dict[str, Any]:
     """The fields of a value, each of its type."""
     if not isinstance(value, dict):
         raise ValueError(f"{place}: it is no object")  # noqa: TRY004 - likewise

@@ -41,10 +41,10 @@ def may_ask_model(task: Task, in_flight: AbstractSet[str]) -> bool:
     """Whether a model may be asked now; else it waits for what answers under way have reserved, which is all."""
     if exceeded_by_asking(task) is not None or seconds_left(task, in_flight) <= 0:
         return False
-    return task.limits.budget.tokens is None or not _asked(task, in_flight)
+    return task.limits.budget.tokens is None or not _steps_asking_model(task, in_flight)
 
 
-def _asked(task: Task, in_flight: AbstractSet[str]) -> list[str]:
+def _steps_asking_model(task: Task, in_flight: AbstractSet[str]) -> list[str]:
     """The steps for which a model is being asked."""
     calls = task.open_calls
     return [name for name in in_flight if name not in calls and isinstance(task.plan_step(name), AgentStep)]
@@ -55,7 +55,7 @@ def seconds_left(task: Task, in_flight: AbstractSet[str]) -> float:
     budget = task.limits.budget.seconds
     if budget is None:
         return inf
-    if _asked(task, in_flight):
+    if _steps_asking_model(task, in_flight):
         return 0.0  # an answer under way has reserved all of it
     reserved = sum(call.timeout_s for step_id, call in task.open_calls.items() if step_id in in_flight)
     return budget - task.call_seconds - reserved

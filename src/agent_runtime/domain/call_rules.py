@@ -11,18 +11,18 @@ from pydantic_core import from_json
 
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
-from agent_runtime.domain.conditions import holds
+from agent_runtime.domain.conditions import evaluate_condition
 from agent_runtime.domain.contract import MOST_DEPTH, argument_faults
-from agent_runtime.domain.deny import denied
+from agent_runtime.domain.deny import find_denial
 from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
 from agent_runtime.domain.events import StepFailed, StepSkipped
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys
 from agent_runtime.domain.references import ARGUMENT_BYTES, resolve
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.stricter import Tightened
-from agent_runtime.domain.task import JOURNAL_BYTES, Pending, StepState, StepStatus, Task, may_repeat
+from agent_runtime.domain.stricter import TightenedContract
+from agent_runtime.domain.task import JOURNAL_BYTES, PendingCall, StepState, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import Denial, tool_key
-from agent_runtime.domain.values import JsonObject, as_digested, deeper_than, digest
+from agent_runtime.domain.values import JsonObject, as_digested, digest, is_deeper_than
 
 
 class CallRefusedError(Exception):
@@ -53,7 +53,7 @@ class Proposal:
     server: str
     tool: str
     arguments: JsonObject | None = None
-    pending: Pending | None = None
+    pending: PendingCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,13 @@ class Bounds:
     journal: int = JOURNAL_BYTES
 
 
-def journal_full(task: Task, limit: int) -> str:
+def describe_full_journal(task: Task, limit: int) -> str:
     """Say that the journal of the task is too long for anything new."""
     return f"the journal of the task has {task.journal_bytes} bytes, over the limit of {limit} (limits.journal_bytes)."
 
 
 @dataclass(frozen=True, slots=True)
-class Permitted:
+class PermittedCall:
     """A call that may be sent now, once. `reason` is why a person must see it first; null where nobody must."""
 
     step: ToolStep | AgentStep
@@ -100,8 +100,8 @@ def judge(
     denials: Iterable[Denial],
     bounds: Bounds,
     *,
-    now: Tightened | None = None,
-) -> Permitted:
+    now: TightenedContract | None = None,
+) -> PermittedCall:
     """What may be sent for a proposal.
 
     `in_flight` are the steps whose calls are under way, `denials` what the operator denies now of the server, and
@@ -110,10 +110,10 @@ def judge(
     """
     _check_task(task)
     if task.journal_bytes > bounds.journal:
-        raise CallRefusedError("journal_full", journal_full(task, bounds.journal))
+        raise CallRefusedError("journal_full", describe_full_journal(task, bounds.journal))
     if now is not None:
         task = replace(task, contract=now.contract)
-    step = _planned(task, proposal)
+    step = _find_step(task, proposal)
     state = task.steps[step.id]
     _check_turn(task, step, state, in_flight)
     if isinstance(step, AgentStep):
@@ -129,18 +129,18 @@ def judge(
     faults = list(argument_faults(arguments, task.definitions[key].arguments_schema, "arguments", resolved=True))
     if faults:
         raise CallRefusedError("invalid_arguments", "; ".join(map(str, faults)))
-    told = denied(denials, proposal.tool, arguments)
+    told = find_denial(denials, proposal.tool, arguments)
     if told is None and now is not None and key in now.disabled:
         told = f"{key} has been disabled in the tool registry."
     if told is not None:
         raise CallRefusedError("denied", told)
-    return Permitted(
+    return PermittedCall(
         step,
         arguments,
         arguments_digest,
         attempt=state.call.attempt + 1 if state.call else 1,
         timeout_s=_timeout(task, step, key),
-        reason=_question(task, step, state, key, arguments_digest, now.asks.get(key) if now else None),
+        reason=_reason_to_ask(task, step, state, key, arguments_digest, now.asks.get(key) if now else None),
     )
 
 
@@ -157,7 +157,7 @@ def _check_task(task: Task) -> None:
         raise CallRefusedError(rule, f"the task is {task.status}.")
 
 
-def _planned(task: Task, proposal: Proposal) -> ToolStep | AgentStep:
+def _find_step(task: Task, proposal: Proposal) -> ToolStep | AgentStep:
     try:
         step = task.plan_step(proposal.step_id)
     except KeyError:
@@ -177,17 +177,17 @@ def _check_turn(task: Task, step: ToolStep | AgentStep, state: StepState, in_fli
         raise CallRefusedError("used_up", f"the call of step {step.id!r} was made, and it may not be made again.")
     if state.status is StepStatus.ASKING:
         raise CallRefusedError("not_current", f"a person is asked about the call of step {step.id!r}.")
-    missing = task.missing(step)
+    missing = task.unmet_needs(step)
     if missing:
         raise CallRefusedError("not_current", f"step {step.id!r} needs {', '.join(missing)} first.")
-    if barred(task, step):
+    if condition_outcome(task, step):
         raise CallRefusedError("not_current", f"the condition of step {step.id!r} does not hold.")
 
 
-def barred(task: Task, step: ToolStep | AgentStep) -> StepSkipped | StepFailed | None:
+def condition_outcome(task: Task, step: ToolStep | AgentStep) -> StepSkipped | StepFailed | None:
     """What the condition of a step says against it: it does not hold, or it cannot be told. Null where it holds."""
     try:
-        if step.when is None or holds(step.when, task.results):
+        if step.when is None or evaluate_condition(step.when, task.results):
             return None
     except ConditionFailedError as error:
         return StepFailed(step_id=step.id, code=error.code, message=str(error))
@@ -221,10 +221,10 @@ def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, bounds:
     if (size := len(text.encode("utf-8", "replace"))) > bounds.arguments:
         message = f"the arguments have {size} bytes, over the limit of {bounds.arguments} (limits.argument_bytes)."
         raise CallRefusedError("invalid_arguments", message)
-    return given_arguments(text)
+    return parse_model_arguments(text)
 
 
-def given_arguments(text: str) -> JsonObject:
+def parse_model_arguments(text: str) -> JsonObject:
     """The arguments that a model gave, read. Raises: CallRefusedError where they are no JSON object."""
     try:
         arguments = from_json(text.encode("utf-8", "replace") or b"{}", allow_inf_nan=False)
@@ -232,7 +232,7 @@ def given_arguments(text: str) -> JsonObject:
         raise CallRefusedError("invalid_arguments", f"the arguments are no JSON: {error}.") from error
     if not isinstance(arguments, dict):
         raise CallRefusedError("invalid_arguments", "the arguments must be a JSON object.")
-    if deeper_than(arguments, MOST_DEPTH):
+    if is_deeper_than(arguments, MOST_DEPTH):
         raise CallRefusedError("invalid_arguments", f"the arguments are nested more than {MOST_DEPTH} deep.")
     return arguments
 
@@ -246,16 +246,16 @@ def _digest(arguments: JsonObject) -> str:
 
 def _timeout(task: Task, step: ToolStep | AgentStep, key: str) -> float | None:
     """Return how long the call may take, in seconds: as the step says, and no longer than the operator now allows."""
-    planned = step.timeout_s if isinstance(step, ToolStep) else _allowed(step, key)
+    planned = step.timeout_s if isinstance(step, ToolStep) else _tool_timeout(step, key)
     most = task.contract.policy[key].timeout_s if task.contract else None
     return min(filter(None, (planned, most)), default=None)
 
 
-def _allowed(step: AgentStep, key: str) -> float | None:
+def _tool_timeout(step: AgentStep, key: str) -> float | None:
     return next((allowed.timeout_s for allowed in step.tools if allowed.key == key), None)
 
 
-def _question(
+def _reason_to_ask(
     task: Task,
     step: ToolStep | AgentStep,
     state: StepState,

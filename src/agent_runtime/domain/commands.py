@@ -7,8 +7,8 @@ from itertools import chain
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget, exceeded_by_asking, has_budget, may_ask_model
-from agent_runtime.domain.call_rules import barred
-from agent_runtime.domain.plan import AgentStep, ToolStep, unreferenced
+from agent_runtime.domain.call_rules import condition_outcome
+from agent_runtime.domain.plan import AgentStep, ToolStep, find_unreferenced_steps
 from agent_runtime.domain.references import text_of
 from agent_runtime.domain.status import WAITING, TaskStatus
 from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_repeat
@@ -37,13 +37,13 @@ class AskModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class WriteEvents:
     """Write down what already follows from the journal."""
 
     events: tuple[ev.Event, ...]
 
 
-Command = ProposePlan | CallTool | AskModel | Record
+Command = ProposePlan | CallTool | AskModel | WriteEvents
 
 
 def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[Command, ...]:
@@ -73,11 +73,11 @@ def _commands(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
         yield ProposePlan()
     elif task.status not in WAITING:
         nothing = True
-        for command in chain(_unfinished(task, in_flight), _ready(task, in_flight)):
+        for command in chain(_continue_steps(task, in_flight), _start_steps(task, in_flight)):
             nothing = False
             yield command
         if nothing and not in_flight:
-            yield Record((_end(task),))
+            yield WriteEvents((_end(task),))
 
 
 def _end(task: Task) -> ev.Event:
@@ -88,12 +88,12 @@ def _end(task: Task) -> ev.Event:
     return ev.TaskCompleted(result=result_of(task))
 
 
-def _cancel(task: Task) -> Record:
+def _cancel(task: Task) -> WriteEvents:
     # In one append: a task left between the two would neither run nor be asked about.
     reason = "the task was cancelled before the answer came"
     lost = task.open_calls
     unknown = tuple(name for name in task.steps if name in lost or name in task.unknown_steps)
-    return Record(
+    return WriteEvents(
         (
             *(ev.StepOutcomeUnknown(step_id=name, call_id=call.call_id, reason=reason) for name, call in lost.items()),
             ev.TaskCancelled(unknown_steps=unknown),
@@ -101,7 +101,7 @@ def _cancel(task: Task) -> Record:
     )
 
 
-def _unfinished(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
+def _continue_steps(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What the steps that have begun ask for: open calls first, since no task ends while one is open."""
     running = [
         (step, task.steps[step.id])
@@ -110,25 +110,25 @@ def _unfinished(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     ]
     for step, state in sorted(running, key=lambda pair: pair[1].call is None):
         if state.call is not None:
-            yield from _called(task, step, state.call, in_flight)
+            yield from _follow_call(task, step, state.call, in_flight)
         elif isinstance(step, ToolStep):
             yield CallTool(step)
         else:
-            yield from _answered(task, step, state, in_flight)
+            yield from _follow_answer(task, step, state, in_flight)
 
 
-def _called(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: AbstractSet[str]) -> Iterator[Command]:
+def _follow_call(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What follows from the latest call of a step."""
     if call.result is not None and not call.result.is_error:
-        yield Record((ev.StepCompleted(step_id=step.id),))
+        yield WriteEvents((ev.StepCompleted(step_id=step.id),))
     elif may_repeat(task, step.id) and exceeded_budget(task) is None:
         if has_budget(task, in_flight):
             yield CallTool(step)
     elif call.result is None:
         reason = "the service stopped, or lost the call, before the answer came"
-        yield Record((ev.StepOutcomeUnknown(step_id=step.id, call_id=call.call_id, reason=reason),))
+        yield WriteEvents((ev.StepOutcomeUnknown(step_id=step.id, call_id=call.call_id, reason=reason),))
     else:
-        yield Record((tool_error(step.id, call),))
+        yield WriteEvents((tool_error(step.id, call),))
 
 
 def tool_error(step_id: str, call: Call) -> ev.StepFailed:
@@ -139,22 +139,22 @@ def tool_error(step_id: str, call: Call) -> ev.StepFailed:
     return ev.StepFailed(step_id=step_id, code=code, message=message)
 
 
-def _answered(task: Task, step: AgentStep, state: StepState, in_flight: AbstractSet[str]) -> Iterator[Command]:
+def _follow_answer(task: Task, step: AgentStep, state: StepState, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What follows from the latest answer of a model."""
     if state.pending is not None:
-        yield from _paid(task, CallTool(step), in_flight)
+        yield from _check_budget(task, CallTool(step), in_flight)
     elif state.turns and state.turns[-1].answer is not None:
-        yield Record((ev.StepCompleted(step_id=step.id),))
+        yield WriteEvents((ev.StepCompleted(step_id=step.id),))
     elif len(state.turns) >= step.max_turns:
         message = (
             f"The model was asked {step.max_turns} times, as often as the step allows (max_turns), and wants more."
         )
-        yield Record((ev.StepFailed(step_id=step.id, code="max_turns", message=message),))
+        yield WriteEvents((ev.StepFailed(step_id=step.id, code="max_turns", message=message),))
     else:
-        yield from _paid(task, AskModel(step), in_flight)
+        yield from _check_budget(task, AskModel(step), in_flight)
 
 
-def _paid(task: Task, command: CallTool | AskModel, in_flight: AbstractSet[str]) -> Iterator[Command]:
+def _check_budget(task: Task, command: CallTool | AskModel, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """A command that the budget must allow: it is given, or waits for what is reserved, or ends the task."""
     asks = isinstance(command, AskModel)
     over = exceeded_by_asking(task) if asks else exceeded_budget(task)
@@ -166,23 +166,23 @@ def _paid(task: Task, command: CallTool | AskModel, in_flight: AbstractSet[str])
         used = f"The budget of {over.limit:g} {over.budget} is used up ({over.used:g})"
         stopped = "did not start" if task.steps[step_id].status is StepStatus.PENDING else "did not go on"
         failed = ev.TaskFailed(code="budget_exceeded", message=f"{used}; step {step_id!r} {stopped}.", step_id=step_id)
-        yield Record((over, failed))
+        yield WriteEvents((over, failed))
 
 
-def _ready(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
+def _start_steps(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
     """What the steps that could begin ask for."""
     for step in task.contract.steps if task.contract else ():
         if task.steps[step.id].status is not StepStatus.PENDING or step.id in in_flight:
             continue
         if not all(task.steps[name].has_ended for name in step.needs):
             continue
-        if missing := task.missing(step):
+        if missing := task.unmet_needs(step):
             reasons = ", ".join(f"{name}, which {_FATE[task.steps[name].status]}" for name in missing)
-            yield Record((ev.StepSkipped(step_id=step.id, reason=f"it needs {reasons}"),))
-        elif (said := barred(task, step)) is not None:
-            yield Record((said,))
+            yield WriteEvents((ev.StepSkipped(step_id=step.id, reason=f"it needs {reasons}"),))
+        elif (said := condition_outcome(task, step)) is not None:
+            yield WriteEvents((said,))
         else:
-            yield from _paid(task, AskModel(step) if isinstance(step, AgentStep) else CallTool(step), in_flight)
+            yield from _check_budget(task, AskModel(step) if isinstance(step, AgentStep) else CallTool(step), in_flight)
 
 
 _FATE = {StepStatus.SKIPPED: "was skipped", StepStatus.FAILED: "failed"}
@@ -193,5 +193,5 @@ def result_of(task: Task) -> str:
     if task.contract is None:
         return ""
     results = task.results
-    texts = [text_of(results[name]) for name in unreferenced(task.contract.plan) if name in results]
+    texts = [text_of(results[name]) for name in find_unreferenced_steps(task.contract.plan) if name in results]
     return "\n".join(text for text in texts if text)[:RESULT_CHARACTERS]

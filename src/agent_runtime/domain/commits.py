@@ -90,11 +90,11 @@ class Checkpoint:
     previous_entries: int
 
 
-Row = tuple[int, str, str, str, str]
+CommitRow = tuple[int, str, str, str, str]
 """A commit as it is stored: position, at, type, data, hash."""
 
 
-def chain_commit(after: CommitHead, at: str, kind: str, data: str) -> Row:
+def chain_commit(after: CommitHead, at: str, kind: str, data: str) -> CommitRow:
     """Return the row that follows `after`."""
     position = after.position + 1
     return position, at, kind, data, commit_hash(after.hash, position, at, kind, data)

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from agent_runtime.domain.caching import cache_short
 from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
-from agent_runtime.domain.references import Reference, as_text, look_up, parse
+from agent_runtime.domain.references import Reference, as_text, look_up, parse_template
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonValue
 
@@ -45,7 +45,7 @@ def read_condition(text: str) -> Condition:
     references: list[Reference] = []
 
     def name(found: re.Match[str]) -> str:
-        (reference,) = parse(found.group())
+        (reference,) = parse_template(found.group())
         if isinstance(reference, Reference):
             references.append(reference)
         return f" _ref{len(references) - 1}_ "
@@ -59,12 +59,12 @@ def read_condition(text: str) -> Condition:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text!r} is not a condition: compare references with == != < <= > >= in") from error
     condition = Condition(text, tree, tuple(references))
-    for fault in (*_names_spelled_otherwise(tree, named, text), *_faults(tree, condition)):
+    for fault in (*_spelling_faults(tree, named, text), *_faults(tree, condition)):
         raise ValueError(fault)
     return condition
 
 
-def _names_spelled_otherwise(tree: ast.expr, named: str, text: str) -> Iterator[str]:
+def _spelling_faults(tree: ast.expr, named: str, text: str) -> Iterator[str]:
     """Yield a fault where a name is not spelled as it is read: Python takes wide and bold letters for plain ones."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and ast.get_source_segment(named, node) != node.id:
@@ -81,7 +81,7 @@ def condition_references(text: str | None) -> frozenset[Reference]:
         return frozenset()
 
 
-def holds(text: str, results: Mapping[str, StoredResult]) -> bool:
+def evaluate_condition(text: str, results: Mapping[str, StoredResult]) -> bool:
     """Whether the condition holds, from the stored results of earlier steps.
 
     Raises: ConditionFailedError where an output is not there or is not of a kind that can be compared so.

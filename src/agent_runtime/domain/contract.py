@@ -16,10 +16,10 @@ from agent_runtime.domain.asking import reasons_to_ask
 from agent_runtime.domain.conditions import MOST_REFERENCES, condition_references, read_condition
 from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import Fault, InvalidPlanError
-from agent_runtime.domain.plan import AgentStep, Plan, Seconds, Step, ToolStep, cycle_in, tool_keys, tool_names
-from agent_runtime.domain.schemas import CHECK_SECONDS, Open, UnusableSchemaError, as_open, errors_of
+from agent_runtime.domain.plan import AgentStep, Plan, Seconds, Step, ToolStep, find_cycle, tool_keys, tool_names
+from agent_runtime.domain.schemas import CHECK_SECONDS, OpenText, UnusableSchemaError, as_open, errors_of
 from agent_runtime.domain.tools import Effect, Tool
-from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, deeper_than, digest, shortened
+from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical, digest, is_deeper_than, shorten
 from agent_runtime.text.escaping import is_blank
 
 MOST_STEPS = 100
@@ -169,9 +169,9 @@ def draw_up(
     return Contract(
         form=2,
         goal=plan.goal,
-        steps=tuple(_filled_in(step, catalogue) for step in plan.steps),
+        steps=tuple(_fill_in(step, catalogue) for step in plan.steps),
         limits=limits,
-        policy={key: pinned_policy(tool) for key, tool in used.items()},
+        policy={key: pin_policy(tool) for key, tool in used.items()},
         pins={key: tool.pin for key, tool in used.items()},
         servers={tool.server: tool.identity for tool in used.values()},
         model=model if any(isinstance(step, AgentStep) for step in plan.steps) else None,
@@ -180,7 +180,7 @@ def draw_up(
     )
 
 
-def pinned_policy(tool: Tool) -> PinnedPolicy:
+def pin_policy(tool: Tool) -> PinnedPolicy:
     """Return what holds for a tool as a contract has it."""
     return PinnedPolicy(
         effect=tool.effect,
@@ -192,7 +192,7 @@ def pinned_policy(tool: Tool) -> PinnedPolicy:
     )
 
 
-def _filled_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | AgentStep:
+def _fill_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | AgentStep:
     if isinstance(step, AgentStep):
         tools = tuple(
             allowed.model_copy(update={"timeout_s": allowed.timeout_s or catalogue[allowed.key].timeout_s})
@@ -212,7 +212,7 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
     """Everything that is wrong with a plan, each fault with its place. `agent_steps`: whether a model is configured."""
     if len(plan.steps) > limits.max_steps:
         yield Fault("steps", f"{len(plan.steps)} steps are more than max_steps, which is {limits.max_steps}.")
-    deep = [i for i, step in enumerate(plan.steps) if deeper_than(step.templates, MOST_DEPTH)]
+    deep = [i for i, step in enumerate(plan.steps) if is_deeper_than(step.templates, MOST_DEPTH)]
     yield from (Fault(f"steps[{i}].arguments", f"They are nested more than {MOST_DEPTH} deep.") for i in deep)
     if deep or len(plan.steps) > MOST_STEPS:
         return  # what follows takes time for each step, and walks its arguments
@@ -235,7 +235,7 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
         else:
             yield from _agent_step_faults(step, place, catalogue, agent_steps=agent_steps)
     rest: Sequence[Step] = plan.steps
-    while cycle := cycle_in(rest):
+    while cycle := find_cycle(rest):
         yield Fault("steps", f"The steps {' -> '.join(cycle)} depend on each other in a circle.")
         rest = [step for step in rest if step.id not in cycle]
 
@@ -255,7 +255,7 @@ def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) 
     holder = "arguments" if isinstance(step, ToolStep) else "instruction"
     for path, text in references.strings(step.templates):
         try:
-            references.parse(text)
+            references.parse_template(text)
         except ValueError as error:
             yield Fault(_place(f"{place}.{holder}", path), str(error))
     if step.when is not None:
@@ -275,7 +275,7 @@ def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) 
 def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue, seconds: float) -> Iterator[Fault]:
     tool = catalogue.get(step.key)
     if tool is None:
-        yield _unknown_tool(step.server, step.tool, place, catalogue)
+        yield _unknown_tool_fault(step.server, step.tool, place, catalogue)
         return
     yield from _timeout_faults(step.timeout_s, tool, place)
     if step.retries and not tool.idempotent:
@@ -286,7 +286,7 @@ def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue, seconds:
     known = as_open(step.arguments)
     for denial in tool.denials:
         if applies(denial, known):
-            yield _denied(denial.told, f"{place}.{'arguments' if denial.arguments else 'tool'}")
+            yield _denial_fault(denial.told, f"{place}.{'arguments' if denial.arguments else 'tool'}")
     yield from argument_faults(step.arguments, tool.definition.arguments_schema, f"{place}.arguments", seconds=seconds)
 
 
@@ -306,20 +306,20 @@ def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, age
         here = f"{place}.tools[{index}]"
         tool = catalogue.get(allowed.key)
         if tool is None:
-            yield _unknown_tool(allowed.server, allowed.tool, here, catalogue)
+            yield _unknown_tool_fault(allowed.server, allowed.tool, here, catalogue)
         else:
             yield from _timeout_faults(allowed.timeout_s, tool, here)
             if tool.denied:
-                yield _denied(tool.denied, f"{here}.tool")
+                yield _denial_fault(tool.denied, f"{here}.tool")
         if allowed.key in [other.key for other in step.tools[:index]]:
             yield Fault(here, f"{allowed.key!r} is listed twice; say in one place how often it may be called.")
 
 
-def _denied(told: str, place: str) -> Fault:
+def _denial_fault(told: str, place: str) -> Fault:
     return Fault(place, f"{told[0].upper()}{told[1:]}.")
 
 
-def _unknown_tool(server: str, tool: str, place: str, catalogue: Catalogue) -> Fault:
+def _unknown_tool_fault(server: str, tool: str, place: str, catalogue: Catalogue) -> Fault:
     names = sorted(known.name for known in catalogue.values() if known.server == server)
     if names:
         return Fault(f"{place}.tool", f"Server {server!r} has no tool {tool!r}; it has {', '.join(names)}.")
@@ -360,15 +360,15 @@ def _argument_faults(
         yield Fault(place, f"The tool's own input schema cannot be used: {wrong}.")
         return
     texts = () if resolved else references.strings(value)
-    open_paths = {path: text.whole for path, text in texts if isinstance(text, Open)}
+    open_paths = {path: text.whole for path, text in texts if isinstance(text, OpenText)}
     above = {path[:depth] for path in open_paths for depth in range(len(path))}
     for error in errors:
         path = tuple(error.absolute_path)
         related = path in above or any(path[:depth] in open_paths for depth in range(len(path) + 1))
         if not related or error.validator == "additionalProperties":  # a name that is unknown stays so
-            yield Fault(_place(place, path), shortened(error.message))
+            yield Fault(_place(place, path), shorten(error.message))
         elif open_paths.get(path) is False and _forbids_strings(error):
-            yield Fault(_place(place, path), shortened(f"Text is not allowed here: {error.message}"))
+            yield Fault(_place(place, path), shorten(f"Text is not allowed here: {error.message}"))
 
 
 def _forbids_strings(error: ValidationError) -> bool:

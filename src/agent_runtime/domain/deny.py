@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from agent_runtime.domain.references import as_text, strings
-from agent_runtime.domain.schemas import Open
+from agent_runtime.domain.schemas import OpenText
 from agent_runtime.domain.tools import Denial, ServerDenial, ToolServer
 from agent_runtime.domain.values import JsonObject, JsonValue
 
@@ -33,7 +33,7 @@ def with_denials(entries: Iterable[ToolServer], denials: Iterable[ServerDenial])
     )
 
 
-def denied(denials: Iterable[Denial], tool: str, arguments: JsonObject) -> str | None:
+def find_denial(denials: Iterable[Denial], tool: str, arguments: JsonObject) -> str | None:
     """Why a call of this tool of a server may not be made, of all that is denied of that server; None where it may."""
     mine = (denial for denial in denials if fnmatchcase(tool, denial.tool))
     return next((denial.told for denial in mine if applies(denial, arguments)), None)
@@ -45,12 +45,12 @@ def applies(denial: Denial, arguments: JsonObject) -> bool:
     A string that is `Open` matches nothing yet, and what holds one does not match as a whole.
     """
     return all(
-        any(fnmatchcase(text, pattern) for value in _found(arguments, path.split(".")) for text in _texts(value))
+        any(fnmatchcase(text, pattern) for value in _follow_path(arguments, path.split(".")) for text in _texts(value))
         for path, pattern in denial.arguments.items()
     )
 
 
-def _found(value: JsonValue, path: list[str]) -> Iterator[JsonValue]:
+def _follow_path(value: JsonValue, path: list[str]) -> Iterator[JsonValue]:
     """What a path leads to, in every way that it can be read."""
     if not path:
         yield value
@@ -58,21 +58,21 @@ def _found(value: JsonValue, path: list[str]) -> Iterator[JsonValue]:
         for length in range(1, len(path) + 1):
             name = ".".join(path[:length])
             if name in value:
-                yield from _found(value[name], path[length:])
+                yield from _follow_path(value[name], path[length:])
         if path[0] == "*":
             for item in value.values():
-                yield from _found(item, path[1:])
+                yield from _follow_path(item, path[1:])
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _found(item, path[1:] if path[0] in {"*", str(index)} else path)
+            yield from _follow_path(item, path[1:] if path[0] in {"*", str(index)} else path)
 
 
 def _texts(value: JsonValue) -> Iterator[str]:
     """The known texts of a value: of the whole, and of everything in it that is neither object nor list."""
-    if not any(isinstance(text, Open) for _, text in strings(value)):
+    if not any(isinstance(text, OpenText) for _, text in strings(value)):
         yield as_text(value)
     if isinstance(value, Mapping | list | tuple):
-        yield from (as_text(leaf) for leaf in _leaves(value) if not isinstance(leaf, Open))
+        yield from (as_text(leaf) for leaf in _leaves(value) if not isinstance(leaf, OpenText))
 
 
 def _leaves(value: JsonValue) -> Iterator[JsonValue]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from agent_runtime.domain.contract import Contract, Limits
-from agent_runtime.domain.signature import Signed
+from agent_runtime.domain.signature import SignedEvent
 from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import Usage
@@ -82,7 +82,7 @@ class Event(Value):
         EVENTS[type] = cls
 
 
-class TaskSubmitted(Event, Signed, type="task.submitted"):
+class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
     """Somebody asked for something. `tools` are the servers that the planner may use; null: all."""
 
     prompt: str
@@ -117,7 +117,7 @@ class PlanProposed(Event, type="plan.proposed", follows={_S.PENDING}):
     usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
 
 
-class PlanApproved(Event, Signed, type="plan.approved", follows={_S.AWAITING_APPROVAL}):
+class PlanApproved(Event, SignedEvent, type="plan.approved", follows={_S.AWAITING_APPROVAL}):
     """Somebody let the plan run. `scopes` are those of the approver; none where the journal does not know them.
 
     `names_digest`: the approver said which plan they had read, by its digest.
@@ -131,14 +131,14 @@ class PlanApproved(Event, Signed, type="plan.approved", follows={_S.AWAITING_APP
     names_digest: bool = Field(default=True, exclude_if=_is_true)
 
 
-class PlanRejected(Event, Signed, type="plan.rejected", follows={_S.AWAITING_APPROVAL}, ends_task=True):
+class PlanRejected(Event, SignedEvent, type="plan.rejected", follows={_S.AWAITING_APPROVAL}, ends_task=True):
     revision: int
     digest: str
     actor: str = ANONYMOUS
     reason: str | None = None
 
 
-class PlanRevisionRequested(Event, Signed, type="plan.revision_requested", follows={_S.AWAITING_APPROVAL}):
+class PlanRevisionRequested(Event, SignedEvent, type="plan.revision_requested", follows={_S.AWAITING_APPROVAL}):
     """Somebody wants another plan than this one, and says what should be different."""
 
     feedback: str
@@ -147,7 +147,7 @@ class PlanRevisionRequested(Event, Signed, type="plan.revision_requested", follo
     actor: str = ANONYMOUS
 
 
-class PlanEdited(Event, Signed, type="plan.edited", follows={_S.AWAITING_APPROVAL}):
+class PlanEdited(Event, SignedEvent, type="plan.edited", follows={_S.AWAITING_APPROVAL}):
     """Somebody wrote the next revision by hand. `definitions` and `identities` as in `PlanProposed`."""
 
     revision: int
@@ -264,7 +264,7 @@ class CallApprovalRequested(
     index: int | None = Field(default=None, exclude_if=_is_none)
 
 
-class CallApproved(Event, Signed, type="call.approved", follows={_S.NEEDS_ATTENTION}):
+class CallApproved(Event, SignedEvent, type="call.approved", follows={_S.NEEDS_ATTENTION}):
     """Somebody let a concrete call be sent. `scopes` as in `PlanApproved`."""
 
     step_id: str
@@ -275,7 +275,7 @@ class CallApproved(Event, Signed, type="call.approved", follows={_S.NEEDS_ATTENT
     scopes: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
 
 
-class CallDenied(Event, Signed, type="call.denied", follows={_S.NEEDS_ATTENTION}):
+class CallDenied(Event, SignedEvent, type="call.denied", follows={_S.NEEDS_ATTENTION}):
     step_id: str
     call_id: str
     arguments_digest: str
@@ -312,7 +312,7 @@ class StepOutcomeUnknown(
     reason: str
 
 
-class StepResolved(Event, Signed, type="step.resolved", follows={_S.NEEDS_ATTENTION}):
+class StepResolved(Event, SignedEvent, type="step.resolved", follows={_S.NEEDS_ATTENTION}):
     """A person said what became of a call of unknown outcome. `output` counts only with `done`."""
 
     step_id: str
@@ -329,7 +329,7 @@ class BudgetExceeded(Event, type="budget.exceeded", follows={_S.EXECUTING}, writ
     used: float
 
 
-class TaskCancelRequested(Event, Signed, type="task.cancel_requested", follows=_OPEN):
+class TaskCancelRequested(Event, SignedEvent, type="task.cancel_requested", follows=_OPEN):
     actor: str = ANONYMOUS
     reason: str | None = None
 
@@ -382,11 +382,11 @@ class EventRecord:
         return self.event.type
 
 
-def record(task_id: str, seq: int, epoch: int | None, at: datetime, event: Event) -> EventRecord:
+def make_record(task_id: str, seq: int, epoch: int | None, at: datetime, event: Event) -> EventRecord:
     """Put a new event in its place, and encode it."""
     return EventRecord(task_id, seq, epoch, at, event, event.model_dump_json())
 
 
-def restore(task_id: str, seq: int, epoch: int | None, at: datetime, kind: str, data: str) -> EventRecord:
+def restore_record(task_id: str, seq: int, epoch: int | None, at: datetime, kind: str, data: str) -> EventRecord:
     """An event read back from a journal. Raises: KeyError for a name that this version does not know."""
     return EventRecord(task_id, seq, epoch, at, EVENTS[kind].model_validate_json(data), data)

@@ -81,20 +81,20 @@ def parse_cursor(text: str) -> FeedPosition:
     """Return the position that a cursor names. Raises: InvalidInputError where it is of another form."""
     match = _CURSOR.fullmatch(text)
     if match is None:
-        raise _foreign("This is not a cursor of the feed")
+        raise _bad_cursor("This is not a cursor of the feed")
     return FeedPosition(int(match[1]), int(match[2]))
 
 
-def expect_known(seen: FeedPosition, newest: int, commit: Commit | None) -> None:
+def check_cursor(seen: FeedPosition, newest: int, commit: Commit | None) -> None:
     """Check a cursor against the newest position of the store and the commit that it names, if that is still there.
 
     Raises: InvalidInputError where this store never gave it.
     """
     if seen.commit > newest or (commit is not None and seen.entry > count_entries(commit)):
-        raise _foreign("This cursor is beyond the end of the feed, as one of another store is, or of a later state")
+        raise _bad_cursor("This cursor is beyond the end of the feed, as one of another store is, or of a later state")
 
 
-def _foreign(problem: str) -> InvalidInputError:
+def _bad_cursor(problem: str) -> InvalidInputError:
     return InvalidInputError([Fault("after", f"{problem}: begin without one.")])
 
 

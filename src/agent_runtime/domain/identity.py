@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from agent_runtime.domain.contract import Contract, PinnedModel
 from agent_runtime.domain.errors import DefinitionChangedError
 from agent_runtime.domain.tools import ToolDefinition, tool_key
-from agent_runtime.domain.values import JsonObject, JsonValue, digest, shortened
+from agent_runtime.domain.values import JsonObject, JsonValue, digest, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +52,27 @@ class Identities:
 
 def describe_differences(name: str, before: JsonObject, after: JsonObject) -> Iterator[str]:
     """Yield a sentence for each fact that differs, as in `ops: cwd was "/srv/a" and is "/srv/b".`."""
-    old, new = flat(before), flat(after)
+    old, new = flatten(before), flatten(after)
     for place in dict.fromkeys((*old, *new)):
         if place not in new:
-            yield f"{name}: {place} was {_shown(old[place])} and is no longer set."
+            yield f"{name}: {place} was {_show(old[place])} and is no longer set."
         elif place not in old:
-            yield f"{name}: {place} was not set and is {_shown(new[place])}."
+            yield f"{name}: {place} was not set and is {_show(new[place])}."
         elif old[place] != new[place]:
-            yield f"{name}: {place} was {_shown(old[place])} and is {_shown(new[place])}."
+            yield f"{name}: {place} was {_show(old[place])} and is {_show(new[place])}."
 
 
-def flat(facts: JsonObject, prefix: str = "") -> dict[str, JsonValue]:
+def flatten(facts: JsonObject, prefix: str = "") -> dict[str, JsonValue]:
     """Return the facts by dotted name, as in `env.TARGET`."""
     found: dict[str, JsonValue] = {}
     for name, value in facts.items():
         place = f"{prefix}{name}"
-        found |= flat(value, f"{place}.") if isinstance(value, dict) else {place: value}
+        found |= flatten(value, f"{place}.") if isinstance(value, dict) else {place: value}
     return found
 
 
-def _shown(value: JsonValue) -> str:
-    return shortened(json.dumps(value, ensure_ascii=False))
+def _show(value: JsonValue) -> str:
+    return shorten(json.dumps(value, ensure_ascii=False))
 
 
 def compare_pins(
@@ -119,7 +119,7 @@ def _differences(contract: Contract, before: ToolDefinition | None, after: ToolD
         yield "the server itself is another one than the plan was made with (the registry entry has changed)."
 
 
-def differences_of(before: ToolDefinition, after: ToolDefinition) -> Iterator[str]:
+def compare_definitions(before: ToolDefinition, after: ToolDefinition) -> Iterator[str]:
     """Yield a sentence for each part in which two definitions differ, the order of sets aside; see `as_pinned`.
 
     Raises: ValueError where JSON cannot carry a definition exactly.
@@ -131,4 +131,4 @@ def differences_of(before: ToolDefinition, after: ToolDefinition) -> Iterator[st
 def _changes(old: JsonObject, new: JsonObject) -> Iterator[str]:
     for name in new:
         if old[name] != new[name]:
-            yield f"{name} was {shortened(repr(old[name]))} and is {shortened(repr(new[name]))}."
+            yield f"{name} was {shorten(repr(old[name]))} and is {shorten(repr(new[name]))}."

@@ -8,20 +8,27 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from agent_runtime.domain.call_rules import CallRefusedError, given_arguments
+from agent_runtime.domain.call_rules import CallRefusedError, parse_model_arguments
 from agent_runtime.domain.chain import format_time
 from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRepinned, ToolCalled
 from agent_runtime.domain.plan import ToolStep, tool_keys
 from agent_runtime.domain.references import as_text, resolve
-from agent_runtime.domain.stored_journal import NO_FOLD, AuditFault, Index, Kept, chain_faults, read_record
+from agent_runtime.domain.stored_journal import (
+    FOLD_ERRORS,
+    AuditFault,
+    StoredIndex,
+    StoredJournal,
+    chain_faults,
+    read_record,
+)
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import tool_key
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.values import JsonObject, digest
 
 
-def find_journal_faults(kept: Kept) -> list[AuditFault]:
+def find_journal_faults(kept: StoredJournal) -> list[AuditFault]:
     """Return everything that is wrong with what is kept of a task; empty where all of it is as it was written.
 
     The chain is computed anew from the first record to the head; the journal is folded once more, every event held
@@ -40,7 +47,7 @@ class Replay:
     faults: list[AuditFault] = field(default_factory=list)
 
 
-def replay_journal(kept: Kept) -> Replay:
+def replay_journal(kept: StoredJournal) -> Replay:
     """Fold what is kept of a task, up to the first record that may not follow; then hold the index against it."""
     replay = Replay(Task(kept.task_id))
     whole = True
@@ -60,11 +67,11 @@ def replay_journal(kept: Kept) -> Replay:
 
 def _fold(replay: Replay, record: EventRecord) -> bool:
     """One more record; False where it may not follow, so that nothing after it can be judged."""
-    wrong = [AuditFault(record.task_id, record.seq, *why) for why in _unapproved(replay.task, record)]
+    wrong = [AuditFault(record.task_id, record.seq, *why) for why in _event_faults(replay.task, record)]
     replay.faults += wrong
     try:
         replay.task = evolve(replay.task, record)
-    except NO_FOLD as error:
+    except FOLD_ERRORS as error:
         if not wrong:
             why = f"it may not follow: {error} Nothing after it was held against the plan."
             replay.faults.append(AuditFault(record.task_id, record.seq, "data", why))
@@ -72,7 +79,7 @@ def _fold(replay: Replay, record: EventRecord) -> bool:
     return True
 
 
-def _unapproved(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
+def _event_faults(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
     """What an event claims that the plan and the journal before it do not bear out."""
     event = record.event
     if isinstance(event, PlanProposed | PlanEdited | PlanRepinned):
@@ -117,7 +124,9 @@ def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
         yield "data.tool", f"{key!r} is not what the approved step calls."
         return
     try:
-        expected = _resolved(step, task, called) if isinstance(step, ToolStep) else _proposed(task, called)
+        expected = (
+            _step_arguments(step, task, called) if isinstance(step, ToolStep) else _proposed_arguments(task, called)
+        )
     except (AgentRuntimeError, CallRefusedError, ValueError) as error:
         yield "data.arguments", f"the approved step cannot be called at this point: {error}"
         return
@@ -125,7 +134,7 @@ def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
         yield "data.arguments", "they are not those of the approved step, with its references resolved."
 
 
-def _resolved(step: ToolStep, task: Task, called: ToolCalled) -> JsonObject:
+def _step_arguments(step: ToolStep, task: Task, called: ToolCalled) -> JsonObject:
     """Return the step's arguments; of some that grow beyond those of the call it is enough to know that they differ.
 
     Raises: ReferenceFailedError.
@@ -135,12 +144,12 @@ def _resolved(step: ToolStep, task: Task, called: ToolCalled) -> JsonObject:
     return resolved
 
 
-def _proposed(task: Task, called: ToolCalled) -> JsonObject:
+def _proposed_arguments(task: Task, called: ToolCalled) -> JsonObject:
     """The arguments that the model gave for this call. Raises: CallRefusedError, ValueError."""
     pending = task.steps[called.step_id].pending
     if pending is None or (pending.turn, pending.index) != (called.turn, called.index):
         raise ValueError("the model has asked for no such call.")
-    return given_arguments(pending.call.arguments)
+    return parse_model_arguments(pending.call.arguments)
 
 
 def _digest(value: object) -> str | None:
@@ -150,7 +159,7 @@ def _digest(value: object) -> str | None:
         return None
 
 
-def _index_faults(task_id: str, index: Index, task: Task) -> Iterator[AuditFault]:
+def _index_faults(task_id: str, index: StoredIndex, task: Task) -> Iterator[AuditFault]:
     """What is kept for the lists must be what the journal says. `version` and `head` belong to the chain."""
     said = {
         "epoch": task.epoch,

@@ -3,14 +3,14 @@
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from agent_runtime.domain.tools import StoredResult
-from agent_runtime.domain.values import deeper_than, digest_of_bytes
+from agent_runtime.domain.values import digest_of_bytes, is_deeper_than
 
 MOST_RESULT_DEPTH = 100
 """How deep the output of a call may be nested: with the arguments it is put into (64 at most) it can still be read
 back from the journal, where JSON ends at 200."""
 
 
-def keep(result: StoredResult, limit: int) -> StoredResult:
+def fit_result(result: StoredResult, limit: int) -> StoredResult:
     """A result as the journal can hold it and read it back: valid UTF-8 and JSON, cut where it is over `limit` bytes.
 
     An output that is no JSON, or nested deeper than `MOST_RESULT_DEPTH`, is cut too.
@@ -20,7 +20,7 @@ def keep(result: StoredResult, limit: int) -> StoredResult:
     try:
         if result.output is not None:
             output = to_json(result.output, inf_nan_mode="null")
-        fits = len(text) + len(output) <= limit and not deeper_than(result.output, MOST_RESULT_DEPTH)
+        fits = len(text) + len(output) <= limit and not is_deeper_than(result.output, MOST_RESULT_DEPTH)
         value = from_json(output) if output and fits else None
     except (PydanticSerializationError, ValueError, RecursionError):
         fits = False

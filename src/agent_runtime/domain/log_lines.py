@@ -15,20 +15,20 @@ def log_line(record: EventRecord) -> str | None:
     return one_line(say(record.event)) if say else None
 
 
-def _proposed(event: ev.PlanProposed) -> str:
+def _describe_proposal(event: ev.PlanProposed) -> str:
     revision = f" as revision {event.revision}" if event.revision > 1 else ""
-    return f"Plan proposed{revision}, {_steps(event.contract)}"
+    return f"Plan proposed{revision}, {_describe_steps(event.contract)}"
 
 
-def _edited(event: ev.PlanEdited) -> str:
-    return f"Plan edited{_by(event.actor)}, now revision {event.revision}, {_steps(event.contract)}"
+def _describe_edit(event: ev.PlanEdited) -> str:
+    return f"Plan edited{_by(event.actor)}, now revision {event.revision}, {_describe_steps(event.contract)}"
 
 
-def _repinned(event: ev.PlanRepinned) -> str:
+def _describe_repin(event: ev.PlanRepinned) -> str:
     return f"The plan awaits approval anew, as revision {event.revision}: {' '.join(event.differences)}"
 
 
-def _steps(contract: Contract) -> str:
+def _describe_steps(contract: Contract) -> str:
     count = "1 step" if len(contract.steps) == 1 else f"{len(contract.steps)} steps"
     return f"{count}: {'; '.join(step.title for step in contract.steps)}"
 
@@ -43,43 +43,43 @@ def _because(reason: str | None) -> str:
     return f": {reason}" if reason else "."
 
 
-def _answered(event: ev.ModelAnswered) -> str:
+def _describe_answer(event: ev.ModelAnswered) -> str:
     if not event.calls:
         return f"The model answered for step {event.step_id}."
     return f"The model asks for {', '.join(call.name for call in event.calls)} in step {event.step_id}."
 
 
-def _called(event: ev.ToolCalled) -> str:
+def _describe_call(event: ev.ToolCalled) -> str:
     again = f", attempt {event.attempt}" if event.attempt > 1 else ""
     return f"Step {event.step_id} calls {event.server}.{event.tool}{again}."
 
 
-def _returned(event: ev.ToolReturned) -> str:
+def _describe_return(event: ev.ToolReturned) -> str:
     verb = "got an error" if event.result.is_error else "got its answer"
     return f"Step {event.step_id} {verb} after {event.duration_ms:.0f} ms{_because(event.result.text)}"
 
 
-def _unknown(event: ev.StepOutcomeUnknown) -> str:
+def _describe_unknown_outcome(event: ev.StepOutcomeUnknown) -> str:
     return f"Step {event.step_id} needs you: whether its call took effect is not known{_because(event.reason)}"
 
 
-def _cancelled(event: ev.TaskCancelled) -> str:
+def _describe_cancellation(event: ev.TaskCancelled) -> str:
     steps = f" The outcome is not known of: {', '.join(event.unknown_steps)}." if event.unknown_steps else ""
     return f"Cancelled.{steps}"
 
 
 _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.TaskSubmitted: lambda event: f"Submitted: {event.prompt}",
-    ev.PlanProposed: _proposed,
+    ev.PlanProposed: _describe_proposal,
     ev.PlanApproved: lambda event: f"Plan approved{_by(event.actor)}.",
     ev.PlanRejected: lambda event: f"Plan rejected{_by(event.actor)}{_because(event.reason)}",
     ev.PlanRevisionRequested: lambda event: f"Another plan was asked for{_by(event.actor)}: {event.feedback}",
-    ev.PlanEdited: _edited,
-    ev.PlanRepinned: _repinned,
+    ev.PlanEdited: _describe_edit,
+    ev.PlanRepinned: _describe_repin,
     ev.StepStarted: lambda event: f"Step {event.step_id} started: {event.title}",
-    ev.ModelAnswered: _answered,
-    ev.ToolCalled: _called,
-    ev.ToolReturned: _returned,
+    ev.ModelAnswered: _describe_answer,
+    ev.ToolCalled: _describe_call,
+    ev.ToolReturned: _describe_return,
     ev.ToolDenied: lambda event: f"Step {event.step_id} was not allowed its call: {event.message}",
     ev.CallApprovalRequested: lambda event: (
         f"Step {event.step_id} asks for its call of {event.server}.{event.tool}: {event.reason}"
@@ -89,11 +89,11 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.StepCompleted: lambda event: f"Step {event.step_id} completed.",
     ev.StepFailed: lambda event: f"Step {event.step_id} failed: {event.message}",
     ev.StepSkipped: lambda event: f"Step {event.step_id} skipped: {event.reason}",
-    ev.StepOutcomeUnknown: _unknown,
+    ev.StepOutcomeUnknown: _describe_unknown_outcome,
     ev.StepResolved: lambda event: f"Step {event.step_id} resolved{_by(event.actor)} as {event.resolution}.",
     ev.TaskCancelRequested: lambda event: f"Cancel requested{_by(event.actor)}{_because(event.reason)}",
     ev.TaskCompleted: lambda event: f"Completed{_because(event.result)}",
     ev.TaskFailed: lambda event: f"Failed: {event.message}",
-    ev.TaskCancelled: _cancelled,
+    ev.TaskCancelled: _describe_cancellation,
     ev.TaskExpired: lambda event: f"Expired: revision {event.revision} of the plan was not approved in time.",
 }

@@ -134,7 +134,7 @@ class Plan(Value):
     steps: tuple[Step, ...] = Field(min_length=1)
 
 
-def cycle_in(steps: Iterable[ToolStep | AgentStep]) -> list[str] | None:
+def find_cycle(steps: Iterable[ToolStep | AgentStep]) -> list[str] | None:
     """The ids along a cycle of dependencies, or None where there is none."""
     try:
         TopologicalSorter({step.id: step.needs for step in steps}).prepare()
@@ -156,7 +156,7 @@ def tool_keys(step: ToolStep | AgentStep) -> list[str]:
     return [step.key] if isinstance(step, ToolStep) else [allowed.key for allowed in step.tools]
 
 
-def unreferenced(plan: Plan) -> list[str]:
+def find_unreferenced_steps(plan: Plan) -> list[str]:
     """The ids of the steps whose output no other step takes up: what the plan is *for*, in its own order."""
     taken = {reference.step for step in plan.steps for reference in references_in(step.templates)}
     return [step.id for step in plan.steps if step.id not in taken]

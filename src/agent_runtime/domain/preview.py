@@ -84,13 +84,13 @@ class StepPreview:
     covers: str | None
 
 
-def previews(task: Task) -> list[StepPreview]:
+def preview_steps(task: Task) -> list[StepPreview]:
     """Every step of the current plan, in its order; none where there is no plan."""
     contract = task.contract
-    return [_preview(contract, task, step) for step in contract.steps] if contract else []
+    return [_preview_step(contract, task, step) for step in contract.steps] if contract else []
 
 
-def _preview(contract: Contract, task: Task, step: ToolStep | AgentStep) -> StepPreview:
+def _preview_step(contract: Contract, task: Task, step: ToolStep | AgentStep) -> StepPreview:
     policies = [contract.policy[key] for key in tool_keys(step)]
     effects = {policy.effect for policy in policies} or {Effect.READ}
     needs = step.needs

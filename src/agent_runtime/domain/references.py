@@ -38,7 +38,7 @@ Template = tuple[str | Reference, ...]
 """A string taken apart: literal text and references, in order."""
 
 
-def parse(text: str) -> Template:
+def parse_template(text: str) -> Template:
     """Take a string apart. Raises: ValueError where a `${` starts no well-formed reference."""
     if "${" not in text:
         return (text,) if text else ()
@@ -87,7 +87,7 @@ def references_in(value: JsonValue) -> Iterator[Reference]:
     """Every reference inside a JSON value; strings that are not well formed hold none."""
     for _, text in strings(value):
         try:
-            template = parse(text)
+            template = parse_template(text)
         except ValueError:
             continue
         yield from (part for part in template if isinstance(part, Reference))
@@ -141,7 +141,7 @@ class _Room:
 
 def _walk(value: JsonValue, find: Callable[[Reference], JsonValue], room: _Room) -> JsonValue:
     if isinstance(value, str):
-        template = parse(value)
+        template = parse_template(value)
         if is_whole(template):
             (reference,) = template
             assert isinstance(reference, Reference)  # noqa: S101 - told by is_whole

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.events import EventRecord, PlanEdited, PlanProposed, PlanRepinned, PlanRevisionRequested
-from agent_runtime.domain.identity import flat
+from agent_runtime.domain.identity import flatten
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.values import JsonObject, JsonValue, canonical
-from agent_runtime.text.escaping import hides, visible
+from agent_runtime.text.escaping import escape_hidden, has_hidden
 
 REGISTRY = "registry"
 """Who made a revision that only takes up what the configuration is now."""
@@ -51,7 +51,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RevisionChange:
     """What differs in one step; in the plan as a whole where `step_id` is None."""
 
     step_id: str | None
@@ -59,7 +59,7 @@ class Change:
     fields: Mapping[str, Difference]
 
 
-def revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
+def read_revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
     """Every revision in a journal, in order."""
     feedback: str | None = None
     for record in journal:
@@ -80,7 +80,7 @@ def revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
                 pass
 
 
-def changes(before: Revision, after: Revision) -> list[Change]:
+def diff_revisions(before: Revision, after: Revision) -> list[RevisionChange]:
     """What differs: in the plan as a whole, then step by step in the order of the later plan, then what was removed.
 
     Arguments are compared one by one, as `arguments.NAME`. Of the whole: the goal, the limits, the order of the steps
@@ -89,11 +89,17 @@ def changes(before: Revision, after: Revision) -> list[Change]:
     """
     old = {step.id: step for step in before.contract.steps}
     new = {step.id: step for step in after.contract.steps}
-    found = [Change(None, "changed", _differing(_whole(before, after), _whole(after, before)))]
+    found = [RevisionChange(None, "changed", _compare_fields(_whole(before, after), _whole(after, before)))]
     for name, step in new.items():
         kind: Kind = "changed" if name in old else "added"
-        found.append(Change(name, kind, _differing(_fields(old[name]) if name in old else {}, _fields(step))))
-    found += [Change(name, "removed", _differing(_fields(step), {})) for name, step in old.items() if name not in new]
+        found.append(
+            RevisionChange(name, kind, _compare_fields(_fields(old[name]) if name in old else {}, _fields(step)))
+        )
+    found += [
+        RevisionChange(name, "removed", _compare_fields(_fields(step), {}))
+        for name, step in old.items()
+        if name not in new
+    ]
     return [change for change in found if change.fields]
 
 
@@ -112,7 +118,7 @@ def _whole(revision: Revision, compared: Revision) -> dict[str, JsonValue]:
             f"servers.{server}.{place}": value
             for server, facts in revision.identities.items()
             if server in compared.identities
-            for place, value in flat(facts).items()
+            for place, value in flatten(facts).items()
         },
         **({} if contract.model is None or other.model is None else {"model": data["model"]}),
     }
@@ -126,7 +132,7 @@ def _fields(step: PlanStep) -> dict[str, JsonValue]:
     return {**data, **{f"arguments.{name}": value for name, value in arguments.items()}}
 
 
-def _differing(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> dict[str, Difference]:
+def _compare_fields(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> dict[str, Difference]:
     found: dict[str, Difference] = {}
     for name in dict.fromkeys((*before, *after)):
         kind: Kind = "added" if name not in before else "removed" if name not in after else "changed"
@@ -135,7 +141,7 @@ def _differing(before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) 
     return found
 
 
-def as_text(before: Revision, after: Revision) -> str:
+def format_diff(before: Revision, after: Revision) -> str:
     """The two plans as lines in the manner of a unified diff: ` ` is in both, `-` in the first, `+` in the second.
 
     Every step has its line; under one that differs are the fields that do.
@@ -146,7 +152,7 @@ def as_text(before: Revision, after: Revision) -> str:
 def _lines(before: Revision, after: Revision) -> Iterator[str]:
     yield f"--- revision {before.number} {before.digest}"
     yield f"+++ revision {after.number} {after.digest}"
-    found = {change.step_id: change for change in changes(before, after)}
+    found = {change.step_id: change for change in diff_revisions(before, after)}
     if None in found:
         yield from _field_lines(found[None], "")
     steps = {step.id: step for step in (*before.contract.steps, *after.contract.steps)}
@@ -162,7 +168,7 @@ def _lines(before: Revision, after: Revision) -> Iterator[str]:
 _MARKS = {"added": "+", "removed": "-", "changed": " "}
 
 
-def _field_lines(change: Change, indent: str) -> Iterator[str]:
+def _field_lines(change: RevisionChange, indent: str) -> Iterator[str]:
     for name, difference in change.fields.items():
         if difference.kind != "added":
             yield f"-{indent}{_name(name)} = {_text(difference.before)}"
@@ -172,8 +178,8 @@ def _field_lines(change: Change, indent: str) -> Iterator[str]:
 
 def _text(value: Any) -> str:
     """Return the value as JSON on one line, with every hidden character spelled out."""
-    return visible(json.dumps(value, ensure_ascii=False, sort_keys=True))
+    return escape_hidden(json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
 def _name(name: str) -> str:
-    return _text(name) if hides(name) else name
+    return _text(name) if has_hidden(name) else name

@@ -49,7 +49,7 @@ class OutOfTimeError(Exception):
     """The CPU time of a check is used up, and there is no verdict."""
 
 
-class Open(str):
+class OpenText(str):
     """A string that holds references, so that its value is not known yet. `whole`: it is exactly one."""
 
     __slots__ = ("whole",)
@@ -66,7 +66,7 @@ def errors_of(schema: JsonObject, value: JsonValue, seconds: float = CHECK_SECON
     errors: list[ValidationError] = []
     token = _stop_at.set(time.thread_time() + seconds)
     try:
-        errors.extend(compiled(schema).iter_errors(value))
+        errors.extend(get_validator(schema).iter_errors(value))
     except OutOfTimeError:
         return errors
     except Exception as wrong:  # a `$ref` to nowhere, a circle, a `$schema` that is a list: the schema's fault, always
@@ -85,10 +85,10 @@ def check_schema(schema: JsonObject, seconds: float) -> None:
     try:
         # Patterns are ECMA-262, and Python's opinion of them is not asked: hence no check of the format `regex`.
         dialect = _dialect(schema)
-        meta = _bounded(dialect, unevaluated=True)(dialect.META_SCHEMA, registry=SPECIFICATIONS)
+        meta = _bound_dialect(dialect, unevaluated=True)(dialect.META_SCHEMA, registry=SPECIFICATIONS)
         fault = next(meta.iter_errors(schema), None)
         if fault is None:
-            for _ in compiled(schema).iter_errors({}):
+            for _ in get_validator(schema).iter_errors({}):
                 pass
     except OutOfTimeError:
         raise
@@ -104,26 +104,26 @@ def _reason(wrong: Exception) -> str:
     return str(wrong).splitlines()[0][:300] if str(wrong) else type(wrong).__name__
 
 
-_compiled: SizedCache[Validator] = SizedCache(_CACHE_BYTES)
+_validators: SizedCache[Validator] = SizedCache(_CACHE_BYTES)
 
 
-def compiled(schema: JsonObject) -> Validator:
+def get_validator(schema: JsonObject) -> Validator:
     """Return the validator of a schema, compiled once for the same text; it never fetches a `$ref` from anywhere.
 
     The schema is taken to be one that `check_schema` has passed. Raises: whatever a hostile one provokes.
     """
     text = json.dumps(schema, sort_keys=True)
-    validator = _compiled.get(text)
+    validator = _validators.get(text)
     if validator is None:
         validator = _compile(text)
-        _compiled.put(text, validator, _BYTES_OF_A_CHARACTER * len(text))
+        _validators.put(text, validator, _BYTES_OF_A_CHARACTER * len(text))
     return validator
 
 
 def _compile(text: str) -> Validator:
     schema = json.loads(text)
     blind = '"patternProperties"' in text and '"unevaluatedProperties"' in text
-    validator: Validator = _bounded(_dialect(schema), unevaluated=not blind)(schema, registry=SPECIFICATIONS)
+    validator: Validator = _bound_dialect(_dialect(schema), unevaluated=not blind)(schema, registry=SPECIFICATIONS)
     return validator
 
 
@@ -132,36 +132,36 @@ def _dialect(schema: JsonObject) -> Any:
 
 
 @lru_cache(maxsize=20)
-def _bounded(dialect: Any, *, unevaluated: bool) -> Any:
+def _bound_dialect(dialect: Any, *, unevaluated: bool) -> Any:
     """A dialect whose every keyword ends in time."""
     replaced = {
-        "if": _if,
-        "multipleOf": _multiple_of,
-        "pattern": _pattern,
-        "patternProperties": _pattern_properties,
-        "additionalProperties": _additional_properties,
-        "required": _required,
-        "uniqueItems": _unique_items,
+        "if": _check_if,
+        "multipleOf": _check_multiple_of,
+        "pattern": _check_pattern,
+        "patternProperties": _check_pattern_properties,
+        "additionalProperties": _check_additional_properties,
+        "required": _check_required,
+        "uniqueItems": _check_unique_items,
     }
     known = {name: keyword for name, keyword in replaced.items() if name in dialect.VALIDATORS}
     if not unevaluated:
-        known["unevaluatedProperties"] = _left_to_the_server  # it would run every pattern there is
+        known["unevaluatedProperties"] = _skip_keyword  # it would run every pattern there is
     bounded: Any = extend(dialect, known)  # type: ignore[no-untyped-call]
-    bounded.evolve = _evolved
+    bounded.evolve = _evolve
     return bounded
 
 
-def _evolved(validator: Any, **changes: Any) -> Any:
+def _evolve(validator: Any, **changes: Any) -> Any:
     """What every step of a check passes through, so the clock is read here.
 
     Unlike the library's own it keeps the class: a nested `$schema` cannot step out of the bounds.
     """
-    _check_the_clock()
+    _check_time()
     kept = {field.alias: getattr(validator, field.name) for field in validator.__attrs_attrs__ if field.init}
     return type(validator)(**(kept | changes))
 
 
-def _check_the_clock() -> None:
+def _check_time() -> None:
     if time.thread_time() > _stop_at.get():
         raise OutOfTimeError
 
@@ -169,15 +169,15 @@ def _check_the_clock() -> None:
 Errors = Iterator[ValidationError]
 
 
-def _if(validator: Any, condition: Any, instance: JsonValue, schema: JsonObject) -> Errors:
-    if any(isinstance(text, Open) for _, text in references.strings(instance)):
+def _check_if(validator: Any, condition: Any, instance: JsonValue, schema: JsonObject) -> Errors:
+    if any(isinstance(text, OpenText) for _, text in references.strings(instance)):
         return
     branch = "then" if validator.evolve(schema=condition).is_valid(instance) else "else"
     if branch in schema:
         yield from validator.descend(instance, schema[branch], schema_path=branch)
 
 
-def _multiple_of(validator: Any, step: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
+def _check_multiple_of(validator: Any, step: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
     # As decimals, which people write: 4.02 is a multiple of 0.01, though not of the double that is nearest to it.
     if (
         not validator.is_type(instance, "number")
@@ -193,27 +193,27 @@ def _exact(number: float) -> Fraction:
     return Fraction(number if isinstance(number, int) else repr(number))
 
 
-def _pattern(validator: Any, pattern: str, instance: JsonValue, _schema: JsonObject) -> Errors:
+def _check_pattern(validator: Any, pattern: str, instance: JsonValue, _schema: JsonObject) -> Errors:
     if validator.is_type(instance, "string") and matches(pattern, instance) is False:
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
-def _pattern_properties(validator: Any, patterns: JsonObject, instance: JsonValue, _schema: JsonObject) -> Errors:
+def _check_pattern_properties(validator: Any, patterns: JsonObject, instance: JsonValue, _schema: JsonObject) -> Errors:
     if not validator.is_type(instance, "object"):
         return
     for pattern, schema in patterns.items():
         for name, value in instance.items():
-            _check_the_clock()
+            _check_time()
             if matches(pattern, name):
                 yield from validator.descend(value, schema, path=name, schema_path=pattern)
 
 
-def _additional_properties(validator: Any, allowed: Any, instance: JsonValue, schema: JsonObject) -> Errors:
+def _check_additional_properties(validator: Any, allowed: Any, instance: JsonValue, schema: JsonObject) -> Errors:
     if not validator.is_type(instance, "object"):
         return
     declared, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
     for name, value in instance.items():
-        _check_the_clock()
+        _check_time()
         if name in declared or any(matches(pattern, name) is not False for pattern in patterns):
             continue
         if allowed is False:
@@ -223,7 +223,7 @@ def _additional_properties(validator: Any, allowed: Any, instance: JsonValue, sc
             yield from validator.descend(value, allowed, path=name)
 
 
-def _required(validator: Any, names: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
+def _check_required(validator: Any, names: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
     # In draft 3 this keyword is a truth value beside the property, and `properties` sees to it.
     if validator.is_type(instance, "object") and isinstance(names, list):
         for name in names:
@@ -231,7 +231,7 @@ def _required(validator: Any, names: Any, instance: JsonValue, _schema: JsonObje
                 yield ValidationError("This is required and missing.", path=(name,))
 
 
-def _unique_items(validator: Any, wanted: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
+def _check_unique_items(validator: Any, wanted: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
     # The library compares every pair of objects: an hour for a megabyte. Equal numbers spelled apart get by here.
     if not wanted or not validator.is_type(instance, "array"):
         return
@@ -239,7 +239,7 @@ def _unique_items(validator: Any, wanted: Any, instance: JsonValue, _schema: Jso
         yield ValidationError(f"{instance!r} has non-unique elements")
 
 
-def _left_to_the_server(*_: Any) -> None:
+def _skip_keyword(*_: Any) -> None:
     """No opinion."""
 
 
@@ -294,11 +294,11 @@ def as_open(value: JsonValue) -> JsonValue:
 
 def _open_text(text: str) -> str:
     try:
-        template = references.parse(text)
+        template = references.parse_template(text)
     except ValueError:
         return text
     if all(isinstance(part, str) for part in template):
         return "".join(map(str, template))
-    found = Open(text)
+    found = OpenText(text)
     found.whole = references.is_whole(template)
     return found

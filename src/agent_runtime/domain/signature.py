@@ -25,7 +25,7 @@ def _is_none(via: str | None) -> bool:
     return via is None
 
 
-class Signed(Value):
+class SignedEvent(Value):
     """What the events that a caller causes have beside the `actor`.
 
     `tenant` is the caller's; `via` is how the caller was authenticated, None where the journal does not know.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from agent_runtime.domain.identity import differences_of
+from agent_runtime.domain.identity import compare_definitions
 from agent_runtime.domain.tools import ToolDefinition
 
 
@@ -38,7 +38,7 @@ class Stability:
         """
         again = {one.name: one for one in second}
         both = [one for one in first if one.name in again]
-        differences = {one.name: " ".join(differences_of(one, again[one.name])) for one in both}
+        differences = {one.name: " ".join(compare_definitions(one, again[one.name])) for one in both}
         before, self.unstable = self.unstable, {name: how for name, how in differences.items() if how}
         self._latest = {one.name: again[one.name].pin for one in both}
         self._stable = {one.name: one.pin for one in both if not differences[one.name]}

@@ -7,20 +7,20 @@ from datetime import datetime
 
 from agent_runtime.domain.chain import GENESIS, record_hash
 from agent_runtime.domain.errors import AgentRuntimeError
-from agent_runtime.domain.events import EVENTS, EventRecord, restore
+from agent_runtime.domain.events import EVENTS, EventRecord, restore_record
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import JournalChange, Task
 from agent_runtime.domain.transitions import evolve
 
 _MOST_EPOCHS = 10_000
-_OF_A_TIME = "0123456789-:.TZ"
+_TIME_CHARACTERS = "0123456789-:.TZ"
 
-NO_FOLD = (AgentRuntimeError, LookupError, ValueError, RecursionError)
+FOLD_ERRORS = (AgentRuntimeError, LookupError, ValueError, RecursionError)
 """What `evolve` raises where an event may not follow, or is nested as no service has written it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredRecord:
     """A record as it is stored. Nothing in it is trusted: it may hold no event at all."""
 
     seq: int
@@ -32,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class StoredIndex:
     """What the store keeps beside the journal, for its lists; `head` is the hash of the last record.
 
     `submitter` is None in an export of a version that did not keep it.
@@ -53,12 +53,12 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredJournal:
     """All that is kept of a task, as it is stored; `index` is null where there is a journal and nothing else."""
 
     task_id: str
-    entries: tuple[Entry, ...]
-    index: Index | None
+    entries: tuple[StoredRecord, ...]
+    index: StoredIndex | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class AuditFault:
         return f"{', '.join(filter(None, place))}: {self.message}"
 
 
-def restore_task(kept: Kept) -> tuple[Task, list[EventRecord]]:
+def restore_task(kept: StoredJournal) -> tuple[Task, list[EventRecord]]:
     """Fold a stored journal into its task, and return the records that the task is made of.
 
     A journal that does not follow from its first record gives a task whose `journal_change` says where it was changed;
@@ -92,7 +92,7 @@ def restore_task(kept: Kept) -> tuple[Task, list[EventRecord]]:
         if isinstance(found, EventRecord):
             try:
                 task = evolve(task, found)
-            except NO_FOLD as error:
+            except FOLD_ERRORS as error:
                 found = AuditFault(kept.task_id, entry.seq, "data", f"it may not follow: {error}")
         if isinstance(found, AuditFault):
             faults.append(found)
@@ -109,7 +109,7 @@ def restore_task(kept: Kept) -> tuple[Task, list[EventRecord]]:
     return replace(task, status=TaskStatus.NEEDS_ATTENTION, journal_change=change), records
 
 
-def read_record(task_id: str, entry: Entry) -> EventRecord | AuditFault:
+def read_record(task_id: str, entry: StoredRecord) -> EventRecord | AuditFault:
     """Return the record that an entry holds, or why it holds none."""
     try:
         at = datetime.fromisoformat(entry.at)
@@ -118,7 +118,7 @@ def read_record(task_id: str, entry: Entry) -> EventRecord | AuditFault:
     if at.tzinfo is None:
         return AuditFault(task_id, entry.seq, "at", "it is no time in UTC.")
     try:
-        return restore(task_id, entry.seq, entry.epoch, at, entry.type, entry.data)
+        return restore_record(task_id, entry.seq, entry.epoch, at, entry.type, entry.data)
     except KeyError:
         return AuditFault(
             task_id,
@@ -130,7 +130,7 @@ def read_record(task_id: str, entry: Entry) -> EventRecord | AuditFault:
         return AuditFault(task_id, entry.seq, "data", f"it cannot be read as {entry.type}.")
 
 
-def chain_faults(kept: Kept) -> Iterator[AuditFault]:
+def chain_faults(kept: StoredJournal) -> Iterator[AuditFault]:
     """Return what is wrong with the hashes of a journal, whose entries are in order."""
     return _Chain(kept).faults()
 
@@ -138,7 +138,7 @@ def chain_faults(kept: Kept) -> Iterator[AuditFault]:
 class _Chain:
     """The hashes of a journal, against its records, the head and each other."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: StoredJournal) -> None:
         self._kept = kept
         self._known = {entry.seq: entry for entry in kept.entries}
         self._computed: dict[int, str] = {}
@@ -156,18 +156,18 @@ class _Chain:
         for entry in self._kept.entries:
             if entry.seq in seen or entry.seq < 1:
                 why = "there is another record of this number" if entry.seq in seen else "records count from 1"
-                yield self._fault(entry.seq, "seq", f"{why}.{self._moved(entry)}")
+                yield self._fault(entry.seq, "seq", f"{why}.{self._describe_move(entry)}")
             seen.add(entry.seq)
         for first, last in self._gaps:
-            yield self._fault(first, "seq", _missing(first, last))
+            yield self._fault(first, "seq", _describe_missing(first, last))
         for seq, entry in self._known.items():
             if seq < 1:
                 continue
             if self._stored_before(seq) is None:
-                if moved := self._moved(entry):
+                if moved := self._describe_move(entry):
                     yield self._fault(seq, "seq", moved.strip())
-            elif not self._follows(entry):
-                yield self._fault(seq, *self._explained(entry))
+            elif not self._fits(entry):
+                yield self._fault(seq, *self._explain(entry))
         yield from self._head_faults()
 
     def _head_faults(self) -> Iterator[AuditFault]:
@@ -179,12 +179,14 @@ class _Chain:
                 said = f"it says {index.version}, and the journal ends with record {last}"
                 yield self._fault(None, "tasks.version", f"{said}, as the head confirms.")
         elif index.version > last:
-            yield self._fault(last + 1, "seq", f"{_missing(last + 1, index.version)} The journal was cut short.")
+            yield self._fault(
+                last + 1, "seq", f"{_describe_missing(last + 1, index.version)} The journal was cut short."
+            )
         else:
             why = "it is not the hash of the last record: it was changed, or records were replaced or added"
             yield self._fault(None, "tasks.head", f"{why}.")
 
-    def _hash(self, previous: str, entry: Entry) -> str:
+    def _hash(self, previous: str, entry: StoredRecord) -> str:
         task_id = self._kept.task_id
         return record_hash(previous, task_id, entry.seq, entry.epoch, entry.at, entry.type, entry.data)
 
@@ -193,20 +195,20 @@ class _Chain:
         before = self._known.get(seq - 1)
         return GENESIS if seq == 1 else before.hash if before else None
 
-    def _befores(self, seq: int) -> set[str]:
+    def _possible_predecessors(self, seq: int) -> set[str]:
         """What the hash before may have been: what is stored, or what it should be."""
         return {hash_ for hash_ in (self._stored_before(seq), self._computed.get(seq - 1)) if hash_ is not None}
 
-    def _follows(self, entry: Entry) -> bool:
-        return any(self._hash(previous, entry) == entry.hash for previous in self._befores(entry.seq))
+    def _fits(self, entry: StoredRecord) -> bool:
+        return any(self._hash(previous, entry) == entry.hash for previous in self._possible_predecessors(entry.seq))
 
-    def _explained(self, entry: Entry) -> tuple[str, str]:
+    def _explain(self, entry: StoredRecord) -> tuple[str, str]:
         """The column that was changed, as far as it can be told, and how that shows."""
         after, computed = self._known.get(entry.seq + 1), self._computed[entry.seq]
         head = self._kept.index.head if self._kept.index else None
         if self._hash(computed, after) == after.hash if after else computed == head:
             return "hash", "it is not the hash of this record, and what comes after it confirms the record."
-        for previous in self._befores(entry.seq):
+        for previous in self._possible_predecessors(entry.seq):
             for column, other in self._variants(entry):
                 if self._hash(previous, other) == entry.hash:
                     said = json.dumps(getattr(other, column))
@@ -215,7 +217,7 @@ class _Chain:
             "the record is not what its hash was made over: it was changed, or what comes before it was replaced."
         )
 
-    def _variants(self, entry: Entry) -> Iterator[tuple[str, Entry]]:
+    def _variants(self, entry: StoredRecord) -> Iterator[tuple[str, StoredRecord]]:
         """The record as it may have been before one of its short columns was changed."""
         epochs = [one.epoch for one in self._kept.entries if one.epoch is not None and 0 <= one.epoch < _MOST_EPOCHS]
         for epoch in (None, *range(max(epochs, default=0) + 2)):
@@ -223,10 +225,10 @@ class _Chain:
         for kind in EVENTS:
             yield "type", replace(entry, type=kind)
         for place in range(min(len(entry.at), 40)):
-            for letter in _OF_A_TIME:
+            for letter in _TIME_CHARACTERS:
                 yield "at", replace(entry, at=f"{entry.at[:place]}{letter}{entry.at[place + 1 :]}")
 
-    def _moved(self, entry: Entry) -> str:
+    def _describe_move(self, entry: StoredRecord) -> str:
         for first, _ in self._gaps:
             previous = self._stored_before(first)
             if previous is not None and self._hash(previous, replace(entry, seq=first)) == entry.hash:
@@ -237,5 +239,5 @@ class _Chain:
         return AuditFault(self._kept.task_id, seq, column, message)
 
 
-def _missing(first: int, last: int) -> str:
+def _describe_missing(first: int, last: int) -> str:
     return f"record {first} is missing." if first == last else f"records {first} to {last} are missing."

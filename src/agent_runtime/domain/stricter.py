@@ -14,7 +14,7 @@ _FROM_MILD_TO_STRICT = (Effect.READ, Effect.WRITE, Effect.DESTRUCTIVE, Effect.UN
 
 
 @dataclass(frozen=True, slots=True)
-class Tightened:
+class TightenedContract:
     """A contract with the stricter of what it says and what the operator says now.
 
     `asks`: why every call of a tool (`server/tool`) is asked for, which it was not when the plan was approved.
@@ -26,15 +26,22 @@ class Tightened:
     disabled: frozenset[str] = frozenset()
 
 
-def tighten(contract: Contract, tools: Mapping[str, Tool], disabled: frozenset[str] = frozenset()) -> Tightened:
+def tighten_contract(
+    contract: Contract, tools: Mapping[str, Tool], disabled: frozenset[str] = frozenset()
+) -> TightenedContract:
     """Hold a contract against what holds for its tools now, by `server/tool`; a tool that is not there says nothing."""
-    policy = {key: _stricter(pinned, tools[key]) if key in tools else pinned for key, pinned in contract.policy.items()}
-    asks = {key: "; ".join(_raised(key, contract.policy[key], policy[key])) for key in policy}
-    strict = contract.model_dump() | {"policy": policy, "asks": {**_reasons(contract, policy, tools), **contract.asks}}
-    return Tightened(Contract.model_validate(strict), {key: why for key, why in asks.items() if why}, disabled)
+    policy = {
+        key: _tighten_policy(pinned, tools[key]) if key in tools else pinned for key, pinned in contract.policy.items()
+    }
+    asks = {key: "; ".join(_describe_changes(key, contract.policy[key], policy[key])) for key in policy}
+    strict = contract.model_dump() | {
+        "policy": policy,
+        "asks": {**_new_reasons(contract, policy, tools), **contract.asks},
+    }
+    return TightenedContract(Contract.model_validate(strict), {key: why for key, why in asks.items() if why}, disabled)
 
 
-def _stricter(pinned: PinnedPolicy, now: Tool) -> PinnedPolicy:
+def _tighten_policy(pinned: PinnedPolicy, now: Tool) -> PinnedPolicy:
     return PinnedPolicy(
         effect=max(pinned.effect, now.effect, key=_FROM_MILD_TO_STRICT.index),
         idempotent=pinned.idempotent and now.idempotent,
@@ -45,7 +52,7 @@ def _stricter(pinned: PinnedPolicy, now: Tool) -> PinnedPolicy:
     )
 
 
-def _reasons(contract: Contract, policy: Mapping[str, PinnedPolicy], tools: Mapping[str, Tool]) -> dict[str, str]:
+def _new_reasons(contract: Contract, policy: Mapping[str, PinnedPolicy], tools: Mapping[str, Tool]) -> dict[str, str]:
     """Return why steps ask now; a contract of form 1 does not say enough of its tools to tell what is new."""
     if contract.form == 1 or not policy.keys() <= tools.keys():
         return {}
@@ -53,7 +60,7 @@ def _reasons(contract: Contract, policy: Mapping[str, PinnedPolicy], tools: Mapp
     return reasons_to_ask(contract.plan, judged)
 
 
-def _raised(key: str, pinned: PinnedPolicy, now: PinnedPolicy) -> Iterator[str]:
+def _describe_changes(key: str, pinned: PinnedPolicy, now: PinnedPolicy) -> Iterator[str]:
     if now.effect is not pinned.effect:
         yield f"the operator now says that the effect of {key} is {now.effect}, and it was approved as {pinned.effect}"
     if now.open_world and pinned.open_world is False:

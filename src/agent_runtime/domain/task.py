@@ -67,7 +67,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingCall:
     """The call of an agent step that is next: number `index`, from 0, of turn `turn`, from 1."""
 
     turn: int
@@ -101,12 +101,12 @@ class StepState:
         return self.status in {StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.FAILED}
 
     @property
-    def pending(self) -> Pending | None:
+    def pending(self) -> PendingCall | None:
         """The call that the model proposes next; its calls are made one after the other."""
         turn = self.turns[-1] if self.turns else None
         if turn is None or len(turn.replies) == len(turn.calls):
             return None
-        return Pending(len(self.turns), len(turn.replies), turn.calls[len(turn.replies)])
+        return PendingCall(len(self.turns), len(turn.replies), turn.calls[len(turn.replies)])
 
     @property
     def open_call(self) -> Call | None:
@@ -214,7 +214,7 @@ class Task:
                 return step
         raise KeyError(step_id)
 
-    def missing(self, step: ToolStep | AgentStep) -> list[str]:
+    def unmet_needs(self, step: ToolStep | AgentStep) -> list[str]:
         """The ids of the steps that this one needs and that have not completed, in the order of their names."""
         return sorted(name for name in step.needs if self.steps[name].status is not StepStatus.COMPLETED)
 

@@ -34,19 +34,19 @@ class ToolPolicy(Value):
     enabled: bool | None = None
 
 
-def _readable(pattern: str) -> str:
+def _check_pattern(pattern: str) -> str:
     if "${" in pattern:
         raise ValueError("is compared as it stands, and nothing is replaced in it: write the text itself, without ${")
     return pattern
 
 
-def _walkable(path: str) -> str:
+def _check_path(path: str) -> str:
     if not all(path.split(".")):
         raise ValueError("must be the name of an argument, or names with dots between them, as in 'options.path'")
     return path
 
 
-Pattern = Annotated[str, Field(min_length=1), AfterValidator(_readable)]
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_check_pattern)]
 """A glob (`*`, `?`, `[abc]`), upper and lower case told apart."""
 
 
@@ -58,7 +58,7 @@ class Denial(Value):
     """
 
     tool: Pattern = "*"
-    arguments: Mapping[Annotated[str, AfterValidator(_walkable)], Pattern] = {}
+    arguments: Mapping[Annotated[str, AfterValidator(_check_path)], Pattern] = {}
     reason: str | None = None
 
     @property
@@ -75,7 +75,7 @@ class ServerDenial(Denial):
     server: Pattern = "*"
 
 
-def _off(mode: object) -> object:
+def _normalize_mode(mode: object) -> object:
     """Take the word `off` for itself; YAML reads it as False."""
     return "off" if mode is False else mode
 
@@ -87,7 +87,7 @@ class Sandbox(Value):
     writes these paths and no others.
     """
 
-    mode: Annotated[Literal["auto", "off", "required"], BeforeValidator(_off)] = "auto"
+    mode: Annotated[Literal["auto", "off", "required"], BeforeValidator(_normalize_mode)] = "auto"
     network: bool = True
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()

@@ -22,6 +22,6 @@ BYTES_PER_TOKEN = 3
 """How many bytes of UTF-8 are taken for one token: few, so that an estimate is rather too high than too low."""
 
 
-def estimated_tokens(*texts: str) -> int:
+def estimate_tokens(*texts: str) -> int:
     """An estimate of the tokens of these texts, for endpoints that do not count, and before they have."""
     return sum(-(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN) for text in texts)

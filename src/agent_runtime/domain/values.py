@@ -30,14 +30,14 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
-def _checked_identifier(text: str) -> str:
+def _check_identifier(text: str) -> str:
     if not IDENTIFIER.fullmatch(text):
         raise ValueError("must start with a letter and hold at most 64 letters, digits, '_' and '-'")
     return text
 
 
 Identifier = Annotated[
-    str, AfterValidator(_checked_identifier), Field(json_schema_extra={"pattern": f"^{IDENTIFIER.pattern}$"})
+    str, AfterValidator(_check_identifier), Field(json_schema_extra={"pattern": f"^{IDENTIFIER.pattern}$"})
 ]
 """The name of a step or a server: a letter, then up to 63 letters, digits, `_` and `-`."""
 
@@ -52,7 +52,7 @@ def canonical(value: JsonValue) -> bytes:
     digits) and for a value that is nested too deeply to be walked.
     """
     try:
-        return _written(value).encode()
+        return _encode(value).encode()
     except (UnicodeEncodeError, RecursionError) as error:
         raise ValueError(str(error) or "nested too deeply") from error
 
@@ -60,14 +60,14 @@ def canonical(value: JsonValue) -> bytes:
 _quoted = JSONEncoder(ensure_ascii=False).encode
 
 
-def _written(value: JsonValue) -> str:
+def _encode(value: JsonValue) -> str:
     if isinstance(value, str):
         return _quoted(value)
     if isinstance(value, dict):
         ordered = sorted(value.items(), key=_utf_16)
-        return "{" + ",".join([f"{_quoted(name)}:{_written(item)}" for name, item in ordered]) + "}"
+        return "{" + ",".join([f"{_quoted(name)}:{_encode(item)}" for name, item in ordered]) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join([str(item) if type(item) is int else _written(item) for item in value]) + "]"
+        return "[" + ",".join([str(item) if type(item) is int else _encode(item) for item in value]) + "]"
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))
     return rfc8785.dumps(value).decode()  # None, a truth value or a float; anything else is refused
@@ -97,12 +97,12 @@ def as_digested(value: JsonValue) -> JsonValue:
     return value
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Return the text, without its middle where it is longer than 300 characters."""
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:200]} ... {text[-80:]}"
 
 
-def deeper_than(value: JsonValue, limit: int) -> bool:
+def is_deeper_than(value: JsonValue, limit: int) -> bool:
     """Whether arrays and objects are nested in each other more than `limit` deep; safe to ask of any value."""
     level = [value]
     for _ in range(limit + 1):

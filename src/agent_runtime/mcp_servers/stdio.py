@@ -24,7 +24,7 @@ from agent_runtime.mcp_servers.reading import read_tolerantly, read_well_formed
 from agent_runtime.mcp_servers.sandbox import server_process
 from agent_runtime.mcp_servers.spawn import Spawn
 from agent_runtime.telemetry import log_debug
-from agent_runtime.text.escaping import visible
+from agent_runtime.text.escaping import escape_hidden
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -226,7 +226,7 @@ class StdioTransport:
 
     def _tail(self) -> str:
         text = self._redactor.redact_message(self.pipes.stderr_tail.decode(errors="replace"))
-        return visible(text.strip()[-_TAIL_CHARACTERS:], keep="\n\t")
+        return escape_hidden(text.strip()[-_TAIL_CHARACTERS:], keep="\n\t")
 
     async def read(self) -> SessionMessage | None:
         """The next message that anybody here listens to, or None after the last one."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from agent_runtime.domain.events import ModelCall
-from agent_runtime.domain.values import JsonObject, deeper_than
+from agent_runtime.domain.values import JsonObject, is_deeper_than
 
 MOST_DEPTH = 100
 """How deep an item may be nested, to be read back from the journal, where JSON ends at 200."""
@@ -31,7 +31,7 @@ def prepare_items(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
                 call_id = f"{call_id}-{sum(seen.values())}"
             text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
             item = {**item, "call_id": call_id, "name": name, "arguments": text}  # noqa: PLW2901 - its fit form
-        if deeper_than(item, MOST_DEPTH):
+        if is_deeper_than(item, MOST_DEPTH):
             raise ValueError(f"an item is nested more than {MOST_DEPTH} deep")
         result.append(item)
     json.dumps(result, ensure_ascii=False, allow_nan=False).encode()

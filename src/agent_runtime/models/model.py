@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
-from agent_runtime.domain.usage import Usage, estimated_tokens
+from agent_runtime.domain.usage import Usage, estimate_tokens
 from agent_runtime.models.breaker import CircuitBreaker
 from agent_runtime.models.dialect import Dialect, Output
 from agent_runtime.models.failures import Failure, Failures
@@ -184,4 +184,4 @@ def _next_wait_s(state: RetryCallState) -> float:
 
 def _estimate_usage(request: ModelRequest, answer: ModelAnswer) -> Usage:
     shown = [*request.items, *(tool.input_schema for tool in request.tools)]
-    return Usage(estimated_tokens(request.instructions, json.dumps(shown)), estimated_tokens(json.dumps(answer.items)))
+    return Usage(estimate_tokens(request.instructions, json.dumps(shown)), estimate_tokens(json.dumps(answer.items)))

@@ -10,16 +10,16 @@ from pydantic_core import ErrorDetails
 from agent_runtime.config import (
     REGISTRY_VARIABLE,
     Settings,
-    dotted,
-    expectation,
-    fault_at,
+    describe_expectation,
+    describe_fault,
+    describe_unknown_key,
+    format_place,
     parse_yaml,
     read_yaml,
-    unknown_key,
 )
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
-from agent_runtime.registry.known_servers import complete
+from agent_runtime.registry.known_servers import add_known_servers
 
 _KEY = "tool_registry"
 _TYPES: Mapping[str, type[BaseModel]] = {
@@ -36,7 +36,7 @@ def read_entries(settings: Settings, builtins: Collection[str], always: Iterable
     `builtins` are the names of the built-in servers, `always` those that exist without being listed.
     Raises: ConfigurationError, as `load_registry`.
     """
-    return complete(load_registry(settings.tool_registry, builtins, settings.tool_registry_yaml), always)
+    return add_known_servers(load_registry(settings.tool_registry, builtins, settings.tool_registry_yaml), always)
 
 
 def load_registry(path: Path, builtins: Collection[str], text: str | None = None) -> tuple[ToolServer, ...]:
@@ -66,7 +66,7 @@ def load_registry(path: Path, builtins: Collection[str], text: str | None = None
             servers.append(server)
             if isinstance(server, BuiltinServer) and server.config.server not in builtins:
                 faults.append(f"{_label(index, entry)}: config.server: must be {_one_of(builtins)}")
-    faults += _repeated(entries)
+    faults += _repeated_id_faults(entries)
     if faults:
         raise ConfigurationError("\n".join(f"{origin}: {fault}." for fault in faults).replace("?.", "?"))
     return tuple(servers)
@@ -82,7 +82,7 @@ def _entries(document: Any, faults: list[str]) -> Sequence[Any]:
         faults.append(f"must have the key {_KEY!r} at the top, with a list of servers")
     if not isinstance(document, Mapping):
         return ()
-    faults += [f"{key}: {_OF_OTHERS.get(key) or unknown_key(key, [_KEY])}" for key in document if key != _KEY]
+    faults += [f"{key}: {_OF_OTHERS.get(key) or describe_unknown_key(key, [_KEY])}" for key in document if key != _KEY]
     entries = document.get(_KEY)
     if entries is not None and not isinstance(entries, list):
         faults.append(f"{_KEY}: must be a list of servers, each beginning with '- id:'")
@@ -111,15 +111,15 @@ def _fault(index: int, entry: Any, details: ErrorDetails) -> str:
             return f"{label}: type: must be {' or '.join(_TYPES)}"
     kind, *place = location or ("",)
     if not place:
-        return f"{label}: {expectation(details)}"
+        return f"{label}: {describe_expectation(details)}"
     if details["type"] == "string_pattern_mismatch":
-        return f"{label}: {dotted(place)}: must begin with http:// or https://"
+        return f"{label}: {format_place(place)}: must begin with http:// or https://"
     if place == ["config", "command"] and isinstance(details["input"], list):
         return f"{label}: config.command: must be the name of the program alone; its arguments are the list config.args"
-    return f"{label}: {fault_at(_TYPES[str(kind)], place, details)}"
+    return f"{label}: {describe_fault(_TYPES[str(kind)], place, details)}"
 
 
-def _repeated(entries: Sequence[Any]) -> list[str]:
+def _repeated_id_faults(entries: Sequence[Any]) -> list[str]:
     first: dict[str, int] = {}
     faults = []
     for index, entry in enumerate(entries):

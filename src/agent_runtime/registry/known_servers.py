@@ -64,7 +64,7 @@ _RUNNERS = frozenset({"npx", "bunx", "pnpx"})
 _INSTALLERS = _RUNNERS | {"npm", "pnpm", "yarn", "bun", "deno", "uvx", "uv", "pipx", "docker", "podman"}
 
 
-def complete(entries: Sequence[ToolServer], always: Iterable[str]) -> tuple[ToolServer, ...]:
+def add_known_servers(entries: Sequence[ToolServer], always: Iterable[str]) -> tuple[ToolServer, ...]:
     """Return the entries with the policies of known packages, and after them the servers that always exist.
 
     `always` names the built-in servers that exist without being listed.

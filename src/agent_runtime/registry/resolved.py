@@ -62,7 +62,7 @@ class ShownValues:
         return "hidden:" + hmac.digest(self._key, f"registry-value\0{value}".encode(), sha256).hex()[:32]
 
 
-def pinned_model(settings: OpenAISettings, shown: ShownValues) -> PinnedModel | None:
+def pin_model(settings: OpenAISettings, shown: ShownValues) -> PinnedModel | None:
     """Return the model of agent steps as contracts name it; None where none is configured."""
     if not settings.configured:
         return None
@@ -86,9 +86,9 @@ class EntryResolver:
 
     def resolve(self, entries: Iterable[ToolServer]) -> tuple[ResolvedEntry, ...]:
         """Return the entries with absolute folders that hold no links, each with its identity."""
-        return tuple(self._resolved(entry) for entry in entries)
+        return tuple(self._resolve_entry(entry) for entry in entries)
 
-    def _resolved(self, entry: ToolServer) -> ResolvedEntry:
+    def _resolve_entry(self, entry: ToolServer) -> ResolvedEntry:
         server, place, problem = entry, None, None
         try:
             match entry:

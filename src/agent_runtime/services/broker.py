@@ -14,7 +14,7 @@ import structlog
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left
-from agent_runtime.domain.call_rules import Bounds, CallRefusedError, Permitted, Proposal, judge
+from agent_runtime.domain.call_rules import Bounds, CallRefusedError, PermittedCall, Proposal, judge
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     CallNotSentError,
@@ -32,9 +32,9 @@ from agent_runtime.domain.events import (
     ToolReturned,
 )
 from agent_runtime.domain.identity import Identities, compare_pins
-from agent_runtime.domain.kept_results import keep
+from agent_runtime.domain.kept_results import fit_result
 from agent_runtime.domain.pauses import Pauses
-from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
+from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult, ToolServer
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.operator_rules import OperatorRules
@@ -151,7 +151,7 @@ class Broker:
         run.stage(called)
         return Intent(called)
 
-    def _judge(self, task: Task, proposal: Proposal, in_flight: AbstractSet[str]) -> Permitted:
+    def _judge(self, task: Task, proposal: Proposal, in_flight: AbstractSet[str]) -> PermittedCall:
         """Return what may be sent, by the plan and by what the operator says now. Raises: CallRefusedError."""
         limits = self._limits
         return judge(
@@ -184,7 +184,7 @@ class Broker:
             log.warning("outcome_unknown", task_id=run.task.task_id, step_id=intent.step_id, reason=str(error))
             answered, reason = False, str(error)
         duration_ms = 0.0 if trouble else round((time.perf_counter() - began) * 1000, 3)
-        kept = keep(result, self._limits.stored_result_bytes) if result else None
+        kept = fit_result(result, self._limits.stored_result_bytes) if result else None
         return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble)
 
     async def _dispatch_in_session(self, run: Run, lease: Lease, intent: "Intent") -> StoredResult:
@@ -279,6 +279,6 @@ class Outcome:
             run.stage(StepOutcomeUnknown(step_id=step_id, call_id=call_id, reason=self.reason))
 
 
-def _turn_and_index(pending: Pending | None) -> dict[str, int]:
+def _turn_and_index(pending: PendingCall | None) -> dict[str, int]:
     """Which call of which answer it is, where a model asked for it."""
     return {"turn": pending.turn, "index": pending.index} if pending else {}

@@ -11,7 +11,7 @@ from agent_runtime.domain.approval import (
     Resolve,
     Revise,
 )
-from agent_runtime.domain.call_rules import journal_full
+from agent_runtime.domain.call_rules import describe_full_journal
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import (
     CallNotFoundError,
@@ -37,7 +37,7 @@ from agent_runtime.domain.events import (
 from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
-from agent_runtime.domain.values import canonical, deeper_than
+from agent_runtime.domain.values import canonical, is_deeper_than
 from agent_runtime.text.escaping import is_blank
 
 Judged = Approve | Reject | Revise | Cancel | Resolve | ApproveCall | DenyCall
@@ -114,7 +114,7 @@ def expect_editable(task: Task, decision: Edit, caller: Caller, limits: LimitSet
 def _check_room(task: Task, limits: LimitSettings) -> None:
     """Check that the journal of the task takes another plan. Raises: DecisionRefusedError."""
     if task.journal_bytes > limits.journal_bytes:
-        full = journal_full(task, limits.journal_bytes)
+        full = describe_full_journal(task, limits.journal_bytes)
         raise DecisionRefusedError(f"Its plan cannot be changed again: {full}", task.status)
 
 
@@ -269,7 +269,7 @@ def _check_output(decision: Resolve, limits: LimitSettings) -> None:
         size, limit = len(canonical(decision.output)), limits.stored_result_bytes
     except ValueError as error:
         raise InvalidInputError([Fault("output", f"It cannot be carried exactly: {error}.")]) from error
-    if deeper_than(decision.output, MOST_RESULT_DEPTH):
+    if is_deeper_than(decision.output, MOST_RESULT_DEPTH):
         raise InvalidInputError([Fault("output", f"It is nested more than {MOST_RESULT_DEPTH} deep.")])
     if size > limit:
         message = f"{size} bytes are over the limit of {limit} bytes (limits.stored_result_bytes)."

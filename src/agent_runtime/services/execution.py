@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import structlog
 
 from agent_runtime.domain.call_rules import CallRefusedError, Proposal, next_proposal
-from agent_runtime.domain.commands import AskModel, CallTool, Command, ProposePlan, Record, next_command, tool_error
+from agent_runtime.domain.commands import (
+    AskModel,
+    CallTool,
+    Command,
+    ProposePlan,
+    WriteEvents,
+    next_command,
+    tool_error,
+)
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     ConflictError,
@@ -150,7 +158,7 @@ class Execution:
     async def _carry_out(self, command: Command, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
         """False where the turn must end first."""
         match command:
-            case Record(events):
+            case WriteEvents(events):
                 self._run.stage(*events)
             case ProposePlan():
                 await self._propose()

@@ -18,19 +18,19 @@ from pydantic_core import from_json, to_json
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left, tokens_left
-from agent_runtime.domain.call_rules import journal_full
+from agent_runtime.domain.call_rules import describe_full_journal
 from agent_runtime.domain.contract import NO_MODEL
 from agent_runtime.domain.conversation import conversation
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
 from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
-from agent_runtime.domain.kept_results import keep
+from agent_runtime.domain.kept_results import fit_result
 from agent_runtime.domain.model_arguments import call_without_optional_nulls
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
-from agent_runtime.domain.usage import estimated_tokens
+from agent_runtime.domain.usage import estimate_tokens
 from agent_runtime.domain.values import JsonObject, JsonValue
 from agent_runtime.services.ports import LanguageModel
 from agent_runtime.services.progress import Piece, Progress
@@ -108,7 +108,7 @@ class ExecutorAgent:
             run.stage(StepFailed(step_id=step.id, code="no_model", message=f"{NO_MODEL}."))
             return None
         if run.task.journal_bytes > self._journal_bytes:
-            message = f"The model was not asked: {journal_full(run.task, self._journal_bytes)}"
+            message = f"The model was not asked: {describe_full_journal(run.task, self._journal_bytes)}"
             run.stage(StepFailed(step_id=step.id, code="journal_full", message=message))
             return None
         try:
@@ -173,7 +173,7 @@ class ExecutorAgent:
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         schemas = {tool.name: tool.input_schema for tool in question.request.tools}
         calls = [ModelCall(**_replace_surrogates(call.model_dump())) for call in given.calls]
-        text = None if given.calls else keep(StoredResult(text=given.text), self._limit)
+        text = None if given.calls else fit_result(StoredResult(text=given.text), self._limit)
         return ModelAnswered(
             step_id=question.step_id,
             turn=question.turn,
@@ -213,4 +213,4 @@ def _answer_tokens(task: Task, items: list[JsonObject], tools: tuple[OfferedTool
     if left is None:
         return None
     shown = [*items, *(tool.input_schema for tool in tools)]
-    return left - estimated_tokens(INSTRUCTIONS, to_json(shown).decode())
+    return left - estimate_tokens(INSTRUCTIONS, to_json(shown).decode())

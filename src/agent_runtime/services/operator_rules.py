@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent_runtime.domain.contract import Contract, PinnedPolicy, pinned_policy
-from agent_runtime.domain.stricter import Tightened, tighten
+from agent_runtime.domain.contract import Contract, PinnedPolicy, pin_policy
+from agent_runtime.domain.stricter import TightenedContract, tighten_contract
 from agent_runtime.domain.tools import HINTS, Denial, Tool, ToolDefinition, ToolServer, describe_tool
 
 _MOST_KNOWN = 4096
@@ -36,7 +36,9 @@ class OperatorRules:
         entry = self._entries.get(server_id)
         return entry.deny if entry else ()
 
-    def tighten_contract(self, contract: Contract, definitions: Mapping[str, ToolDefinition]) -> Tightened | None:
+    def tighten_contract(
+        self, contract: Contract, definitions: Mapping[str, ToolDefinition]
+    ) -> TightenedContract | None:
         """Return the contract as strict as the operator is now; None where that is what it says.
 
         `definitions` are those that were pinned, by `server/tool`.
@@ -48,7 +50,7 @@ class OperatorRules:
         if all(one.policy == contract.policy[key] and not one.disabled for key, one in now.items()):
             return None
         disabled = frozenset(key for key, one in now.items() if one.disabled)
-        return tighten(contract, {key: one.tool for key, one in now.items()}, disabled)
+        return tighten_contract(contract, {key: one.tool for key, one in now.items()}, disabled)
 
     def _judge(self, key: str, hints: Hints) -> _CurrentTool | None:
         server_id, _, name = key.partition("/")
@@ -57,7 +59,7 @@ class OperatorRules:
             return None
         definition = ToolDefinition(name=name, annotations=dict(zip(HINTS, hints, strict=True)))
         tool = describe_tool(entry, definition)
-        return _CurrentTool(tool, pinned_policy(tool), disabled=entry.policy_for(name).enabled is False)
+        return _CurrentTool(tool, pin_policy(tool), disabled=entry.policy_for(name).enabled is False)
 
 
 def _read_hints(definition: ToolDefinition) -> Hints:

@@ -15,7 +15,7 @@ from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus, ignore_text
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TERMINAL, TaskStatus
-from agent_runtime.domain.stored_journal import Kept
+from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition, Offer, StoredResult, Tool, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
@@ -95,7 +95,7 @@ class TaskStore(Protocol):
     async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         """The journal after event number `after`, in order. Raises: TaskNotFoundError, StoreUnavailableError."""
 
-    async def load_stored_journal(self, task_id: str) -> Kept:
+    async def load_stored_journal(self, task_id: str) -> StoredJournal:
         """Return all that is stored of a task, unread and unjudged, for the audit.
 
         Raises: TaskNotFoundError, StoreUnavailableError.

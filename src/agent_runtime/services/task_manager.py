@@ -31,9 +31,9 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.revisions import Revision, revisions
+from agent_runtime.domain.revisions import Revision, read_revisions
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.stored_journal import Kept
+from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.values import canonical
 from agent_runtime.services.agent_service import PlannerAgent
@@ -261,11 +261,11 @@ class TaskManager:
         """The journal after event number `after`. Raises: TaskNotFoundError."""
         return await self._store.records(task_id, after, limit)
 
-    async def load_stored_journal(self, task_id: str, caller: Caller) -> Kept:
+    async def load_stored_journal(self, task_id: str, caller: Caller) -> StoredJournal:
         """Return all that is stored of a task, for the audit. Raises: TaskNotFoundError, StoreUnavailableError."""
         return await self._store.load_stored_journal(task_id)
 
-    async def revisions(self, task_id: str, caller: Caller) -> list[Revision]:
+    async def read_revisions(self, task_id: str, caller: Caller) -> list[Revision]:
         """Every revision of the plan, in order. Raises: TaskNotFoundError."""
         task = await self._store.load(task_id)
         found: list[Revision] = []
@@ -273,7 +273,7 @@ class TaskManager:
         while len(found) < task.plan_revision:
             after = journal[-1].seq if journal else 0
             journal += await self._store.records(task_id, after, PAGE_OF_RECORDS)
-            found = list(revisions(journal))
+            found = list(read_revisions(journal))
         return found
 
     async def subscribe(

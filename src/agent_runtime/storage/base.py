@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from agent_runtime.domain.chain import format_time, record_hash
 from agent_runtime.domain.cursors import cursor_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError
-from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, record
+from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, make_record
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.services.ports import PAGE_BYTES, Page, TaskSummary
@@ -45,7 +45,7 @@ def draft_append(task: Task, events: Sequence[Event], epoch: int | None, clock: 
     records: list[EventRecord] = []
     after = task
     for event in events:
-        records.append(record(task.task_id, after.version + 1, epoch, at, event))
+        records.append(make_record(task.task_id, after.version + 1, epoch, at, event))
         after = evolve(after, records[-1])
     verifies = epoch is None or any(isinstance(event, TaskClaimed) for event in events)
     return Draft(after, tuple(records), verifies)

@@ -14,15 +14,15 @@ from agent_runtime.domain.commits import (
     Change,
     Commit,
     CommitHead,
-    Row,
+    CommitRow,
     TaskChange,
     chain_commit,
     encode_changes,
     encode_checkpoint,
     merge_changes,
 )
-from agent_runtime.domain.events import EventRecord, restore
-from agent_runtime.domain.feed import FeedPage, FeedPosition, expect_known
+from agent_runtime.domain.events import EventRecord, restore_record
+from agent_runtime.domain.feed import FeedPage, FeedPosition, check_cursor
 from agent_runtime.storage.base import utc_now
 from agent_runtime.storage.feed import read_page
 
@@ -65,7 +65,7 @@ def add_commit(
     return head
 
 
-def _insert(connection: sqlite3.Connection, row: Row) -> CommitHead:
+def _insert(connection: sqlite3.Connection, row: CommitRow) -> CommitHead:
     connection.execute(INSERT, row)
     return CommitHead(row[0], row[4])
 
@@ -95,7 +95,7 @@ def _select_one(connection: sqlite3.Connection, statement: str, *values: int) ->
 
 def check_position(connection: sqlite3.Connection, seen: FeedPosition) -> None:
     """Raises: InvalidInputError where this database never gave that cursor."""
-    expect_known(seen, select_head(connection).position, _select_one(connection, SELECT_ONE, seen.commit))
+    check_cursor(seen, select_head(connection).position, _select_one(connection, SELECT_ONE, seen.commit))
 
 
 def select_feed(connection: sqlite3.Connection, seen: FeedPosition | None) -> FeedPage:
@@ -125,7 +125,7 @@ def _restore_records(change: Change, found: list[Any]) -> list[EventRecord] | No
     if not slice_holds(change.task_id, before, stored, change.first, change.last, change.head):
         return None
     try:
-        return [restore(change.task_id, row[0], row[1], parse_time(row[2]), row[3], row[4]) for row in found]
+        return [restore_record(change.task_id, row[0], row[1], parse_time(row[2]), row[3], row[4]) for row in found]
     except (KeyError, ValueError):  # a newer version wrote it
         return None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent_runtime.domain.chain import GENESIS, chain_holds, record_hash
 from agent_runtime.domain.errors import TaskNotFoundError
-from agent_runtime.domain.stored_journal import Entry, Index, Kept
+from agent_runtime.domain.stored_journal import StoredIndex, StoredJournal, StoredRecord
 
 SELECT_CONTENT = """
 SELECT seq, epoch, CAST(at AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB)
@@ -33,7 +33,7 @@ UPDATE_HASH = "UPDATE events SET hash = ? WHERE task_id = CAST(? AS TEXT) AND se
 UPDATE_HEAD = "UPDATE tasks SET head = ? WHERE task_id = CAST(? AS TEXT)"
 
 
-def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> Kept:
+def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> StoredJournal:
     """All that is kept of a task, as of one instant. Raises: TaskNotFoundError where there is nothing."""
     raw_id = _raw(task_id)
     connection.execute("BEGIN")
@@ -46,7 +46,7 @@ def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> Kept:
         connection.execute("ROLLBACK")
     if index is None and not entries:
         raise TaskNotFoundError(task_id)
-    return Kept(task_id, tuple(entries), None if index is None else _index(*index))
+    return StoredJournal(task_id, tuple(entries), None if index is None else _index(*index))
 
 
 def is_as_written(connection: sqlite3.Connection, task_id: str, version: int, head: str) -> bool:
@@ -71,9 +71,9 @@ def fill_hashes(connection: sqlite3.Connection) -> None:
         connection.execute(UPDATE_HEAD, (head, raw_id))
 
 
-def _entry(seq: Any, epoch: Any, *texts: Any) -> Entry:
+def _entry(seq: Any, epoch: Any, *texts: Any) -> StoredRecord:
     at, kind, data, hash_ = map(_text, texts)
-    return Entry(_integer(seq), None if epoch is None else _integer(epoch), at, kind, data, hash_)
+    return StoredRecord(_integer(seq), None if epoch is None else _integer(epoch), at, kind, data, hash_)
 
 
 def _index(
@@ -89,8 +89,8 @@ def _index(
     submitter: Any,
     request_key: Any,
     head: Any,
-) -> Index:
-    return Index(
+) -> StoredIndex:
+    return StoredIndex(
         version=_integer(version),
         epoch=_integer(epoch),
         status=_text(status),

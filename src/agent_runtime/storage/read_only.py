@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
-from agent_runtime.domain.stored_journal import AuditFault, Kept
+from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
 from agent_runtime.storage.database import BUSY_TIMEOUT_S, READER_PRAGMAS
 from agent_runtime.storage.journals import select_ids, select_stored_journal
 
@@ -42,7 +42,7 @@ class ReadOnlyDatabase:
         except _BROKEN as error:
             raise _unreadable(error) from error
 
-    def read(self, task_id: str) -> Kept:
+    def read(self, task_id: str) -> StoredJournal:
         """All that is kept of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
         try:
             return select_stored_journal(self._connection, task_id)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from agent_runtime.domain.chain import GENESIS, format_time, parse_time
 from agent_runtime.domain.commits import Change, Deletion
 from agent_runtime.domain.errors import ConflictError, TaskNotFoundError
-from agent_runtime.domain.events import EventRecord, restore
+from agent_runtime.domain.events import EventRecord, restore_record
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import restore_task
 from agent_runtime.domain.task import Task
@@ -167,7 +167,7 @@ def select_records(connection: sqlite3.Connection, task_id: str, after: int, lim
     records: list[EventRecord] = []
     with suppress(KeyError, ValueError):
         for seq, epoch, at, kind, data in rows:
-            records.append(restore(task_id, seq, epoch, parse_time(at), kind, data))
+            records.append(restore_record(task_id, seq, epoch, parse_time(at), kind, data))
     return records
 
 

@@ -17,7 +17,7 @@ from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotF
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, parse_cursor
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.stored_journal import Kept
+from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.ports import AppendObserver, Page
@@ -149,7 +149,7 @@ class SqliteStore:
             return journal[after : after + limit]
         return await self._readers.read(partial(rows.select_records, task_id=task_id, after=after, limit=limit))
 
-    async def load_stored_journal(self, task_id: str) -> Kept:
+    async def load_stored_journal(self, task_id: str) -> StoredJournal:
         """See `TaskStore.load_stored_journal`."""
         return await self._readers.read(partial(journals.select_stored_journal, task_id=task_id))
 

@@ -16,7 +16,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from agent_runtime.config import LogSettings
-from agent_runtime.text.escaping import json_line, visible
+from agent_runtime.text.escaping import escape_hidden, json_line
 from agent_runtime.text.redaction import REDACTED, Redactor, names_credential
 
 _LONGEST = 16_384
@@ -162,14 +162,14 @@ class _Cleaner:
         cleaned: dict[str, Any] = {}
         for name, value in event.items():
             plain = self._plain(name, value)
-            shown = visible(self._text(str(name)))
+            shown = escape_hidden(self._text(str(name)))
             if name in {"exception", "stack"}:
-                cleaned[name] = "\n".join(f"  | {visible(line)}" for line in str(plain).split("\n"))
+                cleaned[name] = "\n".join(f"  | {escape_hidden(line)}" for line in str(plain).split("\n"))
             elif plain is None or isinstance(plain, bool | int | float):
                 cleaned[shown] = plain
             else:
                 text = plain if isinstance(plain, str) else json_line(plain)
-                cleaned[shown] = visible(text)
+                cleaned[shown] = escape_hidden(text)
         return cleaned
 
     def _plain(self, name: object, value: Any, depth: int = 0) -> Any:

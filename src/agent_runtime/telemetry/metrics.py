@@ -72,13 +72,13 @@ class Metrics:
         self._tokens_in, self._tokens_out = tokens.labels("input"), tokens.labels("output")
         self._by_tool: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
 
-    def committed(self, task: Task, records: Sequence[EventRecord], seconds: float) -> None:
+    def record_append(self, task: Task, records: Sequence[EventRecord], seconds: float) -> None:
         """Take note of one append, which took `seconds`: its records, and the state of the task after them."""
         self._appends.observe(seconds)
         for record in records:
             event = record.event
             if isinstance(event, ToolReturned):
-                if (called := _called(task, event.step_id)) is not None:
+                if (called := _find_called_tool(task, event.step_id)) is not None:
                     ok, error = self._of_tool(*called)
                     (error if event.result.is_error else ok).observe(event.duration_ms / 1000)
             elif isinstance(event, ModelAnswered):
@@ -103,7 +103,7 @@ class Metrics:
         return known
 
 
-def _called(task: Task, step_id: str) -> tuple[str, str] | None:
+def _find_called_tool(task: Task, step_id: str) -> tuple[str, str] | None:
     """The server and the tool of the latest call of a step."""
     step = task.steps.get(step_id)
     if step is None:

@@ -29,19 +29,19 @@ def is_hidden(character: str) -> bool:
     return not character.isprintable() or _DRAWN_AS_NOTHING.match(character) is not None
 
 
-def hides(text: str) -> bool:
+def has_hidden(text: str) -> bool:
     """Return whether the text holds a hidden character."""
     return not text.isprintable() or (not text.isascii() and _DRAWN_AS_NOTHING.search(text) is not None)
 
 
-def visible(text: str, keep: str = "") -> str:
+def escape_hidden(text: str, keep: str = "") -> str:
     r"""Return the text with every hidden character spelled out as `\u202e`, but for those of `keep`."""
-    if not hides(text):
+    if not has_hidden(text):
         return text
-    return "".join(c if c in keep or not is_hidden(c) else _spelled(c) for c in text)
+    return "".join(c if c in keep or not is_hidden(c) else _spell_out(c) for c in text)
 
 
-def _spelled(character: str) -> str:
+def _spell_out(character: str) -> str:
     return character.encode("unicode-escape", "replace").decode()
 
 
@@ -88,7 +88,7 @@ def json_line(value: Any, *, compact: bool = False) -> str:
     """Return the value as JSON on one line; where that would hold a hidden character, all but ASCII is escaped."""
     separators = (",", ":") if compact else None
     text = json.dumps(value, ensure_ascii=False, separators=separators)
-    return json.dumps(value, separators=separators) if hides(text) else text
+    return json.dumps(value, separators=separators) if has_hidden(text) else text
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -102,7 +102,7 @@ def exact_line(text: str, limit: int) -> str:
 
 
 def _cut_visible(text: str, limit: int, *, whole: bool) -> str:
-    line = visible(text)
+    line = escape_hidden(text)
     return line if whole and len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 

@@ -83,8 +83,8 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._in_data = _Known()
-        self._in_messages = _Known()
+        self._in_data = _SecretTexts()
+        self._in_messages = _SecretTexts()
         for secret in secrets:
             self.remember(secret)
 
@@ -130,7 +130,7 @@ class Redactor:
 
     def redact(self, data: str) -> str:
         """Return the text without secrets; any other text, and the shape of all of it, stays as it is."""
-        return self._in_data.redacted(data)
+        return self._in_data.replace_in(data)
 
     def redact_json(self, data: Any) -> Any:
         """Return the same JSON value without secrets, in its keys too."""
@@ -148,7 +148,7 @@ class Redactor:
 
     def redact_message(self, message: str) -> str:
         """Return the text without secrets, without literal credentials and without what URLs hold of either."""
-        return without_credentials(self._in_messages.redacted(message))
+        return without_credentials(self._in_messages.replace_in(message))
 
 
 class RedactedStream:
@@ -174,7 +174,7 @@ class RedactedStream:
         self._held = ""
 
 
-class _Known:
+class _SecretTexts:
     """Texts to be taken out of others, as they are and as JSON, Python, URLs, forms and HTML quote them."""
 
     def __init__(self) -> None:
@@ -192,13 +192,13 @@ class _Known:
         self._longest = max(map(len, self._texts))
         self._pattern = None
 
-    def redacted(self, text: str) -> str:
+    def replace_in(self, text: str) -> str:
         # The look at each is ten times as fast as the pattern, and mostly there is nothing to be found.
         if not any(known in text for known in self._texts):
             return text
         if self._pattern is None:
             longest_first = sorted(self._texts, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(_matching, longest_first)))
+            self._pattern = re.compile("|".join(map(_pattern_for, longest_first)))
         return self._pattern.sub(REDACTED, text)
 
     def begun_at(self, text: str) -> int:
@@ -208,7 +208,7 @@ class _Known:
         return len(text)
 
 
-def _matching(text: str) -> str:
+def _pattern_for(text: str) -> str:
     literal = re.escape(text)
     return literal if len(text) >= _SHORTEST else rf"(?<!\w){literal}(?!\w)"
 

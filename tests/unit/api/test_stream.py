@@ -29,7 +29,7 @@ def journal(random: Random, longest: int = 40) -> tuple[Task, list[ev.EventRecor
     while len(records) < longest and (step := some_step(task, random)):
         events, epoch = step
         for event in events:
-            records.append(ev.record(task.task_id, task.version + 1, epoch, AT, event))
+            records.append(ev.make_record(task.task_id, task.version + 1, epoch, AT, event))
             task = evolve(task, records[-1])
     return task, records
 
@@ -39,7 +39,7 @@ def ids(frames: Sequence[bytes]) -> list[str]:
 
 
 def record_of(event: ev.Event) -> ev.EventRecord:
-    return ev.record("task_1", 7, 3, AT, event)
+    return ev.make_record("task_1", 7, 3, AT, event)
 
 
 def test_an_event_is_a_named_frame_with_its_json_and_an_unnamed_one_with_its_line() -> None:
@@ -120,11 +120,11 @@ def test_a_bare_number_means_all_of_that_event() -> None:
 
 
 def a_task(*, ended: bool = False) -> Task:
-    task = evolve(Task("task_1"), ev.record("task_1", 1, None, AT, ev.TaskSubmitted(prompt="x")))
+    task = evolve(Task("task_1"), ev.make_record("task_1", 1, None, AT, ev.TaskSubmitted(prompt="x")))
     if not ended:
         return task
-    task = evolve(task, ev.record("task_1", 2, None, AT, ev.TaskCancelRequested()))
-    return evolve(task, ev.record("task_1", 3, None, AT, ev.TaskCancelled()))
+    task = evolve(task, ev.make_record("task_1", 2, None, AT, ev.TaskCancelRequested()))
+    return evolve(task, ev.make_record("task_1", 3, None, AT, ev.TaskCancelled()))
 
 
 @pytest.mark.parametrize("last", ["3", "3.2"])

@@ -31,7 +31,7 @@ def states(random: Random) -> Iterator[Task]:
     while task.version < 40 and (step := some_step(task, random)):
         events, epoch = step
         for event in events:
-            task = evolve(task, ev.record(task.task_id, task.version + 1, epoch, AT, event))
+            task = evolve(task, ev.make_record(task.task_id, task.version + 1, epoch, AT, event))
             yield task
 
 
@@ -187,7 +187,7 @@ def test_a_question_names_the_unfinished_steps_that_a_skip_would_take_along() ->
         (ev.StepOutcomeUnknown(step_id="s1", call_id=call.call_id, reason="lost"), 2),
     ]
     for event, epoch in events:
-        task = evolve(task, ev.record(task.task_id, task.version + 1, epoch, AT, event))
+        task = evolve(task, ev.make_record(task.task_id, task.version + 1, epoch, AT, event))
     (asked,) = task_view(task)["attention"]
     assert asked["kind"] == "outcome_unknown"
     assert asked["needed_by"] == ["s2", "s4"]

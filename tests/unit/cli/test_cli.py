@@ -15,7 +15,7 @@ from agent_runtime.cli.arguments import parse
 from agent_runtime.cli.client import Client, Frame, frames_of
 from agent_runtime.cli.findings import packages_of
 from agent_runtime.domain.tools import StdioConfig, StdioServer
-from agent_runtime.text.escaping import visible
+from agent_runtime.text.escaping import escape_hidden
 from agent_steps import AGENT, LAST, LOOK, contract_of, make_proposed_task
 
 
@@ -69,8 +69,8 @@ def test_no_part_of_the_command_line_imports_the_model_library() -> None:
     ],
 )
 def test_a_terminal_is_shown_nothing_that_it_would_obey(text: str, shown: str) -> None:
-    assert visible(text) == shown
-    assert visible("a\nb", keep="\n") == "a\nb"
+    assert escape_hidden(text) == shown
+    assert escape_hidden("a\nb", keep="\n") == "a\nb"
 
 
 def _task(**arguments: Any) -> dict[str, Any]:

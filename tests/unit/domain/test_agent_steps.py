@@ -7,7 +7,7 @@ import pytest
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import has_budget, may_ask_model, seconds_left, tokens_left
-from agent_runtime.domain.commands import AskModel, CallTool, Command, Record, next_commands
+from agent_runtime.domain.commands import AskModel, CallTool, Command, WriteEvents, next_commands
 from agent_runtime.domain.contract import Budget, Contract
 from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.plan import AgentStep
@@ -72,7 +72,7 @@ def only(task: Task, *in_flight: str) -> Command | None:
 
 def recorded(task: Task) -> tuple[ev.Event, ...]:
     command = only(task)
-    assert isinstance(command, Record)
+    assert isinstance(command, WriteEvents)
     return command.events
 
 
@@ -313,7 +313,7 @@ def test_a_task_does_not_end_for_want_of_budget_while_a_call_is_open() -> None:
     task = after(task, step_started("do"), step_started("write"), tool_called("write", "write", {"x": 1}))
     task = after(task, ev.TaskClaimed(runner="r", epoch=3))
     first = next_commands(task)[0]
-    assert isinstance(first, Record)
+    assert isinstance(first, WriteEvents)
     assert [event.type for event in first.events] == ["step.outcome_unknown"]
     assert after(task, *first.events).status is TaskStatus.NEEDS_ATTENTION
 

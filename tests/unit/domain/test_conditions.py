@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.domain.conditions import MOST_CHARACTERS, condition_references, holds, read_condition
+from agent_runtime.domain.conditions import MOST_CHARACTERS, condition_references, evaluate_condition, read_condition
 from agent_runtime.domain.errors import ConditionFailedError
 from agent_runtime.domain.references import Reference
 from agent_runtime.domain.tools import StoredResult
@@ -51,8 +51,8 @@ RESULTS = {
     ],
 )
 def test_a_condition_holds(text: str) -> None:
-    assert holds(text, RESULTS) is True
-    assert holds(f"not ({text})", RESULTS) is False
+    assert evaluate_condition(text, RESULTS) is True
+    assert evaluate_condition(f"not ({text})", RESULTS) is False
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_condition_holds(text: str) -> None:
 def test_a_condition_that_cannot_be_evaluated_says_why(text: str, said: str) -> None:
     read_condition(text)
     with pytest.raises(ConditionFailedError, match=said):
-        holds(text, RESULTS)
+        evaluate_condition(text, RESULTS)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 
 def test_a_condition_that_only_an_earlier_version_could_read_fails_its_step() -> None:
     with pytest.raises(ConditionFailedError, match="cannot be evaluated"):
-        holds("${a.output.yes} or _\N{FULLWIDTH LATIN SMALL LETTER R}ef7_", RESULTS)
+        evaluate_condition("${a.output.yes} or _\N{FULLWIDTH LATIN SMALL LETTER R}ef7_", RESULTS)
 
 
 def test_the_references_of_a_condition_are_known() -> None:
@@ -152,7 +152,7 @@ def test_any_text_is_a_condition_or_is_refused(text: str) -> None:
     except ValueError:
         return
     try:
-        assert holds(text, RESULTS) in {True, False}
+        assert evaluate_condition(text, RESULTS) in {True, False}
     except ConditionFailedError as error:
         assert condition.text in str(error)  # noqa: PT017 - whether it is raised depends on the text
 
@@ -161,6 +161,6 @@ def test_a_condition_nested_as_deep_as_can_be_is_judged() -> None:
     half = MOST_CHARACTERS // 2 - 20
     for text in ("(" * half + "${a.text} == 'x'" + ")" * half, "not " * (half // 2) + "${a.output.yes}"):
         try:
-            holds(text, RESULTS)
+            evaluate_condition(text, RESULTS)
         except ConditionFailedError as refused:
             assert "is not a condition" in str(refused)  # noqa: PT017 - Python's parser has a limit of its own

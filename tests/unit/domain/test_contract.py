@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from agent_runtime.domain.conditions import MOST_REFERENCES
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, find_faults
 from agent_runtime.domain.errors import Fault, InvalidPlanError
-from agent_runtime.domain.plan import Plan, unreferenced
+from agent_runtime.domain.plan import Plan, find_unreferenced_steps
 from agent_runtime.domain.tools import Effect
 from agent_runtime.domain.values import canonical
 from contracts import CATALOGUE, IDENTITY, contract, tool
@@ -219,7 +219,7 @@ def test_the_order_of_arguments_does_not_change_the_digest(names: list[str]) -> 
 
 def test_the_steps_that_nobody_takes_up_are_what_the_plan_is_for() -> None:
     plan = contract(tool("s1"), tool("s2", arguments={"path": "${s1.text}"}), tool("s3", depends_on=["s2"])).plan
-    assert unreferenced(plan) == ["s2", "s3"]
+    assert find_unreferenced_steps(plan) == ["s2", "s3"]
 
 
 def test_a_reference_may_stand_where_a_plan_needs_a_number() -> None:

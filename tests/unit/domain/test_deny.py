@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from agent_runtime.domain.contract import Limits, find_faults
-from agent_runtime.domain.deny import applies, denied, with_denials
+from agent_runtime.domain.deny import applies, find_denial, with_denials
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.references import as_text
@@ -54,10 +54,10 @@ def test_what_lies_anywhere_inside_an_argument_is_found(scalar: Any, beside: Any
 
 @given(st.dictionaries(names, values, max_size=3))
 def test_a_denial_without_arguments_forbids_every_call_of_its_tool(arguments: dict[str, Any]) -> None:
-    assert denied([Denial(tool="write_*")], "write_file", arguments) == "denied by the operator (deny 'write_*')"
-    assert denied([Denial(tool="write_*")], "read_file", arguments) is None
-    assert denied([Denial(tool="write_*")], "Write_file", arguments) is None
-    assert denied([], "write_file", arguments) is None
+    assert find_denial([Denial(tool="write_*")], "write_file", arguments) == "denied by the operator (deny 'write_*')"
+    assert find_denial([Denial(tool="write_*")], "read_file", arguments) is None
+    assert find_denial([Denial(tool="write_*")], "Write_file", arguments) is None
+    assert find_denial([], "write_file", arguments) is None
 
 
 @given(st.dictionaries(names, values, max_size=3), st.sampled_from([("a",), ("a", "b"), ("a", "b", "ab")]))

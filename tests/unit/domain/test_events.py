@@ -11,7 +11,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel, PinnedPolicy
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
-from agent_runtime.domain.signature import Signed
+from agent_runtime.domain.signature import SignedEvent
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
 from agent_runtime.domain.usage import Usage
@@ -290,7 +290,7 @@ def test_every_event_says_when_it_may_come_who_may_write_it_and_whether_it_ends_
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_an_event_is_written_in_the_form_that_it_always_had(kind: str) -> None:
     event, _ = GOLDEN[kind]
-    written = ev.record("t", 7, 1, AT, event)
+    written = ev.make_record("t", 7, 1, AT, event)
     assert written.data == golden(kind)
     assert written.type == event.type == kind
 
@@ -309,19 +309,19 @@ SIGNED = (
 
 
 def test_what_a_caller_causes_names_the_callers_tenant_and_how_the_caller_was_authenticated() -> None:
-    assert tuple(kind for kind, event in GOLDEN.items() if issubclass(type(event[0]), Signed)) == SIGNED
+    assert tuple(kind for kind, event in GOLDEN.items() if issubclass(type(event[0]), SignedEvent)) == SIGNED
     for kind in SIGNED:
         signature = Caller("ann", "acme", frozenset(), "key").signature
-        written = ev.record("t", 1, 1, AT, GOLDEN[kind][0].model_copy(update=dict(signature)))
+        written = ev.make_record("t", 1, 1, AT, GOLDEN[kind][0].model_copy(update=dict(signature)))
         assert json.loads(written.data) == {**json.loads(golden(kind)), **signature}
-        assert ev.restore("t", 1, 1, AT, kind, written.data) == written
+        assert ev.restore_record("t", 1, 1, AT, kind, written.data) == written
 
 
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_an_event_that_was_written_is_read_back(kind: str) -> None:
     event, _ = GOLDEN[kind]
-    found = ev.restore("t", 7, 1, AT, kind, golden(kind))
-    assert found == ev.record("t", 7, 1, AT, event)
+    found = ev.restore_record("t", 7, 1, AT, kind, golden(kind))
+    assert found == ev.make_record("t", 7, 1, AT, event)
     assert (found.task_id, found.seq, found.epoch, found.at) == ("t", 7, 1, AT)
 
 
@@ -367,7 +367,7 @@ def test_the_least_that_an_event_ever_held_stays_readable() -> None:
     }
     assert least.keys() == ev.EVENTS.keys()
     for kind, data in least.items():
-        assert ev.restore("t", 1, None, AT, kind, json.dumps(data)).type == kind
+        assert ev.restore_record("t", 1, None, AT, kind, json.dumps(data)).type == kind
 
 
 OF_A_MODEL = {"turn": 1, "index": 0}
@@ -393,8 +393,8 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
 def test_whatever_an_event_can_say_is_read_and_written_again(kind: str) -> None:
     said = json.loads(golden(kind)) | LEFT_OUT.get(kind, {}) | (SIGNATURE if kind in SIGNED else {})
     assert said.keys() == ev.EVENTS[kind].model_fields.keys()
-    event = ev.restore("t", 7, 1, AT, kind, json.dumps(said)).event
-    assert json.loads(ev.record("t", 7, 1, AT, event).data) == said
+    event = ev.restore_record("t", 7, 1, AT, kind, json.dumps(said)).event
+    assert json.loads(ev.make_record("t", 7, 1, AT, event).data) == said
 
 
 def test_what_a_model_had_to_do_with_an_event_is_in_it_only_where_it_had() -> None:
@@ -402,20 +402,20 @@ def test_what_a_model_had_to_do_with_an_event_is_in_it_only_where_it_had() -> No
     failed = ev.StepFailed(step_id="s1", code="model_failed", message="m", usage=usage)
     denied = ev.ToolDenied(step_id="s1", server="files", tool="rm", rule="r", message="m", turn=1, index=0)
     for event in (failed, denied):
-        written = ev.record("t", 7, 1, AT, event)
-        assert ev.restore("t", 7, 1, AT, event.type, written.data).event == event
-    assert '"usage":{"input_tokens":3,"output_tokens":2}' in ev.record("t", 7, 1, AT, failed).data
-    assert '"turn":1,"index":0' in ev.record("t", 7, 1, AT, denied).data
+        written = ev.make_record("t", 7, 1, AT, event)
+        assert ev.restore_record("t", 7, 1, AT, event.type, written.data).event == event
+    assert '"usage":{"input_tokens":3,"output_tokens":2}' in ev.make_record("t", 7, 1, AT, failed).data
+    assert '"turn":1,"index":0' in ev.make_record("t", 7, 1, AT, denied).data
 
 
 def test_an_approval_says_where_it_named_no_digest() -> None:
-    unnamed = ev.record("t", 7, None, AT, ev.PlanApproved(revision=1, digest="d", names_digest=False))
+    unnamed = ev.make_record("t", 7, None, AT, ev.PlanApproved(revision=1, digest="d", names_digest=False))
     assert unnamed.data == '{"revision":1,"digest":"d","actor":"anonymous","comment":null,"names_digest":false}'
-    assert ev.restore("t", 7, None, AT, "plan.approved", unnamed.data).event == unnamed.event
+    assert ev.restore_record("t", 7, None, AT, "plan.approved", unnamed.data).event == unnamed.event
 
 
 def test_a_journal_of_a_later_version_is_not_misread() -> None:
     with pytest.raises(KeyError, match=r"plan\.dreamt"):
-        ev.restore("t", 1, None, AT, "plan.dreamt", "{}")
+        ev.restore_record("t", 1, None, AT, "plan.dreamt", "{}")
     with pytest.raises(ValidationError, match="colour"):
-        ev.restore("t", 1, None, AT, "step.completed", '{"step_id":"s1","colour":"red"}')
+        ev.restore_record("t", 1, None, AT, "step.completed", '{"step_id":"s1","colour":"red"}')

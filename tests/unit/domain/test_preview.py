@@ -7,7 +7,7 @@ import pytest
 
 from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
-from agent_runtime.domain.preview import StepPreview, Touch, notes_on_names, previews
+from agent_runtime.domain.preview import StepPreview, Touch, notes_on_names, preview_steps
 from agent_runtime.domain.task import AskedCall, Task
 from agent_runtime.domain.tools import Effect, ToolDefinition
 
@@ -26,7 +26,7 @@ def step(name: str, tool: str = "read", *needs: str, **arguments: Any) -> ToolSt
 
 
 def previewed(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = None) -> list[StepPreview]:
-    return previews(task_of(*steps, asks=asks))
+    return preview_steps(task_of(*steps, asks=asks))
 
 
 def task_of(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = None) -> Task:
@@ -98,11 +98,11 @@ def test_a_step_that_asks_for_its_call_says_why() -> None:
 
 
 def test_without_a_plan_there_is_nothing_to_show() -> None:
-    assert previews(Task("t")) == []
+    assert preview_steps(Task("t")) == []
 
 
 def notes(task: Task, call: AskedCall | None = None) -> list[str]:
-    return notes_on_names(task, previews(task), call)
+    return notes_on_names(task, preview_steps(task), call)
 
 
 def test_names_that_cannot_be_told_apart_are_pointed_out() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.domain.errors import ReferenceFailedError
-from agent_runtime.domain.references import Reference, as_text, is_whole, parse, references_in, resolve
+from agent_runtime.domain.references import Reference, as_text, is_whole, parse_template, references_in, resolve
 from agent_runtime.domain.tools import StoredResult
 
 LIMIT = 1000
@@ -42,7 +42,7 @@ def joined(template: Iterable[str | Reference]) -> list[str | Reference]:
 @given(st.lists(literals | references, max_size=6))
 def test_what_was_written_is_what_is_parsed(parts: list[str | Reference]) -> None:
     text = "".join(map(written, parts))
-    assert joined(parse(text)) == joined(parts)
+    assert joined(parse_template(text)) == joined(parts)
     assert list(references_in([{"a": text}])) == [part for part in parts if isinstance(part, Reference)]
 
 
@@ -56,7 +56,7 @@ def test_a_string_that_is_one_reference_keeps_the_type_of_the_value(reference: R
     wanted = "t" if reference.part == "text" else value
     assert found == wanted
     assert type(found) is type(wanted)
-    assert is_whole(parse(str(reference)))
+    assert is_whole(parse_template(str(reference)))
 
 
 @given(st.text(max_size=12) | st.sampled_from(["${s1.text}", "$${", "${", "${s2.output}"]))
@@ -165,13 +165,13 @@ def test_a_step_without_a_result_cannot_be_used() -> None:
 )
 def test_a_reference_that_is_not_well_formed_is_refused_and_refers_to_nothing(text: str) -> None:
     with pytest.raises(ValueError, match="is not a reference: write"):
-        parse(text)
+        parse_template(text)
     assert [r.step for r in references_in([text])] == []
 
 
 def test_an_endless_reference_is_not_repeated_in_full() -> None:
     with pytest.raises(ValueError, match="is not a reference") as caught:
-        parse("${" + "x" * 100_000 + "}")
+        parse_template("${" + "x" * 100_000 + "}")
     assert str(caught.value).startswith(f"'${{{'x' * 78}' is not a reference: write ${{STEP.text}} or ${{STEP.output")
     assert len(str(caught.value)) < 300
 
@@ -218,8 +218,8 @@ def test_texts_of_any_length_leave_nothing_behind() -> None:
     tracemalloc.start()
     try:
         for number in range(20):
-            parse(f"{number} " + "x" * 200_000)
-            parse(f"{number} " + "${s.text}" * 2000)
+            parse_template(f"{number} " + "x" * 200_000)
+            parse_template(f"{number} " + "${s.text}" * 2000)
         assert tracemalloc.get_traced_memory()[0] < 500_000
     finally:
         tracemalloc.stop()

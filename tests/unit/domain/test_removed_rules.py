@@ -98,8 +98,8 @@ def sending_before_writing(patch: pytest.MonkeyPatch) -> None:
 
 def calling_without_asking(patch: pytest.MonkeyPatch) -> None:
     """The rules do not ask, and the fold lets a run call."""
-    patch.setattr(call_rules, "_question", lambda *_: None)
-    patch.setattr(calls, "_granted", lambda *_: None)
+    patch.setattr(call_rules, "_reason_to_ask", lambda *_: None)
+    patch.setattr(calls, "_check_granted", lambda *_: None)
 
 
 def approving_what_they_wrote(patch: pytest.MonkeyPatch) -> None:
@@ -122,8 +122,8 @@ def trusting_the_world(patch: pytest.MonkeyPatch) -> None:
 
 def letting_everything_out(patch: pytest.MonkeyPatch) -> None:
     """Whatever the arguments of a call hold, it may reach beyond this machine."""
-    named = asking._named  # noqa: SLF001 - this is the rule
-    patch.setattr(asking, "_named", lambda given, counts: "" if counts("a model") else named(given, counts))
+    named = asking._describe_sources  # noqa: SLF001 - this is the rule
+    patch.setattr(asking, "_describe_sources", lambda given, counts: "" if counts("a model") else named(given, counts))
     patch.setattr(machine, "plan", cache(plan.__wrapped__))  # not those that are kept
 
 
@@ -164,7 +164,7 @@ def not_waiting_for_results(patch: pytest.MonkeyPatch) -> None:
         return (*begin, *ready)
 
     patch.setattr(commands, "next_commands", eager)
-    without(calls, "_check_turn")(patch)
+    without(calls, "_check_ready")(patch)
     without(call_rules, "_check_turn")(patch)
 
 
@@ -179,7 +179,7 @@ def going_on_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commands, "next_commands", deaf)
     judging_a_cancelled_task(patch)
     for module in (calls, plans, tasks):
-        patch.setattr(module, "no_cancel", lambda *_: None)
+        patch.setattr(module, "check_not_cancelled", lambda *_: None)
 
 
 def sending_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def completing_without_a_result(patch: pytest.MonkeyPatch) -> None:
         if task.status is TaskStatus.EXECUTING and not task.cancel_requested:
             lost = [name for name in task.open_calls if name not in in_flight]
             if lost:
-                return (commands.Record((ev.StepCompleted(step_id=lost[0]),)),)
+                return (commands.WriteEvents((ev.StepCompleted(step_id=lost[0]),)),)
         return wanted(task, in_flight)
 
     wanted = commands.next_commands
@@ -223,14 +223,14 @@ def judging_a_cancelled_task(patch: pytest.MonkeyPatch) -> None:
 
 def planned_whatever_is_listed(patch: pytest.MonkeyPatch) -> None:
     """A step of the model's may call whatever the plan has pinned; what the model asks for is not looked at."""
-    planned = call_rules._planned  # noqa: SLF001 - this is the rule
+    planned = call_rules._find_step  # noqa: SLF001 - this is the rule
 
     def lax(task: Task, proposal: Proposal) -> Any:
         step = next((step for step in (task.contract.steps if task.contract else ()) if step.id == proposal.step_id), 0)
         known = f"{proposal.server}/{proposal.tool}" in task.definitions
         return step if isinstance(step, AgentStep) and known else planned(task, proposal)
 
-    patch.setattr(call_rules, "_planned", lax)
+    patch.setattr(call_rules, "_find_step", lax)
     patch.setattr(call_rules, "_check_uses", lambda _step, state, _: expect_pending(state))
 
 
@@ -254,7 +254,7 @@ def taking_all_arguments(patch: pytest.MonkeyPatch) -> None:
     """The rules do not compare what somebody wants to send with what it should be."""
     judge = call_rules.judge
 
-    def lax(task: Task, proposal: Proposal, *more: Any) -> call_rules.Permitted:
+    def lax(task: Task, proposal: Proposal, *more: Any) -> call_rules.PermittedCall:
         return judge(task, replace(proposal, arguments=None), *more)
 
     patch.setattr(call_rules, "judge", lax)
@@ -328,7 +328,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "only idempotent calls are repeated": ("G2", repeating_everything),
     "only the newest claim writes": ("G2", taking_every_epoch),
     "the intent is written first": ("G2", sending_before_writing),
-    "a decision names the current plan": ("G4", without(plans, "_of_current_plan")),
+    "a decision names the current plan": ("G4", without(plans, "_check_current_plan")),
     "only what awaits approval is approved": ("G4", allowing({ev.PlanApproved}, {S.EXECUTING, S.NEEDS_ATTENTION})),
     "an approved plan is not edited": ("G4", allowing({ev.PlanEdited}, {S.APPROVED, S.EXECUTING})),
     "a plan is made anew before its first step": ("G4", without(plans, "_check_not_begun")),
@@ -341,7 +341,7 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "nobody approves what they wrote": ("G4", approving_what_they_wrote),
     "nothing begins before approval": ("G4", allowing({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
     "a step calls its own tool": ("G5 G2", taking_every_tool),
-    "a step waits for its turn": ("G5", without(calls, "_check_turn")),
+    "a step waits for its turn": ("G5", without(calls, "_check_ready")),
     "a step waits for what it needs": ("G5", not_waiting_for_results),
     "references are resolved": ("G5", sending_references_as_they_are),
     "nothing follows the end": ("G7", allowing({ev.TaskCancelRequested}, set(S))),
@@ -354,10 +354,10 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "rules: a call is the one that the model asks for": ("G5", calling_what_was_settled),
     "rules: a tool is called as often as the plan says": ("G5 G2", calling_as_often_as_it_likes),
     "rules: arguments are those that they should be": ("G5", taking_all_arguments),
-    "rules: a person is asked": ("G4", without(call_rules, "_question")),
+    "rules: a person is asked": ("G4", without(call_rules, "_reason_to_ask")),
     "rules: nothing is permitted after a cancel": ("G7", judging_a_cancelled_task),
     "folds: a call is the one that the model asks for": ("G5", taking_every_call_of_an_agent),
-    "folds: a concrete call needs an answer": ("G4", without(calls, "_granted")),
+    "folds: a concrete call needs an answer": ("G4", without(calls, "_check_granted")),
     "folds: nobody approves what they wrote": ("G4", without(plans, "check_approver")),
     "folds: a turn is recorded once": ("G2", taking_every_turn),
     "folds: an agent is done when its model says so": ("G7", completing_an_agent_in_the_middle),

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy
 from agent_runtime.domain.plan import ToolStep
-from agent_runtime.domain.revisions import Change, Difference, Revision, as_text, changes, revisions
+from agent_runtime.domain.revisions import (
+    Difference,
+    Revision,
+    RevisionChange,
+    diff_revisions,
+    format_diff,
+    read_revisions,
+)
 from agent_runtime.domain.tools import Effect
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -37,8 +44,8 @@ def revision(number: int, plan: Contract) -> Revision:
 def test_a_step_that_is_added_removed_or_changed_is_named_with_its_fields() -> None:
     before = contract(step("s1", path="a", n=1), step("s2"))
     after = contract(step("s1", path="b", n=1.0, m=2), step("s3", x=None))
-    changed, added, removed = changes(revision(1, before), revision(2, after))
-    assert changed == Change(
+    changed, added, removed = diff_revisions(revision(1, before), revision(2, after))
+    assert changed == RevisionChange(
         "s1", "changed", {"arguments.path": Difference("a", "b"), "arguments.m": Difference(None, 2, "added")}
     )
     assert (added.step_id, added.kind, added.fields["tool"]) == ("s3", "added", Difference(None, "read", "added"))
@@ -52,7 +59,7 @@ def test_a_step_that_is_added_removed_or_changed_is_named_with_its_fields() -> N
 def test_what_differs_in_the_plan_as_a_whole_is_told_too() -> None:
     before = contract(step("s1"), step("s2"))
     after = contract(step("s2"), step("s1"), goal="h", pin="q", effect=Effect.WRITE)
-    (whole,) = changes(revision(1, before), revision(2, after))
+    (whole,) = diff_revisions(revision(1, before), revision(2, after))
     assert whole.step_id is None
     assert list(whole.fields) == ["goal", "order", "policy.f/read", "pins.f/read"]
     assert whole.fields["order"] == Difference(["s1", "s2"], ["s2", "s1"])
@@ -62,19 +69,19 @@ def test_what_differs_in_a_server_is_told_fact_by_fact() -> None:
     plan = contract(step("s1"))
     before = replace(revision(1, plan), identities={"f": {"cwd": "/a", "env": {"T": "x", "U": "y"}}, "only": {"a": 1}})
     after = replace(revision(2, plan), identities={"f": {"cwd": "/b", "env": {"T": "x", "V": "z"}}})
-    (whole,) = changes(before, after)
+    (whole,) = diff_revisions(before, after)
     assert whole.fields == {
         "servers.f.cwd": Difference("/a", "/b"),
         "servers.f.env.U": Difference("y", None, "removed"),
         "servers.f.env.V": Difference(None, "z", "added"),
     }
-    assert '+servers.f.cwd = "/b"' in as_text(before, after).split("\n")
+    assert '+servers.f.cwd = "/b"' in format_diff(before, after).split("\n")
 
 
 def test_the_text_reads_like_a_unified_diff() -> None:
     before = revision(1, contract(step("s1", path="a"), step("s2", "same"), step("s4")))
     after = revision(2, contract(step("s1", path="b"), step("s2", "same"), step("s3", "a\nb")))
-    text = as_text(before, after).split("\n")
+    text = format_diff(before, after).split("\n")
     assert text[:6] == [
         "--- revision 1 d1",
         "+++ revision 2 d2",
@@ -90,7 +97,7 @@ def test_the_text_reads_like_a_unified_diff() -> None:
 def test_nothing_hides_in_the_text() -> None:
     before = revision(1, contract(step("s1", path="report.txt")))
     after = revision(2, contract(step("s1", path="report.txt\u3164", a️=1)))
-    text = as_text(before, after)
+    text = format_diff(before, after)
     assert '+    arguments.path = "report.txt\\u3164"' in text
     assert '+    "arguments.a\\ufe0f" = 1' in text
 
@@ -108,8 +115,8 @@ PLANS = st.lists(
 @pytest.mark.slow
 @given(PLANS, PLANS)
 def test_there_is_no_change_exactly_where_the_digest_is_the_same(before: Contract, after: Contract) -> None:
-    assert (changes(revision(1, before), revision(2, after)) == []) == (before.digest == after.digest)
-    marks = {line[0] for line in as_text(revision(1, before), revision(2, after)).split("\n")[2:]}
+    assert (diff_revisions(revision(1, before), revision(2, after)) == []) == (before.digest == after.digest)
+    marks = {line[0] for line in format_diff(revision(1, before), revision(2, after)).split("\n")[2:]}
     assert ({"+", "-"} & marks == set()) == (before.digest == after.digest)
 
 
@@ -128,7 +135,7 @@ def test_every_revision_is_read_from_the_journal_with_its_maker_and_its_reason()
         ev.PlanEdited(revision=3, digest=plan.digest, contract=plan, definitions={}, actor="ann"),
         proposed(4),
     ]
-    found = list(revisions(ev.record("t", seq, None, AT, event) for seq, event in enumerate(events, 1)))
+    found = list(read_revisions(ev.make_record("t", seq, None, AT, event) for seq, event in enumerate(events, 1)))
     assert [(one.number, one.by, one.feedback) for one in found] == [
         (1, "rules", None),
         (2, "rules", "no"),

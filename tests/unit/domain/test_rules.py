@@ -8,11 +8,11 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.call_rules import (
     Bounds,
     CallRefusedError,
-    Permitted,
+    PermittedCall,
     Proposal,
-    given_arguments,
     judge,
     next_proposal,
+    parse_model_arguments,
 )
 from agent_runtime.domain.contract import Budget
 from agent_runtime.domain.task import Task
@@ -49,7 +49,7 @@ def refusal(task: Task, proposal: Proposal, **more: Any) -> str:
 
 def judged(
     task: Task, proposal: Proposal, in_flight: frozenset[str] = frozenset(), denials: tuple[Denial, ...] = ()
-) -> Permitted:
+) -> PermittedCall:
     return judge(task, proposal, in_flight, denials, Bounds(1000))
 
 
@@ -194,8 +194,8 @@ def test_arguments_that_the_tool_does_not_take_are_refused(given: dict[str, Any]
 
 
 def test_arguments_are_read_as_the_model_wrote_them() -> None:
-    assert given_arguments('{"a": [1, 2.5, null, "b"]}') == {"a": [1, 2.5, None, "b"]}
-    assert given_arguments("") == {}
+    assert parse_model_arguments('{"a": [1, 2.5, null, "b"]}') == {"a": [1, 2.5, None, "b"]}
+    assert parse_model_arguments("") == {}
 
 
 def test_a_model_that_writes_asks_a_person_unless_the_approver_allowed_it() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy, draw_up
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.stricter import tighten
+from agent_runtime.domain.stricter import tighten_contract
 from agent_runtime.domain.tools import Effect, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.services.operator_rules import OperatorRules
 
@@ -44,7 +44,7 @@ def contract(policy: Mapping[str, Any]) -> Contract:
 
 @given(POLICIES, POLICIES)
 def test_each_part_of_a_policy_is_the_stricter_of_the_two(before: dict[str, Any], now: dict[str, Any]) -> None:
-    held = tighten(contract(before), {"s/do": tool(now)})
+    held = tighten_contract(contract(before), {"s/do": tool(now)})
     policy = held.contract.policy["s/do"]
     assert policy.effect == max(before["effect"], now["effect"], key=EFFECTS.index)
     assert policy.idempotent == (before["idempotent"] and now["idempotent"])
@@ -59,12 +59,12 @@ def test_each_part_of_a_policy_is_the_stricter_of_the_two(before: dict[str, Any]
 @given(POLICIES, POLICIES)
 def test_what_asked_before_asks_still(before: dict[str, Any], now: dict[str, Any]) -> None:
     plan = contract(before)
-    assert tighten(plan, {"s/do": tool(now)}).contract.asks.keys() >= plan.asks.keys()
+    assert tighten_contract(plan, {"s/do": tool(now)}).contract.asks.keys() >= plan.asks.keys()
 
 
 def test_a_tool_whose_server_is_not_configured_any_more_stays_as_it_was() -> None:
     plan = contract({"effect": "read"})
-    assert tighten(plan, {}).contract.policy == plan.policy
+    assert tighten_contract(plan, {}).contract.policy == plan.policy
 
 
 @given(POLICIES)
@@ -72,7 +72,7 @@ def test_a_contract_of_an_earlier_version_is_held_to_what_it_says(now: dict[str,
     drawn = contract({"effect": "write", "idempotent": True, "approval": "plan"})
     said = PinnedPolicy(effect=Effect.WRITE, idempotent=True, approval="plan")
     old = Contract.model_validate(drawn.model_dump() | {"form": 1, "policy": {"s/do": said}, "servers": {}})
-    held = tighten(old, {"s/do": tool(now)})
+    held = tighten_contract(old, {"s/do": tool(now)})
     policy = held.contract.policy["s/do"]
     assert (policy.open_world, policy.vouched, held.contract.asks) == (None, None, {})
     assert policy.idempotent == now["idempotent"]

@@ -8,7 +8,7 @@ import pytest
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import exceeded_budget
-from agent_runtime.domain.commands import CallTool, ProposePlan, Record, next_commands, result_of
+from agent_runtime.domain.commands import CallTool, ProposePlan, WriteEvents, next_commands, result_of
 from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
 from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.folds import FOLDS
@@ -60,7 +60,7 @@ def after(task: Task, *events: ev.Event, epoch: int | None = None) -> Task:
     for event in events:
         of_a_run = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if event.writer == "run" else None
         at = AT + timedelta(seconds=task.version)
-        task = evolve(task, ev.record("t", task.version + 1, epoch if epoch is not None else of_a_run, at, event))
+        task = evolve(task, ev.make_record("t", task.version + 1, epoch if epoch is not None else of_a_run, at, event))
     return task
 
 
@@ -153,13 +153,13 @@ def test_what_the_table_does_not_allow_is_refused(status: TaskStatus, event: ev.
     why = "begins with" if isinstance(event, ev.TaskSubmitted) else f"the task is {status}"
     for epoch in (None, 1, 2, 3):
         with pytest.raises(IllegalTransitionError, match=why):
-            evolve(task, ev.record("t", task.version + 1, epoch, AT, event))
+            evolve(task, ev.make_record("t", task.version + 1, epoch, AT, event))
 
 
 @pytest.mark.parametrize("event", EVENTS[1:], ids=lambda event: event.type)
 def test_a_journal_begins_with_the_submission(event: ev.Event) -> None:
     with pytest.raises(IllegalTransitionError, match="begins with"):
-        evolve(Task("t"), ev.record("t", 1, 1, AT, event))
+        evolve(Task("t"), ev.make_record("t", 1, 1, AT, event))
 
 
 def _plan_of(edited: ev.PlanEdited) -> dict[str, object]:
@@ -236,7 +236,7 @@ def test_a_plan_that_is_made_anew_awaits_approval_whatever_was_approved(task: Ta
 
 def test_what_awaits_approval_ends_where_what_it_was_made_for_has_changed() -> None:
     event = ev.TaskFailed(code="definition_changed", message="m")
-    assert evolve(AWAITING, ev.record("t", AWAITING.version + 1, None, AT, event)).status is S.FAILED
+    assert evolve(AWAITING, ev.make_record("t", AWAITING.version + 1, None, AT, event)).status is S.FAILED
 
 
 def test_a_revision_is_planned_again_from_the_plan_and_all_that_was_said() -> None:
@@ -283,13 +283,13 @@ def test_completion_during_a_cancel_is_refused() -> None:
 @pytest.mark.parametrize("seq", [0, EXECUTING.version, EXECUTING.version + 2])
 def test_numbers_have_no_gap_and_no_repetition(seq: int) -> None:
     with pytest.raises(IllegalTransitionError, match=f"it has number {seq}, after {EXECUTING.version}"):
-        evolve(EXECUTING, ev.record("t", seq, 2, AT, started("s1")))
+        evolve(EXECUTING, ev.make_record("t", seq, 2, AT, started("s1")))
 
 
 @pytest.mark.parametrize(("epoch", "carried"), [(2, 2), (4, 4), (3, 2), (3, None)])
 def test_a_claim_counts_on_by_one(epoch: int, carried: int | None) -> None:
     with pytest.raises(StaleEpochError, match=f"Epoch {epoch} cannot follow epoch 2"):
-        evolve(EXECUTING, ev.record("t", EXECUTING.version + 1, carried, AT, claimed(epoch)))
+        evolve(EXECUTING, ev.make_record("t", EXECUTING.version + 1, carried, AT, claimed(epoch)))
 
 
 @pytest.mark.parametrize("event", [event for event in EVENTS if event.writer == "run"], ids=lambda event: event.type)
@@ -297,11 +297,11 @@ def test_only_the_run_with_the_newest_claim_writes(event: ev.Event) -> None:
     status = next(iter(event.follows & {S.EXECUTING}))
     task = replace(EXECUTING, status=status)
     with pytest.raises(IllegalTransitionError, match="only a run that holds the claim"):
-        evolve(task, ev.record("t", task.version + 1, None, AT, event))
+        evolve(task, ev.make_record("t", task.version + 1, None, AT, event))
     for epoch in (1, 3):
         if not (epoch == 1 and isinstance(event, ev.ToolReturned)):
             with pytest.raises(StaleEpochError, match=f"Epoch {epoch} of task t was superseded by epoch 2"):
-                evolve(task, ev.record("t", task.version + 1, epoch, AT, event))
+                evolve(task, ev.make_record("t", task.version + 1, epoch, AT, event))
 
 
 def test_before_the_first_claim_nobody_is_a_run() -> None:
@@ -311,7 +311,7 @@ def test_before_the_first_claim_nobody_is_a_run() -> None:
 
 def test_a_late_answer_is_kept_and_changes_nothing() -> None:
     task = after(CALLING, claimed(3))
-    late = ev.record("t", task.version + 1, 2, AT, returned("s1"))
+    late = ev.make_record("t", task.version + 1, 2, AT, returned("s1"))
     assert is_late_evidence(task, late)
     assert evolve(task, late) == replace(
         task, version=task.version + 1, updated_at=AT, journal_bytes=task.journal_bytes + len(late.data)
@@ -334,7 +334,7 @@ def test_a_task_that_goes_well() -> None:
     proposed = PROPOSED.model_copy(update={"contract": short, "digest": short.digest})
     approved = APPROVED.model_copy(update={"digest": short.digest, "actor": "ann", "comment": "go"})
     task = after(PENDING, claimed(1), proposed, approved, claimed(2), *done("s1"), *done("s2"))
-    assert next_commands(task) == (Record((ev.TaskCompleted(result="fine"),)),)
+    assert next_commands(task) == (WriteEvents((ev.TaskCompleted(result="fine"),)),)
     task = after(task, ev.TaskCompleted(result="fine"))
     assert (task.status, task.result, task.tool_calls, task.call_seconds) == (S.COMPLETED, "fine", 2, 1.0)
     assert [(a.actor, a.decision, a.digest, a.comment) for a in task.approvals] == [
@@ -487,15 +487,17 @@ def test_what_a_person_says_of_an_unknown_outcome_holds() -> None:
     assert after(ASKING, resolved("s2", "retry")).steps["s2"].status is StepStatus.PENDING
     skipped = after(ASKING, resolved("s2", "skip"), claimed(3))
     (skip,) = next_commands(skipped)
-    assert skip == Record((ev.StepSkipped(step_id="s3", reason="it needs s2, which was skipped"),))
-    assert isinstance(skip, Record)
+    assert skip == WriteEvents((ev.StepSkipped(step_id="s3", reason="it needs s2, which was skipped"),))
+    assert isinstance(skip, WriteEvents)
     (gone,) = next_commands(after(skipped, *skip.events))
-    assert gone == Record((ev.StepSkipped(step_id="s4", reason="it needs s3, which was skipped"),))
+    assert gone == WriteEvents((ev.StepSkipped(step_id="s4", reason="it needs s3, which was skipped"),))
     failed = after(ASKING, resolved("s2", "fail"), claimed(3))
     (skip,) = next_commands(failed)
-    assert skip == Record((ev.StepSkipped(step_id="s3", reason="it needs s2, which failed"),))
+    assert skip == WriteEvents((ev.StepSkipped(step_id="s3", reason="it needs s2, which failed"),))
     ended = after(failed, ev.StepSkipped(step_id="s3", reason="r"), ev.StepSkipped(step_id="s4", reason="r"))
-    assert next_commands(ended) == (Record((ev.TaskFailed(code="outcome_unknown", message="lost", step_id="s2"),)),)
+    assert next_commands(ended) == (
+        WriteEvents((ev.TaskFailed(code="outcome_unknown", message="lost", step_id="s2"),)),
+    )
 
 
 def test_a_task_asks_as_long_as_one_outcome_is_unknown() -> None:
@@ -505,7 +507,7 @@ def test_a_task_asks_as_long_as_one_outcome_is_unknown() -> None:
 
 def test_a_cancel_says_at_once_what_is_not_known() -> None:
     (command,) = next_commands(CANCELLING)
-    assert isinstance(command, Record)
+    assert isinstance(command, WriteEvents)
     assert [event.type for event in command.events] == ["step.outcome_unknown", "task.cancelled"]
     task = after(CANCELLING, *command.events)
     assert (task.status, task.unknown_steps) == (S.CANCELLED, ("s2",))
@@ -516,7 +518,7 @@ def test_a_cancel_can_always_be_carried_out_even_by_the_next_run(task: Task) -> 
     task = after(task, ev.TaskCancelRequested())
     task = after(task, claimed(task.epoch + 1))
     (command,) = next_commands(task)
-    assert isinstance(command, Record)
+    assert isinstance(command, WriteEvents)
     assert after(task, *command.events).status is S.CANCELLED
 
 
@@ -526,11 +528,11 @@ def test_what_is_asked_for_next() -> None:
     assert {AWAITING.status, ASKING.status} == WAITING
     assert next_commands(EXECUTING) == (CallTool(PLAN.steps[0]),)
     assert next_commands(after(EXECUTING, started("s1"))) == (CallTool(PLAN.steps[0]),)
-    assert next_commands(after(CALLING, returned("s1"))) == (Record((ev.StepCompleted(step_id="s1"),)),)
+    assert next_commands(after(CALLING, returned("s1"))) == (WriteEvents((ev.StepCompleted(step_id="s1"),)),)
     assert next_commands(CALLING) == (CallTool(PLAN.steps[0]),)
     reason = "the service stopped, or lost the call, before the answer came"
     lost = ev.StepOutcomeUnknown(step_id="s2", call_id="c1", reason=reason)
-    assert next_commands(WRITING) == (Record((lost,)),)
+    assert next_commands(WRITING) == (WriteEvents((lost,)),)
 
 
 def test_an_error_is_repeated_as_often_as_the_step_says_and_then_fails() -> None:
@@ -538,10 +540,10 @@ def test_an_error_is_repeated_as_often_as_the_step_says_and_then_fails() -> None
     assert next_commands(once) == (CallTool(PLAN.steps[0]),)
     twice = after(once, called("s1", "c2", 2), returned("s1", "c2", StoredResult(is_error=True)))
     failed = ev.StepFailed(step_id="s1", code="tool_error", message="f.read failed: it gave no reason")
-    assert next_commands(twice) == (Record((failed,)),)
+    assert next_commands(twice) == (WriteEvents((failed,)),)
     skips = [ev.StepSkipped(step_id=name, reason="it needs s1, which failed") for name in ("s2", "s3", "s4")]
     (end,) = next_commands(after(twice, failed, *skips))
-    assert end == Record((ev.TaskFailed(code="tool_error", message=failed.message, step_id="s1"),))
+    assert end == WriteEvents((ev.TaskFailed(code="tool_error", message=failed.message, step_id="s1"),))
 
 
 def test_an_unknown_outcome_is_repeated_three_times_at_most() -> None:
@@ -550,7 +552,7 @@ def test_an_unknown_outcome_is_repeated_three_times_at_most() -> None:
         task = after(task, claimed(task.epoch + 1), called("s1", f"c{attempt}", attempt))
     assert not may_repeat(task, "s1")
     (command,) = next_commands(task)
-    assert isinstance(command, Record)
+    assert isinstance(command, WriteEvents)
     assert command.events[0].type == "step.outcome_unknown"
 
 
@@ -570,7 +572,7 @@ def test_a_budget_that_is_used_up_ends_the_task(budget: Budget, used: str) -> No
     limits = Limits(budget=budget)
     task = after(replace(EXECUTING, limits=limits), *done("s1"))
     (command,) = next_commands(task)
-    assert isinstance(command, Record)
+    assert isinstance(command, WriteEvents)
     exceeded, end = command.events
     assert isinstance(exceeded, ev.BudgetExceeded)
     assert isinstance(end, ev.TaskFailed)
@@ -581,7 +583,7 @@ def test_a_budget_that_is_used_up_ends_the_task(budget: Budget, used: str) -> No
 def test_an_open_call_without_budget_for_another_is_asked_about() -> None:
     task = replace(CALLING, limits=Limits(budget=Budget(tool_calls=1)))
     (command,) = next_commands(task)
-    assert isinstance(command, Record)
+    assert isinstance(command, WriteEvents)
     assert command.events[0].type == "step.outcome_unknown"
 
 
@@ -598,7 +600,10 @@ def test_the_result_is_what_nobody_takes_up() -> None:
 
 def test_a_journal_replays_to_the_same_state() -> None:
     assert replay("t", []) == Task("t")
-    journal = [ev.record("t", 1, None, AT, EVENTS[0]), ev.record("t", 2, 1, AT + timedelta(seconds=1), claimed(1))]
+    journal = [
+        ev.make_record("t", 1, None, AT, EVENTS[0]),
+        ev.make_record("t", 2, 1, AT + timedelta(seconds=1), claimed(1)),
+    ]
     assert replay("t", journal) == after(PENDING, claimed(1))
 
 
@@ -643,13 +648,13 @@ def test_a_step_that_is_skipped_names_every_step_that_was_skipped_before_it() ->
     both = PLAN.model_copy(update={"steps": (*PLAN.steps[:3], last)})
     task = replace(EXECUTING, contract=both, steps={**EXECUTING.steps, **skipped})
     reason = "it needs s2, which was skipped, s3, which was skipped"
-    assert next_commands(task) == (Record((ev.StepSkipped(step_id="s4", reason=reason),)),)
+    assert next_commands(task) == (WriteEvents((ev.StepSkipped(step_id="s4", reason=reason),)),)
 
 
 def test_a_budget_that_is_used_up_names_the_step_that_did_not_start() -> None:
     task = after(replace(EXECUTING, limits=Limits(budget=Budget(tool_calls=1))), *done("s1"))
     (command,) = next_commands(task)
-    assert isinstance(command, Record)
+    assert isinstance(command, WriteEvents)
     end = command.events[1]
     assert isinstance(end, ev.TaskFailed)
     assert (end.code, end.step_id) == ("budget_exceeded", "s2")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from agent_runtime.domain.values import Identifier, as_digested, canonical, deeper_than, digest, has_more_parts
+from agent_runtime.domain.values import Identifier, as_digested, canonical, digest, has_more_parts, is_deeper_than
 
 
 def values_of(integers: st.SearchStrategy[int]) -> st.SearchStrategy[object]:
@@ -63,14 +63,14 @@ def test_a_value_nested_too_deeply_to_be_walked_is_refused() -> None:
         value = [value]
     with pytest.raises(ValueError, match="recursion"):
         canonical(value)
-    assert deeper_than(value, 64)
+    assert is_deeper_than(value, 64)
 
 
 def test_depth_counts_arrays_and_objects_and_nothing_else() -> None:
-    assert not deeper_than("text", 0)
-    assert not deeper_than([1, {"a": "b"}], 2)
-    assert deeper_than([1, {"a": "b"}], 1)
-    assert deeper_than([1, {"a": []}], 2)
+    assert not is_deeper_than("text", 0)
+    assert not is_deeper_than([1, {"a": "b"}], 2)
+    assert is_deeper_than([1, {"a": "b"}], 1)
+    assert is_deeper_than([1, {"a": []}], 2)
 
 
 @pytest.mark.parametrize("name", ["s1", "a", "A-b_9", "x" * 64])

@@ -11,7 +11,7 @@ from agent_runtime.domain.conditions import read_condition
 from agent_runtime.domain.contract import Limits, find_faults
 from agent_runtime.domain.errors import ModelError, PlanningError
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
-from agent_runtime.domain.references import parse
+from agent_runtime.domain.references import parse_template
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.domain.usage import Usage
 from agent_runtime.planners.model.json_answer import find_pieces
@@ -366,7 +366,7 @@ async def test_the_references_and_conditions_of_the_instructions_can_be_read(too
     references = re.findall(r"(?<!\$)\$\{[^{}\n]*\}", told)
     assert len(references) > 5
     for reference in references:
-        assert parse(reference)
+        assert parse_template(reference)
     assert "{{" not in told
     assert "at most 17." in told
 

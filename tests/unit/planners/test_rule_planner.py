@@ -13,7 +13,7 @@ from agent_runtime.builtin.servers import SERVERS, create
 from agent_runtime.domain.contract import Limits, find_faults
 from agent_runtime.domain.errors import MissingToolError, PlanningError
 from agent_runtime.domain.plan import Plan, ToolStep
-from agent_runtime.domain.references import parse, resolve
+from agent_runtime.domain.references import parse_template, resolve
 from agent_runtime.domain.tools import BuiltinConfig, StoredResult, Tool
 from unit.planners.corpus import ACCEPTED, FETCHED, PAGE, REFUSED, Steps
 from unit.planners.planning import FETCH, all_tools, foreign, plan, schema, steps_of, tools_of
@@ -273,7 +273,7 @@ async def test_any_text_is_planned_or_refused_and_nothing_else(prompt: str) -> N
 
 def literal(argument: str) -> str:
     """The text that an argument without references stands for."""
-    parts = parse(argument)
+    parts = parse_template(argument)
     assert all(isinstance(part, str) for part in parts)
     return "".join(str(part) for part in parts)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, ToolPolicy, describe_tool
-from agent_runtime.domain.usage import estimated_tokens
+from agent_runtime.domain.usage import estimate_tokens
 from agent_runtime.planners.model.relevance import Relevance, split_words
 from agent_runtime.planners.model.tool_listing import clean, find_nearest, list_tools
 
@@ -148,7 +148,7 @@ def test_of_too_many_tools_the_most_relevant_come_first() -> None:
     assert {f"srv/{name}" for name in full} == listing.full
     assert brief[0]["argument_names"] == ["subject"]
     assert f"({500 - len(shown)} more tools were left out)" in listing.text
-    assert 7_000 < estimated_tokens(listing.text) < 8_100
+    assert 7_000 < estimate_tokens(listing.text) < 8_100
 
 
 def test_the_order_does_not_change_from_one_time_to_the_next() -> None:

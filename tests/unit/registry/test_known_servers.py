@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from agent_runtime.builtin.servers import ALWAYS
-from agent_runtime.domain.deny import denied
+from agent_runtime.domain.deny import find_denial
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Effect, StdioConfig, StdioServer, ToolPolicy
-from agent_runtime.registry.known_servers import complete, may_install
+from agent_runtime.registry.known_servers import add_known_servers, may_install
 
 PROJECT = Path(__file__).parents[3]
 
@@ -24,7 +24,7 @@ def builtin(server_id: str, server: str, **more: Any) -> BuiltinServer:
 
 
 def ids(*entries: StdioServer | BuiltinServer) -> list[str]:
-    return [entry.id for entry in complete(entries, ALWAYS)]
+    return [entry.id for entry in add_known_servers(entries, ALWAYS)]
 
 
 def test_calculator_and_text_exist_without_being_listed() -> None:
@@ -34,7 +34,7 @@ def test_calculator_and_text_exist_without_being_listed() -> None:
 
 def test_what_is_listed_is_not_added_again_and_may_be_turned_off() -> None:
     off = builtin("calculator", "calculator", enabled=False)
-    assert [entry.enabled for entry in complete([off], ALWAYS)] == [False, True]
+    assert [entry.enabled for entry in add_known_servers([off], ALWAYS)] == [False, True]
     assert ids(builtin("sums", "calculator")) == ["sums", "text"]
     assert ids(builtin("text", "todo")) == ["text", "calculator"]
 
@@ -50,14 +50,14 @@ def test_what_is_listed_is_not_added_again_and_may_be_turned_off() -> None:
     ids=["npx", "pinned", "by path", "installed"],
 )
 def test_the_files_package_is_known_however_it_is_run(entry: StdioServer) -> None:
-    (known, *_) = complete([entry], ALWAYS)
+    (known, *_) = add_known_servers([entry], ALWAYS)
     assert known.policy_for("write_file") == ToolPolicy(effect=Effect.WRITE, idempotent=True, open_world=False)
     assert known.policy_for("read_text_file").effect is Effect.READ
     assert known.policy_for("move_file") == ToolPolicy(open_world=False)
 
 
 def test_the_fetch_package_reads_what_strangers_write() -> None:
-    (known, *_) = complete([stdio("npx", "@kazuph/mcp-fetch")], ALWAYS)
+    (known, *_) = add_known_servers([stdio("npx", "@kazuph/mcp-fetch")], ALWAYS)
     assert known.policy_for("imageFetch") == ToolPolicy(effect=Effect.READ, open_world=True)
 
 
@@ -67,7 +67,7 @@ def test_the_fetch_package_reads_what_strangers_write() -> None:
 def test_the_fetch_package_writes_no_files_by_the_shipped_registries_either(registry: str) -> None:
     entries = yaml.safe_load((PROJECT / registry).read_text(encoding="utf-8"))["tool_registry"]
     (fetch,) = [StdioServer.model_validate(entry) for entry in entries if entry["id"] == "fetch"]
-    (known, *_) = complete([stdio("mcp-fetch")], ALWAYS)
+    (known, *_) = add_known_servers([stdio("mcp-fetch")], ALWAYS)
     assert fetch.deny == known.deny
 
 
@@ -87,8 +87,8 @@ def test_the_fetch_package_writes_no_files_by_the_shipped_registries_either(regi
     ],
 )
 def test_the_fetch_package_is_kept_from_writing_files(arguments: dict[str, Any], *, writes: bool) -> None:
-    (known, *_) = complete([stdio("npx", "@kazuph/mcp-fetch@1.6.3")], ALWAYS)
-    told = denied(known.deny, "imageFetch", {"url": "https://example.com/", **arguments})
+    (known, *_) = add_known_servers([stdio("npx", "@kazuph/mcp-fetch@1.6.3")], ALWAYS)
+    told = find_denial(known.deny, "imageFetch", {"url": "https://example.com/", **arguments})
     assert bool(told) == writes
     assert not told or "it writes files of images" in told
 
@@ -105,7 +105,7 @@ def test_the_fetch_package_is_kept_from_writing_files(arguments: dict[str, Any],
     ids=["the operator speaks", "another package", "an argument", "no runner", "nothing"],
 )
 def test_nothing_is_assumed_of_other_entries(entry: StdioServer) -> None:
-    assert complete([entry], ALWAYS)[0] == entry
+    assert add_known_servers([entry], ALWAYS)[0] == entry
 
 
 @pytest.mark.parametrize("command", ["npx", "/usr/bin/npx", "uvx", "docker"])

@@ -24,7 +24,7 @@ from agent_runtime.domain.errors import (
     SessionLostError,
 )
 from agent_runtime.domain.identity import Identities, ServerIdentity
-from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH, keep
+from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH, fit_result
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Denial, StoredResult, ToolDefinition
@@ -688,32 +688,32 @@ def sha256(data: bytes) -> str:
 def test_a_result_within_the_limit_is_kept_whole_with_its_size() -> None:
     result = StoredResult(text="é", output={"a": [1, None]}, is_error=True)
     size = len(b'{"a":[1,null]}') + 2
-    assert keep(result, size) == StoredResult(text="é", output={"a": [1, None]}, is_error=True, size=size)
-    assert keep(StoredResult(text="text"), 4) == StoredResult(text="text", size=4)
-    assert keep(StoredResult(), 0) == StoredResult()
+    assert fit_result(result, size) == StoredResult(text="é", output={"a": [1, None]}, is_error=True, size=size)
+    assert fit_result(StoredResult(text="text"), 4) == StoredResult(text="text", size=4)
+    assert fit_result(StoredResult(), 0) == StoredResult()
 
 
 def test_a_result_over_the_limit_keeps_the_beginning_of_its_text_and_says_what_it_was() -> None:
     text, output = "aéb", {"a": [1, None]}
     whole = text.encode() + b'{"a":[1,null]}'
-    assert keep(StoredResult(text=text, output=output, is_error=True), 2) == StoredResult(
+    assert fit_result(StoredResult(text=text, output=output, is_error=True), 2) == StoredResult(
         text="a", is_error=True, cut=True, size=len(whole), digest=sha256(whole)
     )
-    assert keep(StoredResult(text=text, output=output), len(whole) - 1) == StoredResult(
+    assert fit_result(StoredResult(text=text, output=output), len(whole) - 1) == StoredResult(
         text=text, cut=True, size=len(whole), digest=sha256(whole)
     )
 
 
 def test_what_json_cannot_carry_is_replaced_or_cut() -> None:
-    assert keep(StoredResult(text="a\ud800"), 99) == StoredResult(text="a?", size=2)
-    assert keep(StoredResult(output=float("nan")), 99) == StoredResult(size=4)
+    assert fit_result(StoredResult(text="a\ud800"), 99) == StoredResult(text="a?", size=2)
+    assert fit_result(StoredResult(output=float("nan")), 99) == StoredResult(size=4)
     for output in ({"\ud800": 1}, object()):
-        assert keep(StoredResult(text="t", output=output), 99) == StoredResult(
+        assert fit_result(StoredResult(text="t", output=output), 99) == StoredResult(
             text="t", cut=True, size=1, digest=sha256(b"t")
         )
 
 
 def test_an_output_is_kept_up_to_the_depth_that_can_be_read_back() -> None:
-    assert keep(StoredResult(output=nested(MOST_RESULT_DEPTH)), 999).output == nested(100)
-    deeper = keep(StoredResult(output=nested(MOST_RESULT_DEPTH + 1)), 999)
+    assert fit_result(StoredResult(output=nested(MOST_RESULT_DEPTH)), 999).output == nested(100)
+    deeper = fit_result(StoredResult(output=nested(MOST_RESULT_DEPTH + 1)), 999)
     assert (deeper.cut, deeper.output) == (True, None)

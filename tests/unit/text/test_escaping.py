@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pytest
 
-from agent_runtime.text.escaping import is_blank, is_hidden, json_line, look_alikes, one_line, visible
+from agent_runtime.text.escaping import escape_hidden, is_blank, is_hidden, json_line, look_alikes, one_line
 from node_servers import NODE
 
 DEFAULT_IGNORABLE = (
@@ -25,7 +25,7 @@ OTHERS = (0x00, 0x1B, 0x7F, 0x9B, 0xA0, 0x1680, 0x2003, 0x2028, 0x3000, 0xD800, 
 
 @pytest.mark.parametrize("code", [*DEFAULT_IGNORABLE[:60], *DEFAULT_IGNORABLE[60::97], *BLANK, *OTHERS], ids=hex)
 def test_a_character_that_is_not_seen_is_spelled_out(code: int) -> None:
-    shown = visible(f"a{chr(code)}b")
+    shown = escape_hidden(f"a{chr(code)}b")
     assert shown == f"a{chr(code).encode('unicode-escape', 'replace').decode()}b"
     assert shown.isascii()
     assert one_line(shown) == shown
@@ -37,8 +37,8 @@ def test_every_default_ignorable_character_is_hidden() -> None:
 
 def test_ordinary_text_of_the_world_is_shown_as_it_is() -> None:
     text = "plain é 日本 🌱 ☕ ภาษาไทย हिन्दी العربية עברית ខ្មែរ မြန်မာ 한국어 ½ ≠ —"
-    assert visible(text) == text
-    assert visible("a\u202eb\nc", keep="\n") == "a\\u202eb\nc"
+    assert escape_hidden(text) == text
+    assert escape_hidden("a\u202eb\nc", keep="\n") == "a\\u202eb\nc"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_json_on_one_line_holds_no_hidden_character_and_loses_none() -> None:
     for value in ("é", "a\ufe0fé", ["\u2028", {"\u3164": 1}]):
         line = json_line(value)
         assert json.loads(line) == value
-        assert visible(line) == line
+        assert escape_hidden(line) == line
     assert json_line("é") == '"é"'
 
 
@@ -85,7 +85,9 @@ def test_the_page_spells_out_the_same_characters() -> None:
     differing = [
         hex(code)
         for code, shown in enumerate(by_page)
-        if shown is not None and unicodedata.category(chr(code)) != "Cn" and shown != visible(chr(code), keep=" \n\t")
+        if shown is not None
+        and unicodedata.category(chr(code)) != "Cn"
+        and shown != escape_hidden(chr(code), keep=" \n\t")
     ]
     assert len(by_page) == sys.maxunicode + 1
     assert differing == []

@@ -16,7 +16,7 @@ def illegal(task: Task, event: ev.Event, why: str) -> IllegalTransitionError:
     return IllegalTransitionError(f"{event.type} may not follow event {task.version} of task {task.task_id}: {why}.")
 
 
-def step_of(task: Task, event: Any, *expected: StepStatus) -> StepState:
+def expect_step(task: Task, event: Any, *expected: StepStatus) -> StepState:
     state = task.steps.get(event.step_id)
     if state is None:
         raise illegal(task, event, f"the plan has no step {event.step_id!r}")
@@ -42,6 +42,6 @@ def check_approver(task: Task, event: ev.PlanApproved | ev.CallApproved) -> None
         )
 
 
-def no_cancel(task: Task, event: ev.Event) -> None:
+def check_not_cancelled(task: Task, event: ev.Event) -> None:
     if task.cancel_requested:
         raise illegal(task, event, "the task is being cancelled")

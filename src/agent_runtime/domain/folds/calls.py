@@ -6,14 +6,14 @@ from datetime import datetime
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
-from agent_runtime.domain.call_rules import CallRefusedError, barred, given_arguments
+from agent_runtime.domain.call_rules import CallRefusedError, condition_outcome, parse_model_arguments
 from agent_runtime.domain.folds.base import (
     Changes,
     authors_with,
     check_approver,
+    check_not_cancelled,
+    expect_step,
     illegal,
-    no_cancel,
-    step_of,
     with_step,
 )
 from agent_runtime.domain.plan import AgentStep
@@ -26,9 +26,9 @@ from agent_runtime.domain.values import digest
 _S = TaskStatus
 
 
-def called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.RUNNING)
-    no_cancel(task, event)
+def fold_tool_called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.RUNNING)
+    check_not_cancelled(task, event)
     step = task.plan_step(event.step_id)
     key = tool_key(event.server, event.tool)
     sent = state.sent
@@ -42,7 +42,7 @@ def called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
         raise illegal(task, event, f"step {event.step_id!r} may not be called again")
     asks = task.contract and reason_to_ask(task.contract, step, key, by_person=task.is_for_person)
     if asks or state.asked:  # a stricter operator may have had it asked for, which the contract does not know
-        _granted(task, event, state)
+        _check_granted(task, event, state)
     over = exceeded_budget(task)
     if over:
         raise illegal(task, event, f"its budget of {over.budget} is used up")
@@ -72,7 +72,7 @@ def _check_proposed(
     if state.call is None and state.sent.count(allowed.key) >= allowed.max_calls:
         raise illegal(task, event, f"{allowed.key!r} may not be called more often")
     try:
-        given = digest(given_arguments(pending.call.arguments))
+        given = digest(parse_model_arguments(pending.call.arguments))
         wanted = digest(event.arguments)  # to Python, but not in JSON, `true` is 1
     except (CallRefusedError, ValueError) as error:
         raise illegal(task, event, str(error)) from error
@@ -80,30 +80,30 @@ def _check_proposed(
         raise illegal(task, event, "its arguments are not those that the model gave")
 
 
-def _granted(task: Task, event: ev.ToolCalled, state: StepState) -> None:
+def _check_granted(task: Task, event: ev.ToolCalled, state: StepState) -> None:
     asked = state.asked
     if asked is None or not asked.granted or asked.arguments_digest != digest(event.arguments):
         raise illegal(task, event, f"nobody has approved this concrete call of step {event.step_id!r}")
 
 
-def call_asked(task: Task, event: ev.CallApprovalRequested, record: ev.EventRecord) -> Changes:
+def fold_call_approval_requested(task: Task, event: ev.CallApprovalRequested, record: ev.EventRecord) -> Changes:
     step = task.plan_step(event.step_id) if event.step_id in task.steps else None
-    state = step_of(task, event, StepStatus.RUNNING if isinstance(step, AgentStep) else StepStatus.PENDING)
-    no_cancel(task, event)
+    state = expect_step(task, event, StepStatus.RUNNING if isinstance(step, AgentStep) else StepStatus.PENDING)
+    check_not_cancelled(task, event)
     if isinstance(step, AgentStep):
         _check_proposed(task, event, step, state)
         if state.call is not None:
             raise illegal(task, event, f"call {state.call.call_id!r} is open")
     else:
-        _check_turn(task, event)
+        _check_ready(task, event)
     asked = AskedCall(event.call_id, event.server, event.tool, event.arguments, event.arguments_digest, event.reason)
     asking = replace(state, status=StepStatus.ASKING, asked=asked, started_at=state.started_at or record.at)
     return with_step(task, event.step_id, asking, status=_S.NEEDS_ATTENTION)
 
 
-def call_decided(task: Task, event: ev.CallApproved | ev.CallDenied, record: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.ASKING)
-    no_cancel(task, event)
+def fold_call_decision(task: Task, event: ev.CallApproved | ev.CallDenied, record: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.ASKING)
+    check_not_cancelled(task, event)
     asked = state.asked
     if asked is None or (asked.call_id, asked.arguments_digest) != (event.call_id, event.arguments_digest):
         raise illegal(task, event, "it is about another call than the one that is asked for")
@@ -116,7 +116,7 @@ def call_decided(task: Task, event: ev.CallApproved | ev.CallDenied, record: ev.
         check_approver(task, event)
         decision, decided = "approve", replace(state, status=waiting, asked=replace(asked, granted=True))
     elif by_agent:
-        decision, decided = "deny", _replied(replace(state, status=waiting), _refusal(denied))
+        decision, decided = "deny", _add_reply(replace(state, status=waiting), _refusal(denied))
         if event.comment:  # the model is told, and goes on with it
             authors = authors_with(task, event.actor)
     else:
@@ -125,17 +125,17 @@ def call_decided(task: Task, event: ev.CallApproved | ev.CallDenied, record: ev.
     entry = Approval(
         event.actor, record.at, decision, digest=event.arguments_digest, step_id=event.step_id, comment=event.comment
     )
-    return _answered(task, event.step_id, decided, entry, authors)
+    return _settle_question(task, event.step_id, decided, entry, authors)
 
 
-def _answered(task: Task, step_id: str, state: StepState, entry: Approval, authors: tuple[str, ...]) -> Changes:
+def _settle_question(task: Task, step_id: str, state: StepState, entry: Approval, authors: tuple[str, ...]) -> Changes:
     """What a person's answer changes: the task goes on once nothing is asked any more."""
     answered = replace(task, steps={**task.steps, step_id: state})
     status = _S.NEEDS_ATTENTION if answered.asks_person else _S.APPROVED
     return {"steps": answered.steps, "status": status, "approvals": (*task.approvals, entry), "authors": authors}
 
 
-def _replied(state: StepState, result: StoredResult) -> StepState:
+def _add_reply(state: StepState, result: StoredResult) -> StepState:
     """The state once the call that the model asked for is settled: the model gets this for it."""
     turn = state.turns[-1]
     turns = (*state.turns[:-1], replace(turn, replies=(*turn.replies, result)))
@@ -146,8 +146,8 @@ def _refusal(message: str) -> StoredResult:
     return StoredResult(text=message, is_error=True, size=len(message.encode()))
 
 
-def model_answered(task: Task, event: ev.ModelAnswered, _: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.RUNNING)
+def fold_model_answered(task: Task, event: ev.ModelAnswered, _: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.RUNNING)
     step = task.plan_step(event.step_id)
     if not isinstance(step, AgentStep) or state.pending or state.call:
         raise illegal(task, event, f"step {event.step_id!r} asks no model now")
@@ -162,48 +162,48 @@ def model_answered(task: Task, event: ev.ModelAnswered, _: ev.EventRecord) -> Ch
     return with_step(task, event.step_id, answered, usage=usage, call_seconds=seconds)
 
 
-def returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.RUNNING)
+def fold_tool_returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.RUNNING)
     call = state.open_call
     if call is None or call.call_id != event.call_id or call.epoch != task.epoch:
         raise illegal(task, event, f"call {event.call_id!r} is not open")
     if isinstance(task.plan_step(event.step_id), AgentStep):
-        state = _replied(state, event.result)
+        state = _add_reply(state, event.result)
     else:
         state = replace(state, call=replace(call, result=event.result))
     seconds = task.call_seconds + event.duration_ms / 1000
     return with_step(task, event.step_id, state, call_seconds=seconds)
 
 
-def denied(task: Task, event: ev.ToolDenied, _record: ev.EventRecord) -> Changes:
+def fold_tool_denied(task: Task, event: ev.ToolDenied, _record: ev.EventRecord) -> Changes:
     if event.turn is None:
         return {}
-    state = step_of(task, event, StepStatus.RUNNING)
+    state = expect_step(task, event, StepStatus.RUNNING)
     pending = state.pending
     if pending is None or state.call is not None or (event.turn, event.index) != (pending.turn, pending.index):
         raise illegal(task, event, f"the model of step {event.step_id!r} asks for no such call now")
     refusal = _refusal(f"This call was refused ({event.rule}) and not made: {event.message}")
-    return with_step(task, event.step_id, _replied(state, refusal))
+    return with_step(task, event.step_id, _add_reply(state, refusal))
 
 
-def outcome_unknown(task: Task, event: ev.StepOutcomeUnknown, _: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.RUNNING)
+def fold_step_outcome_unknown(task: Task, event: ev.StepOutcomeUnknown, _: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.RUNNING)
     if state.open_call is None or state.open_call.call_id != event.call_id:
         raise illegal(task, event, f"call {event.call_id!r} is not open")
     unknown = replace(state, status=StepStatus.UNKNOWN, message=event.reason)
     return with_step(task, event.step_id, unknown, status=_S.NEEDS_ATTENTION)
 
 
-def resolved(task: Task, event: ev.StepResolved, record: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.UNKNOWN)
-    no_cancel(task, event)
+def fold_step_resolved(task: Task, event: ev.StepResolved, record: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.UNKNOWN)
+    check_not_cancelled(task, event)
     if state.call is None or state.call.call_id != event.call_id:
         raise illegal(task, event, f"call {event.call_id!r} is not the one in question")
     entry = Approval(event.actor, record.at, event.resolution, step_id=event.step_id, comment=event.comment)
     by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
     resolved = _resolve(state, event, record.at, by_agent=by_agent)
     authors = task.authors if event.output is None else authors_with(task, event.actor)  # others are given the output
-    return _answered(task, event.step_id, resolved, entry, authors)
+    return _settle_question(task, event.step_id, resolved, entry, authors)
 
 
 def _resolve(state: StepState, event: ev.StepResolved, at: datetime, *, by_agent: bool) -> StepState:
@@ -216,7 +216,7 @@ def _resolve(state: StepState, event: ev.StepResolved, at: datetime, *, by_agent
             text = "" if event.output is None else as_text(event.output)
             result = StoredResult(text=text, output=event.output, size=len(text.encode()))
             if by_agent:
-                return _replied(replace(state, status=StepStatus.RUNNING, message=None), result)
+                return _add_reply(replace(state, status=StepStatus.RUNNING, message=None), result)
             return replace(state, status=StepStatus.COMPLETED, result=result, message=None, ended_at=at)
         case "skip":
             return replace(state, status=StepStatus.SKIPPED, message="skipped by a person", ended_at=at)
@@ -224,20 +224,20 @@ def _resolve(state: StepState, event: ev.StepResolved, at: datetime, *, by_agent
             return replace(state, status=StepStatus.FAILED, code="outcome_unknown", ended_at=at)
 
 
-def started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.PENDING)
-    no_cancel(task, event)
-    _check_turn(task, event)
+def fold_step_started(task: Task, event: ev.StepStarted, record: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.PENDING)
+    check_not_cancelled(task, event)
+    _check_ready(task, event)
     started_at = state.started_at or record.at
     running = replace(state, status=StepStatus.RUNNING, call=None, started_at=started_at)
     return with_step(task, event.step_id, running, has_begun=True)
 
 
-def _check_turn(task: Task, event: ev.StepStarted | ev.CallApprovalRequested) -> None:
+def _check_ready(task: Task, event: ev.StepStarted | ev.CallApprovalRequested) -> None:
     """Whether the step may begin now: all that it needs is there, and its condition holds."""
     step = task.plan_step(event.step_id)
-    missing = task.missing(step)
+    missing = task.unmet_needs(step)
     if missing:
         raise illegal(task, event, f"it needs {', '.join(missing)}")
-    if barred(task, step):
+    if condition_outcome(task, step):
         raise illegal(task, event, "its condition does not hold")

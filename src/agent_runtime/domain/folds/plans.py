@@ -4,7 +4,7 @@ from typing import Any
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Contract
-from agent_runtime.domain.folds.base import Changes, authors_with, check_approver, illegal, no_cancel
+from agent_runtime.domain.folds.base import Changes, authors_with, check_approver, check_not_cancelled, illegal
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Approval, StepState, Task
 from agent_runtime.domain.values import digest
@@ -12,8 +12,8 @@ from agent_runtime.domain.values import digest
 _S = TaskStatus
 
 
-def proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinned, record: ev.EventRecord) -> Changes:
-    no_cancel(task, event)
+def fold_plan(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinned, record: ev.EventRecord) -> Changes:
+    check_not_cancelled(task, event)
     if event.revision != task.plan_revision + 1 or event.digest != event.contract.digest:
         raise illegal(task, event, "its revision or its digest is not that of the plan it carries")
     return {
@@ -30,22 +30,22 @@ def proposed(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinne
     }
 
 
-def edited(task: Task, event: ev.PlanEdited, record: ev.EventRecord) -> Changes:
+def fold_plan_edited(task: Task, event: ev.PlanEdited, record: ev.EventRecord) -> Changes:
     entry = Approval(event.actor, record.at, "edit", digest=event.digest)
     authors = authors_with(task, event.actor)
-    return {**proposed(task, event, record), "approvals": (*task.approvals, entry), "authors": authors}
+    return {**fold_plan(task, event, record), "approvals": (*task.approvals, entry), "authors": authors}
 
 
-def repinned(task: Task, event: ev.PlanRepinned, record: ev.EventRecord) -> Changes:
+def fold_plan_repinned(task: Task, event: ev.PlanRepinned, record: ev.EventRecord) -> Changes:
     _check_same_plan(task, event)
     _check_not_begun(task, event)
     if (record.epoch is None) != (task.status is _S.AWAITING_APPROVAL):
         raise illegal(task, event, "only the service may write it before an approval, and only the run after one")
-    return proposed(task, event, record)
+    return fold_plan(task, event, record)
 
 
 def _check_same_plan(task: Task, event: ev.PlanRepinned) -> None:
-    if task.contract is None or _what_it_does(event.contract) != _what_it_does(task.contract):
+    if task.contract is None or _digest_of_work(event.contract) != _digest_of_work(task.contract):
         raise illegal(task, event, "it is not the plan that it takes the place of")
 
 
@@ -54,21 +54,21 @@ def _check_not_begun(task: Task, event: ev.PlanRepinned) -> None:
         raise illegal(task, event, "a step has started")
 
 
-def _what_it_does(contract: Contract) -> str:
+def _digest_of_work(contract: Contract) -> str:
     """Return the digest of the part of a contract that has nothing to do with what servers and tools are."""
     return digest(contract.model_dump(mode="json", include={"goal", "steps", "limits"}))
 
 
-def _of_current_plan(task: Task, event: Any) -> None:
-    no_cancel(task, event)
+def _check_current_plan(task: Task, event: Any) -> None:
+    check_not_cancelled(task, event)
     if event.digest != task.plan_digest or event.revision != task.plan_revision:
         raise illegal(task, event, "it is about another plan than the current one")
 
 
-def decided(
+def fold_plan_decision(
     task: Task, event: ev.PlanApproved | ev.PlanRejected | ev.PlanRevisionRequested, record: ev.EventRecord
 ) -> Changes:
-    _of_current_plan(task, event)
+    _check_current_plan(task, event)
     changes: Changes = {}
     match event:
         case ev.PlanApproved():
@@ -86,6 +86,6 @@ def decided(
     return {**changes, "status": status, "approvals": (*task.approvals, entry)}
 
 
-def expired(task: Task, event: ev.TaskExpired, _: ev.EventRecord) -> Changes:
-    _of_current_plan(task, event)
+def fold_task_expired(task: Task, event: ev.TaskExpired, _: ev.EventRecord) -> Changes:
+    _check_current_plan(task, event)
     return {"status": _S.EXPIRED}

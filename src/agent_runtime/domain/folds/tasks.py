@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import DefinitionChangedError
-from agent_runtime.domain.folds.base import Changes, illegal, no_cancel, step_of, with_step
+from agent_runtime.domain.folds.base import Changes, check_not_cancelled, expect_step, illegal, with_step
 from agent_runtime.domain.status import WAITING, TaskStatus
 from agent_runtime.domain.task import StepStatus, Task, TaskError
 
@@ -12,7 +12,7 @@ _S = TaskStatus
 _WELL_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
 
 
-def submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord) -> Changes:
+def fold_task_submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord) -> Changes:
     return {
         "prompt": event.prompt,
         "authors": (event.actor,),
@@ -26,15 +26,15 @@ def submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord) -> Chang
     }
 
 
-def claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> Changes:
+def fold_task_claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> Changes:
     if task.status in WAITING and not task.cancel_requested:
         raise illegal(task, event, "it waits for a person")
     status = _S.EXECUTING if task.status is _S.APPROVED else task.status
     return {"epoch": event.epoch, "runner": event.runner, "status": status}
 
 
-def step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.RUNNING)
+def fold_step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.RUNNING)
     result = state.call.result if state.call else state.turns[-1].answer if state.turns else None
     if result is None or result.is_error:
         raise illegal(task, event, f"step {event.step_id!r} has no good result")
@@ -42,8 +42,8 @@ def step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRecord) 
     return with_step(task, event.step_id, done)
 
 
-def step_failed(task: Task, event: ev.StepFailed, record: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.RUNNING, StepStatus.PENDING)
+def fold_step_failed(task: Task, event: ev.StepFailed, record: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.RUNNING, StepStatus.PENDING)
     if state.open_call:
         raise illegal(task, event, f"call {state.open_call.call_id!r} is open")
     failed = replace(state, status=StepStatus.FAILED, code=event.code, message=event.message, ended_at=record.at)
@@ -51,44 +51,44 @@ def step_failed(task: Task, event: ev.StepFailed, record: ev.EventRecord) -> Cha
     return with_step(task, event.step_id, failed, usage=task.usage + event.usage, call_seconds=seconds)
 
 
-def step_skipped(task: Task, event: ev.StepSkipped, record: ev.EventRecord) -> Changes:
-    state = step_of(task, event, StepStatus.PENDING)
+def fold_step_skipped(task: Task, event: ev.StepSkipped, record: ev.EventRecord) -> Changes:
+    state = expect_step(task, event, StepStatus.PENDING)
     skipped = replace(state, status=StepStatus.SKIPPED, message=event.reason, ended_at=record.at)
     return with_step(task, event.step_id, skipped)
 
 
-def budget_exceeded(_task: Task, _event: ev.BudgetExceeded, _record: ev.EventRecord) -> Changes:
+def fold_budget_exceeded(_task: Task, _event: ev.BudgetExceeded, _record: ev.EventRecord) -> Changes:
     return {}
 
 
-def cancel_requested(task: Task, event: ev.TaskCancelRequested, _: ev.EventRecord) -> Changes:
-    no_cancel(task, event)
+def fold_task_cancel_requested(task: Task, event: ev.TaskCancelRequested, _: ev.EventRecord) -> Changes:
+    check_not_cancelled(task, event)
     return {"cancel_requested": True}
 
 
-def completed(task: Task, event: ev.TaskCompleted, _: ev.EventRecord) -> Changes:
-    no_cancel(task, event)
+def fold_task_completed(task: Task, event: ev.TaskCompleted, _: ev.EventRecord) -> Changes:
+    check_not_cancelled(task, event)
     if not all(step.status in _WELL_ENDED for step in task.steps.values()):
         raise illegal(task, event, "not every step has ended well")
     return {"status": _S.COMPLETED, "result": event.result}
 
 
-def _no_open_call(task: Task, event: ev.Event) -> None:
+def _check_no_open_call(task: Task, event: ev.Event) -> None:
     if task.open_calls:
         raise illegal(task, event, f"a call of {', '.join(task.open_calls)} is open")
 
 
-def failed(task: Task, event: ev.TaskFailed, record: ev.EventRecord) -> Changes:
-    no_cancel(task, event)
+def fold_task_failed(task: Task, event: ev.TaskFailed, record: ev.EventRecord) -> Changes:
+    check_not_cancelled(task, event)
     if task.status is _S.AWAITING_APPROVAL and (record.epoch is not None or event.code != DefinitionChangedError.code):
         raise illegal(task, event, "it awaits approval, and ends only where what it was made for has changed")
-    _no_open_call(task, event)
+    _check_no_open_call(task, event)
     error = TaskError(event.code, event.message, event.step_id)
     return {"status": _S.FAILED, "error": error, "usage": task.usage + event.usage}
 
 
-def cancelled(task: Task, event: ev.TaskCancelled, _: ev.EventRecord) -> Changes:
-    _no_open_call(task, event)
+def fold_task_cancelled(task: Task, event: ev.TaskCancelled, _: ev.EventRecord) -> Changes:
+    _check_no_open_call(task, event)
     if not task.cancel_requested:
         raise illegal(task, event, "nobody asked for it")
     if event.unknown_steps != task.unknown_steps:

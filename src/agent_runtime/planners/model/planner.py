@@ -9,7 +9,7 @@ from agent_runtime.domain.model_arguments import plan_without_optional_nulls
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest
 from agent_runtime.domain.plan import Plan, tool_keys
 from agent_runtime.domain.tools import Tool, tool_key
-from agent_runtime.domain.usage import Usage, estimated_tokens
+from agent_runtime.domain.usage import Usage, estimate_tokens
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
 from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions, plan_schema
@@ -117,7 +117,7 @@ class _Attempt:
         limit = self._request.max_tokens
         left = None
         if limit is not None:
-            taken = estimated_tokens(self._instructions, json.dumps(schema), *(item["content"] for item in messages))
+            taken = estimate_tokens(self._instructions, json.dumps(schema), *(item["content"] for item in messages))
             left = limit - self._usage.tokens - taken
             if left < LEAST_TOKENS:
                 raise PlanningError(

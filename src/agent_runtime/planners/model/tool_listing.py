@@ -15,7 +15,7 @@ from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import BYTES_PER_TOKEN
 from agent_runtime.domain.values import JsonObject, JsonValue
 from agent_runtime.planners.model.relevance import Relevance, split_words
-from agent_runtime.text.escaping import hides, is_hidden, json_line
+from agent_runtime.text.escaping import has_hidden, is_hidden, json_line
 
 _DESCRIPTION = 1000
 _SHORT = 200
@@ -40,7 +40,7 @@ _WORDS: SizedCache[tuple[str, ...]] = SizedCache(16 * 1024 * 1024)
 def clean(text: str, limit: int) -> str:
     """Return the text on one line, without control, hidden and reordering characters, cut to `limit` characters."""
     head = text[: 4 * limit]
-    if hides(head):
+    if has_hidden(head):
         head = "".join(" " if is_hidden(char) else char for char in head)
     line = " ".join(head.split())
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 4].rstrip()} ..."

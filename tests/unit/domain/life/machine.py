@@ -344,7 +344,7 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
     @invariant()
     def the_journal_is_the_state(self) -> None:
         for record in self.store.records[self.restored.version :]:
-            back = ev.restore(record.task_id, record.seq, record.epoch, record.at, record.type, record.data)
+            back = ev.restore_record(record.task_id, record.seq, record.epoch, record.at, record.type, record.data)
             self.restored = evolve(self.restored, back)
         assert self.restored == self.task
         assert self.restored.version == len(self.store.records)

@@ -1,17 +1,17 @@
 """One run of the task, as `services/execution.py` does it, cut into instants between which anything may happen."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent_runtime.domain import call_rules, commands
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import seconds_left
 from agent_runtime.domain.call_rules import CallRefusedError, Proposal, next_proposal
-from agent_runtime.domain.commands import AskModel, CallTool, ProposePlan, Record
+from agent_runtime.domain.commands import AskModel, CallTool, ProposePlan, WriteEvents
 from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import Pending, StepStatus, Task, may_repeat
+from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.values import digest
@@ -186,7 +186,7 @@ class Run:
                 self.give_up(self.trouble)
             wanted = () if self.trouble else commands.next_commands(self.task, busy)
             match wanted[0] if wanted else None:
-                case Record(events):
+                case WriteEvents(events):
                     self.stage(*events)
                 case ProposePlan():
                     self.planned = True
@@ -274,7 +274,7 @@ class Run:
                 for record in self.store.records[: self.committed.version]:  # as far as this run has read it
                     world.read(record)
                 for more in (*self.staged, *events[number:]):
-                    world.read(ev.record("t", 1, self.epoch, AT, more))
+                    world.read(ev.make_record("t", 1, self.epoch, AT, more))
                 wrong = world.breaches or [f"G3: the rules permit what the journal refuses: {refusal}"]
                 self.store.world.breaches += wrong[:1]
                 raise CrashedError from refusal
@@ -314,7 +314,7 @@ def repinned_plan(task: Task) -> ev.PlanRepinned:
     )
 
 
-def _strays(step: ToolStep | AgentStep, pending: Pending | None) -> Iterator[Proposal]:
+def _strays(step: ToolStep | AgentStep, pending: PendingCall | None) -> Iterator[Proposal]:
     """Calls of one step that are not what it wants next, and that call with what is not said or not so."""
     for key in CATALOGUE:
         server, tool = key.split("/")
@@ -323,11 +323,11 @@ def _strays(step: ToolStep | AgentStep, pending: Pending | None) -> Iterator[Pro
         if isinstance(step, AgentStep):
             yield Proposal(step.id, server, tool, {"n": 2}, pending)
             if pending:
-                yield Proposal(step.id, server, tool, pending=Pending(pending.turn, pending.index + 1, pending.call))
+                yield Proposal(step.id, server, tool, pending=replace(pending, index=pending.index + 1))
     yield Proposal(step.id + "x", "f", "look")
 
 
-def _denied(proposal: Proposal, refusal: CallRefusedError, pending: Pending | None) -> ev.ToolDenied:
+def _denied(proposal: Proposal, refusal: CallRefusedError, pending: PendingCall | None) -> ev.ToolDenied:
     return ev.ToolDenied(
         step_id=proposal.step_id,
         server=proposal.server,

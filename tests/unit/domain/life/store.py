@@ -39,7 +39,7 @@ class Store:
             raise ConflictError("the journal has grown")
         task, new = self.task, []
         for event in events:
-            new.append(ev.record("t", task.version + 1, epoch, AT, event))
+            new.append(ev.make_record("t", task.version + 1, epoch, AT, event))
             task = evolve(task, new[-1])
         self.task = task
         self.records += new
