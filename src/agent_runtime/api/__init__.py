@@ -1,1 +1,1 @@
-"""The front door over HTTP: REST, Server-Sent Events, health and a plain page. It decodes, calls, encodes."""
+"""The HTTP door: REST, Server-Sent Events, health checks and a web page. It decodes, calls and encodes."""

@@ -1,4 +1,4 @@
-"""The app: all routes behind the edge, around a running service."""
+"""The ASGI app: all routes behind the edge, on a running service."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +30,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     console.router,
     openapi.router,
 )
-"""All routes there are; each says at its endpoint which scopes it needs."""
+"""All routers. Each endpoint declares its scopes with `requires`."""
 
 _DESCRIPTION = "Turns a sentence into an approved plan of MCP tool calls, and runs exactly that plan."
 
@@ -43,12 +43,12 @@ def create_app(
     recover: Recover = True,
     peers: PeerCheck | None = None,
 ) -> FastAPI:
-    """The service as an ASGI app; its lifespan opens the runtime and closes it.
+    """Return the service as an ASGI app. Its lifespan opens and closes the runtime.
 
-    `on_started` gets the runtime before the first request. `recover`: as for `open_runtime`. `peers` judges callers
-    where no keys are asked for; None: by what the operating system tells of them.
-    Raises: ConfigurationError where there are no keys and must be. Entering the lifespan raises: ConfigurationError,
-    StoreUnavailableError.
+    `on_started` is called with the runtime before the first request. `recover` is passed to `open_runtime`. `peers`
+    checks callers of a service without keys; by default it asks the operating system about them.
+    Raises: ConfigurationError if keys are required and there are none. Entering the lifespan raises:
+    ConfigurationError, StoreUnavailableError.
     """
     tickets = Tickets(read_secret(settings.data_dir), settings.auth.stream_ticket_s)
     authenticator = choose_authenticator(settings, tickets, peers)
@@ -69,9 +69,9 @@ def create_app(
         version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # the usual page loads its code from elsewhere; ours works offline
+        docs_url=None,  # the page of FastAPI loads code from elsewhere; ours works offline
         redoc_url=None,
-        openapi_url=None,  # served by a route of ours, which says like all others who may read it
+        openapi_url=None,  # our own route serves it, with scopes like all routes
         redirect_slashes=False,
         root_path=settings.server.root_path,
     )
@@ -79,7 +79,7 @@ def create_app(
     app.state.authenticator = authenticator
     app.state.large_bodies = asyncio.Semaphore(1)
     app.state.whole_journals = asyncio.Semaphore(1)
-    # Not `include_router`: a router of routers goes through all of them twice, for a third of what a request costs.
+    # Not `include_router`: nested routers match all routes twice, which costs a third of a request.
     app.router.routes += [route for router in ROUTERS for route in router.routes]
     problems.install(app)
     routes = RouteScopes(app.routes)

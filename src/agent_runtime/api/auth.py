@@ -1,7 +1,7 @@
-"""Who calls (G14): the port of the authenticators, the choice among them, and the caller of a request.
+"""Authentication (G14): the port of the authenticators, the choice among them, and the caller of a request.
 
-A caller is found out at the edge, from the head of the request alone: nothing of a body is read for a caller who is not
-let in. An address that is not open needs a key, whether or not there is anything at it.
+The edge authenticates a caller by the head of the request alone, so no body of a refused caller is read. A path that is
+not open to everybody needs a key, even if there is no such route.
 """
 
 from collections.abc import Mapping
@@ -25,41 +25,41 @@ log = structlog.get_logger()
 
 
 class Authenticator(Protocol):
-    """Finds out who calls, of HTTP and of WebSocket connections."""
+    """Identifies the caller of an HTTP request or a WebSocket handshake."""
 
     @property
     def asks_for_keys(self) -> bool:
-        """Whether callers must show something: the API reference says so."""
+        """True if callers need a key; the API reference then says so."""
 
     async def authenticate(self, scope: Scope) -> Caller | Refusal:
-        """Return the caller of this connection scope (`http` or `websocket`), or why nobody is let in.
+        """Return the caller of this ASGI scope (`http` or `websocket`), or the reason for a refusal.
 
-        Called once for each request or handshake to an address that is not open, before anything of a body is read.
-        Logs what it refuses. What it needs later, such as for `issue_ticket`, it may put into the scope.
+        Called once per request or handshake, unless the path is open to everybody, and before the body is read. Logs
+        refusals. May store in the scope what it needs later, for example for `issue_ticket`.
         """
 
     def issue_ticket(self, scope: Scope, task_id: str) -> tuple[str, int]:
-        """Return a ticket that opens the stream of one task for the caller of this scope, in place of a key.
+        """Return a ticket that opens the stream of one task without a key, and its expiry in Unix seconds.
 
-        With it the second of Unix time until which it is valid. `authenticate` must know it again.
+        `authenticate` must accept the ticket as the caller of this scope.
         """
 
     async def close(self) -> None:
-        """Release what it holds. Idempotent."""
+        """Release all resources. Idempotent."""
 
 
 def choose_authenticator(settings: Settings, tickets: Tickets, peers: PeerCheck | None = None) -> Authenticator:
-    """Return the authenticator that the settings ask for.
+    """Return the authenticator that the settings select.
 
-    `peers` judges callers where no keys are asked for; None: by what the operating system tells of them.
-    Raises: ConfigurationError where a key cannot be read, or where no key can ever come.
+    `peers` checks callers of a service without keys; by default it asks the operating system about them.
+    Raises: ConfigurationError if a key cannot be read, or if keys are required and none can ever be added.
     """
     keys = keys_of(settings)
     return AnonymousAuthenticator(peers or LocalPeers(), tickets) if keys is None else KeyAuthenticator(keys, tickets)
 
 
 def anonymous_risks(settings: Settings) -> list[str]:
-    """Return what the operator should know about letting everybody in; nothing where keys are asked for."""
+    """Return the risks of a service without keys, one sentence each; an empty list if keys are required."""
     if settings.asks_for_keys:
         return []
     risks = []
@@ -75,10 +75,10 @@ def anonymous_risks(settings: Settings) -> list[str]:
 
 
 def keys_of(settings: Settings) -> KeyRing | None:
-    """Return the keys that callers must show one of; None where everybody is let in.
+    """Return the valid keys, or None if the service requires none.
 
-    A locked service has none yet, and starts: whoever looks for it finds it, and is told what to do.
-    Raises: ConfigurationError where a key cannot be read, or where no key can ever come.
+    A service that has no key yet starts locked, so that callers reach it and are told what to do.
+    Raises: ConfigurationError if a key cannot be read, or if keys are required and none can ever be added.
     """
     if not settings.asks_for_keys:
         for message in anonymous_risks(settings):
@@ -96,7 +96,7 @@ def keys_of(settings: Settings) -> KeyRing | None:
 
 
 def caller_of(scope: Mapping[str, object]) -> Caller:
-    """Return who calls, as the edge found out; for every route that is not open to everybody."""
+    """Return the caller that the edge has authenticated. Not for routes that are open to everybody."""
     caller = scope["caller"]
-    assert isinstance(caller, Caller)  # noqa: S101 - the edge lets nobody else pass
+    assert isinstance(caller, Caller)  # noqa: S101 - the edge refuses all other requests
     return caller

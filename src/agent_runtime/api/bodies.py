@@ -1,4 +1,4 @@
-"""What callers send. Unknown fields are refused by name; nothing is converted in silence."""
+"""Request bodies and queries. Unknown fields are refused by name, and no value is converted silently."""
 
 import re
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -31,12 +31,12 @@ ShortText = Annotated[str, StringConstraints(max_length=256)]
 
 
 def _plain_digits(value: object) -> object:
-    """Return a number of a query as it is, and nothing for what a converter would only take for one: `1_0`, `+1`."""
+    """Return a number of a query, or None for text that only pydantic would accept as a number: `1_0`, `+1`."""
     return value if not isinstance(value, str) or _DIGITS.fullmatch(value) else None
 
 
 def _never_null(schema: dict[str, Any]) -> None:
-    """Say of a part of a query that may be missing what it is where it is there: text, and never null."""
+    """Describe an optional query parameter as text only: if it is sent, it is never `null`."""
     (kind,) = (option for option in schema.pop("anyOf") if option.get("type") != "null")
     schema.update(kind)
 
@@ -46,10 +46,10 @@ _QueryNumber = Annotated[int, BeforeValidator(_plain_digits)]
 
 
 _INSTRUCTION: dict[str, Any] = {"minLength": 1, "pattern": r"\S", "maxLength": 64 * 1024}
-"""An instruction as JSON Schema can say it: the service counts bytes, and takes hidden characters for nothing."""
+"""The JSON Schema of an instruction. The service itself counts bytes, and ignores hidden characters."""
 
 _REVISION: dict[str, Any] = {"minimum": 1, "maximum": 2**53 - 1}
-"""A revision that may be there; for any other the answer says which are."""
+"""A possible revision number. For one that does not exist, the answer lists those that do."""
 
 FEED_CURSOR: dict[str, Any] = {"pattern": r"^[1-9][0-9]{0,17}\.(0|[1-9][0-9]{0,17})$"}
 FRAME_ID: dict[str, Any] = {"pattern": r"^[0-9]{1,15}(\.[012])?$"}
@@ -64,7 +64,7 @@ class Body(_Input):
 
     @classmethod
     def read(cls, value: JsonValue) -> Self:
-        """Return the body as a checked value. Raises: InvalidInputError naming every fault."""
+        """Return the validated body. Raises: InvalidInputError with every fault."""
         try:
             return cls.model_validate(value, strict=True)
         except ValidationError as error:
@@ -72,24 +72,24 @@ class Body(_Input):
 
 
 class PlanBody(Plan, Body):
-    """A plan that was edited by hand. A `preview` in a step, which is ours, is passed over."""
+    """An edited plan. A `preview` in a step is ignored: the service computes it."""
 
     @classmethod
     def read(cls, value: JsonValue) -> Self:
-        """Return the body as a checked value. Raises: InvalidPlanError naming every fault."""
+        """Return the validated body. Raises: InvalidPlanError with every fault."""
         return _read_plan(cls, value)
 
 
 class TaskRequest(Body):
-    """What is to be done. With a ready-made `plan` no planner runs."""
+    """A new task. With a ready-made `plan` no planner runs."""
 
-    # An empty one is refused with the rest of what a prompt must be; here it is only said.
+    # Only described here: the domain checks the prompt.
     prompt: str = Field(json_schema_extra=_INSTRUCTION)
     plan: Annotated[Plan | None, SkipValidation] = Field(
-        default=None, description="A ready-made plan: judged at once, every fault named."
+        default=None, description="A ready-made plan. It is checked at once, and the answer lists every fault."
     )
     approval: Literal["manual", "auto"] = Field(
-        default="manual", description="`auto` only where the operator's policy allows it (approval.auto_effects)."
+        default="manual", description="`auto` works only if the operator's policy allows it (approval.auto_effects)."
     )
     tools: list[ShortText] | None = Field(
         default=None, max_length=1000, description="The ids of the servers that the planner may use; null: all."
@@ -102,13 +102,13 @@ class TaskRequest(Body):
 
     @classmethod
     def read(cls, value: JsonValue) -> Self:
-        """Return the body as a checked value. Raises: InvalidInputError, InvalidPlanError naming every fault."""
+        """Return the validated body. Raises: InvalidInputError or InvalidPlanError with every fault."""
         body = super().read(value)
         return body if body.plan is None else body.model_copy(update={"plan": _read_plan(Plan, body.plan)})
 
 
 class ApproveRequest(Body):
-    """Name the plan that you read by its `plan_digest`; only revision 1 may be approved without."""
+    """An approval. `plan_digest` names the plan that you read; it may be omitted for revision 1 only."""
 
     plan_digest: ShortText | None = None
     comment: Comment | None = None
@@ -119,7 +119,7 @@ class RejectRequest(Body):
 
 
 class ReviseRequest(Body):
-    """What should be different; the plan is made anew from the prompt and all feedback."""
+    """Feedback on the plan. The next plan is made from the prompt and all feedback so far."""
 
     feedback: str = Field(json_schema_extra=_INSTRUCTION)
 
@@ -129,7 +129,7 @@ class CancelRequest(Body):
 
 
 class ResolveRequest(Body):
-    """What became of a call of unknown outcome. `output` is what it gave, with `done` only."""
+    """The outcome of a call of unknown outcome. `output`, with `done` only, is the result of the call."""
 
     step_id: ShortText
     call_id: ShortText | None = None
@@ -139,14 +139,14 @@ class ResolveRequest(Body):
 
 
 class CallDecisionRequest(Body):
-    """A decision about one concrete call. `arguments_digest` is that of the arguments that were read."""
+    """A decision about one call. `arguments_digest` is the digest of the arguments that you read."""
 
     arguments_digest: ShortText
     comment: Comment | None = None
 
 
 class DiffQuery(_Input):
-    """Which revisions of the plan to compare."""
+    """The two revisions of the plan to compare."""
 
     from_: _QueryNumber = Field(
         alias="from", description="The number of the earlier revision.", json_schema_extra=_REVISION
@@ -155,7 +155,7 @@ class DiffQuery(_Input):
 
 
 class ListQuery(_Input):
-    """Which tasks to list."""
+    """The part of the task list to return."""
 
     status: TaskStatus | None = Field(default=None, json_schema_extra=_never_null)
     limit: _QueryNumber = Field(default=50, ge=1, le=200)
@@ -165,7 +165,7 @@ class ListQuery(_Input):
 
 
 class ToolsQuery(_Input):
-    """Which part of the catalogue to list."""
+    """The part of the catalogue to return."""
 
     limit: _QueryNumber = Field(default=500, ge=1, le=500)
     cursor: str | SkipJsonSchema[None] = Field(
@@ -175,49 +175,53 @@ class ToolsQuery(_Input):
     @model_validator(mode="before")
     @classmethod
     def _refuse_refresh(cls, query: Any) -> Any:
-        """Raise BadRequestError for what earlier versions took, saying what has taken its place."""
+        """Refuse a parameter of earlier versions, and name its replacement. Raises: BadRequestError."""
         if "refresh" in query:
             raise BadRequestError("GET changes nothing: ask every server again with POST /v1/tools/refresh.")
         return query
 
 
 class StreamQuery(_Input):
-    """Which frames to send. A `ticket`, in place of a key, was judged at the edge."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    after: str | SkipJsonSchema[None] = Field(
-        default=None, description="A frame id to go on after; `Last-Event-ID` beats it.", json_schema_extra=FRAME_ID
-    )
-    view: str | SkipJsonSchema[None] = Field(
-        default=None, description="Only one kind of frames.", json_schema_extra={"enum": ["events", "log"]}
-    )
-    ticket: str | SkipJsonSchema[None] = Field(default=None, description="In place of a key; see `stream-ticket`.")
-
-
-class FeedQuery(_Input):
-    """Where the feed of all tasks begins."""
+    """The frames to send. The edge has already checked the `ticket`, which replaces a key."""
 
     model_config = ConfigDict(extra="ignore")
 
     after: str | SkipJsonSchema[None] = Field(
         default=None,
-        description="The id of a frame to go on after; `Last-Event-ID` beats it.",
+        description="The id of a frame to resume after; `Last-Event-ID` takes precedence.",
+        json_schema_extra=FRAME_ID,
+    )
+    view: str | SkipJsonSchema[None] = Field(
+        default=None, description="Return only this kind of frame.", json_schema_extra={"enum": ["events", "log"]}
+    )
+    ticket: str | SkipJsonSchema[None] = Field(
+        default=None, description="A ticket that replaces the key; see `stream-ticket`."
+    )
+
+
+class FeedQuery(_Input):
+    """The position at which the feed of all tasks begins."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    after: str | SkipJsonSchema[None] = Field(
+        default=None,
+        description="The id of a frame to resume after; `Last-Event-ID` takes precedence.",
         json_schema_extra=FEED_CURSOR,
     )
 
 
 class EventsQuery(_Input):
-    """Which part of the journal to read."""
+    """The part of the journal to return."""
 
     after: _QueryNumber = Field(default=0, ge=0, le=2**53 - 1, description="Only events after this sequence number.")
     limit: _QueryNumber = Field(default=100, ge=1, le=1000)
 
 
 def _read_plan(kind: type[ReadPlan], value: JsonValue) -> ReadPlan:
-    """Return the ready-made plan of a body. A `preview` in a step, which is ours, is passed over.
+    """Return the ready-made plan of a body. A `preview` in a step is ignored: the service computes it.
 
-    Raises: InvalidPlanError naming every fault.
+    Raises: InvalidPlanError with every fault.
     """
     try:
         return kind.model_validate(_without_previews(value))

@@ -1,4 +1,4 @@
-"""Callers where no keys are asked for (G14): any process but one that the service started (decision 17)."""
+"""Authentication without keys (G14): accept any process except those that the service started (decision 17)."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from agent_runtime.services.ports import PeerCheck, PeerRefusal, SocketName
 log = structlog.get_logger()
 
 _THREADS = 2
-"""Threads of its own: however many connections are opened, other work does not wait for their callers to be found."""
+"""Threads for looking up callers, so that many new connections do not delay other work in threads."""
 
 _DETAILS: Mapping[str, str] = {
     "started_by_service": "The service started the process that calls, so it may not use the service without a key.",
@@ -29,7 +29,7 @@ _DETAILS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class CallerConnection:
-    """A connection, from its opening to its end. Once its caller was judged, that holds for all of its requests."""
+    """One connection. The result of the first check of its caller holds for all of its requests."""
 
     client: SocketName | None
     server: SocketName | None
@@ -38,7 +38,7 @@ class CallerConnection:
 
 
 class AnonymousAuthenticator:
-    """Lets everybody in but the processes that the service started. Judges once for each connection, off the loop."""
+    """Accepts all callers except processes that the service started. Checks once per connection, in a thread."""
 
     asks_for_keys = False
 
@@ -48,7 +48,7 @@ class AnonymousAuthenticator:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="callers")
 
     async def authenticate(self, scope: Scope) -> Caller | Refusal:
-        """See `Authenticator.authenticate`. Where the app is called without a socket, everybody is let in."""
+        """See `Authenticator.authenticate`. Accepts every caller if the app is called without a socket."""
         connection: CallerConnection | None = scope.get("state", {}).get("caller")
         if connection is None:
             return ANYBODY
@@ -60,15 +60,15 @@ class AnonymousAuthenticator:
             connection.judged = True
         return connection.refusal or ANYBODY
 
-    def issue_ticket(self, scope: Scope, task_id: str) -> tuple[str, int]:  # noqa: ARG002 - everybody gets the same
-        """See `Authenticator.issue_ticket`. It proves nothing, and nobody looks at it."""
+    def issue_ticket(self, scope: Scope, task_id: str) -> tuple[str, int]:  # noqa: ARG002 - all callers get the same
+        """See `Authenticator.issue_ticket`. Tickets are not checked in a service without keys."""
         return self._tickets.issue(task_id, None)
 
     async def close(self) -> None:
-        """Let go of the threads."""
+        """Stop the threads. Idempotent."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _judge(self, connection: CallerConnection) -> PeerRefusal | None:
-        if connection.client is None or connection.server is None:  # it was closed before it was accepted
+        if connection.client is None or connection.server is None:  # closed before it was accepted
             return PeerRefusal("gone")
         return self._peers.refuse(connection.client, connection.server)

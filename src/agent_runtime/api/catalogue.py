@@ -1,4 +1,4 @@
-"""The catalogue of tools, a page at a time."""
+"""The catalogue of tools, in pages."""
 
 from pydantic_core import to_json
 
@@ -10,9 +10,10 @@ from agent_runtime.services.tool_registry import ToolRegistry
 
 
 def tools_page(registry: ToolRegistry, limit: int, cursor: str | None) -> bytes:
-    """Return a page of the catalogue as JSON (`ToolsView`): at most `limit` tools, and `PAGE_BYTES` but for the last.
+    """Return a page of the catalogue as JSON (`ToolsView`).
 
-    Raises: InvalidInputError for a cursor that is none of ours.
+    A page ends after `limit` tools, or with the tool that makes it longer than `PAGE_BYTES`.
+    Raises: InvalidInputError for an unknown cursor.
     """
     begin = 0 if cursor is None else position_of(cursor, "tools")
     usable, unusable = list(registry.tools().values()), list(registry.unusable().items())

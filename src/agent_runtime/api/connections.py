@@ -1,5 +1,5 @@
-"""The connections that are open now, and what their clients have not read: bounded, so that tasks keep their
-descriptors, health checks an answer and the service its memory (G9, G11).
+"""Limits on open connections and on unread responses, so that descriptors and memory remain for tasks and health
+checks (G9, G11).
 """
 
 import asyncio
@@ -10,21 +10,21 @@ log = structlog.get_logger()
 
 
 class Connections:
-    """At most `limit` transports. Where there is no room, the one that has waited longest for its client makes some.
+    """Counts at most `limit` connections. When full, it closes the one that has waited longest for its client.
 
-    At most `unread_bytes` of answers wait for their clients together, or a single answer that is longer. Beyond that
-    the connection is closed whose client has been slow for longest.
+    Unread responses may hold `unread_bytes` in total; a single response may be longer. Above that, the connection whose
+    client has been slow for longest is closed.
     """
 
     def __init__(self, limit: int, unread_bytes: int) -> None:
         self._limit = limit
         self._unread_bytes = unread_bytes
-        self._unread: dict[asyncio.Transport, int] = {}  # in the order in which their clients fell behind
+        self._unread: dict[asyncio.Transport, int] = {}  # oldest first, by when the client fell behind
         self._open: set[asyncio.Transport] = set()
-        self._waiting: dict[asyncio.Transport, None] = {}  # in the order in which they began to wait
+        self._waiting: dict[asyncio.Transport, None] = {}  # oldest first, by when it began to wait
 
     def admit(self, transport: asyncio.Transport) -> bool:
-        """Count a new connection, unless all there may be are being answered."""
+        """Count a new connection. Return False if it is full and every open connection is being answered."""
         if len(self._open) >= self._limit:
             oldest = next(iter(self._waiting), None)
             if oldest is None:
@@ -36,7 +36,7 @@ class Connections:
         return True
 
     def wait(self, transport: asyncio.Transport) -> None:
-        """Note that nothing can be done now for this connection: its client must send, or read, something."""
+        """Note that this connection waits for its client to send or read data."""
         if transport in self._open:
             self._waiting.setdefault(transport)
 
@@ -45,7 +45,7 @@ class Connections:
         self._waiting.pop(transport, None)
 
     def fall_behind(self, transport: asyncio.Transport) -> None:
-        """Note that a client reads more slowly than it is answered."""
+        """Note that a client reads its response more slowly than it is written."""
         if transport not in self._open:
             return
         self._unread[transport] = transport.get_write_buffer_size()
@@ -57,11 +57,11 @@ class Connections:
             self._drop(slowest)
 
     def catch_up(self, transport: asyncio.Transport) -> None:
-        """Note that a client has read what it had not."""
+        """Note that a client has read its response up to now."""
         self._unread.pop(transport, None)
 
     def remove(self, transport: asyncio.Transport) -> None:
-        """Count a connection no more. Idempotent."""
+        """Stop counting a connection. Idempotent."""
         self._open.discard(transport)
         self._waiting.pop(transport, None)
         self._unread.pop(transport, None)

@@ -1,4 +1,4 @@
-"""What handlers need of a request: the running service, the caller, the task it names, what its headers say."""
+"""Dependencies of the handlers: the running service, the caller, and the headers of a request."""
 
 import asyncio
 import re
@@ -41,23 +41,23 @@ Service = Annotated[Runtime, Depends(_runtime)]
 """The running service."""
 
 CurrentCaller = Annotated[Caller, Depends(_caller)]
-"""Who calls, as the edge found out."""
+"""The caller that the edge has authenticated."""
 
 
 def runtime_of(request: Request) -> Runtime:
-    """The running service."""
+    """Return the running service."""
     runtime: Runtime = request.app.state.runtime
     return runtime
 
 
 def whole_journals(request: Request) -> asyncio.Semaphore:
-    """Return what is held while an answer is made from a whole journal. One at a time: many would take all threads."""
+    """Return the semaphore to hold while an answer reads a whole journal: one at a time, so that threads remain."""
     gate: asyncio.Semaphore = request.app.state.whole_journals
     return gate
 
 
 async def make_answer(request: Request, task: Task, make: Callable[[], Response]) -> Response:
-    """Return the answer that `make` makes of a task; of a large one in a thread, as a large body is judged."""
+    """Return the answer that `make` creates from a task, in a thread if the task is large."""
     return await off_loop(request, task.journal_bytes, make)
 
 
@@ -73,7 +73,7 @@ _IdempotencyKey = Annotated[
     str | SkipJsonSchema[None],
     Header(
         alias="Idempotency-Key",
-        description="Makes a repetition give the same task.",
+        description="A repeated request with the same key and body returns the same task.",
         json_schema_extra={"pattern": f"^{_KEY.pattern}$"},
     ),
 ]
@@ -82,10 +82,10 @@ _IdempotencyKey = Annotated[
 async def _if_match(request: Request, if_match: _IfMatch = None) -> frozenset[str] | None:
     """Return the strong entity tags of the header `If-Match` (RFC 9110, section 13.1.1), without their quotes.
 
-    None where there is no such header, or `*`, which names none. A weak tag never matches (section 8.8.3.2), so it is
-    left out. Raises: BadRequestError where it is not of that form.
+    None without the header, or if it is `*`, which names no tag. Weak tags are left out, as they never match (section
+    8.8.3.2). Raises: BadRequestError if the header is malformed.
     """
-    del if_match  # it may have several lines
+    del if_match  # declared for the API description; the header may be sent in several lines
     lines = request.headers.getlist("if-match")
     text = ", ".join(lines).strip()
     if not lines or text == "*":
@@ -101,7 +101,7 @@ EditedDigests = Annotated[frozenset[str] | None, Depends(_if_match)]
 
 @dataclass(frozen=True, slots=True)
 class RepeatKey:
-    """What makes a repetition of a request give the same task: the caller's key, and the digest of the body."""
+    """Identifies a repeated request, which returns the same task: the key of the caller, and the digest of the body."""
 
     key: str | None = None
     digest: str | None = None
@@ -113,7 +113,7 @@ async def _repeat_key(request: Request, idempotency_key: _IdempotencyKey = None)
         return RepeatKey()
     if not _KEY.fullmatch(idempotency_key):
         raise InvalidInputError([Fault("Idempotency-Key", "It must be 1 to 255 visible ASCII characters, no spaces.")])
-    assert isinstance(request, JudgedRequest)  # noqa: S101 - of every `JsonRoute`
+    assert isinstance(request, JudgedRequest)  # noqa: S101 - every `JsonRoute` passes one
     size = int(request.headers.get("content-length", LARGE_BYTES + 1))
     return RepeatKey(idempotency_key, await off_loop(request, size, partial(_digest, request.value)))
 

@@ -1,7 +1,7 @@
-"""The edge: what a request must be before any handler sees it (G13, G14), as one plain ASGI middleware.
+"""The edge: the checks that every request passes before a handler sees it (G13, G14), as one ASGI middleware.
 
-The handshake of a WebSocket passes the same checks as a request; a scope of any other kind is refused. It also gives
-every request an id, every answer its security headers, and answers what nobody foresaw.
+A WebSocket handshake passes the same checks as a request; any other kind of ASGI scope is refused. The edge also gives
+every request an id and every response its security headers, and it answers unexpected errors with 500.
 """
 
 import re
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PORT = re.compile(rb":[0-9]{1,5}\Z")
-_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - told apart, not bound
+_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not bound
 
 _Headers = dict[bytes, bytes]
 
@@ -33,13 +33,13 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-"""What every answer has."""
+"""Headers of every response."""
 
-_UNLESS_SAID = {
+_DEFAULT_HEADERS = {
     b"cache-control": b"no-store",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }
-"""What every answer has that says nothing else of it: answers are private, and no pages."""
+"""Headers of every response that does not set them itself: it is private, and it is not a web page."""
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
@@ -53,26 +53,26 @@ _VARY = (b"vary", b"Origin")
 
 
 _POLICY_VIOLATION, _INTERNAL_ERROR = 1008, 1011
-"""The codes of a close: for what is not allowed, and for a fault of ours (RFC 6455, section 7.4.1)."""
+"""WebSocket close codes for refusals and for internal errors (RFC 6455, section 7.4.1)."""
 
 _SINGLE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id", b"origin"}
 )
-"""What has one value (RFC 9110, section 5.3). Of two, one program might act on the first and another on the last."""
+"""Headers with a single value (RFC 9110, section 5.3). Of two, a proxy could use the first and we the last."""
 
 _ANY_HOST = frozenset({"/docs", "/health", "/healthz", "/openapi.json", "/readyz"})
-"""What is answered under any name: it holds nothing, and probes and load balancers name an address."""
+"""Paths that any `Host` may request: they show no data, and probes send an IP address."""
 
 
 class Edge:
-    """Refuses headers that are repeated (400), foreign hosts (421) and origins (403), callers without a key (401) or
-    the scope (403), bodies that are too large (413) or not JSON in UTF-8 (415), in this order.
+    """Refuses repeated headers (400), foreign hosts (421), foreign origins (403), callers without a key (401) or scope
+    (403), and bodies that are too large (413) or not JSON in UTF-8 (415), in this order.
 
-    `allowed_hosts` are names with or without a port in the request; `*` allows any. The host that the service
-    listens on is always allowed, and so is the origin that is the very host of the request. The pages of
-    `allowed_origins` get CORS answers, for which cookies and the like never count. `routes` know the scopes that a
-    request needs; who calls is put into the scope as `caller`, None at an address that is open to everybody. HEAD is
-    answered as GET: the server leaves out the body.
+    `allowed_hosts` are host names; a port in the request is ignored, and `*` allows any host. The host that the service
+    listens on is always allowed, and so is an origin that equals the host of the request. Pages of `allowed_origins`
+    get CORS headers, without credentials. `routes` know the scopes that a request needs. The edge stores the caller in
+    the ASGI scope as `caller`; it is None for a path that is open to everybody. HEAD is handled as GET, and the server
+    omits the body.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class Edge:
                 refusal = _refuse_repeated(name)
             headers[name] = value
         request_id = _request_id(headers)
-        method = scope.get("method", "GET")  # a handshake is a GET
+        method = scope.get("method", "GET")  # a WebSocket handshake is a GET
         scope = {**scope, "request_id": request_id, "is_head": method == "HEAD", "caller": None}
         if scope["type"] == "http":
             scope["method"] = "GET" if method == "HEAD" else method
         if self._root_path and scope["path"].startswith(f"{self._root_path}/"):
-            scope["path"] = scope["path"].removeprefix(self._root_path)  # the proxy has passed it on
+            scope["path"] = scope["path"].removeprefix(self._root_path)  # the proxy has not removed it
         structlog.contextvars.bind_contextvars(request_id=request_id)
         origin = headers.get(b"origin")
         answer = _Answer(scope, send, request_id, self._cors(origin) if self._origins else [])
@@ -127,7 +127,7 @@ class Edge:
             await _refuse(refusal, scope, receive, answer)
 
     async def _refuse_caller(self, scope: Scope) -> Refusal | None:
-        """Put the caller into the scope, or return why this one may not call: nobody known, or without the scope."""
+        """Store the caller in the ASGI scope, or return a refusal: no valid key, or a key without the scope."""
         needed = self._routes.needed_scopes(scope)
         if not needed:
             return None
@@ -144,7 +144,7 @@ class Edge:
         return None
 
     def _cors(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
-        """The headers that let a page of a listed origin read the answer."""
+        """Return the headers that allow a page of an allowed origin to read the response."""
         if origin is None or origin.lower() not in self._origins:
             return [_VARY]
         return [(b"access-control-allow-origin", origin), _EXPOSED, _VARY]
@@ -154,13 +154,13 @@ class Edge:
         return listed and b"access-control-request-method" in headers
 
     async def _call_app(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        # The router takes the root path off again, exactly once: what was judged here is what it finds.
+        # The router removes the root path again, exactly once, so that it routes the path that was checked here.
         routed = {**scope, "path": f"{self._root_path}{scope['path']}"}
         try:
             await self._app(routed, receive, answer.send)
         except ClientDisconnect:
             log.debug("client_gone", path=scope["path"])
-        except Exception:  # the edge that owns the request: whatever it was, the caller gets a plain answer (G13)
+        except Exception:  # the edge owns the request: the caller gets an answer in any case (G13)
             log.exception("request_failed", method=scope.get("method", "WEBSOCKET"), path=scope["path"])
             if answer.started:
                 raise
@@ -206,7 +206,7 @@ class Edge:
 
 
 class _Answer:
-    """Sends an answer on, with the headers that every answer has."""
+    """Sends a response, and adds the headers of every response."""
 
     def __init__(self, scope: Scope, send: Send, request_id: str, cors: list[tuple[bytes, bytes]]) -> None:
         self._send = send
@@ -220,21 +220,21 @@ class _Answer:
         if message["type"] in {"http.response.start", "websocket.http.response.start"}:
             self.started = True
             given = message.get("headers", ())
-            said = {name for name, _ in given}
-            unsaid = [(name, value) for name, value in _UNLESS_SAID.items() if name not in said]
-            message["headers"] = [*given, *self._headers, *unsaid]
+            names = {name for name, _ in given}
+            defaults = [(name, value) for name, value in _DEFAULT_HEADERS.items() if name not in names]
+            message["headers"] = [*given, *self._headers, *defaults]
             log_debug("request_answered", method=self._method, path=self._path, status=message["status"])
         await self._send(message)
 
 
 async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, answer: _Answer) -> None:
     if scope["type"] == "websocket":
-        await receive()  # `websocket.connect`, which nobody has taken yet
+        await receive()  # `websocket.connect`, which ASGI sends first
     await _respond(refusal, scope, receive, answer)
 
 
 async def _respond(refusal: Refusal, scope: Scope, receive: Receive, answer: _Answer) -> None:
-    """Answer with the refusal. A handshake is closed where the server cannot answer it with a response (ASGI)."""
+    """Send the refusal. Close a handshake if the server does not support a response to it (ASGI extension)."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         code = _INTERNAL_ERROR if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR else _POLICY_VIOLATION
         await answer.send({"type": "websocket.close", "code": code, "reason": refusal.code or ""})

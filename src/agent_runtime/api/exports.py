@@ -1,4 +1,4 @@
-"""The audit of a task over REST: what was asked, approved and called, with the proof of it.
+"""The audit export of a task over REST: its prompt, approvals and calls, with the hashes that prove them.
 
 See docs/reference/rest.md.
 """
@@ -28,7 +28,7 @@ _DOCUMENT: dict[str, Any] = {
 @router.get("/{task_id}/audit", response_class=Response, responses={200: _DOCUMENT, **refusals(404, 503)})
 @requires("read")
 async def export_audit(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
-    """The prompt, the plan, who approved it, every call, and the journal with its hashes: all that an audit needs."""
+    """Export the prompt, the plan, its approvals, every call, and the journal with its hashes, for an audit."""
     async with whole_journals(request):
         kept = await runtime.tasks.load_stored_journal(task_id, caller)
         encoded = await asyncio.to_thread(_encode, kept)
@@ -36,4 +36,4 @@ async def export_audit(request: Request, task_id: TaskId, runtime: Service, call
 
 
 def _encode(kept: StoredJournal) -> bytes:
-    return json.dumps(export(kept)).encode("ascii")  # what is no UTF-8 in a broken journal is escaped
+    return json.dumps(export(kept)).encode("ascii")  # escapes bytes of a broken journal that are not UTF-8

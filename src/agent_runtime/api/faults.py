@@ -1,4 +1,4 @@
-"""What is wrong with an input, in our own words: the one place where pydantic's are translated."""
+"""Faults of an input in our own words: the one place that translates the errors of pydantic."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -8,10 +8,10 @@ from agent_runtime.domain.errors import Fault
 from agent_runtime.text.escaping import cut, escape_hidden
 
 WHOLE = "body"
-"""The place of a fault that is of no one field."""
+"""The place of a fault that belongs to no single field."""
 
 MOST_FAULTS = 100
-"""As many faults are told at once."""
+"""The number of faults that one answer lists at most."""
 
 _LONGEST_NAME = 80
 
@@ -56,13 +56,13 @@ _SENTENCES = {
 
 
 def faults_of(errors: Sequence[Mapping[str, Any]], within: str = "") -> list[Fault]:
-    """The first faults that pydantic names, each with the place as the caller wrote it, below the field `within`."""
+    """Return the first faults that pydantic found, each with its place as the caller wrote it, below field `within`."""
     shown = islice((item for item in errors if not _only_follows(item, errors)), MOST_FAULTS)
     return [Fault(_place(item, within), _sentence(item)) for item in shown]
 
 
 def _only_follows(item: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether pydantic found too few items only because it left out those that are wrong in themselves."""
+    """Return True if pydantic counted too few items only because it had dropped invalid ones."""
     if item["type"] != "too_short":
         return False
     place = item["loc"]
@@ -75,13 +75,13 @@ def _place(item: Mapping[str, Any], within: str) -> str:
         if isinstance(part, int):
             place += f"[{part}]"
         else:
-            # Names that are not identifiers were invented by the caller, who needs no more of them than this.
+            # A name that is not one of our fields comes from the caller; its beginning is enough to find it.
             place += f".{cut(escape_hidden(part), _LONGEST_NAME)}" if part else '[""]'
     return place.removeprefix(".") or WHOLE
 
 
 def _place_parts(item: Mapping[str, Any]) -> Sequence[str | int]:
-    """The place without what pydantic puts into it: the kind that it took a step for, and its word for a key."""
+    """Return the place without the parts that pydantic adds: the kind of a step, and `[key]`."""
     place: tuple[str | int, ...] = item["loc"]
     if place[-1:] == ("[key]",):
         return place[:-1]

@@ -1,4 +1,4 @@
-"""The feed of all tasks over Server-Sent Events: one durable order, to be followed and resumed."""
+"""The feed of all tasks over Server-Sent Events: all events in one durable order. Clients can resume it."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -37,7 +37,7 @@ async def stream_feed(
     query: Annotated[FeedQuery, Query()],
     last_event_id: Annotated[str | SkipJsonSchema[None], _LAST] = None,
 ) -> Response:
-    """Everything that happens to all tasks, from the beginning or after a frame, as Server-Sent Events."""
+    """Stream the events of all tasks as Server-Sent Events, from the beginning or after a given frame."""
     pages = await runtime.tasks.subscribe(caller, last_event_id or query.after, idle_s(runtime.settings.limits))
     return StreamResponse(request.app.state.streams, _bodies(pages))
 

@@ -1,8 +1,8 @@
-"""The frames of a stream, each made of one event: pure functions, for every door that streams (G8).
+"""The frames of a stream as pure functions of its events, for every door that streams (G8).
 
-For event 7 a named frame `7.0` with its JSON, and where it is worth a line to a person an unnamed frame `7.1` with
-that line; after the last event one unnamed `[DONE]`, `<last>.2`. What a model is writing just now comes in between as
-named `progress` frames without an id: they are no facts, and are not sent again.
+Event 7 becomes the named frame `7.0` with its JSON and, if it has a log line, the unnamed frame `7.1` with that line.
+After the last event comes an unnamed frame `[DONE]` with the id `<last>.2`. Text that a model is writing is sent in
+between as named `progress` frames without an id; these are not stored and not sent again.
 """
 
 import json
@@ -22,11 +22,11 @@ from agent_runtime.services.progress import Piece
 View = Literal["all", "events", "log"]
 
 EVENT, LINE, DONE = 0, 1, 2
-"""The parts of an event's frame ids: the named frame, the log line, the end of the stream."""
+"""The second number of a frame id: the named frame, the log line, the end of the stream."""
 
 _ID = re.compile(r"(?P<seq>[0-9]{1,15})(?:\.(?P<part>[012]))?")
 _MOST_BYTES = 256 * 1024
-"""What is sent at once at most, give or take one frame, so that a slow client costs little memory."""
+"""The size of a piece that is sent at once, to which one frame may add, so that slow clients use little memory."""
 
 
 class Position(NamedTuple):
@@ -37,7 +37,7 @@ class Position(NamedTuple):
 
 
 def parse_position(text: str) -> Position:
-    """Read a frame id; a bare `7` means all of event 7. Raises: BadRequestError."""
+    """Parse a frame id; a bare `7` means all frames of event 7. Raises: BadRequestError."""
     match = _ID.fullmatch(text)
     if match is None:
         raise BadRequestError(f"{text[:40]!r} is not the id of a frame: send back one that this stream gave, as '7.1'.")
@@ -45,7 +45,7 @@ def parse_position(text: str) -> Position:
 
 
 def encode(record: EventRecord) -> tuple[bytes, bytes]:
-    """The frames of an event: the named one, and the unnamed one with its log line, empty where it has none."""
+    """Return the two frames of an event: the named frame, and that of its log line, which may be empty."""
     seq = record.seq
     line = log_line(record)
     event = _frame(f"{seq}.{EVENT}", record_json(record), record.type)
@@ -53,13 +53,13 @@ def encode(record: EventRecord) -> tuple[bytes, bytes]:
 
 
 def progress_frame(task_id: str, piece: Piece) -> bytes:
-    """The frame of some text that a model has just written."""
+    """Return the frame of a piece of text that a model has just written."""
     data = json.dumps({"task_id": task_id, "step_id": piece.step_id, "text": piece.text})
     return ServerSentEvent(data, event="progress", sep="\n").encode()
 
 
 def end_frame(seq: int) -> bytes:
-    """The frame that ends the stream of a task whose last event is number `seq`."""
+    """Return the frame that ends the stream of a task whose last event is number `seq`."""
     return _frame(f"{seq}.{DONE}", "[DONE]")
 
 
@@ -68,7 +68,7 @@ def _frame(frame_id: str, data: str, event: str | None = None) -> bytes:
 
 
 def frames_after(records: Iterable[EventRecord], seen: Position, view: View) -> Iterator[bytes]:
-    """The frames that follow a position, in order, `[DONE]` included."""
+    """Yield the frames after a position, in order, with `[DONE]`."""
     for record in records:
         event, line = encode(record)
         first = seen.part + 1 if record.seq == seen.seq else EVENT
@@ -81,7 +81,7 @@ def frames_after(records: Iterable[EventRecord], seen: Position, view: View) -> 
 
 
 def feed_frame(entry: FeedEntry) -> bytes:
-    """The frame of an entry of the feed of all tasks; its id is the cursor after which the feed goes on."""
+    """Return the frame of an entry in the feed of all tasks. Its id is the cursor to resume after."""
     cursor, content = str(entry.position), entry.content
     if isinstance(content, EventRecord):
         return _frame(cursor, record_json(content), content.type)
@@ -92,7 +92,7 @@ def feed_frame(entry: FeedEntry) -> bytes:
 
 
 def join_frames(frames: Iterable[bytes]) -> Iterator[bytes]:
-    """The frames in as few pieces as may be."""
+    """Join frames into pieces of about `_MOST_BYTES`."""
     ready: list[bytes] = []
     size = 0
     for frame in frames:

@@ -1,4 +1,4 @@
-"""Honest health (G16): whether the process is alive, and whether it can take work now."""
+"""Health checks (G16): liveness of the process, and readiness to accept work."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.mcp_servers.sandbox import sandbox_level
 
 STORE_CHECK_S = 1.0
-"""How long a write may take before the service says that it is not ready."""
+"""The time limit of a write, in seconds, after which the service reports that it is not ready."""
 
 router = APIRouter(tags=["Health"])
 
@@ -28,7 +28,7 @@ class Health(TypedDict):
 
 
 class Ready(TypedDict):
-    """Whether work can be taken. `sandbox` is how the processes of MCP servers are kept on this machine (G10)."""
+    """Readiness to accept work. `sandbox` is the isolation of MCP server processes on this machine (G10)."""
 
     status: str
     checks: dict[str, str]
@@ -39,14 +39,14 @@ class Ready(TypedDict):
 @router.get("/healthz", responses={200: {"model": Health}})
 @requires()
 async def healthz() -> Response:
-    """The process is alive; this depends on nothing else. `/health` is the name that the first runtime had for it."""
+    """Report that the process is alive. `/health` is the path of the first runtime."""
     return answer({"status": "ok"})
 
 
 @router.get("/v1/status", responses={200: {"model": StatusView}, **refusals(503)})
 @requires("read")
 async def status(runtime: Service, caller: CurrentCaller) -> Response:
-    """The service at a glance: its version, its planner, its tasks by status, and what each MCP server said last."""
+    """Show the version, the planner, the number of tasks by status, and the last known state of each MCP server."""
     counts = await runtime.tasks.count(caller)
     return answer(service_view(runtime.planner, __version__, counts, runtime.registry.statuses()))
 
@@ -54,7 +54,7 @@ async def status(runtime: Service, caller: CurrentCaller) -> Response:
 @router.get("/readyz", responses={200: {"model": Ready}, **refusals(503)})
 @requires()
 async def readyz(request: Request, runtime: Service) -> Response:
-    """A write succeeded within the last second, and every unfinished task was handed to the runner."""
+    """Report readiness: a write succeeded within a second, and every unfinished task was resumed."""
     checks = {
         "store": await _store(runtime),
         "recovery": "ok"

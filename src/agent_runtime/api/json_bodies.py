@@ -1,4 +1,6 @@
-"""JSON bodies: bounded in size, depth and parts, no key twice, and a large one off the event loop (G11, G13)."""
+"""JSON bodies: limited in size, depth and number of parts, without repeated keys, and large ones parsed in a thread
+(G11, G13).
+"""
 
 import asyncio
 import json
@@ -25,7 +27,7 @@ _BOTH_HALVES = (
 )
 
 _MOST_PARTS = 20_000
-"""More fields and entries than any plan has: the checker would go through all of them, and name every fault."""
+"""The limit of fields and entries, beyond that of any plan. Validation would visit all of them to list every fault."""
 
 _FREE_FIELDS = FREE_FIELDS | {"output", "preview"}
 _TOO_MANY_PARTS = (
@@ -36,13 +38,12 @@ Made = TypeVar("Made")
 
 
 async def judge_body(request: Request, judge: Callable[[JsonValue], Made]) -> Made:
-    """Return what `judge` makes of the JSON body; it gets an empty object where the request has no body.
+    """Parse the JSON body and return the result of `judge`, which gets an empty object if there is no body.
 
-    A large body is parsed and judged in a thread, one at a time, so that everybody else is still answered.
-    Raises: as `judge`, and BodyTooLargeError, InvalidInputError where there is so much in it that to name what is wrong
-    would take long, BadRequestError saying where the JSON is broken, or which key is repeated
-    (readers differ on which value of it counts, so that a person and a program could see different ones), or that the
-    body is not all there.
+    A large body is parsed and judged in a thread, one at a time, so that other requests are still answered.
+    Raises: all errors of `judge`; BodyTooLargeError; InvalidInputError if the body has too many parts;
+    BadRequestError if it is not JSON, if it is incomplete, or if a key is repeated. JSON readers differ on which value
+    of a repeated key counts, so a person and a program could see different values.
     """
     limits: LimitSettings = request.app.state.runtime.settings.limits
     data = await _read(request, limits.body_bytes)
@@ -51,7 +52,7 @@ async def judge_body(request: Request, judge: Callable[[JsonValue], Made]) -> Ma
 
 
 async def off_loop(request: Request, size: int, make: Callable[[], Made]) -> Made:
-    """Return what `make` makes of so many bytes; of many in a thread, and for one request at a time."""
+    """Return the result of `make`. For a large `size` in bytes it runs in a thread, for one request at a time."""
     if size <= LARGE_BYTES:
         return make()
     gate: asyncio.Semaphore = request.app.state.large_bodies
@@ -73,7 +74,7 @@ def _parse(data: bytes, depth: int) -> JsonValue:
         raise BadRequestError(f"The body is nested more than {depth} deep (limits.json_depth).")
     if len(data) > 2 * _MOST_PARTS and has_more_parts(value, _MOST_PARTS, _FREE_FIELDS):
         raise InvalidInputError([Fault(WHOLE, _TOO_MANY_PARTS)])
-    # The quick parser does not tell of repeated keys. By now the body is sound and not too deep for the other one.
+    # The fast parser does not report repeated keys. The body is valid and not too deep for the slow one by now.
     json.loads(data.decode(), object_pairs_hook=_check_keys, parse_int=float)
     return value
 
@@ -91,10 +92,10 @@ def _check_keys(pairs: Sequence[tuple[str, None]]) -> None:
 
 
 def _check_complete(request: Request, size: int) -> None:
-    """Raise BadRequestError unless all of the body came that the head announced.
+    """Check that the body has the length that the head announced. Raises: BadRequestError.
 
-    What was announced and did not come is never "no body", whatever server carried the request here: an approval
-    without a body approves without naming a plan.
+    A missing body must never count as an empty one, whatever HTTP server is used: an approval without a body approves
+    a plan without naming it.
     """
     length = request.headers.get("content-length")
     announced = length not in {None, "0", str(size)} or (size == 0 and "transfer-encoding" in request.headers)

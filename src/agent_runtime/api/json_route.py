@@ -1,4 +1,4 @@
-"""The route of the handlers that take a JSON body: FastAPI's, with our rules for what a body may be."""
+"""The route class of handlers with a JSON body: that of FastAPI, with our rules for bodies."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -15,29 +15,29 @@ from agent_runtime.domain.values import JsonValue
 
 
 class JudgedRequest(Request):
-    """A request whose JSON body was read and judged: FastAPI finds the finished value in place of the bytes.
+    """A request whose JSON body is validated already: FastAPI gets the finished value instead of the bytes.
 
-    `value` is the body as it was sent.
+    `value` is the parsed body as it was sent.
     """
 
     def __init__(self, scope: Scope, receive: Receive, made: Body, value: JsonValue) -> None:
-        # Without a type FastAPI takes the body for JSON. The edge has judged the type, and no body needs none.
+        # Without a content type FastAPI expects JSON. The edge has checked the type, and an empty body needs none.
         headers = [field for field in scope["headers"] if field[0] != b"content-type"]
         super().__init__({**scope, "headers": headers}, receive)
         self._made = made
         self.value = value
 
     async def body(self) -> bytes:
-        return b"{}"  # FastAPI looks only whether there is one, and no body stands for an empty object
+        return b"{}"  # FastAPI only checks that there is one; no body counts as an empty object
 
     async def json(self) -> Body:
         return self._made
 
 
 class JsonRoute(APIRoute):
-    """Reads the body of its handler by the rules of `json_bodies`, and has it judged by `Body.read`.
+    """Reads a body by the rules of `json_bodies`, and validates it with `Body.read`.
 
-    A handler without a body is left to FastAPI.
+    Handlers without a body are left to FastAPI.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -45,7 +45,7 @@ class JsonRoute(APIRoute):
         if self.body_field is None:
             return handle
         kind = self.body_field.field_info.annotation
-        assert isinstance(kind, type)  # noqa: S101 - seen when the app is made
+        assert isinstance(kind, type)  # noqa: S101 - fails when the app is created
         assert issubclass(kind, Body)  # noqa: S101 - likewise
 
         async def handle_judged(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Callers by API key, `Authorization: Bearer`, and by stream tickets, for browsers (G14)."""
+"""Authentication by API key (`Authorization: Bearer`), and by stream ticket for browsers (G14)."""
 
 import re
 from urllib.parse import parse_qs
@@ -14,7 +14,7 @@ from agent_runtime.domain.caller import Caller
 log = structlog.get_logger()
 
 MOST_TOKEN_BYTES = 8192
-"""How long a bearer token may be."""
+"""The length limit of a bearer token."""
 
 _STREAM = re.compile(r"/v1/tasks/(?P<task_id>[A-Za-z0-9_-]{1,100})/stream")
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
@@ -22,7 +22,7 @@ _HOW = "send a key of this service as `Authorization: Bearer ar_...`"
 
 
 class KeyAuthenticator:
-    """Lets in whoever shows a valid key. Where there is no key at all, everybody is told why."""
+    """Accepts callers with a valid key. While the service has no key, refusals say how to add one."""
 
     asks_for_keys = True
 
@@ -46,7 +46,7 @@ class KeyAuthenticator:
         return self._tickets.issue(task_id, scope.get("api_key"))
 
     async def close(self) -> None:
-        """See `Authenticator.close`: there is nothing to release."""
+        """See `Authenticator.close`. There is nothing to release."""
 
     def _holder(self, scope: Scope) -> tuple[ApiKey | Refusal, str]:
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
@@ -79,6 +79,6 @@ class KeyAuthenticator:
 
 
 def _make_refusal(code: str, detail: str) -> Refusal:
-    # RFC 6750, section 3.1: no error code where nothing was shown.
+    # RFC 6750, section 3.1: no error code if the request has no token.
     error = "" if code in {"key_missing", "locked"} else ', error="invalid_token"'
     return Refusal(401, code, detail, {"WWW-Authenticate": f'Bearer realm="agent-runtime"{error}'})

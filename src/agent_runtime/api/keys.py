@@ -1,7 +1,7 @@
-"""API keys: how they are made, written down and looked up. Of a key only its SHA-256 is ever stored.
+"""API keys: create, store and look them up. Only the SHA-256 of a key is stored.
 
-One line for each: `NAME sha256:HEX SCOPE [SCOPE ...]`; what follows a `#` is a comment. A key carries at least 160
-random bits, so a fast hash without salt is enough: there is nothing to guess.
+Each key is one line, `NAME sha256:HEX SCOPE [SCOPE ...]`; a `#` begins a comment. A key has at least 160 random bits,
+which nobody can guess, so a fast hash without salt is enough.
 """
 
 import re
@@ -22,7 +22,7 @@ from agent_runtime.domain.signature import DEFAULT_TENANT
 
 log = structlog.get_logger()
 
-_NOBODY_SAID = (
+_NOT_CONFIGURED = (
     "This service is locked: other machines can reach it, and nobody has said who may call. Set auth.mode "
     "(AGENT_RUNTIME_AUTH__MODE): to anonymous, which lets everybody in, or to keys, with the keys in auth.keys_file."
 )
@@ -35,29 +35,29 @@ _RANDOM_BYTES = 24
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _HASH = re.compile(r"sha256:([0-9a-f]{64})", re.IGNORECASE)
 _RESERVED = frozenset({ANONYMOUS, POLICY})
-"""Actors of the journal that no person is."""
+"""Actors in the journal that are not persons."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """Who holds a key, and what it allows. `name` is the actor in the journal."""
+    """A key with its holder and scopes. `name` is the actor in the journal."""
 
     name: str
     digest: bytes
     scopes: frozenset[str]
 
     def caller(self, via: str = "key") -> Caller:
-        """Return who calls with this key, or with what stands for it, which `via` says."""
+        """Return the caller that uses this key; `via` is `key` or `ticket`."""
         return Caller(self.name, DEFAULT_TENANT, self.scopes, via)
 
     @property
     def line(self) -> str:
-        """The line to store."""
+        """The line for the file of keys."""
         return " ".join([self.name, f"sha256:{self.digest.hex()}", *(name for name in SCOPES if name in self.scopes)])
 
 
 def new_key(name: str, scopes: Iterable[str]) -> tuple[str, ApiKey]:
-    """A key nobody has seen, and what to store of it. Raises: ConfigurationError for a bad name or scope."""
+    """Create a key; return its secret text and the value to store. Raises: ConfigurationError."""
     text = _PREFIX + secrets.token_hex(_RANDOM_BYTES)
     key = ApiKey(name, _digest(text), frozenset(scopes))
     fault = _fault(key)
@@ -83,7 +83,7 @@ def _fault(key: ApiKey) -> str | None:
 
 
 def parse_keys(text: str) -> tuple[list[ApiKey], list[str]]:
-    """The keys that the lines hold, and what is wrong with the others; no line is repeated, for it may be a key."""
+    """Return the keys of a text, and the faults of its other lines. Faults do not quote lines, which may be keys."""
     keys: dict[bytes, ApiKey] = {}
     faults: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -111,13 +111,13 @@ def _parse_line(words: list[str]) -> ApiKey | str:
 
 
 class KeyRing:
-    """The keys that are valid at this moment. A changed file counts from the next request on, and so does a new one.
+    """The valid keys. A new or changed file is read again at the next request.
 
-    Of a file that was changed, lines that cannot be read are logged and let nobody in; so is a file that is gone.
+    After a change, invalid lines are logged and ignored. If the file is gone, none of its keys is valid.
     """
 
     def __init__(self, settings: AuthSettings) -> None:
-        """Read all keys. Raises: ConfigurationError naming every line that is wrong."""
+        """Read all keys. Raises: ConfigurationError with every invalid line."""
         self._file = settings.keys_file
         self._fixed, faults = parse_keys("\n".join(settings.keys))
         faults = [f"auth.keys: {fault}" for fault in faults]
@@ -131,13 +131,13 @@ class KeyRing:
 
     @property
     def locked(self) -> str | None:
-        """Why nobody can be let in, and what to do about it; None where there is a valid key."""
+        """The reason why no caller can be accepted, with the remedy; None if there is a valid key."""
         if self._current():
             return None
-        return _NO_KEY_YET if self._file else _NOBODY_SAID
+        return _NO_KEY_YET if self._file else _NOT_CONFIGURED
 
     def find(self, presented: str) -> ApiKey | None:
-        """The valid key that was presented. Every key is compared, each in constant time."""
+        """Return the valid key with this text, or None. Compares every key in constant time."""
         digest = _digest(presented)
         found = None
         for key in self._current():
@@ -146,7 +146,7 @@ class KeyRing:
         return found
 
     def find_named(self, name: str) -> Iterator[ApiKey]:
-        """The valid keys of this name; there are two while one replaces the other."""
+        """Yield the valid keys of this name: two while one replaces the other."""
         return (key for key in self._current() if key.name == name)
 
     def _current(self) -> tuple[ApiKey, ...]:
@@ -182,7 +182,7 @@ def _text(file: Path, faults: list[str]) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        return ""  # it may still come, as a secret does that is mounted later
+        return ""  # it may be mounted later, as secrets are
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         faults.append(f"{file}: cannot be read: {reason}. auth.keys_file must name a file of keys.")

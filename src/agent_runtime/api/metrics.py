@@ -1,4 +1,4 @@
-"""`GET /metrics`: what Prometheus asks for, mostly read where it already is at the moment it is asked."""
+"""`GET /metrics` for Prometheus. Most values are read from the running service when they are requested."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from agent_runtime.domain.status import TaskStatus
 log = structlog.get_logger()
 
 STORE_READ_S = 1.0
-"""How long the tasks may take to be counted; without an answer everything else is told all the same."""
+"""Time limit for counting the tasks in the store. If it expires, all other metrics are still returned."""
 
 router = APIRouter(tags=["Health"])
 
@@ -31,20 +31,20 @@ _PROCESS = ProcessCollector(registry=None)
 @router.get("/metrics", response_class=Response, responses={200: _TEXT})
 @requires("read")
 async def metrics(request: Request, runtime: Service) -> Response:
-    """The measures of the service, for Prometheus. With keys it takes one with the scope `read`."""
+    """Return the metrics of the service for Prometheus. A service with keys requires the scope `read`."""
     text = await exposition(runtime, len(request.app.state.streams))
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def exposition(runtime: Runtime, streams: int) -> bytes:
-    """All measures as text: the state now, and what was counted since the start."""
+    """Return all metrics as text: the current state, and the counters since the start."""
     look = _Look([*_gauges(runtime, await _count_tasks(runtime), streams)], runtime.metrics.registry)
-    # In a thread: with many tools the text takes tens of milliseconds.
+    # In a thread: with many tools, formatting takes tens of milliseconds.
     return await asyncio.to_thread(generate_latest, look)
 
 
 class _Look:
-    """One look at the service, with the shape of a collector."""
+    """A snapshot of the service, in the shape of a Prometheus collector."""
 
     def __init__(self, gauges: Sequence[Metric], registry: CollectorRegistry) -> None:
         self._gauges = gauges

@@ -1,4 +1,4 @@
-"""What /openapi.json says beyond what the handlers' signatures do: refusals, and what a key must allow."""
+"""Additions to /openapi.json beyond the signatures of the handlers: refusals, and the scopes that a key needs."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ _REF = "#/components/schemas/{model}"
 _MEANING = {
     400: "The request cannot be read",
     401: "No valid key, or no valid ticket",
-    403: "The key does not have the scope, or its holder has shaped what it would approve",
+    403: "The key does not have the scope, or its holder took part in the plan that it would approve",
     404: "No such task",
     409: "Not allowed in the status that the task has now",
-    412: "The plan is not the one that `If-Match` names any more",
+    412: "The plan is no longer the one that `If-Match` names",
     413: "The body is too large",
     415: "The body is not JSON in UTF-8",
     422: "The input is wrong; `errors` names every fault",
@@ -32,17 +32,17 @@ router = APIRouter(include_in_schema=False)
 @router.get("/openapi.json")
 @requires()
 async def show_description(request: Request) -> Response:
-    """The description of the API, for programs; `/docs` shows it to people."""
+    """Return the OpenAPI document; `/docs` shows it to people."""
     return Response(to_json(request.app.openapi()), media_type="application/json")
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that a call may answer with."""
+    """Return the OpenAPI responses for these error statuses."""
     return {status: {"model": Problem, "description": _MEANING[status]} for status in statuses}
 
 
 def install(app: FastAPI, routes: RouteScopes, *, with_keys: bool) -> None:
-    """Have the app describe every problem by its own media type, and what a key must allow."""
+    """Extend the OpenAPI document: problems with their media type, and the scopes that a key needs."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -77,8 +77,8 @@ def _require(operation: dict[str, Any], scopes: tuple[str, ...]) -> None:
 
 
 def _tidy(responses: dict[str, Any]) -> None:
-    """Refusals are problems, whatever FastAPI assumes of them."""
+    """Describe every error response as a problem, with the right media type."""
     for status, response in responses.items():
-        if int(status) >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+        if int(status) >= 400:  # noqa: PLR2004 - the first error status of HTTP
             reference = {"$ref": _REF.format(model="Problem")}
             response["content"] = {"application/problem+json": {"schema": reference}}

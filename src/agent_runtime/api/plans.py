@@ -1,4 +1,4 @@
-"""Plans over REST, before they are approved: another one asked for, edited by hand, looked at.
+"""Plans over REST before their approval: revise, edit, compare and preview them.
 
 See docs/reference/rest.md.
 """
@@ -32,16 +32,16 @@ plans = APIRouter(prefix="/v1/tasks", tags=["Plans"], route_class=JsonRoute, str
     responses={
         202: {
             "model": TaskView | TaskCreated,
-            "description": "It is planned again; the task as it stands, without `read` only its id and status",
+            "description": "Planning again. The answer is the task; without the scope `read`, its id and status",
         },
         **refusals(400, 404, 409, 413, 415, 422, 503),
     },
 )
-@requires("submit", "approve")  # what comes of it awaits approval
+@requires("submit", "approve")  # the new plan awaits approval again
 async def revise_plan(
     request: Request, task_id: TaskId, body: ReviseRequest, runtime: Service, caller: CurrentCaller
 ) -> Response:
-    """Have the task planned again with what should be different. The next revision awaits approval like the first."""
+    """Plan the task again, with feedback on the current plan. The new revision awaits approval like the first."""
     task = await runtime.tasks.decide(task_id, Revise(feedback=body.feedback), caller)
     return await make_answer(request, task, partial(task_answer, task, request, 202))
 
@@ -51,8 +51,8 @@ async def revise_plan(
     responses={
         200: {
             "model": TaskView | TaskCreated,
-            "description": "Edited; the task as it stands, with the new digest as its `ETag`; without `read` only its "
-            "id and status",
+            "description": "Edited. The answer is the task, with the new digest as its `ETag`; without the scope "
+            "`read`, its id and status",
         },
         **refusals(400, 404, 409, 412, 413, 415, 422, 428, 503),
     },
@@ -61,9 +61,9 @@ async def revise_plan(
 async def edit_plan(
     request: Request, task_id: TaskId, plan: PlanBody, digests: EditedDigests, runtime: Service, caller: CurrentCaller
 ) -> Response:
-    """Put a plan of your own in place of the one that awaits approval. It is the next revision, and awaits it too.
+    """Replace the plan that awaits approval with an edited plan, which becomes the next revision.
 
-    It is judged like any other; every fault is named.
+    It is checked like any other plan, and the answer lists every fault.
     """
     task = await runtime.tasks.decide(task_id, Edit(plan=plan, digests=digests), caller)
     return await make_answer(request, task, partial(task_answer, task, request))
@@ -72,7 +72,7 @@ async def edit_plan(
 @plans.get("/{task_id}/plan/revisions", responses={200: {"model": RevisionsView}, **refusals(404)})
 @requires("read")
 async def list_revisions(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
-    """Every plan that the task has had, in order, with who made it and what was said before."""
+    """List all revisions of the plan in order, each with its author and the feedback that it answers."""
     task = await runtime.tasks.get(task_id, caller)
     found = await _all_revisions(request, task_id, runtime, caller)
     return await make_answer(request, task, lambda: answer({"revisions": [_revision(one) for one in found]}))
@@ -83,7 +83,7 @@ async def list_revisions(request: Request, task_id: TaskId, runtime: Service, ca
 async def compare_revisions(
     request: Request, task_id: TaskId, query: Annotated[DiffQuery, Query()], runtime: Service, caller: CurrentCaller
 ) -> Response:
-    """What differs between two revisions of the plan."""
+    """Compare two revisions of the plan."""
     task = await runtime.tasks.get(task_id, caller)
     found = await _all_revisions(request, task_id, runtime, caller)
     asked = {"from": query.from_, "to": query.to}
@@ -100,11 +100,11 @@ async def compare_revisions(
 
 @plans.post(
     "/{task_id}/preview",
-    responses={200: {"model": PlanPreview, "description": "What each step would do"}, **refusals(404, 409)},
+    responses={200: {"model": PlanPreview, "description": "The preview of each step"}, **refusals(404, 409)},
 )
 @requires("read")
 async def preview_plan(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
-    """What each step of the current plan would do, as far as the contract says. Nothing is run, and nothing changes."""
+    """Preview the effect of each step of the current plan, according to its contract. Nothing runs or changes."""
     task = await runtime.tasks.get(task_id, caller)
     if task.contract is None:
         raise DecisionRefusedError(f"Task {task_id} is {task.status} and has no plan to preview.", task.status)

@@ -24,20 +24,20 @@ from agent_runtime.text.escaping import cut
 log = structlog.get_logger()
 
 RETRY_AFTER_S = 2
-"""When a caller that was refused for want of room or of a disk may try again."""
+"""Seconds after which a caller may try again if the service was full or its disk failed."""
 
 _LONGEST_DETAIL = 4000
 _LONGEST_INSTANCE = 300
 
 
 class TooManyStreamsError(AgentRuntimeError):
-    """As many streams are open as `limits.stream_clients` allows."""
+    """`limits.stream_clients` streams are open already."""
 
     code = "too_many_streams"
 
 
 class BadRequestError(AgentRuntimeError):
-    """The request cannot be read at all: its JSON, its `Last-Event-ID`."""
+    """The request cannot be parsed: its JSON, or its `Last-Event-ID`."""
 
     code = "bad_request"
 
@@ -63,12 +63,12 @@ STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     BadRequestError: 400,
     BodyTooLargeError: 413,
 }
-"""The status of each error, its kinds included unless they have a line of their own. Any other is a bug: 500."""
+"""The HTTP status of each error class and its subclasses. Any other error is a bug: 500."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request gets no further than the edge. `code` is None for what nobody foresaw."""
+    """The reason why the edge refuses a request. `code` is None for an unexpected error."""
 
     status: int
     code: str | None
@@ -77,14 +77,14 @@ class Refusal:
 
 
 class FieldError(TypedDict):
-    """One thing wrong with the input: the place (`plan.steps[0].arguments.path`) and what to do about it."""
+    """One fault of the input: its place (`plan.steps[0].arguments.path`), and what to do about it."""
 
     field: str
     message: str
 
 
 class Problem(TypedDict):
-    """What went wrong (RFC 9457). `detail` says what to do; `errors` names every fault of the input."""
+    """A problem (RFC 9457). `detail` says what to do; `errors` lists every fault of the input."""
 
     type: str
     title: str
@@ -105,7 +105,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Response:
-    """The answer to a request that was refused. `more` are further members, such as `errors`."""
+    """Return the response to a refused request. `more` are further members, such as `errors`."""
     body = {
         "type": f"urn:agent-runtime:problem:{code}" if code else "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -119,7 +119,7 @@ def problem(
 
 
 def problem_of(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
-    """The answer to an error of our own. Raises: the error itself where it is none of a caller's."""
+    """Return the response to one of our errors. Raises: the error itself if the caller did not cause it."""
     status = next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), None)
     if status is None:
         raise error
@@ -136,7 +136,7 @@ def problem_of(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
 
 
 def missing_scope(scope: str) -> dict[str, str]:
-    """Return the header that names the scope a key lacks (RFC 6750, section 3.1)."""
+    """Return the header that names the missing scope (RFC 6750, section 3.1)."""
     return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
 
 
@@ -151,7 +151,7 @@ _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of the app answered as a problem; what nobody foresaw is left to the edge."""
+    """Answer every known error of the app as a problem. Unexpected errors are left to the edge."""
 
     async def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, AgentRuntimeError)  # noqa: S101 - registered for it
@@ -170,7 +170,7 @@ def install(app: FastAPI) -> None:
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-        # The first part of a place is FastAPI's own word for where a value came from: `query` or `path`.
+        # FastAPI puts the source of the value first: `query` or `path`.
         faults = faults_of([{**item, "loc": item["loc"][1:]} for item in error.errors()])
         return problem_of(request.scope, err.InvalidInputError(faults))
 
@@ -180,7 +180,7 @@ def install(app: FastAPI) -> None:
 
 
 def _allowed_methods(request: Request) -> str:
-    """The methods that are possible at the address: the framework names only those of the first route that it has."""
+    """Return the methods of all routes of this path; the framework names only those of the first route."""
     routes = request.app.router.routes
     found = {name for name in _METHODS for route in routes if _is_for(route, {**request.scope, "method": name})}
     return ", ".join(sorted(found | {"HEAD"} if "GET" in found else found))

@@ -1,8 +1,8 @@
-"""The HTTP protocol: uvicorn's, with deadlines and sizes (G11), where a request is what its bytes say (G13).
+"""The HTTP protocol of uvicorn, with deadlines and size limits (G11), and without protocol upgrades (G13).
 
-uvicorn waits for ever for the rest of a request; this does not. In the usual case, a request in one piece, no timer is
-set for it. Its parser takes whatever follows a head with `Upgrade` for another protocol, and drops the body; here
-`Upgrade` is passed over (RFC 9110, section 7.8), and so are trailers (section 6.5.1).
+uvicorn waits without limit for the rest of a request; this protocol answers 408. A request that arrives in one piece,
+the usual case, needs no timer. The parser of uvicorn treats all bytes after a head with `Upgrade` as another protocol
+and drops the body. This protocol ignores `Upgrade` (RFC 9110, section 7.8) and trailers (section 6.5.1).
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from agent_runtime.config import LimitSettings
 log = structlog.get_logger()
 
 _PLAIN_CHUNK_BYTES = 20
-"""What a chunk may have around its data: a size of 16 digits and two line ends. All beyond that is extensions."""
+"""Framing bytes allowed per chunk: a size of 16 digits and two line ends. Any further bytes are chunk extensions."""
 
 
 _MOST_WAITING = 16
-"""As many requests may be sent ahead on a connection, before the one that is being answered is done. All that came is
-parsed at once: thousands of requests on each of a hundred connections would stop the loop for half a minute (G9)."""
+"""Pipelined requests allowed on one connection while an earlier request is being answered. Received requests are parsed
+at once: thousands of them on each of a hundred connections would block the event loop for half a minute (G9)."""
 
 _MOST_CHUNKS = 4096
-"""As many chunks as a body may come in, for the same reason; each may be a single byte."""
+"""Chunks allowed per body, for the same reason: a chunk may be a single byte."""
 
 
 class _Phase(Enum):
-    """What of a request is to come next."""
+    """The part of a request that is expected next."""
 
     START = "start"
     HEAD = "head"
@@ -42,23 +42,25 @@ class _Phase(Enum):
 
 
 def bounded_protocol(limits: LimitSettings) -> type[HttpToolsProtocol]:
-    """Return the protocol of uvicorn, with `limits` for each connection, and for all that are made with it."""
+    """Return a protocol class with `limits`; all its connections share one connection count."""
     members = {"limits": limits, "open": Connections(limits.connections, limits.unread_bytes)}
     return type("BoundedProtocol", (_BoundedProtocol,), members)
 
 
 class _RefusedError(Exception):
-    """A request that is refused while it is parsed; the arguments are the status, the code and the detail."""
+    """Refuses a request while it is parsed. Arguments: status, code and detail."""
 
 
 _UNREADABLE = (400, "bad_request", "This is not an HTTP request that the service can read.")
 
 
 class _BoundedProtocol(HttpToolsProtocol):
-    """A connection. The head has `request_head_s` from its first byte, or from the opening of the connection; the body
-    `request_body_s` after that, whether it is read or not. Late is 408. A head over `head_bytes` is 431; the extensions
-    of chunks and the trailers count as head. Where an answer is already on its way the connection is closed without a
-    word.
+    """One connection.
+
+    The head must arrive within `request_head_s` of its first byte or of the opening of the connection. The body must
+    arrive within `request_body_s` after that, even if nobody reads it. Late requests get 408. A head over `head_bytes`
+    gets 431; chunk extensions and trailers count towards the head. If a response has already begun, the connection is
+    closed instead.
     """
 
     limits: LimitSettings
@@ -75,7 +77,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         ends = CallerConnection(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
-        self.app_state = {**self.app_state, "caller": ends}  # of which each request gets a copy
+        self.app_state = {**self.app_state, "caller": ends}  # each request gets a copy of the state
         if not self.open.admit(transport):
             limit = f"{self.limits.connections} connections are open, as many as limits.connections allows."
             self._refuse(503, "too_many_connections", limit)
@@ -85,14 +87,14 @@ class _BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self.open.remove(self.transport)
-        for cycle in self._earlier:  # uvicorn tells the newest only
+        for cycle in self._earlier:  # uvicorn notifies the newest cycle only
             cycle.disconnected = True
             cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        self._head_bytes += len(data)  # what turns out to be of the body is taken off again
+        self._head_bytes += len(data)  # `on_body` subtracts the bytes of the body
         self._received = max(self._head_bytes, len(data))
         try:
             self._parse(data)
@@ -109,13 +111,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         end_of_head = self._feed(data)
         rest = memoryview(data)
         while end_of_head is not None:
-            # Here a later handshake of a WebSocket is told apart: a GET without a body, on a route that serves one.
+            # A WebSocket door would branch off here: a GET without a body, on a route that accepts a handshake.
             rest = rest[end_of_head:]
             self._begin_again()
             end_of_head = self._feed(rest)
 
     def _feed(self, data: bytes | memoryview) -> int | None:
-        """Parse all of it; but return where a head with `Upgrade` ended, for there the parser gives up."""
+        """Parse the data. Return the end of a head with `Upgrade`, where the parser stops, and None otherwise."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -123,7 +125,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         return None
 
     def _begin_again(self) -> None:
-        """Have a new parser read the head that the present one has read, as if it had no `Upgrade`."""
+        """Parse the current head again with a new parser, without its `Upgrade` header."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
         lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
@@ -132,7 +134,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
 
     def _check_head(self, size: int) -> None:
-        """Raises: _RefusedError where that many bytes are too many."""
+        """Check the size of a head in bytes. Raises: _RefusedError."""
         if size > self.limits.head_bytes and self._phase is not _Phase.START:
             limit = f"{self.limits.head_bytes} bytes (limits.head_bytes)"
             raise _RefusedError(431, "head_too_large", f"The head of the request is over the limit of {limit}.")
@@ -146,26 +148,26 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if self._received > self.limits.head_bytes:  # of which most may be body
+        if self._received > self.limits.head_bytes:  # most of these bytes may belong to the body
             self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
-        if self.parser.get_method() == b"CONNECT":  # whatever follows is of no HTTP
+        if self.parser.get_method() == b"CONNECT":  # the bytes after it are not HTTP
             raise _RefusedError(*_UNREADABLE)
         if self.parser.should_upgrade():
             return
         earlier = self.cycle
         super().on_headers_complete()
-        self.headers = []  # the request keeps its list; what comes now are trailers
+        self.headers = []  # the request keeps the old list; from here on trailers arrive
         self._earlier = (*self._earlier, earlier) if self.pipeline else ()
-        self._phase = _Phase.BODY  # not before: a bad address is a fault of the head
+        self._phase = _Phase.BODY  # not earlier: a bad URL is an error of the head
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._answering:  # nor the next of the pipeline
+        if not self._answering:  # and no pipelined request follows
             self.open.wait(self.transport)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.open.wait(self.transport)  # for the client to read what it asked for
+        self.open.wait(self.transport)  # waits for the client to read the response
         self.open.fall_behind(self.transport)
 
     def resume_writing(self) -> None:
@@ -194,16 +196,16 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        """Whether a request is being handled, so that it is not the client who is waited for."""
+        """True while a request is being handled, so that the service does not wait for the client."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def _at_work(self) -> bool:
-        """Whether the client waits for us, whatever else it has begun to send."""
+        """True while the client waits for a response, even if it has begun to send another request."""
         return bool(self.pipeline) or (self._phase is not _Phase.BODY and self._answering)
 
     def _watch(self) -> None:
-        """Have a timer run if the client is waited for, and the same one for as long as it is for the same thing."""
+        """Run a timer while waiting for the client. Data for the same part of a request does not restart it."""
         if self._at_work and not self.flow.write_paused:
             self.open.work(self.transport)
         else:
@@ -228,7 +230,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _on_deadline(self) -> None:
-        if self.flow.read_paused or self._at_work:  # it is us who are late
+        if self.flow.read_paused or self._at_work:  # the service is late, not the client
             self._arm()
             return
         log.debug("request_late", phase=self._phase.value)
@@ -239,10 +241,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._refuse(408, "request_late", f"The {self._phase.value} of the request did not arrive in time ({name}).")
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
-        """Say what is wrong, unless an answer is due or has begun for something else, and close the connection."""
+        """Send the error and close the connection. Only close it if another response is due or has begun."""
         if self._phase is _Phase.BODY:
             begun = self.cycle.response_started or bool(self.pipeline)
-            self.cycle.disconnected = True  # whatever its handler says now comes too late
+            self.cycle.disconnected = True  # discards what its handler still sends
         else:
             begun = self._answering
         if not begun:

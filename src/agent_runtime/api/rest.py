@@ -1,4 +1,4 @@
-"""Tasks over REST: every handler decodes, makes one call, encodes.
+"""Tasks over REST: every handler decodes, makes one call and encodes.
 
 See docs/reference/rest.md.
 """
@@ -68,17 +68,21 @@ models = APIRouter(prefix="/v1/models", tags=["Models"])
 
 LastEventId = Annotated[
     str | SkipJsonSchema[None],
-    Header(alias="Last-Event-ID", description="The id of the last frame that was seen.", json_schema_extra=FRAME_ID),
+    Header(
+        alias="Last-Event-ID",
+        description="The id of the last frame that the client has received.",
+        json_schema_extra=FRAME_ID,
+    ),
 ]
 
 _EVENTS_AT_ONCE = 64
-"""How many events are read from the store together; each may be as long as a page."""
+"""The number of events to read from the store at once; a single event may be as long as a page."""
 
 
 async def _decider(
     request: Request, runtime: Service, caller: CurrentCaller
 ) -> Callable[[str, Decision], Awaitable[Response]]:
-    """Return what writes a decision of this caller and answers with the task."""
+    """Return a function that makes a decision of this caller and returns the task."""
 
     async def decide(task_id: str, decision: Decision) -> Response:
         return await _answer(request, await runtime.tasks.decide(task_id, decision, caller), 202)
@@ -91,7 +95,7 @@ Decide = Annotated[Callable[[str, Decision], Awaitable[Response]], Depends(_deci
 DECISION: dict[int | str, dict[str, Any]] = {
     202: {
         "model": TaskView | TaskCreated,
-        "description": "Decided; the task as it stands, without the scope `read` only its id and status",
+        "description": "Decided. The answer is the task; without the scope `read`, its id and status",
     },
     **refusals(400, 404, 409, 413, 415, 422, 503),
 }
@@ -106,9 +110,9 @@ DECISION: dict[int | str, dict[str, Any]] = {
 async def submit_task(
     request: Request, body: TaskRequest, key: RequestKey, runtime: Service, caller: CurrentCaller
 ) -> Response:
-    """Ask for something to be done. The task is planned, and then waits for approval.
+    """Submit a task. It is planned, and then waits for approval.
 
-    With an `Idempotency-Key` the same key and body give the same task.
+    Requests with the same `Idempotency-Key` and body return the same task.
     """
     submission = Submission(
         prompt=body.prompt,
@@ -127,21 +131,21 @@ async def submit_task(
 @tasks.get("", responses={200: {"model": PageView}, **refusals(422)})
 @requires("read")
 async def list_tasks(query: Annotated[ListQuery, Query()], runtime: Service, caller: CurrentCaller) -> Response:
-    """The tasks, newest first, a page at a time."""
+    """List the tasks, newest first, in pages."""
     return answer(page_view(await runtime.tasks.page(caller, query.status, query.limit, query.cursor)))
 
 
 @tasks.get("/{task_id}", responses={200: {"model": TaskView}, **refusals(404)})
 @requires("read")
 async def get_task(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
-    """The task as it stands, with its plan, its steps and what a person is asked."""
+    """Return the task with its plan, its steps and its open questions."""
     return await _answer(request, await runtime.tasks.get(task_id, caller))
 
 
 @tasks.delete("/{task_id}", status_code=204, responses=refusals(404, 409, 503))
 @requires("admin")
 async def delete_task(task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
-    """Forget a task that has ended, with its journal."""
+    """Delete a task that has ended, with its journal."""
     await runtime.tasks.delete(task_id, caller)
     return Response(status_code=204)
 
@@ -161,7 +165,7 @@ async def approve_plan(
     caller: CurrentCaller,
     body: ApproveRequest = ApproveRequest(),  # noqa: B008 - it is frozen
 ) -> Response:
-    """Let the plan run, exactly as it was shown. Of several approvals at once one is accepted (202)."""
+    """Approve the plan, which then runs exactly as it was shown. Only the first of concurrent approvals gets 202."""
     decision = Approve(digest=body.plan_digest, comment=body.comment)
     task = await runtime.tasks.decide(task_id, decision, caller)
     approved: Approved = {
@@ -181,7 +185,7 @@ async def approve_plan(
 )
 @requires("approve")
 async def reject_plan(task_id: TaskId, decide: Decide, body: RejectRequest = RejectRequest()) -> Response:  # noqa: B008 - it is frozen
-    """Refuse the plan; the task ends."""
+    """Reject the plan, which ends the task."""
     return await decide(task_id, Reject(reason=body.reason))
 
 
@@ -192,7 +196,7 @@ async def reject_plan(task_id: TaskId, decide: Decide, body: RejectRequest = Rej
 )
 @requires("approve")
 async def resolve_step(task_id: TaskId, decide: Decide, body: ResolveRequest) -> Response:
-    """Say what became of a call of unknown outcome; see `attention` of the task."""
+    """Resolve a call of unknown outcome; see `attention` of the task."""
     return await decide(task_id, Resolve(**dict(body)))
 
 
@@ -203,7 +207,7 @@ async def resolve_step(task_id: TaskId, decide: Decide, body: ResolveRequest) ->
 )
 @requires("approve")
 async def approve_call(task_id: TaskId, call_id: str, decide: Decide, body: CallDecisionRequest) -> Response:
-    """Let a call be sent with exactly the arguments that `attention` shows, named by their digest."""
+    """Approve a call that `attention` shows. The body names its arguments by their digest; no others are sent."""
     return await decide(task_id, ApproveCall(call_id=call_id, **dict(body)))
 
 
@@ -214,7 +218,7 @@ async def approve_call(task_id: TaskId, call_id: str, decide: Decide, body: Call
 )
 @requires("approve")
 async def deny_call(task_id: TaskId, call_id: str, decide: Decide, body: CallDecisionRequest) -> Response:
-    """Refuse a call that `attention` shows: its step fails, and what needs it is skipped."""
+    """Deny a call that `attention` shows. Its step fails, and steps that need it are skipped."""
     return await decide(task_id, DenyCall(call_id=call_id, **dict(body)))
 
 
@@ -227,16 +231,16 @@ async def _answer(request: Request, task: Task, status: int = 200) -> Response:
     status_code=202,
     responses=DECISION,
 )
-@requires("submit", "approve")  # to stop something is safe for both
+@requires("submit", "approve")  # both may always stop a task
 async def cancel_task(task_id: TaskId, decide: Decide, body: CancelRequest = CancelRequest()) -> Response:  # noqa: B008 - it is frozen
-    """End the task. No call starts after this was answered; an open call is given a few seconds to settle."""
+    """Cancel the task. No call starts after the answer; an open call gets a few seconds to finish."""
     return await decide(task_id, Cancel(reason=body.reason))
 
 
 @tasks.post("/{task_id}/stream-ticket", responses={200: {"model": StreamTicket}, **refusals(404)})
 @requires("read")
 async def make_stream_ticket(request: Request, task_id: TaskId, runtime: Service, caller: CurrentCaller) -> Response:
-    """A ticket for `EventSource`, which cannot send a key: it opens the stream of this task, for a minute or so."""
+    """Create a ticket for `EventSource`, which cannot send a key. It opens the stream of this task for a short time."""
     await runtime.tasks.get(task_id, caller)
     authenticator: Authenticator = request.app.state.authenticator
     ticket, expires = authenticator.issue_ticket(request.scope, task_id)
@@ -252,8 +256,8 @@ async def make_stream_ticket(request: Request, task_id: TaskId, runtime: Service
     "/{task_id}/stream",
     response_class=Response,
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "Frames `7.0`, `7.1`, ... and at the end `[DONE]`"},
-        204: {"description": "The task has ended, and all of it was sent"},
+        200: {"content": {"text/event-stream": {}}, "description": "Frames `7.0`, `7.1`, ..., and `[DONE]` at the end"},
+        204: {"description": "The task has ended, and the client has all frames"},
         **refusals(400, 404, 503),
     },
 )
@@ -266,7 +270,7 @@ async def stream_task(
     query: Annotated[StreamQuery, Query()],
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Everything that happens to the task, from its start or after a frame, as Server-Sent Events."""
+    """Stream the events of the task as Server-Sent Events, from its start or after a given frame."""
     task = await runtime.tasks.get(task_id, caller)
     wanted = stream.read_request(task, last_event_id, query.after, query.view)
     if wanted is None:
@@ -282,8 +286,9 @@ async def stream_task(
 async def list_events(
     task_id: TaskId, query: Annotated[EventsQuery, Query()], runtime: Service, caller: CurrentCaller
 ) -> Response:
-    """The journal of the task, as JSON, in pages. One ends after `limit` events, or with that which makes it longer
-    than 1 MiB.
+    """Return the journal of the task as JSON, in pages.
+
+    A page ends after `limit` events, or with the event that makes it longer than 1 MiB.
     """
     read = partial(runtime.tasks.records, task_id, caller)
     events, next_after = await _events_page(read, query.after, query.limit)
@@ -294,7 +299,7 @@ async def list_events(
 async def _events_page(
     read: Callable[[int, int], Awaitable[list[EventRecord]]], after: int, limit: int
 ) -> tuple[list[str], int | None]:
-    """Return a part of the journal, each event as JSON, and after which event it goes on; None where it does not."""
+    """Return a page of events as JSON, and the number of the event to read after next; None at the end."""
     events: list[str] = []
     size = 0
     while True:
@@ -312,7 +317,7 @@ async def _events_page(
 @tools.get("", responses={200: {"model": ToolsView}, **refusals(422)})
 @requires("read")
 async def list_tools(query: Annotated[ToolsQuery, Query()], runtime: Service) -> Response:
-    """Every tool that plans may use, and those that are listed but cannot be used, with the reason; in pages.
+    """List the tools that plans may use, and unusable tools with the reason, in pages.
 
     A page ends after `limit` tools, or with the tool that makes it longer than 1 MiB.
     """
@@ -321,9 +326,9 @@ async def list_tools(query: Annotated[ToolsQuery, Query()], runtime: Service) ->
 
 
 @tools.post("/refresh", responses={200: {"model": list[ServerStatusView]}})
-@requires("submit")  # it starts servers, as a task does
+@requires("submit")  # it starts servers, as tasks do
 async def refresh_tools(runtime: Service) -> Response:
-    """Ask every server again what it offers, for up to `limits.server_start_s`, and say which could be reached."""
+    """Query the tools of every server again, for up to `limits.server_start_s`, and return the state of the servers."""
     await runtime.registry.refresh(runtime.settings.limits.server_start_s)
     return answer([status_view(status) for status in runtime.registry.statuses()])
 
@@ -331,12 +336,12 @@ async def refresh_tools(runtime: Service) -> Response:
 @tools.get("/status", responses={200: {"model": list[ServerStatusView]}})
 @requires("read")
 async def list_servers(runtime: Service) -> Response:
-    """Every server of the tool registry, and whether it could be reached."""
+    """List the servers of the tool registry with their state."""
     return answer([status_view(status) for status in runtime.registry.statuses()])
 
 
 @models.get("/status", responses={200: {"model": ModelsStatusView}})
 @requires("read")
 async def show_models(runtime: Service) -> Response:
-    """Who makes the plans, and what is known of the language model without asking it."""
+    """Return the planner, and the known state of the language model, without a request to it."""
     return answer(models_view(runtime.planner, runtime.model))

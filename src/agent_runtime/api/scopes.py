@@ -1,4 +1,4 @@
-"""The scopes that a route needs: said at the route by `requires`, looked up at the edge before a body is read."""
+"""The scopes that a route needs: `requires` declares them, and the edge checks them before it reads a body."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -10,13 +10,13 @@ from starlette.types import Scope
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _ATTRIBUTE = "required_scopes"
-_UNSAID = ("admin",)
+_UNDECLARED = ("admin",)
 
 
 def requires(*scopes: str) -> Callable[[Endpoint], Endpoint]:
-    """Say of which scopes a caller of this endpoint needs one; of none: the endpoint is open to everybody.
+    """Declare the scopes of an endpoint: its callers need one of them. Without scopes it is open to everybody.
 
-    It stands below the decorator of the route, whatever kind of route that makes.
+    Put this decorator below that of the route.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
@@ -27,13 +27,13 @@ def requires(*scopes: str) -> Callable[[Endpoint], Endpoint]:
 
 
 def scopes_of(endpoint: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the scopes of which a caller of this endpoint needs one; `admin` where it does not say."""
-    said: tuple[str, ...] = getattr(endpoint, _ATTRIBUTE, _UNSAID)
-    return said
+    """Return the scopes of an endpoint, of which its callers need one; `admin` if it declares none."""
+    scopes: tuple[str, ...] = getattr(endpoint, _ATTRIBUTE, _UNDECLARED)
+    return scopes
 
 
 class RouteScopes:
-    """Finds the scopes that a request needs, by the route that will answer it."""
+    """Finds the scopes that a request needs, by its route."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._http: list[tuple[re.Pattern[str], frozenset[str], tuple[str, ...]]] = []
@@ -46,9 +46,9 @@ class RouteScopes:
                 self._websocket.append((route.path_regex, scopes_of(route.endpoint)))
 
     def needed_scopes(self, scope: Scope) -> tuple[str, ...]:
-        """Return the scopes of which the caller needs one; none where the address is open to everybody.
+        """Return the scopes of which the caller needs one; an empty tuple if the path is open to everybody.
 
-        Where nothing is at the address, or not for this method, `read` for what would only read and else `admin`.
+        A path or method without a route needs `read` for GET and `admin` otherwise.
         """
         path = scope["path"]
         if scope["type"] == "websocket":
@@ -57,4 +57,4 @@ class RouteScopes:
         for pattern, methods, needed in self._http:
             if method in methods and pattern.match(path):
                 return needed
-        return ("read",) if method == "GET" else _UNSAID
+        return ("read",) if method == "GET" else _UNDECLARED

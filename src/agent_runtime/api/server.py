@@ -1,4 +1,4 @@
-"""Serving the app with uvicorn: the socket, the announcement, the graceful stop."""
+"""Serves the app with uvicorn: binds the socket, announces the URL, and stops gracefully."""
 
 import asyncio
 import contextlib
@@ -26,13 +26,14 @@ from agent_runtime.storage.owner import storage_files
 log = structlog.get_logger()
 
 _REQUESTS_END_WITHIN_S = 2
-"""What requests are given when the service stops; runs have `limits.shutdown_s` after that."""
+"""Seconds that open requests get when the service stops. After that, runs get `limits.shutdown_s`."""
 
 
 def serve(settings: Settings, secrets: Secrets, announce: Callable[[str], None], *, recover: Recover = True) -> None:
-    """Serve until SIGTERM or SIGINT, and return once everything is stopped.
+    """Serve until SIGTERM or SIGINT, and return when everything has stopped.
 
-    `announce` is called with the URL once it answers. The caller owns the data directory and has set up logging.
+    Calls `announce` with the URL as soon as the service answers. The caller owns the data directory and has configured
+    logging.
     Raises: ConfigurationError, StoreUnavailableError.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -40,7 +41,7 @@ def serve(settings: Settings, secrets: Secrets, announce: Callable[[str], None],
 
 
 class Server:
-    """One serving of the app, on the event loop of `run`. In a thread that is not the main one no signal is heard."""
+    """Serves the app once, on the event loop of `run`. Handles signals only in the main thread."""
 
     def __init__(
         self,
@@ -61,17 +62,17 @@ class Server:
 
     @property
     def open_streams(self) -> int:
-        """How many clients are following a task now."""
+        """The number of open streams."""
         return self._uvicorn.open_streams if self._uvicorn else 0
 
     def stop(self) -> None:
-        """Have `run` end gracefully; from any thread."""
+        """End `run` gracefully. Thread-safe."""
         self._stopped = True
         if self._uvicorn:
             self._uvicorn.should_exit = True
 
     async def run(self) -> None:
-        """Serve until stopped. Raises: as `serve`."""
+        """Serve until stopped. Raises: the errors of `serve`."""
         settings = fit_connections(self._settings, raise_descriptor_limit())
         with contextlib.closing(_bind(settings.server)) as listener, _keep_localhost(listener):
             url = _url_of(settings.server.host, listener)
@@ -106,7 +107,7 @@ class Server:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn, which ends the streams before it waits for requests, and does not die of the signal it was sent."""
+    """A uvicorn server that ends streams before it waits for requests, and that does not raise its signal again."""
 
     def __init__(self, config: uvicorn.Config, streams: Streams, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
@@ -138,13 +139,13 @@ class _Uvicorn(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the shape of a handler
-        # A second Ctrl-C does not wait for requests any more.
+        # A second Ctrl-C stops without waiting for requests.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
 
 def _bind(server: ServerSettings) -> socket.socket:
-    """The socket to listen on, bound before anything is started. Raises: ConfigurationError."""
+    """Return the socket to listen on, bound before anything starts. Raises: ConfigurationError."""
     listener = None
     try:
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -164,25 +165,25 @@ def _bind(server: ServerSettings) -> socket.socket:
 
 @contextlib.contextmanager
 def _keep_localhost(listener: socket.socket) -> Iterator[None]:
-    """Let no other program listen on our port at the loopback address that we do not listen on.
+    """Reserve our port at the other loopback address, so that no other program can listen there.
 
-    `localhost` is both 127.0.0.1 and ::1, and a browser takes either. Whoever had the other one could serve a page
-    there, stop, and have that page's requests come to us with our own origin.
+    `localhost` is both 127.0.0.1 and ::1, and browsers use either. A program at the other address could serve a page
+    and stop; the requests of that page would then reach us with our own origin.
     """
     mine, port = listener.getsockname()[:2]
     family, address = (socket.AF_INET6, "::1") if listener.family == socket.AF_INET else (socket.AF_INET, "127.0.0.1")
     with contextlib.ExitStack() as stack:
         try:
             other = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            other.bind((address, port))  # not to listen: who tries it is refused at once, and takes our address
+            other.bind((address, port))  # without listen(): clients are refused at once and use our address
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and mine != "::":  # which is all addresses of IPv4 too
+            if error.errno == errno.EADDRINUSE and mine != "::":  # `::` covers the IPv4 addresses too
                 message = f"Another program uses port {port} of {address}: call this service as {mine}, not localhost."
                 log.warning("localhost_shared", message=message)
         yield
 
 
-_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - every address has this one
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 def _url_of(host: str, listener: socket.socket) -> str:

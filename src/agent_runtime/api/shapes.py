@@ -1,4 +1,4 @@
-"""The shapes of what callers get; `views` fills them, and /openapi.json documents them."""
+"""The shapes of responses. `views` fills them, and /openapi.json documents them."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -27,7 +27,7 @@ class TaskCreated(TypedDict):
 
 
 class StatusView(TypedDict):
-    """The service at a glance. `tasks`: how many there are in each status that occurs. `servers`: by id, the detail."""
+    """The state of the service: the number of `tasks` by status, and the state of each of the `servers` by id."""
 
     status: str
     version: str
@@ -37,7 +37,7 @@ class StatusView(TypedDict):
 
 
 class StreamTicket(TypedDict):
-    """Opens the stream of one task until `expires_at`, in place of a key. `url` has the ticket in it."""
+    """A ticket that opens the stream of one task without a key, until `expires_at`. `url` contains the ticket."""
 
     ticket: str
     expires_at: str
@@ -51,7 +51,10 @@ class ErrorView(TypedDict):
 
 
 class TouchView(TypedDict):
-    """What an argument names, as the plan has it; not `resolved` while a reference is in it. Null: a model chooses."""
+    """An object that a step would touch, named by an argument of the plan.
+
+    `resolved` is false while the value contains a reference. `argument` and `value` are `null` if a model chooses them.
+    """
 
     server: str
     tool: str
@@ -61,9 +64,10 @@ class TouchView(TypedDict):
 
 
 class PreviewView(TypedDict):
-    """What a step would do, as the contract has it. `asks`: why its concrete call would be asked for, or null.
+    """The effect of a step according to the contract.
 
-    `covers`: why it would be, if whoever approves the plan did not approve the call with it.
+    `asks` is the reason why a person must approve its call separately, or `null`. `covers` is the reason that would
+    apply if the approval of the plan did not include the call.
     """
 
     effect: Effect
@@ -79,7 +83,7 @@ class StepPreviewView(PreviewView):
 
 
 class PlanPreview(TypedDict):
-    """What the current plan would do, step by step."""
+    """The effect of the current plan, step by step."""
 
     task_id: str
     plan_revision: int
@@ -88,7 +92,7 @@ class PlanPreview(TypedDict):
 
 
 class StepView(TypedDict):
-    """One step of the plan. `server` and `tool` are null for an agent step; `output` is a preview of its text."""
+    """One step of the plan. `server` and `tool` are `null` for an agent step; `output` is a preview of its text."""
 
     id: str
     title: str
@@ -105,7 +109,7 @@ class StepView(TypedDict):
 
 
 class ApprovalView(TypedDict):
-    """A decision of a person, or of the operator's policy."""
+    """A decision of a person or of the operator's policy."""
 
     who: str
     when: str
@@ -116,11 +120,12 @@ class ApprovalView(TypedDict):
 
 
 class AttentionView(TypedDict):
-    """Something that a person must say before the task goes on.
+    """A question that a person must answer before the task continues.
 
-    `outcome_unknown`: see `POST .../resolve`. `call_approval`: a call that is sent with exactly these arguments once
-    `POST .../calls/{call_id}/approve` names their digest. `needed_by`: the unfinished steps that need this one,
-    directly or not; to skip it, or to deny its call, skips them too.
+    `outcome_unknown`: answer with `POST .../resolve`. `call_approval`: answer with
+    `POST .../calls/{call_id}/approve` or `.../deny`; an approved call is sent with exactly these arguments.
+    `needed_by` lists the unfinished steps that need this one, directly or indirectly; skipping the step or denying its
+    call skips them too.
     """
 
     kind: Literal["outcome_unknown", "call_approval"]
@@ -136,9 +141,9 @@ class AttentionView(TypedDict):
 
 
 class JournalChangedView(TypedDict):
-    """What is stored of the task is not what was written: nothing is done with it, and it can only be deleted.
+    """The stored journal of the task was changed. The task no longer runs and can only be deleted.
 
-    `record` is the number of the first event where it shows, `reason` how.
+    `record` is the number of the first event that does not match, and `reason` describes the mismatch.
     """
 
     kind: Literal["journal_changed"]
@@ -154,12 +159,12 @@ class UsageView(TypedDict):
 
 
 class TaskView(TypedDict):
-    """A task as it stands. `plan` is readable text; `plan_object` is what `plan_digest` is the digest of.
+    """The current state of a task. `plan` is readable text; `plan_digest` is the digest of `plan_object`.
 
-    `plan_notes` are its last lines: what to know of names in it that cannot be told apart by sight.
+    `plan_notes` are the last lines of `plan`: warnings about names that look alike.
 
-    `result` is a text to show: the result of a completed task, the error of a failed one, while executing the steps
-    that run, and while `needs_attention` what is asked and where to answer.
+    `result` is a text to show: the result of a completed task, the error of a failed task, the running steps of an
+    executing task, or the open questions of a task that needs attention.
     """
 
     task_id: str
@@ -184,7 +189,7 @@ class TaskView(TypedDict):
 
 
 class RevisionView(TypedDict):
-    """A plan as it was proposed or edited. `feedback` is what was said of the plan before, where this answers it."""
+    """A revision of the plan. `feedback` is the feedback on the previous revision that this one answers."""
 
     revision: int
     digest: str
@@ -199,11 +204,11 @@ class RevisionsView(TypedDict):
 
 
 DifferenceView = TypedDict("DifferenceView", {"from": JsonValue, "to": JsonValue})
-"""A field before and after, null where it was not there."""
+"""The values of a field before and after, `null` where the field did not exist."""
 
 
 class ChangeView(TypedDict):
-    """What differs in a step, or, where `step_id` is null, in the plan as a whole."""
+    """A change in a step, or in the plan as a whole if `step_id` is `null`."""
 
     step_id: str | None
     change: str
@@ -211,7 +216,7 @@ class ChangeView(TypedDict):
 
 
 DiffView = TypedDict("DiffView", {"from": int, "to": int, "text": str, "changes": list[ChangeView]})
-"""What differs between two revisions. `text` has lines in the manner of a unified diff."""
+"""The differences between two revisions. `text` is like a unified diff."""
 
 
 class SummaryView(TypedDict):
@@ -240,7 +245,7 @@ class Approved(TypedDict):
 
 
 class EventView(TypedDict):
-    """One event of the journal. `epoch` is that of the run that wrote it, null for a decision from outside."""
+    """One event of the journal. `epoch` is that of the run that wrote it, or `null` for a decision of a caller."""
 
     seq: int
     task_id: str
@@ -251,14 +256,14 @@ class EventView(TypedDict):
 
 
 class EventsView(TypedDict):
-    """A part of the journal. `next_after` is what to ask for next, null where this was the end for now."""
+    """A page of the journal. `next_after` is the value of `after` for the next page, or `null` at the end."""
 
     events: list[EventView]
     next_after: int | None
 
 
 class ToolView(TypedDict):
-    """A tool of the catalogue. One that is not `available` has a `detail` saying why, and may lack the rest."""
+    """A tool of the catalogue. `detail` says why a tool is not `available`; its other fields may then be `null`."""
 
     server: str
     tool: str
@@ -277,7 +282,7 @@ class ToolView(TypedDict):
 
 
 class ToolsView(TypedDict):
-    """One page of the catalogue. `next_cursor` is null on the last."""
+    """One page of the catalogue. `next_cursor` is `null` on the last page."""
 
     tools: list[ToolView]
     next_cursor: str | None
@@ -293,9 +298,10 @@ class ServerStatusView(TypedDict):
 
 
 class ModelView(TypedDict):
-    """A language model, as it was found when it was last asked. `output`: how it is held to a schema; null: not known.
+    """The state of a language model after its last request.
 
-    `circuit` is `open` while it is left alone because it failed too often. `last_error` is null after an answer.
+    `output` is the way in which it is held to a schema, or `null` if that is not known yet. `circuit` is `open` while
+    it gets no requests because it failed too often. `last_error` is `null` after a successful answer.
     """
 
     endpoint: str
@@ -307,7 +313,7 @@ class ModelView(TypedDict):
 
 
 class ModelsStatusView(TypedDict):
-    """Who makes the plans, and the language model; null where none is configured."""
+    """The planner and the language model; `model` is `null` if none is configured."""
 
     planner: str
     model: ModelView | None

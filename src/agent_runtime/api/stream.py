@@ -1,7 +1,7 @@
-"""Server-Sent Events, read from the journal: one stream of `frames` for the old client and the new one (G8).
+"""Server-Sent Events from the journal: one stream of `frames` serves clients of both views (G8).
 
-sse-starlette puts the frames into the words of the wire; the response around them is our own, because theirs runs four
-tasks for each stream where two suffice, and polls for the shutdown from a task that nobody owns.
+sse-starlette formats the frames. The response is our own: theirs runs four asyncio tasks per stream where two suffice,
+and polls for the shutdown from a task that nobody owns.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class Streams:
-    """The streams that are open now: at most `limit`, all of them closed at once when the service stops."""
+    """The open streams: at most `limit`. All are closed when the service stops."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -51,13 +51,13 @@ class Streams:
             self._open.discard(pump)
 
     def check(self) -> None:
-        """Raises: TooManyStreamsError where there is no room for one more."""
+        """Check that one more stream may open. Raises: TooManyStreamsError."""
         if len(self._open) >= self._limit or self._closed:
             allowed_by = "limits.stream_clients and the limit of open files allow"
             raise TooManyStreamsError(f"{self._limit} streams are open, as many as {allowed_by}.")
 
     def close(self) -> None:
-        """End all streams now; their clients come back to whoever serves them next."""
+        """End all streams now. Their clients reconnect to the next process."""
         self._closed = True
         for pump in self._open:
             pump.cancel()
@@ -65,7 +65,7 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one client asked for. `task` is the state when it asked."""
+    """The stream that one client requested. `task` is its state at the time of the request."""
 
     task: Task
     seen: Position
@@ -73,14 +73,14 @@ class Request:
 
     @property
     def after(self) -> int:
-        """From which event on to read: where a part of one is still to be sent, it is read once more."""
+        """The event to read after. An event that was sent only in part is read again."""
         return self.seen.seq if self.seen.part == DONE else max(0, self.seen.seq - 1)
 
 
 def read_request(task: Task, last_event_id: str | None, after: str | None, view: str | None) -> Request | None:
-    """What the client is to get; None where the task has ended and the client has it all.
+    """Return the stream to send, or None if the task has ended and the client has all of it.
 
-    `Last-Event-ID` beats `?after=`. Raises: BadRequestError.
+    `Last-Event-ID` takes precedence over `?after=`. Raises: BadRequestError.
     """
     given = last_event_id or after
     seen = parse_position(given) if given else Position(0, DONE)
@@ -94,9 +94,9 @@ def read_request(task: Task, last_event_id: str | None, after: str | None, view:
 
 
 class StreamResponse(Response):
-    """The frames that `bodies` gives, until it ends, the client goes or the service stops.
+    """Sends the frames of `bodies` until they end, the client disconnects or the service stops.
 
-    What `asides` gives comes in between; it ends with `bodies`.
+    Frames of `asides` are sent in between, as long as `bodies` lasts.
     """
 
     media_type = "text/event-stream"
@@ -139,7 +139,7 @@ class StreamResponse(Response):
 async def task_bodies(
     tasks: TaskManager, caller: Caller, limits: LimitSettings, request: Request
 ) -> AsyncGenerator[bytes, None]:
-    """Give all frames of a task that are ready, together; a comment where there was nothing to say for a while."""
+    """Yield all frames of a task that are ready, together, or a comment after a time without frames."""
     task = request.task
     follow = tasks.follow(task.task_id, caller, request.after, idle_s=idle_s(limits))
     try:
@@ -149,19 +149,19 @@ async def task_bodies(
                     yield KEEP_ALIVE
                 for body in join_frames(frames_after(records, request.seen, request.view)):
                     yield body
-    except TaskNotFoundError:  # deleted between the answer's head and its body
+    except TaskNotFoundError:  # deleted between the head of the response and its body
         log.info("stream_of_deleted_task", task_id=task.task_id)
 
 
 async def progress_bodies(heard: Progress, task_id: str) -> AsyncGenerator[bytes, None]:
-    """Give what the models of a task say, as they say it."""
+    """Yield the text of the models of a task while they write it."""
     with heard.listen(task_id) as listener:
         while True:
             yield b"".join(progress_frame(task_id, piece) for piece in await listener.take())
 
 
 def idle_s(limits: LimitSettings) -> float:
-    """Return after how many seconds of silence a comment is sent: a little early, so that a busy machine is in time."""
+    """Return the seconds without frames after which a comment is sent: a little early, for a busy machine."""
     return 0.9 * limits.keep_alive_s
 
 

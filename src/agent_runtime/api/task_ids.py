@@ -1,4 +1,4 @@
-"""The ids of tasks in addresses."""
+"""Task ids in paths."""
 
 import re
 from typing import Annotated
@@ -12,7 +12,7 @@ _FORM = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def known_form(task_id: str) -> str:
-    """Return the id, if it could be one of ours. Raises: TaskNotFoundError."""
+    """Return the id if its form is valid. Raises: TaskNotFoundError."""
     if not _FORM.fullmatch(task_id):
         raise TaskNotFoundError(task_id[:100])
     return task_id

@@ -1,8 +1,8 @@
-"""Stream tickets: `EventSource` cannot send headers, so a short-lived ticket in the URL stands in for the key.
+"""Stream tickets: `EventSource` cannot send headers, so a short-lived ticket in the URL replaces the key.
 
-A ticket is `EXPIRES.NAME.MAC`. The MAC covers the task and the key that it was asked for with, so it opens one stream
-and dies with its key; nothing of it is stored. Its secret is that of the data directory, so that tickets survive a
-restart of the service.
+A ticket is `EXPIRES.NAME.MAC`. The MAC covers the task and the key that requested it, so a ticket opens one stream and
+becomes invalid with its key. Tickets are not stored. The secret of the MAC belongs to the data directory, so tickets
+survive a restart of the service.
 """
 
 import re
@@ -17,23 +17,23 @@ _TICKET = re.compile(r"(?P<expires>[0-9]{1,12})\.(?P<name>[A-Za-z0-9._@-]{0,64})
 
 
 class Tickets:
-    """Makes tickets and checks them. Each is valid for `valid_s`, as often as a browser reconnects."""
+    """Issues tickets and checks them. A ticket is valid for `valid_s` seconds, for any number of connections."""
 
     def __init__(self, secret: bytes, valid_s: float) -> None:
         self._secret = secret
         self._valid_s = valid_s
 
     def issue(self, task_id: str, key: ApiKey | None) -> tuple[str, int]:
-        """A ticket for the stream of one task, and the second of Unix time until which it is valid.
+        """Return a ticket for the stream of one task, and its expiry in Unix seconds.
 
-        Without a key, where none is asked for, it proves nothing and nobody looks at it.
+        `key` is None in a service without keys, where tickets are not checked.
         """
         expires = int(time.time() + self._valid_s) + 1
         name = key.name if key else ""
         return f"{expires}.{name}.{self._mac(task_id, expires, key)}", expires
 
     def holder(self, ticket: str, task_id: str, keys: KeyRing) -> ApiKey | None:
-        """The valid key that the ticket was asked for with; None where the ticket is not one, or not any more."""
+        """Return the valid key that requested the ticket; None if the ticket is forged or has expired."""
         match = _TICKET.fullmatch(ticket)
         if match is None or int(match["expires"]) < time.time():
             return None

@@ -1,4 +1,4 @@
-"""Tasks as callers see them: plain dictionaries, encoded once; their shapes are checked by mypy, not at run time."""
+"""Tasks as callers see them: plain dictionaries, encoded once. mypy checks their shapes, not the running service."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,19 +42,19 @@ CALL_ACTIONS = ("approve", "deny")
 _LONGEST_PREVIEW = 500
 _LONGEST_ARGUMENT = 120
 _LONGEST_INSTRUCTION = 4000
-_LONGEST_CONDITION = 10 * MOST_CHARACTERS  # whole, with every character of it spelled out
+_LONGEST_CONDITION = 10 * MOST_CHARACTERS  # the whole text, even if every character is escaped
 _LONGEST_REASON = 8000
 
 
 def answer(body: Any, status: int = 200) -> Response:
-    """A JSON answer, encoded once."""
+    """Return a JSON response."""
     return Response(to_json(body), status, media_type="application/json")
 
 
 def task_answer(task: Task, request: Request, status: int = 200) -> Response:
-    """Return the task as it stands; to a caller without the scope `read` only its id, status and links.
+    """Return the task; to a caller without the scope `read` only its id, status and links.
 
-    Its `ETag` is the digest of its plan, which an edit names in `If-Match`.
+    The `ETag` is the digest of the plan, which an edit names in `If-Match`.
     """
     if not caller_of(request.scope).may("read"):
         return answer(created_view(task, root_path_of(request)), status)
@@ -65,12 +65,12 @@ def task_answer(task: Task, request: Request, status: int = 200) -> Response:
 
 
 def root_path_of(request: Request) -> str:
-    """Return the path under which a proxy shows the service (`server.root_path`), which begins every link."""
+    """Return the path under which a proxy serves us (`server.root_path`): the beginning of every link."""
     return str(request.scope.get("root_path", ""))
 
 
 def time_of(at: datetime) -> str:
-    """RFC 3339, UTC, to the microsecond."""
+    """Format a time by RFC 3339, in UTC, to the microsecond."""
     utc = at if at.tzinfo is UTC else at.astimezone(UTC)
     return utc.isoformat(timespec="microseconds")[:-6] + "Z"
 
@@ -134,10 +134,10 @@ def task_view(task: Task) -> TaskView:
 
 
 def _result_text(task: Task, attention: Sequence[AttentionView | JournalChangedView]) -> str | None:
-    """Return what there is to read of a task now: for clients that show one text, whatever the status.
+    """Return one text that describes the task now, for clients that show a single text.
 
-    The result of a completed task, the error of one that failed, the steps that run, or what a person is asked and
-    where to answer. None where nothing of this holds.
+    The result of a completed task, the error of a failed task, the running steps, or the open questions with the calls
+    that answer them. None in any other case.
     """
     if task.status is TaskStatus.EXECUTING:
         return _running_text(task)
@@ -231,7 +231,7 @@ def _preview(state: StepState) -> str | None:
 
 
 def _attention(task: Task, shown: Sequence[StepPreview]) -> list[AttentionView | JournalChangedView]:
-    """What a person is asked now; nothing once a cancellation has settled that nothing goes on."""
+    """Return the questions that a person must answer now; none after a request to cancel."""
     if task.journal_change:
         change = task.journal_change
         return [{"kind": "journal_changed", "record": change.record, "reason": change.reason, "actions": ("delete",)}]
@@ -267,7 +267,7 @@ def _attention_view(task: Task, shown: Sequence[StepPreview], step_id: str, stat
 
 
 def _dependents_of(task: Task, step_id: str) -> list[str]:
-    """The unfinished steps that need this one, directly or through others, in the order of the plan."""
+    """Return the unfinished steps that need this one, directly or indirectly, in the order of the plan."""
     needs = {step.id: step.needs for step in task.contract.steps} if task.contract else {}
     found = {step_id}
     while more := {name for name in needs if name not in found and found & needs[name]}:
@@ -276,9 +276,9 @@ def _dependents_of(task: Task, step_id: str) -> list[str]:
 
 
 def plan_text(steps: Iterable[ToolStep | AgentStep], shown: Iterable[StepPreview] = ()) -> str:
-    r"""The plan as numbered lines: `1. Read the notes — filesystem.read_file(path="notes.txt")`.
+    r"""Return the plan as numbered lines: `1. Read the notes — filesystem.read_file(path="notes.txt")`.
 
-    After them comes what else is approved with it. Nothing in the lines hides or reorders: a file name that would is
+    The calls that are approved with the plan follow. Characters that hide or reorder text are escaped: a file name is
     shown as `report\u202egpj.txt`.
     """
     lines = [f"{number}. {_step_text(step)}" for number, step in enumerate(steps, 1)]
@@ -351,7 +351,7 @@ def page_view(page: Page) -> PageView:
 
 
 def record_json(record: EventRecord, *, with_epoch: bool = False) -> str:
-    """The record as JSON, put together around its data, which was encoded when it was written."""
+    """Return the record as JSON. Its data is inserted as it was encoded when it was written."""
     epoch = f'"epoch":{json.dumps(record.epoch)},' if with_epoch else ""
     head = f'{{"seq":{record.seq},"task_id":{json.dumps(record.task_id)},"type":"{record.type}",'
     return f'{head}"at":"{time_of(record.at)}",{epoch}"data":{record.data}}}'
@@ -369,7 +369,7 @@ def status_view(status: ServerStatus) -> ServerStatusView:
 
 
 def models_view(planner: str, model: LanguageModel | None) -> ModelsStatusView:
-    """What is known without asking the model."""
+    """Return the state of the model that is known without a request to it."""
     if model is None:
         return {"planner": planner, "model": None}
     status = model.status()

@@ -1,4 +1,4 @@
-"""A plain page at `/`, and the reference at `/docs`: files without a build step that load nothing from elsewhere."""
+"""The web page at `/` and the API reference at `/docs`: files without a build step or external assets."""
 
 from importlib.resources import files
 
@@ -43,7 +43,7 @@ FILES = (
     "task.js",
     "text.js",
 )
-"""What the two pages load, from `/console/`."""
+"""Files that the two pages load from `/console/`."""
 
 _add("/", "index.html")
 _add("/docs", "docs.html")
