@@ -1,1 +1,1 @@
-"""The four components of the service (task manager, orchestrator, agent service, tool registry) and their needs."""
+"""The components of the service (task manager, orchestrator, agent service, tool registry) and the ports they need."""

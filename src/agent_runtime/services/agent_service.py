@@ -1,4 +1,4 @@
-"""The PlannerAgent: what a planner is asked, and how its answer is judged."""
+"""The PlannerAgent: builds the request to a planner and judges its answer."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +42,7 @@ class PlannerAgent:
         self._approval = approval
 
     async def propose(self, task: Task) -> list[Event]:
-        """Ask the planner, and return its plan as the next revision; with the policy's approval where it is asked for.
+        """Ask the planner, and return its plan as the next revision, with the approval if policy gives it.
 
         Raises: PlanningError where the planner declines, InvalidPlanError where its plan breaks the contract.
         """
@@ -53,7 +53,7 @@ class PlannerAgent:
         except MissingToolError:
             if not self._planner.builtin_first:
                 raise
-            # One of them may be what is missing, and is perhaps still being installed.
+            # Another server may offer the missing tool, and may still be installing.
             answer, tools = await self._ask(task, allowed, allowed, self._install_s)
         contract = await self._draw_up(answer.plan, task.limits, tools)
         proposed = PlanProposed(
@@ -65,13 +65,13 @@ class PlannerAgent:
             planner=self._planner.name,
             usage=answer.usage,
         )
-        # Who asked for a revision wants to see it.
+        # A person who asked for a revision wants to see the new plan.
         return self._with_policy(proposed, auto=task.approval == "auto" and not task.feedback)
 
     async def _ask(
         self, task: Task, awaited: Sequence[str], allowed: Sequence[str], within_s: float
     ) -> tuple[PlanAnswer, Mapping[str, Tool]]:
-        """Ask the planner once the `awaited` servers are known, and return what it was offered of the allowed ones."""
+        """Ask the planner once the `awaited` servers are known; return its answer and the tools it was offered."""
         await self._registry.ready(awaited, within_s)
         tools = self._registry.tools(allowed)
         agent_steps = self._identities.model is not None
@@ -89,9 +89,9 @@ class PlannerAgent:
         return await self._planner.plan(request), tools
 
     async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
-        """Judge a ready-made plan, as `propose` does a planner's; waits for the servers it names to be known.
+        """Judge a ready-made plan as `propose` judges a planner's. Waits until the servers in the plan are known.
 
-        Raises: InvalidPlanError, each place beginning with `plan`.
+        Raises: InvalidPlanError; each field begins with `plan`.
         """
         contract, tools = await self._judge(plan, limits, server_ids)
         proposed = PlanProposed(
@@ -105,7 +105,7 @@ class PlannerAgent:
         return self._with_policy(proposed, auto=auto)
 
     async def edit(self, plan: Plan, task: Task, caller: Caller) -> PlanEdited:
-        """Judge a plan that was edited by hand, as `accept` does, to be the next revision. Raises: as `accept`."""
+        """Judge a plan that was edited by hand, and return it as the next revision. Raises: as `accept`."""
         contract, tools = await self._judge(plan, task.limits, task.tools)
         return PlanEdited(
             revision=task.plan_revision + 1,
@@ -117,14 +117,13 @@ class PlannerAgent:
         )
 
     def differences(self, task: Task) -> list[str]:
-        """Return how servers and model differ from those that the current plan was made for, as people may read it."""
+        """Return a sentence for each current server, and the model, that differs from the plan's."""
         return self._identities.differences(task.contract, task.identities) if task.contract else []
 
     async def repin(self, task: Task, differences: Sequence[str]) -> list[Event]:
-        """Return the current plan as the next revision, for the servers and the model as they are now.
+        """Return the current plan as the next revision, pinned to the current servers and model.
 
-        Where policy had approved it, policy judges it again. Raises: InvalidPlanError where it cannot be carried out
-        with them.
+        If policy had approved the plan, policy judges it again. Raises: InvalidPlanError.
         """
         assert task.contract is not None  # noqa: S101 - something differs from it
         contract, tools = await self._judge(task.contract.plan, task.limits, task.tools)
@@ -154,7 +153,7 @@ class PlannerAgent:
         return contract, tools.values()
 
     async def _draw_up(self, plan: Plan, limits: Limits, tools: Mapping[str, Tool]) -> Contract:
-        """Fix a plan as a contract, a large one in a thread. Raises: InvalidPlanError."""
+        """Build the contract of a plan, in a thread if the plan is large. Raises: InvalidPlanError."""
 
         def draw() -> Contract:
             covers_data = self._approval.covers_data
@@ -165,7 +164,7 @@ class PlannerAgent:
         return await asyncio.to_thread(draw) if len(plan.model_dump_json()) > LARGE_BYTES else draw()
 
     def check_servers(self, server_ids: Sequence[str] | None) -> None:
-        """Raises: InvalidInputError naming each of these ids that is no enabled server."""
+        """Check that each of these ids names an enabled server. Raises: InvalidInputError naming those that do not."""
         known = self._registry.list_enabled()
         faults = [
             Fault(f"tools[{index}]", f"There is no enabled server {name!r}; there are {', '.join(known) or 'none'}.")

@@ -1,7 +1,7 @@
-"""The one door to the tools (G2, G5, G6).
+"""The only path from a task to the tools (G2, G5, G6).
 
-Every call is held against the approved contract and becomes an `Intent`; once that is written, it is sent, once; and
-what came of it is an `Outcome`, to be written too.
+Every call is checked against the approved contract and becomes an `Intent`. Once the intent is in the journal, the call
+is sent, once. The result is an `Outcome`, which is written to the journal too.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Broker:
         identities: Identities | None = None,
         pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
     ) -> None:
-        """`entries`: the registry as it is now, by server id; `identities`: what servers and models are now."""
+        """Take the current registry in `entries`, by server id, and the current servers and model in `identities`."""
         self._limits = limits
         self._rules = OperatorRules(entries)
         self._identities = identities or Identities({})
@@ -66,7 +66,7 @@ class Broker:
         self._slots = asyncio.Semaphore(limits.concurrent_calls)
 
     def check_identities(self, task: Task) -> None:
-        """Hold what the servers and the model are now against the contract (G6). Raises: DefinitionChangedError."""
+        """Compare the current servers and model with the contract (G6). Raises: DefinitionChangedError."""
         differences = self._identities.differences(task.contract, task.identities) if task.contract else []
         if differences:
             raise DefinitionChangedError(
@@ -74,7 +74,7 @@ class Broker:
             )
 
     async def check_pins(self, task: Task, lease: Lease, server_ids: Iterable[str]) -> None:
-        """Hold what the leased sessions list now against the contract (G6).
+        """Compare the tools that the leased sessions list now with the contract (G6).
 
         Raises: DefinitionChangedError, ServerUnavailableError.
         """
@@ -100,18 +100,19 @@ class Broker:
 
     @property
     def has_free_slot(self) -> bool:
-        """Whether a first call need not wait for room."""
+        """True if a first call can be sent without waiting for a slot."""
         return not self._slots.locked()
 
     def release_slot(self) -> None:
         self._slots.release()
 
     def intend(self, run: Run, proposal: Proposal, in_flight: AbstractSet[str]) -> "Intent | None":
-        """Hold a proposed call against the contract and the journal, and stage the intent to send it.
+        """Check a proposed call against contract and journal; stage and return the intent to send it.
 
-        None where a person must see the concrete arguments first; the question is staged then. `in_flight` are the
-        steps whose calls are under way. Raises: CallRefusedError where a rule forbids it; that is staged too, unless
-        the task has ended or a newer run owns it: such a journal takes no more, and has said so itself.
+        Return None where a person must approve the concrete arguments first; that question is staged instead.
+        `in_flight` are the steps whose calls are under way.
+        Raises: CallRefusedError where a rule forbids the call. The denial is staged too, unless the task has ended or a
+        newer run owns it, because such a journal takes no more events.
         """
         try:
             permitted = self._judge(run.task, proposal, in_flight)
@@ -152,7 +153,7 @@ class Broker:
         return Intent(called)
 
     def _judge(self, task: Task, proposal: Proposal, in_flight: AbstractSet[str]) -> PermittedCall:
-        """Return what may be sent, by the plan and by what the operator says now. Raises: CallRefusedError."""
+        """Return the call that plan and operator permit now. Raises: CallRefusedError."""
         limits = self._limits
         return judge(
             task,
@@ -164,16 +165,16 @@ class Broker:
         )
 
     async def send(self, run: Run, lease: Lease, intent: "Intent") -> "Outcome":
-        """Send a call whose intent is written, once, and tell what came of it; nothing is staged here.
+        """Send a call whose intent is in the journal, once, and return its outcome. Stages nothing.
 
-        A server that said meanwhile that its tools changed is held against the pins once more first.
+        If the server has announced a change of its tools since, they are compared with the pins again first.
         """
         began = time.perf_counter()
         answered, trouble, reason = True, None, ""
         result: StoredResult | None = None
         try:
             server_id = intent.called.server
-            if lease.has_changed(server_id):  # a store that was unavailable may have kept the intent waiting
+            if lease.has_changed(server_id):  # the intent may have waited for the store
                 await run_until(self.check_pins(run.task, lease, [server_id]), run.cancel)
             result = await self._dispatch_in_session(run, lease, intent)
         except CallNotSentError as error:
@@ -188,9 +189,9 @@ class Broker:
         return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble)
 
     async def _dispatch_in_session(self, run: Run, lease: Lease, intent: "Intent") -> StoredResult:
-        """Send a call; once more in a new session where the server did not know the old one, and so did not look at it.
+        """Send a call. If the server does not know the session, open a new one and send the call once more.
 
-        So the specification has it (streamable HTTP, session management).
+        A server that does not know the session has not looked at the call (MCP, streamable HTTP, session management).
         """
         try:
             return await self._dispatch(lease, intent, run.cancel)
@@ -234,7 +235,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A call that is written down, to be sent next."""
+    """A call whose intent is in the journal; it is sent next."""
 
     called: ToolCalled
 
@@ -245,10 +246,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call. `result` is null where that is not known, and `reason` says why.
+    """The outcome of a call. `result` is None where it is unknown; `reason` says why.
 
-    `answered`: the server is still to be trusted with the next call. `trouble`: its tools are no longer those that
-    the plan was made with, or it cannot be asked; nothing was sent then.
+    `answered` is False if the next call needs new sessions, because this server gave no answer. `trouble` is set if
+    nothing was sent, because the server's tools are no longer those of the plan or the server cannot be asked.
     """
 
     intent: Intent
@@ -264,14 +265,14 @@ class Outcome:
 
     @property
     def returned(self) -> ToolReturned | None:
-        """The answer, as the journal will have it."""
+        """The answer as an event for the journal."""
         if self.result is None:
             return None
         step_id, call_id = self.step_id, self.intent.called.call_id
         return ToolReturned(step_id=step_id, call_id=call_id, result=self.result, duration_ms=self.duration_ms)
 
     def stage(self, run: Run) -> None:
-        """Stage the answer; or, where there is none and the call may not be repeated, a question to a person."""
+        """Stage the answer. If there is none and the call may not be repeated, stage a question to a person."""
         step_id, call_id = self.step_id, self.intent.called.call_id
         if self.returned is not None:
             run.stage(self.returned)
@@ -280,5 +281,5 @@ class Outcome:
 
 
 def _turn_and_index(pending: PendingCall | None) -> dict[str, int]:
-    """Which call of which answer it is, where a model asked for it."""
+    """Return the model's turn and the index of the call in its answer; empty where no model asked for the call."""
     return {"turn": pending.turn, "index": pending.index} if pending else {}

@@ -1,4 +1,4 @@
-"""What a person's decision becomes: the events that it adds to the journal, or why it is refused."""
+"""Turns a person's decision into the events for the journal, or refuses it."""
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain.approval import (
@@ -41,17 +41,17 @@ from agent_runtime.domain.values import canonical, is_deeper_than
 from agent_runtime.text.escaping import is_blank
 
 Judged = Approve | Reject | Revise | Cancel | Resolve | ApproveCall | DenyCall
-"""The decisions that task, caller and settings are enough to judge."""
+"""The decisions for which the task, the caller and the settings are all the input."""
 
 
 def events_of(
     task: Task, decision: Judged, caller: Caller, limits: LimitSettings, approval: ApprovalSettings
 ) -> list[Event]:
-    """Return the events of a caller's decision on the task as it stands; none where it changes nothing.
+    """Return the events of a caller's decision on the task; an empty list where it changes nothing.
 
-    No refusal shows a digest, or anything else of the task but its status, to a caller without the scope `read`.
-    Raises: DecisionRefusedError (and its kinds) where it is not allowed now, ScopeMissingError where not to this
-    caller, InvalidInputError.
+    To a caller without the scope `read`, a refusal shows the task's status and nothing else of the task.
+    Raises: DecisionRefusedError (or a subclass) where the decision is not allowed now, ScopeMissingError where it is
+    not allowed to this caller, InvalidInputError.
     """
     match decision:
         case Approve():
@@ -69,7 +69,7 @@ def events_of(
 
 
 def expect(task: Task, caller: Caller, status: TaskStatus, participle: str) -> None:
-    """Raises: DecisionRefusedError unless the task has this status and is not being cancelled."""
+    """Check that the task has this status and is not being cancelled. Raises: DecisionRefusedError."""
     if task.cancel_requested and not task.terminal:
         raise DecisionRefusedError(f"Task {task.task_id} is being cancelled.", task.status)
     if task.status is TaskStatus.EXPIRED:
@@ -92,7 +92,7 @@ def expect(task: Task, caller: Caller, status: TaskStatus, participle: str) -> N
 def expect_editable(task: Task, decision: Edit, caller: Caller, limits: LimitSettings) -> None:
     """Check that this caller may edit the plan now, and edits the one that awaits approval.
 
-    Raises: ScopeMissingError, DecisionRefusedError (and its kinds).
+    Raises: ScopeMissingError, DecisionRefusedError (or a subclass).
     """
     if caller.name != task.submitter and not caller.may("read"):
         raise ScopeMissingError("To edit the plan of another caller's task takes the scope 'read' too.", "read")
@@ -112,7 +112,7 @@ def expect_editable(task: Task, decision: Edit, caller: Caller, limits: LimitSet
 
 
 def _check_room(task: Task, limits: LimitSettings) -> None:
-    """Check that the journal of the task takes another plan. Raises: DecisionRefusedError."""
+    """Check that the journal of the task has room for another plan. Raises: DecisionRefusedError."""
     if task.journal_bytes > limits.journal_bytes:
         full = describe_full_journal(task, limits.journal_bytes)
         raise DecisionRefusedError(f"Its plan cannot be changed again: {full}", task.status)
@@ -122,7 +122,7 @@ _UNSHOWN = "the digest of the plan, which is shown to callers with the scope 're
 
 
 def _show(caller: Caller, text: str, instead: str = _UNSHOWN) -> str:
-    """Return what a caller may be told of a task: the text, or something in its place without `read`."""
+    """Return the text if the caller may read the task, else `instead`."""
     return text if caller.may("read") else instead
 
 
@@ -131,7 +131,7 @@ def _name_plan(task: Task) -> str:
 
 
 def _check_author(task: Task, caller: Caller) -> None:
-    """Raises: ScopeMissingError where the caller has shaped what is to be approved, and may not submit."""
+    """Refuse callers who shaped the plan and may not submit. Raises: ScopeMissingError."""
     if caller.name in task.authors and not caller.may("submit"):
         raise ScopeMissingError(
             f"{caller.name!r} has shaped this task: by submitting or editing it, by feedback to the planner or to a "
@@ -142,7 +142,7 @@ def _check_author(task: Task, caller: Caller) -> None:
 
 
 def find_text_faults(field: str, text: str, limit: int) -> list[Fault]:
-    """What is wrong with an instruction that is to be planned. `limit` in bytes."""
+    """Return the faults of a prompt or a feedback. `limit` is in bytes."""
     faults: list[Fault] = []
     if is_blank(text):
         faults.append(Fault(field, f"Say what is to be done; the {field} is empty."))
@@ -189,7 +189,7 @@ def _reject(task: Task, decision: Reject, caller: Caller) -> PlanRejected:
 
 
 def _cancel(task: Task, decision: Cancel, caller: Caller) -> list[Event]:
-    """Return what ends the task; nothing where it is being cancelled already."""
+    """Return the events that end the task; an empty list where it is being cancelled already."""
     if task.terminal:
         raise DecisionRefusedError(f"Task {task.task_id} is {task.status} and can no longer be cancelled.", task.status)
     if task.cancel_requested:

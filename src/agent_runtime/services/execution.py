@@ -1,4 +1,4 @@
-"""One run of a task: what its journal asks for is done side by side, and only the run itself writes."""
+"""One run of a task: calls and questions run side by side; only the run itself writes."""
 
 import asyncio
 from dataclasses import dataclass
@@ -39,14 +39,15 @@ from agent_runtime.services.tool_registry import ToolRegistry
 log = structlog.get_logger()
 
 _ACTS = frozenset({TaskStatus.PENDING, TaskStatus.EXECUTING})
-"""Where a run decides what is next. A person who answers a question makes the task `approved`, for a run to come."""
+"""The statuses in which a run acts. A person's answer makes the task `approved`, which a later run takes up."""
 
 
 class Execution:
     """Carries out the commands of `next_command` until none is left, at most `max_parallel` calls and answers at once.
 
-    Every turn stages what came of the calls, what follows from it and the intents of the next calls, and commits all
-    of it at once; then the calls are sent. While a task asks a person, nothing new begins.
+    Each turn stages the outcomes of calls, the events that follow from them and the intents of the next calls, and
+    commits all of it in one write. Then the calls are sent. Nothing new begins while the task waits for a person's
+    answer.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Execution:
         self._compared = False
 
     async def run(self) -> None:
-        """Go on until the task has ended, asks a person or was planned; after `stop`, until no call is open.
+        """Run until the task has ended, waits for a person or has a plan; after `stop`, until no call is open.
 
         Raises: StaleEpochError where a newer claim owns the task, TaskNotFoundError where it is gone.
         """
@@ -100,7 +101,7 @@ class Execution:
             raise failure
 
     async def _turn(self) -> bool:
-        """Do what can be done now; False where that was the last of it."""
+        """Do one turn. Return False if it was the last one."""
         try:
             self._settle()
             begun = await self._decide()
@@ -144,7 +145,7 @@ class Execution:
         while self._may_act:
             busy = self._busy_steps | {work.step_id for work in begun}
             if self._run.task.cancel_requested:
-                self._trouble = None  # it ends as what was acknowledged
+                self._trouble = None  # the cancellation was acknowledged, so it wins
             if self._trouble and not busy:
                 self._give_up(*self._trouble)
             if not self._compared:
@@ -156,7 +157,7 @@ class Execution:
         return begun
 
     async def _carry_out(self, command: Command, begun: list["StagedCall | Question"], busy: set[str]) -> bool:
-        """False where the turn must end first."""
+        """Carry out one command. Return False if the turn must end first."""
         match command:
             case WriteEvents(events):
                 self._run.stage(*events)
@@ -169,7 +170,7 @@ class Execution:
         return True
 
     async def _propose(self) -> None:
-        # The run ends with the plan: who runs it holds its servers, which is for the runner to allow.
+        # The run ends with the plan. The next one holds the plan's servers, so the runner decides when it begins.
         self._planned = True
         try:
             events = await run_until(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
@@ -179,7 +180,7 @@ class Execution:
             events = [TaskFailed(code=error.code, message=str(error), usage=usage)]
         except AgentRuntimeError:
             raise
-        except Exception as error:  # the edge of what a planner can do: it costs its task, and no more (G9)
+        except Exception as error:  # a planner may raise anything; that fails its task only (G9)
             log.exception("planner_failed")
             message = f"The planner failed ({type(error).__name__}); the log of the service says how."
             events = [TaskFailed(code="internal_error", message=message)]
@@ -187,9 +188,10 @@ class Execution:
             self._run.stage(*events)
 
     async def _compare(self) -> None:
-        """Make the plan anew where it was made for other servers or another model, and no step of it has begun.
+        """Make the plan anew if servers or model have changed since it was made and no step has begun.
 
-        Neither changes while the service runs, so a run compares them once. Once a step has begun, the next call does.
+        Neither changes while the service runs, so a run compares them once. After a step has begun, the next call
+        compares.
         """
         self._compared = True
         task = self._run.task
@@ -231,9 +233,9 @@ class Execution:
         if len(self._in_flight) + len(begun) >= self._max_parallel or (busy and self._sessions.unusable):
             return False
         if begun:
-            await asyncio.sleep(0)  # to judge large arguments takes long, and everybody else has a turn in between
+            await asyncio.sleep(0)  # judging large arguments takes long: let others run in between
         proposal = next_proposal(self._run.task, step)
-        if proposal.server not in self._run.task.servers:  # no session would have it, and a rule is against it
+        if proposal.server not in self._run.task.servers:  # no session has it; a rule rejects it
             return self._intend(step, proposal, busy) is None
         if step.id not in self._slots_held:
             if self._run.task.steps[step.id].call is not None or not self._broker.has_free_slot:
@@ -242,7 +244,7 @@ class Execution:
                 return True
             await self._acquire_slot(step.id)
         if not begun and not self._sessions.are_ready_for(proposal.server):
-            await self._run.commit()  # what is known already need not wait for a server
+            await self._run.commit()  # what is known need not wait for a server
         try:
             lease = await self._sessions.lease_for(proposal.server)
         except (ServerUnavailableError, DefinitionChangedError) as error:
@@ -261,12 +263,12 @@ class Execution:
         try:
             return self._broker.intend(self._run, proposal, busy)
         except CallRefusedError as refusal:
-            if lost := self._run.task.open_calls.get(step.id):  # it was sent, and what came of that is not known
+            if lost := self._run.task.open_calls.get(step.id):  # it was sent, and its outcome is unknown
                 reason = f"the call was open, and it cannot be repeated: {refusal}"
                 self._run.stage(StepOutcomeUnknown(step_id=step.id, call_id=lost.call_id, reason=reason))
-            elif call := self._run.task.steps[step.id].call:  # its error stands, where it may not be repeated any more
+            elif call := self._run.task.steps[step.id].call:  # its error stands if it may not be repeated
                 self._run.stage(tool_error(step.id, call))
-            elif isinstance(step, ToolStep):  # a model is told, and goes on
+            elif isinstance(step, ToolStep):  # the model of an agent step is told, and goes on
                 message = f"{step.server}.{step.tool} was not called: {refusal}"
                 self._run.stage(StepFailed(step_id=step.id, code=refusal.rule, message=message))
             return None
@@ -300,7 +302,7 @@ class Execution:
             self._wakeup.set()
 
     def _give_up(self, call: Proposal, error: AgentRuntimeError) -> None:
-        """End the task, or ask about its open calls, for want of a server that is what the plan was made with."""
+        """Fail the task because a server is unavailable or changed; if calls are open, ask about them instead."""
         log.warning("no_lease", code=error.code, reason=str(error))
         self._trouble = None
         task = self._run.task
@@ -322,7 +324,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class StagedCall:
-    """A call whose intent is staged, with the sessions that it goes out on."""
+    """A call whose intent is staged, and the lease with the sessions to send it on."""
 
     lease: Lease
     intent: Intent

@@ -1,7 +1,7 @@
-"""The ExecutorAgent: what a model is asked for an agent step, and what becomes of its answer.
+"""The ExecutorAgent: builds the request to a model for an agent step, and records its answer.
 
-A model proposes; it does nothing. Its answer is written down first, and each call in it then goes through the broker
-like any other. What a tool gave is shown to it as data, and widens nothing.
+A model proposes; it does nothing. Its answer is written to the journal first. Then each call in it goes through the
+broker like any other call. Results of tools are shown to the model as data, and allow it nothing more.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ _LONGEST_NAME = 256
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked next for a step, and how long it may take, in seconds."""
+    """The next request to a model for a step. `timeout_s` is how long the answer may take."""
 
     step_id: str
     turn: int
@@ -64,7 +64,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came of a question: an answer, a failure, or neither where nobody waited for it."""
+    """The outcome of a question: an answer or a failure; neither if the run stopped waiting for it."""
 
     question: Question
     answer: ModelAnswered | None = None
@@ -75,9 +75,9 @@ class Answered:
         return self.question.step_id
 
     def stage(self, run: Run) -> None:
-        """Stage the answer, to be written before any of its calls; or the failure, where the task still goes on.
+        """Stage the answer, or the failure if the task still goes on.
 
-        A task may have been cancelled meanwhile, at once: a question to a model is no open call. It takes no more.
+        Nothing is staged if the task has ended: a cancellation does not wait for questions, as it does for calls.
         """
         if run.task.terminal:
             return
@@ -88,7 +88,7 @@ class Answered:
 
 
 class ExecutorAgent:
-    """Asks the model for agent steps, one turn at a time; `model` null: none is configured."""
+    """Asks the model for agent steps, one turn at a time. `model` is None if none is configured."""
 
     def __init__(self, model: LanguageModel | None, progress: Progress, limits: LimitSettings) -> None:
         self._model = model
@@ -98,10 +98,10 @@ class ExecutorAgent:
         self._journal_bytes = limits.journal_bytes
 
     def ask(self, run: Run, step: AgentStep, in_flight: AbstractSet[str]) -> Question | None:
-        """Stage the start of a step, and put together what its model is asked next.
+        """Stage the start of a step, and return the next question to its model.
 
-        None where it cannot be asked: the failure is staged then; where the task's tokens do not even hold the
-        question, that ends the task, once nothing is `in_flight` any more.
+        Return None if the model cannot be asked; the failure is staged then. If the task's tokens do not suffice for
+        the question, the task fails once nothing is `in_flight` any more.
         """
         state = run.task.steps[step.id]
         if self._model is None:
@@ -136,7 +136,7 @@ class ExecutorAgent:
         return Question(step.id, len(state.turns) + 1, request, seconds_left(run.task, in_flight))
 
     async def answer(self, run: Run, question: Question) -> Answered:
-        """Ask, and wait for the answer: not beyond a cancellation or the end of the service."""
+        """Ask the model and wait for its answer, until a cancellation or the end of the service at the latest."""
         assert self._model is not None  # noqa: S101 - `ask` has seen to it
         began = time.perf_counter()
         timeout_s = question.timeout_s if isfinite(question.timeout_s) else None
@@ -151,7 +151,7 @@ class ExecutorAgent:
             failure = ModelError(message, code="budget_exceeded")
         except ModelError as error:
             failure = error
-        except Exception as error:  # the edge of what a model can send: it costs its step, and no more (G9)
+        except Exception as error:  # a model may send anything; that fails its step only (G9)
             log.exception("model_not_understood", step_id=question.step_id)
             failure = ModelError(f"The answer cannot be used: {type(error).__name__}.", code="model_answer_unreadable")
         log.warning("model_failed", task_id=run.task.task_id, step_id=question.step_id, code=failure.code)
@@ -169,7 +169,7 @@ class ExecutorAgent:
             message = f"The model asks for {len(given.calls)} calls at once; {_MOST_CALLS} are the most."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         if any(len(call.name) > _LONGEST_NAME for call in given.calls):
-            message = "The model asks for a function of an endless name."
+            message = f"The model asks for a function whose name has more than {_LONGEST_NAME} characters."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         schemas = {tool.name: tool.input_schema for tool in question.request.tools}
         calls = [ModelCall(**_replace_surrogates(call.model_dump())) for call in given.calls]
@@ -195,7 +195,7 @@ class ExecutorAgent:
 
 
 def _replace_surrogates(value: JsonValue) -> Any:
-    """The same JSON with nothing in it that UTF-8 cannot carry: a model can write half a surrogate pair."""
+    """Return the same JSON with lone surrogates replaced, which UTF-8 cannot encode. A model may send half a pair."""
     return from_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
@@ -208,7 +208,7 @@ def _offer_tools(step: AgentStep, definitions: Mapping[str, ToolDefinition]) -> 
 
 
 def _answer_tokens(task: Task, items: list[JsonObject], tools: tuple[OfferedTool, ...]) -> int | None:
-    """How many tokens the budget leaves for an answer, once the question is paid for; null without a budget."""
+    """Return how many tokens of the budget are left for the answer after the question; None without a budget."""
     left = tokens_left(task)
     if left is None:
         return None

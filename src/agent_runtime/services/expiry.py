@@ -1,4 +1,4 @@
-"""Plans that nobody approved in time: their tasks end, by themselves and at the latest when somebody comes too late."""
+"""Expires tasks whose plan nobody approved in time: in the background, or when a decision comes too late."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -15,16 +15,16 @@ log = structlog.get_logger()
 
 _AT_ONCE = 100
 _LONGEST_SLEEP_S = 60.0
-"""So that a clock that was set, or a machine that slept, is noticed."""
+"""Bounds the sleep, so that a changed clock or a suspended machine is noticed."""
 
 _RETRY_S = 1.0
 
 
 class Expiry:
-    """Ends the tasks whose plan has awaited approval for `after_s` seconds; null: none.
+    """Expires the tasks whose plan has awaited approval for `after_s` seconds; with None, none.
 
-    The deadline follows from the journal and the setting, so it holds over restarts, and a setting that was changed
-    holds for the plans that wait already.
+    The deadline follows from the journal and the setting. So it holds over restarts, and a new setting applies to plans
+    that wait already.
     """
 
     def __init__(self, store: TaskStore, after_s: float | None) -> None:
@@ -33,7 +33,7 @@ class Expiry:
         self._broken: set[str] = set()
 
     async def load(self, task_id: str) -> Task:
-        """The task, which has expired where its time has come. Raises: TaskNotFoundError, StoreUnavailableError."""
+        """Return the task, and expire it first if it is overdue. Raises: TaskNotFoundError, StoreUnavailableError."""
         while True:
             task = await self._store.load(task_id)
             if not self.is_overdue(task):
@@ -48,14 +48,14 @@ class Expiry:
             return task
 
     def is_overdue(self, task: Task) -> bool:
-        """Whether the task awaits an approval that would come too late."""
+        """Return whether the task awaits approval and its deadline has passed."""
         if self._after is None or task.planned_at is None:
             return False
         waits = task.status is TaskStatus.AWAITING_APPROVAL and not task.cancel_requested
         return waits and datetime.now(UTC) >= task.planned_at + self._after
 
     async def watch(self) -> None:
-        """End tasks as their time comes, until cancelled. A store that is unavailable is asked again."""
+        """Expire tasks as their deadlines pass, until cancelled. Retries while the store is unavailable."""
         while self._after is not None:
             try:
                 pause_s = await self._sweep(self._after)
@@ -68,10 +68,10 @@ class Expiry:
             await asyncio.sleep(pause_s)
 
     async def _sweep(self, after: timedelta) -> float:
-        """End what is over, and say for how many seconds nothing else can be.
+        """Expire the overdue tasks, and return the seconds until the next one can be overdue.
 
-        A plan that is made later is over later, so nobody need wake the sleeper for it. A journal that is broken is
-        left alone until the next start, and holds nobody else up.
+        A later plan has a later deadline, so nobody has to wake the sleeper for it. A journal that cannot be folded is
+        skipped until the next start.
         """
         while True:
             waiting = await self._store.list_awaiting_approval(_AT_ONCE + len(self._broken))
@@ -84,10 +84,10 @@ class Expiry:
                     task = await self.load(task_id)
                 except TaskNotFoundError:
                     continue
-                except StoreUnavailableError as error:  # one journal that cannot be read holds nobody else up
+                except StoreUnavailableError as error:  # skip a journal that cannot be read
                     log.warning("not_expired", task_id=task_id, error=str(error))
                     left_over += 1
-                except Exception:  # whatever the journal holds, it is the matter of this task alone
+                except Exception:  # a broken journal concerns this task only
                     log.exception("not_expired", task_id=task_id)
                     self._broken.add(task_id)
                 else:

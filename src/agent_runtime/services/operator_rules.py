@@ -1,4 +1,4 @@
-"""What the operator of the running service says now about the calls of plans that were approved earlier."""
+"""Applies the operator's current rules to plans that were approved earlier."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from agent_runtime.domain.stricter import TightenedContract, tighten_contract
 from agent_runtime.domain.tools import HINTS, Denial, Tool, ToolDefinition, ToolServer, describe_tool
 
 _MOST_KNOWN = 4096
-"""Of so many tools it is remembered what the operator says."""
+"""The most tools whose rules are cached."""
 
 Hints = tuple[bool | None, ...]
-"""What a server says of a tool's behaviour, in the order of `HINTS`."""
+"""A tool's annotations by its server, in the order of `HINTS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CurrentTool:
-    """A tool as the operator has it now."""
+    """A tool with its rules in the current registry."""
 
     tool: Tool
     policy: PinnedPolicy
@@ -32,16 +32,16 @@ class OperatorRules:
         self._judge_cached = lru_cache(maxsize=_MOST_KNOWN)(self._judge)
 
     def denials(self, server_id: str) -> Sequence[Denial]:
-        """Return what is denied of a server."""
+        """Return the denials for a server."""
         entry = self._entries.get(server_id)
         return entry.deny if entry else ()
 
     def tighten_contract(
         self, contract: Contract, definitions: Mapping[str, ToolDefinition]
     ) -> TightenedContract | None:
-        """Return the contract as strict as the operator is now; None where that is what it says.
+        """Return the contract made as strict as the current registry; None where it is as strict already.
 
-        `definitions` are those that were pinned, by `server/tool`.
+        `definitions` are the pinned ones, by `server/tool`.
         """
         known = {
             key: self._judge_cached(key, _read_hints(definitions[key])) for key in contract.policy if key in definitions

@@ -1,4 +1,4 @@
-"""The orchestrator: runs a task to the gate, or to its end; re-entrant, because the journal says what may happen."""
+"""The orchestrator: runs a task until it waits for a person or ends. All its state is in the journal."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class Orchestrator:
-    """Takes a task as far as it goes without a person. Running one twice, late or at once elsewhere is safe."""
+    """Runs a task as far as it goes without a person. Doing so twice, late or elsewhere at the same time is safe."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class Orchestrator:
         self._parallel_calls = parallel_calls
 
     async def servers_of(self, task_id: str) -> frozenset[str] | None:
-        """The servers that the task's next run holds: those of its plan, none while it is planned.
+        """Return the ids of the servers that the task's next run will hold; an empty set while the task has no plan.
 
-        None where the run will be short and holds nothing: the task waits, has ended or is being cancelled.
+        Return None where the run will be short and hold no server: the task waits, has ended or is being cancelled.
         Raises: StoreUnavailableError where the journal cannot be read.
         """
         try:
@@ -58,10 +58,10 @@ class Orchestrator:
         return frozenset() if task.status is TaskStatus.PENDING else task.servers
 
     async def run(self, task_id: str, cancel: asyncio.Event, stop: asyncio.Event) -> bool:
-        """Run a task until it ends or waits for a person, or as far as the plan; True where it can go on at once.
+        """Run a task until it has ended, waits for a person or has a plan. Return True if it can go on at once.
 
-        `cancel` is set once a cancellation was written; after `stop` no further call is started. Raises:
-        StoreUnavailableError where the journal cannot be read.
+        `cancel` is set once a cancellation is in the journal. No call is started after `stop` is set.
+        Raises: StoreUnavailableError where the journal cannot be read.
         """
         with structlog.contextvars.bound_contextvars(task_id=task_id):
             try:

@@ -1,4 +1,4 @@
-"""What the services need from the outside, each as a small Protocol. Adapters have the shape and inherit nothing."""
+"""The interfaces that the services need, each a small Protocol. Adapters have the shape and inherit nothing."""
 
 import asyncio
 from collections import Counter
@@ -24,7 +24,7 @@ from agent_runtime.domain.values import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """A row of the list of tasks, kept beside the journal in the same transaction."""
+    """A row of the list of tasks, written in the same transaction as the journal."""
 
     task_id: str
     status: TaskStatus
@@ -41,14 +41,14 @@ class TaskSummary:
 
 
 PAGE_BYTES = 1024 * 1024
-"""How long a page is when nothing further is put on it."""
+"""The size in bytes after which a page takes no further task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of tasks, newest first. `next_cursor` is opaque; None on the last page.
+    """One page of tasks, newest first. `next_cursor` is opaque, and None on the last page.
 
-    It ends with the task that makes it longer than `PAGE_BYTES`.
+    The page ends with the task that takes it past `PAGE_BYTES`.
     """
 
     tasks: tuple[TaskSummary, ...]
@@ -56,17 +56,19 @@ class Page:
 
 
 class SchemaJudge(Protocol):
-    """Who judges the schemas of servers, where they can stall or kill nobody."""
+    """Judges the schemas of servers where they can neither stall nor crash the service."""
 
     async def judge(self, schemas: Sequence[JsonObject]) -> list[str | None]:
-        """Return the verdicts of the first so many schemas: why one cannot be used, `None` where it can.
+        """Return one verdict for each schema, in order: None if it can be used, else the reason.
 
-        Those after them could not be judged now.
+        The list is shorter if the rest could not be judged now.
         """
 
 
 AppendObserver = Callable[[Task, Sequence[EventRecord], float], None]
-"""Told of each append once it is durable: the task after it, its records, and how many seconds it took."""
+"""Called after each append, once it is durable, with the new state of the task, its records, and the
+seconds it took.
+"""
 
 
 class TaskStore(Protocol):
@@ -75,16 +77,18 @@ class TaskStore(Protocol):
     async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
         """Add events to the journal of `task`, whose `version` is the expected one, and return the state after them.
 
-        All or nothing. `epoch` is the run's, null for a decision from outside; version 0 creates the task.
-        Raises: ConflictError where the journal is not at that version, StaleEpochError where a newer claim owns
-        the task (but a late `tool.returned`, alone, is kept), IllegalTransitionError where the domain forbids it,
-        StoreUnavailableError where nothing could be written. A creation whose `request_key` exists already with
-        the same submitter is a ConflictError too, and so is a claim or an event from outside on a journal that was
-        changed. A task that says so itself (`journal_change`) takes nothing: JournalChangedError.
+        All events are written, or none. `epoch` is the run's, or None for a decision from outside. Version 0 creates
+        the task.
+        Raises: ConflictError where the journal is at another version, where the submitter has used this `request_key`
+        already, and where a claim or an event from outside meets a journal that was changed; StaleEpochError where a
+        newer claim owns the task (a late `tool.returned`, alone, is kept); IllegalTransitionError where the domain
+        forbids an event; JournalChangedError where the task is known for a changed journal (`journal_change`);
+        StoreUnavailableError where nothing could be written.
         """
 
     async def load(self, task_id: str) -> Task:
-        """The state of a task; of one whose journal was changed, its `journal_change`, and what could be folded.
+        """Return the state of a task. If its journal was changed, `journal_change` says so, and the rest is what could
+        be folded.
 
         Raises: TaskNotFoundError, StoreUnavailableError.
         """
@@ -93,27 +97,31 @@ class TaskStore(Protocol):
         """Return the task that this submitter created with this idempotency key, if any."""
 
     async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
-        """The journal after event number `after`, in order. Raises: TaskNotFoundError, StoreUnavailableError."""
+        """Return the records after number `after`, in order, at most `limit`. Raises: TaskNotFoundError,
+        StoreUnavailableError.
+        """
 
     async def load_stored_journal(self, task_id: str) -> StoredJournal:
-        """Return all that is stored of a task, unread and unjudged, for the audit.
+        """Return everything stored of a task as raw values, for the audit.
 
         Raises: TaskNotFoundError, StoreUnavailableError.
         """
 
     async def wait_for_change(self, task_id: str, after: int) -> None:
-        """Return once the journal has grown beyond event number `after`, or the task is gone; without polling."""
+        """Wait until the journal has grown beyond number `after`, or the task is gone. Does not poll."""
 
     async def subscribe(
         self, after: str | None = None, *, idle_s: float | None = None
     ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
-        """Return the feed of all tasks after a cursor, in the order of the commits: pages, then live, without polling.
+        """Return the feed of all tasks after a cursor, in the order of the commits: stored pages first, then live.
+        Never polls.
 
-        Without a cursor it is all that there is. It lasts until the store closes; with `idle_s`, an empty page each
-        time that nothing happens for so many seconds. Events of deleted tasks, and of journals that were changed, are
-        left out; a deleted task has its `Tombstone` where it was deleted. Cursors stay valid, over deletions, restarts
-        and checkpoints: one from before the rows that were dropped gets a `FeedCheckpoint` that restarts.
-        Raises: InvalidInputError for a cursor that is none of ours. The feed raises: StoreUnavailableError.
+        Without a cursor the feed begins with the oldest entry. It lasts until the store closes. With `idle_s`, it
+        yields an empty page whenever nothing has happened for that many seconds. Events of deleted tasks and of changed
+        journals are left out; a deleted task has a `Tombstone` at its deletion. Cursors stay valid over deletions,
+        restarts and checkpoints; one that points to dropped rows gets a `FeedCheckpoint`, from which the feed starts
+        again.
+        Raises: InvalidInputError for an invalid cursor. Iterating raises: StoreUnavailableError.
         """
 
     async def commit_head(self) -> CommitHead:
@@ -126,60 +134,65 @@ class TaskStore(Protocol):
         """
 
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
-        """Tasks, newest first. Raises: InvalidInputError for a cursor that is none of ours."""
+        """Return a page of tasks, newest first. Raises: InvalidInputError for an invalid cursor."""
 
     async def count(self) -> Mapping[TaskStatus, int]:
         """Return how many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
 
     async def list_unfinished(self) -> list[str]:
-        """The ids of the tasks that a runner should take up: open and asking nobody, or being cancelled."""
+        """Return the ids of the tasks that a runner should resume: open and not waiting for a person, or being
+        cancelled.
+        """
 
     async def starts(self) -> dict[str, int]:
-        """In how many starts in a row each task was taken up without getting on; those that got on are missing."""
+        """Return in how many starts in a row each task was resumed without progress. Tasks with progress
+        are left out.
+        """
 
     async def note_starts(self, task_ids: Collection[str]) -> None:
-        """Count one more start for these tasks, before they are taken up."""
+        """Count one more start for these tasks. Call it before they are resumed."""
 
     async def forget_starts(self) -> None:
-        """Count from the beginning: the service stops in order."""
+        """Reset all counts, because the service stops in order."""
 
     async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
-        """The tasks that await approval, each with when its plan was made; those that wait longest, first.
-
-        Tasks that are known for a changed journal are left out.
+        """Return the tasks that await approval and when each plan was made, oldest first; none with a
+        changed journal.
         """
 
     async def delete(self, task: Task) -> None:
-        """Forget a terminal task, or one whose journal was changed.
+        """Delete a terminal task, or one with a changed journal.
 
         Raises: TaskNotFoundError, ConflictError, StoreUnavailableError.
         """
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
-        """Keep what a server of this identity listed, in place of what was kept before."""
+        """Store the definitions that a server of this identity listed, in place of earlier ones."""
 
     async def load_definitions(self, identity: str) -> list[JudgedDefinition] | None:
-        """Return what a server of this identity listed last; `None` where nothing is kept that can be read."""
+        """Return the definitions that a server of this identity listed last; None where none are stored or readable."""
 
     async def check(self) -> None:
-        """Return where a write succeeded within the last second, by writing if need be (G16).
+        """Check that the store can be written: return if a write succeeded within the last second, else write (G16).
 
         Raises: StoreUnavailableError.
         """
 
 
 class Runner(Protocol):
-    """Who makes progress happen. Submitting twice, late or on two machines at once is safe; see `Orchestrator`."""
+    """Runs tasks. Waking one twice, late or on two machines at once is safe; see `Orchestrator`."""
 
     async def wake(self, task_id: str) -> None:
-        """See to it that the task is run soon, and again if it was being run just now."""
+        """Have the task run soon; if it is running now, have it run once more."""
 
     async def cancel(self, task_id: str) -> None:
-        """Tell the run of this task, if there is one, that a cancellation was written; else submit it."""
+        """Tell the run of this task that a cancellation is in the journal; if there is no run, wake the task."""
 
     @property
     def queue(self) -> Mapping[str, int]:
-        """Return how many tasks run now, wait for their turn, and rest after a failure: running, waiting, resting."""
+        """The number of tasks that run (`running`), wait for a slot (`waiting`) and pause after a
+        failure (`resting`).
+        """
 
 
 def _no_faults(_: Plan) -> Sequence[Fault]:
@@ -188,12 +201,11 @@ def _no_faults(_: Plan) -> Sequence[Fault]:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What a planner is asked: the prompt, the tools it may use and the most steps it may take.
+    """The input of a planner: the prompt, the tools it may use and the largest number of steps.
 
-    For a revision, `previous` is the plan that was not wanted and `feedback` all that was said about it and about
-    those before it, in order. `faults` is what the contract says against a plan; `agent_steps`: whether one may hold
-    agent steps; `max_tokens` is what may be spent in all, null for no limit; `on_text` hears the answer as it is
-    written.
+    For a revision, `previous` is the plan to replace and `feedback` everything said about it and earlier ones, in
+    order. `faults` judges a plan by the contract. `agent_steps` says whether a plan may contain agent steps.
+    `max_tokens` limits the tokens spent in all; None is no limit. `on_text` receives the answer as it is written.
     """
 
     prompt: str
@@ -209,18 +221,18 @@ class PlanRequest:
 
 @dataclass(frozen=True, slots=True)
 class PlanAnswer:
-    """A plan, and what was spent on it."""
+    """A plan, and the tokens that were spent on it."""
 
     plan: Plan
     usage: Usage = field(default_factory=Usage)
 
 
 class Planner(Protocol):
-    """Who turns a prompt into a plan. The answer is judged by the contract, never trusted.
+    """Turns a prompt into a plan. The contract judges the answer; nobody trusts it.
 
-    `name` is what the journal says of who planned; `needs_model`: it cannot plan where no model is configured.
-    `builtin_first`: it plans with the built-in servers alone where they can do what is asked, so it is not kept
-    waiting for others, which take time to start; where they cannot, it raises MissingToolError.
+    `name` identifies the planner in the journal. `needs_model` is True if it cannot plan without a model.
+    `builtin_first` is True if it tries the built-in servers alone first, because others take time to start; where those
+    do not suffice, it raises MissingToolError.
     """
 
     name: str
@@ -228,19 +240,19 @@ class Planner(Protocol):
     builtin_first: bool
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
-        """A plan for the prompt and the feedback.
+        """Return a plan for the prompt and the feedback.
 
-        Raises: PlanningError saying which part, what can be done, and what to configure.
+        Raises: PlanningError naming the part that cannot be planned, what can be done, and what to configure.
         """
 
 
 class LanguageModel(Protocol):
-    """A language model behind some library. Its answers are proposals; nothing it says is done by the adapter."""
+    """A language model. Its answers are proposals; the adapter carries out nothing of them."""
 
     async def answer(self, request: ModelRequest) -> ModelAnswer:
-        """The model's answer, whole. Safe to ask for side by side; a cancelled request is closed.
+        """Return the model's whole answer. Requests may run side by side; a cancelled one is closed.
 
-        Raises: ModelError once retries have not helped.
+        Raises: ModelError after the last retry.
         """
 
     def status(self) -> ModelStatus: ...
@@ -250,57 +262,58 @@ class Lease(Protocol):
     """The sessions that one run of a task may use, until the lease ends."""
 
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
-        """What this very session lists *now*, by tool name, not a cache (G6). Raises: ServerUnavailableError."""
-
-    async def renew(self, server_id: str) -> None:
-        """Get a new session with this server, in place of one that it does not know any more.
-
-        Raises: ServerUnavailableError.
+        """List the tools in this session now, without a cache, and return them by name (G6). Raises:
+        ServerUnavailableError.
         """
 
+    async def renew(self, server_id: str) -> None:
+        """Replace a session that the server does not know any more. Raises: ServerUnavailableError."""
+
     def has_changed(self, server_id: str) -> bool:
-        """Whether the server has said `tools/list_changed` since this lease last asked for its definitions."""
+        """Return whether the server has sent `tools/list_changed` since this lease last listed its tools."""
 
     async def call(
         self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
     ) -> StoredResult:
-        """Send one call and return its whole result, uncut; an error of the tool is a result.
+        """Send one call and return its whole result, uncut. An error of the tool is a result.
 
-        Never sends twice. Once `cancel` is set, or after `timeout_s`, the server is told and awaited 5 s at most. An
-        answer of which nothing can be read is an error that is `unreadable`.
-        Raises: CallNotSentError where it certainly never left, SessionLostError where the server turned it away unseen
-        because it does not know the session, OutcomeUnknownError where it left and no answer came.
+        Never sends a call twice. Once `cancel` is set, or after `timeout_s`, the server is told, and has 5 s to answer.
+        An answer that cannot be read at all is an error result with `unreadable`.
+        Raises: CallNotSentError where the call certainly never left, SessionLostError where the server refused it
+        unseen because it does not know the session, OutcomeUnknownError where it left and no answer came.
         """
 
 
 class ToolServers(Protocol):
-    """The MCP servers, as processes and connections. Whatever a lease started is gone after it (G10)."""
+    """The MCP servers, as processes and connections. Everything that a lease started has ended after it (G10)."""
 
     async def discover(self, server: ToolServer) -> Offer:
-        """Start or reach the server, list its tools, and let it go. Raises: ServerUnavailableError."""
+        """Start or connect to the server, list its tools, and release it. Raises: ServerUnavailableError."""
 
     def on_change(self, tell: Callable[[str], None]) -> None:
-        """Have `tell` called with the id of a shared server that says that its tools have changed."""
+        """Register `tell`, which is called with the id of a shared server that announces a change of its tools."""
 
     def lease(self, servers: Iterable[ToolServer]) -> AbstractAsyncContextManager[Lease]:
-        """Sessions with exactly these servers. Entering raises: ServerUnavailableError."""
+        """Return a context with sessions for exactly these servers. Entering raises: ServerUnavailableError."""
 
     @property
     def connections(self) -> Counter[str]:
-        """Return how many connections each server has, by its id: from their start until their processes are gone."""
+        """The number of connections of each server by its id, counted from their start until their
+        processes are gone.
+        """
 
 
 SocketName = tuple[Any, ...]
-"""A host and a port, as `getpeername` gives them; with IPv6 the flow and the interface too."""
+"""A host and a port, as `getpeername` returns them; for IPv6 the flow and the interface too."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRefusal:
-    """Why a caller may not use the service without a key, and the process that it is, if it was found.
+    """The reason why a caller may not use the service without a key, and the id of its process, if found.
 
-    `started_by_service`: it is, or is below, a process that this one started. `gone`: its end of the connection was
-    closed. `unseen`: it may be such a process, since nobody else can be seen at the other end; `error` says what could
-    not be read, if that is why.
+    `started_by_service`: the process was started by this one, or by a descendant of it. `gone`: the caller has closed
+    its end of the connection. `unseen`: the process cannot be seen and may be a descendant; `error` says what could not
+    be read.
     """
 
     reason: Literal["started_by_service", "gone", "unseen"]
@@ -309,10 +322,10 @@ class PeerRefusal:
 
 
 class PeerCheck(Protocol):
-    """Who may use the service without a key: any process but those that the service started (G14)."""
+    """Refuses processes that the service started: they may not use it without a key (G14)."""
 
     def refuse(self, client: SocketName, server: SocketName) -> PeerRefusal | None:
         """Return why the process at the other end of this TCP connection may not use the service; None where it may.
 
-        Blocks for some milliseconds: call it in a thread, once for a connection, and from the service's own process.
+        Blocks for some milliseconds. Call it in a thread of the service's own process, once for each connection.
         """

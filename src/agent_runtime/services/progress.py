@@ -1,4 +1,4 @@
-"""What models are writing just now, for whoever is looking. Not facts: nothing is kept, and nothing is sent again."""
+"""The text that models are writing now, for whoever follows a task. It is not stored and not sent again."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 _MOST_CHARACTERS = 64 * 1024
-"""What is kept for one listener who does not keep up; the oldest pieces go first."""
+"""The most characters buffered for one listener; the oldest pieces are dropped first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some text of a plan that is being written (`step_id` null), or of the answer for a step."""
+    """Some text of a plan that is being written (`step_id` is None), or of the answer for a step."""
 
     step_id: str | None
     text: str
@@ -34,7 +34,7 @@ class Listener:
         self._available.set()
 
     async def take(self) -> list[Piece]:
-        """All that was said since, neighbouring pieces of one text joined; waits for the first."""
+        """Wait for the first piece, and return all pieces since the last call; neighbours of one text are joined."""
         await self._available.wait()
         self._available.clear()
         pieces, self._pieces, self._size = self._pieces, [], 0
@@ -43,7 +43,7 @@ class Listener:
 
 
 class Progress:
-    """Carries pieces of text from the models of a task to those who listen to it now."""
+    """Passes pieces of text from the models of a task to its present listeners."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[Listener]] = {}

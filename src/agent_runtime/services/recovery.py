@@ -1,8 +1,8 @@
-"""What a start does with the unfinished tasks of an earlier process: all go on, and none keeps the service down.
+"""Resumes the unfinished tasks of an earlier process after a start, so that none of them keeps the service down.
 
-A task that exhausts the memory or the processor may kill the service each time it is taken up. So starts are counted
-before anything of a task is read. One with which the service died a few times, and that got on in none of them, waits:
-the service is up and ready first, and then takes such tasks up one after the other, each after a pause that grows.
+A task that exhausts memory or processor may kill the service each time it is resumed. So starts are counted before
+anything of a task is read. A task that was resumed in several starts in a row without progress has to wait: the service
+becomes ready first, and then resumes such tasks one after the other, each after a longer pause.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from agent_runtime.services.ports import Runner, TaskStore
 log = structlog.get_logger()
 
 MOST_STARTS = 3
-"""In so many starts a task is taken up at once, whatever became of the service."""
+"""After this many starts in a row without progress a task has to wait."""
 
 _ALONE_S = 10.0
-"""How long the next task waits for the one before it to get on."""
+"""How long the next task waits for progress of the one before it."""
 
 
 class Recovery:
-    """Hands the unfinished tasks to the runner. `tasks` owns what is still to be done after the start."""
+    """Wakes the runner for unfinished tasks. `tasks` owns the work that goes on after the start."""
 
     def __init__(self, store: TaskStore, runner: Runner, tasks: asyncio.TaskGroup, pauses: Pauses) -> None:
         self._store = store
@@ -35,7 +35,7 @@ class Recovery:
         self._later: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Take up all unfinished tasks, now or later. Raises: StoreUnavailableError."""
+        """Resume all unfinished tasks, now or after a pause. Raises: StoreUnavailableError."""
         starts = await self._store.starts()
         unfinished = await self._store.list_unfinished()
         waiting = {task_id: starts[task_id] for task_id in unfinished if starts.get(task_id, 0) >= MOST_STARTS}
@@ -43,14 +43,14 @@ class Recovery:
         self._later = self._tasks.create_task(self._take_up(waiting), name="recovery")
 
     async def end(self) -> None:
-        """Take up nothing more. The service stops in order, so no task is to blame for it."""
+        """Resume no more tasks, and reset the counts of starts: an orderly stop is no task's fault."""
         if self._later is not None:
             self._later.cancel()
             with suppress(StoreUnavailableError):
                 await self._store.forget_starts()
 
     async def _take_up(self, waiting: Mapping[str, int]) -> None:
-        """Take up the tasks that have to wait, those with the fewest starts first."""
+        """Resume the tasks that have to wait, those with the fewest starts first."""
         waited_s = 0.0
         for task_id, starts in sorted(waiting.items(), key=lambda item: item[1]):
             growing_s = self._pauses.first_start_s * 4 ** min(starts - MOST_STARTS, 10)
@@ -61,7 +61,7 @@ class Recovery:
             try:
                 await self._wake([task_id])
                 await self._wait_for_progress(task_id)
-            except Exception:  # the edge that owns the loop: whatever this task holds, the next has its turn
+            except Exception:  # the edge that owns the loop: one broken task must not hold up the others
                 log.exception("task_not_taken_up", task_id=task_id)
 
     async def _wake(self, task_ids: Collection[str]) -> None:
@@ -71,7 +71,7 @@ class Recovery:
             await self._runner.wake(task_id)
 
     async def _wait_for_progress(self, task_id: str) -> None:
-        """Wait until the run that was asked for has written more than its claim, for a while at most."""
+        """Wait until the run has written more than its claim, at most `_ALONE_S` seconds."""
         with suppress(TimeoutError, TaskNotFoundError):
             async with asyncio.timeout(_ALONE_S):
                 task = await self._store.load(task_id)

@@ -23,7 +23,7 @@ _LONGEST_WAIT_S = 5.0
 
 
 async def run_until(work: Awaitable[T], *events: asyncio.Event) -> T | None:
-    """What the work gives; or None once one of the events is set: it is then cancelled, and has ended.
+    """Return the result of the work; None if an event was set first, after the work was cancelled.
 
     Raises: what the work raises.
     """
@@ -51,11 +51,11 @@ async def _expire_on(bound: asyncio.Timeout, event: asyncio.Event) -> None:
 
 
 class Run:
-    """What a run knows of its task: the journal, and the events that its next commit will add.
+    """A run's view of its task: the journal, and the events of its next commit.
 
-    Events are staged as they follow from one another and committed together, so that the end of one step and the
-    start of the next cost one write; whatever leaves the process (a call) is committed before it leaves. `cancel`
-    is set once a cancellation was written; after `stop` no further call is started.
+    Events are staged as they follow from one another and committed together, so that the end of one step and the start
+    of the next cost one write. A call is committed before it is sent. `cancel` is set once a cancellation is in the
+    journal. No call is started after `stop` is set.
     """
 
     def __init__(self, store: TaskStore, task: Task, cancel: asyncio.Event, stop: asyncio.Event) -> None:
@@ -70,7 +70,7 @@ class Run:
     async def claim(
         cls, store: TaskStore, task: Task, runner: str, cancel: asyncio.Event, stop: asyncio.Event
     ) -> "Run":
-        """Take the task with a new epoch. The store verifies its journal.
+        """Claim the task with a new epoch. The store verifies its journal.
 
         Raises: ConflictError where the journal has grown meanwhile, or was changed.
         """
@@ -92,11 +92,11 @@ class Run:
             self._staged.append(event)
 
     async def commit(self) -> None:
-        """Write what is staged; while the store is unavailable, wait for it: a result in hand is not given up.
+        """Write the staged events. While the store is unavailable, wait for it, so that no result is lost.
 
-        Raises: ConflictError after a write from outside: `task` is then what the journal says now, with the facts
-        that were staged (answers of calls and models) staged again, and everything must be decided anew.
-        StaleEpochError where a newer claim owns the task: the run must end.
+        Raises: ConflictError after a write from outside. `task` is then reloaded, the staged facts (answers of calls
+        and models) are staged again, and the caller must decide anew. StaleEpochError where a newer claim owns the
+        task: the run must end.
         """
         if not self._staged:
             return
@@ -112,10 +112,11 @@ class Run:
         self.task = self._committed
 
     async def catch_up(self) -> None:
-        """See what was written from outside. Of what is staged the facts (answers of calls and models) stay staged.
+        """Reload the task after a write from outside. Of the staged events only the facts (answers of calls and models)
+        stay.
 
         Raises: StaleEpochError where a newer claim owns the task, TaskNotFoundError where it is gone,
-        JournalChangedError where what is stored is not what was written.
+        JournalChangedError where the stored journal was tampered with.
         """
         fresh = await self._load()
         expect_unchanged(fresh)
@@ -147,7 +148,9 @@ class Run:
         return [event for event in self._staged if isinstance(event, ToolReturned | ModelAnswered)]
 
     async def record_late_answers(self, *late: ToolReturned) -> None:
-        """Keep the answers that this run got too late, while the task is open; they change nothing."""
+        """Write the answers that came after this run lost its claim, while the task is open. They do not change its
+        state.
+        """
         answers = [event for event in self._staged if isinstance(event, ToolReturned)]
         facts, self._staged = [*answers, *late], []
         while facts and not ((fresh := await self._load()).terminal or fresh.journal_change):

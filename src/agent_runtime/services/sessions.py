@@ -1,4 +1,4 @@
-"""The sessions of one run with the MCP servers of its plan, held against the pins."""
+"""The sessions of one run with the MCP servers of its plan, checked against the pins."""
 
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -13,8 +13,8 @@ from agent_runtime.services.tool_registry import ToolRegistry
 class Sessions:
     """The lease of one run: taken when the first call needs it, given back when the run ends.
 
-    `unusable`: a server gave no answer, so the next call, to be begun once no other is under way, gets sessions of
-    its own; what the old ones kept in memory is lost, as it is with a server that died.
+    `unusable` is set once a server gave no answer. The next call then waits until no other is under way, and gets new
+    sessions. State that servers kept in the memory of the old ones is lost, as when a server dies.
     """
 
     def __init__(self, run: Run, broker: Broker, registry: ToolRegistry, servers: ToolServers) -> None:
@@ -35,14 +35,14 @@ class Sessions:
         await self._stack.__aexit__(kind, error, trace)
 
     def are_ready_for(self, server_id: str) -> bool:
-        """Whether `lease_for` this server takes no time."""
+        """Return whether `lease_for` this server returns without waiting."""
         return self._lease is not None and not self.unusable and not self._lease.has_changed(server_id)
 
     async def lease_for(self, server_id: str) -> Lease | None:
-        """Sessions with exactly the servers that the plan names, their definitions held against the pins (G6).
+        """Return sessions with exactly the servers of the plan, their definitions checked against the pins (G6).
 
-        They are held again where this server has said that its tools changed. None once the task is
-        cancelled or the service stops: a server that hangs is not waited for (G10).
+        If this server has announced a change of its tools, they are checked again. Return None once the task is
+        cancelled or the service stops: nobody waits for a server that hangs (G10).
         Raises: ServerUnavailableError, DefinitionChangedError.
         """
         if self._lease and self.are_ready_for(server_id):

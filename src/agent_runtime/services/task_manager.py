@@ -1,4 +1,4 @@
-"""The task manager: the verbs that every front door calls, each for a caller."""
+"""The task manager: the operations that every API calls, each for a caller."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -48,13 +48,12 @@ PAGE_OF_RECORDS = 1000
 
 FOLLOWED_AT_ONCE = 100
 _FOLLOWED_BYTES = 256 * 1024
-"""How many events a follower holds at most, and how long they are but for the last, so that a slow one costs little
-memory."""
+"""The bytes of records in one batch of a follower, the last record not counted. A slow follower holds no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What somebody asks for. `request_key` and `request_digest` make a repetition give the same task."""
+    """A request for a task. A repetition with the same `request_key` and `request_digest` returns the same task."""
 
     prompt: str
     plan: Plan | None = None
@@ -67,9 +66,9 @@ class Submission:
 
 
 class TaskManager:
-    """What can be done with tasks. Every return from a write means that it is durable (G1).
+    """All operations on tasks. When a write returns, it is durable (G1).
 
-    Each verb takes the caller. A write records the caller in the journal; today every caller may read every task.
+    Each operation takes the caller. A write records the caller in the journal. Today every caller may read every task.
     """
 
     def __init__(
@@ -89,11 +88,10 @@ class TaskManager:
         self._expiry = expiry
 
     async def submit(self, submission: Submission, caller: Caller) -> Task:
-        """Create a task and have it planned; with a ready-made plan it awaits approval at once.
+        """Create a task and have it planned. With a ready-made plan it awaits approval at once.
 
-        A request key belongs to its caller: another one's is another key.
-        Raises: InvalidInputError, InvalidPlanError (nothing was created), RequestKeyReusedError,
-        StoreUnavailableError.
+        A request key belongs to its caller: two callers may use the same key.
+        Raises: InvalidInputError, InvalidPlanError (nothing was created), RequestKeyReusedError, StoreUnavailableError.
         """
         self._check(submission)
         existing = await self._find_existing(submission, caller)
@@ -154,13 +152,13 @@ class TaskManager:
         return task
 
     async def get(self, task_id: str, caller: Caller) -> Task:
-        """The task as it stands. Raises: TaskNotFoundError."""
+        """Return the state of a task. Raises: TaskNotFoundError."""
         return await self._store.load(task_id)
 
     async def page(
         self, caller: Caller, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page:
-        """Tasks, newest first. Raises: InvalidInputError for a bad cursor."""
+        """Return a page of tasks, newest first. Raises: InvalidInputError for an invalid cursor."""
         return await self._store.page(status, limit, cursor)
 
     async def count(self, caller: Caller) -> Mapping[TaskStatus, int]:
@@ -170,9 +168,9 @@ class TaskManager:
     async def decide(self, task_id: str, decision: Decision, caller: Caller) -> Task:
         """Write a caller's decision, if the task's status and the caller's scopes allow it, and let the task go on.
 
-        To cancel again what is being cancelled changes nothing.
-        Raises: TaskNotFoundError, ScopeMissingError, DecisionRefusedError (and its kinds: an edit of another plan than
-        the current one is an EditOutdatedError), InvalidInputError, InvalidPlanError, StoreUnavailableError.
+        Cancelling a task that is being cancelled changes nothing.
+        Raises: TaskNotFoundError, ScopeMissingError, DecisionRefusedError (or a subclass: EditOutdatedError for an edit
+        of another plan than the current one), InvalidInputError, InvalidPlanError, StoreUnavailableError.
         """
         while True:
             task = await self._expiry.load(task_id)
@@ -192,7 +190,9 @@ class TaskManager:
             return task
 
     async def _events_of(self, task: Task, decision: Decision, caller: Caller) -> list[Event]:
-        """Return what a decision writes; for what may take asking servers. Raises: as `decide`, and ConflictError."""
+        """Return the events of a decision; an edit may first ask servers for their tools. Raises: as `decide`, and
+        ConflictError.
+        """
         if isinstance(decision, Edit):
             expect_editable(task, decision, caller, self._limits)
             edited = await self._planner.edit(decision.plan, task, caller)
@@ -205,16 +205,15 @@ class TaskManager:
         return events
 
     def _expect_in_time(self, task: Task) -> None:
-        """Raise ConflictError where the task has expired while servers were asked what they offer."""
+        """Check that the task has not become overdue while servers were asked. Raises: ConflictError."""
         if self._expiry.is_overdue(task):
             raise ConflictError(f"Task {task.task_id} has expired meanwhile.")
 
     async def _refuse_outdated(self, task: Task, approval: PlanApproved, caller: Caller) -> None:
-        """Refuse the approval of a plan that was made for other servers or another model than there are now.
+        """Refuse the approval if servers or model have changed since the plan was made.
 
-        The plan is made anew for those that there are, to be read and approved; an approver who named no digest could
-        not do that, so the task ends. Raises: PlanOutdatedError, which tells only callers with `read` what has changed;
-        ConflictError.
+        The plan is made anew, to be read and approved. If the approval named no digest, the task fails instead.
+        Raises: PlanOutdatedError, which lists the changes only to callers with `read`; ConflictError.
         """
         differences = self._planner.differences(task)
         if not differences:
@@ -238,7 +237,7 @@ class TaskManager:
         raise PlanOutdatedError(f"{shown} {hint}", task.status)
 
     async def delete(self, task_id: str, caller: Caller) -> None:
-        """Forget a task that has ended, or whose journal was changed.
+        """Delete a task that has ended, or whose journal was changed.
 
         Raises: TaskNotFoundError, DecisionRefusedError, StoreUnavailableError.
         """
@@ -258,15 +257,15 @@ class TaskManager:
     async def records(
         self, task_id: str, caller: Caller, after: int = 0, limit: int = PAGE_OF_RECORDS
     ) -> list[EventRecord]:
-        """The journal after event number `after`. Raises: TaskNotFoundError."""
+        """Return the records after number `after`, at most `limit`. Raises: TaskNotFoundError."""
         return await self._store.records(task_id, after, limit)
 
     async def load_stored_journal(self, task_id: str, caller: Caller) -> StoredJournal:
-        """Return all that is stored of a task, for the audit. Raises: TaskNotFoundError, StoreUnavailableError."""
+        """Return everything stored of a task, for the audit. Raises: TaskNotFoundError, StoreUnavailableError."""
         return await self._store.load_stored_journal(task_id)
 
     async def read_revisions(self, task_id: str, caller: Caller) -> list[Revision]:
-        """Every revision of the plan, in order. Raises: TaskNotFoundError."""
+        """Return every revision of the plan, in order. Raises: TaskNotFoundError."""
         task = await self._store.load(task_id)
         found: list[Revision] = []
         journal: list[EventRecord] = []
@@ -281,24 +280,24 @@ class TaskManager:
     ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
         """Return the feed of all tasks that the caller may read, after a cursor; see `TaskStore.subscribe`.
 
-        Raises: InvalidInputError for a cursor that is none of ours.
+        Raises: InvalidInputError for an invalid cursor.
         """
         return await self._store.subscribe(after, idle_s=idle_s)
 
     async def follow(
         self, task_id: str, caller: Caller, after: int = 0, idle_s: float | None = None
     ) -> AsyncGenerator[list[EventRecord], None]:
-        """The journal after event number `after`, in batches as it grows, to the terminal event (G8).
+        """Yield the records after number `after` in batches as the journal grows, up to the terminal event (G8).
 
-        With `idle_s`, an empty batch each time that nothing has happened for so many seconds.
-        Raises: TaskNotFoundError before the first batch; a task that is deleted meanwhile ends the iteration.
+        With `idle_s`, yield an empty batch whenever nothing has happened for that many seconds.
+        Raises: TaskNotFoundError before the first batch. If the task is deleted later, the iteration ends.
         """
         await self._store.load(task_id)
         at_once = FOLLOWED_AT_ONCE
         while True:
             records = _limit_batch(await self._store.records(task_id, after, at_once))
             if records:
-                at_once = min(2 * len(records), FOLLOWED_AT_ONCE)  # what is not handed on is read again
+                at_once = min(2 * len(records), FOLLOWED_AT_ONCE)  # records that are not yielded are read again
                 after = records[-1].seq
                 yield records
                 continue
@@ -317,7 +316,7 @@ class TaskManager:
 
 
 def _limit_batch(records: list[EventRecord]) -> list[EventRecord]:
-    """Return the first records, up to the one that makes them longer than `_FOLLOWED_BYTES`."""
+    """Return the first records, up to the one that takes them past `_FOLLOWED_BYTES`."""
     size = 0
     for index, record in enumerate(records):
         size += len(record.data)

@@ -1,6 +1,6 @@
-"""The tool registry: the entries of tool_registry.yaml, and the catalogue of what their servers offer.
+"""The tool registry: the entries of tool_registry.yaml, and the catalogue of the tools that their servers offer.
 
-The catalogue is filled in the background; nothing waits for it but planning, and only for the servers it needs.
+The catalogue is filled in the background. Only planning waits for it, and only for the servers that it needs.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _CHANGE_PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What `GET /v1/tools/status` says of one server. `detail` is the reason where it is not connected."""
+    """One server in `GET /v1/tools/status`. `detail` is the reason if it is not connected."""
 
     id: str
     name: str
@@ -49,10 +49,10 @@ class ServerStatus:
 
 @dataclass(slots=True)
 class _Shelf:
-    """What is known of one server. `begun`: it is being asked or was; `checked`: it was, with whatever outcome.
+    """The catalogue of one server. `begun`: it is being asked or was. `checked` is set once it was asked.
 
-    `withheld` are the tools whose definitions are unstable. `change`: the server has said that its tools changed, and
-    is asked soon.
+    `withheld` are the tools with unstable definitions. `change` is set while the server has announced a change of its
+    tools and is about to be asked again.
     """
 
     entry: ResolvedEntry
@@ -73,7 +73,7 @@ class _Shelf:
         return self.entry.server
 
     def withhold(self) -> None:
-        """Take the unstable tools from those that can be used."""
+        """Move the unstable tools out of the usable ones."""
         keys = {name: tool_key(self.server.id, name) for name in self.stability.unstable}
         self.withheld = [self.tools.pop(key).definition for key in keys.values() if key in self.tools]
         for name, how in self.stability.unstable.items():
@@ -81,7 +81,7 @@ class _Shelf:
 
 
 class ToolRegistry:
-    """Knows every server that the operator named, and what it offers now."""
+    """The catalogue of every server in the registry."""
 
     def __init__(
         self, entries: Sequence[ResolvedEntry], servers: ToolServers, store: TaskStore, judge: SchemaJudge
@@ -92,10 +92,10 @@ class ToolRegistry:
         servers.on_change(self._ask_soon)
 
     async def watch(self, *, eager: bool) -> None:
-        """Ask every enabled server what it offers, again when wanted and with backoff after a failure, for ever.
+        """List the tools of every enabled server, again on request and with backoff after a failure, until cancelled.
 
-        `eager`: from the start, and each a second time once its tools can be used, to see what differs by itself; else
-        each only once somebody waits for it.
+        With `eager`, each server is asked at the start, and a second time once its tools are usable, to find
+        definitions that are never the same. Else each is asked once somebody waits for it.
         """
         async with asyncio.TaskGroup() as group:
             for shelf in self._shelves.values():
@@ -111,7 +111,7 @@ class ToolRegistry:
             await self._fill(shelf, kept, Offer())
         except StoreUnavailableError:
             log.info("kept_definitions_not_read", server=shelf.server.id)
-        except Exception:  # the edge that owns the watch: nothing that is kept may keep the service from starting
+        except Exception:  # the edge that owns the watch: stored definitions must not keep the service from starting
             log.exception("kept_definitions_not_understood", server=shelf.server.id)
         await shelf.wanted.wait()
         shelf.begun = True
@@ -128,7 +128,7 @@ class ToolRegistry:
                 await asyncio.wait_for(shelf.wanted.wait(), None if settled else retry_s)
 
     def _ask_soon(self, server_id: str) -> None:
-        """Have a server asked again that has said that its tools changed: at most once in `_CHANGE_PAUSE_S`."""
+        """Have a server asked again after it has announced a change of its tools, at most once in `_CHANGE_PAUSE_S`."""
         shelf = self._shelves.get(server_id)
         if shelf is None or not shelf.begun or shelf.change is not None:
             return
@@ -140,14 +140,14 @@ class ToolRegistry:
         shelf.change = asyncio.get_running_loop().call_later(_CHANGE_PAUSE_S, want)
 
     async def _ask_twice(self, shelf: _Shelf) -> None:
-        """List the tools a second time: one whose definition differs by itself cannot be approved."""
+        """List the tools a second time: a definition that differs from one list to the next cannot be approved."""
         first = [*(tool.definition for tool in shelf.tools.values()), *shelf.withheld]
         if shelf.server.type == "builtin" or shelf.stability.is_known(first):
             return
         try:
             news = shelf.stability.compare(first, await self._servers.discover(shelf.server))
         except (ServerUnavailableError, ValueError):
-            return  # the next time will tell
+            return  # they are compared the next time
         if news:
             log.warning("definitions_unstable", server=shelf.server.id, tools=shelf.stability.unstable)
             shelf.wanted.set()
@@ -175,7 +175,7 @@ class ToolRegistry:
 
     @staticmethod
     async def _judge(shelf: _Shelf, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
-        if shelf.server.type == "builtin":  # our own
+        if shelf.server.type == "builtin":  # ours: trusted
             return [JudgedDefinition(definition=definition) for definition in definitions]
         if not shelf.connected:
             shelf.detail = "it has listed its tools, and their schemas are being judged"
@@ -183,11 +183,11 @@ class ToolRegistry:
 
     @staticmethod
     async def _fill(shelf: _Shelf, judged: Sequence[JudgedDefinition], offer: Offer) -> None:
-        """Put what can be used on the shelf, and of all that is listed why the rest cannot."""
+        """Store the usable tools of a server, and for each other tool the reason why it is unusable."""
         tools: dict[str, Tool] = {}
         unusable = {**offer.left_out, **{one.name: "its schema could not be judged yet" for one in offer}}
 
-        def describe() -> None:  # digests take long where there is much
+        def describe() -> None:  # in a thread: the digests of many tools take long
             for one in judged:
                 name = one.definition.name
                 outcome = _make_tool(shelf.entry, one)
@@ -204,7 +204,7 @@ class ToolRegistry:
             log.warning("tools_look_alike", server=shelf.server.id, tools=list(map(json_line, alike)))
 
     def server(self, server_id: str) -> ToolServer:
-        """The entry of this id. Raises: ServerUnavailableError where there is none, or it cannot be used."""
+        """Return the entry of this id. Raises: ServerUnavailableError where there is none, or it cannot be used."""
         shelf = self._shelves.get(server_id)
         if shelf is None or not shelf.server.enabled:
             reason = "it is disabled in the tool registry" if shelf else "it is not in the tool registry"
@@ -214,21 +214,21 @@ class ToolRegistry:
         return shelf.server
 
     def list_enabled(self, *, builtin_only: bool = False) -> list[str]:
-        """The ids of the servers that may be used."""
+        """Return the ids of the servers that may be used."""
         shelves = [shelf.server for shelf in self._shelves.values() if shelf.server.enabled]
         return [server.id for server in shelves if server.type == "builtin" or not builtin_only]
 
     def tools(self, server_ids: Iterable[str] | None = None) -> dict[str, Tool]:
-        """What can be used now, by `server/tool`; of these servers, or of all."""
+        """Return the usable tools of these servers, or of all, by `server/tool`."""
         names = self.list_enabled() if server_ids is None else [name for name in server_ids if name in self._shelves]
         return {key: tool for name in names for key, tool in self._shelves[name].tools.items()}
 
     def unusable(self) -> dict[str, str]:
-        """The tools that are listed but cannot be used, by `server/tool`, with the reason."""
+        """Return the tools that are listed but cannot be used, by `server/tool`, with the reason."""
         return {f"{name}/{tool}": why for name, shelf in self._shelves.items() for tool, why in shelf.unusable.items()}
 
     def statuses(self) -> list[ServerStatus]:
-        """Every entry, enabled or not, in the order of the file."""
+        """Return the status of every entry, enabled or not, in the order of the file."""
         return [
             ServerStatus(
                 id=shelf.server.id,
@@ -242,7 +242,7 @@ class ToolRegistry:
         ]
 
     async def ready(self, server_ids: Iterable[str], timeout_s: float) -> None:
-        """Wait until these servers were asked once, at most `timeout_s`; those that were not stay as they are."""
+        """Wait until each of these servers was asked once, `timeout_s` seconds at most."""
         shelves = [self._shelves[name] for name in server_ids if name in self._shelves]
         self.want(shelf.server.id for shelf in shelves if not shelf.begun)
         waits = [shelf.checked.wait() for shelf in shelves]
@@ -257,21 +257,21 @@ class ToolRegistry:
                 self._shelves[name].wanted.set()
 
     def invalidate(self, server_ids: Iterable[str]) -> None:
-        """Have these servers asked again; whoever needs to know what they offer waits for that."""
+        """Have these servers asked again. Until then, `ready` waits for them."""
         names = [name for name in server_ids if name in self._shelves and self._shelves[name].server.enabled]
         for name in names:
             self._shelves[name].checked.clear()
         self.want(names)
 
     async def refresh(self, timeout_s: float) -> None:
-        """Ask every enabled server again, and wait for the answers at most `timeout_s`."""
+        """Ask every enabled server again, and wait `timeout_s` seconds at most for the answers."""
         names = self.list_enabled()
         self.invalidate(names)
         await self.ready(names, timeout_s)
 
 
 def _make_tool(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:
-    """Return the tool, or why it cannot be used."""
+    """Return the tool, or the reason why it cannot be used."""
     if entry.server.policy_for(judged.definition.name).enabled is False:
         return "disabled in the tool registry"
     if judged.fault is not None:

@@ -1,4 +1,4 @@
-"""What was judged of the schemas of one server: each once, also over restarts."""
+"""The verdicts on the schemas of one server. Each schema is judged once, also over restarts."""
 
 import asyncio
 import time
@@ -12,24 +12,24 @@ from agent_runtime.domain.values import JsonObject, digest_of_bytes
 from agent_runtime.services.ports import SchemaJudge
 
 _QUICK_SECONDS = 0.1
-"""The CPU time that the new schemas of a server may take in this process, all together."""
+"""The CPU time that all new schemas of a server together may take in this process."""
 
 
 class Verdicts:
-    """Knows what was judged of what a server lists. `judge` gets the schemas that are not judged in no time here."""
+    """Caches the verdicts on a server's schemas. `judge` gets those that take too long in this process."""
 
     def __init__(self, judge: SchemaJudge) -> None:
         self._judge = judge
         self._known: dict[str, str | None] = {}
 
     def remember(self, judged: Iterable[JudgedDefinition]) -> None:
-        """Take up the verdicts of an earlier process."""
+        """Take over the verdicts of an earlier process."""
         self._known = {_digest(one.definition): one.fault for one in judged}
 
     async def judge(self, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
-        """Return the definitions, in their order, with the verdicts; those that could not be judged are missing.
+        """Return the definitions with their verdicts, in order; those that could not be judged are left out.
 
-        What is not listed any more is forgotten.
+        Verdicts on definitions that are no longer listed are forgotten.
         """
         digests = [_digest(one) for one in definitions]
         listed = {digest: one.arguments_schema for digest, one in zip(digests, definitions, strict=True)}
@@ -55,7 +55,7 @@ def _digest(definition: ToolDefinition) -> str:
 
 
 def _judge_quickly(schemas: Mapping[str, JsonObject]) -> dict[str, str | None]:
-    """Judge as many schemas as the time allows."""
+    """Judge schemas in order until `_QUICK_SECONDS` of CPU time are used."""
     verdicts: dict[str, str | None] = {}
     stop_at = time.thread_time() + _QUICK_SECONDS
     for digest, schema in schemas.items():
