@@ -1,6 +1,7 @@
 """The audit as operators and third parties use it: the command line, the API, and a file on another machine."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,9 @@ def test_a_task_that_went_its_way_is_verified_and_one_that_was_changed_is_not(fo
     whole = folder("audit", "verify")
     assert (whole.returncode, whole.stdout) == (0, ""), whole.stderr
     assert "1 task, " in whole.stderr
-    assert ", 2 calls: no change was found." in whole.stderr
-    assert "This cannot detect:\n- a history that was written anew" in whole.stderr
+    assert ", 2 calls, " in whole.stderr
+    assert " commits: no change was found." in whole.stderr
+    assert "This cannot detect:\n- a history written anew together with the commits" in whole.stderr
 
     tamper(folder.path / DATABASE, "UPDATE events SET data = replace(data, '84', '85') WHERE type = 'task.completed'")
     spoil_index(folder.path / DATABASE)
@@ -40,6 +42,64 @@ def test_a_task_that_went_its_way_is_verified_and_one_that_was_changed_is_not(fo
     assert f"{task_id}, record {seq}, data: " in changed.stdout
     assert folder("audit", "verify", "nobody").returncode == 1
     assert folder("audit", "verify", "--data-dir", "elsewhere").returncode == 2
+
+
+@pytest.mark.slow
+def test_a_head_that_was_kept_elsewhere_shows_what_was_cut_after_the_last_look(folder: Folder) -> None:
+    assert folder("run", "Add 15 and 27", "--yes").returncode == 0
+    early = folder("audit", "head").stdout.strip()
+    shutil.copy(folder.path / DATABASE, folder.path / "copy.db")
+    assert folder("run", "Add 1 and 2", "--yes").returncode == 0
+    late = folder.json("audit", "head")["head"]
+    for head in (early, late):
+        found = folder.json("audit", "verify", "--head", head)
+        assert found["faults"] == []
+        assert found["cannot_detect"][0].startswith("what came after the head")
+    shutil.copy(folder.path / "copy.db", folder.path / DATABASE)
+    assert folder("audit", "verify").returncode == 0
+    cut = folder("audit", "verify", "--head", late)
+    assert cut.returncode == 1
+    assert cut.stdout.startswith(f"head {late.partition(':')[0]}: there is no such row")
+    assert "- a history written anew together with the commits" in cut.stderr  # the head was of no use
+
+
+@pytest.mark.slow
+def test_a_checkpoint_stands_for_the_commits_that_it_drops(folder: Folder) -> None:
+    assert folder("audit", "checkpoint").returncode == 2  # there is no database
+    assert folder("run", "Add 15 and 27", "--yes").returncode == 0
+    before = folder("audit", "head").stdout.strip()
+    kept = folder("audit", "checkpoint").stdout.strip()
+    dropped = folder("audit", "checkpoint", "--drop")
+    assert dropped.returncode == 0, dropped.stderr
+    assert "Keep this head elsewhere" in dropped.stderr
+    newest = folder("audit", "head").stdout
+    assert (newest, int(newest.partition(":")[0])) == (dropped.stdout, int(before.partition(":")[0]) + 2)
+    assert folder.json("audit", "verify", "--head", newest.strip())["commits"] == 1
+    assert folder("audit", "verify", "--head", kept).returncode == 0
+    gone = folder("audit", "verify", "--head", before)
+    assert (gone.returncode, "its row is gone" in gone.stdout) == (1, True)
+
+    tamper(folder.path / DATABASE, "DELETE FROM tasks", "DELETE FROM events")
+    refused = folder("audit", "checkpoint", "--drop")
+    assert refused.returncode == 1
+    assert "Nothing was written" in refused.stderr
+    assert folder("audit", "head").stdout == newest
+
+
+@pytest.mark.slow
+def test_what_a_head_and_a_checkpoint_need_is_said(folder: Folder) -> None:
+    with folder.serve() as service:
+        head = folder("audit", "head").stdout.strip()
+        for words, said in [
+            (("verify", "--head", "12"), "it must be POSITION:HASH"),
+            (("verify", "--head", head, "--server", service.url), "leave out --server"),
+            (("verify", "--head", head, "--file", "export.json"), "not allowed with"),
+            (("verify", "task", "--head", head), "not allowed with"),
+        ]:
+            refused = folder("audit", *words)
+            assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+        owned = folder("audit", "checkpoint")
+        assert (owned.returncode, service.url in owned.stderr) == (1, True), owned.stderr
 
 
 @pytest.mark.slow

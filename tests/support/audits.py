@@ -7,6 +7,7 @@ from typing import Any
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.chain import GENESIS, record_hash
+from agent_runtime.domain.commits import CommitHead, chain_commit, parse_head
 from agent_runtime.domain.journal_verification import find_journal_faults
 from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
 from agent_runtime.domain.task import Task
@@ -109,3 +110,28 @@ def spoil_index(path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[page * size - 3] ^= 4
     path.write_bytes(bytes(raw))
+
+
+def find_commit_places(path: Path, kept_head: str | None = None) -> list[str]:
+    """Return where something is wrong with the commits, or with what they name: task, record and field."""
+    with open_read_only(path) as file:
+        found = file.verify_commits(parse_head(kept_head) if kept_head else None)
+    return [str(fault).partition(": ")[0] for fault in found.faults]
+
+
+def read_kept_head(path: Path) -> str:
+    """Return what `audit head` prints, to be kept elsewhere."""
+    with open_read_only(path) as file:
+        return str(file.commit_head())
+
+
+def rechain_commits(path: Path) -> None:
+    """Make the chain of changed commits fit again, with no gap in it, as a forger who has read the source would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        found = connection.execute("SELECT position, at, type, data FROM commits ORDER BY position").fetchall()
+        connection.execute("DELETE FROM commits")
+        head = CommitHead()
+        for _, at, kind, data in found:
+            row = chain_commit(head, at, kind, data)
+            connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?)", row)
+            head = CommitHead(row[0], row[4])

@@ -235,7 +235,7 @@ class MemoryStore:
         journals = self._memory.journals.items()
         heads = [Change(task_id, 1, journal.task.version, journal.head) for task_id, journal in journals]
         previous = self._memory.commits[-1] if self._memory.commits else None
-        self._commit(CHECKPOINT, encode_checkpoint(heads, previous))
+        self._commit(CHECKPOINT, encode_checkpoint(heads, previous, drop=drop))
         if drop:
             del self._memory.commits[:-1]
 

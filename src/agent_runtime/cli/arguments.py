@@ -26,7 +26,12 @@ _KEYS = (
 
 _AUDIT = (
     "Without --server the database itself is read, whether or not a service runs on it; nothing is changed. Journals "
-    "are tamper-evident: a change shows, unless the whole history was written anew. Keep a head elsewhere against that."
+    "are tamper-evident: a change shows, unless the whole history was written anew. Keep a head elsewhere against that "
+    "(audit head)."
+)
+_CHECKPOINT = (
+    "The commits are verified first, and nothing is written where something is wrong with them. No service may run on "
+    "the database meanwhile."
 )
 
 
@@ -75,10 +80,22 @@ def _audit(commands: "_Commands") -> None:
     what = verify.add_mutually_exclusive_group()
     what.add_argument("task_id", metavar="ID", nargs="?", help="one task (default: all)")
     what.add_argument("--file", type=_path, metavar="EXPORT", help="check an export, with nothing else at hand")
+    kept = "check all of it against what `audit head` printed earlier, and was kept elsewhere since"
+    what.add_argument("--head", metavar="POSITION:HASH", help=kept)
     _client(verify, "what was looked at, and every fault", level="error")
     export = _with_id(verbs.add_parser("export", help="print all that an audit of a task needs", epilog=_AUDIT))
     export.set_defaults(command=_load_later("audit:export"))
     _client(export, "the export, which is one in any case", level="error")
+    head = verbs.add_parser("head", help="print what to keep elsewhere: the newest commit, which proves all before it")
+    head.set_defaults(command=_load_later("audit:head"))
+    checkpoint = verbs.add_parser(
+        "checkpoint", help="write a commit that names the head of every journal, and print it", epilog=_CHECKPOINT
+    )
+    checkpoint.set_defaults(command=_load_later("audit:checkpoint"))
+    checkpoint.add_argument("--drop", action="store_true", help="remove the commits before it, which it stands for")
+    for command in (head, checkpoint):
+        command.add_argument("--json", action="store_true", help="print one JSON document: head, position, hash")
+        _settings(command, level="error")
 
 
 _Commands = Any

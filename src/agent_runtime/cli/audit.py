@@ -1,6 +1,7 @@
-"""`agent-runtime audit`: whether what is kept of tasks is as it was written, and every call one that was approved."""
+"""`agent-runtime audit`: verify that what is kept is as it was written, and that every call was approved."""
 
 import argparse
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,25 +13,47 @@ from typing import Any
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, RefusedError, UnavailableError
 from agent_runtime.cli.service import key_of, settings_of
+from agent_runtime.config import Settings
 from agent_runtime.domain.audit_export import export as exported
 from agent_runtime.domain.audit_export import find_export_faults, parse_export
+from agent_runtime.domain.commit_verification import CommitFindings
+from agent_runtime.domain.commits import CommitHead, parse_head
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import ToolCalled
 from agent_runtime.domain.journal_verification import find_journal_faults
 from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
-from agent_runtime.storage.opening import open_for_reading
+from agent_runtime.storage.opening import open_for_reading, open_store
+from agent_runtime.storage.owner import own_storage
 from agent_runtime.storage.read_only import ReadOnlyDatabase
 from agent_runtime.text.escaping import escape_hidden
 
 _PAGE = 200
 
-UNDETECTABLE = (
-    "a history that was written anew with hashes that fit: another name in an approval, an approval that nobody gave",
-    "records taken off the end together with what the task's row says of them; a task removed altogether",
-    "what stands beside the journals: the to-do list, what servers listed, the order of the list of tasks",
-    "what was changed before the journals had hashes",
-)
-"""What whoever may write the whole database can do unseen. A head or an export kept elsewhere shows the first two."""
+_BESIDE = "what stands beside the journals: the to-do list, what servers listed, the order of the list of tasks"
+_BEFORE = "what was changed before the journals had hashes, or the store its first commit"
+
+UNDETECTABLE = {
+    "journals": (
+        "a history written anew with hashes that fit: another name in an approval, an approval that nobody gave",
+        "records taken off the end together with what the task's row says of them; a task removed altogether, or added",
+        _BESIDE,
+        _BEFORE,
+    ),
+    "commits": (
+        "a history written anew together with the commits: anything can have been changed, removed or added",
+        "the newest commits cut off, together with all that they name",
+        _BESIDE,
+        _BEFORE,
+    ),
+    "head": (
+        "what came after the head: written anew, or cut off together with its commits",
+        "a task removed with a tombstone that was forged after the head: it looks like one that was deleted",
+        _BESIDE,
+        _BEFORE,
+    ),
+}
+"""What whoever may write the whole database can do unseen: where exports or single tasks were verified (`journals`), a
+whole database (`commits`), or a whole database against a head that was kept elsewhere (`head`)."""
 
 
 @dataclass(slots=True)
@@ -38,6 +61,9 @@ class _Report:
     tasks: int = 0
     records: int = 0
     calls: int = 0
+    commits: int = 0
+    looked_at: str = "journals"
+    """A key of `UNDETECTABLE`."""
     faults: list[AuditFault] = field(default_factory=list)
 
     def add(self, kept: StoredJournal, faults: list[AuditFault]) -> None:
@@ -52,30 +78,95 @@ class _Report:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check a file, a task or all tasks; 0 where nothing is wrong, 1 where anything is."""
+    """Check a file, a task or all that there is; 0 where nothing is wrong, 1 where anything is."""
+    kept_head = _kept_head(options)
     report = _Report()
     if options.file is not None:
         _add_file(report, options.file)
     else:
         with _source(options) as source:
+            if options.task_id is None and isinstance(source, ReadOnlyDatabase):
+                _add_database(report, source, kept_head)
             _add_tasks(report, source, options.task_id)
-    counts = {"tasks": report.tasks, "records": report.records, "calls": report.calls}
-    if options.json:
-        faults = [asdict(fault) for fault in report.faults]
-        output.document({**counts, "faults": faults, "cannot_detect": UNDETECTABLE})
-    else:
-        for fault in report.faults:
-            output.result(escape_hidden(str(fault)))
-        found = _format_count(len(report.faults), "faults") if report.faults else "no change was found"
-        output.say(", ".join(_format_count(number, name) for name, number in counts.items()) + f": {found}.")
-        output.say("This cannot detect:")
-        for change in UNDETECTABLE:
-            output.say(f"- {change}")
+    _show(report, as_json=options.json)
     return 1 if report.faults else 0
+
+
+def _kept_head(options: argparse.Namespace) -> CommitHead | None:
+    """Return the head that --head names. Raises: ConfigurationError."""
+    if options.head is None:
+        return None
+    if options.server:
+        raise ConfigurationError("--head needs the database itself: leave out --server, and name it with --data-dir.")
+    try:
+        return parse_head(options.head)
+    except ValueError as error:
+        raise ConfigurationError(f"--head {options.head}: {error}; `audit head` prints one.") from error
+
+
+def _show(report: _Report, *, as_json: bool) -> None:
+    counts = {"tasks": report.tasks, "records": report.records, "calls": report.calls, "commits": report.commits}
+    undetectable = UNDETECTABLE[report.looked_at]
+    if as_json:
+        output.document({**counts, "faults": [asdict(fault) for fault in report.faults], "cannot_detect": undetectable})
+        return
+    for fault in report.faults:
+        output.result(escape_hidden(str(fault)))
+    found = _format_count(len(report.faults), "faults") if report.faults else "no change was found"
+    output.say(", ".join(_format_count(number, name) for name, number in counts.items()) + f": {found}.")
+    output.say("This cannot detect:")
+    for change in undetectable:
+        output.say(f"- {change}")
 
 
 def _format_count(number: int, things: str) -> str:
     return f"{number} {things.removesuffix('s') if number == 1 else things}"
+
+
+def head(options: argparse.Namespace) -> int:
+    """Print the newest commit of the store, to be kept elsewhere: it proves all before it."""
+    settings, _ = settings_of(options)
+    with open_for_reading(settings.storage) as database:
+        _expect_commits(database)
+        _print_head(database.commit_head(), as_json=options.json)
+    return 0
+
+
+def checkpoint(options: argparse.Namespace) -> int:
+    """Write a checkpoint and print its head. Where something is wrong with the commits before it, name that instead."""
+    settings, _ = settings_of(options)
+    with open_for_reading(settings.storage) as database, own_storage(settings):
+        found = database.verify_commits() if database.has_commits else CommitFindings()
+        if found.faults:
+            for fault in found.faults:
+                output.result(escape_hidden(str(fault)))
+            output.say("Nothing was written: a checkpoint would vouch for what the commits before it do not bear out.")
+            return 1
+        _print_head(asyncio.run(_take_checkpoint(settings, drop=options.drop)), as_json=options.json)
+    if options.drop:
+        output.say("The commits before it are gone. Keep this head elsewhere: earlier ones can no longer be compared.")
+    return 0
+
+
+async def _take_checkpoint(settings: Settings, *, drop: bool) -> CommitHead:
+    async with open_store(settings.storage) as store:
+        await store.checkpoint(drop=drop)
+        return await store.commit_head()
+
+
+def _print_head(newest: CommitHead, *, as_json: bool) -> None:
+    if as_json:
+        output.document({"head": str(newest), "position": newest.position, "hash": newest.hash})
+    else:
+        output.result(str(newest))
+
+
+def _expect_commits(database: ReadOnlyDatabase) -> None:
+    if not database.has_commits:
+        raise ConfigurationError(
+            "The database was written before stores recorded their commits. Start the service on it once, which begins "
+            "with a checkpoint; until then there is no head."
+        )
 
 
 def export(options: argparse.Namespace) -> int:
@@ -101,9 +192,24 @@ def _source(options: argparse.Namespace) -> Iterator[_Source]:
         yield file
 
 
+def _add_database(report: _Report, database: ReadOnlyDatabase, kept_head: CommitHead | None) -> None:
+    """Verify the file as such, and the commits with the journals that they name."""
+    report.faults += database.damages()
+    if kept_head is not None:
+        _expect_commits(database)
+    try:
+        if not database.has_commits:
+            return
+        found = database.verify_commits(kept_head)
+    except StoreUnavailableError as error:
+        report.faults.append(AuditFault("", None, "commits", str(error)))
+        return
+    report.commits = found.commits
+    report.faults += found.faults
+    report.looked_at = "head" if found.head_compared else "commits"
+
+
 def _add_tasks(report: _Report, source: _Source, task_id: str | None) -> None:
-    if isinstance(source, ReadOnlyDatabase) and task_id is None:
-        report.faults += source.damages()
     try:
         ids = [task_id] if task_id is not None else _list_ids(source)
     except StoreUnavailableError as error:

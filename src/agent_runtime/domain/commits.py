@@ -2,10 +2,11 @@
 
 Each commit is a row. `data` is canonical JSON. Of the type `changes` it is a list, in the order in which it happened: a
 `Change` for each journal that grew, a `Deletion` for each task that was deleted. Of the type `checkpoint` it names the
-head of every journal, so that the rows before it may be dropped.
+head of every journal, so that the rows before it may be dropped; it says itself whether they were.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from json import JSONEncoder
@@ -60,6 +61,17 @@ class CommitHead(NamedTuple):
         return f"{self.position}:{self.hash}"
 
 
+_HEAD = re.compile(r"(0|[1-9][0-9]{0,17}):(sha256:[0-9a-f]{64})")
+
+
+def parse_head(text: str) -> CommitHead:
+    """Return the head that a text names, `POSITION:HASH`. Raises: ValueError where it is of another form."""
+    match = _HEAD.fullmatch(text)
+    if match is None:
+        raise ValueError("it must be POSITION:HASH, such as 12:sha256: and 64 hexadecimal digits")
+    return CommitHead(int(match[1]), match[2])
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """A row as it is stored. Nothing in it is trusted: see `read_changes` and `read_checkpoint`."""
@@ -82,12 +94,13 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The journals at a checkpoint, each from its first record; `previous` and `previous_entries` are of the row
-    before: its hash, and how many entries it has in the feed.
+    before: its hash, and how many entries it has in the feed. `dropped`: no row before it was kept.
     """
 
     heads: tuple[Change, ...]
     previous: str
     previous_entries: int
+    dropped: bool
 
 
 CommitRow = tuple[int, str, str, str, str]
@@ -131,14 +144,18 @@ def _encode(change: TaskChange) -> str:
     return f'{{"deleted":true,{end}'
 
 
-def encode_checkpoint(heads: Iterable[Change], previous: Commit | None) -> str:
-    """Return the `data` of a checkpoint after the row `previous`, `None` where there is none."""
+def encode_checkpoint(heads: Iterable[Change], previous: Commit | None, *, drop: bool = False) -> str:
+    """Return the `data` of a checkpoint after the row `previous`, `None` where there is none.
+
+    `drop`: the rows before it go with it.
+    """
     entries = 0 if previous is None else count_entries(previous)
     hash_ = GENESIS if previous is None else previous.hash
     named = ",".join(
         [f'{{"head":{_quoted(one.head)},"last":{one.last},"task_id":{_quoted(one.task_id)}}}' for one in heads]
     )
-    return f'{{"heads":[{named}],"previous":{{"entries":{entries},"hash":{_quoted(hash_)}}}}}'
+    dropped = '"dropped":true,' if drop else ""
+    return f'{{{dropped}"heads":[{named}],"previous":{{"entries":{entries},"hash":{_quoted(hash_)}}}}}'
 
 
 def read_changes(commit: Commit) -> list[TaskChange]:
@@ -168,7 +185,7 @@ def read_checkpoint(commit: Commit) -> Checkpoint:
         Change(_text(one, "task_id"), 1, _number(one, "last"), _text(one, "head"))
         for one in _list(_field(value, "heads", list))
     ]
-    return Checkpoint(tuple(heads), _text(before, "hash"), _number(before, "entries"))
+    return Checkpoint(tuple(heads), _text(before, "hash"), _number(before, "entries"), value.get("dropped") is True)
 
 
 def count_entries(commit: Commit) -> int:

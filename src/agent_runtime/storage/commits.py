@@ -59,7 +59,7 @@ def add_commit(
         head = _insert(connection, chain_commit(head, at, CHANGES, encode_changes(merge_changes(grown))))
     for wanted in changes:
         if isinstance(wanted, TakeCheckpoint):
-            head = _add_checkpoint(connection, head, at)
+            head = _add_checkpoint(connection, head, at, drop=wanted.drop)
             if wanted.drop:
                 connection.execute(DELETE_BEFORE, (head.position,))
     return head
@@ -70,9 +70,9 @@ def _insert(connection: sqlite3.Connection, row: CommitRow) -> CommitHead:
     return CommitHead(row[0], row[4])
 
 
-def _add_checkpoint(connection: sqlite3.Connection, head: CommitHead, at: str) -> CommitHead:
+def _add_checkpoint(connection: sqlite3.Connection, head: CommitHead, at: str, *, drop: bool = False) -> CommitHead:
     heads = [Change(task_id, 1, version, hash_) for task_id, version, hash_ in connection.execute(SELECT_HEADS)]
-    data = encode_checkpoint(heads, _select_one(connection, SELECT_ONE, head.position))
+    data = encode_checkpoint(heads, _select_one(connection, SELECT_ONE, head.position), drop=drop)
     return _insert(connection, chain_commit(head, at, CHECKPOINT, data))
 
 

@@ -1,13 +1,15 @@
-"""Journals as they are stored, for the audit: nothing here trusts what it reads, or stumbles over it.
+"""Journals and commits as they are stored, for the audit: nothing here trusts what it reads, or stumbles over it.
 
 Texts are read as bytes. A byte that is no UTF-8 becomes a lone surrogate (PEP 383), which no good text holds; so what
 was changed can still be shown and does not have the hash that it had.
 """
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 from agent_runtime.domain.chain import GENESIS, chain_holds, record_hash
+from agent_runtime.domain.commits import Commit
 from agent_runtime.domain.errors import TaskNotFoundError
 from agent_runtime.domain.stored_journal import StoredIndex, StoredJournal, StoredRecord
 
@@ -28,6 +30,12 @@ FROM tasks WHERE task_id = CAST(? AS TEXT)
 HAS_SUBMITTER = "SELECT count(*) FROM pragma_table_info('tasks') WHERE name = 'submitter'"
 SELECT_IDS = """
 SELECT CAST(task_id AS BLOB) FROM (SELECT task_id FROM tasks UNION SELECT task_id FROM events) ORDER BY task_id
+"""
+SELECT_HASH = "SELECT CAST(hash AS BLOB) FROM events WHERE task_id = CAST(? AS TEXT) AND seq = ?"
+SELECT_LAST = "SELECT max(seq) FROM events WHERE task_id = CAST(? AS TEXT)"
+SELECT_COMMITS = """
+SELECT position, CAST(at AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB), CAST(hash AS BLOB)
+FROM commits ORDER BY position
 """
 UPDATE_HASH = "UPDATE events SET hash = ? WHERE task_id = CAST(? AS TEXT) AND seq = ?"
 UPDATE_HEAD = "UPDATE tasks SET head = ? WHERE task_id = CAST(? AS TEXT)"
@@ -57,6 +65,33 @@ def is_as_written(connection: sqlite3.Connection, task_id: str, version: int, he
 def select_ids(connection: sqlite3.Connection) -> list[str]:
     """The ids of everything that has a row or a journal."""
     return [_text(task_id) for (task_id,) in connection.execute(SELECT_IDS)]
+
+
+def select_stored_commits(connection: sqlite3.Connection) -> Iterator[Commit]:
+    """Return the rows of all commits, in order."""
+    for position, *texts in connection.execute(SELECT_COMMITS):
+        yield Commit(_integer(position), *map(_text, texts))
+
+
+class JournalEnds:
+    """The hashes and lengths of the journals, as they are stored: `StoredJournals` for the verification of commits."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def hash_of(self, task_id: str, seq: int) -> str | None:
+        """See `StoredJournals.hash_of`."""
+        try:
+            found = self._connection.execute(SELECT_HASH, (_raw(task_id), seq)).fetchone()
+        except (OverflowError, UnicodeEncodeError):  # no record has such a number, and no task such an id
+            return None
+        return _text(found[0]) if found else None
+
+    def lengths(self) -> Iterator[tuple[str, int]]:
+        """See `StoredJournals.lengths`."""
+        for task_id in select_ids(self._connection):
+            (last,) = self._connection.execute(SELECT_LAST, (_raw(task_id),)).fetchone()
+            yield task_id, 0 if last is None else _integer(last)
 
 
 def fill_hashes(connection: sqlite3.Connection) -> None:

@@ -6,12 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from agent_runtime.domain.commit_verification import CommitFindings, verify_commits
+from agent_runtime.domain.commits import CommitHead
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
 from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
+from agent_runtime.storage.commits import select_head
 from agent_runtime.storage.database import BUSY_TIMEOUT_S, READER_PRAGMAS
-from agent_runtime.storage.journals import select_ids, select_stored_journal
+from agent_runtime.storage.journals import JournalEnds, select_ids, select_stored_commits, select_stored_journal
 
 _HAS_CHAIN = "SELECT count(*) FROM pragma_table_info('events') WHERE name = 'hash'"
+_HAS_COMMITS = "SELECT count(*) FROM pragma_table_info('commits')"
+_SCHEMA_WITH_COMMITS = 5
 _TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
 _MOST_DAMAGES = 20
 
@@ -46,6 +51,41 @@ class ReadOnlyDatabase:
         """All that is kept of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
         try:
             return select_stored_journal(self._connection, task_id)
+        except _BROKEN as error:
+            raise _unreadable(error) from error
+
+    @property
+    def has_commits(self) -> bool:
+        """Whether there are rows of commits, or should be; a database of an earlier version has none yet.
+
+        Raises: StoreUnavailableError.
+        """
+        try:
+            (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
+            (columns,) = self._connection.execute(_HAS_COMMITS).fetchone()
+        except _BROKEN as error:
+            raise _unreadable(error) from error
+        return bool(columns) or schema >= _SCHEMA_WITH_COMMITS
+
+    def commit_head(self) -> CommitHead:
+        """Return the newest commit, as it is stored. Raises: StoreUnavailableError."""
+        try:
+            return select_head(self._connection)
+        except _BROKEN as error:
+            raise _unreadable(error) from error
+
+    def verify_commits(self, kept_head: CommitHead | None = None) -> CommitFindings:
+        """Return what is wrong with the commits and with the journals that they name, as of one instant.
+
+        Raises: StoreUnavailableError.
+        """
+        try:
+            self._connection.execute("BEGIN")
+            try:
+                rows = select_stored_commits(self._connection)
+                return verify_commits(rows, JournalEnds(self._connection), kept_head)
+            finally:
+                self._connection.execute("ROLLBACK")
         except _BROKEN as error:
             raise _unreadable(error) from error
 
