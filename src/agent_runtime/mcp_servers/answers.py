@@ -1,4 +1,4 @@
-"""The bodies of HTTP answers: bounded, read tolerantly, and looked at for what they say of a call (G2, G9, G11)."""
+"""Bodies of HTTP answers: bounded, read tolerantly, and checked for what they prove about a call (G2, G9, G11)."""
 
 import asyncio
 import re
@@ -11,10 +11,10 @@ from agent_runtime.mcp_servers.dispatcher import NESTED, RequestState
 from agent_runtime.mcp_servers.reading import read_answer, read_well_formed
 
 _CHUNKS_AT_ONCE = 32
-"""After so many chunks others get their turn. A server may send one for each byte, thousands of them at once."""
+"""Yield to other tasks after this many chunks. A server may send one chunk per byte."""
 
 _MUCH_BYTES = 64 * 1024
-"""From this size on, a message is read in a thread, or it would stop the loop for long (G9)."""
+"""A message of this size or more is read in a thread, because it would block the event loop (G9)."""
 
 _END_OF_EVENT = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _END_OF_LINE = re.compile(rb"\r\n|\n|\r")
@@ -22,24 +22,24 @@ _LONGEST_END = 4
 
 
 class _Nesting:
-    """Counts the arrays and objects of one message as its chunks come (G9)."""
+    """Counts the arrays and objects of a message as its chunks arrive (G9)."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def add(self, data: bytes | bytearray) -> None:
-        """Count those of the next part. Raises: httpx2.StreamError where there are too many."""
+        """Count the arrays and objects in the next part. Raises: httpx2.StreamError where there are too many."""
         self._count += data.count(b"[") + data.count(b"{")
         if self._count > NESTED:
             raise httpx2.StreamError(f"the answer has a message with more than {NESTED} arrays and objects")
 
     def reset(self) -> None:
-        """Begin with the next message."""
+        """Start counting for the next message."""
         self._count = 0
 
 
 class _Events:
-    """Splits a stream into its events, each with the blank line that ends it."""
+    """Splits a stream into events, each with the blank line that ends it."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -47,7 +47,9 @@ class _Events:
         self._parts = bytearray()
 
     def add(self, chunk: bytes) -> Iterator[bytes]:
-        """Take the next chunk and yield the events that it completes. Raises: httpx2.StreamError out of bounds."""
+        """Take the next chunk, and yield the events that it completes. Raises: httpx2.StreamError where an event is too
+        long.
+        """
         looked_at = max(0, len(self._parts) - _LONGEST_END + 1)
         counted = len(self._parts)
         self._parts += chunk
@@ -65,15 +67,16 @@ class _Events:
 
     @property
     def rest(self) -> bytes:
-        """What came after the last whole event."""
+        """The bytes after the last complete event."""
         return bytes(self._parts)
 
 
 class Body(httpx2.AsyncByteStream):
-    """The body of an answer, within bounds, as the SDK can read it.
+    """The body of an answer, bounded and rewritten so that the SDK can read it.
 
-    A plain answer and one event may have `most_bytes`; `streamed`: it is a stream of events. `state` is the call that
-    it answers, if it is one: an error with its id is the server's own. `closed` is called once, when it is closed.
+    A plain answer, and each event of a stream (`streamed`), may have `most_bytes`. `state` belongs to the call that is
+    answered, if any: an error with its id was sent by the server itself. `closed` is called once, when the body is
+    closed.
     """
 
     def __init__(
@@ -108,7 +111,9 @@ class Body(httpx2.AsyncByteStream):
         yield events.rest
 
     async def _mend_event(self, event: bytes) -> bytes:
-        """Return an event with its data as one line that the SDK can read; others as they are."""
+        """Return an event with its data rewritten as one line that the SDK can read; an event without
+        data unchanged.
+        """
         lines = _END_OF_LINE.split(event)
         data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
         if not data.strip():
@@ -121,7 +126,7 @@ class Body(httpx2.AsyncByteStream):
         )
 
     async def _mend(self, data: bytes) -> bytes:
-        """Return one message as the SDK can read it: unchanged where it is well-formed, or holds no message."""
+        """Return a message as the SDK can read it; unchanged if it is well-formed, or no message."""
         message, mended = await asyncio.to_thread(_read, data) if len(data) > _MUCH_BYTES else _read(data)
         if isinstance(message, JSONRPCError) and self._state is not None:
             self._state.refused |= self._state.is_answered_by(message.id)
@@ -155,7 +160,7 @@ async def _read_chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
 
 
 async def read_body(response: httpx2.Response, most_bytes: int) -> bytes:
-    """Return the whole body. Raises: httpx2.StreamError where it is out of bounds, or the connection breaks."""
+    """Return the whole body. Raises: httpx2.StreamError where it is too long or the connection breaks."""
     nesting, parts, size = _Nesting(), [], 0
     async for chunk in _read_chunks(response):
         nesting.add(chunk)

@@ -1,4 +1,4 @@
-"""One call to one server: sent once, watched, and given up in good order."""
+"""One call to one server: sent once, watched, and abandoned in an orderly way."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,17 +17,17 @@ from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
 log = structlog.get_logger(__name__)
 
 RAW: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
-"""An answer as it came."""
+"""Reads an answer as a plain object."""
 
 Judge = Callable[["AwaitedCall", Exception], Awaitable[StoredResult]]
-"""What an error says about a call: a definite result, or the error to raise."""
+"""Returns the definite result that an error of a call amounts to, or raises the error for the caller."""
 
 
 class AwaitedCall:
-    """One call on its way, and what became of waiting for it.
+    """One call under way, and the state of waiting for it.
 
-    `judge` says what an error means; `end` is set once the connection ends; `grace_s` is how long a server that was
-    told that nobody waits may still answer.
+    `judge` interprets an error. `end` is set once the connection ends. `grace_s` is how long a server may still answer
+    after it was told to cancel.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AwaitedCall:
     async def send(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
         token = CURRENT_REQUEST.set(self.state)
         try:
-            # Not `call_tool`: that judges the output against its schema, and hides that the call has happened.
+            # Not `call_tool`: it validates the output, and an error of that hides that the call has happened.
             raw: dict[str, Any] = await self._session.send_request(request, RAW)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises here, the call may have happened (G2)
             return await self._judge(self, error)
@@ -63,14 +63,16 @@ class AwaitedCall:
     async def send_uninterrupted(
         self, request: CallToolRequest, tasks: asyncio.TaskGroup
     ) -> dict[str, Any] | StoredResult:
-        """Send it, and let it come to its end even where the caller is cancelled."""
+        """Send the call and let it finish, even if the caller is cancelled."""
         outcome = await asyncio.shield(tasks.create_task(self._send_and_catch(request)))
         if isinstance(outcome, AgentRuntimeError):
             raise outcome
         return outcome
 
     async def _send_and_catch(self, request: CallToolRequest) -> dict[str, Any] | StoredResult | AgentRuntimeError:
-        """What became of it. An error is returned: raised in a task of the pool, it would end the pool."""
+        """Send the call and return its result or its error. An error raised in a task of the pool would
+        end the pool.
+        """
         try:
             return await self.send(request)
         except AgentRuntimeError as error:
@@ -79,7 +81,7 @@ class AwaitedCall:
     async def send_watched(
         self, request: CallToolRequest, timeout_s: float, cancel: asyncio.Event, tasks: asyncio.TaskGroup
     ) -> dict[str, Any] | StoredResult:
-        """Send it, and stop waiting some time after the server was told that nobody waits."""
+        """Send the call. After `timeout_s` or a cancellation, tell the server, and wait `grace_s` more."""
         scope = anyio.CancelScope()
         watch = tasks.create_task(self._watch(scope, timeout_s, cancel))
         try:
@@ -107,8 +109,8 @@ class AwaitedCall:
         scope.cancel()
 
     async def _tell(self, reason: str) -> None:
-        """Tell the server that nobody waits for the answer any more."""
-        CURRENT_REQUEST.set(None)  # in the context of this task: what goes out now is not the call
+        """Tell the server that the call is cancelled."""
+        CURRENT_REQUEST.set(None)  # in the context of this task: the notification is not the call
         params = CancelledNotificationParams(request_id=self.state.request_id, reason=reason)
         try:
             async with asyncio.timeout(self._grace_s):

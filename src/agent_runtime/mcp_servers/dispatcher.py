@@ -1,7 +1,7 @@
-"""A connection as messages: under which id a call goes out, whether it was handed over, and what of a server is heard.
+"""A connection as messages: gives each call its id, notes when it was handed over, and drops what nobody needs.
 
-To go through what has very many parts would stop the loop, so that never gets further than here (G9). Of what is left,
-the SDK sees stand-ins (see `reading.py`): its own types would refuse a whole answer for one odd field.
+A message with too many parts would block the event loop, so it is refused here (G9). The SDK sees a stand-in for each
+result (see `reading.py`), because its types refuse a whole answer for one odd field.
 """
 
 from collections.abc import Mapping
@@ -22,38 +22,38 @@ from agent_runtime.domain.values import JsonValue, has_more_parts
 from agent_runtime.mcp_servers.reading import UnreadableAnswerError, check_readable, make_stand_in
 
 NESTED = 100_000
-"""As many arrays and objects as one message may have. Four megabytes of `[],` would stop the loop for seconds (G9)."""
+"""The most arrays and objects in one message. Four megabytes of `[],` would block the event loop for seconds (G9)."""
 
 HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled"})
-"""The notifications that anybody here listens to; the others are dropped before they cost anything."""
+"""The notifications that are handled; all others are dropped unread."""
 
 _MOST_PARTS = 20_000
 _MOST_LISTED_PARTS = 200_000
-"""As many fields and entries as a message may have, and as a page of a listing may, with the schemas in it."""
+"""The most fields and entries of a message, and of a page of a listing with its schemas."""
 
 _UNCHECKED = frozenset({"structuredContent", "_meta"})
-"""What may hold anything, so that nobody goes through it here."""
+"""Fields that may hold any data; their parts are not counted."""
 
 _MOST_REQUESTS = 64
-"""As many requests of one server are answered at a time. More are dropped: each would wait in memory for its turn."""
+"""The most requests of one server that are answered at a time. More are dropped, or they would pile up in memory."""
 
 
 class TooManyPartsError(UnreadableAnswerError):
-    """A server answered with so many parts that to go through them would stop the loop."""
+    """A server sent an answer with so many parts that reading it would block the event loop."""
 
 
 def has_many_arrays(data: bytes) -> bool:
-    """Return whether one message has more arrays and objects than are read."""
+    """Return whether a message has more than `NESTED` arrays and objects."""
     return len(data) > NESTED and data.count(b"[") + data.count(b"{") > NESTED
 
 
 @dataclass(slots=True)
 class RequestState:
-    """One call on its way. `sent` is false only while it certainly has not reached the server.
+    """The state of one call. `sent` is False only while it has certainly not reached the server.
 
-    `refused`: the server answered it, by its id, with an error, or turned the request away by its HTTP status. Only
-    that makes an error a definite result, whatever its code: the SDK gives the codes of servers to its own errors too.
-    `session_unknown`: the server does not know the session any more, so it has not looked at the call.
+    `refused`: the server answered its id with an error, or refused the request by HTTP status. Only that makes an error
+    a definite result; its code does not, because the SDK uses the same codes for its own errors. `session_unknown`: the
+    server does not know the session any more, so it has not looked at the call.
     """
 
     request_id: int
@@ -62,19 +62,19 @@ class RequestState:
     session_unknown: bool = False
 
     def is_answered_by(self, answered: int | str | None) -> bool:
-        """Return whether an answer with this id is the answer to it."""
+        """Return whether an answer with this id answers this call."""
         return answered is not None and coerce_request_id(answered) == self.request_id
 
 
 CURRENT_REQUEST: ContextVar[RequestState | None] = ContextVar("current_request", default=None)
-"""The call that the running code sends. The SDK carries the context of the sender as far as the socket."""
+"""The call that the running code sends. The SDK carries the sender's context as far as the socket."""
 
 
 class Dispatcher(JSONRPCDispatcher[TransportContext]):
-    """The SDK's dispatcher, state a call under an id that is known before the answer comes.
+    """The SDK's dispatcher, which sends a call under an id that is known before the answer comes.
 
-    Without it nobody could tell the server to stop and still wait for the result that may come. `remote`: errors on
-    the stream may be the transport's own, so it says itself which are not.
+    The id makes it possible to cancel a call and still wait for its result. With `remote`, errors on the stream may be
+    the transport's own, so the transport marks those that are the server's.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         if state is None or method != "tools/call":
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
             return make_stand_in(method, _check_parts(method, raw), remote=self._remote)
-        # We cancel in our own words and time; the SDK's courtesy would wait up to 5 s for a stuck pipe.
+        # We send our own cancellation: the SDK's would wait up to 5 s for a stuck pipe.
         opts = {**(opts or {}), "request_id": state.request_id, "cancel_on_abandon": False}
         self._request_states[state.request_id] = state
         try:
@@ -136,7 +136,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
 
 
 def _check_parts(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the result. Raises: UnreadableAnswerError."""
+    """Return the result if it is readable and has few enough parts. Raises: UnreadableAnswerError."""
     check_readable(raw)
     listing = method == "tools/list"
     limit = _MOST_LISTED_PARTS if listing else _MOST_PARTS
@@ -147,7 +147,7 @@ def _check_parts(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]
 
 
 class Outgoing:
-    """A write stream that notes on the call when it was handed over."""
+    """A write stream that marks a call as sent when it is handed over."""
 
     def __init__(self, inner: WriteStream[SessionMessage]) -> None:
         self._inner = inner
@@ -157,12 +157,12 @@ class Outgoing:
         if state is None:
             await self._inner.send(item)
             return
-        # Before the await: a hand-over that is interrupted may have happened.
+        # Before the await: an interrupted write may have happened.
         state.sent = True
         try:
             await self._inner.send(item)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            # By their contract these two mean that nothing was taken.
+            # By contract these two mean that nothing was written.
             state.sent = False
             raise
 

@@ -1,4 +1,4 @@
-"""Which version of the protocol is spoken with a server."""
+"""Agrees with a server on the version of the protocol."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,9 +13,9 @@ from agent_runtime.mcp_servers.dispatcher import Dispatcher, Outgoing
 
 
 class Eras:
-    """Which era of the protocol worked, by server, so that the next connection begins with it.
+    """Remembers for each server the protocol era that worked, so that the next connection tries it first.
 
-    `old_transports` are the servers that speak the HTTP of before 2025.
+    `old_transports` are the servers that use the HTTP transport of before 2025.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,8 @@ class Eras:
         self.old_transports: set[str] = set()
 
     async def negotiate(self, server_id: str, session: ClientSession) -> None:
-        """The handshake first, or what worked last; the other one where the server refuses the first.
+        """Do the handshake of the era that worked last, by default `initialize`; if the server refuses, try the other
+        one.
 
         Raises: MCPError where it refuses both.
         """
@@ -39,19 +40,19 @@ class Eras:
 
 
 class Speaker(Protocol):
-    """Who has the session: the id of the server, and who hears its notifications."""
+    """The owner of a session: its server's id, and the handler of its notifications."""
 
     server_id: str
 
     async def handle_message(self, message: IncomingMessage) -> None:
-        """Take a notification of the server."""
+        """Handle a notification of the server."""
 
 
 @asynccontextmanager
 async def open_session(
     speaker: Speaker, transport: Transport, eras: Eras, *, remote: bool
 ) -> AsyncIterator[ClientSession]:
-    """A session over a transport, ready to be used."""
+    """Open a session over a transport and negotiate its protocol version."""
     async with transport as (read, write):
         wire = Dispatcher(read, Outgoing(write), remote=remote)
         async with ClientSession(dispatcher=wire, message_handler=speaker.handle_message) as session:

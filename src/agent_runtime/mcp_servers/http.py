@@ -1,4 +1,4 @@
-"""MCP over streamable HTTP: one pool of connections for all servers, one set of headers for each."""
+"""MCP over streamable HTTP: one pool of connections for all servers, and headers for each server."""
 
 import asyncio
 import re
@@ -40,7 +40,7 @@ _LONGEST_COOKIE = 4096
 
 
 class HttpAccess:
-    """How a session with one HTTP server is reached: its address, its headers, and what the server said of both."""
+    """Access to one HTTP server for one session: its address, its headers, and what its answers have shown."""
 
     def __init__(self, server: HttpServer, network: Network, limits: LimitSettings, secrets: Secrets) -> None:
         """Expand the secrets of the entry, and choose the way to the server.
@@ -76,12 +76,12 @@ class HttpAccess:
 
     @property
     def may_be_old(self) -> bool:
-        """Whether the handshake was turned away as a server of the old transport does, which wants a GET first."""
+        """True if the server refused the handshake as one of the old transport would, which expects a GET first."""
         return self._guard.refused_handshake_with in _OLD_SERVERS
 
     @property
     def session_unknown(self) -> bool:
-        """Whether the server has said that it does not know the session any more."""
+        """True if the server has answered that it does not know the session."""
         return self._guard.session_unknown
 
 
@@ -113,18 +113,18 @@ def _check_header(name: str, value: str) -> str:
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 _OLD_SERVERS = frozenset({400, 404, 405})
-"""How such servers answer the POST of a handshake, by the part on backwards compatibility of the specification."""
+"""How servers of the old transport answer the POST of a handshake (MCP, transports, backwards compatibility)."""
 
 
 class _FewCookies(DefaultCookiePolicy):
-    """Keeps the first few cookies of a session, which balancers need, and no more: they would fill the memory (G11)."""
+    """Accepts the first few cookies of a session, which load balancers need; more would fill the memory (G11)."""
 
     def __init__(self) -> None:
         super().__init__()
         self._names: set[str] = set()
 
     def set_ok(self, cookie: Cookie, request: Request) -> bool:
-        """Return whether the cookie is kept. Those that were kept may have new values."""
+        """Return whether the cookie is accepted. Known cookies may change their values."""
         known = cookie.name in self._names or len(self._names) < _MOST_COOKIES
         if not known or len(cookie.name) + len(cookie.value or "") > _LONGEST_COOKIE:
             return False
@@ -133,17 +133,17 @@ class _FewCookies(DefaultCookiePolicy):
 
 
 def _read_timeout(server: HttpServer, limits: LimitSettings) -> float:
-    """Longer than any call of the entry is waited for, so that this never ends one, and never keeps a dead one."""
+    """Return a read timeout longer than any call of the entry may take: it ends dead connections, never a call."""
     said = [policy.timeout_s for policy in server.tools.values() if policy.timeout_s is not None]
     return max([server.client_session_timeout_seconds, *said]) + limits.cancel_grace_s + _SPARE_S
 
 
 class _Guarded(httpx2.AsyncBaseTransport):
-    """The shared connections for one session: bounded answers, faults that stay those of one request, one address.
+    """The shared connections as one session may use them: bounded answers, contained errors, one address.
 
-    The SDK ends the whole session when a request raises; an error answer ends that request only. It would follow
-    redirects of every request, calls included: here only the handshake may be sent on, once and within its origin,
-    and the session stays where that led.
+    The SDK ends the whole session when a request raises, but only the request after an error answer. So errors become
+    answers here. The SDK would also follow redirects of every request, calls included. Here only the handshake may be
+    redirected, once and within its origin, and the session stays at the new address.
     """
 
     def __init__(self, inner: httpx2.AsyncBaseTransport, answer_bytes: int, proxy: str | None) -> None:
@@ -167,7 +167,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
                 response = await self._follow_redirect(request, response)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             if state is not None and request.method == "POST":
-                # No connection, so not a byte of the call has left.
+                # There was no connection, so no byte of the call was sent.
                 state.sent = False
             return _make_refusal(request, f"cannot connect{self._way}: {error}")
         except httpx2.TransportError as error:
@@ -187,7 +187,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         )
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; the handshake, which changes nothing, again where its connection breaks."""
+        """Send a request. If the connection breaks during a handshake, which changes nothing, try again."""
         for pause_s in _HANDSHAKE_PAUSES_S if _is_handshake(request) else ():
             try:
                 return await self._inner.handle_async_request(request)
@@ -202,7 +202,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
     async def _translate_error(
         self, request: httpx2.Request, response: httpx2.Response, state: RequestState | None
     ) -> httpx2.Response:
-        """Return an error answer with what it says: its own JSON-RPC error, or its status for one."""
+        """Turn an HTTP error into an answer with the server's own JSON-RPC error, or with its status."""
         body = b""
         try:
             with suppress(httpx2.StreamError):
@@ -229,7 +229,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         return _make_error_response(request, status, told.model_copy(update={"message": words}))
 
     async def _follow_redirect(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
-        """Send the handshake on to where it is redirected; any other redirect is refused."""
+        """Follow the redirect of a handshake; refuse any other redirect."""
         await response.aclose()
         target = _location(request, response)
         follow = target is not None and response.status_code in _KEEP_METHOD and _same_origin(request.url, target)
@@ -258,7 +258,7 @@ def _location(request: httpx2.Request, response: httpx2.Response) -> httpx2.URL 
 
 
 def _same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
-    """Whether both have the same scheme, host and port, and the other brings no credentials of its own."""
+    """Return whether both have the same scheme, host and port, and the second brings no credentials of its own."""
     same = (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
     return same and other.userinfo in {b"", one.userinfo}
 
@@ -274,10 +274,10 @@ def _is_handshake(request: httpx2.Request) -> bool:
 
 
 class _Streams:
-    """When a session may open a GET stream: not again and again where the server closes it at once.
+    """Limits how often a session opens GET streams, in case the server closes them at once.
 
-    The stream of server messages is given up after a few that did not last; one that takes up the answer to a call
-    is asked for at most once a second, for as long as the call may take.
+    The stream of server messages is given up after a few short ones. A stream that resumes the answer to a call is
+    opened once a second at most, for as long as the call may take.
     """
 
     def __init__(self) -> None:
@@ -301,7 +301,7 @@ class _Streams:
 
 
 def _set_media_type(headers: httpx2.Headers) -> httpx2.Headers:
-    """Return the headers of an answer, with its media type where it names none, or one that says as much as JSON."""
+    """Return the headers with the media type JSON, if the answer names no type or one that implies JSON."""
     said = headers.get("content-type", "").partition(";")[0].strip().lower()
     if said not in {"", "text/plain", "text/json"} and not (said.startswith("application/") and "json" in said):
         return headers
@@ -318,7 +318,7 @@ _REFUSALS = frozenset(
         HTTPStatus.TOO_MANY_REQUESTS,
     }
 )
-"""The statuses with which a server, or what stands before it, turns a request away before it looks at it."""
+"""The statuses by which a server or its proxy refuses a request without looking at it."""
 
 _NO_SESSION = re.compile(
     r"\b(?:no|not|unknown|invalid|missing|expired|terminated|closed|stale)\b.{0,40}\bsession|not initialized|"
@@ -328,9 +328,9 @@ _NO_SESSION = re.compile(
 
 
 def _means_session_lost(status: int, said: str, *, ours: bool) -> bool:
-    """Return whether an answer means that the session is gone, and not that the server has looked at the request.
+    """Return whether an answer means that the session is gone and that the server has not looked at the request.
 
-    `ours`: it holds an error with the id of the call.
+    `ours` is True if the answer holds an error with the id of the call.
     """
     named = _NO_SESSION.search(said[:_REFUSAL_BYTES]) is not None
     match status:

@@ -1,4 +1,4 @@
-"""Listings of the tools of one session, read anew for everyone who asks and yet not once for each (G6)."""
+"""Listings of the tools of one session: always fresh, and shared by those who ask at the same time (G6)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +10,7 @@ from agent_runtime.domain.tools import ToolDefinition
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The tools of a listing by name, why the others cannot be used, and the digest of what was on the wire."""
+    """The tools of a listing by name, the reasons why others are unusable, and the digest of what was sent."""
 
     digest: str
     tools: Mapping[str, ToolDefinition]
@@ -18,9 +18,9 @@ class Listed:
 
 
 class SharedListing:
-    """Listings of one session, shared by those who ask at the same time.
+    """Shares listings of one session among those who ask at the same time.
 
-    Who asks gets a listing that began after it asked; all who asked while another was under way share the next.
+    Everybody gets a listing that began after they asked. Those who ask while one is under way share the next.
     """
 
     def __init__(self, server_id: str, read: Callable[[], Awaitable[Listed]]) -> None:
@@ -36,13 +36,13 @@ class SharedListing:
         self._asked = number = self._asked + 1
         async with self._lock:
             if self._began_at < number:
-                # Set only with the outcome: a reader that is cancelled leaves the work to the next.
+                # Set together with the outcome: if this reader is cancelled, the next one reads.
                 began_at = self._asked
                 outcome: Listed | str
                 try:
                     outcome = await self._read()
                 except ServerUnavailableError as error:
-                    outcome = error.reason  # the error itself would hold on to all that was read
+                    outcome = error.reason  # the error itself would keep all that was read in memory
                 self._began_at, self._outcome = began_at, outcome
             if isinstance(self._outcome, Listed):
                 return self._outcome

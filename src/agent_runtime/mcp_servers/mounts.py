@@ -1,4 +1,4 @@
-"""What a server under bubblewrap finds at which path: a table of places, of which the most specific one counts."""
+"""The file system of a server under bubblewrap: a table of paths, in which the most specific entry counts."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -22,11 +22,11 @@ _SYSTEM = (
     *("/etc/alternatives", "/etc/ca-certificates", "/etc/group", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf"),
     *("/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/pki", _RESOLVER, "/etc/ssl"),
 )
-"""What programs need of the system; all that a server with a `read` list sees beside that list."""
+"""The parts of the system that programs need. A server with a `read` list sees these beside that list."""
 
 
 class _Kind(Enum):
-    """What a server finds at a place."""
+    """The content that a server finds at a path."""
 
     READ = "what is there, read only"
     WRITE = "what is there"
@@ -43,7 +43,7 @@ _SEEN = {_Kind.READ, _Kind.WRITE, _Kind.DEVICES}
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What is to be started, and where. `texts` are the other texts of the entry that may name files."""
+    """The command to start and its folder. `texts` are other texts of the entry that may name files."""
 
     argv: tuple[str, ...]
     cwd: Path
@@ -51,12 +51,12 @@ class Start:
 
     @property
     def needed(self) -> tuple[Path, ...]:
-        """Its folder and its command."""
+        """The folder and the command."""
         return (self.cwd, self.cwd / self.argv[0])
 
     @property
     def named(self) -> set[Path]:
-        """The real paths of the files that its arguments and texts may mean; of `--option=value` also the value."""
+        """The real paths of the files that the arguments and texts may name; of `--option=value` also the value."""
         texts = (*self.argv[1:], *self.texts)
         words = {word for text in texts for word in (text, text.partition("=")[2]) if word}
         found = set()
@@ -67,11 +67,12 @@ class Start:
 
 
 def mount_options(sandbox: Sandbox, start: Start, base_dir: Path, own: OwnFiles, *, all_devices: bool) -> list[str]:
-    """Return bubblewrap's options for what a server sees of the file system.
+    """Return the options of bubblewrap that mount what a server may see of the file system.
 
-    Without `read` and `write` it sees and writes everything. With `write` it writes nothing else, and with `read`
-    nothing else exists but what programs need of the system. Without network it finds in /run, /tmp and /dev/shm only
-    its folder, its command and what `read` and `write` name. The service's own files are out of its reach in any case.
+    Without `read` and `write`, the server reads and writes everything. With `write`, it writes nothing else. With
+    `read`, nothing else exists but the parts of the system that programs need. Without network, /run, /tmp and /dev/shm
+    hold only its folder, its command and the paths of `read` and `write`. The service's own files are always out of
+    reach.
     """
     limited = bool(sandbox.read or sandbox.write)
     table = _Table(_Kind.EMPTY if sandbox.read else _Kind.READ if limited else _Kind.WRITE)
@@ -97,7 +98,7 @@ def _system(*, network: bool) -> list[Path]:
 
 
 class _Table:
-    """The places by their real paths, and the links that lead to them from where the entry says that they are."""
+    """The mounts by their real paths, and the links to them from the paths in the entry."""
 
     def __init__(self, ground: _Kind) -> None:
         self._ground = ground
@@ -105,17 +106,17 @@ class _Table:
         self._links: dict[Path, Path] = {}
 
     def empty(self, *folders: Path) -> None:
-        """Put empty folders over those that there are."""
+        """Cover these folders with empty ones."""
         self._places |= {real(folder): _Kind.EMPTY for folder in folders if folder.is_dir()}
 
     def show(self, paths: Iterable[Path], kind: _Kind) -> None:
-        """Show what is at these paths, and make the paths lead there."""
+        """Mount what is at these paths, and make the paths lead there."""
         for path in paths:
             self._places[real(path)] = kind
             self._links[Path(os.path.normpath(path))] = real(path)
 
     def add_system(self, *, all_devices: bool, shared_memory: bool) -> None:
-        """Add devices and processes, and let nobody change the kernel's settings."""
+        """Add devices and processes, and protect the kernel's settings."""
         self._places[Path("/proc")] = _Kind.PROCESSES
         self._places[_DEVICES] = _Kind.DEVICES if all_devices else _Kind.FEW_DEVICES
         if _SHARED_MEMORY.is_dir() and shared_memory != all_devices:
@@ -124,15 +125,15 @@ class _Table:
             self._places[Path("/sys")] = _Kind.READ
 
     def show_where_empty(self, paths: Iterable[Path]) -> None:
-        """Show these paths like all others, where an empty folder would hide them."""
+        """Mount these paths where an empty folder would hide them."""
         for path in paths:
             if self._at(real(path)) is _Kind.EMPTY or self._at(path) is _Kind.EMPTY:
                 self.show([path], self._ground)
 
     def hide_own_files(self, own: OwnFiles, start: Start, named: set[Path]) -> None:
-        """Hide the service's own files under every path that leads to them, and let nobody put others in their place.
+        """Hide the service's own files under every path that leads to them, and prevent their replacement.
 
-        `named`: the paths that the entry may mean; where they are folders of the data directory, they stay.
+        `named` are the paths that the entry may mean. Folders among them stay visible, even inside the data directory.
         """
         used = {*map(real, (*own.roots, *start.needed)), *named}
         kept: set[Path] = set()
@@ -140,19 +141,19 @@ class _Table:
             kept |= self._hide(real(own.data_dir), used)
         files = own.hidden_files(named)
         masked = {path for path in (*files, *other_paths(files)) if self._at(path) in _SEEN}
-        # A mask ends when the file is replaced; the folder still keeps out another one.
+        # Replacing the file would end the mask, so its folder is read only too.
         used.add(real(Path(os.environ.get("HOME", "/"))))
         folders = {real(path).parent for path in own.alone}
         unused = {folder for folder in folders if not any(path.is_relative_to(folder) for path in used)}
         fixed = {path for path in (*map(real, own.program), *unused) if self._at(path) is _Kind.WRITE}
         self._places |= dict.fromkeys(fixed - self._places.keys(), _Kind.READ) | dict.fromkeys(masked, _Kind.MASKED)
-        # A folder that is a mount cannot be renamed: else one with other files could take its place.
+        # A mounted folder cannot be renamed, so no folder with other files can take its place.
         for parent in {parent for path in kept | masked | fixed for parent in path.parents}:
             if self._at(parent) is _Kind.WRITE:
                 self._places[parent] = _Kind.WRITE
 
     def _hide(self, folder: Path, but: Iterable[Path]) -> set[Path]:
-        """Hide a folder, but for these folders in it and files in them; return the paths where it was to be seen."""
+        """Hide a folder except for the paths in `but`, and return the paths under which it was visible."""
         around = self._at(folder)
         hidden = {path for path in (folder, *other_paths([folder])) if self._at(path) in _SEEN}
         wanted = dict.fromkeys(but, _Kind.READ if around is _Kind.READ else _Kind.WRITE) if around in _SEEN else {}

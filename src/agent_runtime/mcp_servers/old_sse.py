@@ -1,6 +1,7 @@
-"""MCP over HTTP as it was until 2024-11-05: the server says all on one stream of events, and names where to post to.
+"""MCP over HTTP as of 2024-11-05: the server sends everything on one stream of events, and names the address to post
+to.
 
-Not the SDK's client for it: that logs a message which is turned away, and leaves whoever waits for its answer waiting.
+The SDK's own client is not used: when a message is refused, it logs that and leaves the caller waiting.
 """
 
 import asyncio
@@ -28,7 +29,8 @@ _FAULTS = (httpx2.HTTPError, httpx2.StreamError, httpx2.SSEError)
 async def old_sse_client(
     url: str, client: httpx2.AsyncClient, event_bytes: int, closed: asyncio.Event
 ) -> AsyncGenerator[TransportStreams]:
-    """Open the stream of a server, and yield the streams of a session with it; `closed` is set once it has ended.
+    """Open the stream of a server, and yield the streams of a session over it. `closed` is set once the stream has
+    ended.
 
     Raises: ConnectionError where the address gives no such stream, or names another origin to post to.
     """
@@ -49,7 +51,7 @@ async def old_sse_client(
 
 
 async def _address(url: httpx2.URL, events: AsyncIterator[ServerSentEvent]) -> httpx2.URL:
-    """Return the address for messages, which the server sends first."""
+    """Return the address to post to, which is the first event of the stream."""
     async for event in events:
         if event.event == "endpoint":
             target = url.join(event.data.strip())
@@ -64,7 +66,7 @@ async def _listen(
     give: MemoryObjectSendStream[SessionMessage | Exception],
     closed: asyncio.Event,
 ) -> None:
-    """Hand on what the server says, until its stream ends."""
+    """Forward the server's messages until its stream ends."""
     try:
         async with give:
             with suppress(*_FAULTS):
@@ -77,14 +79,14 @@ async def _listen(
 
 
 class _Posts:
-    """The write stream: each message is posted by whoever sends it."""
+    """The write stream: posts each message in the task that sends it."""
 
     def __init__(self, client: httpx2.AsyncClient, address: httpx2.URL) -> None:
         self._client = client
         self._address = address
 
     async def send(self, item: SessionMessage, /) -> None:
-        """Post a message. Raises: MCPError where a request is turned away; httpx2 errors where its post breaks."""
+        """Post a message. Raises: MCPError where a request is refused, httpx2 errors where the connection breaks."""
         content = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode()
         try:
             response = await self._client.post(
@@ -101,7 +103,7 @@ class _Posts:
             raise MCPError(INTERNAL_ERROR, f"HTTP {response.status_code}")
 
     async def aclose(self) -> None:
-        """Nothing to do: the client is closed by its owner."""
+        """Do nothing: the owner of the client closes it."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""How each kind of server is reached: a process, a URL, or an object in this process."""
+"""Opens the connection to each kind of server: a process, a URL, or an object in this process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,9 @@ from agent_runtime.mcp_servers.stdio import StdioTransport
 
 
 class OverStdio:
-    """A process of our own. `start` makes the transport around the event that is set once it can no longer answer."""
+    """A process of our own. `start` makes its transport; the event passed to it is set once the process can no longer
+    answer.
+    """
 
     remote = False
     uninterrupted = False
@@ -36,7 +38,7 @@ class OverStdio:
             yield session
 
     def describe_end(self) -> str:
-        """How the process ended, with the end of its stderr."""
+        """Return how the process ended, with the end of its stderr."""
         return self._transport.describe_end() if self._transport else ""
 
 
@@ -52,7 +54,7 @@ class OverHttp:
 
     @asynccontextmanager
     async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
-        """Connect and agree on a protocol version, over the old transport where the server knows no other."""
+        """Connect and agree on a protocol version, over the old transport if the server knows no other."""
         old = self._eras.old_transports
         async with AsyncExitStack() as stack:
             if connection.server_id not in old:
@@ -64,13 +66,13 @@ class OverHttp:
                     session = await self._enter_old(connection, stack, explain(error))
                     old.add(connection.server_id)
             else:
-                old.discard(connection.server_id)  # unless it works once more
+                old.discard(connection.server_id)  # added again below if it still works
                 session = await stack.enter_async_context(self._old(connection))
                 old.add(connection.server_id)
             yield session
 
     async def _enter_old(self, connection: Connection, stack: AsyncExitStack, first: str) -> ClientSession:
-        """Try the old transport, after the other one failed for the reason `first`."""
+        """Try the old transport, after the new one failed for the reason `first`."""
         try:
             return await stack.enter_async_context(self._old(connection))
         except Exception as error:
@@ -80,21 +82,21 @@ class OverHttp:
         return open_session(connection, self._access.open(), self._eras, remote=True)
 
     def _old(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
-        # Not `remote`: what comes on its stream with the id of a request is the server's own answer.
+        # Not `remote`: on its stream, an answer with the id of a request is the server's own.
         return open_session(connection, self._access.open_old(connection.end), self._eras, remote=False)
 
     @property
     def session_unknown(self) -> bool:
-        """Whether the server has said that it does not know the session any more."""
+        """True if the server has answered that it does not know the session."""
         return self._access.session_unknown
 
     def describe_end(self) -> str:
-        """Nothing is known beyond the fault itself."""
+        """Return nothing: all that is known is in the error itself."""
         return ""
 
 
 class InProcess:
-    """A server that ships with the service. Its calls are bounded work, and are waited for to their end."""
+    """A server that ships with the service. Its calls are short, and always awaited to their end."""
 
     remote = False
     uninterrupted = True
@@ -105,10 +107,10 @@ class InProcess:
 
     @asynccontextmanager
     async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
-        """Connect in memory; the handshake is known to work."""
+        """Connect in memory. The handshake cannot fail."""
         async with Client(self._server, mode="legacy", message_handler=connection.handle_message) as client:
             yield client.session
 
     def describe_end(self) -> str:
-        """Nothing is known beyond the fault itself."""
+        """Return nothing: all that is known is in the error itself."""
         return ""

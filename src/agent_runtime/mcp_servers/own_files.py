@@ -1,4 +1,4 @@
-"""The files that the service keeps for itself: no MCP server may read or change them, wherever it may look."""
+"""The service's own files, which no MCP server may read or change."""
 
 import os
 import re
@@ -15,18 +15,18 @@ from agent_runtime.config import Settings
 
 _SECRET_FILE = re.compile(r"\$\{file:([^}]+)\}")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-"""How /proc/self/mountinfo writes spaces and the like."""
+"""The escapes of /proc/self/mountinfo for spaces and the like."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnFiles:
-    """What to keep from servers, by the paths that the settings name. All may be links, and need not exist yet.
+    """The files to protect from servers, by the paths in the settings. Paths may be links, and need not exist yet.
 
-    `data_dir` is hidden with all that is in it, but for `roots` and the folders that an entry names. `files` are hidden
-    always; `databases` with every file beside them that begins with their name. `secrets` are hidden from servers whose
-    entry does not name them. `alone` are those beside which nobody may put others: what is read again when it is
-    replaced, and the database, into which SQLite puts a journal that lies beside it. `program`
-    is what the service itself runs from; it can be read and not changed.
+    `data_dir` is hidden with its content, except for `roots` and folders that an entry names. `files` are always
+    hidden, as are `databases` with every file beside them whose name begins with theirs. `secrets` are hidden from
+    servers whose entry does not name them. Nobody may put other files beside those in `alone`: a file that is read
+    again when it is replaced, and the database, into which SQLite applies a journal that lies beside it. `program` is
+    the code of the service, which may be read and not changed.
     """
 
     data_dir: Path | None = None
@@ -39,7 +39,7 @@ class OwnFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All that is kept from whatever works on files inside this process."""
+        """All paths that servers inside this process must not touch."""
         folder = (self.data_dir,) if self.data_dir else ()
         return (*folder, *self.files, *self.databases, *self.secrets)
 
@@ -51,10 +51,10 @@ class OwnFiles:
 
 
 def own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *others: Path) -> OwnFiles:
-    """Return what a service with these settings keeps for itself.
+    """Return the files to protect for a service with these settings.
 
-    `roots` are the folders in which tasks work, even where they lie in the data directory. `database` holds its
-    journal; `others` are further files that it has.
+    `roots` are the folders in which tasks work, even inside the data directory. `database` holds the journal. `others`
+    are further files of the service.
     """
     base_dir = settings.tool_registry.absolute().parent
     folders = {Path.cwd(), base_dir, *([settings.config_file.absolute().parent] if settings.config_file else [])}
@@ -72,12 +72,12 @@ def own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *othe
 
 
 def real(path: Path) -> Path:
-    """Return the path with every link resolved, as far as it exists."""
+    """Return the path with every link resolved, as far as the path exists."""
     return Path(os.path.realpath(path))
 
 
 def other_paths(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the paths under which the same files show once more, because their folder is mounted in several places."""
+    """Yield the other paths of the same files, if their folder is mounted in several places."""
     mounts = _mounts()
     for path in paths:
         text = str(path)
@@ -101,7 +101,7 @@ def _text(path: Path) -> str:
 
 
 def _family(database: Path) -> Iterator[Path]:
-    """Yield the database file, its journals and whatever else lies beside it under its name."""
+    """Yield the database file, its journals and all other files beside it whose name begins with its own."""
     yield database
     with suppress(OSError), os.scandir(real(database).parent) as entries:
         name = real(database).name
@@ -123,7 +123,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 class _Mount(NamedTuple):
-    """A device, the folder of it that is mounted, and where; a folder is written without a slash at its end."""
+    """A device, the mounted folder of it, and the mount point; folders have no trailing slash."""
 
     device: str
     root: str

@@ -1,4 +1,4 @@
-"""All MCP servers of the service: which connection serves which lease, and that none outlives its use (G10)."""
+"""The connections to all MCP servers: which lease uses which connection, and that none outlives its use (G10)."""
 
 import asyncio
 import math
@@ -41,10 +41,10 @@ log = structlog.get_logger(__name__)
 _NO_ERROR = (None, None, None)
 
 _STOP_S = 9.5
-"""How long leaving the pool waits for its tasks before it cancels them, where nobody has said how long (G10)."""
+"""How long leaving the pool waits for its tasks before it cancels them, unless `stop_within` says otherwise (G10)."""
 
 _KILL_S = 0.5
-"""How long after `stop_by` a server may still be leaving before its task is cancelled."""
+"""How long after `stop_by` a server may still be stopping before its task is cancelled."""
 
 
 class ServerPool:
@@ -75,7 +75,7 @@ class ServerPool:
         self._group = asyncio.TaskGroup()
         self._owners: dict[Connection, asyncio.Task[None]] = {}
         self._shared: dict[str, Connection] = {}
-        self._listings: dict[str, Listed] = {}  # the newest of each server: its connections share one
+        self._listings: dict[str, Listed] = {}  # the newest of each server, shared by its connections
         self._leaving = False
         self._stop_by = math.inf
         self._tell_change: Callable[[str], None] = _ignore
@@ -97,33 +97,36 @@ class ServerPool:
                 for task in late:
                     task.cancel()
         finally:
-            # Not told of an error of the body, which it would wrap; every task in it has been told to end.
+            # Without an error of the body, which the group would wrap; its tasks were all told to end.
             cancelled = isinstance(exc_val, asyncio.CancelledError)
             await (self._group.__aexit__(exc_type, exc_val, exc_tb) if cancelled else self._group.__aexit__(*_NO_ERROR))
             await self._network.aclose()
 
     def stop_within(self, seconds: float) -> None:
-        """Have all servers share this time for leaving: the service stops."""
+        """Give all servers this many seconds together to stop, because the service stops."""
         self._stop_by = asyncio.get_running_loop().time() + seconds
 
     @property
     def connections(self) -> Counter[str]:
-        """How many connections each server has now, by its id: from their start until their processes are gone."""
+        """The number of connections of each server by its id, counted from their start until their
+        processes are gone.
+        """
         return Counter(connection.server_id for connection in self._owners)
 
     async def discover(self, server: ToolServer) -> Offer:
-        """Start or reach the server, list its tools, and let it go. Raises: ServerUnavailableError."""
+        """Start or connect to the server, list its tools, and release it. Raises: ServerUnavailableError."""
         async with self.lease([server]) as lease:
             listed = await lease.list(server.id)
         return Offer(tuple(listed.tools.values()), listed.left_out)
 
     def on_change(self, tell: Callable[[str], None]) -> None:
-        """Have `tell` called with the id of a shared server that says that its tools have changed."""
+        """Register `tell`, which is called with the id of a shared server that announces a change of its tools."""
         self._tell_change = tell
 
     @asynccontextmanager
     async def lease(self, servers: Iterable[ToolServer]) -> AsyncIterator["PoolLease"]:
-        """Sessions with exactly these servers, all started at once; its own ones are gone when it ends.
+        """Yield sessions with exactly these servers, all started at the same time. Those of scope `task` end with the
+        lease.
 
         Entering raises: ServerUnavailableError.
         """
@@ -141,14 +144,14 @@ class ServerPool:
             ]
             for connection in own:
                 connection.stop()
-            # The owners belong to the pool: where this wait is cancelled, they end all the same.
+            # The pool owns the connections' tasks: they end even if this wait is cancelled.
             for connection in own:
                 await connection.ended.wait()
 
     async def connect(self, server: ToolServer) -> Connection:
-        """A connection that is at least starting: the shared one of the entry, or a new one.
+        """Return a connection that is starting or running: the shared one of the entry, or a new one.
 
-        Raises: ServerUnavailableError where it cannot even be tried.
+        Raises: ServerUnavailableError where it cannot be started.
         """
         if server.scope == "task":
             return self._start(server, await self._opener(server))
@@ -156,7 +159,7 @@ class ServerPool:
         running = self._shared.get(key)
         if running is None or not running.usable:
             opener = await self._opener(server)
-            # Another may have started it while this one prepared.
+            # Another task may have started it in the meantime.
             running = self._shared.get(key)
             if running is None or not running.usable:
                 running = self._shared[key] = self._start(server, opener)
@@ -182,7 +185,7 @@ class ServerPool:
         match server:
             case StdioServer():
                 redactor = self._secrets.redactor
-                # In a thread: the first one tries bubblewrap, and secrets may lie in files.
+                # In a thread: the first start probes bubblewrap, and secrets may be in files.
                 spawn = await asyncio.to_thread(
                     prepare, server, self._secrets, self._base_dir, self._own, self._inherited
                 )
@@ -202,9 +205,9 @@ def _ignore(_: str) -> None:
 
 
 class PoolLease:
-    """The sessions of one run, with the shape of `ports.Lease`. `tasks` owns what outlives a cancelled caller.
+    """The sessions of one run, with the shape of `ports.Lease`. `tasks` owns work that outlives a cancelled caller.
 
-    `connections` always are those that it uses now: whoever ends the lease stops them.
+    `connections` always holds the connections in use: whoever ends the lease stops them.
     """
 
     def __init__(
@@ -221,11 +224,11 @@ class PoolLease:
         self._changes_seen: dict[str, int] = {}
 
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
-        """What this very session lists now, by tool name. Raises: ServerUnavailableError."""
+        """List the tools in this session now, and return them by name. Raises: ServerUnavailableError."""
         return (await self.list(server_id)).tools
 
     async def list(self, server_id: str) -> Listed:
-        """Return what this very session lists now; a new one, where it was lost while nobody used it.
+        """List the tools in this session now; in a new session if this one was lost while unused.
 
         Raises: ServerUnavailableError.
         """
@@ -240,7 +243,7 @@ class PoolLease:
         return await self._connections[server_id].definitions()
 
     async def renew(self, server_id: str) -> None:
-        """Get a new session with this server, in place of one that it does not know any more.
+        """Replace a session that the server does not know any more.
 
         Raises: ServerUnavailableError.
         """
@@ -250,7 +253,7 @@ class PoolLease:
         await connection.ready()
 
     def has_changed(self, server_id: str) -> bool:
-        """Whether the server has said `tools/list_changed` since this lease last asked for its definitions."""
+        """Return whether the server has sent `tools/list_changed` since this lease last listed its tools."""
         return self._connections[server_id].changes != self._changes_seen.get(server_id)
 
     async def call(

@@ -1,7 +1,7 @@
-"""What servers send, read tolerantly, before a typed model of the SDK sees it.
+"""Reads the messages of servers tolerantly, before a typed model of the SDK sees them.
 
-`docs/mcp-servers.md` says for people what is read how. What is well-formed passes the SDK's own check and costs
-nothing more; only what fails it is looked at again here.
+`docs/mcp-servers.md` describes what is tolerated. A well-formed message passes the SDK's own check and costs nothing
+more; only a message that fails the check is read again here.
 """
 
 import re
@@ -24,7 +24,7 @@ from pydantic_core import from_json, to_json
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 _RAW = "agent-runtime/raw"
-"""The key of `_meta` under which an answer passes the SDK as it came."""
+"""The key of `_meta` under which a raw answer passes through the SDK."""
 
 _UNREADABLE = "agent-runtime/unreadable"
 
@@ -49,11 +49,11 @@ _END_BYTES = 200
 
 
 class UnreadableAnswerError(Exception):
-    """A server answered, under the id of the request, with something of which nothing can be read."""
+    """A server answered the id of the request with data that cannot be read."""
 
 
 def read_well_formed(data: bytes) -> JSONRPCMessage | None:
-    """Return the message of one line, event or body; None where it is none as JSON-RPC has it."""
+    """Return the message of one line, event or body; None if it is not valid JSON-RPC."""
     try:
         return jsonrpc_message_adapter.validate_json(data, by_name=False)
     except ValueError:
@@ -61,10 +61,10 @@ def read_well_formed(data: bytes) -> JSONRPCMessage | None:
 
 
 def read_tolerantly(data: bytes, *, whole: bool = True) -> list[JSONRPCMessage]:
-    """Return the messages of a line, event or body that is not well-formed; none where it holds no message.
+    """Return the messages of a malformed line, event or body; an empty list if it holds none.
 
-    An answer of which nothing but the id can be read is one that `check_readable` refuses. `whole` False: the data may
-    have been cut off, so that this cannot be told of it. To be called in a thread where there is much.
+    If nothing but the id of an answer can be read, the result is one that `check_readable` refuses. With `whole` False
+    the data may have been cut off, and such answers are ignored. Call it in a thread if the data is large.
     """
     if b'"' not in data:
         return []
@@ -76,7 +76,7 @@ def read_tolerantly(data: bytes, *, whole: bool = True) -> list[JSONRPCMessage]:
 
 
 def read_answer(data: bytes) -> JSONRPCMessage | None:
-    """Return the one message of an event or a body, or the answer among several; None where there is none."""
+    """Return the message of an event or a body, or the answer if there are several messages; None if there is none."""
     message = read_well_formed(data)
     if message is not None:
         return message
@@ -86,7 +86,7 @@ def read_answer(data: bytes) -> JSONRPCMessage | None:
 
 
 def _parse(data: bytes) -> JsonValue:
-    """Return the JSON value of the data, or of its end where it begins with something else; None where it has none."""
+    """Return the JSON value of the data, or of its end if it begins with something else; None if there is none."""
     text = data.removeprefix(b"\xef\xbb\xbf")
     for begin in _find_beginnings(text):
         part = text[begin:]
@@ -101,7 +101,7 @@ def _parse(data: bytes) -> JsonValue:
 
 
 def _find_beginnings(data: bytes) -> Iterable[int]:
-    """Yield where the JSON may begin: some servers greet before they speak, or log to the same stream."""
+    """Yield the positions at which JSON may begin: some servers print a greeting first, or log to the same stream."""
     yield 0
     start = 0
     if len(data) <= _RESYNC_BYTES:
@@ -113,7 +113,7 @@ def _find_beginnings(data: bytes) -> Iterable[int]:
 
 
 def _mend(data: bytes) -> bytes:
-    """Return the data as valid UTF-8, half surrogate pairs replaced by U+FFFD."""
+    """Return the data as valid UTF-8, with lone surrogates replaced by U+FFFD."""
     text = data.decode(errors="replace").encode()
     return _ESCAPE.sub(_mend_escape, text) if rb"\u" in text else text
 
@@ -124,7 +124,7 @@ def _mend_escape(found: re.Match[bytes]) -> bytes:
 
 
 def _to_message(value: JsonObject) -> JSONRPCMessage | None:
-    """Return the message that an object means, whatever is missing or odd in its envelope; None where it means none."""
+    """Return the message that an object stands for, however odd its envelope; None if it stands for none."""
     number = _request_id(value.get("id"))
     method = value.get("method")
     if isinstance(method, str):
@@ -158,7 +158,7 @@ def _to_error(value: JsonValue) -> ErrorData:
 
 
 def _to_result(value: JsonValue) -> JsonObject:
-    """Return a result as an object: a list is content, a text is one, and of null nothing can be read."""
+    """Return a result as an object: a list is content, a text is one block of it; null cannot be read."""
     if isinstance(value, dict):
         return value
     if isinstance(value, list | str):
@@ -167,7 +167,7 @@ def _to_result(value: JsonValue) -> JsonObject:
 
 
 def to_text(value: JsonValue) -> str:
-    """Return a value as text for people: a text as it is, anything else as JSON."""
+    """Return a text unchanged, and any other value as JSON."""
     return value if isinstance(value, str) else to_json(value, inf_nan_mode="constants").decode()
 
 
@@ -188,16 +188,16 @@ def _unreadable_answer(data: bytes) -> list[JSONRPCMessage]:
 
 
 def check_readable(raw: JsonObject) -> None:
-    """Raises: UnreadableAnswerError where nothing can be read of this result."""
+    """Check that this result could be read. Raises: UnreadableAnswerError."""
     meta = raw.get("_meta")
     if isinstance(meta, dict) and isinstance(reason := meta.get(_UNREADABLE), str):
         raise UnreadableAnswerError(reason)
 
 
 def make_stand_in(method: str, raw: JsonObject, *, remote: bool) -> JsonObject:
-    """Return a result in which the SDK finds no fault, for the one that came; `unwrap_answer` gives that back.
+    """Return a result that the SDK accepts, in place of the raw one; `unwrap_answer` returns the raw one.
 
-    Of the tools of a `remote` server it holds those whose arguments the SDK is to mirror in headers.
+    For a `remote` server it contains the tools whose arguments the SDK has to mirror in headers.
     """
     match method:
         case "initialize":
@@ -223,7 +223,9 @@ def unwrap_answer(answer: JsonObject) -> JsonObject:
 
 
 def _stand_in_for_initialize(raw: JsonObject) -> JsonObject:
-    """Return what the session uses of the handshake: the version, and that tools may change."""
+    """Return what the session uses of the handshake: the version, and whether the server announces changes of its
+    tools.
+    """
     version = raw.get("protocolVersion")
     said = version if isinstance(version, str) and version else LATEST_HANDSHAKE_VERSION
     return {"protocolVersion": said, "capabilities": _capabilities(raw), "serverInfo": {"name": "", "version": ""}}
@@ -265,12 +267,12 @@ def _properties_of(schema: JsonObject) -> JsonObject:
 
 
 def names_with_headers(page: JsonObject) -> set[str]:
-    """Return the names of the tools on a page whose arguments are to be mirrored in headers."""
+    """Return the names of the tools on a page whose arguments are mirrored in headers."""
     return {tool["name"] for tool in _tools_with_headers(page)}
 
 
 def read_page(page: JsonObject) -> tuple[list[JsonValue], str | None]:
-    """Return the tools of a page, and the cursor of the next one, None where it names none.
+    """Return the tools of a page, and the cursor of the next page, None if there is none.
 
     Raises: UnreadableAnswerError where it is no page of tools.
     """

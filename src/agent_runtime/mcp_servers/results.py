@@ -1,4 +1,4 @@
-"""What servers answer, as the domain keeps it: results uncut, definitions bounded, secrets redacted (G11, G12)."""
+"""Converts the answers of servers for the domain: whole results, bounded definitions, redacted secrets (G11, G12)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,20 @@ from agent_runtime.text.redaction import Redactor
 log = structlog.get_logger(__name__)
 
 _LONGEST_NAME = 256
-"""The longest name of a tool, twice what MCP advises: names are keys in many places, and are kept there."""
+"""The longest name of a tool in characters, twice what MCP advises: names are stored as keys in many places."""
 
 
 def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
-    """A `CallToolResult` in the words of the wire as a whole, uncut result.
+    """Convert a `CallToolResult` into a whole, uncut result.
 
-    A result in the words of no version of MCP is structured content as a whole.
+    A result with none of the fields of MCP becomes structured content as a whole.
     """
     if raw.get("resultType") == "input_required":
         text = "The server asked for further input in the middle of the call, which is not offered here."
         return StoredResult(text=text, is_error=True, size=len(text.encode()))
     output = raw.get("structuredContent")
     if _FIELDS.isdisjoint(raw):
-        old = raw.get("toolResult")  # the word of 2024-10-07
+        old = raw.get("toolResult")  # as of 2024-10-07
         if isinstance(old, Mapping) and not _FIELDS.isdisjoint(old):
             return to_stored_result(old, redactor)
         output = old if old is not None else {name: raw[name] for name in raw if name not in _ENVELOPE} or None
@@ -53,19 +53,19 @@ _ENVELOPE = frozenset({"_meta", "cacheScope", "resultType", "toolResult", "ttlMs
 
 
 def make_unreadable_result(reason: str, redactor: Redactor) -> StoredResult:
-    """Return the result of a call that the server answered with something of which nothing can be read."""
+    """Return the error result of a call whose answer cannot be read."""
     text = redactor.redact_message(f"the server answered, and its answer cannot be read: {reason}")
     return StoredResult(text=text, is_error=True, unreadable=True, size=len(text.encode()))
 
 
 def is_error(raw: Mapping[str, Any]) -> bool:
-    """Whether a result says that it is an error, with anything but `false` and null."""
+    """Return whether a result is marked as an error: by any value but `false` and null."""
     said = raw.get("isError")
     return said is not None and said is not False
 
 
 def _blocks(content: JsonValue) -> list[JsonValue]:
-    """Return the blocks of a result, also where there is one without a list around it."""
+    """Return the blocks of a result; a single block may stand without a list around it."""
     if content is None:
         return []
     return content if isinstance(content, list) else [content]
@@ -73,14 +73,16 @@ def _blocks(content: JsonValue) -> list[JsonValue]:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The text of one content block; `named`: it stands for something that is not kept, such as a picture."""
+    """The text of one content block. `named` is True if the text only names data that is not stored,
+    such as a picture.
+    """
 
     text: str
     named: bool = False
 
 
 def read_block(block: JsonValue) -> Block:
-    """Return the text of a content block, whatever it is: what MCP does not know is shown as JSON."""
+    """Return the text of a content block; a block that MCP does not define is shown as JSON."""
     match block:
         case str():
             return Block(block)
@@ -114,14 +116,14 @@ def _size(value: JsonValue) -> int:
     try:
         return len(canonical(value))
     except ValueError:
-        # RFC 8785 cannot carry it (a huge integer, NaN); its plain JSON has a length all the same.
+        # RFC 8785 cannot express it (a huge integer, NaN); use the length of its plain JSON.
         return len(to_json(value, inf_nan_mode="constants"))
 
 
 def tool_definitions(
     server_id: str, raw_tools: Sequence[Any], limits: LimitSettings, redactor: Redactor
 ) -> tuple[dict[str, ToolDefinition], dict[str, str]]:
-    """Return the tools of a listing by name, and of each other tool why it cannot be used, which is logged too."""
+    """Return the usable tools of a listing by name, and for each other tool the reason, which is also logged."""
     names = Counter(tool.get("name") for tool in raw_tools if _has_name(tool))
     definitions: dict[str, ToolDefinition] = {}
     left_out: dict[str, str] = {}
@@ -153,13 +155,13 @@ def faults_of(error: ValidationError) -> str:
 
 
 def _definition(raw: Any, limit: int, redactor: Redactor) -> ToolDefinition:
-    """Return the definition. Raises: ValueError where it is invalid, or has more than `limit` bytes."""
+    """Return the definition. Raises: ValueError where it is invalid or has more than `limit` bytes."""
     if not isinstance(raw, dict):
         raise ValueError("it is no object")  # noqa: TRY004 - all that is wrong with a definition is a ValueError
     if not isinstance(raw.get("name"), str):
         raise ValueError("it has no name")  # noqa: TRY004 - likewise
     wire = _read_fields(raw)
-    # What is far beyond the limit is not worked through to be measured.
+    # Far beyond the limit, the definition is not validated and canonicalised to measure it.
     size = len(to_json(wire, inf_nan_mode="constants"))
     if size <= 2 * limit:
         definition = ToolDefinition.model_validate(redactor.redact_json(wire))
@@ -174,7 +176,7 @@ def _definition(raw: Any, limit: int, redactor: Redactor) -> ToolDefinition:
 
 
 def _read_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a definition; what is odd and does not matter, such as a title that is no text, is not."""
+    """Return the known fields of a definition, without odd ones that do not matter, such as a title that is no text."""
     wire = {field: raw[field] for field in ToolDefinition.model_fields if raw.get(field) is not None}
     for field in ("title", "description"):
         if not isinstance(wire.get(field, ""), str):

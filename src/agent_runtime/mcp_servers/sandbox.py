@@ -1,4 +1,4 @@
-"""How a stdio server is confined: namespaces where bubblewrap works, the parent-death signal elsewhere (G10)."""
+"""Confines a stdio server: in namespaces where bubblewrap works, else by the parent-death signal (G10)."""
 
 import ctypes
 import os
@@ -20,7 +20,9 @@ from agent_runtime.mcp_servers.own_files import OwnFiles, real
 
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent", "--cap-drop", "ALL")
 _USER_NAMESPACES = (("--unshare-user", "--disable-userns"), ("--unshare-user",), ())
-"""From the strictest on: a user namespace in which no other can be made, one, and none, which only root can do."""
+"""The options to try, the strictest first: a user namespace that forbids further ones, a plain one, and none (root
+only).
+"""
 
 _PROBE_SECONDS = 15
 _PR_SET_PDEATHSIG = 1
@@ -28,9 +30,9 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Confined:
-    """A command as it is to be spawned. `before_exec` runs in the child, where no helper program does its work.
+    """A command ready to be spawned. `before_exec` runs in the child if no helper program does its work.
 
-    `wrapped`: what is spawned is bubblewrap, which starts the command behind a process that reaps in its namespace.
+    `wrapped` is True if the spawned program is bubblewrap, which starts the command below a reaper in its namespace.
     """
 
     argv: tuple[str, ...]
@@ -43,9 +45,9 @@ _WRAPPERS = 2
 
 
 def server_process(pid: int, confined: Confined) -> int:
-    """Return the process of the server itself, where `pid` is what was spawned.
+    """Return the id of the server's own process, where `pid` is the one that was spawned.
 
-    A signal to bubblewrap would not reach it: with `--die-with-parent` it is killed instead.
+    A signal to bubblewrap would not reach the server: with `--die-with-parent` it is killed instead.
     Raises: ProcessLookupError where it cannot be found, or has ended.
     """
     for _ in range(_WRAPPERS if confined.wrapped else 0):
@@ -61,7 +63,7 @@ def server_process(pid: int, confined: Confined) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Bubblewrap:
-    """The program, and the options for all that it can unshare on this machine."""
+    """The path of bubblewrap, and the options for all namespaces that work on this machine."""
 
     path: str
     options: tuple[str, ...]
@@ -75,11 +77,11 @@ def confine(
     own: OwnFiles = OwnFiles(),  # noqa: B008 - a frozen value
     texts: Sequence[str] = (),
 ) -> Confined:
-    """Return the command in the strictest confinement that its entry asks for and this machine has.
+    """Return the command in the strictest confinement that its entry asks for and this machine offers.
 
-    `argv[0]` is a path that exists; relative paths of the sandbox are taken from `base_dir`. Bubblewrap keeps the files
-    in `own` from it. `texts` are what else the entry says that may name files, such as its variables.
-    Raises: ConfigurationError where the entry asks for a confinement that is not to be had here.
+    `argv[0]` is a path that exists. Relative paths of the sandbox begin at `base_dir`. Bubblewrap hides the files in
+    `own`. `texts` are other values of the entry that may name files, such as its variables.
+    Raises: ConfigurationError where the entry asks for a confinement that this machine cannot offer.
     """
     if sandbox.mode == "off":
         return _tie_to_parent(argv)
@@ -100,7 +102,9 @@ def confine(
 
 
 def sandbox_level() -> str:
-    """What holds on this machine for a server with `sandbox.mode: auto`, for people to read. May take seconds, once."""
+    """Describe for people how servers with `sandbox.mode: auto` are confined on this machine. May take
+    seconds, once.
+    """
     found = _bubblewrap()
     if isinstance(found, _Bubblewrap):
         without = "" if "--unshare-user" in found.options else ", without a user namespace"
@@ -110,13 +114,13 @@ def sandbox_level() -> str:
 
 
 def bubblewrap_problem() -> str | None:
-    """Why bubblewrap cannot be used on this machine, or None where it works."""
+    """Return why bubblewrap cannot be used on this machine; None if it works."""
     found = _bubblewrap()
     return None if isinstance(found, _Bubblewrap) else found
 
 
 def describe_reach(sandbox: Sandbox) -> str:
-    """Return what a server with this sandbox can reach on this machine, for people to read."""
+    """Describe for people what a server with this sandbox can reach on this machine."""
     if sandbox.mode == "off" or bubblewrap_problem() is not None:
         if sandbox.mode == "required" or (sandbox.mode == "auto" and sandbox.is_limited):
             return "nothing: it does not start, as its sandbox needs bubblewrap"
@@ -134,7 +138,7 @@ def describe_reach(sandbox: Sandbox) -> str:
 
 @cache
 def _bubblewrap() -> _Bubblewrap | str:
-    """Bubblewrap as it works on this machine, tried once with real namespaces; or why it does not."""
+    """Return bubblewrap as it works on this machine, tried once with real namespaces; or the reason why it does not."""
     if sys.platform != "linux":
         return "bubblewrap needs Linux"
     bwrap, true = shutil.which("bwrap"), shutil.which("true")
@@ -157,7 +161,7 @@ def _bubblewrap() -> _Bubblewrap | str:
 
 @cache
 def _disks_are_open() -> bool:
-    """Whether this user may read disks as such, where every file could be found: root, or a member of `disk`."""
+    """Return whether this user may read raw disks, and with them every file: as root, or as a member of `disk`."""
     with suppress(OSError), os.scandir("/dev") as entries:
         return any(stat.S_ISBLK(entry.stat().st_mode) and os.access(entry.path, os.R_OK) for entry in entries)
     return False
@@ -174,7 +178,7 @@ def _tie_to_parent(argv: Sequence[str]) -> Confined:
 
 @cache
 def _setpriv() -> str | None:
-    """The path of a setpriv that knows the parent-death signal: that of util-linux, and not every other."""
+    """Return the path of a setpriv that supports the parent-death signal: the one of util-linux."""
     path, true = shutil.which("setpriv"), shutil.which("true")
     if path is None or true is None:
         return None

@@ -1,6 +1,6 @@
-"""One connection to one server. A single task enters and leaves it; everybody else only talks to it.
+"""One connection to one server. A single task owns it: it enters and leaves it. Everybody else only uses it.
 
-The owner is stopped by an event and never cancelled, and a caller that is cancelled leaves the session as it was.
+The owner is stopped by an event and never cancelled. A caller that is cancelled leaves the session intact.
 """
 
 import asyncio
@@ -48,37 +48,37 @@ from agent_runtime.text.redaction import Redactor
 log = structlog.get_logger(__name__)
 
 _LEAVE_S = 3.0
-"""How long a connection may take to be left; a transport that must do more shields it."""
+"""How long leaving a connection may take; a transport that needs longer shields itself."""
 
 _FIRST_TOOLS_S = 5.0
-"""How long a server that lists nothing at first, and says that its tools change, may take to say that they have."""
+"""How long a server that lists no tools at first, and announces changes, may take to announce one."""
 
 _MUCH_BYTES = 64 * 1024
-"""From this size on, what a server sent is worked through in a thread, or it would stop the loop for long (G9)."""
+"""Data of this size or more is processed in a thread, because it would block the event loop (G9)."""
 
 
 class Opener(Protocol):
-    """How a kind of server is reached."""
+    """Opens the connection to one kind of server."""
 
     remote: bool
-    """Whether it is HTTP: what an error answer proves depends on it."""
+    """True for HTTP: there an error answer proves less."""
 
     uninterrupted: bool
-    """Whether its calls are bounded work of our own, waited for to the end so that the outcome is always known."""
+    """True if calls are short work of our own, awaited to the end so that their outcome is always known."""
 
     @property
     def session_unknown(self) -> bool:
-        """Whether the server has said that it does not know the session any more."""
+        """True if the server has answered that it does not know the session."""
 
     def open(self, connection: "Connection") -> AbstractAsyncContextManager[ClientSession]:
         """Enter the transport and the session, and agree on a protocol version."""
 
     def describe_end(self) -> str:
-        """How the connection ended, as far as it is known."""
+        """Return how the connection ended, as far as it is known."""
 
 
 class Connection:
-    """A connection from its start to its end. Run `run` in a task of its own; it is the owner."""
+    """A connection from its start to its end. The task that runs `run` owns it."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Connection:
         listings: dict[str, Listed],
         tell_change: Callable[[], None],
     ) -> None:
-        """`tell_change` is called whenever the server says that its tools have changed."""
+        """Take `tell_change`, which is called whenever the server announces a change of its tools."""
         self.server_id = server_id
         self.changes = 0
         self.end = asyncio.Event()
@@ -106,7 +106,7 @@ class Connection:
         self._stopped = False
         self._retired = False
         self._open_calls = 0
-        self._ids = itertools.count(1_000_001)  # clear of the numbers that the SDK gives to its own requests
+        self._ids = itertools.count(1_000_001)  # far from the ids that the SDK gives its own requests
         self._listing = SharedListing(server_id, self._list)
         self._listings = listings
         self._tell_change = tell_change
@@ -116,16 +116,18 @@ class Connection:
 
     @property
     def remote(self) -> bool:
-        """Whether somebody else runs the server, so that it may have forgotten this connection."""
+        """True if somebody else runs the server, so that it may forget this connection."""
         return self._opener.remote
 
     @property
     def usable(self) -> bool:
-        """Whether new work may be given to it: it is starting or running."""
+        """True while it is starting or running and takes new work."""
         return not self.end.is_set() and not self._retired
 
     async def run(self) -> None:
-        """Enter, serve until the end, leave. Raises nothing: what went wrong is told to those who wait."""
+        """Open the connection, serve until the end, and close it. Never raises: an error is reported to
+        those who wait.
+        """
         try:
             with self._scope:
                 self._scope.deadline = anyio.current_time() + self._start_s
@@ -150,7 +152,7 @@ class Connection:
                 log.warning("mcp_server_lost", server=self.server_id, reason=self.describe_end())
 
     def stop(self) -> None:
-        """Let the owner leave; a start under way is given up."""
+        """Make the owner close the connection; abort a start under way."""
         self._stopped = True
         self.end.set()
         if not self._ready.is_set():
@@ -163,7 +165,9 @@ class Connection:
             self.stop()
 
     async def ready(self) -> ClientSession:
-        """The session. Raises: ServerUnavailableError with the reason, where there is none or no longer one."""
+        """Return the session once it is open. Raises: ServerUnavailableError with the reason if there is
+        none any more.
+        """
         await self._ready.wait()
         if self._session is None or self.end.is_set():
             await self._wait_for_end()
@@ -171,7 +175,7 @@ class Connection:
         return self._session
 
     def describe_end(self) -> str:
-        """Why there is no session any more, for people to read."""
+        """Return the reason why there is no session any more, for people."""
         if self._stopped:
             return "the connection was closed"
         known = self._opener.describe_end()
@@ -180,14 +184,14 @@ class Connection:
         return self._fault or known or "the connection was lost"
 
     async def handle_message(self, message: IncomingMessage) -> None:
-        """Take a notification of the server."""
+        """Handle a notification of the server."""
         if isinstance(message, ToolListChangedNotification):
             self.changes += 1
             self._changed.set()
             self._tell_change()
 
     async def definitions(self) -> Listed:
-        """What this session lists now: the listing began after this was called. Raises: ServerUnavailableError."""
+        """List the tools in this session; the listing begins after the call. Raises: ServerUnavailableError."""
         await self.ready()
         return await self._listing.read_fresh()
 
@@ -224,7 +228,7 @@ class Connection:
         return listed
 
     async def _wait_for_tools(self, session: ClientSession, changes: int) -> bool:
-        """Wait a while for a server that lists nothing at first; False where it never said that its tools change."""
+        """Wait for a server that lists no tools at first. Return False if it does not announce a change in time."""
         capabilities = session.server_capabilities
         tools = capabilities.tools if capabilities else None
         if tools is None or not tools.list_changed:
@@ -239,7 +243,7 @@ class Connection:
         return True
 
     async def _read_list(self, session: ClientSession) -> tuple[list[Any], str, int]:
-        """Return all tools of the list, each once, with the digest of what was sent and its size in bytes."""
+        """Return all tools of the list without repetitions, the digest of what was sent, and its size in bytes."""
         limits = self._limits
         tools: dict[bytes, Any] = {}
         size, wire = 0, hashlib.sha256()
@@ -264,14 +268,14 @@ class Connection:
         return ServerUnavailableError(self.server_id, f"it lists {what}")
 
     async def _pages(self, session: ClientSession) -> AsyncGenerator[list[Any], None]:
-        """Yield the pages of the list, until one names no next page, or one that was read already."""
+        """Yield the pages of the list, until one names no next page or one that was read already."""
         cursor: str | None = None
         seen: set[str] = set()
         for _ in range(self._limits.list_pages):
             try:
                 page = await self._page(session, cursor)
             except MCPError:
-                if cursor == "":  # to most servers that means that there is no next page
+                if cursor == "":  # most servers mean by it that there is no next page
                     return
                 raise
             tools, cursor = read_page(page)
@@ -303,7 +307,7 @@ class Connection:
         cancel: asyncio.Event,
         tasks: asyncio.TaskGroup,
     ) -> StoredResult:
-        """Send one call, once; as `ports.Lease.call` has it. `tasks` owns what must outlive a cancelled caller."""
+        """Send one call, once; see `ports.Lease.call`. `tasks` owns work that outlives a cancelled caller."""
         session = self._session
         if session is None or self.end.is_set():
             raise CallNotSentError(f"{self.server_id}.{tool} was not sent: {self.describe_end()}.")
@@ -336,7 +340,7 @@ class Connection:
         return to_stored_result(raw, self._redactor)
 
     async def judge_error(self, call: AwaitedCall, error: Exception) -> StoredResult:
-        """What an error says about the call: a definite result, or the error to raise."""
+        """Return the definite result that an error of the call amounts to, or raise the error for the caller."""
         if not call.state.sent and not self._opener.uninterrupted:
             await self._wait_for_end()
             raise CallNotSentError(f"{call.name} was not sent: {self._reason(error)}.") from error
@@ -344,7 +348,7 @@ class Connection:
             self.retire()
             raise SessionLostError(f"{call.name} was not carried out: the server does not know the session any more.")
         if call.given_up is not None:
-            # An error after we asked to stop is no proof that nothing happened.
+            # An error after our cancellation does not prove that nothing happened.
             raise OutcomeUnknownError(f"{call.name}: {call.given_up}.") from error
         ours = self._opener.uninterrupted and isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
         if isinstance(error, MCPError) and (call.state.refused or ours):
@@ -353,7 +357,7 @@ class Connection:
         if isinstance(error, UnreadableAnswerError):
             return make_unreadable_result(str(error), self._redactor)
         if self._opener.remote:
-            self.retire()  # a repetition begins with a connection that works
+            self.retire()  # so a repetition gets a new connection
         await self._wait_for_end()
         raise OutcomeUnknownError(f"{call.name}: no answer after the call was sent: {self._reason(error)}.") from error
 
@@ -361,7 +365,7 @@ class Connection:
         return self.describe_end() if self.end.is_set() else self._redactor.redact_message(explain(error))
 
     async def _wait_for_end(self) -> None:
-        """Where the connection is ending, wait until it has, so that the whole reason is known."""
+        """If the connection is ending, wait until it has ended, so that the whole reason is known."""
         if self.end.is_set():
             try:
                 async with asyncio.timeout(_LEAVE_S):

@@ -1,4 +1,4 @@
-"""An entry of the registry as a command that can be started: its environment, its folder, its sandbox."""
+"""Turns an entry of the registry into a command to start: its environment, its folder, its sandbox."""
 
 import json
 import shlex
@@ -16,14 +16,14 @@ from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.sandbox import Confined, confine
 
 _DEFAULT_ENV = {"npm_config_yes": "true"}
-"""`npx PACKAGE` asks before it installs a package, and nobody could answer: the entry in the registry is the answer."""
+"""`npx PACKAGE` asks before it installs a package, and nobody can answer: the registry entry is the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """What to start, where, and with which environment. `command` is how the entry of the registry names it.
+    """The command to start, its folder and its environment. `command` is the one that the entry names.
 
-    `stop_s` is how long it may take to leave in all.
+    `stop_s` is how long it may take to stop in all.
     """
 
     confined: Confined
@@ -36,11 +36,10 @@ class Spawn:
 def prepare(
     server: StdioServer, secrets: Secrets, base_dir: Path, own: OwnFiles, inherited: Mapping[str, str]
 ) -> Spawn:
-    """Return the entry as a command that can be started, its secrets expanded and the service's files kept from it.
+    """Return the command of an entry, with its secrets expanded and the service's files hidden from it.
 
-    `inherited` are variables that every server gets, unless its entry says otherwise.
-    May block for the first probe of bubblewrap.
-
+    `inherited` are variables that every server gets, unless its entry says otherwise. May block for the first probe of
+    bubblewrap.
     Raises: ServerUnavailableError naming what is missing and what to do.
     """
     config = server.config
@@ -57,7 +56,7 @@ def prepare(
 
 
 def _folder(path: Path) -> Path:
-    """Return the folder to start in. Raises: ConfigurationError where it is none, or not the one that was resolved."""
+    """Return the folder to start in. Raises: ConfigurationError where it is missing, or was replaced by a link."""
     if not path.is_dir():
         raise ConfigurationError(f"its working directory {str(path)!r} does not exist; correct config.cwd.")
     if path.is_absolute() and path.resolve() != path:

@@ -1,6 +1,6 @@
-"""MCP over the standard streams of a process: our own transport, since a server may hang, flood, lie or fork (G9, G10).
+"""MCP over the standard streams of a process. Our own transport, since a server may hang, flood, lie or fork (G9, G10).
 
-The process leads its own session and process group. Whatever it does, it is gone when the transport is left.
+The process leads its own session and process group. When the transport is closed, the process is gone in any case.
 """
 
 import asyncio
@@ -30,22 +30,22 @@ from agent_runtime.text.redaction import Redactor
 log = structlog.get_logger(__name__)
 
 END_OF_INPUT_S = 2.0
-"""How long a server may take to leave after its input was closed, before it is told by SIGTERM."""
+"""How long a server may take to exit after its input was closed, before it gets a SIGTERM."""
 
 _REAP_S = 2.0
-"""How long the loop may take to see that a killed process is gone."""
+"""How long the event loop may take to notice that a killed process is gone."""
 
 _LAST_WORDS_S = 0.2
-"""How long output may still come after the process has ended; what it forked may hold the pipes for ever."""
+"""How long output is still read after the process has ended; a child of it may hold the pipes open for ever."""
 
 _LINES_AT_ONCE = 32
-"""After so many lines others get their turn, or a server that floods would own the loop."""
+"""Yield to other tasks after this many lines, or a server that floods would own the event loop."""
 
 _CHUNK_BYTES = 8 * 1024
-"""A long line counts as one line for each of these."""
+"""A long line counts as one line for every so many bytes."""
 
 _MUCH_BYTES = 64 * 1024
-"""From this size on, a line that is not well-formed is read in a thread, or it would stop the loop for long (G9)."""
+"""A malformed line of this size or more is read in a thread, because it would block the event loop (G9)."""
 
 _TAIL_CHARACTERS = 2000
 
@@ -53,7 +53,7 @@ _BEFORE_EXEC = before_exec()
 
 
 class _Pipes(SubprocessStreamProtocol):
-    """The streams of the process. Its stderr is always drained, and the end of it kept."""
+    """The streams of the process. Its stderr is always drained, and the end of it is kept."""
 
     def __init__(self, line_bytes: int, stderr_bytes: int) -> None:
         super().__init__(limit=line_bytes, loop=asyncio.get_running_loop())
@@ -83,16 +83,16 @@ class _Pipes(SubprocessStreamProtocol):
         asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._end_output)
 
     def _end_output(self) -> None:
-        """Hear nobody who inherited the output of a server that is gone."""
+        """Ignore output from processes that inherited the pipes of a server that has exited."""
         self._output_closed = True
         if self.stdout is not None:
             self.stdout.feed_eof()
 
 
 class StdioTransport:
-    """One process and its streams. Enter and leave it in one task; `closed` is set once it can no longer answer.
+    """One process and its streams. Enter and leave it in one task. `closed` is set once it can no longer answer.
 
-    `stop_by` says until when, in the time of the loop, all processes must have left.
+    `stop_by` returns the time, by the event loop's clock, by which all processes must have ended.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class StdioTransport:
     async def __aenter__(self) -> tuple["_Lines", "_Input"]:
         """Start the process. Raises: OSError where the system refuses."""
         confined = self._spawn.confined
-        # A start that is interrupted half-way would leave its pipes open; it takes milliseconds.
+        # An interrupted start would leave pipes open. Starting takes milliseconds.
         with anyio.CancelScope(shield=True):
             process, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: self.pipes,
@@ -153,7 +153,7 @@ class StdioTransport:
             with anyio.CancelScope(shield=True):
                 await self._stop_gently()
         finally:
-            # A native cancellation passes the shield, so what must happen does not wait.
+            # A native cancellation passes the shield, so the kill does not wait.
             self._kill_group()
             try:
                 with anyio.CancelScope(shield=True), suppress(TimeoutError):
@@ -163,7 +163,7 @@ class StdioTransport:
                 self._close()
 
     async def _stop_gently(self) -> None:
-        """Close the input of the server and, where that does not end it, send it a SIGTERM (MCP, lifecycle: stdio)."""
+        """Close the server's input; if it does not exit, send it a SIGTERM (MCP, lifecycle: stdio)."""
         if self.pipes.stdin is not None:
             self.pipes.stdin.close()
         if self._verdict is not None or self.pid is None:
@@ -186,22 +186,22 @@ class StdioTransport:
         return self.pipes.exited.is_set()
 
     def _kill_group(self) -> None:
-        """Kill whatever is left of the process and its children."""
+        """Kill everything left in the process group."""
         if self.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _close(self) -> None:
-        """Close our ends, even where a grandchild that escaped holds the other ones."""
+        """Close our ends of the pipes, even if an escaped grandchild holds the other ends."""
         if self.pipes.stdin is not None and self.pipes.stdin.transport.get_write_buffer_size():
-            # Closed long ago, and still waiting for a reader. One that is lost may not be aborted again.
+            # It was closed long ago and still has unread data. A lost transport must not be aborted again.
             self.pipes.stdin.transport.abort()
         if self._process is not None:
             log_debug("process_ended", pid=self.pid, exit_code=self._process.get_returncode())
             self._process.close()
 
     def kill(self, verdict: str) -> None:
-        """Kill the server for what it did; `verdict` is what callers are told."""
+        """Kill the server for misbehaving. `verdict` is the reason that callers get."""
         if self._verdict is None:
             self._verdict = verdict
             log.warning("mcp_server_killed", pid=self.pid, reason=verdict)
@@ -209,7 +209,9 @@ class StdioTransport:
         self.closed.set()
 
     def describe_end(self) -> str:
-        """How the process ended of itself, if it did, with the end of its stderr; complete once it was left."""
+        """Return how the process exited, if it did so by itself, with the end of its stderr; complete once it was
+        closed.
+        """
         said = [self._verdict or self._describe_exit()] if self._verdict or self._left_us else []
         if self.skipped_lines:
             said.append(f"{self.skipped_lines} lines of its output were not JSON-RPC and were skipped")
@@ -229,7 +231,7 @@ class StdioTransport:
         return escape_hidden(text.strip()[-_TAIL_CHARACTERS:], keep="\n\t")
 
     async def read(self) -> SessionMessage | None:
-        """The next message that anybody here listens to, or None after the last one."""
+        """Return the next message that is handled here; None after the last one."""
         while not self._messages:
             line = await self._line()
             if line is None:
@@ -272,7 +274,7 @@ class StdioTransport:
             return None
 
     async def write(self, item: SessionMessage) -> None:
-        """Hand a message over. Only a request waits for a server that is slow to read.
+        """Write a message. Only a request waits for a server that reads slowly.
 
         Raises: anyio.BrokenResourceError where nothing was written.
         """
@@ -282,10 +284,10 @@ class StdioTransport:
         stdin.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
         if isinstance(item.message, JSONRPCRequest):
             with suppress(ConnectionError):
-                # A broken pipe is not "nothing was written": the end of the output tells, and the outcome is unknown.
+                # A broken pipe does not prove that nothing was written; the end of the output follows.
                 await stdin.drain()
         elif stdin.transport.get_write_buffer_size() > self._limits.server_line_bytes:
-            # It asks and never reads our answers: waiting would only pile them up.
+            # It sends requests and never reads our answers, which would pile up.
             self.kill("it does not read its input and was killed")
 
 
@@ -294,7 +296,7 @@ def _is_wanted(message: JSONRPCMessage) -> bool:
 
 
 class _Lines:
-    """The read stream: the dispatcher's own loop reads the pipe, with no task or queue between."""
+    """The read stream: the dispatcher's own loop reads the pipe, without a task or queue between."""
 
     def __init__(self, transport: StdioTransport) -> None:
         self._transport = transport
@@ -315,7 +317,7 @@ class _Lines:
         return message
 
     async def aclose(self) -> None:
-        """Nothing to do: the pipes are closed where the transport is left."""
+        """Do nothing: the transport closes the pipes."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -327,7 +329,7 @@ class _Lines:
 
 
 class _Input:
-    """The write stream: straight into the pipe."""
+    """The write stream: writes straight into the pipe."""
 
     def __init__(self, transport: StdioTransport) -> None:
         self._transport = transport
@@ -336,7 +338,7 @@ class _Input:
         await self._transport.write(item)
 
     async def aclose(self) -> None:
-        """Nothing to do: the pipes are closed where the transport is left."""
+        """Do nothing: the transport closes the pipes."""
 
     async def __aenter__(self) -> Self:
         return self
