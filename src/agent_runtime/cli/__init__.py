@@ -1,9 +1,8 @@
-"""The command line: `agent-runtime`, one front door among others.
+"""The command line, `agent-runtime`: one of the doors to the service.
 
-Results go to standard output, everything else to standard error. Exit codes: 0 it worked (for a task: completed),
-1 it did not, 2 the command line or the configuration is wrong, 3 a person is needed, 130 interrupted.
-Modules are imported where they are used: `--help` and a question to a running service should not wait for the
-libraries of the service.
+Results go to standard output, everything else to standard error. Exit codes: 0 success (for a task: completed),
+1 failure, 2 wrong usage or configuration, 3 a person is needed, 130 interrupted. Modules are imported where they are
+used, so that `--help` and requests to a running service do not load the libraries of the service.
 """
 
 import os
@@ -19,11 +18,11 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, and return its exit code. Raises: SystemExit where the command line itself is wrong."""
+    """Run one command and return its exit code. Raises: SystemExit if the command line is wrong."""
     options = parse(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what the terminal has no letters for is not an error
+            stream.reconfigure(errors="backslashreplace")  # do not fail on characters that the terminal cannot show
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"agent-runtime: {error}")
         return 1
     except BrokenPipeError:
-        # Whoever read our output has enough of it; the interpreter must not try to flush the rest.
+        # The reader of our output has closed it. Keep the interpreter from flushing the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The grammar of the command line, and which function each command is."""
+"""The grammar of the command line, and the function of each command."""
 
 import argparse
 import json
@@ -11,32 +11,31 @@ from typing import Any
 from agent_runtime import __version__
 
 _EXIT_CODES = (
-    "exit codes: 0 it worked (for a task: completed), 1 failed or cancelled, 2 wrong usage or configuration, "
+    "Exit codes: 0 success (for a task: completed), 1 failed or cancelled, 2 wrong usage or configuration, "
     "3 a person is needed (approval or attention), 130 interrupted"
 )
 _WHERE = (
-    "Without --server the command finds the service that owns the data directory; where none runs, it does the "
-    "work in this process."
+    "Without --server the command uses the service that owns the data directory. If none runs, it does the work in "
+    "its own process."
 )
 
 _KEYS = (
-    "The line goes into the file that auth.keys_file names; it counts at once. A key is revoked by removing its line. "
-    "Nothing is stored here."
+    "Put the line into the file that auth.keys_file names; the service reads it at the next request. To revoke a key, "
+    "remove its line. This command stores nothing."
 )
 
 _AUDIT = (
-    "Without --server the database itself is read, whether or not a service runs on it; nothing is changed. Journals "
-    "are tamper-evident: a change shows, unless the whole history was written anew. Keep a head elsewhere against that "
-    "(audit head)."
+    "Without --server the command reads the database itself, even while a service runs on it, and changes nothing. "
+    "Journals are tamper-evident: a change is found unless the whole history was rewritten. To find that too, keep a "
+    "head elsewhere (audit head)."
 )
 _CHECKPOINT = (
-    "The commits are verified first, and nothing is written where something is wrong with them. No service may run on "
-    "the database meanwhile."
+    "The command verifies the commits first, and writes nothing if one is wrong. No service may run on the database."
 )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The options of a command; `options.command` is the function that does it. `serve` may be left out."""
+    """Parse a command line; `options.command` is the function of the command. `serve` is the default."""
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
         words.insert(0, "serve")
@@ -47,8 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="agent-runtime",
-        description="A sentence becomes a plan of MCP tool calls, a person approves it, and exactly that runs.",
-        epilog=f"Without a command it serves. {_EXIT_CODES}.",
+        description="Turn a sentence into a plan of MCP tool calls, let a person approve it, and run exactly that.",
+        epilog=f"The default command is serve. {_EXIT_CODES}.",
     )
     parser.add_argument("--version", action="version", version=f"agent-runtime {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -61,45 +60,49 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _keys(commands: "_Commands") -> None:
-    keys = commands.add_parser("keys", help="make API keys for a service that asks for them")
+    keys = commands.add_parser("keys", help="create API keys for a service that requires them")
     verbs = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    new = verbs.add_parser("new", help="make a key: print it once, and the line to store", epilog=_KEYS)
+    new = verbs.add_parser("new", help="create a key: print it once, and the line to store", epilog=_KEYS)
     new.set_defaults(command=_load_later("keys:new"))
-    new.add_argument("name", metavar="NAME", help="who holds it, as the journal will say it")
+    new.add_argument("name", metavar="NAME", help="the holder of the key; the actor in the journal")
     new.add_argument(
-        "--scopes", type=_split_list, required=True, metavar="SCOPE,...", help="of: submit, approve, read, admin (all)"
+        "--scopes",
+        type=_split_list,
+        required=True,
+        metavar="SCOPE,...",
+        help="any of submit, approve, read, admin (all)",
     )
     new.add_argument("--json", action="store_true", help="print one JSON document: name, scopes, key, line")
 
 
 def _audit(commands: "_Commands") -> None:
-    audit = commands.add_parser("audit", help="whether journals are as they were written, and every call approved")
+    audit = commands.add_parser("audit", help="check that journals are unchanged and that every call was approved")
     verbs = audit.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    verify = verbs.add_parser("verify", help="name every fault; exit code 1 where there is one", epilog=_AUDIT)
+    verify = verbs.add_parser("verify", help="list every fault; exit code 1 if there is one", epilog=_AUDIT)
     verify.set_defaults(command=_load_later("audit:verify"))
     what = verify.add_mutually_exclusive_group()
     what.add_argument("task_id", metavar="ID", nargs="?", help="one task (default: all)")
-    what.add_argument("--file", type=_path, metavar="EXPORT", help="check an export, with nothing else at hand")
-    kept = "check all of it against what `audit head` printed earlier, and was kept elsewhere since"
-    what.add_argument("--head", metavar="POSITION:HASH", help=kept)
-    _client(verify, "what was looked at, and every fault", level="error")
+    what.add_argument("--file", type=_path, metavar="EXPORT", help="check an export, without a service or a database")
+    head_help = "check the commits against a head that `audit head` printed earlier, kept elsewhere"
+    what.add_argument("--head", metavar="POSITION:HASH", help=head_help)
+    _client(verify, "the number of tasks, records and calls, and every fault", level="error")
     export = _with_id(verbs.add_parser("export", help="print all that an audit of a task needs", epilog=_AUDIT))
     export.set_defaults(command=_load_later("audit:export"))
-    _client(export, "the export, which is one in any case", level="error")
-    head = verbs.add_parser("head", help="print what to keep elsewhere: the newest commit, which proves all before it")
+    _client(export, "the export; always JSON", level="error")
+    head = verbs.add_parser("head", help="print the newest commit, which proves all earlier ones, to keep elsewhere")
     head.set_defaults(command=_load_later("audit:head"))
     checkpoint = verbs.add_parser(
         "checkpoint", help="write a commit that names the head of every journal, and print it", epilog=_CHECKPOINT
     )
     checkpoint.set_defaults(command=_load_later("audit:checkpoint"))
-    checkpoint.add_argument("--drop", action="store_true", help="remove the commits before it, which it stands for")
+    checkpoint.add_argument("--drop", action="store_true", help="remove the earlier commits, which it replaces")
     for command in (head, checkpoint):
         command.add_argument("--json", action="store_true", help="print one JSON document: head, position, hash")
         _settings(command, level="error")
 
 
 _Commands = Any
-"""What `add_subparsers` gives, which argparse does not name in public."""
+"""The result of `add_subparsers`, whose type argparse does not export."""
 
 
 def _service_commands(commands: _Commands) -> None:
@@ -107,50 +110,57 @@ def _service_commands(commands: _Commands) -> None:
     serve.add_argument("--host", help="address to listen on (server.host)")
     serve.add_argument("--port", type=int, help="port to listen on; 0: any free one (server.port)")
     _settings(serve, level=None)
-    tools = _add(commands, "tools", "commands:tools", "the tools that plans may use, and what is unavailable and why")
+    tools = _add(
+        commands, "tools", "commands:tools", "list the tools that plans may use, and unavailable tools with the reason"
+    )
     tools.add_argument("--refresh", action="store_true", help="ask every server again first")
     _client(tools, "the catalogue and the servers", level="error")
-    doctor = _add(commands, "doctor", "doctor:doctor", "what works on this machine; exit code 1 where something fails")
+    doctor = _add(
+        commands, "doctor", "doctor:doctor", "check this machine and the configuration; exit code 1 if a check fails"
+    )
     doctor.add_argument("--json", action="store_true", help="print the findings as one JSON document")
     _settings(doctor, level="error")
 
 
 def _task_commands(commands: _Commands) -> None:
     run = _add(commands, "run", "commands:run", "submit a task, show its plan, ask, and follow it to its result")
-    run.add_argument("prompt", metavar="PROMPT", help="what is to be done; - reads it from standard input")
-    run.add_argument("--yes", action="store_true", help="approve the plan that is shown, without asking")
+    run.add_argument("prompt", metavar="PROMPT", help="the task in words; - reads it from standard input")
+    run.add_argument("--yes", action="store_true", help="approve the plan without asking")
     _client(run)
-    tasks = _add(commands, "tasks", "commands:tasks", "the tasks, newest first")
-    tasks.add_argument("--status", help="only tasks of this status")
-    tasks.add_argument("--limit", type=int, default=20, help="how many at most, 1 to 200 (default: %(default)s)")
+    tasks = _add(commands, "tasks", "commands:tasks", "list the tasks, newest first")
+    tasks.add_argument("--status", help="list only tasks of this status")
+    tasks.add_argument(
+        "--limit", type=int, default=20, help="the maximum number of tasks, 1 to 200 (default: %(default)s)"
+    )
     _client(tasks, "the page of tasks", level="error")
     _client(
-        _with_id(_add(commands, "show", "commands:show", "one task: its plan, its steps, its result")), level="error"
+        _with_id(_add(commands, "show", "commands:show", "show one task: its plan, its steps, its result")),
+        level="error",
     )
     _client(_with_id(_add(commands, "watch", "commands:watch", "follow a task until it ends or needs a person")))
 
 
 def _decisions(commands: _Commands) -> None:
-    approve = _with_id(_add(commands, "approve", "commands:approve", "let the plan of a task run, as it is shown"))
+    approve = _with_id(_add(commands, "approve", "commands:approve", "approve the plan of a task, which then runs"))
     approve.add_argument(
         "--digest",
-        help="the digest of the plan that you read, which a plan needs that was changed (default: that of revision 1)",
+        help="the digest of the plan that you read; required after revision 1 (default: that of revision 1)",
     )
-    approve.add_argument("--comment", help="kept with the approval")
-    approve.add_argument("--call", metavar="CALL_ID", help="approve this call that the task asks for, as `show` has it")
+    approve.add_argument("--comment", help="a comment, stored with the approval")
+    approve.add_argument("--call", metavar="CALL_ID", help="approve this call of the task instead; see `show`")
     _client(approve)
-    reject = _with_id(_add(commands, "reject", "commands:reject", "refuse the plan of a task; the task ends"))
-    reject.add_argument("--reason", help="kept with the rejection")
-    reject.add_argument("--call", metavar="CALL_ID", help="refuse this call that the task asks for, not the plan")
+    reject = _with_id(_add(commands, "reject", "commands:reject", "reject the plan of a task, which ends the task"))
+    reject.add_argument("--reason", help="a reason, stored with the rejection")
+    reject.add_argument("--call", metavar="CALL_ID", help="deny this call of the task instead of the plan")
     _client(reject, level="error")
-    revise = _with_id(_add(commands, "revise", "commands:revise", "have a task planned again, and show the new plan"))
-    revise.add_argument("feedback", metavar="FEEDBACK", help="what should be different")
+    revise = _with_id(_add(commands, "revise", "commands:revise", "plan a task again, and show the new plan"))
+    revise.add_argument("feedback", metavar="FEEDBACK", help="the changes to the plan, in words")
     _client(revise)
-    cancel = _with_id(_add(commands, "cancel", "commands:cancel", "end a task"))
-    cancel.add_argument("--reason", help="kept with the cancellation")
+    cancel = _with_id(_add(commands, "cancel", "commands:cancel", "cancel a task"))
+    cancel.add_argument("--reason", help="a reason, stored with the cancellation")
     _client(cancel)
-    resolve = _with_id(_add(commands, "resolve", "commands:resolve", "say what became of a call of unknown outcome"))
-    resolve.add_argument("--step", required=True, metavar="STEP", help="the id of the step that asks")
+    resolve = _with_id(_add(commands, "resolve", "commands:resolve", "resolve a call of unknown outcome"))
+    resolve.add_argument("--step", required=True, metavar="STEP", help="the id of the step")
     resolve.add_argument(
         "--as",
         dest="resolution",
@@ -158,8 +168,8 @@ def _decisions(commands: _Commands) -> None:
         choices=("done", "retry", "skip", "fail"),
         help="done: it took effect; retry: send it again; skip: go on without it; fail: end the task",
     )
-    resolve.add_argument("--output", type=_json, metavar="JSON", help="with 'done': what the call gave")
-    resolve.add_argument("--comment", help="kept with the decision")
+    resolve.add_argument("--output", type=_json, metavar="JSON", help="with 'done': the result of the call")
+    resolve.add_argument("--comment", help="a comment, stored with the decision")
     _client(resolve)
 
 
@@ -171,7 +181,7 @@ def _add(commands: _Commands, name: str, target: str, help_text: str) -> argpars
 
 
 def _load_later(target: str) -> Callable[[argparse.Namespace], int]:
-    """The function of a command, whose module is imported once it is called."""
+    """Return the function of a command, which imports its module when it is called."""
     module, _, name = target.partition(":")
 
     def command(options: argparse.Namespace) -> int:
@@ -187,11 +197,11 @@ def _with_id(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _client(
-    parser: argparse.ArgumentParser, document: str = "the task as it stands at the end", *, level: str = "warning"
+    parser: argparse.ArgumentParser, document: str = "the final state of the task", *, level: str = "warning"
 ) -> None:
     parser.add_argument("--json", action="store_true", help=f"print one JSON document: {document}")
-    parser.add_argument("--server", type=_url, metavar="URL", help="the service to talk to")
-    key_help = "holds the API key, where the service asks for one (default: AGENT_RUNTIME_API_KEY)"
+    parser.add_argument("--server", type=_url, metavar="URL", help="the URL of the service to use")
+    key_help = "the file with the API key, if the service requires one (default: AGENT_RUNTIME_API_KEY)"
     parser.add_argument("--key-file", type=_path, metavar="FILE", help=key_help)
     _settings(parser, level=level)
 
@@ -199,10 +209,10 @@ def _client(
 def _settings(parser: argparse.ArgumentParser, *, level: str | None) -> None:
     parser.add_argument("--config", type=_path, metavar="FILE", help="config.yaml (AGENT_RUNTIME_CONFIG)")
     parser.add_argument("--registry", type=_path, metavar="FILE", help="tool_registry.yaml (tool_registry)")
-    parser.add_argument("--data-dir", type=_path, metavar="DIR", help="where tasks are kept (data_dir)")
+    parser.add_argument("--data-dir", type=_path, metavar="DIR", help="the directory of the tasks (data_dir)")
     levels = ("debug", "info", "warning", "error")
     default = f"default: {level}" if level else "log.level"
-    parser.add_argument("--log-level", choices=levels, default=level, help=f"from which level on to log ({default})")
+    parser.add_argument("--log-level", choices=levels, default=level, help=f"the lowest level to log ({default})")
 
 
 def _url(text: str) -> str:
@@ -212,7 +222,7 @@ def _url(text: str) -> str:
 
 
 def _path(text: str) -> Path:
-    if not text:  # as of a variable that is not set; Path("") would be the working directory
+    if not text:  # from an unset variable; Path("") would be the working directory
         raise argparse.ArgumentTypeError("it is empty: name a path")
     return Path(text)
 

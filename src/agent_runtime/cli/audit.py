@@ -1,4 +1,4 @@
-"""`agent-runtime audit`: verify that what is kept is as it was written, and that every call was approved."""
+"""`agent-runtime audit`: verify that stored journals are unchanged, and that every call was approved."""
 
 import argparse
 import asyncio
@@ -52,8 +52,8 @@ UNDETECTABLE = {
         _BEFORE,
     ),
 }
-"""What whoever may write the whole database can do unseen: where exports or single tasks were verified (`journals`), a
-whole database (`commits`), or a whole database against a head that was kept elsewhere (`head`)."""
+"""Changes that somebody with write access to the whole database can hide from a verification of exports or single tasks
+(`journals`), of a whole database (`commits`), or of a whole database against a head from elsewhere (`head`)."""
 
 
 @dataclass(slots=True)
@@ -73,12 +73,12 @@ class _Report:
         self.calls += sum(entry.type == ToolCalled.type for entry in kept.entries)
 
     def add_export(self, document: Any) -> None:
-        """Take up one export. Raises: ValueError where it is none."""
+        """Add one export. Raises: ValueError if the document is not an export."""
         self.add(parse_export(document), find_export_faults(document))
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check a file, a task or all that there is; 0 where nothing is wrong, 1 where anything is."""
+    """Check a file, a task or the whole database. Return 0 without faults, and 1 otherwise."""
     kept_head = _kept_head(options)
     report = _Report()
     if options.file is not None:
@@ -93,7 +93,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _kept_head(options: argparse.Namespace) -> CommitHead | None:
-    """Return the head that --head names. Raises: ConfigurationError."""
+    """Parse the head that --head names. Raises: ConfigurationError."""
     if options.head is None:
         return None
     if options.server:
@@ -124,7 +124,7 @@ def _format_count(number: int, things: str) -> str:
 
 
 def head(options: argparse.Namespace) -> int:
-    """Print the newest commit of the store, to be kept elsewhere: it proves all before it."""
+    """Print the newest commit of the store, which proves all earlier ones, to keep elsewhere."""
     settings, _ = settings_of(options)
     with open_for_reading(settings.storage) as database:
         _expect_commits(database)
@@ -133,7 +133,7 @@ def head(options: argparse.Namespace) -> int:
 
 
 def checkpoint(options: argparse.Namespace) -> int:
-    """Write a checkpoint and print its head. Where something is wrong with the commits before it, name that instead."""
+    """Write a checkpoint and print its head; if an earlier commit is faulty, print the faults instead."""
     settings, _ = settings_of(options)
     with open_for_reading(settings.storage) as database, own_storage(settings):
         found = database.verify_commits() if database.has_commits else CommitFindings()
@@ -170,7 +170,7 @@ def _expect_commits(database: ReadOnlyDatabase) -> None:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Print the export of a task, for somebody else to verify."""
+    """Print the export of a task, which others can verify."""
     with _source(options) as source:
         task_id = options.task_id
         document = source.audit(task_id) if isinstance(source, Client) else exported(source.read(task_id))
@@ -183,7 +183,7 @@ _Source = ReadOnlyDatabase | Client
 
 @contextmanager
 def _source(options: argparse.Namespace) -> Iterator[_Source]:
-    """The service that --server names; else the database itself, whether or not a service runs on it."""
+    """Yield the service that --server names, or the database itself, which a service may be using."""
     if options.server:
         yield Client(lambda: str(options.server), key_of(options))
         return
@@ -193,7 +193,7 @@ def _source(options: argparse.Namespace) -> Iterator[_Source]:
 
 
 def _add_database(report: _Report, database: ReadOnlyDatabase, kept_head: CommitHead | None) -> None:
-    """Verify the file as such, and the commits with the journals that they name."""
+    """Verify the database file, and the commits with the journals that they name."""
     report.faults += database.damages()
     if kept_head is not None:
         _expect_commits(database)
@@ -224,7 +224,7 @@ def _add_tasks(report: _Report, source: _Source, task_id: str | None) -> None:
             report.faults.append(AuditFault(one, None, "export", f"{error}."))
         except (TaskNotFoundError, RefusedError) as error:
             gone = isinstance(error, TaskNotFoundError) or error.status == HTTPStatus.NOT_FOUND
-            if task_id is not None or not gone:  # of all tasks, one may be deleted meanwhile
+            if task_id is not None or not gone:  # when all tasks are checked, one may be deleted meanwhile
                 raise
 
 

@@ -1,4 +1,4 @@
-"""The client of the service: its REST calls and its stream, over the standard library alone, so that it starts fast."""
+"""The client of the service, for REST calls and streams. It uses the standard library alone, to start fast."""
 
 import contextlib
 import json
@@ -17,25 +17,25 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 CALL_S = 60.0
-"""How long an answer may take; some wait for an MCP server to start."""
+"""The time limit of an answer in seconds; some answers wait for an MCP server to start."""
 
 SILENCE_S = 40.0
-"""A stream that says nothing for so long is lost: the service promises a comment every 15 s (G8)."""
+"""Seconds without data after which a stream is lost: the service promises a comment every 15 s (G8)."""
 
 PATIENCE_S = 15.0
-"""How long a service that is gone may take to come back while a task is followed."""
+"""Seconds that a service may take to restart while a task is followed."""
 
 _RETRY_S = 0.2
 
 
 class ServiceUnreachableError(AgentRuntimeError):
-    """The service does not answer; the message says where it was looked for."""
+    """The service does not answer; the message contains its URL."""
 
     code = "service_unreachable"
 
 
 class RefusedError(AgentRuntimeError):
-    """The service refused a request; the message is its own, with every fault it named."""
+    """The service refused a request. The message is that of the service, with every fault."""
 
     code = "refused"
 
@@ -45,14 +45,14 @@ class RefusedError(AgentRuntimeError):
 
 
 class UnavailableError(RefusedError):
-    """The service cannot take the request now (503): its disk is full, or it is about to stop."""
+    """The service cannot accept the request now (503): its disk is full, or it is stopping."""
 
     code = "unavailable"
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame of the stream. `event` is `message` for a log line; what a model is just writing has no `id`."""
+    """A frame of the stream. `event` is `message` for a log line; progress of a model has an empty `id`."""
 
     id: str
     event: str
@@ -68,9 +68,9 @@ class Frame:
 
 
 class Client:
-    """What a person can ask of a service. `locate` says where it is now, or null where it is not running.
+    """Calls a service. `locate` returns its current URL, or None if it is not running.
 
-    `key` is shown to the service with every call. Every call raises: RefusedError, ServiceUnreachableError.
+    `key` is sent with every call. Every call raises: RefusedError, ServiceUnreachableError.
     """
 
     def __init__(self, locate: Callable[[], str | None], key: str | None = None) -> None:
@@ -78,7 +78,7 @@ class Client:
         self._authorization = {"Authorization": f"Bearer {key}"} if key else {}
 
     def submit(self, prompt: str) -> Json:
-        """Create a task. The key makes it safe to ask again after a lost connection."""
+        """Create a task. An idempotency key makes it safe to retry after a lost connection."""
         headers = {"Idempotency-Key": token_hex(16)}
         try:
             return self._json("POST", "/v1/tasks", {"prompt": prompt}, headers)
@@ -105,7 +105,7 @@ class Client:
         return self._decide(task_id, "revise", feedback=feedback)
 
     def diff(self, task_id: str, before: int, after: int) -> str:
-        """What differs between two revisions of the plan, as lines."""
+        """Return the differences between two revisions of the plan, as lines."""
         query = urlencode({"from": before, "to": after})
         return str(self._json("GET", f"{_path(task_id)}/plan/diff?{query}")["text"])
 
@@ -121,7 +121,7 @@ class Client:
         return self._decide(task_id, "resolve", **decision)
 
     def tools(self, *, refresh: bool) -> Json:
-        """The whole catalogue: all of its pages."""
+        """Return the whole catalogue, from all of its pages."""
         if refresh:
             self._json("POST", "/v1/tools/refresh")
         page = self._json("GET", "/v1/tools")
@@ -139,12 +139,12 @@ class Client:
         return self._json("GET", "/readyz", timeout_s=timeout_s)
 
     def has_more(self, task_id: str, after: int) -> bool:
-        """Whether the journal of the task has grown beyond event number `after`."""
+        """Return True if the journal of the task has events after number `after`."""
         page = self._json("GET", f"{_path(task_id)}/events?after={after}&limit=1")
         return bool(page["events"])
 
     def ask_until_answered(self, question: Callable[[], T]) -> T:
-        """The answer to a question that changes nothing, from a service that may be about to come back."""
+        """Return the answer to a read-only request; retry while the service may be restarting."""
         give_up_at = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -155,7 +155,7 @@ class Client:
             time.sleep(_RETRY_S)
 
     def follow(self, task_id: str, last: str = "") -> Iterator[Frame]:
-        """Every frame after `last`, each once, to the end of the task, over any lost connection (G8)."""
+        """Yield every frame after `last` once, to the end of the task. Reconnects after a lost connection (G8)."""
         give_up_at = time.monotonic() + PATIENCE_S
         while True:
             connected = False
@@ -178,10 +178,10 @@ class Client:
 
     @contextlib.contextmanager
     def _stream(self, task_id: str, last: str) -> Iterator[Iterator[Frame]]:
-        """The frames of one connection, until it is lost."""
+        """Yield the frames of one connection, until it is lost."""
         headers = {"Last-Event-ID": last} if last else {}
         with self._request("GET", f"{_path(task_id)}/stream", None, headers, SILENCE_S) as response:
-            if response.status == 204:  # noqa: PLR2004 - the task has ended, and all of it was seen
+            if response.status == 204:  # noqa: PLR2004 - the task has ended, and we have all frames
                 yield iter([Frame(last, "message", "[DONE]")])
             else:
                 yield frames_of(response)
@@ -209,7 +209,7 @@ class Client:
     def _request(
         self, method: str, path: str, body: Any, headers: dict[str, str], timeout_s: float
     ) -> Iterator[HTTPResponse]:
-        """Send one request, and give its answer if it is no refusal. Raises: as all calls."""
+        """Send one request and yield its response. Raises: RefusedError, ServiceUnreachableError."""
         url = self._locate()
         if url is None:
             raise ServiceUnreachableError("The service has stopped; start it again with `agent-runtime serve`.")
@@ -227,7 +227,7 @@ class Client:
             except (OSError, HTTPException) as error:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise ServiceUnreachableError(f"The service at {url} does not answer: {reason}.") from error
-            if response.status >= 400:  # noqa: PLR2004 - every refusal
+            if response.status >= 400:  # noqa: PLR2004 - all errors
                 raise _refusal(response, url)
             yield response
         finally:
@@ -241,17 +241,17 @@ def _refusal(response: HTTPResponse, url: str) -> AgentRuntimeError:
         message = "\n".join(["The request was refused:", *faults]) if faults else str(problem["detail"])
     except (OSError, HTTPException, ValueError, TypeError, KeyError, AttributeError):
         message = f"{url} answered {response.status} {response.reason}; is it an Agent Runtime?"
-    if response.status == 401:  # noqa: PLR2004 - no key, or not a valid one
+    if response.status == 401:  # noqa: PLR2004 - no valid key
         message += (
             "\nGive the command one: set AGENT_RUNTIME_API_KEY, or name its file with --key-file. "
             "The operator makes keys with `agent-runtime keys new`."
         )
-    kind = UnavailableError if response.status == 503 else RefusedError  # noqa: PLR2004 - the one that may pass
+    kind = UnavailableError if response.status == 503 else RefusedError  # noqa: PLR2004 - temporary
     return kind(message, response.status)
 
 
 def frames_of(lines: Iterable[bytes]) -> Iterator[Frame]:
-    """Server-Sent Events, as the HTML standard reads them; the service sends one line of data in each."""
+    """Parse Server-Sent Events by the HTML standard; the service sends one line of data in each."""
     fields: dict[str, str] = {}
     for raw in lines:
         line = raw.decode(errors="replace").rstrip("\r\n")
@@ -268,6 +268,6 @@ _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def _path(task_id: str) -> str:
-    if not _TASK_ID.fullmatch(task_id):  # so that no part of a path can be meant by it
+    if not _TASK_ID.fullmatch(task_id):  # it must not change the path of the request
         raise RefusedError(f"There is no task {task_id!r}.", 404)
     return f"/v1/tasks/{task_id}"

@@ -1,4 +1,4 @@
-"""The commands that ask a service: each calls the client, says what a person should know, and prints the result."""
+"""The commands that use a service: each calls the client, informs the person, and prints the result."""
 
 import argparse
 import shlex
@@ -15,20 +15,20 @@ from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.text.escaping import is_blank, one_line
 
 COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
-"""Exit codes, by what became of the task."""
+"""Exit codes by the final status of the task."""
 
 _WAITING = frozenset({"awaiting_approval", "needs_attention"})
 _ASKING = frozenset(
     {"plan.proposed", "plan.edited", "plan.repinned", "call.approval_requested", "step.outcome_unknown"}
 )
-"""The events from which on a task may wait for a person; more may follow, of steps that run beside."""
+"""The events after which a task may wait for a person. Events of parallel steps may still follow."""
 
 _ENDED = frozenset({"task.completed", "task.failed"})
-"""The events whose log line says, cut short, what is printed whole at the end."""
+"""The events whose log line is a shortened form of the text that is printed at the end."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Submit a task, show its plan, ask, and follow it to its end."""
+    """Submit a task, show its plan, ask for a decision, and follow the task to its end."""
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     if is_blank(prompt):
         raise InvalidInputError([Fault("PROMPT", "Say what is to be done; the prompt is empty.")])
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show_plan(client: Client, task: Mapping[str, Any]) -> None:
-    """The plan, and what differs from the one before it."""
+    """Print the plan, and the differences from the revision before it."""
     output.plan_table(task)
     revision = task["plan_revision"]
     if revision > 1:
@@ -64,7 +64,7 @@ def _show_plan(client: Client, task: Mapping[str, Any]) -> None:
 
 
 def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -> bool | None:
-    """False where the plan was rejected, None where nobody has decided; else the task goes on."""
+    """Ask for a decision on the plan. Return True if the task continues, False after a rejection, None without one."""
     task_id, digest = task["task_id"], task["plan_digest"]
     if not options.yes:
         if not _somebody_is_there():
@@ -83,9 +83,9 @@ def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -
 
 
 def _ask_of_calls(client: Client, task: Json) -> bool:
-    """Have a person decide on the calls that a task asks for; false where there are none, or nobody is there.
+    """Ask for a decision on each call of the task that needs one. Return False if there are none, or without a person.
 
-    Whoever said `--yes` approved the plan, and has not seen what these calls would send.
+    `--yes` does not answer here: it approved the plan, but nobody has seen the arguments of these calls.
     """
     asked = [entry for entry in task["attention"] if entry["kind"] == "call_approval"]
     if not asked or not _somebody_is_there():
@@ -106,7 +106,7 @@ def _somebody_is_there() -> bool:
 
 
 def _answer(digest: str) -> str | None:
-    """`y`, `n`, or `r` and the feedback; None where there was no answer."""
+    """Return `y`, `n`, or `r` and the feedback; None without an answer."""
     output.say(f"What you approve is exactly what runs ({digest[:23]}…).")
     while True:
         answer = output.ask("Run this plan? [y/n/r] ")
@@ -122,13 +122,13 @@ def _answer(digest: str) -> str | None:
 
 
 def _cancel_and_wait(follower: "Follower") -> Json:
-    with suppress(RefusedError):  # it has ended meanwhile; what became of it is shown
+    with suppress(RefusedError):  # the task has ended meanwhile; its status is shown
         follower.client.cancel(follower.task_id, "interrupted at the command line")
     return follower.until_settled()
 
 
 class Follower:
-    """Shows what happens to a task, each line once."""
+    """Shows the log lines of a task, each once."""
 
     def __init__(self, client: Client, task_id: str) -> None:
         self.client = client
@@ -136,7 +136,7 @@ class Follower:
         self._last = ""
 
     def until_settled(self) -> Json:
-        """The task once it has ended or waits for a person."""
+        """Follow the task until it ends or waits for a person, and return it."""
         event, asking = "", False
         for frame in self.client.follow(self.task_id, self._last):
             if not frame.id:
@@ -217,9 +217,9 @@ def _time(text: str | None) -> str:
 
 
 def approve(options: argparse.Namespace) -> int:
-    """Approve the plan that is named; without a name only the first revision, of which there is never another.
+    """Approve the plan with the given digest; without one, only revision 1.
 
-    A later one may have come after whoever approves has read the plan.
+    A later revision may have replaced the plan that the person has read.
     """
     with connect(options, resume=options.task_id) as service:
         task = service.client.task(options.task_id)
@@ -234,7 +234,7 @@ def approve(options: argparse.Namespace) -> int:
 
 
 def _asked_call(task: Json, call_id: str) -> Json:
-    """What is asked about this call; where nothing is, the service says what of it."""
+    """Return the question about this call. Without one, the service refuses the decision with the reason."""
     asked: list[Json] = [entry for entry in task["attention"] if entry.get("call_id") == call_id]
     return asked[0] if asked else {"call_id": call_id, "arguments_digest": "unknown"}
 
@@ -251,7 +251,7 @@ def reject(options: argparse.Namespace) -> int:
 
 
 def revise(options: argparse.Namespace) -> int:
-    """Have a task planned again, and show what came of it; 3 while that awaits approval."""
+    """Plan a task again, and show the result. Return 3 while the new plan awaits approval."""
     if is_blank(options.feedback):
         raise InvalidInputError([Fault("FEEDBACK", "Say what should be different; the feedback is empty.")])
     with connect(options, resume=options.task_id) as service:
@@ -263,10 +263,10 @@ def revise(options: argparse.Namespace) -> int:
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """End a task; 0 once it is cancelled."""
+    """Cancel a task. Return 0 if it is cancelled."""
     with connect(options, resume=options.task_id) as service:
         task = service.client.cancel(options.task_id, options.reason)
-        if not task.get("terminal", True):  # without the scope `read` a caller is told the status alone
+        if not task.get("terminal", True):  # without the scope `read` the answer has no `terminal`
             task = Follower(service.client, options.task_id).until_settled()
     _report(options, task, f"Task {options.task_id} is {task['status']}.")
     return COMPLETED if task["status"] == "cancelled" else FAILED
@@ -280,7 +280,7 @@ def resolve(options: argparse.Namespace) -> int:
 
 
 def _continue(options: argparse.Namespace, service: Service, message: str) -> int:
-    """After a decision: a service that stays goes on by itself; one in this process is seen to the end."""
+    """Report a decision. A service in this process must also run the task to its end."""
     if service.here:
         output.say(message)
         return _finish(options, Follower(service.client, options.task_id).until_settled())
@@ -301,7 +301,7 @@ def _report(options: argparse.Namespace, task: Json, message: str) -> None:
 
 
 def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -> int:
-    """Print what became of a task, and return the exit code for it."""
+    """Print the result of a task, and return its exit code."""
     explain(options, task)
     if options.json:
         output.document(task)
@@ -315,7 +315,7 @@ def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -
 
 
 def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
-    """Say what is wrong with a task, and what a person can do about it."""
+    """Print the problems and questions of a task, with the commands that answer them."""
     task_id, error = task["task_id"], task["error"]
     if error:
         step = f" in step {error['step_id']}" if error["step_id"] else ""
@@ -353,14 +353,14 @@ def _explain_call(options: argparse.Namespace, task_id: str, asked: Mapping[str,
 
 
 def _show_call(asked: Mapping[str, Any]) -> None:
-    """A call as it is to be approved: what it sends, whole."""
+    """Print a call that awaits approval, with all of its arguments."""
     output.say(f"Step {asked['step_id']} asks before it calls {output.tool_name(asked)}: {asked['reason']}")
     for line in output.argument_lines(asked["arguments"]):
         output.say(f"  {line}")
 
 
 def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:
-    """The command line of another command on the same service."""
+    """Return the command line of another command on the same service."""
     words = ["agent-runtime", verb, task_id or options.task_id, *more]
     for name in ("server", "config", "registry", "data_dir", "key_file"):
         if getattr(options, name) is not None:
@@ -370,7 +370,7 @@ def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *m
 
 def tools(options: argparse.Namespace) -> int:
     with connect(options) as service:
-        # A service that has only just started has asked no server yet.
+        # A service that has just started has not queried any server yet.
         catalogue = service.client.tools(refresh=options.refresh or service.here)
         servers = service.client.servers()
     if options.json:

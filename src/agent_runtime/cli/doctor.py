@@ -1,4 +1,4 @@
-"""`agent-runtime doctor`: what works on this machine, found out by trying it now."""
+"""`agent-runtime doctor`: check this machine and the configuration by trying each part now."""
 
 import argparse
 import asyncio
@@ -43,13 +43,13 @@ from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_stora
 from agent_runtime.text.escaping import json_line, look_alikes
 
 _OWNER_S = 5.0
-"""How long the service that owns the data directory may take to say how it is."""
+"""Seconds that the service that owns the data directory may take to report its readiness."""
 
 _MODEL_S = 90.0
-"""How long the model may take to answer; a local one may have to be loaded first."""
+"""Seconds that the model may take to answer; a local one may have to be loaded first."""
 
 _MODEL_TOKENS = 2048
-"""What the answer may take: a few tokens, and the thoughts of a reasoning model before them."""
+"""The token limit of the answer: a few tokens, after the reasoning of a reasoning model."""
 
 _QUESTION = ModelRequest(
     'This only tests the connection. Answer with the JSON object {"ok": true} and nothing else.',
@@ -65,11 +65,11 @@ _QUESTION = ModelRequest(
 )
 
 _PASSING = frozenset({"model_overloaded", "model_refused", "model_answer_empty", "model_answer_truncated"})
-"""The failures of an endpoint that was reached and knew the key: it may work with another question, or later."""
+"""Failures of an endpoint that accepted the key: another request may succeed."""
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Look at everything, show what was found, and return 1 where something does not work."""
+    """Run all checks, print their findings, and return 1 if a check failed."""
     findings = _look(options)
     if options.json:
         output.document({"findings": [asdict(finding) for finding in findings]})
@@ -98,7 +98,9 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         origin = settings.tool_registry if settings.tool_registry_yaml is None else REGISTRY_VARIABLE
         findings.append(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
     findings += _find_pointless_denials(settings, entries)
-    setup = set_up_servers(settings, secrets, entries, ShownValues(b""))  # nothing is compared: any key will do
+    setup = set_up_servers(
+        settings, secrets, entries, ShownValues(b"")
+    )  # any key will do, as no identities are compared
     findings += [Finding(f"server {advice.server_id}", "warn", advice.message) for advice in setup.advice]
     protect_process(settings)
     findings += asyncio.run(_servers(setup, settings.tool_registry.parent))
@@ -128,7 +130,7 @@ _RELAYS = "a proxy on this machine, a port published off loopback and a containe
 
 
 def _callers(settings: Settings) -> Iterator[Finding]:
-    """Whether the processes that the service starts are told from other callers, where callers show no key."""
+    """Check that a service without keys can recognise callers that it has started."""
     if settings.asks_for_keys:
         return
     problem = peers_problem()
@@ -143,7 +145,7 @@ _CONTAINER_COMMANDS = frozenset({"docker", "nerdctl", "podman"})
 
 
 def _relays(settings: Settings, entry: ToolServer) -> Iterator[Finding]:
-    """What the entry starts that could call the service, and would not be known as started by it."""
+    """Warn of an entry whose processes could call the service without being recognised as started by it."""
     if settings.asks_for_keys or not isinstance(entry, StdioServer):
         return
     name = PurePath(entry.config.command).name
@@ -153,14 +155,14 @@ def _relays(settings: Settings, entry: ToolServer) -> Iterator[Finding]:
 
 
 def _store(settings: Settings) -> Finding:
-    """Whether the journal can be written: the owner of the data directory is asked, else it is tried."""
+    """Check that the journal can be written: ask the owner of the data directory, or write if there is none."""
     try:
         owner = find_storage_owner(settings)
         if owner is not None:
             return _of_owner(owner)
         with own_storage(settings):
             asyncio.run(_write(settings))
-    except AlreadyOwnedError as error:  # it started between the two
+    except AlreadyOwnedError as error:  # it started just now
         return Finding("store", "ok", str(error))
     except AgentRuntimeError as error:
         return Finding("store", "fail", str(error))
@@ -184,7 +186,7 @@ async def _write(settings: Settings) -> None:
 
 
 async def _servers(setup: ServerSetup, base_dir: Path) -> list[Finding]:
-    """Ask every enabled server what it offers, all at once."""
+    """Query the tools of all enabled servers, concurrently."""
     async with setup.pool as pool, asyncio.TaskGroup() as group:
         asked = [group.create_task(_server(pool, entry, base_dir)) for entry in setup.resolved]
     return [finding for one in asked for finding in one.result()]
@@ -219,10 +221,7 @@ async def _server(pool: ToolServers, resolved: ResolvedEntry, base_dir: Path) ->
 
 
 def _find_unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefinition]) -> Iterator[Finding]:
-    """The operator's words on tools that the server does not have: a slip there protects nothing.
-
-    And its tools that a person would take for each other.
-    """
+    """Warn of rules for tools that the server does not have, which protect nothing, and of tools that look alike."""
     names = [definition.name for definition in definitions]
     for alike in look_alikes(names):
         shown = " and ".join(map(json_line, alike))
@@ -243,7 +242,7 @@ def _find_unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDef
 
 
 def _takes(definition: ToolDefinition, path: str) -> bool:
-    """Whether a path may lead to an argument, as far as the tool says what it takes."""
+    """Return True if a path may name an argument, according to the schema of the tool."""
     properties = definition.arguments_schema.get("properties")
     if not isinstance(properties, Mapping) or path.startswith("*"):
         return True
@@ -251,7 +250,7 @@ def _takes(definition: ToolDefinition, path: str) -> bool:
 
 
 def _find_pointless_denials(settings: Settings, entries: Sequence[ToolServer]) -> Iterator[Finding]:
-    """What the settings deny of servers that are not there."""
+    """Warn of denials in the settings for servers that do not exist."""
     for index, denial in enumerate(settings.approval.deny):
         if not any(fnmatchcase(entry.id, denial.server) for entry in entries):
             detail = f"approval.deny[{index}]: {denial.server!r} matches no server, so nothing is denied by it"
@@ -259,7 +258,7 @@ def _find_pointless_denials(settings: Settings, entries: Sequence[ToolServer]) -
 
 
 def _reach(entry: ToolServer, base_dir: Path, data_dir: Path) -> Finding:
-    """Say what a server can reach on this machine, as it would be started now."""
+    """Describe the reach of a server on this machine, as it would be started now."""
     match entry:
         case StdioServer():
             reach = describe_reach(entry.sandbox)
@@ -271,7 +270,7 @@ def _reach(entry: ToolServer, base_dir: Path, data_dir: Path) -> Finding:
 
 
 async def _models(settings: Settings, secrets: Secrets) -> list[Finding]:
-    """Who makes the plans, and whether the model answers: it is asked one small question."""
+    """Check the planner, and send the model one small request."""
     model = make_model(_once(settings.openai), secrets)
     try:
         planner = choose_planner(settings, model)
@@ -291,7 +290,7 @@ async def _models(settings: Settings, secrets: Secrets) -> list[Finding]:
 
 
 def _once(settings: OpenAISettings) -> OpenAISettings:
-    """The same model, asked without a second try."""
+    """Return the settings without retries."""
     return settings.model_copy(update={"max_retries": 0})
 
 
@@ -302,7 +301,7 @@ def _has_key(settings: OpenAISettings) -> bool:
 async def _ask_model(model: LanguageModel, *, with_key: bool) -> Finding:
     status = model.status()
     heard: list[float] = []
-    # Its library takes seconds to import, which are not the endpoint's.
+    # Import the library first: its seconds do not count as the endpoint's.
     await asyncio.to_thread(importlib.import_module, "agent_runtime.models.openai_agents")
     began = time.perf_counter()
     question = replace(_QUESTION, on_text=lambda _: heard.append(time.perf_counter() - began))

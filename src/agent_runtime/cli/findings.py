@@ -1,4 +1,4 @@
-"""What the doctor finds, and what it knows of packages that a server's command fetches."""
+"""The findings of the doctor, and its checks of packages that a server's command downloads."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from agent_runtime.domain.tools import StdioServer, ToolServer
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. Only `fail` makes the exit code 1."""
+    """The result of one check. Only `fail` sets the exit code 1."""
 
     check: str
     state: Literal["ok", "warn", "fail"]
@@ -37,7 +37,7 @@ _VALUE_OPTIONS = frozenset({"--python", "-c", "--call", "--index", "--index-url"
 
 
 def packages_of(entry: ToolServer) -> Iterator[Finding]:
-    """What the entry fetches when it is started, and whether that can change from one day to the next."""
+    """Yield warnings about packages that an entry downloads when it starts, if their version may change."""
     if not isinstance(entry, StdioServer):
         return
     runner, words = _runner(entry.config.command, list(entry.config.args))
@@ -66,7 +66,7 @@ def _runner(command: str, args: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _package_names(words: Sequence[str], options: set[str]) -> Iterator[str]:
-    """The packages that a package runner is told to run, before the arguments of the package itself."""
+    """Yield the packages that the words tell a package runner to run, without the arguments of the package."""
     found = False
     rest = iter(words)
     for word in rest:

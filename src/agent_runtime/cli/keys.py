@@ -1,4 +1,4 @@
-"""`agent-runtime keys new`: a key for a caller, and the line for the service."""
+"""`agent-runtime keys new`: create a key for a caller, and the line for the service."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from agent_runtime.domain.caller import SCOPES
 
 
 def new(options: argparse.Namespace) -> int:
-    """Print a new key, and what is to be stored of it. Raises: ConfigurationError for a bad name or scope."""
+    """Print a new key, and the line to store. Raises: ConfigurationError for a bad name or scope."""
     text, key = new_key(options.name, options.scopes)
     if options.json:
         scopes = [scope for scope in SCOPES if scope in key.scopes]

@@ -1,4 +1,4 @@
-"""What people read: lines on standard error, tables and results on standard output, nothing that a terminal obeys."""
+"""Output for people: messages on standard error, tables and results on standard output, control characters escaped."""
 
 import json
 import sys
@@ -11,10 +11,10 @@ from agent_runtime.text.escaping import clear_name, escape_hidden
 if TYPE_CHECKING:
     from rich.console import Console
 
-_HEARD_WITHIN_S = 0.25
+_POLL_S = 0.25
 _LONGEST_ARGUMENTS = 2000
 _WIDTH = 120
-"""The width of tables that are not shown on a terminal."""
+"""The width of a table that is not written to a terminal."""
 
 _COLOURS = {
     "read": "green",
@@ -28,50 +28,50 @@ _COLOURS = {
 
 
 def say(text: str) -> None:
-    """A message to a person, on standard error."""
+    """Print a message on standard error."""
     sys.stderr.write(escape_hidden(text, keep="\n") + "\n")
     sys.stderr.flush()
 
 
 def ask(question: str) -> str | None:
-    """The line that a person at a terminal answers, without white space around it; None where it has ended."""
+    """Ask a person at the terminal. Return the line without white space around it; None at the end of input."""
     sys.stderr.write(question)
     sys.stderr.flush()
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as typed:
-        # A Ctrl-C in the instant before a blocking read would be heard after the next line only: look again and again.
-        # Unbuffered, since a line typed ahead would hide from the look in a buffer.
-        while not select([typed], [], [], _HEARD_WITHIN_S)[0]:
+        # Poll: a Ctrl-C just before a blocking read would take effect only after the next line. Unbuffered: `select`
+        # does not see a line in a buffer.
+        while not select([typed], [], [], _POLL_S)[0]:
             pass
         line = typed.readline().decode(errors="replace")
     return line.strip() if line else None
 
 
 def result(text: str) -> None:
-    """A result, on standard output: as it is to a file or a program, harmless to a terminal."""
+    """Print a result on standard output: unchanged to a file or program, escaped to a terminal."""
     sys.stdout.write((escape_hidden(text, keep="\n\t") if sys.stdout.isatty() else text) + "\n")
 
 
 def document(value: Any, *, ascii_only: bool = False) -> None:
-    """One JSON document, on standard output."""
+    """Print one JSON document on standard output."""
     ascii_only = ascii_only or sys.stdout.encoding.lower() != "utf-8"
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=ascii_only) + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_stdout: bool = True) -> None:
-    """A table in which every cell is shown whole. A cell that names an effect or a state has its colour."""
+    """Print a table, with the whole text of each cell, and colours for effects and states."""
     from rich import box  # noqa: PLC0415 - not needed for --help, nor for results alone
     from rich.table import Table  # noqa: PLC0415 - likewise
     from rich.text import Text  # noqa: PLC0415 - likewise
 
     shown = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
     for number, column in enumerate(columns):
-        shown.add_column(column, overflow="fold", no_wrap=number == 0)  # the first one is there to be copied
+        shown.add_column(column, overflow="fold", no_wrap=number == 0)  # people copy the first column
     for row in rows:
         shown.add_row(
             *(Text(escape_hidden(cell, keep="\n"), style=_COLOURS.get(cell.partition(",")[0], "")) for cell in row)
         )
     console = _console(to_stdout=to_stdout)
-    if title:  # not as the title of the table, which would be as narrow as its columns
+    if title:  # a title of the table itself would be as narrow as its columns
         console.print(Text(escape_hidden(title)))
     console.print(shown)
 
@@ -84,7 +84,7 @@ def _console(*, to_stdout: bool) -> "Console":
 
 
 def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
-    """The plan as it is to be approved: what each step does, with what, and what that may do to the world."""
+    """Print the plan for approval: the tool, the arguments and the effect of each step."""
     contract = task["plan_object"]
     rows = [
         (step["id"], escape_hidden(step["title"]), _tool(step), _arguments(step), _effect(step, state["preview"]))
@@ -100,14 +100,14 @@ def plan_table(task: Mapping[str, Any], *, to_stdout: bool = False) -> None:
 
 
 def _tool(step: Mapping[str, Any]) -> str:
-    """The tool of a step; of an agent step those that its model may call, and how often."""
+    """Return the tool of a step; for an agent step the tools that its model may call, and how often."""
     if step["kind"] == "tool":
         return tool_name(step)
     return "\n".join(["model", *(f"{tool_name(tool)} x{tool['max_calls']}" for tool in step["tools"])])
 
 
 def tool_name(named: Mapping[str, Any]) -> str:
-    """Return the server and the tool that something names, on one line."""
+    """Return the server and the tool of a step or call, on one line."""
     return escape_hidden(f"{named['server']}.{clear_name(named['tool'])}")
 
 
@@ -126,7 +126,7 @@ def argument_lines(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _conditions(step: Mapping[str, Any]) -> Iterator[str]:
-    """What else holds for a step, where it is not what holds for any."""
+    """Yield the conditions of a step that differ from the defaults."""
     if step.get("when"):
         yield f"only when {escape_hidden(step['when'])}"
     if step["depends_on"]:
@@ -138,7 +138,7 @@ def _conditions(step: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _effect(step: Mapping[str, Any], preview: Mapping[str, Any]) -> str:
-    """What a step may do to the world, and whether its calls are asked for once more."""
+    """Return the effect of a step, and whether its calls need their own approval."""
     words = [str(preview["effect"])]
     if step["kind"] == "tool" and preview["idempotent"] and preview["effect"] != "read":
         words.append("repeatable")

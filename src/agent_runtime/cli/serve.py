@@ -1,4 +1,4 @@
-"""`agent-runtime serve`: the service, until it is told to stop."""
+"""`agent-runtime serve`: run the service until it is stopped."""
 
 import argparse
 import gc
@@ -14,13 +14,13 @@ log = structlog.get_logger()
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Own the data directory and serve it. Raises: ConfigurationError, StoreUnavailableError."""
+    """Lock the data directory and serve it. Raises: ConfigurationError, StoreUnavailableError."""
     settings, secrets = settings_of(options)
     for warning in settings.config_warnings:
         log.warning("configuration", message=warning)
     protect_process(settings)
     with own_storage(settings) as owner, keep_orphans():
-        # Imported with the lock in hand: a second service is refused at once.
+        # Imported after locking, so that a second service is refused at once.
         from agent_runtime.api.server import serve as serve_api  # noqa: PLC0415
 
         _collect_less_often()
@@ -29,7 +29,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _collect_less_often() -> None:
-    """Spare the garbage collector what stays for good: modules and schemas. It took a sixth of a task's CPU time."""
+    """Exclude modules and schemas from garbage collection, which took a sixth of the CPU time of a task."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -1,4 +1,4 @@
-"""Which service a command talks to: the one that is named, the one that runs, or one in this process."""
+"""Find the service for a command: the one that it names, the running one, or one in this process."""
 
 import argparse
 import os
@@ -22,19 +22,19 @@ from agent_runtime.telemetry import configure_logging
 _KEY = re.compile(r"[\x21-\x7e]{1,8192}")
 
 _OWNER_S = 15.0
-"""How long the owner of the data directory may take to say where it serves, or to be gone."""
+"""Seconds that the owner of the data directory may take to announce its URL or to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service to talk to. `here`: it runs in this process, and only for as long as this command does."""
+    """A service to use. `here` is True if it runs in this process, for the duration of this command."""
 
     client: Client
     here: bool
 
 
 def settings_of(options: argparse.Namespace) -> tuple[Settings, Secrets]:
-    """The settings of a command, with logging set up as they say. Raises: ConfigurationError."""
+    """Load the settings of a command, and configure logging. Raises: ConfigurationError."""
     secrets = Secrets()
     overrides: dict[str, Any] = {
         "server.host": getattr(options, "host", None),
@@ -49,9 +49,9 @@ def settings_of(options: argparse.Namespace) -> tuple[Settings, Secrets]:
 
 
 def key_of(options: argparse.Namespace) -> str | None:
-    """The API key to show to a service: the file that --key-file names, else AGENT_RUNTIME_API_KEY.
+    """Return the API key for a service, from the file that --key-file names, or from AGENT_RUNTIME_API_KEY.
 
-    Raises: ConfigurationError, which does not repeat what was given.
+    Raises: ConfigurationError, whose message does not contain the key.
     """
     file: Path | None = options.key_file
     try:
@@ -71,9 +71,9 @@ def _text(value: object) -> str | None:
 
 @contextmanager
 def connect(options: argparse.Namespace, *, resume: str | None = None) -> Iterator[Service]:
-    """A service to talk to, until the command ends.
+    """Yield a service to use until the command ends.
 
-    In this process no unfinished task goes on but the one named by `resume`, and those that are asked for here.
+    A service in this process continues no unfinished task except `resume` and the tasks that this command uses.
     Raises: ConfigurationError, StoreUnavailableError.
     """
     key = key_of(options)
@@ -106,15 +106,15 @@ def _url_of_owner(settings: Settings) -> str | None:
 
 @contextmanager
 def _in_process(settings: Settings, secrets: Secrets, owner: Owner, resume: str | None) -> Iterator[Client]:
-    """The real service on a loopback port, in a thread of its own: the main one hears Ctrl-C."""
-    import asyncio  # noqa: PLC0415 - these take a second, which a command with an owner need not wait
+    """Run the service on a loopback port in its own thread; the main thread handles Ctrl-C."""
+    import asyncio  # noqa: PLC0415 - takes a second, and a command with a running service does not need it
 
     import uvloop  # noqa: PLC0415 - likewise
 
     from agent_runtime.api.server import Server  # noqa: PLC0415 - likewise
 
     protect_process(settings)
-    # On loopback, for as long as the command lasts: whoever may read the data directory needs no key.
+    # Without keys, on loopback and for this command only: its user may read the data directory anyway.
     server_settings = settings.server.model_copy(update={"host": "127.0.0.1", "port": 0})
     settings = settings.model_copy(update={"server": server_settings, "auth": AuthSettings(mode="anonymous")})
     started: Future[str] = Future()
