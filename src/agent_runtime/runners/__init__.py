@@ -1,1 +1,1 @@
-"""Who makes tasks progress: adapters of the `Runner` port."""
+"""Runners: adapters of the `Runner` port."""

@@ -1,6 +1,6 @@
 """The local runner: runs tasks in this process, a bounded number at once.
 
-It needs no proof of another runner's death: whoever holds the database's lock is the only one.
+It needs no proof that other runners are dead: the process that holds the database's lock is the only one.
 """
 
 import asyncio
@@ -21,11 +21,13 @@ RunTask = Callable[[str, asyncio.Event, asyncio.Event], Awaitable[bool]]
 """`Orchestrator.run`: the id of the task, the event of its cancellation, the event of the runner's stop."""
 
 ServersOf = Callable[[str], Awaitable[frozenset[str] | None]]
-"""`Orchestrator.servers_of`: the servers that the next run of a task holds; None where it needs no turn."""
+"""`Orchestrator.servers_of`: the servers that the next run of a task holds; None if it holds none and
+needs no place.
+"""
 
 
 class _Ticket:
-    """One task in hand. `again`: it was submitted once more while it was being run; `lane`: where it has a place."""
+    """One task of the runner. `again`: it was woken while it ran. `lane`: the lane in which it has a place."""
 
     __slots__ = ("again", "cancel", "failures", "lane", "task_id")
 
@@ -39,7 +41,9 @@ class _Ticket:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The tasks that hold the same servers. `places` are taken by those that run, or were just called up."""
+    """The tasks that hold the same servers. `places` counts those that run or were just called up;
+    `parked` ones wait.
+    """
 
     servers: frozenset[str]
     places: int = 0
@@ -47,12 +51,11 @@ class _Lane:
 
 
 class LocalRunner:
-    """Runs at most `limit` tasks at once, of those that hold the same servers at most `share` (G9).
+    """Runs at most `limit` tasks at once, and at most `share` of those that hold the same servers (G9).
 
-    A server that hangs so keeps its own tasks waiting and no others. What waits for its turn, or for its next attempt
-    after a failure, is a ticket in a queue; it counts for neither bound.
-    Leaving the context stops it: no further call is started, open calls may end within `grace_s`, and what is then
-    still open is left to the next start, as after a crash.
+    So a server that hangs delays its own tasks and no others. A task that waits for a slot, or pauses after a failure,
+    counts for neither bound. Leaving the context stops the runner. No call is started any more; open calls may end
+    within `grace_s`. What is then still open is left to the next start, as after a crash.
     """
 
     def __init__(
@@ -94,13 +97,13 @@ class LocalRunner:
         try:
             await self._drain()
         except asyncio.CancelledError as cancelled:
-            # Told to the group: where one of its own tasks failed, it is the group that cancelled.
+            # Passed to the group: if one of its own tasks failed, the group itself has cancelled.
             kind, error, trace = type(cancelled), cancelled, cancelled.__traceback__
         await self._group.__aexit__(kind, error, trace)
 
     @property
     def queue(self) -> dict[str, int]:
-        """How many tasks run now, wait for their turn, and rest after a failure."""
+        """The number of tasks that run, wait for a slot and pause after a failure."""
         parked = sum(len(lane.parked) for lane in self._lanes.values())
         return {"running": len(self._work), "waiting": len(self._waiting) + parked, "resting": len(self._resting)}
 
@@ -112,7 +115,7 @@ class LocalRunner:
                 task.cancel()
 
     async def wake(self, task_id: str) -> None:
-        """See to it that the task is run soon, and again if it was being run just now."""
+        """Have the task run soon; if it is running now, have it run once more."""
         if self._stop.is_set():
             return
         ticket = self._tickets.get(task_id)
@@ -123,7 +126,7 @@ class LocalRunner:
         self._queue(ticket)
 
     async def cancel(self, task_id: str) -> None:
-        """Tell the run of this task that a cancellation was written; else submit it, to be settled at once."""
+        """Tell the run of this task that a cancellation is in the journal; if there is no run, wake the task."""
         ticket = self._tickets.get(task_id)
         if ticket is None or self._stop.is_set():
             await self.wake(task_id)
@@ -154,7 +157,7 @@ class LocalRunner:
         self._start_waiting()
 
     async def _work_on(self, ticket: _Ticket) -> None:
-        """Run one task until nothing asks for it any more. A bug in it must not end its neighbours."""
+        """Run one task until nothing asks for it any more. A bug in it must not end the other tasks."""
         try:
             while not self._stop.is_set():
                 ticket.again = False
@@ -169,7 +172,7 @@ class LocalRunner:
         except StoreUnavailableError as error:
             log.warning("run_waits_for_store", task_id=ticket.task_id, error=str(error))
             self._rest(ticket, self._pauses.store_s)
-        except Exception:  # the edge that owns the run: whatever it was, the others go on
+        except Exception:  # the edge that owns the run: a failed run must not end the others
             log.exception("run_crashed", task_id=ticket.task_id)
             self._try_again(ticket)
         finally:
@@ -177,7 +180,7 @@ class LocalRunner:
 
     def _try_again(self, ticket: _Ticket) -> None:
         if ticket.failures < len(self._pauses.after_crashes_s):
-            # Who asked for it meanwhile, such as a cancellation, does not wait for the pause.
+            # If it was woken meanwhile, such as by a cancellation, there is no pause.
             self._rest(ticket, 0 if ticket.again else self._pauses.after_crashes_s[ticket.failures])
             ticket.failures += 1
         else:
@@ -194,7 +197,9 @@ class LocalRunner:
         self._queue(ticket)
 
     def _take_place(self, ticket: _Ticket, servers: frozenset[str] | None) -> bool:
-        """Take a place among those that hold these servers; else park the ticket, to be called up for the next."""
+        """Take a place among the tasks that hold these servers, and return True; else park the ticket for the next free
+        place.
+        """
         if servers is None:
             return True
         lane = ticket.lane
@@ -210,7 +215,7 @@ class LocalRunner:
         return True
 
     def _give_up_place(self, ticket: _Ticket) -> None:
-        """Hand the place on to whoever has waited longest."""
+        """Free the place, and call up the ticket that has waited longest."""
         lane, ticket.lane = ticket.lane, None
         if lane is None or self._stop.is_set():
             return

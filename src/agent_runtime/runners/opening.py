@@ -1,4 +1,4 @@
-"""Which runner the settings ask for. Another one is chosen here, and nowhere else."""
+"""Chooses the runner that the settings name. Another runner is added here, and nowhere else."""
 
 from contextlib import AbstractAsyncContextManager
 

@@ -1,1 +1,1 @@
-"""Where tasks are kept. Each adapter has the shape of `services.ports.TaskStore`; `owner` guards the data directory."""
+"""Stores for tasks. Each adapter has the shape of `services.ports.TaskStore`; `owner` guards the data directory."""

@@ -1,4 +1,4 @@
-"""What all stores share: how an append is numbered, dated, folded and hashed."""
+"""The parts common to all stores: numbering, dating, folding and hashing the events of an append."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """Return the time of the machine, in UTC."""
+    """Return the machine's time in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An append that the domain allows and no disk has yet: its records, and the task after them.
+    """An append that the domain allows and that is not stored yet: its records, and the task after them.
 
-    `verifies`: it may be written only on a journal that is still as it was written. So it is for a claim, and for
-    whatever comes from outside; a run has verified its journal when it claimed it.
+    `verifies` is True if the stored journal must be verified first: for a claim, and for events from outside. A run has
+    verified its journal when it claimed the task.
     """
 
     task: Task
@@ -36,7 +36,7 @@ class Draft:
 def draft_append(task: Task, events: Sequence[Event], epoch: int | None, clock: Clock) -> Draft:
     """Number and date the events that follow `task`, and fold them.
 
-    Time never runs backwards within a journal, whatever the clock of the machine does.
+    Time never runs backwards within a journal, whatever the machine's clock does.
     Raises: JournalChangedError, StaleEpochError, IllegalTransitionError.
     """
     expect_unchanged(task)
@@ -54,10 +54,10 @@ def draft_append(task: Task, events: Sequence[Event], epoch: int | None, clock: 
 def make_append_error(
     task_id: str, expected: int, epoch: int | None, found: tuple[int, int] | None
 ) -> ConflictError | StaleEpochError:
-    """Return why an append after event number `expected` was not written.
+    """Return the error for an append after event number `expected` that was not written.
 
-    `epoch` is the run's, None for what comes from outside; `found` is the version and the epoch that the store has of
-    the task, None where it has none.
+    `epoch` is the run's, None for events from outside. `found` is the stored version and epoch of the task, None if it
+    is not stored.
     """
     if found is None:
         return ConflictError(f"Task {task_id} is gone.")
@@ -68,9 +68,9 @@ def make_append_error(
 
 
 def make_page(found: Iterable[tuple[int, TaskSummary]], limit: int) -> Page:
-    """Return the page that begins with these tasks, each with its position: see `TaskStore.page`.
+    """Return the page that begins with these tasks, each with its position; see `TaskStore.page`.
 
-    No more of them are looked at than are shown, and one that is left.
+    Reads at most one task more than it returns.
     """
     shown: list[TaskSummary] = []
     size, last = 0, 0
@@ -84,11 +84,11 @@ def make_page(found: Iterable[tuple[int, TaskSummary]], limit: int) -> Page:
 
 
 Row = tuple[str, int, int | None, str, str, str, str]
-"""A record as it is stored: task id, seq, epoch, at, type, data, hash."""
+"""A stored record: task id, seq, epoch, at, type, data, hash."""
 
 
 def chain_records(head: str, records: Sequence[EventRecord]) -> tuple[list[Row], str]:
-    """Return the rows of new records after one that has the hash `head`, and the hash of the last of them."""
+    """Return the rows of new records that follow one with the hash `head`, and the hash of the last row."""
     rows: list[Row] = []
     for one in records:
         content = (one.task_id, one.seq, one.epoch, format_time(one.at), one.type, one.data)

@@ -1,4 +1,4 @@
-"""The tasks that were used lately, in memory. True because this process alone writes the database."""
+"""The tasks used last, in memory. The cache is correct because only this process writes the database."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,12 @@ from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
 
 RECORD_OVERHEAD = 1024
-"""What a record takes beside its data, in bytes; roughly, and rather too much."""
+"""The estimated size of a record in memory beside its data, in bytes."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A task and the end of its journal, without gaps: all of it, where it was read or written from the start."""
+    """A task and the end of its journal without gaps; the whole journal if it was read or written from the start."""
 
     task: Task
     records: list[EventRecord] = field(default_factory=list)
@@ -29,20 +29,20 @@ class _Entry:
 
 
 class DiskRead:
-    """A look at the disk that is under way. Once it is `overtaken`, what it finds is not kept."""
+    """A read of the disk under way. Once it is `overtaken` by a write, its result is not cached."""
 
     def __init__(self, cache: "Cache") -> None:
         self._cache = cache
         self.overtaken = False
 
     def keep(self, task: Task, journal: Sequence[EventRecord]) -> None:
-        """Remember a task with its whole journal, unless it was written meanwhile."""
+        """Cache a task with its whole journal, unless it was written meanwhile."""
         if not self.overtaken:
             self._cache.put(task, journal)
 
 
 class Cache:
-    """Keeps at most `capacity` bytes. Tasks that have ended make room first, then those longest unused."""
+    """Holds at most `capacity` bytes. Evicts ended tasks first, then those unused for longest."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -52,16 +52,16 @@ class Cache:
         self._readings: dict[str, list[DiskRead]] = {}
 
     def task(self, task_id: str) -> Task | None:
-        """The newest state, or None where it is not here."""
+        """Return the newest state; None if the task is not cached."""
         entry = self._find(task_id)
         return entry.task if entry else None
 
     def records(self, task_id: str, after: int, limit: int) -> list[EventRecord] | None:
-        """The journal after a number, or None where the disk must be asked."""
+        """Return the records after a number; None if they are not cached."""
         entry = self._find(task_id)
         if entry is None:
             return None
-        if not entry.records:  # of a changed journal not one can be read
+        if not entry.records:  # none can be read of a changed journal
             return []
         if entry.records[0].seq > after + 1:
             return None
@@ -69,12 +69,12 @@ class Cache:
         return entry.records[start : start + limit]
 
     def note_commit(self, task: Task, records: Sequence[EventRecord]) -> None:
-        """Take up what was just made durable: the events and the state after them."""
+        """Add events that have just become durable, and the state after them."""
         self._overtake(task.task_id)
         entry = self._find(task.task_id)
         if entry is None:
             self.put(task, records)
-        elif entry.task.version < task.version:  # a look at the disk may have seen the commit before we heard of it
+        elif entry.task.version < task.version:  # a read of the disk may have seen the commit first
             if entry.task.version == records[0].seq - 1:
                 self._size += entry.extend(task, records)
                 self._file(entry)
@@ -82,19 +82,19 @@ class Cache:
                 self.put(task, records)
 
     def put(self, task: Task, records: Sequence[EventRecord]) -> None:
-        """Remember a task with the end of its journal, in place of what was known of it."""
+        """Cache a task with the end of its journal, in place of an earlier entry."""
         self._drop(task.task_id)
         entry = _Entry(task)
         self._size += entry.extend(task, records)
         self._file(entry)
 
     def forget(self, task_id: str) -> None:
-        """The task is gone."""
+        """Drop a task that is deleted."""
         self._overtake(task_id)
         self._drop(task_id)
 
     def forget_outdated(self, task: Task) -> None:
-        """Forget what is known of a task unless it is newer than this, at which the disk is not."""
+        """Drop a task, unless the cached state is newer than this one, which does not match the disk."""
         known = self.task(task.task_id)
         if known is not None and known.version <= task.version:
             self.forget(task.task_id)
@@ -105,7 +105,7 @@ class Cache:
 
     @contextmanager
     def begin_read(self, task_id: str) -> Iterator[DiskRead]:
-        """Look at the disk on behalf of a task that is not here."""
+        """Open a read of the disk for a task that is not cached."""
         begin_read = DiskRead(self)
         self._readings.setdefault(task_id, []).append(begin_read)
         try:
@@ -128,7 +128,7 @@ class Cache:
         return None
 
     def _file(self, entry: _Entry) -> None:
-        """Put the entry where it belongs, and make room."""
+        """Put the entry among the live or the ended tasks, and evict others if need be."""
         task_id = entry.task.task_id
         if entry.task.terminal:
             self._live.pop(task_id, None)

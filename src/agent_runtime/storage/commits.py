@@ -1,4 +1,4 @@
-"""The statements on the table `commits`: how it grows, and the feed that is read from it."""
+"""The statements on the table `commits`: adding rows, and reading the feed from them."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -45,7 +45,9 @@ FROM events WHERE task_id = ? AND seq BETWEEN ? AND ? ORDER BY seq
 
 @dataclass(frozen=True, slots=True)
 class TakeCheckpoint:
-    """What a job asks for that wants a checkpoint after what its transaction changed; `drop`: and no row before it."""
+    """A job's request for a checkpoint after the changes of its transaction; with `drop`, without the
+    rows before it.
+    """
 
     drop: bool
 
@@ -53,7 +55,7 @@ class TakeCheckpoint:
 def add_commit(
     connection: sqlite3.Connection, head: CommitHead, at: str, changes: Iterable[TaskChange | TakeCheckpoint]
 ) -> CommitHead:
-    """Write the rows of a transaction after that of `head`; return the newest: `head`, where nothing was changed."""
+    """Write the rows of a transaction after `head`, and return the newest row: `head` if nothing was changed."""
     grown = [change for change in changes if not isinstance(change, TakeCheckpoint)]
     if grown:
         head = _insert(connection, chain_commit(head, at, CHANGES, encode_changes(merge_changes(grown))))
@@ -77,13 +79,13 @@ def _add_checkpoint(connection: sqlite3.Connection, head: CommitHead, at: str, *
 
 
 def begin_commits(connection: sqlite3.Connection) -> None:
-    """Write the checkpoint of a database that has tasks from before there were commits; part of a migration."""
+    """Write the first checkpoint of a database whose tasks are older than its commits; part of a migration."""
     if connection.execute(SELECT_HEADS).fetchone() is not None:
         _add_checkpoint(connection, CommitHead(), format_time(utc_now()))
 
 
 def select_head(connection: sqlite3.Connection) -> CommitHead:
-    """Return the newest commit, as the database has it."""
+    """Return the newest commit in the database."""
     found = connection.execute(SELECT_NEWEST_HEAD).fetchone()
     return CommitHead(*found) if found else CommitHead()
 
@@ -94,12 +96,12 @@ def _select_one(connection: sqlite3.Connection, statement: str, *values: int) ->
 
 
 def check_position(connection: sqlite3.Connection, seen: FeedPosition) -> None:
-    """Raises: InvalidInputError where this database never gave that cursor."""
+    """Check that this database has given this cursor. Raises: InvalidInputError."""
     check_cursor(seen, select_head(connection).position, _select_one(connection, SELECT_ONE, seen.commit))
 
 
 def select_feed(connection: sqlite3.Connection, seen: FeedPosition | None) -> FeedPage:
-    """Return what follows in the feed, a page of it."""
+    """Return the next page of the feed."""
     first = _select_one(connection, SELECT_FIRST)
 
     def rows_from(position: int) -> Iterator[Commit]:
@@ -109,7 +111,7 @@ def select_feed(connection: sqlite3.Connection, seen: FeedPosition | None) -> Fe
 
 
 def _read_change(connection: sqlite3.Connection, change: Change) -> list[EventRecord]:
-    """Return the records of a change, or none where they are not those that were written."""
+    """Return the records of a change; an empty list if they are deleted, or not those that were written."""
     found = connection.execute(SELECT_SLICE, (change.task_id, change.first - 1, change.last)).fetchall()
     if not found:
         return []  # the task was deleted
@@ -131,28 +133,30 @@ def _restore_records(change: Change, found: list[Any]) -> list[EventRecord] | No
 
 
 class CommitLog:
-    """Adds commits for the writer's thread, which alone does; it remembers the newest, so that it need not look."""
+    """Adds commits. Only the writer's thread uses it, so it can remember the newest commit."""
 
     def __init__(self) -> None:
         self._head: CommitHead | None = None
         self._next: CommitHead | None = None
 
     def add(self, connection: sqlite3.Connection, changes: list[TaskChange | TakeCheckpoint]) -> None:
-        """Write what a transaction changed, within it."""
+        """Add the changes of a transaction, within it."""
         at = format_time(utc_now())
         known, self._head = self._head, None  # until what follows is known to be durable
         if known is None or any(isinstance(change, TakeCheckpoint) for change in changes):
             known = select_head(connection)
         try:
             self._next = add_commit(connection, known, at, changes)
-        except sqlite3.IntegrityError:  # another process wrote a row; what failed has changed nothing
+        except sqlite3.IntegrityError:  # another process wrote a row; the failed insert changed nothing
             self._next = add_commit(connection, select_head(connection), at, changes)
 
     def confirm(self) -> int:
-        """The transaction is durable: return the newest position."""
+        """Note that the transaction is durable, and return the newest position."""
         self._head = self._next
         return self._head.position if self._head else 0
 
     def forget(self) -> None:
-        """The transaction failed, or nobody knows: look at the database the next time."""
+        """Note that the transaction failed or may have failed: the next one reads the newest commit from
+        the database.
+        """
         self._head = None

@@ -1,4 +1,4 @@
-"""The database file: how it is opened, how its schema grows, and its errors in our words."""
+"""Opens the database file, migrates its schema, and translates its errors."""
 
 import os
 import sqlite3
@@ -13,7 +13,7 @@ from agent_runtime.storage.database_file import create_database_file, describe_u
 from agent_runtime.storage.journals import fill_hashes
 
 BUSY_TIMEOUT_S = 5.0
-"""How long a statement waits for a lock that another process holds; this process never waits for itself."""
+"""How long a statement waits for a lock of another process; this process never waits for itself."""
 
 PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -23,7 +23,7 @@ PRAGMAS = (
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
 
 Step = Callable[[sqlite3.Connection], None]
-"""What a script cannot do; it runs after its script, in the same transaction."""
+"""The part of a migration that SQL cannot do; it runs after the script, in the same transaction."""
 
 MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
     ("0001_journal.sql", None),
@@ -32,7 +32,7 @@ MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
     ("0004_starts.sql", None),
     ("0005_commits.sql", begin_commits),
 )
-"""How the schema grew: the scripts of `migrations/`, each with its step. A database's `user_version` counts them."""
+"""The scripts of `migrations/`, each with its step. A database's `user_version` counts those applied."""
 
 _OPERATOR_CAN_HELP = frozenset(
     {
@@ -53,12 +53,12 @@ _REASONS = {
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection for writing, in autocommit mode: transactions are spelled out. Raises: sqlite3.Error."""
+    """Return a connection for writing, in autocommit mode: transactions are explicit. Raises: sqlite3.Error."""
     return _connect(path, PRAGMAS)
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that can only read. Raises: sqlite3.Error."""
+    """Return a connection that can only read. Raises: sqlite3.Error."""
     return _connect(path, READER_PRAGMAS)
 
 
@@ -68,13 +68,13 @@ def _decode_lenient(raw: bytes) -> str:
 
 def _connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",  # a file that was deleted is not made anew
+        f"{path.absolute().as_uri()}?mode=rw",  # do not create a file that was deleted
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,  # it is used by one thread at a time, but closed by another
     )
-    connection.text_factory = _decode_lenient  # one row that was changed must not keep the others from being read
+    connection.text_factory = _decode_lenient  # one changed row must not make the others unreadable
     try:
         for pragma in pragmas:
             connection.execute(pragma)
@@ -85,10 +85,10 @@ def _connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Create the database where there is none, bring its schema up to date, and return a connection for writing.
+    """Create the database if there is none, migrate its schema, and return a connection for writing.
 
-    Raises: ConfigurationError where the path cannot hold a database or a newer version wrote it;
-    StoreUnavailableError where the disk is full or fails.
+    Raises: ConfigurationError where the path cannot hold a database or a newer version wrote it; StoreUnavailableError
+    where the disk is full or fails.
     """
     if not path.exists():
         os.close(create_database_file(path))
@@ -112,16 +112,16 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 def _refuse_rollback_journal(path: Path) -> None:
-    """Raise ConfigurationError where SQLite would put into the database what somebody else has laid beside it.
+    """Refuse a rollback journal beside the database, which SQLite would apply to it. Raises: ConfigurationError.
 
-    This service writes no rollback journal once the database is in WAL mode, and SQLite takes up any that it finds.
+    In WAL mode this service writes no rollback journal, so somebody else has put it there.
     """
     journal = Path(f"{os.path.realpath(path)}-journal")
     try:
         found = journal.stat().st_size > 0
         with path.open("rb") as file:
             in_wal_mode = file.read(20)[18:] == b"\2\2"
-    except OSError:  # whoever opens the database says what is wrong with it
+    except OSError:  # opening the database reports what is wrong
         return
     if found and in_wal_mode:
         raise ConfigurationError(
@@ -145,7 +145,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
                 step(connection)
             connection.execute("COMMIT")
         except sqlite3.Error:
-            with suppress(sqlite3.Error):  # the first error is the one to tell
+            with suppress(sqlite3.Error):  # report the first error
                 connection.execute("ROLLBACK")
             raise
 
@@ -157,11 +157,11 @@ def _make_opening_error(path: Path, error: sqlite3.Error) -> AgentRuntimeError:
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 for an error of the Python module itself."""
+    """Return SQLite's primary result code; 0 for an error of the Python module itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def make_unavailable_error(error: sqlite3.Error) -> StoreUnavailableError:
-    """The error in words fit for a caller: no path, no statement."""
+    """Return the error for callers: it shows no path and no statement."""
     reason = _REASONS.get(primary_code(error), str(error))
     return StoreUnavailableError(f"The store cannot be used now: {reason}. Nothing was changed; try again later.")

@@ -1,4 +1,4 @@
-"""The database as a file of the disk: created closed to other users, and watched while it is open."""
+"""The database as a file on disk: created private, and checked while it is open."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
 
 _Identity = tuple[int, int]
-"""Device and inode: what a path leads to, by whatever name."""
+"""The device and the inode of a file, which identify it under any name."""
 
 
 def create_database_file(path: Path) -> int:
-    """Open the file for reading and writing, and create it empty where there is none. Return the descriptor.
+    """Open the file for reading and writing, create it if there is none, and return the descriptor.
 
     Raises: ConfigurationError where the path cannot hold a database.
     """
@@ -27,10 +27,10 @@ def describe_unusable(path: Path, reason: str) -> str:
 
 
 class DatabaseFile:
-    """A database that is open at `path`: notices when that path leads elsewhere, or that of its write-ahead log.
+    """An open database: detects that its path, or that of its write-ahead log, leads to another file than before.
 
-    What is written to a file that was replaced or deleted is gone with the process: it must not be acknowledged (G1).
-    Any thread may check.
+    Data written to a file that was replaced or deleted is lost when the process ends, so it must not be acknowledged
+    (G1). Any thread may call `check`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,9 +39,9 @@ class DatabaseFile:
         self._log: dict[str, _Identity] = {}
 
     def remember(self) -> None:
-        """Take the files as they are now for those that a connection has just opened.
+        """Remember the files that a connection has just opened.
 
-        Raises: StoreUnavailableError where the database is another one than at first.
+        Raises: StoreUnavailableError where the database is another file than at first.
         """
         if self._opened:
             _compare(self._opened)
@@ -55,7 +55,7 @@ class DatabaseFile:
         self._log = {}
 
     def check(self) -> None:
-        """Raises: StoreUnavailableError where a path leads to another file than the one that is open, or to none."""
+        """Check that both paths lead to the files that are open. Raises: StoreUnavailableError."""
         _compare(self._opened)
         _compare(self._log)
 

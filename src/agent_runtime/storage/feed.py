@@ -1,4 +1,4 @@
-"""Reading the feed of all tasks, as every store does it: in pages, and then live without polling."""
+"""Reads the feed of all tasks, for every store: stored pages first, then live without polling."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -12,8 +12,7 @@ from agent_runtime.storage.followers import Watch
 PAGE_ENTRIES = 100
 PAGE_DATA_BYTES = 256 * 1024
 PAGE_COMMITS = 1000
-"""A page ends with the entry or commit that makes it longer than one of these, so that a slow reader costs little
-memory."""
+"""The sizes after which a page takes nothing more. They bound the memory for a slow reader."""
 
 _BEGINNING = FeedPosition(0, 0)
 
@@ -21,9 +20,10 @@ _BEGINNING = FeedPosition(0, 0)
 def read_page(
     seen: FeedPosition | None, first: Commit | None, rows_from: Callable[[int], Iterator[Commit]], read: ReadChange
 ) -> FeedPage:
-    """Return what follows `seen`. `first` is the oldest commit of the store, `rows_from` gives those from a position.
+    """Return the page after `seen`. `first` is the store's oldest commit; `rows_from` returns the commits from a
+    position.
 
-    Deletions and dropped rows meanwhile do no harm: what is gone is left out, and the next page sees it.
+    Deletions and dropped rows in the meantime do no harm: what is gone is left out, and the next page continues.
     """
     if first is None:
         return FeedPage((), seen or _BEGINNING, more=False)
@@ -52,7 +52,7 @@ async def follow_feed(
     seen: FeedPosition | None,
     idle_s: float | None,
 ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
-    """Give the pages after `seen` as the store grows, until it closes; see `TaskStore.subscribe`."""
+    """Yield the pages after `seen` as the store grows, until it closes; see `TaskStore.subscribe`."""
     while True:
         try:
             page = await read(seen)

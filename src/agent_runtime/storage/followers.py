@@ -1,4 +1,4 @@
-"""Waiting for a journal to grow, without polling and without a queue for each follower."""
+"""Waits for a journal to grow, without polling and without a queue for each follower."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,41 +6,41 @@ from contextlib import contextmanager
 
 
 class Watch:
-    """What is known of one journal while somebody follows it."""
+    """The state of one journal for those who follow it."""
 
     def __init__(self) -> None:
         self.latest: int | None = None
-        """The number of the last event, once it is known; every commit keeps it up to date."""
+        """The number of the last event; None until it is known. Every commit updates it."""
         self.gone = False
         self._grown: asyncio.Event | None = None
         self.followers = 0
 
     def advance(self, latest: int) -> None:
-        """The journal has at least this many events."""
+        """Note that the journal has at least this many events, and wake all who wait."""
         if self.latest is None or latest > self.latest:
             self.latest = latest
         self._wake()
 
     def end(self) -> None:
-        """There is no such journal any more."""
+        """Note that the journal is gone, and wake all who wait."""
         self.gone = True
         self._wake()
 
     async def wait_beyond(self, after: int) -> None:
-        """Return once the journal has grown beyond `after` or is gone."""
-        # Nothing can happen between the look and the wait: both are on the event loop, with no await between.
+        """Wait until the journal has grown beyond `after` or is gone."""
+        # No event is lost between the check and the wait: there is no await between them.
         while not self.gone and (self.latest is None or self.latest <= after):
             self._grown = self._grown or asyncio.Event()
             await self._grown.wait()
 
     def _wake(self) -> None:
-        if self._grown is not None:  # there is one only while somebody waits
+        if self._grown is not None:  # it exists only while somebody waits
             self._grown.set()
             self._grown = None
 
 
 class Followers:
-    """The watches of the tasks that are followed now; one for each task, gone with its last follower."""
+    """One watch for each followed task, removed with its last follower."""
 
     def __init__(self) -> None:
         self._watches: dict[str, Watch] = {}
@@ -50,7 +50,7 @@ class Followers:
 
     @contextmanager
     def watch(self, task_id: str) -> Iterator[Watch]:
-        """Follow a task: whatever is committed from here on is seen."""
+        """Follow a task: every commit from now on is seen."""
         watch = self._watches.setdefault(task_id, Watch())
         watch.followers += 1
         try:
@@ -69,6 +69,6 @@ class Followers:
             watch.end()
 
     def close(self) -> None:
-        """Let go of all followers."""
+        """Wake all followers, and remove all watches."""
         for task_id in list(self._watches):
             self.end(task_id)

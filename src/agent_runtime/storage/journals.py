@@ -1,7 +1,7 @@
-"""Journals and commits as they are stored, for the audit: nothing here trusts what it reads, or stumbles over it.
+"""Journals and commits as they are stored, for the audit. Nothing here trusts the data, or fails on it.
 
-Texts are read as bytes. A byte that is no UTF-8 becomes a lone surrogate (PEP 383), which no good text holds; so what
-was changed can still be shown and does not have the hash that it had.
+Texts are read as bytes. An invalid byte becomes a lone surrogate (PEP 383), which no valid text contains. So a changed
+text can still be shown, and does not match its hash.
 """
 
 import sqlite3
@@ -42,12 +42,12 @@ UPDATE_HEAD = "UPDATE tasks SET head = ? WHERE task_id = CAST(? AS TEXT)"
 
 
 def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> StoredJournal:
-    """All that is kept of a task, as of one instant. Raises: TaskNotFoundError where there is nothing."""
+    """Return everything stored of a task, as of one instant. Raises: TaskNotFoundError where there is nothing."""
     raw_id = _raw(task_id)
     connection.execute("BEGIN")
     try:
         entries = [_entry(*row) for row in connection.execute(SELECT_ENTRIES, (raw_id,))]
-        (has_submitter,) = connection.execute(HAS_SUBMITTER).fetchone()  # an earlier version has kept none
+        (has_submitter,) = connection.execute(HAS_SUBMITTER).fetchone()  # earlier versions have no such column
         select = SELECT_INDEX if has_submitter else SELECT_INDEX.replace("CAST(submitter AS BLOB)", "NULL")
         index = connection.execute(select, (raw_id,)).fetchone()
     finally:
@@ -58,12 +58,12 @@ def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> Store
 
 
 def is_as_written(connection: sqlite3.Connection, task_id: str, version: int, head: str) -> bool:
-    """Return whether the journal has `version` records, each with its hash, the last of which is `head`."""
+    """Return whether the journal has `version` records that match their hashes, the last of which is `head`."""
     return chain_holds(task_id, connection.execute(SELECT_ENTRIES, (_raw(task_id),)), version, head)
 
 
 def select_ids(connection: sqlite3.Connection) -> list[str]:
-    """The ids of everything that has a row or a journal."""
+    """Return the ids of everything that has a row or a journal."""
     return [_text(task_id) for (task_id,) in connection.execute(SELECT_IDS)]
 
 
@@ -95,7 +95,7 @@ class JournalEnds:
 
 
 def fill_hashes(connection: sqlite3.Connection) -> None:
-    """Give all that was written without hashes its hashes; part of a migration, in its transaction."""
+    """Add the hashes of records that were written without; part of a migration, in its transaction."""
     for task_id in select_ids(connection):
         head, raw_id = GENESIS, _raw(task_id)
         hashes: list[tuple[str, bytes, int]] = []
@@ -150,5 +150,5 @@ def _text(value: Any) -> str:
 
 
 def _integer(value: Any) -> int:
-    """What is no integer any more, in a broken file, is a number that fits nowhere."""
+    """Return the integer; -1, which is never valid, where a broken file holds something else."""
     return value if isinstance(value, int) else -1

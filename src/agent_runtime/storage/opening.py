@@ -1,4 +1,4 @@
-"""Which store the settings ask for. A store on another database is chosen here, and nowhere else."""
+"""Chooses the store that the settings name. A store on another database is added here, and nowhere else."""
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
@@ -13,13 +13,13 @@ def open_store(
 ) -> AbstractAsyncContextManager[TaskStore]:
     """Return the store that the setting `storage.url` names, else the one in `data_dir`, open while its context lasts.
 
-    The caller owns it: see `owner`. Entering raises: ConfigurationError, StoreUnavailableError.
+    The caller owns it; see `owner`. Entering raises: ConfigurationError, StoreUnavailableError.
     """
     return SqliteStore(settings.database_path, observe=observe)
 
 
 def open_for_reading(settings: StorageSettings) -> AbstractContextManager[ReadOnlyDatabase]:
-    """Return the journals of that store to be read and not changed, whether or not a service runs on them.
+    """Return the journals of that store for reading only, whether or not a service runs on them.
 
     Entering raises: ConfigurationError.
     """

@@ -1,10 +1,10 @@
-"""One process owns a database, and the data directory that it serves: by locks that the kernel frees with the process.
+"""Makes one process the owner of a database and its data directory, by locks that the kernel frees with the process.
 
-Two kinds of locks are held, because each sees what the other does not:
+Two kinds of locks are held, because each covers what the other does not:
 
 * on lock files, one beside the database and one in the data directory (the same file by default). They say who the
   owner is and where it serves. Earlier versions lock the one in the data directory too.
-* on the database file itself. It holds by whatever name the file is reached, and when a lock file was removed.
+* on the database file itself. It holds whatever name leads to the file, and after a lock file was removed.
 """
 
 import fcntl
@@ -26,18 +26,18 @@ from agent_runtime.storage.database_file import create_database_file
 LOCK_FILE = "agent-runtime.lock"
 
 _CONTENT_BYTES = 4096
-"""The content is always padded to this size: one write replaces all of it, and no reader sees the half of two."""
+"""The content is always padded to this size, so that one write replaces all of it and readers never see half of it."""
 
 _PATIENCE_S = 0.5
-"""How long to try: whoever asks for the owner holds a shared lock for an instant."""
+"""How long to try for the lock: those who look for the owner hold a shared lock for an instant."""
 
 _OWNER_BYTE = 2**62
-"""The byte of the database file that is locked: far beyond the data, and beyond the bytes that SQLite locks."""
+"""The byte of the database file that is locked: far beyond the data and the bytes that SQLite locks."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerInfo:
-    """Who owns a database. A field is None while the owner has not yet said."""
+    """The owner of a database. A field is None until the owner has written it."""
 
     pid: int | None
     url: str | None
@@ -45,7 +45,7 @@ class OwnerInfo:
 
 
 class Owner:
-    """The claim of this process. `announce` tells other commands where to find it."""
+    """The ownership of this process. `announce` tells other commands where to find it."""
 
     def __init__(self, locks: Sequence["_LockFile"]) -> None:
         self._try_lock = locks
@@ -61,7 +61,7 @@ class Owner:
 
 @contextmanager
 def acquire(data_dir: Path, database: Path) -> Iterator[Owner]:
-    """Own the database and the data directory for the duration. Create both where they do not exist.
+    """Own the database and the data directory while the context lasts. Create both where they do not exist.
 
     Raises: AlreadyOwnedError naming the owner; ConfigurationError where one of them cannot be used.
     """
@@ -75,7 +75,7 @@ def acquire(data_dir: Path, database: Path) -> Iterator[Owner]:
 
 
 def find_owner(data_dir: Path, database: Path) -> OwnerInfo | None:
-    """Return the live owner of the database, or of the data directory. What a dead process left does not count.
+    """Return the live owner of the database or the data directory. Lock files of dead processes do not count.
 
     Raises: ConfigurationError where a lock file cannot be read.
     """
@@ -92,7 +92,7 @@ def own_storage(settings: Settings) -> AbstractContextManager[Owner]:
 
 
 def find_storage_owner(settings: Settings) -> OwnerInfo | None:
-    """Return the live owner of what the settings name. Raises: as `find_owner`."""
+    """Return the live owner of the storage that the settings name. Raises: as `find_owner`."""
     return find_owner(settings.data_dir, settings.storage.database_path)
 
 
@@ -110,7 +110,7 @@ def storage_files(settings: Settings) -> StorageFiles:
 
 
 def lock_file_of(database: Path) -> Path:
-    """Return the lock file of a database: beside it, whatever links lead there."""
+    """Return the lock file of a database, which is beside its real path."""
     real = Path(os.path.realpath(database))
     return real.with_name(real.name.removesuffix(".db") + ".lock")
 
@@ -123,14 +123,14 @@ def _lock_files(data_dir: Path, database: Path) -> Iterator["_LockFile"]:
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    """Return whether two paths name one file; it need not exist yet, and a folder may be mounted at two places."""
+    """Return whether two paths name one file. It need not exist yet, and its folder may be mounted twice."""
     with suppress(OSError):
         return one.name == other.name and one.parent.samefile(other.parent)
     return one == other
 
 
 class _LockFile:
-    """A file whose lock one process holds while it owns `what`; `setting` would name another."""
+    """A file that one process locks while it owns `what`. `setting` is the setting that names another place."""
 
     def __init__(self, path: Path, what: str, setting: str) -> None:
         self._path = path
@@ -163,7 +163,7 @@ class _LockFile:
             raise self._make_write_error(error) from error
 
     def find_owner(self) -> OwnerInfo | None:
-        """Return who holds the lock now. Raises: ConfigurationError where the file cannot be read."""
+        """Return the process that holds the lock now. Raises: ConfigurationError where the file cannot be read."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -186,7 +186,7 @@ class _LockFile:
         os.fchmod(self._descriptor, 0o600)
 
     def _try_lock(self, descriptor: int, kind: int) -> bool:
-        """Return whether the lock could be had. Raises: ConfigurationError where the file system has no locks."""
+        """Return whether the lock was taken. Raises: ConfigurationError where the file system has no locks."""
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -206,13 +206,13 @@ class _LockFile:
 def _lock_database(database: Path) -> Iterator[None]:
     """Hold the lock on the database file. Raises: AlreadyOwnedError, ConfigurationError.
 
-    SQLite loses its own locks once any descriptor of the file is closed in this process: so this one is closed last.
+    SQLite loses its own locks when any descriptor of the file is closed in this process, so this one is closed last.
     """
     what, setting = f"database {database}", "storage.url"
     descriptor = create_database_file(database)
     try:
         try:
-            # A lock of the open file, not of the process: nothing else that opens the file frees it by closing it.
+            # A lock of the open file, not of the process: closing another descriptor of the file does not free it.
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _pack_write_lock(_OWNER_BYTE))
         except BlockingIOError as error:
             raise _make_owned_error(what, setting, OwnerInfo(None, None, None)) from error
@@ -243,7 +243,7 @@ def _prepare(data_dir: Path) -> None:
                 f"The data directory {data_dir} is shared with other users: set data_dir to one of its own in it."
             )
         if status.st_uid == os.geteuid() and status.st_mode & 0o077:
-            data_dir.chmod(0o700)  # prompts and results are nobody else's business
+            data_dir.chmod(0o700)  # prompts and results are private
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigurationError(f"The data directory {data_dir} is a file: set data_dir to a directory.") from error
     except OSError as error:
@@ -254,7 +254,9 @@ def _prepare(data_dir: Path) -> None:
 
 
 def _read(lock: int) -> OwnerInfo:
-    """Return what the owner wrote. It writes an instant after it has locked, so what is not there is tried again."""
+    """Return the owner's information. The owner writes it an instant after it has locked, so try again if it is
+    missing.
+    """
     for _ in range(5):
         with suppress(ValueError):
             content = json.loads(os.pread(lock, _CONTENT_BYTES, 0))

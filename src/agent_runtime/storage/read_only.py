@@ -21,17 +21,23 @@ _TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
 _MOST_DAMAGES = 20
 
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)
-"""What a broken file can raise; where SQLite's own message quotes bytes of it, that is not even an error of SQLite."""
+"""The errors that a broken file raises. Where SQLite's message quotes invalid bytes, Python raises a
+UnicodeDecodeError.
+"""
 
 
 class ReadOnlyDatabase:
-    """The journals in a database file. What SQLite itself cannot read is an error of the task that was asked for."""
+    """The journals in a database file. Where SQLite cannot read a part of it, only the task that was
+    asked for fails.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def damages(self) -> list[AuditFault]:
-        """Return what is wrong with the file as such: its pages, keys and indexes, and triggers, which we make none."""
+        """Return the faults of the file itself: in pages, keys and indexes, and any trigger, since the service makes
+        none.
+        """
         statement = f"PRAGMA integrity_check({_MOST_DAMAGES})"
         try:
             found = [str(line) for (line,) in self._connection.execute(statement)]
@@ -41,14 +47,14 @@ class ReadOnlyDatabase:
         return [AuditFault("", None, "the database file", line) for line in found if line != "ok"]
 
     def ids(self) -> list[str]:
-        """The ids of everything that has a row or a journal. Raises: StoreUnavailableError."""
+        """Return the ids of everything that has a row or a journal. Raises: StoreUnavailableError."""
         try:
             return select_ids(self._connection)
         except _BROKEN as error:
             raise _unreadable(error) from error
 
     def read(self, task_id: str) -> StoredJournal:
-        """All that is kept of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
+        """Return everything stored of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
         try:
             return select_stored_journal(self._connection, task_id)
         except _BROKEN as error:
@@ -56,7 +62,7 @@ class ReadOnlyDatabase:
 
     @property
     def has_commits(self) -> bool:
-        """Whether there are rows of commits, or should be; a database of an earlier version has none yet.
+        """Return whether there are commits, or should be; a database of an earlier version has none yet.
 
         Raises: StoreUnavailableError.
         """
@@ -68,14 +74,14 @@ class ReadOnlyDatabase:
         return bool(columns) or schema >= _SCHEMA_WITH_COMMITS
 
     def commit_head(self) -> CommitHead:
-        """Return the newest commit, as it is stored. Raises: StoreUnavailableError."""
+        """Return the newest stored commit. Raises: StoreUnavailableError."""
         try:
             return select_head(self._connection)
         except _BROKEN as error:
             raise _unreadable(error) from error
 
     def verify_commits(self, kept_head: CommitHead | None = None) -> CommitFindings:
-        """Return what is wrong with the commits and with the journals that they name, as of one instant.
+        """Return the faults of the commits and of the journals that they name, as of one instant.
 
         Raises: StoreUnavailableError.
         """

@@ -1,4 +1,4 @@
-"""Reads that memory cannot answer: a few threads, each with its own connection, none in the writer's way."""
+"""Reads what is not cached: in a few threads, each with its own connection, without blocking the writer."""
 
 import asyncio
 import sqlite3
@@ -29,7 +29,7 @@ class Readers:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="agent-runtime-reader")
 
     async def stop(self) -> None:
-        """Finish the reads that have begun and close the connections."""
+        """Finish the reads that have begun, and close the connections."""
         pool, self._pool = self._pool, None
         if pool is not None:
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
@@ -37,7 +37,7 @@ class Readers:
                 self._connections.pop().close()
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What `work` gives, in one of the threads. Raises: what it raises, and StoreUnavailableError."""
+        """Run `work` in one of the threads and return its result. Raises: what it raises, and StoreUnavailableError."""
         if self._pool is None:
             raise StoreUnavailableError("The store is closed.")
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, work)
@@ -51,7 +51,7 @@ class Readers:
                 self._connections.add(connection)
             return work(connection)
         except sqlite3.Error as error:
-            if connection is not None:  # the next read begins afresh
+            if connection is not None:  # the next read opens a new connection
                 self._mine.connection = None
                 self._connections.discard(connection)
                 connection.close()

@@ -1,4 +1,4 @@
-"""The statements on the tables of `migrations/`, and how rows and values become each other.
+"""The statements on the tables of `migrations/`, and the conversion between rows and values.
 
 Every function here runs in a thread of the store, on that thread's connection.
 """
@@ -42,7 +42,7 @@ DELETE_EVENTS = "DELETE FROM events WHERE task_id = ?"
 SELECT_END = "SELECT version, head FROM tasks WHERE task_id = ?"
 SELECT_VERSION = "SELECT version, epoch FROM tasks WHERE task_id = ?"
 SELECT_EVENTS = "SELECT seq, epoch, at, type, data FROM events WHERE task_id = ? AND seq > ? ORDER BY seq LIMIT ?"
-# Nothing is written to a task that awaits approval but what makes its plan, or ends the waiting.
+# While a plan awaits approval nothing else is written, so `updated_at` is when the plan was made.
 SELECT_AWAITING = """
 SELECT task_id, updated_at FROM tasks
 WHERE status = 'awaiting_approval' AND NOT cancel_requested AND task_id NOT IN (SELECT value FROM json_each(?))
@@ -59,7 +59,7 @@ SELECT_PAGE_BY_STATUS = """
 SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
 FROM tasks WHERE status = ? AND position < ? ORDER BY position DESC LIMIT ?
 """
-# The same where some journals were changed, whose tasks need attention whatever their rows say.
+# The same, counting tasks with a changed journal as `needs_attention`, whatever their rows say.
 SELECT_PAGE_BY_STATUS_BUT = """
 SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at
 FROM tasks
@@ -85,14 +85,16 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class _StoredListing(Value):
-    """What is kept of a server's listing. `rules` names those that its schemas were judged by."""
+    """The stored listing of a server. `rules` identifies the rules by which its schemas were judged."""
 
     rules: Literal[1] = 1
     tools: tuple[JudgedDefinition, ...]
 
 
 def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord]) -> Change:
-    """Write a new task. Raises: ConflictError, with nothing written, where its id exists, or the submitter's key."""
+    """Write a new task. Raises: ConflictError, with nothing written, where its id or the submitter's key exists
+    already.
+    """
     created, updated = format_time(records[0].at), format_time(records[-1].at)
     metadata = json.dumps(dict(task.metadata), ensure_ascii=False)
     state = (task.version, task.epoch, task.status, task.prompt, task.plan_revision, task.cancel_requested)
@@ -111,7 +113,7 @@ def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[Ev
 def update_task(
     connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord], epoch: int | None, *, verify: bool
 ) -> Change:
-    """Write the next events of a task; with `verify` only where all before them is as it was written.
+    """Write the next events of a task; with `verify`, only if all stored records match their hashes.
 
     Raises: ConflictError or StaleEpochError, with nothing written.
     """
@@ -130,7 +132,7 @@ def update_task(
 
 
 def delete_task(connection: sqlite3.Connection, task: Task) -> Deletion:
-    """Delete a task of exactly this version; one whose journal was changed, with whatever is left of it.
+    """Delete a task of exactly this version; a task with a changed journal, whatever is left of it.
 
     Raises: TaskNotFoundError or ConflictError, with nothing written.
     """
@@ -155,12 +157,12 @@ def beat(connection: sqlite3.Connection, at: datetime) -> None:
 
 
 def select_journal(connection: sqlite3.Connection, task_id: str) -> tuple[Task, list[EventRecord]]:
-    """A task and the journal that it is the fold of. Raises: TaskNotFoundError."""
+    """Return a task and its journal. Raises: TaskNotFoundError."""
     return restore_task(select_stored_journal(connection, task_id))
 
 
 def select_records(connection: sqlite3.Connection, task_id: str, after: int, limit: int) -> list[EventRecord]:
-    """A part of a journal, up to the first record that cannot be read. Raises: TaskNotFoundError."""
+    """Return a part of a journal, up to the first unreadable record. Raises: TaskNotFoundError."""
     rows = connection.execute(SELECT_EVENTS, (task_id, after, limit)).fetchall()
     if not rows and select_version(connection, task_id) is None:
         raise TaskNotFoundError(task_id)
@@ -172,7 +174,7 @@ def select_records(connection: sqlite3.Connection, task_id: str, after: int, lim
 
 
 def select_version(connection: sqlite3.Connection, task_id: str) -> int | None:
-    """The number of the last event, or None where there is no such task."""
+    """Return the number of the last event; None if there is no such task."""
     found = connection.execute(SELECT_VERSION, (task_id,)).fetchone()
     return int(found[0]) if found else None
 
@@ -185,8 +187,8 @@ def select_request(connection: sqlite3.Connection, submitter: str, request_key: 
 def select_page(
     connection: sqlite3.Connection, status: TaskStatus | None, changed: Collection[str], before: int, limit: int
 ) -> Page:
-    """Return the newest tasks before a position. `changed` are those whose journal was changed."""
-    most = limit + 1  # to see whether there are more
+    """Return the newest tasks before a position. `changed` are those with a changed journal."""
+    most = limit + 1  # one more, to know whether there is a next page
     if status is None:
         rows = connection.execute(SELECT_PAGE, (before, most))
     elif changed:
@@ -222,14 +224,14 @@ def _summary(
 
 
 def _status(text: str) -> TaskStatus:
-    """Return the status that a row says, or `needs_attention` where it was changed to none that there is."""
+    """Return the status in a row; `needs_attention` where it was changed to an unknown one."""
     with suppress(ValueError):
         return TaskStatus(text)
     return TaskStatus.NEEDS_ATTENTION
 
 
 def _metadata(text: str) -> dict[str, str]:
-    """Return the metadata that a row says, or none where it was changed to something else."""
+    """Return the metadata in a row; empty where it was changed to something else."""
     with suppress(ValueError):
         found = json.loads(text)
         if isinstance(found, dict):
@@ -244,22 +246,22 @@ def _time_or_epoch(text: str) -> datetime:
 
 
 def select_unfinished(connection: sqlite3.Connection) -> list[str]:
-    """The ids of the tasks that do not wait for a person, oldest first; a wanted cancellation ends the waiting.
+    """Return the ids of the tasks that do not wait for a person, oldest first; a task being cancelled does not wait.
 
-    An id that is no text any more, in a broken file, is left to the audit: the others must be able to start.
+    An id that is no valid text, in a broken file, is left to the audit, so that the other tasks can be resumed.
     """
     found = [raw.decode(errors="replace") for (raw,) in connection.execute(SELECT_UNFINISHED, (_RUNNABLE, _ASKING))]
     return [task_id for task_id in found if "\ufffd" not in task_id]
 
 
 def select_awaiting(connection: sqlite3.Connection, changed: Collection[str], limit: int) -> list[tuple[str, datetime]]:
-    """The tasks that await approval since when, oldest first, but for those whose journal was changed."""
+    """Return the tasks that await approval and since when, oldest first, without those with a changed journal."""
     rows = connection.execute(SELECT_AWAITING, (json.dumps([*changed]), limit))
     return [(task_id, _time_or_epoch(at)) for task_id, at in rows]
 
 
 def select_counts(connection: sqlite3.Connection, changed: Collection[str]) -> Counter[TaskStatus]:
-    """How many tasks there are in each status that occurs: the index on it answers without the rows."""
+    """Count the tasks in each status that occurs, by the index alone."""
     counts: Counter[TaskStatus] = Counter()
     for status, count in connection.execute(SELECT_COUNTS):
         counts[_status(status)] += count
@@ -271,7 +273,9 @@ def select_counts(connection: sqlite3.Connection, changed: Collection[str]) -> C
 
 
 def select_definitions(connection: sqlite3.Connection, identity: str) -> list[JudgedDefinition] | None:
-    """What was listed; `None` too where another version wrote it, or it was changed: then the server is asked."""
+    """Return the stored listing of a server; None if it is missing, of another version or changed, so that it is asked
+    again.
+    """
     found = connection.execute(SELECT_DEFINITIONS, (identity,)).fetchone()
     try:
         return list(_StoredListing.model_validate_json(found[0]).tools) if found else None

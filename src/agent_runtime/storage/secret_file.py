@@ -1,4 +1,6 @@
-"""The secret of a data directory: a file that only the service reads, the key of hashes that nobody else can make."""
+"""The secret of a data directory: the key for hashes that only the service can compute, in a file that
+only it reads.
+"""
 
 import contextlib
 import os
@@ -13,13 +15,13 @@ from agent_runtime.domain.errors import ConfigurationError
 log = structlog.get_logger()
 
 SECRET_FILE = "stream-tickets.secret"  # noqa: S105 - the name of the file, not what is in it
-"""Stream tickets were the first to use it."""
+"""Named after its first use, stream tickets."""
 
 _SECRET_BYTES = 32
 
 
 def read_secret(data_dir: Path) -> bytes:
-    """Return the secret of this data directory, made anew where there is none or others could have read it.
+    """Return the secret of this data directory; a new one if there is none or others could have read it.
 
     The caller owns the directory. Raises: ConfigurationError where it cannot be written.
     """
@@ -39,7 +41,7 @@ def read_secret(data_dir: Path) -> bytes:
 
 
 def _write(path: Path, secret: bytes) -> None:
-    """Put the file there whole or not at all, readable by its owner alone."""
+    """Write the file whole or not at all, readable by its owner only."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:

@@ -35,15 +35,15 @@ log = structlog.get_logger()
 CACHE_BYTES = 32 * 1024 * 1024
 
 HEARTBEAT_S = 1.0
-"""How fresh the last successful write must be for the store to be called writable without another (G16)."""
+"""How recent the last successful write must be to prove that the store can be written (G16)."""
 
 
 class SqliteStore:
     """A `TaskStore` in one SQLite file, used as `async with SqliteStore(path) as store`.
 
-    Writes are committed by one thread, together, with an fsync (G1). The tasks in use are kept in memory and answer
-    without a statement or a thread; so no other process may write the file: see `owner`. All methods belong to the
-    event loop that entered it. Entering raises as `open_database`.
+    One thread commits the writes, many at a time, with an fsync (G1). Tasks in use are cached and need neither a
+    statement nor a thread, so no other process may write the file; see `owner`. All methods belong to the event loop
+    that entered it. Entering raises as `open_database`.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class SqliteStore:
         self._observe = observe
         self._file = DatabaseFile(path)
         self._commits = Watch()
-        """Whoever subscribes waits here for the next commit."""
+        """Subscribers wait here for the next commit."""
         self._writer = Writer(self._file, advance=self._commits.advance)
         self._readers = Readers(self._file)
         self._cache = Cache(cache_bytes)
         self._followers = Followers()
         self._changed: frozenset[str] = frozenset()
-        """The tasks whose journal was found to be changed; their rows still say what they said before."""
+        """The tasks whose journal was found to be changed. Their rows are still the old ones."""
 
     async def __aenter__(self) -> Self:
         await self._writer.start()
@@ -77,7 +77,7 @@ class SqliteStore:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of the followers, write what was asked for so far, and close the file. Twice is once."""
+        """Wake all followers, flush queued writes and close the file. Idempotent."""
         self._followers.close()
         self._commits.end()
         try:
@@ -87,7 +87,7 @@ class SqliteStore:
             self._cache.clear()
 
     async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
-        """See `TaskStore.append`. The domain judges the events before the writer hears of them."""
+        """See `TaskStore.append`. The domain judges the events before they reach the writer."""
         began = time.perf_counter()
         draft = draft_append(task, events, epoch, self._clock)
         if not draft.records:
@@ -144,7 +144,7 @@ class SqliteStore:
         known = self._cache.records(task_id, after, limit)
         if known is not None:
             return known
-        if task_id in self._changed:  # only what was folded can be trusted to be of this task
+        if task_id in self._changed:  # only the folded records surely belong to this task
             _, journal = await self._readers.read(partial(rows.select_journal, task_id=task_id))
             return journal[after : after + limit]
         return await self._readers.read(partial(rows.select_records, task_id=task_id, after=after, limit=limit))
@@ -160,7 +160,7 @@ class SqliteStore:
                 known = self._cache.task(task_id)
                 version = known.version if known else await self._read_version(task_id)
                 if version is not None and task_id in self._changed:
-                    version = after  # nothing will be added, whatever the row says
+                    version = after  # nothing will be added, whatever the row holds
                 if version is None:
                     return
                 watch.advance(version)
@@ -196,7 +196,7 @@ class SqliteStore:
         return await self._readers.read(work)
 
     async def list_unfinished(self) -> list[str]:
-        """See `TaskStore.list_unfinished`. A waiting task whose cancellation was asked for waits no more."""
+        """See `TaskStore.list_unfinished`. A waiting task that is being cancelled is in it."""
         return await self._readers.read(rows.select_unfinished)
 
     async def starts(self) -> dict[str, int]:
@@ -251,4 +251,4 @@ class SqliteStore:
 
 
 def _do_nothing() -> None:
-    """Nothing in memory depends on this write."""
+    """Called after a write that changes nothing in memory."""

@@ -1,4 +1,4 @@
-"""The statements on the table `starts`: what is known of tasks with which the service died."""
+"""The statements on the table `starts`: in how many starts a task was resumed without progress."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ WHERE facts = (SELECT count(*) FROM events WHERE events.task_id = starts.task_id
 
 
 def note_starts(connection: sqlite3.Connection, task_ids: Iterable[str]) -> None:
-    """Count one more start for each of these tasks; from 1 again where a task has got on since the last."""
+    """Count one more start for each of these tasks; begin again at 1 if a task has made progress since the last."""
     connection.executemany(_NOTE, [(task_id,) for task_id in task_ids])
 
 
 def select_starts(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return in how many starts each task was taken up in a row without getting on; those that got on are missing."""
+    """Return in how many starts in a row each task was resumed without progress. Tasks with progress are left out."""
     return dict(connection.execute(_SELECT).fetchall())
 
 
 def forget_starts(connection: sqlite3.Connection) -> None:
-    """Forget all starts: the service stops in order."""
+    """Reset all counts, because the service stops in order."""
     connection.execute("DELETE FROM starts")

@@ -1,4 +1,4 @@
-"""The one thread that writes: whatever waits is committed together (group commit)."""
+"""The thread that writes: it commits all waiting jobs in one transaction (group commit)."""
 
 import asyncio
 import sqlite3
@@ -24,15 +24,15 @@ log = structlog.get_logger(__name__)
 A = TypeVarTuple("A")
 
 MOST_JOBS = 500
-"""The most jobs of one transaction, so that the first of them does not wait for ever."""
+"""The most jobs in one transaction, so that the first of them is not delayed for long."""
 
 Work = Callable[[sqlite3.Connection], TaskChange | TakeCheckpoint | None]
-"""Writes something, and returns what it changed of a journal, if it did."""
+"""Writes something, and returns the change of a journal if it made one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """Something to write. `on_durable` is called on the event loop once it is durable, whether or not anyone waits."""
+    """A write. `on_durable` is called on the event loop once it is durable, whether or not anyone waits."""
 
     work: Work
     on_durable: Callable[[], None]
@@ -45,11 +45,11 @@ _Outcome = tuple[_Job, Exception | None]
 class Writer:
     """Owns the only connection that writes. All public methods belong to the event loop that called `start`.
 
-    Each transaction that changes journals adds a row to `commits`; `advance` is called on the event loop with the
-    newest position, at the start and after each transaction, once those who waited for it know.
-    `work` runs in the thread, inside a transaction that it shares with other jobs. It raises an AgentRuntimeError
-    only while it has changed nothing; then the others commit without it. After any other error all is rolled back
-    and each job is tried again alone.
+    Each transaction that changes journals adds a row to `commits`. `advance` is called on the event loop with the
+    newest position, at the start and after each transaction, once those who waited for it are told. `work` runs in the
+    thread, in a transaction that it shares with other jobs. It may raise an AgentRuntimeError only while it has changed
+    nothing; then the others commit without it. After any other error everything is rolled back, and each job is tried
+    again alone.
     """
 
     def __init__(self, file: DatabaseFile, *, advance: Callable[[int], None] = lambda _: None) -> None:
@@ -62,13 +62,13 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._failing = False
         self.last_success = -inf
-        """When something was last made durable, by `time.monotonic`; minus infinity after a failure."""
+        """When something last became durable, by `time.monotonic`; minus infinity after a failure."""
 
     async def start(self) -> None:
-        """Open the database and begin to write. Raises: as `open_database`."""
+        """Open the database and start the thread. Raises: as `open_database`."""
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
-        # A daemon: an exit that never reaches `stop` loses nothing acknowledged and must not hang.
+        # A daemon: an exit without `stop` loses nothing that was acknowledged, and must not hang.
         self._thread = Thread(target=self._run, args=(opened,), name="agent-runtime-writer", daemon=True)
         self._thread.start()
         try:
@@ -79,7 +79,7 @@ class Writer:
         self._open = True
 
     async def stop(self) -> None:
-        """Write what was asked for so far, refuse more, and close the database."""
+        """Flush queued writes, refuse new ones, and close the database."""
         self._open = False
         if self._thread is not None:
             self._queue.put(None)
@@ -88,7 +88,7 @@ class Writer:
             self.last_success = -inf  # nothing can be written any more
 
     async def write(self, work: Work, on_durable: Callable[[], None]) -> None:
-        """Return once `work` is durable. A caller that is cancelled meanwhile does not undo it.
+        """Write `work`, and return once it is durable. Cancelling the caller does not undo it.
 
         Raises: what `work` raises, and StoreUnavailableError.
         """
@@ -116,7 +116,7 @@ class Writer:
         self._close()
 
     def _call_on_loop(self, callback: Callable[[*A], None], *arguments: *A) -> bool:
-        """One wake-up of the event loop. False where it is gone, and with it everyone who waited."""
+        """Call this on the event loop. Return False if the loop is closed, and with it everybody who waited."""
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
@@ -124,7 +124,7 @@ class Writer:
         return True
 
     def _take_jobs(self) -> tuple[list[_Job], bool]:
-        """Wait for a job and take all that wait with it. False once the writer is to stop."""
+        """Wait for a job, and return it with all others that wait; and False once the writer is to stop."""
         jobs: list[_Job] = []
         job = self._queue.get()
         with suppress(Empty):
@@ -137,10 +137,10 @@ class Writer:
         return jobs, True
 
     def _commit(self, jobs: list[_Job]) -> tuple[list[_Outcome], int]:
-        """Return what became of the jobs, and the newest position; 0 where that is not known."""
+        """Return the outcomes of the jobs, and the newest position; 0 if it is unknown."""
         try:
             connection = self._begin()
-        except (sqlite3.Error, StoreUnavailableError) as error:  # it cannot be any of the jobs
+        except (sqlite3.Error, StoreUnavailableError) as error:  # no job is to blame
             return [(job, self._note_failure(error)) for job in jobs], 0
         changes: list[TaskChange | TakeCheckpoint] = []
         try:
@@ -155,7 +155,7 @@ class Writer:
             return [outcome for tried, _ in alone for outcome in tried], max(position for _, position in alone)
         try:
             self._file.check()
-        except StoreUnavailableError as error:  # it may have gone to a file that nobody will ever find
+        except StoreUnavailableError as error:  # it may be in a file that was deleted
             self._commits.forget()
             return [(job, self._note_failure(error)) for job in jobs], 0
         if any(refusal is None for _, refusal in outcomes):
@@ -179,10 +179,10 @@ class Writer:
             self._discard()
             return
         if isinstance(error, sqlite3.Error) and primary_code(error) in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}:
-            self._discard()  # a file once opened read-only would stay so
+            self._discard()  # a connection opened read-only stays read-only
 
     def _discard(self) -> None:
-        """Let the next transaction open a new connection."""
+        """Close the connection, so that the next transaction opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._file.forget_log()
@@ -196,12 +196,12 @@ class Writer:
             log.info("store_recovered")
 
     def _note_failure(self, error: Exception) -> Exception:
-        if isinstance(error, sqlite3.IntegrityError):  # the store works; what it holds is not what was known
+        if isinstance(error, sqlite3.IntegrityError):  # the store works; its content is not the expected one
             return ConflictError(f"What is stored is not what it was: {error}. Read it again.")
         if not isinstance(error, sqlite3.Error | StoreUnavailableError):
             return error
         self.last_success = -inf
-        if not self._failing:  # once for each outage, however many callers it hits
+        if not self._failing:  # once for each outage, not for each caller
             self._failing = True
             log.error("store_failed", error=str(error))
         if isinstance(error, StoreUnavailableError):
@@ -212,7 +212,7 @@ class Writer:
 
     def _close(self) -> None:
         if self._connection is not None:
-            # What cannot be checkpointed now stays in the WAL file and is found when the database is next opened.
+            # Whatever is not checkpointed now stays in the WAL file, which is read when the database is next opened.
             with suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._discard()
@@ -226,7 +226,7 @@ class Writer:
             try:
                 if error is None:
                     job.on_durable()
-            except Exception:  # whoever looks on must not keep others from hearing what is durable
+            except Exception:  # a failing observer must not keep others from being told
                 log.exception("observer_failed")
             _resolve(job.done, error)
         self._advance(newest)
