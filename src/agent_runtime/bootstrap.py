@@ -20,6 +20,7 @@ from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.tools import BuiltinServer, ToolServer
 from agent_runtime.judging.process import JudgeProcess
+from agent_runtime.live.progress import Progress
 from agent_runtime.mcp_servers.own_files import own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.models.model import OpenAIModel
@@ -36,7 +37,6 @@ from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.ports import AppendObserver, LanguageModel, Planner, Runner, TaskStore, ToolServers
-from agent_runtime.services.progress import Progress
 from agent_runtime.services.recovery import Recovery
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
@@ -199,7 +199,7 @@ def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pause
         servers,
         planner,
         ExecutorAgent(ground.model, progress, limits),
-        Broker(limits, {entry.id: entry for entry in ground.entries}, ground.identities, pauses),
+        Broker(limits, {entry.id: entry for entry in ground.entries}, ground.identities, pauses, progress),
         runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
         parallel_calls=limits.calls_of_a_task,
     )

@@ -20,13 +20,13 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import replay
+from agent_runtime.live.progress import Progress
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.planners.rules.planner import RulePlanner
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.orchestrator import Orchestrator
-from agent_runtime.services.progress import Progress
 from agent_runtime.storage.sqlite import SqliteStore
 from harness import House, ledger_plan, names, submit_plan, until, until_settled, until_status
 from shifty import ShiftyHouse, plan_of, submit_and_approve

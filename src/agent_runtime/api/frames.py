@@ -2,7 +2,8 @@
 
 Event 7 becomes the named frame `7.0` with its JSON and, if it has a log line, the unnamed frame `7.1` with that line.
 After the last event comes an unnamed frame `[DONE]` with the id `<last>.2`. Text that a model is writing is sent in
-between as named `progress` frames without an id; these are not stored and not sent again.
+between as named `progress` frames, and what a server reports of a call as named `call.progress` frames and as lines.
+They have no id, and are not stored and not sent again.
 """
 
 import json
@@ -17,7 +18,9 @@ from agent_runtime.api.views import record_json
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.feed import FeedEntry, Tombstone
 from agent_runtime.domain.log_lines import log_line
-from agent_runtime.services.progress import Piece
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.progress import Piece, Reported
+from agent_runtime.text.escaping import one_line
 
 View = Literal["all", "events", "log"]
 
@@ -52,10 +55,15 @@ def encode(record: EventRecord) -> tuple[bytes, bytes]:
     return event, _frame(f"{seq}.{LINE}", line) if line else b""
 
 
-def progress_frame(task_id: str, piece: Piece) -> bytes:
-    """Return the frame of a piece of text that a model has just written."""
-    data = json.dumps({"task_id": task_id, "step_id": piece.step_id, "text": piece.text})
-    return ServerSentEvent(data, event="progress", sep="\n").encode()
+def encode_piece(task_id: str, piece: Piece, view: View) -> bytes:
+    """Return the frames, without ids, of what a model has just written or a server reports; a report has a line too."""
+    data: JsonObject = {"task_id": task_id, "step_id": piece.step_id, "text": piece.text}
+    name, line = "progress", ""
+    if isinstance(piece, Reported):
+        report, name, line = piece.report, "call.progress", piece.text
+        data |= {"progress": report.progress, "total": report.total, "message": one_line(report.message)}
+    event = ServerSentEvent(json.dumps(data), event=name, sep="\n").encode() if view != "log" else b""
+    return event + (ServerSentEvent(line, sep="\n").encode() if line and view != "events" else b"")
 
 
 def end_frame(seq: int) -> bytes:

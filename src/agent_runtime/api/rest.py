@@ -276,8 +276,7 @@ async def stream_task(
     if wanted is None:
         return Response(status_code=204)
     bodies = stream.task_bodies(runtime.tasks, caller, runtime.settings.limits, wanted)
-    writes = runtime.model and wanted.view != "log" and not task.terminal
-    asides = stream.progress_bodies(runtime.progress, task_id) if writes else None
+    asides = None if task.terminal else stream.progress_bodies(runtime.progress, task_id, wanted.view)
     return stream.StreamResponse(request.app.state.streams, bodies, asides)
 
 

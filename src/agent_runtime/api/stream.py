@@ -14,13 +14,13 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agent_runtime.api.frames import DONE, Position, View, frames_after, join_frames, parse_position, progress_frame
+from agent_runtime.api.frames import DONE, Position, View, encode_piece, frames_after, join_frames, parse_position
 from agent_runtime.api.problems import BadRequestError, TooManyStreamsError, problem_of
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.errors import TaskNotFoundError
 from agent_runtime.domain.task import Task
-from agent_runtime.services.progress import Progress
+from agent_runtime.live.progress import Progress
 from agent_runtime.services.task_manager import TaskManager
 
 log = structlog.get_logger()
@@ -153,11 +153,13 @@ async def task_bodies(
         log.info("stream_of_deleted_task", task_id=task.task_id)
 
 
-async def progress_bodies(heard: Progress, task_id: str) -> AsyncGenerator[bytes, None]:
-    """Yield the text of the models of a task while they write it."""
+async def progress_bodies(heard: Progress, task_id: str, view: View) -> AsyncGenerator[bytes, None]:
+    """Yield the text of the models of a task while they write it, and what its servers report of their calls."""
     with heard.listen(task_id) as listener:
         while True:
-            yield b"".join(progress_frame(task_id, piece) for piece in await listener.take())
+            body = b"".join(encode_piece(task_id, piece, view) for piece in await listener.take())
+            if body:
+                yield body
 
 
 def idle_s(limits: LimitSettings) -> float:

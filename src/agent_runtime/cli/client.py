@@ -52,7 +52,7 @@ class UnavailableError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame of the stream. `event` is `message` for a log line; progress of a model has an empty `id`."""
+    """A frame of the stream. `event` is `message` for a log line; progress of models and calls has an empty `id`."""
 
     id: str
     event: str

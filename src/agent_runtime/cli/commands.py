@@ -140,6 +140,8 @@ class Follower:
         event, asking = "", False
         for frame in self.client.follow(self.task_id, self._last):
             if not frame.id:
+                if frame.event == "message":  # what a server reports of a call
+                    output.say(f"  {frame.data}")
                 continue
             self._last = frame.id
             if frame.last:

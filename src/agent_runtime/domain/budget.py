@@ -1,6 +1,7 @@
 """The budget of a task: reserved when a call begins, settled when it has ended."""
 
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from math import inf
 
 from agent_runtime.domain.events import BudgetExceeded
@@ -59,6 +60,11 @@ def seconds_left(task: Task, in_flight: AbstractSet[str]) -> float:
         return 0.0  # an answer under way has reserved all of it
     reserved = sum(call.timeout_s for step_id, call in task.open_calls.items() if step_id in in_flight)
     return budget - task.call_seconds - reserved
+
+
+def charge(task: Task, seconds: float) -> Task:
+    """Return the task with seconds counted as used: those that calls in flight were given beyond their time-outs."""
+    return replace(task, call_seconds=task.call_seconds + seconds) if seconds else task
 
 
 def has_budget(task: Task, in_flight: AbstractSet[str]) -> bool:

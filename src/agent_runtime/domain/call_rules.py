@@ -72,13 +72,17 @@ def describe_full_journal(task: Task, limit: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PermittedCall:
-    """A call that may be sent now, once. `reason` is why a person must see it first; null where nobody must."""
+    """A call that may be sent now, once. `reason` is why a person must see it first; null where nobody must.
+
+    `longest_s` is what it may take in all while it reports progress, in seconds.
+    """
 
     step: ToolStep | AgentStep
     arguments: JsonObject
     arguments_digest: str
     attempt: int
     timeout_s: float | None
+    longest_s: float
     reason: str | None = None
 
 
@@ -134,12 +138,14 @@ def judge(
         told = f"{key} has been disabled in the tool registry."
     if told is not None:
         raise CallRefusedError("denied", told)
+    timeout_s = _timeout(task, step, key)
     return PermittedCall(
         step,
         arguments,
         arguments_digest,
         attempt=state.call.attempt + 1 if state.call else 1,
-        timeout_s=_timeout(task, step, key),
+        timeout_s=timeout_s,
+        longest_s=task.contract.policy[key].longest_s(timeout_s) if task.contract else 0,
         reason=_reason_to_ask(task, step, state, key, arguments_digest, now.asks.get(key) if now else None),
     )
 

@@ -16,6 +16,7 @@ from agent_runtime.domain.asking import reasons_to_ask
 from agent_runtime.domain.conditions import MOST_REFERENCES, condition_references, read_condition
 from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import Fault, InvalidPlanError
+from agent_runtime.domain.patience import CALL_S, TIMES_THE_TIMEOUT
 from agent_runtime.domain.plan import AgentStep, Plan, Seconds, Step, ToolStep, find_cycle, tool_keys, tool_names
 from agent_runtime.domain.schemas import CHECK_SECONDS, OpenText, UnusableSchemaError, as_open, errors_of
 from agent_runtime.domain.tools import Effect, Tool
@@ -79,7 +80,8 @@ class PinnedPolicy(Value):
     """What was held to be true of a tool when the plan was made.
 
     `vouched`: the operator has said that approving the plan is enough for its calls. A contract of form 1 does not say
-    what came with form 2: `open_world`, `timeout_s` and `vouched` are None.
+    what came with form 2: `open_world`, `timeout_s` and `vouched` are None. `max_timeout_s` is what a call may take in
+    all while it reports progress; None: the operator does not say, and it is `TIMES_THE_TIMEOUT` its time-out.
     """
 
     effect: Effect
@@ -88,6 +90,12 @@ class PinnedPolicy(Value):
     approval: Literal["plan", "call"]
     vouched: bool | None = Field(default=None, exclude_if=_is_none)
     timeout_s: PositiveFloat | None = Field(default=None, exclude_if=_is_none)
+    max_timeout_s: PositiveFloat | None = Field(default=None, exclude_if=_is_none)
+
+    def longest_s(self, timeout_s: float | None = None) -> float:
+        """Return what a call may take in all while it reports progress, in seconds; `timeout_s` is its time-out."""
+        patience_s = timeout_s or self.timeout_s or CALL_S
+        return max(patience_s, self.max_timeout_s or TIMES_THE_TIMEOUT * patience_s)
 
 
 class PinnedModel(Value):
@@ -189,6 +197,7 @@ def pin_policy(tool: Tool) -> PinnedPolicy:
         approval=tool.approval,
         vouched=tool.vouched,
         timeout_s=tool.timeout_s,
+        max_timeout_s=tool.max_timeout_s,
     )
 
 

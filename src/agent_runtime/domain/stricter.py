@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent_runtime.domain.asking import reasons_to_ask
-from agent_runtime.domain.contract import Contract, PinnedPolicy
+from agent_runtime.domain.contract import Contract, PinnedPolicy, pin_policy
 from agent_runtime.domain.tools import Effect, Tool
 
 _FROM_MILD_TO_STRICT = (Effect.READ, Effect.WRITE, Effect.DESTRUCTIVE, Effect.UNKNOWN)
@@ -49,7 +49,15 @@ def _tighten_policy(pinned: PinnedPolicy, now: Tool) -> PinnedPolicy:
         approval="call" if "call" in {pinned.approval, now.approval} else "plan",
         vouched=None if pinned.vouched is None else pinned.vouched and now.vouched,
         timeout_s=min(pinned.timeout_s or now.timeout_s, now.timeout_s),
+        max_timeout_s=_shorter(pinned, pin_policy(now)),
     )
+
+
+def _shorter(pinned: PinnedPolicy, now: PinnedPolicy) -> float | None:
+    """Return the shorter `max_timeout_s`; None where neither says one: it then follows from the time-out."""
+    if pinned.max_timeout_s is None and now.max_timeout_s is None:
+        return None
+    return min(pinned.longest_s(), now.longest_s())
 
 
 def _new_reasons(contract: Contract, policy: Mapping[str, PinnedPolicy], tools: Mapping[str, Tool]) -> dict[str, str]:

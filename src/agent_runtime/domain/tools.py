@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationInfo
 
 from agent_runtime.domain.schema_reading import read_schema
 from agent_runtime.domain.schema_sets import with_sorted_sets
@@ -23,14 +23,25 @@ class Effect(StrEnum):
     UNKNOWN = "unknown"
 
 
+def _not_shorter(seconds: float | None, info: ValidationInfo) -> float | None:
+    timeout_s = info.data.get("timeout_s")
+    if seconds is not None and timeout_s is not None and seconds < timeout_s:
+        raise ValueError(f"must be at least timeout_s, which is {timeout_s:g}")
+    return seconds
+
+
 class ToolPolicy(Value):
-    """The operator's word on one tool, or on all that a glob matches. `None`: the operator says nothing."""
+    """The operator's word on one tool, or on all that a glob matches. `None`: the operator says nothing.
+
+    `max_timeout_s`: what a call may take in all while it reports progress; `timeout_s` counts from the last report.
+    """
 
     effect: Effect | None = None
     idempotent: bool | None = None
     open_world: bool | None = None
     approval: Literal["plan", "call"] | None = None
     timeout_s: PositiveFloat | None = None
+    max_timeout_s: Annotated[PositiveFloat | None, AfterValidator(_not_shorter)] = None
     enabled: bool | None = None
 
 
@@ -263,6 +274,7 @@ class Tool(Value):
 
     `identity` is the digest of what its server is. `vouched`: the operator has said that the approval of the plan is
     enough, wherever its arguments come from.
+    `max_timeout_s`: what a call may take in all while it reports progress, None: `TIMES_THE_TIMEOUT` its time-out.
     `denials`: the operator's word on calls of it that are never made.
     """
 
@@ -276,6 +288,7 @@ class Tool(Value):
     approval: Literal["plan", "call"]
     vouched: bool = False
     timeout_s: float
+    max_timeout_s: float | None = None
     builtin: bool = False
     denials: tuple[Denial, ...] = ()
 
@@ -322,6 +335,7 @@ def describe_tool(
         approval=said.approval or "plan",
         vouched=said.approval == "plan",
         timeout_s=said.timeout_s or server.client_session_timeout_seconds,
+        max_timeout_s=said.max_timeout_s,
         builtin=server.type == "builtin",
         denials=tuple(denial for denial in server.deny if fnmatchcase(definition.name, denial.tool)),
     )

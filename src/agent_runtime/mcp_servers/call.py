@@ -11,8 +11,11 @@ from mcp_types import CallToolRequest, CancelledNotification, CancelledNotificat
 from pydantic import TypeAdapter
 
 from agent_runtime.domain.errors import AgentRuntimeError, OutcomeUnknownError
+from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
+from agent_runtime.mcp_servers.reports import Reports
+from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +50,8 @@ class AwaitedCall:
         self._judge = judge
         self._end = end
         self._grace_s = grace_s
+        self._patience: Patience | None = None
+        self._reports: Reports | None = None
 
     async def send(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
         token = CURRENT_REQUEST.set(self.state)
@@ -78,6 +83,11 @@ class AwaitedCall:
         except AgentRuntimeError as error:
             return error
 
+    def listen(self, patience: Patience, redactor: Redactor) -> None:
+        """Have progress that the server reports extend the time that the call is waited for."""
+        self._patience, self._reports = patience, Reports(patience, redactor)
+        self.state.on_progress = self._reports.add
+
     async def send_watched(
         self, request: CallToolRequest, timeout_s: float, cancel: asyncio.Event, tasks: asyncio.TaskGroup
     ) -> dict[str, Any] | StoredResult:
@@ -93,20 +103,38 @@ class AwaitedCall:
             raise
         finally:
             watch.cancel()
+            if self._reports is not None:
+                self._reports.close()
         raise OutcomeUnknownError(f"{self.name}: {self.given_up}.")
 
     async def _watch(self, scope: anyio.CancelScope, timeout_s: float, cancel: asyncio.Event) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await cancel.wait()
-            self.given_up = "it was cancelled after it was sent, and no result came"
-        except TimeoutError:
-            self.given_up = f"there was no answer within {timeout_s:g} s"
+        self.given_up = await self._wait_for_end_of_patience(timeout_s, cancel)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._grace_s
         await self._tell(self.given_up)
         await asyncio.sleep(until - loop.time())
         scope.cancel()
+
+    async def _wait_for_end_of_patience(self, timeout_s: float, cancel: asyncio.Event) -> str:
+        """Wait until the call is cancelled or out of time, and return why; `timeout_s` counts from the last report."""
+        began, waits_s = asyncio.get_running_loop().time(), timeout_s
+        while True:
+            try:
+                async with asyncio.timeout_at(began + waits_s):
+                    await cancel.wait()
+            except TimeoutError:
+                pass
+            else:
+                return "it was cancelled after it was sent, and no result came"
+            if self._reports is None or self._patience is None or self._reports.last_at is None:
+                return f"there was no answer within {timeout_s:g} s"
+            wanted_s = self._reports.last_at + timeout_s - began
+            if wanted_s <= waits_s:
+                return f"there was no answer within {waits_s:.3g} s, and no progress for {timeout_s:g} s"
+            may_take_s = self._patience.extend(wanted_s)
+            if may_take_s <= waits_s:
+                return f"there was progress, but no answer within {waits_s:.3g} s, and it may take no longer"
+            waits_s = may_take_s
 
     async def _tell(self, reason: str) -> None:
         """Tell the server that the call is cancelled."""

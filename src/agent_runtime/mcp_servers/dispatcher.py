@@ -4,7 +4,7 @@ A message with too many parts would block the event loop, so it is refused here 
 result (see `reading.py`), because its types refuse a whole answer for one odd field.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,7 +24,8 @@ from agent_runtime.mcp_servers.reading import UnreadableAnswerError, check_reada
 NESTED = 100_000
 """The most arrays and objects in one message. Four megabytes of `[],` would block the event loop for seconds (G9)."""
 
-HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled"})
+PROGRESS = "notifications/progress"
+HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled", PROGRESS})
 """The notifications that are handled; all others are dropped unread."""
 
 _MOST_PARTS = 20_000
@@ -53,13 +54,15 @@ class RequestState:
 
     `refused`: the server answered its id with an error, or refused the request by HTTP status. Only that makes an error
     a definite result; its code does not, because the SDK uses the same codes for its own errors. `session_unknown`: the
-    server does not know the session any more, so it has not looked at the call.
+    server does not know the session any more, so it has not looked at the call. `on_progress` is
+    called with each progress notification of the call, whose token is its id.
     """
 
     request_id: int
     sent: bool = False
     refused: bool = False
     session_unknown: bool = False
+    on_progress: Callable[[Mapping[str, JsonValue]], None] | None = None
 
     def is_answered_by(self, answered: int | str | None) -> bool:
         """Return whether an answer with this id answers this call."""
@@ -100,6 +103,8 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         # We send our own cancellation: the SDK's would wait up to 5 s for a stuck pipe.
         opts = {**(opts or {}), "request_id": state.request_id, "cancel_on_abandon": False}
         self._request_states[state.request_id] = state
+        params = {**(params or {})}
+        params["_meta"] = {**(params.get("_meta") or {}), "progressToken": state.request_id}
         try:
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
         finally:
@@ -131,8 +136,19 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
     def _dispatch_notification(
         self, msg: JSONRPCNotification, metadata: MessageMetadata, on_notify: OnNotify, sender_ctx: Context | None
     ) -> None:
-        if msg.method in HEARD:
+        if msg.method == PROGRESS:
+            self._note_progress(msg.params or {})
+        elif msg.method in HEARD:
             super()._dispatch_notification(msg, metadata, on_notify, sender_ctx)
+
+    def _note_progress(self, params: Mapping[str, JsonValue]) -> None:
+        """Tell the call that a progress notification is about; one with a token that we did not give is ignored."""
+        token = params.get("progressToken")
+        if isinstance(token, bool) or not isinstance(token, int | str):
+            return
+        state = self._request_states.get(coerce_request_id(token))
+        if state is not None and state.on_progress is not None:
+            state.on_progress(params)
 
 
 def _check_parts(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:

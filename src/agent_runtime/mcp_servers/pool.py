@@ -15,6 +15,7 @@ from mcp.server import MCPServer, Server
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ServerUnavailableError
+from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.tools import (
     BuiltinServer,
     HttpServer,
@@ -257,8 +258,17 @@ class PoolLease:
         return self._connections[server_id].changes != self._changes_seen.get(server_id)
 
     async def call(
-        self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
+        self,
+        server_id: str,
+        tool: str,
+        arguments: JsonObject,
+        *,
+        timeout_s: float,
+        cancel: asyncio.Event,
+        patience: Patience | None = None,
     ) -> StoredResult:
         """Send one call, once. Raises: CallNotSentError, OutcomeUnknownError."""
         connection = self._connections[server_id]
-        return await connection.call(tool, arguments, timeout_s=timeout_s, cancel=cancel, tasks=self._tasks)
+        return await connection.call(
+            tool, arguments, timeout_s=timeout_s, cancel=cancel, tasks=self._tasks, patience=patience
+        )

@@ -35,6 +35,7 @@ from agent_runtime.domain.errors import (
     ServerUnavailableError,
     SessionLostError,
 )
+from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.call import RAW, AwaitedCall
@@ -306,6 +307,7 @@ class Connection:
         timeout_s: float,
         cancel: asyncio.Event,
         tasks: asyncio.TaskGroup,
+        patience: Patience | None = None,
     ) -> StoredResult:
         """Send one call, once; see `ports.Lease.call`. `tasks` owns work that outlives a cancelled caller."""
         session = self._session
@@ -322,6 +324,8 @@ class Connection:
             end=self.end,
             grace_s=self._limits.cancel_grace_s,
         )
+        if patience is not None:
+            call.listen(patience, self._redactor)
         self._open_calls += 1
         try:
             if self._opener.uninterrupted:

@@ -14,8 +14,8 @@ from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Tool, ToolDefinition
 from agent_runtime.domain.values import LARGE_BYTES, JsonObject
+from agent_runtime.live.progress import Piece, Progress
 from agent_runtime.services.ports import PlanAnswer, Planner, PlanRequest
-from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.tool_registry import ToolRegistry
 
 

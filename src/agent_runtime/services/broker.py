@@ -33,11 +33,14 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.identity import Identities, compare_pins
 from agent_runtime.domain.kept_results import fit_result
+from agent_runtime.domain.patience import CALL_S, Patience
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult, ToolServer
+from agent_runtime.live.progress import Progress
 from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.operator_rules import OperatorRules
+from agent_runtime.services.patience import CallPatience
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run, run_until
 from agent_runtime.telemetry import log_debug
@@ -45,7 +48,6 @@ from agent_runtime.telemetry import log_debug
 log = structlog.get_logger()
 
 _SHORTEST_CALL_S = 0.001
-_CALL_S = 60.0
 
 
 class Broker:
@@ -57,12 +59,14 @@ class Broker:
         entries: Mapping[str, ToolServer],
         identities: Identities | None = None,
         pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
+        progress: Progress | None = None,
     ) -> None:
         """Take the current registry in `entries`, by server id, and the current servers and model in `identities`."""
         self._limits = limits
         self._rules = OperatorRules(entries)
         self._identities = identities or Identities({})
         self._pauses = pauses
+        self._progress = progress or Progress()
         self._slots = asyncio.Semaphore(limits.concurrent_calls)
 
     def check_identities(self, task: Task) -> None:
@@ -136,6 +140,7 @@ class Broker:
             )
             return None
         asked = state.asked if permitted.attempt == 1 else None
+        left_s = seconds_left(run.charged_task, in_flight)
         called = ToolCalled(
             step_id=step.id,
             call_id=asked.call_id if asked else new_id("call"),
@@ -144,13 +149,13 @@ class Broker:
             arguments=permitted.arguments,
             arguments_digest=permitted.arguments_digest,
             attempt=permitted.attempt,
-            timeout_s=max(_SHORTEST_CALL_S, min(permitted.timeout_s or _CALL_S, seconds_left(run.task, in_flight))),
+            timeout_s=max(_SHORTEST_CALL_S, min(permitted.timeout_s or CALL_S, left_s)),
             **place,
         )
         if state.status is StepStatus.PENDING:
             run.stage(StepStarted(step_id=step.id, title=step.title))
         run.stage(called)
-        return Intent(called)
+        return Intent(called, permitted.longest_s)
 
     def _judge(self, task: Task, proposal: Proposal, in_flight: AbstractSet[str]) -> PermittedCall:
         """Return the call that plan and operator permit now. Raises: CallRefusedError."""
@@ -164,10 +169,14 @@ class Broker:
             now=self._rules.tighten_contract(task.contract, task.definitions) if task.contract else None,
         )
 
-    async def send(self, run: Run, lease: Lease, intent: "Intent") -> "Outcome":
+    async def send(
+        self, run: Run, lease: Lease, intent: "Intent", in_flight: AbstractSet[str] = frozenset()
+    ) -> "Outcome":
         """Send a call whose intent is in the journal, once, and return its outcome. Stages nothing.
 
         If the server has announced a change of its tools since, they are compared with the pins again first.
+        `in_flight` are the steps under way, at any time until then: a call that reports progress gets no seconds that
+        they have reserved.
         """
         began = time.perf_counter()
         answered, trouble, reason = True, None, ""
@@ -176,7 +185,8 @@ class Broker:
             server_id = intent.called.server
             if lease.has_changed(server_id):  # the intent may have waited for the store
                 await run_until(self.check_pins(run.task, lease, [server_id]), run.cancel)
-            result = await self._dispatch_in_session(run, lease, intent)
+            patience = CallPatience(run, intent.called, intent.longest_s, in_flight, self._progress)
+            result = await self._dispatch_in_session(run, lease, intent, patience)
         except CallNotSentError as error:
             answered, result = False, StoredResult(text=str(error), is_error=True)
         except (DefinitionChangedError, ServerUnavailableError) as error:
@@ -188,29 +198,34 @@ class Broker:
         kept = fit_result(result, self._limits.stored_result_bytes) if result else None
         return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble)
 
-    async def _dispatch_in_session(self, run: Run, lease: Lease, intent: "Intent") -> StoredResult:
+    async def _dispatch_in_session(self, run: Run, lease: Lease, intent: "Intent", patience: Patience) -> StoredResult:
         """Send a call. If the server does not know the session, open a new one and send the call once more.
 
         A server that does not know the session has not looked at the call (MCP, streamable HTTP, session management).
         """
         try:
-            return await self._dispatch(lease, intent, run.cancel)
+            return await self._dispatch(lease, intent, run.cancel, patience)
         except SessionLostError as lost:
             log.info("session_lost", task_id=run.task.task_id, server=intent.called.server, reason=str(lost))
         server_id = intent.called.server
         await run_until(lease.renew(server_id), run.cancel)
         await run_until(self.check_pins(run.task, lease, [server_id]), run.cancel)
-        return await self._dispatch(lease, intent, run.cancel)
+        return await self._dispatch(lease, intent, run.cancel, patience)
 
     @staticmethod
-    async def _dispatch(lease: Lease, intent: "Intent", cancel: asyncio.Event) -> StoredResult:
+    async def _dispatch(lease: Lease, intent: "Intent", cancel: asyncio.Event, patience: Patience) -> StoredResult:
         if cancel.is_set():
             raise CallNotSentError("The task was cancelled before the call was sent.")
         called = intent.called
         here = {"step_id": called.step_id, "call_id": called.call_id, "server": called.server, "tool": called.tool}
         log_debug("call_sent", **here, attempt=called.attempt, timeout_s=called.timeout_s)
         result = await lease.call(
-            called.server, called.tool, called.arguments, timeout_s=called.timeout_s, cancel=cancel
+            called.server,
+            called.tool,
+            called.arguments,
+            timeout_s=called.timeout_s,
+            cancel=cancel,
+            patience=patience,
         )
         log_debug("call_answered", **here, is_error=result.is_error, characters=len(result.text))
         return result
@@ -235,9 +250,10 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A call whose intent is in the journal; it is sent next."""
+    """A call whose intent is in the journal; it is sent next. While it reports progress it may take `longest_s`."""
 
     called: ToolCalled
+    longest_s: float
 
     @property
     def step_id(self) -> str:

@@ -130,6 +130,7 @@ class Execution:
     def _settle(self) -> None:
         for outcome in self._outcomes:
             self._in_flight.discard(outcome.step_id)
+            self._run.extended_s.pop(outcome.step_id, None)
             outcome.stage(self._run)
             if isinstance(outcome, Outcome):
                 self._sessions.unusable |= not outcome.answered
@@ -151,7 +152,7 @@ class Execution:
             if not self._compared:
                 await self._compare()
                 continue
-            command = None if self._trouble else next_command(self._run.task, busy)
+            command = None if self._trouble else next_command(self._run.charged_task, busy)
             if command is None or not await self._carry_out(command, begun, busy):
                 break
         return begun
@@ -290,7 +291,7 @@ class Execution:
 
     async def _send(self, work: "StagedCall") -> None:
         try:
-            self._outcomes.append(await self._broker.send(self._run, work.lease, work.intent))
+            self._outcomes.append(await self._broker.send(self._run, work.lease, work.intent, self._in_flight))
         finally:
             self._release_slot(work.step_id)
             self._wakeup.set()

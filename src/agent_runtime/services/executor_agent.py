@@ -32,8 +32,8 @@ from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import estimate_tokens
 from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.live.progress import Piece, Progress
 from agent_runtime.services.ports import LanguageModel
-from agent_runtime.services.progress import Piece, Progress
 from agent_runtime.services.run import Run, run_until
 
 log = structlog.get_logger()
@@ -133,7 +133,7 @@ class ExecutorAgent:
             max_tokens=left,
             on_text=lambda text: self._progress.say(task_id, Piece(step.id, text)),
         )
-        return Question(step.id, len(state.turns) + 1, request, seconds_left(run.task, in_flight))
+        return Question(step.id, len(state.turns) + 1, request, seconds_left(run.charged_task, in_flight))
 
     async def answer(self, run: Run, question: Question) -> Answered:
         """Ask the model and wait for its answer, until a cancellation or the end of the service at the latest."""

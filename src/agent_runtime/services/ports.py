@@ -13,6 +13,7 @@ from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus, ignore_text
+from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
@@ -273,12 +274,20 @@ class Lease(Protocol):
         """Return whether the server has sent `tools/list_changed` since this lease last listed its tools."""
 
     async def call(
-        self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
+        self,
+        server_id: str,
+        tool: str,
+        arguments: JsonObject,
+        *,
+        timeout_s: float,
+        cancel: asyncio.Event,
+        patience: Patience | None = None,
     ) -> StoredResult:
         """Send one call and return its whole result, uncut. An error of the tool is a result.
 
-        Never sends a call twice. Once `cancel` is set, or after `timeout_s`, the server is told, and has 5 s to answer.
-        An answer that cannot be read at all is an error result with `unreadable`.
+        Never sends a call twice. Once `cancel` is set, or `timeout_s` after the call was sent or last reported progress
+        (as far as `patience` allows), the server is told, and has 5 s to answer. An answer that cannot be read at all
+        is an error result with `unreadable`.
         Raises: CallNotSentError where the call certainly never left, SessionLostError where the server refused it
         unseen because it does not know the session, OutcomeUnknownError where it left and no answer came.
         """

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import structlog
 
+from agent_runtime.domain.budget import charge
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StaleEpochError, StoreUnavailableError
 from agent_runtime.domain.events import Event, EventRecord, ModelAnswered, TaskClaimed, ToolReturned
 from agent_runtime.domain.task import Task, expect_unchanged
@@ -55,7 +56,8 @@ class Run:
 
     Events are staged as they follow from one another and committed together, so that the end of one step and the start
     of the next cost one write. A call is committed before it is sent. `cancel` is set once a cancellation is in the
-    journal. No call is started after `stop` is set.
+    journal. No call is started after `stop` is set. `extended_s` are the seconds by step id that open calls were given
+    beyond their time-outs because they report progress.
     """
 
     def __init__(self, store: TaskStore, task: Task, cancel: asyncio.Event, stop: asyncio.Event) -> None:
@@ -63,6 +65,7 @@ class Run:
         self._committed = task
         self._staged: list[Event] = []
         self.task = task
+        self.extended_s: dict[str, float] = {}
         self.cancel = cancel
         self.stop = stop
 
@@ -82,6 +85,11 @@ class Run:
     @property
     def epoch(self) -> int:
         return self._committed.epoch
+
+    @property
+    def charged_task(self) -> Task:
+        """The task as its budget has it now: with the seconds of `extended_s` counted as used."""
+        return charge(self.task, sum(self.extended_s.values()))
 
     def stage(self, *events: Event) -> None:
         """Add events to the next commit; `task` is the state with them. Raises: IllegalTransitionError."""

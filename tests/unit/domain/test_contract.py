@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent_runtime.domain.conditions import MOST_REFERENCES
-from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, find_faults
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import Plan, find_unreferenced_steps
 from agent_runtime.domain.tools import Effect
@@ -161,6 +161,18 @@ def test_what_was_left_open_is_filled_in_for_the_approver() -> None:
     )
     assert drawn.servers == {"files": IDENTITY, "calc": IDENTITY}
     assert drawn.pins["calc/count"] == CATALOGUE["calc/count"].pin
+
+
+def test_how_long_a_call_with_progress_may_take_is_in_the_digest_where_the_operator_says_it() -> None:
+    plan = Plan.model_validate({"steps": [tool("s1")]})
+    read = CATALOGUE["files/read"]
+    usual, longer = (
+        draw_up(plan, Limits(), {"files/read": read.model_copy(update={"max_timeout_s": seconds})}, model=None)
+        for seconds in (None, 900.0)
+    )
+    assert "max_timeout_s" not in usual.as_digested()["policy"]["files/read"]
+    assert longer.as_digested()["policy"]["files/read"]["max_timeout_s"] == 900
+    assert usual.digest != longer.digest
 
 
 def test_the_digest_is_the_hash_of_the_contract_as_json() -> None:

@@ -24,6 +24,7 @@ POLICIES = st.fixed_dictionaries(
         "open_world": st.booleans(),
         "approval": st.sampled_from(["plan", "call", None]),
         "timeout_s": st.sampled_from([5, 50]),
+        "max_timeout_s": st.sampled_from([60, 80, None]),
     }
 )
 
@@ -52,6 +53,7 @@ def test_each_part_of_a_policy_is_the_stricter_of_the_two(before: dict[str, Any]
     assert (policy.approval == "call") == ("call" in {before["approval"], now["approval"]})
     assert policy.vouched == (before["approval"] == now["approval"] == "plan")
     assert policy.timeout_s == min(before["timeout_s"], now["timeout_s"])
+    assert policy.longest_s() == min(said["max_timeout_s"] or 10 * said["timeout_s"] for said in (before, now))
     raised = EFFECTS.index(now["effect"]) > EFFECTS.index(before["effect"])
     assert bool(held.asks) == (raised or (now["open_world"] and not before["open_world"]))
 

@@ -187,6 +187,10 @@ STDIO = "id: a, type: local_stdio, config: {command: x}"
         (f"{STDIO}, sandbox: {{mode: on}}", "entry 'a': sandbox.mode: must be 'auto', 'off' or 'required'"),
         (f"{STDIO}, tools: {{w: {{efect: read}}}}", "entry 'a': tools.w.efect: unknown key; did you mean 'effect'?"),
         (f"{STDIO}, tools: {{w: {{effect: reads}}}}", "entry 'a': tools.w.effect: must be 'read', 'write', "),
+        (
+            f"{STDIO}, tools: {{w: {{timeout_s: 9, max_timeout_s: 5}}}}",
+            "entry 'a': tools.w.max_timeout_s: must be at least timeout_s, ",
+        ),
         (f"{STDIO}, tools: {{1: {{effect: read}}}}", "entry 'a': tools[1]: must be text as a key (in quotes)."),
         ("id: a, type: builtin, config: {server: todo}, scope: task", "entry 'a': scope: must be 'shared'."),
         (f"{STDIO}, deni: []", "entry 'a': deni: unknown key; did you mean 'deny'?"),

@@ -25,6 +25,7 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.identity import Identities, ServerIdentity
 from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH, fit_result
+from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Denial, StoredResult, ToolDefinition
@@ -69,6 +70,7 @@ class ScriptedLease:
     sent: list[tuple[str, str, JsonObject, float, asyncio.Event]] = field(default_factory=list)
     renewed: list[str] = field(default_factory=list)
     answer_after: StoredResult | Exception = FINE
+    patience: Patience | None = None
 
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
         self.asked.append(server_id)
@@ -86,8 +88,16 @@ class ScriptedLease:
         return self.changed and server_id == "f"
 
     async def call(
-        self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
+        self,
+        server_id: str,
+        tool: str,
+        arguments: JsonObject,
+        *,
+        timeout_s: float,
+        cancel: asyncio.Event,
+        patience: Patience | None = None,
     ) -> StoredResult:
+        self.patience = patience
         self.sent.append((server_id, tool, arguments, timeout_s, cancel))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.takes_s or None):

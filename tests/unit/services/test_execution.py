@@ -25,6 +25,7 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.identity import Identities, ServerIdentity
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
+from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.signature import DEFAULT_TENANT
@@ -32,6 +33,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Offer, StoredResult, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.progress import Progress
 from agent_runtime.registry.resolved import ResolvedEntry
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
@@ -39,7 +41,6 @@ from agent_runtime.services.decisions import Judged, events_of
 from agent_runtime.services.execution import Execution
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest
-from agent_runtime.services.progress import Progress
 from agent_runtime.services.run import Run
 from agent_runtime.services.tool_registry import ToolRegistry
 from agent_steps import AGENT, LOOK, MODEL, SERVER, TOOLS, contract_of, step_started, tool_called
@@ -100,7 +101,14 @@ class Servers:
         return False
 
     async def call(
-        self, server_id: str, tool: str, arguments: JsonObject, *, timeout_s: float, cancel: asyncio.Event
+        self,
+        server_id: str,
+        tool: str,
+        arguments: JsonObject,
+        *,
+        timeout_s: float,
+        cancel: asyncio.Event,
+        patience: Patience | None = None,
     ) -> StoredResult:
         self.calls.append((tool, arguments))
         self.in_flight += 1

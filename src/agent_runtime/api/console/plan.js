@@ -5,6 +5,8 @@ import { element, group, json, oneLine, place, quietly, short } from "./page.js"
 
 const EFFECTS = { read: "reads", write: "writes", destructive: "destructive", unknown: "effect unknown" };
 const MOST_INLINE = 120;
+// As in domain/patience.py.
+const TIMES_THE_TIMEOUT = 10;
 // What stands around names in a line, and what a title ends with: as in text/escaping.py.
 const UNCLEAR = /[ ()=,"'\u2012-\u2015\u2e3a\u2e3b]|^$/;
 const DASH = /[\u2012-\u2015\u2e3a\u2e3b]/;
@@ -63,15 +65,23 @@ function facts(step, preview) {
   return found.flatMap(([name, text]) => (text ? [[name, text]] : []));
 }
 
-/** @param {number} number @param {ToolStep | AgentStep} step @param {StepView} state */
-function stepOf(number, step, state) {
+/** How long a call may take, by its time-out. @param {number} seconds @param {PinnedPolicy | undefined} policy */
+function patience(seconds, policy) {
+  const most = Math.max(seconds, policy?.max_timeout_s ?? TIMES_THE_TIMEOUT * seconds);
+  return `at most ${seconds} s` + (most > seconds ? ` without progress, ${most} s in all` : "");
+}
+
+/** @param {number} number @param {ToolStep | AgentStep} step @param {StepView} state @param {Contract} plan */
+function stepOf(number, step, state, plan) {
   const { effect } = state.preview;
   const line = element("p", oneLine(`${number}. ${lineOf(step)}`), "line");
   const marks = group("p", "marks", element("code", step.id), element("span", EFFECTS[effect], `effect ${effect}`));
   if (state.status !== "pending") {
     marks.append(element("span", state.status.replaceAll("_", " "), `state ${state.status}`));
   }
-  if (step.kind === "tool" && step.timeout_s) marks.append(element("span", `at most ${step.timeout_s} s`));
+  if (step.kind === "tool" && step.timeout_s) {
+    marks.append(element("span", patience(step.timeout_s, plan.policy[`${step.server}/${step.tool}`])));
+  }
   if (state.attempts > 1) marks.append(element("span", `attempt ${state.attempts}`));
   const list = element("dl");
   for (const [name, text] of facts(step, state.preview)) list.append(element("dt", name), element("dd", text));
@@ -110,7 +120,7 @@ export function showSteps(node, task, plan) {
   const list = /** @type {Element} */ (node.querySelector("ol"));
   place(list, plan.steps.map((step, at) => {
     const state = task.steps[at];
-    return [`${step.id} ${JSON.stringify(state)}`, () => stepOf(at + 1, step, state)];
+    return [`${step.id} ${JSON.stringify(state)}`, () => stepOf(at + 1, step, state, plan)];
   }));
 }
 

@@ -104,7 +104,12 @@ interface Limits {
   budget: Budget | null;
 }
 
+interface PinnedPolicy {
+  max_timeout_s?: number;
+}
+
 interface Contract {
+  policy: { [key: string]: PinnedPolicy };
   goal: string;
   steps: (ToolStep | AgentStep)[];
   limits: Limits;

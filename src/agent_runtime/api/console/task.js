@@ -43,7 +43,7 @@ function footOf({ usage, approvals }) {
 /**
  * Show a task in a box, and keep it as it stands. `changed(task)` hears of it. Gives `reload`, which asks for the task,
  * once more where it was asked for while an answer was under way, and `close`. `texts` is what models are writing, by
- * step, null for the plan; `boxes` is where it stands.
+ * step, null for the plan; `boxes` is where it stands; `reports` is what servers report of their calls.
  * @param {HTMLElement} box @param {string} id @param {(task: TaskView) => void} changed
  */
 export function openTask(box, id, changed) {
@@ -57,6 +57,8 @@ export function openTask(box, id, changed) {
   const texts = new Map();
   /** @type {Map<string | null, Element>} */
   const boxes = new Map();
+  /** @type {Map<string, string>} */
+  const reports = new Map();
   /** @type {TaskView | undefined} */
   let task;
   let asked = 0;
@@ -129,6 +131,9 @@ export function openTask(box, id, changed) {
     if (status === "completed") add("result", () => titled("Result", task.result, "result"));
     for (const one of task.attention) add(`asked ${JSON.stringify(one)}`, () => question(one, decide));
     parts.push(...writing(task));
+    for (const [step, text] of reports) {
+      if (isWriting(task, step)) add(`report ${step} ${text}`, () => element("p", text, "note"));
+    }
     if (plan) {
       const unwanted = "Not this plan: another one is being made.";
       if (status === "pending") add("unwanted", () => element("p", unwanted, "note"));
@@ -156,8 +161,13 @@ export function openTask(box, id, changed) {
       if (shown?.isConnected) append(shown, text);
       else if (task) show(task);
     },
+    reporting({ step_id: step, text }) {
+      reports.set(step, text);
+      if (task) show(task);
+    },
     written(step) {
       texts.delete(step);
+      if (step !== null) reports.delete(step);
       if (task) show(task);
     },
   });

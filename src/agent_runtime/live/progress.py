@@ -1,10 +1,12 @@
-"""The text that models are writing now, for whoever follows a task. It is not stored and not sent again."""
+"""What models are writing and servers report now, for whoever follows a task. It is not stored and not sent again."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+
+from agent_runtime.domain.patience import Report
 
 _MOST_CHARACTERS = 64 * 1024
 """The most characters buffered for one listener; the oldest pieces are dropped first."""
@@ -16,6 +18,13 @@ class Piece:
 
     step_id: str | None
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported(Piece):
+    """What a server reports of the call of a step that it works on; `text` is the line to a person."""
+
+    report: Report
 
 
 @dataclass(slots=True, eq=False)
@@ -34,16 +43,21 @@ class Listener:
         self._available.set()
 
     async def take(self) -> list[Piece]:
-        """Wait for the first piece, and return all pieces since the last call; neighbours of one text are joined."""
+        """Wait for the first piece, and return all since the last call: of one text joined, of reports the newest."""
         await self._available.wait()
         self._available.clear()
         pieces, self._pieces, self._size = self._pieces, [], 0
-        texts = groupby(pieces, key=lambda piece: piece.step_id)
-        return [Piece(step_id, "".join(piece.text for piece in those)) for step_id, those in texts]
+        return [_join(list(those)) for _, those in groupby(pieces, key=lambda piece: (type(piece), piece.step_id))]
+
+
+def _join(pieces: Sequence[Piece]) -> Piece:
+    """Return neighbouring pieces of one text as one piece; of the reports of one step the newest."""
+    newest = pieces[-1]
+    return newest if isinstance(newest, Reported) else Piece(newest.step_id, "".join(piece.text for piece in pieces))
 
 
 class Progress:
-    """Passes pieces of text from the models of a task to its present listeners."""
+    """Passes pieces of text from the models and servers of a task to its present listeners."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[Listener]] = {}

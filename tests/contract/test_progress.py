@@ -1,0 +1,155 @@
+"""Progress at the port `ToolServers`: servers that report how far their calls have come, over stdio and over HTTP."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_runtime.domain.errors import OutcomeUnknownError
+from agent_runtime.domain.patience import Report
+from agent_runtime.domain.tools import StdioServer, StoredResult, ToolServer
+from odd_servers import run_http_server
+from pools import KEY, Lag, Place, remote
+from servers.working_server import messages
+
+SERVER = Path(__file__).parents[1] / "servers" / "working_server.py"
+
+
+@dataclass
+class Allowance:
+    """A patience that lets every call take so many seconds, and keeps what it is told and asked."""
+
+    longest_s: float
+    told: list[Report] = field(default_factory=list)
+    asked: list[float] = field(default_factory=list)
+
+    def extend(self, seconds: float) -> float:
+        self.asked.append(seconds)
+        return min(seconds, self.longest_s)
+
+    def tell(self, report: Report) -> None:
+        self.told.append(report)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The same server over HTTP: everything about a request comes on the stream that answers it."""
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200 if "id" in message else 202)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for said in messages(message):
+            self.wfile.write(b"data: %b\r\n\r\n" % json.dumps(said).encode())
+            self.wfile.flush()
+
+    def do_GET(self) -> None:
+        self.send_error(405)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
+        """Say nothing."""
+
+
+@contextmanager
+def server_over(transport: str) -> Iterator[ToolServer]:
+    if transport == "http":
+        with run_http_server(Handler) as port:
+            yield remote(f"http://127.0.0.1:{port}/mcp")
+        return
+    env = {"KEY": "${env:KEY_OF_THE_OPERATOR}"}
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER)], "env": env}
+    yield StdioServer.model_validate({"id": "remote", "type": "local_stdio", "config": config})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+async def outcome(
+    place: Place, tool: str, times: int, patience: Allowance, *, timeout_s: float = 0.5, over: str = "stdio"
+) -> StoredResult | OutcomeUnknownError:
+    """What a call comes to that reports so many times."""
+    with server_over(over) as entry:
+        async with asyncio.timeout(20), place.pool() as pool, pool.lease([entry]) as lease:
+            arguments, cancel = {"label": str(times)}, asyncio.Event()
+            try:
+                return await lease.call(
+                    "remote", tool, arguments, timeout_s=timeout_s, cancel=cancel, patience=patience
+                )
+            except OutcomeUnknownError as error:
+                return error
+
+
+@pytest.mark.parametrize("over", ["stdio", "http"])
+async def test_a_call_that_reports_progress_is_not_given_up_at_its_time_out(place: Place, over: str) -> None:
+    patience = Allowance(60)
+    result = await outcome(place, "work", 6, patience, over=over)
+    assert isinstance(result, StoredResult)
+    assert result.text == "done"
+    assert (patience.told[0].progress, patience.told[0].total) == (1, 6)
+    assert patience.asked, "its time-out passed meanwhile"
+
+
+@pytest.mark.parametrize("over", ["stdio", "http"])
+async def test_no_report_makes_a_call_longer_than_its_cap(place: Place, over: str) -> None:
+    began = time.monotonic()
+    error = await outcome(place, "work", 100, Allowance(1.2), over=over)
+    assert "there was progress, but no answer within 1.2 s, and it may take no longer" in str(error)
+    assert 1.2 < time.monotonic() - began < 5
+
+
+async def test_the_time_out_counts_from_the_last_report(place: Place) -> None:
+    error = await outcome(place, "stall", 3, Allowance(60))
+    assert ", and no progress for 0.5 s" in str(error)
+
+
+async def test_a_report_after_the_time_out_comes_too_late(place: Place) -> None:
+    patience = Allowance(60)
+    error = await outcome(place, "work", 100, patience, timeout_s=0.05)
+    assert "there was no answer within 0.05 s" in str(error)
+    assert not patience.asked
+
+
+@pytest.mark.parametrize("over", ["stdio", "http"])
+async def test_progress_with_a_token_of_nobody_changes_nothing(place: Place, over: str) -> None:
+    patience = Allowance(60)
+    error = await outcome(place, "mistake", 100, patience, over=over)
+    assert "there was no answer within 0.5 s" in str(error)
+    assert (patience.asked, patience.told) == ([], [])
+
+
+async def test_a_report_that_cannot_be_read_is_progress_all_the_same(place: Place) -> None:
+    patience = Allowance(60)
+    result = await outcome(place, "mumble", 6, patience)
+    assert isinstance(result, StoredResult)
+    assert patience.told[0] == Report()
+    assert all(len(report.message) <= 4000 for report in patience.told)
+
+
+async def test_a_flood_of_reports_stalls_nobody_and_few_of_them_are_told(place: Place) -> None:
+    patience, lag = Allowance(60), Lag()
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(lag.measure())
+        began = time.monotonic()
+        result = await outcome(place, "flood", 30_000, patience, timeout_s=20)
+        took_s = time.monotonic() - began
+        watch.cancel()
+    assert isinstance(result, StoredResult)
+    assert 1 <= len(patience.told) <= took_s + 1
+    assert lag.worst_s < 1  # G9 promises answers within 1 s
+
+
+async def test_secrets_that_a_server_reports_are_redacted(place: Place) -> None:
+    patience = Allowance(60)
+    await outcome(place, "work", 2, patience)
+    assert "part 1 with [redacted]" in patience.told[0].message
+    assert KEY not in str(patience.told)

@@ -1,0 +1,66 @@
+"""How long one call may take that reports progress: as its cap and the seconds allow that the budget still has."""
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from agent_runtime.domain import events as ev
+from agent_runtime.domain.budget import seconds_left
+from agent_runtime.domain.commands import CallTool, next_command
+from agent_runtime.domain.contract import Budget
+from agent_runtime.domain.patience import Report
+from agent_runtime.live.progress import Progress, Reported
+from agent_runtime.services.patience import CallPatience
+from agent_runtime.services.ports import TaskStore
+from agent_runtime.services.run import Run
+from agent_steps import LOOK, after, contract_of, make_executing_task, step_started, tool_called
+
+FIRST, SECOND = ({**LOOK, "id": name} for name in ("first", "second"))
+
+
+def call_of(step_id: str, timeout_s: float) -> ev.ToolCalled:
+    return tool_called(step_id, "read", {"x": 1}).model_copy(update={"timeout_s": timeout_s, "call_id": step_id})
+
+
+def run_with(*calls: ev.ToolCalled, seconds: float | None = None) -> Run:
+    """A run in which these calls are open."""
+    contract = contract_of(FIRST, SECOND, budget=Budget(seconds=seconds))
+    task = after(make_executing_task(contract), *(event for one in calls for event in (step_started(one.step_id), one)))
+    return Run(cast("TaskStore", None), task, asyncio.Event(), asyncio.Event())
+
+
+def patience_of(run: Run, call: ev.ToolCalled, longest_s: float = 40, progress: Progress | None = None) -> CallPatience:
+    return CallPatience(run, call, longest_s, {"first", "second"}, progress or Progress())
+
+
+def test_a_call_may_take_what_it_asks_for_up_to_its_cap() -> None:
+    first = call_of("first", 4)
+    patience = patience_of(run_with(first), first)
+    assert [patience.extend(seconds) for seconds in (6, 39, 41, 1000)] == [6, 39, 40, 40]
+
+
+def test_a_call_gets_only_seconds_that_the_budget_has() -> None:
+    first, second = call_of("first", 4), call_of("second", 3)
+    run = run_with(first, second, seconds=10)
+    assert patience_of(run, first).extend(20) == 7
+    assert patience_of(run, second).extend(20) == 3, "the other call has got what was left"
+
+
+@pytest.mark.parametrize(("extended_to_s", "left_s"), [(4, 6), (7, 3), (10, 0)])
+def test_what_a_call_was_given_is_not_left_for_others(extended_to_s: float, left_s: float) -> None:
+    first = call_of("first", 4)
+    run = run_with(first, seconds=10)
+    patience_of(run, first).extend(extended_to_s)
+    assert seconds_left(run.charged_task, {"first"}) == left_s
+    command = next_command(run.charged_task, {"first"})
+    assert isinstance(command, CallTool) == (left_s > 0), "with nothing left it waits for the call"
+
+
+async def test_a_report_is_shown_to_those_who_follow_the_task() -> None:
+    first, progress = call_of("first", 4), Progress()
+    run = run_with(first)
+    with progress.listen(run.task.task_id) as listener:
+        patience_of(run, first, progress=progress).tell(Report(1, 2, "half"))
+        (said,) = await listener.take()
+    assert said == Reported("first", "Step first reports progress: 1 of 2, half", Report(1, 2, "half"))
