@@ -1,4 +1,4 @@
 """Language models behind a library: adapters of the `LanguageModel` port.
 
-Importing this package costs nothing: the library, 2 s of it, is imported in a worker thread by the first question.
+Importing this package is cheap. The library takes 2 s to import; the first question imports it, in a worker thread.
 """

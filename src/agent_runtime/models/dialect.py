@@ -1,4 +1,6 @@
-"""What an endpoint understands of the OpenAI API, found out by asking for the most and taking back what it rejects."""
+"""The parts of the OpenAI API that an endpoint supports, found by asking for all of them and dropping
+what it rejects.
+"""
 
 import re
 from dataclasses import dataclass, replace
@@ -7,7 +9,7 @@ from typing import Any, Literal
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 Output = Literal["json_schema", "json_object", "prompt"]
-"""How an answer is held to a schema: by the schema, to be JSON at all, or by what the prompt says; strictest first."""
+"""How an answer is bound to a schema, the strictest first: by the schema, to be JSON at all, or by the prompt only."""
 
 _LOWER: dict[Output, Output] = {"json_schema": "json_object", "json_object": "prompt"}
 
@@ -23,10 +25,10 @@ _STREAM = re.compile(r"\bstream(ing|ed)?\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a question is put. `lasting` is false where `output` was lowered because of this request, not the endpoint.
+    """The options of a request. `lasting` is False if `output` was lowered because of this request, not the endpoint.
 
-    `reasoning`: a reasoning model's thoughts are asked for, sealed, to be sent back on its next turn; `counts`: a
-    stream is asked to end with the usage; `streams`: an answer is asked for as a stream.
+    `reasoning`: ask a reasoning model for its encrypted reasoning, to send back on its next turn. `counts`: ask for the
+    usage at the end of a stream. `streams`: ask for the answer as a stream.
     """
 
     output: Output = "json_schema"
@@ -36,9 +38,10 @@ class Dialect:
     lasting: bool = True
 
     def adapt_to(self, complaint: str, *, schema: bool) -> "Dialect | None":
-        """What to ask instead after an endpoint rejected a request; null where the complaint is not about this.
+        """Return the options to try after an endpoint rejected a request; None if its complaint is not about options.
 
-        `complaint` is what it said: code, parameter and message. `schema`: whether the request held one.
+        `complaint` is the code, the parameter and the message of its error. `schema` is True if the request contained
+        one.
         """
         if not complaint:
             return None
@@ -59,11 +62,13 @@ _STRICT_WORDS = frozenset(
      "maxItems", "maximum", "minItems", "minimum", "multipleOf", "properties", "required", "title", "type",
      "exclusiveMaximum", "exclusiveMinimum"}
 )  # fmt: skip
-"""What OpenAI's strict mode understands (platform.openai.com/docs/guides/structured-outputs, "Supported schemas")."""
+"""The keywords of OpenAI's strict mode (platform.openai.com/docs/guides/structured-outputs, "Supported schemas")."""
 
 
 def allows_strict(schema: JsonObject) -> bool:
-    """Whether OpenAI's strict mode takes the schema as it is: closed objects, every property required, known words."""
+    """Return whether OpenAI's strict mode accepts the schema: objects closed, all properties required, known keywords
+    only.
+    """
     return schema.get("type") == "object" and "anyOf" not in schema and _is_strict(schema)
 
 

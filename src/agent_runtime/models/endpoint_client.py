@@ -1,4 +1,4 @@
-"""The wire to an endpoint: one client of the openai library, watched where that library and its users lose sight.
+"""The HTTP client of an endpoint: one client of the openai library, with bounds and with facts that the library drops.
 
 openai-agents reports neither that an answer was cut at its limit nor that a stream ended too soon, and nothing bounds
 what an endpoint may send. So the client keeps a `ResponseInfo` of each request, and the HTTP layer stops reading an
@@ -35,18 +35,20 @@ from agent_runtime.models.failures import ApiError, Failure, Failures
 _CONNECT_S = 10.0
 _MOST_TOKENS = 2**40
 _NO_KEY = "unused"
-"""The key sent where none is set: most local servers want some key, and any will do."""
+"""The key to send if none is set: most local servers want some key, and accept any."""
 
 _ON_WIRE = 8
 """How many bytes on the wire one byte of an answer may take: escapes, and the same text twice."""
 
 _IN_STREAM = 16
-"""How many times that a stream may take, in which each token comes in an event of its own."""
+"""How many times as much a stream may take, which sends each token in its own event."""
 
 
 @dataclass(slots=True)
 class ResponseInfo:
-    """What came of one request. `finish` is the reason that a chat completion gives, `response` the last one seen."""
+    """Facts about the response to one request. `finish` is a chat completion's finish reason, `response` the last one
+    seen.
+    """
 
     streamed: bool
     began: bool = False
@@ -57,19 +59,19 @@ class ResponseInfo:
 
 
 RESPONSE_INFO: ContextVar[ResponseInfo] = ContextVar("heard")
-"""What is heard of the request that is being made in this context."""
+"""The facts about the request that this context makes."""
 
 
 class TooLongError(Exception):
-    """More came than an answer may hold."""
+    """The endpoint sent more than an answer may hold."""
 
 
 class NotAnAnswerError(Exception):
-    """What came is nothing that the API defines."""
+    """The endpoint sent something that the API does not define."""
 
 
 class NotStreamedError(Exception):
-    """A stream was asked for, and something else came."""
+    """A stream was requested, and something else came."""
 
 
 class _Chunks(AsyncStream[ChatCompletionChunk]):
@@ -84,7 +86,7 @@ class _Chunks(AsyncStream[ChatCompletionChunk]):
 
 
 class Client(AsyncOpenAI):
-    """The openai client, noting what comes."""
+    """The openai client, which fills in the `ResponseInfo` of each request."""
 
     async def post(self, path: str, *, cast_to: Any, stream_cls: Any = None, **more: Any) -> Any:
         """Send a request; see the library. Raises: NotAnAnswerError where no JSON object came back."""
@@ -104,7 +106,7 @@ class Client(AsyncOpenAI):
 
 
 def read_usage(usage: Any) -> Usage:
-    """The tokens of a usage of either API, as far as it is there; what is no count is none."""
+    """Return the tokens of a usage of either API; 0 for a count that is missing or invalid."""
     if isinstance(usage, CompletionUsage):
         return Usage(input_tokens=_read_count(usage.prompt_tokens), output_tokens=_read_count(usage.completion_tokens))
     return Usage(
@@ -140,7 +142,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
-    """The client that all requests to the endpoint share. It retries nothing, and follows no redirect elsewhere."""
+    """Return the client for all requests to the endpoint. It does not retry, and follows no redirects."""
 
     async def watch(response: httpx2.Response) -> None:
         info = RESPONSE_INFO.get()
@@ -169,12 +171,12 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
         default_headers={"Accept-Encoding": "identity"},
     )
     if settings.base_url:
-        client.organization = client.project = None  # of OpenAI, from the environment: nobody else's business
+        client.organization = client.project = None  # OpenAI's, from the environment: not for other endpoints
     return client
 
 
 def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Failure:
-    """What became of a request that ended with an exception of the library or of the HTTP layer."""
+    """Translate an exception of the library or of the HTTP layer."""
     chain = list(_causes_of(error))
     if isinstance(own := _find_first(chain, TooLongError, NotStreamedError, NotAnAnswerError), TooLongError):
         return failures.make_too_long()
@@ -203,7 +205,7 @@ def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Fail
 
 
 def read_error(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> ApiError:
-    """The error object of either API. Some servers put the HTTP status into its `code`."""
+    """Read the error object of either API. Some servers put the HTTP status into its `code`."""
     code = body.get("code")
     if status is None and isinstance(code, int) and not isinstance(code, bool):
         status = code
@@ -223,7 +225,9 @@ def _read_status_error(error: APIStatusError) -> ApiError:
 
 
 def read_retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds that the endpoint asks to wait (RFC 9110 section 10.2.3, and OpenAI's own finer header)."""
+    """Return the seconds to wait that the endpoint asks for (RFC 9110 section 10.2.3, and OpenAI's finer header), or
+    None.
+    """
     fine, coarse = headers.get("retry-after-ms"), headers.get("retry-after")
     try:
         if fine:

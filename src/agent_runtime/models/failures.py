@@ -1,4 +1,4 @@
-"""Why a model gave no answer, in words for whoever runs the service: what is wrong, and which setting changes it."""
+"""The failures of a model, in words for the operator: what is wrong, and which setting changes it."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _OVERFLOW = re.compile(
     r"|input is too long|too many (input )?tokens",
     re.IGNORECASE,
 )
-"""OpenAI and vLLM, llama.cpp (`exceed_context_size_error`), Ollama, LiteLLM; in this order."""
+"""The messages of OpenAI and vLLM, llama.cpp (`exceed_context_size_error`), Ollama and LiteLLM, in this order."""
 
 _NO_MODEL = re.compile(
     r"model_not_found|invalid model name|unknown model|deploymentnotfound"
@@ -26,10 +26,10 @@ _QUOTED_NOT = (401,)
 
 
 class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that retries; callers see a ModelError
-    """One request failed. `retry`: another may succeed, not before `after_s` where the endpoint said so.
+    """One request failed. `retry`: another may succeed, after `after_s` seconds if the endpoint said so.
 
-    `reached` is false where the endpoint was not reached or broke down, which counts against its circuit.
-    `complaint` is what it said against the request itself, to be understood by `Dialect.adapt_to`.
+    `reached` is False if the endpoint was unreachable or failed, which counts against its circuit. `complaint` is its
+    objection to the request itself, for `Dialect.adapt_to`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """What an endpoint says of an error; `status` is null where it came inside a stream."""
+    """An error as the endpoint reports it. `status` is None if it came inside a stream."""
 
     message: str
     status: int | None = None
@@ -71,7 +71,7 @@ class ApiError:
 
 
 class Failures:
-    """The failures of one model at one endpoint. No message shows what `redactor` knows, or credentials in a URL."""
+    """Makes the failures of one model at one endpoint. No message shows credentials or what `redactor` knows."""
 
     def __init__(self, settings: OpenAISettings, redactor: Redactor, *, answer_bytes: int) -> None:
         self._settings = settings
@@ -80,7 +80,7 @@ class Failures:
         self._redactor = redactor
 
     def clean(self, text: str) -> str:
-        """Return a foreign text on one line, cut, without our secrets and without characters that do something."""
+        """Return a foreign text on one line, shortened, without secrets and control characters."""
         return one_line(self._redactor.redact_message(text), _LONGEST)
 
     def make_unreachable(self, reason: str) -> Failure:
@@ -161,7 +161,7 @@ class Failures:
         )
 
     def translate(self, said: ApiError) -> Failure:
-        """What to make of an error that the endpoint itself reported."""
+        """Return the failure for an error that the endpoint itself reported."""
         model, words = self._settings.model, self.clean(said.message)
         status = f"HTTP {said.status}" if said.status else self.clean(said.code) or "an error"
         if said.status in {401, 403} and not _NO_MODEL.search(said.all):

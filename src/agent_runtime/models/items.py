@@ -1,4 +1,4 @@
-"""The items of a conversation as plain JSON: what a model gave, made fit to be kept and to be sent back."""
+"""The items of a conversation as plain JSON, prepared for the journal and for sending back to the model."""
 
 import json
 from collections import Counter
@@ -8,15 +8,16 @@ from agent_runtime.domain.events import ModelCall
 from agent_runtime.domain.values import JsonObject, is_deeper_than
 
 MOST_DEPTH = 100
-"""How deep an item may be nested, to be read back from the journal, where JSON ends at 200."""
+"""The deepest nesting of an item. The journal can read JSON 200 deep."""
 
 
 def prepare_items(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
-    """A model's items as they are recorded: what can be sent back after a restart, its calls told apart by `call_id`.
+    """Return a model's items as they are recorded: fit to be sent back after a restart, each call with its own
+    `call_id`.
 
-    A reasoning item of which nothing came but a name is left out: the endpoint keeps nothing of it (`store: false`).
-    An empty or repeated `call_id` is replaced. Raises: ValueError where an item is not what UTF-8 JSON can carry, or is
-    nested more than `MOST_DEPTH` deep.
+    A reasoning item with nothing but an id is left out, because the endpoint does not store it (`store: false`). An
+    empty or repeated `call_id` is replaced.
+    Raises: ValueError where an item is no valid UTF-8 JSON, or is nested more than `MOST_DEPTH` deep.
     """
     result = []
     seen: Counter[str] = Counter()
@@ -39,23 +40,23 @@ def prepare_items(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
 
 
 def size_of(items: Sequence[JsonObject]) -> int:
-    """Bytes of the items as JSON."""
+    """Return the size of the items as JSON, in bytes."""
     return len(json.dumps(items, ensure_ascii=False).encode())
 
 
 def text_of(items: Iterable[JsonObject]) -> str:
-    """What the model said, all of its messages in a row."""
+    """Return the text of all messages of the model, joined."""
     return "".join(part.get("text") or "" for part in _parts(items) if part.get("type") == "output_text")
 
 
 def refusal_of(items: Iterable[JsonObject]) -> str | None:
-    """Why the model declined to answer; null where it did not."""
+    """Return the model's reason for declining to answer; None if it did not decline."""
     refusals = [str(part.get("refusal") or "") for part in _parts(items) if part.get("type") == "refusal"]
     return " ".join(refusals) if refusals else None
 
 
 def calls_of(items: Iterable[JsonObject]) -> tuple[ModelCall, ...]:
-    """The calls that kept items propose, in their order."""
+    """Return the calls that prepared items propose, in their order."""
     return tuple(
         ModelCall(call_id=item["call_id"], name=item["name"], arguments=item["arguments"])
         for item in items
@@ -64,10 +65,11 @@ def calls_of(items: Iterable[JsonObject]) -> tuple[ModelCall, ...]:
 
 
 def to_sendable(items: Iterable[JsonObject]) -> list[JsonObject]:
-    """The items as they are sent: an earlier call's arguments are a JSON object, in which other text is wrapped.
+    """Return the items as they are sent. The arguments of earlier calls become JSON objects; other text is wrapped in
+    one.
 
-    Servers that render a conversation with a template (Ollama, vLLM) read the arguments of earlier calls, and would
-    reject the whole conversation for one that was malformed.
+    Servers that render a conversation with a template (Ollama, vLLM) parse the arguments of earlier calls, and reject
+    the whole conversation for malformed ones.
     """
     return [
         {**item, "arguments": _to_object(item["arguments"])} if item.get("type") == "function_call" else item

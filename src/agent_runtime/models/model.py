@@ -1,4 +1,4 @@
-"""A language model at any endpoint that speaks the OpenAI API: retried, bounded in time, left alone when it is down."""
+"""A language model at an endpoint with the OpenAI API: with retries, time limits and a circuit breaker."""
 
 import asyncio
 import json
@@ -26,14 +26,15 @@ log = structlog.get_logger()
 
 _BACKOFF = wait_exponential_jitter(multiplier=0.5, max=8, jitter=0.5)
 _LONGEST_WAIT_S = 30.0
-"""The longest that a Retry-After is honoured; the whole answer is bounded by `openai.answer_timeout_s`."""
+"""The longest wait by a Retry-After; the whole answer is bounded by `openai.answer_timeout_s`."""
 
 
 class OpenAIModel:
-    """The `LanguageModel` of the settings. One for the process: it shares its connections and what it learned.
+    """The `LanguageModel` of the settings. There is one in a process, so that its connections and its dialect are
+    shared.
 
-    Nothing is imported or opened before the first question; close it with `aclose` or use it as a context manager.
-    `answer_bytes` is the most that an answer's text may hold (G11). `clock` and `sleep` are for tests.
+    Nothing is imported or opened before the first question. Close it with `aclose`, or use it as a context manager.
+    `answer_bytes` limits the text of an answer (G11). `clock` and `sleep` are for tests.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class OpenAIModel:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections; safe to call twice. A question asked afterwards opens new ones."""
+        """Close the connections. Idempotent; a later question opens new ones."""
         endpoint, self._endpoint = self._endpoint, None
         if endpoint:
             await endpoint.aclose()
@@ -76,7 +77,9 @@ class OpenAIModel:
         )
 
     async def answer(self, request: ModelRequest) -> ModelAnswer:
-        """See `LanguageModel`. `usage` is that of all requests it took, as far as the endpoint counted them."""
+        """See `LanguageModel`. `usage` is the sum over all its requests, as far as the endpoint reports it, else
+        estimated.
+        """
         spent = [Usage()]
         try:
             async with asyncio.timeout(self._settings.answer_timeout_s) as limit:
@@ -118,7 +121,7 @@ class OpenAIModel:
         return isinstance(error, Failure) and error.retry and self._circuit.state == "closed"
 
     async def _ask_through_circuit(self, request: ModelRequest) -> ModelAnswer:
-        """One request, if the circuit allows; the circuit hears what came of it."""
+        """Make one request if the circuit admits it, and record its outcome."""
         wait_s = self._circuit.admit()
         if wait_s is not None:
             raise self._failures.make_unavailable(wait_s, self._last_error)
@@ -137,7 +140,7 @@ class OpenAIModel:
         return answer
 
     async def _ask_in_dialect(self, request: ModelRequest) -> ModelAnswer:
-        """The answer, asked for in the most demanding way that the endpoint understands."""
+        """Ask with all options that the endpoint is not known to reject, and without those that it rejects now."""
         endpoint = await self._get_endpoint()
         dialect = replace(self._dialect, output=self._output or self._dialect.output)
         while True:

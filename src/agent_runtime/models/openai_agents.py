@@ -1,8 +1,8 @@
-"""One turn of one openai-agents run. This module alone imports that library; it takes about 2 s, so import it late.
+"""One turn of one openai-agents run. Only this module imports that library; it takes about 2 s, so import it late.
 
-The library runs the turn and carries out nothing: every tool it is given needs an approval that it never gets, so what
-the model proposes comes back as data. A run that fails after the model has answered (a function that was not offered,
-arguments that are no JSON) does not matter for the same reason.
+The library runs the turn and carries out nothing: every tool needs an approval that it never gets, so the model's calls
+come back as data. For the same reason it does not matter if a run fails after the model has answered (a function that
+was not offered, arguments that are no JSON).
 """
 
 import logging
@@ -47,13 +47,13 @@ from agent_runtime.models.items import calls_of, prepare_items, refusal_of, size
 from agent_runtime.text.redaction import RedactedStream, Redactor
 
 set_tracing_disabled(disabled=True)
-logging.getLogger("openai.agents").setLevel(logging.CRITICAL)  # it may log prompts; failures are told by us
+logging.getLogger("openai.agents").setLevel(logging.CRITICAL)  # it may log prompts; we report failures ourselves
 
 _RUN = RunConfig(tracing_disabled=True, trace_include_sensitive_data=False, tool_execution=ToolExecutionConfig())
 
 
 class Endpoint:
-    """A model at an endpoint: asks it once, in the dialect that the caller says, and never again by itself."""
+    """A model at an endpoint. Makes one request at a time, in the dialect that the caller chooses, without retries."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Endpoint:
         answer_bytes: int,
         model: Model | None = None,
     ) -> None:
-        """`model`: one of the library's that is asked in place of the endpoint."""
+        """Take `model`, one of the library's, to ask in place of the endpoint; for tests."""
         self._settings = settings
         self._failures = failures
         self._redactor = redactor
@@ -83,7 +83,7 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
-        """The model's answer to one request. Raises: Failure."""
+        """Return the model's answer to one request. Raises: Failure."""
         info = ResponseInfo(streamed=dialect.streams)
         text = RedactedStream(self._redactor, request.on_text)
         turn = _Turn(self._model, info, text.write, self._failures, self._most)
@@ -103,7 +103,7 @@ class Endpoint:
             failure.usage = info.usage
             raise
         except Exception as error:
-            # The library's values are built unchecked: any field may be of any type.
+            # The library does not validate values: any field may have any type.
             unreadable = self._failures.make_unreadable(f"{type(error).__name__}: {error}")
             unreadable.usage = info.usage
             raise unreadable from error
@@ -114,7 +114,7 @@ class Endpoint:
         try:
             await Runner.run(agent, input=to_sendable(request.items), max_turns=1, run_config=_RUN)  # type: ignore[arg-type]
         except Exception as error:
-            # Whatever the library makes of an answer that it has: the answer is data all the same, and judged next.
+            # If there is an answer, it does not matter what the library makes of it: it is judged next.
             if turn.failure or turn.response is None:
                 raise (turn.failure or self._failures.make_unreadable(str(error))) from error
 
@@ -139,7 +139,7 @@ class Endpoint:
         return ModelAnswer(items, text, calls, info.usage)
 
     def _model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
-        """What goes beside the question. `store: false`: the endpoint need keep nothing for the next turn."""
+        """Return the options of a request. `store: false`: the endpoint need not store anything for the next turn."""
         responses = self._settings.api == "responses"
         body: JsonObject = {}
         limit = request.max_tokens
@@ -158,7 +158,7 @@ class Endpoint:
 
 
 class _Turn(Model):
-    """The library's model for one request, streamed or not, with what came of it."""
+    """The library's model for one request, streamed or not, with its outcome."""
 
     def __init__(
         self, model: Model, info: ResponseInfo, on_text: Callable[[str], None], failures: Failures, most: int
@@ -176,7 +176,7 @@ class _Turn(Model):
         try:
             self.response = await ask(*args, **kwargs)
         except Exception as error:
-            # Broad, because garbage makes the libraries raise anything at all: it is an answer that cannot be read.
+            # Broad, because garbage makes the libraries raise anything: it is an unreadable answer.
             told = error if isinstance(error, Failure) else to_failure(error, self._info, self._failures)
             self.failure = self._find_failure() or told
             raise self.failure from error
@@ -214,11 +214,11 @@ class _Turn(Model):
     def _find_failure(self) -> Failure | None:
         try:
             return self._read_failure()
-        except (AttributeError, TypeError, ValueError):  # it says so in a form that nobody knows
+        except (AttributeError, TypeError, ValueError):  # it reports its failure in an unknown form
             return None
 
     def _read_failure(self) -> Failure | None:
-        """What the endpoint itself says of an answer that was not finished."""
+        """Return the failure that the endpoint reports for an unfinished answer; None if it is finished."""
         if self._info.error:
             return self._failures.translate(self._info.error)
         response, finish = self._info.response, self._info.finish
@@ -243,7 +243,7 @@ def _response_format(request: ModelRequest, schema: JsonObject, dialect: Dialect
 
 
 def _flatten(described: JsonObject) -> JsonObject:
-    """The Responses API's spelling of a chat completion's `response_format`."""
+    """Return a chat completion's `response_format` in the form of the Responses API."""
     return {"type": described["type"], **described.get("json_schema", {})}
 
 

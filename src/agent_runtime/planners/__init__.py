@@ -1,1 +1,1 @@
-"""Who turns a prompt into a plan: adapters of the `Planner` port. `rules` needs no model; `model` asks one."""
+"""Planners: adapters of the `Planner` port. `rules` needs no model; `model` asks one."""

@@ -1,4 +1,4 @@
-"""Which planner makes the plans: one of ours, or one that the operator names as `module:attribute`."""
+"""Chooses the planner: one of ours, or one that the operator names as `module:attribute`."""
 
 import importlib
 import inspect
@@ -15,7 +15,7 @@ from agent_runtime.planners.rules.planner import RulePlanner
 from agent_runtime.services.ports import LanguageModel, Planner
 
 _RESERVED = frozenset({"user", "registry"})
-"""The names that a journal has for who made a plan without a planner."""
+"""The names in a journal for plans that no planner made."""
 
 _SHAPE = (
     "A planner is what a class or function returns that is called with the language model (None where none is "
@@ -25,10 +25,10 @@ _IDENTIFIER = TypeAdapter[str](Identifier)
 
 
 def choose_planner(settings: Settings, model: LanguageModel | None) -> Planner:
-    """Return the planner that the settings name; `auto`: with a model where one is configured.
+    """Return the planner that the settings name; with `auto`, the model planner if a model is configured.
 
-    Raises: ConfigurationError where there is no model and the planner needs one, and where `module:attribute` leads
-    to nothing that has the shape of a `Planner`.
+    Raises: ConfigurationError where the planner needs a model and there is none, and where `module:attribute` names
+    nothing with the shape of a `Planner`.
     """
     if ":" in settings.planner:
         planner = _load(settings.planner, model)
@@ -63,7 +63,7 @@ def _load(place: str, model: LanguageModel | None) -> Planner:
     except AttributeError:
         raise ConfigurationError(f"planner: {place}: {module_name} has no {path}. {_SHAPE}.") from None
     try:
-        planner = factory(model)  # type: ignore[operator]  # judged by what comes of it
+        planner = factory(model)  # type: ignore[operator]  # its result is checked below
     except ConfigurationError:
         raise
     except Exception as error:  # likewise

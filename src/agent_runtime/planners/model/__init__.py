@@ -1,1 +1,1 @@
-"""What the planner that asks a model needs: what it says to the model, and how it reads the answer."""
+"""The planner that asks a language model: its prompt, and the reading of the answer."""

@@ -1,15 +1,15 @@
-"""JSON in the text of a language model: found among prose and fences, and read with a little tolerance.
+"""Finds and reads JSON in the text of a language model, with a little tolerance.
 
-What is tolerated cannot be taken in two ways, and has a name:
+Only what has one possible meaning is tolerated. Each tolerance has a name:
 
-* *prose*: whatever stands around the JSON, fences included, is passed over;
+* *prose*: text around the JSON, including fences, is skipped;
 * *thinking*: a text that begins with `<think>` is read from after the first `</think>` on;
-* *comments*: `// ...` and `/* ... */` outside strings are passed over;
-* *trailing commas*: a comma before a closing bracket is passed over;
-* *raw control characters*: line breaks and tabs in strings are taken as they stand.
+* *comments*: `// ...` and `/* ... */` outside strings are skipped;
+* *trailing commas*: a comma before a closing bracket is skipped;
+* *raw control characters*: line breaks and tabs in strings are accepted as they are.
 
-Anything else that is no JSON is a fault: single quotes, names without quotes, a name that comes twice, an end that is
-missing. The text is passed over a fixed number of times, whatever is in it.
+Everything else that is no JSON is a fault: single quotes, names without quotes, a repeated name, a missing end. The
+number of passes over the text is fixed, whatever it contains.
 """
 
 import json
@@ -24,13 +24,13 @@ MOST_CHARACTERS = 1_048_576
 """The longest text that is read."""
 
 MOST_DEPTH = 64
-"""How deep arrays and objects may be nested in each other."""
+"""The deepest nesting of arrays and objects."""
 
 MOST_TOKENS = 100_000
-"""How many strings and brackets one piece of JSON may hold."""
+"""The most strings and brackets in one piece of JSON."""
 
 MOST_PIECES = 1000
-"""How many pieces of a text are looked at."""
+"""The most pieces of a text that are read."""
 
 _STRING = r'"(?:[^"\\]++|\\.)*+"?'
 _COMMENT = r"//[^\n]*+|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?"
@@ -44,12 +44,12 @@ _TRAILING = re.compile(rf"({_STRING})|,(?=\s*+[}}\]])", re.DOTALL)
 
 
 class NoJsonError(ValueError):
-    """The text is not the JSON that it seems to be; the message says where and why."""
+    """The text is not the JSON that it seems to be. The message says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A piece of the text that begins as JSON does: what it says, or what is wrong with it."""
+    """A piece of the text that begins like JSON: its value, or its fault."""
 
     text: str
     value: JsonValue = None
@@ -57,10 +57,10 @@ class Found:
 
 
 def find_pieces(text: str) -> Iterator[Found]:
-    """Every piece of the text that may be JSON, outermost and first to last.
+    """Yield every piece of the text that may be JSON, outermost only, in order.
 
-    A piece ends where its brackets are closed, or with the text. Raises: NoJsonError for a text that is too long or
-    holds too many pieces, or a piece that holds too much.
+    A piece ends where its brackets are closed, or with the text.
+    Raises: NoJsonError for a text that is too long or has too many pieces, and for a piece that is too large.
     """
     if len(text) > MOST_CHARACTERS:
         raise NoJsonError(f"the text is {len(text)} characters long, and at most {MOST_CHARACTERS} are read")
@@ -83,7 +83,7 @@ def find_pieces(text: str) -> Iterator[Found]:
 
 
 def read_object(text: str) -> JsonObject | None:
-    """The object that the whole text is as JSON, without any tolerance; None where it is none."""
+    """Read the whole text as one JSON object, without any tolerance; return None if it is none."""
     try:
         if not text.lstrip().startswith("{") or _find_end(text, text.index("{"))[1] > MOST_DEPTH:
             return None
@@ -101,9 +101,9 @@ def _skip_thinking(text: str) -> int:
 
 
 def _find_end(text: str, start: int) -> tuple[int | None, int]:
-    """Behind the bracket that closes the one at `start`, if there is one, and how deep brackets are nested up to it.
+    """Return the position after the bracket that closes the one at `start`, if any, and the deepest nesting before it.
 
-    Raises: NoJsonError where it holds too much.
+    Raises: NoJsonError where the piece has more than `MOST_TOKENS`.
     """
     depth = deepest = 0
     for count, token in enumerate(_TOKEN.finditer(text, start)):

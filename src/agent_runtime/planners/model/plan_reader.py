@@ -1,23 +1,23 @@
-"""The answer of a language model as a plan: what of a slightly wrong answer is put right, and what is a fault.
+"""Reads a language model's answer as a plan: which slips are corrected, and which are faults.
 
-Each rule below is applied only where the answer can mean one thing. None of them chooses a tool, an argument or an
-order; references and conditions are never rewritten, and what no rule covers is left for the validator to judge.
+Each rule is applied only where the answer can mean one thing. No rule chooses a tool, an argument or an order.
+References and conditions are never rewritten. What no rule covers is left to the validator.
 
 * *wrapped*: `{"plan": {...}}` is the plan inside; `{"plan": [...]}` and a bare list of steps are the steps;
-* *not for a model to say*: `preapproved` is dropped from every step, whatever it says;
+* *not for a model to say*: `preapproved` is dropped from every step, whatever its value;
 * *remarks*: fields that only comment (`REMARKS`) are dropped; every other unknown field is a fault;
 * *nothing said*: optional fields that are null are dropped, and so are fields of the other kind of step that are null
   or empty, and a blank `when` or title;
 * *kind*: a step with a `tool` is a tool step, one with an `instruction` an agent step;
-* *arguments*: `args`, `parameters`, `params` or `input` are the arguments where nothing else is; a string that is a
-  JSON object is that object;
-* *numbered*: the id `1` (or `"1"`) is `s1`, in `id` and `depends_on`; where no step has an id, they are `s1`, `s2`, and
-  so on;
+* *arguments*: `args`, `parameters`, `params` or `input` are the arguments if nothing else is; a string that is a JSON
+  object is that object;
+* *numbered*: the id `1` (or `"1"`) is `s1`, in `id` and `depends_on`; if no step has an id, they are `s1`, `s2`, and so
+  on;
 * *one dependency*: `depends_on: "s1"` is `["s1"]`;
-* *qualified*: the tool `files.read` or `files/read` is the tool `read` of the server `files`, where there is that tool
-  and the step names that server or none;
-* *only one*: a tool without a server is that of the one server that has a tool of this name;
-* *goal*: a plan whose goal is missing or blank has the prompt as its goal.
+* *qualified*: the tool `files.read` or `files/read` is the tool `read` of the server `files`, if there is that tool and
+  the step names that server or none;
+* *only one*: a tool without a server belongs to the one server that has a tool of this name;
+* *goal*: a plan with a missing or blank goal gets the prompt as its goal.
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ REMARKS = frozenset(
     {"comment", "description", "explanation", "note", "notes", "output", "purpose", "rationale", "reason", "reasoning"}
     | {"expected_output", "thought", "thoughts", "why"}
 )
-"""Fields that small models add to say more, and that say nothing about what is to be done."""
+"""Fields that small models add as comments; they change nothing about the work."""
 
 _FOR_PEOPLE = frozenset({"preapproved"})
 """Fields of a step that only a person sets."""
@@ -52,11 +52,11 @@ _MOST_PARTS = 10_000
 
 
 class Declined(Exception):  # noqa: N818 - an answer, not a failure
-    """The model says that it cannot plan this; the text is its reason."""
+    """The model says that it cannot plan this. The text is its reason."""
 
 
 class Names:
-    """Which tools there are, by name."""
+    """The tools that exist, by name."""
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self.keys = {tool.key for tool in tools}
@@ -66,7 +66,9 @@ class Names:
             self._servers[name].append(server)
 
     def settle(self, server: JsonValue, tool: str) -> tuple[JsonValue, str]:
-        """The server and tool that are meant (rules *qualified* and *only one*); as they are where that is in doubt."""
+        """Return the server and tool that are meant (rules *qualified* and *only one*); unchanged if
+        that is ambiguous.
+        """
         if isinstance(server, str) and tool_key(server, tool) in self.keys:
             return server, tool
         unsaid = server is None or server == ""
@@ -81,9 +83,9 @@ class Names:
 
 
 def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
-    """The first plan in the text. `goal` is that of a plan that names none.
+    """Return the first plan in the text. `goal` is used if the plan names none.
 
-    Raises: Declined where the model says that it cannot, InvalidPlanError with every fault of form.
+    Raises: Declined where the model says that it cannot plan this, InvalidPlanError with every fault of form.
     """
     found = _find_first_plan(text)
     reason = found.pop("cannot", None)
@@ -109,7 +111,9 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
 
 
 def find_named_tools(text: str) -> list[tuple[str, str]]:
-    """The (server, tool) pairs that the first plan in the text names, in order; none where it cannot be read."""
+    """Return the (server, tool) pairs that the first plan in the text names, in order; an empty list if it is
+    unreadable.
+    """
     try:
         steps = _find_first_plan(text).get("steps")
     except InvalidPlanError:
@@ -125,7 +129,7 @@ def find_named_tools(text: str) -> list[tuple[str, str]]:
 
 
 def _find_first_plan(text: str) -> JsonObject:
-    """The first object of the text that looks like a plan, unwrapped."""
+    """Return the first object of the text that looks like a plan, unwrapped."""
     try:
         for piece in find_pieces(text):
             if piece.fault is not None and _looks_like_plan(piece):
@@ -141,12 +145,12 @@ def _find_first_plan(text: str) -> JsonObject:
 
 
 def _looks_like_plan(piece: Found) -> bool:
-    """Whether a broken piece was to be the plan, so that nothing after it may be taken for one."""
+    """Return whether a broken piece was meant as the plan, so that nothing after it may be taken for one."""
     return any(name in piece.text for name in ("steps", "plan", "tool", "instruction"))
 
 
 def _unwrap(value: JsonValue) -> JsonObject | None:
-    """What looks like a plan, as one (rule *wrapped*)."""
+    """Return the value as a plan if it looks like one (rule *wrapped*), else None."""
     if isinstance(value, list):
         steps = bool(value) and all(isinstance(item, dict) and _looks_like_step(item) for item in value)
         return {"steps": value} if steps else None
@@ -197,7 +201,7 @@ def _infer_kind(step: JsonObject) -> JsonValue:
 
 
 def _drop_fields(step: JsonObject) -> JsonObject:
-    """The step without *remarks*, and where *nothing is said*."""
+    """Return the step without the fields that *remarks* and *nothing said* drop."""
     own, other = (_AGENT_FIELDS, _TOOL_FIELDS) if step.get("kind") == "agent" else (_TOOL_FIELDS, _AGENT_FIELDS)
     foreign = other - own
     kept = _without(step, REMARKS | _FOR_PEOPLE)
@@ -252,9 +256,9 @@ def _faults(error: ValidationError) -> Iterator[Fault]:
     inner = any(item["loc"][:1] == ("steps",) and len(item["loc"]) > 1 for item in items)
     for item in items:
         place = item["loc"]
-        if inner and place == ("steps",):  # too few are left only because those that are wrong were left out
+        if inner and place == ("steps",):  # too few are left only because invalid ones were left out
             continue
-        tagged = 2  # steps, the number of the step, and then its kind, which the answer has not
+        tagged = 2  # `steps`, its number, then its kind, which is not in the answer
         if place[:1] == ("steps",) and len(place) > tagged and place[tagged] in ("tool", "agent"):
             kind, place = str(place[tagged]), (*place[:tagged], *place[tagged + 1 :])
         else:

@@ -1,4 +1,4 @@
-"""The planner that asks a language model, and has it put its answer right."""
+"""The planner that asks a language model, and has it correct its answer."""
 
 import asyncio
 import json
@@ -17,13 +17,13 @@ from agent_runtime.planners.model.tool_listing import clean, find_nearest, list_
 from agent_runtime.services.ports import LanguageModel, PlanAnswer, PlanRequest
 
 CATALOGUE_TOKENS = 24_000
-"""How many tokens the catalogue takes at most, estimated."""
+"""The most tokens of the catalogue, estimated."""
 
 LEAST_TOKENS = 32
-"""The shortest answer that is worth asking for."""
+"""The least tokens that are worth asking with."""
 
 _LONG = 100_000
-"""From how many characters on an answer is read in a thread, so that the event loop is not held up."""
+"""An answer of more characters is read in a thread, because it would block the event loop."""
 
 _MOST_FAULTS = 10
 _LONGEST_FAULT = 300
@@ -35,9 +35,9 @@ _NEAREST = 3
 class ModelPlanner:
     """A `Planner` that has a language model write the plan.
 
-    Its answer is a proposal: it is read with the tolerance that `plan_reading` documents, judged by the contract,
-    and where it has faults, the model is told all of them and asked again, `repairs` times at most.
-    `catalogue_tokens` bounds what of the tools the model is shown, `name` is what the journal says of who planned.
+    The answer is a proposal. It is read with the tolerance that `plan_reader` documents, and judged by the contract. If
+    it has faults, the model is told all of them and asked again, `repairs` times at most. `catalogue_tokens` limits the
+    catalogue in the prompt. `name` identifies the planner in the journal.
     """
 
     needs_model = True
@@ -57,17 +57,17 @@ class ModelPlanner:
         self._catalogue_tokens = catalogue_tokens
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
-        """A plan for the prompt and the feedback, without a fault.
+        """Return a plan without faults for the prompt and the feedback.
 
-        Raises: PlanningError with what was spent: `planning_refused` (the model says that it cannot, and why),
-        `invalid_plan` (the last answer still had faults), `budget_exceeded` (`max_tokens` does not suffice), or the
-        code of the ModelError that the model ended in.
+        Raises: PlanningError with the tokens spent. Its code is `planning_refused` (the model says that it cannot, and
+        why), `invalid_plan` (the last answer still had faults), `budget_exceeded` (`max_tokens` does not suffice), or
+        that of the ModelError.
         """
         return await _Attempt(self._model, request, self._repairs, self._catalogue_tokens).run()
 
 
 class _Attempt:
-    """One plan being made: the conversation so far, and what it has cost."""
+    """One plan in the making: the conversation so far, and the tokens it has cost."""
 
     def __init__(self, model: LanguageModel, request: PlanRequest, repairs: int, catalogue_tokens: int) -> None:
         self._model = model
@@ -144,7 +144,9 @@ class _Attempt:
         return answer
 
     def _find_unknown(self, answer: str) -> Iterator[Tool]:
-        """The tools that the answer names and that were not shown in full, and those most like the ones it invents."""
+        """Yield the tools that the answer names and that were not shown in full, and those most like the ones it
+        invents.
+        """
         tools = {tool.key: tool for tool in self._request.tools}
         hidden = [tool for tool in self._request.tools if tool.key not in self._listing.full]
         if not hidden:

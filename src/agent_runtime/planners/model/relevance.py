@@ -1,7 +1,7 @@
-"""Which texts are about a question: Okapi BM25 (Robertson and Zaragoza, 2009) over words, for a few thousand texts.
+"""Ranks texts by a question: Okapi BM25 (Robertson and Zaragoza, 2009) over words, for a few thousand texts.
 
-No language is assumed: words are runs of letters and digits, `camelCase` and `snake_case` are taken apart, and a plural
-`s` is dropped. The same input gives the same order, always.
+No language is assumed. Words are runs of letters and digits, `camelCase` and `snake_case` are split, and a plural `s`
+is dropped. The same input always gives the same order.
 """
 
 import re
@@ -18,14 +18,14 @@ _SHORTEST_PLURAL = 4
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text, as they are compared; of a very long text the first 2000."""
+    """Return the words of a text in the form in which they are compared; at most the first 2000."""
     found = (match.group().lower() for match in _WORD.finditer(_HUMP.sub(" ", text)))
     plain = (word[:-1] if len(word) >= _SHORTEST_PLURAL and word.endswith("s") else word for word in found)
     return [word for word, _ in zip(plain, range(_MOST_WORDS), strict=False)]
 
 
 class Relevance:
-    """An index of texts, each given as its words. Built once, it may be asked often."""
+    """An index of texts, each given as its words. Build it once, query it often."""
 
     def __init__(self, texts: Sequence[Sequence[str]]) -> None:
         self._size = len(texts)
@@ -38,7 +38,7 @@ class Relevance:
                 self._weights.setdefault(word, []).append((index, weight))
 
     def order(self, question: str) -> list[int]:
-        """The indices of all texts, those that are most about the question first, otherwise in their own order."""
+        """Return the indices of all texts, the most relevant first, otherwise in their own order."""
         scores = [0.0] * self._size
         for word in sorted(set(split_words(question))):
             having = self._weights.get(word, ())

@@ -1,7 +1,7 @@
 """The catalogue as a language model reads it, within a budget.
 
-What servers say of their tools is data: each tool is one line of JSON without invisible characters, cut to size,
-between fences whose name follows from the text, so that no description can hold it.
+What servers say of their tools is data. Each tool is one line of JSON without invisible characters, shortened, between
+fences whose name is a hash of the text, so that no description can contain it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _OUTPUT_SCHEMA = 2000
 _DEEPEST = 12
 _WIDEST = 100
 _FULL_SHARE = 0.75
-"""The share of the budget that goes to full entries where not all tools can have one."""
+"""The share of the budget for full entries, if not all tools fit with one."""
 
 _SILENT = frozenset({"$schema", "$id", "$comment", "examples", "title"})
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -38,7 +38,9 @@ _WORDS: SizedCache[tuple[str, ...]] = SizedCache(16 * 1024 * 1024)
 
 
 def clean(text: str, limit: int) -> str:
-    """Return the text on one line, without control, hidden and reordering characters, cut to `limit` characters."""
+    """Return the text on one line, without control, hidden and reordering characters, shortened to
+    `limit` characters.
+    """
     head = text[: 4 * limit]
     if has_hidden(head):
         head = "".join(" " if is_hidden(char) else char for char in head)
@@ -47,9 +49,9 @@ def clean(text: str, limit: int) -> str:
 
 
 class Listed:
-    """A tool as it is listed. Equal where all that is shown of it is: lists of them are kept, and looked up.
+    """A listed tool. Two are equal if everything that is shown of them is equal, since listings are cached by it.
 
-    One that is kept holds no tool: a definition that a server has changed is not kept for the sake of its text.
+    It does not keep the tool alive: the cache must not hold definitions that servers have changed.
     """
 
     __slots__ = ("_tool", "identity")
@@ -60,7 +62,7 @@ class Listed:
 
     @property
     def tool(self) -> Tool:
-        """The tool, which whoever has it listed must hold."""
+        """The tool. Whoever has it listed must hold it."""
         tool = self._tool()
         assert tool is not None  # noqa: S101 - a list that is kept is only compared
         return tool
@@ -74,17 +76,17 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class ShownTools:
-    """A catalogue as text, and the keys of the tools of which everything is shown."""
+    """A catalogue as text, and the keys of the tools that are shown in full."""
 
     text: str
     full: frozenset[str]
 
 
 def list_tools(tools: Sequence[Tool], question: str, first: Iterable[str], limit_tokens: int) -> ShownTools:
-    """The tools, in their order, as far as `limit_tokens` goes.
+    """Return the tools in their order, as far as `limit_tokens` allows.
 
-    Where they are too many, those whose keys are `first` come first, then the most relevant to the question: full
-    entries, then one line with the names of the arguments, then the number of those that were left out.
+    If they are too many, those whose keys are in `first` come first, then the most relevant to the question: full
+    entries, then one line each with the names of the arguments, then the number of those left out.
     """
     listed = tuple(Listed(tool) for tool in tools)
     limit = limit_tokens * BYTES_PER_TOKEN
@@ -98,19 +100,19 @@ def list_tools(tools: Sequence[Tool], question: str, first: Iterable[str], limit
 
 
 def show_tools(tools: Iterable[Tool]) -> str:
-    """The full entries of these tools, fenced."""
+    """Return the full entries of these tools between fences."""
     return _fence([_full_entry(Listed(tool)) for tool in tools])
 
 
 def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
-    """The tools whose names, with those of their servers, share most with this one."""
+    """Return the `count` tools whose names, with those of their servers, are most like this one."""
     names = Relevance([split_words(f"{tool.server} {tool.name}") for tool in tools])
     return [tools[index] for index in names.order(name)[:count]]
 
 
 @lru_cache(maxsize=4)
 def _list_in_full(listed: tuple[Listed, ...], limit: int) -> ShownTools | None:
-    """All tools in full, if that is within the limit (bytes)."""
+    """Return all tools in full; None if that exceeds `limit` bytes."""
     entries = [_full_entry(one) for one in listed]
     if sum(_size(entry) for entry in entries) > limit:
         return None
@@ -153,7 +155,9 @@ def _words(one: Listed) -> tuple[str, ...]:
 
 
 def _find_words(tool: Tool) -> tuple[str, ...]:
-    name = f"{tool.server} {tool.name} {tool.name} {tool.definition.title or ''}"  # a name says most: it counts twice
+    name = (
+        f"{tool.server} {tool.name} {tool.name} {tool.definition.title or ''}"  # a name says most, so it counts twice
+    )
     described = (tool.definition.description or "")[:_DESCRIPTION]
     return tuple(split_words(f"{name} {described} {' '.join(_argument_names(tool))}"))
 
@@ -209,7 +213,9 @@ def _argument_names(tool: Tool) -> list[str]:
 
 
 def _compact(value: JsonValue, depth: int, *, names: bool = False) -> JsonValue:
-    """A schema without what says nothing about arguments. `names`: the members of this object are no keywords."""
+    """Return a schema without the keywords that say nothing about arguments. `names`: the members of this object are
+    names.
+    """
     if isinstance(value, str):
         return clean(value, _SHORT)
     if isinstance(value, list):
@@ -227,7 +233,7 @@ def _compact(value: JsonValue, depth: int, *, names: bool = False) -> JsonValue:
 
 
 def _outline(schema: JsonObject) -> JsonObject:
-    """Of a schema that is too long: the names and types of what it holds, and which are required."""
+    """Return the names and types of the properties of a schema that is too long, and which are required."""
     properties = schema.get("properties")
     known = list(properties.items())[:_WIDEST] if isinstance(properties, dict) else []
     required = schema.get("required")
