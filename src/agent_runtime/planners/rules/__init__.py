@@ -1,6 +1,6 @@
 """The grammar of the offline planner, from characters to steps.
 
-`lexer` makes tokens, `clauses` cuts them into instructions, `frames` is the table of sentences that are understood,
-`patterns` matches it, `slots`, `names` and `numbers` read what stands in its gaps, `binder` makes `steps` of it, and
-`paths` finds the files in it. `vocabulary` holds the words and `meaning` what they may mean. All of it is pure.
+`lexer` makes tokens, `clauses` cuts them into instructions, `frames` is the table of known sentences, `patterns`
+matches it, `slots`, `names` and `numbers` read the gaps in it, `binder` makes `steps` of the result, and `paths` finds
+the files in it. `vocabulary` holds the words and `meaning` what they can mean. All of it is pure.
 """

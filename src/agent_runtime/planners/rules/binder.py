@@ -1,4 +1,4 @@
-"""Actions to steps: every value gets the step that makes it, and `it` gets what it stands for."""
+"""Turns actions into steps: each value gets the step that makes it, and `it` is replaced by what it refers to."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ _SIDES = 2
 
 
 class Binder:
-    """Makes the steps of one instruction after the other."""
+    """Makes the steps of the instructions, one instruction after the other."""
 
     def __init__(self, tools: Sequence[Tool], max_steps: int) -> None:
         self._steps = Steps(tools, max_steps)
@@ -82,7 +82,7 @@ class Binder:
         return self._make(value)
 
     def _for_each(self, value: m.Summary | m.Count, members: Sequence[StepResult]) -> StepResult | None:
-        """`summarize them`: the same for each."""
+        """Make the steps of `summarize them`: the same for each member."""
         had = []
         for member in members:
             self._memory.remember(member)
@@ -122,7 +122,7 @@ class Binder:
         return got.text
 
     def _add_to(self, what: m.Value, to: m.Back) -> None:
-        """`add 5 to it`: to the number, or to the file."""
+        """Make the steps of `add 5 to it`, where `it` is a number or a file."""
         latest = self._memory.latest
         if latest is None:
             raise self._memory.make_unresolved_error(to.said)
@@ -161,7 +161,7 @@ class Binder:
     # Values
 
     def _make(self, value: m.Value) -> StepResult:
-        """The value, by new steps or by what there is already."""
+        """Return the result for a value, from new steps or from an earlier one."""
         match value:
             case m.Back():
                 return self._back(value)
@@ -204,7 +204,7 @@ class Binder:
         arguments = {"text": self._text(of)}
         if measure == "words":
             return self._steps.make("words", "count_words", arguments, "Count the words", number="words")
-        # The text of that result is the number of words: what was asked for gets a result of its own.
+        # The text of that result is the number of words, so the other count gets its own step.
         step = self._steps.add("count_words", arguments, f"Count the {measure}")
         return self._evaluate(f"${{{step}.output.{measure}}}", measure, f"Take the number of {measure}")
 
@@ -235,7 +235,7 @@ class Binder:
         return self._steps.make(kind, "evaluate", {"expression": formula}, title, number="result")
 
     def _operand(self, value: m.Value) -> JsonValue:
-        """A number, a whole reference to one, or the text of an expression in brackets."""
+        """Return a number, a whole reference to one, or an expression in brackets."""
         if isinstance(value, m.Number):
             return to_number(value.text)
         if isinstance(value, m.Formula):
@@ -255,7 +255,7 @@ class Binder:
     # Texts and what came before
 
     def _text(self, of: m.Value) -> str:
-        """The text to work on."""
+        """Return the template of the text to work on."""
         if isinstance(of, m.Contents) and isinstance(of.file, m.FileBack):
             of = m.Back("any", "it")
         got = self._memory.text(of) if isinstance(of, m.Back) and of.sort not in {"text", "summary"} else self._make(of)

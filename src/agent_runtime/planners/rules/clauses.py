@@ -1,4 +1,4 @@
-"""A prompt to its instructions: cut at line ends, sentences, and the connectives that a verb follows."""
+"""Splits a prompt into instructions: at line ends, at sentences, and at connectives before a verb."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ _GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _geru
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One instruction. `courtesy`: what was taken off its end without a comma before it; `whole`: with that."""
+    """One instruction. `courtesy` was cut off its end, with no comma before it; `whole` still includes it."""
 
     tokens: tuple[Token, ...]
     ending: str = ""
@@ -86,7 +86,9 @@ class Clause:
 
 
 def split_clauses(source: str, tokens: Sequence[Token], takes_block: Callable[[Clause], bool]) -> Iterator[Clause]:
-    """The instructions in order. `takes_block`: whether an instruction that ends with a colon wants what follows it."""
+    """Yield the instructions in order. `takes_block` decides whether one that ends with a colon takes the text below
+    it.
+    """
     cutter = _Cutter(tokens)
     tokens = cutter.tokens
     start = 0
@@ -109,7 +111,7 @@ def _ends_with_colon(tokens: Sequence[Token], start: int, at: int) -> bool:
 
 
 def _read_block(source: str, tokens: Sequence[Token], at: int) -> Token | None:
-    """All that follows the line end, as it stands."""
+    """Return all text after the line end, unchanged."""
     begin = tokens[at].end
     text = source[begin:]
     if not text.strip():
@@ -120,14 +122,16 @@ def _read_block(source: str, tokens: Sequence[Token], at: int) -> Token | None:
 
 
 class _Cutter:
-    """Finds where instructions end. `_list`: the number and sign of a running list, as in `1) ... 2) ...`."""
+    """Finds the ends of instructions. `_list` is the number and sign of the current list item, as in `1)
+    ... 2) ...`.
+    """
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self.tokens = list(tokens)
         self._list: tuple[int, str] | None = None
 
     def next_cut(self, start: int) -> tuple[int, int]:
-        """Where the instruction that begins at `start` ends, and where the next begins."""
+        """Return where the instruction that begins at `start` ends, and where the next one begins."""
         tokens = self.tokens
         at = self._begin(start)
         while at < len(tokens):
@@ -156,7 +160,7 @@ class _Cutter:
         return at, at
 
     def _begin(self, start: int) -> int:
-        """Beyond the marker of a list, if there is one; its number is remembered."""
+        """Skip the marker of a list item, if there is one, and remember its number."""
         tokens = self.tokens
         at = find_opening(tokens, start)[0]
         for place in range(start, at):
@@ -174,13 +178,13 @@ class _Cutter:
         return self.tokens[at].text == str(number + 1) and self.tokens[at + 1].key == sign
 
     def _is_fronted(self, start: int, comma: int) -> bool:
-        """Whether what stands before the comma is only a place: `in the docs folder, create ...`."""
+        """Return whether the words before the comma only name a place: `in the docs folder, create ...`."""
         tokens = self.tokens
         begin = find_opening(tokens, start)[0]
         return tokens[comma].key == "," and tokens[begin].key in _PLACES and comma - begin < _PLACE_AT_MOST
 
     def _continues(self, at: int) -> bool:
-        """Whether a line end is only where the line was full."""
+        """Return whether a line end is mere wrapping."""
         tokens = self.tokens
         after = tokens[at + 1] if at + 1 < len(tokens) else None
         if after is None:
@@ -203,7 +207,7 @@ class _Cutter:
 
 
 def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
-    """Whether an instruction can begin here: a verb, perhaps after courtesies, or the start of a question."""
+    """Return whether an instruction can begin here: with a verb, perhaps after courtesies, or with a question."""
     start = at
     at, gerund, _ = find_opening(tokens, at, markers=False)
     if at >= len(tokens):
@@ -229,7 +233,7 @@ def starts_instruction(tokens: Sequence[Token], at: int) -> bool:
 
 
 def knows_verb(tokens: Sequence[Token], at: int) -> bool:
-    """Whether a verb of the grammar, even one that is an ordinary word too, stands here."""
+    """Return whether a verb of the grammar stands here, including verbs that are ordinary words too."""
     return any(keys_of(tokens[at : at + len(phrase)]) == phrase for phrase in _VERBS.get(tokens[at].key, ()))
 
 
@@ -240,7 +244,7 @@ def _begins_object(token: Token | None) -> bool:
 
 
 def find_opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> tuple[int, bool, bool]:
-    """Where the instruction itself begins, whether its verb is a gerund there, and whether it was asked politely."""
+    """Return where the instruction itself begins, whether its verb is a gerund, and whether it is a polite question."""
     asked = False
     for _ in range(_COURTESIES_AT_MOST):
         marker = _marker_length(tokens, at) if markers else 0
@@ -260,7 +264,7 @@ def find_opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> t
 
 
 def _may_stand(tokens: Sequence[Token], at: int, phrase: tuple[str, ...]) -> bool:
-    """Courtesies that are also ordinary words count only where they can be no more than that."""
+    """Return whether the phrase is a mere courtesy here. Some courtesies are ordinary words too."""
     after = tokens[at + len(phrase)].key if at + len(phrase) < len(tokens) else ""
     if phrase in _BEFORE_GERUND:
         return after in _GERUNDS
@@ -270,7 +274,9 @@ def _may_stand(tokens: Sequence[Token], at: int, phrase: tuple[str, ...]) -> boo
 
 
 def _marker_length(tokens: Sequence[Token], at: int) -> int:
-    """How many tokens the marker of a list item takes here: `-`, `1.`, `2)`, `(3)`, `Step 4:`, `[ ]`."""
+    """Return the number of tokens in the marker of a list item: `-`, `1.`, `2)`, `(3)`, `Step 4:`, `[ ]`; 0 without
+    one.
+    """
     here = (*keys_of(tokens[at : at + 4]), "", "", "", "")
     first, second, third, fourth = here[:4]
     if first == "\n":
@@ -291,12 +297,12 @@ def _marker_length(tokens: Sequence[Token], at: int) -> int:
 
 
 def _is_shouted(tokens: Sequence[Token], size: int) -> bool:
-    """Whether the last words and the one before alone are in capitals: `with the message DEPLOYMENT OK`."""
+    """Return whether only the last words, and the one before, are in capitals: `with the message DEPLOYMENT OK`."""
     return all(token.text.isupper() for token in tokens[-size - 1 :]) and not tokens[0].text.isupper()
 
 
 def _trim(piece: Sequence[Token], ending: str) -> Clause:
-    """The instruction without what stands around it and changes nothing."""
+    """Return the instruction without courtesies and connectives around it."""
     tokens = [token for token in piece if token.kind != "newline"]
     if keys_of(tokens) == ():
         return Clause(())

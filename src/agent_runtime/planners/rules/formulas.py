@@ -1,4 +1,4 @@
-"""Numbers and expressions as the calculator takes them."""
+"""Writes numbers and expressions for the calculator."""
 
 from collections.abc import Sequence
 
@@ -6,26 +6,26 @@ from agent_runtime.domain.references import references_in
 from agent_runtime.domain.values import JsonValue
 
 _DIGITS = 15
-"""Decimal digits that a double keeps exactly; longer numbers go into expressions, as text."""
+"""The decimal digits that a double holds exactly. Longer numbers go into expressions, as text."""
 _FUNCTIONS = frozenset({"sqrt", "round", "min", "max", "abs"})
 
 
 def to_number(text: str) -> JsonValue:
-    """A JSON number where it is exact, else the digits."""
+    """Return a JSON number if it is exact, else the digits as text."""
     if sum(char.isdigit() for char in text) > _DIGITS:
         return text
     return float(text) if "." in text else int(text)
 
 
 def is_plain(operand: JsonValue) -> bool:
-    """Whether a tool that takes numbers can take it: a number, or a whole reference to one."""
+    """Return whether a tool for numbers can take the operand: a number, or a whole reference to one."""
     return not isinstance(operand, str) or (
         operand.startswith("${") and operand.endswith("}") and operand.count("${") == 1
     )
 
 
 def build_expression(op: str, operands: Sequence[JsonValue]) -> str:
-    """The operands joined; references in brackets, because a value may be negative."""
+    """Return the operands joined by the operator. References are in brackets, because a value may be negative."""
     parts = [_add_brackets(each) for each in operands]
     if op in _FUNCTIONS:
         return f"{op}({', '.join(map(_strip_brackets, parts))})"
@@ -44,7 +44,7 @@ def _strip_brackets(text: str) -> str:
 
 
 def show_expression(template: str) -> str:
-    """An expression as it reads in a title."""
+    """Return an expression as it is shown in a title."""
     for reference in references_in(template):
         text = str(reference)
         template = template.replace(f" ({text})", " the result").replace(text, "the result")

@@ -1,4 +1,4 @@
-"""The table of instructions: what each sentence looks like, and what it asks for. The first row that fits counts."""
+"""The table of instructions: the form of each sentence, and its action. The first row that matches counts."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -55,7 +55,7 @@ def _make_folders(folders: tuple[m.Folder, ...]) -> m.Action | None:
 
 
 def _make_files(files: tuple[m.File, ...]) -> m.Action:
-    """By adding nothing at the end: a file that is there already keeps what it holds."""
+    """Make files by appending nothing, so that an existing file keeps its content."""
     return m.Write(m.Literally(""), files, append=True)
 
 
@@ -93,7 +93,7 @@ def _end(tool: Literal["complete", "delete"]) -> Op:
 
 
 def _to_be_read(values: tuple[m.Value, ...]) -> m.Action | None:
-    """Files are read one by one, so a listing of them is not what was asked for."""
+    """Show values, but no listing of files: files are read one by one."""
     return None if any(isinstance(value, m.Listing | m.Search) for value in values) else _readable(values)
 
 
@@ -141,7 +141,9 @@ _TODOS: list[Row] = [
 
 
 def _made_with(holding: str, content: str, bounded: str) -> list[Row]:
-    """New files with something in them; `containing X` says that X is text, and `with X` may say something else."""
+    """Return the rows for new files with content. `containing X` says that X is text; `with X` may mean
+    something else.
+    """
     return [
         (f"$make <file=newfile> {holding} <content={bounded}> $at <folder=surely>", _write_in_folder),
         (f"$at <folder=surely> ,? $make <file=newfile> {holding} <content={content}>", _write_in_folder),

@@ -1,6 +1,6 @@
-"""Characters to tokens, in linear time. Every token knows where it stands, so that content is cut out verbatim."""
+"""Splits a prompt into tokens, in linear time. Each token knows its position, so that content is cut out verbatim."""
 
-# These marks are looked for because they look like others.
+# These marks are needed because they look like others.
 # ruff: noqa: RUF001
 
 import re
@@ -10,13 +10,15 @@ from typing import Literal, NamedTuple
 from agent_runtime.planners.rules.refusals import make_refusal
 
 MAX_TOKENS = 3000
-"""The most tokens of a prompt; a quotation is one, however long. Nobody types more instructions than this."""
+"""The most tokens of a prompt. A quotation is one token, however long."""
 
 Kind = Literal["word", "number", "file", "path", "glob", "url", "quoted", "block", "punct", "newline"]
 
 
 class Token(NamedTuple):
-    """`key` is what the grammar compares: in lower case, and empty for quotations. `text` is what is meant."""
+    """One token. `key` is the form that the grammar compares: lower case, and empty for quotations. `text` is its
+    meaning.
+    """
 
     kind: Kind
     key: str
@@ -76,12 +78,12 @@ _SPLIT_IS = frozenset({"what's", "whats", "where's", "that's", "it's", "how's", 
 
 
 def is_url(text: str) -> bool:
-    """Tell whether this text begins like the address of a page."""
+    """Return whether this text begins like the address of a page."""
     return _URL.match(text) is not None
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of a prompt. Raises: PlanningError for a quotation without an end, or more than `MAX_TOKENS`."""
+    """Return the tokens of a prompt. Raises: PlanningError for an unclosed quotation, or more than `MAX_TOKENS`."""
     quotes = _Quotations(text)
     tokens: list[Token] = []
     at = 0
@@ -110,16 +112,16 @@ def tokenize(text: str) -> list[Token]:
 
 
 class _Quotations:
-    """Finds the end of a quotation. The closing marks are looked up once, so that hostile text stays linear."""
+    """Finds the ends of quotations. The closing marks are searched once, so that hostile text takes linear time."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._ends: dict[str, list[int]] = {}
 
     def at(self, start: int) -> Token | None:
-        """The quotation that opens here; None where the mark is only an apostrophe.
+        """Return the quotation that opens here; None if the mark is only an apostrophe.
 
-        Raises: PlanningError where it opens and never closes.
+        Raises: PlanningError where it is never closed.
         """
         text, mark = self._text, self._text[start]
         if text.startswith(_FENCE, start):
@@ -154,7 +156,7 @@ class _Quotations:
 
 
 def _split_chunk(chunk: str, at: int, *, glued: bool) -> list[Token]:
-    """The tokens of a run of characters without spaces. `glued`: it follows the character before it directly."""
+    """Return the tokens of a run of characters without spaces. `glued`: no space stands before it."""
     tail: list[Token] = []
     ending = _ENDS.search(chunk)
     if ending and not ending.start() and (glued or chunk[-1] != "."):
@@ -212,7 +214,7 @@ def _classify(chunk: str, key: str, at: int, end: int) -> Token:
 
 
 def _merge_todo_words(tokens: list[Token]) -> list[Token]:
-    """With `to do list` and its like as one word; they are the only nouns here that look like an infinitive."""
+    """Merge `to do list` and the like into one word. They are the only nouns here that look like an infinitive."""
     merged: list[Token] = []
     for token in tokens:
         before = merged[-1] if merged else None

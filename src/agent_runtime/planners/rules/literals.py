@@ -1,7 +1,7 @@
-"""Text that is to be stored exactly as it stands in the prompt, and the doubts that forbid to take it so.
+"""Text to store exactly as it stands in the prompt, and the doubts that forbid taking it so.
 
-A quotation is always literal. Words without quotation marks are literal only where they can be nothing else: not a
-description of a text, not another instruction, not something that came before.
+A quotation is always literal. Words without quotation marks are literal only if they can be nothing else: no
+description of a text, no other instruction, no reference to something earlier.
 """
 
 import re
@@ -45,9 +45,9 @@ _DESCRIBING = word_set("about regarding for of on explaining describing concerni
 
 
 def strip_markers(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
-    """The text without the words that announce it, and how surely these mean exact text.
+    """Return the text without the words that announce it, and how clearly they announce exact text.
 
-    `said` where the prompt says so (`a message saying X`), `named` where it only names it (`the text X`), else "".
+    That is `said` if the prompt says so (`a message saying X`), `named` if it only names it (`the text X`), else "".
     """
     rest = tokens
     at = 0
@@ -71,9 +71,9 @@ def strip_markers(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
 
 
 def find_doubt(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = True) -> str | None:
-    """Why these words cannot be taken literally, or None. `tail`: nothing but the end of the instruction ends them.
+    """Return why these words cannot be taken literally, or None. `tail`: only the end of the instruction ends them.
 
-    `files`: whether the name of a file in them is a doubt too.
+    `files`: the name of a file in them is a doubt too.
     """
     words = [token.key for token in tokens]
     if any(token.kind in {"quoted", "block"} for token in tokens):
@@ -99,13 +99,15 @@ def find_doubt(tokens: Sequence[Token], sure: str, *, tail: bool, files: bool = 
 
 
 def is_only_reference(words: Sequence[str]) -> bool:
-    """`both`, `all three`, `each of them`: what speaks of something else and is no text of its own."""
+    """Return whether the words only refer to something else, as `both`, `all three` or `each of them` do."""
     begins = PRONOUNS.issuperset(words[:1]) or (len(words) > 1 and words[0] == "the")
     return begins and PRONOUNS.union(POINTING_ON).issuperset(words)
 
 
 def _find_manner(words: Sequence[str]) -> str | None:
-    """`hello 3 times`, `hello in uppercase`: what may tell how to write and not what."""
+    """Return words that may say how to write the text, as in `hello 3 times` and `hello in uppercase`; None without
+    any.
+    """
     if len(words) > 1 and words[-1] in _HOW_OFTEN:
         return words[-1]
     if len(words) > 1 and (words[1] in {"times", "copies"} or words[0] in {"twice", "thrice"}):
@@ -119,7 +121,7 @@ def _find_manner(words: Sequence[str]) -> str | None:
 
 
 def _joins_reference(words: Sequence[str]) -> bool:
-    """`hello and the result`: something that came before, joined to plain words."""
+    """Return whether plain words are joined with a reference to something earlier, as in `hello and the result`."""
     parts: list[list[str]] = [[]]
     for word in words:
         if word in SEPARATORS or word == "+":
@@ -151,7 +153,7 @@ def _find_other_instruction(words: Sequence[str]) -> str | None:
 
 
 def _find_description(tokens: Sequence[Token], words: Sequence[str], sure: str) -> str | None:
-    """A description of a text is not that text."""
+    """Return why these words may describe a text instead of being one, or None."""
     made_up = next((word for word in words if word in GENERATIVE), None)
     if made_up and not sure:
         return f"asks for a text to be made up ({made_up}), which takes a language model; {QUOTE_IT}"

@@ -1,4 +1,4 @@
-"""What an instruction can mean: values that can be had, and actions on them. Nothing here knows of tools or steps."""
+"""The meanings of instructions: values, and actions on them. Nothing here knows tools or steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
@@ -18,7 +18,7 @@ class Literally:
 
 @dataclass(frozen=True, slots=True)
 class Back:
-    """Something that came before: `it`, `the result`, `the list`. `said` is how the prompt put it."""
+    """A reference to something earlier: `it`, `the result`, `the list`. `said` is the wording in the prompt."""
 
     sort: Sort
     said: str
@@ -26,7 +26,7 @@ class Back:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder. `path` None: the one that was spoken of last."""
+    """A folder. `path` is None for the folder mentioned last."""
 
     path: str | None
     said: str
@@ -45,14 +45,14 @@ class NamedFile:
 
 @dataclass(frozen=True, slots=True)
 class FileBack:
-    """The file that was spoken of last: `it`, `that file`."""
+    """The file mentioned last: `it`, `that file`."""
 
     said: str
 
 
 @dataclass(frozen=True, slots=True)
 class SomeFile:
-    """The file number `index` (from 0) of the listing or search that came last, else of a new listing of the folder."""
+    """The file number `index` (from 0) of the last listing or search, else of a new listing of the folder."""
 
     said: str
     index: int = 0
@@ -64,7 +64,7 @@ File = NamedFile | FileBack | SomeFile
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file holds. `outright`: the prompt says so, rather than only naming the file."""
+    """The content of a file. `outright`: the prompt says so, instead of only naming the file."""
 
     file: File
     outright: bool = True
@@ -72,7 +72,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a web page holds. `outright`: the prompt says so, rather than only naming its address."""
+    """The content of a web page. `outright`: the prompt says so, instead of only naming its address."""
 
     url: str
     outright: bool = True
@@ -86,7 +86,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """`known`: `the word count`, which may have been taken already."""
+    """A count of words, characters or lines. `known`: `the word count`, which may exist already."""
 
     of: "Value"
     measure: Measure
@@ -114,14 +114,14 @@ class LinesWith:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The names in a folder. `folder` None: the prompt names none, and may mean a listing that came before."""
+    """The names in a folder. `folder` is None if the prompt names none, and may mean an earlier listing."""
 
     folder: Folder | None
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The paths of the files whose name fits, and that hold `content`."""
+    """The paths of the files whose name matches and that contain `content`."""
 
     pattern: str
     folder: Folder = ROOT
@@ -140,14 +140,14 @@ class Todos:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number as it is written in decimal digits."""
+    """A number in decimal digits."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`op`: + - * / % **, or the name of a function of the calculator."""
+    """A calculation. `op` is one of + - * / % **, or the name of a function of the calculator."""
 
     op: str
     operands: tuple["Value", ...]
@@ -155,7 +155,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """An expression that was written in signs: it is passed on as it stands."""
+    """An expression written in signs, which is passed on unchanged."""
 
     text: str
 
@@ -182,14 +182,14 @@ Value = (
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """Have these values."""
+    """Make these values."""
 
     values: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """Take up a value, for what comes next to speak of: `start with 10`."""
+    """Make a value that the next instruction refers to: `start with 10`."""
 
     value: Value
 
@@ -203,7 +203,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class AddTo:
-    """`add X to it`, where only what came before says whether that is a sum or a file."""
+    """`add X to it`, which is a sum or an addition to a file; earlier instructions decide."""
 
     what: Value
     to: Back
@@ -217,7 +217,7 @@ class MakeFolders:
 
 @dataclass(frozen=True, slots=True)
 class AddTodos:
-    """`another`: it only makes sense after another todo."""
+    """New todos. `another`: it makes sense only after another todo."""
 
     texts: tuple[str, ...]
     another: bool = False
@@ -225,7 +225,7 @@ class AddTodos:
 
 @dataclass(frozen=True, slots=True)
 class WhichTodo:
-    """A todo by its id, or by its text; with neither, the one that was spoken of last."""
+    """A todo by its id or its text; with neither, the one mentioned last."""
 
     id: int | None = None
     text: str | None = None
@@ -241,14 +241,14 @@ class EndTodos:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """A courtesy: understood, and nothing to do."""
+    """A courtesy: understood, with nothing to do."""
 
 
 Action = Show | Focus | Write | AddTo | MakeFolders | AddTodos | EndTodos | Nothing
 
 
 def urls_in(meaning: object) -> Iterator[str]:
-    """Yield the address of every page that a meaning speaks of."""
+    """Yield the address of every page in a meaning."""
     if isinstance(meaning, Page):
         yield meaning.url
     elif isinstance(meaning, tuple):

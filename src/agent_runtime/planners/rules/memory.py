@@ -1,4 +1,4 @@
-"""What there is by now, and which of it `it`, `the count` or `that file` can mean."""
+"""The results so far, and which of them `it`, `the count` or `that file` refers to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ _NOUNS = {
     "average": {"average"},
     "count": _COUNTS,
 }
-"""Nouns for a number that say how it came about."""
+"""Nouns for numbers that say how the number was made."""
 _SORTS = {"summary": {"summary"}, "list": {"list"}, "lines": {"found"}, "text": {"document", "written"}}
 _WORKED_ON = frozenset({"document", "written"})
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Something that there is by now, as the templates of its forms; None where it has no such form.
+    """A result of earlier steps, as templates for each of its forms; None for a form that it lacks.
 
-    `kind`: what it is. `file`: the path where it is kept. `files`: the reference, still open, of a list of paths.
-    `lists`: the folder that it is the listing of. `many`: how many there are of it. `members`: it is several things at
-    once, each of which was remembered before.
+    `kind` says what it is. `file` is the path where it is stored. `files` is the start of a reference to a list of
+    paths. `lists` is the folder that it lists. `many` is the number of its items. `members` are several results at
+    once, each remembered before.
     """
 
     kind: str
@@ -44,7 +44,9 @@ class StepResult:
 
 
 class Memory:
-    """Newest last. `part`: the words that are being read, to tell of them. `file`, `folder`: spoken of last."""
+    """The results so far, the newest last. `part` is the text being read, for errors. `file` and `folder` were
+    mentioned last.
+    """
 
     def __init__(self) -> None:
         self.part = ""
@@ -70,7 +72,7 @@ class Memory:
         return make_refusal(self.part, f"is ambiguous: {said!r} may be any of several things that came before")
 
     def thing(self, back: Back) -> StepResult:
-        """What is meant, whatever it is. Raises: PlanningError where nothing or several things can be."""
+        """Return the result that is meant, of any kind. Raises: PlanningError where none or several are possible."""
         if _is_plural(back):
             latest = self.latest
             if latest is not None and (latest.kind in {"list", "found", "todo"} or len(self._got) == 1):
@@ -80,7 +82,9 @@ class Memory:
         return self._newest(back, lambda got: kinds is None or got.kind in kinds)
 
     def number(self, back: Back) -> StepResult:
-        """The number that is meant; of a sum or a count, one that came about so. Raises: PlanningError."""
+        """Return the number that is meant; for `the sum` or `the count`, one that was made so. Raises:
+        PlanningError.
+        """
         latest = self.latest
         if back.sort == "any" and latest is not None and latest.kind == "document":
             return latest
@@ -93,7 +97,9 @@ class Memory:
         return self._newest(back, lambda got: got.number is not None)
 
     def text(self, back: Back) -> StepResult:
-        """The text to work on: `it` is rather a document than what was made of one. Raises: PlanningError."""
+        """Return the text to work on. `it` means a document rather than something made from one. Raises:
+        PlanningError.
+        """
         latest = self.latest
         if latest is None:
             raise self.make_unresolved_error(back.said)

@@ -1,4 +1,4 @@
-"""Files and folders, as people name them: `the file called notes.txt in the docs folder`, `it`, `a file`."""
+"""Reads files and folders as people name them: `the file called notes.txt in the docs folder`, `it`, `a file`."""
 
 import re
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
 _PAGES = word_set("page website webpage site web url address link contents content text article")
 _LONGEST_PAGE = 6
 _LONGEST = 24
-"""No name takes more words than this; longer phrases are not looked at."""
+"""The most words of a name; longer phrases are not read."""
 _THE = word_set("the a an my our this that new existing local plain text same empty whole entire its another blank")
 _DESCRIBING = word_set("test sample example demo dummy simple small short little")
-"""What may stand before the word file and says nothing that a plan would have to do: `a test file called a.txt`."""
+"""Words before the word file that a plan can ignore: `a test file called a.txt`."""
 _BEFORE_NAME = word_set("the a an this that existing its")
-"""What may stand before the bare name of a file; any other word may be the beginning of a name with spaces."""
+"""Words that may precede the bare name of a file. Any other word may belong to a name with spaces."""
 FILE_NOUNS = frozenset({"file", "document", "textfile"})
 _FOLDER = frozenset({"folder", "directory", "dir", "subfolder", "subdirectory"})
 _CALLED = [
@@ -56,7 +56,7 @@ _WHICH = word_set(
     "recent latest earliest newest oldest youngest largest biggest smallest shortest longest best worst lightest "
     "big large small long short old empty blank random right wrong correct main default own hidden entire whole"
 )
-"""What says which file or folder is meant, and is not its name: `the last file`."""
+"""Words that say which file or folder is meant, and are not its name: `the last file`."""
 _OF_FILES = frozenset({("one", "of", "the", "files"), ("any", "of", "the", "files"), ("one", "of", "my", "files")})
 _ORDINALS = {
     word: index
@@ -89,7 +89,9 @@ _ALONE = frozenset({"it", "this", "that", "them", "these", "those", "result", "r
 
 
 def clean(path: str) -> str:
-    """Return a path relative to the root: without `./`, and without a name that people give the root folder itself."""
+    """Return a path relative to the root, without `./` and without the names that people give the root
+    folder itself.
+    """
     path = path.strip()
     while path.startswith("./"):
         path = path[2:].lstrip("/")
@@ -101,7 +103,7 @@ def clean(path: str) -> str:
 
 
 def read_files(tokens: Sequence[Token]) -> tuple[File, ...] | None:
-    """One file or several, with commas and `and` between them."""
+    """Read one file, or several with commas and `and` between them."""
     one = read_file(tokens)
     if one is not None:
         return (one,)
@@ -117,12 +119,12 @@ def read_files(tokens: Sequence[Token]) -> tuple[File, ...] | None:
             files.append(found)
         start = at + 1
     folders = {file.folder for file in files if isinstance(file, NamedFile)}
-    # `a.txt and b.txt in docs`: whether the folder is meant for both, nobody can tell.
+    # `a.txt and b.txt in docs`: the folder may be meant for both files or for one.
     return tuple(files) if len(files) > 1 and len(folders) == 1 else None
 
 
 def read_file(tokens: Sequence[Token]) -> File | None:
-    """The file that these tokens name, all of them; None where they are no such phrase."""
+    """Read all these tokens as one file; return None if they name none."""
     if not tokens or len(tokens) > _LONGEST:
         return None
     found = _read_bare_file(tokens)
@@ -158,7 +160,7 @@ def _read_bare_file(tokens: Sequence[Token]) -> File | None:
 
 
 def _skip_words(words: frozenset[str], tokens: Sequence[Token]) -> Sequence[Token]:
-    """What stands after these words."""
+    """Return the tokens after these words."""
     at = 0
     while at < len(tokens) - 1 and tokens[at].key in words:
         at += 1
@@ -166,7 +168,9 @@ def _skip_words(words: frozenset[str], tokens: Sequence[Token]) -> Sequence[Toke
 
 
 def find_doubtful_name(tokens: Sequence[Token]) -> Sequence[Token]:
-    """The first bare name of a file with the word before it, where that may belong to the name; or nothing."""
+    """Return the first bare name of a file with the word before it, if that word may belong to the name;
+    else nothing.
+    """
     for at in range(1, len(tokens)):
         before = tokens[at - 1]
         after_place = at > 1 and before.kind == "word" and tokens[at - 2].key in _AT | _BEFORE_NAME
@@ -184,7 +188,7 @@ def _skip_called(tokens: Sequence[Token]) -> Sequence[Token]:
 
 
 def _read_file_name(tokens: Sequence[Token], *, sure: bool) -> NamedFile | None:
-    """A file by one token. `sure`: the prompt said that it is a file, so it needs no ending."""
+    """Read one token as the name of a file. `sure`: the prompt calls it a file, so it needs no suffix."""
     if len(tokens) != 1:
         return None
     token = tokens[0]
@@ -208,7 +212,7 @@ def _read_some_file(words: tuple[str, ...]) -> SomeFile | None:
 
 
 def read_folder(tokens: Sequence[Token], *, sure: bool = False) -> Folder | None:
-    """The folder that these tokens name, all of them. `sure`: only a folder can stand here, so one word will do."""
+    """Read all these tokens as one folder. `sure`: only a folder can stand here, so a single word suffices."""
     if not tokens or len(tokens) > _LONGEST:
         return None
     words = keys_of(tokens)
@@ -250,7 +254,7 @@ def _read_bare_folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
 
 
 def read_page(tokens: Sequence[Token]) -> Page | None:
-    """Return the web page that these tokens name, all of them: its address, bare or in quotes."""
+    """Read all these tokens as a web page: its address, bare or in quotes."""
     if not 0 < len(tokens) <= _LONGEST_PAGE:
         return None
     *before, last = tokens
@@ -262,7 +266,7 @@ def read_page(tokens: Sequence[Token]) -> Page | None:
 
 
 def read_pattern(tokens: Sequence[Token]) -> str | None:
-    """What files may be called: `*.md`, `.md`, `markdown`, `report`, a name in quotes."""
+    """Read a pattern for names of files: `*.md`, `.md`, `markdown`, `report`, a name in quotes."""
     rest = [token for token in tokens if token.key not in {"a", "the", "an", "all", "word", "extension", "name"}]
     if len(rest) != 1:
         return None
@@ -276,7 +280,7 @@ def read_pattern(tokens: Sequence[Token]) -> str | None:
 
 
 def read_type(tokens: Sequence[Token]) -> str | None:
-    """A kind of file, as a glob: `markdown`, `.md`, `*.md`."""
+    """Read a type of file and return a glob: `markdown`, `.md`, `*.md`."""
     if len(tokens) != 1:
         return None
     token = tokens[0]
@@ -288,7 +292,7 @@ def read_type(tokens: Sequence[Token]) -> str | None:
 
 
 def read_back(tokens: Sequence[Token]) -> Back | None:
-    """What speaks of something that came before: `it`, `the result`, `that list`."""
+    """Read a reference to something earlier: `it`, `the result`, `that list`."""
     words = list(keys_of(tokens))
     said = " ".join(words)
     pointing = words[0] in _POINTING and len(words) > 1

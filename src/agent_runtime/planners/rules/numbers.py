@@ -1,4 +1,4 @@
-"""Arithmetic in words and signs: `fifteen plus 27`, `half of 50`, `(3 + 4) * 5 / 2`, `the result squared`."""
+"""Reads arithmetic in words and signs: `fifteen plus 27`, `half of 50`, `(3 + 4) * 5 / 2`, `the result squared`."""
 
 # The constants are those of the decimal system.
 # ruff: noqa: PLR2004
@@ -58,7 +58,7 @@ _WHICH_WAY = 'is ambiguous: say which number is to be subtracted from which, as 
 
 
 def holds_operator(tokens: Sequence[Token]) -> bool:
-    """Whether these are an operand joined to others, as in `4 times 2`; brackets make one, and so does `1/3`."""
+    """Return whether these tokens join operands, as in `4 times 2`. Brackets make one operand, and so does `1/3`."""
     words = [token.key for token in tokens if token.key != "the"]
     if tuple(words[:2]) in _TRANSPARENT:
         return False
@@ -75,9 +75,9 @@ def holds_operator(tokens: Sequence[Token]) -> bool:
 def read_number(
     tokens: Sequence[Token], source: str, doubt: Callable[[Sequence[Token], str], None] = lambda _, __: None
 ) -> Value | None:
-    """The number, sum or reference that these tokens are, all of them; None where they are no arithmetic.
+    """Read all these tokens as a number, a calculation or a reference; return None if they are none.
 
-    `doubt`: gets the part that may mean several things, and why.
+    `doubt` is called with an ambiguous part and the reason.
     """
     while tokens and tokens[-1].key in {"=", "?"}:
         tokens = tokens[:-1]
@@ -95,14 +95,14 @@ def read_number(
 
 
 def read_numbers(tokens: Sequence[Token]) -> tuple[Value, ...] | None:
-    """Two numbers or more, with commas and `and` between them."""
+    """Read two or more numbers, with commas and `and` between them."""
     reader = _Reader(tokens)
     values = reader.list()
     return values if values and len(values) > 1 and reader.at == len(tokens) else None
 
 
 def read_count(tokens: Sequence[Token]) -> int | None:
-    """A small whole number in digits or words, such as how many lines."""
+    """Read a small whole number in digits or words, such as a number of lines."""
     value = _Reader(tokens).number() if tokens else None
     whole = value is not None and value.text.isdecimal() and len(value.text) < 7
     if not whole or value is None:
@@ -113,7 +113,7 @@ def read_count(tokens: Sequence[Token]) -> int | None:
 
 
 class _Reader:
-    """Precedence climbing over tokens; every method returns None, and may stand anywhere, where it cannot read on."""
+    """Reads by precedence climbing. A method that cannot read on returns None, and leaves `at` anywhere."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tokens
@@ -165,7 +165,7 @@ class _Reader:
         return None
 
     def list(self) -> tuple[Value, ...] | None:
-        """Values with commas and `and` between them; what follows the last one may be meant for all of them."""
+        """Read values with commas and `and` between them. Words after the last one may belong to all of them."""
         values: list[Value] = []
         begin = self.at
         while True:
@@ -216,7 +216,7 @@ class _Reader:
         return self._read_described() or self._read_reference(start)
 
     def _read_share(self, number: Number) -> Value | None:
-        """A number, or the share that it begins: `15% of 80`, `two thirds of 9`."""
+        """Return the number, or the share that it begins: `15% of 80`, `two thirds of 9`."""
         key = self._key()
         if (key in {"%", "percent"} and self._key(1) == "of") or (key == "per" and self._key(1) == "cent"):
             self.at += 2 if key != "per" else 3
@@ -230,7 +230,7 @@ class _Reader:
         return number
 
     def _read_described(self) -> Value | None:
-        """`half of X`, `twice X`, `the square root of X`, `the sum of X and Y`, `the result of X`."""
+        """Read `half of X`, `twice X`, `the square root of X`, `the sum of X and Y` or `the result of X`."""
         first, second = self._key(), self._key(1)
         if first in _FRACTIONS and (second == "of" or first == "half"):
             self.at += 2 if second == "of" else 1
@@ -269,13 +269,13 @@ class _Reader:
         return None if value is None else Operation(op, (value, right))
 
     def _read_whole(self) -> Value | None:
-        """What `half of` and its like take; of what is joined to it, nobody can tell whether it belongs to it."""
+        """Read the operand of `half of` and the like. If another operator follows, the grouping is ambiguous."""
         value = self._read_signed()
         self._open = self.at if self._tokens[self.at - 1].key != ")" else -1
         return value
 
     def _read_reference(self, start: int) -> Value | None:
-        """`it`, `the result`, `that number`."""
+        """Read `it`, `the result` or `that number`."""
         said = self._key()
         if self.at == start and said in {"it", "that", "this", "them"}:
             self.at += 1
@@ -293,7 +293,7 @@ class _Reader:
         return None
 
     def number(self) -> Number | None:
-        """A number in digits or in words, with its scale."""
+        """Read a number in digits or in words, with its scale."""
         token = self._tokens[self.at] if self.at < len(self._tokens) else None
         if token is not None and token.kind == "number":
             self.at += 1
@@ -331,7 +331,7 @@ class _Reader:
 
     @staticmethod
     def _read_small(parts: Sequence[str]) -> int | None:
-        """A number below a hundred in one word: `seven`, `forty`, `twenty-seven`."""
+        """Return a number below a hundred that is one word: `seven`, `forty`, `twenty-seven`."""
         if len(parts) == 1:
             return _UNITS.get(parts[0], _TENS.get(parts[0]))
         if len(parts) == 2 and parts[0] in _TENS and 0 < _UNITS.get(parts[1], 0) < 10:
@@ -340,18 +340,20 @@ class _Reader:
 
 
 def _is_larger_first(values: tuple[Value, ...]) -> bool:
-    """Whether a difference is the same to those who count from the first number and those who leave out the sign."""
+    """Return whether a difference has the same value by both readings: from the first number on, and
+    without its sign.
+    """
     numbers = [float(value.text) for value in values if isinstance(value, Number)]
     return len(numbers) == len(values) and numbers == sorted(numbers, reverse=True)
 
 
 def _is_fraction(value: Value) -> bool:
-    """`3/4`, of which something may be taken."""
+    """Return whether this is a fraction such as `3/4`, so that `of` may follow."""
     return isinstance(value, Operation) and value.op == "/" and all(isinstance(each, Number) for each in value.operands)
 
 
 def _fits(group: int, small: int) -> bool:
-    """Whether a word can go on with a number: `twenty seven` and `two hundred five`, not `five six`."""
+    """Return whether a word can continue a number, as in `twenty seven` and `two hundred five`, not `five six`."""
     rest = group % 100
     return (group > 0 and rest == 0) or (rest in _TENS.values() and 0 < small < 10) or group == 0
 

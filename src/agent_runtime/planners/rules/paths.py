@@ -1,4 +1,4 @@
-"""Names of files and folders to paths: the file that was named, the one spoken of, or one that is found first."""
+"""Finds the paths of files and folders: of a named file, of the one mentioned last, or of the first one found."""
 
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.rules import meaning as m
@@ -7,16 +7,16 @@ from agent_runtime.planners.rules.steps import Steps, escape
 
 
 class Paths:
-    """Finds the paths that instructions speak of, with new steps where files must be listed or searched for."""
+    """Finds the paths that instructions refer to. Adds steps where files must be listed or searched first."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self._memory = steps.memory
 
     def of_file(self, file: m.File, *, writing: bool = False) -> str:
-        """Return the template of the path of a file, which is from now on the one that was spoken of.
+        """Return the template of a file's path, and remember the file as the one mentioned last.
 
-        Raises: PlanningError where no file is named, or none was spoken of.
+        Raises: PlanningError where no file is named or was mentioned.
         """
         memory = self._memory
         match file:
@@ -53,7 +53,7 @@ class Paths:
         return f"${{{step}.text}}"
 
     def of_folder(self, folder: m.Folder) -> str:
-        """Return the path of a folder. Raises: PlanningError where none was spoken of."""
+        """Return the path of a folder. Raises: PlanningError where none was mentioned."""
         if folder.path is not None:
             return folder.path
         if self._memory.folder is None:
@@ -61,7 +61,7 @@ class Paths:
         return self._memory.folder
 
     def list_files(self, folder: m.Folder | None) -> StepResult:
-        """List a folder; None: what was listed last, else the root."""
+        """List a folder; with None, the folder listed last, else the root."""
         before = self._memory.latest_where(lambda got: got.lists is not None)
         if folder is None and before is not None:
             return before
@@ -72,14 +72,14 @@ class Paths:
         return self._steps.make("list", "list_directory", arguments, title, files="text_files", lists=path)
 
     def search(self, value: m.Search) -> StepResult:
-        """Search for files by name or by what is in them."""
+        """Search for files by name or by content."""
         path = self.of_folder(value.folder)
         if value.content is None:
             role, title = "search_files", f"Find files named {value.pattern}"
         else:
             role, title = "contents.search_files", f"Find files with {value.content}"
         builtin = self._steps.toolbox.find(role, self._memory.part).builtin
-        # The built-in search looks into all folders and begins at the root; others take the pattern of a whole path.
+        # The built-in search covers all folders below the root; other servers match the whole path.
         pattern = value.pattern if builtin or "/" in value.pattern else f"**/{value.pattern}"
         arguments: JsonObject = {"pattern": escape(pattern)}
         if path != "." or not builtin:

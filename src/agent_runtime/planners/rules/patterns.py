@@ -1,8 +1,8 @@
-"""The small language that the table of frames is written in, and its matcher.
+"""The pattern language of the table of frames, and its matcher.
 
-A pattern is words and gaps: `write|save <content> to|into <files>`. `|` parts alternatives, `_` joins the words of one
-alternative, a trailing `?` makes the element optional, `$name` is a set of words from the vocabulary, and `<slot>` or
-`<name=slot>` is a gap that the slot's own reader must read whole. A gap ends where the next word of the pattern stands.
+A pattern is words and gaps: `write|save <content> to|into <files>`. `|` separates alternatives, `_` joins the words of
+one alternative, a trailing `?` makes the element optional, `$name` is a set of words from the vocabulary, and `<slot>`
+or `<name=slot>` is a gap that the slot's reader must read whole. A gap ends before the next word of the pattern.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,11 +12,11 @@ from typing import Any
 from agent_runtime.planners.rules.lexer import Token
 
 _TRIES = 12
-"""How many places a gap may end at: enough for what people write, and a bound on what others do."""
+"""The most ends of a gap that are tried: enough for real prompts, and a bound for hostile ones."""
 
 Found = dict[str, Any]
 Reader = Callable[[str, Sequence[Token]], Any]
-"""Reads the tokens of a gap by the name of its slot; None where they are no such thing."""
+"""Reads the tokens of a gap for the slot of this name; returns None if they do not fit it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ Element = Words | Gap
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One row of a table: what it looks like, and what it means. `build` may return None: not this after all."""
+    """One row of a table: a pattern, and the function that builds its meaning, or returns None if it does not apply."""
 
     pattern: str
     elements: tuple[Element, ...]
@@ -44,11 +44,11 @@ class Frame:
 
     @property
     def openings(self) -> set[tuple[str, ...] | None]:
-        """The words that this can begin with; None among them where it can begin with a gap."""
+        """The phrases that a match can begin with; None is among them if it can begin with a gap."""
         return set(_find_openings(self.elements))
 
     def match(self, tokens: Sequence[Token], read: Reader) -> Any:
-        """Return the meaning of all of these tokens, or None where they do not look like this."""
+        """Return the meaning of all these tokens; None if they do not match."""
         for found in _find_matches(self.elements, tokens, read):
             meaning = self.build(**found)
             if meaning is not None:
@@ -57,7 +57,7 @@ class Frame:
 
 
 class Table:
-    """Rows by the word that they begin with, so that only a few are tried; the first that matches counts."""
+    """Rows, indexed by their first word so that few are tried. The first row that matches counts."""
 
     def __init__(self, rows: Sequence[tuple[str, Callable[..., Any]]], words: Mapping[str, str]) -> None:
         self.rows = tuple(
@@ -76,7 +76,7 @@ class Table:
             self.openings.update(each for each in openings if each)
 
     def match(self, tokens: Sequence[Token], read: Reader) -> Any:
-        """The meaning of the first row that matches all of the tokens, or None."""
+        """Return the meaning of the first row that matches all these tokens; None without one."""
         if not tokens:
             return None
         rows = sorted(self._by_first.get(tokens[0].key, []) + self._others, key=lambda row: row[0])
@@ -98,7 +98,7 @@ def _parse_element(part: str, words: Mapping[str, str]) -> Element:
 
 
 def _find_openings(elements: Sequence[Element]) -> Iterator[tuple[str, ...] | None]:
-    """The words that a frame can begin with; None where it can begin with a gap."""
+    """Yield the phrases that a match can begin with; None if it can begin with a gap."""
     for element in elements:
         if isinstance(element, Gap):
             yield None
@@ -121,7 +121,7 @@ def _find_matches(elements: Sequence[Element], tokens: Sequence[Token], read: Re
             yield from _find_matches(rest, tokens, read)
         return
     for end in _find_ends(element, rest, tokens):
-        # What follows is held against the pattern first: it is shorter, and settles most cases.
+        # The rest is matched first: it is shorter, and decides most cases.
         for found in _find_matches(rest, tokens[end:], read):
             value = read(element.slot, tokens[:end])
             if value is None:
@@ -139,7 +139,7 @@ def _find_ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> li
     if not rest:
         return [len(tokens)] if tokens else []
     if isinstance(rest[0], Gap):
-        # Between two gaps only a quotation or a file makes a border.
+        # Between two gaps only a quotation or a file marks the border.
         return [at for at in range(1, len(tokens)) if tokens[at].kind in {"quoted", "block", "file"}][:_TRIES]
     following: set[str] = set()
     can_end = True
@@ -154,7 +154,7 @@ def _find_ends(gap: Gap, rest: Sequence[Element], tokens: Sequence[Token]) -> li
     ends = [at for at in range(1, len(tokens)) if tokens[at].key in following]
     if can_end and tokens:
         ends.append(len(tokens))
-    # Free text runs on to the last place where it can end; all else ends at the first.
+    # Free text extends to the last possible end; everything else ends at the first.
     return ends[: -_TRIES - 1 : -1] if gap.slot in GREEDY else ends[:_TRIES]
 
 

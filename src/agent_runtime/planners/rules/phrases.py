@@ -1,4 +1,4 @@
-"""Noun phrases: things that can be had, counted, calculated with, or written."""
+"""Reads noun phrases: values to show, count, calculate with or write."""
 
 import json
 import re
@@ -37,7 +37,7 @@ _ENDING_AT_MOST = 5
 
 
 def read_value(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """Anything that can be had, described or pointed at; never literal text."""
+    """Read any value that is described or referred to; never literal text."""
     found_number = read_number(reading, tokens)
     if isinstance(found_number, m.Operation | m.Formula):
         return found_number
@@ -56,7 +56,7 @@ def read_number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
 
 
 def read_last_operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """An operand that ends the instruction: of `add 1 and 2 times 3`, nobody can tell what comes first."""
+    """Read an operand that ends the instruction. In `add 1 and 2 times 3` the order of operations is ambiguous."""
     found = read_operand(reading, tokens)
     if found is not None and numbers.holds_operator(tokens):
         reading.doubt(tokens, numbers.TWO_ORDERS)
@@ -65,12 +65,12 @@ def read_last_operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | No
 
 
 def read_last_number(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """As `read_last_operand`, of numbers alone."""
+    """Read as `read_last_operand`, but numbers only."""
     return None if read_number(reading, tokens) is None else read_last_operand(reading, tokens)
 
 
 def read_operand(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """A number, or something that is one: a count, a sum, the result, what a file holds."""
+    """Read a number, or a value that is one: a count, a sum, the result, the content of a file."""
     found = read_number(reading, tokens) or read_value(reading, tokens)
     match found:
         case m.Number() | m.Operation() | m.Formula() | m.Count() | m.HowMany():
@@ -88,7 +88,7 @@ def read_operands(_: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | 
 
 
 def read_text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """A text to work on: a file's, one that came before, or a quoted one."""
+    """Read a text to work on: of a file, an earlier one, or a quoted one."""
     page = names.read_page(tokens)
     if page is not None:
         return page
@@ -112,7 +112,7 @@ def read_text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
 
 
 def read_question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
-    """`what is in notes.txt`, `how many words it has`, and any noun phrases."""
+    """Read `what is in notes.txt`, `how many words it has`, and any noun phrases."""
     found = values.QUESTIONS.match(tokens, reading.read)
     if found is not None:
         return found if isinstance(found, tuple) else (found,)
@@ -125,13 +125,13 @@ def read_question(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, .
 
 
 def read_placed(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """As `read_value`; of several files, each may have its own preposition: `in a.txt and in b.txt`."""
+    """Read as `read_value`; each of several files may have its own preposition: `in a.txt and in b.txt`."""
     file = names.read_file(tokens[1:]) if tokens[0].key in {"in", "of", "from"} else None
     return m.Contents(file, outright=False) if isinstance(file, m.NamedFile) else read_value(reading, tokens)
 
 
 def _apply_to_each(values: tuple[m.Value, ...] | None) -> tuple[m.Value, ...] | None:
-    """`the summary of a.txt and b.txt`: what is said of a file holds for the bare files after it."""
+    """Apply the description of the first file to the bare files after it: `the summary of a.txt and b.txt`."""
     if values is None:
         return None
     found: list[m.Value] = []
@@ -151,14 +151,14 @@ def _apply_to_each(values: tuple[m.Value, ...] | None) -> tuple[m.Value, ...] | 
 
 
 def read_derived(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
-    """What has to be made from something else: a summary, a count, a list, a sum; not a bare file or `it`."""
+    """Read values made from something else: a summary, a count, a list, a sum; no bare file, and not `it`."""
     found = _apply_to_each(reading.read_several(tokens, lambda part: read_placed(reading, part)))
     plain = m.Contents | m.Back | m.Number
     return None if found is None or any(isinstance(one, plain) for one in found) else found
 
 
 def read_makeable(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, ...] | None:
-    """As `read_derived`, without files and todos that there are: who says `create a file with X` wants to write."""
+    """Read as `read_derived`, without existing files and todos: `create a file with X` asks for writing."""
     found = read_derived(reading, tokens)
     is_list = not _LISTS.isdisjoint(keys_of(tokens))
     existing = m.Search | m.Todos if is_list else m.Search | m.Listing | m.Todos
@@ -166,7 +166,7 @@ def read_makeable(reading: Reading, tokens: Sequence[Token]) -> tuple[m.Value, .
 
 
 def read_things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """What can be counted one by one."""
+    """Read items that can be counted one by one."""
     found = read_value(reading, tokens)
     if isinstance(found, m.Listing):
         return m.Search("*", found.folder or m.ROOT)
@@ -174,7 +174,7 @@ def read_things(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
 
 
 def read_content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
-    """What to write: described, pointed at, or word by word."""
+    """Read content to write: described, referred to, or literal."""
     rest, sure = literals.strip_markers(tokens)
     said = read_quotation(tokens)
     if said is None and sure:
@@ -210,7 +210,7 @@ def read_content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True
 
 
 def read_json(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
-    """An object or a list of JSON, as it stands: its brackets say where it begins and ends, as quotation marks do."""
+    """Read a JSON object or array as literal text: its brackets delimit it as quotation marks would."""
     if tokens[0].key[:1] not in {"{", "["} or tokens[-1].key[-1:] not in {"}", "]"}:
         return None
     text = reading.cut(tokens)
@@ -222,24 +222,24 @@ def read_json(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
 
 
 def read_bounded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """Content that other words follow, so that its end is plain."""
+    """Read content that other words follow, so that its end is clear."""
     return read_content(reading, tokens, tail=False)
 
 
 def read_given(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> m.Value | None:
-    """Content after `create X with`, which may as well be something about the file: `with mode 600`."""
+    """Read content after `create X with`, which may also be a property of the file: `with mode 600`."""
     found = read_content(reading, tokens, tail=tail)
     return None if _is_attribute(reading, tokens, found, plain=len(tokens) == 1) else found
 
 
 def read_replacement(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """Content after `overwrite X with`, where that is what `with` is for, unless it speaks of the file."""
+    """Read content after `overwrite X with`, unless it is a property of the file."""
     found = read_content(reading, tokens)
     return None if _is_attribute(reading, tokens, found, plain=True) else found
 
 
 def _is_attribute(reading: Reading, tokens: Sequence[Token], found: m.Value | None, *, plain: bool) -> bool:
-    """Whether these words may not be the text: nothing announces it, and they are not `plain`, or name an attribute."""
+    """Return whether these words may be a property of the file: nothing announces a text, and they are not plain."""
     announced = (
         literals.strip_markers(tokens)[1]
         or read_quotation(tokens) is not None
@@ -253,7 +253,7 @@ def _is_attribute(reading: Reading, tokens: Sequence[Token], found: m.Value | No
 
 
 def read_worded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """Bounded content after a verb such as `write`, which takes words: a bare file name there is in doubt."""
+    """Read bounded content after a verb such as `write`, where a bare file name is ambiguous."""
     found = read_bounded(reading, tokens)
     if isinstance(found, m.Contents) and not found.outright:
         reading.doubt(tokens, _NAME_OR_CONTENTS)
@@ -262,7 +262,7 @@ def read_worded(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
 
 
 def read_marked(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None:
-    """The exact text after words that announce it."""
+    """Read the exact text after words that announce it."""
     said = read_quotation(tokens)
     if said is not None:
         return m.Literally(said)
@@ -270,7 +270,7 @@ def read_marked(reading: Reading, tokens: Sequence[Token]) -> m.Literally | None
 
 
 def read_query(reading: Reading, tokens: Sequence[Token]) -> str | None:
-    """Return what to look for: a quotation, or one word. Of several words, some may belong to the instruction."""
+    """Read the text to search for: a quotation, or one word. Of several words, some may belong to the instruction."""
     rest = tokens[1:] if tokens[0].key == "the" and len(tokens) > 1 else tokens
     while len(rest) > 1 and rest[0].key in _BEFORE_QUERY:
         rest = rest[1:]
@@ -286,13 +286,13 @@ def read_query(reading: Reading, tokens: Sequence[Token]) -> str | None:
 
 
 def read_keyword(reading: Reading, tokens: Sequence[Token]) -> str | None:
-    """One word to look for, in quotes or in capitals: `the sorted lines` are not those with the word."""
+    """Read one word to search for, in quotes or in capitals: `the sorted lines` does not search for a word."""
     one = len(tokens) == 1 and (tokens[0].kind == "quoted" or tokens[0].text.isupper())
     return read_query(reading, tokens) if one else None
 
 
 def looks_like_file(said: str) -> bool:
-    """Whether a quotation is rather the name of a file than a text."""
+    """Return whether a quotation is more likely the name of a file than a text."""
     stem, dot, ending = said.strip().rpartition(".")
     return bool(
         dot

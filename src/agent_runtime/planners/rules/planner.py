@@ -1,4 +1,6 @@
-"""The offline planner: a grammar of short English instructions, bound to tools by role. No model, no guessing."""
+"""The offline planner: a grammar of short English instructions, bound to tools by role. It uses no model and never
+guesses.
+"""
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.plan import Plan
@@ -11,10 +13,10 @@ _MAX_GOAL = 65_536
 
 
 class RulePlanner:
-    """Plans what a small grammar understands beyond doubt, and declines all else as a whole.
+    """Plans a prompt if a small grammar understands every part of it without doubt; else declines the whole prompt.
 
-    It is deterministic and linear in the length of the prompt, prefers the tools of built-in servers, keeps the order
-    of the prompt, and never writes what the prompt does not literally ask to be written.
+    It is deterministic, and linear in the length of the prompt. It prefers the tools of built-in servers, keeps the
+    order of the prompt, and writes nothing that the prompt does not literally ask for.
     """
 
     name = "rules"
@@ -22,10 +24,10 @@ class RulePlanner:
     builtin_first = True
 
     async def plan(self, request: PlanRequest) -> PlanAnswer:
-        """A plan for the prompt and the feedback, read as one text; whatever the previous plan was.
+        """Return a plan for the prompt and the feedback, read as one text. The previous plan is ignored.
 
-        Raises: MissingToolError where no tool can do a part, PlanningError where a part is not understood; both name
-        it, what can be done, and how to configure a model.
+        Raises: MissingToolError where no tool can do a part, PlanningError where a part is not understood. Both name
+        the part, what can be done, and how to configure a model.
         """
         prompt = "\n".join((request.prompt, *request.feedback)).strip()
         _check(prompt)

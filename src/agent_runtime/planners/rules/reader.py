@@ -1,4 +1,4 @@
-"""A prompt to actions, one for each instruction; the whole prompt is declined where one part is in doubt."""
+"""Turns a prompt into actions, one for each instruction. One part in doubt declines the whole prompt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -51,13 +51,13 @@ _HELP = {
     )
 }  # fmt: skip
 _HALVES = 8
-"""The most things of a kind that one verb is shared by, and the most places where one may end."""
+"""The most actions that share one verb, and the most ends of each that are tried."""
 
 
 def read(source: str) -> Iterator[tuple[str, m.Action]]:
-    """Every instruction with its own words, in the order of the prompt.
+    """Yield each instruction's text and action, in the order of the prompt.
 
-    Raises: PlanningError for the first part that is not understood beyond doubt.
+    Raises: PlanningError for the first part that is not understood without doubt.
     """
     tokens = tokenize(source)
     for clause in split_clauses(source, tokens, lambda clause: _takes_block(source, clause)):
@@ -77,9 +77,9 @@ def _takes_block(source: str, clause: Clause) -> bool:
 
 
 def _find_meanings(source: str, clause: Clause) -> list[m.Action]:
-    """What an instruction asks for: one thing, or several of a kind whose verb is said once.
+    """Return the actions of an instruction: one, or several that share a verb.
 
-    `write hello to x.txt and bye to y.txt` is read as such where both halves are understood, each by itself.
+    `write hello to x.txt and bye to y.txt` counts as several if each half is understood by itself.
     """
     try:
         return [_find_meaning(source, clause)]
@@ -106,7 +106,7 @@ def _split_shared_verb(source: str, clause: Clause) -> list[m.Action] | None:
         if isinstance(one, m.Write) and any(
             set(one.files) & set(each.files) for each in found if isinstance(each, m.Write)
         ):
-            return None  # the last would be all that is left of them
+            return None  # only the last of them would remain
         found.append(one)
         rest = rest[at:]
         while rest and rest[0].key in {",", "and"}:
@@ -115,7 +115,9 @@ def _split_shared_verb(source: str, clause: Clause) -> list[m.Action] | None:
 
 
 def _read_half(source: str, half: Clause, before: Sequence[m.Action], *, alike: bool) -> m.Action | None:
-    """One of several writes, or of todos that begin alike; nothing that speaks of another one, or has no text."""
+    """Read one of several writes, or of todos that begin alike; none with a reference to another one, or
+    without text.
+    """
     try:
         action = _find_meaning(source, half)
     except PlanningError:
@@ -149,7 +151,7 @@ def _find_meaning(source: str, clause: Clause) -> m.Action:
     )
     action = _match(tokens, reading)
     if clause.courtesy and not reading.torn and (action is None or _uses_earlier_value(action)):
-        # `with the message OK`: what looked like a courtesy is all the text there is.
+        # `with the message OK`: the supposed courtesy is the whole text.
         whole = Reading(source, READERS, starts_instruction, knows_verb, "", clause.ending)
         action = _keep_literal_write(_match(clause.whole, whole)) or action
     unread = {token.text for token in tokens if token.kind == "url"}.difference(m.urls_in(action))
@@ -163,7 +165,7 @@ def _find_meaning(source: str, clause: Clause) -> m.Action:
 def _match(tokens: Sequence[Token], reading: Reading) -> m.Action | None:
     action: m.Action | None = TABLE.match(tokens, reading.read)
     if any(why == numbers.TWO_ORDERS for _, why in reading.doubts):
-        return None  # another row that fits would only have chosen one of them
+        return None  # another matching row would only choose one of them
     if action is None:
         answer = QUESTIONS.match(tokens, reading.read) or reading.read("derived", tokens)
         action = m.Show(answer if isinstance(answer, tuple) else (answer,)) if answer else None
@@ -203,7 +205,7 @@ def _explain_refusal(source: str, clause: Clause, reading: Reading) -> PlanningE
 
 
 def _check_block(clause: Clause) -> None:
-    """A text on lines of its own may hold no line that could be the next instruction.
+    """Check that a block of text contains no line that could be the next instruction.
 
     Raises: PlanningError naming the line.
     """

@@ -1,4 +1,4 @@
-"""The reading of one instruction: what it stands in, how its gaps are read, and the doubts that came up."""
+"""The reading of one instruction: its context, the readers of its gaps, and the doubts so far."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.lexer import Token
 
 LONGEST = 60
-"""A phrase of more tokens than this is no name and no description."""
+"""The most tokens of a phrase that is a name or a description."""
 _DEPTH = 5
-"""`the summary of the contents of the first file` is three deep."""
+"""The deepest nesting; `the summary of the contents of the first file` is three deep."""
 _LONG = frozenset(
     [
         "content",
@@ -30,16 +30,16 @@ _LONG = frozenset(
         "number",
     ]
 )
-"""Slots that may be longer: they hold text, or lists."""
+"""Slots that may be longer, because they hold text or lists."""
 _BETWEEN = frozenset({",", "and", "both", "also", "then"})
 
 
 @dataclass(slots=True)
 class Reading:
-    """`begins`: whether an instruction may begin at a place, and `knows`: whether a verb stands there.
+    """The context in which gaps are read. `begins`: an instruction may begin here. `knows`: a verb stands here.
 
-    `courtesy`: what was taken off the end of the instruction. `ending`: the punctuation that belongs to it.
-    `torn`: it came up that the courtesy may belong to a text.
+    `courtesy` was cut off the end of the instruction. `ending` is its punctuation. `torn` is set if the courtesy may
+    belong to a text.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Reading:
     _depth: int = 0
 
     def read(self, slot: str, tokens: Sequence[Token]) -> Any:
-        """What these tokens are as this slot; None where they are no such thing."""
+        """Read these tokens for a slot; return None if they do not fit it."""
         if not tokens or (len(tokens) > LONGEST and slot not in _LONG) or self._depth >= _DEPTH:
             return None
         self._depth += 1
@@ -63,15 +63,15 @@ class Reading:
             self._depth -= 1
 
     def cut(self, tokens: Sequence[Token]) -> str:
-        """The prompt's own text of these tokens."""
+        """Return these tokens as they stand in the prompt."""
         return self.source[tokens[0].start : tokens[-1].end]
 
     def doubt(self, tokens: Sequence[Token], why: str) -> None:
-        """Remember why this was not read; the last doubt is the one that is told."""
+        """Remember why these tokens were not read. The last doubt is reported."""
         self.doubts.append((self.cut(tokens), why))
 
     def read_several(self, tokens: Sequence[Token], read: Callable[[Sequence[Token]], Any]) -> tuple[Any, ...] | None:
-        """One value, or several with commas and `and` between them."""
+        """Read one value, or several with commas and `and` between them."""
         one = read(tokens)
         if one is not None:
             return (one,)
@@ -84,9 +84,9 @@ class Reading:
         return tuple(found) if len(found) > 1 else None
 
     def read_literal(self, tokens: Sequence[Token], sure: str, *, tail: bool, todo: bool = False) -> m.Literally | None:
-        """These words as they stand, unless there is a doubt. `tail`: they end the instruction.
+        """Return these words as literal text, unless there is a doubt. `tail`: they end the instruction.
 
-        `todo`: the text of a todo, which may name files, and never ends with a courtesy.
+        `todo`: the text is a todo's, which may name files and never ends with a courtesy.
         """
         why = literals.find_doubt(tokens, sure, tail=tail, files=not todo)
         if names.read_back(tokens) is not None:
@@ -104,7 +104,7 @@ Reader = Callable[[Reading, Sequence[Token]], Any]
 
 
 def split_parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
-    """The pieces between commas and `and`."""
+    """Split tokens at commas and `and`."""
     found: list[Sequence[Token]] = []
     start = 0
     for at in range(len(tokens) + 1):
@@ -116,5 +116,5 @@ def split_parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
 
 
 def read_quotation(tokens: Sequence[Token]) -> str | None:
-    """The text of a quotation, where the tokens are one and nothing else."""
+    """Return the text of a quotation if the tokens are exactly one; else None."""
     return tokens[0].text if len(tokens) == 1 and tokens[0].kind in {"quoted", "block"} else None

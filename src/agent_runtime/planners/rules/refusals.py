@@ -1,4 +1,4 @@
-"""How the planner declines: which part, why, what it could do instead, and how to get more."""
+"""Errors of the planner: which part it declines, why, what it could do instead, and how to get more."""
 
 from agent_runtime.domain.errors import MissingToolError, PlanningError
 
@@ -16,12 +16,14 @@ HELP = (
 
 
 def make_refusal(part: str, why: str) -> PlanningError:
-    """Return the error for a part of the prompt; `why` completes the sentence `The part "..." `, without its stop."""
+    """Return the error for a part of the prompt. `why` completes the sentence `The part "..." `, without
+    the full stop.
+    """
     return PlanningError(_sentence(part, why))
 
 
 def make_missing_tool_error(part: str, tool: str, home: str | None) -> MissingToolError:
-    """Return the error for a part that needs a tool of this name. `home`: the built-in server that would have it."""
+    """Return the error for a part that needs a tool of this name. `home` is the built-in server that would have it."""
     server = f"a built-in {home} server, or of one like it" if home else "a server that reads web pages"
     why = (
         f"needs the tool {tool!r} of {server}, which is not there: no such server is listed in the tool registry, or "

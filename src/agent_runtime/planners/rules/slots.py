@@ -1,4 +1,4 @@
-"""The readers of the gaps, by the names that the tables use for them."""
+"""The readers of the gaps, by the names in the tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,7 +31,7 @@ def _read_new_files(reading: Reading, tokens: Sequence[Token]) -> tuple[m.File, 
 
 
 def _read_files(reading: Reading, tokens: Sequence[Token]) -> tuple[m.File, ...] | None:
-    """Files to be written: what is only quoted, and neither called a file nor named like one, may be anything."""
+    """Read files to write. A quotation that is not called a file, or named like one, may be anything."""
     found = names.read_files(tokens)
     called = names.FILE_NOUNS & set(keys_of(tokens))
     if found and not called and any(t.kind == "quoted" and not phrases.looks_like_file(t.text) for t in tokens):
@@ -55,7 +55,7 @@ def _read_formula(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
 
 
 def _read_named_folder(reading: Reading, tokens: Sequence[Token]) -> m.Folder | None:
-    """A folder where something else could be meant: `in the fridge`."""
+    """Read a folder where something else could be meant: `in the fridge`."""
     found = names.read_folder(tokens)
     if found is None and names.read_folder(tokens, sure=True):
         reading.doubt(tokens, 'may be a folder or something else: say "folder" after its name')
@@ -63,7 +63,7 @@ def _read_named_folder(reading: Reading, tokens: Sequence[Token]) -> m.Folder | 
 
 
 def _read_place(_: Reading, tokens: Sequence[Token]) -> m.Folder | None:
-    """A folder with its preposition."""
+    """Read a folder with its preposition."""
     return names.read_folder(tokens[1:], sure=True) if tokens[0].key in {"in", "inside", "under"} else None
 
 
@@ -73,7 +73,7 @@ def _read_folders(tokens: Sequence[Token], *, sure: bool) -> tuple[m.Folder, ...
 
 
 def _read_placed_text(reading: Reading, tokens: Sequence[Token]) -> m.Value | None:
-    """A text; of several, each may have its own preposition: `in a.txt and in b.txt`."""
+    """Read a text; each of several may have its own preposition: `in a.txt and in b.txt`."""
     has_place = tokens[0].key in {"in", "of", "from"} and len(tokens) > 1
     return phrases.read_text(reading, tokens[1:] if has_place else tokens)
 

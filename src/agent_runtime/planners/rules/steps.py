@@ -1,4 +1,4 @@
-"""The steps of a plan that is being made, and what each of them makes."""
+"""The steps of a plan in the making, and the result of each."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ _TITLE = 120
 
 
 def escape(text: str) -> str:
-    """Return literal text as a template: what looks like a reference in it is none."""
+    """Return literal text as a template, with anything that looks like a reference escaped."""
     return text.replace("${", "$${")
 
 
 class Steps:
-    """The steps so far, at most `max_steps`, each after the one before it; and the memory of what they make."""
+    """The steps so far, at most `max_steps`, each after the one before it, and the memory of their results."""
 
     def __init__(self, tools: Sequence[Tool], max_steps: int) -> None:
         self.toolbox = Toolbox(tools)
@@ -33,7 +33,7 @@ class Steps:
         return tuple(self._steps)
 
     def add(self, name: str, arguments: JsonObject, title: str) -> str:
-        """Add a step after all others and return its id. Raises: PlanningError where it is one too many."""
+        """Add a step after all others and return its id. Raises: PlanningError where there are too many."""
         tool = self.toolbox.find(name, self.memory.part)
         if len(self._steps) >= self._max_steps:
             raise self.make_refusal(
@@ -66,9 +66,9 @@ class Steps:
         files: str = "",
         lists: str | None = None,
     ) -> StepResult:
-        """Add a step and remember what it makes.
+        """Add a step and remember its result.
 
-        `number`, `many`, `files`: where these are in its output; the last two only where the tool's output has them.
+        `number`, `many` and `files` are paths in its output; the last two are ignored if the tool's output lacks them.
         """
         step = self.add(role, arguments, title)
         output = property_names(self.toolbox.find(role, self.memory.part).definition.outputSchema)
@@ -84,5 +84,5 @@ class Steps:
         )
 
     def make_refusal(self, why: str) -> PlanningError:
-        """Return the error that names the words being read, and why nothing comes of them."""
+        """Return the error for the part being read, with the reason."""
         return make_refusal(self.memory.part, why)

@@ -1,4 +1,4 @@
-"""The table of calculations: what each sentence looks like, and what it asks for."""
+"""The table of calculations: the form of each sentence, and its action."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Op = Callable[..., m.Action]
 
 
 def show(*values: m.Value) -> m.Action:
-    """Have these values, and no others before or after them."""
+    """Return the action that makes exactly these values."""
     return m.Show(values)
 
 
@@ -18,12 +18,12 @@ def _one(value: m.Value) -> m.Action:
 
 
 def _sum_of(value: m.Formula) -> m.Action | None:
-    """`sum 3 + 4`; `sum 1-10` may mean all the numbers between."""
+    """Take `sum 3 + 4`. `sum 1-10` may mean all the numbers between, so it is not taken."""
     return _one(value) if "+" in value.text else None
 
 
 def _calculate(op: str) -> Op:
-    """Two numbers, in the order of the names `a` and `b`; what is left out is what came before."""
+    """Return the builder for two numbers, `a` and `b` in this order. A missing one is the last result."""
     return lambda a=IT, b=IT: show(m.Operation(op, (a, b)))
 
 
@@ -36,7 +36,7 @@ def _by(op: str, factor: str) -> Op:
 
 
 def _percent(sign: str) -> Op:
-    """`increase A by B percent`: the change first, then the sum."""
+    """Return the builder of `increase A by B percent`: the change first, then the sum."""
 
     def build(percent: m.Value, whole: m.Value = IT) -> m.Action:
         share = m.Operation("/", (percent, m.Number("100")))
@@ -75,7 +75,7 @@ SUMS: list[Row] = [
         "round <value=num> off|up_or_down|to_the_nearest_integer|to_the_nearest_whole_number|to_an_integer?",
         lambda value: show(m.Operation("round", (value,))),
     ),
-    # What came before is the other operand.
+    # The last result is the other operand.
     ("add|plus <b=lastnumber> more?", lambda b: show(m.Operation("+", (IT, b)))),
     ("$less <b=lastnumber>", _calculate("-")),
     ("multiply|multiplied by|with <b=last>", _calculate("*")),

@@ -1,4 +1,4 @@
-"""Todos: the text of new ones, and which of those there are is meant."""
+"""Reads todos: the text of new ones, and which existing ones are meant."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ _NO_TEXT = word_set(
     "it its and or in on of to the this that with about called named saying what how . , : what my your"
 )
 _WORDS = 6
-"""The most words of a todo that is named without saying that it is one."""
+"""The most words of a todo that the prompt does not call a todo."""
 _LISTS = word_set("list lists items entries")
 _ABOUT = word_set(
     "about called named to saying for regarding with of : containing mentioning titled number no id # item the"
@@ -29,11 +29,11 @@ _SHORTEST_OF_SEVERAL = 5
 _SEVERAL_ABOUT = word_set("about called named regarding mentioning containing saying :")
 _NO_VERBS = CONTENT_WORDS | {"new", "another", "one"}
 _ID_DIGITS = 15
-"""Ids of more digits would not be exact in JSON."""
+"""The most digits of an id; longer ones would not be exact in JSON."""
 
 
 def read_todo_text(reading: Reading, tokens: Sequence[Token], *, tail: bool = True) -> str | None:
-    """The text of one new todo."""
+    """Read the text of one new todo."""
     while len(tokens) > 1 and tokens[0].key in _ANNOUNCING:
         tokens = tokens[1:]
     said = read_quotation(tokens)
@@ -62,7 +62,7 @@ def read_todo_text(reading: Reading, tokens: Sequence[Token], *, tail: bool = Tr
 
 
 def read_todo_items(reading: Reading, tokens: Sequence[Token]) -> tuple[str, ...] | None:
-    """New todos that other words follow: quoted ones, or the words of a single one."""
+    """Read new todos that other words follow: quoted ones, or the words of a single one."""
     if any(token.kind == "quoted" for token in tokens):
         return reading.read_several(tokens, read_quotation)
     if any(token.key == "," for token in tokens):
@@ -81,7 +81,7 @@ def read_todo_items(reading: Reading, tokens: Sequence[Token]) -> tuple[str, ...
 
 
 def read_todo_list(reading: Reading, tokens: Sequence[Token]) -> tuple[str, ...] | None:
-    """Several new todos, with commas and `and` between them, or each on a line of its own."""
+    """Read several new todos, with commas and `and` between them, or each on its own line."""
     if len(tokens) == 1 and tokens[0].kind == "block":
         lines = [line.strip().lstrip("-*•").strip() for line in tokens[0].text.splitlines()]
         return tuple(_strip_number(line) for line in lines if line) or None
@@ -95,7 +95,7 @@ def _strip_number(line: str) -> str:
 
 
 def read_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
-    """Todos by number, by a part of their text, or the one that was spoken of last."""
+    """Read existing todos by number, by a part of their text, or as the one mentioned last."""
     several = _read_several(reading, tokens)
     if several:
         return several
@@ -110,7 +110,7 @@ def read_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, 
 
 
 def _read_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
-    """`the todos about milk and Anna`: the plural says that these are several."""
+    """Read `the todos about milk and Anna`: the plural says that there are several."""
     rest = tokens[1:] if tokens[0].key in {"the", "my"} else tokens
     if len(rest) < _SHORTEST_OF_SEVERAL or rest[0].key not in _PLURAL or rest[1].key not in _SEVERAL_ABOUT:
         return None
@@ -119,7 +119,7 @@ def _read_several(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTod
 
 
 def read_named_todos(reading: Reading, tokens: Sequence[Token]) -> tuple[m.WhichTodo, ...] | None:
-    """As `read_todos`, where something else than a todo could be meant too: the word must be there."""
+    """Read as `read_todos`, where something else could be meant too, so that a word for todo is required."""
     calls_it_so = _strip_noun(tokens)[2] or tokens[0].key in _TODO
     return read_todos(reading, tokens) if calls_it_so or keys_of(tokens) in _BACKS else None
 
@@ -154,7 +154,9 @@ def _read_one(reading: Reading, tokens: Sequence[Token]) -> m.WhichTodo | None:
 
 
 def _strip_noun(tokens: Sequence[Token]) -> tuple[Sequence[Token], bool, bool]:
-    """What names the todo, whether a determiner stood before it, and whether the prompt calls it a todo."""
+    """Return the words that name the todo, whether a determiner stood before them, and whether the prompt calls it a
+    todo.
+    """
     rest = tokens
     while len(rest) > 1 and rest[0].key in _BEFORE_NAME:
         rest = rest[1:]
@@ -170,13 +172,15 @@ def _strip_noun(tokens: Sequence[Token]) -> tuple[Sequence[Token], bool, bool]:
 
 
 def _read_number(tokens: Sequence[Token]) -> int | None:
-    """Return the number that names a todo: `todo 3`, `#3`, `3`; before the noun, as in `3 todos`, it counts them."""
+    """Read the number of a todo: `todo 3`, `#3`, `3`. Before the noun, as in `3 todos`, a number counts
+    them instead.
+    """
     rest, _, _ = _strip_noun(tokens)
     return _read_id(rest) if rest and tokens[-1].key not in _TODO else None
 
 
 def _read_id(tokens: Sequence[Token]) -> int | None:
-    """The number of a todo, in digits or words, perhaps after `#` or `number`."""
+    """Read the number of a todo, in digits or words, perhaps after `#` or `number`."""
     while len(tokens) > 1 and tokens[0].key in {"#", "number", "no", "id"}:
         tokens = tokens[1:]
     digits = tokens[0].text.removeprefix("#") if len(tokens) == 1 else ""

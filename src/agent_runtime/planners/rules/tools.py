@@ -1,7 +1,7 @@
-"""Which tool plays which role. A role is what a plan needs done; a tool plays it by its name and its schemas.
+"""Chooses tools by role. A role is something that a plan needs done; a tool can play it by its name and its schemas.
 
-Built-in servers are preferred. Where none of them plays a role, the first server that does is taken, in the order of
-the registry.
+Built-in servers are preferred. If none of them plays a role, the first server that does is taken, in the order of the
+registry.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from agent_runtime.planners.rules.refusals import make_missing_tool_error, make_
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A tool that can play a role: its name, the arguments that it is given, and what its output must hold."""
+    """A tool that can play a role: its name, the arguments that it gets, and the fields that its output must have."""
 
     tool: str
     arguments: frozenset[str]
     output: frozenset[str] = frozenset()
 
     def fits(self, tool: Tool) -> bool:
-        """Tell whether this tool takes the arguments, asks for no others, and promises the output."""
+        """Return whether this tool accepts the arguments, requires no others, and promises the output."""
         schema = tool.definition.arguments_schema
         return (
             tool.name == self.tool
@@ -34,7 +34,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a plan needs done. `home`: the built-in server that does it, None where none does."""
+    """Something that a plan needs done. `home` is the built-in server that does it; None if none does."""
 
     home: str | None
     offers: tuple[Offer, ...]
@@ -70,8 +70,9 @@ ROLES = {
     "todo.delete": _role("todo", "delete id text"),
     "fetch": _role(None, "imageFetch url", "fetch url", "fetch_url url"),
 }
-"""Every role by its name, which ends with that of a tool. Tools of one name on two servers (`add`) are told apart by
-what they take."""
+"""All roles by name. A name ends with that of a tool; where two servers have tools of one name (`add`), their arguments
+differ.
+"""
 
 
 class Toolbox:
@@ -83,7 +84,7 @@ class Toolbox:
             self._by_server.setdefault(tool.server, []).append(tool)
 
     def lists_files(self, part: str) -> bool:
-        """Tell whether the server that lists a folder gives the names one by one, not only as text."""
+        """Return whether the server that lists a folder returns the names one by one, not only as text."""
         tool = self.find("list_directory", part)
         return "text_files" in property_names(tool.definition.outputSchema)
 

@@ -1,4 +1,4 @@
-"""The table of things that can be had: noun phrases first, then questions."""
+"""The table of values: noun phrases first, then questions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,11 +29,11 @@ def _search(pattern: str = "*", folder: m.Folder = m.ROOT, content: str | None =
 
 
 _OPERATORS = [("plus|+", "+"), ("minus|-", "-"), ("times|multiplied_by|*", "*"), ("divided_by|over|/", "/")]
-"""The operators between two things of which one has to be counted or looked up first."""
+"""The operators between two values of which one must be counted or read first."""
 
 
 def _build_operation(op: str) -> Callable[[m.Value, m.Value], m.Value | None]:
-    """One operation; sums among its operands would leave open which comes first."""
+    """Return the builder of one operation. Sums as operands are not taken, because the order would be ambiguous."""
 
     def build(a: m.Value, b: m.Value) -> m.Value | None:
         plain = m.Number | m.Back | m.Count | m.HowMany | m.Contents

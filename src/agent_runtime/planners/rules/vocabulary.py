@@ -6,7 +6,7 @@ from agent_runtime.planners.rules.lexer import Token
 
 
 def word_set(text: str) -> frozenset[str]:
-    """The words of a text, as a set: how most lists of words are written here."""
+    """Return the words of a text as a set."""
     return frozenset(text.split())
 
 
@@ -105,10 +105,10 @@ POLITE = [
     "if you would", "could you kindly", "can you kindly", "would you kindly", "could you also", "can you also",
     "can you just", "could you just", "can you now", "could you now", "i'd want you to", "you can", "you could",
 ]  # fmt: skip
-"""What may stand before an instruction and changes nothing. Connectives among them keep the order of the prompt."""
+"""Phrases before an instruction that change nothing. Connectives among them keep the order of the prompt."""
 
 ASKING = frozenset({"could", "can", "would", "will", "are", "is", "may"})
-"""First words of courtesies that are questions, so that a question mark at the end is theirs."""
+"""First words of courtesies that are questions, so that a question mark at the end belongs to them."""
 
 GERUND_AFTER = frozenset({"mind", "by", "after", "which", "with"})
 
@@ -119,7 +119,7 @@ TRAILING = [
     "if you please", "cheers", "afterwards", "at the end", "first", "next", "then", "thanks in advance", ",", "again",
     "-",
 ]  # fmt: skip
-"""What may stand after an instruction and changes nothing."""
+"""Phrases after an instruction that change nothing."""
 
 COURTESIES = frozenset({
     "", "thanks", "thank you", "thank you very much", "thanks a lot", "please", "cheers", "hi", "hello", "hey", "ok",
@@ -131,7 +131,7 @@ COURTESIES = frozenset({
 
 SEPARATORS = frozenset({",", "and", "then", ";", "&", "->"})
 ORDER = word_set("then next finally lastly afterwards afterward subsequently after before also last additionally")
-"""Words that join instructions and are no part of ordinary content."""
+"""Words that join instructions and do not occur in ordinary content."""
 
 NEGATIONS = word_set(
     "not never without don't dont do'nt won't wont can't cannot cant shouldn't shouldnt mustn't didn't doesn't doesnt "
@@ -158,7 +158,7 @@ UNSUPPORTED = {
     "drop": "file", "exfiltrate": "web", "wait": "run", "sleep": "run", "repeat": "run", "undo": "file",
     "revert": "file", "restore": "file", "approve": "run", "grant": "run", "disable": "run", "enable": "run",
 }  # fmt: skip
-"""Verbs that people ask of agents and that no built-in tool does, by what would be needed."""
+"""Verbs that people use with agents and that no built-in tool can do, with what they would need."""
 
 NEEDS = {
     "mail": "asks for something that no built-in tool does: there is none for messages, calendars or orders",
@@ -174,7 +174,7 @@ CONTENT_WORDS = word_set(
     "buy book order post message text answer review share reset drop book act wait sleep run repeat empty move "
     "describe explain draw approve improve forget"
 )
-"""Of the verbs above, those that `and` joins to ordinary content too (`call Anna and book a table`)."""
+"""Those of the verbs above that `and` joins to ordinary content too (`call Anna and book a table`)."""
 
 GENERATIVE = word_set(
     "haiku haikus poem poems story stories essay essays joke jokes song songs lyrics article articles report reports "
@@ -184,7 +184,7 @@ GENERATIVE = word_set(
     "proverb slogan biography plan agenda translation answer answers advice opinion numbers names random lorem ipsum "
     "something anything stuff whatever"
 )
-"""Nouns of texts that someone would have to make up."""
+"""Nouns for texts that somebody would have to write."""
 
 NOUN_VERBS = word_set(
     "list count copy note log sum total square double half cat head plus minus times store mark check show view record "
@@ -225,13 +225,13 @@ PRONOUNS = word_set(
 )
 """Words that only point at something: alone, they are never a text of their own."""
 POINTING_ON = word_set("of the a two three four five one ones other rest same else together lot way me us you")
-"""What may stand beside them and adds nothing: `both of them`, `all three`."""
+"""Words beside them that add nothing: `both of them`, `all three`."""
 ATTRIBUTES = word_set(
     "permission permissions mode owner ownership group encoding size compression encryption access rights headers "
     "header title name extension format date time timestamp metadata tags tag version template indentation columns "
     "rows lines words characters spaces tabs newline newlines backup utf-8 utf8 ascii"
 )
-"""What a file may be made with, other than a text."""
+"""Properties that a file may be made with, other than a text."""
 FINITE = word_set("is are was were am has have had will can must should does do did isn't works")
 QUESTION_WORDS = word_set("what how why who whom whose which when where whatever")
 
@@ -244,5 +244,5 @@ PLAIN_FILES = word_set("readme license licence makefile dockerfile changelog jus
 
 
 def keys_of(tokens: Sequence[Token]) -> tuple[str, ...]:
-    """What the grammar compares of these tokens."""
+    """Return the forms of these tokens that the grammar compares."""
     return tuple(token.key for token in tokens)
