@@ -367,7 +367,7 @@ async def test_an_approval_by_an_author_is_reported(tmp_path: Path) -> None:
     document = export(read(path))
     assert [made["scopes"] for made in document["approvals"]] == [["approve", "submit"]]
     rewrite(path, 4, plan_approved().model_copy(update={"scopes": ("approve",)}))
-    (fault,) = [fault for fault in faults(path) if "has shaped the task" in fault.message]
+    (fault,) = [fault for fault in faults(path) if "is an author of the task" in fault.message]
     assert fault.seq == 4
 
 

@@ -1,4 +1,4 @@
-"""What a person may decide about a task."""
+"""The decisions that a person can make about a task."""
 
 from agent_runtime.domain.events import Resolution
 from agent_runtime.domain.plan import Plan
@@ -6,28 +6,28 @@ from agent_runtime.domain.values import JsonValue, Value
 
 
 class Approve(Value):
-    """Let the current plan run. `digest` names the plan that was read; see `approval.require_digest`."""
+    """Approve the current plan. `digest` names the plan that was read; see `approval.require_digest`."""
 
     digest: str | None = None
     comment: str | None = None
 
 
 class Reject(Value):
-    """Refuse the current plan; the task ends."""
+    """Reject the current plan; the task ends."""
 
     reason: str | None = None
 
 
 class Revise(Value):
-    """Have the task planned again, with what should be different; the next revision awaits approval."""
+    """Have the task planned again. `feedback` says what should be different. The next revision awaits approval."""
 
     feedback: str
 
 
 class Edit(Value):
-    """Put this plan in place of the one that awaits approval, as its next revision.
+    """Replace the plan that awaits approval. The new plan is its next revision.
 
-    `digests` name the plan that was edited; None: it was not said.
+    `digests` name the plan that was edited; None if the caller did not say.
     """
 
     plan: Plan
@@ -35,17 +35,17 @@ class Edit(Value):
 
 
 class Cancel(Value):
-    """End the task: at once where no call is open, else as soon as the open calls are settled (G7)."""
+    """Cancel the task: at once if no call is open, else as soon as the open calls are settled (G7)."""
 
     reason: str | None = None
 
 
 class Resolve(Value):
-    """Say what became of a call of unknown outcome (G2).
+    """Resolve a call of unknown outcome (G2).
 
-    `done`: it took effect, and `output` is what it gave. `retry`: it did not, or may happen again. `skip`: go on
-    without the step and all that needs it. `fail`: the step has failed. `call_id` may be left out where the step is
-    named.
+    `done`: it took effect; `output` is its result. `retry`: it had no effect, or may safely be repeated.
+    `skip`: continue without the step and the steps that need it. `fail`: the step failed.
+    `call_id` is optional: `step_id` identifies the call.
     """
 
     step_id: str
@@ -56,7 +56,7 @@ class Resolve(Value):
 
 
 class ApproveCall(Value):
-    """Let one call be sent with exactly the arguments that were shown; `arguments_digest` names them."""
+    """Approve one call with exactly the arguments that were shown; `arguments_digest` identifies them."""
 
     call_id: str
     arguments_digest: str
@@ -64,7 +64,7 @@ class ApproveCall(Value):
 
 
 class DenyCall(Value):
-    """Refuse one call: its step fails, and so does what needs it. A model that proposed it is told, and goes on."""
+    """Deny one call. A tool step fails; a model that proposed the call is told so and continues."""
 
     call_id: str
     arguments_digest: str

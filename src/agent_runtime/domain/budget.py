@@ -1,4 +1,4 @@
-"""The budget of a task: reserved when a call begins, settled when it has ended."""
+"""The budget of a task: reserved when a call begins, settled when it ends."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -10,7 +10,7 @@ from agent_runtime.domain.task import Task
 
 
 def exceeded_budget(task: Task) -> BudgetExceeded | None:
-    """The budget that leaves no room for one more call, or None."""
+    """Return the budget that allows no further call, or None."""
     limit = task.limits.budget.tool_calls
     if limit is not None and task.tool_calls >= limit:
         return BudgetExceeded(budget="tool_calls", limit=limit, used=task.tool_calls)
@@ -18,7 +18,7 @@ def exceeded_budget(task: Task) -> BudgetExceeded | None:
 
 
 def exceeded_by_asking(task: Task) -> BudgetExceeded | None:
-    """The budget that leaves no room for one more question to a model, or None."""
+    """Return the budget that allows no further request to a model, or None."""
     limit, used = task.limits.budget.tokens, task.usage.tokens
     if limit is not None and used >= limit:
         return BudgetExceeded(budget="tokens", limit=limit, used=used)
@@ -33,31 +33,31 @@ def _exceeded_seconds(task: Task) -> BudgetExceeded | None:
 
 
 def tokens_left(task: Task) -> int | None:
-    """What the next answer of a model may take in and give out; null without a budget."""
+    """Return how many tokens the next answer of a model may use; None without a token budget."""
     limit = task.limits.budget.tokens
     return None if limit is None else max(0, limit - task.usage.tokens)
 
 
 def may_ask_model(task: Task, in_flight: AbstractSet[str]) -> bool:
-    """Whether a model may be asked now; else it waits for what answers under way have reserved, which is all."""
+    """Return whether a model may be asked now. An answer in progress reserves the whole budget; others wait for it."""
     if exceeded_by_asking(task) is not None or seconds_left(task, in_flight) <= 0:
         return False
     return task.limits.budget.tokens is None or not _steps_asking_model(task, in_flight)
 
 
 def _steps_asking_model(task: Task, in_flight: AbstractSet[str]) -> list[str]:
-    """The steps for which a model is being asked."""
+    """Return the ids of the steps that wait for an answer of a model."""
     calls = task.open_calls
     return [name for name in in_flight if name not in calls and isinstance(task.plan_step(name), AgentStep)]
 
 
 def seconds_left(task: Task, in_flight: AbstractSet[str]) -> float:
-    """What of the budget of seconds is neither used nor reserved by calls in flight; infinite without a budget."""
+    """Return the seconds that are neither used nor reserved by calls in flight; infinite without such a budget."""
     budget = task.limits.budget.seconds
     if budget is None:
         return inf
     if _steps_asking_model(task, in_flight):
-        return 0.0  # an answer under way has reserved all of it
+        return 0.0  # an answer in progress has reserved all of it
     reserved = sum(call.timeout_s for step_id, call in task.open_calls.items() if step_id in in_flight)
     return budget - task.call_seconds - reserved
 
@@ -68,5 +68,5 @@ def charge(task: Task, seconds: float) -> Task:
 
 
 def has_budget(task: Task, in_flight: AbstractSet[str]) -> bool:
-    """Whether one more call may begin now; else it waits for what calls in flight have reserved."""
+    """Return whether one more call may begin now. If not, it may after calls in flight release what they reserved."""
     return exceeded_budget(task) is None and seconds_left(task, in_flight) > 0

@@ -1,4 +1,4 @@
-"""Caches of what others sent: bounded in bytes, not only in entries."""
+"""Caches for data from outside, bounded in bytes as well as in entries."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def cache_short(*, entries: int, characters: int) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
-    """Cache a function of one text for texts of at most `characters`; longer ones are worked out each time.
+    """Cache a function of one string. Strings longer than `characters` are computed every time.
 
-    So the keys take at most `entries * characters` characters, whatever callers send.
+    The keys take at most `entries * characters` characters, whatever callers send.
     """
 
     def decorate(function: Callable[[str], T]) -> Callable[[str], T]:
@@ -28,7 +28,7 @@ def cache_short(*, entries: int, characters: int) -> Callable[[Callable[[str], T
 
 
 class SizedCache(Generic[T]):
-    """Keeps values of at most `capacity` bytes in all; those that were longest unused make room. Safe in threads."""
+    """A least-recently-used cache of at most `capacity` bytes in all. Thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -37,7 +37,7 @@ class SizedCache(Generic[T]):
         self._lock = Lock()
 
     def get(self, key: Hashable) -> T | None:
-        """Return the value of a key, or `None` where it is not kept."""
+        """Return the value of a key, or None if it is not cached."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -46,7 +46,7 @@ class SizedCache(Generic[T]):
             return entry[0]
 
     def put(self, key: Hashable, value: T, size: int) -> None:
-        """Keep a value that takes about `size` bytes with its key; one that fills the cache alone is not kept."""
+        """Cache a value. `size`: its bytes and its key's, roughly. Does nothing if that exceeds `capacity`."""
         if size > self._capacity:
             return
         with self._lock:

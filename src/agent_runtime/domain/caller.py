@@ -1,4 +1,4 @@
-"""Who calls: a name for the journal, a tenant, what the caller may do, and how it was found out who it is."""
+"""The caller of the service: name, tenant, scopes and authentication method."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from agent_runtime.domain.events import ANONYMOUS
 from agent_runtime.domain.signature import DEFAULT_TENANT, Signature
 
 SCOPES = ("submit", "approve", "read", "admin")
-"""What a caller may be allowed; `admin` is all of it."""
+"""The scopes of callers. `admin` includes all others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever uses a verb of the service, as an authenticator found it out.
+    """An authenticated caller.
 
-    `name` is the actor in the journal, unique within its `tenant`. `via` is how the caller was authenticated: `key`,
-    `ticket`, `anonymous`, or the word of another authenticator.
+    `name` is the actor in the journal, unique within its `tenant`. `via` is the authentication method: `key`, `ticket`,
+    `anonymous`, or the name that another authenticator gives.
     """
 
     name: str
@@ -24,20 +24,20 @@ class Caller:
     via: str
 
     def may(self, *scopes: str) -> bool:
-        """Return whether the caller has one of these scopes."""
+        """Return whether the caller has at least one of these scopes."""
         return allow(self.scopes, scopes)
 
     @property
     def signature(self) -> Signature:
-        """Return what the journal says of the caller in an event that the caller caused."""
+        """Return the fields that name the caller in an event."""
         return {"actor": self.name, "tenant": self.tenant, "via": self.via}
 
 
 def allow(scopes: Iterable[str], wanted: Iterable[str]) -> bool:
-    """Return whether these scopes hold one of the wanted ones."""
+    """Return whether `scopes` include one of `wanted`, or `admin`."""
     held = frozenset(scopes)
     return "admin" in held or not held.isdisjoint(wanted)
 
 
 ANYBODY = Caller(ANONYMOUS, DEFAULT_TENANT, frozenset({"admin"}), "anonymous")
-"""The caller where the service asks for no keys, and the command line in the process: everything is allowed."""
+"""The caller if the service requires no keys, and the command line in its own process. Has all scopes."""

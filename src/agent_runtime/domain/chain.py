@@ -1,10 +1,11 @@
-"""The chains of hashes that tie the records of a journal together, and the commits of a store.
+"""The hash chains of journals and of the commits of a store.
 
-A hash covers some texts, one after the other, each as a netstring.
-The hash of a record is `sha256:` and the hex SHA-256 over seven texts, one after the other, each as a netstring (its
-length in bytes as a decimal number, `:`, its bytes in UTF-8, `,`): the hash of the record before it, the task's id,
-`seq`, `epoch` (empty where it is null), `at` (see `format_time`), `type` and `data`, the last three exactly as they are
-stored. That of a commit covers five texts: the hash of the commit before it, `position`, `at`, `type` and `data`.
+A hash is `sha256:` and the hex SHA-256 of a sequence of netstrings: each text as its length in bytes (decimal), `:`,
+its bytes in UTF-8 and `,`.
+
+* A record: the hash of the previous record, the task's id, `seq`, `epoch` (empty if None), `at` (see `format_time`),
+  `type` and `data`, the last three exactly as stored.
+* A commit: the hash of the previous commit, `position`, `at`, `type` and `data`.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from agent_runtime.domain.values import digest_of_bytes
 
 GENESIS = "sha256:" + "0" * 64
-"""What stands for the hash of the record before the first."""
+"""The previous hash of a first record."""
 
 
 def record_hash(previous: str, task_id: str, seq: int, epoch: int | None, at: str, kind: str, data: str) -> str:
@@ -29,22 +30,22 @@ def commit_hash(previous: str, position: int, at: str, kind: str, data: str) -> 
 
 
 def _encode(text: str) -> bytes:
-    # A lone surrogate stands for a byte that is no UTF-8: it has a hash too, and one that no good text has.
+    # Bytes that are not UTF-8 are read as lone surrogates. They need a hash too, one that no valid text has.
     return text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")
 
 
 def format_time(at: datetime) -> str:
-    """Return RFC 3339 in UTC with microseconds: `2026-01-02T03:04:05.000006Z`."""
+    """Format a time as RFC 3339 in UTC with microseconds: `2026-01-02T03:04:05.000006Z`."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_time(text: str) -> datetime:
-    """Return the time that `format_time` wrote. Raises: ValueError."""
+    """Parse a time that `format_time` wrote. Raises: ValueError."""
     return datetime.fromisoformat(text)
 
 
 StoredRow = tuple[int, int | None, bytes, bytes, bytes, bytes]
-"""A record as the disk has it: seq, epoch, at, type, data, hash."""
+"""A record as stored: seq, epoch, at, type, data, hash."""
 
 
 def chain_holds(task_id: str, rows: Iterable[StoredRow], version: int, head: str) -> bool:
@@ -69,7 +70,7 @@ def slice_holds(task_id: str, previous: bytes, rows: Iterable[StoredRow], first:
 
 
 _NETSTRINGS = b"%d:%b," * 7
-"""Written out, and filled in at once: this is done for every record, and a loop takes half as long again."""
+"""One format operation: every record is hashed, and a loop would take 50 % longer."""
 
 
 def _hash_of(a: bytes, b: bytes, c: bytes, d: bytes, e: bytes, f: bytes, g: bytes) -> str:

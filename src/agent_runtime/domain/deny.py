@@ -1,16 +1,18 @@
-"""Which calls the operator denies: the one word that no approval, no policy and no newer plan overrules.
+"""Match calls against the operator's denials, which no approval, policy or newer plan overrides.
 
-A denial is about the text of a call, and errs on the side of denying:
+A denial compares text and errs on the side of denying:
 
-* A path (`options.path`) walks objects by name. It goes through a list into every element (`files.path`), or into one
-  by its number (`files.0`); `*` stands for any name and any element. A name that holds dots is found too.
-* The value there is compared as text: strings as they are, anything else as compact JSON (`5`, `true`, `null`; 5.0 is
-  `5`). An object or a list matches as a whole, or where a text, a number, `true`, `false` or `null` inside it does,
-  however deep.
-* An argument that the call does not have matches nothing, not even `*`, though the server may put in a default.
-* Nothing is normalised. `*` matches `/` and line breaks too; `/etc/*` matches `/etc/../home` and does not match
-  `/home/../etc/passwd`, `//etc/passwd` or a link. What a server must never reach is for its root, its sandbox and
-  its own account to keep from it: a denial by argument guards against mistakes, one without against everything.
+* A path (`options.path`) descends into objects by name, and into every element of a list (`files.path`) or one element
+  by number (`files.0`). `*` matches any name and any element. Names that contain dots are found too.
+* The value is compared as text: strings as they are, anything else as compact JSON (`5`, `true`, `null`; 5.0 is `5`).
+  An object or list matches as a whole, or if any string, number, `true`, `false` or `null` inside it matches, at any
+  depth.
+* An argument that the call does not have never matches, not even `*`, although the server may have a default for it.
+* Nothing is normalised. `*` matches `/` and line breaks too. `/etc/*` matches `/etc/../home`, but not
+  `/home/../etc/passwd`, `//etc/passwd` or a symbolic link.
+
+A denial with arguments therefore guards against mistakes; one without guards against every call of the tool. To keep a
+server away from something, use its root, its sandbox and its user account.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +25,7 @@ from agent_runtime.domain.values import JsonObject, JsonValue
 
 
 def with_denials(entries: Iterable[ToolServer], denials: Iterable[ServerDenial]) -> tuple[ToolServer, ...]:
-    """The entries of the registry, each with what the settings deny of it beside what it denies itself."""
+    """Return the registry entries, each with the denials of the settings added to its own."""
     everywhere = tuple(denials)
     return tuple(
         entry.model_copy(
@@ -34,15 +36,15 @@ def with_denials(entries: Iterable[ToolServer], denials: Iterable[ServerDenial])
 
 
 def find_denial(denials: Iterable[Denial], tool: str, arguments: JsonObject) -> str | None:
-    """Why a call of this tool of a server may not be made, of all that is denied of that server; None where it may."""
+    """Return why a call of this tool is denied, or None. `denials` are those of the tool's server."""
     mine = (denial for denial in denials if fnmatchcase(tool, denial.tool))
     return next((denial.told for denial in mine if applies(denial, arguments)), None)
 
 
 def applies(denial: Denial, arguments: JsonObject) -> bool:
-    """Whether a denial that is about this tool forbids these arguments, as far as they are known.
+    """Return whether a denial for this tool matches these arguments, as far as they are known.
 
-    A string that is `Open` matches nothing yet, and what holds one does not match as a whole.
+    An `OpenText` never matches, nor does a value that contains one match as a whole.
     """
     return all(
         any(fnmatchcase(text, pattern) for value in _follow_path(arguments, path.split(".")) for text in _texts(value))
@@ -51,7 +53,7 @@ def applies(denial: Denial, arguments: JsonObject) -> bool:
 
 
 def _follow_path(value: JsonValue, path: list[str]) -> Iterator[JsonValue]:
-    """What a path leads to, in every way that it can be read."""
+    """Yield the values at a path, for each way to read it."""
     if not path:
         yield value
     elif isinstance(value, Mapping):
@@ -68,7 +70,7 @@ def _follow_path(value: JsonValue, path: list[str]) -> Iterator[JsonValue]:
 
 
 def _texts(value: JsonValue) -> Iterator[str]:
-    """The known texts of a value: of the whole, and of everything in it that is neither object nor list."""
+    """Yield the known texts of a value: its own, and those of everything in it that is neither object nor list."""
     if not any(isinstance(text, OpenText) for _, text in strings(value)):
         yield as_text(value)
     if isinstance(value, Mapping | list | tuple):

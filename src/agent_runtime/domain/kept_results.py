@@ -1,4 +1,4 @@
-"""What a journal keeps of the result of a call: what it can hold, and read back."""
+"""Results of calls, limited to what a journal can store and read back."""
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -6,14 +6,15 @@ from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import digest_of_bytes, is_deeper_than
 
 MOST_RESULT_DEPTH = 100
-"""How deep the output of a call may be nested: with the arguments it is put into (64 at most) it can still be read
-back from the journal, where JSON ends at 200."""
+"""The maximum nesting depth of an output. Inside arguments (64 levels at most) it stays below 200, the depth at which
+the journal's JSON parser stops."""
 
 
 def fit_result(result: StoredResult, limit: int) -> StoredResult:
-    """A result as the journal can hold it and read it back: valid UTF-8 and JSON, cut where it is over `limit` bytes.
+    """Return the result in a form that the journal can store: valid UTF-8 and JSON, of at most `limit` bytes.
 
-    An output that is no JSON, or nested deeper than `MOST_RESULT_DEPTH`, is cut too.
+    A larger result is cut: it keeps the start of its text and loses its output. So is one whose output is not JSON or
+    is nested deeper than `MOST_RESULT_DEPTH`.
     """
     text = result.text.encode("utf-8", "replace")
     output = b""

@@ -1,4 +1,4 @@
-"""What an event is to a person: one plain line."""
+"""One line of text for each event."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from agent_runtime.text.escaping import one_line
 
 
 def log_line(record: EventRecord) -> str | None:
-    """The event in one plain line to a person, or None where it is not worth one."""
+    """Return the event as one line of text, or None if it is not worth a line."""
     say = _LINES.get(type(record.event))
     return one_line(say(record.event)) if say else None
 
@@ -80,7 +80,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.ModelAnswered: _describe_answer,
     ev.ToolCalled: _describe_call,
     ev.ToolReturned: _describe_return,
-    ev.ToolDenied: lambda event: f"Step {event.step_id} was not allowed its call: {event.message}",
+    ev.ToolDenied: lambda event: f"Call of step {event.step_id} refused: {event.message}",
     ev.CallApprovalRequested: lambda event: (
         f"Step {event.step_id} asks for its call of {event.server}.{event.tool}: {event.reason}"
     ),

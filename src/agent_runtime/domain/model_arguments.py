@@ -1,4 +1,4 @@
-"""The arguments that language models write: null for each optional argument that they have nothing for."""
+"""Remove the JSON nulls that language models write for optional arguments without a value."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +12,7 @@ from agent_runtime.domain.values import JsonObject
 
 
 def without_optional_nulls(arguments: JsonObject, schema: JsonObject) -> JsonObject:
-    """Return the arguments without those that are null, optional, and of a kind that null is not."""
+    """Return the arguments without the optional ones whose JSON null does not match their schema."""
     named, required = schema.get("properties"), schema.get("required", ())
     nulls = {name for name, value in arguments.items() if value is None}
     if not nulls or not isinstance(named, Mapping) or not nulls & named.keys() - set(required):
@@ -26,7 +26,7 @@ def without_optional_nulls(arguments: JsonObject, schema: JsonObject) -> JsonObj
 
 
 def plan_without_optional_nulls(plan: Plan, tools: Iterable[Tool]) -> Plan:
-    """Return the plan of a model, its steps without the arguments for which the model has nothing."""
+    """Return the plan with `without_optional_nulls` applied to the arguments of each tool step."""
     schemas = {tool.key: tool.definition.arguments_schema for tool in tools}
 
     def read(step: Step) -> Step:
@@ -39,12 +39,12 @@ def plan_without_optional_nulls(plan: Plan, tools: Iterable[Tool]) -> Plan:
 
 
 def call_without_optional_nulls(call: ModelCall, schema: JsonObject) -> ModelCall:
-    """Return the call that a model proposes, without the arguments for which the model has nothing."""
+    """Return the call with `without_optional_nulls` applied to its arguments."""
     if "null" not in call.arguments:
         return call
     try:
         given = from_json(call.arguments)
     except ValueError:
-        return call  # which is refused where it is judged
+        return call  # `call_rules.judge` refuses it
     read = without_optional_nulls(given, schema) if isinstance(given, dict) else given
     return call if read is given else call.model_copy(update={"arguments": to_json(read).decode()})

@@ -1,4 +1,4 @@
-"""Values of one exchange with a language model: the question, the answer, and what is known of the endpoint."""
+"""Values of one exchange with a language model: the request, the answer and the status of the endpoint."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from agent_runtime.domain.values import JsonObject
 
 
 def ignore_text(_: str) -> None:
-    """Hear the text of an answer without doing anything with it."""
+    """Ignore the text of an answer."""
     return
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedTool:
-    """A tool as a model sees it: a function's name (letters, digits, `_`, `-`; at most 64), text and JSON Schema."""
+    """A tool as a model sees it: function name (1 to 64 letters, digits, `_`, `-`), description and JSON Schema."""
 
     name: str
     description: str
@@ -25,13 +25,14 @@ class OfferedTool:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One question to a language model.
+    """One request to a language model.
 
-    `items` is the conversation, oldest first, in the words of the Responses API whatever the endpoint speaks: messages
-    (`role`, `content`), the model's own items as it gave them, and `function_call_output` items. `schema` is the
-    JSON Schema that the answer should follow, and `name` says what it is of: the endpoint is held to it as strictly
-    as it can be, and the text may still be anything. `max_tokens` bounds the answer. `on_text` hears the text as it
-    comes, in pieces; where a request is sent again, from the start.
+    `items`: the conversation, oldest first, in the format of the Responses API whatever API the endpoint has: messages
+    (`role`, `content`), the model's own items unchanged, and `function_call_output` items.
+    `schema`: the JSON Schema that the answer should match; `name` is its title. It is enforced as strictly as the
+    endpoint supports, so the text may still not match.
+    `max_tokens`: the limit of the answer.
+    `on_text`: receives the text in pieces as it arrives; from the start again if the request is repeated.
     """
 
     instructions: str
@@ -45,9 +46,9 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """One answer of a language model: its items as JSON, the text in them, and the calls that it proposes.
+    """One answer of a language model: its items as JSON, their text, and the calls that it proposes.
 
-    `usage` is an estimate where the endpoint does not count, so that no budget lasts for ever.
+    `usage` is an estimate if the endpoint reports none, so that every answer counts against the budget.
     """
 
     items: tuple[JsonObject, ...]
@@ -58,10 +59,11 @@ class ModelAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """What is known of a model's endpoint without asking it.
+    """The known status of a model's endpoint; getting it sends no request.
 
-    `output` is how strictly it can be held to a schema (None: not known yet); `circuit` is `open` while it is not asked
-    because it failed too often, `half_open` while it is tried again. `last_error` is why the latest request failed.
+    `output`: how strictly the endpoint can enforce a schema; None until known.
+    `circuit`: `open` while no requests are sent because too many failed, `half_open` while one request tests it.
+    `last_error`: why the latest request failed.
     """
 
     endpoint: str

@@ -1,4 +1,4 @@
-"""How long the service waits before it tries something again. All times are in seconds."""
+"""The pauses before retries, in seconds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,12 @@ def _before_repetition(attempt: int) -> float:
 class Pauses:
     """The pauses of one service.
 
-    `after_crashes_s`: before each further try of a run that ended by a bug; after the last of them it is given up
-    until the next start. `store_s`: before a run goes on that the store refused. `first_start_s` and `longest_start_s`:
-    how long a task waits with which the service died again and again; the pause grows from the one to the other.
-    `before_repetition` gives the pause after attempt number 1, 2, ... of an idempotent call.
+    `after_crashes_s`: before each retry of a run that ended with a bug. After the last retry the run is abandoned until
+    the next start.
+    `store_s`: before a run continues after the store refused a write.
+    `first_start_s`, `longest_start_s`: bounds of the growing delay for a task that was running when the service died
+    several times in a row.
+    `before_repetition`: returns the pause after attempt 1, 2, ... of an idempotent call.
     """
 
     after_crashes_s: tuple[float, ...] = (1.0, 5.0, 30.0)

@@ -1,4 +1,4 @@
-"""The lists of a JSON Schema whose order means nothing: some servers write them in another order at every start."""
+"""Sort the lists of a JSON Schema whose order has no meaning; some servers reorder them at every start."""
 
 from collections.abc import Mapping
 
@@ -33,10 +33,10 @@ _NAMED_SCHEMAS = frozenset(
 
 
 def with_sorted_sets(schema: JsonValue) -> JsonValue:
-    """Return the schema with each `required`, `enum` and `type` list sorted and without repetitions.
+    """Return the schema with each `required`, `enum` and `type` list sorted and without duplicates.
 
-    Only where they are keywords: a property that is called `required`, and the data in `default`, `const` or `enum`,
-    stay as they are. Raises: ValueError where JSON cannot carry a value exactly, or it is nested too deeply.
+    Only keywords change: a property named `required` and the data in `default`, `const` or `enum` stay as they are.
+    Raises: ValueError if JSON cannot carry a value exactly, or if the schema is nested too deeply.
     """
     try:
         return _schema(schema)

@@ -1,4 +1,4 @@
-"""What the journal says of a caller beside the name."""
+"""The caller as the journal records it: name, tenant and authentication method."""
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -10,7 +10,7 @@ DEFAULT_TENANT = "default"
 
 
 class Signature(TypedDict):
-    """All that an event says of the caller who caused it; `actor` is the caller's name."""
+    """The fields with which an event names the caller who caused it. `actor` is the caller's name."""
 
     actor: str
     tenant: str
@@ -26,9 +26,9 @@ def _is_none(via: str | None) -> bool:
 
 
 class SignedEvent(Value):
-    """What the events that a caller causes have beside the `actor`.
+    """Fields shared by all events that a caller causes, in addition to `actor`.
 
-    `tenant` is the caller's; `via` is how the caller was authenticated, None where the journal does not know.
+    `tenant` is the caller's. `via` is how the caller was authenticated; None in journals of earlier versions.
     """
 
     tenant: str = Field(default=DEFAULT_TENANT, exclude_if=_is_default)

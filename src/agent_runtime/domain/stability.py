@@ -1,4 +1,4 @@
-"""Tools whose definitions differ from one list of their server to the next: no plan can be approved for them (G6)."""
+"""Detect tools whose definitions differ between two listings of a server; no plan can be approved for them (G6)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,9 +7,9 @@ from agent_runtime.domain.tools import ToolDefinition
 
 
 class Stability:
-    """What two lists of one server, one right after the other, had in common and what not, by the names of tools.
+    """Compares consecutive tool lists of one server.
 
-    `unstable` says how a definition differed in them.
+    `unstable` maps the name of each unstable tool to a description of the difference.
     """
 
     def __init__(self) -> None:
@@ -18,11 +18,11 @@ class Stability:
         self.unstable: Mapping[str, str] = {}
 
     def is_known(self, definitions: Iterable[ToolDefinition]) -> bool:
-        """Whether each of these was the same in two lists."""
+        """Return whether each of these definitions was equal in two lists."""
         return all(self._stable.get(one.name) == one.pin for one in definitions)
 
     def settle(self, definitions: Iterable[ToolDefinition]) -> None:
-        """Take a further list: what is in it as it was in the latest one has only changed once, and is not unstable.
+        """Read one more list. A tool that is as in the previous list changed only once and is no longer unstable.
 
         Raises: ValueError where JSON cannot carry a definition exactly.
         """
@@ -31,9 +31,9 @@ class Stability:
             self.unstable = {name: how for name, how in self.unstable.items() if name not in settled}
 
     def compare(self, first: Iterable[ToolDefinition], second: Iterable[ToolDefinition]) -> bool:
-        """Take two lists; return whether other tools than before are unstable.
+        """Compare two lists; return whether the set of unstable tools has changed.
 
-        What differs for the first time may only have changed, which `settle` says after a further list.
+        A first difference may be a single change; `settle` decides with the next list.
         Raises: ValueError where JSON cannot carry a definition exactly.
         """
         again = {one.name: one for one in second}

@@ -1,10 +1,10 @@
-"""Where a task can stand."""
+"""The statuses of a task."""
 
 from enum import StrEnum
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands. The last five are terminal and never change (G7)."""
+    """The status of a task. The last five are terminal: they never change (G7)."""
 
     PENDING = "pending"
     AWAITING_APPROVAL = "awaiting_approval"
@@ -22,4 +22,4 @@ TERMINAL = frozenset(
     {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.REJECTED, TaskStatus.CANCELLED, TaskStatus.EXPIRED}
 )
 WAITING = frozenset({TaskStatus.AWAITING_APPROVAL, TaskStatus.NEEDS_ATTENTION})
-"""Statuses in which a person is asked and nothing runs."""
+"""Statuses in which the task waits for a person and nothing runs."""

@@ -1,6 +1,6 @@
-"""A contract made as strict as the operator is now: a stricter registry applies to approved plans too (G6).
+"""Tighten an approved contract: a registry that became stricter since the approval applies to approved plans too (G6).
 
-What was approved stays the upper limit: a registry that became laxer changes nothing for a plan that was made before.
+A registry that became more permissive changes nothing: the approved contract remains the upper limit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,10 +15,10 @@ _FROM_MILD_TO_STRICT = (Effect.READ, Effect.WRITE, Effect.DESTRUCTIVE, Effect.UN
 
 @dataclass(frozen=True, slots=True)
 class TightenedContract:
-    """A contract with the stricter of what it says and what the operator says now.
+    """A contract in which each policy is the stricter of the approved one and the operator's current one.
 
-    `asks`: why every call of a tool (`server/tool`) is asked for, which it was not when the plan was approved.
-    `disabled`: the tools that are turned off.
+    `asks`: by tool (`server/tool`), why each call now needs approval although it did not when the plan was approved.
+    `disabled`: the tools that the operator has disabled.
     """
 
     contract: Contract
@@ -29,7 +29,7 @@ class TightenedContract:
 def tighten_contract(
     contract: Contract, tools: Mapping[str, Tool], disabled: frozenset[str] = frozenset()
 ) -> TightenedContract:
-    """Hold a contract against what holds for its tools now, by `server/tool`; a tool that is not there says nothing."""
+    """Return the contract tightened to the current policies. `tools`: by `server/tool`; missing ones change nothing."""
     policy = {
         key: _tighten_policy(pinned, tools[key]) if key in tools else pinned for key, pinned in contract.policy.items()
     }
@@ -61,7 +61,7 @@ def _shorter(pinned: PinnedPolicy, now: PinnedPolicy) -> float | None:
 
 
 def _new_reasons(contract: Contract, policy: Mapping[str, PinnedPolicy], tools: Mapping[str, Tool]) -> dict[str, str]:
-    """Return why steps ask now; a contract of form 1 does not say enough of its tools to tell what is new."""
+    """Return the current reasons to ask, by step id; none for form 1, which does not record enough to tell."""
     if contract.form == 1 or not policy.keys() <= tools.keys():
         return {}
     judged = {key: tools[key].model_copy(update=dict(policy[key])) for key in policy}
@@ -70,6 +70,6 @@ def _new_reasons(contract: Contract, policy: Mapping[str, PinnedPolicy], tools: 
 
 def _describe_changes(key: str, pinned: PinnedPolicy, now: PinnedPolicy) -> Iterator[str]:
     if now.effect is not pinned.effect:
-        yield f"the operator now says that the effect of {key} is {now.effect}, and it was approved as {pinned.effect}"
+        yield f"the operator now says that the effect of {key} is {now.effect}; it was approved as {pinned.effect}"
     if now.open_world and pinned.open_world is False:
-        yield f"the operator now says that {key} reaches the outside world, and it was approved as one that does not"
+        yield f"the operator now says that {key} reaches the outside world; it was approved as one that does not"

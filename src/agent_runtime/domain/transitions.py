@@ -1,6 +1,6 @@
-"""The one function that folds an event into a task, and the rules of what may follow what.
+"""Fold events into a task, and check that each event may follow.
 
-In which statuses an event may follow, and who may write it, each event says itself: see `events.Event`.
+Each event class says in which statuses it may follow and who may write it; see `events.Event`.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from agent_runtime.domain.task import Task
 
 
 def replay(task_id: str, journal: Iterable[ev.EventRecord]) -> Task:
-    """The state that a whole journal gives. Raises: IllegalTransitionError, StaleEpochError."""
+    """Return the state after a whole journal. Raises: IllegalTransitionError, StaleEpochError."""
     task = Task(task_id)
     for record in journal:
         task = evolve(task, record)
@@ -22,10 +22,10 @@ def replay(task_id: str, journal: Iterable[ev.EventRecord]) -> Task:
 
 
 def evolve(task: Task, record: ev.EventRecord) -> Task:
-    """The state after one more event; pure.
+    """Return the state after one more event. Pure.
 
-    Raises: IllegalTransitionError where the event may not follow this state, and StaleEpochError where a run
-    that has been superseded writes anything but a late `tool.returned`, which is kept and changes nothing.
+    Raises: IllegalTransitionError if the event may not follow this state; StaleEpochError if a superseded run writes
+    anything but a late `tool.returned`, which is recorded and changes nothing.
     """
     event = record.event
     if record.seq != task.version + 1:
@@ -40,7 +40,7 @@ def evolve(task: Task, record: ev.EventRecord) -> Task:
 
 
 def is_late_evidence(task: Task, record: ev.EventRecord) -> bool:
-    """Whether this is the answer to a call of a run that has since been superseded."""
+    """Return whether this is the answer to a call of a run that has been superseded."""
     return isinstance(record.event, ev.ToolReturned) and record.epoch is not None and record.epoch < task.epoch
 
 
@@ -65,5 +65,5 @@ def _check_epoch(task: Task, record: ev.EventRecord) -> None:
 
 
 def _ends_awaited_plan(task: Task, event: ev.Event) -> bool:
-    """Whether this ends a task that no run owns, because it awaits approval; its fold says when that is allowed."""
+    """Return whether this ends a task that awaits approval and so has no run. Its fold checks when that is allowed."""
     return isinstance(event, ev.TaskFailed) and task.status is TaskStatus.AWAITING_APPROVAL

@@ -1,11 +1,11 @@
-"""What language models have cost."""
+"""The tokens that language models use."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The tokens that language models have taken in and given out."""
+    """Input and output tokens of language models."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -19,9 +19,9 @@ class Usage:
 
 
 BYTES_PER_TOKEN = 3
-"""How many bytes of UTF-8 are taken for one token: few, so that an estimate is rather too high than too low."""
+"""Assumed bytes of UTF-8 per token. A low value, so that estimates err on the high side."""
 
 
 def estimate_tokens(*texts: str) -> int:
-    """An estimate of the tokens of these texts, for endpoints that do not count, and before they have."""
+    """Estimate the tokens of these texts. Used where an endpoint does not report usage, or has not yet."""
     return sum(-(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN) for text in texts)

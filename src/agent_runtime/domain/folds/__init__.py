@@ -1,4 +1,4 @@
-"""What each event changes of a task, and what must be so before it may: one function for each, pure."""
+"""The changes that each event makes to a task, with the checks before them: one pure function per event."""
 
 from collections.abc import Callable
 from typing import Any

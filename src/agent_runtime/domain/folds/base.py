@@ -1,4 +1,4 @@
-"""What the folds share."""
+"""Helpers of the folds."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.task import StepState, StepStatus, Task
 
 Changes = dict[str, Any]
-"""The fields of a task that an event changes."""
+"""The changed fields of a task, by name."""
 
 
 def illegal(task: Task, event: ev.Event, why: str) -> IllegalTransitionError:
-    """The refusal of an event after the newest event of this task."""
+    """Return the error for an event that may not follow the newest event of this task."""
     return IllegalTransitionError(f"{event.type} may not follow event {task.version} of task {task.task_id}: {why}.")
 
 
@@ -30,15 +30,15 @@ def with_step(task: Task, step_id: str, state: StepState, **more: Any) -> Change
 
 
 def authors_with(task: Task, actor: str) -> tuple[str, ...]:
-    """Return the authors of the task and this one more."""
+    """Return the authors of the task, with this one added if new."""
     return task.authors if actor in task.authors else (*task.authors, actor)
 
 
 def check_approver(task: Task, event: ev.PlanApproved | ev.CallApproved) -> None:
-    """Refuse the approval of somebody who shaped the task and may not submit, as far as the journal tells."""
+    """Refuse an approval by an author of the task whose recorded scopes do not include `submit`."""
     if event.actor in task.authors and event.scopes and not allow(event.scopes, ("submit",)):
         raise illegal(
-            task, event, f"{event.actor!r} has shaped the task, and may approve it only with the scope submit"
+            task, event, f"{event.actor!r} is an author of the task and may approve it only with the scope submit"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a step asks for, what it gets, and what a person says about it."""
+"""Folds of the events of a step: its calls, their results, and the decisions about them."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -41,7 +41,7 @@ def fold_tool_called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -
     if event.attempt != attempt or (state.call is not None and not may_repeat(task, event.step_id)):
         raise illegal(task, event, f"step {event.step_id!r} may not be called again")
     asks = task.contract and reason_to_ask(task.contract, step, key, by_person=task.is_for_person)
-    if asks or state.asked:  # a stricter operator may have had it asked for, which the contract does not know
+    if asks or state.asked:  # a stricter registry may have required it, which the contract does not record
         _check_granted(task, event, state)
     over = exceeded_budget(task)
     if over:
@@ -62,7 +62,7 @@ def fold_tool_called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -
 def _check_proposed(
     task: Task, event: ev.ToolCalled | ev.CallApprovalRequested, step: AgentStep, state: StepState
 ) -> None:
-    """Whether this is the call that the model asks for next, of a tool that may still be called."""
+    """Check that this is the next call that the model proposes, and that its tool may still be called."""
     pending = state.pending
     if pending is None or (event.turn, event.index) != (pending.turn, pending.index):
         raise illegal(task, event, f"the model of step {event.step_id!r} asks for no such call now")
@@ -117,7 +117,7 @@ def fold_call_decision(task: Task, event: ev.CallApproved | ev.CallDenied, recor
         decision, decided = "approve", replace(state, status=waiting, asked=replace(asked, granted=True))
     elif by_agent:
         decision, decided = "deny", _add_reply(replace(state, status=waiting), _refusal(denied))
-        if event.comment:  # the model is told, and goes on with it
+        if event.comment:  # the model continues with the comment
             authors = authors_with(task, event.actor)
     else:
         decision = "deny"
@@ -129,14 +129,14 @@ def fold_call_decision(task: Task, event: ev.CallApproved | ev.CallDenied, recor
 
 
 def _settle_question(task: Task, step_id: str, state: StepState, entry: Approval, authors: tuple[str, ...]) -> Changes:
-    """What a person's answer changes: the task goes on once nothing is asked any more."""
+    """Return the changes after a decision. The task continues once no step waits for a person."""
     answered = replace(task, steps={**task.steps, step_id: state})
     status = _S.NEEDS_ATTENTION if answered.asks_person else _S.APPROVED
     return {"steps": answered.steps, "status": status, "approvals": (*task.approvals, entry), "authors": authors}
 
 
 def _add_reply(state: StepState, result: StoredResult) -> StepState:
-    """The state once the call that the model asked for is settled: the model gets this for it."""
+    """Return the state after the model's current call is settled with this result."""
     turn = state.turns[-1]
     turns = (*state.turns[:-1], replace(turn, replies=(*turn.replies, result)))
     return replace(state, turns=turns, call=None, asked=None)
@@ -202,7 +202,8 @@ def fold_step_resolved(task: Task, event: ev.StepResolved, record: ev.EventRecor
     entry = Approval(event.actor, record.at, event.resolution, step_id=event.step_id, comment=event.comment)
     by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
     resolved = _resolve(state, event, record.at, by_agent=by_agent)
-    authors = task.authors if event.output is None else authors_with(task, event.actor)  # others are given the output
+    # later steps use the output
+    authors = task.authors if event.output is None else authors_with(task, event.actor)
     return _settle_question(task, event.step_id, resolved, entry, authors)
 
 
@@ -210,7 +211,7 @@ def _resolve(state: StepState, event: ev.StepResolved, at: datetime, *, by_agent
     match event.resolution:
         case "retry":
             status = StepStatus.RUNNING if by_agent else StepStatus.PENDING
-            sent = state.sent[:-1]  # this use of the tool is to be made anew
+            sent = state.sent[:-1]  # the tool will be called again for this use
             return replace(state, status=status, call=None, asked=None, sent=sent, message=None)
         case "done":
             text = "" if event.output is None else as_text(event.output)
@@ -234,7 +235,7 @@ def fold_step_started(task: Task, event: ev.StepStarted, record: ev.EventRecord)
 
 
 def _check_ready(task: Task, event: ev.StepStarted | ev.CallApprovalRequested) -> None:
-    """Whether the step may begin now: all that it needs is there, and its condition holds."""
+    """Check that the step may begin: the steps that it needs have completed, and its condition holds."""
     step = task.plan_step(event.step_id)
     missing = task.unmet_needs(step)
     if missing:

@@ -1,4 +1,4 @@
-"""What is proposed, and what is decided about it."""
+"""Folds of plans and of the decisions about them."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def _check_not_begun(task: Task, event: ev.PlanRepinned) -> None:
 
 
 def _digest_of_work(contract: Contract) -> str:
-    """Return the digest of the part of a contract that has nothing to do with what servers and tools are."""
+    """Return the digest of the parts of a contract that do not depend on servers and tools."""
     return digest(contract.model_dump(mode="json", include={"goal", "steps", "limits"}))
 
 
@@ -78,7 +78,7 @@ def fold_plan_decision(
         case ev.PlanRejected():
             status, decision, note = _S.REJECTED, "reject", event.reason
         case ev.PlanRevisionRequested():
-            # The plan stays where it is, for the planner to start from; only what is awaited can be approved.
+            # The plan stays: the planner starts from it. It cannot be approved, as the task no longer awaits approval.
             status, decision, note = _S.PENDING, "revise", event.feedback
             changes["feedback"] = (*task.feedback, event.feedback)
             changes["authors"] = authors_with(task, event.actor)

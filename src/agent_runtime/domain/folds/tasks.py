@@ -1,4 +1,4 @@
-"""How a task and its steps begin and end."""
+"""Folds of the start and the end of a task and of its steps."""
 
 from dataclasses import replace
 
