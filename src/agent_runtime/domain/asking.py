@@ -1,17 +1,16 @@
-"""Which steps ask a person for the concrete call, although the plan was approved.
+"""Decide which concrete calls need a person's approval although the plan was approved.
 
-A plan shows where a value will come from, not what it will be. In two cases a person sees the value before it is sent:
+A plan shows where a value will come from, not the value itself. A person sees it before it is sent in two cases:
 
-* It comes from the world outside (a page, a mail, whatever a server says that nobody vouches for), and goes into a call
-  that is more than a look: whoever wrote it would say what is done.
-* It comes from another server, a file or a model, and goes into a call that reaches beyond this machine: it would
-  leave.
+* It comes from outside (a web page, a mail, the output of a tool that nobody vouches for) and goes into a call that is
+  not read-only: its author could control what is done.
+* It comes from another server, a file or a model and goes into a call that reaches beyond this machine: it would leak.
 
-So too where a model chooses the arguments of such a call. A literal in the plan never asks: it was approved.
+The same holds if a model chooses the arguments of such a call. A literal in the plan needs no second approval.
 
-A plan can say that calls are approved with it: a step by `preapproved`, the operator for all steps by
-`approval.covers_data`. That is for a person to approve: it counts for nothing where the operator's policy approved the
-plan. Every call of a tool with `approval: call` is asked for all the same.
+A plan can include the approval of its calls: by `preapproved` of a step, or for all steps by the operator's
+`approval.covers_data`. That takes effect only if a person approves the plan, not if the operator's policy does. Every
+call of a tool with `approval: call` needs approval in any case.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +25,7 @@ _MODEL = "a model"
 
 
 class ToolTraits(Protocol):
-    """What is held to be true of a tool: by the catalogue, or by the contract."""
+    """The properties of a tool, from the catalogue or from a contract."""
 
     @property
     def effect(self) -> Effect: ...
@@ -42,7 +41,7 @@ class ToolTraits(Protocol):
 
 
 class ApprovalTerms(Protocol):
-    """The part of a contract that says what is asked for."""
+    """The part of a contract that decides which calls need approval."""
 
     @property
     def form(self) -> int: ...
@@ -58,9 +57,9 @@ class ApprovalTerms(Protocol):
 
 
 def reasons_to_ask(plan: Plan, tools: Mapping[str, Tool]) -> dict[str, str]:
-    """Return why steps ask for their concrete calls, by step id, unless these are approved with the plan.
+    """Return why steps need approval of their concrete calls, by step id, unless these are approved with the plan.
 
-    Steps that have no reason to ask are not in it. `tools`: by key.
+    Steps that need none are left out. `tools`: by `server/tool`.
     """
     held = _trace_sources(plan)
     reasons = {step.id: "; ".join(_reasons(step, tools, held)) for step in plan.steps}
@@ -68,10 +67,10 @@ def reasons_to_ask(plan: Plan, tools: Mapping[str, Tool]) -> dict[str, str]:
 
 
 def reason_to_ask(contract: ApprovalTerms, step: ToolStep | AgentStep, key: str, *, by_person: bool) -> str | None:
-    """Return why this step asks for its call of this tool (`server/tool`); None where it does not.
+    """Return why this step's call of the tool `key` (`server/tool`) needs approval, or None.
 
-    `by_person`: a person approved the plan, or is to approve it; else the operator's policy did. Contracts of form 1
-    were approved when `preapproved` counted in either case.
+    `by_person`: a person approved the plan or will; otherwise the operator's policy did. For contracts of form 1
+    `preapproved` counts in both cases, as it did when they were approved.
     """
     judged = contract.policy[key]
     if judged.approval == "call":
@@ -83,15 +82,15 @@ def reason_to_ask(contract: ApprovalTerms, step: ToolStep | AgentStep, key: str,
 
 
 def reasons_of_step(contract: ApprovalTerms, step: ToolStep | AgentStep, *, by_person: bool) -> str | None:
-    """Return why this step asks for its calls, of whichever tool; None where it asks for none."""
+    """Return why calls of this step need approval, for all its tools, or None."""
     reasons = [reason_to_ask(contract, step, key, by_person=by_person) for key in tool_keys(step)]
     return "; ".join(filter(None, reasons)) or None
 
 
 def reasons_covered(contract: ApprovalTerms, step: ToolStep | AgentStep) -> str | None:
-    """Return why this step would ask, if a person who approves the plan did not approve its calls too.
+    """Return why calls of this step would need approval if the approval of the plan did not cover them.
 
-    None where there is no reason, or it asks all the same.
+    None if there is no reason, or if they need approval in any case.
     """
     covered = [
         reason_to_ask(contract, step, key, by_person=False)
@@ -121,7 +120,7 @@ def _reasons(
 
 
 def _is_its_own(source: Tool, tool: Tool) -> bool:
-    """Return whether a server itself got from outside what one of its tools gave: back there it says nothing new."""
+    """Return whether the source is the same server and reaches outside: sending its output back leaks nothing."""
     return source.server == tool.server and source.open_world
 
 
@@ -140,7 +139,7 @@ def _every_call(key: str) -> str:
 
 
 def _trace_sources(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Return whose words the output of each step may hold: the keys of tools, its own first, and perhaps a model's."""
+    """Return, by step id, the sources of the step's output: keys of tools, its own first, and possibly a model."""
     steps = {step.id: step for step in plan.steps}
     held: dict[str, tuple[str, ...]] = {}
     for name in TopologicalSorter({step.id: step.needs for step in plan.steps}).static_order():
@@ -152,6 +151,6 @@ def _trace_sources(plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def _describe_sources(given: Mapping[str, tuple[str, ...]], counts: Callable[[str], bool]) -> str:
-    """Return the steps of which something counts, each with the first that does."""
+    """Return the steps with a source that counts, each with its first such source, as text."""
     found = {name: next(filter(counts, keys), None) for name, keys in given.items()}
     return ", ".join(f"{name} ({key})" for name, key in found.items() if key is not None)

@@ -1,4 +1,4 @@
-"""The export of an audit: one JSON document that says what was asked, approved and called, with the proof of it."""
+"""The audit export: a JSON document with the prompt, approvals and calls of a task and the journal that proves them."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -26,22 +26,22 @@ _DecisionEvent = (
 )
 
 
-def export(kept: StoredJournal) -> JsonObject:
-    """What is kept of a task, with what it says in plain words first.
+def export(stored: StoredJournal) -> JsonObject:
+    """Return the export of a stored task.
 
-    `prompt`, the newest `plan` with its digest, `approvals` and `calls` are read from `journal`, which is as stored;
-    what cannot be read or folded any more is left out of them. `index` is what is kept beside the journal.
+    `journal` is as stored. `prompt`, the newest `plan` with its digest, `approvals` and `calls` are derived from it,
+    without what cannot be read or folded. `index` is the task's row beside the journal.
     """
-    replay = replay_journal(kept)
+    replay = replay_journal(stored)
     task = replay.task
-    at = {entry.seq: entry.at for entry in kept.entries}
+    at = {entry.seq: entry.at for entry in stored.entries}
     returned: dict[str, int] = {}
     for record in replay.records:
         if isinstance(record.event, ToolReturned):
             returned.setdefault(record.event.call_id, record.seq)
     return {
         "format": FORMAT,
-        "task_id": kept.task_id,
+        "task_id": stored.task_id,
         "status": task.status.value,
         "prompt": task.prompt,
         "plan": task.contract.as_digested() if task.contract else None,
@@ -68,14 +68,14 @@ def export(kept: StoredJournal) -> JsonObject:
             for record in replay.records
             if isinstance(record.event, ToolCalled)
         ],
-        "head": kept.index.head if kept.index else None,
-        "index": _as_stored(kept.index) if kept.index else None,
-        "journal": [asdict(entry) for entry in kept.entries],
+        "head": stored.index.head if stored.index else None,
+        "index": _as_stored(stored.index) if stored.index else None,
+        "journal": [asdict(entry) for entry in stored.entries],
     }
 
 
 def _as_stored(index: StoredIndex) -> JsonObject:
-    """Return what is kept beside the journal; of an earlier version's export only what that version kept."""
+    """Return the index as JSON; without `submitter` if an earlier version wrote it."""
     return {name: value for name, value in asdict(index).items() if name != "submitter" or value is not None}
 
 
@@ -99,9 +99,9 @@ def _decision(event: _DecisionEvent) -> JsonObject:
 
 
 def _approver(event: _DecisionEvent) -> JsonObject:
-    """Return what else the journal knows of whoever decided: tenant, how they were authenticated, an approver's scopes.
+    """Return what the journal records of whoever decided: tenant, authentication method, and scopes of an approver.
 
-    All of it is missing where an earlier version wrote the journal.
+    Empty for journals of earlier versions.
     """
     known: JsonObject = {} if event.via is None else {"tenant": event.tenant, "via": event.via}
     if isinstance(event, PlanApproved | CallApproved) and event.scopes:
@@ -110,28 +110,28 @@ def _approver(event: _DecisionEvent) -> JsonObject:
 
 
 def find_export_faults(document: JsonValue) -> list[AuditFault]:
-    """Return everything that is wrong with an export: its journal, and whatever in it does not follow from the journal.
+    """Return the faults of an export: those of its journal, and every part that does not follow from the journal.
 
-    Raises: ValueError where it is no export at all, naming the place.
+    Raises: ValueError if it is not an export, naming the place.
     """
-    kept = parse_export(document)
-    expected = export(kept)
+    stored = parse_export(document)
+    expected = export(stored)
     said = [
-        AuditFault(kept.task_id, None, place, "the export does not say here what its journal says.")
+        AuditFault(stored.task_id, None, place, "this part of the export does not match its journal.")
         for place in _differences(document, expected, "")
     ]
-    return [*find_journal_faults(kept), *said]
+    return [*find_journal_faults(stored), *said]
 
 
 def parse_export(document: JsonValue) -> StoredJournal:
-    """What an export holds as it was stored. Raises: ValueError where it is no export, naming the place."""
+    """Return the stored journal in an export. Raises: ValueError if it is not an export, naming the place."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"format: it is not {FORMAT!r}")
     task_id, journal, index = (document.get(name) for name in ("task_id", "journal", "index"))
     if not isinstance(task_id, str):
-        raise ValueError("task_id: it is no text")  # noqa: TRY004 - all that is wrong with a document is a ValueError
+        raise ValueError("task_id: it is not text")  # noqa: TRY004 - all that is wrong with a document is a ValueError
     if not isinstance(journal, list):
-        raise ValueError("journal: it is no list")  # noqa: TRY004 - likewise
+        raise ValueError("journal: it is not a list")  # noqa: TRY004 - likewise
     entries = tuple(
         StoredRecord(**_read_fields(StoredRecord, one, f"journal[{place}]")) for place, one in enumerate(journal)
     )
@@ -149,9 +149,9 @@ _KINDS: dict[Any, tuple[type, ...]] = {
 
 
 def _read_fields(kind: type[StoredRecord | StoredIndex], value: JsonValue, place: str) -> dict[str, Any]:
-    """The fields of a value, each of its type."""
+    """Return the fields of a value, checked for their types."""
     if not isinstance(value, dict):
-        raise ValueError(f"{place}: it is no object")  # noqa: TRY004 - likewise
+        raise ValueError(f"{place}: it is not an object")  # noqa: TRY004 - likewise
     checked: dict[str, Any] = {}
     for field in fields(kind):
         found = checked[field.name] = value.get(field.name, field.default)
@@ -161,7 +161,7 @@ def _read_fields(kind: type[StoredRecord | StoredIndex], value: JsonValue, place
 
 
 def _differences(found: JsonValue, expected: JsonValue, place: str) -> Iterator[str]:
-    """Where two JSON values differ, as deep inside as it can be told."""
+    """Yield the paths at which two JSON values differ, as deep as possible."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in found.keys() | expected.keys():
             inner = f"{place}.{name}" if place else name

@@ -1,4 +1,4 @@
-"""The feed of all tasks: the entries that each commit makes, in one order, and the cursors between them."""
+"""The feed of all tasks: the entries of each commit, in one order, and the cursors between them."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ _CURSOR = re.compile(r"([1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})")
 
 
 class FeedPosition(NamedTuple):
-    """The last entry that was seen: the position of its commit, and its number among the entries of that commit.
+    """The position of an entry: that of its commit, and the entry's number in it. As text (`12.3`) it is a cursor.
 
-    Entries count from 1; number 0 is that of the checkpoint with which a feed begins. As text (`12.3`) it is a cursor.
-    Entries keep their numbers when tasks are deleted.
+    Entries count from 1; number 0 is the checkpoint with which a feed begins. Entries keep their numbers when tasks are
+    deleted.
     """
 
     commit: int
@@ -37,7 +37,7 @@ class FeedPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """A task was deleted, `last` being the number of its last event. `at` is RFC 3339 in UTC with microseconds."""
+    """A task was deleted. `last`: the number of its last event. `at`: RFC 3339 in UTC with microseconds."""
 
     task_id: str
     last: int
@@ -46,10 +46,10 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class FeedCheckpoint:
-    """A checkpoint. Where `restarts`, what came before it was dropped, or never was in the feed.
+    """A checkpoint.
 
-    Then each task that there was at the checkpoint follows with all its events, from the first: a reader forgets all
-    that it knows. Else nothing follows from it.
+    `restarts`: earlier entries were dropped or never existed. The reader must discard its state; all events of every
+    task that existed at the checkpoint follow. Otherwise the reader can ignore the checkpoint.
     """
 
     restarts: bool
@@ -58,7 +58,7 @@ class FeedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class FeedEntry:
-    """Something that happened, and the cursor after which the feed goes on."""
+    """One entry of the feed. `position` is the cursor from which to continue after it."""
 
     position: FeedPosition
     content: EventRecord | Tombstone | FeedCheckpoint
@@ -66,7 +66,7 @@ class FeedEntry:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """A part of the feed. `seen` is after which entry it goes on; `more`: there may be more at once."""
+    """A part of the feed. `seen`: the position to continue from. `more`: the next page may already have entries."""
 
     entries: tuple[FeedEntry, ...]
     seen: FeedPosition
@@ -74,11 +74,11 @@ class FeedPage:
 
 
 ReadChange = Callable[[Change], Sequence[EventRecord]]
-"""Returns the records of a change; of a task that is gone, or whose journal is not as it was written, none."""
+"""Returns the records of a change; none if the task was deleted or its journal was tampered with."""
 
 
 def parse_cursor(text: str) -> FeedPosition:
-    """Return the position that a cursor names. Raises: InvalidInputError where it is of another form."""
+    """Parse a cursor. Raises: InvalidInputError if it is malformed."""
     match = _CURSOR.fullmatch(text)
     if match is None:
         raise _bad_cursor("This is not a cursor of the feed")
@@ -86,22 +86,24 @@ def parse_cursor(text: str) -> FeedPosition:
 
 
 def check_cursor(seen: FeedPosition, newest: int, commit: Commit | None) -> None:
-    """Check a cursor against the newest position of the store and the commit that it names, if that is still there.
+    """Check a cursor. `newest`: the store's newest position; `commit`: the one that the cursor names, if it exists.
 
-    Raises: InvalidInputError where this store never gave it.
+    Raises: InvalidInputError if this store cannot have returned the cursor.
     """
     if seen.commit > newest or (commit is not None and seen.entry > count_entries(commit)):
-        raise _bad_cursor("This cursor is beyond the end of the feed, as one of another store is, or of a later state")
+        raise _bad_cursor(
+            "This cursor is beyond the end of the feed: it is from another store or from a later state of this one"
+        )
 
 
 def _bad_cursor(problem: str) -> InvalidInputError:
-    return InvalidInputError([Fault("after", f"{problem}: begin without one.")])
+    return InvalidInputError([Fault("after", f"{problem}. Omit it to start from the beginning.")])
 
 
 def starts_anew(seen: FeedPosition | None, first: Commit) -> bool:
-    """Return whether a reader that has seen so much must begin at `first`, the oldest commit that there is.
+    """Return whether a reader must start again at `first`, the oldest commit of the store.
 
-    Not one who has seen all that came before it.
+    A reader that has seen everything before it need not.
     """
     if seen is None:
         return True
@@ -115,10 +117,10 @@ def starts_anew(seen: FeedPosition | None, first: Commit) -> bool:
 
 
 def commit_entries(commit: Commit, after: int, read: ReadChange, *, begins: bool = False) -> Iterator[FeedEntry]:
-    """Return the entries of a commit after number `after`; with -1, its checkpoint first.
+    """Yield the entries of a commit after number `after`; -1 includes the checkpoint itself.
 
-    `begins`: the feed begins with it, so that a checkpoint stands for all that came before it. A row that cannot be
-    read makes no entries: that is for the audit to tell.
+    `begins`: the feed begins with this commit, so that its checkpoint replaces everything before it. An unreadable row
+    has no entries; the audit reports it.
     """
     try:
         if commit.type != CHECKPOINT:

@@ -1,4 +1,4 @@
-"""What servers and models are: what a plan is approved for beside its steps, and what differs later (G6)."""
+"""Identities of servers and models, on which an approval depends too, and their later differences (G6)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,9 +12,9 @@ from agent_runtime.domain.values import JsonObject, JsonValue, digest, shorten
 
 @dataclass(frozen=True, slots=True)
 class ServerIdentity:
-    """What an MCP server is: what runs, where, and with which environment.
+    """The identity of an MCP server: its program or URL, folder and environment.
 
-    `facts` are in the operator's words and hold no secret. `of_form_1` is what pins of form 1 cover.
+    `facts` are as the registry states them, without secrets. `of_form_1` is the part that pins of form 1 cover.
     """
 
     facts: JsonObject
@@ -27,17 +27,16 @@ class ServerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """What the servers, by id, and the model of the running service are."""
+    """The identities of all servers, by id, and of the model of the running service."""
 
     servers: Mapping[str, ServerIdentity]
     model: PinnedModel | None = None
 
     def differences(self, contract: Contract, approved: Mapping[str, JsonObject]) -> list[str]:
-        """Return what is no longer as the contract has it, in the operator's words; empty where nothing differs.
+        """Return a sentence for each difference from the contract; empty if there is none.
 
-        `approved` are the facts about the servers that the plan was made with. A server or a
-        model that is not configured any more is none of these differences: it cannot be called at all. Contracts of
-        form 1 name neither.
+        `approved`: the facts about the servers when the plan was made. A server or model that is no longer configured
+        is not a difference: it cannot be called at all. Contracts of form 1 name neither.
         """
         found: list[str] = []
         for server_id, pinned in contract.servers.items():
@@ -63,7 +62,7 @@ def describe_differences(name: str, before: JsonObject, after: JsonObject) -> It
 
 
 def flatten(facts: JsonObject, prefix: str = "") -> dict[str, JsonValue]:
-    """Return the facts by dotted name, as in `env.TARGET`."""
+    """Flatten nested facts to dotted names, such as `env.TARGET`."""
     found: dict[str, JsonValue] = {}
     for name, value in facts.items():
         place = f"{prefix}{name}"
@@ -82,10 +81,11 @@ def compare_pins(
     approved: Mapping[str, ToolDefinition],
     current: Mapping[str, ToolDefinition],
 ) -> None:
-    """Hold a session's own definitions against the contract's pins (G6); in form 1 they cover the server too.
+    """Compare the tool definitions of a session with the contract's pins (G6). In form 1 pins cover the server too.
 
-    `approved` is by `server/tool`, `current` by tool name, as the session that will get the calls lists them.
-    Raises: DefinitionChangedError showing every difference.
+    `approved`: the plan's definitions by `server/tool`. `current`: by tool name, as listed by the session that will
+    receive the calls.
+    Raises: DefinitionChangedError naming every difference.
     """
     differences: list[str] = []
     for key, pin in contract.pins.items():
@@ -104,7 +104,7 @@ def compare_pins(
 
 
 def _pin(contract: Contract, definition: ToolDefinition, identity: JsonObject) -> str | None:
-    """Return the pin of a definition in the form of the contract; None where it has none."""
+    """Return the pin of a definition in the contract's form; None if JSON cannot carry the definition."""
     try:
         return definition.pin if contract.form != 1 else definition.pin_of_form_1(identity)
     except ValueError:  # the plan's own definition had a pin, so this one differs
@@ -116,11 +116,11 @@ def _differences(contract: Contract, before: ToolDefinition | None, after: ToolD
     changed = list(_changes(pinned(before), pinned(after))) if before else []
     yield from changed
     if not changed:
-        yield "the server itself is another one than the plan was made with (the registry entry has changed)."
+        yield "the server is not the one that the plan was made with (its registry entry has changed)."
 
 
 def compare_definitions(before: ToolDefinition, after: ToolDefinition) -> Iterator[str]:
-    """Yield a sentence for each part in which two definitions differ, the order of sets aside; see `as_pinned`.
+    """Yield a sentence for each difference between two definitions. The order of sets does not count; see `as_pinned`.
 
     Raises: ValueError where JSON cannot carry a definition exactly.
     """

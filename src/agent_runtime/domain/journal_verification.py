@@ -1,7 +1,8 @@
-"""The verification of one journal: what shows that it was changed, or that a call was made which nobody approved.
+"""Verify one journal: find changes to it, and calls that nobody approved.
 
-Tamper-evident: a change that is not carried through every later hash, the head and the plan's own digests is found and
-placed. Whoever can write the whole database can write another history that fits; a head kept elsewhere shows that.
+The journal is tamper-evident: a change is found and located unless every later hash, the head and the plan's digests
+were changed to match. Whoever can write the whole database can forge a consistent history; only a head that was saved
+elsewhere reveals that.
 """
 
 import json
@@ -28,31 +29,31 @@ from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.values import JsonObject, digest
 
 
-def find_journal_faults(kept: StoredJournal) -> list[AuditFault]:
-    """Return everything that is wrong with what is kept of a task; empty where all of it is as it was written.
+def find_journal_faults(stored: StoredJournal) -> list[AuditFault]:
+    """Return all faults of a stored task; empty if everything is as it was written.
 
-    The chain is computed anew from the first record to the head; the journal is folded once more, every event held
-    against the transition table, every plan against its digest, and every call against the approved plan.
+    Recomputes the hash chain from the first record to the head, and replays the journal: checks every event against the
+    transition table, every plan against its digest, and every call against the approved plan.
     """
-    ordered = replace(kept, entries=tuple(sorted(kept.entries, key=lambda entry: entry.seq)))
+    ordered = replace(stored, entries=tuple(sorted(stored.entries, key=lambda entry: entry.seq)))
     return [*chain_faults(ordered), *replay_journal(ordered).faults]
 
 
 @dataclass(slots=True)
 class Replay:
-    """What a journal adds up to, as far as it can be read and folded. `records` are all that can be read."""
+    """The result of replaying a journal: the task as far as it was folded, all readable records, and the faults."""
 
     task: Task
     records: list[EventRecord] = field(default_factory=list)
     faults: list[AuditFault] = field(default_factory=list)
 
 
-def replay_journal(kept: StoredJournal) -> Replay:
-    """Fold what is kept of a task, up to the first record that may not follow; then hold the index against it."""
-    replay = Replay(Task(kept.task_id))
+def replay_journal(stored: StoredJournal) -> Replay:
+    """Fold a stored journal up to the first record that may not follow, and compare the index with the result."""
+    replay = Replay(Task(stored.task_id))
     whole = True
-    for entry in kept.entries:
-        found = read_record(kept.task_id, entry)
+    for entry in stored.entries:
+        found = read_record(stored.task_id, entry)
         if isinstance(found, AuditFault):
             replay.faults.append(found)
             whole = False
@@ -60,27 +61,27 @@ def replay_journal(kept: StoredJournal) -> Replay:
         replay.records.append(found)
         if whole:
             whole = _fold(replay, found)
-    if whole and kept.index is not None:
-        replay.faults.extend(_index_faults(kept.task_id, kept.index, replay.task))
+    if whole and stored.index is not None:
+        replay.faults.extend(_index_faults(stored.task_id, stored.index, replay.task))
     return replay
 
 
 def _fold(replay: Replay, record: EventRecord) -> bool:
-    """One more record; False where it may not follow, so that nothing after it can be judged."""
+    """Fold one more record. Return False if it may not follow, so that nothing after it can be checked."""
     wrong = [AuditFault(record.task_id, record.seq, *why) for why in _event_faults(replay.task, record)]
     replay.faults += wrong
     try:
         replay.task = evolve(replay.task, record)
     except FOLD_ERRORS as error:
         if not wrong:
-            why = f"it may not follow: {error} Nothing after it was held against the plan."
+            why = f"it may not follow: {error} Nothing after it was checked against the plan."
             replay.faults.append(AuditFault(record.task_id, record.seq, "data", why))
         return False
     return True
 
 
 def _event_faults(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
-    """What an event claims that the plan and the journal before it do not bear out."""
+    """Yield the claims of an event that the plan or the journal before it contradict, as (field, message)."""
     event = record.event
     if isinstance(event, PlanProposed | PlanEdited | PlanRepinned):
         yield from _plan_faults(event)
@@ -89,7 +90,7 @@ def _event_faults(task: Task, record: EventRecord) -> Iterator[tuple[str, str]]:
 
 
 def _plan_faults(event: PlanProposed | PlanEdited | PlanRepinned) -> Iterator[tuple[str, str]]:
-    """What is shown of a plan must be what its digest covers. In form 1 the pins cover more than the journal holds."""
+    """Check that a plan's digest and pins match its content. In form 1 the pins cover more than the journal holds."""
     contract = event.contract
     if _digest(contract.as_digested()) != event.digest:
         yield "data.digest", "it is not the digest of the plan."
@@ -104,9 +105,10 @@ def _plan_faults(event: PlanProposed | PlanEdited | PlanRepinned) -> Iterator[tu
 
 
 def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
-    """A call must be one that the approved revision of the plan makes, with the arguments that it makes it with.
+    """Check that a call is one of the approved plan, with exactly its arguments.
 
-    Of an agent step it must be of a tool that the step lists, and what the recorded answer of its model proposes next.
+    A call of an agent step must be of a tool that the step lists, and the next one that the model's recorded answer
+    proposes.
     """
     if _digest(called.arguments) != called.arguments_digest:
         yield "data.arguments_digest", "it is not the digest of the arguments."
@@ -135,9 +137,9 @@ def _call_faults(task: Task, called: ToolCalled) -> Iterator[tuple[str, str]]:
 
 
 def _step_arguments(step: ToolStep, task: Task, called: ToolCalled) -> JsonObject:
-    """Return the step's arguments; of some that grow beyond those of the call it is enough to know that they differ.
+    """Return the step's arguments with references resolved.
 
-    Raises: ReferenceFailedError.
+    Raises: ReferenceFailedError; also if they exceed the size of the call's arguments, since they then differ anyway.
     """
     size = len(as_text(called.arguments).encode(errors="surrogatepass"))
     resolved: JsonObject = resolve(step.arguments, task.results, 0, argument_bytes=size)
@@ -145,7 +147,7 @@ def _step_arguments(step: ToolStep, task: Task, called: ToolCalled) -> JsonObjec
 
 
 def _proposed_arguments(task: Task, called: ToolCalled) -> JsonObject:
-    """The arguments that the model gave for this call. Raises: CallRefusedError, ValueError."""
+    """Return the arguments that the model gave for this call. Raises: CallRefusedError, ValueError."""
     pending = task.steps[called.step_id].pending
     if pending is None or (pending.turn, pending.index) != (called.turn, called.index):
         raise ValueError("the model has asked for no such call.")
@@ -160,7 +162,7 @@ def _digest(value: object) -> str | None:
 
 
 def _index_faults(task_id: str, index: StoredIndex, task: Task) -> Iterator[AuditFault]:
-    """What is kept for the lists must be what the journal says. `version` and `head` belong to the chain."""
+    """Yield a fault for each column of the index that differs from the journal. `chain_faults` checks the others."""
     said = {
         "epoch": task.epoch,
         "status": task.status.value,

@@ -14,17 +14,17 @@ from agent_runtime.domain.tools import tool_key
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
 
 FREE_FIELDS = frozenset({"arguments"})
-"""The fields of a plan that may hold whatever JSON can carry."""
+"""The fields of a plan that may hold any JSON."""
 
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-"""A time that somebody plans with: a number, not a text or a boolean that could be read as one."""
+"""A duration in seconds. Strict: text and booleans are not converted to numbers."""
 
 _NO_FUNCTION_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_FUNCTION_NAME = 64
 
 
 class _Step(Value):
-    """`when`: a condition on earlier outputs; where it does not hold, the step is skipped."""
+    """The common fields of steps. `when`: a condition on earlier outputs; if it does not hold, the step is skipped."""
 
     id: Identifier
     title: str = Field(default="", max_length=500)
@@ -32,7 +32,7 @@ class _Step(Value):
     when: str | None = Field(default=None, min_length=1, max_length=MOST_CHARACTERS)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with these fields changed, without what was worked out of the old ones."""
+        """Return a copy with these fields changed, without the cached properties of the original."""
         copied = super().model_copy(update=update, deep=deep)
         for name in ("needs", "functions"):
             copied.__dict__.pop(name, None)
@@ -40,24 +40,25 @@ class _Step(Value):
 
     @property
     def templates(self) -> JsonValue:
-        """Where references may stand, beside the condition."""
+        """The part of the step, besides the condition, that may contain references."""
         raise NotImplementedError
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """The ids of the steps that must end before this one: those named and those referred to.
+        """The ids of the steps that must end before this one: those in `depends_on` and those in references.
 
-        Worked out once for each step: a run asks for it again at every turn, and the arguments may be large.
+        Cached: a run needs it after every event, and the arguments may be large.
         """
         referred = (*references_in(self.templates), *condition_references(self.when))
         return frozenset(self.depends_on) | {reference.step for reference in referred}
 
 
 class ToolStep(_Step):
-    """One concrete tool call. Arguments are literals or references to the outputs of earlier steps.
+    """One tool call. Arguments are literals or references to the outputs of earlier steps.
 
-    `timeout_s` in seconds (null: the registry's); `retries` only for a tool that the operator called idempotent.
-    `preapproved`: the call is not asked for once more where its arguments come from outside; see `asking.py`.
+    `timeout_s`: in seconds; None means that of the registry. `retries`: only for a tool that the operator called
+    idempotent. `preapproved`: the approval of the plan covers the call even if its arguments come from outside; see
+    `asking.py`.
     """
 
     kind: Literal["tool"]
@@ -70,7 +71,7 @@ class ToolStep(_Step):
 
     @property
     def key(self) -> str:
-        """`server/tool`, as pins and policies name it."""
+        """`server/tool`, the key in pins and policies."""
         return tool_key(self.server, self.tool)
 
     @property
@@ -79,7 +80,7 @@ class ToolStep(_Step):
 
 
 class AllowedTool(Value):
-    """A tool that an agent step may call: at most `max_calls` times, each `timeout_s` long (null: the registry's)."""
+    """A tool that an agent step may call at most `max_calls` times, each with `timeout_s` (None: the registry's)."""
 
     server: str
     tool: str
@@ -88,14 +89,14 @@ class AllowedTool(Value):
 
     @property
     def key(self) -> str:
-        """`server/tool`, as pins and policies name it."""
+        """`server/tool`, the key in pins and policies."""
         return tool_key(self.server, self.tool)
 
 
 class AgentStep(_Step):
-    """Work for the ExecutorAgent, with only the tools it lists; `tools: []` is a pure text step.
+    """Work for the ExecutorAgent, with only the listed tools; `tools: []` is a pure text step.
 
-    The model is asked `max_turns` times at most. `preapproved`: its calls are not asked for one by one; see
+    The model is asked at most `max_turns` times. `preapproved`: the approval of the plan covers its calls; see
     `asking.py`.
     """
 
@@ -111,9 +112,9 @@ class AgentStep(_Step):
 
     @cached_property
     def functions(self) -> dict[str, AllowedTool]:
-        """The tools by the names under which a model gets them: letters, digits, `_` and `-`, at most 64.
+        """The tools by their function names for the model: at most 64 letters, digits, `_` and `-`.
 
-        The same step always gives the same names, so that a recorded answer keeps its meaning.
+        The names depend only on the step, so that a recorded answer keeps its meaning.
         """
         named: dict[str, AllowedTool] = {}
         for allowed in self.tools:
@@ -128,14 +129,14 @@ Step = Annotated[ToolStep | AgentStep, Field(discriminator="kind")]
 
 
 class Plan(Value):
-    """What is proposed to a person: a goal and the steps that reach it."""
+    """A proposal to a person: a goal and the steps that reach it."""
 
     goal: str = Field(default="", max_length=65536)
     steps: tuple[Step, ...] = Field(min_length=1)
 
 
 def find_cycle(steps: Iterable[ToolStep | AgentStep]) -> list[str] | None:
-    """The ids along a cycle of dependencies, or None where there is none."""
+    """Return the ids along a cycle of dependencies, or None."""
     try:
         TopologicalSorter({step.id: step.needs for step in steps}).prepare()
     except CycleError as error:
@@ -144,7 +145,7 @@ def find_cycle(steps: Iterable[ToolStep | AgentStep]) -> list[str] | None:
 
 
 def tool_names(step: ToolStep | AgentStep) -> Iterator[tuple[str, str]]:
-    """The (server, tool) pairs that a step may call."""
+    """Yield the (server, tool) pairs that a step may call."""
     if isinstance(step, ToolStep):
         yield step.server, step.tool
     else:
@@ -152,11 +153,11 @@ def tool_names(step: ToolStep | AgentStep) -> Iterator[tuple[str, str]]:
 
 
 def tool_keys(step: ToolStep | AgentStep) -> list[str]:
-    """The tools that a step may call, as `server/tool`."""
+    """Return the tools that a step may call, as `server/tool`."""
     return [step.key] if isinstance(step, ToolStep) else [allowed.key for allowed in step.tools]
 
 
 def find_unreferenced_steps(plan: Plan) -> list[str]:
-    """The ids of the steps whose output no other step takes up: what the plan is *for*, in its own order."""
+    """Return the ids of the steps whose output no other step uses, in plan order: they form the plan's result."""
     taken = {reference.step for step in plan.steps for reference in references_in(step.templates)}
     return [step.id for step in plan.steps if step.id not in taken]

@@ -1,4 +1,4 @@
-"""What the steps of a plan would do, as far as its contract says; nothing is guessed."""
+"""Preview the steps of a plan: their effects as far as the contract determines them. Nothing is guessed."""
 
 import json
 import re
@@ -46,7 +46,7 @@ _NAMES = frozenset(
         "cwd",
     }
 )
-"""What properties are called that name something outside: a path, an address."""
+"""Names of properties whose values name an external thing, such as a path or an address."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _FORMATS = frozenset({"uri", "uri-reference", "iri", "iri-reference", "uri-template"})
@@ -55,9 +55,9 @@ _WORST = (Effect.UNKNOWN, Effect.DESTRUCTIVE, Effect.WRITE, Effect.READ)
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """Something that a call names: its server, and the argument that names it as the plan has it.
+    """A thing that a call names: the server, the argument and its value in the plan.
 
-    `resolved` is false where a reference is still in it. `argument` and `value` are null where a model will choose.
+    `resolved` is False if the value still contains a reference. `argument` and `value` are None if a model will choose.
     """
 
     server: str
@@ -69,10 +69,10 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class StepPreview:
-    """One step: the effect of its tool (of several the worst), what it touches, and which steps it waits for.
+    """The preview of one step: the effect of its tool (the worst of several), what it touches, and what it waits for.
 
-    `asks` is why the concrete call would be asked for, None where it would not. `covers` is why it would be, if a
-    person who approves the plan did not approve the call with it.
+    `asks`: why its calls need approval, or None. `covers`: why they would need it if the approval of the plan did not
+    cover them, or None.
     """
 
     step_id: str
@@ -85,7 +85,7 @@ class StepPreview:
 
 
 def preview_steps(task: Task) -> list[StepPreview]:
-    """Every step of the current plan, in its order; none where there is no plan."""
+    """Return the preview of every step of the current plan, in order; empty without a plan."""
     contract = task.contract
     return [_preview_step(contract, task, step) for step in contract.steps] if contract else []
 
@@ -116,17 +116,17 @@ def _touches(task: Task, step: ToolStep | AgentStep) -> Iterator[Touch]:
 
 
 def _things_named(task: Task, key: str, arguments: JsonObject) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the strings in the arguments of a tool that name something outside, each with its path."""
+    """Yield the strings in the arguments of a tool that name an external thing, each with its path."""
     definition = task.definitions.get(key)
     schema = definition.arguments_schema if definition else {}
     return ((path, text) for path, text in strings(arguments) if _names_something(path, schema))
 
 
 def notes_on_names(task: Task, shown: Iterable[StepPreview], call: Call | AskedCall | None = None) -> list[str]:
-    """Return what to tell an approver of names that cannot be told apart by sight.
+    """Return a note for the approver for each group of names that look the same.
 
-    They are those in the plan, of which `shown` are the previews: its tools, arguments and what they name. With a call,
-    only what is to be said of the names in it, which are compared with those of the plan.
+    Compares the names of tools and arguments in the plan and the things that `shown`, its previews, name. With a call,
+    its names are compared too, and only groups that contain one of them are returned.
     """
     in_plan = [*_names_in_plan(task.contract.steps if task.contract else (), shown)]
     in_call = {*_names_in_call(task, call)} if call else {*in_plan}
@@ -150,7 +150,7 @@ def _names_in_call(task: Task, call: Call | AskedCall) -> Iterator[str]:
 
 
 def _keys(value: JsonValue) -> Iterator[str]:
-    """Yield every name of a member, at any depth."""
+    """Yield every key of an object, at any depth."""
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _keys(item)
     if isinstance(value, dict):
@@ -163,7 +163,7 @@ def _note(names: Iterable[str]) -> str:
 
 
 def _names_something(path: tuple[str | int, ...], schema: JsonObject) -> bool:
-    """Whether the string at this path is what its property is called, or its schema says, for a thing outside."""
+    """Return whether the string at this path names an external thing, by its property's name or its schema's format."""
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     words = [word.lower() for word in _WORDS.findall(name)]
     if name.lower() in _NAMES or (words and words[-1] in _NAMES) or "".join(words[-2:]) in _NAMES:

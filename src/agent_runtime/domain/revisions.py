@@ -1,6 +1,6 @@
-"""The revisions of a plan, as the journal has them, and what differs between two of them.
+"""The revisions of a plan in the journal, and the differences between two of them.
 
-Everything here takes time in proportion to the plans, whatever is in them.
+Everything here takes time linear in the size of the plans.
 """
 
 import json
@@ -17,7 +17,7 @@ from agent_runtime.domain.values import JsonObject, JsonValue, canonical
 from agent_runtime.text.escaping import escape_hidden, has_hidden
 
 REGISTRY = "registry"
-"""Who made a revision that only takes up what the configuration is now."""
+"""The author of a revision that only adopts the current configuration."""
 
 PlanStep = ToolStep | AgentStep
 Kind = Literal["added", "removed", "changed"]
@@ -25,11 +25,11 @@ Kind = Literal["added", "removed", "changed"]
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A plan that was proposed, edited or repinned. `by` is who made it: a planner, a person or the registry.
+    """A plan that was proposed, edited or repinned.
 
-    `feedback` is what it answers: what somebody said of the plan before, or what has changed; None where nothing.
-
-    `identities` are the facts about its servers, by id.
+    `by`: the author: a planner, a person or the registry. `feedback`: the reason for the revision: a person's feedback
+    on the previous plan, or the changes of the configuration; None without one. `identities`: the facts about its
+    servers, by id.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field before and after. What was `added` was not there before, what was `removed` is not there any more."""
+    """One field before and after. `before` is None if the field was added, `after` if it was removed."""
 
     before: JsonValue
     after: JsonValue
@@ -52,7 +52,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class RevisionChange:
-    """What differs in one step; in the plan as a whole where `step_id` is None."""
+    """The differences in one step, or in the plan as a whole if `step_id` is None."""
 
     step_id: str | None
     kind: Kind
@@ -60,7 +60,7 @@ class RevisionChange:
 
 
 def read_revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
-    """Every revision in a journal, in order."""
+    """Yield every revision in a journal, in order."""
     feedback: str | None = None
     for record in journal:
         match record.event:
@@ -81,11 +81,11 @@ def read_revisions(journal: Iterable[EventRecord]) -> Iterator[Revision]:
 
 
 def diff_revisions(before: Revision, after: Revision) -> list[RevisionChange]:
-    """What differs: in the plan as a whole, then step by step in the order of the later plan, then what was removed.
+    """Return the differences: of the plan as a whole, of each step in the order of the later plan, then removed steps.
 
-    Arguments are compared one by one, as `arguments.NAME`. Of the whole: the goal, the limits, the order of the steps
-    that both plans have, policy and pin of each tool that both use, each fact about the servers that both use
-    (`servers.ID.cwd`), and the model.
+    Arguments are compared one by one, as `arguments.NAME`. The plan as a whole has the goal, the limits, the order of
+    the common steps, policy and pin of each common tool, each fact about the common servers (`servers.ID.cwd`) and the
+    model.
     """
     old = {step.id: step for step in before.contract.steps}
     new = {step.id: step for step in after.contract.steps}
@@ -128,7 +128,7 @@ def _fields(step: PlanStep) -> dict[str, JsonValue]:
     data = step.model_dump(mode="json")
     arguments = data.pop("arguments", {})
     del data["id"]
-    data = {name: value for name, value in data.items() if value is not None}  # unlike an argument that is null
+    data = {name: value for name, value in data.items() if value is not None}  # unlike arguments, where None counts
     return {**data, **{f"arguments.{name}": value for name, value in arguments.items()}}
 
 
@@ -142,9 +142,9 @@ def _compare_fields(before: Mapping[str, JsonValue], after: Mapping[str, JsonVal
 
 
 def format_diff(before: Revision, after: Revision) -> str:
-    """The two plans as lines in the manner of a unified diff: ` ` is in both, `-` in the first, `+` in the second.
+    """Format two plans like a unified diff: ` ` marks what both have, `-` only the first, `+` only the second.
 
-    Every step has its line; under one that differs are the fields that do.
+    Every step has a line, followed by the fields that differ.
     """
     return "\n".join(_lines(before, after))
 
@@ -177,7 +177,7 @@ def _field_lines(change: RevisionChange, indent: str) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """Return the value as JSON on one line, with every hidden character spelled out."""
+    """Return the value as JSON on one line, with hidden characters escaped."""
     return escape_hidden(json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 

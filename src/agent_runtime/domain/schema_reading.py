@@ -1,6 +1,6 @@
-"""The schemas of servers, read as they are meant: what is missing, null or of an older draft has an obvious meaning.
+"""Normalize the input schemas of servers: correct common mistakes and translate older drafts to 2020-12.
 
-The pin of a tool covers its definition as the server wrote it; this is what arguments are held against.
+Arguments are validated against the normalized schema. The pin of a tool covers the schema as the server wrote it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ _OTHER_NAMES = {
     "none": "null",
     "str": "string",
 }
-"""What generators call the types of JSON Schema."""
+"""Type names that schema generators use, and the JSON Schema types that they mean."""
 
 _SCHEMAS = frozenset(
     {
@@ -40,13 +40,13 @@ _NAMED_SCHEMAS = frozenset({"$defs", "definitions", "dependentSchemas", "pattern
 _TEXTS = frozenset({"$comment", "$schema", "description", "format", "title"})
 _DATA = frozenset({"const", "default", "example", "examples"})
 _OLDER_DRAFTS = ("draft-03", "draft-04", "draft-06", "draft-07", "2019-09")
-"""Drafts that a schema may name: its keywords then mean what they meant there."""
+"""Drafts that a schema may declare; its keywords then keep their meaning in that draft."""
 
 
 def read_schema(schema: JsonObject) -> JsonObject:
-    """Return the schema as it is meant, in keywords of JSON Schema 2020-12 where it names no older draft.
+    """Return the normalized schema, with keywords of JSON Schema 2020-12 unless it declares an older draft.
 
-    Raises: RecursionError where it is nested too deeply to be walked.
+    Raises: RecursionError if it is nested too deeply.
     """
     named = schema.get("$schema")
     older = isinstance(named, str) and any(draft in named and "json-schema.org" in named for draft in _OLDER_DRAFTS)
@@ -72,7 +72,7 @@ def _read(schema: JsonObject, *, translate: bool, exclusive_flags: bool) -> Json
 
 
 def _keyword(name: str, value: JsonValue, inner: Callable[[JsonValue], JsonValue]) -> Iterator[JsonValue]:
-    """Yield the value of a keyword as it is meant; nothing where it says nothing."""
+    """Yield the normalized value of a keyword, or nothing if the keyword should be dropped."""
     if name in _DATA:
         if name != "examples" or isinstance(value, list):
             yield value
@@ -116,7 +116,7 @@ def _type_name(value: JsonValue) -> JsonValue:
 
 
 def _accept_null(schema: JsonObject) -> None:
-    """Take `nullable`, the word of OpenAPI, for one more type."""
+    """Translate `nullable` of OpenAPI to the type `null`."""
     kind = schema.get("type")
     if schema.get("nullable") is not True or kind is None:
         return
@@ -127,7 +127,7 @@ def _accept_null(schema: JsonObject) -> None:
 
 
 def _read_exclusive_flags(schema: JsonObject) -> None:
-    """Take the flags of draft 4, `exclusiveMinimum: true` beside `minimum`, for the bounds of later drafts."""
+    """Translate the flags of draft 4 (`exclusiveMinimum: true` with `minimum`) to the bounds of later drafts."""
     for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         said = schema.get(flag)
         if isinstance(said, bool):
@@ -137,14 +137,14 @@ def _read_exclusive_flags(schema: JsonObject) -> None:
 
 
 def _translate(schema: JsonObject) -> None:
-    """Say in keywords of 2020-12 what drafts up to 2019-09 said in others."""
+    """Translate keywords of drafts up to 2019-09 to 2020-12."""
     items = schema.get("items")
     if isinstance(items, list):
         schema.setdefault("prefixItems", schema.pop("items"))
         if "additionalItems" in schema:
             schema["items"] = schema.pop("additionalItems")
     elif "additionalItems" in schema:
-        del schema["additionalItems"]  # it says nothing beside an `items` that is one schema
+        del schema["additionalItems"]  # it has no effect if `items` is a single schema
     dependencies = schema.get("dependencies")
     if isinstance(dependencies, Mapping):
         del schema["dependencies"]

@@ -1,4 +1,4 @@
-"""A journal as it is stored: nothing in it is trusted until its hashes and its fold have shown what it is."""
+"""A stored journal: untrusted until its hashes and its fold have been checked."""
 
 import json
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ _MOST_EPOCHS = 10_000
 _TIME_CHARACTERS = "0123456789-:.TZ"
 
 FOLD_ERRORS = (AgentRuntimeError, LookupError, ValueError, RecursionError)
-"""What `evolve` raises where an event may not follow, or is nested as no service has written it."""
+"""The errors that `evolve` raises for an event that may not follow, or for one nested too deeply."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record as it is stored. Nothing in it is trusted: it may hold no event at all."""
+    """A stored record. Untrusted: it may not even hold an event."""
 
     seq: int
     epoch: int | None
@@ -33,9 +33,9 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoredIndex:
-    """What the store keeps beside the journal, for its lists; `head` is the hash of the last record.
+    """The row of a task beside its journal, used for lists. `head` is the hash of the last record.
 
-    `submitter` is None in an export of a version that did not keep it.
+    `submitter` is None in exports of versions that did not store it.
     """
 
     version: int
@@ -54,7 +54,7 @@ class StoredIndex:
 
 @dataclass(frozen=True, slots=True)
 class StoredJournal:
-    """All that is kept of a task, as it is stored; `index` is null where there is a journal and nothing else."""
+    """A task as stored. `index` is None if there is a journal without a row."""
 
     task_id: str
     entries: tuple[StoredRecord, ...]
@@ -63,10 +63,10 @@ class StoredJournal:
 
 @dataclass(frozen=True, slots=True)
 class AuditFault:
-    """Something that is not as it was written, or that was not approved: where, and how it shows.
+    """A part of a stored task that was changed, or that was not approved.
 
-    `seq` is the record, null where none is meant; `field` a column of it (`data.arguments` inside its JSON), or what
-    is kept beside the journal (`tasks.head`).
+    `seq`: the record, or None. `field`: its column (`data.arguments` inside its JSON), or a column beside the journal
+    (`tasks.head`). `message`: how the fault shows.
     """
 
     task_id: str
@@ -79,44 +79,43 @@ class AuditFault:
         return f"{', '.join(filter(None, place))}: {self.message}"
 
 
-def restore_task(kept: StoredJournal) -> tuple[Task, list[EventRecord]]:
-    """Fold a stored journal into its task, and return the records that the task is made of.
+def restore_task(stored: StoredJournal) -> tuple[Task, list[EventRecord]]:
+    """Fold a stored journal; return the task and the records that were folded.
 
-    A journal that does not follow from its first record gives a task whose `journal_change` says where it was changed;
-    so does one whose hashes do not fit. Of a task that has ended, of which nothing comes any more, only the number of
-    the records is checked.
+    If the events do not follow from each other, or the hashes do not match, `journal_change` of the task says where the
+    journal was changed. For a task that has ended the hashes are not checked, only the number of records.
     """
-    task, records, faults = Task(kept.task_id), list[EventRecord](), list[AuditFault]()
-    for entry in kept.entries:
-        found = read_record(kept.task_id, entry)
+    task, records, faults = Task(stored.task_id), list[EventRecord](), list[AuditFault]()
+    for entry in stored.entries:
+        found = read_record(stored.task_id, entry)
         if isinstance(found, EventRecord):
             try:
                 task = evolve(task, found)
             except FOLD_ERRORS as error:
-                found = AuditFault(kept.task_id, entry.seq, "data", f"it may not follow: {error}")
+                found = AuditFault(stored.task_id, entry.seq, "data", f"it may not follow: {error}")
         if isinstance(found, AuditFault):
             faults.append(found)
             break
         records.append(found)
-    has_ended = task.terminal and kept.index is not None and kept.index.version == task.version
+    has_ended = task.terminal and stored.index is not None and stored.index.version == task.version
     if faults or not has_ended:
-        faults = [*chain_faults(kept), *faults]
+        faults = [*chain_faults(stored), *faults]
     if not faults:
         return task, records
-    last = max([entry.seq for entry in kept.entries], default=1)
+    last = max([entry.seq for entry in stored.entries], default=1)
     first = min(faults, key=lambda fault: last if fault.seq is None else fault.seq)
     change = JournalChange(last if first.seq is None else first.seq, f"{first.field}: {first.message}")
     return replace(task, status=TaskStatus.NEEDS_ATTENTION, journal_change=change), records
 
 
 def read_record(task_id: str, entry: StoredRecord) -> EventRecord | AuditFault:
-    """Return the record that an entry holds, or why it holds none."""
+    """Return the event record of a stored record, or the fault that makes it unreadable."""
     try:
         at = datetime.fromisoformat(entry.at)
     except ValueError:
-        return AuditFault(task_id, entry.seq, "at", "it is no time.")
+        return AuditFault(task_id, entry.seq, "at", "it is not a time.")
     if at.tzinfo is None:
-        return AuditFault(task_id, entry.seq, "at", "it is no time in UTC.")
+        return AuditFault(task_id, entry.seq, "at", "it is not a time in UTC.")
     try:
         return restore_record(task_id, entry.seq, entry.epoch, at, entry.type, entry.data)
     except KeyError:
@@ -124,23 +123,23 @@ def read_record(task_id: str, entry: StoredRecord) -> EventRecord | AuditFault:
             task_id,
             entry.seq,
             "type",
-            "there is no event of this name; unless it was changed, a newer version wrote it.",
+            "there is no event of this name: it was changed, or a newer version wrote it.",
         )
-    except ValueError:  # pydantic's, and that of text which is no Unicode
+    except ValueError:  # from pydantic, or for text that is not Unicode
         return AuditFault(task_id, entry.seq, "data", f"it cannot be read as {entry.type}.")
 
 
-def chain_faults(kept: StoredJournal) -> Iterator[AuditFault]:
-    """Return what is wrong with the hashes of a journal, whose entries are in order."""
-    return _Chain(kept).faults()
+def chain_faults(stored: StoredJournal) -> Iterator[AuditFault]:
+    """Yield the faults in the hash chain of a journal whose records are in order."""
+    return _Chain(stored).faults()
 
 
 class _Chain:
-    """The hashes of a journal, against its records, the head and each other."""
+    """Compares the hashes of a journal with its records, with the head and with each other."""
 
-    def __init__(self, kept: StoredJournal) -> None:
-        self._kept = kept
-        self._known = {entry.seq: entry for entry in kept.entries}
+    def __init__(self, stored: StoredJournal) -> None:
+        self._stored = stored
+        self._known = {entry.seq: entry for entry in stored.entries}
         self._computed: dict[int, str] = {}
         self._gaps: list[tuple[int, int]] = []
         expected = 1
@@ -153,7 +152,7 @@ class _Chain:
 
     def faults(self) -> Iterator[AuditFault]:
         seen: set[int] = set()
-        for entry in self._kept.entries:
+        for entry in self._stored.entries:
             if entry.seq in seen or entry.seq < 1:
                 why = "there is another record of this number" if entry.seq in seen else "records count from 1"
                 yield self._fault(entry.seq, "seq", f"{why}.{self._describe_move(entry)}")
@@ -171,9 +170,9 @@ class _Chain:
         yield from self._head_faults()
 
     def _head_faults(self) -> Iterator[AuditFault]:
-        index, last = self._kept.index, max(self._known, default=0)
+        index, last = self._stored.index, max(self._known, default=0)
         if index is None:
-            yield self._fault(None, "tasks", "the task's row is missing beside its journal.")
+            yield self._fault(None, "tasks", "the row of this task is missing.")
         elif index.head in {self._known[last].hash, self._computed[last]} if last else not index.version:
             if index.version != last:
                 said = f"it says {index.version}, and the journal ends with record {last}"
@@ -187,39 +186,37 @@ class _Chain:
             yield self._fault(None, "tasks.head", f"{why}.")
 
     def _hash(self, previous: str, entry: StoredRecord) -> str:
-        task_id = self._kept.task_id
+        task_id = self._stored.task_id
         return record_hash(previous, task_id, entry.seq, entry.epoch, entry.at, entry.type, entry.data)
 
     def _stored_before(self, seq: int) -> str | None:
-        """The hash that the record before this one carries; None where there is no such record."""
+        """Return the stored hash of the previous record, or None if that is missing."""
         before = self._known.get(seq - 1)
         return GENESIS if seq == 1 else before.hash if before else None
 
     def _possible_predecessors(self, seq: int) -> set[str]:
-        """What the hash before may have been: what is stored, or what it should be."""
+        """Return the possible previous hashes: the stored one and the recomputed one."""
         return {hash_ for hash_ in (self._stored_before(seq), self._computed.get(seq - 1)) if hash_ is not None}
 
     def _fits(self, entry: StoredRecord) -> bool:
         return any(self._hash(previous, entry) == entry.hash for previous in self._possible_predecessors(entry.seq))
 
     def _explain(self, entry: StoredRecord) -> tuple[str, str]:
-        """The column that was changed, as far as it can be told, and how that shows."""
+        """Return the column that was changed, as far as can be determined, and the evidence."""
         after, computed = self._known.get(entry.seq + 1), self._computed[entry.seq]
-        head = self._kept.index.head if self._kept.index else None
+        head = self._stored.index.head if self._stored.index else None
         if self._hash(computed, after) == after.hash if after else computed == head:
-            return "hash", "it is not the hash of this record, and what comes after it confirms the record."
+            return "hash", "it is not the hash of this record; the next record or the head confirms the record itself."
         for previous in self._possible_predecessors(entry.seq):
             for column, other in self._variants(entry):
                 if self._hash(previous, other) == entry.hash:
                     said = json.dumps(getattr(other, column))
-                    return column, f"it was changed: with {said} the record would have its hash."
-        return "data", (
-            "the record is not what its hash was made over: it was changed, or what comes before it was replaced."
-        )
+                    return column, f"it was changed: with {said} the record would match its hash."
+        return "data", ("the record does not match its hash: it was changed, or a record before it was replaced.")
 
     def _variants(self, entry: StoredRecord) -> Iterator[tuple[str, StoredRecord]]:
-        """The record as it may have been before one of its short columns was changed."""
-        epochs = [one.epoch for one in self._kept.entries if one.epoch is not None and 0 <= one.epoch < _MOST_EPOCHS]
+        """Yield the record with other values in one short column, to find the original value."""
+        epochs = [one.epoch for one in self._stored.entries if one.epoch is not None and 0 <= one.epoch < _MOST_EPOCHS]
         for epoch in (None, *range(max(epochs, default=0) + 2)):
             yield "epoch", replace(entry, epoch=epoch)
         for kind in EVENTS:
@@ -236,7 +233,7 @@ class _Chain:
         return ""
 
     def _fault(self, seq: int | None, column: str, message: str) -> AuditFault:
-        return AuditFault(self._kept.task_id, seq, column, message)
+        return AuditFault(self._stored.task_id, seq, column, message)
 
 
 def _describe_missing(first: int, last: int) -> str:

@@ -16,16 +16,16 @@ JsonObject = dict[str, JsonValue]
 
 _LONGEST_SHOWN = 300
 _LEAST_EXPONENT = 1e21
-"""From here on RFC 8785 writes a number with an exponent."""
+"""The smallest number that RFC 8785 writes with an exponent."""
 
 LARGE_BYTES = 64 * 1024
-"""Of JSON that is larger than this, much can be asked: it is judged in a thread, and not on the loop that all share."""
+"""JSON larger than this is processed in a thread, because it would block the event loop."""
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 class Value(BaseModel):
-    """A frozen value: unknown fields are refused, and it never changes."""
+    """A frozen model that rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -43,13 +43,12 @@ Identifier = Annotated[
 
 
 def canonical(value: JsonValue) -> bytes:
-    """Return the one form of a JSON value that digests are made of.
+    """Return the canonical encoding of a JSON value, from which digests are computed.
 
-    It is RFC 8785, extended in one point: an integer has all its digits, however large it is. RFC 8785 carries integers
-    up to 2**53 - 1; within that the two forms are the same.
+    It is RFC 8785 with one extension: integers above 2**53 - 1 are written with all their digits.
 
     Raises: ValueError for what JSON cannot carry exactly (NaN, infinity, a lone surrogate, an integer of thousands of
-    digits) and for a value that is nested too deeply to be walked.
+    digits) and for a value that is nested too deeply.
     """
     try:
         return _encode(value).encode()
@@ -70,7 +69,7 @@ def _encode(value: JsonValue) -> str:
         return "[" + ",".join([str(item) if type(item) is int else _encode(item) for item in value]) + "]"
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))
-    return rfc8785.dumps(value).decode()  # None, a truth value or a float; anything else is refused
+    return rfc8785.dumps(value).decode()  # None, a boolean or a float; raises for anything else
 
 
 def _utf_16(item: tuple[JsonValue, JsonValue]) -> bytes:
@@ -84,9 +83,9 @@ _PLAIN = frozenset({bool, int, str, type(None)})
 
 
 def as_digested(value: JsonValue) -> JsonValue:
-    """Return the value with each number as its canonical form has it: 5 for 5.0.
+    """Return the value with each number as in its canonical form: 5 for 5.0.
 
-    What is sent is then what was hashed, also for whoever tells an integer from a float by its spelling.
+    A server that distinguishes 5 from 5.0 then receives exactly what was hashed.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < _LEAST_EXPONENT:
         return int(value)
@@ -98,12 +97,12 @@ def as_digested(value: JsonValue) -> JsonValue:
 
 
 def shorten(text: str) -> str:
-    """Return the text, without its middle where it is longer than 300 characters."""
+    """Return the text; one of more than 300 characters without its middle."""
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:200]} ... {text[-80:]}"
 
 
 def is_deeper_than(value: JsonValue, limit: int) -> bool:
-    """Whether arrays and objects are nested in each other more than `limit` deep; safe to ask of any value."""
+    """Return whether arrays and objects are nested more than `limit` levels deep. Safe for any depth."""
     level = [value]
     for _ in range(limit + 1):
         nested = [item for item in level if isinstance(item, dict | list | tuple)]
@@ -114,9 +113,9 @@ def is_deeper_than(value: JsonValue, limit: int) -> bool:
 
 
 def has_more_parts(value: JsonValue, limit: int, free: Collection[str]) -> bool:
-    """Return whether there are more than `limit` fields and entries in a value, but for what is in fields named `free`.
+    """Return whether a value has more than `limit` fields and items. Contents of fields named in `free` do not count.
 
-    Whoever names the faults of a value needs time for each part of it; this takes no more than the limit says.
+    Takes time for at most `limit` parts, so it can guard validation, which takes time for each part.
     """
     parts = 0
     left = [value]
@@ -131,10 +130,10 @@ def has_more_parts(value: JsonValue, limit: int, free: Collection[str]) -> bool:
 
 
 def digest(value: JsonValue) -> str:
-    """`sha256:` and the hex SHA-256 of the canonical form. Raises: ValueError as `canonical` does."""
+    """Return `sha256:` and the hex SHA-256 of the canonical form. Raises: ValueError, as `canonical`."""
     return digest_of_bytes(canonical(value))
 
 
 def digest_of_bytes(data: bytes) -> str:
-    """`sha256:` and the hex SHA-256 of the bytes."""
+    """Return `sha256:` and the hex SHA-256 of the bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
