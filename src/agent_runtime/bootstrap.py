@@ -1,4 +1,4 @@
-"""The composition root: settings in, a running service out. Everything is wired here, by hand."""
+"""The composition root: builds a running service from settings. Everything is wired here, by hand."""
 
 import asyncio
 import os
@@ -48,20 +48,22 @@ from agent_runtime.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 _SWITCH_INTERVAL_S = 0.0005
+"""With Python's default of 5 ms, the store's writer thread would wait for seconds while the event loop is busy."""
+
 _LAST_SERVERS_S = 2.0
 _ALL_SERVERS_S = 12.0
-"""The servers that still run when the service stops share this time, of its 15 s (G10), and have at least the former
-after the last open call."""
-"""Python's own 5 ms would keep the store's writer thread from the interpreter for seconds while the loop is busy."""
+"""The seconds that all servers still running share when the service stops, of its 15 (G10). After the last open call
+they have at least `_LAST_SERVERS_S`.
+"""
 
 
 Recover = bool | frozenset[str]
-"""Whether to take up the unfinished tasks of an earlier process; or the ids of those to take up."""
+"""True to resume all unfinished tasks of an earlier process, False for none; or the ids of those to resume."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A running service, as the doors see it. `recovered`: every unfinished task was handed to the runner."""
+    """A running service, as the APIs see it. `recovered` is set once every unfinished task was handed to the runner."""
 
     settings: Settings
     tasks: TaskManager
@@ -77,7 +79,7 @@ class Runtime:
 
 
 class OpenStore(Protocol):
-    """Opens the task store for as long as its context lasts; tells `observe` of each append."""
+    """Opens the task store while its context lasts; calls `observe` for each append."""
 
     def __call__(
         self, settings: StorageSettings, *, observe: AppendObserver | None = None
@@ -86,7 +88,7 @@ class OpenStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a runtime that can be replaced, by a test or by a program that embeds the service."""
+    """The parts of a runtime that a test, or a program that embeds the service, can replace."""
 
     open_store: OpenStore = open_store
     choose_planner: Callable[[Settings, LanguageModel | None], Planner] = choose_planner
@@ -95,9 +97,9 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class ServerSetup:
-    """The tool servers that the settings name, and the pool that starts them once it is entered.
+    """The tool servers of the settings, and the pool that runs them once it is entered.
 
-    `resolved` are the entries of the registry as they are started; `advice` says which of their secrets are exposed.
+    `resolved` are the entries of the registry as they are started. `advice` says which of their secrets are exposed.
     """
 
     resolved: tuple[ResolvedEntry, ...]
@@ -106,7 +108,7 @@ class ServerSetup:
 
 
 def read_registry(settings: Settings) -> tuple[ToolServer, ...]:
-    """Return the entries of the operator's registry, and the built-in servers that need not be listed.
+    """Return the entries of the operator's registry, and the built-in servers that need no entry.
 
     Raises: ConfigurationError naming each fault of the file.
     """
@@ -116,7 +118,9 @@ def read_registry(settings: Settings) -> tuple[ToolServer, ...]:
 def set_up_servers(
     settings: Settings, secrets: Secrets, entries: Sequence[ToolServer], shown: ShownValues
 ) -> ServerSetup:
-    """Resolve the entries of a registry, and make the pool of their servers. `shown` names what may not be shown."""
+    """Resolve the entries of a registry, and make the pool of their servers. `shown` hides values that must not be
+    shown.
+    """
     base_dir, data_dir = settings.tool_registry.absolute().parent, settings.data_dir
     place_of = partial(builtin.place_of, base_dir=base_dir, data_dir=data_dir)
     resolved = EntryResolver(base_dir, place_of, secrets, shown).resolve(entries)
@@ -137,13 +141,13 @@ def set_up_servers(
 
 
 def make_model(settings: OpenAISettings, secrets: Secrets) -> OpenAIModel | None:
-    """Return the language model that the settings name; None where they name none."""
+    """Return the language model of the settings; None if they name none."""
     return OpenAIModel(settings, secrets.redactor) if settings.configured else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """All that is known of a service before anything of it runs."""
+    """Everything about a service that is known before any part of it runs."""
 
     settings: Settings
     entries: Sequence[ToolServer]
@@ -155,7 +159,7 @@ class _Ground:
 
 
 def _prepare(settings: Settings, secrets: Secrets, parts: Parts) -> _Ground:
-    """Build what the settings name, and start nothing. Raises: ConfigurationError."""
+    """Build the parts that the settings name, and start nothing. Raises: ConfigurationError."""
     model = make_model(settings.openai, secrets)
     planner = parts.choose_planner(settings, model)
     entries = with_denials(read_registry(settings), settings.approval.deny)
@@ -170,7 +174,7 @@ def _prepare(settings: Settings, secrets: Secrets, parts: Parts) -> _Ground:
 
 @dataclass(frozen=True, slots=True)
 class _Services:
-    """The services on a store that is open, without a runner yet."""
+    """The services on an open store, without a runner."""
 
     registry: ToolRegistry
     progress: Progress
@@ -180,7 +184,7 @@ class _Services:
 
 
 def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pauses) -> _Services:
-    """Make the services on this store and these servers."""
+    """Make the services for this store and these servers."""
     settings, limits = ground.settings, ground.settings.limits
     registry = ToolRegistry(ground.setup.resolved, servers, store, JudgeProcess())
     progress = Progress()
@@ -216,8 +220,8 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """Start the service on a data directory that the caller owns, and stop it on the way out.
 
-    With `recover` every unfinished task of an earlier process goes on, and every server is asked what it offers; else
-    only the tasks that it names go on, and servers are asked when they are needed.
+    With `recover` True, every unfinished task of an earlier process is resumed, and every server is asked for its
+    tools. Else only the named tasks are resumed, and servers are asked when they are needed.
     Raises: ConfigurationError, StoreUnavailableError.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -246,7 +250,7 @@ async def open_runtime(
 def _show_to_doors(
     ground: _Ground, services: _Services, store: TaskStore, servers: ToolServers, runner: Runner
 ) -> Runtime:
-    """Return what the doors see of the service."""
+    """Return the view of the service for the APIs."""
     settings = ground.settings
     return Runtime(
         settings=settings,
@@ -264,7 +268,7 @@ def _show_to_doors(
 
 
 async def _take_up(runtime: Runtime, recovery: Recovery, recover: Recover) -> None:
-    """Have the unfinished tasks of an earlier process go on: all, those that are named, or none."""
+    """Resume the unfinished tasks of an earlier process: all, those named, or none."""
     if recover is True:
         await recovery.begin()
         runtime.recovered.set()

@@ -9,16 +9,16 @@ from agent_runtime.domain.usage import Usage
 
 
 def text_answer(text: str, *, usage: Usage | None = None, calls: Sequence[ModelCall] = ()) -> ModelAnswer:
-    """An answer of this text. `usage`: 100 tokens in and 10 out where it is not given."""
+    """Return an answer with this text. `usage` defaults to 100 tokens in and 10 out."""
     item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
     spent = Usage(input_tokens=100, output_tokens=10) if usage is None else usage
     return ModelAnswer(items=(item,), text=text, calls=tuple(calls), usage=spent)
 
 
 class ScriptedLanguageModel:
-    """A `LanguageModel` that gives these answers in turn: a text, a whole answer, or an error to be raised.
+    """A `LanguageModel` that gives these answers in turn: a text, a whole answer, or an error to raise.
 
-    `requests` are those that it was sent. Asked once more than it has answers, it raises a ModelError.
+    `requests` are the requests so far. If there are more of them than answers, it raises a ModelError.
     """
 
     def __init__(self, answers: Sequence[str | ModelAnswer | ModelError]) -> None:

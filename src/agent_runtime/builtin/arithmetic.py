@@ -1,8 +1,8 @@
-"""Exact arithmetic on rational numbers, and a parser of expressions; nothing is ever handed to `eval`.
+"""Exact arithmetic on rational numbers, and a parser for expressions, without `eval`.
 
-Every number is a `Fraction`, so 0.1 + 0.2 is 0.3; roots, fractional powers and the constants are rounded to 50 digits.
-All work is bounded before it is done: the length of the expression, its tokens, its nesting, and the digits of every
-value (so 9**9**9 is refused at once).
+Every number is a `Fraction`, so 0.1 + 0.2 is 0.3. Roots, fractional powers and constants are rounded to 50 digits. All
+work is bounded before it begins: the length of the expression, its tokens, its nesting, and the digits of every value.
+So 9**9**9 is refused at once.
 """
 
 import math
@@ -20,9 +20,9 @@ MAX_LENGTH = 2000
 MAX_TOKENS = 500
 MAX_DEPTH = 40
 MAX_DIGITS = 1000
-"""The most digits of a value, of its numerator and of its denominator."""
+"""The most digits of a numerator or denominator."""
 SAFE_INTEGER = 2**53 - 1
-"""The largest integer that every JSON reader keeps exactly."""
+"""The largest integer that every JSON reader reads exactly."""
 
 _MAX_BITS = int(MAX_DIGITS / math.log10(2))
 _ROUGH = Context(prec=50, rounding=ROUND_HALF_EVEN, Emin=-10_000, Emax=10_000, traps=[InvalidOperation, Overflow])
@@ -36,7 +36,7 @@ CONSTANTS = {
 
 
 def to_fraction(number: float) -> Fraction:
-    """The number as it is written: 0.1 is one tenth. Raises: Refusal for one that is too large or not finite."""
+    """Return the number as it is written: 0.1 is one tenth. Raises: Refusal where it is too large or not finite."""
     if isinstance(number, int):
         return _check_size(Fraction(number))
     if not math.isfinite(number):
@@ -81,7 +81,7 @@ def _check_size(value: Fraction) -> Fraction:
 
 
 def power(base: Fraction, exponent: Fraction) -> Fraction:
-    """The power, exact for whole exponents. Raises: Refusal, before computing, where it has too many digits."""
+    """Return the power, exact for whole exponents. Raises: Refusal, before computing, where it has too many digits."""
     if not base and exponent < 0:
         raise Refusal("0 cannot be raised to a negative power: that would divide by 0.")
     if exponent.denominator == 1:
@@ -109,7 +109,7 @@ def _to_decimal(value: Fraction) -> Decimal:
 
 
 def square_root(value: Fraction) -> Fraction:
-    """Exact where the root is a fraction, else rounded to 50 digits."""
+    """Return the root, exact if it is a fraction, else rounded to 50 digits."""
     if value < 0:
         raise Refusal(f"{to_text(value)} is negative and has no real square root.")
     above, below = math.isqrt(value.numerator), math.isqrt(value.denominator)
@@ -119,7 +119,7 @@ def square_root(value: Fraction) -> Fraction:
 
 
 def round_to(value: Fraction, places: Fraction = Fraction(0)) -> Fraction:
-    """To so many decimal places, halves away from zero, as taught at school."""
+    """Round to this many decimal places, halves away from zero, as taught at school."""
     if places.denominator != 1 or abs(places) > _MAX_PLACES:
         raise Refusal(f"round takes a whole number of places, at most {_MAX_PLACES}.")
     scale = Fraction(10) ** int(places)
@@ -134,11 +134,11 @@ FUNCTIONS: dict[str, tuple[Callable[..., Fraction], int, int]] = {
     "min": (lambda *values: min(values), 1, MAX_TOKENS),
     "max": (lambda *values: max(values), 1, MAX_TOKENS),
 }
-"""By name: what computes it, and the fewest and the most arguments."""
+"""By name: the function, and the fewest and the most arguments."""
 
 
 def to_number(value: Fraction) -> int | float | str:
-    """The value for JSON: an integer, else the nearest float; what neither can hold as text."""
+    """Return the value for JSON: an integer, else the nearest float, else text if neither can hold it."""
     if value.denominator == 1:
         whole = value.numerator
         return whole if abs(whole) <= SAFE_INTEGER else str(whole)
@@ -152,7 +152,7 @@ def to_number(value: Fraction) -> int | float | str:
 
 
 def to_text(value: Fraction) -> str:
-    """The value as people write it: integers in full, others with 15 significant digits at most."""
+    """Return the value as people write it: integers in full, others with at most 15 significant digits."""
     if value.denominator == 1:
         return str(value.numerator)
     shown = _SHOWN.divide(Decimal(value.numerator), Decimal(value.denominator)).normalize(_SHOWN)
@@ -172,7 +172,7 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", re.ASCII)
-# What people type and paste: the signs for times (two), divided by, minus and its look-alike, and unbreakable spaces.
+# Characters that people paste: two signs for times, one for divided by, minus and its look-alike, no-break spaces.
 _SAME = str.maketrans("\u00d7\u00b7\u00f7\u2212\u2013\u00a0\u202f", "**/--  ")
 _BINARY: dict[str, tuple[int, Callable[[Fraction, Fraction], Fraction]]] = {
     "+": (1, add),
@@ -187,7 +187,7 @@ _POWERS = frozenset({"**", "^"})
 
 
 def evaluate(expression: str) -> Fraction:
-    """The value of an expression. Raises: Refusal saying what is wrong with it, and where."""
+    """Return the value of an expression. Raises: Refusal saying what is wrong with it, and where."""
     if len(expression) > MAX_LENGTH:
         raise Refusal(f"The expression is longer than {MAX_LENGTH} characters: take it in parts.")
     return _Parser(_tokenize(expression.translate(_SAME))).value()
@@ -198,7 +198,7 @@ def _tokenize(text: str) -> list[_Token]:
     calls: list[bool] = []
     at = 0
     while at < len(text):
-        # Between the brackets of a function a comma parts its arguments, so there are no thousands there.
+        # In the brackets of a function a comma separates arguments, so it cannot group thousands.
         grouped = None if any(calls) else _GROUPED.match(text, at)
         match = _TOKEN.match(text, at)
         if match is None:
@@ -222,7 +222,7 @@ def _tokenize(text: str) -> list[_Token]:
 
 
 class _Parser:
-    """Precedence climbing: + - below * / // %, below the sign, below powers, which group from the right."""
+    """Parses by precedence climbing: + - below * / // %, below the sign, below powers, which group from the right."""
 
     def __init__(self, tokens: list[_Token]) -> None:
         self._tokens = tokens
@@ -328,7 +328,7 @@ class _Parser:
 
 def _read_literal(token: _Token) -> Fraction:
     digits, _, exponent = token.text.partition("e")
-    # Judged as text: the number itself is made only once its size is known.
+    # Checked as text: the number is made only once its size is known.
     if len(digits) > MAX_DIGITS or len(exponent) > len(str(MAX_DIGITS)) + 1 or abs(int(exponent or 0)) > MAX_DIGITS:
         raise Refusal(f"A number would have more than {MAX_DIGITS} digits: use smaller numbers.")
     return _check_size(Fraction(token.text))

@@ -74,7 +74,7 @@ def _answer(value: Fraction) -> CallToolResult:
 
 
 def create_server() -> MCPServer[Any]:
-    """The calculator."""
+    """Return the calculator."""
     return make_server(
         "calculator",
         "Exact arithmetic: 0.1 + 0.2 is 0.3.",

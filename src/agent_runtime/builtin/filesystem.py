@@ -32,9 +32,9 @@ from agent_runtime.builtin.toolbox import (
 )
 
 MAX_FILE = 16 * MAX_TEXT
-"""The largest file that is appended to."""
+"""The largest file that can be appended to, in bytes."""
 MAX_ENTRIES = 1000
-"""The most entries that a listing shows."""
+"""The most entries of a listing."""
 
 FilePath = Annotated[
     str, Field(max_length=1024, description='Path of a file, relative to the root folder, such as "notes.txt".')

@@ -1,8 +1,8 @@
-"""A folder that nothing gets out of: every path is resolved, judged, and then walked without following a link.
+"""A folder that no path leaves: every path is resolved, checked, and then opened without following links.
 
-A path is first resolved as the system would, links and `..` included, and refused where it ends outside. What is left
-is opened one part at a time, each relative to the folder before it and with `O_NOFOLLOW`: whoever swaps a folder for a
-link in between makes the call fail, and cannot make it leave.
+A path is resolved as the system would, with links and `..`, and refused if it ends outside. The resolved path is opened
+part by part, each relative to the folder before it and with `O_NOFOLLOW`. If somebody swaps a folder for a link
+meanwhile, the call fails and cannot leave the root.
 """
 
 import errno
@@ -23,11 +23,11 @@ from pathlib import Path, PurePosixPath
 from agent_runtime.builtin.toolbox import Refusal, pluralize
 
 TEMPORARY = ".agent-runtime-writing-"
-"""How the name of a file that is being written begins; such files are never shown."""
+"""The prefix of files that are being written. Such files are never shown."""
 
 _LEFT_BEHIND = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{16}")
 _ABANDONED_S = 3600.0
-"""The age at which a file that is being written has no writer any more: writing one takes seconds."""
+"""A temporary file of this age has no writer any more: writing one takes seconds."""
 _NAMES_SWEPT = 10_000
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -39,14 +39,14 @@ _LOCK_WAIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a path leads: the parts of it below `root`, with every link resolved."""
+    """A resolved path: its parts below `root`, without links."""
 
     root: str
     parts: tuple[str, ...]
 
     @property
     def shown(self) -> str:
-        """The path as people and programs get it: relative to the root, `.` for the root itself."""
+        """The path as it is shown: relative to the root, `.` for the root itself."""
         return to_readable("/".join(self.parts)) or "."
 
     @property
@@ -62,7 +62,7 @@ class Place:
 
 
 def to_readable(name: str) -> str:
-    """A file name that JSON can carry; bytes that are not UTF-8 become U+FFFD."""
+    """Return a file name that JSON can hold: invalid bytes become U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
@@ -70,10 +70,10 @@ _FIRST_RUNTIME = ("src", "agent_runtime")
 
 
 class Root:
-    """The one folder that a filesystem server may touch: what `path` leads to now, also if links change later.
+    """The one folder that a filesystem server may touch: the target of `path` now, even if links change later.
 
-    `name` is what people call it, where that is not its own name. `kept` are files and folders that are out of reach
-    even inside, with those that SQLite puts beside a file; a folder that the root lies in does not count.
+    `name` is what people call it, if that is not its own name. `kept` are files and folders that are out of reach even
+    inside the root, with the files that SQLite puts beside them. A folder that contains the root does not count.
     """
 
     def __init__(self, path: Path, name: str | None = None, kept: Sequence[Path] = ()) -> None:
@@ -84,11 +84,11 @@ class Root:
         self._lock = threading.Lock()
 
     def locate(self, path: str) -> Place:
-        """Where a path leads: relative to the root, or absolute and inside it.
+        """Resolve a path that is relative to the root, or absolute and inside it.
 
-        A first part that is the root folder's own name means the root, unless there is such an entry in it; so does the
-        path that the first runtime had for it, `src/agent_runtime/NAME`.
-        Raises: Refusal for a path that is empty, cannot be one, or leads outside.
+        A first part that is the root folder's own name means the root, unless the root has such an entry. So does the
+        path of the first runtime, `src/agent_runtime/NAME`.
+        Raises: Refusal for a path that is empty, invalid or outside.
         """
         if not path.strip():
             raise Refusal('The path is empty: give the path of a file or folder, or "." for the root folder.')
@@ -101,7 +101,7 @@ class Root:
         except ValueError:
             raise Refusal(f"{path!r} is outside the folder {self._name!r}: give a path inside it.") from None
         if os.path.realpath(real) != real:
-            # Where links run in a circle the system gives up, and so the rest of the path was never resolved.
+            # On a loop of links the system gives up, and the rest of the path is unresolved.
             raise Refusal(f"{path!r} leads over links that run in a circle: name the file itself.")
         place = Place(root, parts)
         self._kept_inside = self._resolve_kept()
@@ -110,14 +110,16 @@ class Root:
         return place
 
     def keeps(self, place: Place) -> bool:
-        """Return whether this is out of reach, though it is inside: a file of the service, or in a folder of it."""
+        """Return whether this place is out of reach, though it is inside: a file of the service, or in a folder of the
+        service.
+        """
         if not self._kept_inside:
             return False
         real = os.path.join(place.root, *place.parts)  # noqa: PTH118 - as it is
         return any(real == kept or real.startswith((f"{kept}/", f"{kept}-")) for kept in self._kept_inside)
 
     def _resolve_kept(self) -> tuple[str, ...]:
-        """Return where in the root the kept ones are now; the links that lead to them may have changed."""
+        """Return the current real paths of the kept files inside the root. Links to them may have changed."""
         real = map(os.path.realpath, self._kept)
         return tuple(kept for kept in real if kept.startswith(f"{self._path.rstrip('/')}/"))
 
@@ -130,7 +132,7 @@ class Root:
 
     @contextmanager
     def folder(self, place: Place, *, create: bool = False) -> Iterator[int]:
-        """A descriptor of the folder, open as long as the block lasts. `create`: make what is missing on the way."""
+        """Yield a descriptor of the folder. `create`: make missing folders on the way."""
         try:
             descriptor = os.open(place.root, _FOLDER | os.O_NOFOLLOW)
         except OSError as error:
@@ -152,22 +154,22 @@ class Root:
             os.close(descriptor)
 
     def status(self, place: Place) -> os.stat_result:
-        """What the system says of the entry. Raises: Refusal, OSError."""
+        """Return the status of the entry. Raises: Refusal, OSError."""
         with self.explain_errors(place), self.folder(place.parent) as folder:
             return os.stat(place.name, dir_fd=folder, follow_symlinks=False)
 
     def read(self, place: Place, limit: int) -> bytes:
-        """All of an ordinary file. Raises: Refusal where it is none, is not there, or is over the limit."""
+        """Return the content of a regular file. Raises: Refusal where it is none, is missing, or is over the limit."""
         with self.explain_errors(place), self.folder(place.parent) as folder:
             return read_file_in(folder, place, limit)
 
     def sample(self, place: Place, size: int) -> bytes:
-        """The first bytes of an ordinary file. Raises: Refusal, OSError."""
+        """Return the first bytes of a regular file. Raises: Refusal, OSError."""
         with self.folder(place.parent) as folder, open_file(folder, place) as descriptor:
             return os.read(descriptor, size)
 
     def write(self, place: Place, data: bytes) -> bool:
-        """Put a whole file in place, atomically and durably; whether it is new. Makes missing folders."""
+        """Write a whole file, atomically and durably, with missing folders. Return whether it is new."""
         with self.explain_errors(place), self.folder(place.parent, create=True) as folder:
             mode = _mode_of_replaced(folder, place)
             _sweep(folder)
@@ -177,7 +179,9 @@ class Root:
         return mode is None
 
     def append(self, place: Place, data: bytes, limit: int) -> tuple[int, bool]:
-        """Add to the end of a file, on a new line; its new size and whether it is new. Atomic and durable."""
+        """Add to the end of a file, on a new line, atomically and durably. Return its new size and
+        whether it is new.
+        """
         with self.explain_errors(place), self.folder(place.parent, create=True) as folder, self._lock_folder(folder):
             mode = _mode_of_replaced(folder, place)
             before = b"" if mode is None else read_file_in(folder, place, limit)
@@ -192,7 +196,7 @@ class Root:
 
     @contextmanager
     def _lock_folder(self, folder: int) -> Iterator[None]:
-        """Alone among the writers to this folder: those of this server, and those of other processes."""
+        """Keep out all other writers to this folder: of this server, and of other processes."""
         deadline = time.monotonic() + _LOCK_WAIT_S
         busy = "Another program is writing in this folder and does not finish: try again later."
         if not self._lock.acquire(timeout=_LOCK_WAIT_S):
@@ -200,7 +204,7 @@ class Root:
         try:
             while True:
                 try:
-                    # On the folder, so that no lock file is left; gone with the descriptor.
+                    # On the folder itself, so that no lock file is left. Closing the descriptor frees it.
                     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
@@ -214,7 +218,9 @@ class Root:
 
     @contextmanager
     def explain_errors(self, place: Place, kind: str = "file") -> Iterator[None]:
-        """Say what the system refuses about a place in words that help; `kind` is what was looked for."""
+        """Turn errors of the system about a place into helpful refusals. `kind` is the type of entry
+        that was wanted.
+        """
         try:
             yield
         except FileNotFoundError:
@@ -231,7 +237,7 @@ class Root:
             raise Refusal(f"{place.shown} could not be used: {error.strerror}.") from error
 
     def _describe_missing(self, place: Place, kind: str) -> str:
-        """What is missing, with names that were perhaps meant."""
+        """Say what is missing, with similar names."""
         names: list[str] = []
         with suppress(OSError), self.folder(place.parent) as folder, os.scandir(folder) as entries:
             names = [entry.name for entry in islice(entries, _NAMES_COMPARED)]
@@ -245,7 +251,7 @@ class Root:
 
 @contextmanager
 def open_file(folder: int, place: Place) -> Iterator[int]:
-    """A descriptor of the ordinary file of this name in an open folder. Raises: Refusal, OSError."""
+    """Yield a descriptor of the regular file of this name in an open folder. Raises: Refusal, OSError."""
     descriptor = os.open(place.name, _READ, dir_fd=folder)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -259,7 +265,7 @@ def open_file(folder: int, place: Place) -> Iterator[int]:
 
 
 def read_file_in(folder: int, place: Place, limit: int) -> bytes:
-    """All of an ordinary file of this name in an open folder. Raises: Refusal, OSError."""
+    """Return the content of a regular file of this name in an open folder. Raises: Refusal, OSError."""
     with open_file(folder, place) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -268,9 +274,9 @@ def read_file_in(folder: int, place: Place, limit: int) -> bytes:
 
 
 def _mode_of_replaced(folder: int, place: Place) -> int | None:
-    """Return the permissions of the file that a write replaces, without setuid and its like; None where there is none.
+    """Return the permissions of the file that a write replaces, without setuid and the like; None if there is none.
 
-    Raises: Refusal where it is no ordinary file, or may not be written.
+    Raises: Refusal where it is no regular file, or read-only.
     """
     if not place.parts:
         raise Refusal(f"{place.shown} is a folder: name a file in it.")
@@ -285,13 +291,13 @@ def _mode_of_replaced(folder: int, place: Place) -> int | None:
     if not stat.S_ISREG(status.st_mode):
         raise Refusal(f"{place.shown} is not an ordinary file: only such files can be read and written.")
     if not os.access(place.name, os.W_OK, dir_fd=folder):
-        # A rename would replace it all the same.
+        # A rename would replace it regardless.
         raise Refusal(f"{place.shown} is read-only: change its rights, or write to another file.")
     return stat.S_IMODE(status.st_mode) & 0o777
 
 
 def _sweep(folder: int) -> None:
-    """Remove what writers that were killed have left in an open folder; what is not surely theirs stays."""
+    """Remove temporary files that killed writers have left in an open folder; keep what may be something else."""
     before = time.time() - _ABANDONED_S
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in islice(entries, _NAMES_SWEPT):
@@ -304,7 +310,9 @@ def _sweep(folder: int) -> None:
 
 @contextmanager
 def _write_temporary(folder: int, data: bytes, mode: int | None) -> Iterator[str]:
-    """The name of a file in the folder that holds the data, on disk; gone after the block unless renamed."""
+    """Write the data to a temporary file in the folder and yield its name. It is removed afterwards unless it was
+    renamed.
+    """
     name = TEMPORARY + secrets.token_hex(8)
     descriptor = os.open(name, _CREATE, 0o666, dir_fd=folder)
     try:

@@ -1,4 +1,4 @@
-"""Looking through a folder: bounded listings, and search by glob or substring; never by regular expression."""
+"""Lists and searches folders, within bounds: by glob or substring, never by regular expression."""
 
 import os
 import stat
@@ -15,20 +15,20 @@ from agent_runtime.builtin.toolbox import MAX_TEXT, Refusal
 Kind = Literal["file", "directory", "other"]
 
 MAX_VISITED = 20_000
-"""The most entries that one listing or search looks at."""
+"""The most entries that one listing or search visits."""
 MAX_MATCHES = 500
 MAX_BYTES = 16 * MAX_TEXT
-"""The most that one search reads from files."""
+"""The most bytes that one search reads from files."""
 _MAX_DEPTH = 32
 _SNIFFED = 1024
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".log", ".csv", ".tsv", ".json", ".yaml", ".yml", ".toml", ".py"})
-"""Files of these names are text without a look inside; all others are looked at."""
+"""Files with these suffixes count as text; the content of others is checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry of a folder. A link counts as what it leads to inside the root, and as `other` where it leaves it."""
+    """An entry of a folder. A link counts as its target if that is inside the root, else as `other`."""
 
     name: str
     kind: Kind
@@ -42,7 +42,7 @@ def kind_of(mode: int) -> Kind:
 
 
 def list_entries(root: Root, place: Place, limit: int) -> tuple[list[Found], bool]:
-    """The first `limit` entries by name, and whether that is all. Raises: Refusal, OSError."""
+    """Return the first `limit` entries by name, and whether these are all. Raises: Refusal, OSError."""
     with root.folder(place) as folder:
         with os.scandir(folder) as entries:
             seen = [e.name for e in islice(entries, MAX_VISITED) if not e.name.startswith(TEMPORARY)]
@@ -62,7 +62,7 @@ def _describe(root: Root, place: Place, folder: int, name: str) -> Found:
 
 
 def is_text(root: Root, place: Place, found: Found) -> bool:
-    """Whether this looks like a text file: by its suffix, else by its first kilobyte. Hidden files do not count."""
+    """Return whether this looks like a text file, by its suffix or its first kilobyte. Hidden files do not."""
     if found.kind != "file" or found.name.startswith("."):
         return False
     if os.path.splitext(found.name)[1].lower() in TEXT_SUFFIXES:  # noqa: PTH122 - a name, not a path
@@ -75,7 +75,7 @@ def is_text(root: Root, place: Place, found: Found) -> bool:
 
 
 def looks_like_text(data: bytes, *, whole: bool = True) -> bool:
-    """Whether the bytes are UTF-8 without NUL; of a first part, the last character may be cut."""
+    """Return whether the bytes are UTF-8 without NUL. With `whole` False, the last character may be cut."""
     if b"\0" in data:
         return False
     try:
@@ -86,9 +86,9 @@ def looks_like_text(data: bytes, *, whole: bool = True) -> bool:
 
 
 class Pattern:
-    """What a name is held against: a glob (`*`, `?`, `[...]`, `**` for any folders) or else a part of the name.
+    """A pattern for names: a glob (`*`, `?`, `[...]`, `**` for any folders), or else a part of the name.
 
-    A glob with a slash is for the path below the searched folder, one without is for the name. Case is ignored.
+    A glob with a slash matches the path below the searched folder, one without a slash the name. Case is ignored.
     """
 
     def __init__(self, text: str) -> None:
@@ -98,7 +98,7 @@ class Pattern:
         self.hidden = any(part.startswith(".") for part in folded.split("/"))
 
     def matches(self, parts: Sequence[str]) -> bool:
-        """`parts`: the path below the searched folder."""
+        """Return whether the pattern matches; `parts` is the path below the searched folder."""
         names = [name.casefold() for name in parts]
         if self._parts is None:
             return self._text in ("/".join(names) if "/" in self._text else names[-1])
@@ -108,7 +108,7 @@ class Pattern:
 
 
 def _match_parts(pattern: Sequence[str], names: Sequence[str]) -> bool:
-    # Which first parts of the names the pattern so far can account for: linear in both, whatever the pattern.
+    # How many names the pattern so far can match. This takes linear time, whatever the pattern.
     reached = {0}
     for part in pattern:
         if part == "**":
@@ -120,7 +120,7 @@ def _match_parts(pattern: Sequence[str], names: Sequence[str]) -> bool:
 
 @dataclass(slots=True)
 class Search:
-    """One search of a folder and all below it, within its bounds; links are not followed, hidden folders skipped."""
+    """A search of a folder and all below it, within bounds. Links are not followed, hidden folders are skipped."""
 
     root: Root
     base: Place
@@ -132,7 +132,7 @@ class Search:
     _bytes: int = 0
 
     def run(self) -> None:
-        """Fill in `matches`, sorted, and `truncated`: whether a bound ended the search early. Raises: OSError."""
+        """Fill in `matches`, sorted, and set `truncated` if a bound ended the search early. Raises: OSError."""
         for place, folder, name in self._files():
             if not self.pattern.matches(place.parts[len(self.base.parts) :]) or not self._holds(folder, place, name):
                 continue
@@ -159,7 +159,7 @@ class Search:
             except OSError:
                 if place is self.base:
                     raise
-                continue  # gone or closed since it was seen: not a part of what there is to search
+                continue  # deleted or made unreadable since it was listed
             if self._visited >= MAX_VISITED:
                 self.truncated = True
                 return
@@ -173,7 +173,7 @@ class Search:
         return not hidden and not self.root.keeps(place.child(name))
 
     def _holds(self, folder: int, place: Place, name: str) -> bool:
-        """Whether the file holds the text looked for; files that are too large or not text hold none."""
+        """Return whether the file contains the text; one that is too large or no text does not."""
         if self.content is None:
             return True
         if self._bytes >= MAX_BYTES:

@@ -1,4 +1,4 @@
-"""The registry of the built-in servers: another one is a module beside this one, and a row in `SERVERS`."""
+"""The built-in servers. To add one, write a module beside this one and add a row to `SERVERS`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ def _no_place(_config: BuiltinConfig, _base_dir: Path, _data_dir: Path) -> Path 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What holds of one built-in server.
+    """The properties of one built-in server.
 
-    `create` makes the server of an entry on its place, and keeps it from the service's own files and folders.
-    `place` returns the folder or file that an entry works on, None where the server holds no state; it gets the folder
-    in which relative paths of the registry begin, and the data directory. `reach` says what of this machine the server
-    can reach, with `{place}` for its place. `serves_place`: tasks may work on the place, even inside the data
-    directory. `always`: the server exists without being listed, since it computes and reaches nothing.
+    `create` makes the server of an entry for its place, and protects the service's own files from it. `place` returns
+    the folder or file that an entry works on, None if the server has no state; it gets the folder where relative paths
+    of the registry begin, and the data directory. `reach` describes for people what the server can reach on this
+    machine, with `{place}` for its place. `serves_place`: tasks may work on the place, even inside the data directory.
+    `always`: the server exists without an entry, because it only computes.
     """
 
     create: Callable[[BuiltinConfig, Path, Sequence[Path]], MCPServer[Any]]
@@ -52,7 +52,7 @@ SERVERS: Mapping[str, Shipped] = {
     ),
     "text": Shipped(lambda *_: text.create_server(), always=True),
 }
-"""The built-in servers by the name that `config.server` of an entry has for them."""
+"""The built-in servers, by the name in `config.server` of an entry."""
 
 ALWAYS = tuple(name for name, shipped in SERVERS.items() if shipped.always)
 
@@ -60,23 +60,22 @@ ALWAYS = tuple(name for name, shipped in SERVERS.items() if shipped.always)
 def create(
     config: BuiltinConfig, *, base_dir: Path, data_dir: Path, place: Path | None = None, kept: Sequence[Path] = ()
 ) -> MCPServer[Any]:
-    """Return the server that a registry entry names. Nothing is read or written yet.
+    """Return the server of a registry entry. Nothing is read or written yet.
 
-    A relative `root` is relative to `base_dir`; without one the filesystem server serves `base_dir/sample_data`.
-    `place` is what that was resolved to, where it was. Nothing in `kept` is read or written: the service's own files
-    and folders.
+    A relative `root` begins at `base_dir`; without one the filesystem server serves `base_dir/sample_data`. `place` is
+    the resolved place, if known. The server neither reads nor writes the service's own files and folders, `kept`.
     """
     where = place or place_of(config, base_dir, data_dir) or base_dir
     return SERVERS[config.server].create(config, where, kept)
 
 
 def place_of(config: BuiltinConfig, base_dir: Path, data_dir: Path) -> Path | None:
-    """Return the folder or file that the server of an entry works on; None where it holds no state."""
+    """Return the folder or file that the server of an entry works on; None if it has no state."""
     return SERVERS[config.server].place(config, base_dir, data_dir)
 
 
 def reach_of(config: BuiltinConfig, base_dir: Path, data_dir: Path) -> str:
-    """Say what of this machine the server of an entry can reach."""
+    """Describe what the server of an entry can reach on this machine."""
     return SERVERS[config.server].reach.format(place=place_of(config, base_dir, data_dir))
 
 

@@ -1,4 +1,4 @@
-"""A summary made of the text's own sentences: those whose words the text uses most. The same text, the same summary."""
+"""Summarizes a text by its own sentences: those with its most frequent words. The same text gives the same summary."""
 
 import re
 from collections import Counter
@@ -25,22 +25,22 @@ _COMMON = frozenset(
         "would you your yours"
     )
 )
-"""Words that say nothing about what a text is about."""
+"""Words that do not tell what a text is about."""
 _FIRST_WEIGHT = 1.2
-"""What the first sentence counts for: it tends to say what a text is about."""
+"""The weight of the first sentence, which often tells what a text is about."""
 _LONGEST_HEADING = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence, and the paragraph or bullet it stands in."""
+    """A sentence, and the number of its paragraph or bullet."""
 
     text: str
     block: int
 
 
 def split_into_sentences(text: str) -> list[Sentence]:
-    """The sentences in order. Every bullet is a block of its own; headings and rules are none."""
+    """Return the sentences in order. Every bullet is a block of its own; headings and rules are left out."""
     found: list[Sentence] = []
     for number, block in enumerate(_split_blocks(text)):
         found.extend(Sentence(sentence, number) for sentence in _split_sentences(block))
@@ -62,7 +62,9 @@ def _split_blocks(text: str) -> list[str]:
 
 
 def _is_heading(line: str, below: str, *, alone: bool) -> bool:
-    """Whether this is an empty line, a rule, or a title: marked as one, or short and alone without an end mark."""
+    """Return whether this is an empty line, a rule, or a title: marked as one, or short and alone
+    without an end mark.
+    """
     if not line or line.startswith("#") or _RULE.fullmatch(line):
         return True
     titled = len(line) <= _LONGEST_HEADING and not below.strip("=-") and alone
@@ -85,9 +87,9 @@ def _split_sentences(block: str) -> list[str]:
 
 
 def summarize(text: str, count: int) -> tuple[str, int]:
-    """The `count` weightiest sentences in the order of the text, and how many they are.
+    """Return the `count` weightiest sentences in the order of the text, and their number.
 
-    A text with no more sentences than that is its own summary, as it is.
+    A text without more sentences than that is returned unchanged.
     """
     sentences = split_into_sentences(text)
     if len(sentences) <= count:

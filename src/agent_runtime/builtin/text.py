@@ -16,7 +16,7 @@ from agent_runtime.builtin.summary import summarize as summarize_text
 from agent_runtime.builtin.toolbox import MAX_TEXT, READS, Output, make_server, make_tool, reply, split_lines
 
 MAX_MATCHES = 1000
-"""The most lines that one search gives."""
+"""The most lines that one search returns."""
 
 Text = Annotated[str, Field(max_length=MAX_TEXT, description="The text itself, at most 1 MiB.")]
 
@@ -97,7 +97,7 @@ def head(
 
 
 def create_server() -> MCPServer[Any]:
-    """The text tools."""
+    """Return the text server."""
     return make_server(
         "text",
         "Works on the text that it is given, never on files: read them first.",

@@ -50,7 +50,7 @@ class Todos(Output):
 
 
 class TodoTools:
-    """The tools over one list."""
+    """The tools on one list."""
 
     def __init__(self, todos: TodoList) -> None:
         self._todos = todos
@@ -85,7 +85,7 @@ class TodoTools:
 
 
 def create_server(path: Path) -> MCPServer[Any]:
-    """The server over the list in this file, which is made when it is first used."""
+    """Return the server for the list in this file. The file is created on first use."""
     todos = TodoList(path)
     tools = TodoTools(todos)
 

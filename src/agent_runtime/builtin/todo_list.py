@@ -1,4 +1,4 @@
-"""The list of todos in a SQLite file, which several processes may use at once."""
+"""A list of todos in a SQLite file. Several processes may use it at once."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from agent_runtime.builtin.toolbox import Refusal
 Status = Literal["open", "done", "all"]
 
 MAX_LISTED = 1000
-"""The most todos that one listing shows."""
+"""The most todos of a listing."""
 MAX_TODOS = 10_000
 _CANDIDATES_SHOWN = 10
 _BUSY_S = 10.0
 
-# AUTOINCREMENT: the id of a deleted todo never comes back to mean another one.
+# AUTOINCREMENT: the id of a deleted todo is never used again.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS todos (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -47,9 +47,9 @@ class Todo:
 
 
 class TodoList:
-    """One connection, opened on first use and again after `close`; its methods block and may be called on any thread.
+    """One connection, opened on first use and again after `close`. Its methods block, and may be called on any thread.
 
-    Every method raises Refusal where the request or the file does not allow it.
+    Every method raises Refusal if the request is invalid or the file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class TodoList:
                 self._connection = None
 
     def add(self, text: str) -> Todo:
-        """A new open todo, on one line. Durable on return."""
+        """Add an open todo, on one line, and return it. Durable on return."""
         line = " ".join(text.split())
         if not line:
             raise Refusal("The text of the todo is empty: say what is to be done.")
@@ -74,19 +74,19 @@ class TodoList:
             return _todo(connection.execute(_ADD, (line,)).fetchone())
 
     def list(self, status: Status) -> tuple[tuple[Todo, ...], int]:
-        """The first todos in this status, oldest first, and how many there are in all."""
+        """Return the first todos in this status, oldest first, and the number of all."""
         with self._transaction("BEGIN") as connection:
             return _select(connection, status, MAX_LISTED), _count(connection, status)
 
     def complete(self, todo_id: int | None, text: str | None) -> tuple[Todo, bool]:
-        """The todo, done, and whether it was open before. By text only open ones are meant."""
+        """Complete a todo. Return it, and whether it was open before. By text, only open ones are found."""
         with self._transaction() as connection:
             todo = _choose(connection, todo_id, text, "open")
             connection.execute(_COMPLETE, (todo.id,))
             return Todo(todo.id, todo.text, done=True), not todo.done
 
     def delete(self, todo_id: int | None, text: str | None) -> Todo:
-        """The todo, which is gone."""
+        """Delete a todo and return it."""
         with self._transaction() as connection:
             todo = _choose(connection, todo_id, text, "all")
             connection.execute(_DELETE, (todo.id,))
@@ -94,7 +94,9 @@ class TodoList:
 
     @contextmanager
     def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """Alone in this process; immediate: the only writer of all, so nothing comes between reading and writing."""
+        """Run alone in this process; with IMMEDIATE as the only writer of all, so that nothing happens between read and
+        write.
+        """
         try:
             with self._lock:
                 connection = self._connection = self._connection or _connect(self._path)
@@ -103,7 +105,7 @@ class TodoList:
                     yield connection
                     connection.execute("COMMIT")
                 finally:
-                    if connection.in_transaction:  # refused, or the disk is full: nothing of it stays
+                    if connection.in_transaction:  # refused, or the disk is full: undo everything
                         connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise Refusal(f"The file of the todo list cannot be used now: {error}.") from error
@@ -114,7 +116,7 @@ class TodoList:
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # as private as the journal beside it
-    # One connection for whichever worker thread comes; the lock of the list keeps them apart.
+    # All worker threads share one connection; the lock of the list keeps them apart.
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -139,7 +141,7 @@ def _count(connection: sqlite3.Connection, status: Status) -> int:
 
 
 def _choose(connection: sqlite3.Connection, todo_id: int | None, text: str | None, status: Status) -> Todo:
-    """The one todo that is meant, by its id or by its text."""
+    """Return the one todo that is meant, by its id or by its text."""
     if (todo_id is None) == (text is None):
         raise Refusal("Say which todo, by its id or by its text, and not by both.")
     if todo_id is not None:
@@ -164,7 +166,9 @@ def _choose(connection: sqlite3.Connection, todo_id: int | None, text: str | Non
 
 
 def find_matching(wanted: str, todos: list[Todo] | tuple[Todo, ...]) -> list[Todo]:
-    """The todos whose text is this; else those that hold it; else those that hold all its words. Case is ignored."""
+    """Return the todos with exactly this text; else those that contain it; else those with all its
+    words. Ignores case.
+    """
     folded = wanted.casefold()
     words = _words(folded)
     return (

@@ -1,7 +1,7 @@
-"""What the built-in servers share: how a function becomes a tool, and how its answers and refusals are said.
+"""The parts common to all built-in servers: turning a function into a tool, answers and refusals.
 
-Every tool refuses unknown arguments, declares what it gives, answers with a text for people *and* structured output,
-and reports what it will not do as an error result that says what to do instead.
+Every tool refuses unknown arguments, declares its output, and answers with text for people *and* structured output. A
+refusal is an error result that says what to do instead.
 """
 
 import logging
@@ -23,15 +23,15 @@ from pydantic.json_schema import GenerateJsonSchema
 from agent_runtime import __version__
 
 MAX_TEXT = 1024 * 1024
-"""The longest text that a tool takes or reads: 1 MiB."""
+"""The longest text that a tool accepts or reads, in bytes: 1 MiB."""
 
 
 class Refusal(Exception):  # noqa: N818 - a tool's considered answer, not a failure of the service
-    """The tool will not do this, and nothing was changed. The message says why and what to do, fit for anyone."""
+    """The tool refuses, and nothing was changed. The message says why and what to do, and may be shown to anyone."""
 
 
 class Output(BaseModel):
-    """What a tool gives: the base of every declared output."""
+    """The base of every declared output of a tool."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,9 +45,9 @@ def _hints(*, reads: bool = False, destroys: bool = False, repeats: bool = False
 READS = _hints(reads=True, repeats=True)
 """Changes nothing."""
 ADDS = _hints()
-"""Adds something, and once more on every call; loses nothing."""
+"""Adds something on every call; loses nothing."""
 ENSURES = _hints(repeats=True)
-"""Makes something so, loses nothing; a second call changes nothing."""
+"""Makes something so and loses nothing; a second call changes nothing."""
 REPLACES = _hints(destroys=True, repeats=True)
 """May overwrite; a second call changes nothing more."""
 REMOVES = _hints(destroys=True)
@@ -55,19 +55,19 @@ REMOVES = _hints(destroys=True)
 
 
 def reply(text: str, output: Output) -> CallToolResult:
-    """An answer: the text for people, the output for programs."""
+    """Return an answer with the text for people and the output for programs."""
     return CallToolResult(
         content=[TextContent(type="text", text=text)], structured_content=output.model_dump(mode="json")
     )
 
 
 def pluralize(count: int, noun: str, nouns: str | None = None) -> str:
-    """`1 byte`, `2 bytes`, `0 entries`."""
+    """Return the count with its noun: `1 byte`, `2 bytes`, `0 entries`."""
     return f"{count} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text without their ends; a last line without an end counts."""
+    """Return the lines of a text without their ends. A last line without an end counts."""
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
@@ -79,17 +79,17 @@ class _Strict(ArgModelBase):
 
 
 class _PlainSchema(GenerateJsonSchema):
-    """Schemas without a title for every field: it says nothing that the field's name does not."""
+    """Schemas without a title for every field, which would only repeat the field's name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the signature is pydantic's
         return False
 
 
 class BuiltinTool(Tool):
-    """A tool whose arguments are judged strictly and whose refusals reach the caller in their own words.
+    """A tool that validates its arguments strictly, and whose refusals reach the caller unchanged.
 
-    The function runs in a worker thread, so that no call stalls the event loop, unless it is `inline`: pure and
-    done in microseconds. A call that has begun is awaited also when it is cancelled.
+    The function runs in a worker thread, so that no call blocks the event loop, unless it is `inline`: pure, and done
+    in microseconds. A call that has begun is awaited even if it is cancelled.
     """
 
     inline: bool = False
@@ -109,7 +109,7 @@ class BuiltinTool(Tool):
             result: CallToolResult = call() if self.inline else await anyio.to_thread.run_sync(call)
         except Refusal as refusal:
             return _make_error_result(str(refusal))
-        except Exception as error:  # the edge of the server: what is unforeseen is logged there, and not shown
+        except Exception as error:  # the edge of the server: unforeseen errors are logged and not shown
             raise UnexpectedToolError(f"The tool {self.name} failed unexpectedly; see the log.") from error
         return result
 
@@ -120,7 +120,7 @@ def _make_error_result(message: str) -> CallToolResult:
 
 def _argument_faults(error: ValidationError, tool: Tool) -> Iterable[str]:
     known = ", ".join(tool.parameters.get("properties", {})) or "none"
-    said: dict[str, str] = {}  # one sentence for each argument: of alternatives, the last and widest
+    said: dict[str, str] = {}  # one sentence for each argument; of a union's errors the last, which is the widest
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         name = str(fault["loc"][0])
         if fault["type"] == "extra_forbidden":
@@ -135,7 +135,9 @@ def _argument_faults(error: ValidationError, tool: Tool) -> Iterable[str]:
 def make_tool(
     function: Callable[..., CallToolResult], hints: ToolAnnotations, *, name: str | None = None, inline: bool = False
 ) -> Tool:
-    """A tool from a function: its docstring is the description, its return type `Annotated[CallToolResult, Output]`."""
+    """Return a tool for a function: its docstring is the description, its return type `Annotated[CallToolResult,
+    Output]`.
+    """
     tool = BuiltinTool.from_function(function, name=name, annotations=hints)
     output = tool.fn_metadata.output_model
     arguments = create_model(f"{tool.name}_arguments", __base__=(_Strict, tool.fn_metadata.arg_model))
@@ -156,7 +158,7 @@ def make_server(
     tools: Sequence[Tool],
     lifespan: Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]] | None = None,
 ) -> MCPServer[Any]:
-    """A server with these tools and nothing else."""
+    """Return a server with exactly these tools."""
     with _keep_logging():
         return MCPServer(
             name=name, instructions=instructions, version=__version__, tools=list(tools), lifespan=lifespan
@@ -165,7 +167,7 @@ def make_server(
 
 @contextmanager
 def _keep_logging() -> Iterator[None]:
-    """The SDK configures the root logger of whoever makes a server; here that is for the composition root to do."""
+    """Restore the root logger afterwards: the SDK configures it, which is the composition root's task."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

@@ -1,7 +1,7 @@
-"""The process that judges: a schema on each line of its input, a verdict on each line of its output.
+"""The judging process: reads a schema from each line of its input, and writes a verdict to each line of its output.
 
-Its first line says that it is ready. It ends by itself after `SLICE_SECONDS` of CPU time, with the lines that it has
-done. A schema that it does not survive has no verdict; whoever started it sees which that is.
+Its first line says that it is ready. After `SLICE_SECONDS` of CPU time it ends, with verdicts on the lines so far. A
+schema that crashes it has no verdict, so the parent sees which one that was.
 """
 
 import json
@@ -17,13 +17,13 @@ from agent_runtime.judging import MEMORY_BYTES, SCHEMA_SECONDS, SLICE_SECONDS
 
 
 def main() -> None:
-    """Judge what is on the standard input."""
+    """Judge the schemas on the standard input."""
     most = int(SLICE_SECONDS + SCHEMA_SECONDS) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(10)
-    with suppress(OSError):  # where memory runs out, this process goes first
+    with suppress(OSError):  # if memory runs out, this process is killed first
         Path("/proc/self/oom_score_adj").write_text("1000")
     _say("ready")
     for line in sys.stdin.buffer:

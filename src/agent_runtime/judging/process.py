@@ -1,4 +1,4 @@
-"""Whoever starts the process that judges, and makes sense of how far it came."""
+"""Starts the judging process, and interprets how far it came."""
 
 import asyncio
 import json
@@ -19,19 +19,21 @@ _BEFORE_EXEC = before_exec()
 _ALL_SECONDS = 60.0
 _WAIT_S = 60.0
 _FATAL = frozenset({-signal.SIGXCPU, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT})
-"""How the process ends because of a schema; any other bad end is the machine's doing."""
+"""The exit codes by which a schema ends the process. Any other failure is the machine's."""
 
 
 class JudgeProcess:
-    """Judges schemas in a process with limits, with the shape of `ports.SchemaJudge`. One runs at a time, in turns."""
+    """Judges schemas in a process with limits, with the shape of `ports.SchemaJudge`. Only one process
+    runs at a time.
+    """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
     async def judge(self, schemas: Sequence[JsonObject]) -> list[str | None]:
-        """Return the verdicts of the first so many schemas: why one cannot be used, `None` where it can.
+        """Return one verdict for each schema, in order: None if it can be used, else the reason.
 
-        Those after them were not judged: their turn did not come in `_ALL_SECONDS` of CPU time, or the process failed.
+        The list is shorter if `_ALL_SECONDS` of CPU time did not suffice or the process failed.
         """
         verdicts: list[str | None] = []
         for _ in range(int(_ALL_SECONDS / SLICE_SECONDS)):
@@ -46,7 +48,7 @@ class JudgeProcess:
 
 
 async def _run(schemas: Sequence[JsonObject]) -> list[str | None]:
-    """Judge as many as one process manages."""
+    """Judge as many schemas as one process can."""
     given = b"".join(to_json(schema, inf_nan_mode="constants") + b"\n" for schema in schemas)
     try:
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection: whether it may be a process that the service started (decision 17)."""
+"""Decides whether the process at the other end of a connection may be one that the service started (decision 17)."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ from agent_runtime.services.ports import PeerRefusal, SocketName
 _CAP_CHOWN = 1 << 0
 _CAP_SETUID = 1 << 7
 _ANY_USER = _CAP_CHOWN | _CAP_SETUID
-"""Either lets a process make sockets that belong to another user."""
+"""Each of these lets a process make sockets that belong to another user."""
 
 _TRY_S = 10.0
 _CALLING = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); sys.stdin.read()"
@@ -31,16 +31,16 @@ _CALLING = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(s
 class LocalPeers:
     """Finds the process that holds the other end of a connection, with the shape of `ports.PeerCheck`.
 
-    It is let in where its address is of another machine; where no descendant of this process lives; where another
-    process, or this one, is seen to hold the socket and no descendant is; and where nobody is seen to hold it, but it
-    belongs to a user whom no descendant can be. A thread that waits in a call, a message under way and io_uring hold
-    sockets unseen, so a socket of our own user that nobody is seen to hold is refused.
+    A caller is admitted if its address is another machine's; if no descendant of this process lives; if another
+    process, or this one, visibly holds the socket and no descendant does; or if nobody visibly holds it and it belongs
+    to a user whom no descendant can be. A thread blocked in a call, a message in transit and io_uring hold sockets
+    invisibly. So a socket of our own user without a visible holder is refused.
 
-    Needs Linux; elsewhere everybody is let in.
+    Needs Linux; elsewhere everybody is admitted.
     """
 
     def refuse(self, client: SocketName, server: SocketName) -> PeerRefusal | None:
-        """Return why the caller may not use the service, or None where it may. Blocks for milliseconds at most."""
+        """Return why the caller may not use the service; None if it may. Blocks for some milliseconds at most."""
         if sys.platform != "linux":
             return None
         try:
@@ -50,7 +50,9 @@ class LocalPeers:
 
 
 def peers_problem() -> str | None:
-    """Return why callers cannot be told apart on this machine; None where they can. Tried with a child that calls."""
+    """Return why callers cannot be told apart on this machine; None if they can. Tries it with a child
+    that connects.
+    """
     if sys.platform != "linux":
         return "that needs Linux"
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -79,7 +81,9 @@ def _check_connection(connection: socket.socket) -> PeerRefusal | None:
 
 
 def _judge(client: Endpoint, server: Endpoint) -> PeerRefusal | None:
-    """Raises: OSError where /proc cannot be read."""
+    """Return why the process at the client's end is refused; None if it is not. Raises: OSError where /proc is
+    unreadable.
+    """
     found = find_socket(client, server)
     if found is None:
         return PeerRefusal("gone") if is_own(client) else None
@@ -101,15 +105,15 @@ def _judge(client: Endpoint, server: Endpoint) -> PeerRefusal | None:
 
 
 def _judge_holder(pid: int, descendants: list[int]) -> PeerRefusal | None:
-    """Judge a holder that was none of the descendants a moment ago. It may have been started since."""
+    """Judge a holder that was no descendant a moment ago; it may have been started since."""
     started = is_descendant(pid, os.getpid())
-    if started is None:  # a hidden process is among its ancestors; it may be below one of ours only if that is hidden
+    if started is None:  # an ancestor is hidden, and may be ours only if one of ours is hidden
         return PeerRefusal("unseen", pid=pid) if any(map(is_hidden, descendants)) else None
     return PeerRefusal("started_by_service", pid=pid) if started else None
 
 
 def _own_process_holds(inode: int) -> bool:
-    """Return whether this process holds the socket. It may have thousands: no link is read for each."""
+    """Return whether this process holds the socket. It may have thousands, so no link is read for each."""
     for name in reversed(os.listdir("/proc/self/fd")):
         with suppress(OSError):
             status = os.fstat(int(name))
@@ -119,13 +123,13 @@ def _own_process_holds(inode: int) -> bool:
 
 
 def _holds(pid: int, inode: int) -> bool:
-    """Return whether another process is seen to hold the socket."""
+    """Return whether another process visibly holds the socket."""
     folder, link = f"/proc/{pid}/fd", f"socket:[{inode}]"
     try:
         names = os.listdir(folder)
     except UNREADABLE:
         return False
-    for name in reversed(names):  # what was opened last is most likely what is looked for
+    for name in reversed(names):  # the newest descriptor is most likely the one
         with suppress(*UNREADABLE):
             if os.readlink(f"{folder}/{name}") == link:
                 return True
@@ -133,7 +137,7 @@ def _holds(pid: int, inode: int) -> bool:
 
 
 def _may_have_made(found: LocalSocket, pids: list[int]) -> bool:
-    """Return whether the socket may have been made by one of these processes, from the user that it belongs to."""
+    """Return whether one of these processes may have made the socket, judging by the user it belongs to."""
     own_users = _read(os.getpid(), "uid_map")
     return any(_may_be(pid, found.uid, own_users) for pid in pids)
 
@@ -145,7 +149,7 @@ def _may_be(pid: int, uid: int, own_users: bytes) -> bool:
     if uid in map(int, lines[b"Uid"].split()):
         return True
     users = _read(pid, "uid_map")
-    # In a user namespace of its own it may have been any user of it before it gave that up.
+    # In its own user namespace it may have been any user of that namespace earlier.
     if users == own_users and not int(lines[b"CapPrm"], 16) & _ANY_USER:
         return False
     ranges = [list(map(int, line.split())) for line in users.splitlines()]

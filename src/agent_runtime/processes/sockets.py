@@ -1,4 +1,4 @@
-"""The TCP sockets of this machine: the one at the other end of a connection, and whether an address is ours."""
+"""The TCP sockets of this machine: finds the one at the other end of a connection, and recognises our own addresses."""
 
 import errno
 import ipaddress
@@ -24,7 +24,7 @@ _LOOPBACK = 1
 """The index of the interface `lo`, the same in every network namespace."""
 
 _FAMILIES = {4: (socket.AF_INET, socket.AF_INET6), 6: (socket.AF_INET6,)}
-"""Where the two ends of a version of IP may be found: an IPv6 socket may use a mapped IPv4 address."""
+"""The families in which both ends of a version of IP may be found: an IPv6 socket may use a mapped IPv4 address."""
 
 _LISTEN = 10
 _ANSWER_S = 1.0
@@ -32,7 +32,7 @@ _ANSWER_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One end of a TCP connection. `interface`: the index of the one that a link-local address belongs to, else 0."""
+    """One end of a TCP connection. `interface` is the index of a link-local address's interface, else 0."""
 
     address: ipaddress.IPv4Address | ipaddress.IPv6Address
     port: int
@@ -40,7 +40,9 @@ class Endpoint:
 
     @classmethod
     def parse(cls, name: tuple[Any, ...]) -> Self:
-        """Read what `getpeername` and `getsockname` give. An IPv4 address mapped into IPv6 is the IPv4 address."""
+        """Parse the result of `getpeername` or `getsockname`. An IPv4 address mapped into IPv6 becomes the IPv4
+        address.
+        """
         address = ipaddress.ip_address(str(name[0]).partition("%")[0])
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         return cls(mapped or address, int(name[1]), int(name[3]) if len(name) > 3 else 0)  # noqa: PLR2004 - has a scope
@@ -55,10 +57,10 @@ class LocalSocket:
 
 
 def find_socket(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
-    """Return the socket whose own end is `local` and whose other end is `remote`; None where there is none here.
+    """Return the socket whose own end is `local` and whose other end is `remote`; None if it is not on this machine.
 
-    The kernel is asked for this one socket, in 0.1 ms. Where it answers no such questions, its whole table is read,
-    which takes 20 to 50. Raises: OSError.
+    Asks the kernel for this one socket, which takes 0.1 ms. If the kernel does not answer, reads its whole table, which
+    takes 20 to 50 ms. Raises: OSError.
     """
     try:
         return _ask_kernel(local, remote)
@@ -67,7 +69,7 @@ def find_socket(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
 
 
 def is_own(endpoint: Endpoint) -> bool:
-    """Return whether this is an address of this machine: what is sent there comes from that very address.
+    """Return whether this is an address of this machine: packets sent to it come from the same address.
 
     Raises: OSError where that cannot be tried.
     """
@@ -78,16 +80,16 @@ def is_own(endpoint: Endpoint) -> bool:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(name)  # sends nothing
-        except OSError:  # there is no way to it
+        except OSError:  # unreachable
             return False
         if Endpoint.parse(probe.getsockname()).address == endpoint.address:
             return True
-    # The second address of a network is ours too, though what is sent there comes from the first.
+    # A second address in a network is ours too, although packets to it come from the first.
     return family == socket.AF_INET and _can_be_bound(name)
 
 
 def _can_be_bound(name: tuple[Any, ...]) -> bool:
-    """Return whether the address is one of this machine, as far as that follows from being able to use it."""
+    """Return whether a socket can be bound to the address, if that proves that it is ours."""
     if Path("/proc/sys/net/ipv4/ip_nonlocal_bind").read_text("ascii").strip() != "0":
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -99,10 +101,10 @@ def _can_be_bound(name: tuple[Any, ...]) -> bool:
 
 
 def _ask_kernel(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
-    """Ask by netlink, as `ss` does (sock_diag(7)). Raises: OSError where there are no answers to be had."""
+    """Ask by netlink, as `ss` does (sock_diag(7)). Raises: OSError where the kernel does not answer."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(_ANSWER_S)
-        # A socket that is bound to an interface is found only by it: to an own address that can only be loopback.
+        # A socket bound to an interface is found only with that interface; for an own address that is loopback.
         for interface in (local.interface, _LOOPBACK):
             for family in _FAMILIES[local.address.version]:
                 found = _ask_once(kernel, family, local, remote, interface)
@@ -125,12 +127,12 @@ def _ask_once(
     if kind != _SOCK_DIAG_BY_FAMILY:
         raise OSError(-error, "the kernel does not tell about its sockets")
     _, state, _, _, found, _, _, _, uid, inode = _ANSWER.unpack_from(answer, _HEADER.size)
-    # Where no connection fits, the kernel gives whoever listens on that port.
+    # Without a matching connection, the kernel returns the socket that listens on the port.
     return LocalSocket(uid, inode) if state != _LISTEN and found[: len(name)] == name else None
 
 
 def find_in_table(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
-    """Look through the socket table of this network namespace (proc_net_tcp). Raises: OSError."""
+    """Search the socket table of this network namespace (proc_net_tcp). Raises: OSError."""
     for table, width in (("tcp", 4), ("tcp6", 16)):
         if local.address.version == 6 and width == 4:  # noqa: PLR2004 - the version of IP
             continue
@@ -153,6 +155,6 @@ def _format_for_table(end: Endpoint, width: int) -> str:
 
 
 def _pack(end: Endpoint, width: int) -> bytes:
-    """Return the address in as many bytes; an IPv4 address among IPv6 ones is mapped."""
+    """Return the address in `width` bytes; an IPv4 address is mapped into IPv6 if need be."""
     packed = end.address.packed
     return packed if len(packed) == width else b"\0" * 10 + b"\xff\xff" + packed

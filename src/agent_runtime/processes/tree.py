@@ -1,4 +1,4 @@
-"""The processes that this one has started, and theirs: found in /proc, kept as descendants, reaped and ended."""
+"""The descendants of this process: finds them in /proc, adopts their orphans, reaps and kills them."""
 
 import ctypes
 import os
@@ -17,27 +17,28 @@ log = structlog.get_logger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 
 _SWEEP_S = 5.0
-"""How often ended orphans are looked for. One that is seen twice is nobody else's to reap."""
+"""How often to look for ended orphans. One that is seen twice has no other reaper."""
 
 _END_S = 2.0
-"""How long ended descendants may take to be gone."""
+"""How long killed descendants may take to disappear."""
 
 _LOOK_S = 0.01
 _FILE_BYTES = 64 * 1024
 _ATTEMPTS = 10
 
 UNREADABLE = (FileNotFoundError, ProcessLookupError, PermissionError)
-"""What /proc says of a process that is gone, or not ours to see. Another error, as when no descriptor is left, says
-nothing of it."""
+"""The errors of /proc for a process that is gone, or not visible to us. Other errors, such as too many open files,
+prove nothing about it.
+"""
 
 
 def every_process() -> list[int]:
-    """Return the ids of all processes that can be seen here, the newest ones first. Raises: OSError."""
+    """Return the ids of all visible processes, the newest first. Raises: OSError."""
     return sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True)
 
 
 def parent_of(pid: int) -> int | None:
-    """Return the id of the parent, 0 where it cannot be seen from here; None where the process is gone or hidden.
+    """Return the id of the parent, 0 if it is not visible from here; None if the process is gone or hidden.
 
     Raises: OSError where /proc cannot be read.
     """
@@ -52,7 +53,7 @@ def is_hidden(pid: int) -> bool:
 
 
 def has_children() -> bool:
-    """Return whether this process has any child, in whatever state. Exact, and quick: the kernel is asked."""
+    """Return whether this process has any child, in whatever state. Exact and fast, because the kernel answers."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -61,7 +62,7 @@ def has_children() -> bool:
 
 
 def descendants_of(root: int) -> list[int]:
-    """Return the ids of all descendants, as far as they can be seen; what starts meanwhile may be left out.
+    """Return the ids of all visible descendants. One that starts meanwhile may be missing.
 
     Raises: OSError where /proc cannot be read.
     """
@@ -77,10 +78,10 @@ def descendants_of(root: int) -> list[int]:
 
 
 def is_descendant(pid: int, root: int) -> bool | None:
-    """Return whether `root` is an ancestor; None where that cannot be told, because an ancestor is hidden.
+    """Return whether `root` is an ancestor; None if that is unknown because an ancestor is hidden.
 
-    While the line is followed, a parent may end and its children move up to the next reaper; then it is followed anew.
-    A process whose line breaks off again and again counts as a descendant: only one that does so on purpose has it.
+    While the ancestors are read, a parent may end and its children move to the next reaper; then they are read again. A
+    process whose ancestry breaks off every time counts as a descendant, because that only happens on purpose.
     """
     for _ in range(_ATTEMPTS):
         ancestor: int | None = pid
@@ -97,10 +98,10 @@ def is_descendant(pid: int, root: int) -> bool | None:
 
 @contextmanager
 def keep_orphans() -> Iterator[None]:
-    """Have processes whose parent has ended become children of this one, and reap them; all are killed at the end.
+    """Adopt and reap processes whose parent has ended. At the end, kill all descendants.
 
-    Without it they would belong to the machine's first process, and nobody could tell that the service started them.
-    What ran before is left alone. For the one service of a process: on the way out every other descendant is killed.
+    Otherwise they would become children of the machine's first process, and nobody could tell that the service started
+    them. Descendants from before are left alone. Use it once in a process, for the service.
     """
     if sys.platform != "linux":
         yield
@@ -127,7 +128,7 @@ def _reap_until(ended: threading.Event) -> None:
 
 
 def _end_descendants(before: frozenset[int]) -> None:
-    """Kill what is left, and what that starts meanwhile, for at most `_END_S` seconds."""
+    """Kill all other descendants, and those that they start meanwhile, for at most `_END_S` seconds."""
     give_up_at = time.monotonic() + _END_S
     while time.monotonic() < give_up_at:
         left = [pid for child in set(_own_children()) - before for pid in (child, *_descendants(child))]
@@ -170,7 +171,7 @@ def _children_of(pid: int) -> Iterator[int]:
 
 
 def _descendants_by_parent(root: int) -> list[int]:
-    """Do the same for a kernel that tells parents only (without CONFIG_PROC_CHILDREN)."""
+    """Return the same for a kernel that only tells parents (without CONFIG_PROC_CHILDREN)."""
     return [pid for pid in every_process() if pid != root and is_descendant(pid, root)]
 
 
@@ -196,7 +197,7 @@ def _stat(pid: int) -> list[bytes]:
 
 
 def read_file(path: str) -> bytes:
-    """Read a small file of the kernel's, without the price of a file object: a call may look at hundreds."""
+    """Read a small file of the kernel's without a file object, because one call may read hundreds."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return b"".join(iter(lambda: os.read(descriptor, _FILE_BYTES), b""))
