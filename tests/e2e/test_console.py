@@ -40,7 +40,7 @@ PLAN = {
         },
     ]
 }
-REASONS = "What should be different, or why not"
+REASONS = "Changes to the plan, or a reason to reject it"
 AFTER = {
     "Done": ["completed", "completed"],
     "Retry": ["completed", "completed"],
@@ -138,11 +138,11 @@ def serve(folder: Path, **settings: Any) -> Iterator[Service]:
 @pytest.mark.slow
 def test_a_plan_is_asked_for_revised_and_the_second_revision_approved(own_service: Service, browser: Browser) -> None:
     open_page(browser, own_service)
-    browser.write("What is to be done?", "write 'hello' to a.txt")
+    browser.write("What should be done?", "write 'hello' to a.txt")
     browser.press("Plan it")
     browser.until_shown("Revision 1", "filesystem.write_file", "path: a.txt", "destructive")
     browser.press("Revise")
-    browser.until_shown("Say what should be different")
+    browser.until_shown("Describe the changes first")
     browser.write(REASONS, "read the file a.txt")
     browser.press("Revise")
     browser.until_shown("Revision 2", "What changed since revision 1", "filesystem.read_file", "Another plan was asked")
@@ -179,11 +179,11 @@ def test_a_plan_is_rejected_with_a_reason_and_another_task_cancelled(own_service
 def test_a_decision_that_comes_too_late_shows_the_task_as_it_stands(service: Service, browser: Browser) -> None:
     task_id = service.submit(plan=PLAN)
     open_page(browser, service)
-    browser.until_shown("Is this what shall be done?")
+    browser.until_shown("Should this plan run?")
     browser.value_of("window.approve = document.querySelector('.question .primary')")
     assert service.client.post(f"/v1/tasks/{task_id}/reject", json={}).status_code == 202
     browser.value_of("window.approve.click()")
-    browser.until_shown("Not done, because the task has changed meanwhile", "rejected")
+    browser.until_shown("Not done: the task has changed.", "rejected")
     browser.until("document.querySelector('.question') === null")
 
 
@@ -197,7 +197,7 @@ def test_a_concrete_call_is_shown_with_all_it_holds_and_approved_or_denied(
     with serve(tmp_path) as service:
         task_id = service.submit(plan=plan_that_keeps("one\u202etwo\x1b"))
         open_page(browser, service)
-        browser.until_shown("for the concrete call: its arguments")
+        browser.until_shown("before its call: its arguments")
         browser.press("Approve")
         browser.until_shown(
             "May step save make this call?", "filesystem.write_file", "its arguments hold what came from"
@@ -227,8 +227,8 @@ def test_an_unknown_outcome_is_explained_and_resolved(tmp_path: Path, browser: B
         open_page(browser, service)
         browser.press("Approve")
         browser.until_shown("Did this call of step s1 take effect?", '"label": "one"', "Needed by: s2.")
-        browser.until_shown("It took effect.", "it is called again", "So are the steps that need it: s2.")
-        browser.write("What it gave, as JSON or text (optional)", '{"said": "told"}')
+        browser.until_shown("It took effect.", "It is called again", "So are the steps that need it: s2.")
+        browser.write("The output of the call, as JSON or text (optional)", '{"said": "told"}')
         browser.press(verb)
         browser.until("['completed', 'failed'].includes(document.querySelector('.status').innerText)")
         task = service.wait_for_end(task_id)
@@ -245,7 +245,7 @@ def test_a_changed_journal_is_told_and_nothing_can_be_decided(tmp_path: Path, br
         assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 409
         open_page(browser, service)
         browser.value_of("document.querySelector('#tasks > li').firstChild.open = true")
-        browser.until_shown("Its journal was changed at record 1", "An administrator can delete it.")
+        browser.until_shown("The stored journal was changed at record 1", "An administrator can delete it.")
         buttons = browser.value_of("[...document.querySelectorAll('#tasks button')].map((one) => one.innerText)")
         assert not {"Approve", "Reject", "Revise", "Cancel"} & set(buttons)
 
@@ -290,7 +290,7 @@ def test_what_a_model_writes_is_shown_until_it_is_there(tmp_path: Path, browser:
         with serve(tmp_path, openai={"base_url": models.base_url, "model": "test-model"}) as service:
             open_page(browser, service)
             if what == "plan":
-                browser.write("What is to be done?", "Think")
+                browser.write("What should be done?", "Think")
                 browser.press("Plan it")
                 browser.until_shown("Submitted: Think")
             else:

@@ -98,7 +98,7 @@ def test_the_pages_work_under_the_path(address: str, tmp_path: Path) -> None:
     try:
         browser.open(f"{address}/")
         browser.until("performance.getEntriesByType('resource').some(({ name }) => name.includes('/v1/tasks?'))")
-        browser.write("What is to be done?", "Add 15 and 27")
+        browser.write("What should be done?", "Add 15 and 27")
         browser.press("Plan it")
         browser.until_shown("calculator.add")
         browser.press("Approve")

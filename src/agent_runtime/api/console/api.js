@@ -2,7 +2,7 @@
 
 import { withKey } from "./key.js";
 
-// What the service would not do, in its own words. `outdated`: things had changed since they were shown.
+// A refusal of the service, with its message. `outdated`: the task has changed since the page showed it.
 export class Refusal extends Error {
   /** @param {number} status @param {string} detail */
   constructor(status, detail) {
@@ -13,7 +13,7 @@ export class Refusal extends Error {
 }
 
 /**
- * What JSON says. An integer that JavaScript would round keeps its digits, and JSON.stringify writes them as they came.
+ * Parse JSON. An integer that JavaScript would round keeps its digits, and JSON.stringify writes them unchanged.
  * @param {string} text
  */
 function exact(text) {
@@ -27,7 +27,7 @@ function exact(text) {
   return JSON.parse(text, keep);
 }
 
-// GET, or POST with a body: an object, or JSON as text.
+// Send GET, or POST with a body: an object, or JSON as text. Return the parsed answer.
 /** @param {string} path @param {unknown} [body] */
 export async function call(path, body) {
   const request = body === undefined ? {} : {
@@ -38,7 +38,7 @@ export async function call(path, body) {
   const response = await withKey(path, request);
   const answer = await response.text().then(exact).catch(() => null);
   if (!response.ok || answer === null) {
-    throw new Refusal(response.status, answer?.detail ?? `Something answered with ${response.status} and no reason.`);
+    throw new Refusal(response.status, answer?.detail ?? `The answer was ${response.status}, without a reason.`);
   }
   return answer;
 }

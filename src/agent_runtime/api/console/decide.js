@@ -1,5 +1,5 @@
-// What a person is asked: about the plan, about a concrete call, about a call whose outcome is not known. And what a
-// person is told: that what is stored of the task was changed.
+// The questions to a person: about the plan, a call, or a call of unknown outcome. And the notice that the stored
+// journal of the task was changed.
 
 /** @import { Work } from "./page.js" */
 import { button, element, field, group, json, say, short } from "./page.js";
@@ -8,17 +8,17 @@ import { button, element, field, group, json, say, short } from "./page.js";
 
 /** @param {TaskView} task @param {Decide} decide */
 export function planQuestion(task, decide) {
-  const { input, node } = field("What should be different, or why not", 2);
+  const { input, node } = field("Changes to the plan, or a reason to reject it", 2);
   const revise = () => {
     if (input.value.trim()) return decide("revise", { feedback: input.value });
     input.focus();
-    say("Say what should be different, and it is planned anew.");
+    say("Describe the changes first; the task is then planned again.");
   };
   const reject = () => decide("reject", input.value.trim() ? { reason: input.value } : {});
   return group(
     "section",
     "question",
-    element("h3", "Is this what shall be done?"),
+    element("h3", "Should this plan run?"),
     group(
       "p",
       "buttons",
@@ -31,10 +31,10 @@ export function planQuestion(task, decide) {
 }
 
 /** @param {AttentionView} asked */
-const others = (asked) => asked.needed_by.join(", ");
+const dependents = (asked) => asked.needed_by.join(", ");
 
 /** @param {AttentionView} asked @param {string} title @returns {Node[]} */
-function shown(asked, title) {
+function callParts(asked, title) {
   return [
     element("h3", title),
     element("p", asked.reason),
@@ -51,9 +51,9 @@ function callQuestion(asked, decide) {
     arguments_digest: asked.arguments_digest,
     ...(input.value.trim() ? { comment: input.value } : {}),
   });
-  const parts = shown(asked, `May step ${asked.step_id} make this call?`);
+  const parts = callParts(asked, `May step ${asked.step_id} make this call?`);
   if (asked.needed_by.length) {
-    parts.push(element("p", `Denied, it fails the step and skips what needs it: ${others(asked)}.`, "note"));
+    parts.push(element("p", `If you deny it, the step fails, and the steps that need it are skipped: ${dependents(asked)}.`, "note"));
   }
   parts.push(node);
   parts.push(group("p", "buttons", button("Approve", answer("approve"), "primary"), button("Deny", answer("deny"))));
@@ -61,7 +61,7 @@ function callQuestion(asked, decide) {
 }
 
 /**
- * What was typed is sent as it is where it is JSON, so that no number loses a digit, else as a text.
+ * Return the typed text unchanged if it is JSON, so that no number loses a digit; otherwise as a JSON string.
  * @param {string} text
  */
 function outputOf(text) {
@@ -76,27 +76,27 @@ function outputOf(text) {
 
 /** @param {AttentionView} asked @param {Decide} decide */
 function outcomeQuestion(asked, decide) {
-  const { input, node } = field("What it gave, as JSON or text (optional)", 2);
+  const { input, node } = field("The output of the call, as JSON or text (optional)", 2);
   /** @param {string} resolution @param {() => string | undefined} [output] @returns {Work} */
   const resolve = (resolution, output) => () => {
     const body = JSON.stringify({ step_id: asked.step_id, call_id: asked.call_id, resolution });
     const given = output?.();
     return decide("resolve", given === undefined ? body : `${body.slice(0, -1)},"output":${given}}`);
   };
-  const also = asked.needed_by.length ? ` So are the steps that need it: ${others(asked)}.` : "";
+  const also = asked.needed_by.length ? ` So are the steps that need it: ${dependents(asked)}.` : "";
   /** @type {[text: string, means: string, work: Work, ...more: Node[]][]} */
   const choices = [
-    ["Done", "It took effect. The task goes on with what it gave.", resolve("done", () => outputOf(input.value)), node],
-    ["Retry", "It did not take effect, or may happen twice: it is called again.", resolve("retry")],
-    ["Skip", `The step is left out.${also}`, resolve("skip")],
+    ["Done", "It took effect. The task continues with its output.", resolve("done", () => outputOf(input.value)), node],
+    ["Retry", "It did not take effect, or may happen twice. It is called again.", resolve("retry")],
+    ["Skip", `The step is skipped.${also}`, resolve("skip")],
     ["Fail", "The step counts as failed, and the task fails.", resolve("fail")],
   ];
   const list = group("div", "choices");
   for (const [text, means, work, ...more] of choices) {
     list.append(button(text, work), group("div", "", element("p", means), ...more));
   }
-  const parts = shown(asked, `Did this call of step ${asked.step_id} take effect?`);
-  const needed = asked.needed_by.length ? `Needed by: ${others(asked)}.` : "No other step needs it.";
+  const parts = callParts(asked, `Did this call of step ${asked.step_id} take effect?`);
+  const needed = asked.needed_by.length ? `Needed by: ${dependents(asked)}.` : "No other step needs it.";
   return group("section", "question", ...parts, element("p", needed, "note"), list);
 }
 
@@ -105,9 +105,9 @@ function changeNotice(asked) {
   return group(
     "section",
     "question",
-    element("h3", `Its journal was changed at record ${asked.record}`),
+    element("h3", `The stored journal was changed at record ${asked.record}`),
     element("p", asked.reason),
-    element("p", "Nothing is done with this task any more. An administrator can delete it.", "note"),
+    element("p", "This task no longer runs. An administrator can delete it.", "note"),
   );
 }
 

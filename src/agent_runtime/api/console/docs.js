@@ -1,9 +1,9 @@
-// Shows /openapi.json as a page that can be read, without loading anything from elsewhere.
+// Shows /openapi.json as a page, without external assets.
 
 import { withKey } from "./key.js";
 
 /**
- * What is shown of a JSON schema, and of a call.
+ * The parts of a JSON schema and of a call that the page shows.
  * @typedef {object} Schema
  * @property {string} [$ref]
  * @property {Schema[]} [anyOf]
@@ -42,7 +42,7 @@ const element = (tag, text, className) => {
   return node;
 };
 
-/** A description: what stands between backticks is code. @param {"p" | "td"} tag @param {string} [text] */
+/** Format a description; text between backticks is code. @param {"p" | "td"} tag @param {string} [text] */
 const prose = (tag, text) => {
   const node = element(tag);
   (text ?? "").split("`").forEach((part, index) => node.append(index % 2 ? element("code", part) : part));

@@ -5,7 +5,7 @@ import { say, wordsOf } from "./page.js";
 
 const AGAIN_MS = 1000;
 
-// The events after which what a model was writing is there, or will never be, and a report is of a call that has ended.
+// The events after which the text of a model is complete or discarded, or a call has ended and reports no more.
 const WRITTEN = [
   "plan.proposed", "plan.revision_requested", "step.started", "model.answered", "tool.called", "tool.returned",
   "step.completed", "step.failed",
@@ -20,12 +20,12 @@ const WRITTEN = [
  */
 
 /**
- * Tells `heard` of every log line (`line`), of what a model writes (`writing`), of what a server reports of a
- * call (`reporting`) and of the end of both (`written`), until the function that it gives is called. A lost connection the browser mends by itself, until the ticket has
- * expired: then another one is asked for.
- * @param {string} id @param {Listener} heard
+ * Call `listener` with every log line (`line`), with text of a model (`writing`), with progress reports of a server
+ * (`reporting`), and at the end of both (`written`). Return a function that stops it. The browser reconnects by itself
+ * until the ticket expires; then this requests another ticket.
+ * @param {string} id @param {Listener} listener
  */
-export function follow(id, heard) {
+export function follow(id, listener) {
   let last = "";
   /** @type {EventSource | undefined} */
   let stream;
@@ -37,15 +37,15 @@ export function follow(id, heard) {
     const opened = new EventSource(`v1/tasks/${id}/stream?ticket=${encodeURIComponent(ticket)}&after=${last}`);
     stream = opened;
     opened.onmessage = ({ data, lastEventId }) => {
-      if (!lastEventId || lastEventId === last) return; // the line of a report, which comes as an event too
+      if (!lastEventId || lastEventId === last) return; // the log line of a report, which also arrives as an event
       last = lastEventId;
       if (data === "[DONE]") opened.close();
-      heard.line(data);
+      listener.line(data);
     };
-    opened.addEventListener("progress", ({ data }) => heard.writing(JSON.parse(data)));
-    opened.addEventListener("call.progress", ({ data }) => heard.reporting(JSON.parse(data)));
+    opened.addEventListener("progress", ({ data }) => listener.writing(JSON.parse(data)));
+    opened.addEventListener("call.progress", ({ data }) => listener.reporting(JSON.parse(data)));
     for (const type of WRITTEN) {
-      opened.addEventListener(type, ({ data }) => heard.written(JSON.parse(data).data.step_id ?? null));
+      opened.addEventListener(type, ({ data }) => listener.written(JSON.parse(data).data.step_id ?? null));
     }
     opened.onerror = () => opened.readyState === EventSource.CLOSED && again();
   }

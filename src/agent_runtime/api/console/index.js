@@ -1,4 +1,4 @@
-// Lists the tasks, takes a prompt, and opens one task at a time, since a browser keeps few connections to a service.
+// Lists the tasks, submits prompts, and opens one task at a time: browsers allow few connections to a service.
 
 /** @import { Part } from "./page.js" */
 import { call } from "./api.js";
@@ -12,8 +12,8 @@ const MOST_AT_ONCE = 200;
 const list = byId("tasks", HTMLUListElement);
 const prompt = byId("prompt", HTMLTextAreaElement);
 const more = byId("more", HTMLButtonElement);
-// How many are looked at again and again, those as they were then, the older ones that were asked for, and where to
-// go on.
+// `head` newest tasks are polled. `newest` are their last known states, `older` the tasks loaded with "More", and
+// `cursor` is where the next page begins.
 let head = PAGE;
 /** @type {SummaryView[]} */
 let newest = [];
@@ -21,17 +21,17 @@ let newest = [];
 let older = [];
 /** @type {string | null} */
 let cursor = null;
-// Whether a task is open, and the service could be asked.
+// True while a task is unfinished and the service answers.
 let changing = false;
 /** @type {string | null} */
 let wanted = null;
-// The task that is opened: its row, and what `openTask` gave.
+// The open task: its row, and the result of `openTask`.
 /** @type {{ row: HTMLElement, box: HTMLElement, reload: () => Promise<void>, close: () => void } | null} */
 let opened = null;
 
 const rowsShown = () => /** @type {HTMLElement[]} */ ([...list.children]);
 
-/** What opens a row. @param {HTMLElement} row */
+/** The <details> of a row. @param {HTMLElement} row */
 const detailsOf = (row) => /** @type {HTMLDetailsElement} */ (row.firstElementChild);
 
 /** @param {SummaryView} task */
@@ -63,7 +63,7 @@ function close() {
   opened = null;
 }
 
-/** Whether anything has changed; if so, the row says it. @param {HTMLElement} row @param {SummaryView} task */
+/** Show the status of a task in its row. Return true if it has changed. @param {HTMLElement} row @param {SummaryView} task */
 function mark(row, task) {
   const state = `${task.status} ${task.updated_at}`;
   if (row.dataset.state === state) return false;
@@ -122,8 +122,8 @@ async function showMore() {
   await show();
 }
 
-// What happens elsewhere is seen here, as long as something can happen and somebody can see it. After a lost
-// connection (a TypeError) it goes on; a refusal stays one.
+// Poll for changes while a task is unfinished and the page is visible. Continue after a lost connection (a TypeError),
+// but not after a refusal.
 async function lookAgain() {
   if (changing && !document.hidden) {
     try {

@@ -1,5 +1,5 @@
-// The API key, where the service asks for one; this tab keeps it until it is closed. Calls are made relative to the page,
-// which a proxy may show under a path.
+// The API key, if the service requires one; the tab keeps it until it is closed. Requests are relative to the page, which
+// a proxy may serve under a path.
 
 /** @param {string} path @param {RequestInit} [request] */
 export async function withKey(path, request = {}) {
@@ -10,7 +10,7 @@ export async function withKey(path, request = {}) {
     const response = await fetch(path.slice(1), { ...request, headers });
     if (response.status !== 401) return response;
     if (sessionStorage.getItem("key") !== key) continue;
-    const given = window.prompt("This service asks for an API key:")?.trim();
+    const given = window.prompt("This service requires an API key:")?.trim();
     if (!given) return response;
     sessionStorage.setItem("key", given);
   }

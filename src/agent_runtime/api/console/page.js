@@ -1,9 +1,9 @@
-// What the page is made of. All text goes in as visible text, never as HTML.
+// The parts of the page. All text is inserted as visible text, never as HTML.
 
 import { visible } from "./text.js";
 
 /**
- * The element with this id, which the page is known to have.
+ * Return the element with this id. Throws an error if the page has none.
  * @template {HTMLElement} T
  * @param {string} id @param {new () => T} kind
  */
@@ -31,7 +31,7 @@ export const element = (tag, text, className) => {
 };
 
 /**
- * An element around others, and around plain text.
+ * Create an element with children: other elements, and plain text.
  * @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag @param {string | undefined} className @param {(Node | string)[]} parts
  */
@@ -41,11 +41,11 @@ export const group = (tag, className, ...parts) => {
   return node;
 };
 
-/** Text that shall not look like lines of the page's own. @param {string} text */
+/** Put text on one line, so that it cannot imitate lines of the page. @param {string} text */
 export const oneLine = (text) => text.replace(/[ \t\r\n]*[\t\r\n][ \t\r\n]*/g, " ");
 
 /**
- * JSON on lines of its own. A mark in it is spelled out once more where it would hide something.
+ * Format JSON in a block. Hidden characters in it are escaped.
  * @param {Json} value
  */
 export const json = (value) => element("pre", JSON.stringify(value, null, 2), "code");
@@ -60,7 +60,7 @@ export const short = (digest) => {
 /** @param {string} at */
 export const timeOf = (at) => new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
-/** @typedef {() => unknown} Work What a person set off; a promise of it is awaited. */
+/** @typedef {() => unknown} Work An action of a person; a returned promise is awaited. */
 
 /** @param {Work} work */
 export async function attempt(work) {
@@ -68,7 +68,7 @@ export async function attempt(work) {
   await quietly(work);
 }
 
-/** As `attempt`, and what was said before stays. @param {Work} work */
+/** Like `attempt`, but keep the last message. @param {Work} work */
 export async function quietly(work) {
   try {
     await work();
@@ -77,13 +77,13 @@ export async function quietly(work) {
   }
 }
 
-/** What to say of a fault. The browser throws a TypeError where it gets no answer. @param {unknown} error */
+/** Describe an error. The browser throws a TypeError if it gets no answer. @param {unknown} error */
 export function wordsOf(error) {
   if (error instanceof TypeError) return `The service cannot be reached: ${error.message}.`;
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A button that does one thing at a time. @param {string} text @param {Work} work @param {string} [className] */
+/** Create a button that is disabled while its action runs. @param {string} text @param {Work} work @param {string} [className] */
 export function button(text, work, className) {
   const node = element("button", text, className);
   node.type = "button";
@@ -97,7 +97,7 @@ export function button(text, work, className) {
 
 let fields = 0;
 
-/** A labelled field for text; `rows` 1 is a single line. @param {string} text */
+/** Create a labelled text field; with 1 row, a single line. @param {string} text */
 export function field(text, rows = 1) {
   const input = rows > 1 ? element("textarea") : element("input");
   if (input instanceof HTMLTextAreaElement) input.rows = rows;
@@ -114,8 +114,8 @@ const keys = new WeakMap();
 /** @typedef {[key: string, make: () => Element]} Part */
 
 /**
- * Have exactly these children: pairs of a key and what makes the node. What has the same key stays the same node in
- * its place, so that nothing is moved, closed or emptied under a hand.
+ * Give a parent exactly these children: pairs of a key and a function that creates the node. A node with the same key
+ * is kept, so that open details, focus and typed text are not lost.
  * @param {Element} parent @param {Part[]} wanted
  */
 export function place(parent, wanted) {

@@ -1,20 +1,20 @@
-// A plan that can be read: numbered steps, with all that an approval allows.
+// A plan as numbered steps, with everything that an approval allows.
 
 import { call } from "./api.js";
 import { element, group, json, oneLine, place, quietly, short } from "./page.js";
 
 const EFFECTS = { read: "reads", write: "writes", destructive: "destructive", unknown: "effect unknown" };
 const MOST_INLINE = 120;
-// As in domain/patience.py.
+// See domain/patience.py.
 const TIMES_THE_TIMEOUT = 10;
-// What stands around names in a line, and what a title ends with: as in text/escaping.py.
+// Characters that a name must not contain without quotes, and that end a title: see text/escaping.py.
 const UNCLEAR = /[ ()=,"'\u2012-\u2015\u2e3a\u2e3b]|^$/;
 const DASH = /[\u2012-\u2015\u2e3a\u2e3b]/;
 
-/** A name, in quotes where it could pass for more. @param {string} name */
+/** Quote a name that could be mistaken for more than a name. @param {string} name */
 const clear = (name) => (UNCLEAR.test(name) ? JSON.stringify(name) : name);
 
-/** The arguments as Python would have them, where they are few; else null. @param {ToolStep["arguments"]} given */
+/** Format short arguments as Python keyword arguments; null if they are long. @param {ToolStep["arguments"]} given */
 function inline(given) {
   const text = Object.entries(given).map(([name, value]) => `${clear(name)}=${JSON.stringify(value)}`).join(", ");
   return text.length <= MOST_INLINE ? text : null;
@@ -30,8 +30,8 @@ function lineOf(step) {
 }
 
 /** @param {TouchView} touch */
-function touched({ argument, value, resolved }) {
-  return oneLine(`${argument}: ${value}${resolved ? "" : " (known when it runs)"}`);
+function touchText({ argument, value, resolved }) {
+  return oneLine(`${argument}: ${value}${resolved ? "" : " (known when the step runs)"}`);
 }
 
 /** @param {AgentStep} step */
@@ -47,16 +47,16 @@ function tools(step) {
 
 /** @param {ToolStep | AgentStep} step @param {PreviewView} preview @returns {[name: string, text: string][]} */
 function facts(step, preview) {
-  const touches = preview.touches.filter((touch) => touch.argument !== null).map(touched);
+  const touches = preview.touches.filter((touch) => touch.argument !== null).map(touchText);
   const after = preview.waits_on.join(", ");
   /** @type {[name: string, text: string | false | null | undefined][]} */
   const found = [
     ["Touches", touches.join("\n")],
     ["Only when", step.when],
     ["After", after],
-    ["Asks you", preview.asks && `for the concrete call: ${preview.asks}`],
-    ["Approved too", preview.covers && `its call, which is not shown before it is sent, though ${preview.covers}`],
-    ["Preapproved", step.preapproved && "its calls are not asked for one by one"],
+    ["Asks again", preview.asks && `before its call: ${preview.asks}`],
+    ["Also approved", preview.covers && `its call, which is not shown before it is sent, although ${preview.covers}`],
+    ["Preapproved", step.preapproved && "its calls need no separate approval"],
     ["Retries", step.kind === "tool" && step.retries ? `up to ${step.retries}` : null],
   ];
   if (step.kind === "agent") {
@@ -89,7 +89,7 @@ function stepOf(number, step, state, plan) {
   if (step.kind === "agent") node.append(element("p", "Instruction", "caption"), element("pre", step.instruction));
   else if (inline(step.arguments) === null) node.append(json(step.arguments));
   if (state.error) node.append(element("p", state.error.message, "error"));
-  if (state.output) node.append(element("p", "Gave", "caption"), element("pre", state.output));
+  if (state.output) node.append(element("p", "Output", "caption"), element("pre", state.output));
   return node;
 }
 
@@ -113,7 +113,7 @@ export function planOf(task, plan) {
 }
 
 /**
- * The steps as they stand; only those that have changed are made anew.
+ * Show the current state of the steps. Only changed steps are rendered again.
  * @param {Element} node @param {TaskView} task @param {Contract} plan
  */
 export function showSteps(node, task, plan) {
@@ -127,7 +127,7 @@ export function showSteps(node, task, plan) {
 /** @type {Record<string, string>} */
 const MARKS = { "+": "added", "-": "removed" };
 
-/** What differs from the revision before, in the words of the service. @param {TaskView} task */
+/** Show the differences from the previous revision, as the service formats them. @param {TaskView} task */
 export function differencesOf(task) {
   const [from, to] = [task.plan_revision - 1, task.plan_revision];
   const lines = element("pre", "…", "diff");

@@ -1,5 +1,5 @@
-// What the service answers, as far as the page's scripts use it: by the names of `api/shapes.py`, `domain/plan.py` and
-// `domain/contract.py`, for the type check only. Nothing is loaded from here.
+// The fields of responses that the page's scripts use, named as in `api/shapes.py`, `domain/plan.py` and
+// `domain/contract.py`. For the type check only; the page does not load this file.
 
 type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 

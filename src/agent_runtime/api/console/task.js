@@ -1,4 +1,4 @@
-// One task, opened: what it asks, its plan, what happens to it, and what came of it.
+// One open task: its questions, its plan, its log and its result.
 
 /** @import { Part } from "./page.js" */
 import { call, Refusal } from "./api.js";
@@ -9,13 +9,13 @@ import { button, element, group, place, quietly, say, timeOf } from "./page.js";
 import { visible } from "./text.js";
 
 /** @param {number} count @param {string} noun */
-const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+const countText = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 /** @param {string} title @param {string | null} text @param {string} [className] */
-const titled = (title, text, className) => group("section", className, element("h3", title), element("pre", text));
+const textSection = (title, text, className) => group("section", className, element("h3", title), element("pre", text));
 
 /**
- * The end of a box is what is read, unless somebody has scrolled back in it.
+ * Append text to a box, and scroll to its end unless the reader has scrolled back.
  * @param {Element} box @param {string} text
  */
 function append(box, text) {
@@ -27,9 +27,9 @@ function append(box, text) {
 /** @param {TaskView} task */
 function footOf({ usage, approvals }) {
   const used = [
-    counted(usage.tool_calls, "call"),
-    counted(usage.input_tokens, "token") + " read",
-    counted(usage.output_tokens, "token") + " written",
+    countText(usage.tool_calls, "call"),
+    countText(usage.input_tokens, "token") + " read",
+    countText(usage.output_tokens, "token") + " written",
   ];
   const node = group("section", "foot", element("p", `Used: ${used.join(", ")}.`));
   for (const { who, when, decision, comment, step_id: step } of approvals) {
@@ -41,9 +41,10 @@ function footOf({ usage, approvals }) {
 }
 
 /**
- * Show a task in a box, and keep it as it stands. `changed(task)` hears of it. Gives `reload`, which asks for the task,
- * once more where it was asked for while an answer was under way, and `close`. `texts` is what models are writing, by
- * step, null for the plan; `boxes` is where it stands; `reports` is what servers report of their calls.
+ * Show a task in a box, and keep it up to date. Calls `changed` with each new state. Return `close`, and `reload`,
+ * which requests the task, and requests it again if it is called before the answer arrives. `texts` are the texts that
+ * models are writing, by step id, null for the plan; `boxes` are their elements;
+ * `reports` are the progress reports of servers about their calls.
  * @param {HTMLElement} box @param {string} id @param {(task: TaskView) => void} changed
  */
 export function openTask(box, id, changed) {
@@ -73,7 +74,7 @@ export function openTask(box, id, changed) {
     } catch (error) {
       if (!(error instanceof Refusal && error.outdated)) throw error;
       await reload();
-      say(`Not done, because the task has changed meanwhile; this is how it stands now. ${error.message}`);
+      say(`Not done: the task has changed. The page now shows its current state. ${error.message}`);
       return;
     }
     await reload();
@@ -126,16 +127,16 @@ export function openTask(box, id, changed) {
     const parts = [];
     /** @param {Part} part */
     const add = (...part) => parts.push(part);
-    if (task.prompt.includes("\n") || task.prompt.length > 200) add("prompt", () => titled("Asked for", task.prompt));
+    if (task.prompt.includes("\n") || task.prompt.length > 200) add("prompt", () => textSection("Prompt", task.prompt));
     if (error) add("error", () => element("p", error.message, "error"));
-    if (status === "completed") add("result", () => titled("Result", task.result, "result"));
+    if (status === "completed") add("result", () => textSection("Result", task.result, "result"));
     for (const one of task.attention) add(`asked ${JSON.stringify(one)}`, () => question(one, decide));
     parts.push(...writing(task));
     for (const [step, text] of reports) {
       if (isWriting(task, step)) add(`report ${step} ${text}`, () => element("p", text, "note"));
     }
     if (plan) {
-      const unwanted = "Not this plan: another one is being made.";
+      const unwanted = "This plan is being replaced by another one.";
       if (status === "pending") add("unwanted", () => element("p", unwanted, "note"));
       add(`plan ${digest}`, () => planOf(task, plan));
       if (revision > 1) add(`changes ${revision}`, () => differencesOf(task));
@@ -143,7 +144,7 @@ export function openTask(box, id, changed) {
     if (status === "awaiting_approval") add(`decide ${digest}`, () => planQuestion(task, decide));
     add("log", () => log);
     add(`foot ${JSON.stringify([task.usage, task.approvals])}`, () => footOf(task));
-    if (task.cancel_requested && !task.terminal) add("ending", () => element("p", "It is being cancelled.", "note"));
+    if (task.cancel_requested && !task.terminal) add("ending", () => element("p", "The task is being cancelled.", "note"));
     else if (!task.terminal && !isChanged(task)) add("cancel", () => group("p", "buttons", button("Cancel", () => decide("cancel", {}))));
     place(box, parts);
     const shown = box.querySelector(".plan");

@@ -1,5 +1,5 @@
-// Characters that hide or reorder what stands beside them are spelled out, by the rules of `text/escaping.py`: what
-// Unicode calls other or a separator, what is default-ignorable, and letters and symbols that are drawn as a gap.
+// Escapes characters that hide or reorder text, by the rules of `text/escaping.py`: the Unicode categories Other and
+// Separator, default-ignorable characters, and letters and symbols that are drawn as a gap.
 
 const HIDDEN =
   /[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800\uFFFC\u{13441}\u{13442}\u{16FE4}\u{1BC9D}\u{1D159}]/gu;
