@@ -128,7 +128,7 @@ def test_a_plan_of_an_earlier_version_keeps_its_digest_and_its_comparison() -> N
     assert old.digest == "sha256:52d6d4f9dd265631cce0bb06ee4833c8a08b242544183fdedc5963a06bd756bb"
     approved = {key: known.definition for key, known in CATALOGUE.items()}
     compare_pins(old, "files", ENTRY, approved, current())
-    with pytest.raises(DefinitionChangedError, match="the registry entry has changed"):
+    with pytest.raises(DefinitionChangedError, match="its registry entry has changed"):
         compare_pins(old, "files", {"type": "local_stdio", "argv": ["evil"]}, approved, current())
     reordered = ToolDefinition(name="read", inputSchema={**TEXT, "type": ["object"]})
     with pytest.raises(DefinitionChangedError, match="files/read: inputSchema was"):
