@@ -33,7 +33,7 @@ from model_server.replies import Calls, Text, by_turn
 from pools import HOSTILE_SERVER, Lag
 from shifty import ShiftyHouse, plan_of, run_plan, submit_and_approve
 
-TOO_MUCH = "With what its references put in, it takes more than 1048576 bytes (limits.argument_bytes)."
+TOO_MUCH = "With its references resolved it takes more than 1048576 bytes (limits.argument_bytes)."
 
 
 def then_count(first: Plan, times: int) -> Plan:

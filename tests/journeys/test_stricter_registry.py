@@ -141,7 +141,7 @@ async def with_an_open_call(house: ShiftyHouse) -> Task:
     ("tools", "said"),
     [
         ({**CALM, "idempotent": False}, "may not be made again"),
-        ({**CALM, "approval": "call"}, "is not made again unasked"),
+        ({**CALM, "approval": "call"}, "is not repeated without approval"),
     ],
 )
 async def test_a_call_that_was_open_is_not_repeated_where_the_operator_no_longer_allows_it(

@@ -1,6 +1,6 @@
-"""The rules that every call is held to, whoever proposes it; pure, and each with a name for the journal (G4, G5, G7).
+"""The rules for every call, whoever proposes it. Pure; each rule has a name for the journal (G4, G5, G7).
 
-A proposal is judged against the journal alone: the approved contract, what has run, and what a model has asked for.
+A proposal is judged by the journal alone: the approved contract, the steps so far, and the answers of models.
 """
 
 from collections.abc import Iterable
@@ -26,14 +26,16 @@ from agent_runtime.domain.values import JsonObject, as_digested, digest, is_deep
 
 
 class CallRefusedError(Exception):
-    """A rule forbids a call; it is not sent. `rule` names it in the journal.
+    """A rule forbids a call; it is not sent. `rule` is the name of the rule in the journal.
 
-    `cancelled`, `expired`, `ended`, `not_approved`: the task stands so. `not_in_plan`: no such step, or a tool that
-    it does not list. `not_current`: its turn has not come, or a person is asked about it. `used_up`: it was made as
-    often as it may be. `budget_exceeded`, `journal_full`: the task may do no more. `reference_failed`,
-    `invalid_arguments`: they cannot be had, or the tool's schema is against them. `arguments_differ`: they are not
-    those that were approved, or that the model gave. `denied`: the operator's word is against the call, whoever
-    approved it.
+    * `cancelled`, `expired`, `ended`, `not_approved`: the status of the task.
+    * `not_in_plan`: there is no such step, or the step does not list the tool.
+    * `not_current`: it is not this call's turn, or a person is being asked about it.
+    * `used_up`: the call was already made as often as allowed.
+    * `budget_exceeded`, `journal_full`: the task has reached a limit.
+    * `reference_failed`: the arguments cannot be resolved. `invalid_arguments`: they do not match the tool's schema.
+    * `arguments_differ`: the arguments are not those that were approved or that the model gave.
+    * `denied`: the operator denies the call, whoever approved it.
     """
 
     def __init__(self, rule: str, message: str) -> None:
@@ -43,10 +45,10 @@ class CallRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A call that somebody wants made for a step.
+    """A call proposed for a step.
 
-    `arguments` null: those of the plan, or those that the model gave. `pending` is the call of a model's answer that
-    the proposal is, null where it is none.
+    `arguments`: None means those of the plan or those that the model gave. `pending`: the call in a model's answer, or
+    None.
     """
 
     step_id: str
@@ -58,7 +60,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Sizes in bytes: results above `stored_result` were cut, and nothing new is done beyond the others."""
+    """Limits in bytes. Results above `stored_result` were cut; calls that would exceed the others are refused."""
 
     stored_result: int
     arguments: int = ARGUMENT_BYTES
@@ -66,15 +68,15 @@ class Bounds:
 
 
 def describe_full_journal(task: Task, limit: int) -> str:
-    """Say that the journal of the task is too long for anything new."""
+    """Return the message for a journal that is too long for new calls."""
     return f"the journal of the task has {task.journal_bytes} bytes, over the limit of {limit} (limits.journal_bytes)."
 
 
 @dataclass(frozen=True, slots=True)
 class PermittedCall:
-    """A call that may be sent now, once. `reason` is why a person must see it first; null where nobody must.
+    """A call that may be sent now, once. `reason`: why a person must approve it first, or None.
 
-    `longest_s` is what it may take in all while it reports progress, in seconds.
+    `longest_s`: the limit in seconds while it reports progress.
     """
 
     step: ToolStep | AgentStep
@@ -87,7 +89,7 @@ class PermittedCall:
 
 
 def next_proposal(task: Task, step: ToolStep | AgentStep) -> Proposal:
-    """The call that a step itself wants next: its own, or the next that its model asks for."""
+    """Return the next call of a step: its own, or the next one that its model proposes."""
     if isinstance(step, ToolStep):
         return Proposal(step.id, step.server, step.tool)
     pending = task.steps[step.id].pending
@@ -106,11 +108,11 @@ def judge(
     *,
     now: TightenedContract | None = None,
 ) -> PermittedCall:
-    """What may be sent for a proposal.
+    """Check a proposal against all rules and return the permitted call.
 
-    `in_flight` are the steps whose calls are under way, `denials` what the operator denies now of the server, and
-    `bounds` are the sizes that hold. `now` is the contract where the operator has become stricter since.
-    Raises: CallRefusedError naming the first rule that is against it.
+    `in_flight`: the steps whose calls are in progress. `denials`: the operator's current denials for the server.
+    `now`: the tightened contract, if the operator has become stricter since the approval.
+    Raises: CallRefusedError naming the first rule that forbids the call.
     """
     _check_task(task)
     if task.journal_bytes > bounds.journal:
@@ -191,7 +193,7 @@ def _check_turn(task: Task, step: ToolStep | AgentStep, state: StepState, in_fli
 
 
 def condition_outcome(task: Task, step: ToolStep | AgentStep) -> StepSkipped | StepFailed | None:
-    """What the condition of a step says against it: it does not hold, or it cannot be told. Null where it holds."""
+    """Return the event that ends a step whose condition does not hold or cannot be evaluated; None if it holds."""
     try:
         if step.when is None or evaluate_condition(step.when, task.results):
             return None
@@ -214,7 +216,7 @@ def _check_uses(step: AgentStep, state: StepState, proposal: Proposal) -> None:
 
 
 def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, bounds: Bounds) -> JsonObject:
-    """Return the concrete arguments of the call that is next."""
+    """Return the concrete arguments of the next call."""
     if isinstance(step, ToolStep):
         try:
             resolved: JsonObject = resolve(
@@ -231,11 +233,11 @@ def _arguments(task: Task, step: ToolStep | AgentStep, state: StepState, bounds:
 
 
 def parse_model_arguments(text: str) -> JsonObject:
-    """The arguments that a model gave, read. Raises: CallRefusedError where they are no JSON object."""
+    """Parse the arguments that a model gave. Raises: CallRefusedError if they are not a JSON object."""
     try:
         arguments = from_json(text.encode("utf-8", "replace") or b"{}", allow_inf_nan=False)
     except ValueError as error:
-        raise CallRefusedError("invalid_arguments", f"the arguments are no JSON: {error}.") from error
+        raise CallRefusedError("invalid_arguments", f"the arguments are not JSON: {error}.") from error
     if not isinstance(arguments, dict):
         raise CallRefusedError("invalid_arguments", "the arguments must be a JSON object.")
     if is_deeper_than(arguments, MOST_DEPTH):
@@ -251,7 +253,7 @@ def _digest(arguments: JsonObject) -> str:
 
 
 def _timeout(task: Task, step: ToolStep | AgentStep, key: str) -> float | None:
-    """Return how long the call may take, in seconds: as the step says, and no longer than the operator now allows."""
+    """Return the timeout of the call in seconds: that of the step, limited by the operator's current one."""
     planned = step.timeout_s if isinstance(step, ToolStep) else _tool_timeout(step, key)
     most = task.contract.policy[key].timeout_s if task.contract else None
     return min(filter(None, (planned, most)), default=None)
@@ -269,11 +271,11 @@ def _reason_to_ask(
     arguments_digest: str,
     raised: str | None,
 ) -> str | None:
-    """Why a person must see the call first; null where nobody must, or somebody has approved it."""
+    """Return why a person must approve the call first; None if nobody must, or if it is approved."""
     reason = reason_to_ask(task.contract, step, key, by_person=task.is_for_person) if task.contract else None
     asked, reason = state.asked, raised or reason
     if asked is None and reason and state.call:
-        raise CallRefusedError("used_up", f"its call was made, and is not made again unasked: {reason}.")
+        raise CallRefusedError("used_up", f"its call was made, and is not repeated without approval: {reason}.")
     if asked is None:
         return reason
     if not asked.granted or asked.arguments_digest != arguments_digest:

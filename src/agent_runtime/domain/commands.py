@@ -1,4 +1,4 @@
-"""What a task asks for next: a pure function of its journal, so that any runner, at any time, decides the same."""
+"""The next commands of a task: a pure function of its journal, so that every runner decides the same at any time."""
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -14,31 +14,31 @@ from agent_runtime.domain.status import WAITING, TaskStatus
 from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_repeat
 
 RESULT_CHARACTERS = 262_144
-"""The longest result of a task, in characters; each step's own result stays whole in the journal."""
+"""The maximum length of a task's result, in characters. The journal keeps the whole result of each step."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProposePlan:
-    """Ask the planner."""
+    """Ask the planner for a plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallTool:
-    """Send the call that this step wants next: a new one, or once more where the operator allows a repetition."""
+    """Send the next call of this step: a new one, or a repetition that the operator allows."""
 
     step: ToolStep | AgentStep
 
 
 @dataclass(frozen=True, slots=True)
 class AskModel:
-    """Have the model answer for this step: its next turn."""
+    """Ask the model for the next turn of this step."""
 
     step: AgentStep
 
 
 @dataclass(frozen=True, slots=True)
 class WriteEvents:
-    """Write down what already follows from the journal."""
+    """Append events that already follow from the journal."""
 
     events: tuple[ev.Event, ...]
 
@@ -47,19 +47,18 @@ Command = ProposePlan | CallTool | AskModel | WriteEvents
 
 
 def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[Command, ...]:
-    """What may be done now; nothing while a person is asked, after the end, or where the journal was changed.
+    """Return the commands that may be carried out now; none while a person is asked, after the end, or after tampering.
 
-    What has begun comes before what may begin, and open calls before all, each in the order of the plan.
+    Open calls come first, then steps that have begun, then steps that may begin, each in plan order.
 
-    `in_flight` are the ids of the steps whose call is under way in the run that asks, or waits for room. Of any other
-    step an open call is one whose answer will not come. Each command holds for this state only: after one of them,
-    ask again.
+    `in_flight`: the ids of the steps whose call the asking run is making, or holds until a slot is free. An open call
+    of any other step will never get its answer. The commands are valid for this state only: ask again after each one.
     """
     return tuple(_commands(task, in_flight))
 
 
 def next_command(task: Task, in_flight: AbstractSet[str] = frozenset()) -> Command | None:
-    """Return the first of `next_commands`, or None; the conditions of the steps after it are not looked at."""
+    """Return the first of `next_commands`, or None, without evaluating the conditions of later steps."""
     return next(_commands(task, in_flight), None)
 
 
@@ -89,7 +88,7 @@ def _end(task: Task) -> ev.Event:
 
 
 def _cancel(task: Task) -> WriteEvents:
-    # In one append: a task left between the two would neither run nor be asked about.
+    # In one append: between the two a task would neither run nor wait for a person.
     reason = "the task was cancelled before the answer came"
     lost = task.open_calls
     unknown = tuple(name for name in task.steps if name in lost or name in task.unknown_steps)
@@ -102,7 +101,7 @@ def _cancel(task: Task) -> WriteEvents:
 
 
 def _continue_steps(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
-    """What the steps that have begun ask for: open calls first, since no task ends while one is open."""
+    """Yield the commands of the steps that have begun: open calls first, since no task ends while one is open."""
     running = [
         (step, task.steps[step.id])
         for step in (task.contract.steps if task.contract else ())
@@ -118,7 +117,7 @@ def _continue_steps(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command
 
 
 def _follow_call(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: AbstractSet[str]) -> Iterator[Command]:
-    """What follows from the latest call of a step."""
+    """Yield the command that follows from the latest call of a step."""
     if call.result is not None and not call.result.is_error:
         yield WriteEvents((ev.StepCompleted(step_id=step.id),))
     elif may_repeat(task, step.id) and exceeded_budget(task) is None:
@@ -140,7 +139,7 @@ def tool_error(step_id: str, call: Call) -> ev.StepFailed:
 
 
 def _follow_answer(task: Task, step: AgentStep, state: StepState, in_flight: AbstractSet[str]) -> Iterator[Command]:
-    """What follows from the latest answer of a model."""
+    """Yield the command that follows from the latest answer of a model."""
     if state.pending is not None:
         yield from _check_budget(task, CallTool(step), in_flight)
     elif state.turns and state.turns[-1].answer is not None:
@@ -155,7 +154,7 @@ def _follow_answer(task: Task, step: AgentStep, state: StepState, in_flight: Abs
 
 
 def _check_budget(task: Task, command: CallTool | AskModel, in_flight: AbstractSet[str]) -> Iterator[Command]:
-    """A command that the budget must allow: it is given, or waits for what is reserved, or ends the task."""
+    """Yield the command if the budget allows it, nothing while calls in flight reserve the rest, else the failure."""
     asks = isinstance(command, AskModel)
     over = exceeded_by_asking(task) if asks else exceeded_budget(task)
     if over is None:
@@ -170,7 +169,7 @@ def _check_budget(task: Task, command: CallTool | AskModel, in_flight: AbstractS
 
 
 def _start_steps(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
-    """What the steps that could begin ask for."""
+    """Yield the commands of the steps that may begin."""
     for step in task.contract.steps if task.contract else ():
         if task.steps[step.id].status is not StepStatus.PENDING or step.id in in_flight:
             continue
@@ -179,8 +178,8 @@ def _start_steps(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
         if missing := task.unmet_needs(step):
             reasons = ", ".join(f"{name}, which {_FATE[task.steps[name].status]}" for name in missing)
             yield WriteEvents((ev.StepSkipped(step_id=step.id, reason=f"it needs {reasons}"),))
-        elif (said := condition_outcome(task, step)) is not None:
-            yield WriteEvents((said,))
+        elif (outcome := condition_outcome(task, step)) is not None:
+            yield WriteEvents((outcome,))
         else:
             yield from _check_budget(task, AskModel(step) if isinstance(step, AgentStep) else CallTool(step), in_flight)
 
@@ -189,7 +188,7 @@ _FATE = {StepStatus.SKIPPED: "was skipped", StepStatus.FAILED: "failed"}
 
 
 def result_of(task: Task) -> str:
-    """What the plan was for: the texts of the steps that no other step takes up, in the order of the plan."""
+    """Return the result of the task: the texts of the steps whose output no other step uses, in plan order."""
     if task.contract is None:
         return ""
     results = task.results

@@ -1,10 +1,10 @@
-"""Conditions: `when` decides from the outputs of earlier steps whether a step runs at all.
+"""Conditions: `when` decides from the outputs of earlier steps whether a step runs.
 
     ${s1.output.count} > 3 and not ${s2.output.found}
     exists(${s1.output.items.0}) or ${s1.text} == "none"
 
 Comparisons (`== != < <= > >= in`, `not in`), `and`, `or`, `not`, brackets, and `exists(...)`, on references, numbers,
-strings, `true`, `false` and `null`. Python's own parser reads the text; nothing of it is ever executed.
+strings, `true`, `false` and `null`. Python's parser parses the text; no part of it is ever executed.
 """
 
 import ast
@@ -20,10 +20,10 @@ from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonValue
 
 MOST_CHARACTERS = 1000
-"""The longest condition."""
+"""The maximum length of a condition."""
 
 MOST_REFERENCES = 16
-"""The most references in one condition: each may lead to a long output, in which is searched."""
+"""The maximum number of references in a condition; each may have a long output to search."""
 
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 _NAMED = re.compile(r"_ref(\d+)_")
@@ -32,7 +32,7 @@ _CONSTANTS: dict[str, JsonValue] = {"true": True, "false": False, "null": None}
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that was read: its syntax tree, in which `_ref0_` stands for the first reference, and so on."""
+    """A parsed condition. In its syntax tree `_ref0_` stands for the first reference, and so on."""
 
     text: str
     tree: ast.expr
@@ -41,7 +41,7 @@ class Condition:
 
 @cache_short(entries=128, characters=MOST_CHARACTERS)
 def read_condition(text: str) -> Condition:
-    """Read a condition. Raises: ValueError saying what of it cannot be evaluated."""
+    """Parse a condition. Raises: ValueError naming the part that cannot be evaluated."""
     references: list[Reference] = []
 
     def name(found: re.Match[str]) -> str:
@@ -55,7 +55,7 @@ def read_condition(text: str) -> Condition:
     named = _REFERENCE.sub(name, text).strip()
     try:
         tree = ast.parse(named, mode="eval").body
-        ast.parse(f"({named})", mode="eval")  # which a comment would break
+        ast.parse(f"({named})", mode="eval")  # rejects comments
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text!r} is not a condition: compare references with == != < <= > >= in") from error
     condition = Condition(text, tree, tuple(references))
@@ -65,14 +65,14 @@ def read_condition(text: str) -> Condition:
 
 
 def _spelling_faults(tree: ast.expr, named: str, text: str) -> Iterator[str]:
-    """Yield a fault where a name is not spelled as it is read: Python takes wide and bold letters for plain ones."""
+    """Yield a fault for each name in other letters than ASCII: Python reads wide and bold letters as plain ones."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and ast.get_source_segment(named, node) != node.id:
             yield f"{text!r} is not a condition: write true, false, null and exists with plain letters"
 
 
 def condition_references(text: str | None) -> frozenset[Reference]:
-    """The references of a condition; of one that cannot be read, none."""
+    """Return the references of a condition; none if it cannot be parsed."""
     if text is None:
         return frozenset()
     try:
@@ -82,14 +82,14 @@ def condition_references(text: str | None) -> frozenset[Reference]:
 
 
 def evaluate_condition(text: str, results: Mapping[str, StoredResult]) -> bool:
-    """Whether the condition holds, from the stored results of earlier steps.
+    """Return whether the condition holds for the stored results of earlier steps.
 
-    Raises: ConditionFailedError where an output is not there or is not of a kind that can be compared so.
+    Raises: ConditionFailedError if an output is missing or has a type that cannot be compared this way.
     """
     try:
         condition = read_condition(text)
         return _truth(condition.tree, condition, results)
-    except (ReferenceFailedError, ValueError) as error:  # an earlier version may have read what this one refuses
+    except (ReferenceFailedError, ValueError) as error:  # an earlier version may have accepted what this one rejects
         raise ConditionFailedError(f"The condition {text!r} cannot be evaluated: {error}") from error
 
 
@@ -97,7 +97,7 @@ _COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast
 
 
 def _faults(node: ast.expr, condition: Condition, *, value: bool = False) -> Iterator[str]:
-    """What is wrong below this node; a `value` is compared, anything else must be true or false."""
+    """Yield the faults of this node. `value`: it is an operand of a comparison; otherwise it must be a boolean."""
     match node:
         case ast.BoolOp(values=values) if not value:
             for inner in values:
@@ -200,7 +200,7 @@ def _compare(op: ast.cmpop, left: JsonValue, right: JsonValue, condition: Condit
 
 def _contains(whole: JsonValue, part: JsonValue, condition: Condition) -> bool:
     if isinstance(whole, list | tuple):
-        # A list may be long, and everybody waits: `in` takes a hundredth of the time of a search by `_equal`.
+        # Lists may be long, and this blocks the event loop: `in` is a hundred times faster than a search with `_equal`.
         return part in whole and part in [item for item in whole if isinstance(item, bool) is isinstance(part, bool)]
     if isinstance(whole, Mapping) and isinstance(part, str):
         return part in whole

@@ -1,6 +1,6 @@
-"""The contract: a plan with its limits, the policy on its tools and the pins of their definitions.
+"""The contract: a plan with its limits, the policies of its tools and the pins of their definitions.
 
-Its digest is what a person approves; after that, only what it holds may run (G4, G5, G6).
+A person approves its digest; after that, only what it contains may run (G4, G5, G6).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ from agent_runtime.domain.values import JsonObject, JsonValue, Value, canonical,
 from agent_runtime.text.escaping import is_blank
 
 MOST_STEPS = 100
-"""The steps of the longest plan (G11)."""
+"""The maximum number of steps of a plan (G11)."""
 
 MOST_DEPTH = 64
-"""How deep the arguments of a step may be nested (G11)."""
+"""The maximum nesting depth of the arguments of a step (G11)."""
 
 
 NO_MODEL = (
@@ -36,17 +36,17 @@ NO_MODEL = (
 )
 
 PLAN_SECONDS = 0.25
-"""The CPU time that the arguments of all steps of one plan may be checked for, in seconds."""
+"""The CPU time for checking the arguments of all steps of a plan, in seconds."""
 
 MOST_FAULTS = 100
-"""How many faults of the arguments of one step are named."""
+"""The maximum number of faults named for the arguments of one step."""
 
 
 _Count = Annotated[int, Field(strict=True, gt=0, lt=2**53)]
 
 
 class Budget(Value):
-    """What a task may use. `None`: no limit beyond the service's own."""
+    """The limits on what a task may use. None: no limit beyond the service's own."""
 
     tool_calls: _Count | None = None
     seconds: Seconds | None = None
@@ -77,11 +77,11 @@ def _is_1(value: int) -> bool:
 
 
 class PinnedPolicy(Value):
-    """What was held to be true of a tool when the plan was made.
+    """The properties of a tool when the plan was made.
 
-    `vouched`: the operator has said that approving the plan is enough for its calls. A contract of form 1 does not say
-    what came with form 2: `open_world`, `timeout_s` and `vouched` are None. `max_timeout_s` is what a call may take in
-    all while it reports progress; None: the operator does not say, and it is `TIMES_THE_TIMEOUT` its time-out.
+    `vouched`: the operator declared that the approval of the plan is enough for its calls. In contracts of form 1
+    `open_world`, `timeout_s` and `vouched` are None; form 2 introduced them.
+    `max_timeout_s`: the limit in seconds for a call that reports progress; None: `TIMES_THE_TIMEOUT` times its timeout.
     """
 
     effect: Effect
@@ -93,13 +93,13 @@ class PinnedPolicy(Value):
     max_timeout_s: PositiveFloat | None = Field(default=None, exclude_if=_is_none)
 
     def longest_s(self, timeout_s: float | None = None) -> float:
-        """Return what a call may take in all while it reports progress, in seconds; `timeout_s` is its time-out."""
+        """Return the limit, in seconds, for a call with the timeout `timeout_s` that reports progress."""
         patience_s = timeout_s or self.timeout_s or CALL_S
         return max(patience_s, self.max_timeout_s or TIMES_THE_TIMEOUT * patience_s)
 
 
 class PinnedModel(Value):
-    """The language model of agent steps: its entry in the settings, its endpoints in order, and its name there."""
+    """The language model of agent steps: its entry in the settings, its endpoints in order, and its model name."""
 
     entry: str
     endpoints: tuple[str, ...]
@@ -107,16 +107,16 @@ class PinnedModel(Value):
 
 
 class Contract(Value):
-    """All that the digest covers. `policy` and `pins` are by `server/tool`, of the tools that the plan uses.
+    """A plan with everything that its approval covers.
 
-    `servers` are the digests of what the plan's servers are, by id. In form 1 they are part of each pin instead.
-    `model` is who answers for its agent steps; None where it has none.
-    `covers_data`: a person who approves the plan also approves the calls that would be asked for because of their data.
-    `asks`, which follows from the rest and the operator's word, is not part of the digest: why a step asks for its
-    concrete call, by step id.
+    `policy`, `pins`: by `server/tool`, for the tools that the plan uses.
+    `servers`: the digests of the identities of the plan's servers, by id. In form 1 each pin includes them instead.
+    `model`: the model of the agent steps; None if there are none.
+    `covers_data`: a person's approval of the plan covers the calls that would need approval because of their data.
+    `asks`: why a step needs approval of its concrete call, by step id. It is derived, and not part of the digest.
 
-    To add a field, give it a default that means what its absence meant, and `exclude_if` for that default: journals and
-    digests of older contracts then stay as they are. See docs/decisions/0011-what-the-digest-covers.md.
+    To add a field, give it a default that means the same as its absence, and `exclude_if` for that default. Journals
+    and digests of older contracts then remain valid. See docs/decisions/0011-what-the-digest-covers.md.
     """
 
     form: Literal[1, 2] = Field(default=1, exclude_if=_is_1)
@@ -135,9 +135,10 @@ class Contract(Value):
         return digest(self.as_digested())
 
     def as_digested(self) -> JsonObject:
-        """Return the JSON that the digest is of.
+        """Return the JSON from which the digest is computed.
 
-        A field of a step that came later is in it only where it says something: a plan keeps the digest it always had.
+        Fields of steps that were added later are left out if they have their default, so that older plans keep their
+        digests.
         """
         whole = self.model_dump(mode="json", exclude={"asks"})
         for step in whole["steps"]:
@@ -152,23 +153,23 @@ class Contract(Value):
 
     @property
     def server_ids(self) -> frozenset[str]:
-        """The ids of the servers that the plan names: no other is ever leased for it."""
+        """The ids of the servers that the plan names. No other server is leased for it."""
         return frozenset(server for step in self.steps for server, _ in tool_names(step))
 
 
 _LATER: Mapping[str, Mapping[str, JsonValue]] = {"tool": {"when": None, "preapproved": False}, "agent": {"when": None}}
 
 Catalogue = Mapping[str, Tool]
-"""The tools that may be used, by `server/tool`."""
+"""The available tools, by `server/tool`."""
 
 
 def draw_up(
     plan: Plan, limits: Limits, catalogue: Catalogue, *, model: PinnedModel | None, covers_data: bool = False
 ) -> Contract:
-    """Judge a plan against the catalogue and fix it as a contract. Without a `model` it may hold no agent steps.
+    """Validate a plan against the catalogue and return its contract. Without a `model` it may have no agent steps.
 
-    Titles and time-outs left open are filled in, so that the approver sees all that will hold.
-    Raises: InvalidPlanError with every fault.
+    Missing titles and timeouts are filled in, so that the approver sees the values that will apply.
+    Raises: InvalidPlanError naming every fault.
     """
     faults = list(find_faults(plan, limits, catalogue, agent_steps=model is not None))
     if faults:
@@ -189,7 +190,7 @@ def draw_up(
 
 
 def pin_policy(tool: Tool) -> PinnedPolicy:
-    """Return what holds for a tool as a contract has it."""
+    """Return the policy of a tool as contracts store it."""
     return PinnedPolicy(
         effect=tool.effect,
         idempotent=tool.idempotent,
@@ -218,13 +219,13 @@ def _fill_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | Age
 
 
 def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bool) -> Iterator[Fault]:
-    """Everything that is wrong with a plan, each fault with its place. `agent_steps`: whether a model is configured."""
+    """Yield every fault of a plan with its place. `agent_steps`: agent steps are allowed, as a model is configured."""
     if len(plan.steps) > limits.max_steps:
         yield Fault("steps", f"{len(plan.steps)} steps are more than max_steps, which is {limits.max_steps}.")
     deep = [i for i, step in enumerate(plan.steps) if is_deeper_than(step.templates, MOST_DEPTH)]
     yield from (Fault(f"steps[{i}].arguments", f"They are nested more than {MOST_DEPTH} deep.") for i in deep)
     if deep or len(plan.steps) > MOST_STEPS:
-        return  # what follows takes time for each step, and walks its arguments
+        return  # the remaining checks take time for each step, and recurse into its arguments
     try:
         canonical(plan.model_dump(mode="json"))
     except ValueError as error:
@@ -250,11 +251,11 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
 
 
 def _blank_texts(plan: Plan) -> Iterator[Fault]:
-    """Yield a fault for each text that an approver would see as empty, unless it may be and is."""
+    """Yield a fault for each text that is not empty but looks empty to an approver, and for each blank instruction."""
     texts = [("goal", plan.goal), *((f"steps[{index}].title", step.title) for index, step in enumerate(plan.steps))]
     for place, text in texts:
         if text and is_blank(text):
-            yield Fault(place, f"Nothing of it can be read; write a {place.rpartition('.')[2]}, or leave it out.")
+            yield Fault(place, f"It has no visible characters: write a {place.rpartition('.')[2]}, or leave it out.")
     for index, step in enumerate(plan.steps):
         if isinstance(step, AgentStep) and is_blank(step.instruction):
             yield Fault(f"steps[{index}].instruction", "Say what is to be done; the instruction is empty.")
@@ -347,14 +348,13 @@ def argument_faults(
     resolved: bool = False,
     seconds: float = CHECK_SECONDS,
 ) -> Iterator[Fault]:
-    """What the schema says against arguments that may hold references.
+    """Yield the faults that the schema finds in arguments that may contain references.
 
-    An error counts unless its path is at, above or below a reference; a property that is missing has the path of
-    that property, and one that is unknown always counts. Text with a reference inside must still be allowed to be
-    a string. Arguments without references are judged in full, and so are `resolved` ones, whose text is never
-    taken for a reference.
-    Of very many faults the first `MOST_FAULTS` are named, and those that are not found within `seconds` of CPU time
-    are left to the server.
+    Errors at, above or below a reference are ignored, except unknown properties. A missing property counts as its own
+    path. A string with a reference inside must still be allowed to be a string. Arguments without references
+    are validated in full; so are `resolved` ones, whose text is never read as a reference.
+
+    At most `MOST_FAULTS` faults are named. What is not checked within `seconds` of CPU time is left to the server.
     """
     return islice(_argument_faults(arguments, schema, place, resolved=resolved, seconds=seconds), MOST_FAULTS)
 
@@ -381,7 +381,7 @@ def _argument_faults(
 
 
 def _forbids_strings(error: ValidationError) -> bool:
-    """Whether no string at all would have been right here."""
+    """Return whether every string would have caused this error."""
     if error.validator in {"enum", "const"}:
         named: Any = error.validator_value
         return not any(isinstance(value, str) for value in (named if error.validator == "enum" else [named]))

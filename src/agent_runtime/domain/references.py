@@ -1,7 +1,7 @@
 """References: `${s1.text}` and `${s1.output.a.0.b}` in the arguments and instructions of a plan.
 
 A string that is exactly one reference keeps the value's type; inside other text the value is rendered as text.
-`$${` is a literal `${`. Text that a reference puts in is never scanned again.
+`$${` is a literal `${`. Inserted text is never scanned for references.
 """
 
 import json
@@ -19,12 +19,12 @@ _BODY = re.compile(r"(?P<step>[A-Za-z][A-Za-z0-9_-]{0,63})\.(?P<part>text|output
 _INDEX = re.compile(r"[0-9]{1,9}")
 
 ARGUMENT_BYTES = 1024 * 1024
-"""What resolved arguments may take where no setting says otherwise (G11)."""
+"""The default limit of resolved arguments, in bytes (G11)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One reference: the step it names, `text` or `output`, and the path into the output."""
+    """One reference: the id of a step, `text` or `output`, and the path into the output."""
 
     step: str
     part: str
@@ -35,11 +35,11 @@ class Reference:
 
 
 Template = tuple[str | Reference, ...]
-"""A string taken apart: literal text and references, in order."""
+"""A parsed string: literal text and references, in order."""
 
 
 def parse_template(text: str) -> Template:
-    """Take a string apart. Raises: ValueError where a `${` starts no well-formed reference."""
+    """Parse a string. Raises: ValueError if a `${` does not start a well-formed reference."""
     if "${" not in text:
         return (text,) if text else ()
     return _parse(text)
@@ -67,12 +67,12 @@ def _parse(text: str) -> Template:
 
 
 def is_whole(template: Template) -> bool:
-    """Whether the string is exactly one reference, so that the value keeps its type."""
+    """Return whether the string is exactly one reference, so that the value keeps its type."""
     return len(template) == 1 and isinstance(template[0], Reference)
 
 
 def strings(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every string *value* inside a JSON value, with its path; keys are literal and hold no references."""
+    """Yield every string in a JSON value with its path. Keys of objects are literal and not included."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
@@ -84,7 +84,7 @@ def strings(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[tupl
 
 
 def references_in(value: JsonValue) -> Iterator[Reference]:
-    """Every reference inside a JSON value; strings that are not well formed hold none."""
+    """Yield every reference in a JSON value. Malformed strings have none."""
     for _, text in strings(value):
         try:
             template = parse_template(text)
@@ -94,7 +94,7 @@ def references_in(value: JsonValue) -> Iterator[Reference]:
 
 
 Dress = Callable[[JsonValue, str], JsonValue]
-"""Makes of a value, and the reference it is from, what is put in."""
+"""Takes a value and its reference; returns the value to insert."""
 
 
 def resolve(
@@ -105,12 +105,12 @@ def resolve(
     *,
     argument_bytes: int = ARGUMENT_BYTES,
 ) -> JsonValue:
-    """Return the value with every reference replaced by what it names, as `dress` makes it where that is given.
+    """Return the value with every reference replaced by its value, after `dress` if given.
 
-    `results` are the stored results of earlier steps by step id, `limit` the size above which results were cut
-    (bytes, for the message). The texts, names and inserted values may take `argument_bytes` in all; they are counted
-    before anything is built, so a short plan cannot become a large value.
-    Raises: ReferenceFailedError where a reference has no usable value, or the limit is reached.
+    `results`: the stored results of earlier steps, by step id. `limit`: the size in bytes above which results were cut,
+    for the message. `argument_bytes`: the limit for all texts, keys and inserted values. They are counted before
+    anything is built, so that a short plan cannot produce a huge value.
+    Raises: ReferenceFailedError if a reference has no usable value, or the limit is exceeded.
     """
     room = _Room(argument_bytes)
 
@@ -122,7 +122,7 @@ def resolve(
 
 
 class _Room:
-    """Counts the bytes of what is resolved."""
+    """Counts the bytes of a resolved value."""
 
     __slots__ = ("_left", "_limit")
 
@@ -130,11 +130,11 @@ class _Room:
         self._limit = self._left = limit
 
     def take(self, text: str) -> str:
-        """Count a text and return it. Raises: ReferenceFailedError once the limit is reached."""
+        """Count a text and return it. Raises: ReferenceFailedError if the limit is exceeded."""
         self._left -= len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
         if self._left < 0:
             raise ReferenceFailedError(
-                f"With what its references put in, it takes more than {self._limit} bytes (limits.argument_bytes)."
+                f"With its references resolved it takes more than {self._limit} bytes (limits.argument_bytes)."
             )
         return text
 
@@ -144,7 +144,7 @@ def _walk(value: JsonValue, find: Callable[[Reference], JsonValue], room: _Room)
         template = parse_template(value)
         if is_whole(template):
             (reference,) = template
-            assert isinstance(reference, Reference)  # noqa: S101 - told by is_whole
+            assert isinstance(reference, Reference)  # noqa: S101 - is_whole checked it
             found = find(reference)
             room.take(as_text(found))
             return found
@@ -157,7 +157,7 @@ def _walk(value: JsonValue, find: Callable[[Reference], JsonValue], room: _Room)
 
 
 def as_text(value: JsonValue) -> str:
-    """A value rendered inside other text: strings as they are, anything else as compact JSON."""
+    """Render a value as text: strings as they are, anything else as compact JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
@@ -166,12 +166,12 @@ def as_text(value: JsonValue) -> str:
 
 
 def text_of(result: StoredResult) -> str:
-    """Return the text of a result, or its output as JSON where it has only that."""
+    """Return the text of a result, or its output as JSON if it has no text."""
     return result.text or ("" if result.output is None else as_text(result.output))
 
 
 def look_up(reference: Reference, results: Mapping[str, StoredResult], limit: int | None = None) -> JsonValue:
-    """What a reference names; `limit` as with `resolve`. Raises: ReferenceFailedError where it has no usable value."""
+    """Return the value of a reference. `limit`: as for `resolve`. Raises: ReferenceFailedError if it is not usable."""
     result = results.get(reference.step)
     if result is None:
         raise ReferenceFailedError(f"{reference}: step {reference.step!r} has no result.")

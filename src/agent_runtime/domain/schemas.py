@@ -1,9 +1,9 @@
-"""The input schema of a tool, compiled once and applied within bounds.
+"""Apply the input schemas of tools, compiled once and within bounds.
 
-A schema is a server's claim: it may be wrong, and it may be made to stall whoever applies it (G9). So nothing is
-ever fetched, and everything is given a time. A schema that takes longer to judge is judged in another process (see
-`judging/`). A check of arguments that takes longer, and a pattern that might, is left to the server, which judges its
-own arguments in any case.
+A schema comes from a server: it may be wrong, and it may be made to stall the validator (G9). So nothing is ever
+fetched, and every check has a time limit. A schema that takes longer to check is checked in another process (see
+`judging/`). A check of arguments that takes longer, or a pattern that might, is left to the server, which validates its
+arguments anyway.
 """
 
 import json
@@ -26,31 +26,31 @@ from agent_runtime.domain.caching import SizedCache
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 CHECK_SECONDS = 0.05
-"""The CPU time that one check of arguments may take, in seconds."""
+"""The CPU time limit for one check of arguments, in seconds."""
 
 PATTERN_STEPS = 1_000_000
-"""How many steps a pattern may take in the worst case; at most about 0.02 s."""
+"""The limit of steps that a pattern may take in the worst case; about 0.02 s."""
 
 PATTERN_CHARACTERS = 1000
-"""The longest pattern that is applied: even to read one takes time and memory."""
+"""The maximum length of a pattern: even compiling one takes time and memory."""
 
 _CACHE_BYTES = 32 * 1024 * 1024
 _BYTES_OF_A_CHARACTER = 10
-"""What a compiled schema takes for each character of its text; roughly, and rather too much."""
+"""The estimated size of a compiled schema per character of its text, on the high side."""
 
 _stop_at: ContextVar[float] = ContextVar("_stop_at", default=float("inf"))
 
 
 class UnusableSchemaError(Exception):
-    """The schema is wrong, or cannot be applied within bounds; the text says which."""
+    """The schema is invalid, or cannot be applied within bounds; the message says which."""
 
 
 class OutOfTimeError(Exception):
-    """The CPU time of a check is used up, and there is no verdict."""
+    """The CPU time limit was reached before the check finished."""
 
 
 class OpenText(str):
-    """A string that holds references, so that its value is not known yet. `whole`: it is exactly one."""
+    """A string with references, whose value is not known yet. `whole`: the string is exactly one reference."""
 
     __slots__ = ("whole",)
 
@@ -58,10 +58,10 @@ class OpenText(str):
 
 
 def errors_of(schema: JsonObject, value: JsonValue, seconds: float = CHECK_SECONDS) -> list[ValidationError]:
-    """Return what the schema says against the value, with an error for each missing or unknown property.
+    """Return the validation errors of a value, one for each missing or unknown property.
 
-    The conclusion of an `if` whose condition looks at an `Open` string is not drawn. After `seconds` of CPU time the
-    check ends with what was found so far. Raises: UnusableSchemaError.
+    An `if` is ignored if its instance contains an `OpenText`. After `seconds` of CPU time the check ends with the
+    errors found so far. Raises: UnusableSchemaError.
     """
     errors: list[ValidationError] = []
     token = _stop_at.set(time.thread_time() + seconds)
@@ -69,7 +69,7 @@ def errors_of(schema: JsonObject, value: JsonValue, seconds: float = CHECK_SECON
         errors.extend(get_validator(schema).iter_errors(value))
     except OutOfTimeError:
         return errors
-    except Exception as wrong:  # a `$ref` to nowhere, a circle, a `$schema` that is a list: the schema's fault, always
+    except Exception as wrong:  # a dangling `$ref`, a cycle, a `$schema` that is a list: always the schema's fault
         raise UnusableSchemaError(_reason(wrong)) from wrong
     finally:
         _stop_at.reset(token)
@@ -77,13 +77,13 @@ def errors_of(schema: JsonObject, value: JsonValue, seconds: float = CHECK_SECON
 
 
 def check_schema(schema: JsonObject, seconds: float) -> None:
-    """Judge a schema against its dialect, and by applying it to no arguments at all.
+    """Validate a schema against its dialect, and by applying it to empty arguments.
 
     Raises: UnusableSchemaError; OutOfTimeError after `seconds` of CPU time.
     """
     token = _stop_at.set(time.thread_time() + seconds)
     try:
-        # Patterns are ECMA-262, and Python's opinion of them is not asked: hence no check of the format `regex`.
+        # Patterns are ECMA-262. The format `regex` is not checked, because it would use Python's syntax.
         dialect = _dialect(schema)
         meta = _bound_dialect(dialect, unevaluated=True)(dialect.META_SCHEMA, registry=SPECIFICATIONS)
         fault = next(meta.iter_errors(schema), None)
@@ -108,9 +108,9 @@ _validators: SizedCache[Validator] = SizedCache(_CACHE_BYTES)
 
 
 def get_validator(schema: JsonObject) -> Validator:
-    """Return the validator of a schema, compiled once for the same text; it never fetches a `$ref` from anywhere.
+    """Return the cached validator of a schema. It never fetches a `$ref`.
 
-    The schema is taken to be one that `check_schema` has passed. Raises: whatever a hostile one provokes.
+    The schema must have passed `check_schema`. Raises: any exception that a hostile one provokes.
     """
     text = json.dumps(schema, sort_keys=True)
     validator = _validators.get(text)
@@ -133,7 +133,7 @@ def _dialect(schema: JsonObject) -> Any:
 
 @lru_cache(maxsize=20)
 def _bound_dialect(dialect: Any, *, unevaluated: bool) -> Any:
-    """A dialect whose every keyword ends in time."""
+    """Return the dialect with keywords that respect the time limit."""
     replaced = {
         "if": _check_if,
         "multipleOf": _check_multiple_of,
@@ -145,16 +145,16 @@ def _bound_dialect(dialect: Any, *, unevaluated: bool) -> Any:
     }
     known = {name: keyword for name, keyword in replaced.items() if name in dialect.VALIDATORS}
     if not unevaluated:
-        known["unevaluatedProperties"] = _skip_keyword  # it would run every pattern there is
+        known["unevaluatedProperties"] = _skip_keyword  # it would run all patterns without a limit
     bounded: Any = extend(dialect, known)  # type: ignore[no-untyped-call]
     bounded.evolve = _evolve
     return bounded
 
 
 def _evolve(validator: Any, **changes: Any) -> Any:
-    """What every step of a check passes through, so the clock is read here.
+    """Return a copy of the validator with these changes. Every step of a check calls this, so it checks the time.
 
-    Unlike the library's own it keeps the class: a nested `$schema` cannot step out of the bounds.
+    Unlike the library's own method it keeps the class, so that a nested `$schema` cannot escape the bounds.
     """
     _check_time()
     kept = {field.alias: getattr(validator, field.name) for field in validator.__attrs_attrs__ if field.init}
@@ -178,7 +178,7 @@ def _check_if(validator: Any, condition: Any, instance: JsonValue, schema: JsonO
 
 
 def _check_multiple_of(validator: Any, step: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
-    # As decimals, which people write: 4.02 is a multiple of 0.01, though not of the double that is nearest to it.
+    # As decimals: 4.02 is a multiple of 0.01, although not of the double nearest to it.
     if (
         not validator.is_type(instance, "number")
         or not step
@@ -224,7 +224,7 @@ def _check_additional_properties(validator: Any, allowed: Any, instance: JsonVal
 
 
 def _check_required(validator: Any, names: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
-    # In draft 3 this keyword is a truth value beside the property, and `properties` sees to it.
+    # In draft 3 this keyword is a boolean of the property, which `properties` handles.
     if validator.is_type(instance, "object") and isinstance(names, list):
         for name in names:
             if name not in instance:
@@ -232,7 +232,7 @@ def _check_required(validator: Any, names: Any, instance: JsonValue, _schema: Js
 
 
 def _check_unique_items(validator: Any, wanted: Any, instance: JsonValue, _schema: JsonObject) -> Errors:
-    # The library compares every pair of objects: an hour for a megabyte. Equal numbers spelled apart get by here.
+    # The library compares every pair of objects: an hour for a megabyte. This misses equal numbers written differently.
     if not wanted or not validator.is_type(instance, "array"):
         return
     if len({json.dumps(item, sort_keys=True) for item in instance}) < len(instance):
@@ -240,11 +240,11 @@ def _check_unique_items(validator: Any, wanted: Any, instance: JsonValue, _schem
 
 
 def _skip_keyword(*_: Any) -> None:
-    """No opinion."""
+    """Ignore a keyword that we do not evaluate; the server decides."""
 
 
 def matches(pattern: str, text: str) -> bool | None:
-    """Whether the pattern is found in the text; None where Python cannot say, or not for certain in time."""
+    """Return whether the pattern matches; None if Python cannot tell, or not certainly in time."""
     if len(pattern) > PATTERN_CHARACTERS or _worst_case(pattern, len(text)) > PATTERN_STEPS:
         return None
     try:
@@ -255,25 +255,25 @@ def matches(pattern: str, text: str) -> bool | None:
 
 _ATOM = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL)
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
-_NESTED = re.compile(r"\[|--|&&|~~|\|\|")  # in a class, these mean one thing to Python and another to newer ECMA-262
+_NESTED = re.compile(r"\[|--|&&|~~|\|\|")  # inside a character class these differ between Python and newer ECMA-262
 _GROUP = re.compile(r"\(\?(?:[:=!]|<[=!]|P<\w+>)")
 _REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
 
 
 @lru_cache(maxsize=1000)
 def _choices(pattern: str) -> tuple[int, int] | None:
-    """How many repeats and how many alternatives a search may try in turn; None where they multiply."""
+    """Return the numbers of repeats and of alternatives in a pattern; None if they are nested and multiply."""
     if any(_NESTED.search(_ESCAPE.sub("", atom), 1) for atom in _ATOM.findall(pattern)):
         return None
     plain = _GROUP.sub("(", _ATOM.sub("a", pattern))
-    if "[" in plain or "(?" in plain or re.search(r"\)[*+{]", plain):  # a flag; a group that repeats; no pattern at all
+    if "[" in plain or "(?" in plain or re.search(r"\)[*+{]", plain):  # a flag, a repeated group, or an invalid pattern
         return None
     starts = 0 if plain.startswith("^") and "|" not in plain else 1
     return starts + len(_REPEAT.findall(plain)), plain.count("?") + plain.count("|")
 
 
 def _worst_case(pattern: str, length: int) -> float:
-    """An upper bound of the steps of a backtracking search in a text of this length."""
+    """Return an upper bound of the steps of a backtracking search in a text of this length."""
     choices = _choices(pattern)
     if choices is None or sum(choices) > 50:  # noqa: PLR2004 - out of reach for any text
         return float("inf")
@@ -282,7 +282,7 @@ def _worst_case(pattern: str, length: int) -> float:
 
 
 def as_open(value: JsonValue) -> JsonValue:
-    """The arguments of a plan as a schema should see them: strings with references `Open`, `$${` taken as `${`."""
+    """Return a plan's arguments for validation: strings with references as `OpenText`, and `${` for `$${`."""
     if isinstance(value, str):
         return _open_text(value)
     if isinstance(value, Mapping):

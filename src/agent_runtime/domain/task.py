@@ -1,4 +1,4 @@
-"""A task: the state that its journal adds up to."""
+"""A task: the state that its journal folds to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class StepStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The latest call of a step. `result` is null while it is open."""
+    """The latest call of a step. `result` is None while it is open."""
 
     call_id: str
     epoch: int
@@ -42,7 +42,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class AskedCall:
-    """A concrete call that a person is asked for; `granted` once it was approved."""
+    """A concrete call that a person was asked to approve. `granted`: it was approved."""
 
     call_id: str
     server: str
@@ -55,9 +55,9 @@ class AskedCall:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One answer of a model: its items, the calls it proposes, and what it got for them, in order, so far.
+    """One answer of a model: its items, the calls it proposes, and the replies to them so far, in order.
 
-    `answer` is its text where it proposes no call.
+    `answer` is its text if it proposes no calls.
     """
 
     items: tuple[JsonObject, ...]
@@ -68,7 +68,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class PendingCall:
-    """The call of an agent step that is next: number `index`, from 0, of turn `turn`, from 1."""
+    """The next call of an agent step: number `index` (from 0) of turn `turn` (from 1)."""
 
     turn: int
     index: int
@@ -77,11 +77,10 @@ class PendingCall:
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """How far a step has come, with its latest call, and the approval of its concrete call where it takes one.
+    """The progress of a step, with its latest call and, if it needs one, the approval of that call.
 
-    Of an agent step `call` is the one that is not settled, `turns` are the model's answers, and `sent` are the tools
-    that were called for them (`server/tool`), repetitions not counted. `decided` are the ids of the calls that a person
-    has answered for.
+    For an agent step, `call` is the call that is not yet settled, `turns` are the model's answers, and `sent` are the
+    tools called for them (`server/tool`), without repetitions. `decided`: the ids of the calls that a person decided.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -102,7 +101,7 @@ class StepState:
 
     @property
     def pending(self) -> PendingCall | None:
-        """The call that the model proposes next; its calls are made one after the other."""
+        """The next call that the model proposes. Its calls are made one after the other."""
         turn = self.turns[-1] if self.turns else None
         if turn is None or len(turn.replies) == len(turn.calls):
             return None
@@ -115,7 +114,7 @@ class StepState:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A decision about a plan or a step, as the journal has it."""
+    """A recorded decision about a plan or a step."""
 
     actor: str
     at: datetime
@@ -133,12 +132,12 @@ class TaskError:
 
 
 JOURNAL_BYTES = 32 * 1024 * 1024
-"""What the journal of one task may hold where no setting says otherwise (G11): it is read whole, and kept in memory."""
+"""The default limit of a task's journal, in bytes (G11). A journal is read as a whole and kept in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalChange:
-    """What shows that a stored journal is not as it was written: the number of the record, and how it shows."""
+    """The evidence that a stored journal was tampered with: the number of the record, and the reason."""
 
     record: int
     reason: str
@@ -146,16 +145,17 @@ class JournalChange:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The state of one task: nothing but the fold of `evolve` over its journal. `version` is its last `seq`.
+    """The state of one task: the fold of `evolve` over its journal, and nothing else. `version` is the last `seq`.
 
-    Where the journal was changed, `journal_change` says so. The status is then `needs_attention`, the other fields are
-    what could be folded, and the task can only be deleted.
+    `journal_change` is set if the stored journal was tampered with. The status is then `needs_attention`, the other
+    fields hold what could be folded, and the task can only be deleted.
 
-    `authors` are all who have shaped it, the submitter first: whoever edited a plan, gave feedback to a planner or a
-    model, or said what a call gave. Of the current plan: `identities` are the facts about its servers, by id;
-    `planned_at` is when it was proposed, edited or repinned; `has_begun`: a step of it was started; `approved_by` is
-    who approved it, if anybody, and `approval_names_digest` whether they said which plan they had read. `feedback` is
-    what was said about earlier plans, in order.
+    `authors`: everybody who shaped the task, the submitter first: who edited a plan, gave feedback to a planner or a
+    model, or stated the result of a call. `feedback`: the feedback on earlier plans, in order.
+
+    About the current plan: `identities` are the facts about its servers, by id. `planned_at`: when it was proposed,
+    edited or repinned. `has_begun`: a step was started. `approved_by`: who approved it, or None.
+    `approval_names_digest`: the approver named the digest of the plan.
     """
 
     task_id: str
@@ -200,7 +200,7 @@ class Task:
 
     @property
     def is_for_person(self) -> bool:
-        """Whether a person approved the current plan, or is to approve it; else the operator's policy did."""
+        """Return whether a person approved the current plan or will; otherwise the operator's policy did."""
         return self.approved_by != POLICY
 
     @property
@@ -208,14 +208,14 @@ class Task:
         return self.authors[0] if self.authors else ANONYMOUS
 
     def plan_step(self, step_id: str) -> ToolStep | AgentStep:
-        """The approved step of this id. Raises: KeyError."""
+        """Return the step of the current plan with this id. Raises: KeyError."""
         for step in self.contract.steps if self.contract else ():
             if step.id == step_id:
                 return step
         raise KeyError(step_id)
 
     def unmet_needs(self, step: ToolStep | AgentStep) -> list[str]:
-        """The ids of the steps that this one needs and that have not completed, in the order of their names."""
+        """Return the ids, sorted, of the needed steps that have not completed."""
         return sorted(name for name in step.needs if self.steps[name].status is not StepStatus.COMPLETED)
 
     @property
@@ -235,7 +235,7 @@ class Task:
 
     @property
     def asks_person(self) -> bool:
-        """Whether a step waits for what only a person can say."""
+        """Return whether a step waits for a person."""
         return any(step.status in {StepStatus.UNKNOWN, StepStatus.ASKING} for step in self.steps.values())
 
     @property
@@ -244,7 +244,7 @@ class Task:
 
 
 def expect_unchanged(task: Task) -> None:
-    """Raises: JournalChangedError where the stored journal of the task is not as it was written."""
+    """Check that the journal was not tampered with. Raises: JournalChangedError."""
     change = task.journal_change
     if change is not None:
         raise JournalChangedError(
@@ -255,14 +255,14 @@ def expect_unchanged(task: Task) -> None:
 
 
 MOST_ATTEMPTS = 3
-"""How often an idempotent call of unknown outcome is sent at most, where the step asks for no more (G2)."""
+"""How often an idempotent call of unknown outcome may be sent, unless the step allows more retries (G2)."""
 
 
 def may_repeat(task: Task, step_id: str) -> bool:
-    """Whether the latest call of a running step may be sent once more.
+    """Return whether the latest call of a running step may be repeated.
 
-    Only where the operator called the tool idempotent: after an error as often as the step's `retries` say, after
-    an unknown outcome up to `MOST_ATTEMPTS` times at least.
+    Only calls of idempotent tools may: after an error `retries` times, and after an unknown outcome until the call was
+    sent `MOST_ATTEMPTS` or `retries + 1` times, whichever is more.
     """
     state, step = task.steps[step_id], task.plan_step(step_id)
     if task.contract is None or state.call is None:
