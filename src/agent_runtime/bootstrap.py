@@ -14,20 +14,21 @@ import structlog
 from mcp.server import MCPServer
 
 from agent_runtime.builtin import servers as builtin
-from agent_runtime.config import NETWORK_VARIABLES, OpenAISettings, Secrets, Settings, StorageSettings
+from agent_runtime.config import NETWORK_VARIABLES, OpenAISettings, Secrets, Settings, StorageSettings, forget_secrets
 from agent_runtime.domain.deny import with_denials
-from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.tools import BuiltinServer, ToolServer
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.live.progress import Progress
-from agent_runtime.mcp_servers.own_files import own_files
+from agent_runtime.mcp_servers.own_files import OwnFiles, own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.models.model import OpenAIModel
 from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.registry.advice import Advice
+from agent_runtime.registry.current import CurrentRegistry
 from agent_runtime.registry.file import read_entries
 from agent_runtime.registry.placeholders import advise_on_placeholders
+from agent_runtime.registry.reloading import RegistryChanges, RegistryReloader
 from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pin_model
 from agent_runtime.registry.written_secrets import remember_written_secrets
 from agent_runtime.runners.opening import open_runner
@@ -62,6 +63,18 @@ Recover = bool | frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedRegistry:
+    """A registry as it is used: its entries as they are started, and the files that are kept from all servers.
+
+    `advice` is what its operator should change.
+    """
+
+    resolved: tuple[ResolvedEntry, ...]
+    own: OwnFiles
+    advice: list[Advice]
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """A running service, as the APIs see it. `recovered` is set once every unfinished task was handed to the runner."""
 
@@ -76,6 +89,7 @@ class Runtime:
     model: LanguageModel | None
     progress: Progress
     recovered: asyncio.Event
+    reloader: RegistryReloader[LoadedRegistry]
 
 
 class OpenStore(Protocol):
@@ -95,18 +109,6 @@ class Parts:
     pauses: Pauses = field(default_factory=Pauses)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSetup:
-    """The tool servers of the settings, and the pool that runs them once it is entered.
-
-    `resolved` are the entries of the registry as they are started. `advice` says which of their secrets are exposed.
-    """
-
-    resolved: tuple[ResolvedEntry, ...]
-    pool: ServerPool
-    advice: list[Advice]
-
-
 def read_registry(settings: Settings) -> tuple[ToolServer, ...]:
     """Return the entries of the operator's registry, and the built-in servers that need no entry.
 
@@ -115,29 +117,38 @@ def read_registry(settings: Settings) -> tuple[ToolServer, ...]:
     return read_entries(settings, builtin.SERVERS, builtin.ALWAYS)
 
 
-def set_up_servers(
+def resolve_registry(
     settings: Settings, secrets: Secrets, entries: Sequence[ToolServer], shown: ShownValues
-) -> ServerSetup:
-    """Resolve the entries of a registry, and make the pool of their servers. `shown` hides values that must not be
+) -> LoadedRegistry:
+    """Resolve the entries of a registry; its secrets are redacted from then on. `shown` hides values that must not be
     shown.
     """
+    advice = [*remember_written_secrets(entries, secrets.redactor), *advise_on_placeholders(entries)]
     base_dir, data_dir = settings.tool_registry.absolute().parent, settings.data_dir
     place_of = partial(builtin.place_of, base_dir=base_dir, data_dir=data_dir)
     resolved = EntryResolver(base_dir, place_of, secrets, shown).resolve(entries)
-    places = {entry.server.id: entry.place for entry in resolved}
-
     files = storage_files(settings)
     own = own_files(settings, builtin.served_places(entries, base_dir, data_dir), files.database, files.lock)
+    return LoadedRegistry(resolved, own, advice)
 
-    def make_builtin(entry: BuiltinServer) -> MCPServer:
-        return builtin.create(
-            entry.config, base_dir=base_dir, data_dir=data_dir, place=places[entry.id], kept=own.paths
-        )
 
+def make_pool(settings: Settings, secrets: Secrets, loaded: LoadedRegistry) -> ServerPool:
+    """Return the pool that starts the servers of a registry once it is entered."""
     inherited = secrets.read_variables(NETWORK_VARIABLES) if settings.servers_inherit_proxy else {}
-    pool = ServerPool(settings.limits, secrets, make_builtin, base_dir, own, inherited)
-    advice = [*remember_written_secrets(entries, secrets.redactor), *advise_on_placeholders(entries)]
-    return ServerSetup(resolved, pool, advice)
+    base_dir, make_builtin = settings.tool_registry.absolute().parent, _builtin_maker(settings, loaded)
+    return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited)
+
+
+def _builtin_maker(settings: Settings, loaded: LoadedRegistry) -> Callable[[BuiltinServer], MCPServer]:
+    base_dir, kept = settings.tool_registry.absolute().parent, loaded.own.paths
+    places = {entry.server.id: entry.place for entry in loaded.resolved}
+
+    def make(entry: BuiltinServer) -> MCPServer:
+        # A run that goes on with an entry that is no longer there has it made from its own words.
+        place = places.get(entry.id)
+        return builtin.create(entry.config, base_dir=base_dir, data_dir=settings.data_dir, place=place, kept=kept)
+
+    return make
 
 
 def make_model(settings: OpenAISettings, secrets: Secrets) -> OpenAIModel | None:
@@ -150,9 +161,10 @@ class _Ground:
     """Everything about a service that is known before any part of it runs."""
 
     settings: Settings
-    entries: Sequence[ToolServer]
-    setup: ServerSetup
-    identities: Identities
+    load_registry: Callable[[], LoadedRegistry]
+    loaded: LoadedRegistry
+    current: CurrentRegistry
+    pool: ServerPool
     model: OpenAIModel | None
     planner: Planner
     metrics: Metrics
@@ -162,14 +174,19 @@ def _prepare(settings: Settings, secrets: Secrets, parts: Parts) -> _Ground:
     """Build the parts that the settings name, and start nothing. Raises: ConfigurationError."""
     model = make_model(settings.openai, secrets)
     planner = parts.choose_planner(settings, model)
-    entries = with_denials(read_registry(settings), settings.approval.deny)
     shown = ShownValues(read_secret(settings.data_dir))
-    setup = set_up_servers(settings, secrets, entries, shown)
-    for advice in setup.advice:
-        log.warning("tool_registry", server=advice.server_id, message=advice.message)
-    servers = {entry.server.id: entry.identity for entry in setup.resolved}
-    identities = Identities(servers, pin_model(settings.openai, shown))
-    return _Ground(settings, entries, setup, identities, model, planner, Metrics())
+
+    def load() -> LoadedRegistry:
+        entries = with_denials(read_registry(settings), settings.approval.deny)
+        loaded = resolve_registry(settings, secrets, entries, shown)
+        for advice in loaded.advice:
+            log.warning("tool_registry", server=advice.server_id, message=advice.message)
+        return loaded
+
+    loaded = load()
+    current = CurrentRegistry(loaded.resolved, pin_model(settings.openai, shown))
+    pool = make_pool(settings, secrets, loaded)
+    return _Ground(settings, load, loaded, current, pool, model, planner, Metrics())
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +203,12 @@ class _Services:
 def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pauses) -> _Services:
     """Make the services for this store and these servers."""
     settings, limits = ground.settings, ground.settings.limits
-    registry = ToolRegistry(ground.setup.resolved, servers, store, JudgeProcess())
+    registry = ToolRegistry(ground.current, servers, store, JudgeProcess())
     progress = Progress()
     planner = PlannerAgent(
         ground.planner,
         registry,
         progress,
-        identities=ground.identities,
         start_s=limits.server_start_s,
         install_s=limits.server_install_s,
         approval=settings.approval,
@@ -203,7 +219,7 @@ def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pause
         servers,
         planner,
         ExecutorAgent(ground.model, progress, limits),
-        Broker(limits, {entry.id: entry for entry in ground.entries}, ground.identities, pauses, progress),
+        Broker(limits, ground.current, pauses, progress),
         runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
         parallel_calls=limits.calls_of_a_task,
     )
@@ -229,26 +245,49 @@ async def open_runtime(
     async with (
         parts.open_store(settings.storage, observe=ground.metrics.record_append) as store,
         ground.model or nullcontext(),
-        ground.setup.pool as servers,
+        ground.pool as servers,
         asyncio.TaskGroup() as background,
     ):
         services = _wire(ground, store, servers, parts.pauses)
         run, servers_of = services.orchestrator.run, services.orchestrator.servers_of
         sweeper = background.create_task(services.expiry.watch(), name="expiry")
         watch = background.create_task(services.registry.watch(eager=recover is True), name="catalogue")
+        reloader = _make_reloader(ground, services.registry)
+        reloads = background.create_task(reloader.watch(file=settings.watch_registry), name="reloads")
         async with open_runner(settings, run, servers_of, parts.pauses) as runner:
-            runtime = _show_to_doors(ground, services, store, servers, runner)
+            runtime = _show_to_doors(ground, services, store, runner, reloader)
             recovery = Recovery(store, runner, background, parts.pauses)
             await _take_up(runtime, recovery, recover)
             yield runtime
             servers.stop_within(max(settings.limits.shutdown_s + _LAST_SERVERS_S, _ALL_SERVERS_S))
             await recovery.end()
+        reloads.cancel()
         watch.cancel()
         sweeper.cancel()
 
 
+def _make_reloader(ground: _Ground, registry: ToolRegistry) -> RegistryReloader[LoadedRegistry]:
+    settings = ground.settings
+
+    def load() -> LoadedRegistry:
+        loaded = ground.load_registry()
+        forget_secrets(settings)
+        return loaded
+
+    def put_in_force(loaded: LoadedRegistry) -> RegistryChanges:
+        servers = [entry.server for entry in loaded.resolved]
+        ground.pool.replace(servers, _builtin_maker(settings, loaded), loaded.own)
+        return registry.replace(loaded.resolved)
+
+    return RegistryReloader(settings.tool_registry, load, put_in_force)
+
+
 def _show_to_doors(
-    ground: _Ground, services: _Services, store: TaskStore, servers: ToolServers, runner: Runner
+    ground: _Ground,
+    services: _Services,
+    store: TaskStore,
+    runner: Runner,
+    reloader: RegistryReloader[LoadedRegistry],
 ) -> Runtime:
     """Return the view of the service for the APIs."""
     settings = ground.settings
@@ -258,12 +297,13 @@ def _show_to_doors(
         registry=services.registry,
         store=store,
         runner=runner,
-        servers=servers,
+        servers=ground.pool,
         metrics=ground.metrics,
         planner=ground.planner.name,
         model=ground.model,
         progress=services.progress,
         recovered=asyncio.Event(),
+        reloader=reloader,
     )
 
 

@@ -38,6 +38,7 @@ CALLS = [
     ("GET", "/v1/tasks/ID", "read"),
     ("DELETE", "/v1/tasks/ID", "admin"),
     ("POST", "/v1/tools/refresh", "submit"),
+    ("POST", "/v1/tools/reload", "admin"),
     ("POST", "/v1/tasks/ID/approve", "approve"),
     ("POST", "/v1/tasks/ID/reject", "approve"),
     ("POST", "/v1/tasks/ID/revise", "approve"),

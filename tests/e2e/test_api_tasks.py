@@ -290,6 +290,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("get", "/v1/tools"),
         ("get", "/v1/tools/status"),
         ("post", "/v1/tools/refresh"),
+        ("post", "/v1/tools/reload"),
         ("get", "/v1/events/stream"),
         ("get", "/v1/models/status"),
         ("get", "/v1/status"),

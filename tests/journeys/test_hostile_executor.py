@@ -19,6 +19,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.mcp_servers.pool import ServerPool
+from agent_runtime.registry.current import CurrentRegistry
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest
 from agent_runtime.services.run import Run
@@ -77,7 +78,7 @@ async def executing(house: House, runtime: Runtime, plan: Plan) -> AsyncIterator
         ServerPool(limits, Secrets(), no_builtin, house.folder) as servers,
         servers.lease([runtime.registry.server("ledger")]) as lease,
     ):
-        yield Executor(runtime, run, lease, Broker(limits, {}))
+        yield Executor(runtime, run, lease, Broker(limits, CurrentRegistry()))
 
 
 ONE = Proposal("one", "ledger", "count", {"label": "one"})
@@ -146,7 +147,7 @@ async def test_a_journal_that_has_ended_takes_no_call_and_says_how_it_ended(hous
                 await Run.claim(runtime.store, task, "hostile", asyncio.Event(), asyncio.Event())
             forged = Run(runtime.store, task, asyncio.Event(), asyncio.Event())
             with pytest.raises(CallRefusedError) as refusal:
-                Broker(house.settings.limits, {}).intend(forged, ONE, frozenset())
+                Broker(house.settings.limits, CurrentRegistry()).intend(forged, ONE, frozenset())
             assert refusal.value.rule == "expired"
             journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert journal[-1].type == f"task.{how}"

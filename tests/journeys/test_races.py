@@ -15,7 +15,6 @@ from agent_runtime.domain.approval import Approve, Cancel, Decision, Resolve
 from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import ConflictError, DecisionRefusedError, TaskNotFoundError
 from agent_runtime.domain.events import Event, ToolReturned
-from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
@@ -23,6 +22,7 @@ from agent_runtime.domain.transitions import replay
 from agent_runtime.live.progress import Progress
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.planners.rules.planner import RulePlanner
+from agent_runtime.registry.current import CurrentRegistry
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
@@ -258,7 +258,6 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
             RulePlanner(),
             runtime.registry,
             progress,
-            identities=Identities({}),
             start_s=1,
             install_s=1,
             approval=house.settings.approval,
@@ -270,7 +269,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
             servers,
             planner,
             executor,
-            Broker(limits, {}),
+            Broker(limits, CurrentRegistry()),
             runner_id="another",
             parallel_calls=8,
         )

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent_runtime.domain.contract import Contract, Limits, PinnedModel, draw_up
+from agent_runtime.domain.identity import Identities, ServerIdentity
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
+from agent_runtime.domain.tools import Effect, Tool, ToolDefinition, ToolServer
+from agent_runtime.registry.current import CurrentRegistry
+from agent_runtime.registry.resolved import ResolvedEntry
 
 MODEL = PinnedModel(entry="openai", endpoints=("http://localhost:1/v1",), model="test-model")
 IDENTITY = "sha256:files"
@@ -32,6 +35,14 @@ def make_tool(name: str, schema: dict[str, Any], server: str = "files", **more: 
         "timeout_s": 60,
     }
     return Tool.model_validate(fields | more)
+
+
+def make_current_registry(server: ToolServer, identities: Identities | None = None) -> CurrentRegistry:
+    """A registry with one server, in which servers and model are what `identities` say, by default unknown."""
+    known = identities or Identities({})
+    current = CurrentRegistry([ResolvedEntry(server, known.servers.get(server.id, ServerIdentity({}, {})))])
+    current.identities = known
+    return current
 
 
 CATALOGUE: Mapping[str, Tool] = {

@@ -58,6 +58,7 @@ STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     err.DigestMismatchError: 409,
     err.EditOutdatedError: 412,
     err.RequestKeyReusedError: 422,
+    err.RegistryFaultyError: 409,
     err.StoreUnavailableError: 503,
     TooManyStreamsError: 503,
     BadRequestError: 400,
@@ -124,7 +125,7 @@ def problem_of(scope: Mapping[str, Any], error: AgentRuntimeError) -> Response:
     if status is None:
         raise error
     more: dict[str, Any] = {}
-    if isinstance(error, err.InvalidInputError):
+    if isinstance(error, err.InvalidInputError | err.RegistryFaultyError):
         more["errors"] = [field_error(fault) for fault in error.faults[:MOST_FAULTS]]
     if isinstance(error, err.DecisionRefusedError):
         more["task_status"] = str(error.status)

@@ -37,6 +37,7 @@ from agent_runtime.api.shapes import (
     EventsView,
     ModelsStatusView,
     PageView,
+    RegistryChangesView,
     ServerStatusView,
     StreamTicket,
     TaskCreated,
@@ -46,6 +47,7 @@ from agent_runtime.api.shapes import (
 from agent_runtime.api.task_ids import TaskId
 from agent_runtime.api.views import (
     answer,
+    changes_view,
     created_view,
     models_view,
     page_view,
@@ -74,6 +76,8 @@ LastEventId = Annotated[
         json_schema_extra=FRAME_ID,
     ),
 ]
+
+_FAULTY_REGISTRY = {**refusals(409)[409], "description": "The tool registry has faults; `errors` names every one"}
 
 _EVENTS_AT_ONCE = 64
 """The number of events to read from the store at once; a single event may be as long as a page."""
@@ -330,6 +334,13 @@ async def refresh_tools(runtime: Service) -> Response:
     """Query the tools of every server again, for up to `limits.server_start_s`, and return the state of the servers."""
     await runtime.registry.refresh(runtime.settings.limits.server_start_s)
     return answer([status_view(status) for status in runtime.registry.statuses()])
+
+
+@tools.post("/reload", responses={200: {"model": RegistryChangesView}, 409: _FAULTY_REGISTRY})
+@requires("admin")
+async def reload_tools(runtime: Service) -> Response:
+    """Read the tool registry again and put it in force; where it has faults, the one before stays in force."""
+    return answer(changes_view(await runtime.reloader.reload()))
 
 
 @tools.get("/status", responses={200: {"model": list[ServerStatusView]}})

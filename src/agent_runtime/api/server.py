@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 import threading
@@ -74,11 +75,16 @@ class Server:
     async def run(self) -> None:
         """Serve until stopped. Raises: the errors of `serve`."""
         settings = fit_connections(self._settings, raise_descriptor_limit())
-        with contextlib.closing(_bind(settings.server)) as listener, _keep_localhost(listener):
+        with (
+            contextlib.closing(_bind(settings.server)) as listener,
+            _keep_localhost(listener),
+            contextlib.ExitStack() as signals,
+        ):
             url = _url_of(settings.server.host, listener)
 
             def on_started(runtime: Runtime) -> None:
                 started["planner"] = runtime.planner
+                signals.callback(_hear_hangups(self.stop, runtime.reloader.request))
 
             started: dict[str, str] = {}
             app = create_app(settings, self._secrets, on_started, recover=self._recover, peers=self._peers)
@@ -142,6 +148,21 @@ class _Uvicorn(uvicorn.Server):
         # A second Ctrl-C stops without waiting for requests.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+
+
+def _hear_hangups(stop: Callable[[], None], reload: Callable[[], None]) -> Callable[[], object]:
+    """Have a SIGHUP reload the registry, or stop the service where its terminal was closed; return how to undo that."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+    loop = asyncio.get_running_loop()
+
+    def hear() -> None:
+        closed = terminals and not any(map(os.isatty, terminals))
+        stop() if closed else reload()
+
+    loop.add_signal_handler(signal.SIGHUP, hear)
+    return lambda: loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _bind(server: ServerSettings) -> socket.socket:

@@ -297,6 +297,14 @@ class ServerStatusView(TypedDict):
     detail: str
 
 
+class RegistryChangesView(TypedDict):
+    """What a reload of the tool registry has changed, by the ids of the entries."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+
+
 class ModelView(TypedDict):
     """The state of a language model after its last request.
 

@@ -18,6 +18,7 @@ from agent_runtime.api.shapes import (
     PageView,
     PlanPreview,
     PreviewView,
+    RegistryChangesView,
     ServerStatusView,
     StatusView,
     StepView,
@@ -32,6 +33,7 @@ from agent_runtime.domain.preview import StepPreview, notes_on_names, preview_st
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task
 from agent_runtime.domain.values import JsonValue
+from agent_runtime.registry.reloading import RegistryChanges
 from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
 from agent_runtime.services.tool_registry import ServerStatus
 from agent_runtime.text.escaping import clear_name, clear_title, escape_hidden, exact_line, one_line
@@ -366,6 +368,10 @@ def status_view(status: ServerStatus) -> ServerStatusView:
         "connected": status.connected,
         "detail": status.detail,
     }
+
+
+def changes_view(changes: RegistryChanges) -> RegistryChangesView:
+    return {"added": list(changes.added), "changed": list(changes.changed), "removed": list(changes.removed)}
 
 
 def models_view(planner: str, model: LanguageModel | None) -> ModelsStatusView:

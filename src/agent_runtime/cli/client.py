@@ -131,6 +131,10 @@ class Client:
             tools += page["tools"]
         return {"tools": tools}
 
+    def reload(self) -> Json:
+        """Have the registry read again; the ids of what was added, changed and removed."""
+        return self._json("POST", "/v1/tools/reload")
+
     def servers(self) -> list[Json]:
         servers: list[Json] = self._json("GET", "/v1/tools/status")  # type: ignore[assignment] # the one list
         return servers

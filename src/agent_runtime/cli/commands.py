@@ -370,6 +370,18 @@ def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *m
     return shlex.join(words)
 
 
+def reload(options: argparse.Namespace) -> int:
+    with connect(options) as service:
+        changes = service.client.reload()
+    if options.json:
+        output.document(changes)
+    elif service.here:
+        output.say("No service runs here. The registry has no faults, and is read when one starts.")
+    else:
+        output.result("\n".join(f"{what}: {', '.join(ids)}" for what, ids in changes.items() if ids) or "unchanged")
+    return 0
+
+
 def tools(options: argparse.Namespace) -> int:
     with connect(options) as service:
         # A service that has just started has not queried any server yet.

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from agent_runtime.api.auth import anonymous_risks, keys_of
-from agent_runtime.bootstrap import ServerSetup, make_model, read_registry, set_up_servers
+from agent_runtime.bootstrap import make_model, make_pool, read_registry, resolve_registry
 from agent_runtime.builtin.servers import reach_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
@@ -32,6 +32,7 @@ from agent_runtime.domain.tools import (
     ToolDefinition,
     ToolServer,
 )
+from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
 from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.planners.model.json_answer import NoJsonError, find_pieces
@@ -98,12 +99,13 @@ def _look(options: argparse.Namespace) -> list[Finding]:
         origin = settings.tool_registry if settings.tool_registry_yaml is None else REGISTRY_VARIABLE
         findings.append(Finding("registry", "ok", f"{origin}: {enabled} of {len(entries)} enabled"))
     findings += _find_pointless_denials(settings, entries)
-    setup = set_up_servers(
-        settings, secrets, entries, ShownValues(b"")
-    )  # any key will do, as no identities are compared
-    findings += [Finding(f"server {advice.server_id}", "warn", advice.message) for advice in setup.advice]
+    # Any key will do, as no identities are compared.
+    loaded = resolve_registry(settings, secrets, entries, ShownValues(b""))
+    findings += [Finding(f"server {advice.server_id}", "warn", advice.message) for advice in loaded.advice]
     protect_process(settings)
-    findings += asyncio.run(_servers(setup, settings.tool_registry.parent))
+    findings += asyncio.run(
+        _servers(make_pool(settings, secrets, loaded), loaded.resolved, settings.tool_registry.parent)
+    )
     findings += [_reach(entry, settings.tool_registry.parent, settings.data_dir) for entry in entries if entry.enabled]
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
     findings += [finding for entry in entries if entry.enabled for finding in _relays(settings, entry)]
@@ -185,10 +187,10 @@ async def _write(settings: Settings) -> None:
         await store.check()
 
 
-async def _servers(setup: ServerSetup, base_dir: Path) -> list[Finding]:
+async def _servers(servers: ServerPool, entries: Sequence[ResolvedEntry], base_dir: Path) -> list[Finding]:
     """Query the tools of all enabled servers, concurrently."""
-    async with setup.pool as pool, asyncio.TaskGroup() as group:
-        asked = [group.create_task(_server(pool, entry, base_dir)) for entry in setup.resolved]
+    async with servers as pool, asyncio.TaskGroup() as group:
+        asked = [group.create_task(_server(pool, entry, base_dir)) for entry in entries]
     return [finding for one in asked for finding in one.result()]
 
 

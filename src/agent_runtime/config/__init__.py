@@ -11,7 +11,7 @@ from agent_runtime.config.files import (
     read_yaml,
 )
 from agent_runtime.config.loading import load_settings
-from agent_runtime.config.protection import before_exec, protect_process
+from agent_runtime.config.protection import before_exec, forget_secrets, protect_process
 from agent_runtime.config.secrets import Secrets, variables_in, without_references
 from agent_runtime.config.settings import (
     OPENAI_URL,
@@ -47,6 +47,7 @@ __all__ = [
     "describe_fault",
     "describe_unknown_key",
     "fit_connections",
+    "forget_secrets",
     "format_place",
     "load_settings",
     "parse_yaml",

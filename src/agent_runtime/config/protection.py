@@ -44,6 +44,18 @@ def protect_process(settings: Settings) -> None:
     processes are started.
     """
     _forbid_reading()
+    _protected.append(True)
+    forget_secrets(settings)
+
+
+_protected: list[bool] = []
+"""Not empty once this process is protected."""
+
+
+def forget_secrets(settings: Settings) -> None:
+    """Take the secrets out of the environment of a protected process, of what its files name now too."""
+    if not _protected:
+        return
     files = [file for file in (settings.config_file, settings.tool_registry) if file]
     texts = [*map(_text_of, files), settings.tool_registry_yaml or ""]
     referenced = {name for text in texts for name in variables_in(text)} | {REGISTRY_VARIABLE}

@@ -244,6 +244,7 @@ class Settings(Section):
     """All settings, checked. `load_settings` has made every path absolute.
 
     `planner` is one of ours, or names one of the operator's as `module:attribute`; `planners/choosing.py` builds it.
+    `watch_registry`: read the file of the registry again once it has changed.
     `servers_inherit_proxy`: the servers that are started as processes get the variables of this one that name proxies
     and the certificates of authorities (`NETWORK_VARIABLES`).
     `tool_registry_yaml` is the text of a registry, for platforms without files: it replaces the file, and relative
@@ -259,6 +260,7 @@ class Settings(Section):
     storage: StorageSettings = Field(default=StorageSettings(), validate_default=True)
     runner: Literal["auto", "local"] = "auto"
     servers_inherit_proxy: bool = False
+    watch_registry: bool = False
     approval: ApprovalSettings = ApprovalSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()

@@ -18,7 +18,9 @@ AgentRuntimeError
 |- StaleEpochError              a newer claim owns the task
 |- StoreUnavailableError        the journal cannot be written or read now
 |- ConfigurationError           a file or variable of the operator is wrong
-|  `- AlreadyOwnedError         another process owns the database or the data directory
+|  |- AlreadyOwnedError         another process owns the database or the data directory
+|  `- RegistryInvalidError      the tool registry is wrong; every fault is named
+|- RegistryFaultyError          a changed tool registry was not put in force, because it is wrong
 |- PlanningError                the planner cannot or will not plan this
 |  `- MissingToolError          no tool that is known can do what the prompt asks for
 |- ModelError                   a language model gave no usable answer
@@ -170,6 +172,26 @@ class ConfigurationError(AgentRuntimeError):
     """Something that the operator wrote is wrong: the message names the file, the field and the remedy."""
 
     code = "configuration_error"
+
+
+class RegistryInvalidError(ConfigurationError):
+    """The tool registry is wrong. `faults` names each fault and its place; `origin` is the file or variable."""
+
+    code = "invalid_registry"
+
+    def __init__(self, origin: str, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(f"{origin}: {fault}." for fault in faults).replace("?.", "?"))
+        self.faults = tuple(faults)
+
+
+class RegistryFaultyError(AgentRuntimeError):
+    """A changed tool registry is wrong, so nothing was changed. `faults` names each fault, where they are known."""
+
+    code = "invalid_registry"
+
+    def __init__(self, error: ConfigurationError) -> None:
+        super().__init__(f"Nothing was changed: the registry that was read before is still in force. {error}")
+        self.faults = error.faults if isinstance(error, RegistryInvalidError) else ()
 
 
 class AlreadyOwnedError(ConfigurationError):

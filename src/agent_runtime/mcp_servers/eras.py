@@ -22,6 +22,11 @@ class Eras:
         self._modern: dict[str, bool] = {}
         self.old_transports: set[str] = set()
 
+    def forget(self) -> None:
+        """Forget what worked: other servers may be known by the same ids now."""
+        self._modern.clear()
+        self.old_transports.clear()
+
     async def negotiate(self, server_id: str, session: ClientSession) -> None:
         """Do the handshake of the era that worked last, by default `initialize`; if the server refuses, try the other
         one.

@@ -76,6 +76,10 @@ class ServerPool:
         self._group = asyncio.TaskGroup()
         self._owners: dict[Connection, asyncio.Task[None]] = {}
         self._shared: dict[str, Connection] = {}
+        self._leased: dict[int, dict[str, Connection]] = {}
+        self._reloads = 0
+        self._in_force: frozenset[str] | None = None
+        """The keys of the shared servers that outlive their leases; None: all do."""
         self._listings: dict[str, Listed] = {}  # the newest of each server, shared by its connections
         self._leaving = False
         self._stop_by = math.inf
@@ -102,6 +106,33 @@ class ServerPool:
             cancelled = isinstance(exc_val, asyncio.CancelledError)
             await (self._group.__aexit__(exc_type, exc_val, exc_tb) if cancelled else self._group.__aexit__(*_NO_ERROR))
             await self._network.aclose()
+
+    def replace(
+        self,
+        servers: Iterable[ToolServer],
+        builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
+        own: OwnFiles,
+    ) -> None:
+        """Have these entries in force: a shared session with any other ends with the last lease that uses it."""
+        self._builtin, self._own = builtin, own
+        self._reloads += 1
+        self._in_force = frozenset(map(self._make_key, servers))
+        # Another server may have come under an id, and the redactor may know more secrets.
+        self._eras.forget()
+        self._listings.clear()
+        self._stop_unused()
+
+    def _stop_unused(self) -> None:
+        if self._in_force is None or self._shared.keys() <= self._in_force:
+            return
+        used = {connection for leased in self._leased.values() for connection in leased.values()}
+        for key in self._shared.keys() - self._in_force:
+            if self._shared[key] not in used:
+                self._shared.pop(key).stop()
+
+    def _make_key(self, server: ToolServer) -> str:
+        """Return what a shared server is known by. A built-in one is made anew after a reload: it keeps other files."""
+        return f"{self._reloads if server.type == 'builtin' else ''} {server.model_dump_json()}"
 
     def stop_within(self, seconds: float) -> None:
         """Give all servers this many seconds together to stop, because the service stops."""
@@ -133,6 +164,7 @@ class ServerPool:
         """
         entries = {server.id: server for server in servers}
         connections: dict[str, Connection] = {}
+        self._leased[id(connections)] = connections
         try:
             for server in entries.values():
                 connections[server.id] = await self.connect(server)
@@ -140,6 +172,8 @@ class ServerPool:
                 await connection.ready()
             yield PoolLease(entries, connections, self.connect, self._group)
         finally:
+            del self._leased[id(connections)]
+            self._stop_unused()
             own = [
                 connections[name] for name, entry in entries.items() if name in connections and entry.scope == "task"
             ]
@@ -156,7 +190,7 @@ class ServerPool:
         """
         if server.scope == "task":
             return self._start(server, await self._opener(server))
-        key = server.model_dump_json()
+        key = self._make_key(server)
         running = self._shared.get(key)
         if running is None or not running.usable:
             opener = await self._opener(server)

@@ -62,7 +62,7 @@ def _folder(path: Path) -> Path:
     if path.is_absolute() and path.resolve() != path:
         raise ConfigurationError(
             f"its working directory {str(path)!r} has been replaced by a link to {str(path.resolve())!r} since the "
-            "registry was loaded. Restart the service, so that plans are made for the folder that is there now."
+            "registry was loaded. Reload the registry, so that plans are made for the folder that is there now."
         )
     return path
 

@@ -17,7 +17,7 @@ from agent_runtime.config import (
     parse_yaml,
     read_yaml,
 )
-from agent_runtime.domain.errors import ConfigurationError
+from agent_runtime.domain.errors import ConfigurationError, Fault, RegistryInvalidError
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, ToolServer
 from agent_runtime.registry.known_servers import add_known_servers
 
@@ -54,7 +54,7 @@ def load_registry(path: Path, builtins: Collection[str], text: str | None = None
             f"{path}: there is no such file. Create it with a list under the key {_KEY!r}, "
             f"name another with --registry or AGENT_RUNTIME_TOOL_REGISTRY, or give its text in {REGISTRY_VARIABLE}."
         )
-    faults: list[str] = []
+    faults: list[Fault] = []
     servers = []
     entries = _entries(read_yaml(path) if text is None else parse_yaml(text, origin), faults)
     for index, entry in enumerate(entries):
@@ -65,10 +65,10 @@ def load_registry(path: Path, builtins: Collection[str], text: str | None = None
         else:
             servers.append(server)
             if isinstance(server, BuiltinServer) and server.config.server not in builtins:
-                faults.append(f"{_label(index, entry)}: config.server: must be {_one_of(builtins)}")
+                faults.append(Fault(f"{_label(index, entry)}: config.server", f"must be {_one_of(builtins)}"))
     faults += _repeated_id_faults(entries)
     if faults:
-        raise ConfigurationError("\n".join(f"{origin}: {fault}." for fault in faults).replace("?.", "?"))
+        raise RegistryInvalidError(origin, faults)
     return tuple(servers)
 
 
@@ -77,15 +77,17 @@ def _one_of(names: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def _entries(document: Any, faults: list[str]) -> Sequence[Any]:
+def _entries(document: Any, faults: list[Fault]) -> Sequence[Any]:
     if not isinstance(document, Mapping) or _KEY not in document:
-        faults.append(f"must have the key {_KEY!r} at the top, with a list of servers")
+        faults.append(Fault("", f"must have the key {_KEY!r} at the top, with a list of servers"))
     if not isinstance(document, Mapping):
         return ()
-    faults += [f"{key}: {_OF_OTHERS.get(key) or describe_unknown_key(key, [_KEY])}" for key in document if key != _KEY]
+    faults += [
+        Fault(str(key), _OF_OTHERS.get(key) or describe_unknown_key(key, [_KEY])) for key in document if key != _KEY
+    ]
     entries = document.get(_KEY)
     if entries is not None and not isinstance(entries, list):
-        faults.append(f"{_KEY}: must be a list of servers, each beginning with '- id:'")
+        faults.append(Fault(_KEY, "must be a list of servers, each beginning with '- id:'"))
         return ()
     return entries or ()
 
@@ -101,29 +103,32 @@ def _label(index: int, entry: Any) -> str:
     return f"entry {name!r}" if isinstance(name, str) and name else f"{_KEY}[{index}]"
 
 
-def _fault(index: int, entry: Any, details: ErrorDetails) -> str:
+def _fault(index: int, entry: Any, details: ErrorDetails) -> Fault:
     label = _label(index, entry)
     location = details["loc"]
     match details["type"]:
         case "union_tag_not_found":
-            return f"{label}: type: is missing; expected {' or '.join(_TYPES)}"
+            return Fault(f"{label}: type", f"is missing; expected {' or '.join(_TYPES)}")
         case "union_tag_invalid":
-            return f"{label}: type: must be {' or '.join(_TYPES)}"
+            return Fault(f"{label}: type", f"must be {' or '.join(_TYPES)}")
     kind, *place = location or ("",)
     if not place:
-        return f"{label}: {describe_expectation(details)}"
+        return Fault(label, describe_expectation(details))
     if details["type"] == "string_pattern_mismatch":
-        return f"{label}: {format_place(place)}: must begin with http:// or https://"
+        return Fault(f"{label}: {format_place(place)}", "must begin with http:// or https://")
     if place == ["config", "command"] and isinstance(details["input"], list):
-        return f"{label}: config.command: must be the name of the program alone; its arguments are the list config.args"
-    return f"{label}: {describe_fault(_TYPES[str(kind)], place, details)}"
+        message = "must be the name of the program alone; its arguments are the list config.args"
+        return Fault(f"{label}: config.command", message)
+    field, _, message = describe_fault(_TYPES[str(kind)], place, details).partition(": ")
+    return Fault(f"{label}: {field}", message)
 
 
-def _repeated_id_faults(entries: Sequence[Any]) -> list[str]:
+def _repeated_id_faults(entries: Sequence[Any]) -> list[Fault]:
     first: dict[str, int] = {}
     faults = []
     for index, entry in enumerate(entries):
         name = entry.get("id") if isinstance(entry, Mapping) else None
         if isinstance(name, str) and first.setdefault(name, index) != index:
-            faults.append(f"{_KEY}[{index}]: id: {name!r} is the id of {_KEY}[{first[name]}] too; ids must be unique")
+            message = f"{name!r} is the id of {_KEY}[{first[name]}] too; ids must be unique"
+            faults.append(Fault(f"{_KEY}[{index}]: id", message))
     return faults

@@ -1,7 +1,8 @@
 """The PlannerAgent: builds the request to a planner and judges its answer."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from agent_runtime.config import ApprovalSettings
 from agent_runtime.domain.budget import tokens_left
@@ -28,7 +29,6 @@ class PlannerAgent:
         registry: ToolRegistry,
         progress: Progress,
         *,
-        identities: Identities,
         start_s: float,
         install_s: float,
         approval: ApprovalSettings,
@@ -36,7 +36,6 @@ class PlannerAgent:
         self._planner = planner
         self._registry = registry
         self._progress = progress
-        self._identities = identities
         self._start_s = start_s
         self._install_s = install_s
         self._approval = approval
@@ -49,19 +48,20 @@ class PlannerAgent:
         allowed = self._select_servers(task.tools)
         first = self._registry.list_enabled(builtin_only=self._planner.builtin_first)
         try:
-            answer, tools = await self._ask(task, [name for name in first if name in allowed], allowed, self._start_s)
+            awaited = [name for name in first if name in allowed]
+            answer, offered = await self._ask(task, awaited, allowed, self._start_s)
         except MissingToolError:
             if not self._planner.builtin_first:
                 raise
             # Another server may offer the missing tool, and may still be installing.
-            answer, tools = await self._ask(task, allowed, allowed, self._install_s)
-        contract = await self._draw_up(answer.plan, task.limits, tools)
+            answer, offered = await self._ask(task, allowed, allowed, self._install_s)
+        contract = await self._draw_up(answer.plan, task.limits, offered)
         proposed = PlanProposed(
             revision=task.plan_revision + 1,
             digest=contract.digest,
             contract=contract,
-            definitions=_select_pinned(contract, tools.values()),
-            identities=self._facts(contract),
+            definitions=offered.select_pinned(contract),
+            identities=offered.select_facts(contract),
             planner=self._planner.name,
             usage=answer.usage,
         )
@@ -70,11 +70,11 @@ class PlannerAgent:
 
     async def _ask(
         self, task: Task, awaited: Sequence[str], allowed: Sequence[str], within_s: float
-    ) -> tuple[PlanAnswer, Mapping[str, Tool]]:
-        """Ask the planner once the `awaited` servers are known; return its answer and the tools it was offered."""
+    ) -> "tuple[PlanAnswer, _Offered]":
+        """Ask the planner once the `awaited` servers are known; return its answer and what it was offered."""
         await self._registry.ready(awaited, within_s)
-        tools = self._registry.tools(allowed)
-        agent_steps = self._identities.model is not None
+        offered = _Offered(self._registry.tools(allowed), self._registry.identities)
+        tools, agent_steps = offered.tools, offered.identities.model is not None
         request = PlanRequest(
             task.prompt,
             [tool for tool in tools.values() if not tool.denied],
@@ -86,39 +86,39 @@ class PlannerAgent:
             max_tokens=tokens_left(task),
             on_text=lambda text: self._progress.say(task.task_id, Piece(None, text)),
         )
-        return await self._planner.plan(request), tools
+        return await self._planner.plan(request), offered
 
     async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
         """Judge a ready-made plan as `propose` judges a planner's. Waits until the servers in the plan are known.
 
         Raises: InvalidPlanError; each field begins with `plan`.
         """
-        contract, tools = await self._judge(plan, limits, server_ids)
+        contract, offered = await self._judge(plan, limits, server_ids)
         proposed = PlanProposed(
             revision=1,
             digest=contract.digest,
             contract=contract,
-            definitions=_select_pinned(contract, tools),
-            identities=self._facts(contract),
+            definitions=offered.select_pinned(contract),
+            identities=offered.select_facts(contract),
             planner="user",
         )
         return self._with_policy(proposed, auto=auto)
 
     async def edit(self, plan: Plan, task: Task, caller: Caller) -> PlanEdited:
         """Judge a plan that was edited by hand, and return it as the next revision. Raises: as `accept`."""
-        contract, tools = await self._judge(plan, task.limits, task.tools)
+        contract, offered = await self._judge(plan, task.limits, task.tools)
         return PlanEdited(
             revision=task.plan_revision + 1,
             digest=contract.digest,
             contract=contract,
-            definitions=_select_pinned(contract, tools),
-            identities=self._facts(contract),
+            definitions=offered.select_pinned(contract),
+            identities=offered.select_facts(contract),
             **caller.signature,
         )
 
     def differences(self, task: Task) -> list[str]:
         """Return a sentence for each current server, and the model, that differs from the plan's."""
-        return self._identities.differences(task.contract, task.identities) if task.contract else []
+        return self._registry.identities.differences(task.contract, task.identities) if task.contract else []
 
     async def repin(self, task: Task, differences: Sequence[str]) -> list[Event]:
         """Return the current plan as the next revision, pinned to the current servers and model.
@@ -126,38 +126,37 @@ class PlannerAgent:
         If policy had approved the plan, policy judges it again. Raises: InvalidPlanError.
         """
         assert task.contract is not None  # noqa: S101 - something differs from it
-        contract, tools = await self._judge(task.contract.plan, task.limits, task.tools)
+        contract, offered = await self._judge(task.contract.plan, task.limits, task.tools)
         repinned = PlanRepinned(
             revision=task.plan_revision + 1,
             digest=contract.digest,
             contract=contract,
-            definitions=_select_pinned(contract, tools),
-            identities=self._facts(contract),
+            definitions=offered.select_pinned(contract),
+            identities=offered.select_facts(contract),
             differences=tuple(differences),
         )
         return self._with_policy(repinned, auto=task.approved_by == POLICY)
 
-    async def _judge(
-        self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None
-    ) -> tuple[Contract, Iterable[Tool]]:
+    async def _judge(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None) -> "tuple[Contract, _Offered]":
         allowed = self._select_servers(server_ids)
         named = {server for step in plan.steps for server, _ in tool_names(step)}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
-        tools = self._registry.tools(allowed)
+        offered = _Offered(self._registry.tools(allowed), self._registry.identities)
         try:
-            contract = await self._draw_up(plan, limits, tools)
+            contract = await self._draw_up(plan, limits, offered)
         except InvalidPlanError as error:
             places = [f"plan.{fault.field}" if fault.field else "plan" for fault in error.faults]
             faults = [Fault(place, fault.message) for place, fault in zip(places, error.faults, strict=True)]
             raise InvalidPlanError(faults) from error
-        return contract, tools.values()
+        return contract, offered
 
-    async def _draw_up(self, plan: Plan, limits: Limits, tools: Mapping[str, Tool]) -> Contract:
+    async def _draw_up(self, plan: Plan, limits: Limits, offered: "_Offered") -> Contract:
         """Build the contract of a plan, in a thread if the plan is large. Raises: InvalidPlanError."""
 
         def draw() -> Contract:
             covers_data = self._approval.covers_data
-            contract = draw_up(plan, limits, tools, model=self._identities.model, covers_data=covers_data)
+            model = offered.identities.model
+            contract = draw_up(plan, limits, offered.tools, model=model, covers_data=covers_data)
             _ = contract.digest  # worked out here, and kept
             return contract
 
@@ -177,9 +176,6 @@ class PlannerAgent:
     def _select_servers(self, server_ids: Sequence[str] | None) -> list[str]:
         return [name for name in self._registry.list_enabled() if server_ids is None or name in server_ids]
 
-    def _facts(self, contract: Contract) -> dict[str, JsonObject]:
-        return {name: self._identities.servers[name].facts for name in contract.servers}
-
     def _may_run_unasked(self, contract: Contract) -> bool:
         return all(policy.effect in self._approval.auto_effects for policy in contract.policy.values())
 
@@ -189,5 +185,17 @@ class PlannerAgent:
         return [proposed, PlanApproved(revision=proposed.revision, digest=proposed.digest, actor=POLICY)]
 
 
-def _select_pinned(contract: Contract, tools: Iterable[Tool]) -> dict[str, ToolDefinition]:
-    return {tool.key: tool.definition for tool in tools if tool.key in contract.pins}
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """The tools that a plan is made with, and what their servers are, both at one moment: the registry may change."""
+
+    tools: Mapping[str, Tool]
+    identities: Identities
+
+    def select_pinned(self, contract: Contract) -> dict[str, ToolDefinition]:
+        """Return the definitions that the contract pins."""
+        return {tool.key: tool.definition for tool in self.tools.values() if tool.key in contract.pins}
+
+    def select_facts(self, contract: Contract) -> dict[str, JsonObject]:
+        """Return what the servers of the contract are."""
+        return {name: self.identities.servers[name].facts for name in contract.servers}

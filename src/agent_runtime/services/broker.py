@@ -6,7 +6,7 @@ is sent, once. The result is an `Outcome`, which is written to the journal too.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -31,15 +31,15 @@ from agent_runtime.domain.events import (
     ToolDenied,
     ToolReturned,
 )
-from agent_runtime.domain.identity import Identities, compare_pins
+from agent_runtime.domain.identity import compare_pins
 from agent_runtime.domain.kept_results import fit_result
 from agent_runtime.domain.patience import CALL_S, Patience
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
-from agent_runtime.domain.tools import StoredResult, ToolServer
+from agent_runtime.domain.tools import StoredResult
 from agent_runtime.live.progress import Progress
+from agent_runtime.registry.current import CurrentRegistry
 from agent_runtime.services.identifiers import new_id
-from agent_runtime.services.operator_rules import OperatorRules
 from agent_runtime.services.patience import CallPatience
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run, run_until
@@ -56,22 +56,19 @@ class Broker:
     def __init__(
         self,
         limits: LimitSettings,
-        entries: Mapping[str, ToolServer],
-        identities: Identities | None = None,
+        current: CurrentRegistry,
         pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
         progress: Progress | None = None,
     ) -> None:
-        """Take the current registry in `entries`, by server id, and the current servers and model in `identities`."""
         self._limits = limits
-        self._rules = OperatorRules(entries)
-        self._identities = identities or Identities({})
+        self._current = current
         self._pauses = pauses
         self._progress = progress or Progress()
         self._slots = asyncio.Semaphore(limits.concurrent_calls)
 
     def check_identities(self, task: Task) -> None:
         """Compare the current servers and model with the contract (G6). Raises: DefinitionChangedError."""
-        differences = self._identities.differences(task.contract, task.identities) if task.contract else []
+        differences = self._current.identities.differences(task.contract, task.identities) if task.contract else []
         if differences:
             raise DefinitionChangedError(
                 f"What the plan was approved for has changed, so nothing was called. {' '.join(differences)}"
@@ -85,7 +82,7 @@ class Broker:
         for server_id in server_ids:
             current = await lease.definitions(server_id)
             if task.contract:
-                identity = self._identities.servers.get(server_id)
+                identity = self._current.identities.servers.get(server_id)
                 of_form_1 = identity.of_form_1 if identity else {}
                 compare_pins(task.contract, server_id, of_form_1, task.definitions, current)
 
@@ -164,9 +161,9 @@ class Broker:
             task,
             proposal,
             in_flight,
-            self._rules.denials(proposal.server),
+            self._current.rules.denials(proposal.server),
             Bounds(limits.stored_result_bytes, limits.argument_bytes, limits.journal_bytes),
-            now=self._rules.tighten_contract(task.contract, task.definitions) if task.contract else None,
+            now=self._current.rules.tighten_contract(task.contract, task.definitions) if task.contract else None,
         )
 
     async def send(

@@ -25,6 +25,7 @@ from agent_runtime.domain.errors import (
     StaleEpochError,
 )
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, TaskFailed, ToolDenied
+from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.usage import Usage
@@ -76,7 +77,7 @@ class Execution:
         self._wakeup = asyncio.Event()
         self._trouble: tuple[Proposal, AgentRuntimeError] | None = None
         self._planned = False
-        self._compared = False
+        self._compared: Identities | None = None
 
     async def run(self) -> None:
         """Run until the task has ended, waits for a person or has a plan; after `stop`, until no call is open.
@@ -149,7 +150,7 @@ class Execution:
                 self._trouble = None  # the cancellation was acknowledged, so it wins
             if self._trouble and not busy:
                 self._give_up(*self._trouble)
-            if not self._compared:
+            if self._compared is not self._registry.identities and not self._sessions.are_held:
                 await self._compare()
                 continue
             command = None if self._trouble else next_command(self._run.charged_task, busy)
@@ -191,10 +192,9 @@ class Execution:
     async def _compare(self) -> None:
         """Make the plan anew if servers or model have changed since it was made and no step has begun.
 
-        Neither changes while the service runs, so a run compares them once. After a step has begun, the next call
-        compares.
+        A run compares them once, and again after a reload. After a step has begun, the next call compares.
         """
-        self._compared = True
+        self._compared = self._registry.identities
         task = self._run.task
         if task.status is not TaskStatus.EXECUTING or task.has_begun or task.cancel_requested:
             return
@@ -218,7 +218,8 @@ class Execution:
         if len(self._in_flight) + len(begun) >= self._max_parallel:
             return False
         try:
-            self._broker.check_identities(self._run.task)
+            if not self._sessions.are_held:
+                self._broker.check_identities(self._run.task)
         except DefinitionChangedError as error:
             self._trouble = Proposal(step.id, "", ""), error
             return True

@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from agent_runtime.domain.tools import ToolServer
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.ports import Lease, ToolServers
 from agent_runtime.services.run import Run, run_until
@@ -24,6 +25,7 @@ class Sessions:
         self._servers = servers
         self._stack = AsyncExitStack()
         self._lease: Lease | None = None
+        self._entries: list[ToolServer] | None = None
         self.unusable = False
 
     async def __aenter__(self) -> Self:
@@ -33,6 +35,11 @@ class Sessions:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def are_held(self) -> bool:
+        """Whether they were taken: the run then ends with the entries that it took them by, whatever is reloaded."""
+        return self._entries is not None
 
     def are_ready_for(self, server_id: str) -> bool:
         """Return whether `lease_for` this server returns without waiting."""
@@ -52,13 +59,14 @@ class Sessions:
 
     async def _open_lease(self, server_id: str) -> Lease:
         task = self._run.task
-        self._broker.check_identities(task)
         lease, names = self._lease, [server_id]
         if lease is None or self.unusable:
             await self._stack.aclose()
             self.unusable = False
             names = sorted(task.servers)
-            servers = [self._registry.server(name) for name in names]
-            lease = await self._stack.enter_async_context(self._servers.lease(servers))
+            if self._entries is None:
+                self._broker.check_identities(task)
+                self._entries = [self._registry.server(name) for name in names]
+            lease = await self._stack.enter_async_context(self._servers.lease(self._entries))
         await self._broker.check_pins(task, lease, names)
         return lease

@@ -5,12 +5,13 @@ The catalogue is filled in the background. Only planning waits for it, and only 
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from agent_runtime.domain.errors import ServerUnavailableError, StoreUnavailableError
+from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.stability import Stability
 from agent_runtime.domain.tools import (
     JudgedDefinition,
@@ -21,6 +22,8 @@ from agent_runtime.domain.tools import (
     describe_tool,
     tool_key,
 )
+from agent_runtime.registry.current import CurrentRegistry
+from agent_runtime.registry.reloading import RegistryChanges
 from agent_runtime.registry.resolved import ResolvedEntry
 from agent_runtime.services.ports import SchemaJudge, TaskStore, ToolServers
 from agent_runtime.services.verdicts import Verdicts
@@ -67,10 +70,19 @@ class _Shelf:
     begun: bool = False
     checked: asyncio.Event = field(default_factory=asyncio.Event)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    watch: asyncio.Task[None] | None = None
 
     @property
     def server(self) -> ToolServer:
         return self.entry.server
+
+    def discard(self) -> None:
+        """Ask the server no more, and let go of whoever waits for it: another entry has taken its place, or none."""
+        if self.watch:
+            self.watch.cancel()
+        if self.change:
+            self.change.cancel()
+        self.checked.set()
 
     def withhold(self) -> None:
         """Move the unstable tools out of the usable ones."""
@@ -83,12 +95,13 @@ class _Shelf:
 class ToolRegistry:
     """The catalogue of every server in the registry."""
 
-    def __init__(
-        self, entries: Sequence[ResolvedEntry], servers: ToolServers, store: TaskStore, judge: SchemaJudge
-    ) -> None:
+    def __init__(self, current: CurrentRegistry, servers: ToolServers, store: TaskStore, judge: SchemaJudge) -> None:
+        self._current = current
         self._servers = servers
         self._store = store
-        self._shelves = {entry.server.id: _Shelf(entry, Verdicts(judge)) for entry in entries}
+        self._schema_judge = judge
+        self._shelves = {name: _Shelf(entry, Verdicts(judge)) for name, entry in current.entries.items()}
+        self._begin: Callable[[_Shelf], None] = _leave_to_watch
         servers.on_change(self._ask_soon)
 
     async def watch(self, *, eager: bool) -> None:
@@ -98,11 +111,42 @@ class ToolRegistry:
         definitions that are never the same. Else each is asked once somebody waits for it.
         """
         async with asyncio.TaskGroup() as group:
-            for shelf in self._shelves.values():
+
+            def begin(shelf: _Shelf) -> None:
                 if shelf.server.enabled:
                     if eager:
                         shelf.wanted.set()
-                    group.create_task(self._watch(shelf, twice=eager), name=f"catalogue:{shelf.server.id}")
+                    watch = self._watch(shelf, twice=eager)
+                    shelf.watch = group.create_task(watch, name=f"catalogue:{shelf.server.id}")
+
+            self._begin = begin
+            for shelf in self._shelves.values():
+                begin(shelf)
+            await asyncio.Event().wait()  # the next reload may begin more
+
+    @property
+    def identities(self) -> Identities:
+        """What the servers and the model are now; another object after each reload."""
+        return self._current.identities
+
+    def replace(self, entries: Iterable[ResolvedEntry]) -> RegistryChanges:
+        """Put these entries in force at once, and ask the servers of those that are new or changed."""
+        self._current.replace(entries)
+        before, now = self._shelves, self._current.entries
+        kept = {name for name, entry in now.items() if name in before and before[name].entry == entry}
+        self._shelves = {
+            name: before[name] if name in kept else _Shelf(entry, Verdicts(self._schema_judge))
+            for name, entry in now.items()
+        }
+        for name in before.keys() - kept:
+            before[name].discard()
+        for name in now.keys() - kept:
+            self._begin(self._shelves[name])
+        return RegistryChanges(
+            added=tuple(name for name in now if name not in before),
+            changed=tuple(name for name in now if name in before and name not in kept),
+            removed=tuple(name for name in before if name not in now),
+        )
 
     async def _watch(self, shelf: _Shelf, *, twice: bool) -> None:
         try:
@@ -243,12 +287,16 @@ class ToolRegistry:
 
     async def ready(self, server_ids: Iterable[str], timeout_s: float) -> None:
         """Wait until each of these servers was asked once, `timeout_s` seconds at most."""
-        shelves = [self._shelves[name] for name in server_ids if name in self._shelves]
-        self.want(shelf.server.id for shelf in shelves if not shelf.begun)
-        waits = [shelf.checked.wait() for shelf in shelves]
+        names = list(server_ids)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await asyncio.gather(*waits)
+                while late := [shelf for shelf in self._find_enabled(names) if not shelf.checked.is_set()]:
+                    self.want(shelf.server.id for shelf in late if not shelf.begun)
+                    await asyncio.gather(*(shelf.checked.wait() for shelf in late))
+
+    def _find_enabled(self, server_ids: Iterable[str]) -> list[_Shelf]:
+        shelves = [self._shelves[name] for name in server_ids if name in self._shelves]
+        return [shelf for shelf in shelves if shelf.server.enabled]
 
     def want(self, server_ids: Iterable[str]) -> None:
         """Have these servers asked again soon."""
@@ -258,7 +306,7 @@ class ToolRegistry:
 
     def invalidate(self, server_ids: Iterable[str]) -> None:
         """Have these servers asked again. Until then, `ready` waits for them."""
-        names = [name for name in server_ids if name in self._shelves and self._shelves[name].server.enabled]
+        names = [shelf.server.id for shelf in self._find_enabled(server_ids)]
         for name in names:
             self._shelves[name].checked.clear()
         self.want(names)
@@ -268,6 +316,10 @@ class ToolRegistry:
         names = self.list_enabled()
         self.invalidate(names)
         await self.ready(names, timeout_s)
+
+
+def _leave_to_watch(_: _Shelf) -> None:
+    """Do nothing: `watch` begins with all shelves that there are then."""
 
 
 def _make_tool(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from typing import Any
@@ -181,25 +182,28 @@ class _SecretTexts:
         self._texts: set[str] = set()
         self._first: set[str] = set()
         self._longest = 0
-        self._pattern: re.Pattern[str] | None = None
+        self._pattern: tuple[set[str], re.Pattern[str]] | None = None  # the texts that it was made of, and itself
+        self._adding = threading.Lock()
 
     def add(self, text: str) -> None:
         if text in self._texts or len(text) < _SHORTEST_SECRET or not any(map(str.isalnum, text)):
             return
-        self._texts |= {text, repr(text)[1:-1], quote(text, safe=""), quote_plus(text), escape(text)}
-        self._texts |= {json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False)}
-        self._first = {known[0] for known in self._texts}
-        self._longest = max(map(len, self._texts))
-        self._pattern = None
+        quoted = {text, repr(text)[1:-1], quote(text, safe=""), quote_plus(text), escape(text)}
+        quoted |= {json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False)}
+        with self._adding:  # secrets are read in threads; whoever redacts meanwhile goes through the sets of before
+            self._texts = self._texts | quoted
+            self._first = {known[0] for known in self._texts}
+            self._longest = max(map(len, self._texts))
 
     def replace_in(self, text: str) -> str:
         # The look at each is ten times as fast as the pattern, and mostly there is nothing to be found.
-        if not any(known in text for known in self._texts):
+        texts, pattern = self._texts, self._pattern
+        if not any(known in text for known in texts):
             return text
-        if self._pattern is None:
-            longest_first = sorted(self._texts, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(_pattern_for, longest_first)))
-        return self._pattern.sub(REDACTED, text)
+        if pattern is None or pattern[0] is not texts:
+            longest_first = sorted(texts, key=len, reverse=True)
+            self._pattern = pattern = texts, re.compile("|".join(map(_pattern_for, longest_first)))
+        return pattern[1].sub(REDACTED, text)
 
     def begun_at(self, text: str) -> int:
         for at in range(max(0, len(text) - self._longest + 1), len(text)):

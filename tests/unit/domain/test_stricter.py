@@ -11,7 +11,7 @@ from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy, draw_u
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.stricter import tighten_contract
 from agent_runtime.domain.tools import Effect, StdioServer, Tool, ToolDefinition, describe_tool
-from agent_runtime.services.operator_rules import OperatorRules
+from agent_runtime.registry.operator_rules import OperatorRules
 
 EFFECTS = [Effect.READ, Effect.WRITE, Effect.DESTRUCTIVE, Effect.UNKNOWN]
 """From the mildest to the one that is treated as the worst."""

@@ -50,6 +50,7 @@ from agent_steps import (
     tool_called,
     tool_returned,
 )
+from contracts import make_current_registry
 
 PATIENCE_S = 5.0
 FINE = StoredResult(text="fine", output={"a": 1})
@@ -113,13 +114,14 @@ def run_of(task: Task) -> Run:
 
 
 def broker_of(identities: Identities | None = None, pauses: Pauses = Pauses(), **limits: Any) -> Broker:  # noqa: B008
-    return Broker(LimitSettings(**limits), {"f": SERVER}, identities, pauses)
+    return Broker(LimitSettings(**limits), make_current_registry(SERVER, identities), pauses)
 
 
 def strict_broker() -> Broker:
     """A broker whose operator wants to see every call of `read` and `wipe`."""
     asked = {name: SERVER.tools[name].model_copy(update={"approval": "call"}) for name in ("read", "wipe")}
-    return Broker(LimitSettings(), {"f": SERVER.model_copy(update={"tools": {**SERVER.tools, **asked}})})
+    server = SERVER.model_copy(update={"tools": {**SERVER.tools, **asked}})
+    return Broker(LimitSettings(), make_current_registry(server))
 
 
 def staged(run: Run) -> list[ev.Event]:
@@ -329,7 +331,7 @@ def test_a_call_that_is_refused_while_the_one_before_it_is_open_answers_no_model
 
 def test_what_the_operator_denies_now_is_refused() -> None:
     entry = SERVER.model_copy(update={"deny": (Denial(tool="read", arguments={"x": "1"}),)})
-    broker = Broker(LimitSettings(), {"f": entry})
+    broker = Broker(LimitSettings(), make_current_registry(entry))
     assert (
         refused(run_of(make_executing_task(contract_of(LOOK))), Proposal("look", "f", "read"), broker).rule == "denied"
     )
@@ -356,7 +358,7 @@ def test_the_limits_of_the_settings_hold_for_a_call(limits: LimitSettings, rule:
         ev.StepCompleted(step_id="look"),
     )
     run = run_of(task)
-    assert refused(run, Proposal("big", "f", "read"), Broker(limits, {"f": SERVER})).rule == rule
+    assert refused(run, Proposal("big", "f", "read"), Broker(limits, make_current_registry(SERVER))).rule == rule
 
 
 def test_a_reference_into_a_result_that_was_cut_names_the_limit_of_the_settings() -> None:

@@ -34,7 +34,6 @@ from agent_runtime.domain.tools import Offer, StoredResult, ToolDefinition, Tool
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.progress import Progress
-from agent_runtime.registry.resolved import ResolvedEntry
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.decisions import Judged, events_of
@@ -44,6 +43,7 @@ from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest
 from agent_runtime.services.run import Run
 from agent_runtime.services.tool_registry import ToolRegistry
 from agent_steps import AGENT, LOOK, MODEL, SERVER, TOOLS, contract_of, step_started, tool_called
+from contracts import make_current_registry
 from memory_store import Memory, MemoryStore
 
 PATIENCE_S = 10.0
@@ -217,18 +217,17 @@ class Setting:
     async def run(self) -> Task:
         """Run the task until its run ends, and return what the journal says then."""
         async with asyncio.timeout(PATIENCE_S):
+            current = make_current_registry(SERVER, self.identities)
             self.broker = Broker(
                 self.limits,
-                {"f": SERVER},
-                self.identities,
+                current,
                 Pauses(before_repetition=lambda _: 0.0),
             )
-            registry = ToolRegistry([ResolvedEntry(SERVER, IDENTITY)], self.servers, self.store, Judge())
+            registry = ToolRegistry(current, self.servers, self.store, Judge())
             planner = PlannerAgent(
                 self.planner,
                 registry,
                 Progress(),
-                identities=self.identities,
                 start_s=5,
                 install_s=5,
                 approval=self.approval,

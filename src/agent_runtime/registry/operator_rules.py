@@ -25,7 +25,7 @@ class _CurrentTool:
 
 
 class OperatorRules:
-    """The registry entries, by server id, as rules for calls. They do not change while the service runs."""
+    """The registry entries, by server id, as rules for calls."""
 
     def __init__(self, entries: Mapping[str, ToolServer]) -> None:
         self._entries = entries
@@ -59,7 +59,9 @@ class OperatorRules:
             return None
         definition = ToolDefinition(name=name, annotations=dict(zip(HINTS, hints, strict=True)))
         tool = describe_tool(entry, definition)
-        return _CurrentTool(tool, pin_policy(tool), disabled=entry.policy_for(name).enabled is False)
+        return _CurrentTool(
+            tool, pin_policy(tool), disabled=not entry.enabled or entry.policy_for(name).enabled is False
+        )
 
 
 def _read_hints(definition: ToolDefinition) -> Hints:
