@@ -1,7 +1,7 @@
-"""The floor of planning: bare runs of openai-agents in a process of its own, without anything around them.
+"""The lower bound of planning: bare runs of openai-agents in a process of their own.
 
-It is given one JSON object: `base_url`, `api`, `stream`, `instructions` and `prompt`. For each line with a number on
-standard input it makes so many runs at once, and prints a JSON object with their CPU time and their wall time.
+The argument is a JSON object with `base_url`, `api`, `stream`, `instructions` and `prompt`. For each number on standard
+input, the script makes that many concurrent runs, and prints a JSON object with their CPU and wall time.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The MCP server of the benchmarks: one tool that says what it is told, over standard streams."""
+"""The MCP server of the benchmarks, over standard streams, with one tool that returns its argument."""
 
 from mcp.server import MCPServer
 
@@ -7,7 +7,7 @@ server = MCPServer("echo")
 
 @server.tool()
 def echo(message: str) -> str:
-    """Say the message."""
+    """Return the message."""
     return message
 
 

@@ -1,6 +1,6 @@
-"""The floor: the same three requests and stream, the same kind of MCP session, and nothing that makes it safe.
+"""The lower bound of a task: the same requests, stream and kind of MCP session, without any safety.
 
-No plan validation, no digest, no policy, no recovery; one SQLite commit with `synchronous=FULL` for each change.
+It has no plan validation, digest, policy or recovery; it makes one SQLite commit with `synchronous=FULL` per change.
 """
 
 import asyncio

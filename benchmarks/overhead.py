@@ -1,7 +1,7 @@
-"""What one task costs: CPU time of the service and of its children, throughput and latency, against a floor.
+"""Measures the cost of one task: CPU time of the service and its children, throughput and latency, against a floor.
 
-A task is a ready-made plan of three echo calls: POST, approve, and the stream to its end. Every subject runs in its
-own process on loopback, the client in this one; the rounds of the subjects are interleaved, and medians are printed.
+A task is a ready-made plan of three echo calls: POST, approve, and the stream to its end. Every subject runs in its own
+process on loopback, and the client in this one. The rounds of the subjects are interleaved. The output is medians.
 
     uv run python benchmarks/overhead.py [--tasks 200] [--rounds 5]
 """
@@ -32,7 +32,7 @@ ECHO = {"command": sys.executable, "args": [str(HERE / "echo_server.py")]}
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to measure: how to start it, and the calls of its plan."""
+    """A subject of the measurement: its name, its plan, and its registry entry."""
 
     name: str
     server: str
@@ -70,7 +70,7 @@ class Round:
 
 
 class Service:
-    """A started subject."""
+    """The running process of a subject."""
 
     def __init__(self, subject: Subject, folder: Path) -> None:
         self.subject = subject
@@ -105,7 +105,7 @@ class Service:
         return own_cpu_s(self.process.pid)
 
     def children_cpu_s(self) -> float:
-        """The CPU of the living descendants and of those that were waited for."""
+        """Return the CPU seconds of the living descendants and of those that have been reaped."""
         fields = stat(self.process.pid)
         reaped = (int(fields[13]) + int(fields[14])) / TICKS
         return reaped + sum(own_cpu_s(pid) + reaped_cpu_s(pid) for pid in descendants(self.process.pid))
@@ -116,7 +116,7 @@ def stat(pid: int) -> list[str]:
 
 
 def own_cpu_s(pid: int) -> float:
-    """Nanosecond accounting over all threads that live, and what the ended ones left in the total."""
+    """Return the CPU seconds of a process: of its living threads in nanoseconds, plus the total of ended threads."""
     try:
         fields = stat(pid)
     except OSError:
@@ -144,7 +144,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 class Connection:
-    """A keep-alive HTTP/1.1 connection, as lean as the measurement wants it."""
+    """A minimal keep-alive HTTP/1.1 connection, so that the client costs little."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -160,7 +160,7 @@ class Connection:
         return self.reader
 
     async def head(self, reader: asyncio.StreamReader) -> tuple[int, int]:
-        """The status and the content length of the next response."""
+        """Return the status and the content length of the next response."""
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
         return int(head.split(b" ", 2)[1]), int(length or 0)
@@ -264,7 +264,7 @@ def main() -> None:
             services = [stack.enter_context(run_service(subject)) for subject in subjects]
             for _ in range(arguments.rounds):
                 for service in services:
-                    # A fresh process for each task costs much more than the rest: fewer tasks tell enough.
+                    # A new process for each task costs much more than the rest, so fewer tasks suffice.
                     count = arguments.tasks if service.subject.name != "task scope" else max(at_once, 20)
                     rounds[service.subject.name].append(measure(service, count, at_once))
         print_table(at_once, rounds)

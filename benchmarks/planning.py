@@ -1,10 +1,9 @@
-"""What planning by a model costs: CPU time for each task and wall time for 20 at once, against bare runs.
+"""Measures the cost of planning by a model: CPU time per task, and wall time of 20 concurrent tasks, against bare runs.
 
-The model is the test model server, a process that thinks for 200 ms. A bare run is `Runner.run` of openai-agents with
-the same instructions, prompt and answer, in a process of its own; streamed it is `Runner.run_streamed`. A planned task
-is a POST, and its stream up to the plan. An agent step is a ready-made plan of one step in which the model asks for
-four calls at once and then answers: POST, approve, and the stream to its end. The rounds are interleaved, and medians
-are printed.
+The model is the test model server, a process that answers after 200 ms. A bare run is `Runner.run` of openai-agents (or
+`Runner.run_streamed`) with the same instructions, prompt and answer, in a process of its own. A planned task is a POST,
+and its stream up to the plan. An agent step is a ready-made plan of one step, in which the model requests four calls at
+once and then answers: POST, approve, and the stream to its end. The rounds are interleaved. The output is medians.
 
     uv run python benchmarks/planning.py [--rounds 7] [--at-once 20]
 """
@@ -84,7 +83,7 @@ BUILTINS = [
 
 @dataclass(frozen=True)
 class Api:
-    """A way to ask the model, and how many at once."""
+    """A way to use the model, and the number of concurrent tasks."""
 
     name: str
     stream: bool
@@ -99,9 +98,9 @@ APIS = [Api(name, stream) for name in ("responses", "chat_completions") for stre
 @dataclass(frozen=True)
 class Round:
     cpu_ms: float
-    """For each run or task."""
+    """Per run or task."""
     wall_s: float
-    """For all of them."""
+    """For all runs or tasks together."""
 
 
 @contextmanager
@@ -115,7 +114,7 @@ def end_on_exit(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[
 
 @contextmanager
 def model_server(folder: Path) -> Iterator[str]:
-    """The base URL of a model in a process of its own."""
+    """Run a model in a process of its own, and yield its base URL."""
     script = folder / "script.json"
     script.write_text(json.dumps(RULES), encoding="utf-8")
     command = [sys.executable, "-m", "model_server", "--port", "0", "--script", str(script)]
@@ -126,7 +125,7 @@ def model_server(folder: Path) -> Iterator[str]:
 
 
 class Bare:
-    """Bare runs, in a process of their own."""
+    """The process of bare runs."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -152,14 +151,14 @@ def bare(base_url: str, api: Api, asked: tuple[str, str]) -> Iterator[Bare]:
 
 
 class Service:
-    """A started service, asking the model in one way."""
+    """A running service that uses the model in one way."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
         self._process = process
         self._port = port
 
     def measure(self, count: int, *, agent: bool = False) -> Round:
-        """Plan so many tasks at once, or carry out so many of one agent step."""
+        """Plan this number of tasks concurrently, or execute this number of tasks with one agent step."""
         plan = AGENT_PLAN if agent else None
         body = json.dumps({"prompt": PROMPT, "plan": plan}).encode()
         cpu_s, began = own_cpu_s(self._process.pid), time.perf_counter()
@@ -217,7 +216,7 @@ def service(folder: Path, base_url: str, api: Api) -> Iterator[Service]:
 
 
 def capture_prompt(folder: Path) -> tuple[str, str]:
-    """The instructions and the prompt that the service sends."""
+    """Return the instructions and the prompt that the service sends."""
     with ModelServer() as models:
         models.on("", Text(json.dumps(PLAN)))
         with service(folder / "first", models.base_url, APIS[0]) as asking:
@@ -241,7 +240,7 @@ def main() -> None:
         asked = capture_prompt(folder)
         for api in apis:
             with bare(base_url, api, asked) as runs, service(folder, base_url, api) as tasks:
-                for _ in range(2):  # warm: imported, connected, and the registry asked
+                for _ in range(2):  # warm-up: imports, connections and the registry
                     runs.measure(count)
                     tasks.measure(count)
                     tasks.measure(count, agent=True)

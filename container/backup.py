@@ -1,9 +1,9 @@
 # ruff: noqa: INP001 - a script that the image runs
 """Writes a backup of the data directory to standard output, as a tar file, while the service runs.
 
-Each database in it is a consistent copy of one instant (SQLite's VACUUM INTO), so the copies need no -wal file; the
-other files are as they are read. The lock is left out, and so is what belongs to the file system. Files that tasks
-write meanwhile may be from before or after.
+Each database is copied consistently (SQLite's VACUUM INTO), so the copies need no -wal file. All other files are copied
+as they are; a file that a task writes in the meantime may be old or new. The lock and the files of the file system are
+left out.
 """
 
 import os
@@ -20,7 +20,7 @@ WORK = ".backup-"
 
 def main() -> int:
     if sys.stdout.isatty():
-        sys.stderr.write("The backup is a tar file: send it to one, with > backup.tar.\n")
+        sys.stderr.write("The backup is a tar file: redirect it, with > backup.tar.\n")
         return 2
     data = Path(os.environ.get("AGENT_RUNTIME_DATA_DIR") or "/data")
     with (

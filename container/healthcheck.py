@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script that the image runs
-"""Exit code 0 while the service in this container answers, at the address that it announced in its data directory."""
+"""Exits with 0 if the service in this container answers at the address that it announced in its data directory."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ LOCK = Path(os.environ.get("AGENT_RUNTIME_DATA_DIR") or "/data") / "agent-runtim
 
 
 def read_address() -> tuple[str, int]:
-    """Return host and port of the running service; those of the environment until it has announced itself."""
+    """Return the announced host and port of the service, or those of the environment until it has announced them."""
     try:
         url = urlsplit(str(json.loads(LOCK.read_text(encoding="utf-8"))["url"]))
         port = url.port

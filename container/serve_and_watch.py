@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 - a script that the image runs
-"""The service, started again when its source or its configuration changes. For development.
+"""Runs the service, and restarts it when its source or its configuration changes. For development.
 
-Where it ends by itself before anything has changed, this ends with its exit code: a wrong setting is shown, and leaves
-no container that runs and serves nothing. After a change it waits for the next one.
+If the service ends by itself before any change, this script ends with its exit code, so that a wrong setting does not
+leave a running container without a service. If it ends after a change, the script waits for the next change.
 """
 
 import os
@@ -21,7 +21,7 @@ COMMAND = ["agent-runtime", "serve"]
 STOP_S = 15
 LOOK_MS = 500
 
-# The folder in the source is another name of the files root, where tasks write.
+# This folder in the source links to the files root, where tasks write.
 is_source = DefaultFilter(ignore_paths=[SOURCE / "agent_runtime" / "sample_data"])
 
 
@@ -36,7 +36,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def look_at_files() -> dict[Path, tuple[int, int, int] | None]:
-    """Return what tells a version of each file from another. Watching a file would end once it is replaced."""
+    """Return a value per file that changes with its version. Watching a file would end when it is replaced."""
     return {path: _version_of(path) for path in FILES}
 
 
@@ -60,7 +60,7 @@ def main() -> int:
         seen, files = files, look_at_files()
         changed = {name for _, name in found} | {str(path) for path in FILES if files[path] != seen[path]}
         if changed:
-            sys.stderr.write(f"Starting again, for these have changed: {', '.join(sorted(changed))}\n")
+            sys.stderr.write(f"Restarting after changes of {', '.join(sorted(changed))}\n")
             restarted = True
             stop(process)
             process = subprocess.Popen(COMMAND)  # noqa: S603 - our own command

@@ -1,6 +1,6 @@
-"""Parts of the documentation that are generated from the application. mkdocs calls the functions `on_...`.
+"""Generates parts of the documentation from the application. mkdocs calls the functions `on_...`.
 
-A page asks for a part with a line `<!-- generated: NAME -->`; `PARTS` has the names.
+A page includes a part with a line `<!-- generated: NAME -->`; `PARTS` has the names.
 """
 
 import argparse
@@ -30,12 +30,12 @@ _ERRORS_FROM = 400
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the generated parts into a page. Raises: KeyError for a part that does not exist."""
+    """Insert the generated parts into a page. Raises: KeyError for an unknown part."""
     return _ASKED.sub(lambda asked: PARTS[asked[1]](asked[2] or ""), markdown)
 
 
 def on_post_build(config: Mapping[str, Any], **_: Any) -> None:
-    """Warn of each page that would load something from elsewhere; with `--strict` a warning fails the build."""
+    """Warn of each page that loads external assets. With `--strict` a warning fails the build."""
     site = Path(config["site_dir"])
     for page in sorted(site.rglob("*.html")):
         for address in _loaded_by(page.read_text(encoding="utf-8")):
@@ -46,7 +46,7 @@ def on_post_build(config: Mapping[str, Any], **_: Any) -> None:
 
 
 def _loaded_by(text: str) -> Iterator[str]:
-    """Yield the foreign addresses from which a page loads something; links to follow are not among them."""
+    """Yield the external addresses from which a page loads assets. Links are not among them."""
     yield from _LOADED.findall(text)
     tags = _Tags()
     tags.feed(text)
@@ -73,7 +73,7 @@ class _Tags(HTMLParser):
 
 @cache
 def describe_api() -> dict[str, Any]:
-    """Return the OpenAPI document of a service that asks for keys."""
+    """Return the OpenAPI document of a service that requires keys."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.model_validate(
             {"data_dir": folder, "auth": {"keys": [f"documentation sha256:{'0' * 64} admin"]}}
@@ -82,7 +82,7 @@ def describe_api() -> dict[str, Any]:
 
 
 def list_operations() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every call as its method and path (`GET /v1/tasks`), with what the OpenAPI document says of it."""
+    """Yield every call as its method and path (`GET /v1/tasks`), with its entry in the OpenAPI document."""
     for path, operations in describe_api()["paths"].items():
         for method, operation in operations.items():
             yield f"{method.upper()} {path}", operation
@@ -132,7 +132,7 @@ def _answers(operation: Mapping[str, Any]) -> str:
 
 
 def _schemas(_: str) -> str:
-    """Every shape of a body or an answer."""
+    """Describe every shape of a body or an answer."""
     parts = []
     for name, schema in sorted(describe_api()["components"]["schemas"].items()):
         parts.append(f"## {name}")
@@ -155,7 +155,7 @@ def _default(field: Mapping[str, Any]) -> str:
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """Say in a few words what a JSON Schema allows."""
+    """Describe the type of a JSON Schema in a few words."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](schemas.md#{name.lower()})"
@@ -183,7 +183,7 @@ def _range(schema: Mapping[str, Any]) -> str:
 
 
 def _events(_: str) -> str:
-    """The fields of every event."""
+    """Describe the fields of every event."""
     return "\n\n".join(part for event in EVENTS.values() for part in _event(event))
 
 
@@ -221,19 +221,19 @@ def _cell(text: str) -> str:
 
 
 def _file(name: str) -> str:
-    """A file of the repository, as it is."""
+    """Return a file of the repository as a code block."""
     return f"```yaml\n{(ROOT / name).read_text(encoding='utf-8').rstrip()}\n```"
 
 
 def _commands(_: str) -> str:
-    """The help of every command."""
-    os.environ["COLUMNS"] = "100"  # the width that argparse formats for
+    """Return the help of every command."""
+    os.environ["COLUMNS"] = "100"  # the width for argparse
     return "\n\n".join(_help(build_parser()))
 
 
 def _help(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield f"## {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```"
-    for action in parser._actions:  # noqa: SLF001 - argparse shows its commands nowhere else
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public list of commands
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for command in action.choices.values():
                 yield from _help(command)

@@ -31,7 +31,7 @@ class Watched(Serving):
 
     @property
     def reasons(self) -> list[str]:
-        return [line for line in self.log.splitlines() if line.startswith("Starting again")]
+        return [line for line in self.log.splitlines() if line.startswith("Restarting")]
 
 
 @pytest.fixture

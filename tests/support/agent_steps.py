@@ -1,4 +1,4 @@
-"""A plan with agent steps, and the journal of its task, written by hand: one value after the other."""
+"""Values for tests of agent steps: a plan, the events of its task, and the task after them."""
 
 import json
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def contract_of(*steps: dict[str, Any], budget: Budget | None = None) -> Contrac
 
 
 def after(task: Task, *events: ev.Event) -> Task:
-    """The task after these events; those of a run carry its epoch."""
+    """Return the task after these events. Events of a run get its epoch."""
     for event in events:
         epoch = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if event.writer == "run" else None
         at = AT + timedelta(seconds=task.version)
@@ -115,7 +115,7 @@ def model_answered(
 
 
 def make_task_after_look(contract: Contract) -> Task:
-    """A task whose agent step `do` is next."""
+    """Return a task whose next step is the agent step `do`."""
     look = tool_called("look", "read", {"x": 1})
     done = ev.StepCompleted(step_id="look")
     return after(make_executing_task(contract), step_started("look"), look, tool_returned("look"), done)

@@ -1,4 +1,4 @@
-"""A task as it should be, kept in a real database, and what is done to it behind the service's back."""
+"""Valid tasks in a real database, and ways to tamper with them without the service."""
 
 import sqlite3
 from contextlib import closing
@@ -22,7 +22,7 @@ LAST = 14
 
 
 def call(step: str, **other: Any) -> ev.ToolCalled:
-    """The call that the plan has for a step, as the journal has it; or one that is not quite that."""
+    """Return the event of the call that the plan has for a step; `other` fields make it differ."""
     arguments = other.pop("arguments", {"text": "hello"})
     event = ev.ToolCalled(
         step_id=step,
@@ -37,7 +37,7 @@ def call(step: str, **other: Any) -> ev.ToolCalled:
 
 
 async def write_finished_task(store: TaskStore, task_id: str) -> Task:
-    """A task whose two calls are those of its plan: 14 records."""
+    """Write a completed task, whose two calls match its plan: 14 records."""
     task = await store.append(Task(task_id), [task_submitted()])
     task = await claim(store, task)
     task = await store.append(task, [plan_proposed()], epoch=task.epoch)
@@ -52,7 +52,7 @@ async def write_finished_task(store: TaskStore, task_id: str) -> Task:
 
 
 async def database(folder: Path, *task_ids: str) -> Path:
-    """A database that holds finished tasks, and that nobody has open."""
+    """Create a closed database with completed tasks, and return its path."""
     path = folder / "agent-runtime.db"
     async with SqliteStore(path) as store:
         for task_id in task_ids or ("t",):
@@ -61,7 +61,7 @@ async def database(folder: Path, *task_ids: str) -> Path:
 
 
 def tamper(path: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
-    """Change the database as somebody with a copy of SQLite would."""
+    """Change the database directly, with SQL."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement, values)
@@ -81,7 +81,7 @@ def places(path: Path, task_id: str = "t") -> list[tuple[int | None, str]]:
 
 
 def rechain(path: Path, task_id: str = "t") -> None:
-    """Make the chain of a changed journal fit again, as a forger who has read the source would."""
+    """Recompute the hash chain of a changed journal, as a forger would."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         head = GENESIS
         columns = "seq, epoch, at, type, data"
@@ -93,7 +93,7 @@ def rechain(path: Path, task_id: str = "t") -> None:
 
 
 def rewrite(path: Path, seq: int, event: ev.Event, task_id: str = "t") -> None:
-    """Put another event in the place of a record, and make the chain fit again."""
+    """Replace the event of a record, and recompute the hash chain."""
     tamper(
         path,
         "UPDATE events SET data = ? WHERE seq = ? AND task_id = ?",
@@ -103,7 +103,7 @@ def rewrite(path: Path, seq: int, event: ev.Event, task_id: str = "t") -> None:
 
 
 def spoil_index(path: Path) -> None:
-    """Break the index of the list of tasks, which no journal depends on."""
+    """Corrupt the index of the task list, which no journal needs."""
     with closing(sqlite3.connect(path)) as connection:
         (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'tasks_by_status'").fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
@@ -113,20 +113,20 @@ def spoil_index(path: Path) -> None:
 
 
 def find_commit_places(path: Path, kept_head: str | None = None) -> list[str]:
-    """Return where something is wrong with the commits, or with what they name: task, record and field."""
+    """Return the places of faults in the commits and their journals: task, record and field."""
     with open_read_only(path) as file:
         found = file.verify_commits(parse_head(kept_head) if kept_head else None)
     return [str(fault).partition(": ")[0] for fault in found.faults]
 
 
 def read_kept_head(path: Path) -> str:
-    """Return what `audit head` prints, to be kept elsewhere."""
+    """Return the head that `audit head` prints."""
     with open_read_only(path) as file:
         return str(file.commit_head())
 
 
 def rechain_commits(path: Path) -> None:
-    """Make the chain of changed commits fit again, with no gap in it, as a forger who has read the source would."""
+    """Recompute the chain of changed commits, without gaps, as a forger would."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         found = connection.execute("SELECT position, at, type, data FROM commits ORDER BY position").fetchall()
         connection.execute("DELETE FROM commits")

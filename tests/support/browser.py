@@ -1,4 +1,4 @@
-"""A real browser for tests of pages."""
+"""A real browser, for tests of web pages."""
 
 import base64
 import fcntl
@@ -16,15 +16,15 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 class Browser:
-    """One page of a real browser, spoken to over a pair of pipes (`--remote-debugging-pipe`).
+    """One page of a real browser, controlled over two pipes (`--remote-debugging-pipe`).
 
-    `mistakes` are the exceptions that nothing in the page caught, and what its security policy forbade.
+    `mistakes` are uncaught exceptions of the page, and violations of its security policy.
     """
 
     def __init__(self, folder: Path) -> None:
         heard_by, self._write = _pipe()
         self._read, said_by = _pipe()
-        # Chromium listens on descriptor 3 and answers on 4.
+        # Chromium reads from descriptor 3 and writes to 4.
         wired = f'exec {CHROMIUM} "$@" 3<&{heard_by} 4>&{said_by}'
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={folder}"]
         self._process = subprocess.Popen(
@@ -57,19 +57,19 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, code: str) -> None:
-        """Wait for something to be so, PATIENCE_S at most."""
+        """Wait until an expression is true, at most PATIENCE_S."""
         try:
             eventually_sync(lambda: self.value_of(code), PATIENCE_S)
         except AssertionError as late:
             raise AssertionError(code, self.value_of("document.body.innerText"), self.mistakes) from late
 
     def until_shown(self, *texts: str) -> None:
-        """Wait until the page shows all of these, and each of them as text."""
+        """Wait until the page shows all of these texts, as text."""
         for text in texts:
             self.until(f"document.body.innerText.includes({json.dumps(text)})")
 
     def press(self, text: str) -> None:
-        """Wait for the button with this text, and press it with the keyboard."""
+        """Wait for the button with this text, and press it by keyboard."""
         button = f"[...document.querySelectorAll('button')].find((one) => one.innerText === {json.dumps(text)})"
         self.until(f"{button}?.disabled === false")
         self.value_of(f"{button}.focus()")
@@ -77,14 +77,14 @@ class Browser:
             self._call("Input.dispatchKeyEvent", type=kind, key="Enter", windowsVirtualKeyCode=13, text="\r")
 
     def write(self, label: str, text: str) -> None:
-        """Type into the field with this label."""
+        """Type text into the field with this label."""
         labels = f"[...document.querySelectorAll('label')].find((one) => one.innerText === {json.dumps(label)})"
         self.until(f"{labels} !== undefined")
         self.value_of(f"document.getElementById({labels}.htmlFor).focus()")
         self._call("Input.insertText", text=text)
 
     def picture(self, file: Path, *, scheme: str = "light", width: int = 1000) -> None:
-        """The whole page as a PNG, for whoever wants to look at it."""
+        """Return the whole page as a PNG, for debugging."""
         self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         height = max(400, self.value_of("document.documentElement.scrollHeight"))
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
@@ -115,7 +115,7 @@ class Browser:
             self._notice(answer)
 
     def _notice(self, message: Any) -> None:
-        """Keep what went wrong in the page; that a call was refused is for the page to say."""
+        """Record errors of the page, except refused calls, which the page itself reports."""
         if message["method"] == "Runtime.exceptionThrown":
             self.mistakes.append(str(message["params"]["exceptionDetails"]))
         entry = message["params"].get("entry", {})
@@ -124,7 +124,7 @@ class Browser:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends are no descriptors that the browser wants for itself."""
+    """Open a pipe whose descriptors do not collide with those that the browser uses."""
     ends = os.pipe()
     high = fcntl.fcntl(ends[0], fcntl.F_DUPFD_CLOEXEC, 20), fcntl.fcntl(ends[1], fcntl.F_DUPFD_CLOEXEC, 20)
     for end in ends:

@@ -1,4 +1,4 @@
-"""A service that asks for keys, and the callers who have some."""
+"""A service that requires keys, and its callers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,19 +12,19 @@ from agent_runtime.api.keys import new_key
 from serving import Service
 
 EACH_SCOPE = {scope: (scope,) for scope in ("submit", "approve", "read", "admin")}
-"""A caller for each scope, of that name."""
+"""One caller per scope, with the name of the scope."""
 
 
 @dataclass
 class KeyedService:
-    """A service that asks for keys. `keys` are by the names of their callers; the service's own client may do all."""
+    """A service that requires keys. `keys` maps callers to keys; the client of the service itself has all scopes."""
 
     service: Service
     keys: dict[str, str]
     file: Path
 
     def call(self, method: str, path: str, key: str | None = None, **more: Any) -> httpx2.Response:
-        """Call with the key of a caller, with any other text as a key, or without."""
+        """Send a request with the key of this caller, with any other text as key, or without a key."""
         headers = {**more.pop("headers", {})}
         if key is not None:
             headers["Authorization"] = f"Bearer {self.keys.get(key, key)}"
@@ -36,7 +36,7 @@ class KeyedService:
 def serve_with_keys(
     folder: Path, callers: Mapping[str, Sequence[str]] = EACH_SCOPE, **settings: Any
 ) -> Iterator[KeyedService]:
-    """Run a service with a key for each caller, by the scopes they have."""
+    """Run a service with one key per caller, with the given scopes."""
     made = {name: new_key(name, scopes) for name, scopes in callers.items()}
     text, operator = new_key("operator", ["admin"])
     file = folder / "keys"

@@ -1,4 +1,4 @@
-"""The command line as people use it: real processes in a folder of their own, every wait bounded."""
+"""The command line as real processes in a folder of their own. Every wait is bounded."""
 
 import json
 import os
@@ -27,7 +27,7 @@ AGENT_RUNTIME = [sys.executable, "-m", "agent_runtime"]
 
 
 class Folder:
-    """A working directory with a tool registry, in which `agent-runtime` is run. `starter`: what starts a service."""
+    """A working directory with a tool registry, for `agent-runtime`. `starter` is a command that starts the service."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
@@ -48,19 +48,19 @@ class Folder:
         (self.path / "tool_registry.yaml").write_text(text, encoding="utf-8")
 
     def add_ledger(self, delay_s: float) -> None:
-        """Offer the ledger: `count` may not be repeated, `look` may."""
-        self.env["LEDGER_DELAY_S"] = f"{delay_s:.6f}"  # no text that stands elsewhere: what is expanded is redacted
+        """Register the ledger server: its `look` is idempotent, its `count` is not."""
+        self.env["LEDGER_DELAY_S"] = f"{delay_s:.6f}"  # a unique text, since expanded values are redacted everywhere
         config = {
             "command": sys.executable,
             "args": ["-S", "-E", str(LEDGER_SERVER)],
-            # Not written out, so that a server with another delay is the same one to plans.
+            # A reference, so that another delay does not change the identity of the server.
             "env": {"LEDGER": str(self.ledger), "DELAY_S": "${env:LEDGER_DELAY_S}"},
         }
         tools = {"look": {"idempotent": True, "effect": "read"}}
         self.write_registry({"id": "ledger", "type": "local_stdio", "config": config, "tools": tools})
 
     def __call__(self, *words: str, says: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, with standard input from a pipe."""
+        """Run a command to its end, with `says` as standard input."""
         return subprocess.run(
             [*AGENT_RUNTIME, *words],
             cwd=self.path,
@@ -73,20 +73,20 @@ class Folder:
         )
 
     def json(self, *words: str, code: int = 0) -> Any:
-        """The one JSON document that a command prints."""
+        """Run a command with --json, and return the document that it prints."""
         done = self(*words, "--json")
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
 
     def propose_task(self, prompt: str = "Add 15 and 27") -> str:
-        """The id of a task that awaits approval, and that no process holds."""
+        """Submit a task, and return its id. It awaits approval, and no process runs it."""
         done = self("run", prompt)
         assert done.returncode == 3, done.stderr
         return done.stdout.strip()
 
     @contextmanager
     def serve(self, *words: str) -> Iterator["Serving"]:
-        """A service in a process of its own, stopped by SIGTERM on the way out unless it has ended."""
+        """Run a service in its own process, and stop it with SIGTERM at the end."""
         command = [*self.starter, *AGENT_RUNTIME, *(words or ("serve",)), "--port", "0"]
         process = subprocess.Popen(command, cwd=self.path, env=self.env, stderr=subprocess.PIPE, text=True)
         serving = Serving(process)
@@ -98,7 +98,7 @@ class Folder:
 
 
 class Serving:
-    """A running service, by its process and its URL. `log` is what it has written so far."""
+    """A service process with its URL. `log` is its output so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -109,7 +109,7 @@ class Serving:
         self._reader.start()
 
     def _read(self) -> None:
-        """Read all that it writes: one that nobody reads stands still once the pipe is full."""
+        """Read all output: the process would block on a full pipe."""
         assert self.process.stderr
         for line in self.process.stderr:
             self.log += line
@@ -143,7 +143,7 @@ class Serving:
         return task_id
 
     def follow_until(self, task_id: str, event: str) -> None:
-        """Return once this has happened to the task."""
+        """Follow the stream of the task until this event."""
         with (
             httpx2.Client(base_url=self.url, timeout=PATIENCE_S) as client,
             client.stream("GET", f"/v1/tasks/{task_id}/stream") as response,
@@ -155,13 +155,13 @@ class Serving:
 
 
 def ledger_call(tool: str, **step: Any) -> dict[str, Any]:
-    """A plan of one call of the ledger."""
+    """Return a plan with one call of the ledger."""
     call = {"id": "s1", "kind": "tool", "server": "ledger", "tool": tool, "arguments": {"label": "one"}}
     return {"goal": "Count", "steps": [call | step]}
 
 
 class Terminal:
-    """A command in front of a person: its standard input and error are a terminal, its output is a pipe."""
+    """A command with a terminal as standard input and error, and a pipe as standard output."""
 
     def __init__(self, folder: Folder, words: Sequence[str]) -> None:
         self._master, slave = pty.openpty()
@@ -180,7 +180,7 @@ class Terminal:
         self.shown = ""
 
     def wait_for(self, text: str) -> None:
-        """Return once this text was shown; the time limit of the test bounds it."""
+        """Wait until this text is shown. The time limit of the test bounds the wait."""
         while text not in self.shown:
             try:
                 data = os.read(self._master, 4096)
@@ -197,7 +197,7 @@ class Terminal:
         self.process.send_signal(signal.SIGINT)
 
     def finish(self) -> tuple[int, str]:
-        """The exit code, and what was printed."""
+        """Wait for the end, and return the exit code and the output."""
         self._drain()
         printed, _ = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, printed

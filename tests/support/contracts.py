@@ -1,4 +1,4 @@
-"""A catalogue of a few tools, and contracts over it."""
+"""A catalogue with a few tools, and contracts that use them."""
 
 from collections.abc import Mapping
 from typing import Any

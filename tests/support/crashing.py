@@ -1,4 +1,4 @@
-"""Stores that fail: with one the service ends at an append, as by SIGKILL, and is built anew; another has a bug."""
+"""Stores that fail: one ends the runtime at an append, as SIGKILL would; another has a bug."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from agent_runtime.storage.sqlite import SqliteStore
 
 
 class Crash(BaseException):
-    """The end of the process, as far as the runtime can tell."""
+    """Simulates the end of the process."""
 
 
 class Fuse:
-    """Blows at one append, before or after it; from then on nothing is written any more."""
+    """Blows before or after one append. After that, nothing is written."""
 
     def __init__(self, at: int, *, after: bool) -> None:
         self.at = at
@@ -39,7 +39,7 @@ class CrashingStore(SqliteStore):
 
 
 class BuggyStore(SqliteStore):
-    """A store with a bug in the appends that `has_bug` names: the task they are for, and the events."""
+    """A store that raises an error in each append for which `has_bug(task, events)` is true."""
 
     def __init__(self, *args: Any, has_bug: Callable[[Task, Sequence[Event]], bool], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

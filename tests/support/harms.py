@@ -1,4 +1,4 @@
-"""What is done to a stored journal behind the service's back, and what must then not happen to it."""
+"""Ways to tamper with a stored journal without the service."""
 
 import sqlite3
 from contextlib import closing
@@ -43,14 +43,14 @@ FORGED_APPROVAL = (
 
 
 def harm(path: Path, statements: tuple[str, ...], task_id: str) -> None:
-    """Change what is stored of a task as somebody with a copy of SQLite would, with or without a running service."""
+    """Change the stored task directly, with SQL, with or without a running service."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
         changed = [connection.execute(statement, {"id": task_id}).rowcount for statement in statements]
     assert all(changed), "nothing was harmed"
 
 
 def read_stored(path: Path, task_id: str) -> list[Any]:
-    """Everything that is stored of a task, byte by byte."""
+    """Return all stored rows of a task, as bytes."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
         connection.text_factory = bytes
         return [

@@ -1,4 +1,4 @@
-"""Whole journeys through the real parts in one process: the runtime on a SQLite file, its MCP servers as processes."""
+"""The runtime in this process, with a SQLite file and MCP servers as processes, for tests of whole journeys."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ ANN = Caller("ann", "default", frozenset({"submit", "approve", "read"}), "key")
 
 
 class House:
-    """A place to run the service again and again: a data directory, a registry, and the ledger of its server."""
+    """The files of a runtime that is opened several times: data directory, registry, and ledger of the server."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,12 +73,12 @@ class House:
         self.settings = self.settings.model_copy(update={"approval": changed})
 
     def use_model(self, base_url: str, **settings: Any) -> None:
-        """Plan and act with the model at this endpoint."""
+        """Use the model at this endpoint for plans and agent steps."""
         quick = {"model": "test-model", "max_retries": 1, "timeout_s": 5.0, **settings}
         self.settings = self.settings.model_copy(update={"openai": OpenAISettings(base_url=base_url, **quick)})
 
     def use_store(self, store: Callable[..., SqliteStore]) -> None:
-        """Keep the tasks in a store of this kind; it is called with the path of the database, and `observe`."""
+        """Use this store. It is called with the path of the database, and `observe`."""
 
         def open_store(settings: StorageSettings, *, observe: AppendObserver | None = None) -> SqliteStore:
             return store(settings.database_path, observe=observe)
@@ -86,7 +86,7 @@ class House:
         self.parts = replace(self.parts, open_store=open_store)
 
     def wait(self, **pauses: Any) -> None:
-        """Wait as long as these say, before something is tried again."""
+        """Set the pauses before retries."""
         self.parts = replace(self.parts, pauses=replace(self.parts.pauses, **pauses))
 
     @property
@@ -100,7 +100,7 @@ class House:
 
 
 def ledger_plan(*labels: str, tool: str = "count") -> Plan:
-    """A chain of calls, one for each label."""
+    """Return a plan with one call per label; each call depends on the one before it."""
     return Plan.model_validate(
         {
             "goal": "count",
@@ -120,7 +120,10 @@ def ledger_plan(*labels: str, tool: str = "count") -> Plan:
 
 
 def ledger_graph(shape: Mapping[str, Sequence[str]], tools: Mapping[str, str] | None = None) -> Plan:
-    """Calls by step id, each with the steps that it waits for and its own id as the label; `count` unless told."""
+    """Return a plan with a call per step id, labelled with that id. `shape` maps ids to the ids that they depend on.
+
+    `tools` maps step ids to tools; the default is `count`.
+    """
     steps = [
         {
             "id": step_id,
@@ -142,7 +145,7 @@ async def submit_plan(runtime: Runtime, plan: Plan, key: str | None = None) -> T
 
 
 async def approve_and_stop(house: House, plan: Plan, *, names_digest: bool = True, actor: str = ANONYMOUS) -> Task:
-    """A task that was approved just before the service stopped."""
+    """Return a task that was approved just before the service stopped."""
     async with house.open() as runtime:
         task = await submit_plan(runtime, plan)
         approval = PlanApproved(revision=1, digest=task.plan_digest or "", names_digest=names_digest, actor=actor)
@@ -150,7 +153,7 @@ async def approve_and_stop(house: House, plan: Plan, *, names_digest: bool = Tru
 
 
 async def until(runtime: Runtime, task_id: str, reached: Callable[[Task], bool]) -> Task:
-    """The task, as soon as it is as described; bounded."""
+    """Wait, for a limited time, until the task fulfils a condition, and return it."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             task = await runtime.tasks.get(task_id, ANYBODY)
@@ -164,7 +167,7 @@ async def until_status(runtime: Runtime, task_id: str, *statuses: TaskStatus) ->
 
 
 async def until_settled(runtime: Runtime, task_id: str) -> Task:
-    """The task once it has ended or asks a person."""
+    """Wait until the task has ended or needs attention, and return it."""
     return await until(runtime, task_id, lambda task: task.terminal or task.status is TaskStatus.NEEDS_ATTENTION)
 
 

@@ -1,4 +1,4 @@
-"""A streamable HTTP MCP server that misbehaves as the first part of its path says, in a thread of this process."""
+"""A streamable HTTP MCP server in a thread. The first part of the path names its misbehaviour."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ EVENTS = {"Content-Type": "text/event-stream"}
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that arrived: `asked` is the method of its JSON-RPC message, empty where it has none."""
+    """A received request. `asked` is the method of its JSON-RPC message, or empty."""
 
     verb: str
     path: str
@@ -24,7 +24,7 @@ class Seen:
 
 @dataclass
 class HostileHttp:
-    """Where the server listens, and what it has seen."""
+    """The port of the server, and the requests that it has received."""
 
     port: int
     seen: list[Seen] = field(default_factory=list)
@@ -35,7 +35,7 @@ class HostileHttp:
         return f"http://127.0.0.1:{self.port}/{mode}/mcp"
 
     def find_paths(self, method: str) -> list[str]:
-        """The paths to which this was sent."""
+        """Return the paths that received this JSON-RPC method."""
         return [one.path for one in self.seen if one.asked == method]
 
     def count_streams(self) -> int:
@@ -44,7 +44,7 @@ class HostileHttp:
 
 @contextmanager
 def hostile_http() -> Iterator[HostileHttp]:
-    """A server on a free loopback port."""
+    """Run the server on a free loopback port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     _Handler.state = state = HostileHttp(server.server_address[1])
@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.give(405, {})
 
     def stream(self, events: bytes) -> None:
-        """Send a stream of events that stays open."""
+        """Send a stream of events, and keep it open."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Content-Length", str(len(events) + 1))
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         method, number = message.get("method", ""), message.get("id")
         self.note(method)
-        if not method:  # an answer to what it asked
+        if not method:  # a response to a request of the server
             self.state.ended.wait(60)
         if number is None:
             self.give(202, {})
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.give(*self.answer_call(number))
 
     def trickle(self, body: bytes) -> None:
-        """Send an answer in chunks of one byte, all at once."""
+        """Send an answer in chunks of one byte each, without pauses."""
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -146,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def redirect(self, method: str) -> tuple[int, str] | None:
-        """Where this request is sent instead, with the status."""
+        """Return the status and target of the redirect for this request, if there is one."""
         elsewhere = f"http://localhost:{self.state.port}/good/mcp"
         match self.mode.split("-"), method:
             case ["moved", status], "initialize" if not self.path.endswith("/"):
@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def answer_call(self, number: int) -> tuple[int, dict[str, str], bytes]:
-        """How a call is answered."""
+        """Return the status, headers and body of the answer to a call."""
         kind, _, code = self.mode.partition("_")
         error = {"code": -int(code) if code.isdecimal() else -32000, "message": "no money"}
         plain, event = _reply(number, error=error), b"data: %s\n\n"

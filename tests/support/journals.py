@@ -1,4 +1,4 @@
-"""Legal journals to drive a task through: the happy way, and any way the domain allows."""
+"""Legal journals: events and tasks of the usual course, and random legal steps."""
 
 from random import Random
 
@@ -32,7 +32,7 @@ def _tool() -> Tool:
 
 
 def make_contract() -> Contract:
-    """Two steps, the second needs the first."""
+    """Return a contract with two steps, of which the second needs the first."""
     first = ToolStep(id="s1", kind="tool", server="text", tool="echo", arguments={"text": "hello"})
     second = ToolStep(id="s2", kind="tool", server="text", tool="echo", arguments={"text": "${s1.text}"})
     return draw_up(Plan(goal="say it", steps=(first, second)), Limits(), {"text/echo": _tool()}, model=None)
@@ -92,7 +92,7 @@ async def claim(store: TaskStore, task: Task) -> Task:
 
 
 async def write_executing_task(store: TaskStore, task_id: str) -> Task:
-    """A task whose first call is open."""
+    """Write a task whose first call is open."""
     task = await store.append(Task(task_id), [task_submitted()])
     task = await claim(store, task)
     task = await store.append(task, [plan_proposed()], epoch=task.epoch)
@@ -102,13 +102,13 @@ async def write_executing_task(store: TaskStore, task_id: str) -> Task:
 
 
 async def write_cancelled_task(store: TaskStore, task_id: str) -> Task:
-    """A task that has ended."""
+    """Write a cancelled task."""
     task = await store.append(Task(task_id), [task_submitted()])
     return await store.append(task, [ev.TaskCancelRequested(), ev.TaskCancelled()])
 
 
 def some_step(task: Task, random: Random) -> tuple[list[ev.Event], int | None] | None:
-    """One legal append to this task, with its epoch; None once it has ended."""
+    """Return the events of one random legal append, and its epoch; None if the task has ended."""
     if task.terminal:
         return None
     if task.version == 0:

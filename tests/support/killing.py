@@ -1,4 +1,4 @@
-"""`agent-runtime serve` as a process that tests may kill, and the processes that it leaves."""
+"""`agent-runtime serve` as a process that tests can kill, and the processes that it leaves behind."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ PATIENCE_S = 30.0
 
 
 class Process:
-    """`agent-runtime serve` as its own process on the folder of a house."""
+    """An `agent-runtime serve` process on the folder of a house."""
 
     def __init__(self, house: House) -> None:
         self.house = house
@@ -55,7 +55,7 @@ class Process:
         return str(self._post("/v1/tasks", {"prompt": "count", "plan": plan})["task_id"])
 
     def approval(self, task_id: str, digest: str | None = None) -> httpx2.Response:
-        """Return the answer to an approval of the plan of this digest, or to one without a body."""
+        """Approve the plan with this digest, or without a body; return the response."""
         path = f"/v1/tasks/{task_id}/approve"
         return self.client.post(path) if digest is None else self.client.post(path, json={"plan_digest": digest})
 
@@ -93,7 +93,7 @@ class Process:
 
 
 def servers_of(house: House) -> list[int]:
-    """The living processes that were given the ledger of this house: its MCP servers, and all that they started."""
+    """Return the ids of the living MCP servers of this house and their children, found by their environment."""
     return find_processes(f"LEDGER={house.ledger}")
 
 

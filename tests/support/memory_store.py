@@ -1,4 +1,4 @@
-"""A second task store, in memory, written against the port and `storage.base` alone: what the port says is enough."""
+"""A second task store, in memory. It uses only the port and `storage.base`, to show that the port is sufficient."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ class Journal:
 
     @property
     def facts(self) -> int:
-        """The number of records that are no claims: it grows where the task gets on."""
+        """The number of records other than claims; it grows with the progress of the task."""
         return sum(record.type != "task.claimed" for record in self.records)
 
     @property
@@ -64,14 +64,14 @@ class Journal:
         self.task = draft.task
 
     def read(self, change: Change) -> list[EventRecord]:
-        """Return the records of a change, unless it was of an earlier task of this id."""
+        """Return the records of a change; an empty list if it belongs to an earlier task with this id."""
         wanted = self.records[change.first - 1 : change.last]
         return wanted if wanted and self.entries[wanted[-1].seq - 1].hash == change.head else []
 
 
 @dataclass(slots=True)
 class Memory:
-    """What outlives one opening of the store."""
+    """The content of the store, which outlives one opening."""
 
     journals: dict[str, Journal] = field(default_factory=dict)
     positions: int = 0
@@ -85,7 +85,7 @@ class Memory:
 
 
 class MemoryStore:
-    """A `TaskStore` that forgets everything with its `Memory`; for one event loop at a time."""
+    """A `TaskStore` on a `Memory`, for one event loop at a time."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory

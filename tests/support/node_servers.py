@@ -1,4 +1,4 @@
-"""The npm MCP servers of the end-to-end tests, installed by the tests themselves from a lock file."""
+"""The npm MCP servers of the end-to-end tests, which the tests install from a lock file."""
 
 import fcntl
 import shutil
@@ -13,7 +13,7 @@ NPM = shutil.which("npm")
 
 
 def install(package: str) -> Path:
-    """The start file of a package, after an installation where it is needed; skips loudly without Node."""
+    """Install a package if necessary, and return its start file. Skip the test without Node."""
     if NODE is None or NPM is None:
         pytest.skip("NOT TESTED: the npm MCP servers need node and npm, and this machine has none")
     start = FOLDER / "node_modules" / package / "dist" / "index.js"

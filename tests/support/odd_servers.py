@@ -1,4 +1,4 @@
-"""Servers that answer with what a script says, over standard streams and over HTTP: an `entry` for either."""
+"""Servers with scripted answers, over standard streams and over HTTP, as registry entries."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ GOOD = {"name": "good", "inputSchema": {"type": "object"}}
 
 @dataclass
 class Script:
-    """What a server answers: the result of its handshake, its pages of tools by cursor, and a text for each call."""
+    """The answers of a server: the result of its handshake, its pages of tools by cursor, and a text per call."""
 
     initialize: Any = field(default_factory=lambda: dict(HANDSHAKE))
     pages: dict[str, Any] = field(default_factory=lambda: {"first": {"tools": [GOOD]}})
@@ -36,7 +36,7 @@ class Script:
 
     @classmethod
     def of_result(cls, result: str) -> "Script":
-        """A server whose tool `good` answers with this result, a JSON text."""
+        """Return the script of a server whose tool `good` answers with this result, a JSON text."""
         return cls(answers={"good": f'{{"jsonrpc":"2.0","id":$ID,"result":{result}}}'})
 
     def over_stdio(self, folder: Path, **more: Any) -> ToolServer:
@@ -48,7 +48,7 @@ class Script:
 
 @contextmanager
 def over_http(script: Script, *, events: bool = False) -> Iterator[ToolServer]:
-    """The entry of a server on a free loopback port; `events`: it answers with streams of events."""
+    """Run the server on a free loopback port, and yield its entry. With `events` it answers with event streams."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -94,7 +94,7 @@ def over_http(script: Script, *, events: bool = False) -> Iterator[ToolServer]:
 
 @contextmanager
 def run_http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    """The port of a server with this handler, on loopback."""
+    """Run a server with this handler on loopback, and yield its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

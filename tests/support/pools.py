@@ -1,4 +1,4 @@
-"""A pool of real MCP servers under test: entries for the hostile server, and what is left of it in the system."""
+"""A pool of real MCP servers: entries for the hostile server, and the processes that it leaves behind."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ PATIENCE_S = 20.0
 
 
 class Place:
-    """A folder with the notes of its servers, and the pools that are opened on it."""
+    """A folder for the notes of the servers, and for pools of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,7 +54,7 @@ class Place:
             yield pool
 
     def find_processes(self) -> list[int]:
-        """The living processes that were given these notes to write: the servers, and all that they started."""
+        """Return the ids of the living servers of this folder and their children, found by their environment."""
         return find_processes(f"NOTES={self.notes_file}")
 
 
@@ -77,12 +77,12 @@ async def call(
 
 
 async def all_gone(place: Place) -> None:
-    """Every process is gone. What a namespace held is killed at once and not our child: its end cannot be awaited."""
+    """Wait until every process is gone. Processes of a namespace are not our children, so their end is polled."""
     await eventually(lambda: not place.find_processes(), within_s=1)
 
 
 def zombies() -> list[int]:
-    """The children of this process that ended and were not reaped."""
+    """Return the children of this process that have ended without being reaped."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -99,9 +99,9 @@ def descriptors() -> int:
 
 
 class Lag:
-    """The longest time that the event loop was busy with one thing, while others wanted their turn.
+    """Measures the longest time that one task blocked the event loop.
 
-    No longer than the process computed meanwhile: what a busy machine takes away is no fault of the loop.
+    Counts CPU time of this process only, so that other load on the machine does not matter.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,10 @@
-"""The processes of this machine, as tests look for what was left."""
+"""The processes of this machine, to find those that a test left behind."""
 
 from pathlib import Path
 
 
 def find_processes(variable: str) -> list[int]:
-    """The living processes that have this `NAME=value` in their environment."""
+    """Return the ids of the living processes with this `NAME=value` in their environment."""
     mark, found = variable.encode(), []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:

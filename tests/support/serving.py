@@ -1,4 +1,4 @@
-"""The service as its clients meet it: the real server on a loopback port, in a thread of its own."""
+"""The real server on a loopback port, in a thread of its own."""
 
 import asyncio
 import json
@@ -28,14 +28,14 @@ BUILTINS = [
 
 
 def free_port() -> int:
-    """A port at which nobody listens."""
+    """Return a port on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Anyone:
-    """Lets everybody in, with the shape of `ports.PeerCheck`: browsers and commands, which tests start, call here."""
+    """A `ports.PeerCheck` that accepts everybody, as tests start browsers and commands that call the service."""
 
     def refuse(self, client: SocketName, server: SocketName) -> PeerRefusal | None:  # noqa: ARG002 - the port's shape
         return None
@@ -45,9 +45,9 @@ _ANYONE = Anyone()
 
 
 class Service:
-    """The runtime on one folder, started and stopped as often as a test likes. `port` stays the same once known.
+    """The service on one folder. It can be stopped and started again.
 
-    `peers`: who may call; None: as in a service that nobody tests.
+    `peers` checks callers; None selects the check of a real service.
     """
 
     def __init__(self, folder: Path, *, peers: PeerCheck | None = _ANYONE, **settings: Any) -> None:
@@ -65,7 +65,7 @@ class Service:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Start it; on the way out it is stopped, and its client closed."""
+        """Start the service; leaving the context stops it and closes the client."""
         self.start()
         return self
 
@@ -98,7 +98,7 @@ class Service:
             raise failures[0]
 
     def stop(self) -> float:
-        """Stop, and say how long it took."""
+        """Stop the service, and return how many seconds that took."""
         began = time.monotonic()
         if self._server and self._thread:
             self._server.stop()
@@ -125,7 +125,7 @@ class Service:
         return response.json()
 
     def refresh_tools(self) -> Any:
-        """The catalogue, once every server has been asked what it offers."""
+        """Query the tools of every server, and return the catalogue."""
         response = self.client.post("/v1/tools/refresh")
         assert response.status_code == 200, response.text
         return self.get("/v1/tools")
@@ -144,7 +144,7 @@ class Service:
         assert response.status_code == 202, response.text
 
     def wait_for_end(self, task_id: str) -> Any:
-        """The task once it has ended: its stream says when."""
+        """Follow the stream of the task to its end, and return the task."""
         with self.client.stream("GET", f"/v1/tasks/{task_id}/stream") as response:
             for _ in response.iter_bytes():
                 pass
@@ -153,7 +153,7 @@ class Service:
         return task
 
     def complete_task(self, **more: Any) -> str:
-        """A task that has been through all of it."""
+        """Submit and approve a task, wait for its completion, and return its id."""
         task_id = self.submit(**more)
         self.approve(task_id)
         assert self.wait_for_end(task_id)["status"] == "completed"
@@ -167,12 +167,12 @@ class Service:
             yield response
 
     def frames(self, task_id: str, last: str | None = None, **query: Any) -> list[tuple[str, str, str]]:
-        """All frames that the stream has for a client that saw `last`, to its end."""
+        """Return all frames of the stream after `last`, to its end."""
         with self.stream(task_id, last, **query) as response:
             return list(frames_of(response))
 
     def frames_until_waiting(self, task_id: str) -> list[tuple[str, str, str]]:
-        """The frames of a task up to its plan, which waits for approval."""
+        """Return the frames of a task up to its plan, which waits for approval."""
         found: list[tuple[str, str, str]] = []
         with self.stream(task_id) as response:
             for frame in frames_of(response):
@@ -183,12 +183,12 @@ class Service:
 
 
 def connect(service: Service) -> socket.socket:
-    """A connection for requests that no HTTP client would send."""
+    """Open a connection for requests that no HTTP client would send."""
     return socket.create_connection((service.client.base_url.host, service.client.base_url.port or 80), timeout=20)
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """Return everything that is received until the other side closes."""
     received = b""
     while data := connection.recv(65536):
         received += data
@@ -196,7 +196,7 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 def frames_of(response: httpx2.Response) -> Iterator[tuple[str, str, str]]:
-    """The frames of a stream as the HTML standard reads them: (event, id, data); comments are left out."""
+    """Parse the frames of a stream by the HTML standard, as (event, id, data), without comments."""
     fields: dict[str, list[str]] = {}
     for line in response.iter_lines():
         if line:
@@ -210,7 +210,7 @@ def frames_of(response: httpx2.Response) -> Iterator[tuple[str, str, str]]:
 
 
 def sums(count: int) -> dict[str, Any]:
-    """A plan of `count` steps, each of which adds to the one before."""
+    """Return a plan with `count` steps, each of which adds 1 to the result of the step before."""
     steps: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         expression = f"${{s{number - 1}.text}} + 1" if number > 1 else "40 + 1"
@@ -222,7 +222,7 @@ def sums(count: int) -> dict[str, Any]:
 
 
 def journal_of(service: Service, task_id: str) -> list[Any]:
-    """The whole journal, a small page at a time."""
+    """Return the whole journal, read in small pages."""
     events: list[Any] = []
     after: int | None = 0
     while after is not None:
@@ -233,6 +233,6 @@ def journal_of(service: Service, task_id: str) -> list[Any]:
 
 
 def read_everything(service: Service) -> str:
-    """All that a client can see of the tasks, to tell whether anything was changed."""
+    """Return everything that a client can see of the tasks, to detect changes."""
     rows = service.get("/v1/tasks", limit=200)["tasks"]
     return json.dumps([[row, journal_of(service, row["task_id"])] for row in rows])

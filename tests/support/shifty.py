@@ -1,4 +1,4 @@
-"""A house whose server is `servers/shifty_server.py`, and changes whenever the test says so."""
+"""A house whose server, `servers/shifty_server.py`, changes when the test tells it to."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "requir
 
 
 def list_tools(**count: Any) -> list[dict[str, Any]]:
-    """What the server lists; `count` is what is special about its tool of that name."""
+    """Return the tools that the server lists. `count` overrides fields of its tool of that name."""
     tools = [{"name": name, "description": name, "inputSchema": SCHEMA} for name in TOOLS]
     return [{**tools[0], **count}, *tools[1:]]
 
@@ -46,12 +46,12 @@ class ShiftyHouse(House):
         (self.folder / "gate").touch()
 
     async def wait_for_hangs(self, times: int) -> None:
-        """Until so many processes of the server hang."""
+        """Wait until this number of server processes hang."""
         await eventually(lambda: self.hangs.exists() and len(self.hangs.read_text().split()) >= times)
 
 
 def plan_of(*steps: str, **arguments: Any) -> Plan:
-    """A chain of calls, each `tool:label` of the shifty server or `server.tool` with these arguments."""
+    """Return a plan of consecutive calls: `tool:label` of the shifty server, or `server.tool` with these arguments."""
     made: list[dict[str, Any]] = []
     for number, step in enumerate(steps, 1):
         tool, colon, label = step.partition(":")
@@ -75,5 +75,5 @@ async def submit_and_approve(runtime: Runtime, plan: Plan) -> Task:
 
 
 async def run_plan(runtime: Runtime, plan: Plan) -> Task:
-    """The task of this plan, approved, once it has ended or asks a person."""
+    """Submit and approve this plan, wait until the task has ended or needs attention, and return it."""
     return await until_settled(runtime, (await submit_and_approve(runtime, plan)).task_id)

@@ -1,4 +1,4 @@
-"""Waiting for what tells nobody when it happens: another process, a file, a counter. Every wait is bounded."""
+"""Bounded polling for things that cannot be awaited: another process, a file, a counter."""
 
 import asyncio
 import inspect
@@ -11,9 +11,9 @@ _PAUSE_S = 0.01
 
 
 async def eventually(look: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
-    """Return what `look` gives as soon as it gives something; it may be asynchronous. Raises: TimeoutError."""
+    """Call `look`, which may be asynchronous, until its result is true, and return that. Raises: TimeoutError."""
     async with asyncio.timeout(within_s):
-        while not (found := await _look(look)):  # noqa: ASYNC110 - nobody says when it happens
+        while not (found := await _look(look)):  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(_PAUSE_S)
         return found
 
@@ -24,7 +24,7 @@ async def _look(look: Callable[[], Any]) -> Any:
 
 
 def eventually_sync(look: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
-    """Do as `eventually`, where there is no event loop. Raises: AssertionError."""
+    """Like `eventually`, but without an event loop. Raises: AssertionError."""
     deadline = time.monotonic() + within_s
     while not (found := look()):
         assert time.monotonic() < deadline, f"it did not happen within {within_s:g} s"

@@ -1,4 +1,4 @@
-"""A model behind the wire of OpenAI that says what a script tells it, and fails on demand; see `server.ModelServer`."""
+"""A scripted model server with the API of OpenAI, which also fails on demand; see `server.ModelServer`."""
 
 from model_server.server import MODEL, ModelServer
 

@@ -11,7 +11,7 @@ from model_server.replies import Rule, Text, read_rules
 
 
 async def main() -> None:
-    """Serve as a process, until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description="A model on a loopback port that says what its script tells it.")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay-ms", type=float, default=0, help="how long it thinks before each answer")

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as the test model server needs, so that it can break it where it likes."""
+"""The part of HTTP/1.1 that the test model server needs, so that it can violate it."""
 
 import asyncio
 import json
@@ -12,7 +12,10 @@ BROKEN = b'data: {"type": "response.output_te\n\n'
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], dict[str, Any] | None]:
-    """Method, path, headers (lower case) and body, None where that is no JSON object. Raises: IncompleteReadError."""
+    """Read method, path, headers (lower case) and body; the body is None if it is not a JSON object.
+
+    Raises: IncompleteReadError.
+    """
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     method, target, _ = head[0].split(" ", 2)
     fields = (line.partition(":") for line in head[1:] if line)
@@ -26,7 +29,7 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str
 
 
 class Wire:
-    """The answer to one request, on its connection. `complete` once all of it is on its way."""
+    """Sends the answer to one request. `complete` is True when all of it has been sent."""
 
     def __init__(self, writer: asyncio.StreamWriter, request: Request) -> None:
         self.request = request
@@ -35,12 +38,12 @@ class Wire:
         self._writer = writer
 
     async def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        """An answer of one piece."""
+        """Send an answer in one piece."""
         self.complete = True
         await self._write(self._head(status, {"content-length": str(len(body)), **(headers or {})}) + body)
 
     async def send_turn(self, turn: Turn) -> None:
-        """What the model says, in the way that the request asks for."""
+        """Send a turn of the model in the form that the request asks for."""
         if not self.request.stream:
             await self.send(200, whole(self.request, turn))
             return
@@ -48,7 +51,7 @@ class Wire:
         await self.send_rest(frames(self.request, turn))
 
     async def send_half(self, turn: Turn) -> list[bytes]:
-        """The first half of an answer; what is left is given back, for `rest`."""
+        """Send the first half of an answer, and return the rest, for `send_rest`."""
         if self.request.stream:
             events = frames(self.request, turn)
             await self._begin()
@@ -59,7 +62,7 @@ class Wire:
         return [body[len(body) // 2 :]]
 
     async def send_rest(self, pieces: list[bytes]) -> None:
-        """The end of an answer."""
+        """Send the rest of an answer."""
         if not self.request.stream:
             self.complete = True
             await self._write(*pieces)
@@ -70,7 +73,7 @@ class Wire:
         await self._write(*map(_chunk, pieces[-1:]), b"0\r\n\r\n")
 
     async def send_unfinished(self, turn: Turn) -> None:
-        """Half of an answer in a body that is whole."""
+        """Send half of an answer in a complete body."""
         if self.request.stream:
             await self.send_half(turn)
             await self.send_rest([])
@@ -79,7 +82,7 @@ class Wire:
             await self.send(200, body[: len(body) // 2])
 
     async def send_broken(self, turn: Turn) -> None:
-        """An error of the server once the answer has begun."""
+        """Send a server error after the answer has begun."""
         error = WireError(500, "The server had an error while processing your request.", kind="server_error")
         error.error["code"] = "server_error"
         if self.request.stream:
@@ -92,7 +95,7 @@ class Wire:
             await self.send(500, error.body)
 
     async def send_garbage(self, turn: Turn) -> None:
-        """An answer that is not JSON."""
+        """Send an answer that is not JSON."""
         if self.request.stream:
             await self.send_half(turn)
             await self.send_rest([BROKEN])

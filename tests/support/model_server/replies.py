@@ -1,4 +1,4 @@
-"""What the test model server is told to say: texts, calls of tools and faults, and the rules that choose among them."""
+"""The replies of the test model server: texts, tool calls and faults, and the rules that select them."""
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,25 +10,25 @@ from model_server.requests import Request, WireError
 from model_server.wire import Turn
 
 FaultKind = Literal[
-    "rate_limited",  # 429, with Retry-After where `retry_after` is given
-    "out_of_quota",  # 429 insufficient_quota, which no retry heals
+    "rate_limited",  # 429, with Retry-After if `retry_after` is set
+    "out_of_quota",  # 429 insufficient_quota; a retry does not help
     "server_error",  # 500
-    "unavailable",  # 503, with Retry-After where `retry_after` is given
+    "unavailable",  # 503, with Retry-After if `retry_after` is set
     "bad_gateway",  # 502 with the HTML page of a proxy
     "wrong_key",  # 401 invalid_api_key
     "unknown_model",  # 404 model_not_found
     "context_overflow",  # 400 context_length_exceeded
     "no_json_schema",  # 400 for the format; see also ModelServer.levels
     "drop",  # the connection is closed without an answer
-    "hang",  # no answer before `release`, which lets it say `text`
+    "hang",  # no answer before `release`, then `text`
     "slow",  # `text`, after `delay_s`
     "cut_stream",  # half of the answer `text`, then the connection is closed
     "stall_stream",  # half of the answer `text`, the other half after `release`
-    "unfinished_stream",  # half of the answer `text`, and the end of the body as if that were all
+    "unfinished_stream",  # half of the answer `text`, then the regular end of the body
     "stream_error",  # half of the answer `text`, then an error in the stream; unstreamed: a failed response or 500
     "garbage",  # half of the events of `text` and then one that is not JSON; unstreamed: a body that is not JSON
     "empty",  # neither text nor calls
-    "truncated",  # `text`, as if the limit of tokens ended it there
+    "truncated",  # `text`, marked as cut at the token limit
     "refusal",  # `text` as a refusal
     "huge",  # a text of `size` bytes
 ]
@@ -61,7 +61,7 @@ STATUS: dict[str, tuple[int, str, str | None, str]] = {
 
 @dataclass(frozen=True)
 class Text:
-    """The model answers with a text; `usage` are the tokens of input and output, counted where it is not given."""
+    """A text as answer. `usage` is the number of input and output tokens; the default is to count them."""
 
     text: str
     usage: tuple[int, int] | None = None
@@ -69,9 +69,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Calls:
-    """The model calls tools, in one turn: (name, arguments), which are sent as they are where they are a string.
+    """Tool calls in one turn, as (name, arguments). Arguments that are a string are sent unchanged.
 
-    `ids` are the call ids, for servers that are not careful with them; where not given they are unique.
+    `ids` are the call ids, to simulate careless servers; by default they are unique.
     """
 
     calls: Sequence[tuple[str, dict[str, Any] | str]]
@@ -82,7 +82,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Fault:
-    """The model, or what is between, fails; FaultKind says how, and what the other fields are for."""
+    """A failure of the model or of a proxy. FaultKind lists the kinds, and the fields that they use."""
 
     kind: FaultKind
     text: str = "This is what the answer would have been."
@@ -98,9 +98,9 @@ When = str | Callable[[Request], bool]
 
 @dataclass(frozen=True)
 class Rule:
-    """When a request matches, the first match gets the first reply, and so on; the last reply repeats.
+    """The first matching request gets the first reply, and so on; the last reply repeats.
 
-    `when` is a text that the last message of the user contains (any contains the empty one), or a predicate.
+    `when` is a predicate, or a text that the last user message must contain; the empty text matches all requests.
     """
 
     when: When
@@ -111,21 +111,20 @@ class Rule:
 
 
 def anywhere(text: str) -> Callable[[Request], bool]:
-    """True of requests with this text in any part of the conversation: instructions, messages, calls, results."""
+    """Return a predicate for requests with this text anywhere: in instructions, messages, calls or results."""
     return lambda request: text in request.text
 
 
 def by_turn(*replies: Answer) -> Callable[[Request], Answer]:
-    """The reply to the first turn after the user's last message, to the second, and so on; the last repeats.
+    """Return a reply that depends on the number of turns since the last user message; the last reply repeats.
 
-    Unlike the replies of a rule this looks at the conversation alone: so it holds for
-     many at once, and where one is resumed.
+    It depends on the conversation alone, unlike the replies of a rule, so it works for concurrent and resumed tasks.
     """
     return lambda request: replies[min(request.turn, len(replies) - 1)]
 
 
 def turn_of(answer: Text | Calls, request: Request) -> Turn:
-    """What the model says, with an id for each call, and no more text than the request lets it have."""
+    """Return the turn of the model: each call gets an id, and the text is cut at the token limit of the request."""
     if isinstance(answer, Calls):
         calls = []
         for number, (name, arguments) in enumerate(answer.calls):
@@ -139,18 +138,18 @@ def turn_of(answer: Text | Calls, request: Request) -> Turn:
 
 
 def error_of(kind: str, request: Request) -> WireError:
-    """The error that a fault of STATUS is on the wire."""
+    """Return the wire error of a fault in STATUS."""
     status, error_type, code, message = STATUS[kind]
     level = request.format if request.format != "text" else "json_schema"
     return WireError(status, message.format(model=request.model, format=level), kind=error_type, code=code)
 
 
 def read_rules(file: Path) -> list[Rule]:
-    """The rules of a JSON file: a list of {"when": TEXT, "in": "prompt", "by": "request", "replies": [...]}.
+    """Read the rules of a JSON file: a list of {"when": TEXT, "in": "prompt", "by": "request", "replies": [...]}.
 
     `in` may be "anywhere" (see `anywhere`) and `by` "turn" (see `by_turn`). A reply is {"text": ...}, {"calls": [[name,
-    arguments], ...]} or {"fault": kind}, with the other fields of Text, Calls or Fault, and "times": how often it is
-    given.
+    arguments], ...]} or {"fault": kind}, with the other fields of Text, Calls or Fault, and "times" to repeat
+    it.
     """
     rules = []
     for rule in json.loads(file.read_text(encoding="utf-8")):

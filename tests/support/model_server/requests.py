@@ -1,4 +1,4 @@
-"""What a client asks of a model, in either API of OpenAI, and what OpenAI refuses: the errors say what its own say."""
+"""Requests to a model in both APIs of OpenAI, and their validation, with the error messages of OpenAI."""
 
 import json
 import re
@@ -22,7 +22,7 @@ Kind = Literal["system", "user", "assistant", "call", "result", "other"]
 
 
 class WireError(Exception):
-    """An answer that is an error: its status, and the body in OpenAI's shape."""
+    """An error response: its status, and its body in the shape of OpenAI."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class WireError(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """One piece of a conversation. `text` of a call are its arguments, of a result the tool's output."""
+    """One item of a conversation. `text` holds the arguments of a call, or the output of a result."""
 
     kind: Kind
     text: str
@@ -54,7 +54,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came, and the same view of both APIs. A body that is refused leaves `items` empty."""
+    """A received request, with one view for both APIs. `items` is empty if the body was refused."""
 
     index: int
     path: str
@@ -72,27 +72,27 @@ class Request:
 
     @property
     def system(self) -> str:
-        """All that the system says: instructions, system and developer messages."""
+        """The instructions, and the system and developer messages."""
         return "\n".join(item.text for item in self.items if item.kind == "system")
 
     @property
     def prompt(self) -> str:
-        """The last message of the user."""
+        """The last user message."""
         return next((item.text for item in reversed(self.items) if item.kind == "user"), "")
 
     @cached_property
     def text(self) -> str:
-        """All of the conversation: instructions, messages, calls and results."""
+        """The whole conversation: instructions, messages, calls and results."""
         return "\n".join(f"{item.name} {item.text}".strip() for item in self.items)
 
     @property
     def results(self) -> dict[str, str]:
-        """What tools answered since the last message of the user: output by call id."""
+        """The outputs of tools since the last user message, by call id."""
         return {item.call_id: item.text for item in self._latest if item.kind == "result"}
 
     @property
     def turn(self) -> int:
-        """How often the model has already spoken since the last message of the user; 0 at first."""
+        """The number of turns of the model since the last user message."""
         spoken = [item.kind in {"assistant", "call"} for item in self._latest]
         return sum(now and not before for before, now in zip([False, *spoken], spoken, strict=False))
 
@@ -103,12 +103,12 @@ class Request:
 
     @property
     def format(self) -> str:
-        """The level of the answer's format that is asked for: `text`, `json_object` or `json_schema`."""
+        """The requested format of the answer: `text`, `json_object` or `json_schema`."""
         return str(format_of(self.path, self.body).get("type", "text"))
 
     @property
     def max_tokens(self) -> int | None:
-        """The most tokens that the answer may have."""
+        """The token limit of the answer."""
         for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"):
             if isinstance(limit := self.body.get(name), int):
                 return limit
@@ -121,7 +121,7 @@ class Request:
 
 
 def format_of(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The format that the request asks for, in one shape: type, and for `json_schema` name, schema and strict."""
+    """Return the requested format in one shape: type, and for `json_schema` name, schema and strict."""
     if path == RESPONSES:
         return dict((body.get("text") or {}).get("format") or {})
     given = body.get("response_format") or {}
@@ -129,7 +129,7 @@ def format_of(path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(path: str, body: dict[str, Any]) -> tuple[Item, ...]:
-    """The conversation of a request. Raises: WireError, where OpenAI would refuse it."""
+    """Validate a request, and return its conversation. Raises: WireError if OpenAI would refuse it."""
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise WireError(400, "you must provide a model parameter")
     try:
@@ -215,7 +215,7 @@ def _check_schema(schema: dict[str, Any], whose: str, *, strict: bool) -> None:
 
 
 def _check_strict(schema: Any, whose: str, path: tuple[str, ...]) -> None:
-    """What structured outputs ask of a schema: no other properties, all of them required, no oneOf or allOf."""
+    """Check the rules of structured outputs: no additional properties, all required, no oneOf or allOf."""
 
     def refuse(what: str) -> WireError:
         message = f"Invalid schema for {whose}: In context={path}, {what}"
@@ -251,7 +251,7 @@ def _check_format(path: str, body: dict[str, Any], items: tuple[Item, ...]) -> N
         schema = _require(given, "schema", param, dict)
         _check_schema(schema, f"response_format '{given['name']}'", strict=given.get("strict") is True)
     if kind == "json_object":
-        # The Responses API looks at the input only, not at the instructions.
+        # The Responses API checks the input only, not the instructions.
         said = [item.text for item in items[1 if path == RESPONSES and body.get("instructions") else 0 :]]
         if "json" not in "\n".join(said).lower():
             what = "Response input messages" if path == RESPONSES else "'messages'"
@@ -276,7 +276,7 @@ def _text_of(content: Any, kind: str, where: str) -> str:
 
 
 def _messages_of(body: dict[str, Any]) -> tuple[Item, ...]:
-    """The conversation of a chat completion: results follow at once on the message that calls for them."""
+    """Return the conversation of a chat completion. Results must directly follow the message with their calls."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         message = "Invalid 'messages': empty array. Expected an array with minimum length 1."
@@ -317,7 +317,7 @@ def _messages_of(body: dict[str, Any]) -> tuple[Item, ...]:
 
 
 def _input_of(body: dict[str, Any]) -> tuple[Item, ...]:
-    """The conversation of the Responses API: each call has its output somewhere after it, each output its call."""
+    """Return the conversation of the Responses API. Each call needs an output after it, and each output a call."""
     instructions, given = body.get("instructions"), body.get("input")
     items = [Item("system", instructions)] if instructions else []
     if isinstance(given, str):

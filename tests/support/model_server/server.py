@@ -1,8 +1,8 @@
-"""A model behind the wire of OpenAI that says what a script tells it, and fails on demand.
+"""A scripted model server with the API of OpenAI, which also fails on demand.
 
 In a test: `async with ModelServer() as models:` (on the loop of the test) or `with ModelServer() as models:` (in a
 thread of its own), then `models.on("add up", Text("42"))`. As a process: `python -m model_server --script FILE`
-prints its URL; `read_rules` says what is in the file. Nothing here imports `openai`.
+prints its URL; `read_rules` describes the file. Nothing here imports `openai`.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ MODEL = "test-model"
 
 
 class ModelServer:
-    """Listens on a loopback port, which stays the same when it is stopped and started again.
+    """Listens on a loopback port, which stays the same after a restart.
 
-    `key` is the API key that it asks for, `known` the models that it has (None: any), `levels` the formats that it
-    takes, `delay_s` how long it thinks before each answer, `context_tokens` the most that it reads, and `tells_usage`
-    whether it counts tokens. All may be changed while it runs. `requests` are all that came, `abandoned` those whose
-    client was gone before it had its answer.
+    `key` is the required API key, `known` the available models (None: any), `levels` the supported formats, `delay_s`
+    the delay before each answer, and `context_tokens` the context limit; with `tells_usage` it reports tokens. All may
+    be changed while it runs. `requests` are all received requests, and `abandoned` those whose client left before the
+    end of the answer.
     """
 
     def __init__(self, *, port: int = 0, key: str | None = None, delay_s: float = 0.0) -> None:
@@ -68,41 +68,41 @@ class ModelServer:
 
     @property
     def base_url(self) -> str:
-        """What OPENAI_BASE_URL has to be."""
+        """The value for OPENAI_BASE_URL."""
         return f"{self.url}/v1"
 
     def on(self, when: When, *replies: Reply) -> None:
-        """Add a rule; the first that matches a request is the one that answers it."""
+        """Add a rule. The first rule that matches a request answers it."""
         self._rules.append((Rule(when, replies), []))
 
     def script(self, rules: Iterable[Rule]) -> None:
-        """Put these rules in place of all others."""
+        """Replace all rules."""
         self._rules = [(rule, []) for rule in rules]
 
     def next(self, *replies: Reply) -> None:
-        """Answer the next requests with these, whatever they ask; the rules come after."""
+        """Answer the next requests with these replies, before any rule."""
         self._next += replies
 
     def find_requests(self, text: str = "") -> list[Request]:
-        """The requests for an answer of the model that have this text anywhere in the conversation."""
+        """Return the requests to the model with this text anywhere in the conversation."""
         return [
             request for request in list(self.requests) if request.path in {RESPONSES, CHAT} and text in request.text
         ]
 
     def wait_for_requests(self, count: int, within_s: float = PATIENCE_S) -> None:
-        """Block until so many requests have come; on the loop of a test, in a thread. Raises: TimeoutError."""
+        """Block until this number of requests has arrived; call it in a thread if a loop runs. Raises: TimeoutError."""
         with self._news:
             if not self._news.wait_for(lambda: len(self.requests) >= count, within_s):
                 raise TimeoutError(f"{len(self.requests)} requests came, not {count}")
 
     def wait_for_abandoned(self, count: int, within_s: float = PATIENCE_S) -> None:
-        """Block until so many clients have gone before their answer was whole. Raises: TimeoutError."""
+        """Block until this number of clients has left before the end of their answer. Raises: TimeoutError."""
         with self._news:
             if not self._news.wait_for(lambda: len(self.abandoned) >= count, within_s):
                 raise TimeoutError(f"{len(self.abandoned)} clients went, not {count}")
 
     def release(self) -> None:
-        """From now on let nothing hang or stall, neither what does so now nor what comes; from any thread."""
+        """Continue all hanging and stalled answers, now and from now on. Thread-safe."""
         assert self._loop
         self._loop.call_soon_threadsafe(self._gate.set)
 
@@ -112,7 +112,7 @@ class ModelServer:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Close the port and all connections: from now on connections are refused."""
+        """Close the port and all connections."""
         if self._server:
             self._server.close()
             for connection in self._connections:
@@ -172,7 +172,7 @@ class ModelServer:
         assert task
         self._connections.add(task)
         try:
-            # The client may go, and the server stop, at any time.
+            # The client may leave, and the server stop, at any time.
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._serve_one(reader, writer):
                     pass
@@ -181,7 +181,7 @@ class ModelServer:
             writer.close()
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; whether the connection can be used for another."""
+        """Answer one request. Return True if the connection can be reused."""
         method, path, headers, body = await read_request(reader)
         request, refused = Request(len(self.requests), path, headers, body or {}), None
         if body is None:
@@ -202,7 +202,7 @@ class ModelServer:
         return wire.reusable
 
     async def _watch(self, reader: asyncio.StreamReader, wire: Wire, answering: asyncio.Task[None]) -> None:
-        """End the answer when the client goes. One that sends its next request too early is not served."""
+        """End the answer when the client leaves. Pipelined requests are not supported."""
         with contextlib.suppress(ConnectionError):
             await reader.read(1)
         if not wire.complete:
@@ -233,14 +233,14 @@ class ModelServer:
         return json.dumps({"object": "list", "data": listed}).encode()
 
     def _admit(self, request: Request) -> None:
-        """Raises: WireError, where the key is not the right one."""
+        """Check the key. Raises: WireError."""
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self.key is not None and given != self.key:
             message = f"Incorrect API key provided: {given[:4]}****." if given else "You didn't provide an API key."
             raise WireError(401, message, code="invalid_api_key")
 
     def _accept(self, request: Request, refused: WireError | None) -> None:
-        """Raises: WireError, where the request is malformed or this model cannot do what it asks."""
+        """Check that the request is valid, and that this model supports it. Raises: WireError."""
         if refused:
             raise refused
         if self.known is not None and request.model not in self.known:
@@ -251,7 +251,7 @@ class ModelServer:
             raise error_of("context_overflow", request)
 
     async def _choose_reply(self, request: Request) -> Answer:
-        """What the script has for this request. Raises: WireError."""
+        """Return the scripted answer to this request. Raises: WireError."""
         try:
             reply = self._pick_reply(request)
             while callable(reply):
@@ -259,7 +259,7 @@ class ModelServer:
                 reply = await answer if inspect.isawaitable(answer) else answer
         except WireError:
             raise
-        except Exception as error:  # a mistake of the test, which shall hear of it
+        except Exception as error:  # a mistake of the test, reported at its end
             self._mistakes.append(error)
             raise WireError(500, f"The script of the test failed: {error!r}") from error
         return reply

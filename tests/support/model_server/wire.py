@@ -1,4 +1,4 @@
-"""How a model's turn looks on the wire of OpenAI: a response or a chat completion, whole or as a stream of events."""
+"""Encodes a turn of the model as OpenAI does: a response or a chat completion, whole or as a stream of events."""
 
 import json
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from model_server.requests import RESPONSES, Request
 
 CREATED = 1_800_000_000
 PIECE = 16
-"""How many characters of text or arguments come in one event; a stream has 200 of them at most."""
+"""The number of characters per event; long texts use larger pieces, so that a stream has at most 200 of them."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What the model says: text or a refusal, then calls of (call id, name, arguments). `usage`: tokens in and out."""
+    """A turn of the model: text or a refusal, and calls as (id, name, arguments). `usage`: input and output tokens."""
 
     text: str = ""
     calls: tuple[tuple[str, str, str], ...] = ()
@@ -25,18 +25,18 @@ class Turn:
 
 
 def tokens(text: str) -> int:
-    """How many tokens a text counts here: one for every four characters that it has or begins."""
+    """Count the tokens of a text: one per four characters, rounded up."""
     return -(-len(text) // 4)
 
 
 def whole(request: Request, turn: Turn) -> bytes:
-    """The body of the answer to a request that asks for no stream."""
+    """Return the body of an answer without streaming."""
     body = _response(request, turn) if request.path == RESPONSES else _completion(request, turn)
     return json.dumps(body, ensure_ascii=False).encode()
 
 
 def frames(request: Request, turn: Turn) -> list[bytes]:
-    """The answer as server-sent events, one in each."""
+    """Return the answer as a list of server-sent events."""
     if request.path == RESPONSES:
         events = [{**event, "sequence_number": number} for number, event in enumerate(_response_events(request, turn))]
         return [f"event: {event['type']}\ndata: {_dump(event)}\n\n".encode() for event in events]
@@ -45,7 +45,7 @@ def frames(request: Request, turn: Turn) -> list[bytes]:
 
 
 def error_frame(request: Request, error: dict[str, Any], place: int) -> bytes:
-    """What a server says that fails while it streams, as the event number `place`."""
+    """Return the error event of a server that fails while it streams, as event number `place`."""
     if request.path == RESPONSES:
         event = {**error, "type": "error", "sequence_number": place}
         return f"event: error\ndata: {_dump(event)}\n\n".encode()
@@ -53,7 +53,7 @@ def error_frame(request: Request, error: dict[str, Any], place: int) -> bytes:
 
 
 def usage_of(request: Request, turn: Turn) -> tuple[int, int]:
-    """Tokens of the input and of the output."""
+    """Return the number of input and output tokens."""
     said = turn.text + turn.refusal + "".join(name + arguments for _, name, arguments in turn.calls)
     return turn.usage or (tokens(request.text), tokens(said))
 
