@@ -54,7 +54,7 @@ async def path(tmp_path: Path) -> Path:
     return await database(tmp_path, "t", "other")
 
 
-def flipped(text: str, place: int, bit: int) -> bytes:
+def flip_bit(text: str, place: int, bit: int) -> bytes:
     raw = bytearray(text.encode())
     raw[place % len(raw)] ^= 1 << bit
     return bytes(raw)
@@ -77,7 +77,7 @@ async def test_one_flipped_bit_of_a_text_is_placed(path: Path, column: str, seq:
     """Bit 7 makes the text no UTF-8 any more."""
     entry = read(path).entries[seq - 1]
     for place in (0, 9, -1):
-        changed = flipped(getattr(entry, column), place, bit)
+        changed = flip_bit(getattr(entry, column), place, bit)
         tamper(path, FLIP.format(column=column), values=(changed, seq))
         found = faults(path)
         # An unreadable type or time is told twice: by the hash, and by what cannot be read.
@@ -399,7 +399,7 @@ async def test_one_flipped_bit_of_an_open_task_is_noticed_when_it_is_read(
         whole = await write_executing_task(store, "t")
     for entry in read(path).entries:
         for place in (0, 9, -1):
-            tamper(path, FLIP.format(column=column), values=(flipped(getattr(entry, column), place, bit), entry.seq))
+            tamper(path, FLIP.format(column=column), values=(flip_bit(getattr(entry, column), place, bit), entry.seq))
             async with SqliteStore(path) as store:
                 broken = await store.load("t")
                 assert broken.journal_change

@@ -38,7 +38,7 @@ def entry(server: HostileHttp, mode: str) -> HttpServer:
 
 
 @asynccontextmanager
-async def leased(place: Place, server: HostileHttp, mode: str) -> AsyncIterator[Lease]:
+async def open_lease(place: Place, server: HostileHttp, mode: str) -> AsyncIterator[Lease]:
     async with place.pool() as pool, asyncio.timeout(20), pool.lease([entry(server, mode)]) as lease:
         assert list(await lease.definitions("remote")) == ["pay"]
         yield lease
@@ -52,7 +52,7 @@ async def pay(lease: Lease, timeout_s: float = 5) -> StoredResult:
 async def test_a_handshake_may_be_sent_on_once_and_the_session_stays_there(
     place: Place, server: HostileHttp, status: int
 ) -> None:
-    async with leased(place, server, f"moved-{status}") as lease:
+    async with open_lease(place, server, f"moved-{status}") as lease:
         assert (await pay(lease)).text == "paid"
     moved = f"/moved-{status}/mcp"
     assert server.find_paths("initialize") == [moved, f"{moved}/"]
@@ -82,7 +82,7 @@ async def test_a_listing_is_not_sent_on(place: Place, server: HostileHttp) -> No
 async def test_a_call_that_is_redirected_was_sent_once_and_its_outcome_is_unknown(
     place: Place, server: HostileHttp, where: str, status: int
 ) -> None:
-    async with leased(place, server, f"{where}-{status}") as lease:
+    async with open_lease(place, server, f"{where}-{status}") as lease:
         with pytest.raises(OutcomeUnknownError, match="redirects to"):
             await pay(lease)
     assert server.find_paths("tools/call") == [f"/{where}-{status}/mcp"]
@@ -93,7 +93,7 @@ async def test_a_call_that_is_redirected_was_sent_once_and_its_outcome_is_unknow
 async def test_an_error_with_the_id_of_the_call_is_a_definite_result_whatever_its_code(
     place: Place, server: HostileHttp, kind: str, code: int
 ) -> None:
-    async with leased(place, server, f"{kind}_{code}") as lease:
+    async with open_lease(place, server, f"{kind}_{code}") as lease:
         result = await pay(lease)
     assert (result.is_error, result.text) == (True, "no money")
 
@@ -102,13 +102,13 @@ async def test_an_error_with_the_id_of_the_call_is_a_definite_result_whatever_it
 async def test_an_error_that_the_server_does_not_give_for_the_call_leaves_its_outcome_unknown(
     place: Place, server: HostileHttp, kind: str
 ) -> None:
-    async with leased(place, server, kind) as lease:
+    async with open_lease(place, server, kind) as lease:
         with pytest.raises(OutcomeUnknownError):
             await pay(lease)
 
 
 async def test_a_stream_that_is_closed_at_once_is_not_opened_again_and_again(place: Place, server: HostileHttp) -> None:
-    async with leased(place, server, "closing") as lease:
+    async with open_lease(place, server, "closing") as lease:
         await eventually(lambda: server.count_streams() == 3)
         for _ in range(50):
             await pay(lease)
@@ -118,7 +118,7 @@ async def test_a_stream_that_is_closed_at_once_is_not_opened_again_and_again(pla
 async def test_a_call_whose_stream_is_closed_at_once_is_asked_after_once_a_second(
     place: Place, server: HostileHttp
 ) -> None:
-    async with leased(place, server, "closing-call") as lease:
+    async with open_lease(place, server, "closing-call") as lease:
         await eventually(lambda: server.count_streams() == 3)
         with pytest.raises(OutcomeUnknownError):
             await pay(lease, timeout_s=1.5)
@@ -134,7 +134,7 @@ async def test_an_answer_with_countless_arrays_stalls_nobody_and_leaves_the_outc
     place: Place, server: HostileHttp, mode: str
 ) -> None:
     lag = Lag()
-    async with asyncio.TaskGroup() as group, leased(place, server, mode) as lease:
+    async with asyncio.TaskGroup() as group, open_lease(place, server, mode) as lease:
         watch = group.create_task(lag.measure())
         with pytest.raises(OutcomeUnknownError):
             await pay(lease)
@@ -143,13 +143,13 @@ async def test_an_answer_with_countless_arrays_stalls_nobody_and_leaves_the_outc
 
 
 async def test_what_is_counted_of_an_event_is_not_counted_of_the_next(place: Place, server: HostileHttp) -> None:
-    async with leased(place, server, "many-events") as lease:
+    async with open_lease(place, server, "many-events") as lease:
         assert (await pay(lease, timeout_s=20)).text == ""
 
 
 async def test_an_answer_in_chunks_of_one_byte_arrives_and_stalls_nobody(place: Place, server: HostileHttp) -> None:
     lag = Lag()
-    async with asyncio.TaskGroup() as group, leased(place, server, "trickling") as lease:
+    async with asyncio.TaskGroup() as group, open_lease(place, server, "trickling") as lease:
         watch = group.create_task(lag.measure())
         assert (await pay(lease, timeout_s=20)).text == "x" * 20_000
         watch.cancel()
@@ -159,7 +159,7 @@ async def test_an_answer_in_chunks_of_one_byte_arrives_and_stalls_nobody(place: 
 async def test_a_server_that_asks_without_end_and_takes_no_answer_fills_no_memory(
     place: Place, server: HostileHttp
 ) -> None:
-    async with leased(place, server, "asking"):
+    async with open_lease(place, server, "asking"):
         await asyncio.to_thread(server.streamed.wait, 20)
         await eventually(lambda: server.find_paths(""))
         for _ in range(1000):
@@ -172,7 +172,7 @@ async def test_a_server_fills_no_log_with_what_it_gets_wrong(place: Place, serve
     before, log = (root.handlers, root.level), io.StringIO()
     configure_logging(LogSettings(format="json"), Redactor(), log)
     try:
-        async with leased(place, server, "babbling") as lease:
+        async with open_lease(place, server, "babbling") as lease:
             await asyncio.to_thread(server.streamed.wait, 20)
             assert (await pay(lease)).text == "paid"
     finally:
@@ -183,7 +183,7 @@ async def test_a_server_fills_no_log_with_what_it_gets_wrong(place: Place, serve
 
 
 async def test_only_the_first_cookies_of_a_server_are_kept(place: Place, server: HostileHttp) -> None:
-    async with leased(place, server, "baking") as lease:
+    async with open_lease(place, server, "baking") as lease:
         for _ in range(3):
             cookies = (await pay(lease)).text.split("; ")
     assert len(cookies) == 20

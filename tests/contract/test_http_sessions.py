@@ -82,7 +82,7 @@ def server() -> Iterator[tuple[type[Forgetful], int]]:
 
 
 @asynccontextmanager
-async def leased(port: int, folder: Path, path: str = "mcp") -> AsyncIterator[Any]:
+async def open_lease(port: int, folder: Path, path: str = "mcp") -> AsyncIterator[Any]:
     entry = remote(f"http://127.0.0.1:{port}/{path}")
     async with asyncio.timeout(20), Place(folder).pool() as pool, pool.lease([entry]) as lease:
         yield lease
@@ -106,7 +106,7 @@ async def test_a_call_in_a_session_that_the_server_has_forgotten_was_not_looked_
 ) -> None:
     kind, port = server
     kind.refusal = refusal
-    async with leased(port, tmp_path) as lease:
+    async with open_lease(port, tmp_path) as lease:
         await lease.definitions("remote")
         kind.forget_at = "tools/call"
         with pytest.raises(SessionLostError):
@@ -124,7 +124,7 @@ async def test_a_list_in_a_session_that_the_server_has_forgotten_is_read_in_a_ne
 ) -> None:
     kind, port = server
     kind.refusal = refusal
-    async with leased(port, tmp_path) as lease:
+    async with open_lease(port, tmp_path) as lease:
         await lease.definitions("remote")
         kind.sessions.clear()
         assert list(await lease.definitions("remote")) == ["good"]
@@ -146,7 +146,7 @@ async def test_a_call_that_is_turned_away_is_a_definite_error(
 ) -> None:
     kind, port = server
     kind.refusal = refusal
-    async with leased(port, tmp_path) as lease:
+    async with open_lease(port, tmp_path) as lease:
         await lease.definitions("remote")
         kind.forget_at = "tools/call"
         result = await call(lease, "good", server="remote")
@@ -162,7 +162,7 @@ async def test_any_other_refusal_leaves_the_outcome_unknown_and_is_named(
 ) -> None:
     kind, port = server
     kind.refusal = refusal
-    async with leased(port, tmp_path) as lease:
+    async with open_lease(port, tmp_path) as lease:
         await lease.definitions("remote")
         kind.forget_at = "tools/call"
         with pytest.raises(OutcomeUnknownError, match=f"HTTP {refusal[0]}"):
@@ -233,28 +233,28 @@ def old_server() -> Iterator[int]:
 
 
 async def test_a_server_of_the_old_transport_is_served(old_server: int, tmp_path: Path) -> None:
-    async with leased(old_server, tmp_path) as lease:
+    async with open_lease(old_server, tmp_path) as lease:
         assert "good" in await lease.definitions("remote")
         assert (await call(lease, "good", server="remote", timeout_s=5)).text == "done"
 
 
 async def test_errors_and_refusals_over_the_old_transport_are_definite(old_server: int, tmp_path: Path) -> None:
-    async with leased(old_server, tmp_path) as lease:
+    async with open_lease(old_server, tmp_path) as lease:
         result = await call(lease, "error", server="remote", timeout_s=5)
         assert (result.is_error, result.text) == (True, "no money")
         assert "HTTP 403" in (await call(lease, "refused", server="remote", timeout_s=5)).text
 
 
 async def test_a_call_whose_old_stream_ends_has_an_unknown_outcome_at_once(old_server: int, tmp_path: Path) -> None:
-    async with leased(old_server, tmp_path) as lease:
+    async with open_lease(old_server, tmp_path) as lease:
         async with asyncio.timeout(5):
             with pytest.raises(OutcomeUnknownError):
                 await call(lease, "end", server="remote", timeout_s=10)
-    async with leased(old_server, tmp_path) as lease:
+    async with open_lease(old_server, tmp_path) as lease:
         assert (await call(lease, "good", server="remote", timeout_s=5)).text == "done"
 
 
 async def test_messages_are_sent_to_no_other_origin(old_server: int, tmp_path: Path) -> None:
     with pytest.raises(ServerUnavailableError, match="another origin"):
-        async with leased(old_server, tmp_path, "away"):
+        async with open_lease(old_server, tmp_path, "away"):
             pass

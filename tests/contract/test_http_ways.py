@@ -60,7 +60,7 @@ class _Mcp(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def listening(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[tuple[str, str | None]]]]:
+def listen(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[tuple[str, str | None]]]]:
     """A server on a free loopback port, and what it has heard: the paths, and how a client of a proxy named itself."""
     heard: list[tuple[str, str | None]] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Mcp,), {"heard": heard}))
@@ -82,7 +82,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-async def said(place: Place, url: str) -> str:
+async def echo(place: Place, url: str) -> str:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([remote(url)]) as lease:
         return (await call(lease, "echo", server="remote")).text
 
@@ -95,23 +95,23 @@ async def refusal(place: Place, entry: HttpServer) -> str:
 
 
 async def test_a_server_is_reached_through_the_proxy_of_the_environment(place: Place) -> None:
-    with listening() as (port, heard):
+    with listen() as (port, heard):
         place.environ = {"HTTP_PROXY": f"http://me:hunter22@127.0.0.1:{port}"}
-        assert await said(place, "http://far.example/mcp") == "by the proxy"
+        assert await echo(place, "http://far.example/mcp") == "by the proxy"
     assert {path for path, _ in heard} == {"http://far.example/mcp"}
     assert {authorization for _, authorization in heard} == {"Basic bWU6aHVudGVyMjI="}
 
 
 async def test_what_no_proxy_names_and_this_machine_are_reached_directly(place: Place) -> None:
-    with listening() as (proxy, heard), hostile_http() as near:
+    with listen() as (proxy, heard), hostile_http() as near:
         place.environ = {"HTTP_PROXY": f"http://127.0.0.1:{proxy}", "NO_PROXY": "far.invalid"}
-        assert await said(place, near.url("good")) == "paid"
+        assert await echo(place, near.url("good")) == "paid"
         assert "cannot connect: " in await refusal(place, remote("http://far.invalid/mcp"))
     assert heard == []
 
 
 async def test_a_proxy_that_refuses_is_named_by_its_variable_alone(place: Place) -> None:
-    with listening() as (port, _):
+    with listen() as (port, _):
         place.environ = {"HTTPS_PROXY": f"http://me:hunter22@127.0.0.1:{port}"}
         reason = await refusal(place, remote("https://far.example/mcp"))
     assert "cannot connect through the proxy that HTTPS_PROXY names: 403" in reason
@@ -133,10 +133,10 @@ async def test_a_server_with_a_certificate_of_a_private_authority_is_reached(pla
     await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=20)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
-    with listening(tls) as (port, _):
+    with listen(tls) as (port, _):
         assert "CERTIFICATE_VERIFY_FAILED" in await refusal(place, remote(f"https://127.0.0.1:{port}/mcp"))
         place.environ = {"SSL_CERT_FILE": str(certificate)}
-        assert await said(place, f"https://127.0.0.1:{port}/mcp") == "by the proxy"
+        assert await echo(place, f"https://127.0.0.1:{port}/mcp") == "by the proxy"
 
 
 async def test_certificates_that_are_not_there_are_named_by_their_variable(place: Place) -> None:

@@ -106,7 +106,7 @@ class Asker:
 
     async def answer(self, *replies: Reply, request: ModelRequest | None = None, **settings: Any) -> ModelAnswer:
         self.models.next(*replies)
-        return await bounded(self.model(**settings), request or question())
+        return await ask_in_time(self.model(**settings), request or question())
 
     async def error(self, *replies: Reply, request: ModelRequest | None = None, **settings: Any) -> ModelError:
         with pytest.raises(ModelError) as caught:
@@ -115,7 +115,7 @@ class Asker:
         return caught.value
 
 
-async def bounded(model: LanguageModel, request: ModelRequest) -> ModelAnswer:
+async def ask_in_time(model: LanguageModel, request: ModelRequest) -> ModelAnswer:
     async with asyncio.timeout(10):
         return await model.answer(request)
 
@@ -271,13 +271,13 @@ async def test_an_answer_is_held_to_a_schema_as_strictly_as_the_endpoint_can(
     ask.models.levels = {"json_schema", "json_object"} - set(refused)
     model = ask.model()
     assert model.status().output is None
-    await bounded(model, question(schema=PLAN))
+    await ask_in_time(model, question(schema=PLAN))
     formats = [request.format for request in ask.models.requests]
     assert formats == [*refused, "text" if reached == "prompt" else reached]
     assert model.status().output == reached
     ask.models.requests.clear()
-    await bounded(model, question())
-    await bounded(model, question(schema=PLAN))
+    await ask_in_time(model, question())
+    await ask_in_time(model, question(schema=PLAN))
     assert [request.format for request in ask.models.requests] == ["text", formats[-1]]
 
 
@@ -292,7 +292,7 @@ async def test_a_schema_goes_out_whole_and_strict_where_it_allows_that(ask: Aske
 async def test_a_schema_that_is_refused_says_nothing_of_the_next(ask: Asker) -> None:
     model = ask.model()
     ask.models.next(status(400, "Invalid schema for response_format 'plan'", code="invalid_json_schema"))
-    await bounded(model, question(schema=PLAN))
+    await ask_in_time(model, question(schema=PLAN))
     assert ask.models.requests[-1].format == "json_object"
     assert model.status().output is None
 
@@ -302,7 +302,7 @@ async def test_an_endpoint_that_does_not_stream_is_asked_without(ask: Asker) -> 
     if ask.way.stream:
         ask.models.next(status(400, "Streaming is not supported by this model", param="stream"))
     ask.models.next(Text("whole"))
-    assert (await bounded(model, question())).text == "whole"
+    assert (await ask_in_time(model, question())).text == "whole"
     assert not ask.models.requests[-1].stream
 
 
@@ -325,16 +325,16 @@ async def test_an_endpoint_that_answers_whole_although_a_stream_was_asked_for_is
     sent = whole(ask.way.api, "whole")
     async with raw(sent, sent, sent) as base_url:
         model = ask.model(base_url=base_url)
-        assert [(await bounded(model, question())).text for _ in range(2)] == ["whole", "whole"]
+        assert [(await ask_in_time(model, question())).text for _ in range(2)] == ["whole", "whole"]
 
 
 async def test_reasoning_is_not_asked_for_of_a_model_that_has_none(ask: Asker) -> None:
     model = ask.model()
     if ask.way.api == "responses":
         ask.models.next(status(400, "Encrypted content is not supported with this model.", param="include"))
-        await bounded(model, question())
+        await ask_in_time(model, question())
         assert ask.models.requests[0].body["include"] == ["reasoning.encrypted_content"]
-    await bounded(model, question())
+    await ask_in_time(model, question())
     assert not ask.models.requests[-1].body.get("include")
 
 
@@ -465,7 +465,7 @@ async def test_what_a_failed_answer_cost_is_told(ask: Asker) -> None:
 
 async def test_all_that_an_answer_cost_is_counted_with_what_could_not_be_read(ask: Asker) -> None:
     async with raw(whole(ask.way.api, "\ud800"), whole(ask.way.api, "legible")) as base_url:
-        answer = await bounded(ask.model(base_url=base_url, stream=False), question())
+        answer = await ask_in_time(ask.model(base_url=base_url, stream=False), question())
     assert (answer.text, answer.usage) == ("legible", Usage(input_tokens=10, output_tokens=4))
 
 
@@ -520,18 +520,18 @@ async def test_an_endpoint_that_fails_too_often_is_left_alone_and_tried_again_la
     ask.models.next(*[status(500)] * 6)
     for _ in range(3):
         with pytest.raises(ModelError):
-            await bounded(model, question())
+            await ask_in_time(model, question())
     assert (len(ask.models.requests), model.status().circuit) == (5, "open")
     for _ in range(2):
         with pytest.raises(ModelError, match=r"tried again in \d+ s\. The latest failure: http.*HTTP 500") as caught:
-            await bounded(model, question())
+            await ask_in_time(model, question())
     assert (caught.value.code, len(ask.models.requests)) == ("model_unavailable", 5)
     ask.time.now += 31
     with pytest.raises(ModelError) as caught:
-        await bounded(model, question())
+        await ask_in_time(model, question())
     assert (caught.value.code, len(ask.models.requests)) == ("model_overloaded", 6)
     ask.time.now += 31
-    assert (await bounded(model, question())).text == "done"
+    assert (await ask_in_time(model, question())).text == "done"
     assert model.status().circuit == "closed"
 
 
@@ -540,7 +540,7 @@ async def test_one_request_alone_tries_an_endpoint_again(ask: Asker) -> None:
     ask.models.next(*[status(500)] * 5, Fault("hang"))
     for _ in range(5):
         with pytest.raises(ModelError):
-            await bounded(model, question())
+            await ask_in_time(model, question())
     ask.time.now += 31
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         trial = tasks.create_task(model.answer(question()))
@@ -551,7 +551,7 @@ async def test_one_request_alone_tries_an_endpoint_again(ask: Asker) -> None:
         assert caught.value.code == "model_unavailable"
         trial.cancel()
     assert model.status().circuit == "open"
-    assert (await bounded(model, question())).text == "done"
+    assert (await ask_in_time(model, question())).text == "done"
 
 
 async def test_refusals_of_a_request_do_not_open_the_circuit(ask: Asker) -> None:
@@ -559,7 +559,7 @@ async def test_refusals_of_a_request_do_not_open_the_circuit(ask: Asker) -> None
     ask.models.next(*[status(401), status(400), status(404), status(429)] * 3)
     for _ in range(12):
         with pytest.raises(ModelError):
-            await bounded(model, question())
+            await ask_in_time(model, question())
     assert model.status().circuit == "closed"
 
 
@@ -573,7 +573,7 @@ async def test_cancelling_a_question_closes_its_request(ask: Asker, silence: Fau
         asking.cancel()
         await eventually(lambda: ask.models.abandoned)
     assert asking.cancelled()
-    assert (await bounded(model, question())).text == "done"
+    assert (await ask_in_time(model, question())).text == "done"
 
 
 async def test_questions_side_by_side_get_their_own_answers(ask: Asker) -> None:

@@ -36,13 +36,13 @@ def reach(request: pytest.FixtureRequest, tmp_path: Path) -> Reach:
     return over
 
 
-async def offered(reach: Reach, script: Script) -> Offer:
+async def read_offer(reach: Reach, script: Script) -> Offer:
     async with reach(script) as lease:
         listed = await lease.list("remote")
         return Offer(tuple(listed.tools.values()), listed.left_out)
 
 
-async def answered(reach: Reach, result: Any) -> StoredResult:
+async def call_for(reach: Reach, result: Any) -> StoredResult:
     text = result if isinstance(result, str) else json.dumps(result)
     async with reach(Script.of_result(text)) as lease:
         return await call(lease, "good", server="remote", timeout_s=5)
@@ -67,12 +67,12 @@ def names(offer: Offer) -> list[str]:
 )
 async def test_what_a_server_says_of_itself_does_not_matter(reach: Reach, more: dict[str, Any]) -> None:
     said = {name: value for name, value in (HANDSHAKE | more).items() if value is not None}
-    assert names(await offered(reach, Script(initialize=said))) == ["good"]
+    assert names(await read_offer(reach, Script(initialize=said))) == ["good"]
 
 
 async def test_a_version_that_nobody_here_speaks_is_named(reach: Reach) -> None:
     with pytest.raises(ServerUnavailableError, match="2031-01-01"):
-        await offered(reach, Script(initialize=HANDSHAKE | {"protocolVersion": "2031-01-01"}))
+        await read_offer(reach, Script(initialize=HANDSHAKE | {"protocolVersion": "2031-01-01"}))
 
 
 # The list
@@ -94,13 +94,13 @@ async def test_a_version_that_nobody_here_speaks_is_named(reach: Reach) -> None:
     ],
 )
 async def test_an_odd_field_of_a_tool_leaves_the_tool_to_be_used(reach: Reach, more: dict[str, Any]) -> None:
-    offer = await offered(reach, Script.of_tools({"name": "odd", "inputSchema": {"type": "object"}, **more}))
+    offer = await read_offer(reach, Script.of_tools({"name": "odd", "inputSchema": {"type": "object"}, **more}))
     assert names(offer) == ["good", "odd"]
     assert not offer.left_out
 
 
 async def test_a_tool_without_a_schema_takes_anything(reach: Reach) -> None:
-    assert names(await offered(reach, Script.of_tools({"name": "bare"}))) == ["good", "bare"]
+    assert names(await read_offer(reach, Script.of_tools({"name": "bare"}))) == ["good", "bare"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_a_tool_that_cannot_be_used_is_named_with_its_fault_and_takes_no_o
 ) -> None:
     script = Script.of_tools(tool)
     script.pages["first"]["tools"].append({"name": "neighbour"})
-    offer = await offered(reach, script)
+    offer = await read_offer(reach, script)
     assert "neighbour" in names(offer)
     assert fault in offer.left_out[name]
 
@@ -142,7 +142,7 @@ async def test_a_tool_that_cannot_be_used_is_named_with_its_fault_and_takes_no_o
     ],
 )
 async def test_a_list_ends_where_it_says_nothing_new(reach: Reach, pages: dict[str, Any], expected: list[str]) -> None:
-    assert names(await offered(reach, Script(pages=pages))) == expected
+    assert names(await read_offer(reach, Script(pages=pages))) == expected
 
 
 async def test_a_server_that_lists_nothing_at_first_is_waited_for(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_a_server_that_lists_nothing_at_first_is_waited_for(tmp_path: Path
     ],
 )
 async def test_what_can_be_read_of_a_result_is_kept_and_the_rest_is_named(reach: Reach, result: Any, text: str) -> None:
-    stored = await answered(reach, result)
+    stored = await call_for(reach, result)
     assert (stored.text, stored.is_error, stored.binary) == (text, False, False)
 
 
@@ -196,11 +196,11 @@ async def test_what_can_be_read_of_a_result_is_kept_and_the_rest_is_named(reach:
     ],
 )
 async def test_structured_content_is_kept_whatever_its_shape(reach: Reach, result: Any, output: Any) -> None:
-    assert (await answered(reach, result)).output == output
+    assert (await call_for(reach, result)).output == output
 
 
 async def test_a_result_with_nothing_but_a_picture_is_binary_and_says_so(reach: Reach) -> None:
-    stored = await answered(reach, {"content": [{"type": "image", "data": "aGFsbG8=", "mimeType": "image/png"}]})
+    stored = await call_for(reach, {"content": [{"type": "image", "data": "aGFsbG8=", "mimeType": "image/png"}]})
     assert (stored.binary, stored.text) == (True, "[image, image/png, 5 bytes, not kept]")
 
 
@@ -208,11 +208,11 @@ HALF = r'{"content":[{"type":"text","text":"a \ud83d"},{"type":"text","text":"\u
 
 
 async def test_half_of_a_surrogate_pair_is_replaced(reach: Reach) -> None:
-    assert (await answered(reach, HALF)).text == "a \ufffd\n\ufffd\U0001f600 \\ud83d"
+    assert (await call_for(reach, HALF)).text == "a \ufffd\n\ufffd\U0001f600 \\ud83d"
 
 
 async def test_bytes_that_are_no_utf_8_are_replaced(reach: Reach) -> None:
-    assert (await answered(reach, '{"content":[{"type":"text","text":"a\udcff"}]}')).text == "a\ufffd"
+    assert (await call_for(reach, '{"content":[{"type":"text","text":"a\udcff"}]}')).text == "a\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ async def test_bytes_that_are_no_utf_8_are_replaced(reach: Reach) -> None:
     ids=["null", "cut off", "deep", "huge number", "crowded"],
 )
 async def test_an_answer_of_which_nothing_can_be_read_fails_the_call_at_once(reach: Reach, result: str) -> None:
-    stored = await answered(reach, result)
+    stored = await call_for(reach, result)
     assert (stored.is_error, stored.unreadable) == (True, True)
     assert "cannot be read" in stored.text
 

@@ -240,7 +240,7 @@ async def test_files_of_the_service_behind_a_link_are_out_of_reach_too(
 async def test_the_data_directory_is_hidden_where_it_is_mounted_once_more(project: Project) -> None:
     other = project.base / "mounted once more"
     other.mkdir()
-    with mounted(project.folder, other):
+    with mount(project.folder, other):
         async with project.server({}) as lease:
             for path in project.own_files:
                 await assert_out_of_reach(lease, other / path.relative_to(project.folder))
@@ -248,7 +248,7 @@ async def test_the_data_directory_is_hidden_where_it_is_mounted_once_more(projec
 
 
 @contextmanager
-def mounted(folder: Path, point: Path) -> Iterator[None]:
+def mount(folder: Path, point: Path) -> Iterator[None]:
     subprocess.run(["mount", "--bind", folder, point], check=True)
     try:
         yield
@@ -324,7 +324,7 @@ async def test_a_server_in_the_data_directory_itself_finds_it_empty(project: Pro
 
 
 @contextmanager
-def listening(family: int, address: Any) -> Iterator[socket.socket]:
+def listen(family: int, address: Any) -> Iterator[socket.socket]:
     with socket.socket(family) as server:
         server.bind(address)
         server.listen()
@@ -340,10 +340,10 @@ async def test_a_server_without_network_reaches_no_socket_of_others(project: Pro
     name = f"probed-{os.getpid()}"
     folders = [Path(folder) for folder in ("/tmp", "/dev/shm", "/run") if os.access(folder, os.W_OK)]  # noqa: S108
     with ExitStack() as stack:
-        port = stack.enter_context(listening(socket.AF_INET, ("127.0.0.1", 0))).getsockname()[1]
-        stack.enter_context(listening(socket.AF_UNIX, f"\0{name}"))
+        port = stack.enter_context(listen(socket.AF_INET, ("127.0.0.1", 0))).getsockname()[1]
+        stack.enter_context(listen(socket.AF_UNIX, f"\0{name}"))
         for folder in folders:
-            stack.enter_context(listening(socket.AF_UNIX, str(folder / name)))
+            stack.enter_context(listen(socket.AF_UNIX, str(folder / name)))
         async with project.server(sandbox) as lease:
             assert await probe(lease, "connect_port", port) == "ConnectionRefusedError"
             assert await probe(lease, "connect", f"@{name}") == "ConnectionRefusedError"
@@ -353,7 +353,7 @@ async def test_a_server_without_network_reaches_no_socket_of_others(project: Pro
 
 async def test_a_server_with_network_still_reaches_the_sockets_of_this_machine(project: Project) -> None:
     name = f"probed-{os.getpid()}"
-    with listening(socket.AF_UNIX, f"\0{name}"), listening(socket.AF_UNIX, f"/tmp/{name}"):  # noqa: S108
+    with listen(socket.AF_UNIX, f"\0{name}"), listen(socket.AF_UNIX, f"/tmp/{name}"):  # noqa: S108
         async with project.server({}) as lease:
             assert await probe(lease, "connect", f"@{name}") == "connected"
             assert await probe(lease, "connect", f"/tmp/{name}") == "connected"  # noqa: S108
@@ -479,16 +479,16 @@ def test_an_ordinary_user_is_confined_too() -> None:
             os.chown(path, NOBODY, NOBODY)
         own = OwnFiles(project.data, roots=(project.data / "files",), files=(project.keys, project.config))
 
-        def tried(*words: str | Path) -> Any:
+        def try_out(*words: str | Path) -> Any:
             confined = confine((python, str(script), *map(str, words)), Sandbox(), project.folder, project.base, own)
             return json.loads(subprocess.check_output(confined.argv, user=NOBODY, group=NOBODY, timeout=PATIENCE_S))
 
-        assert tried("names", project.data) == ["files"]
-        assert tried("read", project.data / "files" / "note.txt") == "for everybody"
-        assert tried("create", project.folder / "new.txt") == 19
+        assert try_out("names", project.data) == ["files"]
+        assert try_out("read", project.data / "files" / "note.txt") == "for everybody"
+        assert try_out("create", project.folder / "new.txt") == 19
         for path in (project.keys, project.config):
-            assert tried("read", path) == tried("write", path) == "PermissionError"
-            assert tried("remove", path) == tried("replace", path) == "OSError"
-        assert tried("rename", project.keys.parent, project.folder / "away") == "OSError"
-        assert tried("status", "CapEff") == ["0000000000000000"]
-        assert tried("new_namespace") == 1
+            assert try_out("read", path) == try_out("write", path) == "PermissionError"
+            assert try_out("remove", path) == try_out("replace", path) == "OSError"
+        assert try_out("rename", project.keys.parent, project.folder / "away") == "OSError"
+        assert try_out("status", "CapEff") == ["0000000000000000"]
+        assert try_out("new_namespace") == 1

@@ -20,7 +20,7 @@ ENDLESS: Schema = {
 }
 
 
-def judging() -> list[int]:
+def find_judges() -> list[int]:
     """The processes that judge for this one."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -39,7 +39,7 @@ async def test_every_schema_gets_its_verdict_in_order() -> None:
     assert verdicts[0] is verdicts[3] is None
     assert "strng" in str(verdicts[1])
     assert "PointerToNowhere" in str(verdicts[2])
-    assert not judging()
+    assert not find_judges()
 
 
 async def test_a_schema_that_takes_too_long_is_refused_and_the_next_is_judged() -> None:
@@ -64,11 +64,11 @@ async def test_what_is_not_done_in_one_turn_is_done_in_the_next() -> None:
 async def test_a_schema_that_the_process_does_not_survive_is_refused(end: int, verdicts: list[str | None]) -> None:
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(JudgeProcess().judge([ENDLESS, GOOD]))
-        (process,) = await eventually(judging)
+        (process,) = await eventually(find_judges)
         await eventually(lambda: _is_busy(process))
         os.kill(process, end)
     assert asked.result() == verdicts
-    assert not judging()
+    assert not find_judges()
 
 
 def _is_busy(process: int) -> bool:
@@ -81,6 +81,6 @@ def _is_busy(process: int) -> bool:
 async def test_nobody_who_stops_waiting_leaves_a_process() -> None:
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(JudgeProcess().judge([ENDLESS]))
-        await eventually(judging)
+        await eventually(find_judges)
         asked.cancel()
-    await eventually(lambda: not judging())
+    await eventually(lambda: not find_judges())

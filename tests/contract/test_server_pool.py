@@ -226,14 +226,14 @@ async def test_a_listing_that_is_cancelled_leaves_the_others_theirs(place: Place
     shared = place.entry(scope="shared")
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([shared]) as lease:
         async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(listed(lease)) for _ in range(10)]
+            asking = [group.create_task(list_tools(lease)) for _ in range(10)]
             await asyncio.wait(asking, timeout=0)
             for task in asking[:5]:
                 task.cancel()
         assert [task.cancelled() or task.result() for task in asking] == [True] * 5 + [["echo"]] * 5
 
 
-async def listed(lease: Lease) -> list[str]:
+async def list_tools(lease: Lease) -> list[str]:
     return list(await lease.definitions("hostile"))
 
 
@@ -278,18 +278,18 @@ async def test_leaving_with_calls_open_is_bounded_and_leaves_no_process(place: P
 
             outcomes += [group.create_task(use(*kind)) for kind in (("stubborn", "task"), ("polite", "shared"))]
             await eventually(lambda: len(place.notes) == 2)
-            starting = group.create_task(refused(pool, place.entry("mute", "starting")))
+            starting = group.create_task(expect_unavailable(pool, place.entry("mute", "starting")))
             await asyncio.wait([starting], timeout=0.1)
             began = time.monotonic()
         assert time.monotonic() - began < 6
         await all_gone(place)
     assert all("closed" in str(task.result()) for task in outcomes)
     assert "closed" in starting.result() or "stopping" in starting.result()
-    assert "stopping" in await refused(entered[0], place.entry())
+    assert "stopping" in await expect_unavailable(entered[0], place.entry())
     assert not zombies()
 
 
-async def refused(pool: ServerPool, entry: StdioServer) -> str:
+async def expect_unavailable(pool: ServerPool, entry: StdioServer) -> str:
     with pytest.raises(ServerUnavailableError) as refusal:
         await pool.discover(entry)
     return str(refusal.value)
@@ -297,7 +297,7 @@ async def refused(pool: ServerPool, entry: StdioServer) -> str:
 
 async def test_a_server_asked_for_while_the_pool_is_left_is_not_started(place: Place) -> None:
     async with asyncio.timeout(10), asyncio.TaskGroup() as group, place.pool() as pool:
-        asking = group.create_task(refused(pool, place.entry(scope="shared")))
+        asking = group.create_task(expect_unavailable(pool, place.entry(scope="shared")))
         await asyncio.wait([asking], timeout=0)
     assert "stopping" in asking.result() or "closed" in asking.result()
     await all_gone(place)
@@ -393,7 +393,7 @@ async def test_a_server_over_http_that_is_not_there_is_unavailable(place: Place)
             await pool.discover(remote(f"http://127.0.0.1:{free_port()}/mcp"))
 
 
-async def listening(port: int) -> None:
+async def wait_for_listener(port: int) -> None:
     async def connects() -> bool:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -411,7 +411,7 @@ async def test_a_server_over_http_that_is_killed_in_a_call_leaves_the_outcome_un
         sys.executable, str(HTTP_SERVER), str(port), env={**os.environ}, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await listening(port)
+        await wait_for_listener(port)
         entry = remote(f"http://127.0.0.1:{port}/mcp")
         async with place.pool() as pool, asyncio.timeout(15), pool.lease([entry]) as lease:
             assert list(await lease.definitions("remote")) == ["wait"]

@@ -189,13 +189,13 @@ async def test_a_job_that_breaks_does_not_take_its_neighbours_along(tmp_path: Pa
         if number % 3 == 1:
             connection.execute("INSERT INTO nonsense VALUES (1)")
 
-    def committed(number: int) -> Callable[[], None]:
+    def note_durable(number: int) -> Callable[[], None]:
         return lambda: heard.append(number)
 
     async with asyncio.timeout(20):
         writer = Writer(DatabaseFile(path))
         await writer.start()
-        jobs = [writer.write(lambda c, n=number: insert(c, n), committed(number)) for number in range(9)]  # type: ignore[misc]
+        jobs = [writer.write(lambda c, n=number: insert(c, n), note_durable(number)) for number in range(9)]  # type: ignore[misc]
         results = await asyncio.gather(*jobs, return_exceptions=True)
         await writer.stop()
     assert [type(result) for result in results] == [ValueError, StoreUnavailableError, type(None)] * 3

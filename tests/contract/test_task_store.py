@@ -487,7 +487,7 @@ Shown = tuple[str, str, int]
 """Cursor, task id, and the number of an event, 0 for a tombstone or a checkpoint."""
 
 
-def shown(entry: FeedEntry) -> Shown:
+def show(entry: FeedEntry) -> Shown:
     content = entry.content
     if isinstance(content, FeedCheckpoint):
         return str(entry.position), "restart" if content.restarts else "checkpoint", 0
@@ -501,7 +501,7 @@ async def feed(store: TaskStore, after: str | None = None) -> list[Shown]:
         async for page in pages:
             if not page:
                 break
-            found += map(shown, page)
+            found += map(show, page)
     return found
 
 
@@ -533,7 +533,7 @@ async def test_no_subscriber_misses_a_live_event_and_none_sees_one_twice(store: 
         found: list[Shown] = []
         async with aclosing(await store.subscribe()) as pages:
             async for page in pages:
-                found += map(shown, page)
+                found += map(show, page)
                 if len(found) == 300:
                     break
         return found

@@ -77,7 +77,7 @@ def count(*labels: str) -> Calls:
     return Calls([("ledger__count", {"label": label}) for label in labels])
 
 
-def told(models: ModelServer, index: int) -> list[str]:
+def results_told(models: ModelServer, index: int) -> list[str]:
     """What the model got for its calls, in the request of this number."""
     return list(models.requests[index].results.values())
 
@@ -148,10 +148,10 @@ async def test_what_a_tool_says_is_shown_as_data_and_widens_nothing(home: House,
     ]
     assert task.tool_calls == 1
     assert home.ledger.read_text(encoding="utf-8") == f"{order}\n"
-    (shown,) = told(models, 1)
+    (shown,) = results_told(models, 1)
     opening, closing = shown.splitlines()[0], shown.splitlines()[-1]
     assert closing == f"</data {opening.split()[1]}>"
-    assert "not_in_plan" in told(models, 2)[1]
+    assert "not_in_plan" in results_told(models, 2)[1]
 
 
 async def test_a_tool_is_called_as_often_as_the_plan_says(home: House, models: ModelServer) -> None:
@@ -207,7 +207,7 @@ async def test_a_write_is_shown_to_a_person_first_and_waits_over_a_restart(home:
         task = await until_settled(runtime, task.task_id)
     assert (task.status, home.counted) == (TaskStatus.COMPLETED, ["one"])
     assert len(models.requests) == 2
-    assert "ann denied the call: not two" in told(models, 1)[1]
+    assert "ann denied the call: not two" in results_told(models, 1)[1]
 
 
 async def test_what_the_policy_approved_asks_though_the_step_says_that_it_is_preapproved(
@@ -246,7 +246,7 @@ async def test_an_error_of_a_tool_is_told_to_the_model(home: House, models: Mode
     async with home.open() as runtime:
         task = await carried_out(runtime, agent("fail", preapproved=True))
     assert task.result == "It failed."
-    assert "error of" in told(models, 1)[0]
+    assert "error of" in results_told(models, 1)[0]
 
 
 async def test_a_budget_of_calls_ends_the_task_in_the_middle_of_an_answer(home: House, models: ModelServer) -> None:

@@ -41,7 +41,7 @@ def plan(**write: Any) -> Plan:
     return Plan.model_validate({"goal": "keep what it says", "steps": steps})
 
 
-async def asking(runtime: Runtime, plan: Plan) -> tuple[Task, AskedCall]:
+async def run_until_asking(runtime: Runtime, plan: Plan) -> tuple[Task, AskedCall]:
     task = await submit_plan(runtime, plan)
     await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
     task = await until_settled(runtime, task.task_id)
@@ -63,7 +63,7 @@ def outside(house: House) -> House:
 
 async def test_what_came_from_outside_is_shown_before_it_is_written(outside: House) -> None:
     async with outside.open() as runtime:
-        task, asked = await asking(runtime, plan())
+        task, asked = await run_until_asking(runtime, plan())
         assert asked.arguments == {"path": "said.txt", "content": "It said: counted one"}
         assert asked.reason == "its arguments hold what came from outside with short (ledger/look)"
         assert not (outside.files / "said.txt").exists()
@@ -80,7 +80,7 @@ async def test_what_came_from_outside_is_shown_before_it_is_written(outside: Hou
 
 async def test_a_denied_call_is_not_sent_and_its_step_fails(outside: House) -> None:
     async with outside.open() as runtime:
-        task, asked = await asking(runtime, plan())
+        task, asked = await run_until_asking(runtime, plan())
         await runtime.tasks.decide(task.task_id, DenyCall(**answer(asked), comment="not that"), ANN)
         end = await until_settled(runtime, task.task_id)
     assert end.error
@@ -91,7 +91,7 @@ async def test_a_denied_call_is_not_sent_and_its_step_fails(outside: House) -> N
 
 async def test_the_question_waits_over_a_restart(outside: House) -> None:
     async with outside.open() as runtime:
-        task, asked = await asking(runtime, plan())
+        task, asked = await run_until_asking(runtime, plan())
     async with outside.open() as runtime:
         assert (await runtime.tasks.get(task.task_id, ANYBODY)).steps["save"].asked == asked
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
@@ -148,7 +148,7 @@ async def test_a_look_asks_nobody_and_a_call_that_the_operator_wants_to_see_asks
     one = {"id": "a", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "x"}}
     async with house.open() as runtime:
         wanted = Plan.model_validate({"goal": "g", "steps": [{**one, "preapproved": True}]})
-        task, asked = await asking(runtime, wanted)
+        task, asked = await run_until_asking(runtime, wanted)
         assert asked.reason == "the operator wants every call of ledger/count to be approved"
         assert house.counted == []
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
@@ -158,7 +158,7 @@ async def test_a_look_asks_nobody_and_a_call_that_the_operator_wants_to_see_asks
 
 async def test_only_the_call_that_was_shown_can_be_approved_and_only_once(outside: House) -> None:
     async with outside.open() as runtime:
-        task, asked = await asking(runtime, plan())
+        task, asked = await run_until_asking(runtime, plan())
         before = await runtime.tasks.get(task.task_id, ANYBODY)
         with pytest.raises(CallNotFoundError):
             await runtime.tasks.decide(
@@ -183,7 +183,7 @@ async def test_only_the_call_that_was_shown_can_be_approved_and_only_once(outsid
 
 async def test_a_cancel_while_a_call_is_asked_for_ends_the_task_and_sends_nothing(outside: House) -> None:
     async with outside.open() as runtime:
-        task, asked = await asking(runtime, plan())
+        task, asked = await run_until_asking(runtime, plan())
         assert (await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)).status is TaskStatus.CANCELLED
         with pytest.raises(DecisionRefusedError):
             await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)

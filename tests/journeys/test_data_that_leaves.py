@@ -69,7 +69,7 @@ async def approve_call(runtime: Runtime, task: Task) -> Task:
     return await until_settled(runtime, task.task_id)
 
 
-def sent(house: House) -> str:
+def read_ledger(house: House) -> str:
     return house.ledger.read_text() if house.ledger.exists() else ""
 
 
@@ -77,10 +77,10 @@ async def test_what_a_file_says_is_shown_before_it_leaves(home: House) -> None:
     async with home.open() as runtime:
         task = await carried_out(runtime, plan(READ, LOOK))
         assert (asked_of(task).arguments, asked_of(task).reason) == ({"label": f"for {RULE}"}, FROM_FILE)
-        assert sent(home) == ""
+        assert read_ledger(home) == ""
         task = await approve_call(runtime, task)
     assert task.status is TaskStatus.COMPLETED
-    assert sent(home) == f"for {RULE}\n"
+    assert read_ledger(home) == f"for {RULE}\n"
 
 
 def look(label: str, step_id: str = "look", **more: Any) -> dict[str, Any]:
@@ -115,7 +115,7 @@ async def test_only_what_would_leave_is_asked_for(home: House, steps: list[dict[
         task = await carried_out(runtime, plan(*steps))
         asking = [name for name, step in task.steps.items() if step.status is StepStatus.ASKING]
         assert asking == ([asks] if asks else [])
-        assert RULE not in sent(home) or not asks
+        assert RULE not in read_ledger(home) or not asks
         if asks:
             task = await approve_call(runtime, task)
             if "again" in task.steps:  # the page may have said it again
@@ -128,7 +128,7 @@ async def test_a_tool_that_the_operator_vouches_for_asks_nobody(home: House) -> 
     home.write_registry(tools={"look": {**OUT["look"], "approval": "plan"}})
     async with home.open() as runtime:
         task = await carried_out(runtime, plan(READ, LOOK))
-    assert (task.status, sent(home)) == (TaskStatus.COMPLETED, f"for {RULE}\n")
+    assert (task.status, read_ledger(home)) == (TaskStatus.COMPLETED, f"for {RULE}\n")
 
 
 @pytest.mark.parametrize("covers", [False, True])
@@ -140,7 +140,7 @@ async def test_what_the_policy_approved_asks_whatever_the_plan_and_the_setting_s
         task = await carried_out(runtime, plan(READ, {**LOOK, "preapproved": True}), "auto")
         assert [(made.actor, made.decision) for made in task.approvals] == [("policy", "approve")]
         assert asked_of(task).reason == FROM_FILE
-    assert sent(home) == ""
+    assert read_ledger(home) == ""
 
 
 # Agent steps
@@ -173,9 +173,9 @@ async def test_what_a_model_composed_is_shown_before_it_leaves(talked_into: Hous
             asked_of(task).reason == "a model chooses the arguments of ledger/look, which reaches beyond this machine"
         )
         assert RULE in str(asked_of(task).arguments)
-        assert sent(talked_into) == ""
+        assert read_ledger(talked_into) == ""
         task = await approve_call(runtime, task)
-    assert (task.status, RULE in sent(talked_into)) == (TaskStatus.COMPLETED, True)
+    assert (task.status, RULE in read_ledger(talked_into)) == (TaskStatus.COMPLETED, True)
 
 
 async def test_what_a_model_wrote_is_shown_before_a_later_step_sends_it(home: House, models: ModelServer) -> None:
@@ -185,7 +185,7 @@ async def test_what_a_model_wrote_is_shown_before_a_later_step_sends_it(home: Ho
     async with home.open() as runtime:
         task = await carried_out(runtime, plan(agent(), later))
         assert asked_of(task).reason.endswith("its arguments hold what do (a model) gave")
-    assert sent(home) == ""
+    assert read_ledger(home) == ""
 
 
 @pytest.mark.parametrize("how", ["preapproved", "vouched", "covers_data"])
@@ -196,7 +196,7 @@ async def test_a_model_goes_on_where_a_person_or_the_operator_said_so(talked_int
     step = agent("filesystem/read_file", "ledger/look", preapproved=how == "preapproved")
     async with talked_into.open() as runtime:
         task = await carried_out(runtime, plan(step))
-    assert (task.status, RULE in sent(talked_into)) == (TaskStatus.COMPLETED, True)
+    assert (task.status, RULE in read_ledger(talked_into)) == (TaskStatus.COMPLETED, True)
 
 
 # The setting for clients with one button
@@ -221,7 +221,7 @@ async def test_with_the_setting_approving_the_plan_covers_all_that_follows_from_
             record.type for record in await runtime.tasks.records(task.task_id, ANYBODY) if "approv" in record.type
         ]
     assert (task.status, approved) == (TaskStatus.COMPLETED, ["plan.approved"])
-    assert sent(home).splitlines() == [f"for {RULE}", "by the model"]
+    assert read_ledger(home).splitlines() == [f"for {RULE}", "by the model"]
 
 
 @pytest.mark.parametrize("how", ["covers_data", "preapproved", "auto", "neither"])

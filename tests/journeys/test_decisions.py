@@ -19,7 +19,7 @@ from harness import LEDGER_SERVER, House, ledger_plan, names, submit_plan, until
 from waiting import eventually
 
 
-async def accepted(runtime: Runtime, task: Task, decision: Approve | Reject) -> bool:
+async def try_decision(runtime: Runtime, task: Task, decision: Approve | Reject) -> bool:
     try:
         await runtime.tasks.decide(task.task_id, decision, ANYBODY)
     except DecisionRefusedError:
@@ -42,7 +42,7 @@ async def test_nothing_runs_before_approval(house: House) -> None:
 async def test_a_hundred_approvals_at_once_are_one_approval_and_one_execution(house: House) -> None:
     async with house.open() as runtime:
         task = await submit_plan(runtime, ledger_plan("one", "two"))
-        won = await asyncio.gather(*(accepted(runtime, task, Approve()) for _ in range(100)))
+        won = await asyncio.gather(*(try_decision(runtime, task, Approve()) for _ in range(100)))
         assert won.count(True) == 1
         await until_status(runtime, task.task_id, TaskStatus.COMPLETED)
         journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
@@ -55,7 +55,7 @@ async def test_approve_against_reject_has_one_winner(house: House) -> None:
         for turn in range(10):
             task = await submit_plan(runtime, ledger_plan(f"turn{turn}"))
             decisions: list[Approve | Reject] = [Approve(), Reject()] if turn % 2 else [Reject(), Approve()]
-            won = await asyncio.gather(*(accepted(runtime, task, decision) for decision in decisions))
+            won = await asyncio.gather(*(try_decision(runtime, task, decision) for decision in decisions))
             assert won.count(True) == 1
             ended = await until_settled(runtime, task.task_id)
             ran = f"turn{turn}" in house.counted
@@ -66,7 +66,7 @@ async def test_approve_against_cancel_starts_no_call_after_the_cancel(house: Hou
     async with house.open() as runtime:
         for turn in range(10):
             task = await submit_plan(runtime, ledger_plan(f"turn{turn}"))
-            approvals = [accepted(runtime, task, Approve()) for _ in range(5)]
+            approvals = [try_decision(runtime, task, Approve()) for _ in range(5)]
             cancel = runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
             acknowledged = (await asyncio.gather(*approvals[:2], cancel, *approvals[2:]))[2]
             assert isinstance(acknowledged, Task)

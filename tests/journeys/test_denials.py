@@ -45,7 +45,7 @@ def passed_on(text: str, **write: Any) -> Plan:
     return Plan.model_validate({"goal": "count", "steps": [first, {**second, **write}]})
 
 
-async def refused(runtime: Runtime, task: Task, step_id: str, told: str) -> None:
+async def expect_denied(runtime: Runtime, task: Task, step_id: str, told: str) -> None:
     """Wait for the end of the task, and expect that this step was denied, as the journal has it."""
     end = await until_settled(runtime, task.task_id)
     journal = await runtime.tasks.records(task.task_id, ANYBODY)
@@ -81,7 +81,7 @@ async def test_a_value_that_is_denied_once_it_is_known_is_not_sent(house: House,
     async with house.open() as runtime:
         task = await submit_plan(runtime, passed_on("the secret plan"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        await refused(runtime, task, "s2", TOLD)
+        await expect_denied(runtime, task, "s2", TOLD)
         other = await submit_plan(runtime, passed_on("the plan"))
         await runtime.tasks.decide(other.task_id, Approve(), ANYBODY)
         assert (await until_settled(runtime, other.task_id)).status is TaskStatus.COMPLETED
@@ -94,7 +94,7 @@ async def test_nobody_is_asked_for_a_call_that_is_denied(house: House, write: di
     async with house.open() as runtime:
         task = await submit_plan(runtime, passed_on("the secret plan", **write))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        await refused(runtime, task, "s2", TOLD)
+        await expect_denied(runtime, task, "s2", TOLD)
     assert house.counted == []
 
 
@@ -103,7 +103,7 @@ async def test_a_policy_that_approves_everything_approves_nothing_that_is_denied
     in_the_settings(house, SECRET)
     async with house.open() as runtime:
         task = await runtime.tasks.submit(Submission("count", passed_on("the secret plan"), approval="auto"), ANYBODY)
-        await refused(runtime, task, "s2", TOLD)
+        await expect_denied(runtime, task, "s2", TOLD)
     assert house.counted == []
 
 
@@ -114,7 +114,7 @@ async def test_what_is_denied_after_the_approval_counts_from_the_next_start(hous
     deny(house, {"tool": "count"})
     async with house.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        await refused(runtime, task, "s1", "denied by the operator (deny 'count')")
+        await expect_denied(runtime, task, "s1", "denied by the operator (deny 'count')")
     assert house.counted == []
 
 

@@ -104,7 +104,7 @@ async def test_a_plan_whose_time_ends_while_it_is_made_anew_has_expired(house: H
     )
     house.set_approval(expires_after_s=(datetime.now(UTC) - task.planned_at).total_seconds() + 3)
     async with house.open() as runtime, asyncio.timeout(20), asyncio.TaskGroup() as group:
-        late = group.create_task(refused(runtime, task))
+        late = group.create_task(expect_refusal(runtime, task))
         await asyncio.wait([late], timeout=3)
         go.touch()
         assert "is expired" in await late
@@ -113,7 +113,7 @@ async def test_a_plan_whose_time_ends_while_it_is_made_anew_has_expired(house: H
     assert "plan.repinned" not in journal
 
 
-async def refused(runtime: Runtime, task: Task) -> str:
+async def expect_refusal(runtime: Runtime, task: Task) -> str:
     with pytest.raises(DecisionRefusedError) as refusal:
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
     return str(refusal.value)

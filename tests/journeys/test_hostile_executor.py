@@ -49,7 +49,7 @@ class Executor:
         outcome.stage(self.run)
         await self.run.commit()
 
-    async def refused(self, proposal: Proposal, in_flight: frozenset[str] = frozenset()) -> str:
+    async def expect_refusal(self, proposal: Proposal, in_flight: frozenset[str] = frozenset()) -> str:
         with pytest.raises(CallRefusedError) as refusal:
             await self.propose(proposal, in_flight)
         return refusal.value.rule
@@ -67,7 +67,7 @@ def no_builtin(_: object) -> MCPServer:
 
 
 @asynccontextmanager
-async def executing(house: House, runtime: Runtime, plan: Plan) -> AsyncIterator[Executor]:
+async def open_executor(house: House, runtime: Runtime, plan: Plan) -> AsyncIterator[Executor]:
     """An executor of its own kind, for an approved task that the runtime's own runner was not told of."""
     task = await submit_plan(runtime, plan)
     approved = PlanApproved(revision=1, digest=task.plan_digest or "")
@@ -100,8 +100,8 @@ ONE = Proposal("one", "ledger", "count", {"label": "one"})
 async def test_what_the_plan_does_not_say_is_refused_by_name_and_never_sent(
     house: House, proposal: Proposal, rule: str
 ) -> None:
-    async with house.open() as runtime, executing(house, runtime, APART) as executor:
-        assert await executor.refused(proposal) == rule
+    async with house.open() as runtime, open_executor(house, runtime, APART) as executor:
+        assert await executor.expect_refusal(proposal) == rule
         assert await executor.denials() == [(proposal.step_id, proposal.tool, rule)]
         assert house.counted == []
         await executor.propose(ONE)
@@ -109,23 +109,23 @@ async def test_what_the_plan_does_not_say_is_refused_by_name_and_never_sent(
 
 
 async def test_an_approved_call_is_used_once(house: House) -> None:
-    async with house.open() as runtime, executing(house, runtime, APART) as executor:
+    async with house.open() as runtime, open_executor(house, runtime, APART) as executor:
         await executor.propose(ONE)
         for _ in range(2):
-            assert await executor.refused(ONE) == "used_up"
+            assert await executor.expect_refusal(ONE) == "used_up"
         executor.run.stage(StepCompleted(step_id="one"))
-        assert await executor.refused(ONE) == "used_up"
+        assert await executor.expect_refusal(ONE) == "used_up"
         assert await executor.denials() == [("one", "count", "used_up")] * 3
     assert house.counted == ["one"]
 
 
 async def test_nothing_is_called_while_a_task_is_being_cancelled(house: House) -> None:
-    async with house.open() as runtime, executing(house, runtime, APART) as executor:
+    async with house.open() as runtime, open_executor(house, runtime, APART) as executor:
         assert executor.broker.intend(executor.run, ONE, frozenset())
         await executor.run.commit()
         await runtime.tasks.decide(executor.run.task.task_id, Cancel(), ANYBODY)
         await executor.run.catch_up()
-        assert await executor.refused(Proposal("two", "ledger", "count"), frozenset({"one"})) == "cancelled"
+        assert await executor.expect_refusal(Proposal("two", "ledger", "count"), frozenset({"one"})) == "cancelled"
         assert await executor.denials() == [("two", "count", "cancelled")]
     assert house.counted == []
 
@@ -134,10 +134,10 @@ async def test_nothing_is_called_while_a_task_is_being_cancelled(house: House) -
 async def test_a_journal_that_has_ended_takes_no_call_and_says_how_it_ended(house: House, how: str) -> None:
     async with house.open() as runtime:
         if how == "cancelled":
-            async with executing(house, runtime, APART) as executor:
+            async with open_executor(house, runtime, APART) as executor:
                 await runtime.tasks.decide(executor.run.task.task_id, Cancel(), ANYBODY)
                 await executor.run.catch_up()
-                assert await executor.refused(ONE) == "cancelled"
+                assert await executor.expect_refusal(ONE) == "cancelled"
                 journal = await executor.journal()
         else:
             task = await submit_plan(runtime, APART)

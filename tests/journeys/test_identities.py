@@ -79,9 +79,9 @@ async def test_an_approval_that_meets_a_changed_server_is_refused_and_the_plan_i
         task = await submit_plan(runtime, ledger_plan("one"))
     apply(house)
     async with house.open() as runtime:
-        with pytest.raises(PlanOutdatedError) as refused:
+        with pytest.raises(PlanOutdatedError) as try_approval:
             await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
-        assert said in str(refused.value)
+        assert said in str(try_approval.value)
         renewed = await runtime.tasks.get(task.task_id, ANYBODY)
         assert (renewed.status, renewed.plan_revision) == (TaskStatus.AWAITING_APPROVAL, 2)
         assert house.counted == []
@@ -113,9 +113,9 @@ async def test_an_approver_who_may_not_read_is_not_told_what_has_changed(house: 
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
         approver = Caller("bob", "default", frozenset({"approve"}), "key")
-        with pytest.raises(PlanOutdatedError) as refused:
+        with pytest.raises(PlanOutdatedError) as try_approval:
             await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), approver)
-    assert "TARGET" not in str(refused.value)
+    assert "TARGET" not in str(try_approval.value)
 
 
 async def refused_and_renewed(runtime: Runtime, task: Task) -> Task:
@@ -145,14 +145,14 @@ async def test_many_approvals_at_once_make_one_revision_and_no_execution(house: 
     CHANGES["environment"][0](house)
     async with house.open() as runtime:
 
-        async def refused() -> type[Exception] | None:
+        async def try_approval() -> type[Exception] | None:
             try:
                 await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
             except DecisionRefusedError as error:
                 return type(error)
             return None
 
-        kinds = await asyncio.gather(*(refused() for _ in range(20)))
+        kinds = await asyncio.gather(*(try_approval() for _ in range(20)))
         journal = names(await runtime.tasks.records(task.task_id, ANYBODY))
     assert journal.count("plan.repinned") == 1
     assert sorted(kind.__name__ for kind in kinds if kind) == ["DigestMismatchError"] * 19 + ["PlanOutdatedError"]

@@ -66,10 +66,10 @@ async def in_calls(runtime: Runtime, tasks: Sequence[Task]) -> int:
 
 
 async def until_called(runtime: Runtime, tasks: Sequence[Task], count: int) -> None:
-    async def called() -> bool:
+    async def are_called() -> bool:
         return await in_calls(runtime, tasks) >= count
 
-    await eventually(called)
+    await eventually(are_called)
 
 
 async def test_forty_tasks_on_a_server_that_hangs_stop_no_others_and_all_end_once_it_answers(

@@ -159,7 +159,7 @@ async def test_a_cancel_ends_every_call_that_is_under_way(house: House) -> None:
     assert "c" not in house.counted
 
 
-def choosing(condition: str) -> Plan:
+def make_choice(condition: str) -> Plan:
     """Add two numbers; one count runs where the condition on the sum holds, another where it does not."""
     plan = ledger_graph({"yes": [], "no": [], "after_yes": ["yes"]}).model_dump(mode="json")
     add = {"id": "sum", "kind": "tool", "server": "calculator", "tool": "add", "arguments": {"a": 2, "b": 3}}
@@ -181,7 +181,7 @@ async def test_a_step_runs_only_where_its_condition_holds(
     house: House, condition: str, ran: list[str], skipped: list[str]
 ) -> None:
     async with house.open() as runtime:
-        end, _ = await run(runtime, choosing(condition))
+        end, _ = await run(runtime, make_choice(condition))
     assert end.status is TaskStatus.COMPLETED
     assert sorted(house.counted) == sorted(ran)
     assert [name for name, step in end.steps.items() if step.status is StepStatus.SKIPPED] == skipped
@@ -189,7 +189,7 @@ async def test_a_step_runs_only_where_its_condition_holds(
 
 async def test_a_condition_that_cannot_be_compared_fails_the_step_and_calls_nothing(house: House) -> None:
     async with house.open() as runtime:
-        end, _ = await run(runtime, choosing("${sum.output.result} > 'five'"))
+        end, _ = await run(runtime, make_choice("${sum.output.result} > 'five'"))
     assert end.error
     assert (end.status, end.error.code, end.error.step_id) == (TaskStatus.FAILED, "condition_failed", "yes")
     assert "compares 5 and five" in end.error.message
@@ -199,7 +199,7 @@ async def test_a_condition_that_cannot_be_compared_fails_the_step_and_calls_noth
 async def test_a_condition_that_cannot_be_read_is_refused_with_the_plan(house: House) -> None:
     async with house.open() as runtime:
         with pytest.raises(InvalidPlanError) as refused:
-            await submit_plan(runtime, choosing("__import__('os')"))
+            await submit_plan(runtime, make_choice("__import__('os')"))
         assert [fault.field for fault in refused.value.faults] == ["plan.steps[1].when", "plan.steps[2].when"]
         with pytest.raises(InvalidPlanError, match=r"no step 'gone'"):
-            await submit_plan(runtime, choosing("${gone.text} == 'a'"))
+            await submit_plan(runtime, make_choice("${gone.text} == 'a'"))

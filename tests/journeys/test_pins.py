@@ -35,7 +35,7 @@ def house(tmp_path: Path) -> ShiftyHouse:
     return ShiftyHouse(tmp_path)
 
 
-async def refused(runtime: Runtime, task: Task, difference: str) -> None:
+async def expect_refused(runtime: Runtime, task: Task, difference: str) -> None:
     """The task says what differs, and its journal holds the denial and no call after it."""
     task = await until_settled(runtime, task.task_id)
     assert task.status is TaskStatus.FAILED
@@ -54,7 +54,7 @@ async def test_a_change_while_a_person_thinks_is_never_called(house: ShiftyHouse
         task = await submit_plan(runtime, plan_of("count:one"))
         house.list_tools(tools)
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        await refused(runtime, task, difference)
+        await expect_refused(runtime, task, difference)
     assert house.counted == []
 
 
@@ -64,7 +64,7 @@ async def test_a_change_in_the_middle_of_a_task_is_never_called(house: ShiftyHou
     house.list_tools(tools, "next.json")
     async with house.open() as runtime:
         task = await submit_and_approve(runtime, plan_of("shift:first", "count:second"))
-        await refused(runtime, task, difference)
+        await expect_refused(runtime, task, difference)
     assert house.counted == ["first"]
 
 
@@ -73,7 +73,7 @@ async def test_after_a_change_the_next_plan_is_made_with_what_the_server_lists_n
         task = await submit_plan(runtime, plan_of("count:one"))
         house.list_tools(list_tools(description="new"))
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        await refused(runtime, task, "new")
+        await expect_refused(runtime, task, "new")
         again = await run_plan(runtime, plan_of("count:two"))
         assert again.definitions["ledger/count"].description == "new"
     assert again.status is TaskStatus.COMPLETED
@@ -105,7 +105,7 @@ async def test_a_change_during_the_pause_before_a_repetition_is_noticed(house: S
     plan["steps"][0]["retries"] = 3
     async with house.open() as runtime:
         task = await submit_and_approve(runtime, Plan.model_validate(plan))
-        await refused(runtime, task, "later, and more")
+        await expect_refused(runtime, task, "later, and more")
     assert house.counted == ["once"]
 
 
@@ -128,7 +128,7 @@ async def test_a_change_while_the_intent_waits_for_the_store_is_noticed(house: S
     (house.folder / "shift-soon").touch()
     async with house.open() as runtime:
         task = await submit_and_approve(runtime, plan_of("count:first", "count:second"))
-        await refused(runtime, task, "new")
+        await expect_refused(runtime, task, "new")
         events = [record.event for record in await runtime.tasks.records(task.task_id, ANYBODY)]
     (unsent,) = [event for event in events if isinstance(event, ToolReturned) and event.step_id == "s2"]
     assert unsent.result.is_error
@@ -147,5 +147,5 @@ async def test_a_change_between_an_unknown_outcome_and_its_retry_is_not_called(h
         tools[1]["description"] = "another gate"
         house.list_tools(tools)
         await runtime.tasks.decide(task.task_id, Resolve(step_id="s1", resolution="retry"), ANYBODY)
-        await refused(runtime, task, "another gate")
+        await expect_refused(runtime, task, "another gate")
     assert house.counted == ["one"]

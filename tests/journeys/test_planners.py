@@ -61,12 +61,12 @@ def home(request: pytest.FixtureRequest, house: House, models: ModelServer) -> H
 
 
 @pytest.fixture
-def modelled(house: House, models: ModelServer) -> House:
+def model_house(house: House, models: ModelServer) -> House:
     house.use_model(models.base_url)
     return house
 
 
-async def planned(runtime: Runtime, prompt: str = PROMPT, **more: Any) -> Task:
+async def submit_prompt(runtime: Runtime, prompt: str = PROMPT, **more: Any) -> Task:
     task = await runtime.tasks.submit(Submission(prompt=prompt, **more), ANYBODY)
     return await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL, TaskStatus.FAILED)
 
@@ -74,7 +74,7 @@ async def planned(runtime: Runtime, prompt: str = PROMPT, **more: Any) -> Task:
 @pytest.mark.slow
 async def test_a_prompt_is_planned_approved_and_done(home: House) -> None:
     async with home.open() as runtime:
-        task = await planned(runtime)
+        task = await submit_prompt(runtime)
         assert task.status is TaskStatus.AWAITING_APPROVAL
         assert not (home.files / "a.txt").exists()
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
@@ -88,23 +88,23 @@ async def test_a_prompt_is_planned_approved_and_done(home: House) -> None:
     assert (task.usage.tokens > 0) == home.settings.openai.configured
 
 
-async def test_a_model_cannot_approve_the_calls_of_its_plan_beforehand(modelled: House, models: ModelServer) -> None:
+async def test_a_model_cannot_approve_the_calls_of_its_plan_beforehand(model_house: House, models: ModelServer) -> None:
     step = {"id": "do", "kind": "agent", "instruction": "Count.", "preapproved": True}
     listed = {"tools": [{"server": "ledger", "tool": "count", "max_calls": 9}]}
     models.on(PROMPT, Text(plan_of({**step, **listed})))
     models.on("Count.", by_turn(Calls([("ledger__count", {"label": "mine"})]), Text("done")))
-    async with modelled.open() as runtime:
-        task = await planned(runtime)
+    async with model_house.open() as runtime:
+        task = await submit_prompt(runtime)
         assert task.contract
         assert not task.contract.steps[0].preapproved
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         task = await until_settled(runtime, task.task_id)
-    assert (task.status, modelled.counted) == (TaskStatus.NEEDS_ATTENTION, [])
+    assert (task.status, model_house.counted) == (TaskStatus.NEEDS_ATTENTION, [])
 
 
 async def test_a_plan_is_revised_and_the_new_one_is_approved_by_its_digest(home: House, models: ModelServer) -> None:
     async with home.open() as runtime:
-        task = await planned(runtime)
+        task = await submit_prompt(runtime)
         await runtime.tasks.decide(task.task_id, Revise(feedback=FEEDBACK), ANYBODY)
         task = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
         assert task.contract
@@ -123,7 +123,7 @@ async def test_a_plan_is_revised_and_the_new_one_is_approved_by_its_digest(home:
 @pytest.mark.slow
 async def test_a_plan_waits_over_a_restart(home: House) -> None:
     async with home.open() as runtime:
-        task = await planned(runtime)
+        task = await submit_prompt(runtime)
     async with home.open() as runtime:
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
@@ -132,32 +132,32 @@ async def test_a_plan_waits_over_a_restart(home: House) -> None:
 @pytest.mark.slow
 async def test_a_rejected_plan_does_nothing(home: House) -> None:
     async with home.open() as runtime:
-        task = await planned(runtime)
+        task = await submit_prompt(runtime)
         assert (await runtime.tasks.decide(task.task_id, Reject(reason="no"), ANYBODY)).status is TaskStatus.REJECTED
     assert not list(home.files.iterdir())
 
 
 async def test_a_model_plans_an_agent_step_whose_call_is_approved_after_a_restart(
-    modelled: House, models: ModelServer
+    model_house: House, models: ModelServer
 ) -> None:
     tools = [{"server": "filesystem", "tool": "write_file", "max_calls": 1}]
     agent = {"id": "s1", "kind": "agent", "instruction": "Greet in a file.", "tools": tools}
     models.on("Say hello", Text(plan_of(agent)))
     greet = Calls([("filesystem__write_file", {"path": "b.txt", "content": "hello"})])
     models.on("Greet in a file.", by_turn(greet, Text("Greeted.")))
-    async with modelled.open() as runtime:
-        task = await planned(runtime, "Say hello")
+    async with model_house.open() as runtime:
+        task = await submit_prompt(runtime, "Say hello")
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         task = await until_settled(runtime, task.task_id)
         asked = task.steps["s1"].asked
         assert asked
         assert asked.arguments == {"path": "b.txt", "content": "hello"}
-    async with modelled.open() as runtime:
+    async with model_house.open() as runtime:
         decision = ApproveCall(call_id=asked.call_id, arguments_digest=asked.arguments_digest)
         await runtime.tasks.decide(task.task_id, decision, ANYBODY)
         task = await until_settled(runtime, task.task_id)
     assert (task.status, task.result) == (TaskStatus.COMPLETED, "Greeted.")
-    assert (modelled.files / "b.txt").read_text(encoding="utf-8").strip() == "hello"
+    assert (model_house.files / "b.txt").read_text(encoding="utf-8").strip() == "hello"
 
 
 @pytest.mark.parametrize(
@@ -170,26 +170,30 @@ async def test_a_model_plans_an_agent_step_whose_call_is_approved_after_a_restar
     ],
     ids=["fenced", "prose behind it", "other names", "wrapped"],
 )
-async def test_an_answer_that_is_almost_a_plan_is_one(modelled: House, models: ModelServer, answer: Answer) -> None:
+async def test_an_answer_that_is_almost_a_plan_is_one(model_house: House, models: ModelServer, answer: Answer) -> None:
     models.on(PROMPT, answer)
-    async with modelled.open() as runtime:
-        task = await planned(runtime)
+    async with model_house.open() as runtime:
+        task = await submit_prompt(runtime)
     assert task.status is TaskStatus.AWAITING_APPROVAL
     assert len(models.requests) == 1
 
 
-async def test_a_faulty_plan_is_put_right_with_the_words_of_the_contract(modelled: House, models: ModelServer) -> None:
+async def test_a_faulty_plan_is_put_right_with_the_words_of_the_contract(
+    model_house: House, models: ModelServer
+) -> None:
     models.on("has no tool 'write'", Text(plan_of(WRITE)))
     models.on(PROMPT, Text(plan_of({**WRITE, "tool": "write"})))
-    async with modelled.open() as runtime:
-        task = await planned(runtime)
+    async with model_house.open() as runtime:
+        task = await submit_prompt(runtime)
     assert (task.status, len(models.requests)) == (TaskStatus.AWAITING_APPROVAL, 2)
 
 
-async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(modelled: House, models: ModelServer) -> None:
+async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(
+    model_house: House, models: ModelServer
+) -> None:
     models.on("", Text(plan_of({**WRITE, "tool": "write"})))
-    async with modelled.open() as runtime:
-        task = await planned(runtime)
+    async with model_house.open() as runtime:
+        task = await submit_prompt(runtime)
     assert task.error
     assert (task.error.code, len(models.requests)) == ("invalid_plan", 3)
     assert "has no tool 'write'" in task.error.message
@@ -201,14 +205,14 @@ async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(modell
     "levels", [{"json_schema", "json_object"}, {"json_object"}, set()], ids=["json_schema", "json_object", "prompt"]
 )
 async def test_each_level_of_output_gives_a_plan_and_is_remembered(
-    modelled: House, models: ModelServer, levels: set[str]
+    model_house: House, models: ModelServer, levels: set[str]
 ) -> None:
     models.levels = levels
     models.on(PROMPT, Text(plan_of(WRITE)))
-    async with modelled.open() as runtime:
-        first = await planned(runtime)
+    async with model_house.open() as runtime:
+        first = await submit_prompt(runtime)
         asked = len(models.requests)
-        second = await planned(runtime)
+        second = await submit_prompt(runtime)
         assert runtime.model
         worked = runtime.model.status().output
     assert first.status is second.status is TaskStatus.AWAITING_APPROVAL
@@ -238,34 +242,34 @@ async def test_each_level_of_output_gives_a_plan_and_is_remembered(
     ids=lambda value: getattr(value, "kind", None),
 )
 async def test_a_model_that_fails_ends_the_task_with_a_clear_error(
-    modelled: House, models: ModelServer, fault: Fault, code: str
+    model_house: House, models: ModelServer, fault: Fault, code: str
 ) -> None:
-    modelled.use_model(models.base_url, max_retries=0, timeout_s=0.5)
+    model_house.use_model(models.base_url, max_retries=0, timeout_s=0.5)
     models.on("", fault)
-    async with modelled.open() as runtime:
-        task = await planned(runtime)
+    async with model_house.open() as runtime:
+        task = await submit_prompt(runtime)
     models.release()
     assert task.error
     assert (task.status, task.error.code) == (TaskStatus.FAILED, code)
     assert len(task.error.message) > len("It failed.")
 
 
-async def test_a_model_with_a_small_context_is_shown_less_of_the_tools(modelled: House, models: ModelServer) -> None:
+async def test_a_model_with_a_small_context_is_shown_less_of_the_tools(model_house: House, models: ModelServer) -> None:
     models.on(PROMPT, Text(plan_of(WRITE)))
     sizes = []
     for tokens in (24_000, 1_000):
-        modelled.use_model(models.base_url, catalogue_tokens=tokens)
-        async with modelled.open() as runtime:
-            assert (await planned(runtime)).status is TaskStatus.AWAITING_APPROVAL
+        model_house.use_model(models.base_url, catalogue_tokens=tokens)
+        async with model_house.open() as runtime:
+            assert (await submit_prompt(runtime)).status is TaskStatus.AWAITING_APPROVAL
         sizes.append(len(models.requests[-1].text))
     assert sizes[0] > sizes[1] + 1000
 
 
 async def test_a_budget_of_tokens_that_does_not_hold_the_question_ends_the_task(
-    modelled: House, models: ModelServer
+    model_house: House, models: ModelServer
 ) -> None:
-    async with modelled.open() as runtime:
-        task = await planned(runtime, limits=Limits(budget=Budget(tokens=200)))
+    async with model_house.open() as runtime:
+        task = await submit_prompt(runtime, limits=Limits(budget=Budget(tokens=200)))
         journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert task.error
     assert task.error.code == "budget_exceeded"
@@ -311,7 +315,7 @@ async def test_a_task_is_planned_by_a_planner_of_the_operator(house: House, monk
     house.settings = house.settings.model_copy(update={"planner": "own_planner:Counting"})
     async with house.open() as runtime:
         assert runtime.planner == "counting"
-        task = await planned(runtime, "count one two")
+        task = await submit_prompt(runtime, "count one two")
         await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
         (proposed,) = [

@@ -136,7 +136,7 @@ async def test_a_storm_of_conflicts_loses_no_result_and_repeats_no_call(house: H
     assert house.counted == ["one", "two", "three"]
 
 
-async def accepted(runtime: Runtime, task_id: str, decision: Decision) -> bool:
+async def try_decision(runtime: Runtime, task_id: str, decision: Decision) -> bool:
     try:
         await runtime.tasks.decide(task_id, decision, ANYBODY)
     except DecisionRefusedError:
@@ -162,10 +162,10 @@ async def test_many_resolutions_at_once_are_one_and_the_call_is_repeated_once(sh
         task = await unknown(shifty, runtime, "gate:one", "count:two")
         shifty.open_gate()
         retry = Resolve(step_id="s1", resolution="retry")
-        won = await asyncio.gather(*(accepted(runtime, task.task_id, retry) for _ in range(50)))
+        won = await asyncio.gather(*(try_decision(runtime, task.task_id, retry) for _ in range(50)))
         assert won.count(True) == 1
         end = await until_settled(runtime, task.task_id)
-        assert await accepted(runtime, task.task_id, retry) is False
+        assert await try_decision(runtime, task.task_id, retry) is False
     assert end.status is TaskStatus.COMPLETED
     assert shifty.counted == ["one", "one", "two"]
 
@@ -176,7 +176,7 @@ async def test_a_resolution_against_a_cancel_has_one_outcome(shifty: ShiftyHouse
         task = await unknown(shifty, runtime, "gate:one", "count:two")
         skip = Resolve(step_id="s1", resolution="skip")
         _, resolved = await asyncio.gather(
-            runtime.tasks.decide(task.task_id, Cancel(), ANYBODY), accepted(runtime, task.task_id, skip)
+            runtime.tasks.decide(task.task_id, Cancel(), ANYBODY), try_decision(runtime, task.task_id, skip)
         )
         end = await until_settled(runtime, task.task_id)
     assert not resolved

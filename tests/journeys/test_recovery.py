@@ -36,14 +36,14 @@ def house(tmp_path: Path) -> ShiftyHouse:
     return ShiftyHouse(tmp_path)
 
 
-def changed(plan: Plan, **step: Any) -> Plan:
+def change_first_step(plan: Plan, **step: Any) -> Plan:
     """The plan with its first step changed."""
     value = plan.model_dump(mode="json")
     value["steps"][0] |= step
     return Plan.model_validate(value)
 
 
-async def counted(house: House, times: int) -> None:
+async def wait_for_counts(house: House, times: int) -> None:
     await eventually(lambda: len(house.counted) >= times)
 
 
@@ -75,7 +75,7 @@ async def _left_while_it_hangs(house: ShiftyHouse, hang: str) -> Task:
 
 async def left_in_a_pause(house: ShiftyHouse) -> Task:
     async with house.open() as runtime:
-        task = await submit_and_approve(runtime, changed(plan_of("later:one"), retries=1))
+        task = await submit_and_approve(runtime, change_first_step(plan_of("later:one"), retries=1))
         await until(runtime, task.task_id, lambda now: bool((c := now.steps["s1"].call) and c.result))
     assert house.counted == ["one"], "a call was started after the stop"
     return task
@@ -127,7 +127,7 @@ async def test_a_call_that_ends_within_the_grace_of_a_stop_is_not_lost_and_the_n
     async with asyncio.TaskGroup() as group:
         async with house.open() as runtime:
             task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
-            await counted(house, 1)
+            await wait_for_counts(house, 1)
             group.create_task(_open_gate_soon(house))
         assert house.counted == ["one"]
     async with house.open() as runtime:
@@ -145,7 +145,7 @@ async def test_a_call_that_outlasts_the_grace_of_a_stop_is_asked_about(house: Sh
     house.limit(shutdown_s=0.2)
     async with house.open() as runtime:
         task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
-        await counted(house, 1)
+        await wait_for_counts(house, 1)
     async with house.open() as runtime:
         asking = await until_settled(runtime, task.task_id)
         assert asking.status is TaskStatus.NEEDS_ATTENTION
@@ -158,7 +158,7 @@ async def test_a_restart_settles_a_cancellation_whose_call_was_open(house: Shift
     house.limit(shutdown_s=0.1)
     async with house.open() as runtime:
         task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
-        await counted(house, 1)
+        await wait_for_counts(house, 1)
         assert (await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)).status is TaskStatus.EXECUTING
     house.write_entry(hang="initialize")  # nothing of it is needed to say so
     async with house.open() as runtime:
@@ -181,7 +181,7 @@ async def test_fifty_unfinished_tasks_in_mixed_states_go_on_or_ask_after_a_resta
             opened = await submit_and_approve(runtime, plan_of(f"gate:open{number}", f"count:after{number}"))
             between = await submit_and_approve(runtime, plan_of(f"count:done{number}", f"gate:open-{number}"))
             tasks |= {opened.task_id: "open", between.task_id: "between"}
-        await counted(house, 3 * MIXED // len(kinds))
+        await wait_for_counts(house, 3 * MIXED // len(kinds))
         for number in range(0, MIXED, len(kinds)):
             waiting = await submit_plan(runtime, plan_of(f"count:waiting{number}"))
             ready = await submit_and_approve(runtime, plan_of(f"count:ready{number}"))
@@ -190,7 +190,7 @@ async def test_fifty_unfinished_tasks_in_mixed_states_go_on_or_ask_after_a_resta
     house.open_gate()
     began = time.monotonic()
     async with house.open() as runtime:
-        ends = {task_id: await _answered(runtime, task_id) for task_id in tasks}
+        ends = {task_id: await _wait_for_answer(runtime, task_id) for task_id in tasks}
         assert time.monotonic() - began < 5
         states = Counter((tasks[task_id], end.status.value) for task_id, end in ends.items())
         for task_id, end in ends.items():
@@ -207,7 +207,7 @@ async def test_fifty_unfinished_tasks_in_mixed_states_go_on_or_ask_after_a_resta
     assert not [label for label in house.counted if label.startswith(("after", "waiting"))]
 
 
-async def _answered(runtime: Runtime, task_id: str) -> Task:
+async def _wait_for_answer(runtime: Runtime, task_id: str) -> Task:
     return await until(
         runtime, task_id, lambda task: task.terminal or task.status in {"awaiting_approval", "needs_attention"}
     )
@@ -298,7 +298,7 @@ async def test_an_open_call_that_may_be_repeated_is_asked_about_where_its_server
     house.write_entry(tools={"gate": {"idempotent": True}})
     async with house.open() as runtime:
         task = await submit_and_approve(runtime, plan_of("gate:one"))
-        await counted(house, 1)
+        await wait_for_counts(house, 1)
     house.write_entry(enabled=False)
     async with house.open() as runtime:
         end = await until_settled(runtime, task.task_id)
@@ -380,7 +380,7 @@ async def test_an_idempotent_call_without_an_answer_is_sent_three_times_and_then
 async def test_retries_repeat_an_error_as_often_as_the_step_says(house: ShiftyHouse) -> None:
     house.write_entry(tools={"fail": {"idempotent": True}})
     async with house.open() as runtime:
-        end = await run_plan(runtime, changed(plan_of("fail:one"), retries=2))
+        end = await run_plan(runtime, change_first_step(plan_of("fail:one"), retries=2))
     assert end.error
     assert end.error.code == "tool_error"
     assert house.counted == ["one"] * 3
@@ -390,7 +390,7 @@ async def test_a_budget_holds_over_repetitions_too(house: ShiftyHouse) -> None:
     house.write_entry(tools={"fail": {"idempotent": True}})
     limits = Limits(budget=Budget(tool_calls=2))
     async with house.open() as runtime:
-        plan = changed(plan_of("fail:one"), retries=9)
+        plan = change_first_step(plan_of("fail:one"), retries=9)
         task = await runtime.tasks.submit(Submission("try", plan=plan, limits=limits), ANYBODY)
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
         end = await until_settled(runtime, task.task_id)
@@ -415,7 +415,7 @@ async def test_a_budget_of_seconds_ends_the_call_that_would_use_it_up(house: Shi
 # Results.
 
 
-def nested(depth: int) -> str:
+def make_nested(depth: int) -> str:
     return '{"a":' * depth + "1" + "}" * depth
 
 
@@ -427,9 +427,9 @@ RESULTS: dict[str, str] = {
     "surrogate": '{"content": [{"type": "text", "text": "a\\ud800b"}]}',
     "surrogate key": '{"content": [], "structuredContent": {"\\udfff": 1}}',
     "control": '{"content": [{"type": "text", "text": "\\u0000\\u001b[31m\\u2028"}]}',
-    "deep": f'{{"content": [], "structuredContent": {nested(150)}}}',
-    "deep as can be read": f'{{"content": [], "structuredContent": {nested(197)}}}',
-    "deeper": f'{{"content": [], "structuredContent": {nested(5000)}}}',
+    "deep": f'{{"content": [], "structuredContent": {make_nested(150)}}}',
+    "deep as can be read": f'{{"content": [], "structuredContent": {make_nested(197)}}}',
+    "deeper": f'{{"content": [], "structuredContent": {make_nested(5000)}}}',
     "duplicate keys": '{"content": [], "structuredContent": {"a": 1, "a": 2}}',
     "content is a number": '{"content": 5}',
     "content holds nulls": '{"content": [null, 1, "x", {"type": "text", "text": 5}]}',
@@ -488,7 +488,7 @@ async def test_a_result_that_was_not_kept_whole_fails_the_step_that_refers_to_it
 
 
 async def test_an_output_put_deep_into_arguments_can_still_be_read_back(house: ShiftyHouse) -> None:
-    (house.folder / "answer.json").write_text(f'{{"content": [], "structuredContent": {nested(100)}}}')
+    (house.folder / "answer.json").write_text(f'{{"content": [], "structuredContent": {make_nested(100)}}}')
     tools = json.loads((house.folder / "tools.json").read_text())
     tools[0]["inputSchema"] = {"type": "object"}
     house.list_tools(tools)
@@ -508,7 +508,7 @@ async def test_what_a_person_says_a_call_gave_is_held_to_the_same_bounds(house: 
     house.write_entry(tools={"die": {"idempotent": False}})
     async with house.open() as runtime:
         task = await run_plan(runtime, plan_of("die:one"))
-        for output in (json.loads(nested(150)), "x" * 300_000, float("nan"), "\ud800"):
+        for output in (json.loads(make_nested(150)), "x" * 300_000, float("nan"), "\ud800"):
             with pytest.raises(InvalidInputError):
                 await runtime.tasks.decide(
                     task.task_id, Resolve(step_id="s1", resolution="done", output=output), ANYBODY

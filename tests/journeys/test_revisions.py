@@ -22,7 +22,7 @@ from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, ledger_plan, names, submit_plan, until, until_settled, until_status
 
 
-async def planned(runtime: Runtime, prompt: str = "Add 15 and 27") -> Task:
+async def submit_prompt(runtime: Runtime, prompt: str = "Add 15 and 27") -> Task:
     """A task whose plan the planner made."""
     task = await runtime.tasks.submit(Submission(prompt=prompt), ANYBODY)
     return await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
@@ -34,7 +34,7 @@ async def revision(runtime: Runtime, task_id: str, number: int) -> Task:
     )
 
 
-async def went(work: Awaitable[object]) -> bool:
+async def is_accepted(work: Awaitable[object]) -> bool:
     try:
         await work
     except DecisionRefusedError:
@@ -46,7 +46,7 @@ async def test_a_revision_is_planned_from_the_prompt_and_all_feedback_and_runs_o
     house: House,
 ) -> None:
     async with house.open() as runtime:
-        first = await planned(runtime)
+        first = await submit_prompt(runtime)
         await runtime.tasks.decide(first.task_id, Revise(feedback="then multiply the result by 2"), ANN)
         await revision(runtime, first.task_id, 2)
         await runtime.tasks.decide(first.task_id, Revise(feedback="then add 1 to the result"), ANYBODY)
@@ -70,7 +70,7 @@ async def test_a_revision_is_planned_from_the_prompt_and_all_feedback_and_runs_o
 
 async def test_a_revision_that_is_not_understood_ends_the_task_and_says_why(house: House) -> None:
     async with house.open() as runtime:
-        task = await planned(runtime)
+        task = await submit_prompt(runtime)
         await runtime.tasks.decide(task.task_id, Revise(feedback="with more gusto"), ANYBODY)
         ended = await until_settled(runtime, task.task_id)
     assert ended.status is TaskStatus.FAILED
@@ -94,7 +94,7 @@ async def test_a_revision_waits_for_approval_even_where_the_first_plan_need_not_
 
 async def test_a_crash_between_the_feedback_and_the_new_plan_loses_neither(house: House) -> None:
     async with house.open() as runtime:
-        task = await planned(runtime)
+        task = await submit_prompt(runtime)
         asked = PlanRevisionRequested(feedback="then add 1", revision=1, digest=task.plan_digest or "")
         task = await runtime.store.append(task, [asked])  # and nobody tells the runner
         assert task.status is TaskStatus.PENDING
@@ -117,7 +117,9 @@ async def test_of_approve_and_revise_at_once_one_wins_and_what_was_approved_runs
                 Reject(),
             ]
             order = decisions[turn % 4 :] + decisions[: turn % 4]
-            won = await asyncio.gather(*(went(runtime.tasks.decide(task.task_id, one, ANYBODY)) for one in order))
+            won = await asyncio.gather(
+                *(is_accepted(runtime.tasks.decide(task.task_id, one, ANYBODY)) for one in order)
+            )
             assert won.count(True) == 1
             ended = await until(
                 runtime,
@@ -153,7 +155,7 @@ async def test_of_approve_and_edit_at_once_one_wins_and_what_was_approved_runs_o
                 ),
                 runtime.tasks.decide(task.task_id, Approve(), ANYBODY),
             ]
-            won = await asyncio.gather(*map(went, attempts[turn % 4 :] + attempts[: turn % 4]))
+            won = await asyncio.gather(*map(is_accepted, attempts[turn % 4 :] + attempts[: turn % 4]))
             assert won.count(True) == 1
             now = await runtime.tasks.get(task.task_id, ANYBODY)
             if now.plan_revision == 2:

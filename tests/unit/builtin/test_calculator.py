@@ -178,7 +178,7 @@ Tree = tuple[str, Fraction | None]
 """An expression and its value; None where it divides by zero."""
 
 
-def _joined(both: tuple[Tree, str, Tree]) -> Tree:
+def _join(both: tuple[Tree, str, Tree]) -> Tree:
     (left, a), sign, (right, b) = both
     text = f"({left}) {sign} ({right})"
     if a is None or b is None or (sign in {"/", "//", "%"} and not b):
@@ -198,7 +198,7 @@ LEAVES: st.SearchStrategy[Tree] = st.decimals(-10_000, 10_000, places=3).map(
 )
 TREES = st.recursive(
     LEAVES,
-    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "//", "%"]), inner).map(_joined),
+    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "//", "%"]), inner).map(_join),
     max_leaves=12,
 )
 

@@ -45,7 +45,7 @@ EFFECTS = {
 }
 
 
-def made(name: str, folder: Path) -> MCPServer[Any]:
+def make_builtin(name: str, folder: Path) -> MCPServer[Any]:
     return create(BuiltinConfig.model_validate({"server": name}), base_dir=folder, data_dir=folder)
 
 
@@ -62,7 +62,7 @@ async def test_every_tool_has_the_effect_that_it_claims(tmp_path: Path) -> None:
     found = {}
     for name in SERVERS:
         entry = BuiltinServer(id=name, type="builtin", config=BuiltinConfig(server=name))
-        for tool in await tools_of(made(name, tmp_path)):
+        for tool in await tools_of(make_builtin(name, tmp_path)):
             definition = ToolDefinition.model_validate(tool.model_dump(by_alias=True, exclude_none=True))
             described = describe_tool(entry, definition)
             found[described.key] = (described.effect, described.idempotent)
@@ -72,7 +72,7 @@ async def test_every_tool_has_the_effect_that_it_claims(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 async def test_every_schema_is_valid_closed_and_described(name: str, tmp_path: Path) -> None:
-    for tool in await tools_of(made(name, tmp_path)):
+    for tool in await tools_of(make_builtin(name, tmp_path)):
         Draft202012Validator.check_schema(tool.input_schema)
         assert tool.output_schema is not None
         Draft202012Validator.check_schema(tool.output_schema)
@@ -86,7 +86,7 @@ async def test_every_schema_is_valid_closed_and_described(name: str, tmp_path: P
 async def test_making_a_server_touches_nothing(name: str, tmp_path: Path) -> None:
     root = logging.getLogger()
     before = list(root.handlers), root.level
-    made(name, tmp_path / "absent")
+    make_builtin(name, tmp_path / "absent")
     assert (list(root.handlers), root.level) == before
     assert names_in(tmp_path) == []
 
@@ -108,7 +108,7 @@ async def test_every_server_answers_on_standard_streams(name: str, tmp_path: Pat
 
 
 async def test_an_unknown_argument_is_refused_and_the_known_ones_are_named(ask: Ask, tmp_path: Path) -> None:
-    answer = await ask(made("text", tmp_path), "head", txet="a")
+    answer = await ask(make_builtin("text", tmp_path), "head", txet="a")
     assert answer.is_error
     assert answer.text == "head needs the argument 'text'. head has no argument 'txet'; it has: text, lines."
 
@@ -117,13 +117,13 @@ async def test_an_unknown_argument_is_refused_and_the_known_ones_are_named(ask: 
 async def test_an_argument_of_another_type_is_refused_and_not_converted(
     wrong: object, ask: Ask, tmp_path: Path
 ) -> None:
-    answer = await ask(made("calculator", tmp_path), "add", a=wrong, b=1)
+    answer = await ask(make_builtin("calculator", tmp_path), "add", a=wrong, b=1)
     assert answer.is_error
     assert answer.text == "a: Input should be a valid number."
 
 
 async def test_text_over_one_mebibyte_is_refused(ask: Ask, tmp_path: Path) -> None:
-    answer = await ask(made("text", tmp_path), "count_words", text="x" * (1024 * 1024 + 1))
+    answer = await ask(make_builtin("text", tmp_path), "count_words", text="x" * (1024 * 1024 + 1))
     assert answer.is_error
     assert "1048576" in answer.text
 

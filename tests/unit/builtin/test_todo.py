@@ -25,7 +25,7 @@ def server(tmp_path: Path) -> MCPServer[Any]:
 
 
 @pytest.fixture
-async def filled(server: MCPServer[Any], ask: Ask) -> MCPServer[Any]:
+async def todo_server(server: MCPServer[Any], ask: Ask) -> MCPServer[Any]:
     for text in ("buy milk", "Call the bank", "call the dentist"):
         await ask(server, "add", text=text)
     return server
@@ -47,53 +47,53 @@ async def test_an_empty_list_says_so(status: str, text: str, server: MCPServer[A
     assert answer.output == {"todos": [], "count": 0}
 
 
-async def test_the_list_tells_open_from_done(filled: MCPServer[Any], ask: Ask) -> None:
-    assert (await ask(filled, "complete", id=1)).text == "Completed todo 1: buy milk"
-    assert (await ask(filled, "list")).text == "2. Call the bank\n3. call the dentist"
-    assert (await ask(filled, "list", status="done")).text == "1. buy milk (done)"
-    assert (await ask(filled, "list", status="all")).output["count"] == 3
+async def test_the_list_tells_open_from_done(todo_server: MCPServer[Any], ask: Ask) -> None:
+    assert (await ask(todo_server, "complete", id=1)).text == "Completed todo 1: buy milk"
+    assert (await ask(todo_server, "list")).text == "2. Call the bank\n3. call the dentist"
+    assert (await ask(todo_server, "list", status="done")).text == "1. buy milk (done)"
+    assert (await ask(todo_server, "list", status="all")).output["count"] == 3
 
 
 @pytest.mark.parametrize("text", ["buy milk", "MILK", "milk buy", "uy mi"])
-async def test_a_todo_is_found_by_its_text(text: str, filled: MCPServer[Any], ask: Ask) -> None:
-    assert (await ask(filled, "complete", text=text)).output == {"id": 1, "text": "buy milk", "done": True}
+async def test_a_todo_is_found_by_its_text(text: str, todo_server: MCPServer[Any], ask: Ask) -> None:
+    assert (await ask(todo_server, "complete", text=text)).output == {"id": 1, "text": "buy milk", "done": True}
 
 
-async def test_the_exact_text_wins_over_a_part(filled: MCPServer[Any], ask: Ask) -> None:
-    await ask(filled, "add", text="milk")
-    assert (await ask(filled, "delete", text="milk")).text == "Deleted todo 4: milk"
+async def test_the_exact_text_wins_over_a_part(todo_server: MCPServer[Any], ask: Ask) -> None:
+    await ask(todo_server, "add", text="milk")
+    assert (await ask(todo_server, "delete", text="milk")).text == "Deleted todo 4: milk"
 
 
 @pytest.mark.parametrize("tool", ["complete", "delete"])
 async def test_an_ambiguous_text_names_the_candidates_and_changes_nothing(
-    tool: str, filled: MCPServer[Any], ask: Ask
+    tool: str, todo_server: MCPServer[Any], ask: Ask
 ) -> None:
-    answer = await ask(filled, tool, text="call")
+    answer = await ask(todo_server, tool, text="call")
     assert answer.is_error
     assert answer.text == ("2 todos match 'call': 2. Call the bank; 3. call the dentist. Say which one by its id.")
-    assert (await ask(filled, "list")).output["count"] == 3
+    assert (await ask(todo_server, "list")).output["count"] == 3
 
 
 @pytest.mark.parametrize("tool", ["complete", "delete"])
 @pytest.mark.parametrize("arguments", [{}, {"id": 1, "text": "milk"}, {"id": 99}, {"text": "nothing"}, {"text": " "}])
 async def test_a_todo_must_be_named_once_and_exist(
-    tool: str, arguments: dict[str, object], filled: MCPServer[Any], ask: Ask
+    tool: str, arguments: dict[str, object], todo_server: MCPServer[Any], ask: Ask
 ) -> None:
-    assert (await ask(filled, tool, **arguments)).is_error
-    assert (await ask(filled, "list")).output["count"] == 3
+    assert (await ask(todo_server, tool, **arguments)).is_error
+    assert (await ask(todo_server, "list")).output["count"] == 3
 
 
-async def test_completing_again_says_that_it_was_done(filled: MCPServer[Any], ask: Ask) -> None:
-    await ask(filled, "complete", id=1)
-    assert (await ask(filled, "complete", id=1)).text == "Todo 1 was done already: buy milk"
-    by_text = await ask(filled, "complete", text="milk")
+async def test_completing_again_says_that_it_was_done(todo_server: MCPServer[Any], ask: Ask) -> None:
+    await ask(todo_server, "complete", id=1)
+    assert (await ask(todo_server, "complete", id=1)).text == "Todo 1 was done already: buy milk"
+    by_text = await ask(todo_server, "complete", text="milk")
     assert by_text.is_error
     assert by_text.text == "No open todo matches 'milk'; 'buy milk' (1) is done already."
 
 
-async def test_a_deleted_id_never_comes_back(filled: MCPServer[Any], ask: Ask) -> None:
-    await ask(filled, "delete", id=3)
-    assert (await ask(filled, "add", text="new")).output["id"] == 4
+async def test_a_deleted_id_never_comes_back(todo_server: MCPServer[Any], ask: Ask) -> None:
+    await ask(todo_server, "delete", id=3)
+    assert (await ask(todo_server, "add", text="new")).output["id"] == 4
 
 
 async def test_an_empty_todo_is_refused(server: MCPServer[Any], ask: Ask) -> None:

@@ -8,7 +8,7 @@ class Clock:
         return self.now
 
 
-def opened(clock: Clock) -> CircuitBreaker:
+def open_circuit(clock: Clock) -> CircuitBreaker:
     circuit = CircuitBreaker(clock, failures=3, open_s=30)
     for _ in range(3):
         assert circuit.admit() is None
@@ -18,7 +18,7 @@ def opened(clock: Clock) -> CircuitBreaker:
 
 def test_it_opens_after_so_many_failures_in_a_row_and_says_when_to_ask_again() -> None:
     clock = Clock()
-    circuit = opened(clock)
+    circuit = open_circuit(clock)
     assert circuit.state == "open"
     clock.now += 10
     assert circuit.admit() == 20.0
@@ -34,7 +34,7 @@ def test_an_answer_in_between_starts_the_count_again() -> None:
 
 def test_after_its_time_it_lets_one_request_through_at_a_time() -> None:
     clock = Clock()
-    circuit = opened(clock)
+    circuit = open_circuit(clock)
     clock.now += 30
     assert circuit.admit() is None
     assert circuit.state == "half_open"
@@ -45,7 +45,7 @@ def test_after_its_time_it_lets_one_request_through_at_a_time() -> None:
 
 def test_a_trial_that_fails_opens_it_for_as_long_again() -> None:
     clock = Clock()
-    circuit = opened(clock)
+    circuit = open_circuit(clock)
     clock.now += 31
     assert circuit.admit() is None
     circuit.record_failure()
@@ -54,7 +54,7 @@ def test_a_trial_that_fails_opens_it_for_as_long_again() -> None:
 
 def test_a_trial_that_was_given_up_leaves_room_for_the_next() -> None:
     clock = Clock()
-    circuit = opened(clock)
+    circuit = open_circuit(clock)
     clock.now += 31
     assert circuit.admit() is None
     circuit.record_cancellation()
@@ -64,7 +64,7 @@ def test_a_trial_that_was_given_up_leaves_room_for_the_next() -> None:
 
 def test_late_failures_do_not_keep_it_open_longer() -> None:
     clock = Clock()
-    circuit = opened(clock)
+    circuit = open_circuit(clock)
     clock.now += 29
     circuit.record_failure()
     assert circuit.admit() == 1.0

@@ -56,18 +56,19 @@ def test_another_complaint_changes_nothing(complaint: str) -> None:
     assert Dialect().adapt_to(complaint, schema=True) is None
 
 
-def closed(**properties: Any) -> dict[str, Any]:
+def close_object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 @pytest.mark.parametrize(
     "schema",
     [
-        closed(),
-        closed(
-            a={"type": "string", "enum": ["x"]}, b={"type": "array", "items": closed(c={"type": ["null", "integer"]})}
+        close_object(),
+        close_object(
+            a={"type": "string", "enum": ["x"]},
+            b={"type": "array", "items": close_object(c={"type": ["null", "integer"]})},
         ),
-        {**closed(a={"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}), "$defs": {"n": closed()}},
+        {**close_object(a={"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]}), "$defs": {"n": close_object()}},
     ],
 )
 def test_a_closed_schema_with_every_property_required_may_be_strict(schema: dict[str, Any]) -> None:
@@ -79,13 +80,13 @@ def test_a_closed_schema_with_every_property_required_may_be_strict(schema: dict
     [
         {"type": "object"},
         {"type": "array", "items": {"type": "string"}},
-        {**closed(a={"type": "string"}), "required": []},
-        {**closed(), "oneOf": []},
-        closed(a={"type": "object", "additionalProperties": True}),
-        closed(a={}),
-        closed(a=True),
-        closed(a={"type": "array", "items": {"type": "object"}}),
-        {**closed(), "anyOf": [closed()]},
+        {**close_object(a={"type": "string"}), "required": []},
+        {**close_object(), "oneOf": []},
+        close_object(a={"type": "object", "additionalProperties": True}),
+        close_object(a={}),
+        close_object(a=True),
+        close_object(a={"type": "array", "items": {"type": "object"}}),
+        {**close_object(), "anyOf": [close_object()]},
     ],
 )
 def test_any_other_schema_may_not(schema: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ QUESTION = ModelRequest("Be brief.", [{"role": "user", "content": "Read a."}], [
 
 
 @asynccontextmanager
-async def scripted(*turns: Sequence[Any]) -> AsyncIterator[Endpoint]:
+async def open_scripted(*turns: Sequence[Any]) -> AsyncIterator[Endpoint]:
     settings = OpenAISettings(base_url="http://127.0.0.1:9/v1")
     endpoint = Endpoint(
         settings,
@@ -35,26 +35,26 @@ async def scripted(*turns: Sequence[Any]) -> AsyncIterator[Endpoint]:
         await endpoint.aclose()
 
 
-def proposed(answer: ModelAnswer) -> list[tuple[str, str]]:
+def proposals_of(answer: ModelAnswer) -> list[tuple[str, str]]:
     return [(call.name, call.arguments) for call in answer.calls]
 
 
 async def test_what_a_model_proposes_comes_back_and_is_not_carried_out() -> None:
     calls = [function_call("files__read", {"path": name}, call_id=name) for name in ("a", "b")]
-    async with scripted(calls) as endpoint:
+    async with open_scripted(calls) as endpoint:
         answer = await endpoint.ask(QUESTION, WHOLE)
-    assert [name for name, _ in proposed(answer)] == ["files__read", "files__read"]
+    assert [name for name, _ in proposals_of(answer)] == ["files__read", "files__read"]
     assert answer.text == ""
 
 
 async def test_a_function_that_was_not_offered_comes_back_like_any_other() -> None:
-    async with scripted([function_call("delete_all", "{not json", call_id="x")]) as endpoint:
+    async with open_scripted([function_call("delete_all", "{not json", call_id="x")]) as endpoint:
         answer = await endpoint.ask(QUESTION, WHOLE)
-    assert proposed(answer) == [("delete_all", "{not json")]
+    assert proposals_of(answer) == [("delete_all", "{not json")]
 
 
 async def test_the_items_of_a_turn_are_what_the_next_one_is_asked_with() -> None:
-    async with scripted(
+    async with open_scripted(
         [function_call("files__read", {"path": "a"}, call_id="c1")], [assistant_message("It says b.")]
     ) as endpoint:
         first = await endpoint.ask(QUESTION, WHOLE)

@@ -54,7 +54,7 @@ async def tools() -> list[Tool]:
     return await all_tools()
 
 
-def asking(tools: Sequence[Tool], prompt: str = "Copy notes.txt to copy.txt", **more: Any) -> PlanRequest:
+def make_request(tools: Sequence[Tool], prompt: str = "Copy notes.txt to copy.txt", **more: Any) -> PlanRequest:
     known = {tool.key: tool for tool in tools}
     steps = more.get("agent_steps", False)
     most = more.setdefault("max_steps", 20)
@@ -70,7 +70,7 @@ def text_of(message: dict[str, Any]) -> str:
     return text
 
 
-def listed(count: int) -> list[Tool]:
+def make_tools(count: int) -> list[Tool]:
     """The tools of a large server: too many for a small budget."""
     server = StdioServer(id="big", type="local_stdio", config=StdioConfig(command="x"))
     schema = {
@@ -92,7 +92,7 @@ ASKED_FOR = "\n\nAnswer with the plan as one JSON object."
 async def test_the_answer_of_the_model_becomes_the_plan(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([GOOD])
     planner: Planner = ModelPlanner(model)
-    answer = await planner.plan(asking(tools))
+    answer = await planner.plan(make_request(tools))
     assert answer.plan == PLAN
     assert answer.usage == SPENT
     assert planner.name == "openai"
@@ -116,12 +116,12 @@ async def test_the_answer_of_the_model_becomes_the_plan(tools: list[Tool]) -> No
 )
 async def test_a_slightly_wrong_answer_is_not_asked_for_again(text: str, tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([text])
-    assert (await ModelPlanner(model).plan(asking(tools))).plan == PLAN
+    assert (await ModelPlanner(model).plan(make_request(tools))).plan == PLAN
 
 
 async def test_the_model_is_told_what_the_contract_says_against_its_plan(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([BAD, GOOD])
-    answer = await ModelPlanner(model).plan(asking(tools))
+    answer = await ModelPlanner(model).plan(make_request(tools))
     assert answer.plan == PLAN
     assert answer.usage == SPENT + SPENT
     prompt, echo, correction = model.requests[1].items
@@ -150,20 +150,20 @@ async def test_every_fault_of_an_answer_is_sent_back(text: str, told: str, tools
     if "{{" in text:
         text = text.replace("${s1.text} !=", "{{s1.text}} !=")
     model = ScriptedLanguageModel([text, GOOD])
-    assert (await ModelPlanner(model).plan(asking(tools))).plan == PLAN
+    assert (await ModelPlanner(model).plan(make_request(tools))).plan == PLAN
     assert told in text_of(model.requests[1].items[-1])
 
 
 async def test_a_correction_holds_the_last_answer_only(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel(["first", "second", GOOD])
-    await ModelPlanner(model).plan(asking(tools))
+    await ModelPlanner(model).plan(make_request(tools))
     assert [text_of(item)[:6] for item in model.requests[2].items] == ["Copy n", "second", "The an"]
 
 
 async def test_after_two_corrections_the_plan_has_failed(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel(["none", "none", BAD, GOOD])
     with pytest.raises(PlanningError, match=r"asked 3 times.*steps\[1\].arguments: There is no step 's9'") as failed:
-        await ModelPlanner(model).plan(asking(tools))
+        await ModelPlanner(model).plan(make_request(tools))
     assert failed.value.code == "invalid_plan"
     assert failed.value.usage == Usage(input_tokens=300, output_tokens=30)
     assert len(model.requests) == 3
@@ -175,7 +175,7 @@ async def test_how_often_is_repaired_is_chosen_by_who_builds_the_planner(
 ) -> None:
     model = ScriptedLanguageModel(["none"] * 9)
     with pytest.raises(PlanningError, match=asked):
-        await ModelPlanner(model, repairs=repairs).plan(asking(tools))
+        await ModelPlanner(model, repairs=repairs).plan(make_request(tools))
     assert len(model.requests) == repairs + 1
 
 
@@ -185,7 +185,7 @@ async def test_what_is_said_of_a_very_wrong_answer_is_bounded(tools: list[Tool])
     ]
     model = ScriptedLanguageModel([json.dumps({"steps": steps})] * 3)
     with pytest.raises(PlanningError, match="and 81 more faults") as failed:
-        await ModelPlanner(model).plan(asking(tools))
+        await ModelPlanner(model).plan(make_request(tools))
     assert len(str(failed.value)) < 4000
     assert len(text_of(model.requests[1].items[-1])) < 35_000
     assert len(text_of(model.requests[1].items[1])) < 33_000
@@ -194,7 +194,7 @@ async def test_what_is_said_of_a_very_wrong_answer_is_bounded(tools: list[Tool])
 
 async def test_a_huge_answer_is_read_off_the_event_loop_and_echoed_in_part(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel(["so " * 300_000, "so " * 100_000 + GOOD])
-    assert (await ModelPlanner(model).plan(asking(tools))).plan == PLAN
+    assert (await ModelPlanner(model).plan(make_request(tools))).plan == PLAN
     assert len(text_of(model.requests[1].items[1])) < 33_000
 
 
@@ -202,7 +202,7 @@ async def test_a_huge_answer_is_read_off_the_event_loop_and_echoed_in_part(tools
 async def test_an_error_of_the_model_keeps_its_code_and_its_cost(code: str, tools: list[Tool]) -> None:
     error = ModelError("The key was refused: set openai.api_key.", code=code, usage=Usage(input_tokens=7))
     with pytest.raises(PlanningError, match=r"^The key was refused: set openai\.api_key\.$") as failed:
-        await ModelPlanner(ScriptedLanguageModel([BAD, error])).plan(asking(tools))
+        await ModelPlanner(ScriptedLanguageModel([BAD, error])).plan(make_request(tools))
     assert failed.value.code == code
     assert failed.value.usage == Usage(input_tokens=107, output_tokens=10)
 
@@ -210,14 +210,14 @@ async def test_an_error_of_the_model_keeps_its_code_and_its_cost(code: str, tool
 async def test_a_model_that_cannot_is_taken_at_its_word(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel(['{"cannot": "There is no tool that\\nsends mail.", "steps": []}'])
     with pytest.raises(PlanningError, match=r"cannot plan this: There is no tool that sends mail\.$") as failed:
-        await ModelPlanner(model).plan(asking(tools))
+        await ModelPlanner(model).plan(make_request(tools))
     assert failed.value.code == "planning_refused"
     assert failed.value.usage == SPENT
 
 
 async def test_the_answer_may_take_what_the_budget_leaves(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([BAD, GOOD])
-    await ModelPlanner(model).plan(asking(tools, max_tokens=30_000))
+    await ModelPlanner(model).plan(make_request(tools, max_tokens=30_000))
     first, second = (request.max_tokens for request in model.requests)
     assert first is not None
     assert second is not None
@@ -227,7 +227,7 @@ async def test_the_answer_may_take_what_the_budget_leaves(tools: list[Tool]) -> 
 async def test_nothing_is_asked_that_the_budget_does_not_cover(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([GOOD])
     with pytest.raises(PlanningError, match="budget of 500 tokens does not suffice") as failed:
-        await ModelPlanner(model).plan(asking(tools, max_tokens=500))
+        await ModelPlanner(model).plan(make_request(tools, max_tokens=500))
     assert failed.value.code == "budget_exceeded"
     assert model.requests == []
 
@@ -236,14 +236,14 @@ async def test_a_correction_that_the_budget_does_not_cover_is_not_asked_for(tool
     spent = Usage(input_tokens=19_000, output_tokens=1000)
     model = ScriptedLanguageModel([text_answer("", usage=spent), GOOD])
     with pytest.raises(PlanningError, match="does not suffice") as failed:
-        await ModelPlanner(model).plan(asking(tools, max_tokens=20_500))
+        await ModelPlanner(model).plan(make_request(tools, max_tokens=20_500))
     assert (failed.value.code, failed.value.usage) == ("budget_exceeded", spent)
     assert len(model.requests) == 1
 
 
 async def test_the_text_is_heard_as_it_is_written(tools: list[Tool]) -> None:
     heard: list[str] = []
-    await ModelPlanner(ScriptedLanguageModel([f"Here:\n{GOOD}"])).plan(asking(tools, on_text=heard.append))
+    await ModelPlanner(ScriptedLanguageModel([f"Here:\n{GOOD}"])).plan(make_request(tools, on_text=heard.append))
     assert heard == ["Here:\n", GOOD]
 
 
@@ -253,7 +253,7 @@ async def test_a_revision_sends_the_plan_and_all_that_was_said(tools: list[Tool]
         update={"steps": (PLAN.steps[0].model_copy(update={"timeout_s": usual, "title": "Read"}), PLAN.steps[1])}
     )
     model = ScriptedLanguageModel([GOOD])
-    await ModelPlanner(model).plan(asking(tools, previous=filled, feedback=("Shorter.", "And\nin French.")))
+    await ModelPlanner(model).plan(make_request(tools, previous=filled, feedback=("Shorter.", "And\nin French.")))
     prompt, before, said = model.requests[0].items
     assert prompt["content"] == f"Copy notes.txt to copy.txt{ASKED_FOR}"
     assert before["role"] == "assistant"
@@ -270,26 +270,26 @@ async def test_a_revision_sends_the_plan_and_all_that_was_said(tools: list[Tool]
 
 async def test_a_prompt_of_any_characters_can_be_sent(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([GOOD])
-    await ModelPlanner(model).plan(asking(tools, prompt="Copy \ud800 {braces} %s"))
+    await ModelPlanner(model).plan(make_request(tools, prompt="Copy \ud800 {braces} %s"))
     assert model.requests[0].items[0]["content"] == "Copy ? {braces} %s" + ASKED_FOR
 
 
 async def test_the_catalogue_is_in_the_instructions_and_stays_within_its_budget(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([GOOD, GOOD])
-    await ModelPlanner(model).plan(asking(tools))
+    await ModelPlanner(model).plan(make_request(tools))
     for tool in tools:
         assert f'{{"server":"{tool.server}","tool":"{tool.name}","description":"' in model.requests[0].instructions
-    await ModelPlanner(model, catalogue_tokens=300).plan(asking([*tools, *listed(300)]))
+    await ModelPlanner(model, catalogue_tokens=300).plan(make_request([*tools, *make_tools(300)]))
     assert len(model.requests[1].instructions) < len(model.requests[0].instructions)
     assert "more tools were left out" in model.requests[1].instructions
 
 
 async def test_a_tool_that_was_left_out_is_shown_once_it_is_named(tools: list[Tool]) -> None:
-    known = [*tools, *listed(300)]
+    known = [*tools, *make_tools(300)]
     step = {"id": "s1", "kind": "tool", "server": "big", "tool": "do_thing_250", "arguments": {"topic": "x"}}
     good = json.dumps({"steps": [{**step, "arguments": {"subject": "x"}}]})
     model = ScriptedLanguageModel([json.dumps({"steps": [step]}), good])
-    await ModelPlanner(model, catalogue_tokens=2000).plan(asking(known))
+    await ModelPlanner(model, catalogue_tokens=2000).plan(make_request(known))
     assert "do_thing_250" not in model.requests[0].instructions
     correction = text_of(model.requests[1].items[-1])
     assert '"tool":"do_thing_250"' in correction
@@ -297,9 +297,9 @@ async def test_a_tool_that_was_left_out_is_shown_once_it_is_named(tools: list[To
 
 
 async def test_for_a_tool_that_there_is_not_the_nearest_are_shown(tools: list[Tool]) -> None:
-    known = [*listed(300), *tools]
+    known = [*make_tools(300), *tools]
     model = ScriptedLanguageModel([GOOD.replace("read_file", "files_read"), GOOD])
-    await ModelPlanner(model, catalogue_tokens=150).plan(asking(known, prompt="Do thing 7"))
+    await ModelPlanner(model, catalogue_tokens=150).plan(make_request(known, prompt="Do thing 7"))
     correction = text_of(model.requests[1].items[-1])
     assert '"tool":"read_file"' in correction
     assert correction.count("arguments_schema") <= 8
@@ -309,20 +309,20 @@ async def test_of_many_tools_that_were_left_out_each_is_shown_once_and_no_more_t
     steps = [{"id": f"s{n}", "kind": "tool", "server": "big", "tool": f"do_thing_{200 + n % 12}"} for n in range(15)]
     model = ScriptedLanguageModel([json.dumps({"steps": steps}), GOOD, GOOD])
     with pytest.raises(PlanningError):
-        await ModelPlanner(model, catalogue_tokens=500).plan(asking(listed(300)))
+        await ModelPlanner(model, catalogue_tokens=500).plan(make_request(make_tools(300)))
     shown = re.findall(r'"tool":"(do_thing_\d+)"', text_of(model.requests[1].items[-1]))
     assert shown == [f"do_thing_{200 + n}" for n in range(8)]
 
 
 async def test_a_tool_that_was_shown_in_full_is_not_shown_again(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([BAD, GOOD])
-    await ModelPlanner(model).plan(asking(tools))
+    await ModelPlanner(model).plan(make_request(tools))
     assert "arguments_schema" not in text_of(model.requests[1].items[-1])
 
 
 async def test_the_tools_of_the_previous_plan_are_always_shown(tools: list[Tool]) -> None:
     model = ScriptedLanguageModel([GOOD])
-    request = asking([*listed(300), *tools], previous=PLAN, feedback=("do thing do thing",))
+    request = make_request([*make_tools(300), *tools], previous=PLAN, feedback=("do thing do thing",))
     await ModelPlanner(model, catalogue_tokens=1500).plan(request)
     for name in ("read_file", "write_file"):
         assert re.search(f'"tool":"{name}".*"arguments_schema"', model.requests[0].instructions)
@@ -350,7 +350,7 @@ async def test_the_examples_in_the_instructions_are_valid_plans(agent_steps: boo
 
 async def instructions(tools: list[Tool], *, agent_steps: bool) -> str:
     model = ScriptedLanguageModel([GOOD])
-    await ModelPlanner(model).plan(asking(tools, max_steps=17, agent_steps=agent_steps))
+    await ModelPlanner(model).plan(make_request(tools, max_steps=17, agent_steps=agent_steps))
     return model.requests[0].instructions
 
 
@@ -413,5 +413,5 @@ async def test_a_script_that_has_ended_is_an_error_of_the_model(tools: list[Tool
     model = ScriptedLanguageModel([])
     assert model.status().circuit == "closed"
     with pytest.raises(PlanningError, match="The script has 0 answers") as failed:
-        await ModelPlanner(model).plan(asking(tools))
+        await ModelPlanner(model).plan(make_request(tools))
     assert failed.value.code == "model_failed"

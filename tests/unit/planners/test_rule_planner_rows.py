@@ -28,13 +28,13 @@ class Watch:
         self.left_out: Frame | None = None
         match = Frame.match
 
-        def watched(row: Frame, tokens: Sequence[Token], read: Reader) -> Any:
+        def watch_match(row: Frame, tokens: Sequence[Token], read: Reader) -> Any:
             meaning = None if row is self.left_out else match(row, tokens, read)
             if meaning is not None:
                 self.matched.add(row)
             return meaning
 
-        monkeypatch.setattr(Frame, "match", watched)
+        monkeypatch.setattr(Frame, "match", watch_match)
 
     async def changes(self, row: Frame, expected: dict[str, Steps], tools: list[Tool]) -> bool:
         """Tell whether one of these prompts becomes something else without the row."""

@@ -32,7 +32,7 @@ def find(request: pytest.FixtureRequest) -> Find:
 
 
 @contextmanager
-def connected(kind: str, interface: str = "") -> Iterator[tuple[socket.socket, Endpoint, Endpoint]]:
+def connect(kind: str, interface: str = "") -> Iterator[tuple[socket.socket, Endpoint, Endpoint]]:
     """A client's socket, its own end, and the other one, both as the server sees them."""
     family, listening, client_family, host = CONNECTIONS[kind]
     if family == V6 and not socket.has_dualstack_ipv6():
@@ -51,12 +51,12 @@ def connected(kind: str, interface: str = "") -> Iterator[tuple[socket.socket, E
 
 @pytest.mark.parametrize("kind", CONNECTIONS)
 def test_the_socket_of_a_client_is_found(find: Find, kind: str) -> None:
-    with connected(kind) as (client, own, other):
+    with connect(kind) as (client, own, other):
         assert find(own, other) == LocalSocket(os.getuid(), os.fstat(client.fileno()).st_ino)
 
 
 def test_a_socket_that_is_bound_to_an_interface_is_found(find: Find) -> None:
-    with connected("IPv4", "lo") as (client, own, other):
+    with connect("IPv4", "lo") as (client, own, other):
         found = find(own, other)
         assert found
         assert found.inode == os.fstat(client.fileno()).st_ino
@@ -64,14 +64,14 @@ def test_a_socket_that_is_bound_to_an_interface_is_found(find: Find) -> None:
 
 @pytest.mark.parametrize("kind", CONNECTIONS)
 def test_a_socket_that_was_closed_belongs_to_nobody(find: Find, kind: str) -> None:
-    with connected(kind) as (client, own, other):
+    with connect(kind) as (client, own, other):
         client.close()
         found = find(own, other)
         assert found is None or found.inode == 0
 
 
 def test_a_socket_that_is_only_shut_down_is_still_its_owners(find: Find) -> None:
-    with connected("IPv4") as (client, own, other):
+    with connect("IPv4") as (client, own, other):
         client.shutdown(socket.SHUT_WR)
         found = find(own, other)
         assert found
@@ -79,7 +79,7 @@ def test_a_socket_that_is_only_shut_down_is_still_its_owners(find: Find) -> None
 
 
 def test_who_listens_on_the_port_of_a_closed_socket_is_not_taken_for_it(find: Find) -> None:
-    with connected("IPv4") as (client, own, other):
+    with connect("IPv4") as (client, own, other):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, and nothing waits
         client.close()
         with socket.create_server(("127.0.0.1", own.port)):

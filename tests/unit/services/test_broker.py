@@ -124,12 +124,12 @@ def strict_broker() -> Broker:
     return Broker(LimitSettings(), make_current_registry(server))
 
 
-def staged(run: Run) -> list[ev.Event]:
+def staged_events(run: Run) -> list[ev.Event]:
     """The events that the next commit of the run will write."""
     return list(run._staged)  # noqa: SLF001 - nobody else may see them before they are written
 
 
-def intended(run: Run, broker: Broker | None = None, *in_flight: str) -> Intent:
+def intend_next(run: Run, broker: Broker | None = None, *in_flight: str) -> Intent:
     """What the next step of the plan intends to call."""
     step = next(step for step in run.task.contract.steps if not run.task.steps[step.id].has_ended)  # type: ignore[union-attr]
     intent = (broker or broker_of()).intend(run, next_proposal(run.task, step), frozenset(in_flight))
@@ -142,8 +142,8 @@ def intended(run: Run, broker: Broker | None = None, *in_flight: str) -> Intent:
 
 def test_the_first_call_of_a_step_starts_the_step() -> None:
     run = run_of(make_executing_task(contract_of({**LOOK, "title": "Look it up"})))
-    intent = intended(run)
-    begun, call = staged(run)
+    intent = intend_next(run)
+    begun, call = staged_events(run)
     assert begun == ev.StepStarted(step_id="look", title="Look it up")
     assert call == intent.called
     assert intent.step_id == "look"
@@ -161,7 +161,7 @@ def test_the_first_call_of_a_step_starts_the_step() -> None:
 
 
 def test_no_two_calls_have_the_same_id() -> None:
-    assert len({intended(run_of(make_executing_task(contract_of(LOOK)))).called.call_id for _ in range(50)}) == 50
+    assert len({intend_next(run_of(make_executing_task(contract_of(LOOK)))).called.call_id for _ in range(50)}) == 50
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_call_may_take_what_the_step_says_and_what_is_left_of_the_budget(
     step_s: float | None, budget_s: float | None, timeout_s: float
 ) -> None:
     contract = contract_of({**LOOK, "timeout_s": step_s}, budget=Budget(seconds=budget_s))
-    assert intended(run_of(make_executing_task(contract))).called.timeout_s == timeout_s
+    assert intend_next(run_of(make_executing_task(contract))).called.timeout_s == timeout_s
 
 
 def test_what_calls_in_flight_have_reserved_is_not_left() -> None:
@@ -196,15 +196,15 @@ def test_a_repetition_is_the_next_attempt_of_a_step_that_has_started() -> None:
         failed,
     )
     run = run_of(task)
-    intent = intended(run)
-    assert staged(run) == [intent.called]
+    intent = intend_next(run)
+    assert staged_events(run) == [intent.called]
     assert (intent.called.attempt, intent.called.call_id != "c") == (2, True)
 
 
 def test_a_call_that_a_person_must_see_is_asked_for_and_not_intended() -> None:
     run = run_of(make_executing_task(contract_of({**LAST, "depends_on": [], "arguments": {"x": 3}})))
     assert strict_broker().intend(run, Proposal("last", "f", "wipe"), frozenset()) is None
-    (asked,) = staged(run)
+    (asked,) = staged_events(run)
     assert isinstance(asked, ev.CallApprovalRequested)
     assert asked.call_id.startswith("call_")
     assert asked == ev.CallApprovalRequested(
@@ -222,21 +222,21 @@ def test_a_call_that_a_person_must_see_is_asked_for_and_not_intended() -> None:
 def test_an_approved_call_is_the_one_that_was_asked_for() -> None:
     asking = run_of(make_executing_task(contract_of({**LAST, "depends_on": []})))
     strict_broker().intend(asking, Proposal("last", "f", "wipe"), frozenset())
-    (asked,) = staged(asking)
+    (asked,) = staged_events(asking)
     assert isinstance(asked, ev.CallApprovalRequested)
     approval = ev.CallApproved(
         step_id="last", call_id=asked.call_id, arguments_digest=asked.arguments_digest, actor="ann"
     )
     run = run_of(after(asking.task, approval, ev.TaskClaimed(runner="r", epoch=3)))
-    intent = intended(run, strict_broker())
+    intent = intend_next(run, strict_broker())
     assert intent.called.call_id == asked.call_id
-    assert [event.type for event in staged(run)] == ["step.started", "tool.called"]
+    assert [event.type for event in staged_events(run)] == ["step.started", "tool.called"]
 
 
 def test_a_repetition_of_an_approved_call_is_another_call() -> None:
     asking = run_of(make_executing_task(contract_of({**LOOK, "retries": 1})))
     strict_broker().intend(asking, Proposal("look", "f", "read"), frozenset())
-    (asked,) = staged(asking)
+    (asked,) = staged_events(asking)
     assert isinstance(asked, ev.CallApprovalRequested)
     call_id = asked.call_id
     approval = ev.CallApproved(step_id="look", call_id=call_id, arguments_digest=asked.arguments_digest)
@@ -245,7 +245,7 @@ def test_a_repetition_of_an_approved_call_is_another_call() -> None:
     )
     call = tool_called("look", "read", {"x": 1}, call_id)
     run = run_of(after(asking.task, approval, ev.TaskClaimed(runner="r", epoch=3), step_started("look"), call, busy))
-    intent = intended(run, strict_broker())
+    intent = intend_next(run, strict_broker())
     assert intent.called.attempt == 2
     assert intent.called.call_id != call_id
 
@@ -258,10 +258,10 @@ def test_a_call_of_a_model_says_which_of_its_answers_asked_for_it() -> None:
         model_answered(1, ("f__read", {"x": 1}), ("f__read", {})),
     )
     first = run_of(task)
-    one = intended(first)
+    one = intend_next(first)
     assert (one.called.turn, one.called.index, one.called.arguments) == (1, 0, {"x": 1})
     second = run_of(after(task, one.called, tool_returned("do", one.called.call_id)))
-    two = intended(second)
+    two = intend_next(second)
     assert (two.called.turn, two.called.index, two.called.arguments) == (1, 1, {})
 
 
@@ -271,7 +271,7 @@ def test_a_question_about_a_call_of_a_model_says_which_of_its_answers_asked_for_
     )
     run = run_of(task)
     assert broker_of().intend(run, next_proposal(task, task.plan_step("do")), frozenset()) is None
-    (asked,) = staged(run)
+    (asked,) = staged_events(run)
     assert isinstance(asked, ev.CallApprovalRequested)
     assert (asked.turn, asked.index) == (1, 0)
 
@@ -279,7 +279,7 @@ def test_a_question_about_a_call_of_a_model_says_which_of_its_answers_asked_for_
 # What is refused
 
 
-def refused(run: Run, proposal: Proposal, broker: Broker | None = None, *in_flight: str) -> CallRefusedError:
+def expect_refusal(run: Run, proposal: Proposal, broker: Broker | None = None, *in_flight: str) -> CallRefusedError:
     with pytest.raises(CallRefusedError) as refusal:
         (broker or broker_of()).intend(run, proposal, frozenset(in_flight))
     return refusal.value
@@ -288,10 +288,10 @@ def refused(run: Run, proposal: Proposal, broker: Broker | None = None, *in_flig
 def test_a_call_outside_the_plan_is_refused_written_and_logged() -> None:
     run = run_of(make_executing_task(contract_of(LOOK)))
     with capture_logs() as logs:
-        refusal = refused(run, Proposal("look", "f", "write"))
+        refusal = expect_refusal(run, Proposal("look", "f", "write"))
     assert refusal.rule == "not_in_plan"
     denied = ev.ToolDenied(step_id="look", server="f", tool="write", rule="not_in_plan", message=str(refusal))
-    assert staged(run) == [denied]
+    assert staged_events(run) == [denied]
     assert logs == [
         {
             "event": "call_refused",
@@ -308,8 +308,8 @@ def test_a_refused_call_of_a_model_says_which_of_its_answers_asked_for_it() -> N
         make_task_after_look(contract_of(LOOK, AGENT)), step_started("do"), model_answered(1, ("f__read", {"x": "one"}))
     )
     run = run_of(task)
-    assert refused(run, next_proposal(task, task.plan_step("do"))).rule == "invalid_arguments"
-    (denied,) = staged(run)
+    assert expect_refusal(run, next_proposal(task, task.plan_step("do"))).rule == "invalid_arguments"
+    (denied,) = staged_events(run)
     assert isinstance(denied, ev.ToolDenied)
     assert (denied.turn, denied.index) == (1, 0)
 
@@ -321,10 +321,10 @@ def test_a_call_that_is_refused_while_the_one_before_it_is_open_answers_no_model
     )
     proposal = next_proposal(task, task.plan_step("do"))
     run = run_of(task)
-    intended(run)
+    intend_next(run)
     del run._staged[:]  # noqa: SLF001 - as a commit would
-    assert refused(run, proposal, None, "do").rule == "used_up"
-    (denied,) = staged(run)
+    assert expect_refusal(run, proposal, None, "do").rule == "used_up"
+    (denied,) = staged_events(run)
     assert isinstance(denied, ev.ToolDenied)
     assert (denied.turn, denied.index) == (None, None)
 
@@ -333,14 +333,15 @@ def test_what_the_operator_denies_now_is_refused() -> None:
     entry = SERVER.model_copy(update={"deny": (Denial(tool="read", arguments={"x": "1"}),)})
     broker = Broker(LimitSettings(), make_current_registry(entry))
     assert (
-        refused(run_of(make_executing_task(contract_of(LOOK))), Proposal("look", "f", "read"), broker).rule == "denied"
+        expect_refusal(run_of(make_executing_task(contract_of(LOOK))), Proposal("look", "f", "read"), broker).rule
+        == "denied"
     )
 
 
 def test_what_the_operator_asks_for_now_is_asked_for() -> None:
     run = run_of(make_executing_task(contract_of(LOOK)))
     assert strict_broker().intend(run, Proposal("look", "f", "read"), frozenset()) is None
-    assert [event.type for event in staged(run)] == ["call.approval_requested"]
+    assert [event.type for event in staged_events(run)] == ["call.approval_requested"]
 
 
 @pytest.mark.parametrize(
@@ -358,7 +359,7 @@ def test_the_limits_of_the_settings_hold_for_a_call(limits: LimitSettings, rule:
         ev.StepCompleted(step_id="look"),
     )
     run = run_of(task)
-    assert refused(run, Proposal("big", "f", "read"), Broker(limits, make_current_registry(SERVER))).rule == rule
+    assert expect_refusal(run, Proposal("big", "f", "read"), Broker(limits, make_current_registry(SERVER))).rule == rule
 
 
 def test_a_reference_into_a_result_that_was_cut_names_the_limit_of_the_settings() -> None:
@@ -370,22 +371,22 @@ def test_a_reference_into_a_result_that_was_cut_names_the_limit_of_the_settings(
         ev.ToolReturned(step_id="look", call_id="c", result=StoredResult(text="1", cut=True, size=9), duration_ms=1),
         ev.StepCompleted(step_id="look"),
     )
-    refusal = refused(run_of(task), Proposal("big", "f", "read"), broker_of(stored_result_bytes=7))
+    refusal = expect_refusal(run_of(task), Proposal("big", "f", "read"), broker_of(stored_result_bytes=7))
     assert refusal.rule == "reference_failed"
     assert "the limit of 7" in str(refusal)
 
 
 def test_a_task_that_has_no_plan_yet_calls_nothing() -> None:
     run = run_of(after(Task("t"), ev.TaskSubmitted(prompt="p"), ev.TaskClaimed(runner="r", epoch=1)))
-    assert refused(run, Proposal("look", "f", "read")).rule == "not_approved"
-    assert staged(run) == []
+    assert expect_refusal(run, Proposal("look", "f", "read")).rule == "not_approved"
+    assert staged_events(run) == []
 
 
 def test_a_task_that_has_ended_takes_no_refusal_any_more() -> None:
     contract = contract_of(LOOK)
     run = run_of(after(make_executing_task(contract), ev.TaskCancelRequested(), ev.TaskCancelled()))
-    assert refused(run, Proposal("look", "f", "read")).rule == "cancelled"
-    assert staged(run) == []
+    assert expect_refusal(run, Proposal("look", "f", "read")).rule == "cancelled"
+    assert staged_events(run) == []
 
 
 # What is held against the pins
@@ -508,11 +509,11 @@ async def test_a_pause_ends_once_the_task_is_cancelled_or_the_service_stops(whic
 # What is sent, and what comes of it
 
 
-async def sent(lease: ScriptedLease, *, cancelled: bool = False, **limits: Any) -> tuple[Outcome, Run]:
+async def send_first(lease: ScriptedLease, *, cancelled: bool = False, **limits: Any) -> tuple[Outcome, Run]:
     """What came of the first call of a plan."""
     run = run_of(make_executing_task(contract_of(LOOK)))
     broker = broker_of(**limits)
-    intent = intended(run, broker)
+    intent = intend_next(run, broker)
     if cancelled:
         run.cancel.set()
     outcome = await broker.send(run, lease, intent)
@@ -525,7 +526,7 @@ LOST = SessionLostError("f.read was not carried out: the server does not know th
 
 async def test_a_call_in_a_lost_session_is_sent_once_more_in_a_new_one_whose_tools_were_compared() -> None:
     lease = ScriptedLease(LOST)
-    outcome, run = await sent(lease)
+    outcome, run = await send_first(lease)
     assert lease.sent == [("f", "read", {"x": 1}, 60, run.cancel)] * 2
     assert (lease.renewed, lease.asked) == (["f"], ["f"])
     assert (outcome.answered, outcome.reason, outcome.trouble) == (True, "", None)
@@ -533,7 +534,7 @@ async def test_a_call_in_a_lost_session_is_sent_once_more_in_a_new_one_whose_too
 
 async def test_a_call_whose_new_session_is_lost_too_was_not_sent() -> None:
     lease = ScriptedLease(LOST, answer_after=LOST)
-    outcome, _ = await sent(lease)
+    outcome, _ = await send_first(lease)
     assert (len(lease.sent), lease.renewed) == (2, ["f"])
     assert outcome.result is not None
     assert (outcome.answered, outcome.result.is_error) == (False, True)
@@ -541,14 +542,14 @@ async def test_a_call_whose_new_session_is_lost_too_was_not_sent() -> None:
 
 async def test_a_call_is_not_sent_again_in_a_new_session_with_other_tools() -> None:
     lease = ScriptedLease(LOST, listed={})
-    outcome, _ = await sent(lease)
+    outcome, _ = await send_first(lease)
     assert len(lease.sent) == 1
     assert isinstance(outcome.trouble, DefinitionChangedError)
 
 
 async def test_a_call_is_sent_once_as_it_was_written() -> None:
     lease = ScriptedLease()
-    outcome, run = await sent(lease)
+    outcome, run = await send_first(lease)
     assert lease.sent == [("f", "read", {"x": 1}, 60, run.cancel)]
     assert lease.asked == [], "its tools were compared when the session was taken"
     assert outcome.result == FINE.model_copy(update={"size": 4 + len(b'{"a":1}')})
@@ -567,14 +568,14 @@ async def test_a_call_is_sent_once_as_it_was_written() -> None:
 @pytest.mark.parametrize("takes_s", [0.0, 0.02])
 async def test_the_time_that_a_call_took_is_in_milliseconds(takes_s: float) -> None:
     began = time.perf_counter()
-    outcome, _ = await sent(ScriptedLease(takes_s=takes_s))
+    outcome, _ = await send_first(ScriptedLease(takes_s=takes_s))
     assert takes_s * 1000 <= outcome.duration_ms <= (time.perf_counter() - began) * 1000 + 0.001
 
 
 async def test_a_cancel_does_not_wait_for_a_server_that_does_not_say_what_it_has_now() -> None:
     run, broker = run_of(make_executing_task(contract_of(LOOK))), broker_of()
     lease = ScriptedLease(changed=True, lists=asyncio.Event())
-    intent = intended(run, broker)
+    intent = intend_next(run, broker)
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
         sending = group.create_task(broker.send(run, lease, intent))
         await asyncio.wait([sending], timeout=0.02)
@@ -584,13 +585,13 @@ async def test_a_cancel_does_not_wait_for_a_server_that_does_not_say_what_it_has
 
 
 async def test_a_result_is_kept_up_to_the_limit_of_the_settings() -> None:
-    outcome, _ = await sent(ScriptedLease(answer=StoredResult(text="abcdef")), stored_result_bytes=3)
+    outcome, _ = await send_first(ScriptedLease(answer=StoredResult(text="abcdef")), stored_result_bytes=3)
     assert outcome.result
     assert (outcome.result.text, outcome.result.cut, outcome.result.size) == ("abc", True, 6)
 
 
 async def test_a_call_that_never_left_is_an_error_of_a_server_that_is_not_asked_again() -> None:
-    outcome, _ = await sent(ScriptedLease(answer=CallNotSentError("The pipe is closed.")))
+    outcome, _ = await send_first(ScriptedLease(answer=CallNotSentError("The pipe is closed.")))
     assert outcome.result
     assert (outcome.result.text, outcome.result.is_error) == ("The pipe is closed.", True)
     assert (outcome.answered, outcome.reason, outcome.trouble) == (False, "", None)
@@ -599,7 +600,7 @@ async def test_a_call_that_never_left_is_an_error_of_a_server_that_is_not_asked_
 
 async def test_a_cancelled_task_sends_nothing() -> None:
     lease = ScriptedLease()
-    outcome, _ = await sent(lease, cancelled=True)
+    outcome, _ = await send_first(lease, cancelled=True)
     assert lease.sent == []
     assert outcome.result
     assert outcome.result.text == "The task was cancelled before the call was sent."
@@ -608,7 +609,7 @@ async def test_a_cancelled_task_sends_nothing() -> None:
 
 async def test_an_answer_that_nobody_knows_is_no_result_and_is_logged() -> None:
     with capture_logs() as logs:
-        outcome, _ = await sent(ScriptedLease(answer=OutcomeUnknownError("The server was gone.")))
+        outcome, _ = await send_first(ScriptedLease(answer=OutcomeUnknownError("The server was gone.")))
     assert (outcome.result, outcome.returned) == (None, None)
     assert (outcome.answered, outcome.reason, outcome.trouble) == (False, "The server was gone.", None)
     assert outcome.duration_ms > 0
@@ -625,7 +626,7 @@ async def test_an_answer_that_nobody_knows_is_no_result_and_is_logged() -> None:
 
 async def test_a_server_that_said_that_its_tools_changed_is_held_against_the_pins_first() -> None:
     same = ScriptedLease(changed=True)
-    outcome, _ = await sent(same)
+    outcome, _ = await send_first(same)
     assert (same.asked, len(same.sent), outcome.trouble) == (["f"], 1, None)
 
 
@@ -637,7 +638,7 @@ async def test_nothing_is_sent_to_a_server_that_is_another_one_by_now(
     listed: dict[str, ToolDefinition] | Exception, kind: type[Exception]
 ) -> None:
     lease = ScriptedLease(listed=listed, changed=True)
-    outcome, _ = await sent(lease)
+    outcome, _ = await send_first(lease)
     assert lease.sent == []
     assert isinstance(outcome.trouble, kind)
     assert outcome.result
@@ -647,7 +648,7 @@ async def test_nothing_is_sent_to_a_server_that_is_another_one_by_now(
 
 async def test_the_debug_log_says_what_is_sent_and_what_came(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), capture_logs() as logs:
-        outcome, _ = await sent(ScriptedLease())
+        outcome, _ = await send_first(ScriptedLease())
     here = {"step_id": "look", "call_id": outcome.intent.called.call_id, "server": "f", "tool": "read"}
     assert logs == [
         {"event": "call_sent", "log_level": "debug", **here, "attempt": 1, "timeout_s": 60.0},
@@ -659,10 +660,10 @@ async def test_the_debug_log_says_what_is_sent_and_what_came(caplog: pytest.LogC
 
 
 async def test_an_answer_is_staged_as_it_is() -> None:
-    outcome, run = await sent(ScriptedLease())
+    outcome, run = await send_first(ScriptedLease())
     del run._staged[:]  # noqa: SLF001 - as a commit would
     outcome.stage(run)
-    assert staged(run) == [outcome.returned]
+    assert staged_events(run) == [outcome.returned]
 
 
 @pytest.mark.parametrize(
@@ -673,20 +674,20 @@ async def test_a_person_is_asked_about_an_unknown_outcome_unless_the_call_may_be
 ) -> None:
     step = {**LOOK, "tool": tool}
     run = run_of(make_executing_task(contract_of(step)))
-    intent = intended(run)
+    intent = intend_next(run)
     outcome = await broker_of().send(run, ScriptedLease(answer=OutcomeUnknownError("gone")), intent)
     del run._staged[:]  # noqa: SLF001 - as a commit would
     if cancelled:
         run.cancel.set()
     outcome.stage(run)
     question = ev.StepOutcomeUnknown(step_id="look", call_id=intent.called.call_id, reason="gone")
-    assert staged(run) == ([question] if asks else [])
+    assert staged_events(run) == ([question] if asks else [])
 
 
 # What the journal keeps of a result
 
 
-def nested(depth: int) -> Any:
+def make_nested(depth: int) -> Any:
     value: Any = "x"
     for _ in range(depth):
         value = [value]
@@ -726,6 +727,6 @@ def test_what_json_cannot_carry_is_replaced_or_cut() -> None:
 
 
 def test_an_output_is_kept_up_to_the_depth_that_can_be_read_back() -> None:
-    assert fit_result(StoredResult(output=nested(MOST_RESULT_DEPTH)), 999).output == nested(100)
-    deeper = fit_result(StoredResult(output=nested(MOST_RESULT_DEPTH + 1)), 999)
+    assert fit_result(StoredResult(output=make_nested(MOST_RESULT_DEPTH)), 999).output == make_nested(100)
+    deeper = fit_result(StoredResult(output=make_nested(MOST_RESULT_DEPTH + 1)), 999)
     assert (deeper.cut, deeper.output) == (True, None)

@@ -254,7 +254,7 @@ class Setting:
 
 
 @pytest.fixture
-async def setting() -> AsyncIterator[Setting]:
+async def scene() -> AsyncIterator[Setting]:
     async with MemoryStore(Memory()) as store:
         yield Setting(store)
 
@@ -262,80 +262,80 @@ async def setting() -> AsyncIterator[Setting]:
 # A plan that was approved
 
 
-async def test_steps_are_called_one_after_another_where_one_needs_the_other(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK, WIPE))
-    task = await setting.run()
+async def test_steps_are_called_one_after_another_where_one_needs_the_other(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK, WIPE))
+    task = await scene.run()
     assert task.status == "completed"
-    assert setting.servers.calls == [("read", {"x": 1}), ("wipe", {})]
-    assert (setting.servers.leased, setting.servers.given_back) == ([["f"]], 1)
-    assert await setting.types() == [
+    assert scene.servers.calls == [("read", {"x": 1}), ("wipe", {})]
+    assert (scene.servers.leased, scene.servers.given_back) == ([["f"]], 1)
+    assert await scene.types() == [
         *("step.started", "tool.called", "tool.returned", "step.completed"),
         *("step.started", "tool.called", "tool.returned", "step.completed"),
         "task.completed",
     ]
 
 
-async def test_a_call_is_written_before_it_is_sent(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK, WIPE))
+async def test_a_call_is_written_before_it_is_sent(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK, WIPE))
     last_words: list[str] = []
 
     async def look(_: str) -> None:
-        last_words.append((await setting.types())[-1])
+        last_words.append((await scene.types())[-1])
 
-    setting.servers.meanwhile = look
-    await setting.run()
+    scene.servers.meanwhile = look
+    await scene.run()
     assert last_words == ["tool.called", "tool.called"]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
-async def test_no_more_calls_are_under_way_than_a_task_may_make(setting: Setting, most: int) -> None:
-    await setting.approve(contract_of(*({**LOOK, "id": f"look{n}"} for n in range(6))))
-    setting.most = most
+async def test_no_more_calls_are_under_way_than_a_task_may_make(scene: Setting, most: int) -> None:
+    await scene.approve(contract_of(*({**LOOK, "id": f"look{n}"} for n in range(6))))
+    scene.most = most
     together = asyncio.Barrier(most)
 
     async def wait_for_the_others(_: str) -> None:
         await together.wait()
 
-    setting.servers.meanwhile = wait_for_the_others
-    task = await setting.run()
+    scene.servers.meanwhile = wait_for_the_others
+    task = await scene.run()
     assert task.status == "completed"
-    assert (setting.servers.most_in_flight, len(setting.servers.calls)) == (most, 6)
+    assert (scene.servers.most_in_flight, len(scene.servers.calls)) == (most, 6)
 
 
-async def test_an_answer_of_a_model_takes_the_place_of_a_call(setting: Setting) -> None:
-    await setting.approve(contract_of({**AGENT, "instruction": "Do it."}, OTHER))
-    setting.most = 1
-    task = await setting.run()
+async def test_an_answer_of_a_model_takes_the_place_of_a_call(scene: Setting) -> None:
+    await scene.approve(contract_of({**AGENT, "instruction": "Do it."}, OTHER))
+    scene.most = 1
+    task = await scene.run()
     assert task.status == "completed"
-    types = await setting.types()
+    types = await scene.types()
     assert types.index("model.answered") < types.index("tool.called")
     assert task.results["do"].text == "said"
 
 
-async def test_no_more_questions_are_under_way_than_a_task_may_make_calls(setting: Setting) -> None:
-    await setting.approve(contract_of(*({**AGENT, "id": f"do{n}", "instruction": "Do it."} for n in range(4))))
-    setting.most = 2
-    task = await setting.run()
+async def test_no_more_questions_are_under_way_than_a_task_may_make_calls(scene: Setting) -> None:
+    await scene.approve(contract_of(*({**AGENT, "id": f"do{n}", "instruction": "Do it."} for n in range(4))))
+    scene.most = 2
+    task = await scene.run()
     assert task.status == "completed"
-    assert setting.model.most_asked == 2
+    assert scene.model.most_asked == 2
 
 
-async def test_a_slot_that_was_taken_is_given_back_however_the_call_ended(setting: Setting) -> None:
-    setting.limits = LimitSettings(concurrent_calls=1)
-    await setting.approve(contract_of(LOOK, OTHER))
-    setting.servers.answers["read"] = StoredResult(text="no", is_error=True)
-    await setting.run()
-    assert setting.servers.most_in_flight == 1
-    assert setting.broker.has_free_slot
+async def test_a_slot_that_was_taken_is_given_back_however_the_call_ended(scene: Setting) -> None:
+    scene.limits = LimitSettings(concurrent_calls=1)
+    await scene.approve(contract_of(LOOK, OTHER))
+    scene.servers.answers["read"] = StoredResult(text="no", is_error=True)
+    await scene.run()
+    assert scene.servers.most_in_flight == 1
+    assert scene.broker.has_free_slot
 
 
-async def test_a_call_that_a_rule_forbids_ends_its_step_and_takes_no_slot(setting: Setting) -> None:
-    setting.limits = LimitSettings(concurrent_calls=1, argument_bytes=1)
-    await setting.approve(contract_of(LOOK, {**OTHER, "arguments": {"x": "${look.output.a}"}}))
-    task = await setting.run()
+async def test_a_call_that_a_rule_forbids_ends_its_step_and_takes_no_slot(scene: Setting) -> None:
+    scene.limits = LimitSettings(concurrent_calls=1, argument_bytes=1)
+    await scene.approve(contract_of(LOOK, {**OTHER, "arguments": {"x": "${look.output.a}"}}))
+    task = await scene.run()
     assert task.status == "failed"
-    assert setting.broker.has_free_slot
-    assert len(setting.servers.calls) <= 1
+    assert scene.broker.has_free_slot
+    assert len(scene.servers.calls) <= 1
 
 
 # Servers that are not there
@@ -345,143 +345,143 @@ async def be_away() -> None:
     raise ServerUnavailableError("f", "it is not there")
 
 
-async def test_a_task_fails_whose_server_cannot_be_had_and_nothing_is_called(setting: Setting) -> None:
-    setting.limits = LimitSettings(concurrent_calls=1)
-    await setting.approve(contract_of(LOOK))
-    setting.servers.before_lease = be_away
-    task = await setting.run()
-    assert (task.status, setting.servers.calls) == ("failed", [])
+async def test_a_task_fails_whose_server_cannot_be_had_and_nothing_is_called(scene: Setting) -> None:
+    scene.limits = LimitSettings(concurrent_calls=1)
+    await scene.approve(contract_of(LOOK))
+    scene.servers.before_lease = be_away
+    task = await scene.run()
+    assert (task.status, scene.servers.calls) == ("failed", [])
     assert task.error is not None
     assert (task.error.code, task.error.step_id) == ("server_unavailable", "look")
-    assert setting.broker.has_free_slot
+    assert scene.broker.has_free_slot
 
 
-async def test_a_call_that_was_lost_is_asked_about_where_it_may_not_be_repeated(setting: Setting) -> None:
-    await setting.approve(contract_of({**LOOK, "tool": "write"}))
-    setting.servers.answers["write"] = OutcomeUnknownError("the connection broke")
-    task = await setting.run()
-    assert (task.status, len(setting.servers.calls)) == ("needs_attention", 1)
-    assert (await setting.types())[-1] == "step.outcome_unknown"
+async def test_a_call_that_was_lost_is_asked_about_where_it_may_not_be_repeated(scene: Setting) -> None:
+    await scene.approve(contract_of({**LOOK, "tool": "write"}))
+    scene.servers.answers["write"] = OutcomeUnknownError("the connection broke")
+    task = await scene.run()
+    assert (task.status, len(scene.servers.calls)) == ("needs_attention", 1)
+    assert (await scene.types())[-1] == "step.outcome_unknown"
 
 
-async def test_a_call_that_was_open_when_its_server_went_away_is_asked_about(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK))
-    await Run.claim(setting.store, await setting.store.load("t"), "r", setting.cancel, setting.stop)
-    await setting.write(step_started("look"), tool_called("look", "read", {"x": 1}))
-    setting.servers.before_lease = be_away
-    task = await setting.run()
-    assert (task.status, setting.servers.calls) == ("needs_attention", [])
-    assert (await setting.types())[-1] == "step.outcome_unknown"
+async def test_a_call_that_was_open_when_its_server_went_away_is_asked_about(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK))
+    await Run.claim(scene.store, await scene.store.load("t"), "r", scene.cancel, scene.stop)
+    await scene.write(step_started("look"), tool_called("look", "read", {"x": 1}))
+    scene.servers.before_lease = be_away
+    task = await scene.run()
+    assert (task.status, scene.servers.calls) == ("needs_attention", [])
+    assert (await scene.types())[-1] == "step.outcome_unknown"
 
 
-async def test_after_a_call_without_an_answer_the_next_one_gets_a_new_session(setting: Setting) -> None:
-    await setting.approve(contract_of({**LOOK, "retries": 1}))
+async def test_after_a_call_without_an_answer_the_next_one_gets_a_new_session(scene: Setting) -> None:
+    await scene.approve(contract_of({**LOOK, "retries": 1}))
     fates: list[Answer] = [OutcomeUnknownError("the connection broke"), FINE]
 
     async def next_fate(tool: str) -> None:
-        setting.servers.answers[tool] = fates.pop(0)
+        scene.servers.answers[tool] = fates.pop(0)
 
-    setting.servers.meanwhile = next_fate
-    task = await setting.run()
+    scene.servers.meanwhile = next_fate
+    task = await scene.run()
     assert task.status == "completed"
-    assert (len(setting.servers.calls), setting.servers.given_back) == (2, 2)
+    assert (len(scene.servers.calls), scene.servers.given_back) == (2, 2)
 
 
-async def test_a_plan_that_was_made_for_another_server_is_shown_again_and_nothing_is_called(setting: Setting) -> None:
-    await setting.plan()
-    planned = await setting.store.load("t")
-    await setting.write(ev.PlanApproved(revision=1, digest=str(planned.plan_digest), names_digest=True))
-    setting.identities = Identities({"f": ServerIdentity({"built in": "other"}, {})}, MODEL)
-    task = await setting.run()
+async def test_a_plan_that_was_made_for_another_server_is_shown_again_and_nothing_is_called(scene: Setting) -> None:
+    await scene.plan()
+    planned = await scene.store.load("t")
+    await scene.write(ev.PlanApproved(revision=1, digest=str(planned.plan_digest), names_digest=True))
+    scene.identities = Identities({"f": ServerIdentity({"built in": "other"}, {})}, MODEL)
+    task = await scene.run()
     assert (task.status, task.plan_revision) == ("awaiting_approval", 2)
-    assert (setting.servers.leased, setting.servers.calls) == ([], [])
+    assert (scene.servers.leased, scene.servers.calls) == ([], [])
 
 
-async def test_a_plan_that_was_approved_unseen_ends_where_its_server_is_another_now(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK), names_digest=False)
-    setting.identities = Identities({"f": IDENTITY}, MODEL)
-    task = await setting.run()
+async def test_a_plan_that_was_approved_unseen_ends_where_its_server_is_another_now(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK), names_digest=False)
+    scene.identities = Identities({"f": IDENTITY}, MODEL)
+    task = await scene.run()
     assert task.error is not None
     assert (task.status, task.error.code) == ("failed", DefinitionChangedError.code)
-    assert (setting.servers.leased, setting.servers.calls) == ([], [])
+    assert (scene.servers.leased, scene.servers.calls) == ([], [])
 
 
 # Decisions while it runs
 
 
-async def test_after_a_cancel_no_call_begins_and_one_under_way_is_kept(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK, WIPE))
+async def test_after_a_cancel_no_call_begins_and_one_under_way_is_kept(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK, WIPE))
 
     async def cancel(_: str) -> None:
-        await setting.decide(Cancel())
-        setting.cancel.set()
+        await scene.decide(Cancel())
+        scene.cancel.set()
 
-    setting.servers.meanwhile = cancel
-    task = await setting.run()
+    scene.servers.meanwhile = cancel
+    task = await scene.run()
     assert task.status == "cancelled"
-    assert [tool for tool, _ in setting.servers.calls] == ["read"]
-    assert "tool.returned" in await setting.types()
+    assert [tool for tool, _ in scene.servers.calls] == ["read"]
+    assert "tool.returned" in await scene.types()
 
 
-async def test_a_cancel_does_not_wait_for_a_server_that_hangs(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK))
+async def test_a_cancel_does_not_wait_for_a_server_that_hangs(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK))
 
     async def hang() -> None:
-        await setting.decide(Cancel())
-        setting.cancel.set()
+        await scene.decide(Cancel())
+        scene.cancel.set()
         await asyncio.Event().wait()
 
-    setting.servers.before_lease = hang
-    task = await setting.run()
-    assert (task.status, setting.servers.calls) == ("cancelled", [])
+    scene.servers.before_lease = hang
+    task = await scene.run()
+    assert (task.status, scene.servers.calls) == ("cancelled", [])
 
 
-async def test_after_a_stop_the_open_call_ends_and_the_task_stays_as_it_is(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK, WIPE))
+async def test_after_a_stop_the_open_call_ends_and_the_task_stays_as_it_is(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK, WIPE))
 
     async def stop(_: str) -> None:
-        setting.stop.set()
+        scene.stop.set()
 
-    setting.servers.meanwhile = stop
-    task = await setting.run()
-    assert (task.status, len(setting.servers.calls)) == ("executing", 1)
-    assert (await setting.types())[-1] == "tool.returned"
+    scene.servers.meanwhile = stop
+    task = await scene.run()
+    assert (task.status, len(scene.servers.calls)) == ("executing", 1)
+    assert (await scene.types())[-1] == "tool.returned"
 
 
-async def test_a_run_that_was_superseded_leaves_its_answers_as_evidence_and_does_no_more(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK, {**OTHER, "tool": "wipe"}, {**WIPE, "depends_on": ["look", "other"]}))
+async def test_a_run_that_was_superseded_leaves_its_answers_as_evidence_and_does_no_more(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK, {**OTHER, "tool": "wipe"}, {**WIPE, "depends_on": ["look", "other"]}))
     both = asyncio.Barrier(2)
 
     async def take_over(tool: str) -> None:
         await both.wait()
-        task = await setting.store.load("t")
+        task = await scene.store.load("t")
         if tool == "read":
-            await Run.claim(setting.store, task, "other", asyncio.Event(), asyncio.Event())
+            await Run.claim(scene.store, task, "other", asyncio.Event(), asyncio.Event())
         else:  # it answers once the first answer is kept, by a run that knows already that it is superseded
-            await setting.store.wait_for_change("t", task.version + 1)
+            await scene.store.wait_for_change("t", task.version + 1)
 
-    setting.servers.meanwhile = take_over
+    scene.servers.meanwhile = take_over
     with pytest.raises(ExceptionGroup) as ended:
-        await setting.run()
+        await scene.run()
     assert ended.group_contains(StaleEpochError)
-    assert (await setting.types())[-2:] == ["tool.returned", "tool.returned"]
-    assert len(setting.servers.calls) == 2
+    assert (await scene.types())[-2:] == ["tool.returned", "tool.returned"]
+    assert len(scene.servers.calls) == 2
 
 
 # Planning
 
 
-async def test_a_run_ends_with_the_plan_that_it_made(setting: Setting) -> None:
-    task = await setting.plan()
+async def test_a_run_ends_with_the_plan_that_it_made(scene: Setting) -> None:
+    task = await scene.plan()
     assert (task.status, task.plan_revision) == ("awaiting_approval", 1)
-    assert (setting.servers.leased, setting.servers.calls) == ([], [])
+    assert (scene.servers.leased, scene.servers.calls) == ([], [])
 
 
-async def test_a_run_ends_with_its_plan_also_where_policy_approves_it(setting: Setting) -> None:
-    setting.approval = ApprovalSettings(auto_effects=("read",))
-    task = await setting.plan(approval="auto")
+async def test_a_run_ends_with_its_plan_also_where_policy_approves_it(scene: Setting) -> None:
+    scene.approval = ApprovalSettings(auto_effects=("read",))
+    task = await scene.plan(approval="auto")
     assert (task.status, task.approved_by) == ("approved", ev.POLICY)
-    assert (setting.servers.leased, setting.servers.calls) == ([], [])
+    assert (scene.servers.leased, scene.servers.calls) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -489,17 +489,17 @@ async def test_a_run_ends_with_its_plan_also_where_policy_approves_it(setting: S
     [(PlanningError("It cannot be planned."), PlanningError.code), (ZeroDivisionError("a bug"), "internal_error")],
 )
 async def test_a_planner_that_gives_no_plan_costs_its_task_and_no_more(
-    setting: Setting, error: Exception, code: str
+    scene: Setting, error: Exception, code: str
 ) -> None:
-    setting.planner.answer = error
-    task = await setting.plan()
+    scene.planner.answer = error
+    task = await scene.plan()
     assert task.error is not None
     assert (task.status, task.error.code) == ("failed", code)
 
 
-async def test_a_plan_that_breaks_the_rules_is_never_proposed(setting: Setting) -> None:
-    setting.planner.answer = Plan.model_validate({"goal": "g", "steps": [{**LOOK, "tool": "missing"}]})
-    task = await setting.plan()
+async def test_a_plan_that_breaks_the_rules_is_never_proposed(scene: Setting) -> None:
+    scene.planner.answer = Plan.model_validate({"goal": "g", "steps": [{**LOOK, "tool": "missing"}]})
+    task = await scene.plan()
     assert task.error is not None
     assert (task.status, task.error.code, task.plan_revision) == ("failed", "invalid_plan", 0)
 
@@ -507,8 +507,8 @@ async def test_a_plan_that_breaks_the_rules_is_never_proposed(setting: Setting) 
 # The budget
 
 
-async def test_a_task_calls_no_more_than_its_budget_allows(setting: Setting) -> None:
-    await setting.approve(contract_of(LOOK, OTHER, budget=Budget(tool_calls=1)))
-    task = await setting.run()
+async def test_a_task_calls_no_more_than_its_budget_allows(scene: Setting) -> None:
+    await scene.approve(contract_of(LOOK, OTHER, budget=Budget(tool_calls=1)))
+    task = await scene.run()
     assert task.status == "failed"
-    assert len(setting.servers.calls) == 1
+    assert len(scene.servers.calls) == 1

@@ -392,7 +392,7 @@ async def test_only_the_right_key_known_models_and_short_inputs_are_let_in(
         await ask(client, api, "Go")
 
 
-def formatted(api: str, kind: str, **more: Any) -> dict[str, Any]:
+def format_body(api: str, kind: str, **more: Any) -> dict[str, Any]:
     """What asks for an answer in this format."""
     if api == "responses":
         return {"text": {"format": {"type": kind, **more}}}
@@ -404,15 +404,15 @@ async def test_formats_are_taken_at_the_levels_that_the_endpoint_has(
     models: ModelServer, client: AsyncOpenAI, api: str
 ) -> None:
     models.on("", Text('{"a": 1}'))
-    schema = formatted(api, "json_schema", name="answer", schema=SCHEMA, strict=True)
+    schema = format_body(api, "json_schema", name="answer", schema=SCHEMA, strict=True)
     assert (await ask(client, api, "Go", **schema)).text == '{"a": 1}'
     models.levels = {"json_object"}
     with pytest.raises(openai.BadRequestError, match="'json_schema' is not supported"):
         await ask(client, api, "Go", **schema)
-    assert (await ask(client, api, "In JSON", **formatted(api, "json_object"))).text == '{"a": 1}'
+    assert (await ask(client, api, "In JSON", **format_body(api, "json_object"))).text == '{"a": 1}'
     models.levels = set()
     with pytest.raises(openai.BadRequestError, match="'json_object' is not supported"):
-        await ask(client, api, "In JSON", **formatted(api, "json_object"))
+        await ask(client, api, "In JSON", **format_body(api, "json_object"))
     assert (await ask(client, api, "Go")).text == '{"a": 1}'
 
 
@@ -422,17 +422,17 @@ async def test_a_format_that_openai_would_refuse_is_refused(models: ModelServer,
     open_schema = {**SCHEMA, "additionalProperties": True}
     optional = {**SCHEMA, "required": []}
     refused = [
-        (formatted(api, "json_object"), "must contain the word 'json'"),
-        (formatted(api, "json_schema", name="a", schema=open_schema, strict=True), "'additionalProperties' is requ"),
-        (formatted(api, "json_schema", name="a", schema=optional, strict=True), "Missing 'a'"),
-        (formatted(api, "json_schema", name="a", schema={"type": "array"}), "got 'type: \"array\"'"),
-        (formatted(api, "json_schema", name="a b", schema=SCHEMA), "does not match pattern"),
-        (formatted(api, "json_schema", schema=SCHEMA), "Missing required parameter"),
+        (format_body(api, "json_object"), "must contain the word 'json'"),
+        (format_body(api, "json_schema", name="a", schema=open_schema, strict=True), "'additionalProperties' is requ"),
+        (format_body(api, "json_schema", name="a", schema=optional, strict=True), "Missing 'a'"),
+        (format_body(api, "json_schema", name="a", schema={"type": "array"}), "got 'type: \"array\"'"),
+        (format_body(api, "json_schema", name="a b", schema=SCHEMA), "does not match pattern"),
+        (format_body(api, "json_schema", schema=SCHEMA), "Missing required parameter"),
     ]
     for given, match in refused:
         with pytest.raises(openai.BadRequestError, match=match):
             await ask(client, api, "Go", **given)
-    loose = formatted(api, "json_schema", name="a", schema=open_schema)
+    loose = format_body(api, "json_schema", name="a", schema=open_schema)
     assert (await ask(client, api, "Go", **loose)).text == "{}"
 
 
