@@ -438,7 +438,7 @@ async def test_a_contract_of_form_1_pins_the_server_with_its_tools() -> None:
     task = make_executing_task(old)
     await broker_of(Identities({"f": IDENTITY})).check_pins(task, ScriptedLease(), ["f"])
     for other in (Identities({"f": ServerIdentity(IDENTITY.facts, {"type": "local_stdio"})}), Identities({})):
-        with pytest.raises(DefinitionChangedError, match="the server itself is another one"):
+        with pytest.raises(DefinitionChangedError, match="the server is not the one that the plan was made with"):
             await broker_of(other).check_pins(task, ScriptedLease(), ["f"])
 
 
