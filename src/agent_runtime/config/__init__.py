@@ -1,4 +1,4 @@
-"""What the operator says: settings (command line > environment > config.yaml > defaults), files and secrets."""
+"""The operator's configuration: settings (command line > environment > config.yaml > defaults), files and secrets."""
 
 from agent_runtime.config.descriptors import fit_connections, raise_descriptor_limit
 from agent_runtime.config.environment import CERTIFICATE_VARIABLES, NETWORK_VARIABLES, Proxies, Proxy

@@ -1,4 +1,4 @@
-"""How many files and connections this process may have open, and what its connections may take of that (G9, G11)."""
+"""The limit of open files of this process, and the connections that fit into it (G9, G11)."""
 
 import resource
 from contextlib import suppress
@@ -6,7 +6,7 @@ from contextlib import suppress
 from agent_runtime.config.settings import Settings
 
 _MOST = 65_536
-"""More are of no use, and some programs walk through all that they could have open."""
+"""More is of no use, and some programs iterate over all possible descriptors."""
 
 _LEAST_RESERVE = 64
 _LEAST_CONNECTIONS = 8
@@ -15,25 +15,26 @@ _BEFORE = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the limit of open files towards the hard one, and return what it is now: at most 65,536."""
+    """Raise the soft limit of open files towards the hard limit, at most to 65,536. Return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):  # the system has yet another limit
+        with suppress(ValueError, OSError):  # the system may have a lower limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else min(soft, _MOST)
 
 
 def restore_descriptor_limit() -> None:
-    """Go back to the limit that this process was started with, as its children must: some trust in 1,024."""
+    """Restore the limit with which this process was started. Child processes need it: some rely on 1,024."""
     resource.setrlimit(resource.RLIMIT_NOFILE, _BEFORE)
 
 
 def fit_connections(settings: Settings, descriptors: int) -> Settings:
-    """Return settings whose connections leave half of the descriptors, and at least 64, to tasks and their servers.
+    """Return settings whose `connections` leave half of the descriptors, and at least 64, to tasks and servers.
 
-    Streams leave a quarter of the connections to requests, so that these are answered when every stream is taken.
+    `stream_clients` leaves a quarter of the connections to requests, so that these are answered even if all streams are
+    in use.
     """
     room = max(_LEAST_CONNECTIONS, descriptors - max(_LEAST_RESERVE, descriptors // 2))
     connections = min(settings.limits.connections, room)

@@ -1,4 +1,4 @@
-"""The ways to other machines that an environment names: proxies, and the certificates of authorities."""
+"""Proxies and CA certificates that the environment names."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ NETWORK_VARIABLES = (
     "NODE_EXTRA_CA_CERTS",
     "NODE_USE_ENV_PROXY",
 )
-"""What programs in common languages read to find their way out of a company's network."""
+"""The variables with which common programs find proxies and CA certificates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the variable that names it."""
+    """The URL of a proxy, and the variable that names it."""
 
     variable: str
     url: str
@@ -28,7 +28,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Which proxy leads to which host. A name in lower case beats the same in upper case, as curl has it."""
+    """The proxies by scheme, and the hosts to reach directly. As in curl, lower-case variables take precedence."""
 
     http: Proxy | None = None
     https: Proxy | None = None
@@ -36,13 +36,13 @@ class Proxies:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Return the proxies that an environment names."""
+        """Read the proxies from an environment."""
         http, https, every, direct = (_find_proxy(environ, name) for name in _PROXY_VARIABLES)
         hosts = tuple(host.strip().lower() for host in direct.url.split(",") if host.strip()) if direct else ()
         return cls(http or every, https or every, hosts)
 
     def choose(self, scheme: str, host: str, port: int | None) -> Proxy | None:
-        """Return the proxy on the way to a host; None where it is reached directly, as this machine always is."""
+        """Return the proxy for a host, or None to connect directly, as always to this machine."""
         name, address = host.strip("[]").lower().rstrip("."), _read_address(host.strip("[]"))
         if name == "localhost" or (address is not None and address.is_loopback):
             return None
@@ -69,7 +69,7 @@ def _read_address(host: str) -> _Address | None:
 
 
 def _covers(entry: str, host: str, address: _Address | None, port: int | None) -> bool:
-    """Return whether an item of NO_PROXY means a host: `*`, a name with all below it, an address, or a network."""
+    """Return whether an item of NO_PROXY covers a host. An item is `*`, a domain, an address or a network."""
     if entry == "*":
         return True
     try:

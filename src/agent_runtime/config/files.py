@@ -1,4 +1,4 @@
-"""The operator's files: YAML read strictly, and what is wrong in them said in plain words."""
+"""Read the operator's YAML files strictly, and describe their faults."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -13,11 +13,11 @@ from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.values import has_more_parts
 
 MOST_PARTS = 100_000
-"""How many keys and list items a file may have. A few lines of aliases of aliases stand for billions."""
+"""The maximum number of keys and list items of a file. A few lines of nested aliases expand to billions."""
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that a mapping holds twice."""
+    """The safe loader, which also rejects duplicate keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -31,9 +31,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file of the operator says; null for an empty one.
+    """Return the content of a YAML file; None if it is empty.
 
-    Raises: ConfigurationError naming the file, and the line where it is not YAML.
+    Raises: ConfigurationError naming the file, and the line if it is not YAML.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -45,9 +45,9 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Return what YAML text of the operator says; None for an empty one. `origin`: the file or variable it is from.
+    """Return the content of YAML text; None if it is empty. `origin`: the file or variable that it is from.
 
-    Raises: ConfigurationError naming the origin, and the line where it is not YAML.
+    Raises: ConfigurationError naming the origin, and the line if it is not YAML.
     """
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - a safe loader, with one more check
@@ -60,13 +60,13 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ConfigurationError(f"{origin}: is not valid YAML: {reason}.") from None
     if has_more_parts(value, MOST_PARTS, ()):
         raise ConfigurationError(
-            f"{origin}: has more than {MOST_PARTS} keys and list items, those that aliases (*name) repeat included."
+            f"{origin}: has more than {MOST_PARTS} keys and list items, including those that aliases (*name) repeat."
         )
     return value
 
 
 def describe_unknown_key(key: object, known: Iterable[str]) -> str:
-    """What to say of a key that has no meaning: the near matches, or else all that would have one."""
+    """Return the message for an unknown key, with the closest known keys, or else all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(str(key).lower(), names)
     if near:
@@ -75,7 +75,7 @@ def describe_unknown_key(key: object, known: Iterable[str]) -> str:
 
 
 def format_place(location: Iterable[str | int]) -> str:
-    """The place in a file: `config.args[0]`."""
+    """Format a place in a file: `config.args[0]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".")
 
@@ -107,13 +107,13 @@ _EXPECTED = {
 
 
 def describe_expectation(error: ErrorDetails) -> str:
-    """What pydantic wanted, in the words of an operator; the value itself, which may be a secret, is not shown."""
+    """Return the message for a pydantic error. It does not contain the value, which may be a secret."""
     said = _EXPECTED.get(error["type"])
     return said.format(**error.get("ctx", {})) if said else error["msg"]
 
 
 def describe_fault(model: type[BaseModel], place: Sequence[str | int], error: ErrorDetails) -> str:
-    """What is wrong at a place of a file that `model` describes, with the place before it."""
+    """Return the message for an error at a place of a file that `model` describes, starting with the place."""
     if error["type"] == "extra_forbidden":
         message = describe_unknown_key(place[-1], _keys_at(model, place[:-1]))
     elif "[key]" in place[-1:]:
@@ -125,10 +125,10 @@ def describe_fault(model: type[BaseModel], place: Sequence[str | int], error: Er
 
 
 def _keys_at(model: type[BaseModel], place: Iterable[str | int]) -> Iterable[str]:
-    """The keys that mean something at a place."""
+    """Return the known keys at a place."""
     at: Any = model
     for part in place:
-        # the items of a list are all of one kind (`tuple[X, ...]`), and so are the values of a mapping
+        # all items of a list (`tuple[X, ...]`) have one type, and so do the values of a mapping
         at = at.model_fields[part].annotation if _is_model(at) else [arg for arg in get_args(at) if arg is not ...][-1]
     return at.model_fields if _is_model(at) else ()
 

@@ -1,4 +1,4 @@
-"""How the settings are found: command line > environment > config.yaml > defaults."""
+"""Load the settings: command line > environment > config.yaml > defaults."""
 
 import contextlib
 import difflib
@@ -45,19 +45,19 @@ _COMMON_VARIABLES = {
     "CORS_ORIGINS": ("server", "allowed_origins"),
 }
 _UNUSED = re.compile(r"OTEL_\w+|LANGFUSE_\w+|DATABASE_URL|REDIS_URL|TEMPORAL_ADDRESS|S3_ENDPOINT|OIDC_ISSUER")
-"""Well-known variables that say something to other services, and nothing to this one."""
+"""Well-known variables of other services that this one does not use."""
 _AS_WRITTEN = frozenset({("tool_registry_yaml",)})
-"""The settings in which secrets are expanded later, where they are used."""
+"""Settings in which secrets are expanded later, when they are used."""
 _NO_SETTINGS = frozenset({PREFIX + "CONFIG", PREFIX + "API_KEY"})
-"""Where the settings are, and the key that the command line shows to a service."""
+"""Variables with the prefix that are not settings: the path of the file, and the API key of the command line."""
 
 _OF_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT_\d+_.*")
-"""What Kubernetes tells every container of a service that is called agent-runtime."""
+"""Variables that Kubernetes sets in every container if a service is named agent-runtime."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value, who gave it, and the folder that a relative path in it starts from."""
+    """A value, its origin, and the folder for relative paths in it."""
 
     value: Any
     origin: str
@@ -71,13 +71,13 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     secrets: Secrets | None = None,
 ) -> Settings:
-    """The settings in force: `overrides` > environment > file > defaults.
+    """Return the settings: `overrides` > environment > file > defaults.
 
     The file is `config_file`, else the one that AGENT_RUNTIME_CONFIG names, else `config.yaml` of the working
-    directory where there is one. Keys of `overrides` are dotted or nested; null there, and an empty environment
-    variable, say nothing. What `secrets` is asked to expand, and the credentials of the model, its redactor will know.
+    directory if it exists. Keys of `overrides` are dotted or nested; None there and empty environment variables are
+    ignored. The redactor of `secrets` will know all expanded secrets and the credentials of the model.
 
-    Raises: ConfigurationError with one line for each fault, naming who said it, the field and what is expected.
+    Raises: ConfigurationError with one line for each fault, naming its origin, the field and the expected value.
     """
     environ = os.environ if environ is None else environ
     secrets = Secrets(environ=environ) if secrets is None else secrets
@@ -129,9 +129,9 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flatten(tree: Any, above: _Key, origin: str, faults: list[str]) -> Iterator[tuple[_Key, Any]]:
-    """Every setting that a tree of mappings holds; what has no meaning goes to `faults`."""
+    """Yield every setting in nested mappings. Unknown keys are added to `faults`."""
     place = f"{origin}: {format_place(above)}: " if above else f"{origin}: "
-    if tree is None:  # an empty file, or a section of which every line is a comment
+    if tree is None:  # an empty file, or a section with only comments
         return
     if not isinstance(tree, Mapping):
         faults.append(f"{place}must be a mapping of keys to values.")
@@ -150,7 +150,7 @@ def _flatten(tree: Any, above: _Key, origin: str, faults: list[str]) -> Iterator
 
 
 def _read_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], list[str]]:
-    """The settings that variables give, and a warning for each that looks like a misspelt one."""
+    """Return the settings from environment variables, and warnings about unused and misspelled ones."""
     here = Path.cwd()
     given = {
         key: _Given(_split_list(environ[name], key), name, here)
@@ -187,11 +187,11 @@ def _suggest_variable(name: str, value: str) -> str | None:
 
 
 def _split_list(text: str, key: _Key) -> Any:
-    """A list in a variable is a JSON array, or its items with commas between them."""
+    """Parse a list in a variable: a JSON array, or items separated by commas. Other settings are returned unchanged."""
     if get_origin(_KNOWN[key]) is not tuple:
         return text
     if text.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):  # `[::1],localhost` is no JSON, and a list all the same
+        with contextlib.suppress(ValueError):  # `[::1],localhost` is a list, although not JSON
             return json.loads(text)
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -206,7 +206,7 @@ def _build_settings(
         except ConfigurationError as error:
             faults.append(f"{one.origin}: {format_place(key)}: {error}")
             continue
-        if value == "" and _KNOWN[key] in _PATHS:  # the path of nothing would be the folder that it starts from
+        if value == "" and _KNOWN[key] in _PATHS:  # an empty path would mean the base folder
             faults.append(f"{one.origin}: {format_place(key)}: must name a path; it is empty.")
             continue
         at = tree
@@ -233,7 +233,7 @@ def _expand(value: Any, secrets: Secrets) -> Any:
 
 
 def _make_absolute(key: _Key, value: Any, folder: Path) -> Any:
-    """A path, or the URL of a SQLite file, as seen from anywhere."""
+    """Return a path, or the URL of a SQLite file, in absolute form; other values unchanged."""
     if not isinstance(value, str | Path):
         return value
     if _KNOWN[key] in _PATHS:
@@ -242,5 +242,5 @@ def _make_absolute(key: _Key, value: Any, folder: Path) -> Any:
         try:
             return f"sqlite:///{folder / sqlite_path(str(value))}"
         except ValueError:
-            return value  # refused with a reason when it is checked
+            return value  # validation rejects it with a reason
     return value

@@ -1,4 +1,4 @@
-"""How secrets stay inside this process: what others of its user cannot read of it, and what it does not pass on."""
+"""Protect the secrets of this process from other processes of its user, and from its children."""
 
 import ctypes
 import os
@@ -28,20 +28,19 @@ _NEEDED = frozenset(
     {"HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"}
     | {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"}
 )
-"""Variables that this process and its libraries read, whoever else is given them."""
+"""Variables that this process and its libraries need, and that therefore stay in its environment."""
 
 
 def protect_process(settings: Settings) -> None:
-    """Close this process to the eyes of others, before it starts any of them (G12).
+    """Prevent other processes of the user from reading this one (G12). Call it before starting any process.
 
-    Other processes of the user can no longer read its memory, environment and descriptors, or trace it, unless a
-    capability lets them: CAP_SYS_PTRACE, or to read some of it CAP_PERFMON and CAP_SYS_ADMIN on recent kernels. Against
-    those the secrets leave its environment: every variable that is named like a credential, and those that
-    `${env:NAME}` in the configuration or the registry names. `Secrets` must have been made before: it keeps their
-    values.
+    They can no longer trace this process or read its memory, environment and descriptors, except with a capability:
+    CAP_SYS_PTRACE, or for some of it CAP_PERFMON or CAP_SYS_ADMIN on recent kernels. In case of those, secrets are
+    removed from its environment: every variable named like a credential, and those that `${env:NAME}` in the
+    configuration or the registry names. Create `Secrets` first: it keeps their values.
 
-    A service that looks for the process behind a call cannot see into this one either, so call it nowhere but where
-    processes are started.
+    A service that identifies the processes of its callers cannot identify this one either, so call this only in
+    processes that start others.
     """
     _forbid_reading()
     _protected.append(True)
@@ -72,12 +71,12 @@ def _forbid_reading() -> None:
 def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # it is not there, which whoever needs it says
+    except OSError:  # missing, which its reader reports
         return ""
 
 
 def _forget(name: str) -> None:
-    """Remove the variable, and overwrite its value, which the kernel shows in /proc as it was at the start."""
+    """Remove the variable, and overwrite its original value, which the kernel shows in /proc."""
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
     address = libc.getenv(os.fsencode(name))
@@ -87,12 +86,11 @@ def _forget(name: str) -> None:
 
 
 def before_exec() -> Callable[[], None]:
-    """Return what a new process must run before it becomes another program.
+    """Return a function to run in a new process between fork and exec.
 
-    All but its standard streams are closed, and it has the limit of open files that this process was started with.
-
-    uvloop leaves open what can be inherited: what somebody left open for this process, and a second copy of the pipes.
-    It is safe between fork and exec: nothing is imported or locked there.
+    It closes all descriptors except the standard streams, and restores the limit of open files with which this process
+    was started. It is needed because uvloop passes on inheritable descriptors: those that this process inherited, and a
+    second copy of the pipes. It is safe between fork and exec: it imports and locks nothing.
     """
     if sys.platform != "linux":
         return _close_each
@@ -112,5 +110,5 @@ def _close_each() -> None:
     restore_descriptor_limit()
     for name in os.listdir("/dev/fd"):  # noqa: PTH208 - fewer objects than a path makes, between fork and exec
         if int(name) >= _STANDARD:
-            with suppress(OSError):  # the one that listed them
+            with suppress(OSError):  # the descriptor of the listing itself
                 os.set_inheritable(int(name), False)  # noqa: FBT003 - its shape

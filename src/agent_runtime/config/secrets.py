@@ -1,4 +1,4 @@
-"""The secrets of the operator: where they are read. What was read is redacted from then on (G12)."""
+"""Read the operator's secrets. They are redacted from then on (G12)."""
 
 import os
 import re
@@ -12,20 +12,20 @@ _REFERENCE = re.compile(r"\$\{(?P<kind>env|file):(?P<name>[^}]+)\}")
 
 
 def without_references(text: str) -> str:
-    """Return what a value says itself, beside the secrets that it names."""
+    """Return the text without its references to secrets."""
     return _REFERENCE.sub("", text)
 
 
 def variables_in(text: str) -> set[str]:
-    """Return the names of the variables that a text refers to with `${env:NAME}`."""
+    """Return the names of the variables that a text references with `${env:NAME}`."""
     return {match["name"] for match in _REFERENCE.finditer(text) if match["kind"] == "env"}
 
 
 class Secrets:
-    """Reads the secrets that configuration values name. `redactor` knows every one that was read.
+    """Reads the secrets that configuration values reference. `redactor` knows every secret that was read.
 
-    The environment is copied: secrets leave that of the process (`protect_process`), and are needed whenever a server
-    starts.
+    Keeps a copy of the environment: `protect_process` removes secrets from that of the process, but they are needed
+    whenever a server starts.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
@@ -33,14 +33,14 @@ class Secrets:
         self._environ = dict(os.environ if environ is None else environ)
 
     def expand(self, text: str) -> str:
-        """Return the text with `${env:NAME}` and `${file:/path}` replaced by the secrets that they name.
+        """Return the text with `${env:NAME}` and `${file:/path}` replaced by the secrets.
 
-        Raises: ConfigurationError naming the variable or the file that is not there.
+        Raises: ConfigurationError naming the variable or file that is missing.
         """
         return _REFERENCE.sub(self._read, text)
 
     def read_variables(self, names: Iterable[str]) -> dict[str, str]:
-        """Return those of these variables that are set. Credentials in them, as in the URL of a proxy, are redacted."""
+        """Return the variables that are set. Credentials in them, as in a proxy's URL, are redacted from then on."""
         found = {name: self._environ[name] for name in names if self._environ.get(name)}
         for value in found.values():
             self.redactor.remember_literal("", value)

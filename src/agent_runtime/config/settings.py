@@ -1,4 +1,4 @@
-"""The settings and their defaults, checked wherever they come from. Every limit of guarantee G11 is one of them."""
+"""The settings with their defaults and validation. Every limit of guarantee G11 is a setting."""
 
 import ipaddress
 import re
@@ -25,10 +25,10 @@ from agent_runtime.domain.task import JOURNAL_BYTES
 from agent_runtime.domain.tools import Effect, ServerDenial
 
 PLACEHOLDER_KEY = "your-openai-api-key-here"
-"""What sample files hold in place of a key, with hyphens or underscores, in lower or upper case."""
+"""The placeholder for a key in sample files, with hyphens or underscores, in lower or upper case."""
 
 REGISTRY_VARIABLE = "AGENT_RUNTIME_TOOL_REGISTRY_YAML"
-"""The variable that may hold a whole registry, with the secrets that are written out in it."""
+"""The variable that may contain the text of a registry, including literal secrets."""
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -38,11 +38,11 @@ class Section(BaseModel):
 
 
 class OpenAISettings(Section):
-    """The language model: any endpoint that speaks the OpenAI API. Configured once a key or a base URL is set.
+    """The language model: any endpoint with the OpenAI API. It is configured if a key or a base URL is set.
 
-    `base_url` is the part before `/responses` or `/chat/completions`; null: OpenAI itself. `stream`: have the answer
-    sent as it is written. The endpoint may be silent for `timeout_s` seconds; an answer may take `answer_timeout_s`
-    in all, its `max_retries` retries included. A planner is shown `catalogue_tokens` of the tools at most.
+    `base_url`: the URL before `/responses` or `/chat/completions`; None: OpenAI. `stream`: get the answer in pieces.
+    `timeout_s`: the longest silence of the endpoint in seconds. `answer_timeout_s`: the limit for an answer, including
+    its `max_retries` retries. `catalogue_tokens`: the limit for the tools in a prompt of the planner.
     """
 
     api_key: SecretStr | None = None
@@ -78,7 +78,7 @@ class OpenAISettings(Section):
 
     @property
     def endpoint(self) -> str:
-        """The endpoint as it may be shown: scheme, host, port and path of the base URL, no credentials, no query."""
+        """The endpoint for display: scheme, host, port and path of the base URL, without credentials and query."""
         parts = urlsplit(self.base_url or OPENAI_URL)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         port = f":{parts.port}" if parts.port else ""
@@ -86,7 +86,7 @@ class OpenAISettings(Section):
 
     @property
     def configured(self) -> bool:
-        """Whether there is a model to ask; an empty key and the placeholder of the sample file are none."""
+        """Return whether a model is configured. An empty key and the placeholder of the sample files do not count."""
         key = self.api_key.get_secret_value() if self.api_key else ""
         return bool(self.base_url) or key.lower().replace("_", "-") not in {"", PLACEHOLDER_KEY}
 
@@ -95,10 +95,10 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+/?", re.IGNORECASE)
 
 
 class ServerSettings(Section):
-    """Where the service listens, and whom it answers (G14).
+    """The address of the service, and the hosts and origins that it accepts (G14).
 
-    `root_path`: the path under which a proxy shows the service, such as `/runtime`. It is part of the links that the
-    service gives; requests may have it or not, as the proxy passes them on or strips it.
+    `root_path`: the path under which a proxy serves the service, such as `/runtime`. Links contain it. The proxy may
+    strip it from requests or not.
     """
 
     host: str = "127.0.0.1"
@@ -119,10 +119,10 @@ class ServerSettings(Section):
 
 
 class AuthSettings(Section):
-    """Who may call (G14); see `Settings.asks_for_keys` for what a `mode` of null means.
+    """The authentication of callers (G14). `mode` None: see `Settings.asks_for_keys`.
 
-    `keys_file` holds one key on each line, as `agent-runtime keys new` prints it: `NAME sha256:HEX SCOPE ...`.
-    It is read again when it changes. `keys` are such lines too. A stream ticket lets in for `stream_ticket_s`.
+    `keys_file`: one key per line, as `agent-runtime keys new` prints it: `NAME sha256:HEX SCOPE ...`. It is read again
+    when it changes. `keys`: more such lines. `stream_ticket_s`: the seconds for which a stream ticket is valid.
     """
 
     mode: Literal["anonymous", "keys"] | None = None
@@ -132,9 +132,9 @@ class AuthSettings(Section):
 
 
 def sqlite_path(url: str) -> Path:
-    """The file that a `sqlite:///` URL names; a fourth slash begins an absolute path.
+    """Return the path in a `sqlite:///` URL; a fourth slash begins an absolute path.
 
-    Raises: ValueError saying what is expected; the URL, which may hold a password, is not repeated.
+    Raises: ValueError naming the expected form, without the URL, which may contain a password.
     """
     scheme, _, rest = url.partition("://")
     if scheme != "sqlite":
@@ -150,7 +150,7 @@ def sqlite_path(url: str) -> Path:
 class StorageSettings(Section):
     """`url`: `sqlite:///PATH`, by default `agent-runtime.db` in `folder`; see `sqlite_path`.
 
-    `folder` is the data directory. `Settings` fills it in; it cannot be set from outside.
+    `folder`: the data directory. `Settings` sets it; it is not a setting.
     """
 
     url: str | None = None
@@ -170,11 +170,12 @@ class StorageSettings(Section):
 
 
 class ApprovalSettings(Section):
-    """`auto_effects`: the effect classes of which a plan may run unasked, where its task asks for that.
+    """The operator's policy for approvals.
 
-    `covers_data`: whoever approves a plan also approves its calls that would be asked for because of their data.
-    `deny`: the calls that are never made, beside those that the registry denies, whatever was approved.
-    A plan that nobody approved `expires_after_s` after it was made ends its task; null: never.
+    `auto_effects`: the policy approves plans whose effects are all among these, if the task requests it.
+    `covers_data`: a person's approval of a plan covers the calls that would need approval because of their data.
+    `deny`: calls that are never made, whatever was approved, in addition to those that the registry denies.
+    `expires_after_s`: the seconds after which a plan without approval expires and its task ends; None: never.
     """
 
     require_digest: bool = False
@@ -185,7 +186,7 @@ class ApprovalSettings(Section):
 
 
 class LimitSettings(Section):
-    """The bounds of guarantee G11. Sizes in bytes, times in seconds."""
+    """The limits of guarantee G11. Sizes in bytes, times in seconds."""
 
     prompt_bytes: PositiveInt = 64 * 1024
     head_bytes: PositiveInt = 64 * 1024
@@ -217,13 +218,13 @@ class LimitSettings(Section):
 
 
 def _normalize_level(value: object) -> object:
-    """`LOG_LEVEL` is written `DEBUG` or `warn` elsewhere."""
+    """Return the level in our spelling, also for `DEBUG` and `warn`, which other services use."""
     level = value.lower() if isinstance(value, str) else value
     return "warning" if level == "warn" else level
 
 
 class LogSettings(Section):
-    """`auto`: for people on a terminal, JSON elsewhere."""
+    """Format `auto`: for people on a terminal, JSON elsewhere."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_normalize_level)] = "info"
     format: Literal["auto", "json", "console"] = "auto"
@@ -241,15 +242,16 @@ def _check_planner(planner: str) -> str:
 
 
 class Settings(Section):
-    """All settings, checked. `load_settings` has made every path absolute.
+    """All settings, validated. `load_settings` makes every path absolute.
 
-    `planner` is one of ours, or names one of the operator's as `module:attribute`; `planners/choosing.py` builds it.
-    `watch_registry`: read the file of the registry again once it has changed.
-    `servers_inherit_proxy`: the servers that are started as processes get the variables of this one that name proxies
-    and the certificates of authorities (`NETWORK_VARIABLES`).
-    `tool_registry_yaml` is the text of a registry, for platforms without files: it replaces the file, and relative
-    paths in it start from the folder of `tool_registry`. `config_file` is the file that was read, if any;
-    `config_warnings` is what the operator should hear at start. Neither of these two can be set from outside.
+    `planner`: a built-in one, or an operator's own as `module:attribute`; `planners/choosing.py` builds it.
+    `watch_registry`: reload the registry file when it changes.
+    `servers_inherit_proxy`: stdio servers get the variables of this process that name proxies and CA certificates
+    (`NETWORK_VARIABLES`).
+    `tool_registry_yaml`: the text of a registry, for platforms without files. It replaces the file; relative paths in
+    it start from the folder of `tool_registry`.
+    `config_file`: the file that was read, if any. `config_warnings`: warnings to log at start. These two are not
+    settings.
     """
 
     openai: OpenAISettings = OpenAISettings()
@@ -276,7 +278,7 @@ class Settings(Section):
 
     @property
     def off_loopback(self) -> bool:
-        """Whether others than this machine can reach the service; a host name other than localhost counts as so."""
+        """Return whether other machines can reach the service. Host names other than localhost count as reachable."""
         host = self.server.host.strip("[]")
         try:
             return not ipaddress.ip_address(host).is_loopback
@@ -285,7 +287,7 @@ class Settings(Section):
 
     @property
     def asks_for_keys(self) -> bool:
-        """Whether every caller must show a key: as `auth.mode` says, else where there are keys, or off loopback."""
+        """Return whether callers need keys: as `auth.mode` says, else if keys are configured or off loopback."""
         if self.auth.mode is None:
             return self.off_loopback or self.auth.keys_file is not None or bool(self.auth.keys)
         return self.auth.mode == "keys"

@@ -1,8 +1,8 @@
-"""The verification of a store's commits: what shows that rows, records or tasks were cut, changed, removed or added.
+"""Verify the commits of a store: find rows, records and tasks that were cut, changed, removed or added.
 
-The chain of the rows is computed anew from the first to the newest, and each journal is held against every head that a
-row names for it. Whoever can write the whole database can compute all of it anew, or cut its end; a head that was kept
-elsewhere (`CommitHead`) shows that for all that came before it.
+The chain of rows is recomputed from the first to the newest, and each journal is compared with every head that a row
+names for it. Whoever can write the whole database can recompute everything, or cut its end; a head that was saved
+elsewhere (`CommitHead`) reveals that for everything before it.
 """
 
 from collections.abc import Iterable
@@ -29,17 +29,17 @@ class StoredJournals(Protocol):
     """The journals beside the rows, as of the same instant."""
 
     def hash_of(self, task_id: str, seq: int) -> str | None:
-        """Return the hash that a record carries; `None` where there is no such record."""
+        """Return the stored hash of a record, or None if it does not exist."""
 
     def lengths(self) -> Iterable[tuple[str, int]]:
-        """Return each task that has a row or a journal, with the number of its last record, 0 where it has none."""
+        """Return each task that has a row or a journal, with the number of its last record (0: no records)."""
 
 
 @dataclass(slots=True)
 class CommitFindings:
-    """How many rows there are, and everything that is wrong with them or with what they name.
+    """The number of rows, and the faults in them and in the journals that they name.
 
-    `head_compared`: the row of the kept head, or its hash, is still there to be compared with.
+    `head_compared`: the row of the saved head, or its hash, still exists and was compared.
     """
 
     commits: int = 0
@@ -50,9 +50,9 @@ class CommitFindings:
 def verify_commits(
     rows: Iterable[Commit], journals: StoredJournals, kept_head: CommitHead | None = None
 ) -> CommitFindings:
-    """Verify the rows, which are in order, and the journals against them; `kept_head` is one that was kept elsewhere.
+    """Verify the rows, given in order, and compare the journals with them. `kept_head`: one that was saved elsewhere.
 
-    The records themselves are for `find_journal_faults`: here their hashes are taken as they are stored.
+    The hashes of records are not recomputed here; `find_journal_faults` does that.
     """
     verification = _Verification(journals, kept_head)
     for row in rows:
@@ -62,7 +62,7 @@ def verify_commits(
 
 
 class _Named(NamedTuple):
-    """The end of a journal as the row at `position` names it."""
+    """The end of a journal according to the row at `position`."""
 
     last: int
     head: str
@@ -79,17 +79,17 @@ class _Verification:
         self._first: Commit | None = None
         self._before: Commit | None = None
         self._hashes_before: set[str] = set()
-        """The hashes that the row before may have had: the one that it carries, and the one that it should carry."""
+        """The possible hashes of the previous row: the stored one and the recomputed one."""
         self._hashes_before_first = {GENESIS}
         self._named: dict[str, _Named] = {}
         self._deleted: dict[str, int] = {}
         self._differing: dict[str, AuditFault] = {}
-        """The first record of each task that is not the one that a row names."""
+        """By task, the fault of the first record that differs from the one that a row names."""
         self._all_known = True
-        """Whether no row is missing that could have named a task."""
+        """No row is missing that could have named a task."""
 
     def add(self, row: Commit) -> None:
-        """Hold one more row against those before it, and the journals against it."""
+        """Compare one more row with those before it, and the journals with it."""
         self.findings.commits += 1
         self._first = self._first or row
         content = self._read(row)
@@ -112,7 +112,7 @@ class _Verification:
             return None
 
     def _check_chain(self, row: Commit, content: Checkpoint | list[TaskChange] | None) -> None:
-        """Hold a row against the one before it."""
+        """Compare a row with the one before it."""
         checkpoint = content if isinstance(content, Checkpoint) else None
         hashes = self._follow(row, checkpoint)
         if checkpoint is not None and checkpoint.previous not in hashes:
@@ -132,18 +132,20 @@ class _Verification:
                 self._fault(row, "hash", "it is not the kept one: this row, or one before it, was written anew.")
 
     def _follow(self, row: Commit, checkpoint: Checkpoint | None) -> set[str]:
-        """Return the hashes that the row before this one may have had; none where that cannot be told."""
+        """Return the possible hashes of the previous row; none if they are not known."""
         expected = self._before.position + 1 if self._before else 1
         if row.position == expected:
             return self._hashes_before if self._before else {GENESIS}
         if self._before is None and checkpoint is not None and checkpoint.dropped:
             return {checkpoint.previous}
         self._all_known = False
-        self._fault(row, "", f"{_missing(expected, row.position - 1)} before it, and no checkpoint has dropped them.")
+        self._fault(
+            row, "", f"{_name_missing(expected, row.position - 1)} before it, and no checkpoint has dropped them."
+        )
         return {checkpoint.previous} if checkpoint else set()
 
     def _compare_checkpoint(self, row: Commit, checkpoint: Checkpoint) -> None:
-        """Hold the heads that a checkpoint names against those that the rows before it have named."""
+        """Compare the heads in a checkpoint with those that the rows before it named."""
         if self._before is not None and checkpoint.previous_entries != count_entries(self._before):
             self._fault(row, "data.previous", "it does not say how many entries the row before it has.")
         begins = self._before is None
@@ -179,7 +181,7 @@ class _Verification:
         self._name(row, change)
 
     def _name(self, row: Commit, change: Change) -> None:
-        """Note what a row names, and hold the stored record against it."""
+        """Remember the head that a row names, and compare the stored record with it."""
         self._named[change.task_id] = _Named(change.last, change.head, row.position)
         stored = self._journals.hash_of(change.task_id, change.last)
         if stored == change.head:
@@ -196,11 +198,11 @@ class _Verification:
         elif not deletion.journal_changed and (known.last, known.head) != (deletion.last, deletion.head):
             said = f"it is the tombstone of another journal than the one that commit {known.position} named"
             self._fault(row, "data", f"{said}.", deletion)
-        self._differing.pop(deletion.task_id, None)  # nothing is left to be held against it
+        self._differing.pop(deletion.task_id, None)  # nothing is left to compare
         self._deleted[deletion.task_id] = row.position
 
     def finish(self) -> None:
-        """Hold what there is now against what all rows add up to."""
+        """Compare the stored tasks with the result of all rows."""
         self._check_kept_head()
         for task_id, last in self._journals.lengths():
             self._check_journal(task_id, last)
@@ -223,7 +225,7 @@ class _Verification:
             self.findings.faults.append(AuditFault(task_id, None, "tasks", message))
 
     def _check_kept_head(self) -> None:
-        """Tell where a kept head can be compared with nothing; hold one of the row before a checkpoint against it."""
+        """Report a saved head that cannot be compared. One of the row before a checkpoint is compared with that."""
         kept = self._kept_head
         if kept is None or self.findings.head_compared:
             return
@@ -251,5 +253,5 @@ class _Verification:
         self.findings.faults.append(AuditFault(task_id, seq, place, message))
 
 
-def _missing(first: int, last: int) -> str:
+def _name_missing(first: int, last: int) -> str:
     return f"row {first} is missing" if first >= last else f"rows {first} to {last} are missing"

@@ -1,8 +1,8 @@
-"""The commits of a store: which journals each of them changed, in one durable order, chained by their hashes.
+"""The commits of a store: the journals that each one changed, in one durable order, chained by hashes.
 
-Each commit is a row. `data` is canonical JSON. Of the type `changes` it is a list, in the order in which it happened: a
-`Change` for each journal that grew, a `Deletion` for each task that was deleted. Of the type `checkpoint` it names the
-head of every journal, so that the rows before it may be dropped; it says itself whether they were.
+Each commit is a row whose `data` is canonical JSON. For the type `changes` it is a list, in order: a `Change` for each
+journal that grew, a `Deletion` for each task that was deleted. For the type `checkpoint` it has the head of every
+journal, so that the rows before it may be dropped, and states whether they were.
 """
 
 import json
@@ -20,7 +20,7 @@ _quoted = JSONEncoder(ensure_ascii=False).encode
 
 
 class Change(NamedTuple):
-    """A journal got the records `first` to `last`, the last of which has the hash `head`."""
+    """Records `first` to `last` were added to a journal. `head`: the hash of the last one."""
 
     task_id: str
     first: int
@@ -33,9 +33,9 @@ class Change(NamedTuple):
 
 
 class Deletion(NamedTuple):
-    """A task was deleted whose journal ended with record `last`, of the hash `head`: the tombstone of the task.
+    """A task was deleted; this is its tombstone. Its journal ended with record `last`, whose hash is `head`.
 
-    `journal_changed`: its journal was not as it was written, so that `last` and `head` are only what its row said.
+    `journal_changed`: the journal had been tampered with, so `last` and `head` are from the task's row.
     """
 
     task_id: str
@@ -52,7 +52,7 @@ TaskChange = Change | Deletion
 
 
 class CommitHead(NamedTuple):
-    """The newest commit: what proves all before it. Position 0 is that of a store without commits."""
+    """The newest commit, whose hash proves all commits before it. Position 0: the store has no commits."""
 
     position: int = 0
     hash: str = GENESIS
@@ -65,7 +65,7 @@ _HEAD = re.compile(r"(0|[1-9][0-9]{0,17}):(sha256:[0-9a-f]{64})")
 
 
 def parse_head(text: str) -> CommitHead:
-    """Return the head that a text names, `POSITION:HASH`. Raises: ValueError where it is of another form."""
+    """Parse a head, `POSITION:HASH`. Raises: ValueError if it is malformed."""
     match = _HEAD.fullmatch(text)
     if match is None:
         raise ValueError("it must be POSITION:HASH, such as 12:sha256: and 64 hexadecimal digits")
@@ -74,7 +74,7 @@ def parse_head(text: str) -> CommitHead:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A row as it is stored. Nothing in it is trusted: see `read_changes` and `read_checkpoint`."""
+    """A stored row. Untrusted: see `read_changes` and `read_checkpoint`."""
 
     position: int
     at: str
@@ -83,7 +83,7 @@ class Commit:
     hash: str
 
     def hash_after(self, previous: str) -> str:
-        """Return the hash that this row must have after one of the hash `previous`."""
+        """Return the expected hash of this row if the previous row has the hash `previous`."""
         return commit_hash(previous, self.position, self.at, self.type, self.data)
 
     @property
@@ -93,8 +93,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The journals at a checkpoint, each from its first record; `previous` and `previous_entries` are of the row
-    before: its hash, and how many entries it has in the feed. `dropped`: no row before it was kept.
+    """The journals at a checkpoint, each as a change from its first record.
+
+    `previous`, `previous_entries`: the hash of the previous row, and its number of entries in the feed. `dropped`: the
+    rows before the checkpoint were dropped.
     """
 
     heads: tuple[Change, ...]
@@ -104,17 +106,17 @@ class Checkpoint:
 
 
 CommitRow = tuple[int, str, str, str, str]
-"""A commit as it is stored: position, at, type, data, hash."""
+"""A commit as stored: position, at, type, data, hash."""
 
 
 def chain_commit(after: CommitHead, at: str, kind: str, data: str) -> CommitRow:
-    """Return the row that follows `after`."""
+    """Return the row of a new commit after `after`."""
     position = after.position + 1
     return position, at, kind, data, commit_hash(after.hash, position, at, kind, data)
 
 
 def merge_changes(changes: Sequence[TaskChange]) -> Sequence[TaskChange]:
-    """Return the changes of one commit in their order, with one for all that a journal got in it."""
+    """Return the changes of one commit in order, with those of the same journal merged."""
     if len(changes) == 1:
         return changes
     merged: list[TaskChange] = []
@@ -131,7 +133,7 @@ def merge_changes(changes: Sequence[TaskChange]) -> Sequence[TaskChange]:
 
 
 def encode_changes(changes: Iterable[TaskChange]) -> str:
-    """Return the `data` of a commit: canonical JSON, written out because each commit needs it."""
+    """Return the `data` of a commit: canonical JSON, formatted by hand for speed."""
     return f"[{','.join(map(_encode, changes))}]"
 
 
@@ -145,9 +147,9 @@ def _encode(change: TaskChange) -> str:
 
 
 def encode_checkpoint(heads: Iterable[Change], previous: Commit | None, *, drop: bool = False) -> str:
-    """Return the `data` of a checkpoint after the row `previous`, `None` where there is none.
+    """Return the `data` of a checkpoint after the row `previous`, or after none.
 
-    `drop`: the rows before it go with it.
+    `drop`: the rows before it are dropped.
     """
     entries = 0 if previous is None else count_entries(previous)
     hash_ = GENESIS if previous is None else previous.hash
@@ -159,7 +161,7 @@ def encode_checkpoint(heads: Iterable[Change], previous: Commit | None, *, drop:
 
 
 def read_changes(commit: Commit) -> list[TaskChange]:
-    """Return what a row of the type `changes` says. Raises: ValueError where it says no such thing."""
+    """Decode a row of the type `changes`. Raises: ValueError if it is malformed."""
     if commit.type != CHANGES:
         raise ValueError(f"there is no type {commit.type!r}")
     return [_read_change(value) for value in _list(json.loads(commit.data))]
@@ -171,12 +173,12 @@ def _read_change(value: Any) -> TaskChange:
         return Deletion(task_id, last, head, value.get("journal_changed") is True)
     change = Change(task_id, _number(value, "first"), last, head)
     if not 1 <= change.first <= change.last:
-        raise ValueError("first and last are no range")
+        raise ValueError("first and last are not a range")
     return change
 
 
 def read_checkpoint(commit: Commit) -> Checkpoint:
-    """Return what a row of the type `checkpoint` says. Raises: ValueError where it says no such thing."""
+    """Decode a row of the type `checkpoint`. Raises: ValueError if it is malformed."""
     if commit.type != CHECKPOINT:
         raise ValueError(f"there is no type {commit.type!r}")
     value = json.loads(commit.data)
@@ -189,7 +191,7 @@ def read_checkpoint(commit: Commit) -> Checkpoint:
 
 
 def count_entries(commit: Commit) -> int:
-    """Return how many entries of the feed a row makes, deleted tasks included; 0 of one that cannot be read."""
+    """Return the number of a row's entries in the feed, including those of deleted tasks; 0 if it cannot be read."""
     try:
         changes: Sequence[TaskChange] = (
             read_checkpoint(commit).heads if commit.type == CHECKPOINT else read_changes(commit)
@@ -201,7 +203,7 @@ def count_entries(commit: Commit) -> int:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError("it is no list")  # noqa: TRY004 - all that is wrong with a row is a ValueError
+        raise ValueError("it is not a list")  # noqa: TRY004 - all that is wrong with a row is a ValueError
     return value
 
 

@@ -1,4 +1,4 @@
-"""What a model is shown of an agent step: its instruction, its answers, and what tools gave, as data between marks."""
+"""The conversation of an agent step: instruction, answers, and results of tools, marked as data."""
 
 import json
 
@@ -9,14 +9,14 @@ from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes
 
 _MOST_SHOWN = 100_000
-"""The longest text of a tool or an earlier step that a model is shown, in characters."""
+"""The maximum length of a tool's or an earlier step's text in the conversation, in characters."""
 
 
 def conversation(task: Task, step: AgentStep, result_bytes: int, argument_bytes: int) -> list[JsonObject]:
-    """Return the conversation so far, as the journal has it: the same after a restart.
+    """Return the conversation so far. It depends on the journal alone, so it is the same after a restart.
 
-    Results above `result_bytes` were cut and cannot be referenced; the instruction with its references may have
-    `argument_bytes`. Raises: ReferenceFailedError.
+    Results above `result_bytes` were cut and cannot be referenced. `argument_bytes`: the limit of the resolved
+    instruction. Raises: ReferenceFailedError.
     """
 
     def fence_value(value: JsonValue, source: str) -> str:
@@ -40,9 +40,9 @@ def conversation(task: Task, step: AgentStep, result_bytes: int, argument_bytes:
 
 
 def fence(text: str, source: str, task_id: str) -> str:
-    """Text that is data, between marks that it cannot hold itself: their token is made from the text and the task.
+    """Put text that is data between marks that it cannot contain: their token is derived from the text and the task.
 
-    The same task gives the same marks, after a restart too; whoever wrote the text does not know the task.
+    The marks are the same after a restart. The author of the text cannot forge them without knowing the task's id.
     """
     token = digest_of_bytes(f"{task_id}\n{text}".encode("utf-8", "replace"))[-16:]
     return f"<data {token} from={json.dumps(source)}>\n{text}\n</data {token}>"

@@ -12,7 +12,7 @@ AgentRuntimeError
 |  |- PlanOutdatedError         the servers or the model are not what the plan was made for
 |  `- DigestMismatchError       the decision names another plan than the current one
 |     `- EditOutdatedError      a plan was edited that is not the current one any more
-|- RequestKeyReusedError        an idempotency key came back with another body
+|- RequestKeyReusedError        an idempotency key was reused with another body
 |- IllegalTransitionError       an event may not follow the task's journal
 |- ConflictError                the journal has grown since it was read
 |- StaleEpochError              a newer claim owns the task
@@ -29,7 +29,7 @@ AgentRuntimeError
 |- ReferenceFailedError         a reference in a plan has no usable value
 |- ConditionFailedError         a condition in a plan cannot be evaluated
 |- CallNotSentError             a call was certainly not delivered
-|  `- SessionLostError          the server does not know the session any more, and has not looked at the call
+|  `- SessionLostError          the server lost the session and did not process the call
 `- OutcomeUnknownError          a call was sent and its outcome is not known
 """
 
@@ -41,7 +41,7 @@ from agent_runtime.domain.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with an input: the place (`steps[0].arguments.path`) and what to do about it."""
+    """One fault of an input: its place (`steps[0].arguments.path`) and what to do about it."""
 
     field: str
     message: str
@@ -51,7 +51,7 @@ class Fault:
 
 
 class AgentRuntimeError(Exception):
-    """The root of all errors that the service raises on purpose. `str(error)` is fit to show to a user."""
+    """The base of all errors that the service raises on purpose. `str(error)` can be shown to users."""
 
     code = "internal_error"
 
@@ -89,7 +89,7 @@ class CallNotFoundError(AgentRuntimeError):
 
 
 class ScopeMissingError(AgentRuntimeError):
-    """The caller lacks the scope that this takes; nothing was changed. `scope` would be enough."""
+    """The caller lacks the required scope; nothing was changed. `scope` would suffice."""
 
     code = "scope_missing"
 
@@ -115,7 +115,7 @@ class JournalChangedError(DecisionRefusedError):
 
 
 class DigestRequiredError(DecisionRefusedError):
-    """The decision must name the digest of the plan that it is about (G4)."""
+    """The decision must name the digest of the plan (G4)."""
 
     code = "digest_required"
 
@@ -139,7 +139,7 @@ class EditOutdatedError(DigestMismatchError):
 
 
 class RequestKeyReusedError(AgentRuntimeError):
-    """An `Idempotency-Key` that created one task came back with a different body."""
+    """An `Idempotency-Key` was reused with a different body."""
 
     code = "idempotency_key_reused"
 
@@ -169,7 +169,7 @@ class StoreUnavailableError(AgentRuntimeError):
 
 
 class ConfigurationError(AgentRuntimeError):
-    """Something that the operator wrote is wrong: the message names the file, the field and the remedy."""
+    """The operator's configuration is wrong; the message names the file, the field and the remedy."""
 
     code = "configuration_error"
 
@@ -195,7 +195,7 @@ class RegistryFaultyError(AgentRuntimeError):
 
 
 class AlreadyOwnedError(ConfigurationError):
-    """Another process owns the database or the data directory: `pid`, serving at `url`; None where it has not said."""
+    """Another process owns the database or the data directory. `pid` and `url`: of that process; None if not known."""
 
     code = "already_owned"
 
@@ -208,7 +208,7 @@ class AlreadyOwnedError(ConfigurationError):
 class PlanningError(AgentRuntimeError):
     """The planner cannot or will not turn this prompt into a plan; the message says which part and why.
 
-    `usage` is what was spent on it.
+    `usage`: the tokens that were used.
     """
 
     code = "planning_refused"
@@ -220,7 +220,7 @@ class PlanningError(AgentRuntimeError):
 
 
 class MissingToolError(PlanningError):
-    """The prompt is understood, and no tool that is known by now can do what a part of it asks for."""
+    """The prompt is understood, but no known tool can do a part of it."""
 
     code = "tool_missing"
 
@@ -228,10 +228,10 @@ class MissingToolError(PlanningError):
 class ModelError(AgentRuntimeError):
     """A language model gave no usable answer; the message says what to do.
 
-    `code` is `model_unreachable` (no connection, or time ran out), `model_unavailable` (it has failed so often that
-    it is not asked for a while), `model_overloaded` (429 or 5xx to the end), `model_key_refused`, `model_unknown`,
+    `code` is `model_unreachable` (no connection, or a timeout), `model_unavailable` (no requests for a while, after too
+    many failures), `model_overloaded` (429 or 5xx after all retries), `model_key_refused`, `model_unknown`,
     `model_refused` (it declined to answer), `model_context_overflow`, `model_answer_empty`, `model_answer_truncated`,
-    `model_answer_unreadable`, or `model_failed` for anything else. `usage` is what was spent on it.
+    `model_answer_unreadable`, or `model_failed` for anything else. `usage`: the tokens that were used.
     """
 
     code = "model_failed"
@@ -254,19 +254,19 @@ class ServerUnavailableError(AgentRuntimeError):
 
 
 class DefinitionChangedError(AgentRuntimeError):
-    """A tool is not what the plan was made with (G6); the message shows what differs. No call was sent."""
+    """A tool is not what the plan was made with (G6); the message names the differences. No call was sent."""
 
     code = "definition_changed"
 
 
 class ReferenceFailedError(AgentRuntimeError):
-    """A reference names an output that has no such value, or one that was cut or is binary."""
+    """A reference has no usable value: it is missing, or its result was cut or is binary."""
 
     code = "reference_failed"
 
 
 class ConditionFailedError(AgentRuntimeError):
-    """The condition of a step cannot be evaluated with the outputs that there are."""
+    """The condition of a step cannot be evaluated with the available outputs."""
 
     code = "condition_failed"
 
@@ -278,7 +278,7 @@ class CallNotSentError(AgentRuntimeError):
 
 
 class SessionLostError(CallNotSentError):
-    """The server does not know the session any more, so it has not looked at the call; another session is needed."""
+    """The server lost the session, so it did not process the call; a new session is needed."""
 
     code = "session_lost"
 

@@ -1,4 +1,4 @@
-"""What can happen to a task. A task *is* its events: every type here is a fact, named `noun.past`."""
+"""The events of a task. A task *is* its events: every type is a fact, named `noun.past`."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject, JsonValue, Value
 
 ANONYMOUS = "anonymous"
-"""The actor of a decision where the service does not ask who calls."""
+"""The actor of decisions if the service does not authenticate callers."""
 
 POLICY = "policy"
-"""The actor of an approval that the operator's policy gave."""
+"""The actor of approvals by the operator's policy."""
 
 
 def _is_none(value: object) -> bool:
@@ -45,22 +45,22 @@ Resolution = Literal["done", "retry", "skip", "fail"]
 
 
 Writer = Literal["run", "anyone"]
-"""`run`: only the run that holds the newest claim. `anyone`: a decision from outside, the service itself, or a run."""
+"""`run`: only the run with the newest claim. `anyone`: a caller's decision, the service itself, or a run."""
 
 _S = TaskStatus
 _OPEN = frozenset(TaskStatus) - TERMINAL
 
 EVENTS: dict[str, type["Event"]] = {}
-"""Every event by its name, in the order of this file. A name, once written to a journal, keeps its meaning for ever."""
+"""Every event by its name, in the order of this file. Names are stored in journals: they never change their meaning."""
 
 
 class Event(Value):
-    """A fact about a task. Each kind says in its class statement, and nowhere else, what is true of all its events.
+    """A fact about a task. The class statement of each kind, and nothing else, defines the properties of its events.
 
-    `type`: what it is called in the journal, on the stream and in the API.
-    `follows`: the statuses of a task in which it may be written; `task.submitted` has none, because it comes first.
+    `type`: its name in the journal, on the stream and in the API.
+    `follows`: the statuses in which it may be written; empty for `task.submitted`, which comes first.
     `writer`: who may write it.
-    `ends_task`: nothing comes after it (G7).
+    `ends_task`: no event may follow (G7).
     """
 
     type: ClassVar[str]
@@ -71,7 +71,7 @@ class Event(Value):
     def __init_subclass__(
         cls,
         *,
-        type: str,  # noqa: A002 - the word of the journal and the API
+        type: str,  # noqa: A002 - the name in the journal and the API
         follows: Collection[TaskStatus] = (),
         writer: Writer = "anyone",
         ends_task: bool = False,
@@ -83,7 +83,7 @@ class Event(Value):
 
 
 class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
-    """Somebody asked for something. `tools` are the servers that the planner may use; null: all."""
+    """A task was submitted. `tools`: the servers that the planner may use; None: all."""
 
     prompt: str
     approval: Literal["manual", "auto"] = "manual"
@@ -96,16 +96,16 @@ class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
 
 
 class TaskClaimed(Event, type="task.claimed", follows=_OPEN):
-    """A runner took the task. Every later write of that run carries the epoch."""
+    """A runner claimed the task. Every later write of the run carries the epoch."""
 
     runner: str
     epoch: int
 
 
 class PlanProposed(Event, type="plan.proposed", follows={_S.PENDING}):
-    """A plan was made. `definitions` are those that were pinned, by `server/tool`; `planner` says who made it.
+    """A plan was proposed. `definitions`: the pinned ones, by `server/tool`. `planner`: the planner that made it.
 
-    `identities` are the facts behind the digests of its servers, by id. `usage` is what a model took to make it.
+    `identities`: the facts behind the digests of the servers, by id. `usage`: the model's tokens for this plan.
     """
 
     revision: int
@@ -118,9 +118,9 @@ class PlanProposed(Event, type="plan.proposed", follows={_S.PENDING}):
 
 
 class PlanApproved(Event, SignedEvent, type="plan.approved", follows={_S.AWAITING_APPROVAL}):
-    """Somebody let the plan run. `scopes` are those of the approver; none where the journal does not know them.
+    """The plan was approved. `scopes`: those of the approver; empty in journals of earlier versions.
 
-    `names_digest`: the approver said which plan they had read, by its digest.
+    `names_digest`: the approver named the digest of the plan.
     """
 
     revision: int
@@ -139,7 +139,7 @@ class PlanRejected(Event, SignedEvent, type="plan.rejected", follows={_S.AWAITIN
 
 
 class PlanRevisionRequested(Event, SignedEvent, type="plan.revision_requested", follows={_S.AWAITING_APPROVAL}):
-    """Somebody wants another plan than this one, and says what should be different."""
+    """A person asked for another plan; `feedback` says what should be different."""
 
     feedback: str
     revision: int
@@ -148,7 +148,7 @@ class PlanRevisionRequested(Event, SignedEvent, type="plan.revision_requested", 
 
 
 class PlanEdited(Event, SignedEvent, type="plan.edited", follows={_S.AWAITING_APPROVAL}):
-    """Somebody wrote the next revision by hand. `definitions` and `identities` as in `PlanProposed`."""
+    """A person wrote the next revision. `definitions` and `identities` as in `PlanProposed`."""
 
     revision: int
     digest: str
@@ -159,10 +159,9 @@ class PlanEdited(Event, SignedEvent, type="plan.edited", follows={_S.AWAITING_AP
 
 
 class PlanRepinned(Event, type="plan.repinned", follows={_S.AWAITING_APPROVAL, _S.EXECUTING}):
-    """What the plan was made for has changed, so it is the next revision: the same steps, with the pins of today.
+    """Servers or tools changed, so the plan has a new revision: the same steps with current pins.
 
-    Earlier approvals of it are void. `differences` say what has changed, in the operator's words; all else as in
-    `PlanProposed`.
+    Earlier approvals of it are void. `differences`: one sentence for each change. Other fields as in `PlanProposed`.
     """
 
     revision: int
@@ -179,9 +178,9 @@ class StepStarted(Event, type="step.started", follows={_S.EXECUTING}, writer="ru
 
 
 class ModelCall(Value):
-    """A call that a model proposes, in its own words: the function's name and the text of the arguments.
+    """A call that a model proposes: the function's name, and the arguments as unparsed text.
 
-    `call_id` is the model's name for it, unique within one answer.
+    `call_id`: given by the model, unique within one answer.
     """
 
     call_id: str
@@ -190,10 +189,10 @@ class ModelCall(Value):
 
 
 class ModelAnswered(Event, type="model.answered", follows=_OPEN, writer="run"):
-    """A model answered for an agent step: its turn number `turn`, from 1. Written before any of its calls is sent.
+    """A model answered for an agent step. `turn` counts from 1. Written before any call of the answer is sent.
 
-    `items` is the answer as the model gave it, to be shown to it again; `calls` are the calls in it, in order;
-    `answer` is its text where it proposes none, which ends the step. A recorded turn is never asked for again.
+    `items`: the answer unchanged, for the next request to the model. `calls`: the calls in it, in order. `answer`: its
+    text if it proposes no calls; it ends the step. A recorded turn is never requested again.
     """
 
     step_id: str
@@ -208,8 +207,8 @@ class ModelAnswered(Event, type="model.answered", follows=_OPEN, writer="run"):
 class ToolCalled(Event, type="tool.called", follows={_S.EXECUTING}, writer="run"):
     """The intent to call, written before the call is sent (G2). `attempt` counts from 1 for each approved use.
 
-    `timeout_s` is what it may take, in seconds; so much of the budget is reserved while it is open. Of an agent step
-    it is call number `index`, from 0, of the model's turn `turn`.
+    `timeout_s`: in seconds; reserved from the budget while the call is open. For agent steps, `turn` (from 1) and
+    `index` (from 0) identify the call in the model's answers.
     """
 
     step_id: str
@@ -225,7 +224,7 @@ class ToolCalled(Event, type="tool.called", follows={_S.EXECUTING}, writer="run"
 
 
 class ToolReturned(Event, type="tool.returned", follows=_OPEN, writer="run"):
-    """What a call gave, an error of the tool included. With an old epoch it is evidence and changes nothing."""
+    """The result of a call, possibly an error of the tool. From a superseded run it is evidence and changes nothing."""
 
     step_id: str
     call_id: str
@@ -234,9 +233,9 @@ class ToolReturned(Event, type="tool.returned", follows=_OPEN, writer="run"):
 
 
 class ToolDenied(Event, type="tool.denied", follows={_S.EXECUTING}, writer="run"):
-    """A call that was not sent because a rule forbids it (G5); `rule` names it.
+    """A call was not sent because a rule forbids it (G5); `rule` is its name.
 
-    Where a model proposed it, `turn` and `index` say in which answer, and the refusal is what the model gets for it.
+    If a model proposed the call, `turn` and `index` identify it, and the model receives the refusal as its result.
     """
 
     step_id: str
@@ -251,7 +250,7 @@ class ToolDenied(Event, type="tool.denied", follows={_S.EXECUTING}, writer="run"
 class CallApprovalRequested(
     Event, type="call.approval_requested", follows={_S.EXECUTING, _S.NEEDS_ATTENTION}, writer="run"
 ):
-    """A call whose concrete arguments need a person (`reason` says why); it is sent once they were approved."""
+    """A call needs a person's approval of its concrete arguments. `reason`: why. It is sent after the approval."""
 
     step_id: str
     call_id: str
@@ -265,7 +264,7 @@ class CallApprovalRequested(
 
 
 class CallApproved(Event, SignedEvent, type="call.approved", follows={_S.NEEDS_ATTENTION}):
-    """Somebody let a concrete call be sent. `scopes` as in `PlanApproved`."""
+    """A concrete call was approved. `scopes` as in `PlanApproved`."""
 
     step_id: str
     call_id: str
@@ -288,7 +287,7 @@ class StepCompleted(Event, type="step.completed", follows={_S.EXECUTING}, writer
 
 
 class StepFailed(Event, type="step.failed", follows={_S.EXECUTING}, writer="run"):
-    """`usage` and `duration_ms` are what a model took for an answer that could not be used."""
+    """A step failed. `usage`, `duration_ms`: those of a model's answer that could not be used."""
 
     step_id: str
     code: str
@@ -305,7 +304,7 @@ class StepSkipped(Event, type="step.skipped", follows={_S.EXECUTING}, writer="ru
 class StepOutcomeUnknown(
     Event, type="step.outcome_unknown", follows={_S.EXECUTING, _S.NEEDS_ATTENTION, _S.APPROVED}, writer="run"
 ):
-    """A call was sent and its outcome is not known (G2): a person must say."""
+    """A call was sent and its outcome is not known (G2). A person must resolve it."""
 
     step_id: str
     call_id: str
@@ -313,7 +312,7 @@ class StepOutcomeUnknown(
 
 
 class StepResolved(Event, SignedEvent, type="step.resolved", follows={_S.NEEDS_ATTENTION}):
-    """A person said what became of a call of unknown outcome. `output` counts only with `done`."""
+    """A person resolved a call of unknown outcome. `output` is used only with `done`."""
 
     step_id: str
     call_id: str
@@ -341,7 +340,7 @@ class TaskCompleted(Event, type="task.completed", follows={_S.EXECUTING}, writer
 class TaskFailed(
     Event, type="task.failed", follows={_S.PENDING, _S.AWAITING_APPROVAL, _S.EXECUTING}, writer="run", ends_task=True
 ):
-    """`usage` is what was spent on a plan that was not found."""
+    """The task failed. `usage`: the model's tokens for planning that failed."""
 
     code: str
     message: str
@@ -350,13 +349,13 @@ class TaskFailed(
 
 
 class TaskCancelled(Event, type="task.cancelled", follows=_OPEN, ends_task=True):
-    """`unknown_steps` are the ids of the steps whose call was sent and may have taken effect."""
+    """The task was cancelled. `unknown_steps`: the ids of the steps whose call was sent and may have had an effect."""
 
     unknown_steps: tuple[str, ...] = ()
 
 
 class TaskExpired(Event, type="task.expired", follows={_S.AWAITING_APPROVAL}, ends_task=True):
-    """Nobody approved this plan in time. Written by the service; the task has ended."""
+    """Nobody approved the plan in time, which ends the task. Written by the service."""
 
     revision: int
     digest: str
@@ -364,10 +363,10 @@ class TaskExpired(Event, type="task.expired", follows={_S.AWAITING_APPROVAL}, en
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """An event in its place: number `seq` (from 1, without gaps) of its task's journal, at a UTC time.
+    """An event in the journal of a task: number `seq` (from 1, without gaps), written at the UTC time `at`.
 
-    `epoch` is that of the run that wrote it, null for a decision from outside. `data` is the event's JSON,
-    encoded once: the same bytes go to the journal and to every stream.
+    `epoch`: that of the run that wrote it; None for a decision from outside. `data`: the event as JSON, encoded once,
+    so that the journal and every stream have the same bytes.
     """
 
     task_id: str
@@ -383,10 +382,10 @@ class EventRecord:
 
 
 def make_record(task_id: str, seq: int, epoch: int | None, at: datetime, event: Event) -> EventRecord:
-    """Put a new event in its place, and encode it."""
+    """Return the record of a new event, with its JSON."""
     return EventRecord(task_id, seq, epoch, at, event, event.model_dump_json())
 
 
 def restore_record(task_id: str, seq: int, epoch: int | None, at: datetime, kind: str, data: str) -> EventRecord:
-    """An event read back from a journal. Raises: KeyError for a name that this version does not know."""
+    """Decode an event from a journal. Raises: KeyError if this version does not know its type."""
     return EventRecord(task_id, seq, epoch, at, EVENTS[kind].model_validate_json(data), data)

@@ -1,4 +1,4 @@
-"""How long the answer to a call is waited for, and what its server reports meanwhile."""
+"""The time limits of calls, and the progress that servers report meanwhile."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from agent_runtime.domain.values import JsonValue
 from agent_runtime.text.escaping import one_line
 
 TIMES_THE_TIMEOUT = 10
-"""How many times its time-out a call that reports progress may take, where the operator does not say how long."""
+"""The default limit of a call that reports progress, as a multiple of its timeout."""
 
 CALL_S = 60.0
-"""The time-out of a call whose contract names none, in seconds."""
+"""The timeout of a call whose contract has none, in seconds."""
 
 _MOST_CHARACTERS = 4000
-"""What is read of the message of a report; a person is shown less."""
+"""The maximum length of a report's message. A person sees less of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far a call has come, in the words of its server: `progress` of `total`, each None where it cannot be read."""
+    """A server's report of progress on a call: `progress` of `total`, each None if missing or not a number."""
 
     progress: float | None = None
     total: float | None = None
@@ -28,7 +28,7 @@ class Report:
 
 
 def read_report(params: Mapping[str, JsonValue]) -> Report:
-    """Read a progress notification; what cannot be read of it is left out."""
+    """Parse a progress notification, without the parts that are malformed."""
     message = params.get("message")
     text = message[:_MOST_CHARACTERS] if isinstance(message, str) else ""
     return Report(_number(params.get("progress")), _number(params.get("total")), text)
@@ -44,17 +44,17 @@ def _number(value: JsonValue) -> float | None:
 
 
 def report_line(step_id: str, report: Report) -> str:
-    """Return a report as one plain line to a person."""
+    """Return a report as one line of text."""
     total = "" if report.total is None else f" of {report.total:g}"
     parts = ["" if report.progress is None else f"{report.progress:g}{total}", one_line(report.message)]
     return f"Step {step_id} reports progress: {', '.join(filter(None, parts)) or 'it goes on'}"
 
 
 class Patience(Protocol):
-    """Who decides how long a call that reports progress is waited for, and hears its reports."""
+    """Limits the time of a call that reports progress, and receives its reports."""
 
     def extend(self, seconds: float) -> float:
-        """Return how many seconds the call may take in all, at most `seconds`: as its cap and the budget allow."""
+        """Return the total seconds that the call may take: at most `seconds`, limited by its maximum and the budget."""
 
     def tell(self, report: Report) -> None:
-        """Take a report, with no secrets in it; at most one a second."""
+        """Receive a report without secrets. Called at most once a second."""

@@ -1,4 +1,4 @@
-"""What the operator says about MCP servers, what the servers say about their tools, and what follows from both."""
+"""Registry entries of MCP servers, the tool definitions of the servers, and the tools that follow from both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value
 
 
 class Effect(StrEnum):
-    """What a tool may do to the world. Unknown is treated as the worst."""
+    """The effect that a tool may have. Unknown is treated as the worst."""
 
     READ = "read"
     WRITE = "write"
@@ -31,9 +31,9 @@ def _not_shorter(seconds: float | None, info: ValidationInfo) -> float | None:
 
 
 class ToolPolicy(Value):
-    """The operator's word on one tool, or on all that a glob matches. `None`: the operator says nothing.
+    """The operator's policy for one tool, or for all that a glob matches. None: not specified.
 
-    `max_timeout_s`: what a call may take in all while it reports progress; `timeout_s` counts from the last report.
+    `timeout_s` counts from the last report of progress. `max_timeout_s`: the limit for a call that reports progress.
     """
 
     effect: Effect | None = None
@@ -58,14 +58,14 @@ def _check_path(path: str) -> str:
 
 
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_check_pattern)]
-"""A glob (`*`, `?`, `[abc]`), upper and lower case told apart."""
+"""A case-sensitive glob (`*`, `?`, `[abc]`)."""
 
 
 class Denial(Value):
-    """The operator's word that calls like these are never made, whoever approved them; see `deny.py`.
+    """A rule of the operator: matching calls are never made, whoever approved them; see `deny.py`.
 
-    Every path of `arguments` must lead to a value that its glob matches; without any, every call of the tool is
-    meant. `reason` is shown to whoever wanted the call.
+    A call matches if each path in `arguments` leads to a value that its glob matches; without paths every call of the
+    tool matches. `reason` is shown to whoever proposed the call.
     """
 
     tool: Pattern = "*"
@@ -74,28 +74,28 @@ class Denial(Value):
 
     @property
     def told(self) -> str:
-        """What a person is told: the reason, and the rule as the operator wrote it."""
+        """Return the message for a refused call: the reason, and the rule as the operator wrote it."""
         where = " and ".join(f"{path} like {pattern!r}" for path, pattern in self.arguments.items())
         rule = f"deny {self.tool!r}{' with ' if where else ''}{where}"
         return f"denied by the operator: {self.reason} ({rule})" if self.reason else f"denied by the operator ({rule})"
 
 
 class ServerDenial(Denial):
-    """A denial that says itself which servers it is about, by a glob over their ids."""
+    """A denial for all servers whose id matches a glob."""
 
     server: Pattern = "*"
 
 
 def _normalize_mode(mode: object) -> object:
-    """Take the word `off` for itself; YAML reads it as False."""
+    """Return `off` for False: YAML reads the word `off` as False."""
     return "off" if mode is False else mode
 
 
 class Sandbox(Value):
-    """How a stdio server is confined. `auto`: in namespaces of its own where bubblewrap works.
+    """The confinement of a stdio server. Mode `auto`: its own namespaces if bubblewrap works.
 
-    `network` False: it sees none, and no sockets of others. `read`: it sees these paths and no others. `write`: it
-    writes these paths and no others.
+    `network` False: no network, and no Unix sockets of others. `read`: only these paths are visible. `write`: only
+    these paths are writable.
     """
 
     mode: Annotated[Literal["auto", "off", "required"], BeforeValidator(_normalize_mode)] = "auto"
@@ -105,12 +105,12 @@ class Sandbox(Value):
 
     @property
     def is_limited(self) -> bool:
-        """Whether it is denied anything that a process of this user could otherwise reach."""
+        """Return whether it restricts anything beyond the permissions of the user."""
         return not self.network or bool(self.read or self.write)
 
 
 class StdioConfig(Value):
-    """A command that speaks MCP on its standard streams. `env` is all it gets beside a short safe list."""
+    """A command that speaks MCP on its standard streams. Its environment: `env` and a short list of safe variables."""
 
     command: str = Field(min_length=1)
     args: tuple[str, ...] = ()
@@ -119,14 +119,14 @@ class StdioConfig(Value):
 
 
 class HttpConfig(Value):
-    """The URL of a streamable HTTP server, and headers for it."""
+    """The URL of a streamable HTTP server, and the headers to send."""
 
     base_url: str = Field(min_length=1, pattern=r"^https?://")
     headers: Mapping[str, str] = {}
 
 
 class BuiltinConfig(Value):
-    """A server that ships with the service and runs in its process, by its name in `builtin/servers.py`."""
+    """A server that ships with the service and runs in its process. `server` is its name in `builtin/servers.py`."""
 
     server: str
     root: str | None = None
@@ -141,7 +141,7 @@ class _Entry(Value):
     deny: tuple[Denial, ...] = ()
 
     def policy_for(self, tool: str) -> ToolPolicy:
-        """The operator's word on a tool: its exact name first, then the globs in the order of the file."""
+        """Return the operator's policy for a tool: its exact name comes first, then globs in the order of the file."""
         said: dict[str, Any] = {}
         exact = [self.tools[tool]] if tool in self.tools else []
         globs = [policy for pattern, policy in self.tools.items() if pattern != tool and fnmatchcase(tool, pattern)]
@@ -155,7 +155,7 @@ class _Entry(Value):
 class StdioServer(_Entry):
     """An MCP server that the runtime starts as a process.
 
-    `stop_s`: it has as many seconds to leave once it is told to, before it is killed.
+    `stop_s`: the seconds between the request to stop and SIGKILL.
     """
 
     type: Literal["local_stdio"]
@@ -167,12 +167,12 @@ class StdioServer(_Entry):
 
     @property
     def identity_of_form_1(self) -> JsonObject:
-        """The part of the file's own text that pins of form 1 cover."""
+        """The parts of the entry that pins of form 1 cover."""
         return {"type": self.type, "argv": [self.config.command, *self.config.args]}
 
 
 class HttpServer(_Entry):
-    """An MCP server that somebody else runs, reached over streamable HTTP."""
+    """A remote MCP server, reached over streamable HTTP."""
 
     type: Literal["remote_http"]
     config: HttpConfig
@@ -181,12 +181,12 @@ class HttpServer(_Entry):
 
     @property
     def identity_of_form_1(self) -> JsonObject:
-        """The part of the file's own text that pins of form 1 cover."""
+        """The parts of the entry that pins of form 1 cover."""
         return {"type": self.type, "url": self.config.base_url}
 
 
 class BuiltinServer(_Entry):
-    """An MCP server that ships with the service; its annotations are ours, and so trusted."""
+    """An MCP server that ships with the service. Its annotations are trusted."""
 
     type: Literal["builtin"]
     config: BuiltinConfig
@@ -195,53 +195,53 @@ class BuiltinServer(_Entry):
 
     @property
     def identity_of_form_1(self) -> JsonObject:
-        """The part of the file's own text that pins of form 1 cover."""
+        """The parts of the entry that pins of form 1 cover."""
         return {"type": self.type, "server": self.config.server, "root": self.config.root}
 
 
 ToolServer = Annotated[StdioServer | HttpServer | BuiltinServer, Field(discriminator="type")]
-"""One entry of tool_registry.yaml. Every adapter dispatches on its `type`."""
+"""One entry of tool_registry.yaml. Adapters dispatch on its `type`."""
 
 
 HINTS = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
-"""The annotations of MCP that say how a tool behaves: true, false, or anything else, which says nothing."""
+"""The behaviour annotations of MCP. Values other than `true` and `false` are ignored."""
 
 
 class ToolDefinition(BaseModel):
-    """A tool as its server defines it, in the words of the wire. Claims, until the operator trusts them."""
+    """A tool as its server defines it, with the field names of MCP. Untrusted unless the operator trusts the server."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
     title: str | None = None
     description: str | None = None
-    inputSchema: JsonObject = Field(default_factory=dict)  # noqa: N815 - the wire's own names are what is pinned
+    inputSchema: JsonObject = Field(default_factory=dict)  # noqa: N815 - the names in MCP are what is pinned
     outputSchema: JsonObject | None = None  # noqa: N815
     annotations: JsonObject | None = None
 
     @cached_property
     def arguments_schema(self) -> JsonObject:
-        """The input schema as it is meant; see `schema_reading.py`."""
+        """The normalized input schema; see `schema_reading.py`."""
         try:
             return read_schema(self.inputSchema)
         except RecursionError:
-            return self.inputSchema  # which is refused where it is judged
+            return self.inputSchema  # the schema check rejects it
 
     @cached_property
     def pin(self) -> str:
-        """The digest of this definition (G6). The lists of a schema that are sets count as sets.
+        """The digest of this definition (G6). The order of lists that are sets, such as `required`, does not count.
 
         Raises: ValueError where JSON cannot carry the definition exactly.
         """
         return digest(self.as_pinned())
 
     def as_pinned(self) -> JsonObject:
-        """Return what the pin is the digest of."""
+        """Return the JSON from which the pin is computed."""
         data = self.model_dump()
         return {**data, **{name: with_sorted_sets(data[name]) for name in ("inputSchema", "outputSchema")}}
 
     def pin_of_form_1(self, identity: JsonObject) -> str:
-        """Return the pin that contracts of form 1 hold: definition and identity of the server in one digest.
+        """Return the pin of contracts of form 1: one digest of the definition and the server's identity.
 
         Raises: ValueError where JSON cannot carry the definition exactly.
         """
@@ -250,7 +250,7 @@ class ToolDefinition(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a server lists: the tools that can be used, and of each other one, by name, why it cannot."""
+    """The tools that a server lists. `left_out`: by name, why each other tool cannot be used."""
 
     definitions: Sequence[ToolDefinition] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -263,19 +263,18 @@ class Offer:
 
 
 class JudgedDefinition(Value):
-    """A definition, and why its schema cannot be used; `fault` is `None` where it can."""
+    """A checked definition. `fault`: why its schema cannot be used, or None."""
 
     definition: ToolDefinition
     fault: str | None = None
 
 
 class Tool(Value):
-    """A tool that a plan may use: its definition, its pin, and what is held to be true of it.
+    """A tool that a plan may use: its definition, its pin and its properties.
 
-    `identity` is the digest of what its server is. `vouched`: the operator has said that the approval of the plan is
-    enough, wherever its arguments come from.
-    `max_timeout_s`: what a call may take in all while it reports progress, None: `TIMES_THE_TIMEOUT` its time-out.
-    `denials`: the operator's word on calls of it that are never made.
+    `identity`: the digest of its server's identity. `vouched`: the operator declared that the approval of the plan is
+    enough, wherever the arguments come from. `max_timeout_s`: the limit in seconds for a call that reports progress;
+    None: `TIMES_THE_TIMEOUT` times its timeout. `denials`: those that apply to this tool.
     """
 
     server: str
@@ -294,7 +293,7 @@ class Tool(Value):
 
     @property
     def denied(self) -> str | None:
-        """Why no call of it is ever made; None where that depends on the arguments, or nothing is said."""
+        """Return why every call of it is denied; None if that depends on the arguments, or there is no denial."""
         return next((denial.told for denial in self.denials if not denial.arguments), None)
 
     @property
@@ -303,21 +302,22 @@ class Tool(Value):
 
     @property
     def key(self) -> str:
-        """`server/tool`: how plans, pins and policies name it."""
+        """`server/tool`, the key in plans, pins and policies."""
         return tool_key(self.server, self.definition.name)
 
 
 def tool_key(server: str, tool: str) -> str:
-    """`server/tool`. A server's id holds no slash, so the key names one tool only."""
+    """Return `server/tool`. Ids of servers have no slash, so the key is unique."""
     return f"{server}/{tool}"
 
 
 def describe_tool(
     server: StdioServer | HttpServer | BuiltinServer, definition: ToolDefinition, identity: str = ""
 ) -> Tool:
-    """Judge a tool from the operator's word and the server's claims, which only ever raise caution unless trusted.
+    """Return a tool with properties from the operator's policy and the server's annotations.
 
-    `identity` is the digest of what the server is. Raises: ValueError where the definition cannot be pinned.
+    Untrusted annotations can only make the properties stricter. `identity`: the digest of the server's identity.
+    Raises: ValueError if the definition cannot be pinned.
     """
     said = server.policy_for(definition.name)
     trusted = server.trust == "annotations"
@@ -360,12 +360,12 @@ def _is_false(value: object) -> bool:
 
 
 class StoredResult(Value):
-    """What a tool call gave, as the journal keeps it.
+    """The result of a call as the journal stores it.
 
-    `text` is its text blocks joined by a newline, each other block named in its place; `output` its structured content,
-    or null. A result over the limit keeps a first part of its text and no output, with the whole size in bytes and its
-    digest. `binary`: it holds nothing but what is not stored, such as a picture. `cut` and `binary` results
-    cannot be referenced by later steps. `unreadable`: the server answered the call, and nothing of that could be read.
+    `text`: the text blocks joined by newlines, with other blocks named in their place. `output`: the structured
+    content, or None. `cut`: the result was over the limit; only the start of its text is stored, with the original
+    `size` in bytes and its `digest`. `binary`: it has only content that is not stored, such as images. Later steps
+    cannot reference `cut` and `binary` results. `unreadable`: the server's answer could not be read.
     """
 
     text: str = ""

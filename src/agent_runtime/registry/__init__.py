@@ -1,1 +1,1 @@
-"""The tool registry as the operator wrote it: read, checked, resolved, and what is known of the servers in it."""
+"""The tool registry: read, validated and resolved entries, and policies for known servers."""

@@ -1,11 +1,11 @@
-"""What the operator is told of an entry that works, and does not do what was meant."""
+"""Advice about registry entries that are valid but do not do what was meant."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the operator should change in an entry, in a sentence for people."""
+    """A sentence that tells the operator what to change in an entry."""
 
     server_id: str
     message: str

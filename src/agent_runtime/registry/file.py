@@ -1,4 +1,4 @@
-"""tool_registry.yaml: which MCP servers there are, as the operator wrote it."""
+"""Read tool_registry.yaml, the operator's list of MCP servers."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,22 +31,22 @@ _ENTRY: TypeAdapter[ToolServer] = TypeAdapter(ToolServer)
 
 
 def read_entries(settings: Settings, builtins: Collection[str], always: Iterable[str]) -> tuple[ToolServer, ...]:
-    """Return the entries of the operator's registry, with what is known of servers beside it (`known_servers`).
+    """Return the entries of the operator's registry, completed by `known_servers`.
 
-    `builtins` are the names of the built-in servers, `always` those that exist without being listed.
+    `builtins`: the names of the built-in servers. `always`: those that exist without being listed.
     Raises: ConfigurationError, as `load_registry`.
     """
     return add_known_servers(load_registry(settings.tool_registry, builtins, settings.tool_registry_yaml), always)
 
 
 def load_registry(path: Path, builtins: Collection[str], text: str | None = None) -> tuple[ToolServer, ...]:
-    """Return the entries of a registry file, in its order; paths and secrets in them are as written.
+    """Return the entries of a registry file in order, with paths and references to secrets as written.
 
-    `builtins` are the names that a built-in server may have. `text` is a registry that the environment gives; it is
-    read in place of the file.
+    `builtins`: the names that a built-in server may have. `text`: a registry from the environment, which replaces the
+    file.
 
-    Raises: ConfigurationError with one line for each fault, naming the file, the entry, the field and what is
-    expected.
+    Raises: ConfigurationError with one line for each fault, naming the file, the entry, the field and the expected
+    value.
     """
     origin = str(path) if text is None else REGISTRY_VARIABLE
     if text is None and not path.exists():

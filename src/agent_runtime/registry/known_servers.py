@@ -1,6 +1,6 @@
-"""What this project knows of MCP servers by itself: the effects of two npm packages.
+"""Policies for the tools of two public npm packages.
 
-An entry of the tool registry that says nothing of its tools gets the policy of the package that it runs by name.
+A registry entry without `tools` gets the policy of the package that it runs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, Denial, Eff
 
 @dataclass(frozen=True, slots=True)
 class KnownPackage:
-    """An npm package, the command that it installs, and what holds of its tools."""
+    """An npm package: its command, and the policies and denials for its tools."""
 
     name: str
     command: str
@@ -26,7 +26,7 @@ def _local(effect: Effect, *, idempotent: bool | None = None) -> ToolPolicy:
 
 _READ = _local(Effect.READ)
 _TRUE = "[Tt][Rr][Uu][Ee]"
-"""A glob for `true`, also as a text, which that server takes in any case."""
+"""A glob for `true`. That server also accepts it as text, in upper or lower case."""
 
 
 def _writes_files(argument: str, value: str) -> Denial:
@@ -65,10 +65,9 @@ _INSTALLERS = _RUNNERS | {"npm", "pnpm", "yarn", "bun", "deno", "uvx", "uv", "pi
 
 
 def add_known_servers(entries: Sequence[ToolServer], always: Iterable[str]) -> tuple[ToolServer, ...]:
-    """Return the entries with the policies of known packages, and after them the servers that always exist.
+    """Return the entries with the policies of known packages, followed by the built-in servers in `always`.
 
-    `always` names the built-in servers that exist without being listed.
-    An always existing server is left out where an entry names it, or has its id: `enabled: false` there turns it off.
+    A server of `always` is left out if an entry names it or has its id, so that `enabled: false` there disables it.
     """
     named = {entry.id for entry in entries}
     named |= {entry.config.server for entry in entries if isinstance(entry, BuiltinServer)}
@@ -77,7 +76,7 @@ def add_known_servers(entries: Sequence[ToolServer], always: Iterable[str]) -> t
 
 
 def may_install(entry: ToolServer) -> bool:
-    """Return whether the command may fetch its package before it starts. Killed meanwhile, npx leaves half of it."""
+    """Return whether the command may install its package at start. Killed meanwhile, npx leaves a broken install."""
     return isinstance(entry, StdioServer) and PurePath(entry.config.command).name in _INSTALLERS
 
 
@@ -100,7 +99,7 @@ def _runs(entry: StdioServer, package: KnownPackage) -> bool:
 
 
 def _packages(args: Sequence[str]) -> Iterator[str]:
-    """Yield the package that a runner such as npx is told to run, without its version."""
+    """Yield the package in the arguments of a runner such as npx, without its version."""
     for word in args:
         if not word.startswith("-"):
             scope, at, rest = word.rpartition("@")

@@ -1,4 +1,4 @@
-"""The spellings in which other MCP clients name a variable, such as `${TOKEN}`. Here they are sent as they stand."""
+"""Find variables in the notations of other MCP clients, such as `${TOKEN}`, which are not replaced here."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,20 +15,20 @@ _PLACEHOLDER = re.compile(
 )
 _NAMED = re.compile(r"\$?\{\{?\s*(?:[a-z]+[:.])?(?P<name>[a-z_]\w*)\s*(?::?[-=?].*)?\}\}?", re.IGNORECASE | re.DOTALL)
 _DOLLAR = re.compile(r"(?:\S*[\s=:])?\$[A-Z_][A-Z0-9_]+")
-"""`$TOKEN` as a whole value, or at its end. It is not shown: it may be a password."""
+"""`$TOKEN` as a whole value, or at its end. It may be a password, so it is not shown."""
 
 _LONGEST_SHOWN = 60
 _SHELLS = frozenset({"sh", "ash", "bash", "dash", "fish", "ksh", "zsh"})
-"""Commands that replace variables in their arguments themselves."""
+"""Commands that expand variables in their arguments."""
 
 
 def without_placeholders(text: str) -> str:
-    """Return what a value says itself, beside the variables that it names in the spelling of other clients."""
+    """Return the text without variables in the notations of other clients."""
     return _PLACEHOLDER.sub("", text)
 
 
 def advise_on_placeholders(entries: Iterable[ToolServer]) -> list[Advice]:
-    """Return what the operator should write in place of the spellings of other clients, of the enabled entries."""
+    """Return advice on the variables in notations of other clients in enabled entries."""
     return [
         Advice(entry.id, f"{place}: {what}")
         for entry in entries
@@ -52,7 +52,7 @@ _OURS = "only ${env:NAME} and ${file:/path} are replaced"
 
 
 def _list_texts(entry: ToolServer) -> Iterator[tuple[str, str]]:
-    """Yield the texts of an entry in which references are replaced, and where each stands."""
+    """Yield the texts of an entry in which references are replaced, as (place, text)."""
     match entry:
         case StdioServer(config=config):
             yield "config.command", config.command

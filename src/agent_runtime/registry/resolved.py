@@ -1,7 +1,7 @@
-"""The entries of the tool registry as they hold in this process: their folders resolved, and what each server is (G6).
+"""Resolve the entries of the tool registry: absolute folders, and the identity of each server (G6).
 
-Both are decided once, when the registry is loaded. A server then starts in exactly the folder that was resolved, and a
-call compares two digests.
+This is done once, when the registry is loaded. A server then starts in exactly the resolved folder, and each call only
+compares two digests.
 """
 
 import hmac
@@ -21,9 +21,10 @@ from agent_runtime.text.redaction import SCHEMES, named_arguments, names_credent
 
 @dataclass(frozen=True, slots=True)
 class ResolvedEntry:
-    """An entry as it is used. `place` is the file or folder that a built-in server works on, None where it has none.
+    """A resolved entry.
 
-    `problem` is why the folder is not known, so that the server cannot be started; None where it is.
+    `place`: the file or folder of a built-in server, or None. `problem`: why the folder cannot be resolved, so that the
+    server cannot start, or None.
     """
 
     server: ToolServer
@@ -33,19 +34,19 @@ class ResolvedEntry:
 
 
 class ShownValues:
-    """Writes values of the configuration as journals and people may see them.
+    """Formats values of the configuration for journals and people.
 
-    What is secret in a value becomes a keyed hash: it shows that the value is another one, and tells nobody which.
-    `key` is a secret of the data directory.
+    Secret parts are replaced by a keyed hash, which shows that a value changed without revealing it. `key`: a secret
+    stored in the data directory.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def show(self, name: str, value: str) -> str:
-        """Return the value that stands under this name, without what is secret in it.
+        """Return the value of a field of this name, with secret parts replaced.
 
-        Nothing but the text decides what that is, so that the same entry is always the same server.
+        The result depends on the text alone, so that the same entry always has the same identity.
         """
         if names_credential(name) and without_references(value).strip().lower() not in SCHEMES:
             return self.hide(value)
@@ -53,7 +54,7 @@ class ShownValues:
         return value if shown == value else f"{shown} ({self.hide(value)})"
 
     def show_arguments(self, arguments: Iterable[str]) -> Iterator[JsonValue]:
-        """Yield the arguments of a command, each under the name that it has or that the option before it is."""
+        """Yield the arguments of a command with secrets replaced, found by their own or the preceding option's name."""
         for before, name, value in named_arguments(arguments):
             yield before + self.show(name, value)
 
@@ -63,7 +64,7 @@ class ShownValues:
 
 
 def pin_model(settings: OpenAISettings, shown: ShownValues) -> PinnedModel | None:
-    """Return the model of agent steps as contracts name it; None where none is configured."""
+    """Return the model of agent steps for contracts; None if none is configured."""
     if not settings.configured:
         return None
     endpoint = shown.show("", settings.base_url or OPENAI_URL)
@@ -73,7 +74,7 @@ def pin_model(settings: OpenAISettings, shown: ShownValues) -> PinnedModel | Non
 class EntryResolver:
     """Resolves the entries of a registry file.
 
-    `base_dir` is where its relative paths begin; `place_of` returns what a built-in server works on.
+    `base_dir`: the base of relative paths. `place_of`: returns the file or folder of a built-in server.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class EntryResolver:
         self._shown = shown
 
     def resolve(self, entries: Iterable[ToolServer]) -> tuple[ResolvedEntry, ...]:
-        """Return the entries with absolute folders that hold no links, each with its identity."""
+        """Return the entries with their identities, and with absolute folders without symbolic links."""
         return tuple(self._resolve_entry(entry) for entry in entries)
 
     def _resolve_entry(self, entry: ToolServer) -> ResolvedEntry:
@@ -98,7 +99,7 @@ class EntryResolver:
                     place = found.resolve()
                 case _:
                     pass
-        except (ConfigurationError, OSError, RuntimeError) as error:  # a link that leads to itself is a RuntimeError
+        except (ConfigurationError, OSError, RuntimeError) as error:  # RuntimeError: a cycle of symbolic links
             problem = self._secrets.redactor.redact_message(str(error))
         facts = self._facts(entry, server, place)
         return ResolvedEntry(server, ServerIdentity(facts, entry.identity_of_form_1), place, problem)
@@ -117,7 +118,7 @@ class EntryResolver:
         )
 
     def _facts(self, entry: ToolServer, server: ToolServer, place: Path | None) -> JsonObject:
-        """Return what the server is; a folder that a secret is part of as it is written, and as a keyed hash."""
+        """Return the facts of a server's identity. A folder with a secret in it is as written, with a keyed hash."""
         facts: JsonObject = {"type": server.type}
         match server:
             case StdioServer(config=config, sandbox=sandbox):
@@ -140,6 +141,6 @@ class EntryResolver:
 
     @staticmethod
     def _written_folder(entry: ToolServer) -> str | None:
-        """Return the folder as it is written, where a secret is part of it; else None."""
+        """Return the folder as written if it references a secret, else None."""
         written = entry.config.cwd if isinstance(entry, StdioServer) else None
         return written if written and without_references(written) != written else None

@@ -1,4 +1,4 @@
-"""Secrets that the registry writes out, or hands over where others can read them: redacted, and advised against."""
+"""Redact literal secrets in the registry, and advise against them and against secrets in arguments."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,10 +10,10 @@ from agent_runtime.text.redaction import Redactor, named_arguments
 
 
 def remember_written_secrets(entries: Iterable[ToolServer], redactor: Redactor) -> list[Advice]:
-    """Have the secrets redacted that entries write out, and return what their operator should change."""
+    """Add the literal secrets in entries to the redactor, and return advice to the operator."""
     found = []
     for entry in entries:
-        # Every one is remembered, of an entry that is not enabled too.
+        # Secrets of disabled entries are redacted too.
         places = [place for place, name, text in _texts(entry) if redactor.remember_literal(name, text)]
         messages = [*(f"{place} {_WRITTEN_OUT}" for place in dict.fromkeys(places)), *_advice_on_arguments(entry)]
         if entry.enabled:
@@ -28,7 +28,7 @@ _WRITTEN_OUT = (
 
 
 def _texts(entry: ToolServer) -> Iterator[tuple[str, str, str]]:
-    """Yield the texts of an entry without what they refer to: where each stands, its name, and itself."""
+    """Yield the texts of an entry without references, as (place, name, text)."""
     match entry:
         case StdioServer(config=config):
             for name, value in config.env.items():

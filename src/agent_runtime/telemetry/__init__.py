@@ -1,6 +1,6 @@
-"""What the service tells of itself to those who run it: its log, and its measures.
+"""Logs and metrics of the service for its operators.
 
-Only the log is imported with the package; who measures asks for `telemetry.metrics`, which takes longer to load.
+The package imports only the logs. Import `telemetry.metrics` where needed; it takes longer to load.
 """
 
 from agent_runtime.telemetry.logs import configure_logging, log_debug

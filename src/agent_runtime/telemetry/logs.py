@@ -1,8 +1,8 @@
 """Logs: one line for each event, as JSON or for people, without secrets (G12) or raw control characters (G13).
 
 Modules log with `log = structlog.get_logger()` and `log.info("plan_approved", task_id=...)`; a run or a request binds
-`task_id` or `request_id` with `structlog.contextvars`. Nothing else is configured by hand: the standard library's
-records (uvicorn, mcp, asyncio, warnings) go the same way.
+`task_id` or `request_id` with `structlog.contextvars`. Records of the standard library's logging (uvicorn, mcp,
+asyncio, warnings) are treated in the same way.
 """
 
 import logging
@@ -20,28 +20,28 @@ from agent_runtime.text.escaping import escape_hidden, json_line
 from agent_runtime.text.redaction import REDACTED, Redactor, names_credential
 
 _LONGEST = 16_384
-"""The most characters of one value; what a server or a client sent may be a thousand times as long."""
+"""The maximum length of a value in characters. Text from servers and clients may be much longer."""
 
 _DEEPEST = 12
 
 _WIDEST = 256
-"""The most bits of a number; Python refuses to print very long ones."""
+"""The maximum bits of a number; Python cannot print very long ones."""
 
 _TALKATIVE = ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn.access", "sse_starlette", "openai")
-"""Loggers that tell of every request or every message: heard at level debug only, but for their warnings."""
+"""Loggers that log every request or message. Below level debug only their warnings are logged."""
 
 _OF_SERVERS = ("mcp.client", "mcp.shared.jsonrpc_dispatcher")
-"""Loggers that warn of every message which a server gets wrong, so that a hostile one fills the disk and keeps the loop
-busy: heard at level debug only. What went wrong with a call or a server is told by this service itself."""
+"""Loggers that warn about every invalid message of a server, so that a hostile one could fill the disk and block the
+event loop. They are logged at level debug only; this service logs failures of calls and servers itself."""
 
 _QUOTING = ("mcp.client.streamable_http",)
-"""Loggers that quote whole messages at level debug, arguments and results too: never heard at that level."""
+"""Loggers that log whole messages at level debug, with arguments and results. Never logged at that level."""
 
 
 def configure_logging(settings: LogSettings, redactor: Redactor, stream: TextIO | None = None) -> None:
-    """Send all logs of the process to `stream` (standard error), in the format and from the level of the settings.
+    """Send all logs of the process to `stream` (default: standard error), with the format and level of the settings.
 
-    May be called again; the last call counts. A stream that is gone loses lines and raises nothing.
+    May be called again; the last call applies. If the stream is closed, lines are lost without an error.
     """
     stream = stream or sys.stderr
     people = settings.format == "console" or (settings.format == "auto" and stream.isatty())
@@ -59,7 +59,7 @@ def configure_logging(settings: LogSettings, redactor: Redactor, stream: TextIO 
         processors=[*start, *end],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=sink.logger,
-        cache_logger_on_first_use=False,  # it saves little, and would tie every module to the first configuration
+        cache_logger_on_first_use=False,  # it saves little, and modules would keep the first configuration
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *start],
@@ -69,10 +69,9 @@ def configure_logging(settings: LogSettings, redactor: Redactor, stream: TextIO 
 
 
 def log_debug(event: str, **fields: object) -> None:
-    """Log an event of the daily course, which only `log.level: debug` shows.
+    """Log a routine event, which only `log.level: debug` shows.
 
-    For the paths that every task takes: where it is not shown it costs a tenth of a microsecond, and structlog's own
-    `debug` ten.
+    For frequently executed code: at other levels it takes 0.1 microseconds, and structlog's own `debug` 10.
     """
     if logging.root.isEnabledFor(logging.DEBUG):
         structlog.get_logger().debug(event, **fields)
@@ -87,7 +86,7 @@ def _for_people(clean: "_Cleaner", stream: TextIO) -> list[Processor]:
 
 
 def _for_machines(clean: "_Cleaner") -> list[Processor]:
-    # Local variables stay out of tracebacks: they are where secrets are.
+    # Tracebacks without local variables, which may contain secrets.
     frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=30)
     return [structlog.processors.ExceptionRenderer(frames), clean.for_machines, _render_json]
 
@@ -96,7 +95,7 @@ def _capture_the_rest(sink: "_Sink", formatter: logging.Formatter, level: int) -
     handler = _SinkHandler(sink)
     handler.setFormatter(formatter)
     root = logging.getLogger()
-    root.handlers = [handler]  # another would show what this one hides
+    root.handlers = [handler]  # another handler would not redact
     root.setLevel(level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
@@ -112,7 +111,7 @@ def _capture_the_rest(sink: "_Sink", formatter: logging.Formatter, level: int) -
 
 
 class _Sink:
-    """Where lines go, whole and one after another."""
+    """Writes lines to the stream, whole and one at a time."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -122,7 +121,7 @@ class _Sink:
         return self
 
     def write(self, line: str) -> None:
-        """Write one line. A closed pipe or a full disk must not stop the service, and there is nobody to tell."""
+        """Write one line. A closed pipe or a full disk must not stop the service; the error cannot be reported."""
         try:
             with self._lock:
                 self._stream.write(line + "\n")
@@ -134,7 +133,7 @@ class _Sink:
 
 
 class _SinkHandler(logging.Handler):
-    """The way of the standard library's records into the sink."""
+    """Writes records of the standard library's logging to the sink."""
 
     def __init__(self, sink: _Sink) -> None:
         super().__init__()
@@ -143,22 +142,22 @@ class _SinkHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._sink.write(self.format(record))
-        except Exception:  # noqa: BLE001 - `getMessage` of a foreign record may raise anything, and a log call may not
+        except Exception:  # noqa: BLE001 - `getMessage` of a foreign record may raise anything, but logging must not fail
             structlog.get_logger().warning("log_record_unreadable", logger=record.name, line=record.lineno)
 
 
 class _Cleaner:
-    """Takes secrets and control characters out of log events."""
+    """Removes secrets and control characters from log events."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redact = redactor.redact_message
 
     def for_machines(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """Every value as plain JSON; the renderer escapes what JSON does not."""
+        """Return the event with every value as plain JSON; the renderer escapes the rest."""
         return {self._text(str(name)): self._plain(name, value) for name, value in event.items()}
 
     def for_people(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """Every value as text or a number, on one line; a traceback as lines that can be taken for no others."""
+        """Return the event with every value as text or a number on one line, and tracebacks as marked lines."""
         cleaned: dict[str, Any] = {}
         for name, value in event.items():
             plain = self._plain(name, value)
@@ -193,7 +192,7 @@ class _Cleaner:
         return self._text(_repr_or_text(value))
 
     def _text(self, text: str) -> str:
-        text = self._redact(text)  # before it is cut, so that no half of a secret is left
+        text = self._redact(text)  # before cutting, so that no part of a secret remains
         rest = len(text) - _LONGEST
         return text if rest <= 0 else f"{text[:_LONGEST]}... and {rest} characters more"
 
@@ -203,7 +202,7 @@ def _repr_or_text(value: object) -> str:
         return value
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - a `__repr__` may raise anything, and a log call may not
+    except Exception:  # noqa: BLE001 - a `__repr__` may raise anything, but logging must not fail
         return f"<{type(value).__name__} without a repr>"
 
 

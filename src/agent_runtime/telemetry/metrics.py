@@ -1,6 +1,6 @@
-"""What is measured as it happens, for Prometheus. What can be asked when somebody looks is not kept here.
+"""Metrics for Prometheus that are measured as events happen. Values that can be read on request are not kept here.
 
-No label holds an id of a task, or anything else of which there are ever more.
+Labels never contain ids of tasks or other unbounded values.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from agent_runtime.domain.events import (
 from agent_runtime.domain.task import Task
 
 MOST_TOOLS = 300
-"""The most tools that are told apart; a server that renames its tools for ever fills no memory."""
+"""The maximum number of tools with labels of their own: a server that keeps renaming tools cannot fill memory."""
 
 OTHER = "other"
 
@@ -28,10 +28,9 @@ _APPEND_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 
 
 class Metrics:
-    """The measures of one running service, in a registry of its own: several services may share a process.
+    """The metrics of one service, in its own registry, since several services may share a process.
 
-    All of them come from the journal: whatever is measured was committed, and an attempt that was given up never
-    counts. They begin at zero with each start.
+    All come from the journal: only committed events count. They start at zero with each start of the service.
     """
 
     def __init__(self) -> None:
@@ -73,7 +72,7 @@ class Metrics:
         self._by_tool: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
 
     def record_append(self, task: Task, records: Sequence[EventRecord], seconds: float) -> None:
-        """Take note of one append, which took `seconds`: its records, and the state of the task after them."""
+        """Record one append that took `seconds`. `task`: the state after `records`."""
         self._appends.observe(seconds)
         for record in records:
             event = record.event
@@ -93,7 +92,7 @@ class Metrics:
                 self._tokens_out.inc(event.usage.output_tokens)
 
     def _of_tool(self, server: str, tool: str) -> tuple[Histogram, Histogram]:
-        """The measures of good and of bad answers. The names are those of an approved plan, so of the catalogue."""
+        """Return the histograms of successful and failed calls. The names come from approved plans: they are known."""
         known = self._by_tool.get((server, tool))
         if known is None:
             if len(self._by_tool) >= MOST_TOOLS and (server, tool) != (OTHER, OTHER):
@@ -104,7 +103,7 @@ class Metrics:
 
 
 def _find_called_tool(task: Task, step_id: str) -> tuple[str, str] | None:
-    """The server and the tool of the latest call of a step."""
+    """Return the server and the tool of the latest call of a step."""
     step = task.steps.get(step_id)
     if step is None:
         return None

@@ -1,4 +1,4 @@
-"""Text as it may be shown: `escaping` spells out what hides, `redaction` takes secrets out.
+"""Make text safe to display: `escaping` escapes hidden characters, `redaction` removes secrets.
 
-Every layer may use it; it uses none.
+Every layer may use this package; it uses none.
 """

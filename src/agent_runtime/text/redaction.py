@@ -1,4 +1,4 @@
-"""Secrets taken out of text: the one redactor of the service, and which names announce a secret (G12)."""
+"""Remove secrets from text: the redactor of the service, and the names that announce a credential (G12)."""
 
 import base64
 import json
@@ -12,13 +12,13 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote
 REDACTED = "[redacted]"
 
 _SHORTEST = 4
-"""A secret of fewer characters is taken out only where it stands alone, and only of messages."""
+"""Shorter secrets are removed only from messages, and only as whole words."""
 
 _SHORTEST_SECRET = 3
-"""What has fewer characters is no secret that could be kept, but a number or a switch, which stands everywhere."""
+"""Shorter values are not treated as secrets: they are numbers or switches, which occur everywhere."""
 
 _SHORTEST_LITERAL = 12
-"""From so many characters on, a literal of the configuration is no ordinary word of what servers say."""
+"""The length from which a literal in the configuration is not an ordinary word in the output of servers."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _ENDINGS = ("token", "key", "secret", "password")
@@ -29,20 +29,20 @@ _ANYWHERE = frozenset(
 _AT_THE_END = frozenset({"keys", "pass", "pwd", "pat", "auth", "authorization", "cookie", "cookies", "jwt", "dsn"})
 
 SCHEMES = frozenset({"", "basic", "bearer", "token"})
-"""What may stand before a credential, or beside a reference to one: it is none itself."""
+"""Words that may precede a credential, or a reference to one, and are not secret themselves."""
 
 _NAMED = re.compile(r"(?P<before>-*(?P<name>[A-Za-z][A-Za-z0-9_.-]*)\s*[:=]\s*)(?P<value>.+)", re.DOTALL)
-"""An argument that says what its value is: `--token=x`, `TOKEN=x`, `Authorization: Bearer x`."""
+"""An argument that names its value: `--token=x`, `TOKEN=x`, `Authorization: Bearer x`."""
 
 _AFTER_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*[ \t]+(\S+)")
 _URL = re.compile(r"://(?P<user>[^\s/?#\"'<>]*@)?(?P<path>[^\s?#\"'<>]*)(?P<rest>[?#][^\s\"'<>]*)?")
-"""A URL without its scheme: a pattern that began with one would read a long word again from each of its letters."""
+"""A URL without its scheme. A pattern with the scheme would take quadratic time for long words."""
 
 
 def names_credential(name: str) -> bool:
-    """Return whether a credential stands under this name: of a variable, a header, a parameter, a field of the log.
+    """Return whether a variable, header, parameter or log field of this name has a credential as its value.
 
-    `tokens` are not among them: they are counted.
+    `tokens` does not count: it is a number.
     """
     words = [word.lower() for word in _WORDS.findall(name)]
     if not words:
@@ -51,9 +51,9 @@ def names_credential(name: str) -> bool:
 
 
 def named_arguments(arguments: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield each argument of a command as what stands before its value, the name of the value, and the value.
+    """Yield each argument of a command as (text before the value, name of the value, value).
 
-    The name is the argument's own where that is the name of a credential, else the option before it, if any.
+    The name is the argument's own if it names a credential, else the preceding option, if any.
     """
     option = ""
     for argument in arguments:
@@ -66,7 +66,7 @@ def named_arguments(arguments: Iterable[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def without_credentials(text: str) -> str:
-    """Return the text with every URL in it shortened to what may be shown: no user, no password, no query."""
+    """Return the text with user, password, query and fragment removed from every URL in it."""
     return _URL.sub(_bare_url, text) if "://" in text else text
 
 
@@ -77,10 +77,10 @@ def _bare_url(match: re.Match[str]) -> str:
 
 
 class Redactor:
-    """What must not be shown, and the only way to take it out of a text. The service has one.
+    """The known secrets, and the only way to remove them from text. The service has one redactor.
 
-    Two kinds of text are told apart. *Data* is what servers and models give, which later steps take up: only what is
-    certainly a secret is taken out of it. *Messages* are what people are told: logs, errors, states, findings.
+    There are two kinds of text. *Data* is the output of servers and models, which later steps use: only certain secrets
+    are removed from it. *Messages* are for people: logs, errors, states, findings.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -90,10 +90,10 @@ class Redactor:
             self.remember(secret)
 
     def remember(self, secret: str) -> None:
-        """Redact this secret from now on, everywhere, and the credentials of a URL in it.
+        """Redact this secret everywhere from now on, and the credentials of a URL in it.
 
-        It is known without the white space around it too, which servers strip, and by each long word that is a line of
-        it, as those of a private key are.
+        Variants are redacted too: without surrounding white space, which servers strip, and each line that is one long
+        word, as in a private key.
         """
         lines = [line.strip() for line in secret.splitlines()]
         words = [line for line in lines if len(line) >= _SHORTEST_LITERAL and len(line.split()) == 1]
@@ -104,9 +104,9 @@ class Redactor:
         self.remember_literal("", secret)
 
     def remember_literal(self, name: str, value: str) -> bool:
-        """Redact the credentials in a value that the configuration writes out: by its name, and in URLs.
+        """Redact the credentials in a literal value of the configuration, by its name and in URLs.
 
-        They are taken out of messages; out of data only those that are no likely word. Return whether there are any.
+        They are removed from messages, and from data unless they could be ordinary words. Return whether there are any.
         """
         certain = name.lower().endswith((*_ENDINGS, *_HEADERS))
         found = list(_credentials(value)) if names_credential(name) else []
@@ -130,11 +130,11 @@ class Redactor:
             self._in_data.add(text)
 
     def redact(self, data: str) -> str:
-        """Return the text without secrets; any other text, and the shape of all of it, stays as it is."""
+        """Return the data without secrets; everything else stays unchanged."""
         return self._in_data.replace_in(data)
 
     def redact_json(self, data: Any) -> Any:
-        """Return the same JSON value without secrets, in its keys too."""
+        """Return the JSON value without secrets in its strings and keys."""
         if isinstance(data, str):
             return self.redact(data)
         if isinstance(data, dict):
@@ -144,16 +144,16 @@ class Redactor:
         return data
 
     def begun_at(self, data: str) -> int:
-        """Return where in the text, at its end, a secret may have begun; its length where none has."""
+        """Return the index at which a partial secret may start at the end of the text; its length if there is none."""
         return self._in_data.begun_at(data)
 
     def redact_message(self, message: str) -> str:
-        """Return the text without secrets, without literal credentials and without what URLs hold of either."""
+        """Return the message without secrets, literal credentials, and credentials in URLs."""
         return without_credentials(self._in_messages.replace_in(message))
 
 
 class RedactedStream:
-    """Hands a text on piece by piece, as data without secrets: what may be the beginning of one is held back."""
+    """Redacts a stream of text, as data. A possible beginning of a secret is held back."""
 
     def __init__(self, redactor: Redactor, write: Callable[[str], None]) -> None:
         self._redactor = redactor
@@ -161,7 +161,7 @@ class RedactedStream:
         self._held = ""
 
     def write(self, piece: str) -> None:
-        """Take the next piece."""
+        """Add the next piece of text."""
         text = self._redactor.redact(self._held + piece)
         begun = self._redactor.begun_at(text)
         self._held = text[begun:]
@@ -169,14 +169,14 @@ class RedactedStream:
             self._write(text[:begun])
 
     def end(self) -> None:
-        """Hand on what was held back: it was no secret."""
+        """Write the text that was held back: it is not a secret."""
         if self._held:
             self._write(self._held)
         self._held = ""
 
 
 class _SecretTexts:
-    """Texts to be taken out of others, as they are and as JSON, Python, URLs, forms and HTML quote them."""
+    """Texts to remove from others, literally and as quoted in JSON, Python, URLs, forms and HTML."""
 
     def __init__(self) -> None:
         self._texts: set[str] = set()
@@ -190,13 +190,13 @@ class _SecretTexts:
             return
         quoted = {text, repr(text)[1:-1], quote(text, safe=""), quote_plus(text), escape(text)}
         quoted |= {json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False)}
-        with self._adding:  # secrets are read in threads; whoever redacts meanwhile goes through the sets of before
+        with self._adding:  # other threads may add; those that redact keep the old sets
             self._texts = self._texts | quoted
             self._first = {known[0] for known in self._texts}
             self._longest = max(map(len, self._texts))
 
     def replace_in(self, text: str) -> str:
-        # The look at each is ten times as fast as the pattern, and mostly there is nothing to be found.
+        # The search for each is ten times as fast as the pattern, and in most cases there is nothing to remove.
         texts, pattern = self._texts, self._pattern
         if not any(known in text for known in texts):
             return text
@@ -218,7 +218,7 @@ def _pattern_for(text: str) -> str:
 
 
 def _credentials(value: str) -> Iterator[str]:
-    """Yield the value, and what alone is secret in it: `xyz` of `Bearer xyz`, `xyz` of `session=xyz; theme=dark`."""
+    """Yield the value, and its secret parts: `xyz` of `Bearer xyz`, `xyz` of `session=xyz; theme=dark`."""
     if value.strip().lower() in SCHEMES:
         return
     yield value
@@ -231,7 +231,7 @@ def _credentials(value: str) -> Iterator[str]:
 
 
 def _passwords(user: str) -> Iterator[str]:
-    """The password before the host of a URL, as it is written and as it is sent; a long name alone is one too."""
+    """Yield the password in a URL, as written and as sent. A long user name without a password counts as one."""
     name, colon, password = user.removesuffix("@").partition(":")
     if password or (not colon and len(name) >= _SHORTEST_LITERAL):
         secret = password or name
