@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.audit_export import export, find_export_faults
 from agent_runtime.domain.chain import record_hash
-from agent_runtime.domain.contract import Contract, Limits, draw_up
+from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.schema_sets import with_sorted_sets
 from agent_runtime.domain.task import Task

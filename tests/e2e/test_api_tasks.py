@@ -267,7 +267,7 @@ def test_the_pages_load_nothing_from_elsewhere(service: Service, path: str) -> N
     assert "//" not in response.text.replace("\n//", "\n").removeprefix("//").replace("http://www.w3.org", "")
 
 
-VERBS = ("approve", "reject", "revise", "preview", "cancel", "resolve", "stream-ticket")
+VERBS = ("approve", "reject", "rerun", "revise", "preview", "cancel", "resolve", "stream-ticket")
 
 
 def test_every_call_is_documented(service: Service) -> None:

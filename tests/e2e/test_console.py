@@ -20,7 +20,15 @@ from model_server.requests import Request
 from serving import PATIENCE_S, Service
 from shifty import ShiftyHouse, plan_of
 
-PLAN = {
+MISSING = {
+    "id": "s3",
+    "kind": "tool",
+    "server": "filesystem",
+    "tool": "read_file",
+    "arguments": {"path": "missing.txt"},
+    "depends_on": ["s1", "s2"],
+}
+PLAN: dict[str, Any] = {
     "steps": [
         {
             "id": "s1",
@@ -173,6 +181,18 @@ def test_a_plan_is_rejected_with_a_reason_and_another_task_cancelled(own_service
     browser.press("Cancel")
     browser.until("document.querySelector('.status').innerText === 'cancelled'")
     assert own_service.task(cancelled)["status"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_a_finished_task_is_run_again_and_its_plan_is_opened(own_service: Service, browser: Browser) -> None:
+    failed = own_service.submit(plan={"goal": "g", "steps": [*PLAN["steps"], MISSING]})
+    own_service.approve(failed)
+    assert own_service.wait_for_end(failed)["status"] == "failed"
+    open_page(browser, own_service)
+    browser.value_of("document.querySelector('#tasks summary').click()")
+    browser.press("Run again from the failed step")
+    browser.until("document.querySelectorAll('#tasks > li').length === 2")
+    browser.until_shown(f"taken from task {failed}", "Approve")
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel, draw_up
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel
+from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResult, ToolDefinition, describe_tool

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agent_runtime.domain.contract import Contract, Limits, PinnedModel, draw_up
+from agent_runtime.domain.contract import Contract, Limits, PinnedModel
+from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.identity import Identities, ServerIdentity
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition, ToolServer

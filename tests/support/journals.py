@@ -3,7 +3,8 @@
 from random import Random
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.contract import Contract, Limits, draw_up
+from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.status import WAITING, TaskStatus
 from agent_runtime.domain.task import StepStatus, Task

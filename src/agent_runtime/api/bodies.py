@@ -21,6 +21,7 @@ from agent_runtime.domain.contract import MOST_STEPS, Budget, Limits
 from agent_runtime.domain.errors import InvalidInputError, InvalidPlanError
 from agent_runtime.domain.events import Resolution
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.rerun import RerunFrom
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.values import JsonValue
 
@@ -105,6 +106,15 @@ class TaskRequest(Body):
         """Return the validated body. Raises: InvalidInputError or InvalidPlanError with every fault."""
         body = super().read(value)
         return body if body.plan is None else body.model_copy(update={"plan": _read_plan(Plan, body.plan)})
+
+
+class RerunRequest(Body):
+    """How to run a finished task again. `failed_step` reuses the results of its completed steps."""
+
+    start: RerunFrom = Field(default="start", alias="from")
+    approval: Literal["manual", "auto"] = Field(
+        default="manual", description="As for a new task; a plan that may repeat a call needs a person in any case."
+    )
 
 
 class ApproveRequest(Body):

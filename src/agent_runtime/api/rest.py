@@ -22,6 +22,7 @@ from agent_runtime.api.bodies import (
     EventsQuery,
     ListQuery,
     RejectRequest,
+    RerunRequest,
     ResolveRequest,
     StreamQuery,
     TaskRequest,
@@ -62,7 +63,7 @@ from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
 from agent_runtime.services.ports import PAGE_BYTES
-from agent_runtime.services.task_manager import Submission
+from agent_runtime.services.task_manager import RerunSubmission, Submission
 
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"], route_class=JsonRoute, strict_content_type=False)
 tools = APIRouter(prefix="/v1/tools", tags=["Tools"])
@@ -180,6 +181,29 @@ async def approve_plan(
         "plan_digest": task.plan_digest if caller.may("read") else None,
     }
     return answer(approved, 202)
+
+
+@tasks.post(
+    "/{task_id}/rerun",
+    status_code=202,
+    responses={202: {"model": TaskCreated, "description": "Accepted"}, **refusals(400, 404, 409, 413, 415, 422, 503)},
+)
+@requires("submit")  # and `read`: the new task shows what the finished one gave
+async def rerun_task(
+    request: Request,
+    task_id: TaskId,
+    key: RequestKey,
+    runtime: Service,
+    caller: CurrentCaller,
+    body: RerunRequest = RerunRequest(),  # noqa: B008 - it is frozen
+) -> Response:
+    """Run a finished task again, as a new task whose plan awaits approval.
+
+    `repeats` of the new task are the calls that were made before and may be made again.
+    """
+    rerun = RerunSubmission(task_id, body.start, body.approval, key.key, key.digest)
+    task = await runtime.tasks.rerun(rerun, caller)
+    return answer(created_view(task, root_path_of(request)), 202)
 
 
 @tasks.post(

@@ -5,6 +5,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from agent_runtime.domain.rerun import RerunFrom
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus
 from agent_runtime.domain.tools import Effect
@@ -158,10 +159,40 @@ class UsageView(TypedDict):
     tool_calls: int
 
 
+class RepeatedCallView(TypedDict):
+    """Calls that were made before, and that the plan may make again. `step_id` is the step that made them.
+
+    `unknown`: for at least one of them, nobody knows whether it took effect.
+    """
+
+    step_id: str
+    server: str
+    tool: str
+    count: int
+    unknown: bool
+    idempotent: bool
+
+
+RerunView = TypedDict(
+    "RerunView",
+    {
+        "task_id": str,
+        "head": str,
+        "from": RerunFrom,
+        "reused": list[str],
+        "repeats": list[RepeatedCallView],
+    },
+)
+"""The finished task that this one runs again, and the hash that its journal ended with.
+
+`reused` are the steps whose results are taken from it.
+"""
+
+
 class TaskView(TypedDict):
     """The current state of a task. `plan` is readable text; `plan_digest` is the digest of `plan_object`.
 
-    `plan_notes` are the last lines of `plan`: warnings about names that look alike.
+    `plan_notes` are the last lines of `plan`: what a rerun reuses and repeats, warnings about names that look alike.
 
     `result` is a text to show: the result of a completed task, the error of a failed task, the running steps of an
     executing task, or the open questions of a task that needs attention.
@@ -182,6 +213,7 @@ class TaskView(TypedDict):
     attention: list[AttentionView | JournalChangedView]
     cancel_requested: bool
     error: ErrorView | None
+    rerun_of: RerunView | None
     metadata: Mapping[str, str]
     usage: UsageView
     created_at: str | None

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_runtime.api.auth import caller_of
+from agent_runtime.api.rerun_views import rerun_lines, rerun_view
 from agent_runtime.api.shapes import (
     AttentionView,
     ErrorView,
@@ -96,7 +97,7 @@ def created_view(task: Task, root_path: str) -> TaskCreated:
 def task_view(task: Task) -> TaskView:
     steps = task.contract.steps if task.contract else ()
     shown = preview_steps(task)
-    notes = notes_on_names(task, shown)
+    notes = [*rerun_lines(task), *notes_on_names(task, shown)]
     attention = _attention(task, shown)
     return {
         "task_id": task.task_id,
@@ -124,6 +125,7 @@ def task_view(task: Task) -> TaskView:
         "attention": attention,
         "cancel_requested": task.cancel_requested,
         "error": _error(task.error.code, task.error.message, task.error.step_id) if task.error else None,
+        "rerun_of": rerun_view(task),
         "metadata": task.metadata,
         "usage": {
             "input_tokens": task.usage.input_tokens,

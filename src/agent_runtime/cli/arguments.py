@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _service_commands(commands)
     _task_commands(commands)
+    _rerun_command(commands)
     _decisions(commands)
     _keys(commands)
     _audit(commands)
@@ -140,6 +141,14 @@ def _task_commands(commands: _Commands) -> None:
         level="error",
     )
     _client(_with_id(_add(commands, "watch", "commands:watch", "follow a task until it ends or needs a person")))
+
+
+def _rerun_command(commands: _Commands) -> None:
+    rerun = _with_id(_add(commands, "rerun", "commands:rerun", "run a finished task again, and show its plan"))
+    rerun.add_argument(
+        "--from-failed-step", action="store_true", help="reuse the results of the steps that were completed"
+    )
+    _client(rerun)
 
 
 def _decisions(commands: _Commands) -> None:

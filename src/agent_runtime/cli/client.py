@@ -85,6 +85,10 @@ class Client:
         except ServiceUnreachableError:
             return self._json("POST", "/v1/tasks", {"prompt": prompt}, headers)
 
+    def rerun(self, task_id: str, start: str) -> Json:
+        """Create a task that runs a finished one again."""
+        return self._json("POST", f"{_path(task_id)}/rerun", {"from": start}, {"Idempotency-Key": token_hex(16)})
+
     def tasks(self, status: str | None, limit: int, cursor: str | None = None) -> Json:
         query = {"limit": str(limit)} | ({"status": status} if status else {}) | ({"cursor": cursor} if cursor else {})
         return self._json("GET", f"/v1/tasks?{urlencode(query)}")

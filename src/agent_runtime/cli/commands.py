@@ -5,26 +5,17 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, Json, RefusedError
+from agent_runtime.cli.following import WAITING, Follower
 from agent_runtime.cli.service import Service, connect
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.text.escaping import is_blank, one_line
 
 COMPLETED, FAILED, PERSON_NEEDED = 0, 1, 3
 """Exit codes by the final status of the task."""
-
-_WAITING = frozenset({"awaiting_approval", "needs_attention"})
-_ASKING = frozenset(
-    {"plan.proposed", "plan.edited", "plan.repinned", "call.approval_requested", "step.outcome_unknown"}
-)
-"""The events after which a task may wait for a person. Events of parallel steps may still follow."""
-
-_ENDED = frozenset({"task.completed", "task.failed"})
-"""The events whose log line is a shortened form of the text that is printed at the end."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -121,44 +112,10 @@ def _answer(digest: str) -> str | None:
             return None
 
 
-def _cancel_and_wait(follower: "Follower") -> Json:
+def _cancel_and_wait(follower: Follower) -> Json:
     with suppress(RefusedError):  # the task has ended meanwhile; its status is shown
         follower.client.cancel(follower.task_id, "interrupted at the command line")
     return follower.until_settled()
-
-
-class Follower:
-    """Shows the log lines of a task, each once."""
-
-    def __init__(self, client: Client, task_id: str) -> None:
-        self.client = client
-        self.task_id = task_id
-        self._last = ""
-
-    def until_settled(self) -> Json:
-        """Follow the task until it ends or waits for a person, and return it."""
-        event, asking = "", False
-        for frame in self.client.follow(self.task_id, self._last):
-            if not frame.id:
-                if frame.event == "message":  # what a server reports of a call
-                    output.say(f"  {frame.data}")
-                continue
-            self._last = frame.id
-            if frame.last:
-                break
-            if frame.event != "message":
-                event = frame.event
-                continue
-            if event not in _ENDED:
-                output.say(f"  {frame.data}")
-            if event in _ASKING or asking:
-                task = self.client.ask_until_answered(partial(self.client.task, self.task_id))
-                asking = task["status"] in _WAITING and not task["cancel_requested"]
-                if asking and not self.client.ask_until_answered(
-                    partial(self.client.has_more, self.task_id, frame.seq)
-                ):
-                    return task
-        return self.client.ask_until_answered(partial(self.client.task, self.task_id))
 
 
 def tasks(options: argparse.Namespace) -> int:
@@ -264,6 +221,17 @@ def revise(options: argparse.Namespace) -> int:
     return _finish(options, task)
 
 
+def rerun(options: argparse.Namespace) -> int:
+    """Run a finished task again, as a new task. Return 3 while its plan awaits approval."""
+    with connect(options) as service:
+        created = service.client.rerun(options.task_id, "failed_step" if options.from_failed_step else "start")
+        options.task_id = created["task_id"]
+        task = Follower(service.client, options.task_id).until_settled()
+        if task["status"] == "awaiting_approval":
+            _show_plan(service.client, task)
+    return _finish(options, task, with_id=True)
+
+
 def cancel(options: argparse.Namespace) -> int:
     """Cancel a task. Return 0 if it is cancelled."""
     with connect(options, resume=options.task_id) as service:
@@ -311,7 +279,7 @@ def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -
         output.result(task["result"])
     elif with_id:
         output.result(task["task_id"])
-    if task["status"] in _WAITING:
+    if task["status"] in WAITING:
         return PERSON_NEEDED
     return COMPLETED if task["status"] == "completed" else FAILED
 

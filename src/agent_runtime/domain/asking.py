@@ -13,15 +13,19 @@ A plan can include the approval of its calls: by `preapproved` of a step, or for
 call of a tool with `approval: call` needs approval in any case.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from graphlib import TopologicalSorter
 from typing import Literal, Protocol
 
 from agent_runtime.domain.plan import AgentStep, Plan, ToolStep, tool_keys
 from agent_runtime.domain.references import references_in
+from agent_runtime.domain.rerun import PinnedRerun
 from agent_runtime.domain.tools import Effect, Tool
 
 _MODEL = "a model"
+_OUTSIDE = "the world outside"
+"""The source of a reused result that came from beyond this machine, whatever its tool is called now."""
+_NO_TOOLS = frozenset({_MODEL, _OUTSIDE})
 
 
 class ToolTraits(Protocol):
@@ -56,12 +60,13 @@ class ApprovalTerms(Protocol):
     def covers_data(self) -> bool: ...
 
 
-def reasons_to_ask(plan: Plan, tools: Mapping[str, Tool]) -> dict[str, str]:
+def reasons_to_ask(plan: Plan, tools: Mapping[str, Tool], reused: PinnedRerun | None = None) -> dict[str, str]:
     """Return why steps need approval of their concrete calls, by step id, unless these are approved with the plan.
 
-    Steps that need none are left out. `tools`: by `server/tool`.
+    Steps that need none are left out. `tools`: by `server/tool`. `reused`: the results taken over from an earlier task.
     """
-    held = _trace_sources(plan)
+    results = reused.results if reused else {}
+    held = _trace_sources(plan, {name for name, result in results.items() if result.open_world})
     reasons = {step.id: "; ".join(_reasons(step, tools, held)) for step in plan.steps}
     return {step_id: reason for step_id, reason in reasons.items() if reason}
 
@@ -111,10 +116,12 @@ def _reasons(
         yield _every_call(tool.key)
     elif not tool.vouched:
         given = {name: held[name] for name in sorted({reference.step for reference in references_in(step.arguments)})}
-        let_in = _describe_sources(given, lambda key: key != _MODEL and tools[key].open_world)
+        let_in = _describe_sources(
+            given, lambda key: key == _OUTSIDE or (key not in _NO_TOOLS and tools[key].open_world)
+        )
         if let_in and tool.effect is not Effect.READ:
             yield f"its arguments hold what came from outside with {let_in}"
-        let_out = _describe_sources(given, lambda key: key == _MODEL or not _is_its_own(tools[key], tool))
+        let_out = _describe_sources(given, lambda key: key in _NO_TOOLS or not _is_its_own(tools[key], tool))
         if let_out and tool.open_world:
             yield f"{tool.key} reaches beyond this machine, and its arguments hold what {let_out} gave"
 
@@ -138,13 +145,17 @@ def _every_call(key: str) -> str:
     return f"the operator wants every call of {key} to be approved"
 
 
-def _trace_sources(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Return, by step id, the sources of the step's output: keys of tools, its own first, and possibly a model."""
+def _trace_sources(plan: Plan, outside: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return, by step id, the sources of the step's output: keys of tools, its own first, and possibly a model.
+
+    `outside` are the steps whose reused results came from beyond this machine.
+    """
     steps = {step.id: step for step in plan.steps}
     held: dict[str, tuple[str, ...]] = {}
     for name in TopologicalSorter({step.id: step.needs for step in plan.steps}).static_order():
         step = steps[name]
-        own = tool_keys(step) if isinstance(step, ToolStep) else [*tool_keys(step), _MODEL]
+        own = [*tool_keys(step), *([] if isinstance(step, ToolStep) else [_MODEL])]
+        own += [_OUTSIDE] if name in outside else []
         taken = [key for source in {ref.step: None for ref in references_in(step.templates)} for key in held[source]]
         held[name] = tuple(dict.fromkeys([*own, *taken]))
     return held

@@ -12,8 +12,8 @@ from pydantic_core import from_json
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
 from agent_runtime.domain.conditions import evaluate_condition
-from agent_runtime.domain.contract import MOST_DEPTH, argument_faults
 from agent_runtime.domain.deny import find_denial
+from agent_runtime.domain.drafting import MOST_DEPTH, argument_faults
 from agent_runtime.domain.errors import ConditionFailedError, ReferenceFailedError
 from agent_runtime.domain.events import StepFailed, StepSkipped
 from agent_runtime.domain.plan import AgentStep, ToolStep, tool_keys

@@ -120,6 +120,12 @@ class DigestRequiredError(DecisionRefusedError):
     code = "digest_required"
 
 
+class RerunTooLargeError(DecisionRefusedError):
+    """The results that a rerun would reuse are over the limit; nothing was created."""
+
+    code = "rerun_too_large"
+
+
 class PlanOutdatedError(DecisionRefusedError):
     """A server or the model is not what the plan was made for (G6); the approval was not taken."""
 

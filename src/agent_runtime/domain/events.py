@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.rerun import Rerun
 from agent_runtime.domain.signature import SignedEvent
 from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
@@ -83,7 +84,10 @@ class Event(Value):
 
 
 class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
-    """A task was submitted. `tools`: the servers that the planner may use; None: all."""
+    """A task was submitted. `tools`: the servers that the planner may use; None: all.
+
+    `rerun`: what the task takes over from a finished one that it runs again; None for every other task.
+    """
 
     prompt: str
     approval: Literal["manual", "auto"] = "manual"
@@ -93,6 +97,7 @@ class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
     actor: str = ANONYMOUS
     request_key: str | None = None
     request_digest: str | None = None
+    rerun: Rerun | None = Field(default=None, exclude_if=_is_none)
 
 
 class TaskClaimed(Event, type="task.claimed", follows=_OPEN):

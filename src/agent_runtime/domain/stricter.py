@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent_runtime.domain.asking import reasons_to_ask
-from agent_runtime.domain.contract import Contract, PinnedPolicy, pin_policy
+from agent_runtime.domain.contract import Contract, PinnedPolicy
+from agent_runtime.domain.drafting import pin_policy
 from agent_runtime.domain.tools import Effect, Tool
 
 _FROM_MILD_TO_STRICT = (Effect.READ, Effect.WRITE, Effect.DESTRUCTIVE, Effect.UNKNOWN)
@@ -65,7 +66,7 @@ def _new_reasons(contract: Contract, policy: Mapping[str, PinnedPolicy], tools: 
     if contract.form == 1 or not policy.keys() <= tools.keys():
         return {}
     judged = {key: tools[key].model_copy(update=dict(policy[key])) for key in policy}
-    return reasons_to_ask(contract.plan, judged)
+    return reasons_to_ask(contract.plan, judged, contract.rerun)
 
 
 def _describe_changes(key: str, pinned: PinnedPolicy, now: PinnedPolicy) -> Iterator[str]:

@@ -9,6 +9,7 @@ from agent_runtime.domain.contract import Contract, Limits
 from agent_runtime.domain.errors import JournalChangedError
 from agent_runtime.domain.events import ANONYMOUS, POLICY, ModelCall
 from agent_runtime.domain.plan import AgentStep, ToolStep
+from agent_runtime.domain.rerun import Rerun
 from agent_runtime.domain.status import TERMINAL, TaskStatus
 from agent_runtime.domain.tools import StoredResult, ToolDefinition, tool_key
 from agent_runtime.domain.usage import Usage
@@ -171,6 +172,7 @@ class Task:
     metadata: Mapping[str, str] = field(default_factory=dict)
     request_key: str | None = None
     request_digest: str | None = None
+    rerun: Rerun | None = None
     contract: Contract | None = None
     definitions: Mapping[str, ToolDefinition] = field(default_factory=dict)
     identities: Mapping[str, JsonObject] = field(default_factory=dict)

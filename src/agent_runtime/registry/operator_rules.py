@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent_runtime.domain.contract import Contract, PinnedPolicy, pin_policy
+from agent_runtime.domain.contract import Contract, PinnedPolicy
+from agent_runtime.domain.drafting import pin_policy
 from agent_runtime.domain.stricter import TightenedContract, tighten_contract
 from agent_runtime.domain.tools import HINTS, Denial, Tool, ToolDefinition, ToolServer, describe_tool
 

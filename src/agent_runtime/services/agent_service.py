@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from agent_runtime.config import ApprovalSettings
 from agent_runtime.domain.budget import tokens_left
 from agent_runtime.domain.caller import Caller
-from agent_runtime.domain.contract import Contract, Limits, draw_up, find_faults
+from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.drafting import draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
 from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed, PlanRepinned
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.plan import Plan, tool_names
+from agent_runtime.domain.rerun import Rerun, find_repeated_calls
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Tool, ToolDefinition
 from agent_runtime.domain.values import LARGE_BYTES, JsonObject
@@ -55,7 +57,7 @@ class PlannerAgent:
                 raise
             # Another server may offer the missing tool, and may still be installing.
             answer, offered = await self._ask(task, allowed, allowed, self._install_s)
-        contract = await self._draw_up(answer.plan, task.limits, offered)
+        contract = await self._draw_up(answer.plan, task.limits, offered, task.rerun)
         proposed = PlanProposed(
             revision=task.plan_revision + 1,
             digest=contract.digest,
@@ -66,7 +68,7 @@ class PlannerAgent:
             usage=answer.usage,
         )
         # A person who asked for a revision wants to see the new plan.
-        return self._with_policy(proposed, auto=task.approval == "auto" and not task.feedback)
+        return self._with_policy(proposed, task.rerun, auto=task.approval == "auto" and not task.feedback)
 
     async def _ask(
         self, task: Task, awaited: Sequence[str], allowed: Sequence[str], within_s: float
@@ -88,12 +90,20 @@ class PlannerAgent:
         )
         return await self._planner.plan(request), offered
 
-    async def accept(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, *, auto: bool) -> list[Event]:
+    async def accept(
+        self,
+        plan: Plan,
+        limits: Limits,
+        server_ids: Sequence[str] | None,
+        *,
+        auto: bool,
+        rerun: Rerun | None = None,
+    ) -> list[Event]:
         """Judge a ready-made plan as `propose` judges a planner's. Waits until the servers in the plan are known.
 
         Raises: InvalidPlanError; each field begins with `plan`.
         """
-        contract, offered = await self._judge(plan, limits, server_ids)
+        contract, offered = await self._judge(plan, limits, server_ids, rerun)
         proposed = PlanProposed(
             revision=1,
             digest=contract.digest,
@@ -102,11 +112,11 @@ class PlannerAgent:
             identities=offered.select_facts(contract),
             planner="user",
         )
-        return self._with_policy(proposed, auto=auto)
+        return self._with_policy(proposed, rerun, auto=auto)
 
     async def edit(self, plan: Plan, task: Task, caller: Caller) -> PlanEdited:
         """Judge a plan that was edited by hand, and return it as the next revision. Raises: as `accept`."""
-        contract, offered = await self._judge(plan, task.limits, task.tools)
+        contract, offered = await self._judge(plan, task.limits, task.tools, task.rerun)
         return PlanEdited(
             revision=task.plan_revision + 1,
             digest=contract.digest,
@@ -126,7 +136,7 @@ class PlannerAgent:
         If policy had approved the plan, policy judges it again. Raises: InvalidPlanError.
         """
         assert task.contract is not None  # noqa: S101 - something differs from it
-        contract, offered = await self._judge(task.contract.plan, task.limits, task.tools)
+        contract, offered = await self._judge(task.contract.plan, task.limits, task.tools, task.rerun)
         repinned = PlanRepinned(
             revision=task.plan_revision + 1,
             digest=contract.digest,
@@ -135,28 +145,30 @@ class PlannerAgent:
             identities=offered.select_facts(contract),
             differences=tuple(differences),
         )
-        return self._with_policy(repinned, auto=task.approved_by == POLICY)
+        return self._with_policy(repinned, task.rerun, auto=task.approved_by == POLICY)
 
-    async def _judge(self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None) -> "tuple[Contract, _Offered]":
+    async def _judge(
+        self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, rerun: Rerun | None
+    ) -> "tuple[Contract, _Offered]":
         allowed = self._select_servers(server_ids)
         named = {server for step in plan.steps for server, _ in tool_names(step)}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
         offered = _Offered(self._registry.tools(allowed), self._registry.identities)
         try:
-            contract = await self._draw_up(plan, limits, offered)
+            contract = await self._draw_up(plan, limits, offered, rerun)
         except InvalidPlanError as error:
             places = [f"plan.{fault.field}" if fault.field else "plan" for fault in error.faults]
             faults = [Fault(place, fault.message) for place, fault in zip(places, error.faults, strict=True)]
             raise InvalidPlanError(faults) from error
         return contract, offered
 
-    async def _draw_up(self, plan: Plan, limits: Limits, offered: "_Offered") -> Contract:
+    async def _draw_up(self, plan: Plan, limits: Limits, offered: "_Offered", rerun: Rerun | None) -> Contract:
         """Build the contract of a plan, in a thread if the plan is large. Raises: InvalidPlanError."""
 
         def draw() -> Contract:
             covers_data = self._approval.covers_data
             model = offered.identities.model
-            contract = draw_up(plan, limits, offered.tools, model=model, covers_data=covers_data)
+            contract = draw_up(plan, limits, offered.tools, model=model, covers_data=covers_data, rerun=rerun)
             _ = contract.digest  # worked out here, and kept
             return contract
 
@@ -179,8 +191,11 @@ class PlannerAgent:
     def _may_run_unasked(self, contract: Contract) -> bool:
         return all(policy.effect in self._approval.auto_effects for policy in contract.policy.values())
 
-    def _with_policy(self, proposed: PlanProposed | PlanRepinned, *, auto: bool) -> list[Event]:
-        if not (auto and self._may_run_unasked(proposed.contract)):
+    def _with_policy(self, proposed: PlanProposed | PlanRepinned, rerun: Rerun | None, *, auto: bool) -> list[Event]:
+        contract = proposed.contract
+        repeats = find_repeated_calls(rerun, contract.rerun, contract.plan)
+        safe = all(contract.policy[made.key].idempotent for made in repeats)
+        if not (auto and safe and self._may_run_unasked(contract)):
             return [proposed]
         return [proposed, PlanApproved(revision=proposed.revision, digest=proposed.digest, actor=POLICY)]
 

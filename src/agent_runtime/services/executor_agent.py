@@ -19,8 +19,8 @@ from pydantic_core import from_json, to_json
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.budget import seconds_left, tokens_left
 from agent_runtime.domain.call_rules import describe_full_journal
-from agent_runtime.domain.contract import NO_MODEL
 from agent_runtime.domain.conversation import conversation
+from agent_runtime.domain.drafting import NO_MODEL
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
 from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
 from agent_runtime.domain.kept_results import fit_result

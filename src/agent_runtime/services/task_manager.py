@@ -20,6 +20,7 @@ from agent_runtime.domain.errors import (
     InvalidPlanError,
     PlanOutdatedError,
     RequestKeyReusedError,
+    ScopeMissingError,
     TaskNotFoundError,
 )
 from agent_runtime.domain.events import (
@@ -31,11 +32,13 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.rerun import Rerun, RerunFrom
+from agent_runtime.domain.rerun_source import describe_source
 from agent_runtime.domain.revisions import Revision, read_revisions
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.stored_journal import StoredJournal
+from agent_runtime.domain.stored_journal import StoredJournal, read_record
 from agent_runtime.domain.task import Task, expect_unchanged
-from agent_runtime.domain.values import canonical
+from agent_runtime.domain.values import canonical, digest
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.decisions import events_of, expect_editable, find_text_faults
 from agent_runtime.services.expiry import Expiry
@@ -61,6 +64,18 @@ class Submission:
     tools: tuple[str, ...] | None = None
     limits: Limits = field(default_factory=Limits)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    request_key: str | None = None
+    request_digest: str | None = None
+    rerun: Rerun | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RerunSubmission:
+    """A request to run the finished task `task_id` again. `request_key` and `request_digest` are as in `Submission`."""
+
+    task_id: str
+    start: RerunFrom = "start"
+    approval: Literal["manual", "auto"] = "manual"
     request_key: str | None = None
     request_digest: str | None = None
 
@@ -106,12 +121,14 @@ class TaskManager:
                 metadata=submission.metadata,
                 request_key=submission.request_key,
                 request_digest=submission.request_digest,
+                rerun=submission.rerun,
                 **caller.signature,
             )
         ]
         if submission.plan is not None:
+            auto = submission.approval == "auto"
             events += await self._planner.accept(
-                submission.plan, submission.limits, submission.tools, auto=submission.approval == "auto"
+                submission.plan, submission.limits, submission.tools, auto=auto, rerun=submission.rerun
             )
         try:
             task = await self._store.append(Task(new_id("task")), events)
@@ -125,6 +142,35 @@ class TaskManager:
         log.info("task_submitted", task_id=task.task_id, status=task.status)
         await self._runner.wake(task.task_id)
         return task
+
+    async def rerun(self, request: RerunSubmission, caller: Caller) -> Task:
+        """Create a task that runs a finished one again: its plan, judged against the tools that there are now.
+
+        Without a plan to take over, the prompt is planned again. Raises: TaskNotFoundError, DecisionRefusedError (and
+        its kind RerunTooLargeError), ScopeMissingError, and as `submit`.
+        """
+        if not caller.may("read"):
+            raise ScopeMissingError("To run a task again takes the scope 'read' too.", "read")
+        source = await self._store.load(request.task_id)
+        expect_unchanged(source)
+        stored = await self._store.load_stored_journal(request.task_id)
+        records = [record for entry in stored.entries if isinstance(record := read_record("", entry), EventRecord)]
+        submission = Submission(
+            prompt=source.prompt,
+            plan=source.contract.plan if source.contract else None,
+            approval=request.approval,
+            tools=source.tools,
+            limits=source.limits,
+            metadata=source.metadata,
+            request_key=request.request_key,
+            request_digest=digest([request.task_id, request.request_digest]) if request.request_digest else None,
+            rerun=describe_source(source, stored.entries[-1].hash, records, request.start),
+        )
+        try:
+            return await self.submit(submission, caller)
+        except InvalidPlanError as error:
+            why = f"The plan of task {source.task_id} cannot be carried out as things are now: {error}"
+            raise DecisionRefusedError(why, source.status) from error
 
     def _check(self, submission: Submission) -> None:
         faults = find_text_faults("prompt", submission.prompt, self._limits.prompt_bytes)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent_runtime.domain.conditions import MOST_REFERENCES
-from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy, draw_up, find_faults
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedPolicy
+from agent_runtime.domain.drafting import draw_up, find_faults
 from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import Plan, find_unreferenced_steps
 from agent_runtime.domain.tools import Effect

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from agent_runtime.domain.contract import Limits, find_faults
+from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.deny import applies, find_denial, with_denials
+from agent_runtime.domain.drafting import find_faults
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.references import as_text

@@ -374,7 +374,16 @@ OF_A_MODEL = {"turn": 1, "index": 0}
 SPENT = {"usage": {"input_tokens": 3, "output_tokens": 2}}
 FACTS = {"identities": {"files": {"type": "local_stdio", "cwd": "/srv"}}}
 SIGNATURE = {"tenant": "acme", "via": "key"}
+AGAIN = {
+    "task_id": "task_1",
+    "head": "sha256:aa",
+    "start": "failed_step",
+    "results": {"s1": {"step": "sha256:bb", "result": json.loads(RESULT.model_dump_json()), "open_world": True}},
+    "calls": [{"step_id": "s2", "server": "files", "tool": "write", "count": 2, "unknown": True}],
+    "authors": ["ann"],
+}
 LEFT_OUT: dict[str, dict[str, Any]] = {
+    "task.submitted": {"rerun": AGAIN},
     "plan.proposed": {**FACTS, **SPENT},
     "plan.approved": {"scopes": ["approve"], "names_digest": False},
     "plan.edited": FACTS,

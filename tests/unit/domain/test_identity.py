@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy, draw_up
+from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy
+from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.errors import DefinitionChangedError
 from agent_runtime.domain.identity import Identities, ServerIdentity, compare_pins
 from agent_runtime.domain.plan import Plan

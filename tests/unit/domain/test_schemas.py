@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.domain.contract import MOST_FAULTS, Limits, argument_faults, find_faults
+from agent_runtime.domain.contract import Limits
+from agent_runtime.domain.drafting import MOST_FAULTS, argument_faults, find_faults
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.references import resolve
 from agent_runtime.domain.schemas import OutOfTimeError, UnusableSchemaError, check_schema, errors_of, matches

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy, draw_up
+from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy
+from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.stricter import tighten_contract
 from agent_runtime.domain.tools import Effect, StdioServer, Tool, ToolDefinition, describe_tool

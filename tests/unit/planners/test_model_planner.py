@@ -8,7 +8,8 @@ from hypothesis import given
 from jsonschema import Draft202012Validator
 
 from agent_runtime.domain.conditions import read_condition
-from agent_runtime.domain.contract import Limits, find_faults
+from agent_runtime.domain.contract import Limits
+from agent_runtime.domain.drafting import find_faults
 from agent_runtime.domain.errors import ModelError, PlanningError
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.references import parse_template

@@ -10,7 +10,8 @@ from mcp.client import Client
 from mcp_types import TextContent
 
 from agent_runtime.builtin.servers import SERVERS, create
-from agent_runtime.domain.contract import Limits, find_faults
+from agent_runtime.domain.contract import Limits
+from agent_runtime.domain.drafting import find_faults
 from agent_runtime.domain.errors import MissingToolError, PlanningError
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.references import parse_template, resolve

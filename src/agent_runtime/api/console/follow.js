@@ -37,7 +37,8 @@ export function follow(id, listener) {
     const opened = new EventSource(`v1/tasks/${id}/stream?ticket=${encodeURIComponent(ticket)}&after=${last}`);
     stream = opened;
     opened.onmessage = ({ data, lastEventId }) => {
-      if (!lastEventId || lastEventId === last) return; // the log line of a report, which also arrives as an event
+      // the log line of a report, which also arrives as an event
+      if (!lastEventId || lastEventId === last) return;
       last = lastEventId;
       if (data === "[DONE]") opened.close();
       listener.line(data);

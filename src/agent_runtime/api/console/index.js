@@ -47,12 +47,18 @@ function rowOf(task) {
   details.addEventListener("toggle", () => {
     if (details.open && opened?.row !== row) {
       close();
-      opened = { row, box, ...openTask(box, task.task_id, (now) => mark(row, now)) };
+      opened = { row, box, ...openTask(box, task.task_id, (now) => mark(row, now), open) };
     } else if (!details.open && opened?.row === row) {
       close();
     }
   });
   return row;
+}
+
+/** Open this task, a new one. @param {string} id */
+async function open(id) {
+  wanted = id;
+  await show();
 }
 
 function close() {
@@ -139,9 +145,10 @@ async function lookAgain() {
 byId("ask", HTMLFormElement).addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(async () => {
-    ({ task_id: wanted } = await call("/v1/tasks", { prompt: prompt.value }));
+    /** @type {{ task_id: string }} */
+    const made = await call("/v1/tasks", { prompt: prompt.value });
     prompt.value = "";
-    await show();
+    await open(made.task_id);
   });
 });
 more.addEventListener("click", () => attempt(showMore));

@@ -41,13 +41,15 @@ function footOf({ usage, approvals }) {
 }
 
 /**
- * Show a task in a box, and keep it up to date. Calls `changed` with each new state. Return `close`, and `reload`,
+ * Show a task in a box, and keep it up to date. Calls `changed` with each new state, and `started` with the id of a task
+ * that runs this one again. Return `close`, and `reload`,
  * which requests the task, and requests it again if it is called before the answer arrives. `texts` are the texts that
  * models are writing, by step id, null for the plan; `boxes` are their elements;
  * `reports` are the progress reports of servers about their calls.
  * @param {HTMLElement} box @param {string} id @param {(task: TaskView) => void} changed
+ * @param {(id: string) => Promise<void>} started
  */
-export function openTask(box, id, changed) {
+export function openTask(box, id, changed, started) {
   const path = `/v1/tasks/${id}`;
   const lines = group("pre", "log");
   lines.setAttribute("role", "log");
@@ -66,6 +68,22 @@ export function openTask(box, id, changed) {
   /** @type {Promise<void> | null} */
   let loading = null;
   let closed = false;
+
+  /** @param {"start" | "failed_step"} from */
+  const rerun = (from) => async () => {
+    /** @type {{ task_id: string }} */
+    const made = await call(`${path}/rerun`, { from });
+    await started(made.task_id);
+  };
+
+  /** @param {TaskView} task */
+  function rerunButtons(task) {
+    const buttons = [button("Run again", rerun("start"))];
+    if (task.status === "failed" && task.steps.some((step) => step.status === "completed")) {
+      buttons.push(button("Run again from the failed step", rerun("failed_step")));
+    }
+    return group("p", "buttons", ...buttons);
+  }
 
   /** @param {string} verb @param {object | string} body */
   async function decide(verb, body) {
@@ -146,6 +164,7 @@ export function openTask(box, id, changed) {
     add(`foot ${JSON.stringify([task.usage, task.approvals])}`, () => footOf(task));
     if (task.cancel_requested && !task.terminal) add("ending", () => element("p", "The task is being cancelled.", "note"));
     else if (!task.terminal && !isChanged(task)) add("cancel", () => group("p", "buttons", button("Cancel", () => decide("cancel", {}))));
+    if (task.terminal) add("again", () => rerunButtons(task));
     place(box, parts);
     const shown = box.querySelector(".plan");
     if (plan && shown) showSteps(shown, task, plan);

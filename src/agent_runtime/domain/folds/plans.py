@@ -5,8 +5,9 @@ from typing import Any
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.folds.base import Changes, authors_with, check_approver, check_not_cancelled, illegal
+from agent_runtime.domain.rerun import pin_rerun
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import Approval, StepState, Task
+from agent_runtime.domain.task import Approval, StepState, StepStatus, Task
 from agent_runtime.domain.values import digest
 
 _S = TaskStatus
@@ -25,9 +26,21 @@ def fold_plan(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinn
         "plan_digest": event.digest,
         "planned_at": record.at,
         "approved_by": None,
-        "steps": {step.id: StepState() for step in event.contract.steps},
+        "steps": _first_states(task, event),
         "usage": task.usage + event.usage if isinstance(event, ev.PlanProposed) else task.usage,
     }
+
+
+def _first_states(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinned) -> dict[str, StepState]:
+    """Return the states that the steps of a plan begin with: of a rerun, some are completed already."""
+    states = {step.id: StepState() for step in event.contract.steps}
+    pinned = event.contract.rerun
+    if pinned != pin_rerun(task.rerun, event.contract.plan):
+        raise illegal(task, event, "it does not reuse what the task that is run again has left")
+    if pinned is not None and task.rerun is not None:
+        results = task.rerun.results
+        states |= {name: StepState(StepStatus.COMPLETED, result=results[name].result) for name in pinned.results}
+    return states
 
 
 def fold_plan_edited(task: Task, event: ev.PlanEdited, record: ev.EventRecord) -> Changes:
@@ -56,7 +69,7 @@ def _check_not_begun(task: Task, event: ev.PlanRepinned) -> None:
 
 def _digest_of_work(contract: Contract) -> str:
     """Return the digest of the parts of a contract that do not depend on servers and tools."""
-    return digest(contract.model_dump(mode="json", include={"goal", "steps", "limits"}))
+    return digest(contract.model_dump(mode="json", include={"goal", "steps", "limits", "rerun"}))
 
 
 def _check_current_plan(task: Task, event: Any) -> None:

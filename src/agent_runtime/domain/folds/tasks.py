@@ -15,13 +15,14 @@ _WELL_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
 def fold_task_submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord) -> Changes:
     return {
         "prompt": event.prompt,
-        "authors": (event.actor,),
+        "authors": tuple(dict.fromkeys((event.actor, *(event.rerun.authors if event.rerun else ())))),
         "approval": event.approval,
         "tools": event.tools,
         "limits": event.limits,
         "metadata": event.metadata,
         "request_key": event.request_key,
         "request_digest": event.request_digest,
+        "rerun": event.rerun,
         "created_at": record.at,
     }
 

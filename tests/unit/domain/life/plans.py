@@ -5,7 +5,8 @@ from functools import cache
 
 from hypothesis import strategies as st
 
-from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel, draw_up
+from agent_runtime.domain.contract import Budget, Contract, Limits, PinnedModel
+from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
 

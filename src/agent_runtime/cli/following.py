@@ -1,0 +1,51 @@
+"""Follow a task at the command line."""
+
+from functools import partial
+
+from agent_runtime.cli import output
+from agent_runtime.cli.client import Client, Json
+
+WAITING = frozenset({"awaiting_approval", "needs_attention"})
+"""The statuses of a task that waits for a person."""
+
+_ASKING = frozenset(
+    {"plan.proposed", "plan.edited", "plan.repinned", "call.approval_requested", "step.outcome_unknown"}
+)
+"""The events after which a task may wait for a person. Events of parallel steps may still follow."""
+
+_ENDED = frozenset({"task.completed", "task.failed"})
+"""The events whose log line is a shortened form of the text that is printed at the end."""
+
+
+class Follower:
+    """Shows the log lines of a task, each once."""
+
+    def __init__(self, client: Client, task_id: str) -> None:
+        self.client = client
+        self.task_id = task_id
+        self._last = ""
+
+    def until_settled(self) -> Json:
+        """Follow the task until it ends or waits for a person, and return it."""
+        event, asking = "", False
+        for frame in self.client.follow(self.task_id, self._last):
+            if not frame.id:
+                if frame.event == "message":  # what a server reports of a call
+                    output.say(f"  {frame.data}")
+                continue
+            self._last = frame.id
+            if frame.last:
+                break
+            if frame.event != "message":
+                event = frame.event
+                continue
+            if event not in _ENDED:
+                output.say(f"  {frame.data}")
+            if event in _ASKING or asking:
+                task = self.client.ask_until_answered(partial(self.client.task, self.task_id))
+                asking = task["status"] in WAITING and not task["cancel_requested"]
+                if asking and not self.client.ask_until_answered(
+                    partial(self.client.has_more, self.task_id, frame.seq)
+                ):
+                    return task
+        return self.client.ask_until_answered(partial(self.client.task, self.task_id))

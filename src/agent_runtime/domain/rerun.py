@@ -1,0 +1,114 @@
+"""Run again: what a new task takes over from a finished one.
+
+The first event of the new task holds all of it, so that deleting the finished task changes nothing. The contract names
+each result that is reused by its digest, so that whoever approves the plan approves these results too.
+"""
+
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
+from typing import Literal
+
+from agent_runtime.domain.plan import Plan, Step, tool_keys
+from agent_runtime.domain.tools import StoredResult
+from agent_runtime.domain.values import JsonValue, Value, digest, digest_of_bytes
+
+REUSED_BYTES = 8 * 1024 * 1024
+"""The limit on the reused results of one task together, in bytes of JSON."""
+
+RerunFrom = Literal["start", "failed_step"]
+
+
+class ReusedResult(Value):
+    """The result of a completed step.
+
+    `step` is the digest of the step as it was planned: a step that differs in anything does not get the result.
+    `open_world`: a tool of the step reached beyond this machine.
+    """
+
+    step: str
+    result: StoredResult
+    open_world: bool
+
+
+class MadeCalls(Value):
+    """The calls of one tool that a step of the finished task, or of a task before it, has made.
+
+    `unknown`: for at least one of them, nobody knows whether it took effect.
+    """
+
+    step_id: str
+    server: str
+    tool: str
+    count: int
+    unknown: bool
+
+    @property
+    def key(self) -> str:
+        return f"{self.server}/{self.tool}"
+
+
+class Rerun(Value):
+    """What a task takes over from the finished task `task_id`, whose journal ended with the hash `head`.
+
+    `results` are by step id. `authors` are all who shaped the finished task.
+    """
+
+    task_id: str
+    head: str
+    start: RerunFrom
+    results: Mapping[str, ReusedResult] = {}
+    calls: tuple[MadeCalls, ...] = ()
+    authors: tuple[str, ...] = ()
+
+
+class PinnedResult(Value):
+    """A reused result in a contract: its digest, and whether it came from beyond this machine."""
+
+    digest: str
+    open_world: bool
+
+
+class PinnedRerun(Value):
+    """The part of a contract that names what is reused. `results` are by step id."""
+
+    task_id: str
+    head: str
+    results: Mapping[str, PinnedResult]
+
+
+def digest_step(step: Step) -> str:
+    """Return the digest of a step as it was planned. The title is for people and does not count."""
+    value: JsonValue = step.model_dump(mode="json", exclude={"title", "timeout_s"})
+    for tool in value.get("tools", ()):
+        del tool["timeout_s"]
+    return digest(value)
+
+
+def pin_rerun(rerun: Rerun | None, plan: Plan) -> PinnedRerun | None:
+    """Return what the steps of this plan reuse; None for a task that is no rerun.
+
+    A step reuses a result if it is the step that gave it, and every step that it needs reuses its own result too.
+    """
+    if rerun is None:
+        return None
+    steps = {step.id: step for step in plan.steps}
+    pinned: dict[str, PinnedResult] = {}
+    for name in TopologicalSorter({step.id: step.needs for step in plan.steps}).static_order():
+        reused = rerun.results.get(name)
+        if reused and digest_step(steps[name]) == reused.step and steps[name].needs <= pinned.keys():
+            pinned[name] = PinnedResult(digest=digest_result(reused.result), open_world=reused.open_world)
+    return PinnedRerun(task_id=rerun.task_id, head=rerun.head, results=pinned)
+
+
+def digest_result(result: StoredResult) -> str:
+    """Return the digest of a result as the journal writes it; it may hold numbers that have no canonical form."""
+    return digest_of_bytes(result.model_dump_json().encode())
+
+
+def find_repeated_calls(rerun: Rerun | None, pinned: PinnedRerun | None, plan: Plan) -> Iterator[MadeCalls]:
+    """Yield the calls that were made before and that this plan may make again: a step calls the same tool anew."""
+    if rerun is None:
+        return
+    reused = pinned.results if pinned else {}
+    again = {key for step in plan.steps if step.id not in reused for key in tool_keys(step)}
+    yield from (made for made in rerun.calls if made.key in again)
