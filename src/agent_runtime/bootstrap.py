@@ -16,6 +16,7 @@ from mcp.server import MCPServer
 from agent_runtime.builtin import servers as builtin
 from agent_runtime.config import NETWORK_VARIABLES, OpenAISettings, Secrets, Settings, StorageSettings, forget_secrets
 from agent_runtime.domain.deny import with_denials
+from agent_runtime.domain.outages import OutageLimits
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.tools import BuiltinServer, ToolServer
 from agent_runtime.judging.process import JudgeProcess
@@ -220,6 +221,7 @@ def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pause
         planner,
         ExecutorAgent(ground.model, progress, limits),
         Broker(limits, ground.current, pauses, progress),
+        OutageLimits(limits.outage_s, limits.planning_outage_s, pauses.in_outage),
         runner_id=f"local:{os.getpid()}:{random.token_hex(4)}",
         parallel_calls=limits.calls_of_a_task,
     )

@@ -15,6 +15,8 @@ from agent_runtime.domain.approval import Approve, Cancel, Decision, Resolve
 from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import ConflictError, DecisionRefusedError, TaskNotFoundError
 from agent_runtime.domain.events import Event, ToolReturned
+from agent_runtime.domain.outages import OutageLimits
+from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
@@ -270,6 +272,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
             planner,
             executor,
             Broker(limits, CurrentRegistry()),
+            OutageLimits(0, 0, Pauses().in_outage),
             runner_id="another",
             parallel_calls=8,
         )

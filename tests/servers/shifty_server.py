@@ -5,7 +5,9 @@ of the tool `raw`. Every call is written to `ledger.txt`. What `hang.txt` names,
 `tools/list`, is noted in `hangs.txt` and never answered.
 `gate {label}` answers once the file `gate` exists; `shift` puts `next.json` in place of `tools.json` and says so before
 it answers; `later` does so a moment after it answered with an error; where `shift-soon` exists, every tool does so a
-moment later; `die` ends the process at its first call.
+moment later; `die` ends the process at its first call. While the file `down` exists, a start ends at once: with the
+exit code in it and the words after it, where `LETTER` stands for another letter each time, and `PID` for a number.
+`down-after-death` becomes that file once `die` ends the process.
 """
 
 import json
@@ -42,6 +44,8 @@ def called(name: str, label: str) -> dict[str, Any]:
     elif name == "later" or (HOUSE / "shift-soon").exists():
         threading.Timer(0.1, shift).start()
     elif name == "die" and LEDGER.read_text().split().count(label) == 1:
+        if (HOUSE / "down-after-death").exists():
+            (HOUSE / "down-after-death").rename(HOUSE / "down")
         os._exit(3)
     return {"content": [{"type": "text", "text": f"did {label}"}], "isError": name in {"later", "fail"}}
 
@@ -72,6 +76,20 @@ def answer(request: dict[str, Any]) -> None:
     send({"id": request["id"], "result": result})
 
 
+def fall() -> None:
+    """End as `down` says, if there is such a file."""
+    if (HOUSE / "down").exists():
+        with (HOUSE / "starts.txt").open("a+") as starts:
+            starts.write("x")
+            starts.seek(0)
+            letter = chr(ord("a") + len(starts.read()) % 26)
+        code, _, words = (HOUSE / "down").read_text().partition(" ")
+        sys.stderr.write(words.replace("LETTER", letter).replace("PID", str(os.getpid())) + "\n")
+        sys.stderr.flush()
+        os._exit(int(code))
+
+
+fall()
 for line in sys.stdin:
     message = json.loads(line)
     if "id" in message:

@@ -24,9 +24,10 @@ class Seen:
 
 @dataclass
 class HostileHttp:
-    """The port of the server, and the requests that it has received."""
+    """The port of the server, and the requests that it has received. `outage`: the status of all its answers."""
 
     port: int
+    outage: int | None = None
     seen: list[Seen] = field(default_factory=list)
     streamed: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -43,9 +44,9 @@ class HostileHttp:
 
 
 @contextmanager
-def hostile_http() -> Iterator[HostileHttp]:
-    """Run the server on a free loopback port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+def hostile_http(port: int = 0) -> Iterator[HostileHttp]:
+    """Run the server on this loopback port, or on a free one."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     server.daemon_threads = True
     _Handler.state = state = HostileHttp(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -108,6 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         method, number = message.get("method", ""), message.get("id")
         self.note(method)
+        if self.state.outage is not None:
+            self.give(self.state.outage, {})
+            return
         if not method:  # a response to a request of the server
             self.state.ended.wait(60)
         if number is None:

@@ -31,16 +31,25 @@ class ShiftyHouse(House):
         self.list_tools(list_tools())
         self.write_entry()
 
-    def write_entry(self, *, hang: str = "", arguments: tuple[str, ...] = (), **entry: Any) -> None:
+    def write_entry(
+        self, *, hang: str = "", arguments: tuple[str, ...] = (), command: str = sys.executable, **entry: Any
+    ) -> None:
         (self.folder / "hang.txt").write_text(hang, encoding="utf-8")
         env = {"HOUSE": str(self.folder)}
-        config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER), *arguments], "env": env}
+        config = {"command": command, "args": ["-S", "-E", str(SERVER), *arguments], "env": env}
         idempotent = {name: {"idempotent": True, "effect": "read"} for name in ("later", "die")}
         vouched = {"*": {"open_world": False}}
         self.write_registry(config=config, **{"tools": {**idempotent, **vouched}, **entry})
 
     def list_tools(self, tools: list[dict[str, Any]], name: str = "tools.json") -> None:
         (self.folder / name).write_text(json.dumps(tools), encoding="utf-8")
+
+    def break_down(self, how: str) -> None:
+        """Have the server end at each start: with this exit code, and these words on stderr."""
+        (self.folder / "down").write_text(how, encoding="utf-8")
+
+    def repair(self) -> None:
+        (self.folder / "down").unlink(missing_ok=True)
 
     def open_gate(self) -> None:
         (self.folder / "gate").touch()

@@ -71,7 +71,12 @@ def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: 
         tasks = [((status.value,), counts.get(status, 0)) for status in TaskStatus]
         yield _gauge("tasks", "Tasks in the store, by status.", ("status",), tasks)
     queue = [((state,), number) for state, number in runtime.runner.queue.items()]
-    yield _gauge("runner_tasks", "Tasks that run, wait for their turn, or rest after a failure.", ("state",), queue)
+    yield _gauge(
+        "runner_tasks",
+        "Tasks that run, wait for their turn, or rest after a failure or in an outage.",
+        ("state",),
+        queue,
+    )
     enabled = [status for status in runtime.registry.statuses() if status.enabled]
     open_now = runtime.servers.connections
     processes = [((server.id,), open_now[server.id]) for server in enabled if server.type == "local_stdio"]

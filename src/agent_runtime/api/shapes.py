@@ -141,6 +141,22 @@ class AttentionView(TypedDict):
     actions: tuple[str, ...]
 
 
+class WaitingView(TypedDict):
+    """A server, a model or a planner that cannot be reached now, so that nothing was sent to it.
+
+    `reason` is the failure of try number `attempt` in a row, the first of which was at `since`. Another one is made at
+    `next_try_at`, or is being made; the task fails where one fails after `gives_up_at`.
+    """
+
+    kind: Literal["server", "model", "planner"]
+    name: str
+    reason: str
+    attempt: int
+    since: str
+    next_try_at: str
+    gives_up_at: str
+
+
 class JournalChangedView(TypedDict):
     """The stored journal of the task was changed. The task no longer runs and can only be deleted.
 
@@ -211,6 +227,7 @@ class TaskView(TypedDict):
     steps: list[StepView]
     approvals: list[ApprovalView]
     attention: list[AttentionView | JournalChangedView]
+    waiting_for: WaitingView | None
     cancel_requested: bool
     error: ErrorView | None
     rerun_of: RerunView | None

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from agent_runtime.api.auth import caller_of
 from agent_runtime.api.rerun_views import rerun_lines, rerun_view
+from agent_runtime.api.result_text import RESOLUTIONS, make_result_text
 from agent_runtime.api.shapes import (
     AttentionView,
     ErrorView,
@@ -26,20 +27,20 @@ from agent_runtime.api.shapes import (
     SummaryView,
     TaskCreated,
     TaskView,
+    WaitingView,
 )
 from agent_runtime.domain.conditions import MOST_CHARACTERS
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, notes_on_names, preview_steps
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task
+from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, Waiting
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.registry.reloading import RegistryChanges
 from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
 from agent_runtime.services.tool_registry import ServerStatus
 from agent_runtime.text.escaping import clear_name, clear_title, escape_hidden, exact_line, one_line
 
-RESOLUTIONS = ("done", "retry", "skip", "fail")
 CALL_ACTIONS = ("approve", "deny")
 
 _LONGEST_PREVIEW = 500
@@ -106,7 +107,7 @@ def task_view(task: Task) -> TaskView:
         "terminal": task.terminal,
         "plan": "\n".join([plan_text(steps, shown), *notes]) if steps else None,
         "plan_notes": notes,
-        "result": _result_text(task, attention),
+        "result": make_result_text(task, attention),
         "plan_object": task.contract.as_digested() if task.contract else None,
         "plan_revision": task.plan_revision,
         "plan_digest": task.plan_digest,
@@ -123,6 +124,7 @@ def task_view(task: Task) -> TaskView:
             for approval in task.approvals
         ],
         "attention": attention,
+        "waiting_for": _waiting_view(task.waiting) if task.waiting else None,
         "cancel_requested": task.cancel_requested,
         "error": _error(task.error.code, task.error.message, task.error.step_id) if task.error else None,
         "rerun_of": rerun_view(task),
@@ -137,38 +139,16 @@ def task_view(task: Task) -> TaskView:
     }
 
 
-def _result_text(task: Task, attention: Sequence[AttentionView | JournalChangedView]) -> str | None:
-    """Return one text that describes the task now, for clients that show a single text.
-
-    The result of a completed task, the error of a failed task, the running steps, or the open questions with the calls
-    that answer them. None in any other case.
-    """
-    if task.status is TaskStatus.EXECUTING:
-        return _running_text(task)
-    if task.status is TaskStatus.NEEDS_ATTENTION:
-        return "\n".join(_question(task, view) for view in attention) or None
-    return task.result if task.error is None else task.error.message
-
-
-def _running_text(task: Task) -> str | None:
-    steps = task.contract.steps if task.contract else ()
-    running = [
-        f"Step {number} of {len(steps)} is running: {one_line(step.title, 200)}"
-        for number, step in enumerate(steps, 1)
-        if task.steps[step.id].status is StepStatus.RUNNING
-    ]
-    return "\n".join(running) or None
-
-
-def _question(task: Task, view: AttentionView | JournalChangedView) -> str:
-    here = f"/v1/tasks/{task.task_id}"
-    if view["kind"] == "journal_changed":
-        what = f"The journal was changed at record {view['record']}: {one_line(view['reason'], _LONGEST_PREVIEW)}"
-        return f"{what} Nothing is done with the task any more; DELETE {here} removes it."
-    what = f"Step {view['step_id']} asks a person: {one_line(view['reason'], _LONGEST_PREVIEW)}"
-    if view["kind"] == "outcome_unknown":
-        return f"{what} Say what became of it with POST {here}/resolve ({', '.join(RESOLUTIONS)})."
-    return f"{what} Answer with POST {here}/calls/{view['call_id']}/approve or .../deny."
+def _waiting_view(waiting: Waiting) -> WaitingView:
+    return {
+        "kind": waiting.kind,
+        "name": waiting.name,
+        "reason": escape_hidden(waiting.reason, keep="\n\t"),
+        "attempt": waiting.attempt,
+        "since": time_of(waiting.since),
+        "next_try_at": time_of(waiting.next_try_at),
+        "gives_up_at": time_of(waiting.gives_up_at),
+    }
 
 
 def _error(code: str, message: str, step_id: str | None) -> ErrorView:

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -186,7 +187,11 @@ class ApprovalSettings(Section):
 
 
 class LimitSettings(Section):
-    """The limits of guarantee G11. Sizes in bytes, times in seconds."""
+    """The limits of guarantee G11. Sizes in bytes, times in seconds.
+
+    While a server or a model cannot be reached, a task waits: for `outage_s` at most once its plan is approved, for
+    `planning_outage_s` before; 0: not at all.
+    """
 
     prompt_bytes: PositiveInt = 64 * 1024
     head_bytes: PositiveInt = 64 * 1024
@@ -203,6 +208,8 @@ class LimitSettings(Section):
     stderr_bytes: PositiveInt = 64 * 1024
     server_start_s: PositiveFloat = 20
     server_install_s: PositiveFloat = 300
+    outage_s: NonNegativeFloat = Field(default=24 * 3600, le=366 * 86400)
+    planning_outage_s: NonNegativeFloat = Field(default=120, le=366 * 86400)
     cancel_grace_s: PositiveFloat = 5
     concurrent_tasks: PositiveInt = 128
     tasks_on_same_servers: PositiveInt = 16

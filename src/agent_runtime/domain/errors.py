@@ -54,6 +54,8 @@ class AgentRuntimeError(Exception):
     """The base of all errors that the service raises on purpose. `str(error)` can be shown to users."""
 
     code = "internal_error"
+    may_pass = False
+    """Whether it is an outage of something else, before anything was sent: it may work again by itself."""
 
 
 class InvalidInputError(AgentRuntimeError):
@@ -219,10 +221,13 @@ class PlanningError(AgentRuntimeError):
 
     code = "planning_refused"
 
-    def __init__(self, message: str, *, code: str | None = None, usage: Usage | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, usage: Usage | None = None, may_pass: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code or self.code
         self.usage = usage or Usage()
+        self.may_pass = may_pass
 
 
 class MissingToolError(PlanningError):
@@ -242,21 +247,33 @@ class ModelError(AgentRuntimeError):
 
     code = "model_failed"
 
-    def __init__(self, message: str, *, code: str | None = None, usage: Usage | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, usage: Usage | None = None, may_pass: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code or self.code
         self.usage = usage or Usage()
+        self.may_pass = may_pass
 
 
 class ServerUnavailableError(AgentRuntimeError):
-    """An MCP server could not be started, reached or understood. No call was sent."""
+    """An MCP server could not be started, reached or understood. No call was sent.
+
+    `exit_mark` says how its process ended, the same for the same end; None where it did not end by itself.
+    """
 
     code = "server_unavailable"
 
-    def __init__(self, server_id: str, reason: str) -> None:
+    def __init__(self, server_id: str, reason: str, *, may_pass: bool = False, exit_mark: str | None = None) -> None:
         super().__init__(f"MCP server {server_id!r} is unavailable: {reason}")
         self.server_id = server_id
         self.reason = reason
+        self.may_pass = may_pass
+        self.exit_mark = exit_mark
+
+    def copy(self) -> "ServerUnavailableError":
+        """Return the same error without its traceback, which holds on to all that was in hand."""
+        return ServerUnavailableError(self.server_id, self.reason, may_pass=self.may_pass, exit_mark=self.exit_mark)
 
 
 class DefinitionChangedError(AgentRuntimeError):

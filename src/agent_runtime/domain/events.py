@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.omissions import is_empty, is_none, is_nothing, is_true, is_zero
 from agent_runtime.domain.rerun import Rerun
 from agent_runtime.domain.signature import SignedEvent
 from agent_runtime.domain.status import TERMINAL, TaskStatus
@@ -20,26 +21,6 @@ ANONYMOUS = "anonymous"
 
 POLICY = "policy"
 """The actor of approvals by the operator's policy."""
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-def _is_zero(number: float) -> bool:
-    return not number
-
-
-def _is_true(value: object) -> bool:
-    return value is True
-
-
-def _is_empty(value: Collection[object]) -> bool:
-    return not value
-
-
-def _is_nothing(usage: Usage) -> bool:
-    return not usage.tokens
 
 
 Resolution = Literal["done", "retry", "skip", "fail"]
@@ -97,7 +78,7 @@ class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
     actor: str = ANONYMOUS
     request_key: str | None = None
     request_digest: str | None = None
-    rerun: Rerun | None = Field(default=None, exclude_if=_is_none)
+    rerun: Rerun | None = Field(default=None, exclude_if=is_none)
 
 
 class TaskClaimed(Event, type="task.claimed", follows=_OPEN):
@@ -117,9 +98,9 @@ class PlanProposed(Event, type="plan.proposed", follows={_S.PENDING}):
     digest: str
     contract: Contract
     definitions: Mapping[str, ToolDefinition]
-    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=_is_empty)
+    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=is_empty)
     planner: str
-    usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
+    usage: Usage = Field(default=Usage(), exclude_if=is_nothing)
 
 
 class PlanApproved(Event, SignedEvent, type="plan.approved", follows={_S.AWAITING_APPROVAL}):
@@ -132,8 +113,8 @@ class PlanApproved(Event, SignedEvent, type="plan.approved", follows={_S.AWAITIN
     digest: str
     actor: str = ANONYMOUS
     comment: str | None = None
-    scopes: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
-    names_digest: bool = Field(default=True, exclude_if=_is_true)
+    scopes: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
+    names_digest: bool = Field(default=True, exclude_if=is_true)
 
 
 class PlanRejected(Event, SignedEvent, type="plan.rejected", follows={_S.AWAITING_APPROVAL}, ends_task=True):
@@ -159,7 +140,7 @@ class PlanEdited(Event, SignedEvent, type="plan.edited", follows={_S.AWAITING_AP
     digest: str
     contract: Contract
     definitions: Mapping[str, ToolDefinition]
-    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=_is_empty)
+    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=is_empty)
     actor: str = ANONYMOUS
 
 
@@ -173,8 +154,26 @@ class PlanRepinned(Event, type="plan.repinned", follows={_S.AWAITING_APPROVAL, _
     digest: str
     contract: Contract
     definitions: Mapping[str, ToolDefinition]
-    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=_is_empty)
+    identities: Mapping[str, JsonObject] = Field(default={}, exclude_if=is_empty)
     differences: tuple[str, ...] = ()
+
+
+class TaskWaiting(Event, type="task.waiting", follows={_S.PENDING, _S.EXECUTING}, writer="run"):
+    """Something that the task needs cannot be had now; nothing was sent to it. The run ends; a later one tries again.
+
+    That is at `next_try_at`. A failure after `gives_up_at` ends the task. `kind` and `name` say what is needed, and
+    `reason` is the failure of try number `attempt` in a row. `exit_mark` says how a process ended, and `usage` is what
+    a model took for an answer that broke off.
+    """
+
+    kind: Literal["server", "model", "planner"]
+    name: str
+    reason: str
+    attempt: int
+    next_try_at: datetime
+    gives_up_at: datetime
+    exit_mark: str | None = Field(default=None, exclude_if=is_none)
+    usage: Usage = Field(default=Usage(), exclude_if=is_nothing)
 
 
 class StepStarted(Event, type="step.started", follows={_S.EXECUTING}, writer="run"):
@@ -224,8 +223,8 @@ class ToolCalled(Event, type="tool.called", follows={_S.EXECUTING}, writer="run"
     arguments_digest: str
     attempt: int
     timeout_s: float = 0.0
-    turn: int | None = Field(default=None, exclude_if=_is_none)
-    index: int | None = Field(default=None, exclude_if=_is_none)
+    turn: int | None = Field(default=None, exclude_if=is_none)
+    index: int | None = Field(default=None, exclude_if=is_none)
 
 
 class ToolReturned(Event, type="tool.returned", follows=_OPEN, writer="run"):
@@ -248,8 +247,8 @@ class ToolDenied(Event, type="tool.denied", follows={_S.EXECUTING}, writer="run"
     tool: str
     rule: str
     message: str
-    turn: int | None = Field(default=None, exclude_if=_is_none)
-    index: int | None = Field(default=None, exclude_if=_is_none)
+    turn: int | None = Field(default=None, exclude_if=is_none)
+    index: int | None = Field(default=None, exclude_if=is_none)
 
 
 class CallApprovalRequested(
@@ -264,8 +263,8 @@ class CallApprovalRequested(
     arguments: JsonObject
     arguments_digest: str
     reason: str
-    turn: int | None = Field(default=None, exclude_if=_is_none)
-    index: int | None = Field(default=None, exclude_if=_is_none)
+    turn: int | None = Field(default=None, exclude_if=is_none)
+    index: int | None = Field(default=None, exclude_if=is_none)
 
 
 class CallApproved(Event, SignedEvent, type="call.approved", follows={_S.NEEDS_ATTENTION}):
@@ -276,7 +275,7 @@ class CallApproved(Event, SignedEvent, type="call.approved", follows={_S.NEEDS_A
     arguments_digest: str
     actor: str = ANONYMOUS
     comment: str | None = None
-    scopes: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)
+    scopes: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
 
 
 class CallDenied(Event, SignedEvent, type="call.denied", follows={_S.NEEDS_ATTENTION}):
@@ -297,8 +296,8 @@ class StepFailed(Event, type="step.failed", follows={_S.EXECUTING}, writer="run"
     step_id: str
     code: str
     message: str
-    usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
-    duration_ms: float = Field(default=0.0, exclude_if=_is_zero)
+    usage: Usage = Field(default=Usage(), exclude_if=is_nothing)
+    duration_ms: float = Field(default=0.0, exclude_if=is_zero)
 
 
 class StepSkipped(Event, type="step.skipped", follows={_S.EXECUTING}, writer="run"):
@@ -350,7 +349,7 @@ class TaskFailed(
     code: str
     message: str
     step_id: str | None = None
-    usage: Usage = Field(default=Usage(), exclude_if=_is_nothing)
+    usage: Usage = Field(default=Usage(), exclude_if=is_nothing)
 
 
 class TaskCancelled(Event, type="task.cancelled", follows=_OPEN, ends_task=True):

@@ -6,6 +6,7 @@ from typing import Any
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.events import EventRecord
+from agent_runtime.domain.outages import describe_wait
 from agent_runtime.text.escaping import one_line
 
 
@@ -76,6 +77,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.PlanRevisionRequested: lambda event: f"Another plan was asked for{_by(event.actor)}: {event.feedback}",
     ev.PlanEdited: _describe_edit,
     ev.PlanRepinned: _describe_repin,
+    ev.TaskWaiting: describe_wait,
     ev.StepStarted: lambda event: f"Step {event.step_id} started: {event.title}",
     ev.ModelAnswered: _describe_answer,
     ev.ToolCalled: _describe_call,

@@ -5,13 +5,21 @@ from dataclasses import dataclass
 
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
-_REPEATING = Retrying(wait=wait_exponential_jitter(multiplier=0.2, max=5.0, jitter=0.1))
+
+def _make_pause(first_s: float, longest_s: float, jitter_s: float) -> Callable[[int], float]:
+    """Return a function that gives the pause after attempt number 1, 2, ...: twice as long each time."""
+    retrying = Retrying(wait=wait_exponential_jitter(multiplier=first_s, max=longest_s, jitter=jitter_s))
+
+    def pause_s(attempt: int) -> float:
+        state = RetryCallState(retrying, None, (), {})
+        state.attempt_number = attempt
+        return retrying.wait(state)
+
+    return pause_s
 
 
-def _before_repetition(attempt: int) -> float:
-    state = RetryCallState(_REPEATING, None, (), {})
-    state.attempt_number = attempt
-    return _REPEATING.wait(state)
+_before_repetition = _make_pause(0.2, 5.0, 0.1)
+_in_outage = _make_pause(1.0, 300.0, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class Pauses:
     `first_start_s`, `longest_start_s`: bounds of the growing delay for a task that was running when the service died
     several times in a row.
     `before_repetition`: returns the pause after attempt 1, 2, ... of an idempotent call.
+    `in_outage`: returns the pause after attempt 1, 2, ... of reaching a server or a model.
     """
 
     after_crashes_s: tuple[float, ...] = (1.0, 5.0, 30.0)
@@ -31,3 +40,4 @@ class Pauses:
     first_start_s: float = 10.0
     longest_start_s: float = 3600.0
     before_repetition: Callable[[int], float] = _before_repetition
+    in_outage: Callable[[int], float] = _in_outage

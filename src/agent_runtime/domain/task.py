@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from agent_runtime.domain.contract import Contract, Limits
 from agent_runtime.domain.errors import JournalChangedError
@@ -126,6 +127,24 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a task waits for: the latest `task.waiting`, until something else happens than the claim of the next try.
+
+    `since` is when try number 1 of `attempt` had failed; `same_exits` counts those at the end that ended alike.
+    """
+
+    kind: Literal["server", "model", "planner"]
+    name: str
+    reason: str
+    attempt: int
+    since: datetime
+    next_try_at: datetime
+    gives_up_at: datetime
+    exit_mark: str | None = None
+    same_exits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TaskError:
     code: str
     message: str
@@ -186,6 +205,7 @@ class Task:
     approved_by: str | None = None
     approval_names_digest: bool = True
     cancel_requested: bool = False
+    waiting: Waiting | None = None
     journal_change: JournalChange | None = None
     result: str | None = None
     error: TaskError | None = None

@@ -36,6 +36,8 @@ def evolve(task: Task, record: ev.EventRecord) -> Task:
         return replace(task, version=record.seq, updated_at=record.at, journal_bytes=size)
     _check_epoch(task, record)
     changes = FOLDS[type(event)](task, event, record)
+    if task.waiting and not isinstance(event, ev.TaskClaimed | ev.TaskWaiting):
+        changes["waiting"] = None
     return replace(task, version=record.seq, updated_at=record.at, journal_bytes=size, **changes)
 
 

@@ -1,5 +1,8 @@
-"""Errors of the SDK and of the system, in words for people."""
+"""Errors of the SDK and of the system: in words for people, and whether they may pass."""
 
+import re
+
+import httpx2
 from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED
 from pydantic import ValidationError
@@ -7,16 +10,47 @@ from pydantic import ValidationError
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.mcp_servers.reading import UnreadableAnswerError
 
+NO_CONNECTION = "cannot connect"
+BROKEN_CONNECTION = "the connection broke"
+"""How the messages begin of requests over HTTP that got no answer."""
+
+_OUTAGE = re.compile(r"HTTP (?:408|429|502|503|504)\b")
+_NO_OUTAGE = re.compile("certificate.verify.failed|unsupported protocol", re.IGNORECASE)
+
+
+def find_first(error: BaseException) -> BaseException:
+    """Return the first error of a group, however deep."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether an error of the SDK is an outage of a remote server, and not what it always says."""
+    error = find_first(error)
+    match error:
+        case ServerUnavailableError():
+            return error.may_pass
+        case MCPError(code=code) if code == CONNECTION_CLOSED:
+            broken = error.message.startswith((NO_CONNECTION, BROKEN_CONNECTION, "Connection closed"))
+            return broken and not _NO_OUTAGE.search(error.message)
+        case MCPError() | ConnectionError():
+            return _OUTAGE.search(str(error)) is not None
+        case httpx2.TransportError():
+            return not _NO_OUTAGE.search(str(error))
+    return False
+
 
 def explain(error: BaseException) -> str:
     """Return an error of the SDK, however deep in groups, in words for people."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = find_first(error)
     match error:
         case ServerUnavailableError():
             return error.reason
         case MCPError(code=code) if code == CONNECTION_CLOSED and error.message == "Connection closed":
             return "the connection was closed"
+        case MCPError(code=code) if code == CONNECTION_CLOSED and error.message.startswith(NO_CONNECTION):
+            return f"it cannot be reached ({error.message})"
         case MCPError() if error.message.startswith("HTTP "):
             return f"it answered with {error.message}"
         case MCPError():

@@ -20,6 +20,7 @@ from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableErr
 from agent_runtime.domain.tools import HttpServer
 from agent_runtime.mcp_servers.answers import Body, read_body
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
+from agent_runtime.mcp_servers.explaining import BROKEN_CONNECTION, NO_CONNECTION
 from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.old_sse import old_sse_client
 from agent_runtime.mcp_servers.reading import read_answer
@@ -169,9 +170,9 @@ class _Guarded(httpx2.AsyncBaseTransport):
             if state is not None and request.method == "POST":
                 # There was no connection, so no byte of the call was sent.
                 state.sent = False
-            return _make_refusal(request, f"cannot connect{self._way}: {error}")
+            return _make_refusal(request, f"{NO_CONNECTION}{self._way}: {error}")
         except httpx2.TransportError as error:
-            return _make_refusal(request, f"the connection broke: {error or type(error).__name__}")
+            return _make_refusal(request, f"{BROKEN_CONNECTION}: {error or type(error).__name__}")
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()
             return _make_refusal(request, "the answer is compressed, which was not asked for")

@@ -23,13 +23,12 @@ class SharedListing:
     Everybody gets a listing that began after they asked. Those who ask while one is under way share the next.
     """
 
-    def __init__(self, server_id: str, read: Callable[[], Awaitable[Listed]]) -> None:
-        self._server_id = server_id
+    def __init__(self, read: Callable[[], Awaitable[Listed]]) -> None:
         self._read = read
         self._lock = asyncio.Lock()
         self._asked = 0
         self._began_at = 0
-        self._outcome: Listed | str = ""  # the listing, or why there is none
+        self._outcome: Listed | ServerUnavailableError | None = None  # the listing, or why there is none
 
     async def read_fresh(self) -> Listed:
         """Return a listing that began after this was called. Raises: ServerUnavailableError."""
@@ -38,12 +37,13 @@ class SharedListing:
             if self._began_at < number:
                 # Set together with the outcome: if this reader is cancelled, the next one reads.
                 began_at = self._asked
-                outcome: Listed | str
+                outcome: Listed | ServerUnavailableError
                 try:
                     outcome = await self._read()
                 except ServerUnavailableError as error:
-                    outcome = error.reason  # the error itself would keep all that was read in memory
+                    outcome = error.copy()  # the error itself would keep all that was read in memory
                 self._began_at, self._outcome = began_at, outcome
-            if isinstance(self._outcome, Listed):
-                return self._outcome
-            raise ServerUnavailableError(self._server_id, self._outcome)
+            if isinstance(self._outcome, ServerUnavailableError):
+                raise self._outcome.copy()
+            assert self._outcome is not None  # noqa: S101 - it was read at least once
+            return self._outcome

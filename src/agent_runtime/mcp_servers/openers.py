@@ -10,7 +10,7 @@ from mcp.server import MCPServer, Server
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.mcp_servers.eras import Eras, open_session
-from agent_runtime.mcp_servers.explaining import explain
+from agent_runtime.mcp_servers.explaining import explain, may_pass
 from agent_runtime.mcp_servers.http import HttpAccess
 from agent_runtime.mcp_servers.server import Connection
 from agent_runtime.mcp_servers.stdio import StdioTransport
@@ -40,6 +40,10 @@ class OverStdio:
     def describe_end(self) -> str:
         """Return how the process ended, with the end of its stderr."""
         return self._transport.describe_end() if self._transport else ""
+
+    def find_exit_mark(self) -> str | None:
+        """Return the exit code with the last line of the stderr."""
+        return self._transport.find_exit_mark() if self._transport else None
 
 
 class OverHttp:
@@ -76,7 +80,8 @@ class OverHttp:
         try:
             return await stack.enter_async_context(self._old(connection))
         except Exception as error:
-            raise ServerUnavailableError(connection.server_id, f"{first}; {explain(error)}") from error
+            reason = f"{first}; {explain(error)}"
+            raise ServerUnavailableError(connection.server_id, reason, may_pass=may_pass(error)) from error
 
     def _streamable(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
         return open_session(connection, self._access.open(), self._eras, remote=True)
@@ -93,6 +98,9 @@ class OverHttp:
     def describe_end(self) -> str:
         """Return nothing: all that is known is in the error itself."""
         return ""
+
+    def find_exit_mark(self) -> None:
+        """There is no process of its own."""
 
 
 class InProcess:
@@ -114,3 +122,6 @@ class InProcess:
     def describe_end(self) -> str:
         """Return nothing: all that is known is in the error itself."""
         return ""
+
+    def find_exit_mark(self) -> None:
+        """There is no process of its own."""

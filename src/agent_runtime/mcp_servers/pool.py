@@ -202,7 +202,7 @@ class ServerPool:
 
     def _start(self, server: ToolServer, opener: Opener) -> Connection:
         if self._leaving:
-            raise ServerUnavailableError(server.id, "the service is stopping")
+            raise ServerUnavailableError(server.id, "the service is stopping", may_pass=True)
         limits = self._limits
         start_s = max(limits.server_start_s, limits.server_install_s if may_install(server) else 0)
 

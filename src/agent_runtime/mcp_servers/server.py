@@ -40,7 +40,7 @@ from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.mcp_servers.call import RAW, AwaitedCall
 from agent_runtime.mcp_servers.dispatcher import RequestState
-from agent_runtime.mcp_servers.explaining import explain
+from agent_runtime.mcp_servers.explaining import explain, may_pass
 from agent_runtime.mcp_servers.listing import Listed, SharedListing
 from agent_runtime.mcp_servers.reading import UnreadableAnswerError, names_with_headers, read_page, unwrap_answer
 from agent_runtime.mcp_servers.results import make_unreadable_result, to_stored_result, tool_definitions
@@ -77,6 +77,9 @@ class Opener(Protocol):
     def describe_end(self) -> str:
         """Return how the connection ended, as far as it is known."""
 
+    def find_exit_mark(self) -> str | None:
+        """Return how the process ended by itself, the same for the same end; None where it did not."""
+
 
 class Connection:
     """A connection from its start to its end. The task that runs `run` owns it."""
@@ -104,11 +107,12 @@ class Connection:
         self._ready = asyncio.Event()
         self._session: ClientSession | None = None
         self._fault: str | None = None
+        self._may_pass = False
         self._stopped = False
         self._retired = False
         self._open_calls = 0
         self._ids = itertools.count(1_000_001)  # far from the ids that the SDK gives its own requests
-        self._listing = SharedListing(server_id, self._list)
+        self._listing = SharedListing(self._list)
         self._listings = listings
         self._tell_change = tell_change
         self.has_listed = False
@@ -134,7 +138,7 @@ class Connection:
                 self._scope.deadline = anyio.current_time() + self._start_s
                 async with self._opener.open(self) as session:
                     self._scope.deadline = math.inf
-                    self._session = session
+                    self._session, self._may_pass = session, self._opener.remote
                     self._ready.set()
                     try:
                         await self.end.wait()
@@ -142,8 +146,10 @@ class Connection:
                         self._scope.deadline = anyio.current_time() + _LEAVE_S
             if self._session is None and self._scope.cancelled_caught and not self._stopped:
                 self._fault = f"it did not start within {self._start_s:g} s"
+                self._may_pass = True
         except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
             self._fault = self._redactor.redact_message(explain(error))
+            self._may_pass = self._opener.remote and may_pass(error)
         finally:
             lost = self._session is not None and not self._stopped
             self.end.set()
@@ -172,8 +178,14 @@ class Connection:
         await self._ready.wait()
         if self._session is None or self.end.is_set():
             await self._wait_for_end()
-            raise ServerUnavailableError(self.server_id, self.describe_end())
+            raise self._make_error()
         return self._session
+
+    def _make_error(self) -> ServerUnavailableError:
+        """Return that there is no session any more."""
+        mark = None if self._stopped else self._opener.find_exit_mark()
+        may = self._stopped or self._may_pass or mark is not None
+        return ServerUnavailableError(self.server_id, self.describe_end(), may_pass=may, exit_mark=mark)
 
     def describe_end(self) -> str:
         """Return the reason why there is no session any more, for people."""
@@ -208,13 +220,15 @@ class Connection:
                     tools, digest, size = await self._read_list(session)
         except TimeoutError:
             within = f"it did not list its tools within {limits.server_start_s:g} s"
-            raise ServerUnavailableError(self.server_id, within) from None
+            raise ServerUnavailableError(self.server_id, within, may_pass=True) from None
         except MCPError as error:
             if self._opener.remote:
                 self.retire()
             await self._wait_for_end()
-            reason = self.describe_end() if self.ended.is_set() and not self._stopped else explain(error)
-            raise ServerUnavailableError(self.server_id, self._redactor.redact_message(reason)) from error
+            if self.ended.is_set() and not self._stopped:
+                raise self._make_error() from error
+            reason, may = self._redactor.redact_message(explain(error)), self._opener.remote and may_pass(error)
+            raise ServerUnavailableError(self.server_id, reason, may_pass=may) from error
         except (ValidationError, UnreadableAnswerError) as error:
             raise ServerUnavailableError(self.server_id, explain(error)) from error
         self.has_listed = True

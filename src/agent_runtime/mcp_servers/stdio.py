@@ -5,6 +5,7 @@ The process leads its own session and process group. When the transport is close
 
 import asyncio
 import os
+import re
 import signal
 from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from collections import deque
@@ -48,6 +49,8 @@ _MUCH_BYTES = 64 * 1024
 """A malformed line of this size or more is read in a thread, because it would block the event loop (G9)."""
 
 _TAIL_CHARACTERS = 2000
+_LONGEST_LINE = 200
+_DIGITS = re.compile(r"\d+")
 
 _BEFORE_EXEC = before_exec()
 
@@ -218,6 +221,13 @@ class StdioTransport:
         if tail := self._tail():
             said.append(f"stderr ends with: {tail}")
         return "; ".join(said)
+
+    def find_exit_mark(self) -> str | None:
+        """Return how the process ended by itself, with the last line of its stderr and no digits of it; else None."""
+        if self._verdict or not self._left_us:
+            return None
+        last = self._tail().rpartition("\n")[2]
+        return f"{self._exit_code}: {_DIGITS.sub('0', last)[:_LONGEST_LINE]}"
 
     def _describe_exit(self) -> str:
         if self._exit_code is None:

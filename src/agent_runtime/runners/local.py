@@ -17,7 +17,7 @@ from agent_runtime.domain.pauses import Pauses
 
 log = structlog.get_logger()
 
-RunTask = Callable[[str, asyncio.Event, asyncio.Event], Awaitable[bool]]
+RunTask = Callable[[str, asyncio.Event, asyncio.Event], Awaitable[float | None]]
 """`Orchestrator.run`: the id of the task, the event of its cancellation, the event of the runner's stop."""
 
 ServersOf = Callable[[str], Awaitable[frozenset[str] | None]]
@@ -27,15 +27,19 @@ needs no place.
 
 
 class _Ticket:
-    """One task of the runner. `again`: it was woken while it ran. `lane`: the lane in which it has a place."""
+    """One task of the runner. `again`: it was woken while it ran. `lane`: the lane in which it has a place.
 
-    __slots__ = ("again", "cancel", "failures", "lane", "task_id")
+    `in_outage`: it rests until the next try of something that could not be reached.
+    """
+
+    __slots__ = ("again", "cancel", "failures", "in_outage", "lane", "task_id")
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
         self.cancel = asyncio.Event()
         self.again = False
         self.failures = 0
+        self.in_outage = False
         self.lane: _Lane | None = None
 
 
@@ -54,8 +58,9 @@ class LocalRunner:
     """Runs at most `limit` tasks at once, and at most `share` of those that hold the same servers (G9).
 
     So a server that hangs delays its own tasks and no others. A task that waits for a slot, or pauses after a failure,
-    counts for neither bound. Leaving the context stops the runner. No call is started any more; open calls may end
-    within `grace_s`. What is then still open is left to the next start, as after a crash.
+    counts for neither bound. One that waits for the end of an outage is a ticket and a timer. Leaving the context stops
+    the runner. No call is started any more; open calls may end within `grace_s`. What is then still open is left to the
+    next start, as after a crash.
     """
 
     def __init__(
@@ -103,9 +108,15 @@ class LocalRunner:
 
     @property
     def queue(self) -> dict[str, int]:
-        """The number of tasks that run, wait for a slot and pause after a failure."""
+        """The number of tasks that run, wait for a slot, pause after a failure, and wait for the end of an outage."""
         parked = sum(len(lane.parked) for lane in self._lanes.values())
-        return {"running": len(self._work), "waiting": len(self._waiting) + parked, "resting": len(self._resting)}
+        in_outage = sum(ticket.in_outage for ticket in self._resting)
+        return {
+            "running": len(self._work),
+            "waiting": len(self._waiting) + parked,
+            "resting": len(self._resting) - in_outage,
+            "in_outage": in_outage,
+        }
 
     async def _drain(self) -> None:
         if self._work:
@@ -163,11 +174,17 @@ class LocalRunner:
                 ticket.again = False
                 if not self._take_place(ticket, await self._servers_of(ticket.task_id)):
                     return
-                more = await self._run(ticket.task_id, ticket.cancel, self._stop)
+                pause_s = await self._run(ticket.task_id, ticket.cancel, self._stop)
                 self._give_up_place(ticket)
                 ticket.failures = 0
-                if not more and not ticket.again:
+                if ticket.again:
+                    continue
+                if pause_s is None:
                     del self._tickets[ticket.task_id]
+                    return
+                if pause_s:
+                    ticket.in_outage = True
+                    self._rest(ticket, pause_s)
                     return
         except StoreUnavailableError as error:
             log.warning("run_waits_for_store", task_id=ticket.task_id, error=str(error))
@@ -194,6 +211,7 @@ class LocalRunner:
 
     def _resume(self, ticket: _Ticket) -> None:
         del self._resting[ticket]
+        ticket.in_outage = False
         self._queue(ticket)
 
     def _take_place(self, ticket: _Ticket, servers: frozenset[str] | None) -> bool:

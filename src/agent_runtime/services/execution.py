@@ -2,6 +2,8 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
 
 import structlog
 
@@ -26,6 +28,7 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.events import StepFailed, StepOutcomeUnknown, TaskFailed, ToolDenied
 from agent_runtime.domain.identity import Identities
+from agent_runtime.domain.outages import OutageLimits, explain_failure
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.usage import Usage
@@ -59,6 +62,7 @@ class Execution:
         broker: Broker,
         registry: ToolRegistry,
         servers: ToolServers,
+        outages: OutageLimits,
         *,
         max_parallel: int,
     ) -> None:
@@ -67,6 +71,7 @@ class Execution:
         self._executor = executor
         self._broker = broker
         self._registry = registry
+        self._outages = outages
         self._max_parallel = max_parallel
         self._sessions = Sessions(run, broker, registry, servers)
         self._group = asyncio.TaskGroup()
@@ -150,6 +155,7 @@ class Execution:
                 self._trouble = None  # the cancellation was acknowledged, so it wins
             if self._trouble and not busy:
                 self._give_up(*self._trouble)
+                continue
             if self._compared is not self._registry.identities and not self._sessions.are_held:
                 await self._compare()
                 continue
@@ -308,6 +314,8 @@ class Execution:
         log.warning("no_lease", code=error.code, reason=str(error))
         self._trouble = None
         task = self._run.task
+        if isinstance(error, ServerUnavailableError) and self._begin_waiting("server", error.server_id, error):
+            return
         self._registry.invalidate(sorted(task.servers))
         open_calls = task.open_calls
         for name, lost in open_calls.items():
@@ -321,7 +329,18 @@ class Execution:
                     step_id=call.step_id, server=call.server, tool=call.tool, rule=error.code, message=str(error)
                 )
             )
-        self._run.stage(TaskFailed(code=error.code, message=str(error), step_id=call.step_id))
+        message = explain_failure(task, error, datetime.now(UTC))
+        self._run.stage(TaskFailed(code=error.code, message=message, step_id=call.step_id))
+
+    def _begin_waiting(self, kind: Literal["server", "model", "planner"], name: str, error: AgentRuntimeError) -> bool:
+        """Have the task wait for what cannot be had now, where it may pass and there is time; the run then ends."""
+        waiting = self._outages.wait_for(self._run.task, kind, name, error, datetime.now(UTC))
+        if waiting is None:
+            return False
+        log.warning("task_waits", kind=kind, name=name, reason=waiting.reason, next_try_at=waiting.next_try_at)
+        self._planned = True
+        self._run.stage(waiting)
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,8 +191,8 @@ class Runner(Protocol):
 
     @property
     def queue(self) -> Mapping[str, int]:
-        """The number of tasks that run (`running`), wait for a slot (`waiting`) and pause after a
-        failure (`resting`).
+        """The number of tasks that run (`running`), wait for a slot (`waiting`), pause after a failure (`resting`) and
+        wait for the end of an outage (`in_outage`).
         """
 
 

@@ -62,11 +62,11 @@ class Sessions:
         lease, names = self._lease, [server_id]
         if lease is None or self.unusable:
             await self._stack.aclose()
-            self.unusable = False
             names = sorted(task.servers)
             if self._entries is None:
                 self._broker.check_identities(task)
                 self._entries = [self._registry.server(name) for name in names]
             lease = await self._stack.enter_async_context(self._servers.lease(self._entries))
+            self.unusable = False
         await self._broker.check_pins(task, lease, names)
         return lease

@@ -1,7 +1,7 @@
 """The journal's format: what is written today must be read by every later version."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -140,6 +140,20 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
             '"differences":["files: cwd was \\"/a\\" and is \\"/srv\\"."]}'
         ),
     ),
+    "task.waiting": (
+        ev.TaskWaiting(
+            kind="server",
+            name="files",
+            reason="r",
+            attempt=2,
+            next_try_at=AT,
+            gives_up_at=AT + timedelta(hours=1),
+        ),
+        (
+            '{"kind":"server","name":"files","reason":"r","attempt":2,"next_try_at":"2026-11-21T04:00:00Z",'
+            '"gives_up_at":"2026-11-21T05:00:00Z"}'
+        ),
+    ),
     "step.started": (ev.StepStarted(step_id="s1", title="t"), '{"step_id":"s1","title":"t"}'),
     "model.answered": (
         ev.ModelAnswered(
@@ -259,6 +273,7 @@ RULES = {
     "plan.revision_requested": ("awaiting_approval", "anyone", False),
     "plan.edited": ("awaiting_approval", "anyone", False),
     "plan.repinned": ("awaiting_approval executing", "anyone", False),
+    "task.waiting": ("pending executing", "run", False),
     "step.started": ("executing", "run", False),
     "model.answered": (OPEN, "run", False),
     "tool.called": ("executing", "run", False),
@@ -325,6 +340,9 @@ def test_an_event_that_was_written_is_read_back(kind: str) -> None:
     assert (found.task_id, found.seq, found.epoch, found.at) == ("t", 7, 1, AT)
 
 
+TIMES = {"next_try_at": "2026-11-21T04:00:00Z", "gives_up_at": "2026-11-21T05:00:00Z"}
+
+
 def test_the_least_that_an_event_ever_held_stays_readable() -> None:
     """What is not in here came later, and must not be needed."""
     tool = {"server": "f", "tool": "t"}
@@ -345,6 +363,7 @@ def test_the_least_that_an_event_ever_held_stays_readable() -> None:
         "plan.revision_requested": {**plan, "feedback": "f"},
         "plan.edited": made,
         "plan.repinned": made,
+        "task.waiting": {"kind": "server", "name": "f", "reason": "r", "attempt": 1, **TIMES},
         "step.started": {"step_id": "s", "title": "t"},
         "model.answered": {"step_id": "s", "turn": 1, "items": [], "calls": wanted},
         "tool.called": {**sent, "attempt": 1},
@@ -388,6 +407,7 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "plan.approved": {"scopes": ["approve"], "names_digest": False},
     "plan.edited": FACTS,
     "plan.repinned": FACTS,
+    "task.waiting": {"exit_mark": "1: no", **SPENT},
     "tool.called": OF_A_MODEL,
     "tool.denied": OF_A_MODEL,
     "call.approval_requested": OF_A_MODEL,

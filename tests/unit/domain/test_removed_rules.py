@@ -86,8 +86,8 @@ def sending_before_writing(patch: pytest.MonkeyPatch) -> None:
     """The intents reach the servers before they are in the journal."""
     decide = run.Run.decide
 
-    def hasty(self: run.Run, strayed: list[run.Work], *, changed: bool) -> list[run.Work]:
-        begun = decide(self, strayed, changed=changed)
+    def hasty(self: run.Run, strayed: list[run.Work], *, instant: str) -> list[run.Work]:
+        begun = decide(self, strayed, instant=instant)
         for work in begun:
             if isinstance(work, ev.ToolCalled):
                 self.store.world.receive(work)

@@ -14,9 +14,10 @@ from agent_runtime.domain.errors import IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.folds import FOLDS
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
-from agent_runtime.domain.task import Approval, Call, StepState, StepStatus, Task, TaskError, may_repeat
+from agent_runtime.domain.task import Approval, Call, StepState, StepStatus, Task, TaskError, Waiting, may_repeat
 from agent_runtime.domain.tools import Effect, StoredResult, ToolDefinition
 from agent_runtime.domain.transitions import evolve, is_late_evidence, replay
+from agent_runtime.domain.usage import Usage
 
 S = TaskStatus
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -68,6 +69,19 @@ def claimed(epoch: int) -> ev.TaskClaimed:
     return ev.TaskClaimed(runner="r", epoch=epoch)
 
 
+def waiting(attempt: int = 1, mark: str | None = None, usage: Usage = Usage()) -> ev.TaskWaiting:  # noqa: B008 - a frozen value
+    return ev.TaskWaiting(
+        kind="server",
+        name="f",
+        reason=f"r{attempt}",
+        attempt=attempt,
+        next_try_at=AT + timedelta(minutes=attempt),
+        gives_up_at=AT + timedelta(days=1),
+        exit_mark=mark,
+        usage=usage,
+    )
+
+
 def started(step: str) -> ev.StepStarted:
     return ev.StepStarted(step_id=step, title="t")
 
@@ -117,6 +131,7 @@ EVENTS: list[ev.Event] = [
     REVISED,
     EDITED,
     REPINNED,
+    waiting(),
     started("s1"),
     ev.ModelAnswered(step_id="s1", turn=1, items=()),
     called("s1"),
@@ -191,6 +206,10 @@ REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("expiry of another plan", after(AWAITING, EDITED), EXPIRED, "another plan"),
     ("expiry during a cancel", after(AWAITING, ev.TaskCancelRequested()), EXPIRED, "being cancelled"),
     ("approval during a cancel", after(AWAITING, ev.TaskCancelRequested()), APPROVED, "being cancelled"),
+    ("a wait that is not the next", EXECUTING, waiting(2), "not the next one"),
+    ("the same wait twice", after(EXECUTING, waiting()), waiting(), "not the next one"),
+    ("a wait during a cancel", after(EXECUTING, ev.TaskCancelRequested()), waiting(), "being cancelled"),
+    ("a wait beside a call that may not be sent again", WRITING, waiting(), "may not be sent again"),
     ("a step not in the plan", EXECUTING, started("s9"), "no step 's9'"),
     ("a step twice", CALLING, started("s1"), "is running"),
     ("a step before its time", EXECUTING, started("s2"), "needs s1"),
@@ -237,6 +256,32 @@ def test_a_plan_that_is_made_anew_awaits_approval_whatever_was_approved(task: Ta
 def test_what_awaits_approval_ends_where_what_it_was_made_for_has_changed() -> None:
     event = ev.TaskFailed(code="definition_changed", message="m")
     assert evolve(AWAITING, ev.make_record("t", AWAITING.version + 1, None, AT, event)).status is S.FAILED
+
+
+def test_a_task_waits_from_its_first_failure_until_something_else_happens_than_the_next_claim() -> None:
+    once = after(EXECUTING, waiting(1, "1: a"))
+    assert once.waiting == Waiting(
+        "server", "f", "r1", 1, once.updated_at or AT, AT + timedelta(minutes=1), AT + timedelta(days=1), "1: a", 1
+    )
+    twice = after(once, claimed(3), waiting(2, "1: a"))
+    assert twice.waiting is not None
+    assert (twice.waiting.since, twice.waiting.reason, twice.waiting.same_exits) == (once.waiting.since, "r2", 2)
+    assert next_commands(twice) == next_commands(EXECUTING)
+    for mark in ("1: b", None):
+        other = after(twice, claimed(4), waiting(3, mark)).waiting
+        assert other is not None
+        assert other.same_exits == (mark is not None)
+    assert after(twice, claimed(4), started("s1")).waiting is None
+    assert after(twice, ev.TaskCancelRequested()).waiting is None
+    assert after(PENDING, claimed(1), waiting(), claimed(2), PROPOSED).waiting is None
+
+
+def test_what_a_model_took_before_the_wait_counts() -> None:
+    assert after(PENDING, claimed(1), waiting(usage=Usage(3, 2))).usage == Usage(3, 2)
+
+
+def test_a_task_whose_open_calls_may_all_be_sent_again_can_wait() -> None:
+    assert after(CALLING, waiting()).open_calls.keys() == {"s1"}
 
 
 def test_a_revision_is_planned_again_from_the_plan_and_all_that_was_said() -> None:

@@ -25,6 +25,7 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.identity import Identities, ServerIdentity
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
+from agent_runtime.domain.outages import OutageLimits
 from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.plan import Plan
@@ -176,6 +177,7 @@ class Setting:
         self.planner = OnePlan(Plan.model_validate({"goal": "g", "steps": [LOOK]}))
         self.cancel, self.stop = asyncio.Event(), asyncio.Event()
         self.most = 8
+        self.outages = OutageLimits(3600, 60, lambda _: 60)
         self.model = Talker()
         self.approval = ApprovalSettings()
 
@@ -239,7 +241,14 @@ class Setting:
                     run = await Run.claim(self.store, task, "r", self.cancel, self.stop)
                     executor = ExecutorAgent(self.model, Progress(), self.limits)
                     execution = Execution(
-                        run, planner, executor, self.broker, registry, self.servers, max_parallel=self.most
+                        run,
+                        planner,
+                        executor,
+                        self.broker,
+                        registry,
+                        self.servers,
+                        self.outages,
+                        max_parallel=self.most,
                     )
                     await execution.run()
                 finally:

@@ -50,6 +50,14 @@ interface AttentionView {
   needed_by: string[];
 }
 
+interface WaitingView {
+  kind: string;
+  name: string;
+  reason: string;
+  attempt: number;
+  next_try_at: string;
+}
+
 interface JournalChangedView {
   kind: "journal_changed";
   record: number;
@@ -138,6 +146,7 @@ interface TaskView extends SummaryView {
   steps: StepView[];
   approvals: ApprovalView[];
   attention: (AttentionView | JournalChangedView)[];
+  waiting_for: WaitingView | null;
   cancel_requested: boolean;
   error: ErrorView | null;
   usage: UsageView;

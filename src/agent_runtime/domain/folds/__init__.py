@@ -19,6 +19,7 @@ FOLDS: dict[type[ev.Event], Callable[[Task, Any, ev.EventRecord], Changes]] = {
     ev.PlanRevisionRequested: plans.fold_plan_decision,
     ev.PlanEdited: plans.fold_plan_edited,
     ev.PlanRepinned: plans.fold_plan_repinned,
+    ev.TaskWaiting: tasks.fold_task_waiting,
     ev.StepStarted: calls.fold_step_started,
     ev.ModelAnswered: calls.fold_model_answered,
     ev.ToolCalled: calls.fold_tool_called,

@@ -6,7 +6,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import DefinitionChangedError
 from agent_runtime.domain.folds.base import Changes, check_not_cancelled, expect_step, illegal, with_step
 from agent_runtime.domain.status import WAITING, TaskStatus
-from agent_runtime.domain.task import StepStatus, Task, TaskError
+from agent_runtime.domain.task import StepStatus, Task, TaskError, Waiting, may_repeat
 
 _S = TaskStatus
 _WELL_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
@@ -32,6 +32,29 @@ def fold_task_claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> C
         raise illegal(task, event, "it waits for a person")
     status = _S.EXECUTING if task.status is _S.APPROVED else task.status
     return {"epoch": event.epoch, "runner": event.runner, "status": status}
+
+
+def fold_task_waiting(task: Task, event: ev.TaskWaiting, record: ev.EventRecord) -> Changes:
+    check_not_cancelled(task, event)
+    before = task.waiting
+    if event.attempt != (before.attempt if before else 0) + 1:
+        raise illegal(task, event, f"attempt {event.attempt} is not the next one")
+    for step_id in task.open_calls:
+        if not may_repeat(task, step_id):
+            raise illegal(task, event, f"a call of {step_id} is open, and may not be sent again")
+    alike = before.same_exits if before and before.exit_mark == event.exit_mark else 0
+    waits = Waiting(
+        event.kind,
+        event.name,
+        event.reason,
+        event.attempt,
+        before.since if before else record.at,
+        event.next_try_at,
+        event.gives_up_at,
+        event.exit_mark,
+        alike + 1 if event.exit_mark else 0,
+    )
+    return {"waiting": waits, "usage": task.usage + event.usage}
 
 
 def fold_step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRecord) -> Changes:

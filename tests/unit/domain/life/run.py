@@ -32,9 +32,9 @@ RESULTS = {
 COMES = frozenset({*RESULTS, *ANSWERS})
 """What may come for whoever waits: for a call, "good" where it is an answer of a model; for a question, a text."""
 
-INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "outdated", "stray")
+INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "outdated", "stray", "down")
 """What comes next: the answer to a call or question, more of the run's own work, the news that the tools have changed
-or that the servers are others, or calls that nobody has asked for.
+or that the servers are others, calls that nobody has asked for, or the news that the server cannot be reached.
 """
 
 _ACTS = {TaskStatus.PENDING, TaskStatus.EXECUTING}
@@ -73,6 +73,8 @@ class Run:
     staged: list[ev.Event] = field(default_factory=list)
     planned: bool = False
     trouble: ToolStep | AgentStep | None = None
+    is_down: bool = False
+    """Whether the trouble is that the server cannot be reached; else its tools have changed."""
     superseded: bool = False
     """It has found out; what it still waits for is kept as evidence."""
 
@@ -118,7 +120,7 @@ class Run:
         if instant == "outdated" and self.may_be_repinned:
             self.stage(repinned_plan(self.task))
         begun = self.stray() if instant == "stray" else []
-        begun += self.decide(begun, changed=instant == "changed")
+        begun += self.decide(begun, instant=instant)
         if not self.staged:  # a question to a model may need nothing written
             self.calling = begun
             return bool(begun or self.waiting)
@@ -178,12 +180,13 @@ class Run:
         elif self.store.cancelled or not may_repeat(self.task, work.step_id):
             self.stage(ev.StepOutcomeUnknown(step_id=work.step_id, call_id=work.call_id, reason="lost"))
 
-    def decide(self, strayed: list[Work], *, changed: bool) -> list[Work]:
+    def decide(self, strayed: list[Work], *, instant: str) -> list[Work]:
         begun: list[Work] = []
         while not self.planned and (self.task.status in _ACTS or self.task.cancel_requested):
             busy = self.busy | {work.step_id for work in (*strayed, *begun)}
             if self.trouble and not busy:
                 self.give_up(self.trouble)
+                continue
             wanted = () if self.trouble else commands.next_commands(self.task, busy)
             match wanted[0] if wanted else None:
                 case WriteEvents(events):
@@ -194,8 +197,9 @@ class Run:
                 case AskModel(step) if len(busy) < self.most:
                     begun.append(self.question(step))
                 case CallTool(step) if len(busy) < self.most:
-                    self.trouble = step if changed else None
-                    begun += [] if changed else self.intend(step, busy)
+                    troubled, self.is_down = instant in {"changed", "down"}, instant == "down"
+                    self.trouble = step if troubled else None
+                    begun += [] if troubled else self.intend(step, busy)
                 case _:
                     break
         return begun
@@ -290,9 +294,25 @@ class Run:
                     continue
         return begun
 
+    def wait(self) -> ev.TaskWaiting:
+        """Return that the task waits for its server."""
+        before = self.task.waiting
+        return ev.TaskWaiting(
+            kind="server",
+            name="f",
+            reason="it is down",
+            attempt=before.attempt + 1 if before else 1,
+            next_try_at=AT,
+            gives_up_at=AT,
+        )
+
     def give_up(self, step: ToolStep | AgentStep) -> None:
         """The tools are not those that the plan was made with: end, or ask about what is open."""
         self.trouble = None
+        if self.is_down:
+            self.planned = True
+            self.stage(self.wait())
+            return
         open_calls = self.task.open_calls
         for name, call in open_calls.items():
             self.stage(ev.StepOutcomeUnknown(step_id=name, call_id=call.call_id, reason="the tools have changed"))

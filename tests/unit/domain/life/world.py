@@ -17,7 +17,16 @@ from agent_runtime.domain.values import digest_of_bytes
 from unit.domain.life.plans import ALWAYS_ASKED, CHANGING, IDEMPOTENT, OUTSIDE
 
 ENDS = frozenset({"task.completed", "task.failed", "task.cancelled", "task.expired", "plan.rejected"})
-OF_A_RUN = frozenset({"task.claimed", "task.completed", "task.failed", "call.approval_requested", "budget.exceeded"})
+OF_A_RUN = frozenset(
+    {
+        "task.claimed",
+        "task.waiting",
+        "task.completed",
+        "task.failed",
+        "call.approval_requested",
+        "budget.exceeded",
+    }
+)
 _REFERENCE = re.compile(r"\$\{(\w+)\.(text|output\.n)\}")
 
 

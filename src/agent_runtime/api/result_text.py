@@ -1,0 +1,49 @@
+"""What there is to read of a task now, as one text."""
+
+from collections.abc import Sequence
+
+from agent_runtime.api.shapes import AttentionView, JournalChangedView
+from agent_runtime.domain.outages import describe_wait
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import StepStatus, Task
+from agent_runtime.text.escaping import one_line
+
+RESOLUTIONS = ("done", "retry", "skip", "fail")
+
+_LONGEST_REASON = 500
+
+
+def make_result_text(task: Task, attention: Sequence[AttentionView | JournalChangedView]) -> str | None:
+    """Return one text that describes the task now, for clients that show a single text.
+
+    The result of a completed task, the error of a failed task, what is waited for, the running steps, or the open
+    questions with the calls that answer them. None in any other case.
+    """
+    if task.waiting is not None:
+        return "\n".join(filter(None, [one_line(describe_wait(task.waiting), _LONGEST_REASON), _list_running(task)]))
+    if task.status is TaskStatus.EXECUTING:
+        return _list_running(task)
+    if task.status is TaskStatus.NEEDS_ATTENTION:
+        return "\n".join(_ask(task, view) for view in attention) or None
+    return task.result if task.error is None else task.error.message
+
+
+def _list_running(task: Task) -> str | None:
+    steps = task.contract.steps if task.contract else ()
+    running = [
+        f"Step {number} of {len(steps)} is running: {one_line(step.title, 200)}"
+        for number, step in enumerate(steps, 1)
+        if task.steps[step.id].status is StepStatus.RUNNING
+    ]
+    return "\n".join(running) or None
+
+
+def _ask(task: Task, view: AttentionView | JournalChangedView) -> str:
+    here = f"/v1/tasks/{task.task_id}"
+    if view["kind"] == "journal_changed":
+        what = f"The journal was changed at record {view['record']}: {one_line(view['reason'], _LONGEST_REASON)}"
+        return f"{what} Nothing is done with the task any more; DELETE {here} removes it."
+    what = f"Step {view['step_id']} asks a person: {one_line(view['reason'], _LONGEST_REASON)}"
+    if view["kind"] == "outcome_unknown":
+        return f"{what} Say what became of it with POST {here}/resolve ({', '.join(RESOLUTIONS)})."
+    return f"{what} Answer with POST {here}/calls/{view['call_id']}/approve or .../deny."

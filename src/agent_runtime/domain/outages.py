@@ -1,0 +1,85 @@
+"""Outages: how long a task waits for what it needs and cannot have now, and when it gives up."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from agent_runtime.domain.errors import AgentRuntimeError, ModelError, PlanningError, ServerUnavailableError
+from agent_runtime.domain.events import TaskWaiting
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task, Waiting, may_repeat
+from agent_runtime.domain.usage import Usage
+
+MOST_SAME_EXITS = 3
+"""A process that ends in the same way so many times in a row is no outage: it would do so for ever."""
+
+_LONGEST_REASON = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class OutageLimits:
+    """How long tasks wait for servers and models that cannot be reached, by the operator's settings.
+
+    From the first failure on, for `approved_s` once a plan was approved and for `planning_s` before; 0: not at all.
+    `pause` gives the seconds after attempt number 1, 2, ...
+    """
+
+    approved_s: float
+    planning_s: float
+    pause: Callable[[int], float]
+
+    def wait_for(
+        self,
+        task: Task,
+        kind: Literal["server", "model", "planner"],
+        name: str,
+        error: AgentRuntimeError,
+        now: datetime,
+    ) -> TaskWaiting | None:
+        """Return that the task waits after this failure; None where it is to fail: now, or at last."""
+        before = task.waiting
+        bound_s = self.planning_s if task.status is TaskStatus.PENDING else self.approved_s
+        gives_up_at = (before.since if before else now) + timedelta(seconds=bound_s)
+        if not error.may_pass or now >= gives_up_at or not all(may_repeat(task, name) for name in task.open_calls):
+            return None
+        mark = error.exit_mark if isinstance(error, ServerUnavailableError) else None
+        if mark and before and before.exit_mark == mark and before.same_exits + 1 >= MOST_SAME_EXITS:
+            return None
+        attempt = before.attempt + 1 if before else 1
+        return TaskWaiting(
+            kind=kind,
+            name=name,
+            reason=str(error)[:_LONGEST_REASON],
+            attempt=attempt,
+            next_try_at=min(now + timedelta(seconds=self.pause(attempt)), gives_up_at),
+            gives_up_at=gives_up_at,
+            exit_mark=mark,
+            usage=error.usage if isinstance(error, ModelError | PlanningError) else Usage(),
+        )
+
+
+def compute_pause_s(task: Task, now: datetime) -> float:
+    """Return for how many seconds nothing is to be done for a task that waits; 0 for any other."""
+    if task.waiting is None:
+        return 0.0
+    return max(0.0, (task.waiting.next_try_at - now).total_seconds())
+
+
+_NEEDED = {"server": "MCP server", "model": "the model", "planner": "the planner"}
+
+
+def describe_wait(waits: TaskWaiting | Waiting) -> str:
+    """Return in words what is waited for, until when, and why."""
+    at = f"{waits.next_try_at:%Y-%m-%d %H:%M:%S} UTC"
+    what = f"{_NEEDED[waits.kind]} {waits.name}".rstrip()
+    return f"Waiting for {what}, next try at {at} (attempt {waits.attempt} failed): {waits.reason}"
+
+
+def explain_failure(task: Task, error: AgentRuntimeError, now: datetime) -> str:
+    """Return why the task fails, with how long it has waited."""
+    waited = task.waiting
+    if waited is None:
+        return str(error)
+    seconds = (now - waited.since).total_seconds()
+    return f"{error} It was tried {waited.attempt + 1} times in {seconds:.0f} s."

@@ -1,0 +1,282 @@
+"""G3: a server that cannot be reached before anything was sent makes a task wait, and not fail."""
+
+import contextlib
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agent_runtime.api.views import task_view
+from agent_runtime.bootstrap import Runtime
+from agent_runtime.domain.approval import Approve, Cancel
+from agent_runtime.domain.caller import ANYBODY
+from agent_runtime.domain.errors import DecisionRefusedError
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.task import Task
+from crashing import CrashingStore, Fuse, is_crash
+from harness import names, submit_plan, until, until_settled
+from hostile_http import hostile_http
+from shifty import ShiftyHouse, plan_of
+from waiting import eventually
+
+LONG_S = 3600.0
+CHANGING = "217 npm error code ENOTEMPTY LETTER"
+ALIKE = "217 npm error code ENOTEMPTY (pid PID)"
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> ShiftyHouse:
+    house = ShiftyHouse(tmp_path)
+    pause(house, 0.01)
+    return house
+
+
+def pause(house: ShiftyHouse, seconds: float) -> None:
+    house.wait(in_outage=lambda _: seconds)
+
+
+async def until_waiting(runtime: Runtime, task_id: str, attempt: int = 1) -> Task:
+    """The task, once so many tries have failed."""
+    return await until(runtime, task_id, lambda task: task.waiting is not None and task.waiting.attempt >= attempt)
+
+
+async def approve_and_break(house: ShiftyHouse, runtime: Runtime, how: str, *steps: str) -> Task:
+    """A task that was approved just before its server could not be started any more."""
+    task = await submit_plan(runtime, plan_of(*(steps or ("count:one",))))
+    house.break_down(how)
+    return await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+
+
+async def count_waits(runtime: Runtime, task: Task) -> int:
+    return names(await runtime.tasks.records(task.task_id, ANYBODY)).count("task.waiting")
+
+
+async def test_a_server_that_fails_to_start_twice_and_then_starts_completes_the_task(house: ShiftyHouse) -> None:
+    async with house.open() as runtime:
+        task = await approve_and_break(house, runtime, CHANGING)
+        assert (await until_waiting(runtime, task.task_id, 2)).status is TaskStatus.EXECUTING
+        house.repair()
+        end = await until_settled(runtime, task.task_id)
+    assert (end.status, end.waiting) == (TaskStatus.COMPLETED, None)
+    assert (house.counted, end.tool_calls) == (["one"], 1)
+
+
+async def test_a_task_that_waits_says_so_and_holds_nothing(house: ShiftyHouse) -> None:
+    pause(house, LONG_S)
+    async with house.open() as runtime:
+        task = await approve_and_break(house, runtime, CHANGING)
+        task = await until_waiting(runtime, task.task_id)
+        await eventually(lambda: runtime.runner.queue == {"running": 0, "waiting": 0, "resting": 0, "in_outage": 1})
+        await eventually(lambda: not runtime.servers.connections["ledger"])
+    waiting = task.waiting
+    assert waiting is not None
+    assert (waiting.kind, waiting.name, waiting.attempt) == ("server", "ledger", 1)
+    assert "exited with code 217" in waiting.reason
+    assert waiting.next_try_at - waiting.since > timedelta(seconds=LONG_S - 1)
+    assert timedelta(hours=23, minutes=59) < waiting.gives_up_at - waiting.since <= timedelta(hours=24)
+    view = task_view(task)
+    assert view["waiting_for"] is not None
+    assert (view["waiting_for"]["kind"], view["waiting_for"]["name"]) == ("server", "ledger")
+    assert str(view["result"]).startswith(f"Waiting for MCP server ledger, next try at {waiting.next_try_at:%Y-%m-%d}")
+
+
+async def test_a_cancel_ends_the_wait_at_once(house: ShiftyHouse) -> None:
+    pause(house, LONG_S)
+    async with house.open() as runtime:
+        task = await approve_and_break(house, runtime, CHANGING)
+        await eventually(lambda: runtime.runner.queue["in_outage"] == 1)
+        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+    assert (end.status, end.waiting, house.counted) == (TaskStatus.CANCELLED, None, [])
+
+
+async def test_the_wait_ends_as_failed_once_its_bound_is_reached(house: ShiftyHouse) -> None:
+    house.limit(outage_s=0.5)
+    async with house.open() as runtime:
+        task = await approve_and_break(house, runtime, CHANGING)
+        end = await until_settled(runtime, task.task_id)
+        assert await count_waits(runtime, end) >= 1
+    assert (end.status, end.waiting) == (TaskStatus.FAILED, None)
+    assert end.error is not None
+    assert end.error.code == "server_unavailable"
+    assert "exited with code 217" in end.error.message
+    assert "It was tried" in end.error.message
+
+
+@pytest.mark.parametrize("how", [ALIKE, "1", "127 sh: 1: nowhere: not found"])
+async def test_the_same_exit_three_times_is_no_outage(house: ShiftyHouse, how: str) -> None:
+    async with house.open() as runtime:
+        task = await approve_and_break(house, runtime, how)
+        end = await until_settled(runtime, task.task_id)
+        assert await count_waits(runtime, end) == 2
+    assert end.status is TaskStatus.FAILED
+    assert end.error is not None
+    assert "It was tried 3 times" in end.error.message
+
+
+async def test_where_no_outage_is_waited_for_the_task_fails_at_once(house: ShiftyHouse) -> None:
+    house.limit(outage_s=0)
+    async with house.open() as runtime:
+        task = await approve_and_break(house, runtime, CHANGING)
+        end = await until_settled(runtime, task.task_id)
+        assert await count_waits(runtime, end) == 0
+    assert end.status is TaskStatus.FAILED
+
+
+async def test_a_command_that_is_gone_fails_the_task_at_once(house: ShiftyHouse) -> None:
+    command = house.folder / "python"
+    command.symlink_to(sys.executable)
+    house.write_entry(command=str(command))
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, plan_of("count:one"))
+        command.unlink()
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+        assert await count_waits(runtime, end) == 0
+    assert end.error is not None
+    assert "was not found" in end.error.message
+
+
+async def test_a_task_waits_on_after_a_restart_and_is_tried_when_its_time_has_come(house: ShiftyHouse) -> None:
+    pause(house, 1)
+    async with house.open() as runtime:
+        task = await approve_and_break(house, runtime, CHANGING)
+        task = await until_waiting(runtime, task.task_id)
+    house.repair()
+    async with house.open() as runtime:
+        again = await runtime.tasks.get(task.task_id, ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+        journal = await runtime.tasks.records(task.task_id, ANYBODY)
+    assert (again.waiting, again.epoch) == (task.waiting, task.epoch)
+    assert (end.status, end.epoch, house.counted) == (TaskStatus.COMPLETED, task.epoch + 1, ["one"])
+    assert task.waiting is not None
+    assert next(record for record in journal if record.epoch == end.epoch).at >= task.waiting.next_try_at
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_crash_at_any_append_of_a_task_that_waits_makes_it_neither_fail_nor_call_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool
+) -> None:
+    crashed = 0
+    for at in range(3, 30):
+        (place := tmp_path / f"at{at}").mkdir()
+        house = ShiftyHouse(place)
+        pause(house, 0.01)
+        end, fuse = await _live_with_crash(house, monkeypatch, Fuse(at, after=after))
+        if end.status is not TaskStatus.COMPLETED:
+            assert (end.status, end.unknown_steps) == (TaskStatus.NEEDS_ATTENTION, ("s1",))
+        assert len(house.counted) <= 1
+        crashed += fuse.blown
+        if not fuse.blown:
+            break
+    assert crashed >= 5, "fewer appends than such a task makes"
+
+
+async def _live_with_crash(house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch, fuse: Fuse) -> tuple[Task, Fuse]:
+    house.use_store(CrashingStore)
+    monkeypatch.setattr(CrashingStore, "fuse", Fuse(0, after=False), raising=False)
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, plan_of("count:one"))
+    house.break_down(CHANGING)
+    monkeypatch.setattr(CrashingStore, "fuse", fuse)
+    with contextlib.suppress(DecisionRefusedError):
+        try:
+            async with house.open() as runtime:
+                await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+                return await _repair_and_settle(house, runtime, task.task_id), fuse
+        except BaseException as error:
+            if not is_crash(error):
+                raise
+    monkeypatch.setattr(CrashingStore, "fuse", Fuse(0, after=False))
+    async with house.open() as runtime:
+        with contextlib.suppress(DecisionRefusedError):
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        return await _repair_and_settle(house, runtime, task.task_id), fuse
+
+
+async def _repair_and_settle(house: ShiftyHouse, runtime: Runtime, task_id: str) -> Task:
+    """The task, settled; its server works again once two tries have failed."""
+
+    def has_waited(task: Task) -> bool:
+        return task.terminal or task.tool_calls > 0 or (task.waiting is not None and task.waiting.attempt > 1)
+
+    await until(runtime, task_id, has_waited)
+    house.repair()
+    return await until_settled(runtime, task_id)
+
+
+async def test_an_idempotent_call_is_repeated_once_its_server_can_be_started_again(house: ShiftyHouse) -> None:
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, plan_of("die:one"))
+        (house.folder / "down-after-death").write_text(CHANGING)
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        waiting = await until_waiting(runtime, task.task_id, 2)
+        house.repair()
+        end = await until_settled(runtime, task.task_id)
+    assert list(waiting.open_calls) == ["s1"]
+    assert (end.status, house.counted) == (TaskStatus.COMPLETED, ["one", "one"])
+
+
+async def test_an_idempotent_call_is_asked_about_where_its_server_stays_away(house: ShiftyHouse) -> None:
+    house.limit(outage_s=0.2)
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, plan_of("die:one"))
+        (house.folder / "down-after-death").write_text(CHANGING)
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+    assert (end.status, end.unknown_steps, house.counted) == (TaskStatus.NEEDS_ATTENTION, ("s1",), ["one"])
+
+
+# Over HTTP.
+
+
+def write_remote(house: ShiftyHouse, url: str) -> None:
+    house.write_registry(type="remote_http", config={"base_url": url}, tools={"*": {"open_world": False}})
+
+
+async def test_a_server_that_refuses_connections_for_a_while_is_waited_for(house: ShiftyHouse) -> None:
+    with hostile_http() as state:
+        write_remote(house, state.url("good"))
+        async with house.open() as runtime:
+            task = await submit_plan(runtime, plan_of("ledger.pay"))
+    async with house.open() as runtime:
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        waiting = (await until_waiting(runtime, task.task_id, 3)).waiting
+        assert waiting is not None
+        assert "cannot be reached" in waiting.reason
+        with hostile_http(state.port):
+            end = await until_settled(runtime, task.task_id)
+    assert (end.status, end.result) == (TaskStatus.COMPLETED, "paid")
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_server_that_says_that_it_cannot_answer_now_is_waited_for(house: ShiftyHouse, status: int) -> None:
+    with hostile_http() as state:
+        write_remote(house, state.url("good"))
+        async with house.open() as runtime:
+            task = await submit_plan(runtime, plan_of("ledger.pay"))
+            state.outage = status
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+            waiting = (await until_waiting(runtime, task.task_id, 2)).waiting
+            state.outage = None
+            end = await until_settled(runtime, task.task_id)
+    assert waiting is not None
+    assert f"HTTP {status}" in waiting.reason
+    assert (end.status, end.result) == (TaskStatus.COMPLETED, "paid")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+async def test_a_server_that_turns_everybody_away_fails_the_task_at_once(house: ShiftyHouse, status: int) -> None:
+    with hostile_http() as state:
+        write_remote(house, state.url("good"))
+        async with house.open() as runtime:
+            task = await submit_plan(runtime, plan_of("ledger.pay"))
+            state.outage = status
+            await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+            end = await until_settled(runtime, task.task_id)
+            assert await count_waits(runtime, end) == 0
+    assert end.status is TaskStatus.FAILED
+    assert end.error is not None
+    assert f"HTTP {status}" in end.error.message
