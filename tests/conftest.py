@@ -1,4 +1,4 @@
-"""What all tests may ask for."""
+"""Fixtures and settings of all tests."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Who is let in over the wire, and what whoever is not can do: nothing (G12, G13, G14)."""
+"""Authentication over the wire: callers without a valid key or ticket can do nothing (G12, G13, G14)."""
 
 import json
 import re
@@ -357,7 +357,7 @@ def test_a_stream_ends_with_its_connection_whatever_else_was_asked_on_it(hasty: 
         stream = f"GET /v1/tasks/{task_id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         connection.sendall(stream + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        eventually_sync(lambda: hasty.open_streams == 1)  # counted a moment after the head of its answer has left
+        eventually_sync(lambda: hasty.open_streams == 1)  # counted a moment after the head of its response was sent
     eventually_sync(lambda: not hasty.open_streams)
 
 

@@ -1,4 +1,4 @@
-"""G4: nobody approves what they wrote, or is shown what they may not read, unless their key has the scope for it."""
+"""G4: nobody approves their own plan, or reads a task, without the scope for it."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedService]:
 
 
 def submit(team: KeyedService, by: str = "alice", plan: Any = None, **more: Any) -> str:
-    """A task of a caller, at the address of its calls."""
+    """Submit a task as this caller, and return its path."""
     answer = team.call("POST", "/v1/tasks", by, json={"prompt": PROMPT, "plan": plan or sums(2)}, **more)
     assert answer.status_code == 202, answer.text
     return f"/v1/tasks/{answer.json()['task_id']}"
@@ -46,7 +46,7 @@ def task_at(team: KeyedService, path: str) -> Any:
 
 
 def wait_for_plan(team: KeyedService, path: str) -> Any:
-    """The task, as soon as it was planned."""
+    """Wait until the task is planned, and return it."""
     return eventually_sync(lambda: task if (task := task_at(team, path))["status"] != "pending" else None)
 
 
@@ -122,7 +122,7 @@ def test_whoever_submitted_or_edited_and_lost_the_scope_may_not_approve(team: Ke
 
 
 def shows_nothing(answer: httpx2.Response, task: Any) -> bool:
-    """Whether an answer holds neither a digest nor anything else of the task but its id and status."""
+    """Return True if an answer contains only the id and status of the task, and no digest."""
     told = answer.text + repr(answer.headers)
     hidden = [PROMPT, "calculator", "40 + 1", task["plan_digest"] or "none", *(step["title"] for step in task["steps"])]
     return not DIGEST.search(told) and not any(text in told for text in hidden)

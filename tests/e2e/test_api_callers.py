@@ -1,4 +1,4 @@
-"""Callers are judged once for each connection, off the event loop, and only where no keys are asked for (G14)."""
+"""The service checks callers once per connection, in a thread, and only if it requires no keys (G14)."""
 
 import socket
 import subprocess
@@ -18,7 +18,7 @@ from serving import PATIENCE_S, Service
 
 
 class Judge:
-    """Refuses everybody or nobody, with the shape of `ports.PeerCheck`, and notes whom it was asked about."""
+    """A `ports.PeerCheck` that refuses everybody or nobody, and records the callers."""
 
     def __init__(self, refusal: PeerRefusal | None = None) -> None:
         self.refusal = refusal
@@ -33,7 +33,7 @@ class Judge:
 
 @contextmanager
 def serve_with_judge(folder: Path, judge: Judge, **settings: Any) -> Iterator[httpx2.Client]:
-    """A client that keeps its connection to a service with that judge."""
+    """Run a service with this judge, and yield a client that keeps its connection."""
     service = Service(folder, peers=judge, **settings)
     service.start()
     try:
@@ -116,7 +116,7 @@ def test_where_keys_are_asked_for_a_key_counts_and_nobody_is_looked_up(tmp_path:
 
 
 def test_the_service_may_call_itself(tmp_path: Path) -> None:
-    """As a command does that runs the service in its own process. A child lives, or nobody would be looked for."""
+    """A command runs the service in its own process. Callers are looked up only while a child process lives."""
     with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as child:
         service = Service(tmp_path, peers=None)
         service.start()

@@ -1,4 +1,4 @@
-"""Concrete calls over the wire: what `attention` shows is what is approved, by its digest, and nothing else is sent."""
+"""Call approvals over the wire: a call is sent only with the arguments that `attention` shows and a digest approves."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Clients that hold connections keep nobody else out, and take no descriptors from tasks (G9, G11, G16)."""
+"""Clients with many open connections block neither other clients nor tasks (G9, G11, G16)."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def test_clients_that_read_no_answer_make_room_once_they_are_waited_for(narrow: 
     with ExitStack() as held:
         for _ in range(CONNECTIONS):
             held.enter_context(connect(narrow)).sendall(HEALTH.replace(b"/healthz", b"/v1/tasks") * 16)
-        # 503 as long as all of them are being answered
+        # 503 while all of them are being answered
         eventually_sync(lambda: narrow.client.get("/healthz").status_code == 200)
         assert [narrow.get("/healthz") for _ in range(CONNECTIONS)] == [{"status": "ok"}] * CONNECTIONS
 
@@ -102,7 +102,7 @@ def test_where_every_connection_is_being_answered_another_is_503(tmp_path: Path)
 
 
 class Line:
-    """A transport, as far as it can be dropped."""
+    """The part of a transport that dropping it needs."""
 
     def __init__(self, connections: Connections, unread: int = 0) -> None:
         self._connections = connections
@@ -114,7 +114,7 @@ class Line:
 
     def abort(self) -> None:
         self.dropped = True
-        self._connections.remove(self)  # type: ignore[arg-type] # as the protocol does when it is lost
+        self._connections.remove(self)  # type: ignore[arg-type] # as the protocol does after a lost connection
 
 
 def test_who_waits_longest_makes_room_and_who_is_answered_never_does() -> None:
@@ -124,7 +124,7 @@ def test_who_waits_longest_makes_room_and_who_is_answered_never_does() -> None:
         assert connections.admit(line)  # type: ignore[arg-type]
         connections.wait(line)  # type: ignore[arg-type]
     connections.work(lines[0])  # type: ignore[arg-type]
-    connections.wait(lines[1])  # type: ignore[arg-type] # it waits already, and keeps its place
+    connections.wait(lines[1])  # type: ignore[arg-type] # it is waiting already, and keeps its place
     assert connections.admit(lines[3])  # type: ignore[arg-type]
     connections.work(lines[2])  # type: ignore[arg-type]
     assert not connections.admit(lines[4])  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ def test_answers_that_nobody_reads_take_no_more_memory_than_is_allowed(
             service.submit(metadata={f"label{number}": "x" * 4000 for number in range(30)})
         for _ in range(12):
             slow = held.enter_context(connect(service))
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # else the kernel takes all of it
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # otherwise the kernel buffers all of it
             slow.sendall(b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n" * 16)
 
         def answer_dropped() -> bool:
@@ -177,7 +177,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 @contextlib.contextmanager
 def serving_with(folder: Folder, soft: int, hard: int) -> Iterator[Serving]:
-    """A service in a process that is started with these limits of open files."""
+    """Run a service in a process with these limits of open files."""
     limited = [sys.executable, "-c", LIMITED, str(soft), str(hard)]
     command = [*limited, *AGENT_RUNTIME, "serve", "--port", "0"]
     serving = Serving(subprocess.Popen(command, cwd=folder.path, env=folder.env, stderr=subprocess.PIPE, text=True))

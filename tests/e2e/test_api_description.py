@@ -1,11 +1,11 @@
-"""`/openapi.json` is exact: what its schemas allow is never refused for its form.
+"""`/openapi.json` is exact: the service never refuses the form of a request that its schemas allow.
 
-A request may still be refused for the state of things. The two are told apart like this: 404, 409, 412 and 428 are
-always about the state; 400, 413 and 415 about the form, and so is 422, but for the codes and faults `OF_THE_STATE` and
-for a plan whose form is right and which the servers that there are cannot carry out (`invalid_plan`).
+It may still refuse a request because of the current state. 404, 409, 412 and 428 always concern the state; 400, 413 and
+415 concern the form. 422 concerns the form too, except for the codes and faults `OF_THE_STATE`, and for a well-formed
+plan that the existing servers cannot execute (`invalid_plan`).
 
-What JSON Schema cannot say is not sent: half of a surrogate pair, which is no UTF-8; a whole number that is written as
-`5.0`, which is the same number to JSON Schema; and instructions of hidden characters alone (`is_blank`).
+The tests do not send what JSON Schema cannot exclude: half of a surrogate pair, which is not UTF-8; a whole number
+written as `5.0`, which JSON Schema considers an integer; and instructions of hidden characters alone (`is_blank`).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OF_THE_STATE = {
     "approval": "'auto' is not allowed here",  # by the settings of the operator
-    "cursor": "This is not a cursor",  # whose form is the service's own
+    "cursor": "This is not a cursor",  # clients cannot construct one
     "after": "is beyond the end of the feed",
     "from": "There is no revision",
     "to": "There is no revision",
@@ -34,11 +34,11 @@ OF_THE_STATE = {
     "step_id": "has no call of unknown outcome",
     "": "is beyond the end of this journal",
 }
-"""What is said of a field, or of the whole request, because of what the service has or has not."""
+"""Messages about a field, or the whole request, that depend on the state of the service."""
 
 
 def as_written(value: Any) -> Any:
-    """Return the value with every whole number written as one."""
+    """Return the value with every whole number written as an integer."""
     if isinstance(value, dict):
         return {name: as_written(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -60,7 +60,7 @@ def is_formed(plan: Any) -> bool:
 
 
 def faults_of_form(response: Any, body: Any) -> list[tuple[str, str]]:
-    """Return what the answer holds against the form of the request, as pairs of a field and a message."""
+    """Return the faults in the form of the request that the answer lists, as pairs of field and message."""
     if response.status_code < 400 or response.status_code in {404, 409, 412, 428}:
         return []
     problem = response.json()
@@ -73,7 +73,7 @@ def faults_of_form(response: Any, body: Any) -> list[tuple[str, str]]:
 
 
 def head_of(service: Service, case: "Case[Any]") -> httpx2.Response:
-    """Return the answer to a request of a stream that has no end, read only where it is a problem."""
+    """Request a stream without end. Read the answer only if it is a problem."""
     sent = case.as_transport_kwargs(base_url=service.url)
     with service.client.stream("GET", sent["url"], params=sent["params"], headers=sent["headers"]) as response:
         if response.status_code >= 400:
@@ -84,12 +84,12 @@ def head_of(service: Service, case: "Case[Any]") -> httpx2.Response:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_that_the_description_allows_is_refused_for_its_form(service: Service) -> None:
-    import schemathesis  # noqa: PLC0415 - it takes a second, and the everyday suite does not need it
+    import schemathesis  # noqa: PLC0415 - takes a second, and the everyday suite does not need it
 
     schema = schemathesis.openapi.from_dict(service.client.get("/openapi.json").json())
     answered: dict[str, int] = {}
     for found in schema.get_all_operations():
-        operation = found.ok()  # type: ignore[union-attr]  # the document was found to be sound
+        operation = found.ok()  # type: ignore[union-attr]  # the document is valid
         known = (
             service.complete_task() if operation.path.endswith("/stream") else service.submit()
         )  # an open stream has no end

@@ -1,4 +1,4 @@
-"""The feed of all tasks through the real server: one order, to be followed and resumed (G8)."""
+"""The feed of all tasks over the real server: one order, which clients can follow and resume (G8)."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ Frame = tuple[str, str, Any]
 
 @contextmanager
 def feed(service: Service, last: str | None = None, **query: Any) -> Iterator[Iterator[Frame]]:
-    """The frames of the feed after `last`, each with its event, its id and its data."""
+    """Open the feed after `last`, and yield its frames as (event, id, data)."""
     headers = {"Last-Event-ID": last} if last else {}
     with service.client.stream("GET", "/v1/events/stream", headers=headers, params=query) as response:
         assert response.status_code == 200
@@ -26,7 +26,7 @@ def feed(service: Service, last: str | None = None, **query: Any) -> Iterator[It
 
 
 def first(service: Service, count: int, last: str | None = None, **query: Any) -> list[Frame]:
-    """The first frames after `last`."""
+    """Return the first frames after `last`."""
     with feed(service, last, **query) as frames:
         return list(islice(frames, count))
 

@@ -1,4 +1,4 @@
-"""Bodies that take long to judge, and tasks that take long to show, hold up nobody else (G9, G11, G13)."""
+"""Requests with large bodies, and requests for large tasks, do not delay other clients (G9, G11, G13)."""
 
 import json
 import sys
@@ -44,9 +44,9 @@ def flooded_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servin
 
 
 def expect_prompt_health(client: httpx2.Client, send: Callable[[], set[int]]) -> set[int]:
-    """Have many clients send at once, and return the statuses that they got.
+    """Send requests from many clients at once, and return their statuses.
 
-    Of the health checks meanwhile 95 % must take less than a second.
+    Meanwhile 95 % of the health checks must take less than a second.
     """
     over = threading.Event()
 
@@ -94,7 +94,7 @@ def test_while_large_tasks_are_shown_everybody_else_is_answered(
 
 @pytest.fixture(scope="module")
 def large_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.Client, str]]:
-    """A client, and the address of a task with a plan of some 800 KB that was edited once."""
+    """A client, and the path of a task with a plan of about 800 KB that was edited once."""
     folder = Folder(tmp_path_factory.mktemp("large"))
     config = {"command": sys.executable, "args": ["-S", "-E", str(HOSTILE_SERVER), "polite"]}
     folder.write_registry({"id": "hostile", "type": "local_stdio", "config": config})

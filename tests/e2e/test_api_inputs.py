@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a 4xx that says what is wrong, and nothing has changed (G13, G14)."""
+"""Every invalid request gets a 4xx that names its faults, and changes nothing (G13, G14)."""
 
 import json
 import socket

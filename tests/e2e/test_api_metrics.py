@@ -1,4 +1,4 @@
-"""What Prometheus is told, through the real server."""
+"""The metrics for Prometheus, over the real server."""
 
 import asyncio
 import sys
@@ -36,7 +36,7 @@ Measures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def measures(service: Service) -> Measures:
-    """All samples of one scrape, read as Prometheus reads them."""
+    """Scrape once, and return all samples, parsed as Prometheus does."""
     response = service.client.get("/metrics")
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

@@ -1,4 +1,4 @@
-"""Plans over REST, before they are approved: revised and edited, through the real server."""
+"""Plans over REST before their approval: revised and edited, over the real server."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def tag(task: Mapping[str, Any]) -> str:
 
 
 def revise(service: Service, task_id: str, feedback: str) -> Any:
-    """Have it planned again, and return the task once it waits for approval or has ended."""
+    """Plan the task again, wait until it awaits approval or has ended, and return it."""
     with service.stream(task_id) as stream:
         asked = False
         for event, _, _ in frames_of(stream):
@@ -38,7 +38,7 @@ def test_feedback_gives_the_next_revision_which_is_approved_by_its_digest_only(s
     task_id = service.submit(plan=sums(1))
     first = service.task(task_id)
     second = revise(service, task_id, "Multiply 6 by 7")
-    assert (second["status"], second["plan_revision"]) == ("failed", 1)  # "Add up" means nothing to the planner
+    assert (second["status"], second["plan_revision"]) == ("failed", 1)  # the planner does not understand "Add up"
     assert second["error"]["code"] == "planning_refused"
 
     task_id = service.client.post("/v1/tasks", json={"prompt": "Add 1 and 2"}).json()["task_id"]

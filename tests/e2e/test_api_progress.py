@@ -1,4 +1,4 @@
-"""What a server reports of a call, over the wire: on the stream in each of its views, and nowhere in the journal."""
+"""Progress reports of a call over the wire: on the stream in each view, and not in the journal."""
 
 import json
 import sys

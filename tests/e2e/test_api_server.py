@@ -1,4 +1,4 @@
-"""The server itself: health, start, stop."""
+"""The server: health, start and stop."""
 
 import re
 import signal
@@ -90,7 +90,7 @@ def test_a_signal_stops_it_gracefully(tmp_path: Path, number: signal.Signals) ->
         service = Service(tmp_path)
         service.client.base_url = url.strip()
         with service.stream(service.submit()) as response:
-            lines = response.iter_lines()  # held: the connection would go with it
+            lines = response.iter_lines()  # keeps the connection open
             next(lines)
             process.send_signal(number)
             out, err = process.communicate(timeout=15)

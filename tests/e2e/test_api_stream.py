@@ -1,4 +1,4 @@
-"""The stream through the real server: what each kind of client sees, however often it is cut (G8)."""
+"""The stream over the real server: each kind of client gets all frames, even over lost connections (G8)."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +62,7 @@ def test_a_restart_of_the_service_loses_and_repeats_nothing(own_service: Service
     task_id = own_service.submit(plan=sums(2))
     with own_service.stream(task_id) as response:
         frames = frames_of(response)
-        seen = [next(frames) for _ in range(4)]  # two events with their lines; then the stream waits, as we do
+        seen = [next(frames) for _ in range(4)]  # two events with their lines; then the stream is idle
         with ThreadPoolExecutor(1) as pool:
             rest = pool.submit(list, frames)
             assert own_service.stop() < 5
@@ -119,7 +119,7 @@ def test_an_unknown_task_has_no_stream(service: Service) -> None:
 
 
 def test_the_headers_keep_proxies_from_holding_frames_back(service: Service) -> None:
-    response = service.client.head(f"/v1/tasks/{service.submit()}/stream")  # a task that waits: HEAD must not
+    response = service.client.head(f"/v1/tasks/{service.submit()}/stream")  # the task waits, and HEAD must not
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["cache-control"] == "no-cache"
@@ -144,7 +144,7 @@ def test_streams_over_the_limit_are_put_off_and_room_is_made_when_one_goes(tmp_p
         task_id = service.submit()
         path = f"/v1/tasks/{task_id}/stream"
         with service.stream(task_id) as response:
-            lines = response.iter_lines()  # held: the connection would go with it
+            lines = response.iter_lines()  # keeps the connection open
             next(lines)
             refused = service.client.get(path)
             assert refused.status_code == 503

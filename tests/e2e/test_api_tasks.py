@@ -1,4 +1,4 @@
-"""Tasks over REST, through the real server."""
+"""Tasks over REST, over the real server."""
 
 import hashlib
 import threading
@@ -112,7 +112,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def _respell(body: dict[str, Any]) -> bytes:
-    """The same body, spelled otherwise."""
+    """Encode the same body differently."""
     return b" " + rfc8785.dumps(body).replace(b":", b" : ", 1)
 
 
@@ -187,7 +187,7 @@ def test_the_journal_is_numbered_without_gaps_and_says_which_run_wrote_it(servic
 
 
 def test_the_catalogue_lists_every_tool_with_its_policy(service: Service) -> None:
-    service.complete_task()  # planning waits for the servers, so that they are known
+    service.complete_task()  # planning waits until the servers are known
     tools = {(tool["server"], tool["tool"]): tool for tool in service.get("/v1/tools")["tools"]}
     evaluate = tools["calculator", "evaluate"]
     assert (evaluate["effect"], evaluate["idempotent"], evaluate["status"]) == ("read", True, "available")

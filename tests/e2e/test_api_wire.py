@@ -1,4 +1,4 @@
-"""Requests that offer another protocol, or announce what they do not send, over the real service (G4, G13, G14)."""
+"""Requests that offer another protocol, or announce a body that they do not send (G4, G13, G14)."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ def _exchange(service: Service, path: str, offer: bytes, body: bytes, packets: i
             connection.sendall(head + body)
         else:
             connection.sendall(head)
-            service.get("/healthz")  # one loop serves both: by now it has read the head
+            service.get("/healthz")  # the same loop serves both, so it has read the head by now
             connection.sendall(body)
         return read_to_end(connection)
 

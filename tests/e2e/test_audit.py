@@ -1,4 +1,4 @@
-"""The audit as operators and third parties use it: the command line, the API, and a file on another machine."""
+"""The audit for operators and third parties: over the command line, the API, and an exported file."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A process that the service started may not use the service; everybody else may, without a credential (G14)."""
+"""Without keys, every process may use the service, except those that the service started (G14)."""
 
 import json
 import os
@@ -23,7 +23,7 @@ CALLING_SERVER = Path(__file__).parent.parent / "servers" / "calling_server.py"
 
 
 def own_address() -> str:
-    """An address of this machine beside loopback, if it has one: nothing is sent there."""
+    """Return an address of this machine other than loopback, if there is one, without sending anything."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 1))
@@ -33,7 +33,7 @@ def own_address() -> str:
 
 
 class Calling:
-    """A service with servers that call it, and what each way to do so came to."""
+    """A service whose servers call it in several ways, and the results of these calls."""
 
     def __init__(self, path: Path, *, leaves_daemons: bool = False, **sandboxes: str) -> None:
         self.folder = Folder(path)
@@ -47,7 +47,7 @@ class Calling:
         }
 
     def _entry(self, name: str, mode: str) -> dict[str, Any]:
-        """An entry whose server is stopped once it has listed its tools."""
+        """Return an entry whose server is stopped after it has listed its tools."""
         env = {
             "REPORT": str(self.folder.path / f"{name}.json"),
             "URL_FILE": str(self.folder.path / "url"),
@@ -71,7 +71,7 @@ class Calling:
 
 
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
-"""Starts a program of root that has none of its powers, so that it cannot look into every process."""
+"""Starts a program as root without capabilities, so that it cannot inspect every process."""
 
 OTHER_USER = 65534
 
@@ -85,15 +85,15 @@ HIDING = (
     *("in a process of a user namespace", "in a process that may not be looked into"),
     *("in a thread with files of its own", "with the socket in a message", "with the socket held by a call"),
 )
-"""Ways in which the kernel does not tell everybody who holds the socket."""
+"""Ways in which the kernel hides the owner of a socket from unprivileged processes."""
 
 IMPOSSIBLE = ("Protocol not available", "Operation not permitted", "unshare: ")
-"""What a way says that this machine, or the sandbox, does not have."""
+"""Errors of ways that this machine, or the sandbox, does not support."""
 
 
 @pytest.fixture(scope="module")
 def calling_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
-    """A service on every address, which two servers call: one in a sandbox, where this machine has one, and one not."""
+    """A service on all addresses that two servers call: one in a sandbox, if available, and one without."""
     calling_servers = Calling(tmp_path_factory.mktemp("calling"), plain="off", boxed="auto")
     with calling_servers.serve("::") as service:
         yield calling_servers, service
@@ -101,7 +101,7 @@ def calling_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 
 @pytest.fixture(scope="module")
 def unprivileged_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
-    """The same for a service that may not look into every process, as one of an ordinary user."""
+    """The same for a service that cannot inspect every process, like that of an ordinary user."""
     calling_servers = Calling(tmp_path_factory.mktemp("unprivileged"), plain="off", boxed="auto")
     calling_servers.folder.starter = UNPRIVILEGED if os.getuid() == 0 else ()
     with calling_servers.serve("::") as service:
@@ -192,7 +192,7 @@ def test_an_orphan_is_still_refused_and_ends_with_the_service(tmp_path: Path) ->
 
 
 CONTAINER = ("unshare", "--pid", "--net", "--mount-proc", "--fork", "--kill-child")
-"""Starts a program as a container engine does: it sees only its own processes and its own network."""
+"""Starts a program as a container engine does, with its own process and network namespaces."""
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_in_a_container_its_servers_are_refused_and_who_comes_from_outside_is_le
 
 
 def can_make_networks() -> bool:
-    """Return whether a program can be given a network of its own that could be joined with another."""
+    """Return True if this machine can create a network namespace and connect it with another."""
     if os.getuid() != 0 or not shutil.which("ip"):
         return False
     pair = "ip link add one type veth peer name two"
@@ -223,12 +223,12 @@ def can_make_networks() -> bool:
 
 
 BRIDGE = ("198.18.77.1", "198.18.77.2")
-"""The addresses outside and inside."""
+"""The addresses outside and inside the namespace."""
 
 
 @contextmanager
 def join_networks(service: Serving) -> Iterator[str]:
-    """Join the network of a service in a container with this one; gives the id of its process."""
+    """Connect the network of a service in a container with this one, and yield the id of its process."""
     starter = service.process.pid
     (inside,) = Path(f"/proc/{starter}/task/{starter}/children").read_text(encoding="ascii").split()
     out = f"out{starter}"
@@ -244,11 +244,11 @@ def join_networks(service: Serving) -> Iterator[str]:
     try:
         yield inside
     finally:
-        os.kill(int(inside), signal.SIGTERM)  # its starter hears no signal; with the service the network is gone
+        os.kill(int(inside), signal.SIGTERM)  # its starter ignores signals; the network ends with the service
 
 
 def shell_client(port: int | None, host: str, user: int | None = None, enter: Sequence[str] = ()) -> str:
-    """The first line that a shell gets, which is a program of its own, and which every user may run."""
+    """Request a path from a shell, which is a separate program, and return the first line of the response."""
     script = (
         f"exec 3<>/dev/tcp/{host}/{port}; printf 'GET /v1/tasks HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n' >&3; "
         'read -r line <&3; echo "${line%?}"'

@@ -1,4 +1,4 @@
-"""The sample of docs/cellery.md, as it stands there, in a browser and from another origin. Skipped without one."""
+"""The sample of docs/cellery.md, in a browser and from another origin. Skipped without a browser."""
 
 import json
 import re
@@ -51,7 +51,7 @@ run(block);
 
 
 class Page(BaseHTTPRequestHandler):
-    """Answers every request with the page, which is the same for all of a server."""
+    """Answers every request with the page of the server."""
 
     text = ""
 
@@ -67,7 +67,7 @@ class Page(BaseHTTPRequestHandler):
 
 @contextmanager
 def page_server() -> Iterator[tuple[str, type[Page]]]:
-    """Serve a page on an origin of its own; its text may still be set."""
+    """Serve a page on an origin of its own. Its text can be set later."""
     page = type("OwnPage", (Page,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), page)
     thread = threading.Thread(target=server.serve_forever)
@@ -81,7 +81,7 @@ def page_server() -> Iterator[tuple[str, type[Page]]]:
 
 
 def fill_page(url: str, prompt: str, key: str = "") -> str:
-    """Return the page with the sample, for a service at this URL."""
+    """Return the page with the sample for a service at this URL."""
     assert SAMPLE is not None
     code = re.sub(r'const RUNTIME = ".*?"', f'const RUNTIME = "{url}"', SAMPLE[1])
     code = re.sub(r'const KEY = ".*?"', f'const KEY = "{key}"', code)
@@ -103,7 +103,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @contextmanager
 def show_block(browser: Browser, folder: Folder, prompt: str) -> Iterator[None]:
-    """Show a block with this prompt, for a service in the folder that lets pages of its origin in."""
+    """Open a page with a block for this prompt, and run a service that allows the origin of the page."""
     with page_server() as (origin, page):
         folder.env["CORS_ORIGINS"] = origin
         with folder.serve() as serving:

@@ -1,4 +1,4 @@
-"""What clients see of a task whose journal was changed: why, on every route, and never an error of the service."""
+"""Clients get the reason, and never a server error, on every route of a task whose journal was changed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 def changed_task(service: Service, name: str) -> str:
-    """A task that awaits approval, whose journal was changed while nothing ran."""
+    """Create a task that awaits approval, and change its journal while no service runs."""
     task_id = service.submit("count", PLAN)
     service.stop()
     harm(service.settings.storage.database_path, HARMS[name], task_id)
@@ -40,7 +40,7 @@ def test_every_route_answers_on_a_changed_journal_and_only_delete_changes_anythi
     before = read_stored(service.settings.storage.database_path, task_id)
     here = f"/v1/tasks/{task_id}"
     assert service.client.get("/readyz").json()["checks"]["recovery"] == "ok"
-    for path in ("events", "audit", "plan/revisions", "plan/diff?from=1&to=1"):  # before anybody has read the task
+    for path in ("events", "audit", "plan/revisions", "plan/diff?from=1&to=1"):  # before any request for the task
         assert service.client.get(f"{here}/{path}").status_code < 500, path
     task = service.task(task_id)
     assert task["status"] == "needs_attention"
@@ -88,7 +88,7 @@ def test_an_ended_task_whose_journal_was_changed_can_be_deleted(service: Service
     if not running:
         service.start()
     here = f"/v1/tasks/{task_id}"
-    first = service.client.delete(here)  # what was deleted already is not found, and then not known any more
+    first = service.client.delete(here)  # if it was deleted already, it is not found, and later unknown
     assert first.status_code == 204 or (running and name == "the row was deleted" and first.status_code == 404)
     assert service.client.delete(here).status_code in {204, 404}
     assert service.client.get(here).status_code == 404

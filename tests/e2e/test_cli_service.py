@@ -1,4 +1,4 @@
-"""`agent-runtime serve`, and the commands that find the service that runs."""
+"""`agent-runtime serve`, and commands that find the running service."""
 
 import json
 import signal

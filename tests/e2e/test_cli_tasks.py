@@ -1,4 +1,4 @@
-"""Tasks from the command line, with no service running: the command does the work in its own process."""
+"""Tasks from the command line without a running service: the command does the work in its own process."""
 
 import json
 import re
@@ -213,7 +213,7 @@ def test_a_waiting_task_is_revised_from_the_command_line(folder: Folder) -> None
     assert "+s2: " in done.stderr
     digest = folder.json("show", task_id)["plan_digest"]
     assert f"agent-runtime approve {task_id} --digest {digest}" in done.stderr
-    unnamed = folder("approve", task_id)  # whoever types this may have read the first revision
+    unnamed = folder("approve", task_id)  # the person may have read the first revision
     assert unnamed.returncode == 1
     assert digest in unnamed.stderr
     assert folder.json("show", task_id)["status"] == "awaiting_approval"
@@ -244,7 +244,7 @@ AGENT_PLAN = json.dumps(
 
 @pytest.fixture
 def models(folder: Folder) -> Iterator[ModelServer]:
-    """A model that plans a step of its own, in which it asks for a write."""
+    """A model that plans an agent step, in which it proposes a write."""
     with ModelServer() as server:
         folder.env |= {"OPENAI_BASE_URL": server.base_url, "AGENT_RUNTIME_OPENAI__MAX_RETRIES": "0"}
         greet = Calls([("filesystem__write_file", {"path": "b.txt", "content": "hello"})])

@@ -1,4 +1,4 @@
-"""The page at `/`, in a browser and by its parts. Skipped, loudly, where there is no Chromium or Node."""
+"""The page at `/`, in a browser and by its parts. Skipped without Chromium or Node."""
 
 import asyncio
 import json
@@ -63,13 +63,13 @@ WRITTEN = {"plan": ["Write <b>long</b>.", "nothing: it only writes text"], "step
 
 
 def open_page(browser: Browser, service: Service) -> None:
-    """Open the page, and wait until it has asked for the tasks."""
+    """Open the page, and wait until it shows the list of tasks."""
     browser.open(service.url)
     browser.until("document.querySelector('#tasks > li') !== null")
 
 
 def plan_that_keeps(label: str) -> dict[str, Any]:
-    """A plan that writes to a file what a tool said that nobody vouches for."""
+    """Return a plan that writes the output of an untrusted tool to a file."""
     look = {"id": "look", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": label}}
     arguments = {"path": "said.txt", "content": "It said: ${look.text}"}
     save = {"id": "save", "kind": "tool", "server": "filesystem", "tool": "write_file", "arguments": arguments}
@@ -133,7 +133,7 @@ def test_an_event_source_gets_every_line_and_does_not_come_back_after_the_last(
 
 @contextmanager
 def serve(folder: Path, **settings: Any) -> Iterator[Service]:
-    """A service on the registry that is in the folder already, if there is one."""
+    """Run a service with the registry that is already in the folder, if there is one."""
     registry = folder / "tool_registry.yaml"
     written = registry.read_text(encoding="utf-8") if registry.exists() else None
     service = Service(folder, **settings)

@@ -1,4 +1,4 @@
-"""What the log shows at the level debug, and what it never shows."""
+"""The log at level debug: the events that it shows, and the secrets that it never shows."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from command_line import Folder
 from harness import ledger_plan
 from hostile_http import hostile_http
 
-SECRET = "tok-8f1c9a7b3e5d"  # noqa: S105 - made up, and looked for in the log
+SECRET = "tok-8f1c9a7b3e5d"  # noqa: S105 - made up, and searched for in the log
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""The examples of the documentation, as they stand there, against a running service.
+"""The examples of the documentation, run against a service.
 
-A `sh` block is run, in the order of its page and in one shell. A `json` or `text` block right after it shows what it
-prints: what it names must be there, and `...` stands for anything. `console` blocks are for reading only.
+The `sh` blocks of a page run in order in one shell. A `json` or `text` block right after one shows its output: all that
+it contains must be there, and `...` matches anything. `console` blocks are not run.
 """
 
 import json
@@ -39,7 +39,7 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Example:
-    """A block to run, and what it prints: `kind` is `json`, `text`, or empty where the page does not say."""
+    """A block to run with its expected output. `kind` is `json`, `text`, or empty if the page shows no output."""
 
     code: str
     kind: str = ""
@@ -63,7 +63,7 @@ def examples_of(page: Path) -> list[Example]:
 
 
 def page_parameter(page: Path) -> Any:
-    """Make a parameter of a page, by its name; a page that starts commands is slow."""
+    """Create a test parameter for a page. A page that starts commands is marked slow."""
     starts_commands = any("agent-runtime " in example.code for example in examples_of(page))
     marks = [pytest.mark.slow] if starts_commands else []
     return pytest.param(page, id=page.relative_to(ROOT / "docs").as_posix(), marks=marks)
@@ -85,7 +85,7 @@ def folder(tmp_path: Path) -> Folder:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Run a service with the servers that the examples name."""
+    """Run a service with the servers that the examples use."""
     folder = tmp_path_factory.mktemp("examples")
     service = Service(folder, limits={"cancel_grace_s": QUIET_S})
     (folder / "files" / "notes.txt").write_text("three short words", encoding="utf-8")
@@ -112,7 +112,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def unknown(service: Service) -> str:
-    """Return the id of a task with a call that got no answer."""
+    """Return the id of a task with a call of unknown outcome."""
     step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "one"}}
     task_id = service.submit("Count", {"goal": "Count", "steps": [step | {"timeout_s": QUIET_S}]})
     service.approve(task_id)
@@ -124,7 +124,7 @@ def unknown(service: Service) -> str:
 
 
 def run(examples: list[Example], service: Service, folder: Path, **variables: str) -> list[str]:
-    """Run the examples in one shell, and return what each of them printed."""
+    """Run the examples in one shell, and return the output of each."""
     parts = [f"{{\n{example.code}\n}} > printed.{number}" for number, example in enumerate(examples)]
     script = "\n".join(["set -eu", *parts]).replace(WRITTEN_FOR, service.url)
     done = subprocess.run(
@@ -142,7 +142,7 @@ def run(examples: list[Example], service: Service, folder: Path, **variables: st
 
 
 def difference(shown: Any, given: Any, place: str = "$") -> str:
-    """Say where an answer is not what the example shows; empty where it is."""
+    """Describe the first difference of an answer from the example; empty if there is none."""
     if isinstance(shown, dict):
         if not isinstance(given, dict):
             return f"{place}: {given!r} is no object"
@@ -160,12 +160,12 @@ def difference(shown: Any, given: Any, place: str = "$") -> str:
 
 
 def matches(shown: str, given: str) -> bool:
-    """Say whether a text is what an example shows, where `...` stands for anything."""
+    """Return True if a text matches that of an example, in which `...` matches anything."""
     return re.fullmatch(".*".join(map(re.escape, shown.strip().split("..."))), given.strip(), re.DOTALL) is not None
 
 
 def fault_of(example: Example, printed: str) -> str:
-    """Say how what an example printed differs from what its page shows; empty where it does not."""
+    """Describe the difference of the output from the example; empty if there is none."""
     found = ""
     if example.kind == "json":
         found = difference(json.loads(example.printed), json.loads(printed))

@@ -1,4 +1,4 @@
-"""What a newcomer meets when something is mistyped, and finds documented when it is looked up."""
+"""Messages for typical mistakes of newcomers, and the documentation that they lead to."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""Servers whose package is installed when they are first started, as `npx PACKAGE` does it."""
+"""Servers that install their package at the first start, like `npx PACKAGE`."""
 
 import sys
 from pathlib import Path

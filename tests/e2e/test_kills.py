@@ -1,4 +1,4 @@
-"""G1-G3 and G10 with a real process: SIGKILL between a call and its answer, and nothing is left of any server."""
+"""G1-G3 and G10 with a real process: after SIGKILL between a call and its answer, no server process remains."""
 
 import signal
 import time

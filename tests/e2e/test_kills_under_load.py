@@ -1,4 +1,4 @@
-"""G2 and G3 under load: two hundred SIGKILLs at any moment, twenty tasks at a time."""
+"""G2 and G3 under load: two hundred SIGKILLs at random moments, with twenty concurrent tasks."""
 
 import random
 import signal
@@ -26,7 +26,7 @@ TOOLS = ("count", "look")
 
 
 class Users:
-    """Submit and approve over HTTP while the service is killed, and remember what was acknowledged."""
+    """Users who submit and approve tasks while the service is killed. They record all acknowledged requests."""
 
     def __init__(self, service: Process) -> None:
         self.service = service
@@ -35,7 +35,7 @@ class Users:
         self._under_way: set[str] = set()
 
     def fill_up(self, round_number: int) -> list[threading.Thread]:
-        """Start as many submissions side by side as make twenty tasks that are under way."""
+        """Start concurrent submissions until twenty tasks are unfinished."""
         self._under_way = {task_id for task_id in self._under_way if not is_settled(self.service.task(task_id))}
         numbers = range(AT_ONCE - len(self._under_way))
         threads = [threading.Thread(target=self._one_more, args=(f"{round_number}-{number}",)) for number in numbers]
@@ -52,7 +52,7 @@ class Users:
             self.service.approve(task_id)
             self.approved.add(task_id)
         except httpx2.TransportError:
-            return  # killed in between: what was not acknowledged is not owed
+            return  # killed in between; an unacknowledged request may be lost
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_two_hundred_kills_lose_nothing_acknowledged_and_repeat_nothing_in_silen
         for round_number in range(KILLS):
             service.start()
             threads = users.fill_up(round_number)
-            time.sleep(moments.uniform(0, LATEST_KILL_S))  # the moment of the kill is what is tried
+            time.sleep(moments.uniform(0, LATEST_KILL_S))  # the test varies the moment of the kill
             service.end(signal.SIGKILL)
             for thread in threads:
                 thread.join()

@@ -1,4 +1,4 @@
-"""The service as a process, planning and acting with a model behind the wire, as its clients and operators see it."""
+"""A service process that plans and acts with a model server, from the view of its clients and operators."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def models() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def folder(tmp_path: Path, models: ModelServer) -> Folder:
-    """A place whose model is the test server; one retry, and no long patience."""
+    """A folder whose model is the test server, with one retry and short timeouts."""
     folder = Folder(tmp_path)
     folder.env["OPENAI_BASE_URL"] = models.base_url
     set_model(folder, model="test-model", timeout_s="1", max_retries="1")
@@ -55,7 +55,7 @@ def set_model(folder: Folder, **settings: str) -> None:
 
 
 class Customer:
-    """A client of the service, who accepts no failure of it."""
+    """A client that fails the test if the service refuses a request."""
 
     def __init__(self, service: Serving) -> None:
         self.http = httpx2.Client(base_url=service.url, timeout=PATIENCE_S)
@@ -78,12 +78,12 @@ class Customer:
 
     @contextmanager
     def stream(self, task_id: str, **query: str) -> Iterator[Iterator[tuple[str, str, str]]]:
-        """The frames of a task: event, id, data."""
+        """Open the stream of a task, and yield its frames as (event, id, data)."""
         with self.http.stream("GET", f"/v1/tasks/{task_id}/stream", params=query) as response:
             yield frames_of(response)
 
     def until_settled(self, task_id: str) -> Any:
-        """The task once it has ended or waits for a person."""
+        """Wait until the task has ended or waits for a person, and return it."""
         with self.stream(task_id, view="events") as frames:
             for event, frame_id, data in frames:
                 self.seen.append(data)
@@ -108,7 +108,7 @@ def customer_of(service: Serving) -> Iterator[Customer]:
 
 
 def until(frames: Iterator[tuple[str, str, str]], event: str, beginning: str = "") -> list[tuple[str, str, str]]:
-    """The frames up to the first of this event whose data begins so."""
+    """Return the frames up to the first one with this event whose data begins with this text."""
     found = []
     for frame in frames:
         found.append(frame)
@@ -180,7 +180,7 @@ def test_the_service_answers_while_the_first_question_imports_the_library(folder
 
 
 def find_imports(log: str) -> list[str]:
-    """The lines in which the interpreter says that it imported one of the libraries that ask models."""
+    """Return the model libraries that the interpreter imported, according to its import log."""
     names = (line.rpartition("|")[2].strip() for line in log.splitlines() if line.startswith("import time:"))
     return [name for name in names if name.partition(".")[0] in {"agents", "openai"}]
 
@@ -237,7 +237,7 @@ def test_no_fault_is_a_fault_of_the_service(folder: Folder, models: ModelServer,
 @pytest.mark.slow
 def test_a_refused_key_is_told_and_shown_nowhere(folder: Folder, models: ModelServer) -> None:
     def refuse(request: Request) -> Answer:
-        """Some endpoints say the whole key again."""
+        """Refuse the key, and repeat it in the error, as some endpoints do."""
         given = request.headers["authorization"].removeprefix("Bearer ")
         if request.index == 0:
             raise WireError(401, f"Incorrect API key provided: {given}.", code="invalid_api_key")
@@ -285,7 +285,7 @@ def test_a_password_in_the_address_of_the_model_is_shown_nowhere(folder: Folder,
 
 
 def write_ledgers(folder: Folder, delay_s: float) -> None:
-    """Two servers with one ledger: `quick` answers at once, `slow` after a while."""
+    """Register two servers with one ledger: `quick` answers at once, `slow` after a delay."""
     folder.write_registry(
         *(
             {

@@ -1,4 +1,4 @@
-"""What the doors say of the language model: the status over HTTP, and what the doctor finds out by asking it."""
+"""The state of the language model in the HTTP status and in the findings of the doctor."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from model_server.replies import Answer, Fault, Text
 from serving import Service, sums
 
 KEY = "sk-not-for-anybody-else"
-PASSWORD = "hunter2-hunter2"  # noqa: S105 - one that must not be shown
+PASSWORD = "hunter2-hunter2"  # noqa: S105 - must not be shown
 OK = Text('{"ok": true}')
 NO_MODEL = {"planner": "rules", "model": None}
 
@@ -37,7 +37,7 @@ def serve(folder: Path, models: ModelServer, **more: Any) -> Iterator[Service]:
 
 
 def submit_prompt(service: Service, prompt: str) -> Any:
-    """The task once it was planned, or could not be."""
+    """Submit a prompt, wait until the task is planned or has failed, and return it."""
     response = service.client.post("/v1/tasks", json={"prompt": prompt})
     assert response.status_code == 202, response.text
     task_id = response.json()["task_id"]
@@ -115,7 +115,7 @@ def folder(tmp_path: Path) -> Folder:
 def run_doctor(
     folder: Folder, models: ModelServer, *, key: str = KEY, **settings: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the doctor says of the planner and of the model."""
+    """Run the doctor, and return its findings about the planner and the model."""
     folder.env |= {"OPENAI_BASE_URL": models.base_url, "OPENAI_API_KEY": key, "AGENT_RUNTIME_OPENAI__MODEL": MODEL}
     folder.env |= {f"AGENT_RUNTIME_{name.upper()}": value for name, value in settings.items()}
     done = folder("doctor", "--json")
@@ -176,7 +176,7 @@ def test_the_doctor_says_what_is_wrong_with_the_model_and_what_to_do(
 @pytest.mark.slow
 def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: ModelServer) -> None:
     folder.env["AGENT_RUNTIME_OPENAI__TIMEOUT_S"] = "5"
-    models.port = 9  # discard, which nobody serves here
+    models.port = 9  # the discard port, on which nobody listens
     _, model = run_doctor(folder, models)
     assert model["state"] == "fail"
     assert "cannot be reached" in model["detail"]

@@ -1,4 +1,4 @@
-"""One process serves a database, by whatever name, and acknowledges nothing once its file was replaced (G1, G16)."""
+"""One process serves a database, under any name, and acknowledges nothing after its file is replaced (G1, G16)."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A plan that was made for a server which is another one after a restart, as clients see it."""
+"""Plans for a server that differs after a restart, from the view of clients."""
 
 import signal
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The built-in filesystem server keeps off the service's own files, also where its root holds them (G12)."""
+"""The built-in filesystem server refuses the files of the service, even if they are below its root (G12)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def run_call(service: Service, tool: str, **arguments: Any) -> Any:
-    """The one step of a task that calls this."""
+    """Run a task with this call, and return its only step."""
     step = {"id": "s1", "kind": "tool", "server": "filesystem", "tool": tool, "arguments": arguments}
     task_id = service.submit(plan={"steps": [step]})
     service.approve(task_id)

@@ -1,4 +1,4 @@
-"""A server that was given nothing finds nothing: no open file, no memory and no environment of the service (G12)."""
+"""A server cannot see open files, memory or the environment of the service (G12)."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from command_line import AGENT_RUNTIME, PATIENCE_S, Folder, Serving
 
 PRYING_SERVER = Path(__file__).parent.parent / "servers" / "prying_server.py"
 SERVERS = 6
-"""Many at once, so that one could be given what is being made for another."""
+"""Many concurrent starts, so that one server could inherit a descriptor that is meant for another."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: this machine has no /proc")
 
 
 class Planted:
-    """The folder of a service that knows secrets, and of servers that pry: every second one without a sandbox."""
+    """The folder of a service with secrets and prying servers, every second one without a sandbox."""
 
     def __init__(self, path: Path) -> None:
         self.folder = Folder(path)
@@ -53,7 +53,7 @@ def planted_servers(tmp_path: Path) -> Planted:
 
 
 def without_powers() -> list[str]:
-    """What runs a command as a user who may trace no other process: root could read all of them."""
+    """Return a command prefix that drops the right to trace other processes, which root has."""
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
@@ -63,7 +63,7 @@ def without_powers() -> list[str]:
 
 @contextmanager
 def serve(folder: Folder, *before: str, pass_fds: tuple[int, ...] = ()) -> Iterator[Serving]:
-    """A service that was itself given these open files, started by the command `before`."""
+    """Run a service, with the command prefix `before`, that inherits these open files."""
     process = subprocess.Popen(
         [*before, *AGENT_RUNTIME, "serve", "--port", "0"],
         cwd=folder.path,
@@ -81,7 +81,7 @@ def serve(folder: Folder, *before: str, pass_fds: tuple[int, ...] = ()) -> Itera
 
 
 def ask_for_tools(folder: Folder) -> None:
-    """Have every server asked what it offers, and wait for the answers."""
+    """Query the tools of every server, and wait for the answers."""
     done = folder("tools", "--refresh")
     assert done.returncode == 0, done.stderr
 
@@ -106,7 +106,7 @@ def test_the_environment_of_the_service_holds_no_secret_once_it_runs(planted_ser
         try:
             shown = Path(f"/proc/{service.process.pid}/environ").read_bytes()
         except PermissionError:
-            return  # only who may trace every process, such as root, is shown any of it
+            return  # only processes that may trace all others, such as root, can see it
     for name, secret in planted_servers.secrets.items():
         assert secret.encode() not in shown, name
 
@@ -140,7 +140,7 @@ def assert_not_seen_into(planted_servers: Planted, pid: int) -> None:
 
 @pytest.mark.slow
 def test_secrets_are_at_hand_for_every_later_start(planted_servers: Planted) -> None:
-    """Although they have left the environment."""
+    """Servers still get these values, although they are removed from the environment."""
     seen = planted_servers.folder.path / "given"
     code = f"import os, pathlib; pathlib.Path({str(seen)!r}).open('a').write(os.environ['GIVEN'] + '\\n')"
     config = {"command": sys.executable, "args": ["-c", code], "env": {"GIVEN": "${env:GIVEN}"}}

@@ -1,4 +1,4 @@
-"""Whole tasks over MCP servers that are not ours: npm packages over stdio, and one over streamable HTTP."""
+"""Whole tasks over third-party MCP servers: npm packages over stdio, and one over streamable HTTP."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Reading a changed tool registry without a restart, as operators do: by a call, a signal or a command."""
+"""Reload of a changed tool registry without a restart: by a call, a signal or a command."""
 
 import os
 import signal
@@ -82,13 +82,13 @@ def test_the_hangup_of_a_terminal_that_was_closed_ends_the_service(folder: Folde
         shown.wait_for("started")
         close(shown)
         shown.process.send_signal(signal.SIGHUP)
-        assert shown.process.wait(20) in {0, 120}  # what it still had to say could not be written
+        assert shown.process.wait(20) in {0, 120}  # the rest of its output could not be written
 
 
 def close(shown: Terminal) -> None:
-    """Close the window of a terminal, and leave something for the helper to close."""
+    """Close the window of a terminal, and leave a descriptor for the helper to close."""
     hidden = os.open(os.devnull, os.O_RDWR)
-    os.dup2(hidden, shown._master)  # noqa: SLF001 - nobody closes a window but here
+    os.dup2(hidden, shown._master)  # noqa: SLF001 - only this test closes a window
     os.close(hidden)
 
 

@@ -1,6 +1,6 @@
-"""Secrets that were planted wherever an operator keeps some are found nowhere else; refused calls change nothing.
+"""Secrets of an operator do not leak from their places, and refused calls change nothing (G12, G14).
 
-The service is a process of its own, with a log, an environment and a command line like everybody's (G12, G14).
+The service is a separate process with its own log, environment and command line.
 """
 
 import json
@@ -30,7 +30,7 @@ TELLING_SERVER = Path(__file__).parent.parent / "servers" / "telling_server.py"
 
 
 class RunningService:
-    """A service in a process of its own, and every line that it writes."""
+    """A service process with its output."""
 
     def __init__(self, folder: Folder) -> None:
         self.url = ""
@@ -82,7 +82,7 @@ def run_service(folder: Folder) -> Iterator[RunningService]:
 
 
 class Hearsay(BaseHTTPRequestHandler):
-    """An MCP server over HTTP whose tool `hear` answers with the address and the headers that it was called with."""
+    """An MCP server over HTTP whose tool `hear` returns the path and the headers of the request."""
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -151,12 +151,12 @@ PLACES = (
 
 
 class Planted:
-    """A secret for each place, the folder of a service that is given them all, and where they have no business."""
+    """One secret per place, the folder of a service that uses them, and a search for leaks."""
 
     def __init__(self, folder: Folder, hearsay_port: int) -> None:
         self.folder = folder
         self.cores = {place: uuid4().hex for place in PLACES}
-        """Looked for in place of the whole secret, so that no way of quoting the rest of it hides one."""
+        """The part of a secret to search for, which no way of quoting changes."""
         self.key, made = new_key("tester", ["admin"])
         secret = folder.path / "secret.txt"
         secret.write_text(f"{self._awkward('argument for a server')}\n", encoding="utf-8")
@@ -210,7 +210,7 @@ class Planted:
         yield {"id": "nowhere", "type": "remote_http", "config": {"base_url": url, "headers": headers}}
 
     def told_by(self, server: str) -> Path:
-        """The file in which a server has written what it was given."""
+        """Return the file to which a server has written its environment and arguments."""
         return self.folder.path / f"told-by-{server}"
 
     def found_in(self, text: str) -> set[str]:
@@ -221,7 +221,7 @@ class Planted:
 
 
 class Heard:
-    """All that a client is told."""
+    """Everything that a client has received."""
 
     def __init__(self, client: httpx2.Client) -> None:
         self._client = client
@@ -234,7 +234,7 @@ class Heard:
         return response
 
     def task(self, *calls: tuple[str, str, dict[str, Any]], ends: str) -> str:
-        """A task of these calls, approved and followed to this event; all that is told of it; its id."""
+        """Submit and approve a task with these calls, follow it to this event, and return its path. Keep answers."""
         steps = [
             {"id": f"s{number}", "kind": "tool", "server": server, "tool": tool, "arguments": arguments}
             for number, (server, tool, arguments) in enumerate(calls, 1)
@@ -256,7 +256,7 @@ class Heard:
 
 
 def command_lines() -> str:
-    """The arguments of every process of this machine."""
+    """Return the arguments of every process on this machine."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -267,7 +267,7 @@ def command_lines() -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)  # it asks for everything, one after another
+@pytest.mark.timeout(180)  # it sends many requests, one after another
 def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
     tmp_path: Path, hearsay: ThreadingHTTPServer
 ) -> None:
@@ -332,7 +332,7 @@ def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
 
 @pytest.mark.slow
 def test_a_short_password_that_is_written_out_is_in_no_state_log_or_finding(tmp_path: Path) -> None:
-    """And the operator is told what to write instead; a secret among the arguments of a command is advised against."""
+    """The operator is told what to write instead, and is warned of a secret in the arguments of a command."""
     folder = Folder(tmp_path)
     config = {
         "command": "sh",
@@ -357,18 +357,18 @@ def test_a_short_password_that_is_written_out_is_in_no_state_log_or_finding(tmp_
         assert "config.env.GREETING" not in told
 
 
-# What is refused
+# Refusals
 
 
 def rows(folder: Path) -> list[Any]:
-    """All that is stored of the tasks."""
+    """Return all stored rows of tasks and events."""
     database = folder / "data" / "agent-runtime.db"
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("tasks", "events")]  # noqa: S608
 
 
 def drip_body(service: RunningService, path: str, key: str) -> int:
-    """The status that a request gets whose body comes a byte at a time, and never to its end."""
+    """Send a body one byte at a time, never to its end, and return the status of the answer."""
     url = httpx2.URL(service.url)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"

@@ -1,4 +1,4 @@
-"""What the image of development runs: the service, started again when its source or its configuration changes."""
+"""The script of the development image, which restarts the service when its source or configuration changes."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ WRITE = {"server": "filesystem", "tool": "write_file", "arguments": {"path": "wr
 
 
 class Watched(Serving):
-    """The service, and what starts it again. `reasons`: why it did, each time."""
+    """The script and its service. `reasons` are the messages of its restarts."""
 
     def has_started(self, times: int) -> bool:
         return self.log.count('"event": "started"') == times
@@ -36,7 +36,7 @@ class Watched(Serving):
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    """A folder that is laid out as /app is in the image."""
+    """A folder with the layout of /app in the image."""
     (tmp_path / "container").mkdir()
     shutil.copy(ROOT / "container" / "serve_and_watch.py", tmp_path / "container")
     (tmp_path / "src" / "agent_runtime").mkdir(parents=True)
@@ -48,7 +48,7 @@ def app(tmp_path: Path) -> Path:
 
 
 def write_registry(app: Path, *more: Mapping[str, object]) -> None:
-    """Put another file in the place of the registry, as editors and `docker cp` do."""
+    """Replace the registry by another file, as editors and `docker cp` do."""
     new = app / "new.yaml"
     new.write_text(yaml.safe_dump({"tool_registry": [*REGISTRY, *more]}), encoding="utf-8")
     new.replace(app / "tool_registry.yaml")

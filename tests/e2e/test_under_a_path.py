@@ -1,4 +1,4 @@
-"""The service behind nginx, under a path (`server.root_path`). Skipped, loudly, without nginx or without a browser."""
+"""The service behind nginx, under a path (`server.root_path`). Skipped without nginx or a browser."""
 
 import shutil
 import socket
@@ -38,7 +38,7 @@ http {{
 
 @contextmanager
 def nginx(folder: Path, upstream: str) -> Iterator[str]:
-    """Run nginx in front of a service, and give the address of the path under which it shows the service."""
+    """Run nginx in front of a service, and yield the URL under which it serves it."""
     if NGINX is None:
         pytest.skip("NOT TESTED: the service behind a proxy needs nginx, and this machine has none")
     folder.mkdir()
@@ -63,7 +63,7 @@ def nginx(folder: Path, upstream: str) -> Iterator[str]:
 
 @pytest.fixture(params=["stripped", "passed on"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The service under a path: the proxy strips it, or passes it on."""
+    """The URL of the service under a path, which the proxy strips or passes on."""
     folder = Folder(tmp_path)
     folder.env["AGENT_RUNTIME_SERVER__ROOT_PATH"] = "/tools/runtime"
     with folder.serve() as serving:
@@ -87,7 +87,7 @@ def test_links_tickets_and_streams_have_the_path(address: str) -> None:
         with client.stream("GET", origin + ticket["url"]) as response:
             assert [data for _, _, data in frames_of(response)][-1] == "[DONE]"
         assert client.get(f"{address}/openapi.json").json()["servers"] == [{"url": "/tools/runtime"}]
-        assert client.get(f"{origin}/v1/tasks").status_code == 404  # nginx's own: nothing is shown beside the path
+        assert client.get(f"{origin}/v1/tasks").status_code == 404  # from nginx: it serves nothing outside the path
 
 
 @pytest.mark.slow

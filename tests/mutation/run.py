@@ -2,10 +2,10 @@
 
     uv run python tests/mutation/run.py [PART ...]
 
-works on a copy in a temporary folder, so nothing is left in the checkout. It ends with 1 where a change went unnoticed
-that `survivors.toml` does not explain. mutmut makes the mutants, runs the tests that reach each one and ends what
-hangs. It changes the bodies of functions and methods; tables, fields, and functions with a decorator other than
-`@staticmethod` and `@classmethod` are out of its reach.
+works on a copy in a temporary folder, so it leaves nothing in the checkout. It ends with 1 if no test notices a change
+that `survivors.toml` does not explain. mutmut creates the mutants, runs the tests that reach each one, and ends those
+that hang. It changes the bodies of functions and methods, but not tables, fields, and functions with a decorator other
+than `@staticmethod` and `@classmethod`.
 """
 
 # ruff: noqa: T201 - a script, which prints
@@ -39,10 +39,10 @@ NOTICED = {"killed", "timeout", "segfault"}
 
 @dataclass(frozen=True)
 class Part:
-    """What is changed, and the tests that must notice, with their bounds.
+    """The code to change, the tests that must notice, and time limits.
 
-    A mutant is ended once its tests take `slowdown` times as long as they do without it with 10 s on top; the part
-    fails after `most_minutes`.
+    A mutant is ended when its tests take `slowdown` times as long as without it, plus 10 s. The part fails after
+    `most_minutes`.
     """
 
     name: str
@@ -61,7 +61,7 @@ PARTS = (
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """One mutant, named by what it changes and not by where that stands."""
+    """One mutant, identified by its change and not by its line."""
 
     function: str
     was: str
@@ -72,7 +72,7 @@ class Change:
 
     @property
     def is_wording(self) -> bool:
-        """Nothing but the letters of one sentence: a string with a space in it, which no program reads."""
+        """True if it changes only the wording of a sentence: a string with a space, which no program reads."""
         old, new = list(_tokens(self.was)), list(_tokens(self.now))
         if len(old) != len(new):
             return False
@@ -109,7 +109,7 @@ def listed_survivors() -> dict[Change, str]:
 
 
 def judge(part: Part, folder: Path, listed: dict[Change, str]) -> int:
-    """Run the mutants of a part and tell what came of them; how many survived without a listed reason."""
+    """Run the mutants of a part, print the result, and return the number of unexplained survivors."""
     began = time.monotonic()
     run(part, folder)
     verdicts = list(read_verdicts(folder))
@@ -133,7 +133,7 @@ def judge(part: Part, folder: Path, listed: dict[Change, str]) -> int:
 
 
 def run(part: Part, folder: Path) -> None:
-    """Let mutmut work in a copy of the project. Raises: SystemExit with what it said, where it could not do so."""
+    """Run mutmut in a copy of the project. Raises: SystemExit with its output if it fails."""
     ignored = shutil.ignore_patterns("__pycache__", ".*", "node_modules")
     for name in COPIED:
         if (HOME / name).is_dir():
@@ -162,7 +162,7 @@ def run(part: Part, folder: Path) -> None:
 
 
 def settings_of(part: Part) -> str:
-    """For mutmut; each worker is forked from a process that ran no test, so that no cache of it hides a change."""
+    """Return the settings for mutmut. Workers are forked from a process without caches, which could hide a change."""
     values: dict[str, str | Sequence[str]] = {
         "source_paths": ["src"],
         "only_mutate": [part.source],

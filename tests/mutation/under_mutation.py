@@ -1,8 +1,8 @@
-"""A pytest plugin: how the tests run when each of them runs thousands of times, on a machine that does much else.
+"""A pytest plugin that speeds up tests which run thousands of times.
 
-The quickest go first, by what mutmut measured, so that most mutants end within a moment. No example of Hypothesis has
-a deadline, as a slow machine is not a test that noticed. What every worker inherits is kept from the garbage collector,
-which pytest calls several times at its end: most of the time that a mutant takes.
+The fastest tests run first, as measured by mutmut, so that most mutants end quickly. Hypothesis has no deadline, since
+a slow machine must not count as a test that noticed. Inherited objects are excluded from garbage collection, which
+pytest runs several times at its end, and which takes most of the time of a mutant.
 """
 
 import gc

@@ -1,9 +1,8 @@
-"""An MCP server that uses the service that started it, in every way that it can think of, before it lists its tools.
+"""An MCP server that calls the service that started it, in many ways, before it lists its tools.
 
-It waits for the file URL_FILE, which holds the address of the service, and writes to REPORT what each way came to: the
-status and the code of the answer, or the error. With AFTERWARDS it leaves a daemon instead, which calls once the server
-has ended, writes to that file what it came to, and lives on. On the standard library alone, so that it starts in
-milliseconds.
+It waits for the file URL_FILE with the URL of the service, and writes the result of each way to REPORT: the status and
+the code of the answer, or the error. With AFTERWARDS it starts a daemon instead, which calls after the server has
+ended, writes its result to that file, and keeps running. It uses the standard library alone, to start in milliseconds.
 """
 
 import array
@@ -40,12 +39,12 @@ def request(method: str, path: str, body: bytes = b"") -> bytes:
 
 def connect(host: str = "") -> socket.socket:
     connection = socket.create_connection((host or HOST, PORT), PATIENCE_S)
-    connection.settimeout(None)  # a socket with a time limit is another one for those it is passed to
+    connection.settimeout(None)  # a timeout would make the socket non-blocking for other processes
     return connection
 
 
 def answer(connection: socket.socket) -> str:
-    """What was answered: the status, and the code of the problem."""
+    """Read the answer, and return its status and the code of its problem."""
     received = b""
     while data := connection.recv(65536):
         received += data
@@ -68,7 +67,7 @@ def ask(
 
 
 def told_by_child(act: Callable[[], str], *, alone: bool = False) -> str:
-    """What a child says of what it did; `alone`: a daemon, whose parent has ended and whose session is its own."""
+    """Run `work` in a child process, and return its result. `alone` makes it a daemon in its own session."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -81,7 +80,7 @@ def told_by_child(act: Callable[[], str], *, alone: bool = False) -> str:
                 time.sleep(0.001)
         try:
             said = act()
-        except Exception as error:  # noqa: BLE001 - the report says it
+        except Exception as error:  # noqa: BLE001 - goes into the report
             said = repr(error)
         os.write(writer, said.encode())
         os._exit(0)
@@ -132,7 +131,7 @@ def receive_connection(carrier: socket.socket) -> socket.socket:
 
 
 def by_a_helper() -> str:
-    """Connect, and have a child, which was started before, send the request on the socket that it is passed."""
+    """Connect, and pass the socket to a child that was started before, which sends the request."""
     mine, its = socket.socketpair()
     connection = connect()
 
@@ -149,7 +148,7 @@ def by_a_helper() -> str:
 
 
 def from_a_message() -> str:
-    """Send the request, and leave the socket in a message to oneself until it must have been answered."""
+    """Send the request, and keep the socket only in a message to this process until the answer must have come."""
     mine, its = socket.socketpair()
     connection = connect()
     connection.sendall(request("GET", "/v1/tasks"))
@@ -160,12 +159,12 @@ def from_a_message() -> str:
 
 
 def from_a_waiting_thread() -> str:
-    """Have one thread wait for the answer while another one closes the only descriptor."""
+    """Wait for the answer in one thread while another thread closes the only descriptor."""
     connection = connect()
     received: list[bytes] = []
     waiting = threading.Thread(target=lambda: received.append(connection.recv(65536, socket.MSG_WAITALL)))
     waiting.start()
-    connection.sendall(request("GET", "/v1/tasks")[:-2])  # not yet all of it
+    connection.sendall(request("GET", "/v1/tasks")[:-2])  # incomplete
     time.sleep(0.5)  # until the thread must be reading
     last = os.dup(connection.fileno())
     os.close(connection.detach())
@@ -192,7 +191,7 @@ def exit_at_once() -> str:
 
 
 def as_program(*words: str) -> str:
-    """Do it in another program, which runs this very file."""
+    """Make the call in another program, which runs this file."""
     done = subprocess.run(
         [*words, sys.executable, "-S", "-E", __file__, "ask"], capture_output=True, text=True, timeout=30, check=False
     )
@@ -230,7 +229,7 @@ def try_all() -> dict[str, str]:
     for name, act in WAYS.items():
         try:
             report[name] = act()
-        except Exception as error:  # noqa: BLE001 - the report says it
+        except Exception as error:  # noqa: BLE001 - goes into the report
             report[name] = repr(error)
     return report
 

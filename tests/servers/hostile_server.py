@@ -1,7 +1,7 @@
-"""An MCP server that misbehaves as it is told, on the standard library alone, so that it starts in milliseconds.
+"""An MCP server that misbehaves on request. It uses the standard library alone, to start in milliseconds.
 
-The first argument says how it starts, lists and ends (see `begin` and `listing`); the name of the tool that is called
-says how it answers (see `Calls`). Every call is noted as one line in the file NOTES, and so is what it is told later.
+The first argument selects how it starts, lists and ends (see `begin` and `Listings`), and the name of the called tool
+how it answers (see `Calls`). It notes every call, and every notification, as a line in the file NOTES.
 """
 
 import json
@@ -43,7 +43,7 @@ def flood_stderr() -> None:
 
 
 def live_on() -> None:
-    """Ignore every request to end; only SIGKILL and the end of its namespace remain."""
+    """Ignore every request to end, so that only SIGKILL or the end of the namespace ends it."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
 
@@ -54,7 +54,7 @@ def end(*_: object) -> None:
 
 
 def fork(*, away: bool) -> None:
-    """Leave a child that ignores all signals and holds every stream; `away`: in a session of its own."""
+    """Start a child that ignores all signals and holds all streams; with `away` in its own session."""
     if os.fork() == 0:
         live_on()
         if away:
@@ -94,7 +94,7 @@ def begin() -> None:
 
 
 def flood_on() -> None:
-    """A child of this process floods the output for as long as it lives; no line is longer than allowed."""
+    """Start a child that floods the output as long as it lives, with lines of a legal length."""
     line = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"%s"}}\n' % (b"x" * 3_000_000)
     small = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}\n' * 3000
     subprocess.Popen(
@@ -110,7 +110,7 @@ def tool(name: str, **more: Any) -> dict[str, Any]:
 
 
 class Listings:
-    """What `tools/list` answers."""
+    """The answers to `tools/list`."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -134,8 +134,8 @@ class Listings:
             "no-tools": {"toolz": []},
             "not-a-list": {"tools": {"echo": echo}},
             "bad-cursor": {"tools": [echo], "nextCursor": {"page": 2}},
-            "numbers": {"tools": [echo, *self.odd_numbers()]},
-            "stalling": {"tools": [echo, *self.stalling()]},
+            "numbers": {"tools": [echo, *self.tools_with_odd_numbers()]},
+            "stalling": {"tools": [echo, *self.stalling_tools()]},
             "plump": {"tools": [tool(f"plump{n}", description="d" * 57_000) for n in range(60)]},
             "fat": {
                 "tools": [tool(f"fat{self.count}-{n}", description="x" * 60_000) for n in range(50)],
@@ -153,8 +153,8 @@ class Listings:
         send(id=request_id, result=pages.get(MODE, default))
 
     @staticmethod
-    def stalling() -> list[dict[str, Any]]:
-        """Tools whose schemas are legal and small, and take seconds or years to judge."""
+    def stalling_tools() -> list[dict[str, Any]]:
+        """Return tools with small, legal schemas whose validation takes seconds or years."""
         doubling = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(30)} | {"a30": {}}
         draft4 = "http://json-schema.org/draft-04/schema#"
         many = {"$schema": draft4, "enum": [{"a": n} for n in range(3000)]}
@@ -168,14 +168,14 @@ class Listings:
         return [{"name": name, "inputSchema": {"type": "object", **schema}} for name, schema in schemas.items()]
 
     @staticmethod
-    def odd_numbers() -> list[dict[str, Any]]:
+    def tools_with_odd_numbers() -> list[dict[str, Any]]:
         schema = {"type": "object", "properties": {"n": {"type": "number", "maximum": float("nan")}}}
         huge = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 10**400}}}
         return [{"name": "nan", "inputSchema": schema}, {"name": "huge", "inputSchema": huge}]
 
 
 class Calls:
-    """What `tools/call` does, one method for each tool."""
+    """The answers to `tools/call`, one method per tool."""
 
     def __init__(self, listings: Listings) -> None:
         self.listings = listings
@@ -185,7 +185,7 @@ class Calls:
         note(f"{name} {arguments.get('label', '')}".strip())
         getattr(self, name)(request_id, arguments)
 
-    def cancelled(self, request_id: Any) -> None:
+    def note_cancel(self, request_id: Any) -> None:
         name = self.open.pop(request_id, None)
         note(f"cancelled {name}")
         if name == "late":
@@ -339,7 +339,7 @@ def main() -> None:
         elif method == "tools/call":
             calls.answer(message["id"], params["name"], params.get("arguments") or {})
         elif method == "notifications/cancelled":
-            calls.cancelled(params["requestId"])
+            calls.note_cancel(params["requestId"])
     if MODE == "slow-to-leave":
         time.sleep(1)
         note("saved")

@@ -1,4 +1,4 @@
-"""An MCP server over streamable HTTP on the loopback port that it is given: `echo`, and `who` with its header."""
+"""An MCP server over streamable HTTP on a given loopback port: `echo`, and `who`, which returns a header."""
 
 import sys
 
@@ -10,13 +10,13 @@ server = MCPServer("http-echo")
 
 @server.tool()
 def echo(message: str) -> str:
-    """Say the message."""
+    """Return the message."""
     return message
 
 
 @server.tool()
 def who(context: Context) -> str:
-    """Say which token the caller sent."""
+    """Return the token that the caller sent."""
     request = context.request_context.request
     return str(request.headers.get("x-token", "nobody")) if request else "nobody"
 

@@ -1,8 +1,8 @@
-"""A small MCP server on the standard library alone: it starts in a few milliseconds, and keeps a ledger of its calls.
+"""A small MCP server that keeps a ledger of its calls. It uses the standard library alone, to start in milliseconds.
 
-`count {label}` appends `label` to the file LEDGER (fsynced) and answers after DELAY_S seconds, or as many as the
-file DELAY says; `look {label}` is the same, for a registry that calls it idempotent; `fail {label}` is counted and
-answers with an error of the tool.
+`count {label}` appends `label` to the file LEDGER (with fsync) and answers after DELAY_S seconds, or after the seconds
+in the file DELAY. `look {label}` does the same, for a registry that declares it idempotent. `fail {label}` does the
+same, and answers with an error of the tool.
 """
 
 import json
@@ -28,7 +28,7 @@ def count(label: str) -> None:
 
 
 def delay_s() -> float:
-    """A file can change while the entry of the registry stays what it is."""
+    """Return the delay in seconds. In a file it can change without a change of the registry entry."""
     file = Path(os.environ.get("DELAY", ""))
     return float(file.read_text() if file.is_file() else os.environ.get("DELAY_S", "0"))
 

@@ -1,7 +1,7 @@
-"""An MCP server that tries what it is told to, and tells what came of it. On the standard library alone.
+"""An MCP server that tries an operation and returns its result. It uses the standard library alone.
 
-The name of the tool that is called says what is tried (see `Probes`), and its argument `words` with what. The answer is
-JSON: what came of it, or the name of the error. `python probe_server.py NAME WORD...` tries one thing and prints it.
+The name of the called tool is the operation (see `Probes`), and `words` are its arguments. The answer is JSON: the
+result, or the name of the error. `python probe_server.py NAME WORD...` tries one operation and prints its result.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
 
 
-def checked(result: int) -> int:
+def check(result: int) -> int:
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -26,7 +26,7 @@ def checked(result: int) -> int:
 
 
 class Probes:
-    """What can be tried."""
+    """The operations."""
 
     def read(self, path: str) -> str:
         return Path(path).read_bytes().decode(errors="replace")
@@ -36,7 +36,7 @@ class Probes:
             return file.write(b"written by a server")
 
     def open(self, path: str) -> None:
-        """Open for writing, and write nothing: some files would change the whole machine."""
+        """Open a file for writing, without writing: some files would affect the whole machine."""
         os.close(os.open(path, os.O_WRONLY))
 
     def create(self, path: str) -> int:
@@ -49,7 +49,7 @@ class Probes:
         Path(path).rename(to)
 
     def replace(self, path: str) -> None:
-        """Put another file in the place of this one."""
+        """Replace this file by another one."""
         other = Path(f"{path}.other")
         other.write_text("replaced by a server")
         other.replace(path)
@@ -86,20 +86,20 @@ class Probes:
         return os.getsid(int(pid))
 
     def mount(self, path: str) -> int:
-        return checked(ctypes.CDLL(None, use_errno=True).mount(b"none", path.encode(), b"tmpfs", 0, None))
+        return check(ctypes.CDLL(None, use_errno=True).mount(b"none", path.encode(), b"tmpfs", 0, None))
 
     def unmount(self, path: str) -> int:
-        return checked(ctypes.CDLL(None, use_errno=True).umount2(path.encode(), 2))
+        return check(ctypes.CDLL(None, use_errno=True).umount2(path.encode(), 2))
 
     def new_namespace(self) -> int:
-        """Become root in a user namespace of its own, where mounts could be made; in a child, which ends."""
+        """Become root in a new user namespace, which permits mounts, in a child process that ends."""
         pid = os.fork()
         if pid == 0:
             os._exit(0 if ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNS) == 0 else 1)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def disks(self) -> list[str]:
-        """The disks that can be opened."""
+        """Return the disks that can be opened."""
         found = []
         for path in Path("/dev").iterdir():
             try:
@@ -114,11 +114,11 @@ class Probes:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
-def tried(name: str, words: list[str]) -> Any:
+def try_operation(name: str, words: list[str]) -> Any:
     probe: Callable[..., Any] = getattr(Probes(), name)
     try:
         return probe(*words)
-    except Exception as error:  # noqa: BLE001 - the answer, whatever it is
+    except Exception as error:  # noqa: BLE001 - the error is the answer
         return type(error).__name__
 
 
@@ -135,7 +135,7 @@ def serve() -> None:
             case "tools/list":
                 result = {"tools": tools}
             case "tools/call":
-                text = json.dumps(tried(params["name"], params["arguments"].get("words", [])))
+                text = json.dumps(try_operation(params["name"], params["arguments"].get("words", [])))
                 result = {"content": [{"type": "text", "text": text}]}
             case _:
                 continue
@@ -144,6 +144,6 @@ def serve() -> None:
 
 
 if len(sys.argv) > 1:
-    sys.stdout.write(json.dumps(tried(sys.argv[1], sys.argv[2:])))
+    sys.stdout.write(json.dumps(try_operation(sys.argv[1], sys.argv[2:])))
 else:
     serve()

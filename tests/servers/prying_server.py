@@ -1,6 +1,6 @@
-"""A small MCP server that looks at what it was not given: open files, and the processes above it.
+"""A small MCP server that inspects its open files and its ancestor processes.
 
-When its tools are listed, it writes what it saw to the file that its only argument names.
+When its tools are listed, it writes its findings to the file that its argument names.
 """
 
 import json
@@ -13,12 +13,12 @@ from typing import Any
 
 
 def look() -> dict[str, Any]:
-    names = os.listdir("/proc/self/fd")  # noqa: PTH208 - the one that lists them is closed again
+    names = os.listdir("/proc/self/fd")  # noqa: PTH208 - includes its own descriptor, which is closed again
     looks = {pid: {what: attempt(pid, what) for what in ("environ", "maps", "mem", "fd/0")} for pid in above()}
-    return {"descriptors": dict(opened(names)), "above": looks}
+    return {"descriptors": dict(find_targets(names)), "above": looks}
 
 
-def opened(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+def find_targets(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name in names:
         with suppress(FileNotFoundError):
             yield name, str(Path("/proc/self/fd", name).readlink())
@@ -35,7 +35,7 @@ def above() -> list[int]:
 
 
 def attempt(pid: int, what: str) -> str:
-    """What is there, or the name of the error; of a memory only whether it could be opened."""
+    """Return the content of a file of a process, or the name of the error; for its memory, only if it can be opened."""
     place = Path(f"/proc/{pid}/{what}")
     try:
         if what == "fd/0":

@@ -1,6 +1,7 @@
-"""An MCP server that answers with what the file in its first argument says, on the standard library alone.
+"""An MCP server with scripted answers, from the JSON file that its first argument names.
 
-The file is JSON, see `odd_servers.Script`. In the text of an answer `$ID` is the id of the request.
+See `odd_servers.Script` for the file. In the text of an answer `$ID` is replaced by the id of the request. It uses the
+standard library alone.
 """
 
 import json
@@ -22,7 +23,7 @@ def reply(request_id: Any, result: Any) -> None:
 
 
 def page(params: dict[str, Any]) -> Any:
-    """The page of the list that the cursor names: the first one where it names none."""
+    """Return the page of this cursor, or the first page."""
     pages = SCRIPT["pages"]
     return pages.get(params.get("cursor", "first"), pages["first"])
 

@@ -1,13 +1,15 @@
-"""A small MCP server that does not keep its word, on the standard library alone.
+"""A small MCP server that changes its tools while it runs. It uses the standard library alone.
 
-The folder HOUSE tells it what to be: `tools.json` is what it lists (read at each listing), `answer.json` the raw result
-of the tool `raw`. Every call is written to `ledger.txt`. What `hang.txt` names, `initialize` or
-`tools/list`, is noted in `hangs.txt` and never answered.
-`gate {label}` answers once the file `gate` exists; `shift` puts `next.json` in place of `tools.json` and says so before
-it answers; `later` does so a moment after it answered with an error; where `shift-soon` exists, every tool does so a
-moment later; `die` ends the process at its first call. While the file `down` exists, a start ends at once: with the
-exit code in it and the words after it, where `LETTER` stands for another letter each time, and `PID` for a number.
-`down-after-death` becomes that file once `die` ends the process.
+Files in the folder HOUSE control it: `tools.json` is its list of tools (read at each listing), and `answer.json` the
+raw result of the tool `raw`. It writes every call to `ledger.txt`. A method that `hang.txt` names, `initialize` or
+`tools/list`, is noted in `hangs.txt` and never answered. The tools:
+
+`gate {label}` answers as soon as the file `gate` exists. `shift` replaces `tools.json` by `next.json`, and sends a
+notification before it answers. `later` answers with an error, and shifts a moment later. If the file `shift-soon`
+exists, every tool shifts a moment later. `die` ends the process at its first call.
+
+While the file `down` exists, a start ends at once, with the exit code and the words in that file: `LETTER` is replaced
+by another letter each time, and `PID` by a number. `down-after-death` is renamed to `down` when `die` ends the process.
 """
 
 import json
@@ -33,7 +35,7 @@ def shift() -> None:
     send({"method": "notifications/tools/list_changed"})
 
 
-def called(name: str, label: str) -> dict[str, Any]:
+def run_tool(name: str, label: str) -> dict[str, Any]:
     with LEDGER.open("a") as ledger:
         ledger.write(f"{label}\n")
     if name == "gate":
@@ -65,7 +67,7 @@ def answer(request: dict[str, Any]) -> None:
     elif method == "tools/list":
         result = {"tools": json.loads((HOUSE / "tools.json").read_text())}
     elif method == "tools/call":
-        result = called(params["name"], params["arguments"]["label"])
+        result = run_tool(params["name"], params["arguments"]["label"])
         if params["name"] == "raw":
             raw = (HOUSE / "answer.json").read_text()
             sys.stdout.write(f'{{"jsonrpc": "2.0", "id": {request["id"]}, "result": {raw}}}\n')

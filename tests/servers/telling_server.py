@@ -1,8 +1,8 @@
-"""A small MCP server that tells all that it was given, its arguments and its environment, wherever it can.
+"""A small MCP server that reveals its arguments and its environment wherever it can.
 
-That is: the file that its first argument names (the only place where nobody redacts), its standard error, the
-description of its tools, what `tell` answers, the error of the tool that `refuse` and the error of the protocol that
-`break` answer with, and its last words, after which `crash` ends the process.
+It writes them to the file that its first argument names (the only place without redaction), to standard error, and to
+the description of its tools. `tell` returns them, `refuse` answers with a tool error that contains them, and `break`
+with a protocol error. `crash` writes them to standard error and ends the process.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""An MCP server over streamable HTTP on the loopback port that it is given: `wait` notes that it began, and waits."""
+"""An MCP server over streamable HTTP on a given loopback port, with a tool `wait` that takes a minute."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ server = MCPServer("http-waiting")
 
 @server.tool()
 async def wait(file: str) -> str:
-    """Note in the file that the call has begun, and answer only after a minute."""
+    """Note in the file that the call has begun, and answer after a minute."""
     await anyio.Path(Path(file)).write_text("waiting\n")
     await anyio.sleep(60)
     return "waited"

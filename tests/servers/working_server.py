@@ -1,6 +1,7 @@
-"""An MCP server that reports how far its calls have come, on the standard library alone.
+"""An MCP server that reports the progress of its calls. It uses the standard library alone.
 
-The name of the tool says how, its argument `label` how often; the environment variable KEY is in what it reports.
+The name of the tool selects the kind of reports, and its argument `label` their number. Reports contain the environment
+variable KEY.
 """
 
 import json
@@ -27,7 +28,7 @@ def report(token: Any, progress: Any, **more: Any) -> dict[str, Any]:
 
 
 def work(name: str, token: Any, times: int) -> Iterator[dict[str, Any]]:
-    """Give the reports of a call, and take as long as it takes."""
+    """Yield the reports of a call, at their times."""
     if name == "mumble":
         odd: Any
         for odd in ("half", None, True, [], 10**400, float("nan")):
@@ -48,7 +49,7 @@ def work(name: str, token: Any, times: int) -> Iterator[dict[str, Any]]:
 
 
 def messages(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give all that is said about a request, its answer last."""
+    """Yield all messages about a request, its answer last."""
     params, number = request.get("params") or {}, request.get("id")
     match request.get("method"):
         case "initialize":

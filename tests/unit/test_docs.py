@@ -1,4 +1,4 @@
-"""What callers program against, by its name, is in the documentation."""
+"""The documentation contains every name that callers use in programs."""
 
 import re
 import runpy
@@ -18,7 +18,7 @@ LONGEST_LINE = 160
 
 
 def codes_in(thing: type) -> list[str]:
-    """The names in backquotes that a docstring lists."""
+    """Return the names in backquotes in a docstring."""
     return re.findall(r"`([a-z]+(?:_[a-z]+)*)`", thing.__doc__ or "")
 
 

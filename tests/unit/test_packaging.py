@@ -1,4 +1,4 @@
-"""The container, the compose files and the manifests: what one of them says, the others and the service must know."""
+"""The container, the compose files and the manifests agree with each other and with the service."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def container() -> Any:
 
 
 def image_variables() -> dict[str, str]:
-    """What ENV of the stage that production is made from says, by name."""
+    """Return the ENV variables of the stage that production is built from."""
     stage = DOCKERFILE.split(" AS runtime\n")[1].split("\nFROM ")[0]
     return dict(re.findall(r"^    (AGENT_RUNTIME_\w+)=(\S+)", stage, re.MULTILINE))
 
@@ -183,7 +183,7 @@ def test_compose_publishes_the_port_of_the_image_on_loopback_only() -> None:
 
 def test_the_keys_of_the_production_stack_are_in_a_folder_that_is_mounted_and_may_be_missing() -> None:
     service = read(ROOT / "docker-compose.prod.yml")["services"]["agent-runtime"]
-    # The short form has the engine make a folder that is missing; with the long one it refuses to start the stack.
+    # With the short form the engine creates a missing folder; with the long form it refuses to start the stack.
     assert service["volumes"] == ["${KEYS_FOLDER:-./secrets}:/run/agent-runtime-keys:ro"]
     keys_file = service["environment"]["AGENT_RUNTIME_AUTH__KEYS_FILE"]
     assert keys_file == "/run/agent-runtime-keys/agent_runtime_keys"
@@ -203,14 +203,14 @@ def test_the_production_stack_is_locked_down_and_bounded() -> None:
 
 
 class _Template(yaml.SafeLoader):
-    """Reads a CloudFormation template; what `!Ref` and its like would give is left as its name."""
+    """Reads a CloudFormation template; tags like `!Ref` become the names that they refer to."""
 
 
 _Template.add_multi_constructor("!", lambda _, tag, node: f"{tag} {node.value}")
 
 
 def platform_container(name: str) -> tuple[dict[str, str], set[int], list[str]]:
-    """Return the variables, the ports and the folders for the data that a file of deploy/ gives the container."""
+    """Return the variables, ports and data folders that a file of deploy/ sets for the container."""
     file = yaml.load((ROOT / "deploy" / name).read_text(encoding="utf-8"), _Template)  # noqa: S506 - a safe loader
     if name == "ecs.yaml":
         (task,) = file["Resources"]["Task"]["Properties"]["ContainerDefinitions"]

@@ -1,4 +1,4 @@
-"""The edge alone: which hosts, origins and bodies get past it, and what every answer carries."""
+"""The edge alone: its checks of hosts, origins and bodies, and the headers of every answer."""
 
 import json
 from typing import Any
@@ -186,16 +186,16 @@ async def test_head_is_answered_as_get() -> None:
     assert (await ask("HEAD")).body == b"GET"
 
 
-# WebSockets, which no route speaks yet
+# WebSockets, which no route supports yet
 
 
 @requires("read")
 async def follow(websocket: WebSocket) -> None:
-    """An endpoint that says its scope."""
+    """An endpoint that declares its scope."""
 
 
 async def forget(websocket: WebSocket) -> None:
-    """An endpoint that forgot to."""
+    """An endpoint that does not."""
 
 
 def websocket_routes() -> RouteScopes:
@@ -206,7 +206,7 @@ def websocket_routes() -> RouteScopes:
 
 
 class Handshake:
-    """What becomes of a handshake at the edge: the scope that the app got, or what was sent instead."""
+    """The result of a handshake at the edge: the scope that the app received, or the messages sent instead."""
 
     def __init__(self) -> None:
         self.scope: Scope | None = None

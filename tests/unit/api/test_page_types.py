@@ -1,4 +1,4 @@
-"""What the type check of the page's scripts holds them to is what the service answers."""
+"""The shapes for the type check of the page's scripts match the answers of the service."""
 
 import re
 from importlib.resources import files

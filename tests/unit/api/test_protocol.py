@@ -1,4 +1,4 @@
-"""The protocol alone, over a real socket: every request is what its bytes say, however they are cut."""
+"""The protocol alone, over a real socket: requests are parsed correctly, however their bytes are split."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ NEXT = b"GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Heard(NamedTuple):
-    """A request as the app got it."""
+    """A request as the app received it."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Heard(NamedTuple):
 
 @dataclass
 class Line:
-    """A connection to the protocol: bytes in, requests and answers out."""
+    """A connection to the protocol, with the requests and answers on it."""
 
     protocol: asyncio.Protocol
     client: socket.socket
@@ -48,7 +48,7 @@ class Line:
             await asyncio.sleep(0)
 
     async def hear(self, count: int) -> list[Heard]:
-        """The first `count` requests, of which the last has been answered."""
+        """Wait for the first `count` requests and the answer to the last, and return the requests."""
         async with asyncio.timeout(10):
             while len(self.heard) < count:
                 await self.came.wait()
@@ -56,7 +56,7 @@ class Line:
         return self.heard
 
     async def answer(self) -> bytes:
-        """All that is sent until the connection is closed."""
+        """Return everything that is sent until the connection is closed."""
         received = b""
         async with asyncio.timeout(10):
             while data := await asyncio.get_running_loop().sock_recv(self.client, 65536):
@@ -168,7 +168,7 @@ TOO_LARGE: Iterable[tuple[str, bytes]] = (
 async def test_all_that_is_no_body_counts_towards_the_limit_of_the_head(what: str, sent: bytes, size: int) -> None:
     del what
     async with line() as connection:
-        with contextlib.suppress(AttributeError):  # the parser is gone with the connection
+        with contextlib.suppress(AttributeError):  # a closed connection has no parser
             await connection.send(*(sent[at : at + size] for at in range(0, len(sent), size)))
         answer = await connection.answer()
         assert answer.startswith(b"HTTP/1.1 431 ")

@@ -24,7 +24,7 @@ START = Position(0, 2)
 
 
 def journal(random: Random, longest: int = 40) -> tuple[Task, list[ev.EventRecord]]:
-    """A random legal journal, and the task that it adds up to."""
+    """Return a random legal journal and its task."""
     task, records = Task("task_1"), list[ev.EventRecord]()
     while len(records) < longest and (step := some_step(task, random)):
         events, epoch = step

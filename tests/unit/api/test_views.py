@@ -1,4 +1,4 @@
-"""Tasks as callers see them, at every point of any legal journal."""
+"""The views of tasks at every point of any legal journal."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ AT = datetime(2026, 11, 21, 4, 5, 6, tzinfo=UTC)
 
 
 def states(random: Random) -> Iterator[Task]:
-    """The states of a random legal journal."""
+    """Return the states of a random legal journal."""
     task = Task("task_1")
     while task.version < 40 and (step := some_step(task, random)):
         events, epoch = step
@@ -171,7 +171,7 @@ def test_a_question_names_the_unfinished_steps_that_a_skip_would_take_along() ->
         arguments = {"text": text}
         return ToolStep(id=name, kind="tool", server="text", tool="echo", arguments=arguments, depends_on=depends_on)
 
-    # In an order of their own: the last needs the first, and what stands before it needs the last.
+    # Out of order: the last step needs the first, and the step before it needs the last.
     steps = (step("s1"), step("s2", depends_on=("s4",)), step("s3"), step("s4", "${s1.text}"))
     contract = CONTRACT.model_copy(update={"steps": steps})
     task = Task("task_1")

@@ -1,4 +1,4 @@
-"""The parts of the command line that need no service."""
+"""The parts of the command line that do not need a service."""
 
 import argparse
 import subprocess
@@ -190,7 +190,7 @@ def test_who_is_asked_about_a_step_is_told_what_a_skip_takes_along(
 
 
 class Cut(BaseHTTPRequestHandler):
-    """A stream that is cut after some progress, and ends when it is asked for once more."""
+    """A stream that is cut after some progress, and that ends at the next request."""
 
     asked: ClassVar[list[str | None]] = []
 

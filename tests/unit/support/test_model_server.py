@@ -1,4 +1,4 @@
-"""The test model server, as the client of OpenAI meets it: what other tests build on."""
+"""The test model server, with the client of OpenAI. Other tests depend on it."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ async def client(models: ModelServer) -> AsyncIterator[AsyncOpenAI]:
 
 
 class Answered:
-    """An answer of either API: its text, its calls as (name, arguments), how it ended and the tokens it took."""
+    """An answer of either API: its text, its calls as (name, arguments), its end, and its tokens."""
 
     def __init__(self) -> None:
         self.text = self.refusal = ""
@@ -54,7 +54,7 @@ class Answered:
 
 
 async def ask(client: AsyncOpenAI, api: str, prompt: Any, *, stream: bool = False, **more: Any) -> Answered:
-    """Ask in one of the four ways, and read the answer to its end."""
+    """Send a request in one of the four ways, and read the answer to its end."""
     answered, sdk = Answered(), _responses if api == "responses" else _chat
     async with asyncio.timeout(PATIENCE_S):
         await sdk(client, prompt, answered, stream=stream, more=more)
@@ -167,7 +167,7 @@ async def test_a_conversation_with_results_of_tools_goes_on(
 
 
 def conversation(api: str, calls: list[tuple[str, str]], ids: list[str]) -> list[dict[str, Any]]:
-    """The conversation in which these calls were made and answered."""
+    """Return a conversation with these calls and their results."""
     pairs = list(zip(ids, calls, strict=True))
     if api == "responses":
         made = [{"type": "function_call", "call_id": i, "name": call[0], "arguments": call[1]} for i, call in pairs]
