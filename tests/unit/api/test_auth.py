@@ -130,7 +130,7 @@ def test_no_call_of_the_api_was_forgotten(tmp_path: Path) -> None:
         for method, operation in operations.items()
         if operation.get("security") == [{"key": ["admin"]}]
     ]
-    assert admin == ["delete /v1/tasks/{task_id}"]
+    assert admin == ["delete /v1/tasks/{task_id}", "post /v1/tools/reload"]
     assert [path for path, operations in paths.items() if "security" not in operations.get("get", {"security": 1})] == [
         "/healthz",
         "/health",
