@@ -110,7 +110,7 @@ async def test_a_tool_without_a_schema_takes_anything(reach: Reach) -> None:
         (None, "(number 2 of the list)", "it is no object"),
         ({"inputSchema": {}}, "(number 2 of the list)", "it has no name"),
         ({"name": 5}, "(number 2 of the list)", "it has no name"),
-        ({"name": ""}, "(number 2 of the list)", "nothing of its name can be read"),
+        ({"name": ""}, "(number 2 of the list)", "its name is blank"),
         ({"name": "odd", "inputSchema": "object"}, "odd", "inputSchema: Input should be a valid dictionary"),
         ({"name": "odd", "inputSchema": [1]}, "odd", "inputSchema: Input should be a valid dictionary"),
         ({"name": "odd", "description": "x" * 70_000}, "odd", "over 65536"),

@@ -292,7 +292,7 @@ async def test_a_plan_that_cannot_be_carried_out_on_the_changed_server_stays_as_
     house.list_tools([])
     house.write_entry(arguments=("--other",))
     async with house.open() as runtime:
-        with pytest.raises(PlanOutdatedError, match="cannot be carried out as things are now"):
+        with pytest.raises(PlanOutdatedError, match="cannot run with the current servers and model"):
             await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
         assert await runtime.tasks.get(task.task_id, ANYBODY) == task
 

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     """Submit a task, show its plan, ask for a decision, and follow the task to its end."""
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     if is_blank(prompt):
-        raise InvalidInputError([Fault("PROMPT", "Say what is to be done; the prompt is empty.")])
+        raise InvalidInputError([Fault("PROMPT", "The prompt is empty: say what is to be done.")])
     with connect(options) as service:
         task_id = service.client.submit(prompt)["task_id"]
         follower = Follower(service.client, task_id)

@@ -140,7 +140,7 @@ def _blank_texts(plan: Plan) -> Iterator[Fault]:
             yield Fault(place, f"It has no visible characters: write a {place.rpartition('.')[2]}, or leave it out.")
     for index, step in enumerate(plan.steps):
         if isinstance(step, AgentStep) and is_blank(step.instruction):
-            yield Fault(f"steps[{index}].instruction", "Say what is to be done; the instruction is empty.")
+            yield Fault(f"steps[{index}].instruction", "The instruction is empty: say what is to be done.")
 
 
 def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) -> Iterator[Fault]:

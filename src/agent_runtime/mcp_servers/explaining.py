@@ -60,5 +60,5 @@ def explain(error: BaseException) -> str:
         case UnreadableAnswerError():
             return f"its answer cannot be read: {error}"
         case ValidationError():
-            return "its answer is not as MCP has it"
+            return "its answer does not follow MCP"
     return str(error) or type(error).__name__

@@ -56,7 +56,7 @@ async def _address(url: httpx2.URL, events: AsyncIterator[ServerSentEvent]) -> h
         if event.event == "endpoint":
             target = url.join(event.data.strip())
             if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
-                raise ConnectionError("it wants its messages sent to another origin, which is not done")
+                raise ConnectionError("it names another origin to send messages to, which is refused")
             return target.copy_with(userinfo=url.userinfo)
     raise ConnectionError("its stream of events ended before it named where to send messages")
 

@@ -280,9 +280,9 @@ def read_page(page: JsonObject) -> tuple[list[JsonValue], str | None]:
     if tools is None:
         tools = []
     if not isinstance(tools, list):
-        raise UnreadableAnswerError("its list of tools is not as MCP has it: `tools` is no list")
+        raise UnreadableAnswerError("its list of tools does not follow MCP: `tools` is no list")
     if cursor is None or cursor is False:
         return tools, None
     if isinstance(cursor, bool) or not isinstance(cursor, str | int):
-        raise UnreadableAnswerError("its list of tools is not as MCP has it: `nextCursor` is no text")
+        raise UnreadableAnswerError("its list of tools does not follow MCP: `nextCursor` is no text")
     return tools, str(cursor)

@@ -28,7 +28,7 @@ def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult
     A result with none of the fields of MCP becomes structured content as a whole.
     """
     if raw.get("resultType") == "input_required":
-        text = "The server asked for further input in the middle of the call, which is not offered here."
+        text = "The server asked for more input during the call, which is not supported."
         return StoredResult(text=text, is_error=True, size=len(text.encode()))
     output = raw.get("structuredContent")
     if _FIELDS.isdisjoint(raw):
@@ -169,7 +169,7 @@ def _definition(raw: Any, limit: int, redactor: Redactor) -> ToolDefinition:
         if len(definition.name) > _LONGEST_NAME:
             raise ValueError(f"its name has more than {_LONGEST_NAME} characters")
         if is_blank(definition.name):
-            raise ValueError("nothing of its name can be read")
+            raise ValueError("its name is blank")
         if size <= limit:
             return definition
     raise ValueError(f"its definition has {size} bytes, over {limit}")

@@ -95,7 +95,7 @@ def confine(
     if sandbox.mode == "required" or sandbox.is_limited:
         asked = "sandbox.mode: required" if sandbox.mode == "required" else "sandbox.network, read and write"
         raise ConfigurationError(
-            f"{asked} can only be kept with bubblewrap, and {found}. Install bubblewrap and allow user "
+            f"Bubblewrap is needed for {asked}, and {found}. Install bubblewrap and allow user "
             "namespaces, or take the sandbox out of the entry."
         )
     return _tie_to_parent(argv)

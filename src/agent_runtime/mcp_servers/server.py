@@ -328,7 +328,7 @@ class Connection:
         if session is None or self.end.is_set():
             raise CallNotSentError(f"{self.server_id}.{tool} was not sent: {self.describe_end()}.")
         if cancel.is_set():
-            raise CallNotSentError(f"{self.server_id}.{tool} was not sent: it was cancelled before.")
+            raise CallNotSentError(f"{self.server_id}.{tool} was not sent: it was cancelled before that.")
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
         call = AwaitedCall(
             f"{self.server_id}.{tool}",

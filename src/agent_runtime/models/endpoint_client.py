@@ -153,9 +153,9 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
         if stream and kind.startswith("application/json"):
             raise NotStreamedError
         if stream and kind.startswith("text/html"):
-            raise NotAnAnswerError("it is a page for people")
+            raise NotAnAnswerError("it is an HTML page")
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise NotAnAnswerError("it is compressed, although that was ruled out")
+            raise NotAnAnswerError("it is compressed, although compression was not accepted")
         body = cast("httpx2.AsyncByteStream", response.stream)
         response.stream = _Bounded(body, most=most * _IN_STREAM if stream else most, line=most)
 

@@ -86,7 +86,7 @@ class Failures:
     def make_unreachable(self, reason: str) -> Failure:
         return Failure(
             "model_unreachable",
-            f"The model endpoint {self._where} cannot be reached ({self.clean(reason)}): see that it runs, and that "
+            f"The model endpoint {self._where} cannot be reached ({self.clean(reason)}): check that it runs, and that "
             "openai.base_url is right.",
             retry=True,
             reached=False,
@@ -95,7 +95,7 @@ class Failures:
     def make_timed_out(self) -> Failure:
         return Failure(
             "model_unreachable",
-            f"The model endpoint {self._where} sent nothing for {self._settings.timeout_s:g} s: see that it runs, or "
+            f"The model endpoint {self._where} sent nothing for {self._settings.timeout_s:g} s: check that it runs, or "
             "allow more with openai.timeout_s.",
             retry=True,
             reached=False,
@@ -114,7 +114,8 @@ class Failures:
         said = f" The latest failure: {latest}" if latest else ""
         return Failure(
             "model_unavailable",
-            f"The model endpoint {self._where} failed so often that it is left alone; it is tried again {when}.{said}",
+            f"The model endpoint {self._where} failed so often that it is not asked for a while; it is tried "
+            f"again {when}.{said}",
         )
 
     def make_cut_off(self, reason: str) -> Failure:
@@ -128,7 +129,7 @@ class Failures:
     def make_unreadable(self, reason: str, *, retry: bool = True) -> Failure:
         return Failure(
             "model_answer_unreadable",
-            f"What {self._where} answered is not an answer of the {self._settings.api} API ({self.clean(reason)}): see "
+            f"The answer of {self._where} is not one of the {self._settings.api} API ({self.clean(reason)}): check "
             "that openai.base_url names an OpenAI-compatible API, and that openai.api is the one it speaks.",
             retry=retry,
         )
@@ -150,7 +151,7 @@ class Failures:
     def make_empty(self) -> Failure:
         return Failure(
             "model_answer_empty",
-            f"The model {self._settings.model!r} at {self._where} answered with nothing: ask again or in other words, "
+            f"The model {self._settings.model!r} at {self._where} gave an empty answer: ask again, or in other words, "
             "or use a more capable model (openai.model).",
         )
 
@@ -190,14 +191,14 @@ class Failures:
             other = "chat_completions" if self._settings.api == "responses" else "responses"
             return Failure(
                 "model_unknown",
-                f"{self._where} has no {self._settings.api} API, or no model {self._settings.model!r} (HTTP 404): see "
-                f"openai.base_url, which mostly ends in /v1, openai.model, or set openai.api to {other}.",
+                f"{self._where} has no {self._settings.api} API, or no model {self._settings.model!r} (HTTP 404): "
+                f"check openai.base_url, which usually ends in /v1, openai.model, or set openai.api to {other}.",
             )
         if code and 300 <= code < 400:  # noqa: PLR2004 - a redirection, RFC 9110
             return Failure(
                 "model_failed",
-                f"{self._where} sends elsewhere ({status}), and a prompt is not sent on: set openai.base_url to the "
-                "address that it means.",
+                f"{self._where} redirects ({status}), and a prompt is not sent on: set openai.base_url to the "
+                "final address.",
             )
         if "insufficient_quota" in said.all:
             return Failure(
@@ -211,7 +212,7 @@ class Failures:
         if broken or busy:
             return Failure(
                 "model_overloaded",
-                f"{self._where} cannot answer now ({status}): try again later, or allow more of openai.max_retries. "
+                f"{self._where} cannot answer now ({status}): try again later, or raise openai.max_retries. "
                 f"It says: {words or 'nothing'}",
                 retry=True,
                 after_s=said.after_s,

@@ -18,8 +18,8 @@ _RESERVED = frozenset({"user", "registry"})
 """The names in a journal for plans that no planner made."""
 
 _SHAPE = (
-    "A planner is what a class or function returns that is called with the language model (None where none is "
-    "configured): it has a name, needs_model and builtin_first (True or False), and `async def plan(request)`"
+    "A planner is the result of a class or function that is called with the language model (None if none is "
+    "configured). It has a name, needs_model and builtin_first (True or False), and `async def plan(request)`"
 )
 _IDENTIFIER = TypeAdapter[str](Identifier)
 
@@ -71,7 +71,7 @@ def _load(place: str, model: LanguageModel | None) -> Planner:
         raise ConfigurationError(f"planner: {place}: {problem}. {_SHAPE}.") from error
     fault = _fault(planner)
     if fault:
-        raise ConfigurationError(f"planner: {place}: what it returns {fault}. {_SHAPE}.")
+        raise ConfigurationError(f"planner: {place}: its result {fault}. {_SHAPE}.")
     return cast("Planner", planner)
 
 

@@ -66,13 +66,13 @@ def peers_problem() -> str | None:
                 with listener.accept()[0] as its:
                     of_child = _check_connection(its)
             except TimeoutError:
-                return "a process that was started to try it did not call"
+                return "a test process did not connect"
             finally:
                 child.kill()
     if refused is not None:
         return f"the service itself would be refused: {refused.error or refused.reason}"
     if of_child is None or of_child.reason != "started_by_service":
-        return "a process that was started to try it was not recognised"
+        return "a test process was not recognised"
     return None
 
 

@@ -125,7 +125,7 @@ def _ask_once(
     if kind == _NLMSG_ERROR and error == -errno.ENOENT:
         return None
     if kind != _SOCK_DIAG_BY_FAMILY:
-        raise OSError(-error, "the kernel does not tell about its sockets")
+        raise OSError(-error, "the kernel does not answer questions about sockets")
     _, state, _, _, found, _, _, _, uid, inode = _ANSWER.unpack_from(answer, _HEADER.size)
     # Without a matching connection, the kernel returns the socket that listens on the port.
     return LocalSocket(uid, inode) if state != _LISTEN and found[: len(name)] == name else None

@@ -71,7 +71,8 @@ class Broker:
         differences = self._current.identities.differences(task.contract, task.identities) if task.contract else []
         if differences:
             raise DefinitionChangedError(
-                f"What the plan was approved for has changed, so nothing was called. {' '.join(differences)}"
+                "Servers or the model have changed since the plan was approved, so nothing was called. "
+                + " ".join(differences)
             )
 
     async def check_pins(self, task: Task, lease: Lease, server_ids: Iterable[str]) -> None:

@@ -95,7 +95,7 @@ def expect_editable(task: Task, decision: Edit, caller: Caller, limits: LimitSet
     Raises: ScopeMissingError, DecisionRefusedError (or a subclass).
     """
     if caller.name != task.submitter and not caller.may("read"):
-        raise ScopeMissingError("To edit the plan of another caller's task takes the scope 'read' too.", "read")
+        raise ScopeMissingError("You need the scope 'read' to edit the plan of another caller's task.", "read")
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "edited")
     if decision.digests is None:
         example = f'"{task.plan_digest}" if it was revision {task.plan_revision}, whose digest this is'
@@ -145,7 +145,7 @@ def find_text_faults(field: str, text: str, limit: int) -> list[Fault]:
     """Return the faults of a prompt or a feedback. `limit` is in bytes."""
     faults: list[Fault] = []
     if is_blank(text):
-        faults.append(Fault(field, f"Say what is to be done; the {field} is empty."))
+        faults.append(Fault(field, f"The {field} is empty: say what is to be done."))
     try:
         canonical(text)
     except ValueError as error:
@@ -200,7 +200,7 @@ def _cancel(task: Task, decision: Cancel, caller: Caller) -> list[Event]:
 
 def _revise(task: Task, decision: Revise, caller: Caller, limits: LimitSettings) -> PlanRevisionRequested:
     if caller.name != task.submitter and not caller.may("read", "approve"):
-        message = "To give feedback on another caller's task takes the scope 'read' or 'approve' too."
+        message = "You need the scope 'read' or 'approve' to give feedback on another caller's task."
         raise ScopeMissingError(message, "read")
     faults = find_text_faults("feedback", decision.feedback, limits.prompt_bytes)
     if faults:
@@ -252,7 +252,7 @@ def _resolve(task: Task, decision: Resolve, caller: Caller, limits: LimitSetting
             [Fault("call_id", f"The call of unknown outcome is {known}, not {decision.call_id!r}.")]
         )
     if decision.output is not None and decision.resolution != "done":
-        raise InvalidInputError([Fault("output", "An output goes with the resolution 'done' only.")])
+        raise InvalidInputError([Fault("output", "Only the resolution 'done' takes an output.")])
     _check_output(decision, limits)
     return StepResolved(
         step_id=decision.step_id,
@@ -268,7 +268,7 @@ def _check_output(decision: Resolve, limits: LimitSettings) -> None:
     try:
         size, limit = len(canonical(decision.output)), limits.stored_result_bytes
     except ValueError as error:
-        raise InvalidInputError([Fault("output", f"It cannot be carried exactly: {error}.")]) from error
+        raise InvalidInputError([Fault("output", f"JSON cannot hold it exactly: {error}.")]) from error
     if is_deeper_than(decision.output, MOST_RESULT_DEPTH):
         raise InvalidInputError([Fault("output", f"It is nested more than {MOST_RESULT_DEPTH} deep.")])
     if size > limit:

@@ -190,7 +190,7 @@ class Execution:
             raise
         except Exception as error:  # a planner may raise anything; that fails its task only (G9)
             log.exception("planner_failed")
-            message = f"The planner failed ({type(error).__name__}); the log of the service says how."
+            message = f"The planner failed ({type(error).__name__}); see the log of the service."
             events = [TaskFailed(code="internal_error", message=message)]
         if events is not None:
             self._run.stage(*events)
@@ -207,7 +207,8 @@ class Execution:
         differences = self._planner.differences(task)
         if not differences:
             return
-        changed = f"What the plan was approved for has changed, so nothing was called. {' '.join(differences)}"
+        what = " ".join(differences)
+        changed = f"Servers or the model have changed since the plan was approved, so nothing was called. {what}"
         log.warning("plan_outdated", differences=differences)
         self._planned = True
         if not task.approval_names_digest:
@@ -216,7 +217,7 @@ class Execution:
         try:
             events = await run_until(self._planner.repin(task, differences), self._run.cancel, self._run.stop)
         except InvalidPlanError as error:
-            message = f"{changed} The plan cannot be carried out as things are now: {error}"
+            message = f"{changed} The plan cannot run with the current servers and model: {error}"
             events = [TaskFailed(code=DefinitionChangedError.code, message=message)]
         self._run.stage(*(events or ()))
 

@@ -147,7 +147,7 @@ class ExecutorAgent:
                 return Answered(question)
             return Answered(question, self._record_answer(question, given, time.perf_counter() - began))
         except TimeoutError:
-            message = f"The budget of seconds ran out: the model had {timeout_s:g} s left, and gave no answer in it."
+            message = f"The budget of seconds ran out: the model did not answer in the {timeout_s:g} s that were left."
             failure = ModelError(message, code="budget_exceeded")
         except ModelError as error:
             failure = error
@@ -166,7 +166,7 @@ class ExecutorAgent:
 
     def _record_answer(self, question: Question, given: ModelAnswer, seconds: float) -> ModelAnswered:
         if len(given.calls) > _MOST_CALLS:
-            message = f"The model asks for {len(given.calls)} calls at once; {_MOST_CALLS} are the most."
+            message = f"The model asks for {len(given.calls)} calls at once; at most {_MOST_CALLS} are allowed."
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         if any(len(call.name) > _LONGEST_NAME for call in given.calls):
             message = f"The model asks for a function whose name has more than {_LONGEST_NAME} characters."
@@ -187,7 +187,9 @@ class ExecutorAgent:
     @staticmethod
     def _give_up(run: Run, step: AgentStep) -> None:
         limit, used = run.task.limits.budget.tokens or 0, run.task.usage.tokens
-        message = f"The budget of {limit} tokens ({used} used) does not hold what step {step.id!r} must ask next."
+        message = (
+            f"The budget of {limit} tokens ({used} used) does not suffice for the next question of step {step.id!r}."
+        )
         run.stage(
             BudgetExceeded(budget="tokens", limit=limit, used=used),
             TaskFailed(code="budget_exceeded", message=message, step_id=step.id),

@@ -180,7 +180,7 @@ class TaskManager:
         try:
             canonical(submission.limits.model_dump(mode="json"))
         except ValueError as error:
-            faults.append(Fault("budget", f"A number cannot be carried exactly: {error}."))
+            faults.append(Fault("budget", f"JSON cannot hold a number exactly: {error}."))
         if faults:
             raise InvalidInputError(faults)
         self._planner.check_servers(submission.tools)
@@ -264,8 +264,8 @@ class TaskManager:
         differences = self._planner.differences(task)
         if not differences:
             return
-        changed = f"What the plan was made for has changed. {' '.join(differences)}"
-        shown = changed if caller.may("read") else "What the plan was made for has changed."
+        changed = f"Servers or the model have changed since the plan was made. {' '.join(differences)}"
+        shown = changed if caller.may("read") else "Servers or the model have changed since the plan was made."
         if not approval.names_digest:
             events: list[Event] = [TaskFailed(code=DefinitionChangedError.code, message=changed)]
             hint = "Nothing was approved, and the task has ended: this approval did not name the plan that was read."
@@ -274,7 +274,7 @@ class TaskManager:
                 events = await self._planner.repin(task, differences)
             except InvalidPlanError as error:
                 why = f": {error}" if caller.may("read") else "."
-                hint = f"It cannot be carried out as things are now{why} Ask for another plan, or reject it."
+                hint = f"It cannot run with the current servers and model{why} Ask for another plan, or reject it."
                 raise PlanOutdatedError(f"{shown} {hint}", task.status) from error
             self._expect_in_time(task)
             hint = f"Nothing was approved: read the plan again, which is revision {task.plan_revision + 1} now."

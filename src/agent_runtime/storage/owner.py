@@ -240,7 +240,8 @@ def _prepare(data_dir: Path) -> None:
         status = data_dir.stat()
         if status.st_mode & stat.S_ISVTX:
             raise ConfigurationError(
-                f"The data directory {data_dir} is shared with other users: set data_dir to one of its own in it."
+                f"The data directory {data_dir} is shared with other users: set data_dir to a directory of "
+                "its own inside it."
             )
         if status.st_uid == os.geteuid() and status.st_mode & 0o077:
             data_dir.chmod(0o700)  # prompts and results are private

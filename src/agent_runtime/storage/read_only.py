@@ -119,8 +119,8 @@ def open_read_only(path: Path) -> Iterator[ReadOnlyDatabase]:
             raise _unusable(path, error) from error
         if not has_chain:
             raise ConfigurationError(
-                f"The database {path} was written before journals had hashes. Start the service on it once, which "
-                "gives them theirs; until then there is nothing to verify."
+                f"The database {path} was written before journals had hashes. Start the service on it once to add "
+                "them; until then there is nothing to verify."
             )
         yield ReadOnlyDatabase(connection)
     finally:

@@ -197,7 +197,7 @@ class Writer:
 
     def _note_failure(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.IntegrityError):  # the store works; its content is not the expected one
-            return ConflictError(f"What is stored is not what it was: {error}. Read it again.")
+            return ConflictError(f"The stored task is not as expected: {error}. Read it again.")
         if not isinstance(error, sqlite3.Error | StoreUnavailableError):
             return error
         self.last_success = -inf

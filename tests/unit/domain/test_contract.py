@@ -57,7 +57,7 @@ EVERY_FAULT: list[tuple[dict[str, Any], str, str]] = [
         "steps[0].tools[0].tool",
         "Server 'files' has no tool 'erase'",
     ),
-    ({"id": "a", "kind": "agent", "instruction": "\u3164 \u200b"}, "steps[0].instruction", "Say what is to be done"),
+    ({"id": "a", "kind": "agent", "instruction": "\u3164 \u200b"}, "steps[0].instruction", "The instruction is empty"),
     (tool("a", title="\u2800"), "steps[0].title", "It has no visible characters: write a title, or leave it out."),
 ]
 

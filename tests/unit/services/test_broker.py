@@ -402,7 +402,7 @@ def test_a_server_and_a_model_that_are_others_now_are_refused_by_name() -> None:
     with pytest.raises(DefinitionChangedError) as refusal:
         broker_of(Identities({"f": IDENTITY}, other)).check_identities(task)
     said = str(refusal.value)
-    assert said.startswith("What the plan was approved for has changed, so nothing was called. f: ")
+    assert said.startswith("Servers or the model have changed since the plan was approved, so nothing was called. f: ")
     assert 'the model: model was "m" and is "other".' in said
     assert ". the model: " in said, "one sentence after the other"
 

@@ -238,8 +238,8 @@ def make_nested(depth: int) -> Any:
     [
         (Resolve(step_id="other", resolution="done"), "'other' has no call of unknown outcome; look has"),
         (Resolve(step_id="look", call_id="d", resolution="done"), "The call of unknown outcome is 'c', not 'd'"),
-        (Resolve(step_id="look", resolution="skip", output=1), "goes with the resolution 'done' only"),
-        (Resolve(step_id="look", resolution="done", output="\ud800"), "cannot be carried exactly"),
+        (Resolve(step_id="look", resolution="skip", output=1), "Only the resolution 'done' takes an output"),
+        (Resolve(step_id="look", resolution="done", output="\ud800"), "JSON cannot hold it exactly"),
         (Resolve(step_id="look", resolution="done", output=make_nested(101)), "nested more than 100 deep"),
         (Resolve(step_id="look", resolution="done", output="x" * 300_000), "300002 bytes are over the limit of 262144"),
     ],
