@@ -27,9 +27,9 @@ from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, check_cursor, parse_cursor
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import StoredIndex, StoredJournal, StoredRecord
+from agent_runtime.domain.summaries import Page, TaskSummary
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.services.ports import Page, TaskSummary
 from agent_runtime.storage.base import Draft, chain_records, draft_append, make_append_error, make_page, utc_now
 from agent_runtime.storage.feed import follow_feed, read_page
 from agent_runtime.storage.followers import Watch

@@ -4,8 +4,8 @@ from pydantic_core import to_json
 
 from agent_runtime.api.shapes import ToolView
 from agent_runtime.domain.cursors import cursor_of, position_of
+from agent_runtime.domain.summaries import PAGE_BYTES
 from agent_runtime.domain.tools import Tool
-from agent_runtime.services.ports import PAGE_BYTES
 from agent_runtime.services.tool_registry import ToolRegistry
 
 

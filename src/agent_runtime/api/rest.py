@@ -61,8 +61,8 @@ from agent_runtime.api.views import (
 from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, Decision, DenyCall, Reject, Resolve
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.events import EventRecord
+from agent_runtime.domain.summaries import PAGE_BYTES
 from agent_runtime.domain.task import Task
-from agent_runtime.services.ports import PAGE_BYTES
 from agent_runtime.services.task_manager import RerunSubmission, Submission
 
 tasks = APIRouter(prefix="/v1/tasks", tags=["Tasks"], route_class=JsonRoute, strict_content_type=False)

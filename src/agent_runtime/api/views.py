@@ -34,10 +34,11 @@ from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, notes_on_names, preview_steps
 from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.summaries import Page, TaskSummary
 from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, Waiting
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.registry.reloading import RegistryChanges
-from agent_runtime.services.ports import LanguageModel, Page, TaskSummary
+from agent_runtime.services.ports import LanguageModel
 from agent_runtime.services.tool_registry import ServerStatus
 from agent_runtime.text.escaping import clear_name, clear_title, escape_hidden, exact_line, one_line
 

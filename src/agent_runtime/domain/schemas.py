@@ -100,6 +100,25 @@ def check_schema(schema: JsonObject, seconds: float) -> None:
         raise UnusableSchemaError(_reason(fault))
 
 
+def check_schemas(schemas: Mapping[str, JsonObject], seconds: float) -> dict[str, str | None]:
+    """Return the fault of each schema by its key, None where it has none.
+
+    They are checked in order until `seconds` of CPU time are used; those after them are missing.
+    """
+    faults: dict[str, str | None] = {}
+    stop_at = time.thread_time() + seconds
+    for key, schema in schemas.items():
+        try:
+            check_schema(schema, stop_at - time.thread_time())
+        except OutOfTimeError:
+            break
+        except UnusableSchemaError as error:
+            faults[key] = str(error)
+        else:
+            faults[key] = None
+    return faults
+
+
 def _reason(wrong: Exception) -> str:
     return str(wrong).splitlines()[0][:300] if str(wrong) else type(wrong).__name__
 

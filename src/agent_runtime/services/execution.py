@@ -32,11 +32,12 @@ from agent_runtime.domain.outages import OutageLimits, explain_failure
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.usage import Usage
+from agent_runtime.live.interruption import run_until
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker, Intent, Outcome
 from agent_runtime.services.executor_agent import Answered, ExecutorAgent, Question
 from agent_runtime.services.ports import Lease, ToolServers
-from agent_runtime.services.run import Run, run_until
+from agent_runtime.services.run import Run
 from agent_runtime.services.sessions import Sessions
 from agent_runtime.services.tool_registry import ToolRegistry
 

@@ -32,9 +32,10 @@ from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import estimate_tokens
 from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.live.interruption import run_until
 from agent_runtime.live.progress import Piece, Progress
 from agent_runtime.services.ports import LanguageModel
-from agent_runtime.services.run import Run, run_until
+from agent_runtime.services.run import Run
 
 log = structlog.get_logger()
 

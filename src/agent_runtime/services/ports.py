@@ -15,45 +15,13 @@ from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus, ignore_text
 from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.status import TERMINAL, TaskStatus
+from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
+from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition, Offer, StoredResult, Tool, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSummary:
-    """A row of the list of tasks, written in the same transaction as the journal."""
-
-    task_id: str
-    status: TaskStatus
-    prompt: str
-    plan_revision: int
-    cancel_requested: bool
-    metadata: Mapping[str, str]
-    created_at: datetime
-    updated_at: datetime
-
-    @property
-    def terminal(self) -> bool:
-        return self.status in TERMINAL
-
-
-PAGE_BYTES = 1024 * 1024
-"""The size in bytes after which a page takes no further task."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of tasks, newest first. `next_cursor` is opaque, and None on the last page.
-
-    The page ends with the task that takes it past `PAGE_BYTES`.
-    """
-
-    tasks: tuple[TaskSummary, ...]
-    next_cursor: str | None
 
 
 class SchemaJudge(Protocol):

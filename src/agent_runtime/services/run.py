@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import structlog
 
 from agent_runtime.domain.budget import charge
-from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StaleEpochError, StoreUnavailableError
+from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError
 from agent_runtime.domain.events import Event, EventRecord, ModelAnswered, TaskClaimed, ToolReturned
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
@@ -18,37 +17,7 @@ from agent_runtime.telemetry import log_debug
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
 _LONGEST_WAIT_S = 5.0
-
-
-async def run_until(work: Awaitable[T], *events: asyncio.Event) -> T | None:
-    """Return the result of the work; None if an event was set first, after the work was cancelled.
-
-    Raises: what the work raises.
-    """
-    outcome: T | None = None
-    failure: AgentRuntimeError | None = None
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(None) as bound, asyncio.TaskGroup() as group:
-            watches = [group.create_task(_expire_on(bound, event)) for event in events]
-            try:
-                outcome = await work
-            except AgentRuntimeError as error:  # kept from the group, which would wrap it
-                failure = error
-            finally:
-                for watch in watches:
-                    watch.cancel()
-    if failure is not None:
-        raise failure
-    return outcome
-
-
-async def _expire_on(bound: asyncio.Timeout, event: asyncio.Event) -> None:
-    await event.wait()
-    if bound.when() is None:
-        bound.reschedule(asyncio.get_running_loop().time())
 
 
 class Run:

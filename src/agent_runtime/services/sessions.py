@@ -5,9 +5,10 @@ from types import TracebackType
 from typing import Self
 
 from agent_runtime.domain.tools import ToolServer
+from agent_runtime.live.interruption import run_until
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.ports import Lease, ToolServers
-from agent_runtime.services.run import Run, run_until
+from agent_runtime.services.run import Run
 from agent_runtime.services.tool_registry import ToolRegistry
 
 

@@ -1,12 +1,11 @@
 """The verdicts on the schemas of one server. Each schema is judged once, also over restarts."""
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic_core import to_json
 
-from agent_runtime.domain.schemas import OutOfTimeError, UnusableSchemaError, check_schema
+from agent_runtime.domain.schemas import check_schemas
 from agent_runtime.domain.tools import JudgedDefinition, ToolDefinition
 from agent_runtime.domain.values import JsonObject, digest_of_bytes
 from agent_runtime.services.ports import SchemaJudge
@@ -43,7 +42,7 @@ class Verdicts:
 
     async def _judge_all(self, new: Mapping[str, JsonObject]) -> None:
         if new:
-            self._known |= await asyncio.to_thread(_judge_quickly, new)
+            self._known |= await asyncio.to_thread(check_schemas, new, _QUICK_SECONDS)
         left = [digest for digest in new if digest not in self._known]
         if left:
             verdicts = await self._judge.judge([new[digest] for digest in left])
@@ -52,19 +51,3 @@ class Verdicts:
 
 def _digest(definition: ToolDefinition) -> str:
     return digest_of_bytes(to_json(definition.inputSchema, inf_nan_mode="constants"))
-
-
-def _judge_quickly(schemas: Mapping[str, JsonObject]) -> dict[str, str | None]:
-    """Judge schemas in order until `_QUICK_SECONDS` of CPU time are used."""
-    verdicts: dict[str, str | None] = {}
-    stop_at = time.thread_time() + _QUICK_SECONDS
-    for digest, schema in schemas.items():
-        try:
-            check_schema(schema, stop_at - time.thread_time())
-        except OutOfTimeError:
-            break
-        except UnusableSchemaError as error:
-            verdicts[digest] = str(error)
-        else:
-            verdicts[digest] = None
-    return verdicts

@@ -8,9 +8,9 @@ from agent_runtime.domain.chain import format_time, record_hash
 from agent_runtime.domain.cursors import cursor_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError
 from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, make_record
+from agent_runtime.domain.summaries import PAGE_BYTES, Page, TaskSummary
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
-from agent_runtime.services.ports import PAGE_BYTES, Page, TaskSummary
 
 Clock = Callable[[], datetime]
 

@@ -19,10 +19,10 @@ from agent_runtime.domain.errors import ConflictError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore_record
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import restore_task
+from agent_runtime.domain.summaries import Page, TaskSummary
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value
-from agent_runtime.services.ports import Page, TaskSummary
 from agent_runtime.storage.base import chain_records, make_append_error, make_page
 from agent_runtime.storage.journals import is_as_written, select_stored_journal
 

@@ -18,9 +18,10 @@ from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, parse_cursor
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
+from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.services.ports import AppendObserver, Page
+from agent_runtime.services.ports import AppendObserver
 from agent_runtime.storage import commits, journals, rows, starts
 from agent_runtime.storage.base import Clock, Draft, draft_append, utc_now
 from agent_runtime.storage.cache import Cache
