@@ -13,6 +13,7 @@ from agent_runtime.api.keys import new_key
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem
 from agent_runtime.storage.owner import find_owner
 from command_line import AGENT_RUNTIME, Folder, ledger_call
+from odd_servers import Script
 
 
 @pytest.fixture
@@ -186,6 +187,27 @@ def test_the_doctor_counts_one_tool_as_one(folder: Folder) -> None:
     details = {finding["check"]: finding["detail"] for finding in folder.json("doctor")["findings"]}
     assert details["server one"] == "local_stdio, 1 tool"
     assert details["server filesystem"] == "builtin, 7 tools"
+
+
+@pytest.mark.slow
+def test_the_doctor_warns_of_tools_that_cannot_be_used_and_of_spellings_of_other_clients(folder: Folder) -> None:
+    unusable = {"type": "object", "properties": {"a": {"type": "strng"}}}
+    script = Script.of_tools(
+        {"name": "fat", "description": "x" * 70_000},
+        {"name": "odd", "inputSchema": 5},
+        {"name": "bad", "inputSchema": unusable},
+    )
+    entry = script.over_stdio(folder.path).model_dump(mode="json")
+    entry["config"]["env"] = {"API_KEY": "${TOKEN}"}
+    folder.write_registry(entry)
+    findings = [finding for finding in folder.json("doctor")["findings"] if finding["check"] == "server remote"]
+    assert {finding["state"] for finding in findings} == {"ok", "warn"}
+    details = "\n".join(finding["detail"] for finding in findings)
+    assert "local_stdio, 1 tool\n" in details
+    assert 'its tool "fat" cannot be used: ' in details
+    assert 'its tool "odd" cannot be used: ' in details
+    assert 'its tool "bad" cannot be used: ' in details
+    assert "config.env.API_KEY: ${TOKEN} is not replaced" in details
 
 
 @pytest.mark.slow

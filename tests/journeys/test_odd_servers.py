@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.caller import ANYBODY
+from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.events import ToolCalled
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.tools import StdioServer
-from harness import House, until_settled
+from harness import House, submit_plan, until_settled
 from odd_servers import GOOD, Script
 from pools import HOSTILE_SERVER
 from shifty import plan_of, submit_and_approve
@@ -37,6 +38,8 @@ async def test_a_tool_that_cannot_be_used_is_shown_with_its_fault(house: House) 
         await runtime.registry.ready(["ledger"], 20)
         assert "ledger/good" in runtime.registry.tools()
         unusable = runtime.registry.unusable()
+        with pytest.raises(InvalidPlanError, match=r"Tool 'fat' of server 'ledger' cannot be used: .*over 65536"):
+            await submit_plan(runtime, plan_of("ledger.fat"))
     assert "over 65536" in unusable["ledger/fat"]
     assert "inputSchema" in unusable["ledger/odd"]
 

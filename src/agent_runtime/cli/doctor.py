@@ -32,6 +32,7 @@ from agent_runtime.domain.tools import (
     ToolDefinition,
     ToolServer,
 )
+from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
 from agent_runtime.planners.choosing import choose_planner
@@ -39,6 +40,7 @@ from agent_runtime.planners.model.json_answer import NoJsonError, find_pieces
 from agent_runtime.processes.peers import peers_problem
 from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
 from agent_runtime.services.ports import LanguageModel, ToolServers
+from agent_runtime.services.verdicts import Verdicts
 from agent_runtime.storage.opening import open_store
 from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage, storage_files
 from agent_runtime.text.escaping import json_line, look_alikes
@@ -189,12 +191,13 @@ async def _write(settings: Settings) -> None:
 
 async def _servers(servers: ServerPool, entries: Sequence[ResolvedEntry], base_dir: Path) -> list[Finding]:
     """Query the tools of all enabled servers, concurrently."""
+    judge = JudgeProcess()
     async with servers as pool, asyncio.TaskGroup() as group:
-        asked = [group.create_task(_server(pool, entry, base_dir)) for entry in entries]
+        asked = [group.create_task(_server(pool, Verdicts(judge), entry, base_dir)) for entry in entries]
     return [finding for one in asked for finding in one.result()]
 
 
-async def _server(pool: ToolServers, resolved: ResolvedEntry, base_dir: Path) -> list[Finding]:
+async def _server(pool: ToolServers, verdicts: Verdicts, resolved: ResolvedEntry, base_dir: Path) -> list[Finding]:
     entry = resolved.server
     check = f"server {entry.id}"
     if not entry.enabled:
@@ -206,14 +209,17 @@ async def _server(pool: ToolServers, resolved: ResolvedEntry, base_dir: Path) ->
         return [Finding(check, "fail", detail)]
     try:
         offer = await pool.discover(entry)
+        judged = await verdicts.judge(offer.definitions)
     except ServerUnavailableError as error:
         return [Finding(check, "fail", error.reason)]
     except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
         return [Finding(check, "fail", f"internal error, please report it: {error!r}")]
-    count = "1 tool" if len(offer) == 1 else f"{len(offer)} tools"
+    faults = {one.definition.name: one.fault for one in judged if one.fault}
+    usable = len(offer) - len(faults)
+    count = "1 tool" if usable == 1 else f"{usable} tools"
     unusable = [
         Finding(check, "warn", f"its tool {json_line(name)} cannot be used: {why}")
-        for name, why in offer.left_out.items()
+        for name, why in {**offer.left_out, **faults}.items()
     ]
     return [
         Finding(check, "ok", f"{entry.type}, {count}"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from jsonschema import ValidationError
@@ -12,6 +13,7 @@ from agent_runtime.domain.conditions import MOST_REFERENCES, condition_reference
 from agent_runtime.domain.contract import MOST_STEPS, Contract, Limits, PinnedModel, PinnedPolicy
 from agent_runtime.domain.deny import applies
 from agent_runtime.domain.errors import Fault, InvalidPlanError
+from agent_runtime.domain.missing_tools import explain_missing_tool
 from agent_runtime.domain.plan import AgentStep, Plan, Step, ToolStep, find_cycle, tool_keys
 from agent_runtime.domain.rerun import Rerun, pin_rerun
 from agent_runtime.domain.schemas import CHECK_SECONDS, OpenText, UnusableSchemaError, as_open, errors_of
@@ -44,6 +46,7 @@ def draw_up(
     *,
     model: PinnedModel | None,
     covers_data: bool = False,
+    unusable: Mapping[str, str] = MappingProxyType({}),
     rerun: Rerun | None = None,
 ) -> Contract:
     """Validate a plan against the catalogue and return its contract. Without a `model` it may have no agent steps.
@@ -51,7 +54,7 @@ def draw_up(
     Missing titles and timeouts are filled in, so that the approver sees the values that will apply.
     Raises: InvalidPlanError naming every fault.
     """
-    faults = list(find_faults(plan, limits, catalogue, agent_steps=model is not None))
+    faults = list(find_faults(plan, limits, catalogue, agent_steps=model is not None, unusable=unusable))
     if faults:
         raise InvalidPlanError(faults)
     reused = pin_rerun(rerun, plan)
@@ -100,8 +103,18 @@ def _fill_in(step: ToolStep | AgentStep, catalogue: Catalogue) -> ToolStep | Age
     )
 
 
-def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps: bool) -> Iterator[Fault]:
-    """Yield every fault of a plan with its place. `agent_steps`: agent steps are allowed, as a model is configured."""
+def find_faults(
+    plan: Plan,
+    limits: Limits,
+    catalogue: Catalogue,
+    *,
+    agent_steps: bool,
+    unusable: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Fault]:
+    """Yield every fault of a plan with its place. `agent_steps`: agent steps are allowed, as a model is configured.
+
+    `unusable` says why what is not in the catalogue cannot be used, see `explain_missing_tool`.
+    """
     if len(plan.steps) > limits.max_steps:
         yield Fault("steps", f"{len(plan.steps)} steps are more than max_steps, which is {limits.max_steps}.")
     deep = [i for i, step in enumerate(plan.steps) if is_deeper_than(step.templates, MOST_DEPTH)]
@@ -123,9 +136,9 @@ def find_faults(plan: Plan, limits: Limits, catalogue: Catalogue, *, agent_steps
         place = f"steps[{index}]"
         yield from _link_faults(step, place, frozenset(first_at))
         if isinstance(step, ToolStep):
-            yield from _tool_step_faults(step, place, catalogue, seconds)
+            yield from _tool_step_faults(step, place, catalogue, seconds, unusable)
         else:
-            yield from _agent_step_faults(step, place, catalogue, agent_steps=agent_steps)
+            yield from _agent_step_faults(step, place, catalogue, unusable, agent_steps=agent_steps)
     rest: Sequence[Step] = plan.steps
     while cycle := find_cycle(rest):
         yield Fault("steps", f"The steps {' -> '.join(cycle)} depend on each other in a circle.")
@@ -164,10 +177,12 @@ def _link_faults(step: ToolStep | AgentStep, place: str, known: frozenset[str]) 
         yield Fault(f"{place}.{field}", f"There is no step {name!r} in the plan.")
 
 
-def _tool_step_faults(step: ToolStep, place: str, catalogue: Catalogue, seconds: float) -> Iterator[Fault]:
+def _tool_step_faults(
+    step: ToolStep, place: str, catalogue: Catalogue, seconds: float, unusable: Mapping[str, str]
+) -> Iterator[Fault]:
     tool = catalogue.get(step.key)
     if tool is None:
-        yield _unknown_tool_fault(step.server, step.tool, place, catalogue)
+        yield explain_missing_tool(step.server, step.tool, place, catalogue, unusable)
         return
     yield from _timeout_faults(step.timeout_s, tool, place)
     if step.retries and not tool.idempotent:
@@ -188,7 +203,9 @@ def _timeout_faults(timeout_s: float | None, tool: Tool, place: str) -> Iterator
         yield Fault(f"{place}.timeout_s", message)
 
 
-def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, agent_steps: bool) -> Iterator[Fault]:
+def _agent_step_faults(
+    step: AgentStep, place: str, catalogue: Catalogue, unusable: Mapping[str, str], *, agent_steps: bool
+) -> Iterator[Fault]:
     if not agent_steps:
         yield Fault(
             f"{place}.kind",
@@ -198,7 +215,7 @@ def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, age
         here = f"{place}.tools[{index}]"
         tool = catalogue.get(allowed.key)
         if tool is None:
-            yield _unknown_tool_fault(allowed.server, allowed.tool, here, catalogue)
+            yield explain_missing_tool(allowed.server, allowed.tool, here, catalogue, unusable)
         else:
             yield from _timeout_faults(allowed.timeout_s, tool, here)
             if tool.denied:
@@ -209,17 +226,6 @@ def _agent_step_faults(step: AgentStep, place: str, catalogue: Catalogue, *, age
 
 def _denial_fault(told: str, place: str) -> Fault:
     return Fault(place, f"{told[0].upper()}{told[1:]}.")
-
-
-def _unknown_tool_fault(server: str, tool: str, place: str, catalogue: Catalogue) -> Fault:
-    names = sorted(known.name for known in catalogue.values() if known.server == server)
-    if names:
-        return Fault(f"{place}.tool", f"Server {server!r} has no tool {tool!r}; it has {', '.join(names)}.")
-    servers = sorted({known.server for known in catalogue.values()})
-    return Fault(
-        f"{place}.server",
-        f"There is no server {server!r} to be used here; there are {', '.join(servers) or 'none'}.",
-    )
 
 
 def argument_faults(

@@ -1,22 +1,20 @@
 """The PlannerAgent: builds the request to a planner and judges its answer."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from agent_runtime.config import ApprovalSettings
 from agent_runtime.domain.budget import tokens_left
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Contract, Limits
-from agent_runtime.domain.drafting import draw_up, find_faults
+from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
 from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed, PlanRepinned
-from agent_runtime.domain.identity import Identities
+from agent_runtime.domain.offered_tools import OfferedTools
 from agent_runtime.domain.plan import Plan, tool_names
 from agent_runtime.domain.rerun import Rerun, find_repeated_calls
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import Tool, ToolDefinition
-from agent_runtime.domain.values import LARGE_BYTES, JsonObject
+from agent_runtime.domain.values import LARGE_BYTES
 from agent_runtime.live.progress import Piece, Progress
 from agent_runtime.services.ports import PlanAnswer, Planner, PlanRequest
 from agent_runtime.services.tool_registry import ToolRegistry
@@ -72,19 +70,18 @@ class PlannerAgent:
 
     async def _ask(
         self, task: Task, awaited: Sequence[str], allowed: Sequence[str], within_s: float
-    ) -> "tuple[PlanAnswer, _Offered]":
+    ) -> tuple[PlanAnswer, OfferedTools]:
         """Ask the planner once the `awaited` servers are known; return its answer and what it was offered."""
         await self._registry.ready(awaited, within_s)
-        offered = _Offered(self._registry.tools(allowed), self._registry.identities)
-        tools, agent_steps = offered.tools, offered.identities.model is not None
+        offered = self._offer(allowed)
         request = PlanRequest(
             task.prompt,
-            [tool for tool in tools.values() if not tool.denied],
+            [tool for tool in offered.tools.values() if not tool.denied],
             task.limits.max_steps,
             feedback=task.feedback,
             previous=task.contract.plan if task.contract else None,
-            faults=lambda plan: list(find_faults(plan, task.limits, tools, agent_steps=agent_steps)),
-            agent_steps=agent_steps,
+            faults=lambda plan: offered.find_faults(plan, task.limits),
+            agent_steps=offered.has_model,
             max_tokens=tokens_left(task),
             on_text=lambda text: self._progress.say(task.task_id, Piece(None, text)),
         )
@@ -149,11 +146,11 @@ class PlannerAgent:
 
     async def _judge(
         self, plan: Plan, limits: Limits, server_ids: Sequence[str] | None, rerun: Rerun | None
-    ) -> "tuple[Contract, _Offered]":
+    ) -> tuple[Contract, OfferedTools]:
         allowed = self._select_servers(server_ids)
         named = {server for step in plan.steps for server, _ in tool_names(step)}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
-        offered = _Offered(self._registry.tools(allowed), self._registry.identities)
+        offered = self._offer(allowed)
         try:
             contract = await self._draw_up(plan, limits, offered, rerun)
         except InvalidPlanError as error:
@@ -162,17 +159,27 @@ class PlannerAgent:
             raise InvalidPlanError(faults) from error
         return contract, offered
 
-    async def _draw_up(self, plan: Plan, limits: Limits, offered: "_Offered", rerun: Rerun | None) -> Contract:
+    async def _draw_up(self, plan: Plan, limits: Limits, offered: OfferedTools, rerun: Rerun | None) -> Contract:
         """Build the contract of a plan, in a thread if the plan is large. Raises: InvalidPlanError."""
 
         def draw() -> Contract:
-            covers_data = self._approval.covers_data
-            model = offered.identities.model
-            contract = draw_up(plan, limits, offered.tools, model=model, covers_data=covers_data, rerun=rerun)
+            contract = draw_up(
+                plan,
+                limits,
+                offered.tools,
+                model=offered.identities.model,
+                covers_data=self._approval.covers_data,
+                unusable=offered.unusable,
+                rerun=rerun,
+            )
             _ = contract.digest  # worked out here, and kept
             return contract
 
         return await asyncio.to_thread(draw) if len(plan.model_dump_json()) > LARGE_BYTES else draw()
+
+    def _offer(self, server_ids: Iterable[str]) -> OfferedTools:
+        registry = self._registry
+        return OfferedTools(registry.tools(server_ids), registry.explain_missing(server_ids), registry.identities)
 
     def check_servers(self, server_ids: Sequence[str] | None) -> None:
         """Check that each of these ids names an enabled server. Raises: InvalidInputError naming those that do not."""
@@ -198,19 +205,3 @@ class PlannerAgent:
         if not (auto and safe and self._may_run_unasked(contract)):
             return [proposed]
         return [proposed, PlanApproved(revision=proposed.revision, digest=proposed.digest, actor=POLICY)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Offered:
-    """The tools that a plan is made with, and what their servers are, both at one moment: the registry may change."""
-
-    tools: Mapping[str, Tool]
-    identities: Identities
-
-    def select_pinned(self, contract: Contract) -> dict[str, ToolDefinition]:
-        """Return the definitions that the contract pins."""
-        return {tool.key: tool.definition for tool in self.tools.values() if tool.key in contract.pins}
-
-    def select_facts(self, contract: Contract) -> dict[str, JsonObject]:
-        """Return what the servers of the contract are."""
-        return {name: self.identities.servers[name].facts for name in contract.servers}

@@ -271,6 +271,12 @@ class ToolRegistry:
         """Return the tools that are listed but cannot be used, by `server/tool`, with the reason."""
         return {f"{name}/{tool}": why for name, shelf in self._shelves.items() for tool, why in shelf.unusable.items()}
 
+    def explain_missing(self, server_ids: Iterable[str]) -> dict[str, str]:
+        """Return why tools of these servers (`server/tool`) and the servers themselves (`server`) cannot be used."""
+        shelves = self._find_enabled(server_ids)
+        tools = {tool_key(shelf.server.id, name): why for shelf in shelves for name, why in shelf.unusable.items()}
+        return tools | {shelf.server.id: shelf.detail for shelf in shelves if not shelf.connected}
+
     def statuses(self) -> list[ServerStatus]:
         """Return the status of every entry, enabled or not, in the order of the file."""
         return [

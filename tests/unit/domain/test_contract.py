@@ -244,3 +244,24 @@ def test_what_lifts_a_question_is_said_plainly(junk: object) -> None:
     step = {"id": "s1", "kind": "agent", "instruction": "x", "preapproved": junk}
     with pytest.raises(ValidationError, match="preapproved"):
         Plan.model_validate({"goal": "g", "steps": [step]})
+
+
+UNUSABLE = {"files/fat": "its definition is too large", "mail": "it did not start within 20 s."}
+
+
+@pytest.mark.parametrize(
+    ("server", "name", "field", "said"),
+    [
+        ("files", "fat", "tool", "Tool 'fat' of server 'files' cannot be used: its definition is too large."),
+        ("files", "no", "tool", "Server 'files' has no tool 'no'; it has ask, "),
+        ("mail", "send", "server", "Server 'mail' cannot be used now: it did not start within 20 s."),
+        ("post", "send", "server", "There is no server 'post' to be used here; there are calc, "),
+    ],
+)
+def test_a_tool_that_cannot_be_used_is_named_with_the_reason(server: str, name: str, field: str, said: str) -> None:
+    step = tool("a", name, server=server)
+    allowed = {"id": "b", "kind": "agent", "instruction": "Do it.", "tools": [{"server": server, "tool": name}]}
+    plan = Plan.model_validate({"goal": "g", "steps": [step, allowed]})
+    found = list(find_faults(plan, Limits(), CATALOGUE, agent_steps=True, unusable=UNUSABLE))
+    assert [fault.field for fault in found] == [f"steps[0].{field}", f"steps[1].tools[0].{field}"]
+    assert all(fault.message.startswith(said) for fault in found)
