@@ -22,7 +22,8 @@ const WRITTEN = [
 /**
  * Call `listener` with every log line (`line`), with text of a model (`writing`), with progress reports of a server
  * (`reporting`), and at the end of both (`written`). Return a function that stops it. The browser reconnects by itself
- * until the ticket expires; then this requests another ticket.
+ * until the ticket expires; then this requests another ticket. Log lines without a new id are those of reports, which
+ * arrive as events too, so they are ignored.
  * @param {string} id @param {Listener} listener
  */
 export function follow(id, listener) {
@@ -37,7 +38,7 @@ export function follow(id, listener) {
     const opened = new EventSource(`v1/tasks/${id}/stream?ticket=${encodeURIComponent(ticket)}&after=${last}`);
     stream = opened;
     opened.onmessage = ({ data, lastEventId }) => {
-      // the log line of a report, which also arrives as an event
+     
       if (!lastEventId || lastEventId === last) return;
       last = lastEventId;
       if (data === "[DONE]") opened.close();
