@@ -109,7 +109,7 @@ class TaskRequest(Body):
 
 
 class RerunRequest(Body):
-    """How to run a finished task again. `failed_step` reuses the results of its completed steps."""
+    """The way to run a finished task again. `failed_step` reuses the results of its completed steps."""
 
     start: RerunFrom = Field(default="start", alias="from")
     approval: Literal["manual", "auto"] = Field(
@@ -139,7 +139,7 @@ class CancelRequest(Body):
 
 
 class ResolveRequest(Body):
-    """The outcome of a call of unknown outcome. `output`, with `done` only, is the result of the call."""
+    """The decision about a call of unknown outcome. `output` is the result of the call, with `done` only."""
 
     step_id: ShortText
     call_id: ShortText | None = None

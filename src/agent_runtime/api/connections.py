@@ -24,7 +24,7 @@ class Connections:
         self._waiting: dict[asyncio.Transport, None] = {}  # oldest first, by when it began to wait
 
     def admit(self, transport: asyncio.Transport) -> bool:
-        """Count a new connection. Return False if it is full and every open connection is being answered."""
+        """Count a new connection. Return False if there is no room, and every open connection is being answered."""
         if len(self._open) >= self._limit:
             oldest = next(iter(self._waiting), None)
             if oldest is None:

@@ -39,7 +39,7 @@ _DEFAULT_HEADERS = {
     b"cache-control": b"no-store",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }
-"""Headers of every response that does not set them itself: it is private, and it is not a web page."""
+"""Default headers: responses are private, and not web pages."""
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",

@@ -39,7 +39,7 @@ _SENTENCES = {
     "finite_number": "It must be a finite number.",
     "bool_type": _BOOLEAN,
     "bool_parsing": _BOOLEAN,
-    "string_too_short": "It must not be empty.",  # no text has another lower limit
+    "string_too_short": "It must not be empty.",  # the lower limit of every text is 1
     "string_too_long": "It must be at most {max_length} characters long.",
     "too_short": "It must hold at least {min_length}, and holds {actual_length}.",
     "too_long": "It must hold at most {max_length}.",

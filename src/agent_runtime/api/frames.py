@@ -2,8 +2,8 @@
 
 Event 7 becomes the named frame `7.0` with its JSON and, if it has a log line, the unnamed frame `7.1` with that line.
 After the last event comes an unnamed frame `[DONE]` with the id `<last>.2`. Text that a model is writing is sent in
-between as named `progress` frames, and what a server reports of a call as named `call.progress` frames and as lines.
-They have no id, and are not stored and not sent again.
+between as named `progress` frames, and progress reports of a server as named `call.progress` frames and as log lines.
+These have no id; they are not stored and not sent again.
 """
 
 import json
@@ -56,7 +56,7 @@ def encode(record: EventRecord) -> tuple[bytes, bytes]:
 
 
 def encode_piece(task_id: str, piece: Piece, view: View) -> bytes:
-    """Return the frames, without ids, of what a model has just written or a server reports; a report has a line too."""
+    """Return the frames of a piece of text or a progress report, without ids. A report has a log line too."""
     data: JsonObject = {"task_id": task_id, "step_id": piece.step_id, "text": piece.text}
     name, line = "progress", ""
     if isinstance(piece, Reported):

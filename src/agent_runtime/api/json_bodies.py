@@ -27,7 +27,7 @@ _BOTH_HALVES = (
 )
 
 _MOST_PARTS = 20_000
-"""The limit of fields and entries, beyond that of any plan. Validation would visit all of them to list every fault."""
+"""The limit of fields and entries. No plan has as many, and validation would visit all of them to list every fault."""
 
 _FREE_FIELDS = FREE_FIELDS | {"output", "preview"}
 _TOO_MANY_PARTS = (

@@ -1,4 +1,4 @@
-"""How a task that runs a finished one again is shown: what it reuses, and which calls it may make once more."""
+"""The views of a rerun of a finished task: the results that it reuses, and the calls that it may repeat."""
 
 from agent_runtime.api.shapes import RerunView
 from agent_runtime.domain.rerun import MadeCalls, find_repeated_calls
@@ -9,7 +9,7 @@ _LONGEST_NAME = 200
 
 
 def rerun_view(task: Task) -> RerunView | None:
-    """Return what the task takes over from a finished one; None for a task that is no rerun."""
+    """Return the finished task and the steps that a rerun reuses; None if the task is not a rerun."""
     if task.rerun is None:
         return None
     return {
@@ -32,7 +32,7 @@ def rerun_view(task: Task) -> RerunView | None:
 
 
 def rerun_lines(task: Task) -> list[str]:
-    """Return the lines below a plan that say what it reuses and what it may do once more."""
+    """Return the lines below a plan about reused results and repeated calls."""
     lines: list[str] = []
     if task.rerun and (reused := _reused_steps(task)):
         taken = f"result of step {reused[0]} is" if len(reused) == 1 else f"results of steps {', '.join(reused)} are"

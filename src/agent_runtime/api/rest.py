@@ -188,7 +188,7 @@ async def approve_plan(
     status_code=202,
     responses={202: {"model": TaskCreated, "description": "Accepted"}, **refusals(400, 404, 409, 413, 415, 422, 503)},
 )
-@requires("submit")  # and `read`: the new task shows what the finished one gave
+@requires("submit")  # and `read`: the new task shows results of the finished one
 async def rerun_task(
     request: Request,
     task_id: TaskId,
@@ -199,7 +199,7 @@ async def rerun_task(
 ) -> Response:
     """Run a finished task again, as a new task whose plan awaits approval.
 
-    `repeats` of the new task are the calls that were made before and may be made again.
+    `repeats` of the new task lists the calls that were made before and may be made again.
     """
     rerun = RerunSubmission(task_id, body.start, body.approval, key.key, key.digest)
     task = await runtime.tasks.rerun(rerun, caller)
@@ -363,7 +363,7 @@ async def refresh_tools(runtime: Service) -> Response:
 @tools.post("/reload", responses={200: {"model": RegistryChangesView}, 409: _FAULTY_REGISTRY})
 @requires("admin")
 async def reload_tools(runtime: Service) -> Response:
-    """Read the tool registry again and put it in force; where it has faults, the one before stays in force."""
+    """Read the tool registry again. A registry with faults is refused, and the current one stays in force."""
     return answer(changes_view(await runtime.reloader.reload()))
 
 

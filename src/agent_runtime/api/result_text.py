@@ -1,4 +1,4 @@
-"""What there is to read of a task now, as one text."""
+"""One text that describes a task now."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ _LONGEST_REASON = 500
 def make_result_text(task: Task, attention: Sequence[AttentionView | JournalChangedView]) -> str | None:
     """Return one text that describes the task now, for clients that show a single text.
 
-    The result of a completed task, the error of a failed task, what is waited for, the running steps, or the open
-    questions with the calls that answer them. None in any other case.
+    The result of a completed task, the error of a failed task, the running steps, the servers or models that a task
+    waits for, or the open questions with the calls that answer them. None in any other case.
     """
     if task.waiting is not None:
         return "\n".join(filter(None, [one_line(describe_wait(task.waiting), _LONGEST_REASON), _list_running(task)]))

@@ -151,7 +151,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 def _hear_hangups(stop: Callable[[], None], reload: Callable[[], None]) -> Callable[[], object]:
-    """Have a SIGHUP reload the registry, or stop the service where its terminal was closed; return how to undo that."""
+    """Handle SIGHUP: reload the registry, or stop if the terminal was closed. Return a function that undoes it."""
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]

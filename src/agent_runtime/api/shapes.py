@@ -142,10 +142,10 @@ class AttentionView(TypedDict):
 
 
 class WaitingView(TypedDict):
-    """A server, a model or a planner that cannot be reached now, so that nothing was sent to it.
+    """A server, a model or a planner that cannot be reached now. Nothing was sent to it.
 
-    `reason` is the failure of try number `attempt` in a row, the first of which was at `since`. Another one is made at
-    `next_try_at`, or is being made; the task fails where one fails after `gives_up_at`.
+    `reason` is the error of the last attempt, which was number `attempt` since `since`. The next attempt is at
+    `next_try_at`, or is running. The task fails if an attempt fails after `gives_up_at`.
     """
 
     kind: Literal["server", "model", "planner"]
@@ -176,9 +176,9 @@ class UsageView(TypedDict):
 
 
 class RepeatedCallView(TypedDict):
-    """Calls that were made before, and that the plan may make again. `step_id` is the step that made them.
+    """Calls of the earlier task that the plan may make again. `step_id` is the step that made them.
 
-    `unknown`: for at least one of them, nobody knows whether it took effect.
+    `unknown` is true if the outcome of at least one of them is unknown.
     """
 
     step_id: str
@@ -199,16 +199,17 @@ RerunView = TypedDict(
         "repeats": list[RepeatedCallView],
     },
 )
-"""The finished task that this one runs again, and the hash that its journal ended with.
+"""The finished task that this one runs again, and the last hash of its journal.
 
-`reused` are the steps whose results are taken from it.
+`reused` lists the steps whose results are taken from it.
 """
 
 
 class TaskView(TypedDict):
     """The current state of a task. `plan` is readable text; `plan_digest` is the digest of `plan_object`.
 
-    `plan_notes` are the last lines of `plan`: what a rerun reuses and repeats, warnings about names that look alike.
+    `plan_notes` are the last lines of `plan`: the results and calls that a rerun reuses and repeats, and warnings about
+    names that look alike.
 
     `result` is a text to show: the result of a completed task, the error of a failed task, the running steps of an
     executing task, or the open questions of a task that needs attention.
@@ -347,7 +348,7 @@ class ServerStatusView(TypedDict):
 
 
 class RegistryChangesView(TypedDict):
-    """What a reload of the tool registry has changed, by the ids of the entries."""
+    """The changes of a reload of the tool registry, by the ids of its entries."""
 
     added: list[str]
     changed: list[str]

@@ -154,7 +154,7 @@ async def task_bodies(
 
 
 async def progress_bodies(heard: Progress, task_id: str, view: View) -> AsyncGenerator[bytes, None]:
-    """Yield the text of the models of a task while they write it, and what its servers report of their calls."""
+    """Yield the text that the models of a task are writing, and the progress reports of its servers."""
     with heard.listen(task_id) as listener:
         while True:
             body = b"".join(encode_piece(task_id, piece, view) for piece in await listener.take())

@@ -116,7 +116,7 @@ def _service_commands(commands: _Commands) -> None:
     )
     tools.add_argument("--refresh", action="store_true", help="ask every server again first")
     _client(tools, "the catalogue and the servers", level="error")
-    reload = _add(commands, "reload", "commands:reload", "have the service read tool_registry.yaml again")
+    reload = _add(commands, "reload", "commands:reload", "reload tool_registry.yaml in the running service")
     _client(reload, "the ids of the entries that were added, changed and removed", level="error")
     doctor = _add(
         commands, "doctor", "doctor:doctor", "check this machine and the configuration; exit code 1 if a check fails"

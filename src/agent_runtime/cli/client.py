@@ -136,7 +136,7 @@ class Client:
         return {"tools": tools}
 
     def reload(self) -> Json:
-        """Have the registry read again; the ids of what was added, changed and removed."""
+        """Reload the registry, and return the ids of added, changed and removed entries."""
         return self._json("POST", "/v1/tools/reload")
 
     def servers(self) -> list[Json]:

@@ -30,7 +30,7 @@ class Follower:
         event, asking = "", False
         for frame in self.client.follow(self.task_id, self._last):
             if not frame.id:
-                if frame.event == "message":  # what a server reports of a call
+                if frame.event == "message":  # the progress report of a server
                     output.say(f"  {frame.data}")
                 continue
             self._last = frame.id
