@@ -1,4 +1,4 @@
-"""What the contract tests share: the event loop that the service itself runs on."""
+"""Fixtures of the contract tests: the event loop of the real service."""
 
 import asyncio
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What shows in a real database that was changed behind the service's back, and where."""
+"""A real database changed behind the service's back: which changes the audit finds, and where."""
 
 import json
 import random
@@ -74,13 +74,13 @@ async def test_what_nobody_changed_has_no_fault(path: Path) -> None:
 @pytest.mark.parametrize("seq", [1, 3, 7, LAST])
 @pytest.mark.parametrize("bit", [0, 7])
 async def test_one_flipped_bit_of_a_text_is_placed(path: Path, column: str, seq: int, bit: int) -> None:
-    """Bit 7 makes the text no UTF-8 any more."""
+    """Bit 7 makes the text invalid UTF-8."""
     entry = read(path).entries[seq - 1]
     for place in (0, 9, -1):
         changed = flip_bit(getattr(entry, column), place, bit)
         tamper(path, FLIP.format(column=column), values=(changed, seq))
         found = faults(path)
-        # An unreadable type or time is told twice: by the hash, and by what cannot be read.
+        # An unreadable type or time is reported twice: by the hash, and as unreadable.
         assert (found[0].seq, found[0].field) == (seq, column)
         assert {fault.seq for fault in found} - {None} == {seq}
         assert faults(path, "other") == []
@@ -183,7 +183,7 @@ async def test_a_record_replaced_together_with_its_hash_shows_in_the_next(path: 
 
 
 async def test_a_history_that_was_written_anew_as_a_whole_is_not_found(path: Path) -> None:
-    """Tamper-evident, and no more: what shows it is a head that was kept elsewhere."""
+    """The journal is tamper-evident, no more: only a head stored elsewhere reveals this."""
     head = export(read(path))["head"]
     rewrite(path, 4, plan_approved().model_copy(update={"actor": "mallory"}))
     assert faults(path) == []
@@ -295,9 +295,9 @@ async def test_a_database_from_before_the_chain_is_brought_up_to_date_and_verifi
     async with SqliteStore(old) as store:
         assert (await store.load("t")).version == LAST
         await write_finished_task(store, "new")
-    assert read(old).entries == read(path).entries  # the hashes are those that they would have had
+    assert read(old).entries == read(path).entries  # the same hashes as if written by this version
     assert faults(old) == faults(old, "new") == []
-    assert places(old, "other") == [(3, "data")]  # what was broken before is not hidden, and stops nothing
+    assert places(old, "other") == [(3, "data")]  # an earlier fault is not hidden, and does not stop the migration
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ async def before_submitters(path: Path) -> Path:
 
 
 def without_submitters(path: Path) -> Path:
-    """Copy a database into one as it was before the names of submitters were kept beside their journals."""
+    """Copy a database into one of the version that did not store submitters beside their journals."""
     scripts = files("agent_runtime.storage").joinpath("migrations")
     old = path.parent / "old.db"
     with closing(sqlite3.connect(old)) as connection:
@@ -445,7 +445,7 @@ def test_a_flipped_byte_of_the_file_itself_is_reported_wherever_it_changes_a_jou
         path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << chosen.randrange(8))]) + whole[place + 1 :])
         found = _everything_wrong(path)
         told += bool(found)
-        if not found:  # it hit what holds no journal: free space, or another table
+        if not found:  # the change is in free space or another table
             assert {name: read(path, name) for name in ("t", "other")} == before
     assert told > 20
 
@@ -531,7 +531,7 @@ async def test_the_audit_changes_nothing_and_works_beside_a_writer(tmp_path: Pat
     path = tmp_path / "agent-runtime.db"
     async with SqliteStore(path) as store:
         await write_executing_task(store, "t")
-        assert places(path)[0] == (7, "data.arguments")  # that helper calls with arguments of its own
+        assert places(path)[0] == (7, "data.arguments")  # the helper uses its own arguments
         await write_finished_task(store, "u")
         assert faults(path, "u") == []
     before = path.read_bytes()

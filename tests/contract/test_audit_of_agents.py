@@ -1,4 +1,4 @@
-"""What a model asked for and what was called for it, audited in a real database."""
+"""The audit of agent steps in a real database: the model's requests, and the calls made for them."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""What shows in a database whose tasks, records or commits were cut, changed or added, and what a kept head adds."""
+"""A database with cut, changed or added tasks, records or commits: what the audit finds with and without
+a stored head.
+"""
 
 import asyncio
 import json
@@ -32,7 +34,7 @@ from audits import (
 from journals import plan_approved, task_submitted
 
 COMMITS = 16
-"""Those of two write_finished_task tasks: `t` has the first eight, `other` the rest."""
+"""The number of commits of two tasks by `write_finished_task`: the first eight are of `t`, the rest of `other`."""
 
 REMOVE_T = ("DELETE FROM tasks WHERE task_id = 't'", "DELETE FROM events WHERE task_id = 't'")
 HEAD_12 = "(SELECT hash FROM events WHERE task_id = 't' AND seq = 12)"
@@ -50,7 +52,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def path(tmp_path: Path, original: Path) -> Path:
-    """A copy of a database that nobody has changed."""
+    """A copy of an unchanged database."""
     copied = tmp_path / original.name
     shutil.copy(original, copied)
     return copied
@@ -62,7 +64,7 @@ def rows(path: Path) -> list[Any]:
 
 
 def add_commit(path: Path, changes: Sequence[Change | Deletion]) -> None:
-    """Add a row that follows from the newest one, as the service would write it."""
+    """Add a row that follows from the newest one, as the service would."""
     values = (COMMITS + 1, rows(path)[-1][1], CHANGES, encode_changes(changes), "")
     tamper(path, "INSERT INTO commits VALUES (?, ?, ?, ?, ?)", values=values)
     rechain_commits(path)
@@ -155,7 +157,7 @@ async def test_the_tombstone_of_a_task_that_never_was_is_found(path: Path) -> No
 
 
 async def test_a_forged_tombstone_after_the_kept_head_looks_like_a_deletion(path: Path) -> None:
-    """A known limit, which the documentation names."""
+    """A known limit, stated in the documentation."""
     head = read_kept_head(path)
     tombstone = Deletion("t", LAST, read(path).entries[-1].hash)
     tamper(path, *REMOVE_T)
@@ -215,7 +217,7 @@ REWRITTEN: list[tuple[str, ...]] = [
 async def test_a_chain_that_was_computed_anew_is_found_with_a_head_and_without_one_is_not(
     path: Path, statements: tuple[str, ...]
 ) -> None:
-    """Tamper-evident, and no more: so the command lists what it cannot detect."""
+    """The chain is tamper-evident, no more: so the command lists what it cannot detect."""
     head = read_kept_head(path)
     tamper(path, *statements)
     rechain_commits(path)
@@ -238,7 +240,7 @@ async def test_a_history_that_fits_itself_and_its_commits_is_found_with_a_head(p
 
 @pytest.fixture
 async def with_checkpoint(path: Path) -> Path:
-    """A database whose row 17 is a checkpoint, with one more commit after it."""
+    """A database whose row 17 is a checkpoint, followed by one more commit."""
     async with SqliteStore(path) as store:
         await store.checkpoint()
         await store.append(Task("third"), [task_submitted()])

@@ -1,4 +1,4 @@
-"""G2, G9 at the port `ToolServers`: servers over HTTP that redirect, hang up or answer for others, on a real socket."""
+"""G2, G9 at the port `ToolServers`: HTTP servers that redirect, hang up or answer for others, on a real socket."""
 
 import asyncio
 import io
@@ -126,7 +126,7 @@ async def test_a_call_whose_stream_is_closed_at_once_is_asked_after_once_a_secon
     assert len(server.find_paths("tools/call")) == 1
 
 
-# More than anybody reads
+# Answers that are too long
 
 
 @pytest.mark.parametrize("mode", ["nested", "nested-events"])

@@ -1,4 +1,6 @@
-"""G2, G6, G9-G12 at the port `ToolServers`: servers that hang, flood, lie, crash or refuse to go, as real processes."""
+"""G2, G6, G9-G12 at the port `ToolServers`: servers that hang, flood, lie, crash or refuse to exit, as
+real processes.
+"""
 
 import asyncio
 import json
@@ -27,7 +29,7 @@ def place(tmp_path: Path) -> Place:
 
 
 async def refusal(place: Place, mode: str, *, within_s: float = 10, **limits: float) -> str:
-    """Why a server that starts like this is unavailable; nothing of it may be left."""
+    """Return why a server that starts like this is unavailable, and check that nothing of it is left."""
     async with place.pool(**limits) as pool, asyncio.timeout(within_s):
         with pytest.raises(ServerUnavailableError) as refused:
             await pool.discover(place.entry(mode))

@@ -1,4 +1,4 @@
-"""Sessions over HTTP that servers forget, requests that they turn away, and the transport of 2024-11-05 (G2)."""
+"""HTTP sessions that servers forget, requests that they refuse, and the transport of 2024-11-05 (G2)."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from pools import Place, call, remote
 
 
 class Forgetful(BaseHTTPRequestHandler):
-    """A server with sessions that forgets them all where a test says so; what it then answers, a test says too."""
+    """A server that forgets all its sessions when the test says so, and then gives the answer that the test chose."""
 
     protocol_version = "HTTP/1.1"
     sessions: set[str]
@@ -170,7 +170,7 @@ async def test_any_other_refusal_leaves_the_outcome_unknown_and_is_named(
 
 
 class Old(BaseHTTPRequestHandler):
-    """A server of the transport of 2024-11-05: answers come on the stream that a GET opens."""
+    """A server with the transport of 2024-11-05: its answers come on the stream that a GET opens."""
 
     protocol_version = "HTTP/1.1"
     streams: dict[str, queue.Queue[bytes | None]]

@@ -1,4 +1,4 @@
-"""The way to servers over HTTP: proxies and certificates of the environment, and what headers can carry."""
+"""The way to HTTP servers: proxies and certificates from the environment, and valid values of headers."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from pools import Place, call, remote
 
 
 class _Mcp(BaseHTTPRequestHandler):
-    """Speaks MCP for whatever host a request names, as it arrives at a proxy; opens no tunnel."""
+    """Speaks MCP for any host that a request names, as a proxy would; opens no tunnel."""
 
     protocol_version = "HTTP/1.1"
     heard: list[tuple[str, str | None]]
@@ -61,7 +61,9 @@ class _Mcp(BaseHTTPRequestHandler):
 
 @contextmanager
 def listen(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[tuple[str, str | None]]]]:
-    """A server on a free loopback port, and what it has heard: the paths, and how a client of a proxy named itself."""
+    """Run a server on a free loopback port. Yield the port and its requests: the paths, and the clients' proxy
+    credentials.
+    """
     heard: list[tuple[str, str | None]] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Mcp,), {"heard": heard}))
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The `LanguageModel` port, kept by the adapter of openai-agents: over the wire, in both APIs, streamed and not."""
+"""The `LanguageModel` port with the adapter of openai-agents: over the wire, in both APIs, streamed and not."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def question(*, tools: tuple[OfferedTool, ...] = (), schema: dict[str, Any] | No
 
 @dataclass
 class Time:
-    """Time that passes only when somebody sleeps."""
+    """A clock that moves only when somebody sleeps."""
 
     now: float = 1000.0
     slept: list[float] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Time:
 
 @dataclass(frozen=True)
 class Way:
-    """One of the ways in which an endpoint is spoken to."""
+    """One of the ways to talk to an endpoint."""
 
     api: Api
     stream: bool
@@ -87,7 +87,7 @@ def time() -> Time:
 
 @dataclass
 class Asker:
-    """Models at the server, spoken to in one way, closed at the end."""
+    """Makes models at the server, in one way, and closes them at the end."""
 
     models: ModelServer
     way: Way
@@ -129,7 +129,7 @@ async def ask(models: ModelServer, way: Way, time: Time) -> AsyncIterator[Asker]
 
 
 def status(number: int, message: str = "no", **error: Any) -> Callable[[Request], Text]:
-    """An answer that is an error of this HTTP status."""
+    """Return an error answer with this HTTP status."""
 
     def refuse(_: Request) -> Text:
         raise WireError(number, message, **error)
@@ -139,7 +139,7 @@ def status(number: int, message: str = "no", **error: Any) -> Callable[[Request]
 
 @asynccontextmanager
 async def raw(*answers: bytes) -> AsyncIterator[str]:
-    """A server that sends these bytes, one piece to each connection, whatever it is asked; yields its base URL."""
+    """Run a server that sends these bytes, one piece for each connection, whatever the request. Yield its base URL."""
     left = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -307,7 +307,7 @@ async def test_an_endpoint_that_does_not_stream_is_asked_without(ask: Asker) -> 
 
 
 def whole(api: Api, text: str) -> bytes:
-    """An unstreamed answer of 5 and 2 tokens, of an endpoint that says no more than it has to."""
+    """Return an unstreamed answer of 5 and 2 tokens with nothing but the required fields."""
     part = {"type": "output_text", "text": text}
     answer: dict[str, Any] = {
         "status": "completed",

@@ -1,4 +1,4 @@
-"""Answers that are not as MCP has them, over standard streams and over HTTP: what can be read is read (G2, G9)."""
+"""Answers that do not follow MCP, over standard streams and over HTTP: whatever can be read is read (G2, G9)."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ Reach = Callable[[Script], AbstractAsyncContextManager[Any]]
 
 @pytest.fixture(params=["stdio", "json", pytest.param("events", marks=pytest.mark.slow)])
 def reach(request: pytest.FixtureRequest, tmp_path: Path) -> Reach:
-    """A lease on a server with a script, over each transport."""
+    """A function that opens a lease on a server with a script, over each transport."""
 
     @asynccontextmanager
     async def over(script: Script) -> AsyncIterator[Any]:

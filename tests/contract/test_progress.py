@@ -1,4 +1,4 @@
-"""Progress at the port `ToolServers`: servers that report how far their calls have come, over stdio and over HTTP."""
+"""Progress at the port `ToolServers`: servers that report the progress of calls, over stdio and over HTTP."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ SERVER = Path(__file__).parents[1] / "servers" / "working_server.py"
 
 @dataclass
 class Allowance:
-    """A patience that lets every call take so many seconds, and keeps what it is told and asked."""
+    """A patience that gives every call this many seconds, and records the reports and the questions."""
 
     longest_s: float
     told: list[Report] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Allowance:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The same server over HTTP: everything about a request comes on the stream that answers it."""
+    """The same server over HTTP: every message about a request comes on the stream that answers it."""
 
     def do_POST(self) -> None:
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -77,7 +77,7 @@ def place(tmp_path: Path) -> Place:
 async def outcome(
     place: Place, tool: str, times: int, patience: Allowance, *, timeout_s: float = 0.5, over: str = "stdio"
 ) -> StoredResult | OutcomeUnknownError:
-    """What a call comes to that reports so many times."""
+    """Return the outcome of a call that reports this many times."""
     with server_over(over) as entry:
         async with asyncio.timeout(20), place.pool() as pool, pool.lease([entry]) as lease:
             arguments, cancel = {"label": str(times)}, asyncio.Event()

@@ -1,4 +1,4 @@
-"""What a stdio server can reach under bubblewrap: real servers of the real service try it, in every mode (G12, G14)."""
+"""The reach of a stdio server under bubblewrap: real servers of the real service try it, in every mode (G12, G14)."""
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ without_network = pytest.mark.parametrize(
 
 
 class Project:
-    """A folder of an operator: configuration, keys, `.env`, and the data directory with a files root in it."""
+    """An operator's folder: configuration, keys, `.env`, and the data directory with a files root inside."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -94,7 +94,7 @@ class Project:
         return load_settings(self.config, environ={})
 
     def entry(self, sandbox: dict[str, Any], **config: Any) -> StdioServer:
-        """A server that probes; paths of its sandbox begin in the folder above the project."""
+        """Return the entry of a probing server. Paths of its sandbox begin in the folder above the project."""
         places = {name: [str(self.base / each) for each in sandbox.get(name, ())] for name in ("read", "write")}
         said = {"command": sys.executable, "args": [str(PROBE_SERVER)], "cwd": str(self.folder), **config}
         return StdioServer.model_validate(
@@ -103,7 +103,7 @@ class Project:
 
     @asynccontextmanager
     async def service(self) -> AsyncIterator[Runtime]:
-        """The service, with everything that it keeps in files."""
+        """Run the service, with all its files."""
         settings = self.settings
         with acquire(settings.data_dir, settings.storage.database_path):
             read_secret(settings.data_dir)
@@ -115,13 +115,13 @@ class Project:
 
     @asynccontextmanager
     async def server(self, sandbox: dict[str, Any], **config: Any) -> AsyncIterator[Lease]:
-        """A probing server of the running service."""
+        """Yield a probing server of the running service."""
         async with self.service() as runtime, runtime.servers.lease([self.entry(sandbox, **config)]) as lease:
             yield lease
 
     @property
     def own_files(self) -> list[Path]:
-        """What the service has written or read, and no server may see."""
+        """Return the files that the service has written or read, and that no server may see."""
         kept = [path for path in self.data.iterdir() if path.is_file()]
         names = {path.name for path in kept}
         assert {"agent-runtime.db", "agent-runtime.db-wal", "agent-runtime.db-shm"} <= names
@@ -145,11 +145,11 @@ def project(tmp_path: Path) -> Project:
 
 
 NOTHING = ("PermissionError", "FileNotFoundError", "NotADirectoryError", "OSError")
-"""How the system says that there is no such file, or none that may be used like this."""
+"""The errors of the system for a file that does not exist or cannot be used like this."""
 
 
 async def assert_out_of_reach(lease: Lease, path: Path | str) -> None:
-    """The file can neither be read nor changed, nor can another be put in its place."""
+    """Check that the file can neither be read nor changed, nor replaced by another."""
     assert await probe(lease, "read", path) in (*NOTHING, ""), path
     for change in ("write", "create", "remove", "replace"):
         assert await probe(lease, change, path) in NOTHING, (change, path)
@@ -179,14 +179,14 @@ async def test_no_server_can_put_other_files_in_their_place(project: Project, sa
     async with project.server(sandbox) as lease:
         before = [(path, path.stat().st_ino) for path in project.own_files]
         for folder in (project.data, project.keys.parent, project.folder, project.base, project.base.parent):
-            # What is renamed in a folder in memory stays as it is outside.
+            # A rename in an in-memory folder changes nothing outside.
             outcome = await probe(lease, "rename", folder, f"{folder}-away")
             assert outcome in NOTHING or sandbox, folder
         assert [(path, path.stat().st_ino) for path in project.own_files] == before
 
 
 async def test_a_keys_file_that_is_replaced_meanwhile_cannot_be_written_either(project: Project) -> None:
-    """Replaced as operators are told to: by rename, which takes the mask away."""
+    """The file is replaced as operators are told to: by rename, which ends the mask."""
     async with project.server({}) as lease:
         new = project.keys.with_name("new.txt")
         new.write_text(KEY_LINE)
@@ -447,7 +447,7 @@ SAID = "from agent_runtime.mcp_servers.sandbox import sandbox_level; print(sandb
     ids=["user namespaces", "only as root", "neither"],
 )
 def test_what_a_machine_forbids_is_done_without(preparation: str, level: str) -> None:
-    """The machine is a user namespace, in which each can be forbidden."""
+    """The machine is a user namespace in which each of these can be forbidden."""
     then = " " if preparation.startswith("exec") else "; exec "
     script = f'{preparation}{then}"$0" -c "$1"'
     done = subprocess.run(
@@ -469,7 +469,7 @@ def test_what_must_be_confined_is_confined_like_all_others(project: Project) -> 
 @pytest.mark.slow
 @as_root
 def test_an_ordinary_user_is_confined_too() -> None:
-    """The system's Python: that of the tests may lie where only root can look."""
+    """Uses the system's Python, because only root may be able to read that of the tests."""
     python = "/usr/bin/python3"
     with TemporaryDirectory(prefix="project-", ignore_cleanup_errors=True) as name:
         project = Project(Path(name))

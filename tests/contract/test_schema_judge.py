@@ -1,4 +1,4 @@
-"""G9 at the port `SchemaJudge`: the process that judges, and what becomes of schemas that it does not survive."""
+"""G9 at the port `SchemaJudge`: the judging process, and schemas that crash it."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ ENDLESS: Schema = {
 
 
 def find_judges() -> list[int]:
-    """The processes that judge for this one."""
+    """Return the ids of the judging processes of this process."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -58,7 +58,7 @@ async def test_what_is_not_done_in_one_turn_is_done_in_the_next() -> None:
     [
         (signal.SIGXCPU, ["judging its schema takes too much time or memory", None]),
         (signal.SIGSEGV, ["judging its schema takes too much time or memory", None]),
-        (signal.SIGKILL, []),  # that was no schema's doing
+        (signal.SIGKILL, []),  # no schema caused that
     ],
 )
 async def test_a_schema_that_the_process_does_not_survive_is_refused(end: int, verdicts: list[str | None]) -> None:
@@ -72,7 +72,7 @@ async def test_a_schema_that_the_process_does_not_survive_is_refused(end: int, v
 
 
 def _is_busy(process: int) -> bool:
-    """Whether it has begun to judge: it has taken more processor time than its start does at most."""
+    """Return whether it has begun to judge: it has used more processor time than its start takes at most."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") > 1.4
 

@@ -307,7 +307,7 @@ async def test_a_server_asked_for_while_the_pool_is_left_is_not_started(place: P
 
 
 class Slow:
-    """A server in this process whose one call waits until it is let go."""
+    """A server in this process whose only call waits until the test releases it."""
 
     def __init__(self) -> None:
         self.called = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What the SQLite store promises beyond the contract: what survives a kill, a full disk and a wrong file."""
+"""Promises of the SQLite store beyond the contract: it survives a kill, a full disk and a wrong file."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ asyncio.run(main())
 
 
 def acknowledged_before_a_kill(path: Path) -> dict[str, int]:
-    """The last version of each task that a process had acknowledged when it was killed in the middle of its work."""
+    """Return the last version of each task that a process had acknowledged when it was killed while writing."""
     acknowledged: dict[str, int] = {}
     with subprocess.Popen([sys.executable, "-c", APPENDER, path], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -65,7 +65,7 @@ def acknowledged_before_a_kill(path: Path) -> dict[str, int]:
             task_id, version = line.split()
             acknowledged[task_id] = int(version)
             if count == 300:
-                process.kill()  # what it had printed by then is still read
+                process.kill()  # its output so far is still read
     return acknowledged
 
 
@@ -87,7 +87,7 @@ async def append_until_refused(store: SqliteStore, name: str, size: int) -> None
 
 @contextmanager
 def small_file_system(folder: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """A disk of 2 MiB that can really be full; only root may make one."""
+    """A disk of 2 MiB that can really be full. Only root can make one."""
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, timeout=10)
     if mounted.returncode:
@@ -110,7 +110,7 @@ def small_file_system(folder: Path) -> Iterator[Callable[[], AbstractContextMana
 
 @contextmanager
 def limited_file_size(folder: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """A kernel that refuses every write beyond the first page of a file."""
+    """Make the kernel refuse every write beyond the first page of a file."""
     folder.mkdir()
 
     @contextmanager
@@ -420,7 +420,7 @@ async def test_ended_tasks_are_still_read_and_paged(tmp_path: Path) -> None:
 
 
 async def test_a_conflict_with_the_disk_makes_the_store_read_it_again(tmp_path: Path) -> None:
-    """Whoever tries again must see what is there, and not for ever what this process knew."""
+    """A retry must see what is on disk, and not always what this process had cached."""
     async with asyncio.timeout(20), SqliteStore(tmp_path / "tasks.db") as store:
         known = await store.append(Task("t"), [task_submitted()])
         async with SqliteStore(tmp_path / "tasks.db") as other:
@@ -490,7 +490,7 @@ async def test_nothing_is_acknowledged_once_the_database_was_replaced(
             with pytest.raises(StoreUnavailableError, match="replaced or deleted"):
                 await append
         with pytest.raises(StoreUnavailableError, match="replaced or deleted"):
-            await store.load("unknown")  # by a new connection, which would be one to the other file
+            await store.load("unknown")  # by a new connection, which would open the other file
         assert await store.load("t") == task
         (tmp_path / "kept").replace(tmp_path / name)
         await store.check()

@@ -1,4 +1,4 @@
-"""What every task store promises, adapter by adapter. A new adapter adds one factory to `ADAPTERS`."""
+"""The contract of every task store, tested adapter by adapter. A new adapter adds one factory to `ADAPTERS`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -43,7 +43,7 @@ from journals import (
 from memory_store import Memory, MemoryStore
 
 OpenStore = Callable[[], AbstractAsyncContextManager[TaskStore]]
-"""Opens the store on the same data each time: closing and opening again is a restart."""
+"""Opens the store on the same data each time: closing and opening it again is a restart."""
 
 
 def _sqlite(directory: Path) -> OpenStore:
@@ -484,7 +484,7 @@ async def test_the_tasks_that_await_approval_come_in_the_order_of_their_plans(st
 
 
 Shown = tuple[str, str, int]
-"""Cursor, task id, and the number of an event, 0 for a tombstone or a checkpoint."""
+"""Cursor, task id and number of an event; the number is 0 for a tombstone or a checkpoint."""
 
 
 def show(entry: FeedEntry) -> Shown:
@@ -495,7 +495,7 @@ def show(entry: FeedEntry) -> Shown:
 
 
 async def feed(store: TaskStore, after: str | None = None) -> list[Shown]:
-    """Read all of the feed that there is."""
+    """Read the whole stored feed."""
     found: list[Shown] = []
     async with aclosing(await store.subscribe(after, idle_s=0.05)) as pages:
         async for page in pages:

@@ -1,4 +1,4 @@
-"""`examples/verify_audit.py`, which knows nothing of our code, against real exports: whole ones and changed ones."""
+"""`examples/verify_audit.py`, which uses none of our code, on real exports: unchanged and changed ones."""
 
 import copy
 import json
@@ -62,7 +62,9 @@ def make_contract_with_numbers() -> tuple[Contract, dict[str, ToolDefinition], d
 
 
 def numbers_events() -> Sequence[ev.Event]:
-    """A task that somebody with a key edited and approved, called with odd numbers, and that asked a person."""
+    """Return the events of a task that a key edited and approved, with odd numbers in its call and a question to a
+    person.
+    """
     contract, definitions, identities = make_contract_with_numbers()
     plan: dict[str, Any] = {
         "digest": contract.digest,
@@ -87,7 +89,7 @@ def numbers_events() -> Sequence[ev.Event]:
 
 
 def agent_events() -> Sequence[ev.Event]:
-    """A task with an agent step, whose model asked for two calls."""
+    """Return the events of a task with an agent step, whose model asked for two calls."""
     contract = contract_of(LOOK, {**AGENT, "preapproved": True})
     definitions = {key: tool.definition for key, tool in TOOLS.items() if key in contract.pins}
     return (
@@ -140,7 +142,7 @@ async def exports(tmp_path: Path) -> list[Any]:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of each value in a document that holds no other."""
+    """Return the path of each value in a document that contains no other value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     empty = True
     for name, item in inner:
@@ -151,7 +153,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def with_other(document: Any, path: tuple[Any, ...]) -> Any:
-    """Return the document with another value at a path."""
+    """Return the document with another value at this path."""
     changed = copy.deepcopy(document)
     holder = changed
     for name in path[:-1]:
@@ -169,7 +171,7 @@ CHECKED_BY_US_ALONE = (
     }
     | {("index", "request_key"), ("index", "submitter")}
 )
-"""What follows from the whole fold of a journal: the page of documentation says so."""
+"""Faults that follow only from folding the whole journal, as the documentation says."""
 
 
 async def test_whole_exports_are_found_whole(exports: list[Any]) -> None:
@@ -265,7 +267,7 @@ def test_it_runs_where_there_is_nothing_but_python(tmp_path: Path, exports: list
 
 
 def outcome(of: Any, *arguments: Any) -> Any:
-    """What a function returns, or that it refuses."""
+    """Return the result of a function, or that it refuses."""
     try:
         return of(*arguments)
     except ValueError:

@@ -32,7 +32,7 @@ def agent(tool: str) -> Plan:
 
 
 class Customer:
-    """Somebody who wants things counted by a model, and comes back after the crash."""
+    """A client that wants things counted by a model, and comes back after the crash."""
 
     def __init__(self, tool: str, resolution: Resolution) -> None:
         self.plan = agent(tool)

@@ -1,4 +1,4 @@
-"""G2, G4, G5: a model behind the wire carries out a step, and only what its step lists is ever called."""
+"""G2, G4, G5: a model behind the wire carries out a step, and only calls that the step lists are ever made."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -51,7 +51,7 @@ def agent(*tools: str, **more: Any) -> Plan:
 
 
 async def carried_out(runtime: Runtime, plan: Plan, budget: Budget | None = None) -> Task:
-    """The task once it has ended or asks a person."""
+    """Return the task once it has ended or asks a person."""
     submission = Submission(prompt="count", plan=plan, limits=Limits(budget=budget or Budget()))
     task = await runtime.tasks.submit(submission, ANYBODY)
     await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
@@ -78,12 +78,12 @@ def count(*labels: str) -> Calls:
 
 
 def results_told(models: ModelServer, index: int) -> list[str]:
-    """What the model got for its calls, in the request of this number."""
+    """Return the results of calls that the model got in the request of this number."""
     return list(models.requests[index].results.values())
 
 
 def is_written_before_it_is_sent(records: Sequence[EventRecord]) -> bool:
-    """Whether every call of a model comes after the answer that proposes it, and once."""
+    """Return whether every call of a model comes once, and after the answer that proposes it."""
     proposed: list[tuple[int | None, int | None]] = []
     called: list[tuple[int | None, int | None]] = []
     for record in records:

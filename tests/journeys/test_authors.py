@@ -1,4 +1,4 @@
-"""G4: whoever tells a model what to do, or says what a call gave, does not approve what comes of it."""
+"""G4: those who tell a model what to do, or state the result of a call, do not approve what follows from it."""
 
 from collections.abc import AsyncIterator
 from typing import Any

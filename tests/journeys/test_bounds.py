@@ -1,4 +1,4 @@
-"""G11: what a task may grow to, whatever its plan says, and that no task keeps the service from starting."""
+"""G11: the bounds of a task, whatever its plan says, and that no task keeps the service from starting."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,9 @@ TOO_MUCH = "With its references resolved it takes more than 1048576 bytes (limit
 
 
 def then_count(first: Plan, times: int) -> Plan:
-    """The plan, and the words of its first result counted as often as one argument can hold it."""
+    """Return the plan with a step that counts the words of its first result, repeated as often as one argument can hold
+    it.
+    """
     steps = first.model_dump(mode="json")["steps"]
     count = {"id": "last", "kind": "tool", "server": "text", "tool": "count_words"}
     return Plan.model_validate({"steps": [*steps, {**count, "arguments": {"text": "${s1.text}" * times}}]})
@@ -109,11 +111,11 @@ async def test_arguments_of_a_model_that_are_too_long_are_refused_and_the_model_
     assert house.counted == []
 
 
-# What a plan takes of the loop that all share
+# The time of the shared event loop
 
 
 async def longest_stall(runtime: Runtime, plan: Plan) -> float:
-    """Have the plan carried out, and return the longest time that everybody else waited meanwhile, in seconds."""
+    """Run the plan, and return the longest time that everybody else waited meanwhile, in seconds."""
     lag = Lag()
     async with asyncio.TaskGroup() as group:
         task = await runtime.tasks.submit(Submission(prompt="x", plan=plan, limits=Limits(max_steps=100)), ANYBODY)
@@ -167,7 +169,9 @@ def cpu_of_children() -> float:
 
 
 async def catalogue(house: House) -> tuple[dict[str, str], float, float]:
-    """What cannot be used of the server, why, the longest stall meanwhile, and the CPU time of other processes."""
+    """Return the unusable tools of the server and why, the longest stall meanwhile, and the CPU time of other
+    processes.
+    """
     lag, before = Lag(), cpu_of_children()
     async with house.open() as runtime, asyncio.TaskGroup() as group:
         watch = group.create_task(lag.measure())
@@ -330,7 +334,7 @@ async def test_a_task_whose_journal_is_full_calls_no_more(house: House) -> None:
         task = await run_plan(runtime, plan_of(*["filesystem.read_file"] * 5, path="big.txt"))
         assert task.error
         assert (task.status, task.error.code) == (TaskStatus.FAILED, "journal_full")
-        assert task.tool_calls < 4  # what is written together is counted together
+        assert task.tool_calls < 4  # events of one write are counted together
         assert replay(task.task_id, await runtime.tasks.records(task.task_id, ANYBODY)) == task
 
 

@@ -1,4 +1,4 @@
-"""What the broker writes of a call: refused, unanswered, or answered with more than the journal takes."""
+"""The broker's events for a call that is refused, unanswered, or answered with more than the journal takes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A journal that was changed behind the service's back is neither executed nor added to; all else goes on."""
+"""A journal that was changed behind the service's back: it is neither executed nor extended; all other tasks go on."""
 
 from collections.abc import Awaitable, Callable
 
@@ -32,7 +32,7 @@ VERBS: dict[str, Verb] = {
 
 
 async def expect_only_deletion(runtime: Runtime, house: House, task: Task) -> None:
-    """Every verb is refused with the reason, nothing is written, and the task can be deleted."""
+    """Expect that every operation is refused with the reason, nothing is written, and the task can be deleted."""
     path, task_id = house.settings.storage.database_path, task.task_id
     before = read_stored(path, task_id)
     for verb in VERBS.values():
@@ -49,7 +49,7 @@ async def expect_only_deletion(runtime: Runtime, house: House, task: Task) -> No
 
 
 async def expect_work(runtime: Runtime) -> None:
-    """The service does what it is asked for."""
+    """Expect that the service carries out a task."""
     task = await submit_plan(runtime, ledger_plan("other"))
     await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
     assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
@@ -103,7 +103,7 @@ async def test_a_forged_approval_is_not_executed(house: House) -> None:
 
 @pytest.mark.parametrize("name", ["the prompt was changed", "the last record was deleted", "the row was deleted"])
 async def test_a_task_whose_journal_was_changed_before_its_claim_is_not_executed(house: House, name: str) -> None:
-    """It was approved and waits for its turn; whoever changes it then is found out by the claim itself."""
+    """It is approved and waits for its turn. A change meanwhile is found by the claim itself."""
     house.limit(concurrent_tasks=1)
     house.write_registry(delay_s=1)
     async with house.open() as runtime:
@@ -115,7 +115,7 @@ async def test_a_task_whose_journal_was_changed_before_its_claim_is_not_executed
         harm(house.settings.storage.database_path, HARMS[name], task.task_id)
         before = read_stored(house.settings.storage.database_path, task.task_id)
         await until_settled(runtime, first.task_id)
-        await expect_work(runtime)  # which came later, and so was run later
+        await expect_work(runtime)  # submitted later, and so run later
         assert read_stored(house.settings.storage.database_path, task.task_id) == before
         await expect_only_deletion(runtime, house, task)
     assert house.counted == ["first", "other"]
@@ -139,7 +139,7 @@ async def test_a_task_whose_journal_was_changed_in_the_middle_of_its_work_does_n
 
 @pytest.mark.parametrize("name", ["the row counts too many", "a record was added", "the row was deleted"])
 async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(house: House, name: str) -> None:
-    """What the run cannot append any more it does not try for ever; the service stops as it should."""
+    """The run does not try for ever to append what it cannot, and the service stops in order."""
     house.write_registry(delay_s=1)
     async with house.open() as runtime:
         task = await submit_plan(runtime, ledger_plan("one", "two"))
@@ -154,13 +154,13 @@ async def test_a_change_under_a_run_ends_the_run_without_a_word_in_the_journal(h
 
 
 async def idle(runtime: Runtime) -> None:
-    """Return once the runner has nothing in hand."""
+    """Wait until the runner has no task."""
     await eventually(lambda: not any(runtime.runner.queue.values()))
 
 
 async def test_changed_journals_neither_hold_up_the_expiry_of_others_nor_grow(house: House) -> None:
     async with house.open() as runtime:
-        changed = [await submit_plan(runtime, ledger_plan("one")) for _ in range(101)]  # more than one look finds
+        changed = [await submit_plan(runtime, ledger_plan("one")) for _ in range(101)]  # more than one query returns
         late = await submit_plan(runtime, ledger_plan("one"))
     path = house.settings.storage.database_path
     for task in changed:

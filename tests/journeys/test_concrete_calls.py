@@ -1,4 +1,4 @@
-"""G4, G5: where a value comes from outside, or the operator wants it, a person sees the call as it will be sent."""
+"""G4, G5: a person sees the concrete call if a value comes from outside, or if the operator wants it."""
 
 import asyncio
 from typing import Any, Literal
@@ -21,11 +21,11 @@ from harness import ANN, House, names, submit_plan, until, until_settled
 
 BOB = Caller("bob", "default", frozenset({"approve"}), "key")
 OUTSIDE: dict[str, Any] = {"look": {"effect": "read", "idempotent": True}}
-"""Nobody vouches for what the ledger says."""
+"""The operator does not vouch for the ledger's results."""
 
 
 def plan(**write: Any) -> Plan:
-    """Look at the world outside, make a text of what it says, and write that to a file."""
+    """Return a plan that looks at the world outside, makes a text of the result, and writes it to a file."""
     steps = [
         {"id": "look", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": "one"}},
         {"id": "short", "kind": "tool", "server": "text", "tool": "head", "arguments": {"text": "${look.text}"}},

@@ -27,7 +27,7 @@ MORE_THAN_ENOUGH_APPENDS = 30
 
 
 class Customer:
-    """Somebody who wants things counted, and comes back after each crash."""
+    """A client that wants things counted, and comes back after each crash."""
 
     def __init__(self, shape: dict[str, list[str]], tool: str, resolution: Resolution) -> None:
         self.plan = ledger_graph(shape, dict.fromkeys(shape, tool))
@@ -39,7 +39,7 @@ class Customer:
         self.asked: list[tuple[str, str]] = []
 
     async def visit(self, runtime: Runtime) -> Task:
-        """Go on from wherever the task stands, to its end. Raises: Crash."""
+        """Continue from the state of the task to its end. Raises: Crash."""
         task = await submit_plan(runtime, self.plan, key="customer")
         assert self.task_id in {None, task.task_id}, "an acknowledged task was lost"
         self.task_id = task.task_id

@@ -1,4 +1,4 @@
-"""G4: what one server, a file or a model said reaches beyond this machine only after a person has seen it."""
+"""G4: data from one server, a file or a model leaves this machine only after a person has seen it."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from model_server.replies import Calls, Text, by_turn
 
 RULE = "the rule of the house"
 OUT: dict[str, Any] = {"look": {"effect": "read", "open_world": True}, "*": {"open_world": False}}
-"""`look` asks the world outside; nothing else of the ledger reaches beyond this machine."""
+"""`look` reaches the world outside; no other tool of the ledger leaves this machine."""
 
 READ = {"id": "file", "kind": "tool", "server": "filesystem", "tool": "read_file", "arguments": {"path": "secret.txt"}}
 LOOK = {"id": "look", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": "for ${file.text}"}}
@@ -49,7 +49,7 @@ def plan(*steps: dict[str, Any]) -> Plan:
 
 
 async def carried_out(runtime: Runtime, plan: Plan, approval: Literal["manual", "auto"] = "manual") -> Task:
-    """The task once it has ended or asks a person."""
+    """Return the task once it has ended or asks a person."""
     task = await runtime.tasks.submit(Submission(prompt="look it up", plan=plan, approval=approval), ANYBODY)
     if approval == "manual":
         await runtime.tasks.decide(task.task_id, Approve(), ANN)
@@ -118,7 +118,7 @@ async def test_only_what_would_leave_is_asked_for(home: House, steps: list[dict[
         assert RULE not in read_ledger(home) or not asks
         if asks:
             task = await approve_call(runtime, task)
-            if "again" in task.steps:  # the page may have said it again
+            if "again" in task.steps:  # the page may have asked for it again
                 assert "filesystem/read_file" in asked_of(task).reason
                 task = await approve_call(runtime, task)
     assert task.status is TaskStatus.COMPLETED
@@ -153,7 +153,7 @@ def agent(*tools: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def talked_into(home: House, models: ModelServer) -> House:
-    """A model that reads a file and carries what it says outside, as a page told it to."""
+    """A model that reads a file and sends its content outside, because a page told it to."""
     home.use_model(models.base_url)
     models.on(
         PROMPT,
@@ -199,7 +199,7 @@ async def test_a_model_goes_on_where_a_person_or_the_operator_said_so(talked_int
     assert (task.status, RULE in read_ledger(talked_into)) == (TaskStatus.COMPLETED, True)
 
 
-# The setting for clients with one button
+# The setting for clients with a single approval
 
 
 async def test_with_the_setting_approving_the_plan_covers_all_that_follows_from_data(

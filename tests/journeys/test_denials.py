@@ -1,4 +1,4 @@
-"""What the operator denies is neither planned nor called, whatever a person or a policy has approved (G5)."""
+"""Calls that the operator denies are neither planned nor made, whatever a person or a policy has approved (G5)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,14 +39,14 @@ Deny = Callable[[House, dict[str, Any]], None]
 
 
 def passed_on(text: str, **write: Any) -> Plan:
-    """A plan that takes the label of its one call of the ledger from the result of another step."""
+    """Return a plan that takes the label of its one call of the ledger from the result of another step."""
     first = {"id": "s1", "kind": "tool", "server": "text", "tool": "head", "arguments": {"text": text}}
     second = {"id": "s2", "kind": "tool", "server": "ledger", "tool": "count", "arguments": {"label": "${s1.text}"}}
     return Plan.model_validate({"goal": "count", "steps": [first, {**second, **write}]})
 
 
 async def expect_denied(runtime: Runtime, task: Task, step_id: str, told: str) -> None:
-    """Wait for the end of the task, and expect that this step was denied, as the journal has it."""
+    """Wait for the end of the task, and expect the denial of this step in its journal."""
     end = await until_settled(runtime, task.task_id)
     journal = await runtime.tasks.records(task.task_id, ANYBODY)
     assert end.error

@@ -1,4 +1,4 @@
-"""A plan that nobody approved in time ends its task: by itself, over a restart, and before anybody too late."""
+"""A plan that nobody approves in time ends its task: by itself, over a restart, and before a late approval."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from harness import House, ledger_plan, names, submit_plan, until, until_status
 
 
 class SlowStore(SqliteStore):
-    """A store that takes for ever to say whose plan awaits approval, so that whoever is late comes first."""
+    """A store that takes for ever to list the plans that await approval, so that the late approval comes first."""
 
     async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
         await asyncio.Event().wait()

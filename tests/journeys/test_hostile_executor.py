@@ -1,4 +1,4 @@
-"""G4, G5, G7: whoever proposes a call, the server's own log holds none that the approved plan does not make."""
+"""G4, G5, G7: whoever proposes calls, the server's own log contains only calls of the approved plan."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ APART = ledger_graph({"one": [], "two": [], "after": ["one"]})
 
 @dataclass
 class Executor:
-    """Somebody with a claim on a task and sessions with its servers, who proposes what it likes."""
+    """An executor with a claim on a task and sessions with its servers, which proposes whatever it likes."""
 
     runtime: Runtime
     run: Run
@@ -39,7 +39,7 @@ class Executor:
     broker: Broker
 
     async def propose(self, proposal: Proposal, in_flight: frozenset[str] = frozenset()) -> None:
-        """Raises: CallRefusedError, once the refusal is in the journal."""
+        """Propose a call. Raises: CallRefusedError, once the refusal is in the journal."""
         try:
             intent = self.broker.intend(self.run, proposal, in_flight)
         finally:
@@ -68,7 +68,7 @@ def no_builtin(_: object) -> MCPServer:
 
 @asynccontextmanager
 async def open_executor(house: House, runtime: Runtime, plan: Plan) -> AsyncIterator[Executor]:
-    """An executor of its own kind, for an approved task that the runtime's own runner was not told of."""
+    """Yield an executor for an approved task that the runtime's own runner does not know."""
     task = await submit_plan(runtime, plan)
     approved = PlanApproved(revision=1, digest=task.plan_digest or "")
     task = await runtime.store.append(task, [approved])
@@ -155,7 +155,7 @@ async def test_a_journal_that_has_ended_takes_no_call_and_says_how_it_ended(hous
 
 
 class HostilePlanner:
-    """Answers with a plan that nobody can make a contract of."""
+    """Answers with a plan that breaks the contract."""
 
     name = "rules"
     needs_model = False

@@ -1,5 +1,6 @@
-"""G4 and G6: a plan is approved for its servers and its model as they are. Where they change before its first step, it
-is shown and approved anew; afterwards it ends. Their own ledger proves that nothing was called."""
+"""G4 and G6: a plan is approved for its servers and its model as they are. If they change before its first step, it is
+shown and approved again; later, the task ends. Their own ledger proves that nothing was called.
+"""
 
 import asyncio
 import json
@@ -31,7 +32,7 @@ def house(tmp_path: Path) -> House:
 
 
 def config_of(house: House, **changed: Any) -> dict[str, Any]:
-    """The configuration of the ledger's server, with these fields changed; `env` is added to its own."""
+    """Return the configuration of the ledger's server with these fields changed; `env` is added to its own."""
     entries = json.loads(json.dumps(house.entries))
     config: dict[str, Any] = next(entry["config"] for entry in entries if entry["id"] == "ledger")
     return config | changed | {"env": config["env"] | changed.get("env", {})}
@@ -104,7 +105,7 @@ async def test_the_next_revision_has_the_same_steps_and_says_what_has_changed(ho
         assert '+servers.ledger.env.TARGET = "production"' in format_diff(first, second).split("\n")
     assert task.planned_at
     assert renewed.planned_at
-    assert renewed.planned_at > task.planned_at  # it may await approval as long as any other plan
+    assert renewed.planned_at > task.planned_at  # the time for its approval begins anew
 
 
 async def test_an_approver_who_may_not_read_is_not_told_what_has_changed(house: House) -> None:

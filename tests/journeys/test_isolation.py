@@ -1,4 +1,4 @@
-"""G9, G10, G11: a server that hangs hurts only the tasks that use it, and many tasks leave nothing behind."""
+"""G9, G10, G11: a server that hangs affects only the tasks that use it, and many tasks leave nothing behind."""
 
 import asyncio
 import gc
@@ -36,7 +36,7 @@ def house(tmp_path: Path) -> ShiftyHouse:
 
 @asynccontextmanager
 async def lag_below(limit_s: float) -> AsyncIterator[None]:
-    """The event loop gets its turn at least this often."""
+    """Check that the event loop is never blocked for longer than this."""
     beats: list[float] = []
 
     async def beat() -> None:

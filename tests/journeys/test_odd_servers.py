@@ -1,4 +1,4 @@
-"""Servers that are not as MCP has them, from the catalogue to the end of a task."""
+"""Servers that do not follow MCP, from the catalogue to the end of a task."""
 
 import sys
 from pathlib import Path
@@ -26,7 +26,7 @@ def house(tmp_path: Path) -> House:
 
 
 def serve(house: House, script: Script, later: Any = None, **entry: Any) -> None:
-    """Have the server of this script in the registry."""
+    """Write the server of this script into the registry."""
     server = script.over_stdio(house.folder, script={} if later is None else {"later": {"first": {"tools": later}}})
     assert isinstance(server, StdioServer)
     house.write_registry(config=server.config.model_dump(mode="json"), **{"tools": READ, **entry})

@@ -1,4 +1,4 @@
-"""G3: a server that cannot be reached before anything was sent makes a task wait, and not fail."""
+"""G3: a server that is unreachable before anything was sent makes a task wait, not fail."""
 
 import contextlib
 import sys
@@ -37,12 +37,12 @@ def pause(house: ShiftyHouse, seconds: float) -> None:
 
 
 async def until_waiting(runtime: Runtime, task_id: str, attempt: int = 1) -> Task:
-    """The task, once so many tries have failed."""
+    """Return the task once this many attempts have failed."""
     return await until(runtime, task_id, lambda task: task.waiting is not None and task.waiting.attempt >= attempt)
 
 
 async def approve_and_break(house: ShiftyHouse, runtime: Runtime, how: str, *steps: str) -> Task:
-    """A task that was approved just before its server could not be started any more."""
+    """Return a task that was approved just before its server became unable to start."""
     task = await submit_plan(runtime, plan_of(*(steps or ("count:one",))))
     house.break_down(how)
     return await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
@@ -197,7 +197,7 @@ async def _live_with_crash(house: ShiftyHouse, monkeypatch: pytest.MonkeyPatch, 
 
 
 async def _repair_and_settle(house: ShiftyHouse, runtime: Runtime, task_id: str) -> Task:
-    """The task, settled; its server works again once two tries have failed."""
+    """Repair the server after two failed attempts, and return the settled task."""
 
     def has_waited(task: Task) -> bool:
         return task.terminal or task.tool_calls > 0 or (task.waiting is not None and task.waiting.attempt > 1)

@@ -1,4 +1,4 @@
-"""Steps that do not wait for one another run side by side; what fails stops only what needs it."""
+"""Steps that do not depend on one another run side by side; a failure stops only the steps that depend on it."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ async def run(runtime: Runtime, plan: Plan, limits: Limits | None = None) -> tup
 
 
 def most_open(journal: Sequence[EventRecord]) -> int:
-    """How many calls were open at once, at most."""
+    """Return the largest number of calls that were open at once."""
     most = now = 0
     for record in journal:
         now += isinstance(record.event, ToolCalled) - isinstance(record.event, ToolReturned)
@@ -133,7 +133,7 @@ async def test_a_budget_of_calls_holds_for_calls_side_by_side(house: House) -> N
 
 
 async def test_a_budget_of_seconds_is_reserved_by_the_calls_under_way(house: House) -> None:
-    """Each call may take all that is left, so that the next one waits until what was not used is given back."""
+    """Each call may take all that is left, so the next one waits until unused seconds are given back."""
     async with house.open() as runtime:
         end, journal = await run(runtime, ledger_graph({"a": [], "b": [], "c": []}), Limits(budget=Budget(seconds=30)))
     assert end.status is TaskStatus.COMPLETED
@@ -160,7 +160,7 @@ async def test_a_cancel_ends_every_call_that_is_under_way(house: House) -> None:
 
 
 def make_choice(condition: str) -> Plan:
-    """Add two numbers; one count runs where the condition on the sum holds, another where it does not."""
+    """Return a plan that adds two numbers; one count runs if the condition on the sum holds, another if it does not."""
     plan = ledger_graph({"yes": [], "no": [], "after_yes": ["yes"]}).model_dump(mode="json")
     add = {"id": "sum", "kind": "tool", "server": "calculator", "tool": "add", "arguments": {"a": 2, "b": 3}}
     plan["steps"][0]["when"] = condition

@@ -1,4 +1,4 @@
-"""G6: a tool that is not what the plan was made with is not called, whenever it changed; its own ledger proves it."""
+"""G6: a tool that differs from the one in the plan is not called, whenever it changed; its own ledger proves it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def house(tmp_path: Path) -> ShiftyHouse:
 
 
 async def expect_refused(runtime: Runtime, task: Task, difference: str) -> None:
-    """The task says what differs, and its journal holds the denial and no call after it."""
+    """Expect that the task names the difference, and that its journal holds the denial and no call after it."""
     task = await until_settled(runtime, task.task_id)
     assert task.status is TaskStatus.FAILED
     assert task.error
@@ -110,7 +110,7 @@ async def test_a_change_during_the_pause_before_a_repetition_is_noticed(house: S
 
 
 class HaltingStore(SqliteStore):
-    """Unavailable for a moment, just when the second call is to be written down."""
+    """A store that is unavailable for a moment, just when the second call is to be written."""
 
     refusals = 0
 

@@ -1,4 +1,4 @@
-"""The same journeys with the planner of rules and with a model behind the wire, in both of its APIs."""
+"""The same journeys with the rule planner and with a model behind the wire, in both of its APIs."""
 
 import json
 from collections.abc import AsyncIterator
@@ -51,7 +51,7 @@ async def models() -> AsyncIterator[ModelServer]:
 
 @pytest.fixture(params=["rules", "responses", "chat_completions", "chat_completions, whole"])
 def home(request: pytest.FixtureRequest, house: House, models: ModelServer) -> House:
-    """A place with one planner or the other; what the model says is what the rules make of the same prompt."""
+    """A house with either planner. The model answers with the plan of the rule planner for the same prompt."""
     api, _, whole = str(request.param).partition(", ")
     if api != "rules":
         house.use_model(models.base_url, api=api, stream=not whole)

@@ -38,7 +38,7 @@ APPENDS_OF_A_RUN = 5  # the claim, three intents, the end
 
 
 class MeddledStore(SqliteStore):
-    """Does something of its own just before or after the n-th append of the runs of one task."""
+    """A store that calls a function just before or after the n-th append of the runs of one task."""
 
     task_id = ""
     at = 0
@@ -116,7 +116,7 @@ async def test_a_cancel_at_every_write_of_a_run_starts_no_call_after_it(
 
 
 class StormyStore(SqliteStore):
-    """Refuses every second append of a run as if somebody had written, although nobody has."""
+    """A store that refuses every second append of a run with a conflict, although nobody else has written."""
 
     turns = 0
 
@@ -147,7 +147,7 @@ async def try_decision(runtime: Runtime, task_id: str, decision: Decision) -> bo
 
 
 async def unknown(house: ShiftyHouse, runtime: Runtime, *steps: str) -> Task:
-    """A task whose first call was lost."""
+    """Return a task whose first call has an unknown outcome."""
     task = await until_settled(runtime, (await submit_and_approve(runtime, plan_of(*steps))).task_id)
     assert task.status is TaskStatus.NEEDS_ATTENTION, house.counted
     return task
@@ -252,7 +252,7 @@ async def test_a_cancel_during_the_pause_before_a_repetition_stops_it(shifty: Sh
 
 @asynccontextmanager
 async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[Orchestrator]:
-    """A second one on the same journal, with servers of its own: what a runner that lost its claim would be."""
+    """Make a second orchestrator on the same journal, with its own servers: like a runner that lost its claim."""
     limits = house.settings.limits
     async with ServerPool(limits, Secrets(), _no_builtin, house.folder) as servers:
         progress = Progress()

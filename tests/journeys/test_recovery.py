@@ -37,7 +37,7 @@ def house(tmp_path: Path) -> ShiftyHouse:
 
 
 def change_first_step(plan: Plan, **step: Any) -> Plan:
-    """The plan with its first step changed."""
+    """Return the plan with its first step changed."""
     value = plan.model_dump(mode="json")
     value["steps"][0] |= step
     return Plan.model_validate(value)
@@ -104,7 +104,7 @@ async def test_a_stop_where_no_call_is_open_is_quick_and_asks_nobody_anything(
     (house.folder / "next.json").write_text((house.folder / "tools.json").read_text())
     began = time.monotonic()
     task = await leave(house)
-    # A server that hangs has 2 s to leave after its input was closed; an open call would be awaited on top of that.
+    # A server that hangs has 2 s to exit after its input was closed. Awaiting an open call would take longer.
     assert time.monotonic() - began < 6, "the stop waited for what it need not wait for"
     before = house.counted
     house.write_entry()
@@ -160,7 +160,7 @@ async def test_a_restart_settles_a_cancellation_whose_call_was_open(house: Shift
         task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
         await wait_for_counts(house, 1)
         assert (await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)).status is TaskStatus.EXECUTING
-    house.write_entry(hang="initialize")  # nothing of it is needed to say so
+    house.write_entry(hang="initialize")  # the answer needs nothing of it
     async with house.open() as runtime:
         end = await until_settled(runtime, task.task_id)
     assert end.status is TaskStatus.CANCELLED
@@ -228,7 +228,7 @@ async def test_a_bug_in_one_run_is_tried_again_and_its_neighbours_go_on(house: S
         return True
 
     house.use_store(partial(BuggyStore, has_bug=has_bug))
-    with capture_logs():  # not printed, which takes longer than all else here
+    with capture_logs():  # captured, because printing would take longest here
         await _live_through_the_bug(house)
     assert sorted(house.counted) == ["neighbour", "one", "two"]
 
@@ -258,7 +258,7 @@ async def test_a_run_that_is_given_up_can_be_cancelled_and_is_taken_up_by_the_ne
     async with house.open() as runtime:
         tasks = [await submit_plan(runtime, plan_of(f"count:{label}")) for label in ("one", "two")]
     house.use_store(partial(BuggyStore, has_bug=has_bug))
-    with capture_logs() as logs:  # not printed, which takes longer than all else here
+    with capture_logs() as logs:  # captured, because printing would take longest here
         async with house.open() as runtime:
             for task in tasks:
                 await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
@@ -310,7 +310,7 @@ async def test_an_open_call_that_may_be_repeated_is_asked_about_where_its_server
 
 
 class FullStore(SqliteStore):
-    """Full from the moment that `full_at` names an event which is to be written, until it is emptied."""
+    """A store that is full from the event named by `full_at` on, until it is emptied."""
 
     full_at: type[Event] | None = None
     refused = 0

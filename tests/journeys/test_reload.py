@@ -1,4 +1,6 @@
-"""A registry that changes while the service runs: what goes on as it began, what is compared, and what is stricter."""
+"""A registry that changes while the service runs: what continues unchanged, what is compared, and what becomes
+stricter.
+"""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +23,7 @@ from waiting import eventually
 
 CALM = {"effect": "read", "open_world": False, "idempotent": True}
 OTHER: dict[str, Any] = {"sandbox": {"mode": "off"}}
-"""What makes the server another one."""
+"""A change that makes the server another one."""
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def remove_server(house: ShiftyHouse) -> None:
 
 
 async def begin_at_the_gate(runtime: Runtime) -> str:
-    """A task in the middle of a run: its first call waits at the gate, and a second one is to follow."""
+    """Return a task in the middle of a run: its first call waits at the gate, and a second one follows."""
     task = await submit_and_approve(runtime, plan_of("gate:one", "count:two"))
     await until(runtime, task.task_id, lambda now: now.steps["s1"].open_call is not None)
     return task.task_id
@@ -227,7 +229,7 @@ async def test_a_secret_of_the_new_file_that_is_missing_costs_its_entry_alone(ho
 
 
 def _telling(house: ShiftyHouse, env: dict[str, str]) -> dict[str, Any]:
-    """An entry whose server answers with its environment."""
+    """Return an entry whose server answers with its environment."""
     server = Path(__file__).parents[1] / "servers" / "telling_server.py"
     command = house.entries[-1]["config"]["command"]
     config = {"command": command, "args": [str(server), str(house.folder / "told.txt")], "env": env}

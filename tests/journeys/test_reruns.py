@@ -1,4 +1,4 @@
-"""A finished task that is run again: what is reused, what is done once more, and what the approver sees (G2, G4)."""
+"""A finished task that is run again: what is reused, what is repeated, and what the approver sees (G2, G4)."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ async def rerun(runtime: Runtime, task: Task, start: RerunFrom = "start", **requ
 
 
 async def fail(runtime: Runtime, house: House) -> Task:
-    """A task that has read a file and counted once, and then failed because of a file that is missing."""
+    """Return a task that has read a file and counted once, and then failed because a file is missing."""
     (house.files / "a.txt").write_text("one")
     task = await carry_out(runtime, plan(READ, COUNT, BROKEN))
     assert (task.status, house.counted) == ("failed", ["one"])

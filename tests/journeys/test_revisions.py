@@ -1,4 +1,4 @@
-"""G4: plans that are planned again, edited or out of date; only the newest can be approved, and only that one runs."""
+"""G4: plans that are revised, edited or outdated: only the newest can be approved, and only that one runs."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -23,7 +23,7 @@ from harness import ANN, House, ledger_plan, names, submit_plan, until, until_se
 
 
 async def submit_prompt(runtime: Runtime, prompt: str = "Add 15 and 27") -> Task:
-    """A task whose plan the planner made."""
+    """Return a task with a plan by the planner."""
     task = await runtime.tasks.submit(Submission(prompt=prompt), ANYBODY)
     return await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
 
@@ -96,7 +96,7 @@ async def test_a_crash_between_the_feedback_and_the_new_plan_loses_neither(house
     async with house.open() as runtime:
         task = await submit_prompt(runtime)
         asked = PlanRevisionRequested(feedback="then add 1", revision=1, digest=task.plan_digest or "")
-        task = await runtime.store.append(task, [asked])  # and nobody tells the runner
+        task = await runtime.store.append(task, [asked])  # and the runner is not woken
         assert task.status is TaskStatus.PENDING
         with pytest.raises(DecisionRefusedError, match="is pending"):
             await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)

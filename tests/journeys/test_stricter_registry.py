@@ -1,4 +1,4 @@
-"""G2 and G6: a registry that became stricter applies at once, to approved plans too. The server's ledger proves it."""
+"""G2 and G6: a registry that became stricter applies at once, also to approved plans. The server's ledger proves it."""
 
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ async def test_a_registry_that_became_laxer_changes_nothing(house: House) -> Non
 
 
 async def with_an_open_call(house: ShiftyHouse) -> Task:
-    """A task whose idempotent call was open when the service stopped; it is answered at once if it is sent again."""
+    """Return a task whose idempotent call was open when the service stopped. A repetition is answered at once."""
     house.limit(shutdown_s=0.1)
     house.write_entry(tools={"gate": CALM})
     async with house.open() as runtime:
@@ -196,7 +196,7 @@ async def test_a_plan_of_an_earlier_version_is_held_to_the_stricter_registry_too
 
 
 def of_form_1(task: Task, contract: Contract) -> Contract:
-    """Return the contract as an earlier version would have drawn it up."""
+    """Return the contract in the form of an earlier version."""
     facts = task.identities["ledger"]
     entry = {"type": facts["type"], "argv": [facts["command"], *facts["args"]]}
     return Contract(

@@ -18,7 +18,7 @@ class Answer:
 
 @pytest.fixture
 def ask() -> Callable[..., Awaitable[Answer]]:
-    """Call a tool through a real client session, and hold the answer against the schema that was declared."""
+    """Call a tool through a real client session, and check the answer against its declared schema."""
 
     async def call(server: MCPServer[Any], tool: str, **arguments: object) -> Answer:
         async with Client(server) as client:

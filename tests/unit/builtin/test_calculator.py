@@ -162,7 +162,7 @@ def test_any_expression_is_judged_in_fifty_milliseconds(parts: list[str]) -> Non
 
 
 def _cpu_ms(expression: str) -> float:
-    """CPU time of this thread, the least of three: the machine has other work."""
+    """Return the CPU time of this thread, the least of three runs, because the machine has other work."""
     taken = []
     for _ in range(3):
         before = time.thread_time()

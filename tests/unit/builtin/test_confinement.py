@@ -1,4 +1,4 @@
-"""Whatever path is asked for, nothing outside the root is read or changed."""
+"""No path leads outside the root, for reading or for writing."""
 
 import os
 import threading
@@ -43,7 +43,7 @@ PATHS = st.one_of(
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A root full of ways out, beside a file that must not be touched."""
+    """A root full of links that lead out, beside a file that must not be touched."""
     outside = tmp_path_factory.mktemp("outside")
     (outside / "secret").write_text("secret", encoding="utf-8")
     root = outside / "root"

@@ -1,4 +1,4 @@
-"""What holds for every tool of every built-in server."""
+"""Rules for every tool of every built-in server."""
 
 import asyncio
 import logging

@@ -204,7 +204,7 @@ async def test_appending_starts_on_a_new_line(server: MCPServer[Any], root: Path
 
 
 async def test_concurrent_appends_and_writers_lose_nothing(root: Path) -> None:
-    """Two servers, as two processes would be, and many calls at once."""
+    """Two servers, as two processes would be, with many calls at once."""
     async with (
         asyncio.timeout(30),
         Client(create_server(root)) as one,

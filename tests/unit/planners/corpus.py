@@ -1,4 +1,4 @@
-"""Prompts, and what the offline planner must make of them: what people type, and what must be declined."""
+"""Prompts for the offline planner, with their plans, and prompts that it must decline."""
 
 # The quotation marks are of every kind that people paste.
 # ruff: noqa: RUF001

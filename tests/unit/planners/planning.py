@@ -1,4 +1,4 @@
-"""Plans of the offline planner in tests: with the real built-in tools, and with tools of other servers."""
+"""Makes plans of the offline planner: with the real built-in tools, and with tools of other servers."""
 
 from pathlib import Path
 from typing import Any

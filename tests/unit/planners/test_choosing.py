@@ -1,4 +1,4 @@
-"""Which planner the settings lead to, and what is said of one that is none."""
+"""The planner that the settings name, and the errors for one that is none."""
 
 from collections.abc import Callable
 from pathlib import Path

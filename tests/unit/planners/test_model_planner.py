@@ -72,7 +72,7 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 def make_tools(count: int) -> list[Tool]:
-    """The tools of a large server: too many for a small budget."""
+    """Return the tools of a large server, too many for a small budget."""
     server = StdioServer(id="big", type="local_stdio", config=StdioConfig(command="x"))
     schema = {
         "type": "object",

@@ -68,7 +68,7 @@ async def test_the_steps_keep_the_order_of_the_prompt(tools: list[Tool]) -> None
     made = await plan('Write "a" to a.txt, list my todos, add 1 and 2, then save the result to r.txt', tools)
     for before, after in zip(made.steps, made.steps[1:], strict=False):
         assert before.id in after.needs
-    assert made.steps[3].depends_on == ()  # the reference already says so
+    assert made.steps[3].depends_on == ()  # the reference implies it
 
 
 async def test_every_step_has_a_title_and_the_goal_is_the_prompt(tools: list[Tool]) -> None:
@@ -112,7 +112,7 @@ NPM_FILES = [
     foreign("files", "search_files", "path", "pattern"),
     foreign("files", "get_file_info", "path"),
 ]
-"""What the npm filesystem server offers, as far as roles go."""
+"""The tools of the npm filesystem server, as far as they play roles."""
 
 
 @pytest.mark.parametrize("folder", ["src/agent_runtime/sample_data", "./sample_data", "sample_data/"])
@@ -258,7 +258,7 @@ WORDS = [
     "add", "remind me", "that says", ":", ".", "?", "\n", "'x'", '"y"', "first", "please", "what is", "how many", "-",
     "(", ")", "double", "delete", "mark", "as done", "not", "/", "*.md", "1.", "sample data", "its", "${s1.text}",
 ]  # fmt: skip
-"""What the grammar knows, to be put together at random: likelier to reach its corners than any text."""
+"""The words of the grammar. Random sequences of them reach its corners more often than random text."""
 
 
 @settings(max_examples=300, deadline=None)
@@ -273,7 +273,7 @@ async def test_any_text_is_planned_or_refused_and_nothing_else(prompt: str) -> N
 
 
 def literal(argument: str) -> str:
-    """The text that an argument without references stands for."""
+    """Return the text that an argument without references stands for."""
     parts = parse_template(argument)
     assert all(isinstance(part, str) for part in parts)
     return "".join(str(part) for part in parts)
@@ -299,7 +299,7 @@ async def test_fenced_text_arrives_as_it_stands(text: str) -> None:
 
 
 async def carried_out(made: Plan, folder: Path) -> list[str]:
-    """The texts that the steps give on the real built-in servers, one after the other."""
+    """Run the steps on the real built-in servers, and return the text of each."""
     servers = {
         name: create(BuiltinConfig.model_validate({"server": name}), base_dir=folder, data_dir=folder)
         for name in SERVERS

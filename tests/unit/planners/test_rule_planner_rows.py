@@ -1,4 +1,4 @@
-"""Holds the grammar of the offline planner to its corpus: a row that no sentence needs has to go."""
+"""Checks the grammar of the offline planner against its corpus: every row must be needed by a sentence."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MOST_ROWS = 189
 
 
 class Watch:
-    """Notes which rows match while prompts are planned, and can leave one row out."""
+    """Notes which rows match while prompts are planned, and can disable one row."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.matched: set[Frame] = set()
@@ -37,7 +37,7 @@ class Watch:
         monkeypatch.setattr(Frame, "match", watch_match)
 
     async def changes(self, row: Frame, expected: dict[str, Steps], tools: list[Tool]) -> bool:
-        """Tell whether one of these prompts becomes something else without the row."""
+        """Return whether one of these prompts is planned differently without the row."""
         self.left_out = row
         for prompt, steps in expected.items():
             try:
@@ -49,7 +49,9 @@ class Watch:
 
 
 def has_verbs_alone(row: Frame) -> bool:
-    """Tell whether no other row begins with the verbs of this one, so that it says where an instruction begins."""
+    """Return whether no other row begins with the verbs of this one, so that it marks the beginnings of
+    instructions.
+    """
     rows_of = Counter(opening for each in TABLE.rows for opening in each.openings)
     return None not in row.openings and all(rows_of[opening] == 1 for opening in row.openings)
 

@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection to this process, which is the service here."""
+"""The process at the other end of a connection to this one, which plays the service."""
 
 import resource
 import socket
@@ -24,7 +24,7 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def child() -> Iterator[None]:
-    """Something that was started, for nobody is looked for otherwise."""
+    """Start a child, because without descendants no peer is looked up."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         yield
         process.kill()
@@ -53,7 +53,7 @@ def test_this_process_is_let_in(listener: socket.socket) -> None:
 
 @pytest.mark.parametrize("lingers", [b"\0" * 8, b"\1" + b"\0" * 7], ids=["closed", "reset"])
 def test_a_caller_that_has_closed_its_socket_is_refused(listener: socket.socket, lingers: bytes) -> None:
-    """Also where nothing lives that was started: it may have ended since."""
+    """Even without living descendants: the caller may have been one that has ended."""
     client = socket.create_connection(listener.getsockname())
     with listener.accept()[0] as connection:
         names = connection.getpeername(), connection.getsockname()
@@ -64,7 +64,7 @@ def test_a_caller_that_has_closed_its_socket_is_refused(listener: socket.socket,
 
 @pytest.mark.usefixtures("child")
 def test_a_caller_on_another_machine_is_let_in() -> None:
-    """As one that comes through a bridge from outside a container."""
+    """Such as a caller outside a container, through a bridge."""
     assert LocalPeers().refuse(("198.51.100.7", 40000), ("198.51.100.1", 8000)) is None
     assert LocalPeers().refuse(("2001:db8::7", 40000, 0, 0), ("2001:db8::1", 8000, 0, 0)) is None
 

@@ -27,13 +27,13 @@ Find = Callable[[Endpoint, Endpoint], LocalSocket | None]
 
 @pytest.fixture(params=[find_socket, find_in_table], ids=["asked", "read"])
 def find(request: pytest.FixtureRequest) -> Find:
-    """Both ways to find a socket must find the same."""
+    """Find a socket in both ways, which must agree."""
     return request.param  # type: ignore[no-any-return]
 
 
 @contextmanager
 def connect(kind: str, interface: str = "") -> Iterator[tuple[socket.socket, Endpoint, Endpoint]]:
-    """A client's socket, its own end, and the other one, both as the server sees them."""
+    """Yield a client's socket, its own end and the server's end, both as the server sees them."""
     family, listening, client_family, host = CONNECTIONS[kind]
     if family == V6 and not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")

@@ -1,4 +1,4 @@
-"""The processes that a process has started: found, kept when they are orphans, reaped and ended."""
+"""The descendants of a process: found, kept as orphans, reaped and killed."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ print("ended", flush=True)
 
 
 def start(daemon_s: float) -> tuple[subprocess.Popen[str], int]:
-    """A process that keeps orphans, and the id of the daemon that it has, which lives for `daemon_s`."""
+    """Start a process that keeps orphans, and return it with the id of its daemon, which lives for `daemon_s`."""
     words = [sys.executable, "-c", SERVICE, str(daemon_s)]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout
@@ -58,7 +58,7 @@ def test_an_orphan_that_ends_is_reaped() -> None:
 
 
 def test_what_ran_before_is_left_alone() -> None:
-    """As where a shell starts something and then becomes the service."""
+    """As when a shell starts something and then becomes the service."""
     shell = f"sleep 600 >&2 & echo $!; exec {sys.executable} -c '{SERVICE}' 600"
     process = subprocess.Popen(["sh", "-c", shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout

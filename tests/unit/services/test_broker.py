@@ -1,4 +1,4 @@
-"""The broker by itself: what it stages of a proposed call, what it sends, and what it makes of the answer."""
+"""The broker alone: the events it stages for a proposed call, the calls it sends, and the outcomes of answers."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,9 @@ FINE = StoredResult(text="fine", output={"a": 1})
 
 @dataclass
 class ScriptedLease:
-    """A `Lease` of one server that gives this answer, or raises it, after `takes_s`; it lists once `lists` is set."""
+    """A `Lease` of one server that returns or raises this answer after `takes_s`. It lists the tools once `lists` is
+    set.
+    """
 
     answer: StoredResult | Exception = FINE
     takes_s: float = 0.0
@@ -109,7 +111,7 @@ class ScriptedLease:
 
 
 def run_of(task: Task) -> Run:
-    """A run of this task that has claimed it, and commits nothing here."""
+    """Return a run that has claimed this task. It commits nothing here."""
     return Run(cast("TaskStore", None), task, asyncio.Event(), asyncio.Event())
 
 
@@ -125,12 +127,12 @@ def strict_broker() -> Broker:
 
 
 def staged_events(run: Run) -> list[ev.Event]:
-    """The events that the next commit of the run will write."""
+    """Return the events of the run's next commit."""
     return list(run._staged)  # noqa: SLF001 - nobody else may see them before they are written
 
 
 def intend_next(run: Run, broker: Broker | None = None, *in_flight: str) -> Intent:
-    """What the next step of the plan intends to call."""
+    """Return the intent of the plan's next call."""
     step = next(step for step in run.task.contract.steps if not run.task.steps[step.id].has_ended)  # type: ignore[union-attr]
     intent = (broker or broker_of()).intend(run, next_proposal(run.task, step), frozenset(in_flight))
     assert intent
@@ -510,7 +512,7 @@ async def test_a_pause_ends_once_the_task_is_cancelled_or_the_service_stops(whic
 
 
 async def send_first(lease: ScriptedLease, *, cancelled: bool = False, **limits: Any) -> tuple[Outcome, Run]:
-    """What came of the first call of a plan."""
+    """Send the first call of a plan, and return its outcome."""
     run = run_of(make_executing_task(contract_of(LOOK)))
     broker = broker_of(**limits)
     intent = intend_next(run, broker)

@@ -1,4 +1,4 @@
-"""What a decision becomes, by the task as it stands, the caller and the settings alone."""
+"""The events of decisions, which follow from the task, the caller and the settings alone."""
 
 from typing import Any
 

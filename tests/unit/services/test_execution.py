@@ -1,4 +1,4 @@
-"""One run of a task by itself: what it begins, in which order it writes, and how it ends."""
+"""One run of a task alone: what it begins, in which order it writes, and how it ends."""
 
 # ruff: noqa: ARG002 - the fakes have the signatures of the ports
 
@@ -58,7 +58,7 @@ Answer = StoredResult | Exception
 
 @dataclass
 class Servers:
-    """Both `ToolServers` and the `Lease` that they give: it answers each call by the tool's name, and counts."""
+    """Both `ToolServers` and their `Lease`: answers each call by the tool's name, and counts the calls."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
     before_lease: Callable[[], Any] | None = None
@@ -73,7 +73,7 @@ class Servers:
         return Offer([tool.definition for tool in TOOLS.values()])
 
     def on_change(self, tell: Callable[[str], None]) -> None:
-        """Nothing changes here."""
+        """Do nothing: these tools never change."""
 
     def lease(self, servers: Iterable[ToolServer]) -> AbstractAsyncContextManager[Lease]:
         return self._lease([server.id for server in servers])
@@ -127,7 +127,7 @@ class Servers:
 
 @dataclass
 class OnePlan:
-    """A planner that gives this plan, or raises what it has instead."""
+    """A planner that returns this plan, or raises this error."""
 
     answer: Plan | Exception
     name: str = "one"
@@ -141,7 +141,7 @@ class OnePlan:
 
 
 class Talker:
-    """A language model that answers every question with the same text, and counts."""
+    """A language model that gives every question the same answer, and counts the questions."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -167,7 +167,7 @@ class Judge:
 
 
 class Setting:
-    """A task in a store, and everything that a run of it is made with."""
+    """A task in a store, with everything that a run of it needs."""
 
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
@@ -182,7 +182,7 @@ class Setting:
         self.approval = ApprovalSettings()
 
     async def write(self, *events: ev.Event) -> Task:
-        """Add to the journal of the task as a person would, or as the run that owns it now."""
+        """Append to the journal of the task, as a person or as the run that owns it now."""
         task = await self.store.load("t")
         for event in events:
             task = await self.store.append(task, [event], epoch=task.epoch if event.writer == "run" else None)
@@ -192,13 +192,13 @@ class Setting:
         return await self.store.append(Task("t"), [ev.TaskSubmitted(prompt="p", limits=limits, approval=approval)])
 
     async def plan(self, approval: Literal["auto", "manual"] = "manual") -> Task:
-        """Submit a task, and run it until it is planned, for the server as it is now."""
+        """Submit a task, and run it until it has a plan for the current server."""
         self.identities = Identities({"f": IDENTITY}, MODEL)
         await self.submit(approval=approval)
         return await self.run()
 
     async def approve(self, contract: Contract, *, names_digest: bool = True) -> Task:
-        """Write the journal of a task whose plan was approved."""
+        """Write the journal of a task with an approved plan."""
         task = await self.submit(contract.limits)
         run = await Run.claim(self.store, task, "r", self.cancel, self.stop)
         keys = contract.pins
@@ -217,7 +217,7 @@ class Setting:
         await self.write(*events_of(task, decision, somebody, self.limits, ApprovalSettings()))
 
     async def run(self) -> Task:
-        """Run the task until its run ends, and return what the journal says then."""
+        """Run the task until the run ends, and return its state."""
         async with asyncio.timeout(PATIENCE_S):
             current = make_current_registry(SERVER, self.identities)
             self.broker = Broker(
@@ -256,7 +256,7 @@ class Setting:
             return await self.store.load("t")
 
     async def types(self) -> list[str]:
-        """Return the events of the journal after the approval, but for claims."""
+        """Return the types of the events after the approval, without claims."""
         types = [record.type for record in await self.store.records("t")]
         after = types.index("plan.approved") + 1 if "plan.approved" in types else 0
         return [one for one in types[after:] if one != "task.claimed"]
@@ -466,7 +466,7 @@ async def test_a_run_that_was_superseded_leaves_its_answers_as_evidence_and_does
         task = await scene.store.load("t")
         if tool == "read":
             await Run.claim(scene.store, task, "other", asyncio.Event(), asyncio.Event())
-        else:  # it answers once the first answer is kept, by a run that knows already that it is superseded
+        else:  # it answers once the superseded run has written the first answer
             await scene.store.wait_for_change("t", task.version + 1)
 
     scene.servers.meanwhile = take_over

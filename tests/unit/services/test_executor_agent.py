@@ -1,4 +1,4 @@
-"""What the ExecutorAgent makes of an answer, and of text that is data."""
+"""The ExecutorAgent alone: how it records answers, and how it fences text that is data."""
 
 import asyncio
 from typing import cast

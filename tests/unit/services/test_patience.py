@@ -1,4 +1,4 @@
-"""How long one call may take that reports progress: as its cap and the seconds allow that the budget still has."""
+"""The time limit of a call that reports progress: its cap, and the seconds left in the budget."""
 
 import asyncio
 from typing import cast
@@ -24,7 +24,7 @@ def call_of(step_id: str, timeout_s: float) -> ev.ToolCalled:
 
 
 def run_with(*calls: ev.ToolCalled, seconds: float | None = None) -> Run:
-    """A run in which these calls are open."""
+    """Return a run in which these calls are open."""
     contract = contract_of(FIRST, SECOND, budget=Budget(seconds=seconds))
     task = after(make_executing_task(contract), *(event for one in calls for event in (step_started(one.step_id), one)))
     return Run(cast("TaskStore", None), task, asyncio.Event(), asyncio.Event())

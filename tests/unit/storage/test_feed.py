@@ -1,4 +1,4 @@
-"""The feed that is read from a database file: what was changed in it, and the chain of its commits (decision 19)."""
+"""The feed from a database file: what it leaves out of a changed file, and the chain of commits (decision 19)."""
 
 import asyncio
 import sqlite3
@@ -32,7 +32,7 @@ def change(path: Path, *statements: str) -> None:
 
 
 async def records(store: SqliteStore) -> list[tuple[str, int]]:
-    """The task and number of each event in the feed."""
+    """Return the task and the number of each event in the feed."""
     found: list[tuple[str, int]] = []
     async with aclosing(await store.subscribe(idle_s=0.05)) as pages:
         async for page in pages:
@@ -62,7 +62,7 @@ async def test_a_record_that_was_changed_in_the_file_is_left_out_and_the_feed_go
 
 
 def types_of_chained_commits(path: Path) -> list[str]:
-    """The types of all commits, each of which was seen to follow from the one before it."""
+    """Return the types of all commits, after checking that each follows from the one before it."""
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT position, at, type, data, hash FROM commits ORDER BY position").fetchall()
     before = GENESIS
@@ -73,7 +73,7 @@ def types_of_chained_commits(path: Path) -> list[str]:
 
 
 async def write_commits(path: Path, task_id: str) -> None:
-    """Write two commits, and two more once the store was opened again."""
+    """Write two commits, and two more after opening the store again."""
     for name in (f"{task_id}1", f"{task_id}2"):
         async with asyncio.timeout(PATIENCE_S), SqliteStore(path) as store:
             task = await store.append(Task(name), [task_submitted()])

@@ -201,7 +201,7 @@ def test_two_databases_in_one_data_directory_have_one_owner(tmp_path: Path) -> N
 
 
 def test_a_data_directory_by_two_names_is_one(tmp_path: Path) -> None:
-    """Its own lock is not taken for that of somebody else."""
+    """The process does not mistake its own lock for another's."""
     (tmp_path / "data").mkdir()
     (tmp_path / "alias").symlink_to("data")
     with acquire(tmp_path / "alias", tmp_path / "data" / "agent-runtime.db"):
@@ -211,7 +211,7 @@ def test_a_data_directory_by_two_names_is_one(tmp_path: Path) -> None:
 
 
 def test_a_database_with_two_names_is_refused(tmp_path: Path) -> None:
-    """What a killed process wrote last stands beside one of the names, and would be lost through the other."""
+    """A killed process's last writes lie beside one of the names, and would be lost through the other."""
     (tmp_path / "tasks.db").touch()
     (tmp_path / "copy.db").hardlink_to(tmp_path / "tasks.db")
     with pytest.raises(ConfigurationError, match="2 names"), acquire(tmp_path / "data", tmp_path / "tasks.db"):
@@ -222,7 +222,7 @@ def test_a_database_with_two_names_is_refused(tmp_path: Path) -> None:
 
 
 async def test_the_lock_outlives_a_connection_to_the_database(tmp_path: Path) -> None:
-    """A lock of the process would be dropped with the first descriptor of the file that it closes."""
+    """A lock of the process would end when it closes any descriptor of the file."""
     with acquire(tmp_path / "data", tmp_path / "tasks.db"):
         async with SqliteStore(tmp_path / "tasks.db") as store:
             await store.check()

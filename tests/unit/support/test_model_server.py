@@ -54,7 +54,7 @@ class Answered:
 
 
 async def ask(client: AsyncOpenAI, api: str, prompt: Any, *, stream: bool = False, **more: Any) -> Answered:
-    """Send a request in one of the four ways, and read the answer to its end."""
+    """Send a request in one of the four ways, and read the whole answer."""
     answered, sdk = Answered(), _responses if api == "responses" else _chat
     async with asyncio.timeout(PATIENCE_S):
         await sdk(client, prompt, answered, stream=stream, more=more)
@@ -255,7 +255,7 @@ async def test_the_client_waits_as_long_as_retry_after_says(models: ModelServer,
     async with AsyncOpenAI(base_url=models.base_url, api_key="k", max_retries=2) as patient:
         began = time.monotonic()
         assert (await ask(patient, api, "Go")).text == "at last"
-    assert time.monotonic() - began < 1.0  # its own back-off would take longer for two
+    assert time.monotonic() - began < 1.0  # two of its own back-offs would take longer
     assert len(models.requests) == 3
 
 
@@ -393,7 +393,7 @@ async def test_only_the_right_key_known_models_and_short_inputs_are_let_in(
 
 
 def format_body(api: str, kind: str, **more: Any) -> dict[str, Any]:
-    """What asks for an answer in this format."""
+    """Return the part of a request that asks for this format."""
     if api == "responses":
         return {"text": {"format": {"type": kind, **more}}}
     return {"response_format": {"type": kind, **({kind: more} if more else {})}}
