@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.domain.elicitation import Question
 from agent_runtime.domain.errors import OutcomeUnknownError
 from agent_runtime.domain.patience import Report
 from agent_runtime.domain.tools import StdioServer, StoredResult, ToolServer
@@ -30,6 +31,7 @@ class Allowance:
     longest_s: float
     told: list[Report] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
+    task_id: str = "t"
 
     def extend(self, seconds: float) -> float:
         self.asked.append(seconds)
@@ -37,6 +39,9 @@ class Allowance:
 
     def tell(self, report: Report) -> None:
         self.told.append(report)
+
+    async def ask(self, question: Question, expired: asyncio.Event) -> None:  # noqa: ARG002 - the shape of the port
+        raise AssertionError(question)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -24,9 +24,11 @@ from agent_runtime.api.app import create_app
 from agent_runtime.config import Secrets, Settings
 from command_line import Folder
 from serving import PATIENCE_S, Service
+from waiting import eventually_sync
 
 ROOT = Path(__file__).parents[2]
 LEDGER_SERVER = ROOT / "tests" / "servers" / "ledger_server.py"
+ASKING_SERVER = LEDGER_SERVER.with_name("asking_server.py")
 WRITTEN_FOR = "http://127.0.0.1:8000"
 QUIET_S = 0.05
 
@@ -99,11 +101,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "args": ["-S", "-E", str(LEDGER_SERVER)],
         "env": {"LEDGER": str(folder / "ledger.txt"), "DELAY_S": "30"},
     }
+    asking = {"command": sys.executable, "args": ["-S", "-E", str(ASKING_SERVER)]}
     entries = [
         *builtin,
         {"id": "filesystem", **files},
         {"id": "reports", **files, "tools": {"write_file": {"approval": "call"}}},
         {"id": "ledger", "type": "local_stdio", "config": ledger},
+        {"id": "asking", "type": "local_stdio", "config": asking},
     ]
     (folder / "tool_registry.yaml").write_text(yaml.safe_dump({"tool_registry": entries}), encoding="utf-8")
     with service:
@@ -120,6 +124,16 @@ def unknown(service: Service) -> str:
         for line in response.iter_lines():
             if line == "event: step.outcome_unknown":
                 break
+    return task_id
+
+
+@pytest.fixture(scope="module")
+def asking(service: Service) -> str:
+    """Return the id of a task in which a server asks something."""
+    step = {"id": "s1", "kind": "tool", "server": "asking", "tool": "form"}
+    task_id = service.submit("Ask", {"goal": "Ask", "steps": [step]})
+    service.approve(task_id)
+    eventually_sync(lambda: service.task(task_id)["attention"])
     return task_id
 
 
@@ -175,9 +189,11 @@ def fault_of(example: Example, printed: str) -> str:
 
 
 @pytest.mark.parametrize("page", [page_parameter(page) for page in PAGES])
-def test_the_examples_of_a_page_print_what_it_shows(page: Path, service: Service, unknown: str, tmp_path: Path) -> None:
+def test_the_examples_of_a_page_print_what_it_shows(
+    page: Path, service: Service, unknown: str, asking: str, tmp_path: Path
+) -> None:
     examples = examples_of(page)
-    printed = run(examples, service, tmp_path, UNKNOWN=unknown)
+    printed = run(examples, service, tmp_path, UNKNOWN=unknown, ASKED=asking)
     if faults := [fault for fault in map(fault_of, examples, printed) if fault]:
         pytest.fail("\n\n".join(faults))
 

@@ -54,7 +54,7 @@ class Journal:
     @property
     def runs_without_people(self) -> bool:
         return self.task.status not in TERMINAL | WAITING or (
-            self.task.cancel_requested and self.task.status in WAITING
+            self.task.status in WAITING and (self.task.cancel_requested or bool(self.task.questions))
         )
 
     def extend(self, draft: Draft) -> None:

@@ -155,6 +155,13 @@ class CallDecisionRequest(Body):
     comment: Comment | None = None
 
 
+class AnswerRequest(Body):
+    """An answer to the question of a server. `content`, with `accept` only, fits the schema of the question."""
+
+    action: Literal["accept", "decline"]
+    content: dict[str, Any] | None = None
+
+
 class DiffQuery(_Input):
     """The two revisions of the plan to compare."""
 

@@ -53,6 +53,7 @@ STATUS_OF: Mapping[type[AgentRuntimeError], int] = {
     err.ScopeMissingError: 403,
     err.TaskNotFoundError: 404,
     err.CallNotFoundError: 404,
+    err.QuestionNotFoundError: 404,
     err.DecisionRefusedError: 409,
     err.DigestRequiredError: 428,
     err.DigestMismatchError: 409,

@@ -16,6 +16,7 @@ from agent_runtime.api import stream
 from agent_runtime.api.auth import Authenticator
 from agent_runtime.api.bodies import (
     FRAME_ID,
+    AnswerRequest,
     ApproveRequest,
     CallDecisionRequest,
     CancelRequest,
@@ -58,7 +59,7 @@ from agent_runtime.api.views import (
     task_answer,
     time_of,
 )
-from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, Decision, DenyCall, Reject, Resolve
+from agent_runtime.domain.approval import Answer, Approve, ApproveCall, Cancel, Decision, DenyCall, Reject, Resolve
 from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.summaries import PAGE_BYTES
@@ -248,6 +249,19 @@ async def approve_call(task_id: TaskId, call_id: str, decide: Decide, body: Call
 async def deny_call(task_id: TaskId, call_id: str, decide: Decide, body: CallDecisionRequest) -> Response:
     """Deny a call that `attention` shows. Its step fails, and steps that need it are skipped."""
     return await decide(task_id, DenyCall(call_id=call_id, **dict(body)))
+
+
+@tasks.post(
+    "/{task_id}/answers/{question_id}",
+    status_code=202,
+    responses=DECISION,
+)
+@requires("approve")
+async def answer_question(task_id: TaskId, question_id: str, decide: Decide, body: AnswerRequest) -> Response:
+    """Answer or decline a question of a server that `attention` shows. The server gets the content, and nothing else
+    of the task changes.
+    """
+    return await decide(task_id, Answer(question_id=question_id, **dict(body)))
 
 
 async def _answer(request: Request, task: Task, status: int = 200) -> Response:

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 
-from agent_runtime.api.shapes import AttentionView, JournalChangedView
+from agent_runtime.api.shapes import AnyAttentionView
 from agent_runtime.domain.outages import describe_wait
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.text.escaping import one_line
 
 RESOLUTIONS = ("done", "retry", "skip", "fail")
+ANSWERS = ("accept", "decline")
 
 _LONGEST_REASON = 500
 
 
-def make_result_text(task: Task, attention: Sequence[AttentionView | JournalChangedView]) -> str | None:
+def make_result_text(task: Task, attention: Sequence[AnyAttentionView]) -> str | None:
     """Return one text that describes the task now, for clients that show a single text.
 
     The result of a completed task, the error of a failed task, the running steps, the servers or models that a task
@@ -38,11 +39,14 @@ def _list_running(task: Task) -> str | None:
     return "\n".join(running) or None
 
 
-def _ask(task: Task, view: AttentionView | JournalChangedView) -> str:
+def _ask(task: Task, view: AnyAttentionView) -> str:
     here = f"/v1/tasks/{task.task_id}"
     if view["kind"] == "journal_changed":
         what = f"The journal was changed at record {view['record']}: {one_line(view['reason'], _LONGEST_REASON)}"
         return f"{what} Nothing is done with the task any more; DELETE {here} removes it."
+    if view["kind"] == "input":
+        what = f"{view['server']} asks in step {view['step_id']}: {one_line(view['message'], _LONGEST_REASON)}"
+        return f"{what} Answer with POST {here}/answers/{view['question_id']} ({', '.join(ANSWERS)})."
     what = f"Step {view['step_id']} asks a person: {one_line(view['reason'], _LONGEST_REASON)}"
     if view["kind"] == "outcome_unknown":
         return f"{what} Say what became of it with POST {here}/resolve ({', '.join(RESOLUTIONS)})."

@@ -169,6 +169,27 @@ class JournalChangedView(TypedDict):
     actions: tuple[str, ...]
 
 
+class InputView(TypedDict):
+    """A question that a server asks the user while its call is open. Answer with `POST .../answers/{question_id}`.
+
+    `message` and `schema`, which describes an object with simple fields, are in the server's own words.
+    """
+
+    kind: Literal["input"]
+    step_id: str
+    call_id: str
+    question_id: str
+    server: str
+    tool: str
+    message: str
+    schema: JsonObject
+    needed_by: list[str]
+    actions: tuple[str, ...]
+
+
+AnyAttentionView = AttentionView | InputView | JournalChangedView
+
+
 class UsageView(TypedDict):
     input_tokens: int
     output_tokens: int
@@ -227,7 +248,7 @@ class TaskView(TypedDict):
     plan_digest: str | None
     steps: list[StepView]
     approvals: list[ApprovalView]
-    attention: list[AttentionView | JournalChangedView]
+    attention: list[AnyAttentionView]
     waiting_for: WaitingView | None
     cancel_requested: bool
     error: ErrorView | None

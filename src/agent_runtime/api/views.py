@@ -1,21 +1,20 @@
 """Tasks as callers see them: plain dictionaries, encoded once. mypy checks their shapes, not the running service."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent_runtime.api.attention import attention_views
 from agent_runtime.api.auth import caller_of
 from agent_runtime.api.rerun_views import rerun_lines, rerun_view
-from agent_runtime.api.result_text import RESOLUTIONS, make_result_text
+from agent_runtime.api.result_text import make_result_text
 from agent_runtime.api.shapes import (
-    AttentionView,
     ErrorView,
-    JournalChangedView,
     ModelsStatusView,
     PageView,
     PlanPreview,
@@ -35,14 +34,12 @@ from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, notes_on_names, preview_steps
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.summaries import Page, TaskSummary
-from agent_runtime.domain.task import AskedCall, Call, StepState, StepStatus, Task, Waiting
+from agent_runtime.domain.task import StepState, StepStatus, Task, Waiting
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.registry.reloading import RegistryChanges
 from agent_runtime.services.ports import LanguageModel
 from agent_runtime.services.tool_registry import ServerStatus
 from agent_runtime.text.escaping import clear_name, clear_title, escape_hidden, exact_line, one_line
-
-CALL_ACTIONS = ("approve", "deny")
 
 _LONGEST_PREVIEW = 500
 _LONGEST_ARGUMENT = 120
@@ -100,7 +97,7 @@ def task_view(task: Task) -> TaskView:
     steps = task.contract.steps if task.contract else ()
     shown = preview_steps(task)
     notes = [*rerun_lines(task), *notes_on_names(task, shown)]
-    attention = _attention(task, shown)
+    attention = attention_views(task, shown)
     return {
         "task_id": task.task_id,
         "prompt": task.prompt,
@@ -213,51 +210,6 @@ def _preview(state: StepState) -> str | None:
         return None
     text = state.result.text
     return text if len(text) <= _LONGEST_PREVIEW else text[: _LONGEST_PREVIEW - 1] + "…"
-
-
-def _attention(task: Task, shown: Sequence[StepPreview]) -> list[AttentionView | JournalChangedView]:
-    """Return the questions that a person must answer now; none after a request to cancel."""
-    if task.journal_change:
-        change = task.journal_change
-        return [{"kind": "journal_changed", "record": change.record, "reason": change.reason, "actions": ("delete",)}]
-    if task.status is not TaskStatus.NEEDS_ATTENTION or task.cancel_requested:
-        return []
-    asked = [_attention_view(task, shown, step_id, state) for step_id, state in task.steps.items()]
-    return [view for view in asked if view is not None]
-
-
-def _attention_view(task: Task, shown: Sequence[StepPreview], step_id: str, state: StepState) -> AttentionView | None:
-    kind: Literal["outcome_unknown", "call_approval"]
-    call: Call | AskedCall
-    actions: tuple[str, ...]
-    if state.status is StepStatus.UNKNOWN and state.call:
-        kind, call, reason, actions = "outcome_unknown", state.call, state.message, RESOLUTIONS
-    elif state.status is StepStatus.ASKING and state.asked:
-        kind, call, reason, actions = "call_approval", state.asked, state.asked.reason, CALL_ACTIONS
-    else:
-        return None
-    notes = notes_on_names(task, shown, call)
-    return {
-        "kind": kind,
-        "step_id": step_id,
-        "call_id": call.call_id,
-        "server": call.server,
-        "tool": call.tool,
-        "arguments": call.arguments,
-        "arguments_digest": call.arguments_digest,
-        "reason": " ".join(filter(None, [escape_hidden(reason or "", keep="\n\t"), *notes])),
-        "needed_by": _dependents_of(task, step_id),
-        "actions": actions,
-    }
-
-
-def _dependents_of(task: Task, step_id: str) -> list[str]:
-    """Return the unfinished steps that need this one, directly or indirectly, in the order of the plan."""
-    needs = {step.id: step.needs for step in task.contract.steps} if task.contract else {}
-    found = {step_id}
-    while more := {name for name in needs if name not in found and found & needs[name]}:
-        found |= more
-    return [name for name in needs if name in found and name != step_id and not task.steps[name].has_ended]
 
 
 def plan_text(steps: Iterable[ToolStep | AgentStep], shown: Iterable[StepPreview] = ()) -> str:

@@ -170,6 +170,12 @@ def _decisions(commands: _Commands) -> None:
     cancel = _with_id(_add(commands, "cancel", "commands:cancel", "cancel a task"))
     cancel.add_argument("--reason", help="a reason, stored with the cancellation")
     _client(cancel)
+    answer = _with_id(_add(commands, "answer", "commands:answer", "answer a question of an MCP server"))
+    answer.add_argument("--question", required=True, metavar="ID", help="the id of the question, as `show` names it")
+    how = answer.add_mutually_exclusive_group(required=True)
+    how.add_argument("--content", type=_json, metavar="JSON", help="the answer: an object that fits the schema")
+    how.add_argument("--decline", action="store_true", help="tell the server that you do not answer")
+    _client(answer)
     resolve = _with_id(_add(commands, "resolve", "commands:resolve", "resolve a call of unknown outcome"))
     resolve.add_argument("--step", required=True, metavar="STEP", help="the id of the step")
     resolve.add_argument(

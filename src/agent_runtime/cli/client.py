@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from secrets import token_hex
 from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from agent_runtime.domain.errors import AgentRuntimeError
 
@@ -120,6 +120,11 @@ class Client:
         """Approve or deny a call, as `attention` shows it."""
         digest = asked["arguments_digest"]
         return self._decide(task_id, f"calls/{asked['call_id']}/{verb}", arguments_digest=digest, comment=comment)
+
+    def answer(self, task_id: str, question_id: str, content: Json | None) -> Json:
+        """Answer a question of a server; decline it without a content."""
+        action = "decline" if content is None else "accept"
+        return self._decide(task_id, f"answers/{quote(question_id, safe='')}", action=action, content=content)
 
     def resolve(self, task_id: str, **decision: Any) -> Json:
         return self._decide(task_id, "resolve", **decision)

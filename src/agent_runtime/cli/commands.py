@@ -1,7 +1,6 @@
 """The commands that use a service: each calls the client, informs the person, and prints the result."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,6 +8,7 @@ from typing import Any
 
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, Json, RefusedError
+from agent_runtime.cli.explaining import explain, hint, show_call
 from agent_runtime.cli.following import WAITING, Follower
 from agent_runtime.cli.service import Service, connect
 from agent_runtime.domain.errors import Fault, InvalidInputError
@@ -82,7 +82,7 @@ def _ask_of_calls(client: Client, task: Json) -> bool:
     if not asked or not _somebody_is_there():
         return False
     for entry in asked:
-        _show_call(entry)
+        show_call(entry)
         while (answer := output.ask("Send this call? [y/n] ")) not in {"y", "yes", "n", "no"}:
             if answer is None:
                 output.say("")
@@ -209,6 +209,15 @@ def reject(options: argparse.Namespace) -> int:
     return 0
 
 
+def answer(options: argparse.Namespace) -> int:
+    """Answer or decline a question of a server."""
+    with connect(options) as service:
+        content = None if options.decline else options.content or {}
+        service.client.answer(options.task_id, options.question, content)
+        declined = "Declined" if options.decline else "Answered"
+        return _continue(options, service, f"{declined} the question {options.question}.")
+
+
 def revise(options: argparse.Namespace) -> int:
     """Plan a task again, and show the result. Return 3 while the new plan awaits approval."""
     if is_blank(options.feedback):
@@ -254,7 +263,7 @@ def _continue(options: argparse.Namespace, service: Service, message: str) -> in
     if service.here:
         output.say(message)
         return _finish(options, Follower(service.client, options.task_id).until_settled())
-    _report(options, service.client.task(options.task_id), f"{message} Follow it: {_hint(options, 'watch')}")
+    _report(options, service.client.task(options.task_id), f"{message} Follow it: {hint(options, 'watch')}")
     return 0
 
 
@@ -282,60 +291,6 @@ def _finish(options: argparse.Namespace, task: Json, *, with_id: bool = False) -
     if task["status"] in WAITING:
         return PERSON_NEEDED
     return COMPLETED if task["status"] == "completed" else FAILED
-
-
-def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
-    """Print the problems and questions of a task, with the commands that answer them."""
-    task_id, error = task["task_id"], task["error"]
-    if error:
-        step = f" in step {error['step_id']}" if error["step_id"] else ""
-        output.say(f"Task {task_id} failed{step}: {error['message']}")
-    elif task["status"] == "expired":
-        output.say(f"Task {task_id} has expired: its plan was not approved in time.")
-    elif task["terminal"] and task["status"] != "completed":
-        output.say(f"Task {task_id} was {task['status']}.")
-    elif task["status"] == "awaiting_approval":
-        named = ("--digest", task["plan_digest"]) if task["plan_revision"] > 1 else ()
-        output.say(f"Task {task_id} awaits approval. Let the plan run: {_hint(options, 'approve', task_id, *named)}")
-        output.say(f"or refuse it: {_hint(options, 'reject', task_id)}")
-        output.say(f"or say what should be different: {_hint(options, 'revise', task_id, 'FEEDBACK')}")
-    for asked in task["attention"]:
-        if asked["kind"] == "journal_changed":
-            output.say(f"Its journal was changed at record {asked['record']}, so nothing is done with it any more.")
-            output.say(f"What shows it: {asked['reason']}")
-            output.say(f"What there is: {_hint(options, 'audit', 'verify', task_id)}")
-            continue
-        if asked["kind"] == "call_approval":
-            _explain_call(options, task_id, asked)
-            continue
-        output.say(f"Step {asked['step_id']} called {output.tool_name(asked)}: {asked['reason']}")
-        if asked["needed_by"]:
-            output.say(f"To skip it also skips the steps that need it: {', '.join(asked['needed_by'])}.")
-        resolve_it = _hint(options, "resolve", task_id, "--step", asked["step_id"])
-        output.say(f"Find out, and say what became of it: {resolve_it} --as {'|'.join(asked['actions'])}")
-
-
-def _explain_call(options: argparse.Namespace, task_id: str, asked: Mapping[str, Any]) -> None:
-    _show_call(asked)
-    call = ("--call", asked["call_id"])
-    output.say(f"Let it be sent: {_hint(options, 'approve', task_id, *call)}")
-    output.say(f"or refuse it: {_hint(options, 'reject', task_id, *call)}")
-
-
-def _show_call(asked: Mapping[str, Any]) -> None:
-    """Print a call that awaits approval, with all of its arguments."""
-    output.say(f"Step {asked['step_id']} asks before it calls {output.tool_name(asked)}: {asked['reason']}")
-    for line in output.argument_lines(asked["arguments"]):
-        output.say(f"  {line}")
-
-
-def _hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:
-    """Return the command line of another command on the same service."""
-    words = ["agent-runtime", verb, task_id or options.task_id, *more]
-    for name in ("server", "config", "registry", "data_dir", "key_file"):
-        if getattr(options, name) is not None:
-            words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-    return shlex.join(words)
 
 
 def reload(options: argparse.Namespace) -> int:

@@ -2,14 +2,15 @@
 
 from functools import partial
 
-from agent_runtime.cli import output
+from agent_runtime.cli import answers, output
 from agent_runtime.cli.client import Client, Json
 
 WAITING = frozenset({"awaiting_approval", "needs_attention"})
 """The statuses of a task that waits for a person."""
 
 _ASKING = frozenset(
-    {"plan.proposed", "plan.edited", "plan.repinned", "call.approval_requested", "step.outcome_unknown"}
+    {"plan.proposed", "plan.edited", "plan.repinned"}
+    | {"call.approval_requested", "step.outcome_unknown", "input.requested"}
 )
 """The events after which a task may wait for a person. Events of parallel steps may still follow."""
 
@@ -24,6 +25,7 @@ class Follower:
         self.client = client
         self.task_id = task_id
         self._last = ""
+        self._answered: list[str] = []
 
     def until_settled(self) -> Json:
         """Follow the task until it ends or waits for a person, and return it."""
@@ -44,6 +46,9 @@ class Follower:
             if event in _ASKING or asking:
                 task = self.client.ask_until_answered(partial(self.client.task, self.task_id))
                 asking = task["status"] in WAITING and not task["cancel_requested"]
+                if asking and answers.are_all_that_is_asked(task):
+                    asking = False  # the call goes on when its server is answered, or declined in time
+                    self._answered += answers.answer_questions(self.client, task, self._answered)
                 if asking and not self.client.ask_until_answered(
                     partial(self.client.has_more, self.task_id, frame.seq)
                 ):

@@ -1,8 +1,10 @@
 """The decisions that a person can make about a task."""
 
+from typing import Literal
+
 from agent_runtime.domain.events import Resolution
 from agent_runtime.domain.plan import Plan
-from agent_runtime.domain.values import JsonValue, Value
+from agent_runtime.domain.values import JsonObject, JsonValue, Value
 
 
 class Approve(Value):
@@ -71,4 +73,12 @@ class DenyCall(Value):
     comment: str | None = None
 
 
-Decision = Approve | Reject | Revise | Edit | Cancel | Resolve | ApproveCall | DenyCall
+class Answer(Value):
+    """Answer the question of a server with `content`, which fits its schema, or decline to."""
+
+    question_id: str
+    action: Literal["accept", "decline"]
+    content: JsonObject | None = None
+
+
+Decision = Approve | Reject | Revise | Edit | Cancel | Resolve | ApproveCall | DenyCall | Answer

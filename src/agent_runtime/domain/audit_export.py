@@ -7,6 +7,7 @@ from typing import Any
 from agent_runtime.domain.events import (
     CallApproved,
     CallDenied,
+    InputAnswered,
     PlanApproved,
     PlanEdited,
     PlanRejected,
@@ -22,7 +23,14 @@ from agent_runtime.domain.values import JsonObject, JsonValue
 FORMAT = "agent-runtime-audit/1"
 
 _DecisionEvent = (
-    PlanApproved | PlanRejected | PlanRevisionRequested | PlanEdited | StepResolved | CallApproved | CallDenied
+    PlanApproved
+    | PlanRejected
+    | PlanRevisionRequested
+    | PlanEdited
+    | StepResolved
+    | CallApproved
+    | CallDenied
+    | InputAnswered
 )
 
 
@@ -87,6 +95,9 @@ def _decision(event: _DecisionEvent) -> JsonObject:
         case CallApproved() | CallDenied():
             what = {"step_id": event.step_id, "call_id": event.call_id, "arguments_digest": event.arguments_digest}
             return {"actor": event.actor, "comment": event.comment, **what}
+        case InputAnswered():
+            what = {"step_id": event.step_id, "question_id": event.question_id, "action": event.action}
+            return {"actor": event.actor, "comment": None, **what}
         case PlanApproved():
             comment = event.comment
         case PlanRejected():

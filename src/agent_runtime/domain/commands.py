@@ -70,6 +70,8 @@ def _commands(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
             yield _cancel(task)
     elif task.status is TaskStatus.PENDING:
         yield ProposePlan()
+    elif task.status is TaskStatus.NEEDS_ATTENTION:
+        yield from _lost_questions(task, in_flight)
     elif task.status not in WAITING:
         nothing = True
         for command in chain(_continue_steps(task, in_flight), _start_steps(task, in_flight)):
@@ -77,6 +79,19 @@ def _commands(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
             yield command
         if nothing and not in_flight:
             yield WriteEvents((_end(task),))
+
+
+def _lost_questions(task: Task, in_flight: AbstractSet[str]) -> Iterator[WriteEvents]:
+    """Yield the end of the questions of servers whose call is lost, so that nobody would hear an answer."""
+    reason = "the service stopped, or lost the call, before it was answered"
+    lost = {name: asked for name, asked in task.questions.items() if name not in in_flight}
+    if lost:
+        yield WriteEvents(
+            tuple(
+                ev.InputWithdrawn(step_id=name, question_id=asked.question_id, reason=reason)
+                for name, asked in lost.items()
+            )
+        )
 
 
 def _end(task: Task) -> ev.Event:

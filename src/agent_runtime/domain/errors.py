@@ -5,6 +5,7 @@ AgentRuntimeError
 |  `- InvalidPlanError          the plan is wrong; every fault is named
 |- TaskNotFoundError            no such task
 |- CallNotFoundError            the task asks for no such call
+|- QuestionNotFoundError        no server asks this question
 |- ScopeMissingError            the caller's key does not have the scope that this takes
 |- DecisionRefusedError         the task is in a status that does not allow the decision
 |  |- JournalChangedError       the task's journal is not as it was written
@@ -88,6 +89,12 @@ class CallNotFoundError(AgentRuntimeError):
     """The task has asked for no call of this id."""
 
     code = "call_not_found"
+
+
+class QuestionNotFoundError(AgentRuntimeError):
+    """No server has asked this question in a call of the task."""
+
+    code = "question_not_found"
 
 
 class ScopeMissingError(AgentRuntimeError):

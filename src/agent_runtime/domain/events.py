@@ -1,13 +1,15 @@
 """The events of a task. A task *is* its events: every type is a fact, named `noun.past`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.event_base import EVENTS as EVENTS  # noqa: PLC0414 - for all others it belongs here
+from agent_runtime.domain.event_base import Event as Event  # noqa: PLC0414 - likewise
 from agent_runtime.domain.omissions import is_empty, is_none, is_nothing, is_true, is_zero
 from agent_runtime.domain.rerun import Rerun
 from agent_runtime.domain.signature import SignedEvent
@@ -25,43 +27,7 @@ POLICY = "policy"
 
 Resolution = Literal["done", "retry", "skip", "fail"]
 
-
-Writer = Literal["run", "anyone"]
-"""`run`: only the run with the newest claim. `anyone`: a caller's decision, the service itself, or a run."""
-
-_S = TaskStatus
-_OPEN = frozenset(TaskStatus) - TERMINAL
-
-EVENTS: dict[str, type["Event"]] = {}
-"""Every event by its name, in the order of this file. Names are stored in journals: they never change their meaning."""
-
-
-class Event(Value):
-    """A fact about a task. The class statement of each kind, and nothing else, defines the properties of its events.
-
-    `type`: its name in the journal, on the stream and in the API.
-    `follows`: the statuses in which it may be written; empty for `task.submitted`, which comes first.
-    `writer`: who may write it.
-    `ends_task`: no event may follow (G7).
-    """
-
-    type: ClassVar[str]
-    follows: ClassVar[frozenset[TaskStatus]]
-    writer: ClassVar[Writer]
-    ends_task: ClassVar[bool]
-
-    def __init_subclass__(
-        cls,
-        *,
-        type: str,  # noqa: A002 - the name in the journal and the API
-        follows: Collection[TaskStatus] = (),
-        writer: Writer = "anyone",
-        ends_task: bool = False,
-        **config: Any,
-    ) -> None:
-        super().__init_subclass__(**config)
-        cls.type, cls.follows, cls.writer, cls.ends_task = type, frozenset(follows), writer, ends_task
-        EVENTS[type] = cls
+_S, _OPEN = TaskStatus, frozenset(TaskStatus) - TERMINAL
 
 
 class TaskSubmitted(Event, SignedEvent, type="task.submitted"):
@@ -284,6 +250,36 @@ class CallDenied(Event, SignedEvent, type="call.denied", follows={_S.NEEDS_ATTEN
     arguments_digest: str
     actor: str = ANONYMOUS
     comment: str | None = None
+
+
+class InputRequested(Event, type="input.requested", follows={_S.EXECUTING, _S.NEEDS_ATTENTION}, writer="run"):
+    """A server asks the user something while its call is open. `requested_schema` describes the fields of an answer."""
+
+    step_id: str
+    call_id: str
+    question_id: str
+    server: str
+    tool: str
+    message: str
+    requested_schema: JsonObject
+
+
+class InputAnswered(Event, SignedEvent, type="input.answered", follows={_S.NEEDS_ATTENTION}):
+    """A person answered the question of a server; `content` is what the server gets, None where they declined."""
+
+    step_id: str
+    question_id: str
+    action: Literal["accept", "decline"]
+    content: JsonObject | None = None
+    actor: str = ANONYMOUS
+
+
+class InputWithdrawn(Event, type="input.withdrawn", follows={_S.NEEDS_ATTENTION}, writer="run"):
+    """Nobody answered the question of a server, and nobody can any more; `reason` says why. The server is declined."""
+
+    step_id: str
+    question_id: str
+    reason: str
 
 
 class StepCompleted(Event, type="step.completed", follows={_S.EXECUTING}, writer="run"):

@@ -88,6 +88,11 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ),
     ev.CallApproved: lambda event: f"Call of step {event.step_id} approved{_by(event.actor)}.",
     ev.CallDenied: lambda event: f"Call of step {event.step_id} denied{_by(event.actor)}{_because(event.comment)}",
+    ev.InputRequested: lambda event: f"{event.server} asks in step {event.step_id}: {event.message}",
+    ev.InputAnswered: lambda event: (
+        f"Question of step {event.step_id} {'answered' if event.action == 'accept' else 'declined'}{_by(event.actor)}."
+    ),
+    ev.InputWithdrawn: lambda event: f"Question of step {event.step_id} closed: {event.reason}",
     ev.StepCompleted: lambda event: f"Step {event.step_id} completed.",
     ev.StepFailed: lambda event: f"Step {event.step_id} failed: {event.message}",
     ev.StepSkipped: lambda event: f"Step {event.step_id} skipped: {event.reason}",

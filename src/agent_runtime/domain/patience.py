@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Protocol
 
 from agent_runtime.domain.values import JsonValue
 from agent_runtime.text.escaping import one_line
@@ -48,13 +47,3 @@ def report_line(step_id: str, report: Report) -> str:
     total = "" if report.total is None else f" of {report.total:g}"
     parts = ["" if report.progress is None else f"{report.progress:g}{total}", one_line(report.message)]
     return f"Step {step_id} reports progress: {', '.join(filter(None, parts)) or 'it goes on'}"
-
-
-class Patience(Protocol):
-    """Limits the time of a call that reports progress, and receives its reports."""
-
-    def extend(self, seconds: float) -> float:
-        """Return the total seconds that the call may take: at most `seconds`, limited by its maximum and the budget."""
-
-    def tell(self, report: Report) -> None:
-        """Receive a report without secrets. Called at most once a second."""

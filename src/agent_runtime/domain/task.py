@@ -56,6 +56,18 @@ class AskedCall:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedInput:
+    """What a server asks the user while its call is open (MCP elicitation)."""
+
+    question_id: str
+    call_id: str
+    server: str
+    tool: str
+    message: str
+    requested_schema: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One answer of a model: its items, the calls it proposes, and the replies to them so far, in order.
 
@@ -82,7 +94,8 @@ class StepState:
     """The progress of a step, with its latest call and, if it needs one, the approval of that call.
 
     For an agent step, `call` is the call that is not yet settled, `turns` are the model's answers, and `sent` are the
-    tools called for them (`server/tool`), without repetitions. `decided`: the ids of the calls that a person decided.
+    tools called for them (`server/tool`), without repetitions. `decided`: the ids of the calls and questions that a
+    person decided. `question`: what the server of the open call asks.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -91,6 +104,7 @@ class StepState:
     turns: tuple[Turn, ...] = ()
     sent: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
+    question: AskedInput | None = None
     result: StoredResult | None = None
     code: str | None = None
     message: str | None = None
@@ -258,7 +272,13 @@ class Task:
     @property
     def asks_person(self) -> bool:
         """Return whether a step waits for a person."""
-        return any(step.status in {StepStatus.UNKNOWN, StepStatus.ASKING} for step in self.steps.values())
+        asking = {StepStatus.UNKNOWN, StepStatus.ASKING}
+        return any(step.status in asking or step.question for step in self.steps.values())
+
+    @property
+    def questions(self) -> dict[str, AskedInput]:
+        """The open questions of servers, by step id."""
+        return {name: step.question for name, step in self.steps.items() if step.question}
 
     @property
     def unknown_steps(self) -> tuple[str, ...]:

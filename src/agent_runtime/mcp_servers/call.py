@@ -1,7 +1,7 @@
 """One call to one server: sent once, watched, and abandoned in an orderly way."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -10,9 +10,11 @@ from mcp import ClientSession
 from mcp_types import CallToolRequest, CancelledNotification, CancelledNotificationParams
 from pydantic import TypeAdapter
 
+from agent_runtime.domain.elicitation import Question
 from agent_runtime.domain.errors import AgentRuntimeError, OutcomeUnknownError
-from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.tools import StoredResult
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
 from agent_runtime.mcp_servers.reports import Reports
 from agent_runtime.text.redaction import Redactor
@@ -52,6 +54,8 @@ class AwaitedCall:
         self._grace_s = grace_s
         self._patience: Patience | None = None
         self._reports: Reports | None = None
+        self._expired = asyncio.Event()
+        self.open_questions = 0
 
     async def send(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
         token = CURRENT_REQUEST.set(self.state)
@@ -88,6 +92,26 @@ class AwaitedCall:
         self._patience, self._reports = patience, Reports(patience, redactor)
         self.state.on_progress = self._reports.add
 
+    @property
+    def task_id(self) -> str | None:
+        """The task that the call is made for, as far as it is known here."""
+        return self._patience.task_id if self._patience else None
+
+    async def ask(self, question: Question) -> JsonObject | None:
+        """Ask a person what the server wants to know, and return the content of the answer; None where it is declined.
+
+        The question is declined once the call is out of patience, which counts from the question and from its answer.
+        """
+        if self._patience is None or self._reports is None or self.given_up is not None:
+            return None
+        self.open_questions += 1
+        self._reports.note_life()
+        try:
+            return await self._patience.ask(self._reports.redact(question), self._expired)
+        finally:
+            self.open_questions -= 1
+            self._reports.note_life()
+
     async def send_watched(
         self, request: CallToolRequest, timeout_s: float, cancel: asyncio.Event, tasks: asyncio.TaskGroup
     ) -> dict[str, Any] | StoredResult:
@@ -103,12 +127,14 @@ class AwaitedCall:
             raise
         finally:
             watch.cancel()
+            self._expired.set()
             if self._reports is not None:
                 self._reports.close()
         raise OutcomeUnknownError(f"{self.name}: {self.given_up}.")
 
     async def _watch(self, scope: anyio.CancelScope, timeout_s: float, cancel: asyncio.Event) -> None:
         self.given_up = await self._wait_for_end_of_patience(timeout_s, cancel)
+        self._expired.set()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._grace_s
         await self._tell(self.given_up)
@@ -129,6 +155,11 @@ class AwaitedCall:
             if self._reports is None or self._patience is None or self._reports.last_at is None:
                 return f"there was no answer within {timeout_s:g} s"
             wanted_s = self._reports.last_at + timeout_s - began
+            if wanted_s <= waits_s and self.open_questions:
+                self._expired.set()
+                self._expired = asyncio.Event()
+                wanted_s = asyncio.get_running_loop().time() + timeout_s - began
+                self._reports.note_life()
             if wanted_s <= waits_s:
                 return f"there was no answer within {waits_s:.3g} s, and no progress for {timeout_s:g} s"
             may_take_s = self._patience.extend(wanted_s)
@@ -145,3 +176,16 @@ class AwaitedCall:
                 await self._session.send_notification(CancelledNotification(params=params))
         except TimeoutError:
             log.warning("mcp_cancel_not_delivered", call=self.name)
+
+
+def find_asking_call(calls: Mapping[int, AwaitedCall], state: RequestState | None) -> AwaitedCall | None:
+    """Return the open call for which a server asks something: the call of `state`, if the transport names one.
+
+    Otherwise it is the first of those that ask the least. None if there is none, or if calls of several tasks are open:
+    a question must not be shown to another task.
+    """
+    if state is not None:
+        return calls.get(state.request_id)
+    if len({call.task_id for call in calls.values()}) != 1:
+        return None
+    return min(calls.values(), key=lambda call: call.open_questions)

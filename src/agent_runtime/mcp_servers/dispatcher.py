@@ -4,26 +4,30 @@ A message with too many parts would block the event loop, so it is refused here 
 result (see `reading.py`), because its types refuse a whole answer for one odd field.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 from mcp.client._transport import ReadStream, WriteStream
 from mcp.shared.dispatcher import CallOptions, OnNotify, OnRequest, coerce_request_id
+from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import MessageMetadata, SessionMessage
 from mcp.shared.transport_context import TransportContext
-from mcp_types import ErrorData, JSONRPCNotification, JSONRPCRequest
+from mcp_types import INVALID_PARAMS, ErrorData, JSONRPCNotification, JSONRPCRequest
 
-from agent_runtime.domain.values import JsonValue, has_more_parts
+from agent_runtime.domain.elicitation import Question, UnreadableQuestionError, read_question
+from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
 from agent_runtime.mcp_servers.reading import UnreadableAnswerError, check_readable, make_stand_in
 
 NESTED = 100_000
 """The most arrays and objects in one message. Four megabytes of `[],` would block the event loop for seconds (G9)."""
 
+_ELICIT = "elicitation/create"
 PROGRESS = "notifications/progress"
 HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled", PROGRESS})
 """The notifications that are handled; all others are dropped unread."""
@@ -69,6 +73,9 @@ class RequestState:
         return answered is not None and coerce_request_id(answered) == self.request_id
 
 
+AnswerQuestion = Callable[[Question, RequestState | None], Awaitable[JsonObject | None]]
+"""Returns the content of the answer to a question; None where it is declined."""
+
 CURRENT_REQUEST: ContextVar[RequestState | None] = ContextVar("current_request", default=None)
 """The call that the running code sends. The SDK carries the sender's context as far as the socket."""
 
@@ -81,10 +88,17 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
     """
 
     def __init__(
-        self, read: ReadStream[SessionMessage | Exception], write: WriteStream[SessionMessage], *, remote: bool
+        self,
+        read: ReadStream[SessionMessage | Exception],
+        write: WriteStream[SessionMessage],
+        *,
+        remote: bool,
+        answer: AnswerQuestion,
     ) -> None:
+        """`answer` answers the questions of the server to the user."""
         super().__init__(read, write)
         self._remote = remote
+        self._answer = answer
         self._request_states: dict[object, RequestState] = {}
         self._answering = 0
 
@@ -97,6 +111,8 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         _related_request_id: int | str | None = None,
     ) -> dict[str, Any]:
         state = CURRENT_REQUEST.get()
+        if method == "initialize":
+            params = _offer_elicitation(params or {})
         if state is None or method != "tools/call":
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
             return make_stand_in(method, _check_parts(method, raw), remote=self._remote)
@@ -128,10 +144,26 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
     async def _handle_request(
         self, req: JSONRPCRequest, dctx: Any, scope: anyio.CancelScope, on_request: OnRequest
     ) -> None:
+        # Over HTTP this runs in the context of the call whose stream the request came on; its answer is not that call.
+        state = CURRENT_REQUEST.get()
+        CURRENT_REQUEST.set(None)
+        if req.method == _ELICIT:
+            on_request = partial(self._answer_question, state)
         try:
             await super()._handle_request(req, dctx, scope, on_request)
         finally:
             self._answering -= 1
+
+    async def _answer_question(
+        self, state: RequestState | None, _ctx: Any, _method: str, params: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Answer a question of the server, in the words of MCP; `state` is its call, if the transport says which."""
+        try:
+            question = read_question(params or {})
+        except UnreadableQuestionError as error:
+            raise MCPError(INVALID_PARAMS, str(error)) from error
+        content = await self._answer(question, state)
+        return {"action": "decline"} if content is None else {"action": "accept", "content": content}
 
     def _dispatch_notification(
         self, msg: JSONRPCNotification, metadata: MessageMetadata, on_notify: OnNotify, sender_ctx: Context | None
@@ -149,6 +181,11 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         state = self._request_states.get(coerce_request_id(token))
         if state is not None and state.on_progress is not None:
             state.on_progress(params)
+
+
+def _offer_elicitation(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of `initialize` with the capability to ask the user, by forms only."""
+    return {**params, "capabilities": {**(params.get("capabilities") or {}), "elicitation": {}}}
 
 
 def _check_parts(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -9,7 +9,9 @@ from mcp.client import IncomingMessage, Transport
 from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
-from agent_runtime.mcp_servers.dispatcher import Dispatcher, Outgoing
+from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.mcp_servers.dispatcher import Dispatcher, Outgoing, RequestState
 
 
 class Eras:
@@ -45,12 +47,15 @@ class Eras:
 
 
 class Speaker(Protocol):
-    """The owner of a session: its server's id, and the handler of its notifications."""
+    """The owner of a session: its server's id, and the handlers of its notifications and questions."""
 
     server_id: str
 
     async def handle_message(self, message: IncomingMessage) -> None:
         """Handle a notification of the server."""
+
+    async def answer(self, question: Question, state: RequestState | None) -> JsonObject | None:
+        """Return the content of the answer to a question of the server; None where it is declined."""
 
 
 @asynccontextmanager
@@ -59,7 +64,7 @@ async def open_session(
 ) -> AsyncIterator[ClientSession]:
     """Open a session over a transport and negotiate its protocol version."""
     async with transport as (read, write):
-        wire = Dispatcher(read, Outgoing(write), remote=remote)
+        wire = Dispatcher(read, Outgoing(write), remote=remote, answer=speaker.answer)
         async with ClientSession(dispatcher=wire, message_handler=speaker.handle_message) as session:
             await eras.negotiate(speaker.server_id, session)
             yield session

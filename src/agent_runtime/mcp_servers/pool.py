@@ -15,7 +15,6 @@ from mcp.server import MCPServer, Server
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ServerUnavailableError
-from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.tools import (
     BuiltinServer,
     HttpServer,
@@ -26,6 +25,7 @@ from agent_runtime.domain.tools import (
     ToolServer,
 )
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.eras import Eras
 from agent_runtime.mcp_servers.http import HttpAccess
 from agent_runtime.mcp_servers.listing import Listed

@@ -29,16 +29,17 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from agent_runtime.config import LimitSettings
+from agent_runtime.domain.elicitation import Question
 from agent_runtime.domain.errors import (
     CallNotSentError,
     OutcomeUnknownError,
     ServerUnavailableError,
     SessionLostError,
 )
-from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.mcp_servers.call import RAW, AwaitedCall
+from agent_runtime.live.patience import Patience
+from agent_runtime.mcp_servers.call import RAW, AwaitedCall, find_asking_call
 from agent_runtime.mcp_servers.dispatcher import RequestState
 from agent_runtime.mcp_servers.explaining import explain, may_pass
 from agent_runtime.mcp_servers.listing import Listed, SharedListing
@@ -110,7 +111,7 @@ class Connection:
         self._may_pass = False
         self._stopped = False
         self._retired = False
-        self._open_calls = 0
+        self._calls: dict[int, AwaitedCall] = {}
         self._ids = itertools.count(1_000_001)  # far from the ids that the SDK gives its own requests
         self._listing = SharedListing(self._list)
         self._listings = listings
@@ -168,7 +169,7 @@ class Connection:
     def retire(self) -> None:
         """Take no new work, and stop once the calls under way have ended."""
         self._retired = True
-        if not self._open_calls:
+        if not self._calls:
             self.stop()
 
     async def ready(self) -> ClientSession:
@@ -202,6 +203,13 @@ class Connection:
             self.changes += 1
             self._changed.set()
             self._tell_change()
+
+    async def answer(self, question: Question, state: RequestState | None) -> JsonObject | None:
+        """Have a person answer a question of the server. Return the content of the answer, None if it is declined."""
+        call = find_asking_call(self._calls, state)
+        if call is None:
+            log.info("mcp_question_declined", server=self.server_id, calls=len(self._calls))
+        return await call.ask(question) if call else None
 
     async def definitions(self) -> Listed:
         """List the tools in this session; the listing begins after the call. Raises: ServerUnavailableError."""
@@ -340,15 +348,15 @@ class Connection:
         )
         if patience is not None:
             call.listen(patience, self._redactor)
-        self._open_calls += 1
+        self._calls[call.state.request_id] = call
         try:
             if self._opener.uninterrupted:
                 raw = await call.send_uninterrupted(request, tasks)
             else:
                 raw = await call.send_watched(request, timeout_s, cancel, tasks)
         finally:
-            self._open_calls -= 1
-            if self._retired and not self._open_calls:
+            del self._calls[call.state.request_id]
+            if self._retired and not self._calls:
                 self.stop()
         if isinstance(raw, StoredResult):
             return raw

@@ -33,11 +33,12 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.identity import compare_pins
 from agent_runtime.domain.kept_results import fit_result
-from agent_runtime.domain.patience import CALL_S, Patience
+from agent_runtime.domain.patience import CALL_S
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.live.interruption import run_until
+from agent_runtime.live.patience import Patience
 from agent_runtime.live.progress import Progress
 from agent_runtime.registry.current import CurrentRegistry
 from agent_runtime.services.identifiers import new_id

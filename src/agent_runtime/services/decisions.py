@@ -2,6 +2,7 @@
 
 from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain.approval import (
+    Answer,
     Approve,
     ApproveCall,
     Cancel,
@@ -13,6 +14,7 @@ from agent_runtime.domain.approval import (
 )
 from agent_runtime.domain.call_rules import describe_full_journal
 from agent_runtime.domain.caller import Caller
+from agent_runtime.domain.elicitation import find_answer_faults
 from agent_runtime.domain.errors import (
     CallNotFoundError,
     DecisionRefusedError,
@@ -21,12 +23,14 @@ from agent_runtime.domain.errors import (
     EditOutdatedError,
     Fault,
     InvalidInputError,
+    QuestionNotFoundError,
     ScopeMissingError,
 )
 from agent_runtime.domain.events import (
     CallApproved,
     CallDenied,
     Event,
+    InputAnswered,
     PlanApproved,
     PlanRejected,
     PlanRevisionRequested,
@@ -40,7 +44,7 @@ from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.values import canonical, is_deeper_than
 from agent_runtime.text.escaping import is_blank
 
-Judged = Approve | Reject | Revise | Cancel | Resolve | ApproveCall | DenyCall
+Judged = Approve | Reject | Revise | Cancel | Resolve | ApproveCall | DenyCall | Answer
 """The decisions for which the task, the caller and the settings are all the input."""
 
 
@@ -66,6 +70,8 @@ def events_of(
             return [_resolve(task, decision, caller, limits)]
         case ApproveCall() | DenyCall():
             return [_decide_call(task, decision, caller)]
+        case Answer():
+            return [_answer(task, decision, caller)]
 
 
 def expect(task: Task, caller: Caller, status: TaskStatus, participle: str) -> None:
@@ -236,6 +242,29 @@ def _decide_call(task: Task, decision: ApproveCall | DenyCall, caller: Caller) -
     if isinstance(decision, DenyCall):
         return CallDenied(**decided)
     return CallApproved(**decided, scopes=_scopes(caller))
+
+
+def _answer(task: Task, decision: Answer, caller: Caller) -> InputAnswered:
+    question_id = decision.question_id
+    if any(question_id in step.decided for step in task.steps.values()):
+        raise DecisionRefusedError(f"The question {question_id} was already answered.", task.status)
+    asked = {question.question_id: (name, question) for name, question in task.questions.items()}
+    if question_id not in asked:
+        raise QuestionNotFoundError(
+            f"No server asks the question {question_id[:80]!r} in task {task.task_id}, or not any more: a question is "
+            "declined once its call may take no longer."
+        )
+    expect(task, caller, TaskStatus.NEEDS_ATTENTION, "asked for input")
+    step_id, question = asked[question_id]
+    content = None if decision.action == "decline" else decision.content or {}
+    if content is None and decision.content is not None:
+        raise InvalidInputError([Fault("content", "A content goes with the action 'accept' only.")])
+    faults = [] if content is None else list(find_answer_faults(content, question.requested_schema))
+    if faults:
+        raise InvalidInputError(faults)
+    return InputAnswered(
+        step_id=step_id, question_id=question_id, action=decision.action, content=content, **caller.signature
+    )
 
 
 def _resolve(task: Task, decision: Resolve, caller: Caller, limits: LimitSettings) -> StepResolved:

@@ -80,7 +80,7 @@ class Execution:
         self._waiting: set[str] = set()
         self._slots_held: set[str] = set()
         self._outcomes: list[Outcome | Answered] = []
-        self._wakeup = asyncio.Event()
+        self._wakeup = run.wakeup
         self._trouble: tuple[Proposal, AgentRuntimeError] | None = None
         self._planned = False
         self._compared: Identities | None = None
@@ -132,7 +132,8 @@ class Execution:
     @property
     def _may_act(self) -> bool:
         task = self._run.task
-        return (task.status in _ACTS or task.cancel_requested) and not self._run.stop.is_set() and not self._planned
+        acts = task.status in _ACTS or task.cancel_requested or task.questions.keys() - self._in_flight
+        return bool(acts) and not self._run.stop.is_set() and not self._planned
 
     def _settle(self) -> None:
         for outcome in self._outcomes:
@@ -147,8 +148,9 @@ class Execution:
         self._outcomes.clear()
 
     async def _decide(self) -> list["StagedCall | Question"]:
-        if self._run.cancel.is_set() and not self._run.task.cancel_requested:
+        if self._run.is_behind or (self._run.cancel.is_set() and not self._run.task.cancel_requested):
             await self._run.catch_up()
+        self._run.stage_posted()
         begun: list[StagedCall | Question] = []
         while self._may_act:
             busy = self._busy_steps | {work.step_id for work in begun}

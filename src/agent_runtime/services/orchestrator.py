@@ -58,7 +58,8 @@ class Orchestrator:
             task = await self._store.load(task_id)
         except TaskNotFoundError:
             return None
-        if task.terminal or task.cancel_requested or task.status in WAITING or compute_pause_s(task, datetime.now(UTC)):
+        waits = task.status in WAITING and not task.questions
+        if task.terminal or task.cancel_requested or waits or compute_pause_s(task, datetime.now(UTC)):
             return None
         return frozenset() if task.status is TaskStatus.PENDING else task.servers
 

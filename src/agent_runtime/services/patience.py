@@ -1,11 +1,16 @@
-"""How long one call of a task may take: longer than its time-out while its server reports progress."""
+"""How long one call of a task may take while its server reports progress, and what the server asks meanwhile."""
 
+import asyncio
 from collections.abc import Set as AbstractSet
 
 from agent_runtime.domain.budget import seconds_left
-from agent_runtime.domain.events import ToolCalled
+from agent_runtime.domain.elicitation import MOST_QUESTIONS, Question
+from agent_runtime.domain.events import InputRequested, InputWithdrawn, ToolCalled
 from agent_runtime.domain.patience import Report, report_line
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.interruption import run_until
 from agent_runtime.live.progress import Progress, Reported
+from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.run import Run
 
 
@@ -23,6 +28,13 @@ class CallPatience:
         self._longest_s = longest_s
         self._in_flight = in_flight
         self._progress = progress
+        self._asked = 0
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def task_id(self) -> str:
+        """The task that the call is made for."""
+        return self._run.task.task_id
 
     def extend(self, seconds: float) -> float:
         """Return how many seconds the call may take in all, at most `seconds`."""
@@ -37,4 +49,32 @@ class CallPatience:
     def tell(self, report: Report) -> None:
         """Show the report to whoever follows the task."""
         step_id = self._called.step_id
-        self._progress.say(self._run.task.task_id, Reported(step_id, report_line(step_id, report), report))
+        self._progress.say(self.task_id, Reported(step_id, report_line(step_id, report), report))
+
+    async def ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
+        """Ask a person, through the journal, and return the content of the answer; None where it is declined."""
+        self._asked += 1
+        if self._asked > MOST_QUESTIONS:
+            return None
+        return await run_until(self._ask(question), expired, self._run.cancel)
+
+    async def _ask(self, question: Question) -> JsonObject | None:
+        called, question_id = self._called, new_id("question")
+        asked = {"step_id": called.step_id, "question_id": question_id}
+        async with self._one_at_a_time:
+            self._run.post(
+                InputRequested(
+                    **asked,
+                    call_id=called.call_id,
+                    server=called.server,
+                    tool=called.tool,
+                    message=question.message,
+                    requested_schema=question.requested_schema,
+                )
+            )
+            try:
+                return await self._run.wait_for_answer(question_id)
+            except asyncio.CancelledError:
+                reason = "it was not answered while the call could wait for it"
+                self._run.post(InputWithdrawn(**asked, reason=reason))
+                raise

@@ -13,7 +13,6 @@ from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus, ignore_text
-from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
@@ -22,6 +21,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition, Offer, StoredResult, Tool, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.patience import Patience
 
 
 class SchemaJudge(Protocol):
@@ -109,8 +109,8 @@ class TaskStore(Protocol):
         """Return how many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
 
     async def list_unfinished(self) -> list[str]:
-        """Return the ids of the tasks that a runner should resume: open and not waiting for a person, or being
-        cancelled.
+        """Return the ids of the tasks that a runner should resume: open and not waiting for a person, being cancelled,
+        or asked something by a server in a call that may be lost.
         """
 
     async def starts(self) -> dict[str, int]:

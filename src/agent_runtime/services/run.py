@@ -8,10 +8,16 @@ from datetime import UTC, datetime
 import structlog
 
 from agent_runtime.domain.budget import charge
-from agent_runtime.domain.errors import ConflictError, StaleEpochError, StoreUnavailableError
-from agent_runtime.domain.events import Event, EventRecord, ModelAnswered, TaskClaimed, ToolReturned
+from agent_runtime.domain.errors import (
+    ConflictError,
+    IllegalTransitionError,
+    StaleEpochError,
+    StoreUnavailableError,
+)
+from agent_runtime.domain.events import Event, EventRecord, InputAnswered, ModelAnswered, TaskClaimed, ToolReturned
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
+from agent_runtime.domain.values import JsonObject
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.telemetry import log_debug
 
@@ -26,7 +32,8 @@ class Run:
     Events are staged as they follow from one another and committed together, so that the end of one step and the start
     of the next cost one write. A call is committed before it is sent. `cancel` is set once a cancellation is in the
     journal. No call is started after `stop` is set. `extended_s` are the seconds by step id that open calls were given
-    beyond their time-outs because they report progress.
+    beyond their time-outs because they report progress. `is_behind` is set once the journal has what the run must see,
+    and `wakeup` has the execution do its next turn.
     """
 
     def __init__(self, store: TaskStore, task: Task, cancel: asyncio.Event, stop: asyncio.Event) -> None:
@@ -35,6 +42,9 @@ class Run:
         self._staged: list[Event] = []
         self.task = task
         self.extended_s: dict[str, float] = {}
+        self.wakeup = asyncio.Event()
+        self.is_behind = False
+        self._posted: list[Event] = []
         self.cancel = cancel
         self.stop = stop
 
@@ -59,6 +69,37 @@ class Run:
     def charged_task(self) -> Task:
         """The task as its budget has it now: with the seconds of `extended_s` counted as used."""
         return charge(self.task, sum(self.extended_s.values()))
+
+    def post(self, event: Event) -> None:
+        """Have the execution write an event in its next turn, if the journal then allows it."""
+        self._posted.append(event)
+        self.wakeup.set()
+
+    def stage_posted(self) -> None:
+        """Stage the posted events. They stay posted until they are written; those that are not allowed are dropped."""
+        for event in [*self._posted]:
+            try:
+                self.stage(event)
+            except IllegalTransitionError as refusal:
+                log.info("post_dropped", task_id=self.task.task_id, reason=str(refusal))
+                self._posted.remove(event)
+
+    async def wait_for_answer(self, question_id: str) -> JsonObject | None:
+        """Wait until a person has answered a question of a server, and return the content; None where they decline."""
+        after, pauses = self._committed.version, _Pauses(self.task.task_id)
+        while True:
+            try:
+                records = await self._store.records(self.task.task_id, after)
+            except StoreUnavailableError as error:
+                await pauses.after(error)
+                continue
+            for record in records:
+                if isinstance(record.event, InputAnswered) and record.event.question_id == question_id:
+                    self.is_behind = True
+                    self.wakeup.set()
+                    return record.event.content
+            after = records[-1].seq if records else after
+            await self._store.wait_for_change(self.task.task_id, after)
 
     def stage(self, *events: Event) -> None:
         """Add events to the next commit; `task` is the state with them. Raises: IllegalTransitionError."""
@@ -85,7 +126,8 @@ class Run:
         except StaleEpochError:
             await self.record_late_answers()
             raise
-        self._staged = []
+        written, self._staged = self._staged, []
+        self._posted = [event for event in self._posted if event not in written]
         self.task = self._committed
 
     async def catch_up(self) -> None:
@@ -101,7 +143,7 @@ class Run:
             await self.record_late_answers()
             raise StaleEpochError(f"Epoch {self.epoch} of task {fresh.task_id} was superseded by {fresh.epoch}.")
         facts = self._facts()
-        self._committed, self.task, self._staged = fresh, fresh, []
+        self._committed, self.task, self._staged, self.is_behind = fresh, fresh, [], False
         if not fresh.terminal:
             self.stage(*facts)
 

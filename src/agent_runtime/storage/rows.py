@@ -70,6 +70,8 @@ SELECT_UNFINISHED = """
 SELECT CAST(task_id AS BLOB) FROM tasks
 WHERE status IN (SELECT value FROM json_each(?))
    OR (cancel_requested AND status IN (SELECT value FROM json_each(?)))
+   OR (status = 'needs_attention' AND EXISTS (
+          SELECT 1 FROM events WHERE events.task_id = tasks.task_id AND type = 'input.requested'))
 ORDER BY position
 """
 UPSERT_DEFINITIONS = """

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from agent_runtime.api.views import task_view
-from agent_runtime.cli import commands, output
+from agent_runtime.cli import explaining, output
 from agent_runtime.cli.arguments import parse
 from agent_runtime.cli.client import Client, Frame, frames_of
 from agent_runtime.cli.findings import packages_of
@@ -106,7 +106,7 @@ def test_a_call_is_shown_on_lines_that_it_cannot_forge(capsys: pytest.CaptureFix
         "reason": "why",
         "arguments": {"a\nb\u3164": "\u115f"},
     }
-    commands._show_call(asked)  # noqa: SLF001 - it is what a person reads
+    explaining.show_call(asked)
     assert capsys.readouterr().err.splitlines() == [
         r"Step s1 asks before it calls f.to\nol\ufe0f: why",
         r'  a\nb\u3164 = "\u115f"',
@@ -185,7 +185,7 @@ def test_who_is_asked_about_a_step_is_told_what_a_skip_takes_along(
     }
     task = {"task_id": "t", "error": None, "terminal": False, "status": "needs_attention", "attention": [asked]}
     options = argparse.Namespace(server=None, config=None, registry=None, data_dir=None, key_file=None)
-    commands.explain(options, task)
+    explaining.explain(options, task)
     assert capsys.readouterr().err.count("To skip it also skips the steps that need it: s2, s4.") == times
 
 

@@ -222,6 +222,29 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
         ev.CallDenied(step_id="s1", call_id="c", arguments_digest="d"),
         '{"step_id":"s1","call_id":"c","arguments_digest":"d","actor":"anonymous","comment":null}',
     ),
+    "input.requested": (
+        ev.InputRequested(
+            step_id="s1",
+            call_id="c",
+            question_id="q",
+            server="files",
+            tool="write",
+            message="m",
+            requested_schema={"type": "object", "properties": {}},
+        ),
+        (
+            '{"step_id":"s1","call_id":"c","question_id":"q","server":"files","tool":"write","message":"m",'
+            '"requested_schema":{"type":"object","properties":{}}}'
+        ),
+    ),
+    "input.answered": (
+        ev.InputAnswered(step_id="s1", question_id="q", action="accept", content={"a": 1}, actor="ann"),
+        '{"step_id":"s1","question_id":"q","action":"accept","content":{"a":1},"actor":"ann"}',
+    ),
+    "input.withdrawn": (
+        ev.InputWithdrawn(step_id="s1", question_id="q", reason="r"),
+        '{"step_id":"s1","question_id":"q","reason":"r"}',
+    ),
     "step.completed": (ev.StepCompleted(step_id="s1"), '{"step_id":"s1"}'),
     "step.failed": (
         ev.StepFailed(step_id="s1", code="tool_error", message="m"),
@@ -282,6 +305,9 @@ RULES = {
     "call.approval_requested": ("executing needs_attention", "run", False),
     "call.approved": ("needs_attention", "anyone", False),
     "call.denied": ("needs_attention", "anyone", False),
+    "input.requested": ("executing needs_attention", "run", False),
+    "input.answered": ("needs_attention", "anyone", False),
+    "input.withdrawn": ("needs_attention", "run", False),
     "step.completed": ("executing", "run", False),
     "step.failed": ("executing", "run", False),
     "step.skipped": ("executing", "run", False),
@@ -318,6 +344,7 @@ SIGNED = (
     "plan.edited",
     "call.approved",
     "call.denied",
+    "input.answered",
     "step.resolved",
     "task.cancel_requested",
 )
@@ -372,6 +399,9 @@ def test_the_least_that_an_event_ever_held_stays_readable() -> None:
         "call.approval_requested": {**sent, "reason": "r"},
         "call.approved": {**call, "arguments_digest": "d"},
         "call.denied": {**call, "arguments_digest": "d"},
+        "input.requested": {**call, **tool, "question_id": "q", "message": "m", "requested_schema": {}},
+        "input.answered": {"step_id": "s", "question_id": "q", "action": "decline"},
+        "input.withdrawn": {"step_id": "s", "question_id": "q", "reason": "r"},
         "step.completed": {"step_id": "s"},
         "step.failed": {"step_id": "s", "code": "c", "message": "m"},
         "step.skipped": {"step_id": "s", "reason": "r"},

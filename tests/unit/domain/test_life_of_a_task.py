@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from agent_runtime.domain.events import EVENTS, Resolution
 from unit.domain.life.machine import LifeOfATask, lives
 
-BEYOND = frozenset[str]()
+BEYOND = frozenset({"input.requested", "input.answered", "input.withdrawn"})
 """Events that these lives do not have yet."""
 
 EVERYDAY = settings(

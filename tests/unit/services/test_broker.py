@@ -25,11 +25,11 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.identity import Identities, ServerIdentity
 from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH, fit_result
-from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Denial, StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonObject, digest
+from agent_runtime.live.patience import Patience
 from agent_runtime.services.broker import Broker, Intent, Outcome
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.services.run import Run

@@ -26,7 +26,6 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.identity import Identities, ServerIdentity
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.outages import OutageLimits
-from agent_runtime.domain.patience import Patience
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.signature import DEFAULT_TENANT
@@ -34,6 +33,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Offer, StoredResult, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.patience import Patience
 from agent_runtime.live.progress import Progress
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker

@@ -100,6 +100,37 @@ function outcomeQuestion(asked, decide) {
   return group("section", "question", ...parts, element("p", needed, "note"), list);
 }
 
+/**
+ * An answer to begin with: each field with its default, or with an empty value of its type.
+ * @param {InputView["schema"]} schema
+ */
+function draft({ properties }) {
+  /** @type {Record<string, Json>} */
+  const empty = { boolean: false, integer: 0, number: 0, array: [] };
+  const fields = Object.entries(properties).map(([name, { type, default: given }]) => [name, given ?? empty[type ?? ""] ?? ""]);
+  return JSON.stringify(Object.fromEntries(fields), null, 2);
+}
+
+/** @param {InputView} asked @param {Decide} decide */
+function inputQuestion(asked, decide) {
+  const { input, node } = field("Answer, as JSON", 4);
+  input.value = draft(asked.schema);
+  const path = `answers/${encodeURIComponent(asked.question_id)}`;
+  // Sent as it was typed, so that no number loses a digit; the service says what does not fit.
+  const accept = () => decide(path, `{"action":"accept","content":${input.value.trim() || "{}"}}`);
+  return group(
+    "section",
+    "question",
+    element("h3", `The server ${asked.server} asks you`),
+    element("p", asked.message),
+    group("p", "marks", element("code", `${asked.server}.${asked.tool}`), `in step ${asked.step_id}`),
+    element("p", "What you write goes to this server. Do not give it secrets that are not meant for it.", "note"),
+    json(asked.schema.properties),
+    node,
+    group("p", "buttons", button("Answer", accept, "primary"), button("Decline", () => decide(path, { action: "decline" }))),
+  );
+}
+
 /** @param {JournalChangedView} asked */
 function changeNotice(asked) {
   return group(
@@ -114,8 +145,9 @@ function changeNotice(asked) {
 /** @param {TaskView} task */
 export const isChanged = (task) => task.attention.some(({ kind }) => kind === "journal_changed");
 
-/** @param {AttentionView | JournalChangedView} asked @param {Decide} decide */
+/** @param {AttentionView | InputView | JournalChangedView} asked @param {Decide} decide */
 export function question(asked, decide) {
+  if (asked.kind === "input") return inputQuestion(asked, decide);
   if (asked.kind === "journal_changed") return changeNotice(asked);
   return asked.kind === "call_approval" ? callQuestion(asked, decide) : outcomeQuestion(asked, decide);
 }

@@ -58,6 +58,16 @@ interface WaitingView {
   next_try_at: string;
 }
 
+interface InputView {
+  kind: "input";
+  step_id: string;
+  question_id: string;
+  server: string;
+  tool: string;
+  message: string;
+  schema: { properties: { [name: string]: { type?: string; default?: Json } } };
+}
+
 interface JournalChangedView {
   kind: "journal_changed";
   record: number;
@@ -145,7 +155,7 @@ interface TaskView extends SummaryView {
   plan_digest: string | null;
   steps: StepView[];
   approvals: ApprovalView[];
-  attention: (AttentionView | JournalChangedView)[];
+  attention: (AttentionView | InputView | JournalChangedView)[];
   waiting_for: WaitingView | null;
   cancel_requested: boolean;
   error: ErrorView | null;

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.folds import calls, plans, tasks
+from agent_runtime.domain.folds import calls, plans, questions, tasks
 from agent_runtime.domain.folds.base import Changes, illegal
 from agent_runtime.domain.task import Task
 
@@ -28,6 +28,9 @@ FOLDS: dict[type[ev.Event], Callable[[Task, Any, ev.EventRecord], Changes]] = {
     ev.CallApprovalRequested: calls.fold_call_approval_requested,
     ev.CallApproved: calls.fold_call_decision,
     ev.CallDenied: calls.fold_call_decision,
+    ev.InputRequested: questions.fold_input_requested,
+    ev.InputAnswered: questions.fold_input_answered,
+    ev.InputWithdrawn: questions.fold_input_withdrawn,
     ev.StepCompleted: tasks.fold_step_completed,
     ev.StepFailed: tasks.fold_step_failed,
     ev.StepSkipped: tasks.fold_step_skipped,

@@ -1,10 +1,12 @@
 """Helpers of the folds."""
 
+from dataclasses import replace
 from typing import Any
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.caller import allow
 from agent_runtime.domain.errors import IllegalTransitionError
+from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepState, StepStatus, Task
 
 Changes = dict[str, Any]
@@ -27,6 +29,15 @@ def expect_step(task: Task, event: Any, *expected: StepStatus) -> StepState:
 
 def with_step(task: Task, step_id: str, state: StepState, **more: Any) -> Changes:
     return {"steps": {**task.steps, step_id: state}, **more}
+
+
+def without_question(task: Task, step_id: str, state: StepState) -> Changes:
+    """Return the changes to a state of a step whose question is closed: the task goes on if nothing else is asked."""
+    changes = with_step(task, step_id, replace(state, question=None))
+    if task.steps[step_id].question and task.status is TaskStatus.NEEDS_ATTENTION:
+        asks = replace(task, **changes).asks_person
+        changes["status"] = TaskStatus.NEEDS_ATTENTION if asks else TaskStatus.EXECUTING
+    return changes
 
 
 def authors_with(task: Task, actor: str) -> tuple[str, ...]:

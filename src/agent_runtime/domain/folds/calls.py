@@ -15,6 +15,7 @@ from agent_runtime.domain.folds.base import (
     expect_step,
     illegal,
     with_step,
+    without_question,
 )
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text
@@ -172,7 +173,7 @@ def fold_tool_returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) ->
     else:
         state = replace(state, call=replace(call, result=event.result))
     seconds = task.call_seconds + event.duration_ms / 1000
-    return with_step(task, event.step_id, state, call_seconds=seconds)
+    return {**without_question(task, event.step_id, state), "call_seconds": seconds}
 
 
 def fold_tool_denied(task: Task, event: ev.ToolDenied, _record: ev.EventRecord) -> Changes:
@@ -190,7 +191,7 @@ def fold_step_outcome_unknown(task: Task, event: ev.StepOutcomeUnknown, _: ev.Ev
     state = expect_step(task, event, StepStatus.RUNNING)
     if state.open_call is None or state.open_call.call_id != event.call_id:
         raise illegal(task, event, f"call {event.call_id!r} is not open")
-    unknown = replace(state, status=StepStatus.UNKNOWN, message=event.reason)
+    unknown = replace(state, status=StepStatus.UNKNOWN, message=event.reason, question=None)
     return with_step(task, event.step_id, unknown, status=_S.NEEDS_ATTENTION)
 
 

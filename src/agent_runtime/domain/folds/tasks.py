@@ -28,7 +28,7 @@ def fold_task_submitted(_: Task, event: ev.TaskSubmitted, record: ev.EventRecord
 
 
 def fold_task_claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> Changes:
-    if task.status in WAITING and not task.cancel_requested:
+    if task.status in WAITING and not (task.cancel_requested or task.questions):
         raise illegal(task, event, "it waits for a person")
     status = _S.EXECUTING if task.status is _S.APPROVED else task.status
     return {"epoch": event.epoch, "runner": event.runner, "status": status}

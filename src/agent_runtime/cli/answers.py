@@ -1,0 +1,54 @@
+"""Questions of servers, answered by a person at the terminal while their task is followed."""
+
+import json
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from agent_runtime.cli import output
+from agent_runtime.cli.client import Client, Json, RefusedError
+from agent_runtime.cli.explaining import show_question
+from agent_runtime.text.escaping import one_line
+
+
+def are_all_that_is_asked(task: Json) -> bool:
+    """Return whether a task waits for nothing but the answers to questions of servers."""
+    return bool(task["attention"]) and all(asked["kind"] == "input" for asked in task["attention"])
+
+
+def answer_questions(client: Client, task: Json, known: Collection[str]) -> list[str]:
+    """Have a person answer the questions whose ids are not `known` yet, if one is there, and return their ids."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return []
+    new = [asked for asked in task["attention"] if asked["question_id"] not in known]
+    for asked in new:
+        show_question(asked)
+        while (said := output.ask("Answer it? [y/n] ")) not in {"y", "yes", "n", "no", None}:
+            pass
+        if said is None:  # it stays open, for somebody else
+            continue
+        content = _ask_for_fields(asked) if said.startswith("y") else None
+        try:
+            client.answer(task["task_id"], asked["question_id"], content)
+        except RefusedError as refusal:
+            output.say(str(refusal))
+    return [asked["question_id"] for asked in new]
+
+
+def _ask_for_fields(asked: Json) -> Json:
+    content: Json = {}
+    for name, field in asked["schema"]["properties"].items():
+        text = output.ask(f"{one_line(name)}: ")
+        if text:
+            content[name] = _read_value(text, field)
+    return content
+
+
+def _read_value(text: str, field: Json) -> Any:
+    """Return what was typed: as it stands for a text, else as JSON where it is some."""
+    if field.get("type") == "string":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,80 @@
+"""The problems and questions of a task in words, with the commands that answer them."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from agent_runtime.cli import output
+from agent_runtime.text.escaping import escape_hidden, one_line
+
+
+def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
+    """Print the problems and questions of a task, with the commands that answer them."""
+    task_id, error = task["task_id"], task["error"]
+    if error:
+        step = f" in step {error['step_id']}" if error["step_id"] else ""
+        output.say(f"Task {task_id} failed{step}: {error['message']}")
+    elif task["status"] == "expired":
+        output.say(f"Task {task_id} has expired: its plan was not approved in time.")
+    elif task["terminal"] and task["status"] != "completed":
+        output.say(f"Task {task_id} was {task['status']}.")
+    elif task["status"] == "awaiting_approval":
+        named = ("--digest", task["plan_digest"]) if task["plan_revision"] > 1 else ()
+        output.say(f"Task {task_id} awaits approval. Let the plan run: {hint(options, 'approve', task_id, *named)}")
+        output.say(f"or refuse it: {hint(options, 'reject', task_id)}")
+        output.say(f"or say what should be different: {hint(options, 'revise', task_id, 'FEEDBACK')}")
+    for asked in task["attention"]:
+        if asked["kind"] == "journal_changed":
+            output.say(f"Its journal was changed at record {asked['record']}, so nothing is done with it any more.")
+            output.say(f"What shows it: {asked['reason']}")
+            output.say(f"What there is: {hint(options, 'audit', 'verify', task_id)}")
+            continue
+        if asked["kind"] == "call_approval":
+            _explain_call(options, task_id, asked)
+            continue
+        if asked["kind"] == "input":
+            show_question(asked)
+            question = ("--question", asked["question_id"])
+            output.say(f"Answer it: {hint(options, 'answer', task_id, *question, '--content', 'JSON')}")
+            output.say(f"or decline it: {hint(options, 'answer', task_id, *question, '--decline')}")
+            continue
+        output.say(f"Step {asked['step_id']} called {output.tool_name(asked)}: {asked['reason']}")
+        if asked["needed_by"]:
+            output.say(f"To skip it also skips the steps that need it: {', '.join(asked['needed_by'])}.")
+        resolve_it = hint(options, "resolve", task_id, "--step", asked["step_id"])
+        output.say(f"Find out, and say what became of it: {resolve_it} --as {'|'.join(asked['actions'])}")
+
+
+def _explain_call(options: argparse.Namespace, task_id: str, asked: Mapping[str, Any]) -> None:
+    show_call(asked)
+    call = ("--call", asked["call_id"])
+    output.say(f"Let it be sent: {hint(options, 'approve', task_id, *call)}")
+    output.say(f"or refuse it: {hint(options, 'reject', task_id, *call)}")
+
+
+def show_call(asked: Mapping[str, Any]) -> None:
+    """Print a call that awaits approval, with all of its arguments."""
+    output.say(f"Step {asked['step_id']} asks before it calls {output.tool_name(asked)}: {asked['reason']}")
+    for line in output.argument_lines(asked["arguments"]):
+        output.say(f"  {line}")
+
+
+def hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *more: str) -> str:
+    """Return the command line of another command on the same service."""
+    words = ["agent-runtime", verb, task_id or options.task_id, *more]
+    for name in ("server", "config", "registry", "data_dir", "key_file"):
+        if getattr(options, name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    return shlex.join(words)
+
+
+def show_question(asked: Mapping[str, Any]) -> None:
+    """Print what a server asks, and which fields an answer has."""
+    output.say(f"The server {escape_hidden(asked['server'])} asks you, in step {asked['step_id']}: {asked['message']}")
+    schema = asked["schema"]
+    for name, field in schema["properties"].items():
+        needed = "" if name in schema.get("required", ()) else ", optional"
+        described = escape_hidden(json.dumps(field, ensure_ascii=False))
+        output.say(f"  {one_line(name)}{needed}: {described}")

@@ -1,0 +1,189 @@
+"""Questions of servers at the port `ToolServers`: asked in the middle of a call, over stdio and over HTTP."""
+
+import asyncio
+import json
+import queue
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.patience import Report
+from agent_runtime.domain.tools import StdioServer, ToolServer
+from agent_runtime.domain.values import JsonObject
+from odd_servers import run_http_server
+from pools import KEY, Place, remote
+from servers.asking_server import FORM, handshake, messages
+
+SERVER = Path(__file__).parents[1] / "servers" / "asking_server.py"
+ANSWER = {"name": "Ann", "count": 3}
+
+
+@dataclass
+class Person:
+    """A patience with a person behind it who gives this answer, None to decline, or never says anything."""
+
+    answer: JsonObject | None = None
+    silent: bool = False
+    task_id: str = "t"
+    longest_s: float = 60
+    asked: list[Question] = field(default_factory=list)
+    ended: int = 0
+
+    def extend(self, seconds: float) -> float:
+        return min(seconds, self.longest_s)
+
+    def tell(self, report: Report) -> None:
+        raise AssertionError(report)
+
+    async def ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
+        self.asked.append(question)
+        try:
+            if self.silent:
+                await expired.wait()
+                return None
+            return self.answer
+        finally:
+            self.ended += 1
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The same server over HTTP: it asks on the stream that answers the call, and the answer is posted."""
+
+    answers: "queue.Queue[Any]" = queue.Queue()
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if "method" not in message:
+            self.answers.put(message.get("result") or {"error": message["error"]["code"]})
+        answer = handshake(message)
+        self.send_response(200 if "id" in message and "method" in message else 202)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        if message.get("method") == "tools/call":
+            for said in messages(message["id"], message["params"]["name"], self.answers):
+                self.say(said)
+        elif answer is not None:
+            self.say({"jsonrpc": "2.0", "id": message["id"], "result": answer})
+
+    def say(self, message: Any) -> None:
+        self.wfile.write(b"data: %b\r\n\r\n" % json.dumps(message).encode())
+        self.wfile.flush()
+
+    def do_GET(self) -> None:
+        self.send_error(405)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
+        """Say nothing."""
+
+
+@contextmanager
+def server_over(transport: str) -> Iterator[ToolServer]:
+    if transport == "http":
+        with run_http_server(Handler) as port:
+            yield remote(f"http://127.0.0.1:{port}/mcp")
+        return
+    env = {"KEY": "${env:KEY_OF_THE_OPERATOR}"}
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER)], "env": env}
+    yield StdioServer.model_validate({"id": "remote", "type": "local_stdio", "config": config})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+async def ask(place: Place, tool: str, person: Person | None, *, timeout_s: float = 15, over: str = "stdio") -> Any:
+    """What the server got for what this tool asks."""
+    with server_over(over) as entry:
+        async with asyncio.timeout(20), place.pool() as pool, pool.lease([entry]) as lease:
+            cancel = asyncio.Event()
+            result = await lease.call("remote", tool, {}, timeout_s=timeout_s, cancel=cancel, patience=person)
+            return json.loads(result.text)
+
+
+@pytest.mark.parametrize("over", ["stdio", "http"])
+async def test_a_question_of_a_server_is_asked_and_gets_its_answer(place: Place, over: str) -> None:
+    person = Person(ANSWER)
+    assert await ask(place, "form", person, over=over) == {"action": "accept", "content": ANSWER}
+    assert person.asked == [Question("Who are you?", FORM)]
+
+
+@pytest.mark.parametrize("over", ["stdio", "http"])
+async def test_a_question_that_is_declined_is_declined_to_the_server(place: Place, over: str) -> None:
+    assert await ask(place, "form", Person(None), over=over) == {"action": "decline"}
+
+
+@pytest.mark.parametrize("over", ["stdio", "http"])
+async def test_a_question_that_nobody_answers_is_declined_once_its_call_is_out_of_patience(
+    place: Place, over: str
+) -> None:
+    person = Person(silent=True)
+    assert await ask(place, "form", person, timeout_s=0.5, over=over) == {"action": "decline"}
+    assert person.ended == 1
+
+
+async def test_each_question_gives_a_call_its_time_out_anew_up_to_its_cap(place: Place) -> None:
+    assert await ask(place, "twice", Person(silent=True), timeout_s=0.4) == [{"action": "decline"}] * 2
+    began = time.monotonic()
+    assert await ask(place, "twice", Person(silent=True, longest_s=1.0), timeout_s=0.8) == [{"action": "decline"}] * 2
+    assert time.monotonic() - began < 10, "the second one was declined at the cap, and the server answered at once"
+
+
+async def test_a_server_that_does_not_wait_for_its_answer_ends_the_question(place: Place) -> None:
+    person = Person(silent=True)
+    assert await ask(place, "hasty", person) is None
+    assert person.ended == len(person.asked)
+
+
+async def test_a_server_may_withdraw_its_question(place: Place) -> None:
+    person = Person(silent=True)
+    assert await ask(place, "withdrawn", person) == "withdrawn"
+    assert person.ended == len(person.asked)
+
+
+async def test_nobody_is_asked_where_the_call_has_nobody_behind_it(place: Place) -> None:
+    assert await ask(place, "form", None) == {"action": "decline"}
+
+
+async def test_sampling_roots_and_what_nobody_knows_are_refused_with_an_error(place: Place) -> None:
+    errors = await ask(place, "others", Person(ANSWER))
+    assert errors == [{"error": -32600}, {"error": -32600}, {"error": -32601}]
+
+
+async def test_a_question_that_cannot_be_read_is_refused_and_never_asked(place: Place) -> None:
+    person = Person({})
+    *refused, last = await ask(place, "odd", person)
+    assert refused == [{"error": -32602}] * 4
+    assert last == {"error": -32602}
+    assert person.asked == []
+
+
+async def test_secrets_that_a_server_asks_with_are_redacted(place: Place) -> None:
+    person = Person({})
+    await ask(place, "secret", person)
+    assert person.asked[0].message == "Is [redacted] right?"
+    assert KEY not in str(person.asked)
+
+
+@pytest.mark.parametrize(("tasks", "asked"), [(("t", "t"), 2), (("t", "u"), 0)])
+async def test_a_question_is_never_shown_to_another_task(place: Place, tasks: tuple[str, str], asked: int) -> None:
+    people = [Person(silent=True, task_id=task_id) for task_id in tasks]
+    with server_over("stdio") as entry:
+        async with (
+            asyncio.timeout(20),
+            place.pool() as pool,
+            pool.lease([entry]) as lease,
+            asyncio.TaskGroup() as group,
+        ):
+            for person in people:
+                call = lease.call("remote", "form", {}, timeout_s=0.5, cancel=asyncio.Event(), patience=person)
+                group.create_task(call)
+    assert sum(len(person.asked) for person in people) == asked
