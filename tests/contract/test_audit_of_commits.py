@@ -15,8 +15,10 @@ import pytest
 
 from agent_runtime.domain.chain import GENESIS
 from agent_runtime.domain.commits import CHANGES, Change, Deletion, encode_changes, parse_head
-from agent_runtime.domain.events import TaskCancelRequested
+from agent_runtime.domain.errors import StoreUnavailableError
+from agent_runtime.domain.events import StepCompleted, TaskCancelRequested, TaskCompleted
 from agent_runtime.domain.task import Task
+from agent_runtime.storage.read_only import open_read_only
 from agent_runtime.storage.sqlite import SqliteStore
 from audits import (
     LAST,
@@ -31,7 +33,7 @@ from audits import (
     tamper,
     write_finished_task,
 )
-from journals import plan_approved, task_submitted
+from journals import claim, plan_approved, task_submitted
 
 COMMITS = 16
 """The number of commits of two tasks by `write_finished_task`: the first eight are of `t`, the rest of `other`."""
@@ -117,6 +119,16 @@ async def test_a_journal_that_was_cut_together_with_its_row_is_found(path: Path)
     assert find_commit_places(path) == ["t, record 14, hash"]
 
 
+async def test_so_it_is_where_the_service_has_written_the_records_anew_since(path: Path) -> None:
+    tamper(path, *CUT_T)
+    async with SqliteStore(path) as store:
+        task = await claim(store, await store.load("t"))
+        done = [StepCompleted(step_id="s2"), TaskCompleted(result="hello")]
+        await store.append(task, done, epoch=task.epoch)
+    assert faults(path) == []
+    assert find_commit_places(path) == ["t, record 13, commits[17].data", "t, record 14, hash"]
+
+
 async def test_records_that_were_added_with_hashes_that_fit_are_found(path: Path) -> None:
     tamper(path, "INSERT INTO events SELECT task_id, 15, epoch, at, type, data, hash FROM events WHERE seq = 14")
     rechain(path)
@@ -193,6 +205,15 @@ CHANGED_ROWS: list[tuple[str, list[str]]] = [
 async def test_a_commit_that_was_changed_or_cut_is_placed_once(path: Path, statement: str, expected: list[str]) -> None:
     tamper(path, statement)
     assert find_commit_places(path) == expected
+
+
+async def test_what_missing_rows_may_have_named_is_not_called_forged(path: Path) -> None:
+    async with SqliteStore(path) as store:
+        await store.delete(await store.load("t"))
+    tamper(path, "DELETE FROM commits WHERE position BETWEEN 3 AND 9")
+    assert find_commit_places(path) == ["commits[10]"]
+    tamper(path, "DELETE FROM commits WHERE position < 12")
+    assert find_commit_places(path) == ["commits[12]"]
 
 
 async def test_a_row_that_was_replaced_together_with_its_hash_shows_in_the_next(path: Path) -> None:
@@ -283,6 +304,14 @@ async def test_a_checkpoint_that_was_changed_is_found(
     assert "commits[18].hash" in find_commit_places(with_checkpoint, head)
 
 
+async def test_rows_before_a_checkpoint_that_were_computed_anew_are_found_where_it_was_not(
+    with_checkpoint: Path,
+) -> None:
+    tamper(with_checkpoint, "UPDATE commits SET at = '2020-01-01T00:00:00.000000Z' WHERE position = 5")
+    rechain_commits(with_checkpoint)
+    assert find_commit_places(with_checkpoint) == ["commits[17].data.previous"]
+
+
 async def test_a_checkpoint_that_names_what_was_changed_before_it_is_found(path: Path) -> None:
     tamper(path, *REMOVE_T)
     async with SqliteStore(path) as store:
@@ -295,6 +324,19 @@ async def test_a_database_that_had_commits_and_has_none_is_found(path: Path) -> 
     tamper(path, "DELETE FROM commits")
     assert find_commit_places(path) == ["other, tasks", "t, tasks"]
     assert find_commit_places(path, head) == ["head 16", "other, tasks", "t, tasks"]
+
+
+async def test_a_database_without_the_table_of_commits_is_told_from_one_of_an_earlier_version(path: Path) -> None:
+    tamper(path, "DROP TABLE commits")
+    with open_read_only(path) as file:
+        assert file.has_commits  # or should have
+        with pytest.raises(StoreUnavailableError, match="no such table: commits"):
+            file.verify_commits()
+        with pytest.raises(StoreUnavailableError, match="no such table: commits"):
+            file.commit_head()
+    tamper(path, "PRAGMA user_version = 4")
+    with open_read_only(path) as file:
+        assert not file.has_commits
 
 
 @pytest.mark.parametrize("text", ["", "12", "12:", "012:sha256:" + "0" * 64, "12:sha256:0", "x:sha256:" + "0" * 64])

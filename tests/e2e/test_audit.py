@@ -1,14 +1,15 @@
 """The audit for operators and third parties: over the command line, the API, and an exported file."""
 
+import asyncio
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from agent_runtime.domain.events import ToolCalled
 from agent_runtime.domain.values import digest
-from audits import rewrite, spoil_index, tamper
+from agent_runtime.storage.owner import acquire
+from audits import database, read_kept_head, rewrite, spoil_index, tamper
 from command_line import Folder
 from serving import Service, sums
 
@@ -44,62 +45,65 @@ def test_a_task_that_went_its_way_is_verified_and_one_that_was_changed_is_not(fo
     assert folder("audit", "verify", "--data-dir", "elsewhere").returncode == 2
 
 
+@pytest.fixture
+def with_tasks(folder: Folder) -> Path:
+    """The database in the data directory, with two finished tasks."""
+    (folder.path / DATABASE).parent.mkdir(mode=0o700)
+    return asyncio.run(database((folder.path / DATABASE).parent, "t", "other"))
+
+
 @pytest.mark.slow
-def test_a_head_that_was_kept_elsewhere_shows_what_was_cut_after_the_last_look(folder: Folder) -> None:
-    assert folder("run", "Add 15 and 27", "--yes").returncode == 0
-    early = folder("audit", "head").stdout.strip()
-    shutil.copy(folder.path / DATABASE, folder.path / "copy.db")
-    assert folder("run", "Add 1 and 2", "--yes").returncode == 0
-    late = folder.json("audit", "head")["head"]
-    for head in (early, late):
-        found = folder.json("audit", "verify", "--head", head)
-        assert found["faults"] == []
-        assert found["cannot_detect"][0].startswith("what came after the head")
-    shutil.copy(folder.path / "copy.db", folder.path / DATABASE)
+def test_a_head_that_was_kept_elsewhere_shows_what_was_cut_with_its_commits(folder: Folder, with_tasks: Path) -> None:
+    head = folder("audit", "head").stdout.strip()
+    whole = folder.json("audit", "verify", "--head", head)
+    assert (whole["commits"], whole["faults"]) == (16, [])
+    assert whole["cannot_detect"][0].startswith("what came after the head")
+    tamper(with_tasks, *(f"DELETE FROM {table} WHERE task_id = 'other'" for table in ("tasks", "events")))  # noqa: S608
+    tamper(with_tasks, "DELETE FROM commits WHERE position > 8")
     assert folder("audit", "verify").returncode == 0
-    cut = folder("audit", "verify", "--head", late)
-    assert cut.returncode == 1
-    assert cut.stdout.startswith(f"head {late.partition(':')[0]}: there is no such row")
+    cut = folder("audit", "verify", "--head", head)
+    assert (cut.returncode, cut.stdout[:31]) == (1, "head 16: there is no such row, ")
     assert "- a history written anew together with the commits" in cut.stderr  # the head was of no use
 
 
 @pytest.mark.slow
-def test_a_checkpoint_stands_for_the_commits_that_it_drops(folder: Folder) -> None:
-    assert folder("audit", "checkpoint").returncode == 2  # there is no database
-    assert folder("run", "Add 15 and 27", "--yes").returncode == 0
-    before = folder("audit", "head").stdout.strip()
-    kept = folder("audit", "checkpoint").stdout.strip()
+def test_a_checkpoint_stands_for_the_commits_that_it_drops(folder: Folder, with_tasks: Path) -> None:
+    before = read_kept_head(with_tasks)
     dropped = folder("audit", "checkpoint", "--drop")
-    assert dropped.returncode == 0, dropped.stderr
+    assert (dropped.returncode, dropped.stdout) == (0, f"{read_kept_head(with_tasks)}\n"), dropped.stderr
     assert "Keep this head elsewhere" in dropped.stderr
-    newest = folder("audit", "head").stdout
-    assert (newest, int(newest.partition(":")[0])) == (dropped.stdout, int(before.partition(":")[0]) + 2)
-    assert folder.json("audit", "verify", "--head", newest.strip())["commits"] == 1
-    assert folder("audit", "verify", "--head", kept).returncode == 0
-    gone = folder("audit", "verify", "--head", before)
+    assert folder.json("audit", "verify", "--head", before)["commits"] == 1
+    gone = folder("audit", "verify", "--head", f"15:{before.partition(':')[2]}")
     assert (gone.returncode, "its row is gone" in gone.stdout) == (1, True)
 
-    tamper(folder.path / DATABASE, "DELETE FROM tasks", "DELETE FROM events")
+    tamper(with_tasks, "DELETE FROM tasks", "DELETE FROM events")
     refused = folder("audit", "checkpoint", "--drop")
-    assert refused.returncode == 1
-    assert "Nothing was written" in refused.stderr
-    assert folder("audit", "head").stdout == newest
+    assert (refused.returncode, "Nothing was written" in refused.stderr) == (1, True)
+    assert f"{read_kept_head(with_tasks)}\n" == dropped.stdout
 
 
 @pytest.mark.slow
-def test_what_a_head_and_a_checkpoint_need_is_said(folder: Folder) -> None:
-    with folder.serve() as service:
-        head = folder("audit", "head").stdout.strip()
-        for words, said in [
-            (("verify", "--head", "12"), "it must be POSITION:HASH"),
-            (("verify", "--head", head, "--server", service.url), "leave out --server"),
-            (("verify", "--head", head, "--file", "export.json"), "not allowed with"),
-            (("verify", "task", "--head", head), "not allowed with"),
-        ]:
-            refused = folder("audit", *words)
-            assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+def test_what_a_head_and_a_checkpoint_need_is_said(folder: Folder, with_tasks: Path) -> None:
+    malformed = folder("audit", "verify", "--head", "12")
+    assert (malformed.returncode, "it must be POSITION:HASH" in malformed.stderr) == (2, True)
+    elsewhere = folder("audit", "verify", "--head", read_kept_head(with_tasks), "--server", "http://127.0.0.1:9")
+    assert (elsewhere.returncode, "leave out --server" in elsewhere.stderr) == (2, True)
+    with acquire(with_tasks.parent, with_tasks):
         owned = folder("audit", "checkpoint")
-        assert (owned.returncode, service.url in owned.stderr) == (2, True), owned.stderr
+    assert (owned.returncode, "is owned by process" in owned.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_database_without_commits_is_of_an_earlier_version_or_was_changed(folder: Folder, with_tasks: Path) -> None:
+    head = read_kept_head(with_tasks)
+    tamper(with_tasks, "DROP TABLE commits")
+    changed = folder("audit", "verify")
+    assert (changed.returncode, changed.stdout[:39]) == (1, "commits: The database cannot be read he")
+    tamper(with_tasks, "PRAGMA user_version = 4")
+    assert folder("audit", "verify").returncode == 0
+    for words in (("head",), ("verify", "--head", head)):
+        early = folder("audit", *words)
+        assert (early.returncode, "before stores recorded their commits" in early.stderr) == (2, True)
 
 
 @pytest.mark.slow

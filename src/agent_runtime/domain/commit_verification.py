@@ -192,10 +192,9 @@ class _Verification:
 
     def _delete(self, row: Commit, deletion: Deletion) -> None:
         known = self._named.pop(deletion.task_id, None)
-        if known is None:
-            if self._all_known:
-                self._fault(row, "data", "it is the tombstone of a task that no row has named.", deletion)
-        elif not deletion.journal_changed and (known.last, known.head) != (deletion.last, deletion.head):
+        if self._all_known and known is None:
+            self._fault(row, "data", "it is the tombstone of a task that no row has named.", deletion)
+        elif self._all_known and known is not None and not deletion.fits(known.last, known.head):
             said = f"it is the tombstone of another journal than the one that commit {known.position} named"
             self._fault(row, "data", f"{said}.", deletion)
         self._differing.pop(deletion.task_id, None)  # nothing is left to compare

@@ -43,6 +43,10 @@ class Deletion(NamedTuple):
     head: str
     journal_changed: bool = False
 
+    def fits(self, last: int, head: str) -> bool:
+        """Return whether it may be the tombstone of a journal that ended so."""
+        return self.journal_changed or (self.last, self.head) == (last, head)
+
     @property
     def entries(self) -> int:
         return 1

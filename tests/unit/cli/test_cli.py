@@ -33,6 +33,13 @@ def test_wrong_usage_ends_with_exit_code_2(words: list[str], capsys: pytest.Capt
     assert "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("other", [["task"], ["--file", "export.json"]])
+def test_a_head_is_of_a_whole_store(other: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["audit", "verify", "--head", "1:sha256:0", *other])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["['--version']", "['--help']", "['run', '--help']"])
 def test_asking_for_help_imports_no_library(words: str) -> None:
     heavy = "{'agents', 'mcp', 'fastapi', 'pydantic', 'rich', 'uvicorn', 'structlog'} & set(sys.modules)"
