@@ -1,8 +1,7 @@
-"""HTTP sessions that servers forget, requests that they refuse, and the transport of 2024-11-05 (G2)."""
+"""HTTP sessions that servers forget, and requests that they refuse (G2)."""
 
 import asyncio
 import json
-import queue
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler
@@ -12,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from agent_runtime.domain.errors import OutcomeUnknownError, ServerUnavailableError, SessionLostError
+from agent_runtime.domain.errors import OutcomeUnknownError, SessionLostError
 from odd_servers import GOOD, HANDSHAKE, run_http_server
 from pools import Place, call, remote
 
@@ -167,94 +166,3 @@ async def test_any_other_refusal_leaves_the_outcome_unknown_and_is_named(
         kind.forget_at = "tools/call"
         with pytest.raises(OutcomeUnknownError, match=f"HTTP {refusal[0]}"):
             await call(lease, "good", server="remote")
-
-
-class Old(BaseHTTPRequestHandler):
-    """A server with the transport of 2024-11-05: its answers come on the stream that a GET opens."""
-
-    protocol_version = "HTTP/1.1"
-    streams: dict[str, queue.Queue[bytes | None]]
-
-    def do_GET(self) -> None:
-        session = uuid4().hex
-        said: queue.Queue[bytes | None] = queue.Queue()
-        self.streams[session] = said
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        target = "http://localhost:1/messages" if self.path == "/away" else f"/messages?session={session}"
-        self.wfile.write(b"event: endpoint\ndata: %b\n\n" % target.encode())
-        self.wfile.flush()
-        while (event := said.get(timeout=20)) is not None:
-            self.wfile.write(b"event: message\ndata: %b\n\n" % event)
-            self.wfile.flush()
-        self.close_connection = True
-
-    def do_POST(self) -> None:
-        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        said = self.streams.get(self.path.partition("session=")[2])
-        if said is None:
-            self.give(405)
-            return
-        number, name = message.get("id"), (message.get("params") or {}).get("name")
-        if name == "refused":
-            self.give(403)
-            return
-        self.give(202)
-        match message.get("method"):
-            case "initialize":
-                said.put(_reply(number, HANDSHAKE | {"protocolVersion": "2024-11-05"}))
-            case "tools/list":
-                said.put(_reply(number, {"tools": [GOOD, {"name": "refused"}, {"name": "error"}, {"name": "end"}]}))
-            case "tools/call" if name == "error":
-                said.put(_error("no money", str(number)))
-            case "tools/call" if name == "end":
-                said.put(None)
-            case "tools/call":
-                said.put(_reply(number, {"content": [{"type": "text", "text": "done"}]}))
-
-    def give(self, status: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
-        """Say nothing."""
-
-
-@pytest.fixture
-def old_server() -> Iterator[int]:
-    streams: dict[str, queue.Queue[bytes | None]] = {}
-    with run_http_server(type("Handler", (Old,), {"streams": streams})) as port:
-        yield port
-        for said in streams.values():
-            said.put(None)
-
-
-async def test_a_server_of_the_old_transport_is_served(old_server: int, tmp_path: Path) -> None:
-    async with open_lease(old_server, tmp_path) as lease:
-        assert "good" in await lease.definitions("remote")
-        assert (await call(lease, "good", server="remote", timeout_s=5)).text == "done"
-
-
-async def test_errors_and_refusals_over_the_old_transport_are_definite(old_server: int, tmp_path: Path) -> None:
-    async with open_lease(old_server, tmp_path) as lease:
-        result = await call(lease, "error", server="remote", timeout_s=5)
-        assert (result.is_error, result.text) == (True, "no money")
-        assert "HTTP 403" in (await call(lease, "refused", server="remote", timeout_s=5)).text
-
-
-async def test_a_call_whose_old_stream_ends_has_an_unknown_outcome_at_once(old_server: int, tmp_path: Path) -> None:
-    async with open_lease(old_server, tmp_path) as lease:
-        async with asyncio.timeout(5):
-            with pytest.raises(OutcomeUnknownError):
-                await call(lease, "end", server="remote", timeout_s=10)
-    async with open_lease(old_server, tmp_path) as lease:
-        assert (await call(lease, "good", server="remote", timeout_s=5)).text == "done"
-
-
-async def test_messages_are_sent_to_no_other_origin(old_server: int, tmp_path: Path) -> None:
-    with pytest.raises(ServerUnavailableError, match="another origin"):
-        async with open_lease(old_server, tmp_path, "away"):
-            pass

@@ -17,7 +17,7 @@ from httpx2 import EventSource, ServerSentEvent
 from mcp.client._transport import TransportStreams
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
-from mcp_types import INTERNAL_ERROR, JSONRPCError, JSONRPCRequest
+from mcp_types import INTERNAL_ERROR, JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, RequestId
 
 from agent_runtime.mcp_servers.reading import read_well_formed
 
@@ -43,9 +43,10 @@ async def old_sse_client(
         address = await _address(stream.request.url, events)
         give, read = anyio.create_memory_object_stream[SessionMessage | Exception](_WAITING_MESSAGES)
         async with give, read, anyio.create_task_group() as group:
-            group.start_soon(_listen, events, give, closed)
+            posts = _Posts(client, address)
+            group.start_soon(_listen, events, give, posts, closed)
             try:
-                yield read, _Posts(client, address)
+                yield read, posts
             finally:
                 group.cancel_scope.cancel()
 
@@ -64,6 +65,7 @@ async def _address(url: httpx2.URL, events: AsyncIterator[ServerSentEvent]) -> h
 async def _listen(
     events: AsyncIterator[ServerSentEvent],
     give: MemoryObjectSendStream[SessionMessage | Exception],
+    posts: "_Posts",
     closed: asyncio.Event,
 ) -> None:
     """Forward the server's messages until its stream ends."""
@@ -73,34 +75,52 @@ async def _listen(
                 async for event in events:
                     message = read_well_formed(event.data.encode()) if event.event == "message" else None
                     if message is not None:
+                        posts.note(message)
                         await give.send(SessionMessage(message))
     finally:
         closed.set()
 
 
 class _Posts:
-    """The write stream: posts each message in the task that sends it."""
+    """The write stream: posts each message in the task that sends it.
+
+    Answers come on the other stream, so nothing is read of what a post that is taken gives, and the post of a request
+    that was answered is not waited for.
+    """
 
     def __init__(self, client: httpx2.AsyncClient, address: httpx2.URL) -> None:
         self._client = client
         self._address = address
+        self._under_way: dict[RequestId, anyio.CancelScope] = {}
+
+    def note(self, message: JSONRPCMessage) -> None:
+        """Take notice of a message of the server, which may answer a request whose post is under way."""
+        if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id in self._under_way:
+            self._under_way[message.id].cancel()
 
     async def send(self, item: SessionMessage, /) -> None:
         """Post a message. Raises: MCPError where a request is refused, httpx2 errors where the connection breaks."""
-        content = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode()
-        try:
-            response = await self._client.post(
-                self._address, content=content, headers={"content-type": "application/json"}
-            )
-        except _FAULTS:
-            if isinstance(item.message, JSONRPCRequest):
-                raise
-            return
-        if response.is_error and isinstance(item.message, JSONRPCRequest):
-            said = read_well_formed(response.content)
-            if isinstance(said, JSONRPCError):
-                raise MCPError(said.error.code, said.error.message)
-            raise MCPError(INTERNAL_ERROR, f"HTTP {response.status_code}")
+        message = item.message
+        if isinstance(message, JSONRPCRequest):
+            with anyio.CancelScope() as scope:
+                self._under_way[message.id] = scope
+                try:
+                    await self._post(message)
+                finally:
+                    del self._under_way[message.id]
+        else:
+            with suppress(MCPError, *_FAULTS):
+                await self._post(message)
+
+    async def _post(self, message: JSONRPCMessage) -> None:
+        content = message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+        headers = {"content-type": "application/json"}
+        async with self._client.stream("POST", self._address, content=content, headers=headers) as response:
+            if response.is_error:
+                said = read_well_formed(await response.aread())
+                if isinstance(said, JSONRPCError):
+                    raise MCPError(said.error.code, said.error.message)
+                raise MCPError(INTERNAL_ERROR, f"HTTP {response.status_code}")
 
     async def aclose(self) -> None:
         """Do nothing: the owner of the client closes it."""
