@@ -21,7 +21,7 @@ from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.tools import BuiltinServer, ToolServer
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.live.progress import Progress
-from agent_runtime.mcp_servers.own_files import OwnFiles, own_files
+from agent_runtime.mcp_servers.own_files import OwnFiles, find_own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.models.model import OpenAIModel
 from agent_runtime.planners.choosing import choose_planner
@@ -129,7 +129,7 @@ def resolve_registry(
     place_of = partial(builtin.place_of, base_dir=base_dir, data_dir=data_dir)
     resolved = EntryResolver(base_dir, place_of, secrets, shown).resolve(entries)
     files = storage_files(settings)
-    own = own_files(settings, builtin.served_places(entries, base_dir, data_dir), files.database, files.lock)
+    own = find_own_files(settings, builtin.served_places(entries, base_dir, data_dir), files.database, files.lock)
     return LoadedRegistry(resolved, own, advice)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.errors import OutcomeUnknownError, ServerUnavailableError
-from agent_runtime.mcp_servers.sandbox import bubblewrap_problem
+from agent_runtime.mcp_servers.sandbox import find_bubblewrap_problem
 from pools import KEY, Lag, Place, all_gone, call, descriptors, zombies
 from waiting import eventually
 
 needs_bubblewrap = pytest.mark.skipif(
-    bubblewrap_problem() is not None, reason="NOT TESTED: bubblewrap does not work on this machine"
+    find_bubblewrap_problem() is not None, reason="NOT TESTED: bubblewrap does not work on this machine"
 )
 OFF: dict[str, Any] = {"sandbox": {"mode": "off"}}
 

@@ -20,14 +20,14 @@ from agent_runtime.builtin.servers import SERVERS
 from agent_runtime.config import Secrets, Settings, load_settings
 from agent_runtime.domain.tools import Sandbox, StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
-from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, confine
+from agent_runtime.mcp_servers.sandbox import confine, find_bubblewrap_problem
 from agent_runtime.registry.file import load_registry
 from agent_runtime.services.ports import Lease
 from agent_runtime.storage.owner import acquire
 from agent_runtime.storage.secret_file import read_secret
 
 pytestmark = pytest.mark.skipif(
-    bubblewrap_problem() is not None, reason="NOT TESTED: bubblewrap does not work on this machine"
+    find_bubblewrap_problem() is not None, reason="NOT TESTED: bubblewrap does not work on this machine"
 )
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root may do this")
 

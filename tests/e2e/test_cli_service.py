@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime.api.keys import new_key
-from agent_runtime.mcp_servers.sandbox import bubblewrap_problem
+from agent_runtime.mcp_servers.sandbox import find_bubblewrap_problem
 from agent_runtime.storage.owner import find_owner
 from command_line import AGENT_RUNTIME, Folder, ledger_call
 from odd_servers import Script
@@ -224,7 +224,7 @@ def test_the_doctor_says_for_each_server_what_it_can_reach(folder: Folder) -> No
     assert "all that this user can, also the service's own files" in reach["reach of off"]
     assert "nothing of this machine" in reach["reach of remote"]
     assert str(folder.path) in reach["reach of filesystem"]
-    if bubblewrap_problem() is None:
+    if find_bubblewrap_problem() is None:
         assert "all files of this user but the service's own" in reach["reach of plain"]
         assert "no network; reads files and the system's programs; writes nothing" in reach["reach of closed"]
     else:

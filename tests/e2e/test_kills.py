@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_runtime.mcp_servers.sandbox import sandbox_level
+from agent_runtime.mcp_servers.sandbox import describe_level
 from harness import House
 from killing import Process, nothing_left_of, servers_of
 from waiting import eventually_sync
@@ -99,7 +99,7 @@ def test_no_server_is_left_after_the_service_was_told_to_stop_in_the_middle_of_a
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("bubblewrap" not in sandbox_level(), reason="NOT TESTED: bubblewrap does not work on this machine")
+@pytest.mark.skipif("bubblewrap" not in describe_level(), reason="NOT TESTED: bubblewrap does not work on this machine")
 def test_with_bubblewrap_no_server_is_left_after_the_service_was_killed(place: Process) -> None:
     place.house.write_registry(delay_s=60)
     place.start()

@@ -15,7 +15,7 @@ from agent_runtime.api.shapes import StatusView
 from agent_runtime.api.views import answer, service_view
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import StoreUnavailableError
-from agent_runtime.mcp_servers.sandbox import sandbox_level
+from agent_runtime.mcp_servers.sandbox import describe_level
 
 STORE_CHECK_S = 1.0
 """The time limit of a write, in seconds, after which the service reports that it is not ready."""
@@ -61,7 +61,7 @@ async def readyz(request: Request, runtime: Service) -> Response:
         if runtime.recovered.is_set()
         else "the unfinished tasks of an earlier process were not all taken up",
     }
-    sandbox = await asyncio.to_thread(sandbox_level)
+    sandbox = await asyncio.to_thread(describe_level)
     failed = [f"{name}: {said}" for name, said in checks.items() if said != "ok"]
     if failed:
         detail = f"Not ready. {'; '.join(failed)}."

@@ -130,7 +130,7 @@ class Filesystem:
             found, complete = list_entries(self._root, place, MAX_ENTRIES)
         entries = [Entry(name=to_readable(each.name), type=each.kind, size=each.size) for each in found]
         text_files = sorted(place.child(each.name).shown for each in found if is_text(self._root, place, each))
-        lines = [_line(each) for each in found] or [f"The folder {place.shown} is empty."]
+        lines = [_write_line(each) for each in found] or [f"The folder {place.shown} is empty."]
         if not complete:
             lines.append(f"... and more: only the first {MAX_ENTRIES} are shown.")
         listing = Listing(path=place.shown, entries=entries, text_files=text_files, truncated=not complete)
@@ -189,7 +189,7 @@ class Filesystem:
         return reply(text, Info(path=place.shown, type=kind, size=size, modified=modified))
 
 
-def _line(found: Found) -> str:
+def _write_line(found: Found) -> str:
     return to_readable(found.name) + ("/" if found.kind == "directory" else "")
 
 

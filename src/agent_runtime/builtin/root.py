@@ -95,7 +95,7 @@ class Root:
         if "\0" in path:
             raise Refusal("The path holds a NUL character, which no file name can; leave it out.")
         root = self._path
-        real = os.path.realpath(os.path.join(root, self._without_own_name(root, path)))  # noqa: PTH118 - `..` must stay
+        real = os.path.realpath(os.path.join(root, self._strip_own_name(root, path)))  # noqa: PTH118 - `..` must stay
         try:
             parts = Path(real).relative_to(root).parts
         except ValueError:
@@ -123,7 +123,7 @@ class Root:
         real = map(os.path.realpath, self._kept)
         return tuple(kept for kept in real if kept.startswith(f"{self._path.rstrip('/')}/"))
 
-    def _without_own_name(self, root: str, path: str) -> str:
+    def _strip_own_name(self, root: str, path: str) -> str:
         parts = PurePosixPath(path).parts
         if not parts or os.path.lexists(Path(root, parts[0])):
             return path

@@ -133,7 +133,7 @@ class Search:
 
     def run(self) -> None:
         """Fill in `matches`, sorted, and set `truncated` if a bound ended the search early. Raises: OSError."""
-        for place, folder, name in self._files():
+        for place, folder, name in self._walk_files():
             if not self.pattern.matches(place.parts[len(self.base.parts) :]) or not self._holds(folder, place, name):
                 continue
             if len(self.matches) == MAX_MATCHES:
@@ -142,7 +142,7 @@ class Search:
             self.matches.append(place.shown)
         self.matches.sort()
 
-    def _files(self) -> Iterator[tuple[Place, int, str]]:
+    def _walk_files(self) -> Iterator[tuple[Place, int, str]]:
         pending = [self.base]
         while pending:
             place = pending.pop()

@@ -33,14 +33,14 @@ class Shipped:
     always: bool = False
 
 
-def _root(config: BuiltinConfig) -> str:
+def _name_root(config: BuiltinConfig) -> str:
     return config.root or "sample_data"
 
 
 SERVERS: Mapping[str, Shipped] = {
     "filesystem": Shipped(
-        lambda config, place, kept: filesystem.create_server(place, name=Path(_root(config)).name, kept=kept),
-        place=lambda config, base_dir, _: base_dir / _root(config),
+        lambda config, place, kept: filesystem.create_server(place, name=Path(_name_root(config)).name, kept=kept),
+        place=lambda config, base_dir, _: base_dir / _name_root(config),
         reach="the files below {place}",
         serves_place=True,
     ),

@@ -71,7 +71,7 @@ class TodoList:
         with self._transaction() as connection:
             if _count(connection, "all") >= MAX_TODOS:
                 raise Refusal(f"There are {MAX_TODOS} todos already: delete some first.")
-            return _todo(connection.execute(_ADD, (line,)).fetchone())
+            return _to_todo(connection.execute(_ADD, (line,)).fetchone())
 
     def list(self, status: Status) -> tuple[tuple[Todo, ...], int]:
         """Return the first todos in this status, oldest first, and the number of all."""
@@ -128,12 +128,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _todo(row: tuple[int, str, int]) -> Todo:
+def _to_todo(row: tuple[int, str, int]) -> Todo:
     return Todo(row[0], row[1], bool(row[2]))
 
 
 def _select(connection: sqlite3.Connection, status: Status, limit: int) -> tuple[Todo, ...]:
-    return tuple(map(_todo, connection.execute(_LIST, {"status": status, "limit": limit})))
+    return tuple(map(_to_todo, connection.execute(_LIST, {"status": status, "limit": limit})))
 
 
 def _count(connection: sqlite3.Connection, status: Status) -> int:
@@ -148,7 +148,7 @@ def _choose(connection: sqlite3.Connection, todo_id: int | None, text: str | Non
         row = connection.execute(_GET, (todo_id,)).fetchone()
         if row is None:
             raise Refusal(f"There is no todo {todo_id}: list the todos to see what there is.")
-        return _todo(row)
+        return _to_todo(row)
     wanted = " ".join((text or "").split())
     if not wanted:
         raise Refusal("The text is empty: say which todo, by its id or by a part of its text.")
@@ -170,13 +170,13 @@ def find_matching(wanted: str, todos: list[Todo] | tuple[Todo, ...]) -> list[Tod
     words. Ignores case.
     """
     folded = wanted.casefold()
-    words = _words(folded)
+    words = _split_words(folded)
     return (
         [todo for todo in todos if todo.text.casefold() == folded]
         or [todo for todo in todos if folded in todo.text.casefold()]
-        or [todo for todo in todos if words and words <= _words(todo.text.casefold())]
+        or [todo for todo in todos if words and words <= _split_words(todo.text.casefold())]
     )
 
 
-def _words(text: str) -> set[str]:
+def _split_words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))

@@ -36,21 +36,21 @@ class Output(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _hints(*, reads: bool = False, destroys: bool = False, repeats: bool = False) -> ToolAnnotations:
+def _make_hints(*, reads: bool = False, destroys: bool = False, repeats: bool = False) -> ToolAnnotations:
     return ToolAnnotations(
         read_only_hint=reads, destructive_hint=destroys, idempotent_hint=repeats, open_world_hint=False
     )
 
 
-READS = _hints(reads=True, repeats=True)
+READS = _make_hints(reads=True, repeats=True)
 """Changes nothing."""
-ADDS = _hints()
+ADDS = _make_hints()
 """Adds something on every call; loses nothing."""
-ENSURES = _hints(repeats=True)
+ENSURES = _make_hints(repeats=True)
 """Makes something so and loses nothing; a second call changes nothing."""
-REPLACES = _hints(destroys=True, repeats=True)
+REPLACES = _make_hints(destroys=True, repeats=True)
 """May overwrite; a second call changes nothing more."""
-REMOVES = _hints(destroys=True)
+REMOVES = _make_hints(destroys=True)
 """Loses something; a second call may lose something else."""
 
 
@@ -103,7 +103,7 @@ class BuiltinTool(Tool):
         try:
             values = dict(self.fn_metadata.arg_model.model_validate(arguments))
         except ValidationError as error:
-            return _make_error_result(" ".join(_argument_faults(error, self)))
+            return _make_error_result(" ".join(_find_argument_faults(error, self)))
         call = partial(self.fn, **values)
         try:
             result: CallToolResult = call() if self.inline else await anyio.to_thread.run_sync(call)
@@ -118,7 +118,7 @@ def _make_error_result(message: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=message)], is_error=True)
 
 
-def _argument_faults(error: ValidationError, tool: Tool) -> Iterable[str]:
+def _find_argument_faults(error: ValidationError, tool: Tool) -> Iterable[str]:
     known = ", ".join(tool.parameters.get("properties", {})) or "none"
     said: dict[str, str] = {}  # one sentence for each argument; of a union's errors the last, which is the widest
     for fault in error.errors(include_url=False, include_input=False, include_context=False):

@@ -34,10 +34,10 @@ from agent_runtime.domain.tools import (
 )
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.pool import ServerPool
-from agent_runtime.mcp_servers.sandbox import bubblewrap_problem, describe_reach, sandbox_level
+from agent_runtime.mcp_servers.sandbox import describe_level, describe_reach, find_bubblewrap_problem
 from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.planners.model.json_answer import NoJsonError, find_pieces
-from agent_runtime.processes.peers import peers_problem
+from agent_runtime.processes.peers import find_peers_problem
 from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
 from agent_runtime.services.ports import LanguageModel, ToolServers
 from agent_runtime.services.verdicts import Verdicts
@@ -137,7 +137,7 @@ def _callers(settings: Settings) -> Iterator[Finding]:
     """Check that a service without keys can recognise callers that it has started."""
     if settings.asks_for_keys:
         return
-    problem = peers_problem()
+    problem = find_peers_problem()
     if problem:
         detail = f"processes that the service starts cannot be told from other callers, and {problem}: use keys"
         yield Finding("callers", "warn", detail)
@@ -342,4 +342,4 @@ def _says_ok(text: str) -> bool:
 
 
 def _sandbox() -> Finding:
-    return Finding("sandbox", "warn" if bubblewrap_problem() else "ok", sandbox_level())
+    return Finding("sandbox", "warn" if find_bubblewrap_problem() else "ok", describe_level())

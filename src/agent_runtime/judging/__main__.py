@@ -27,7 +27,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     _say("ready")
     for line in sys.stdin.buffer:
-        _say(_verdict(line))
+        _say(_judge_line(line))
         if time.process_time() > SLICE_SECONDS:
             break
 
@@ -37,7 +37,7 @@ def _say(value: str | None) -> None:
     sys.stdout.flush()
 
 
-def _verdict(line: bytes) -> str | None:
+def _judge_line(line: bytes) -> str | None:
     try:
         check_schema(json.loads(line), SCHEMA_SECONDS)
     except OutOfTimeError:

@@ -1,6 +1,6 @@
-"""MCP servers as processes and connections: who starts them, who talks to them, and how they end."""
+"""MCP servers as processes and connections: starting them, talking to them, and stopping them."""
 
 from agent_runtime.mcp_servers.pool import ServerPool
-from agent_runtime.mcp_servers.sandbox import sandbox_level
+from agent_runtime.mcp_servers.sandbox import describe_level
 
-__all__ = ["ServerPool", "sandbox_level"]
+__all__ = ["ServerPool", "describe_level"]

@@ -22,7 +22,7 @@ from agent_runtime.mcp_servers.answers import Body, read_body
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
 from agent_runtime.mcp_servers.explaining import BROKEN_CONNECTION, NO_CONNECTION
 from agent_runtime.mcp_servers.network import Network
-from agent_runtime.mcp_servers.old_sse import old_sse_client
+from agent_runtime.mcp_servers.old_sse import open_old_sse
 from agent_runtime.mcp_servers.reading import read_answer
 from agent_runtime.text.escaping import one_line
 
@@ -73,7 +73,7 @@ class HttpAccess:
 
     def open_old(self, closed: asyncio.Event) -> Transport:
         """Return the transport of servers before streamable HTTP; `closed` is set once its stream has ended."""
-        return old_sse_client(self._url, self._client, self._event_bytes, closed)
+        return open_old_sse(self._url, self._client, self._event_bytes, closed)
 
     @property
     def may_be_old(self) -> bool:
@@ -223,7 +223,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
                 state.session_unknown = True
         elif state is not None:
             state.refused = ours or status in _REFUSALS
-        words = said if ours else _status_text(status, said)
+        words = said if ours else _describe_status(status, said)
         told = (
             error.error if error is not None and (ours or state is None) else ErrorData(code=INTERNAL_ERROR, message="")
         )
@@ -232,8 +232,8 @@ class _Guarded(httpx2.AsyncBaseTransport):
     async def _follow_redirect(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         """Follow the redirect of a handshake; refuse any other redirect."""
         await response.aclose()
-        target = _location(request, response)
-        follow = target is not None and response.status_code in _KEEP_METHOD and _same_origin(request.url, target)
+        target = _resolve_location(request, response)
+        follow = target is not None and response.status_code in _KEEP_METHOD and _has_same_origin(request.url, target)
         if target is None or not follow or self._address is not None or not _is_handshake(request):
             where = "nowhere" if target is None else target.copy_with(userinfo=b"", query=None)
             return _make_refusal(
@@ -251,14 +251,14 @@ _KEEP_METHOD = frozenset({307, 308})
 _HANDSHAKE = frozenset({"initialize", "server/discover"})
 
 
-def _location(request: httpx2.Request, response: httpx2.Response) -> httpx2.URL | None:
+def _resolve_location(request: httpx2.Request, response: httpx2.Response) -> httpx2.URL | None:
     try:
         return request.url.join(response.headers["location"]).copy_with(fragment=None)
     except (httpx2.InvalidURL, ValueError):
         return None
 
 
-def _same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
+def _has_same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
     """Return whether both have the same scheme, host and port, and the second brings no credentials of its own."""
     same = (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
     return same and other.userinfo in {b"", one.userinfo}
@@ -342,7 +342,7 @@ def _means_session_lost(status: int, said: str, *, ours: bool) -> bool:
     return False
 
 
-def _status_text(status: int, said: str) -> str:
+def _describe_status(status: int, said: str) -> str:
     try:
         name = f"HTTP {status} {HTTPStatus(status).phrase}"
     except ValueError:

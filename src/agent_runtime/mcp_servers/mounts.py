@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from agent_runtime.domain.tools import Sandbox
-from agent_runtime.mcp_servers.own_files import OwnFiles, other_paths, real
+from agent_runtime.mcp_servers.own_files import OwnFiles, find_other_paths, resolve_links
 
 _ROOT = Path("/")
 _DEVICES = Path("/dev")
@@ -81,18 +81,18 @@ def mount_options(sandbox: Sandbox, start: Start, base_dir: Path, own: OwnFiles,
     if not sandbox.network:
         table.empty(*_RUN)
     if sandbox.read:
-        table.show(_system(network=sandbox.network), _Kind.READ)
+        table.show(_list_system(network=sandbox.network), _Kind.READ)
     reads, writes = ([(base_dir / name).absolute() for name in names] for names in (sandbox.read, sandbox.write))
     table.show(reads, _Kind.READ)
     table.show(writes, _Kind.WRITE)
     table.add_system(all_devices=all_devices and not limited, shared_memory=sandbox.network and not limited)
     if not sandbox.read:
         table.show_where_empty(start.needed)
-    table.hide_own_files(own, start, start.named.union(map(real, (*reads, *writes))))
+    table.hide_own_files(own, start, start.named.union(map(resolve_links, (*reads, *writes))))
     return table.options()
 
 
-def _system(*, network: bool) -> list[Path]:
+def _list_system(*, network: bool) -> list[Path]:
     paths = [Path(name) for name in _SYSTEM if network or name != _RESOLVER]
     return [path for path in paths if path.exists()]
 
@@ -107,13 +107,13 @@ class _Table:
 
     def empty(self, *folders: Path) -> None:
         """Cover these folders with empty ones."""
-        self._places |= {real(folder): _Kind.EMPTY for folder in folders if folder.is_dir()}
+        self._places |= {resolve_links(folder): _Kind.EMPTY for folder in folders if folder.is_dir()}
 
     def show(self, paths: Iterable[Path], kind: _Kind) -> None:
         """Mount what is at these paths, and make the paths lead there."""
         for path in paths:
-            self._places[real(path)] = kind
-            self._links[Path(os.path.normpath(path))] = real(path)
+            self._places[resolve_links(path)] = kind
+            self._links[Path(os.path.normpath(path))] = resolve_links(path)
 
     def add_system(self, *, all_devices: bool, shared_memory: bool) -> None:
         """Add devices and processes, and protect the kernel's settings."""
@@ -127,7 +127,7 @@ class _Table:
     def show_where_empty(self, paths: Iterable[Path]) -> None:
         """Mount these paths where an empty folder would hide them."""
         for path in paths:
-            if self._at(real(path)) is _Kind.EMPTY or self._at(path) is _Kind.EMPTY:
+            if self._find_kind(resolve_links(path)) is _Kind.EMPTY or self._find_kind(path) is _Kind.EMPTY:
                 self.show([path], self._ground)
 
     def hide_own_files(self, own: OwnFiles, start: Start, named: set[Path]) -> None:
@@ -135,27 +135,27 @@ class _Table:
 
         `named` are the paths that the entry may mean. Folders among them stay visible, even inside the data directory.
         """
-        used = {*map(real, (*own.roots, *start.needed)), *named}
+        used = {*map(resolve_links, (*own.roots, *start.needed)), *named}
         kept: set[Path] = set()
         if own.data_dir and own.data_dir.is_dir():
-            kept |= self._hide(real(own.data_dir), used)
+            kept |= self._hide(resolve_links(own.data_dir), used)
         files = own.hidden_files(named)
-        masked = {path for path in (*files, *other_paths(files)) if self._at(path) in _SEEN}
+        masked = {path for path in (*files, *find_other_paths(files)) if self._find_kind(path) in _SEEN}
         # Replacing the file would end the mask, so its folder is read only too.
-        used.add(real(Path(os.environ.get("HOME", "/"))))
-        folders = {real(path).parent for path in own.alone}
+        used.add(resolve_links(Path(os.environ.get("HOME", "/"))))
+        folders = {resolve_links(path).parent for path in own.alone}
         unused = {folder for folder in folders if not any(path.is_relative_to(folder) for path in used)}
-        fixed = {path for path in (*map(real, own.program), *unused) if self._at(path) is _Kind.WRITE}
+        fixed = {path for path in (*map(resolve_links, own.program), *unused) if self._find_kind(path) is _Kind.WRITE}
         self._places |= dict.fromkeys(fixed - self._places.keys(), _Kind.READ) | dict.fromkeys(masked, _Kind.MASKED)
         # A mounted folder cannot be renamed, so no folder with other files can take its place.
         for parent in {parent for path in kept | masked | fixed for parent in path.parents}:
-            if self._at(parent) is _Kind.WRITE:
+            if self._find_kind(parent) is _Kind.WRITE:
                 self._places[parent] = _Kind.WRITE
 
     def _hide(self, folder: Path, but: Iterable[Path]) -> set[Path]:
         """Hide a folder except for the paths in `but`, and return the paths under which it was visible."""
-        around = self._at(folder)
-        hidden = {path for path in (folder, *other_paths([folder])) if self._at(path) in _SEEN}
+        around = self._find_kind(folder)
+        hidden = {path for path in (folder, *find_other_paths([folder])) if self._find_kind(path) in _SEEN}
         wanted = dict.fromkeys(but, _Kind.READ if around is _Kind.READ else _Kind.WRITE) if around in _SEEN else {}
         for path, kind in (wanted | self._places).items():
             if folder not in path.parents:
@@ -175,14 +175,14 @@ class _Table:
         for path, kind in sorted(self._places.items(), key=lambda place: len(place[0].parts)):
             options += _mount_options_of(str(path), kind)
         for path, target in tops.items():
-            if self._at(path) is _Kind.EMPTY:
+            if self._find_kind(path) is _Kind.EMPTY:
                 options += ["--symlink", str(target), str(path)]
         for path, kind in self._places.items():
             if kind is _Kind.HIDDEN:
                 options += ["--remount-ro", str(path)]
         return options
 
-    def _at(self, path: Path) -> _Kind:
+    def _find_kind(self, path: Path) -> _Kind:
         return next(self._places[place] for place in (path, *path.parents) if place in self._places)
 
 

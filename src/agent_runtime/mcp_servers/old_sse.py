@@ -26,7 +26,7 @@ _FAULTS = (httpx2.HTTPError, httpx2.StreamError, httpx2.SSEError)
 
 
 @asynccontextmanager
-async def old_sse_client(
+async def open_old_sse(
     url: str, client: httpx2.AsyncClient, event_bytes: int, closed: asyncio.Event
 ) -> AsyncGenerator[TransportStreams]:
     """Open the stream of a server, and yield the streams of a session over it. `closed` is set once the stream has
@@ -40,7 +40,7 @@ async def old_sse_client(
         if stream.is_error or not media_type.startswith("text/event-stream"):
             raise ConnectionError(f"a GET gives no stream of events either (HTTP {stream.status_code})")
         events = aiter(EventSource(stream, max_event_size=event_bytes))
-        address = await _address(stream.request.url, events)
+        address = await _read_address(stream.request.url, events)
         give, read = anyio.create_memory_object_stream[SessionMessage | Exception](_WAITING_MESSAGES)
         async with give, read, anyio.create_task_group() as group:
             posts = _Posts(client, address)
@@ -51,7 +51,7 @@ async def old_sse_client(
                 group.cancel_scope.cancel()
 
 
-async def _address(url: httpx2.URL, events: AsyncIterator[ServerSentEvent]) -> httpx2.URL:
+async def _read_address(url: httpx2.URL, events: AsyncIterator[ServerSentEvent]) -> httpx2.URL:
     """Return the address to post to, which is the first event of the stream."""
     async for event in events:
         if event.event == "endpoint":

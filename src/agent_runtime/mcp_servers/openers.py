@@ -63,7 +63,7 @@ class OverHttp:
         async with AsyncExitStack() as stack:
             if connection.server_id not in old:
                 try:
-                    session = await stack.enter_async_context(self._streamable(connection))
+                    session = await stack.enter_async_context(self._open_streamable(connection))
                 except Exception as error:
                     if not self._access.may_be_old:
                         raise
@@ -71,22 +71,22 @@ class OverHttp:
                     old.add(connection.server_id)
             else:
                 old.discard(connection.server_id)  # added again below if it still works
-                session = await stack.enter_async_context(self._old(connection))
+                session = await stack.enter_async_context(self._open_old(connection))
                 old.add(connection.server_id)
             yield session
 
     async def _enter_old(self, connection: Connection, stack: AsyncExitStack, first: str) -> ClientSession:
         """Try the old transport, after the new one failed for the reason `first`."""
         try:
-            return await stack.enter_async_context(self._old(connection))
+            return await stack.enter_async_context(self._open_old(connection))
         except Exception as error:
             reason = f"{first}; {explain(error)}"
             raise ServerUnavailableError(connection.server_id, reason, may_pass=may_pass(error)) from error
 
-    def _streamable(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
+    def _open_streamable(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
         return open_session(connection, self._access.open(), self._eras, remote=True)
 
-    def _old(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
+    def _open_old(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
         # Not `remote`: on its stream, an answer with the id of a request is the server's own.
         return open_session(connection, self._access.open_old(connection.end), self._eras, remote=False)
 

@@ -45,12 +45,12 @@ class OwnFiles:
 
     def hidden_files(self, named: Iterable[Path]) -> set[Path]:
         """Return the real paths of the files to hide from a server whose entry names these paths."""
-        files = {*self.files, *(path for database in self.databases for path in _family(database))}
-        hidden = {*map(real, files), *({*map(real, self.secrets)} - set(named))}
+        files = {*self.files, *(path for database in self.databases for path in _list_family(database))}
+        hidden = {*map(resolve_links, files), *({*map(resolve_links, self.secrets)} - set(named))}
         return {path for path in hidden if _is_file(path)}
 
 
-def own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *others: Path) -> OwnFiles:
+def find_own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *others: Path) -> OwnFiles:
     """Return the files to protect for a service with these settings.
 
     `roots` are the folders in which tasks work, even inside the data directory. `database` holds the journal. `others`
@@ -59,7 +59,7 @@ def own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *othe
     base_dir = settings.tool_registry.absolute().parent
     folders = {Path.cwd(), base_dir, *([settings.config_file.absolute().parent] if settings.config_file else [])}
     files = [settings.config_file, settings.tool_registry, settings.auth.keys_file]
-    texts = [settings.tool_registry_yaml or "", *(_text(path) for path in files[:2] if path)]
+    texts = [settings.tool_registry_yaml or "", *(_read_text(path) for path in files[:2] if path)]
     return OwnFiles(
         data_dir=settings.data_dir,
         roots=roots,
@@ -71,14 +71,14 @@ def own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *othe
     )
 
 
-def real(path: Path) -> Path:
+def resolve_links(path: Path) -> Path:
     """Return the path with every link resolved, as far as the path exists."""
     return Path(os.path.realpath(path))
 
 
-def other_paths(paths: Iterable[Path]) -> Iterator[Path]:
+def find_other_paths(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the other paths of the same files, if their folder is mounted in several places."""
-    mounts = _mounts()
+    mounts = _read_mounts()
     for path in paths:
         text = str(path)
         over = [mount for mount in mounts if _is_in(text, mount.point)]
@@ -93,18 +93,18 @@ def other_paths(paths: Iterable[Path]) -> Iterator[Path]:
                     yield other
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
 
-def _family(database: Path) -> Iterator[Path]:
+def _list_family(database: Path) -> Iterator[Path]:
     """Yield the database file, its journals and all other files beside it whose name begins with its own."""
     yield database
-    with suppress(OSError), os.scandir(real(database).parent) as entries:
-        name = real(database).name
+    with suppress(OSError), os.scandir(resolve_links(database).parent) as entries:
+        name = resolve_links(database).name
         yield from [Path(entry.path) for entry in entries if entry.name.startswith(name)]
 
 
@@ -130,7 +130,7 @@ class _Mount(NamedTuple):
     point: str
 
 
-def _mounts() -> list[_Mount]:
+def _read_mounts() -> list[_Mount]:
     try:
         lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
     except OSError:

@@ -189,11 +189,11 @@ class ServerPool:
         Raises: ServerUnavailableError where it cannot be started.
         """
         if server.scope == "task":
-            return self._start(server, await self._opener(server))
+            return self._start(server, await self._make_opener(server))
         key = self._make_key(server)
         running = self._shared.get(key)
         if running is None or not running.usable:
-            opener = await self._opener(server)
+            opener = await self._make_opener(server)
             # Another task may have started it in the meantime.
             running = self._shared.get(key)
             if running is None or not running.usable:
@@ -216,7 +216,7 @@ class ServerPool:
         task.add_done_callback(lambda _: self._owners.pop(connection, None))
         return connection
 
-    async def _opener(self, server: ToolServer) -> Opener:
+    async def _make_opener(self, server: ToolServer) -> Opener:
         match server:
             case StdioServer():
                 redactor = self._secrets.redactor

@@ -70,7 +70,7 @@ def read_tolerantly(data: bytes, *, whole: bool = True) -> list[JSONRPCMessage]:
         return []
     value = _parse(data)
     if value is None:
-        return _unreadable_answer(data) if whole else []
+        return _make_unreadable_answer(data) if whole else []
     items = value if isinstance(value, list) else [value]
     return [message for item in items if isinstance(item, dict) and (message := _to_message(item)) is not None]
 
@@ -125,7 +125,7 @@ def _mend_escape(found: re.Match[bytes]) -> bytes:
 
 def _to_message(value: JsonObject) -> JSONRPCMessage | None:
     """Return the message that an object stands for, however odd its envelope; None if it stands for none."""
-    number = _request_id(value.get("id"))
+    number = _to_request_id(value.get("id"))
     method = value.get("method")
     if isinstance(method, str):
         params = value.get("params")
@@ -140,7 +140,7 @@ def _to_message(value: JsonObject) -> JSONRPCMessage | None:
     return None
 
 
-def _request_id(value: JsonValue) -> RequestId | None:
+def _to_request_id(value: JsonValue) -> RequestId | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_ID:
         return int(value)
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None
@@ -175,7 +175,7 @@ def _mark_unreadable(reason: str) -> JsonObject:
     return {"_meta": {_UNREADABLE: reason}}
 
 
-def _unreadable_answer(data: bytes) -> list[JSONRPCMessage]:
+def _make_unreadable_answer(data: bytes) -> list[JSONRPCMessage]:
     found = _ID_FIRST.match(data)
     if found is None and data.lstrip()[:1] == b"{" and (b'"result"' in data or b'"error"' in data):
         found = _ID_LAST.search(data[-_END_BYTES:])
@@ -205,7 +205,7 @@ def make_stand_in(method: str, raw: JsonObject, *, remote: bool) -> JsonObject:
         case "server/discover":
             return _stand_in_for_discover(raw)
         case "tools/list":
-            tools = _tools_with_headers(raw) if remote else []
+            tools = _find_tools_with_headers(raw) if remote else []
             return _COMPLETE | {"tools": tools, "ttlMs": 0, "cacheScope": "private", "_meta": {_RAW: raw}}
         case "tools/call":
             return _COMPLETE | {"content": [], "_meta": {_RAW: raw}}
@@ -228,27 +228,32 @@ def _stand_in_for_initialize(raw: JsonObject) -> JsonObject:
     """
     version = raw.get("protocolVersion")
     said = version if isinstance(version, str) and version else LATEST_HANDSHAKE_VERSION
-    return {"protocolVersion": said, "capabilities": _capabilities(raw), "serverInfo": {"name": "", "version": ""}}
+    return {"protocolVersion": said, "capabilities": _make_capabilities(raw), "serverInfo": {"name": "", "version": ""}}
 
 
 def _stand_in_for_discover(raw: JsonObject) -> JsonObject:
     versions = raw.get("supportedVersions")
     said = [one for one in versions if isinstance(one, str)] if isinstance(versions, list) else []
     supported = said or list(MODERN_PROTOCOL_VERSIONS)
-    more = {"supportedVersions": supported, "capabilities": _capabilities(raw), "ttlMs": 0, "cacheScope": "private"}
+    more = {
+        "supportedVersions": supported,
+        "capabilities": _make_capabilities(raw),
+        "ttlMs": 0,
+        "cacheScope": "private",
+    }
     return _COMPLETE | more
 
 
-def _capabilities(raw: JsonObject) -> JsonObject:
+def _make_capabilities(raw: JsonObject) -> JsonObject:
     said = raw.get("capabilities")
     tools = said.get("tools") if isinstance(said, dict) else None
     return {"tools": {"listChanged": isinstance(tools, dict) and tools.get("listChanged") is True}}
 
 
-def _tools_with_headers(raw: JsonObject) -> list[JsonValue]:
+def _find_tools_with_headers(raw: JsonObject) -> list[JsonValue]:
     tools = raw.get("tools")
     return [
-        {"name": tool["name"], "inputSchema": {"type": "object", "properties": _properties_of(tool["inputSchema"])}}
+        {"name": tool["name"], "inputSchema": {"type": "object", "properties": _read_properties(tool["inputSchema"])}}
         for tool in (tools if isinstance(tools, list) else ())
         if isinstance(tool, dict) and isinstance(tool.get("name"), str) and mirrors_arguments(tool.get("inputSchema"))
     ]
@@ -259,16 +264,16 @@ def mirrors_arguments(schema: JsonValue) -> bool:
     return isinstance(schema, dict) and b'"x-mcp-header"' in to_json(schema, inf_nan_mode="constants")
 
 
-def _properties_of(schema: JsonObject) -> JsonObject:
+def _read_properties(schema: JsonObject) -> JsonObject:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return {}
     return {name: value for name, value in properties.items() if isinstance(value, dict)}
 
 
-def names_with_headers(page: JsonObject) -> set[str]:
+def find_names_with_headers(page: JsonObject) -> set[str]:
     """Return the names of the tools on a page whose arguments are mirrored in headers."""
-    return {tool["name"] for tool in _tools_with_headers(page)}
+    return {tool["name"] for tool in _find_tools_with_headers(page)}
 
 
 def read_page(page: JsonObject) -> tuple[list[JsonValue], str | None]:

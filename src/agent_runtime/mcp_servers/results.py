@@ -36,7 +36,7 @@ def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult
         if isinstance(old, Mapping) and not _FIELDS.isdisjoint(old):
             return to_stored_result(old, redactor)
         output = old if old is not None else {name: raw[name] for name in raw if name not in _ENVELOPE} or None
-    blocks = [read_block(block) for block in _blocks(raw.get("content"))]
+    blocks = [read_block(block) for block in _read_blocks(raw.get("content"))]
     text = redactor.redact("\n".join(block.text for block in blocks))
     output = redactor.redact_json(output)
     return StoredResult(
@@ -44,7 +44,7 @@ def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult
         output=output,
         is_error=is_error(raw),
         binary=output is None and bool(blocks) and all(block.named for block in blocks),
-        size=len(text.encode()) + (0 if output is None else _size(output)),
+        size=len(text.encode()) + (0 if output is None else _measure(output)),
     )
 
 
@@ -64,7 +64,7 @@ def is_error(raw: Mapping[str, Any]) -> bool:
     return said is not None and said is not False
 
 
-def _blocks(content: JsonValue) -> list[JsonValue]:
+def _read_blocks(content: JsonValue) -> list[JsonValue]:
     """Return the blocks of a result; a single block may stand without a list around it."""
     if content is None:
         return []
@@ -87,11 +87,13 @@ def read_block(block: JsonValue) -> Block:
         case str():
             return Block(block)
         case {"type": "image" | "audio" as kind, "data": str() as data}:
-            return Block(_name(kind, block.get("mimeType"), data), named=True)
+            return Block(_describe_data(kind, block.get("mimeType"), data), named=True)
         case {"type": "resource", "resource": {"text": str() as text}}:
             return Block(text)
         case {"type": "resource", "resource": {"blob": str() as blob} as resource}:
-            return Block(_name(to_text(resource.get("uri") or "resource"), resource.get("mimeType"), blob), named=True)
+            return Block(
+                _describe_data(to_text(resource.get("uri") or "resource"), resource.get("mimeType"), blob), named=True
+            )
         case {"type": "resource_link", "uri": str() as uri}:
             return Block(f"{to_text(block.get('title') or block.get('name') or 'resource')}: {uri}")
         case {"type": "text", "text": None}:
@@ -106,13 +108,13 @@ def read_block(block: JsonValue) -> Block:
 _BASE64_BYTES, _BASE64_CHARACTERS = 3, 4
 
 
-def _name(kind: str, media_type: JsonValue, data: str) -> str:
+def _describe_data(kind: str, media_type: JsonValue, data: str) -> str:
     size = len(data.rstrip("=")) * _BASE64_BYTES // _BASE64_CHARACTERS
     said = f", {media_type}" if isinstance(media_type, str) and media_type else ""
     return f"[{kind}{said}, {size} bytes, not kept]"
 
 
-def _size(value: JsonValue) -> int:
+def _measure(value: JsonValue) -> int:
     try:
         return len(canonical(value))
     except ValueError:
@@ -120,7 +122,7 @@ def _size(value: JsonValue) -> int:
         return len(to_json(value, inf_nan_mode="constants"))
 
 
-def tool_definitions(
+def read_definitions(
     server_id: str, raw_tools: Sequence[Any], limits: LimitSettings, redactor: Redactor
 ) -> tuple[dict[str, ToolDefinition], dict[str, str]]:
     """Return the usable tools of a listing by name, and for each other tool the reason, which is also logged."""
@@ -129,13 +131,15 @@ def tool_definitions(
     left_out: dict[str, str] = {}
     for number, raw in enumerate(raw_tools, 1):
         try:
-            definition = _definition(raw, limits.definition_bytes, redactor)
+            definition = _read_definition(raw, limits.definition_bytes, redactor)
             if names[raw["name"]] > 1:
                 raise ValueError("its name is listed more than once, with different definitions")  # noqa: TRY301
         except ValueError as error:
             name = redactor.redact(raw["name"])[:_LONGEST_NAME] if _has_name(raw) else f"(number {number} of the list)"
             fault = (
-                f"its definition is invalid: {faults_of(error)}" if isinstance(error, ValidationError) else str(error)
+                f"its definition is invalid: {find_first_fault(error)}"
+                if isinstance(error, ValidationError)
+                else str(error)
             )
             left_out[name] = fault
             log.warning("tool_left_out", server=server_id, tool=name[:100], reason=fault)
@@ -148,13 +152,13 @@ def _has_name(raw: Any) -> bool:
     return isinstance(raw, dict) and isinstance(raw.get("name"), str) and not is_blank(raw["name"])
 
 
-def faults_of(error: ValidationError) -> str:
+def find_first_fault(error: ValidationError) -> str:
     """Return the first fault of a definition, with its place."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _definition(raw: Any, limit: int, redactor: Redactor) -> ToolDefinition:
+def _read_definition(raw: Any, limit: int, redactor: Redactor) -> ToolDefinition:
     """Return the definition. Raises: ValueError where it is invalid or has more than `limit` bytes."""
     if not isinstance(raw, dict):
         raise ValueError("it is no object")  # noqa: TRY004 - all that is wrong with a definition is a ValueError

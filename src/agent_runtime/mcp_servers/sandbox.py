@@ -16,7 +16,7 @@ from pathlib import Path
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.tools import Sandbox
 from agent_runtime.mcp_servers.mounts import Start, mount_options
-from agent_runtime.mcp_servers.own_files import OwnFiles, real
+from agent_runtime.mcp_servers.own_files import OwnFiles, resolve_links
 
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--new-session", "--die-with-parent", "--cap-drop", "ALL")
 _USER_NAMESPACES = (("--unshare-user", "--disable-userns"), ("--unshare-user",), ())
@@ -44,7 +44,7 @@ _WRAPPERS = 2
 """Bubblewrap itself, and the first process of the namespace."""
 
 
-def server_process(pid: int, confined: Confined) -> int:
+def find_server_process(pid: int, confined: Confined) -> int:
     """Return the id of the server's own process, where `pid` is the one that was spawned.
 
     A signal to bubblewrap would not reach the server: with `--die-with-parent` it is killed instead.
@@ -85,12 +85,12 @@ def confine(
     """
     if sandbox.mode == "off":
         return _tie_to_parent(argv)
-    found = _bubblewrap()
+    found = _probe_bubblewrap()
     if isinstance(found, _Bubblewrap):
         start = Start(tuple(argv), cwd, tuple(texts))
         network = () if sandbox.network else ("--unshare-net",)
-        mounts = mount_options(sandbox, start, base_dir, own, all_devices=not _disks_are_open())
-        options = (*found.options, *network, *mounts, "--chdir", str(real(cwd)))
+        mounts = mount_options(sandbox, start, base_dir, own, all_devices=not _can_read_disks())
+        options = (*found.options, *network, *mounts, "--chdir", str(resolve_links(cwd)))
         return Confined((found.path, *options, "--", *argv), wrapped=True)
     if sandbox.mode == "required" or sandbox.is_limited:
         asked = "sandbox.mode: required" if sandbox.mode == "required" else "sandbox.network, read and write"
@@ -101,11 +101,11 @@ def confine(
     return _tie_to_parent(argv)
 
 
-def sandbox_level() -> str:
+def describe_level() -> str:
     """Describe for people how servers with `sandbox.mode: auto` are confined on this machine. May take
     seconds, once.
     """
-    found = _bubblewrap()
+    found = _probe_bubblewrap()
     if isinstance(found, _Bubblewrap):
         without = "" if "--unshare-user" in found.options else ", without a user namespace"
         return f"pid namespace (bubblewrap{without})"
@@ -113,15 +113,15 @@ def sandbox_level() -> str:
     return f"process group{signalled} ({found})"
 
 
-def bubblewrap_problem() -> str | None:
+def find_bubblewrap_problem() -> str | None:
     """Return why bubblewrap cannot be used on this machine; None if it works."""
-    found = _bubblewrap()
+    found = _probe_bubblewrap()
     return None if isinstance(found, _Bubblewrap) else found
 
 
 def describe_reach(sandbox: Sandbox) -> str:
     """Describe for people what a server with this sandbox can reach on this machine."""
-    if sandbox.mode == "off" or bubblewrap_problem() is not None:
+    if sandbox.mode == "off" or find_bubblewrap_problem() is not None:
         if sandbox.mode == "required" or (sandbox.mode == "auto" and sandbox.is_limited):
             return "nothing: it does not start, as its sandbox needs bubblewrap"
         return "without bubblewrap: all that this user can, also the service's own files and other processes"
@@ -137,7 +137,7 @@ def describe_reach(sandbox: Sandbox) -> str:
 
 
 @cache
-def _bubblewrap() -> _Bubblewrap | str:
+def _probe_bubblewrap() -> _Bubblewrap | str:
     """Return bubblewrap as it works on this machine, tried once with real namespaces; or the reason why it does not."""
     if sys.platform != "linux":
         return "bubblewrap needs Linux"
@@ -160,7 +160,7 @@ def _bubblewrap() -> _Bubblewrap | str:
 
 
 @cache
-def _disks_are_open() -> bool:
+def _can_read_disks() -> bool:
     """Return whether this user may read raw disks, and with them every file: as root, or as a member of `disk`."""
     with suppress(OSError), os.scandir("/dev") as entries:
         return any(stat.S_ISBLK(entry.stat().st_mode) and os.access(entry.path, os.R_OK) for entry in entries)

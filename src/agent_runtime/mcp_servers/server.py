@@ -43,8 +43,8 @@ from agent_runtime.mcp_servers.call import RAW, AwaitedCall, find_asking_call
 from agent_runtime.mcp_servers.dispatcher import RequestState
 from agent_runtime.mcp_servers.explaining import explain, may_pass
 from agent_runtime.mcp_servers.listing import Listed, SharedListing
-from agent_runtime.mcp_servers.reading import UnreadableAnswerError, names_with_headers, read_page, unwrap_answer
-from agent_runtime.mcp_servers.results import make_unreadable_result, to_stored_result, tool_definitions
+from agent_runtime.mcp_servers.reading import UnreadableAnswerError, find_names_with_headers, read_page, unwrap_answer
+from agent_runtime.mcp_servers.results import make_unreadable_result, read_definitions, to_stored_result
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -243,7 +243,7 @@ class Connection:
         known = self._listings.get(self.server_id)
         if known is not None and known.digest == digest:
             return known
-        bounded = functools.partial(tool_definitions, self.server_id, tools, limits, self._redactor)
+        bounded = functools.partial(read_definitions, self.server_id, tools, limits, self._redactor)
         definitions, left_out = await asyncio.to_thread(bounded) if size > _MUCH_BYTES else bounded()
         usable = {name: one for name, one in definitions.items() if name not in self._wrong_headers}
         listed = Listed(digest, usable, left_out | self._wrong_headers)
@@ -270,7 +270,7 @@ class Connection:
         limits = self._limits
         tools: dict[bytes, Any] = {}
         size, wire = 0, hashlib.sha256()
-        async with aclosing(self._pages(session)) as pages:
+        async with aclosing(self._read_pages(session)) as pages:
             async for page in pages:
                 for tool in page:
                     raw = to_json(tool, inf_nan_mode="constants")
@@ -280,23 +280,23 @@ class Connection:
                     wire.update(raw)
                     tools[raw] = tool
                 if len(tools) > limits.tools_per_server:
-                    raise self._limit_error(f"more than {limits.tools_per_server} tools (limits.tools_per_server)")
+                    raise self._make_limit_error(f"more than {limits.tools_per_server} tools (limits.tools_per_server)")
                 if size > limits.definitions_bytes:
-                    raise self._limit_error(
+                    raise self._make_limit_error(
                         f"tools of more than {limits.definitions_bytes} bytes in all (limits.definitions_bytes)"
                     )
         return list(tools.values()), wire.hexdigest(), size
 
-    def _limit_error(self, what: str) -> ServerUnavailableError:
+    def _make_limit_error(self, what: str) -> ServerUnavailableError:
         return ServerUnavailableError(self.server_id, f"it lists {what}")
 
-    async def _pages(self, session: ClientSession) -> AsyncGenerator[list[Any], None]:
+    async def _read_pages(self, session: ClientSession) -> AsyncGenerator[list[Any], None]:
         """Yield the pages of the list, until one names no next page or one that was read already."""
         cursor: str | None = None
         seen: set[str] = set()
         for _ in range(self._limits.list_pages):
             try:
-                page = await self._page(session, cursor)
+                page = await self._read_page(session, cursor)
             except MCPError:
                 if cursor == "":  # most servers mean by it that there is no next page
                     return
@@ -306,9 +306,9 @@ class Connection:
             if cursor is None or cursor in seen:
                 return
             seen.add(cursor)
-        raise self._limit_error(f"its tools on more than {self._limits.list_pages} pages (limits.list_pages)")
+        raise self._make_limit_error(f"its tools on more than {self._limits.list_pages} pages (limits.list_pages)")
 
-    async def _page(self, session: ClientSession, cursor: str | None) -> JsonObject:
+    async def _read_page(self, session: ClientSession, cursor: str | None) -> JsonObject:
         params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
         if not self._opener.remote:
             answer: JsonObject = await session.send_request(ListToolsRequest(params=params), RAW)
@@ -317,7 +317,7 @@ class Connection:
         listed = await session.list_tools(params=params)
         page = unwrap_answer({"_meta": listed.meta})
         usable = {tool.name for tool in listed.tools}
-        for name in names_with_headers(page) - usable:
+        for name in find_names_with_headers(page) - usable:
             self._wrong_headers[name] = "its schema names headers for arguments (x-mcp-header) against the rules of MCP"
         return page
 
@@ -369,7 +369,7 @@ class Connection:
         """Return the definite result that an error of the call amounts to, or raise the error for the caller."""
         if not call.state.sent and not self._opener.uninterrupted:
             await self._wait_for_end()
-            raise CallNotSentError(f"{call.name} was not sent: {self._reason(error)}.") from error
+            raise CallNotSentError(f"{call.name} was not sent: {self._explain(error)}.") from error
         if call.state.session_unknown:
             self.retire()
             raise SessionLostError(f"{call.name} was not carried out: the server does not know the session any more.")
@@ -385,9 +385,9 @@ class Connection:
         if self._opener.remote:
             self.retire()  # so a repetition gets a new connection
         await self._wait_for_end()
-        raise OutcomeUnknownError(f"{call.name}: no answer after the call was sent: {self._reason(error)}.") from error
+        raise OutcomeUnknownError(f"{call.name}: no answer after the call was sent: {self._explain(error)}.") from error
 
-    def _reason(self, error: Exception) -> str:
+    def _explain(self, error: Exception) -> str:
         return self.describe_end() if self.end.is_set() else self._redactor.redact_message(explain(error))
 
     async def _wait_for_end(self) -> None:

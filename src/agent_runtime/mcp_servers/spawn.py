@@ -47,7 +47,7 @@ def prepare(
         given = {name: secrets.expand(value) for name, value in config.env.items()}
         env = get_default_environment() | _DEFAULT_ENV | dict(inherited) | given
         command, *args = (secrets.expand(word) for word in (config.command, *config.args))
-        cwd = _folder(base_dir / (config.cwd or "."))
+        cwd = _check_folder(base_dir / (config.cwd or "."))
         argv = (_find(command, cwd, env, config), *args)
         confined = confine(argv, server.sandbox, cwd, base_dir, own, (*given.values(), *inherited.values()))
         return Spawn(confined, cwd, env, config.command, server.stop_s)
@@ -55,7 +55,7 @@ def prepare(
         raise ServerUnavailableError(server.id, secrets.redactor.redact_message(str(error))) from error
 
 
-def _folder(path: Path) -> Path:
+def _check_folder(path: Path) -> Path:
     """Return the folder to start in. Raises: ConfigurationError where it is missing, or was replaced by a link."""
     if not path.is_dir():
         raise ConfigurationError(f"its working directory {str(path)!r} does not exist; correct config.cwd.")

@@ -22,7 +22,7 @@ from mcp_types import JSONRPCMessage, JSONRPCNotification, JSONRPCRequest
 from agent_runtime.config import LimitSettings, before_exec
 from agent_runtime.mcp_servers.dispatcher import HEARD, NESTED, has_many_arrays
 from agent_runtime.mcp_servers.reading import read_tolerantly, read_well_formed
-from agent_runtime.mcp_servers.sandbox import server_process
+from agent_runtime.mcp_servers.sandbox import find_server_process
 from agent_runtime.mcp_servers.spawn import Spawn
 from agent_runtime.telemetry import log_debug
 from agent_runtime.text.escaping import escape_hidden
@@ -173,7 +173,7 @@ class StdioTransport:
             return
         if not await self._wait_for_exit(END_OF_INPUT_S):
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(server_process(self.pid, self._spawn.confined), signal.SIGTERM)
+                os.kill(find_server_process(self.pid, self._spawn.confined), signal.SIGTERM)
             await self._wait_for_exit(self._spawn.stop_s - END_OF_INPUT_S)
 
     async def _wait_for_exit(self, seconds: float) -> bool:
@@ -218,7 +218,7 @@ class StdioTransport:
         said = [self._verdict or self._describe_exit()] if self._verdict or self._left_us else []
         if self.skipped_lines:
             said.append(f"{self.skipped_lines} lines of its output were not JSON-RPC and were skipped")
-        if tail := self._tail():
+        if tail := self._read_tail():
             said.append(f"stderr ends with: {tail}")
         return "; ".join(said)
 
@@ -226,7 +226,7 @@ class StdioTransport:
         """Return how the process ended by itself, with the last line of its stderr and no digits of it; else None."""
         if self._verdict or not self._left_us:
             return None
-        last = self._tail().rpartition("\n")[2]
+        last = self._read_tail().rpartition("\n")[2]
         return f"{self._exit_code}: {_DIGITS.sub('0', last)[:_LONGEST_LINE]}"
 
     def _describe_exit(self) -> str:
@@ -236,14 +236,14 @@ class StdioTransport:
             return f"its process was ended by signal {-self._exit_code}"
         return f"its process exited with code {self._exit_code}"
 
-    def _tail(self) -> str:
+    def _read_tail(self) -> str:
         text = self._redactor.redact_message(self.pipes.stderr_tail.decode(errors="replace"))
         return escape_hidden(text.strip()[-_TAIL_CHARACTERS:], keep="\n\t")
 
     async def read(self) -> SessionMessage | None:
         """Return the next message that is handled here; None after the last one."""
         while not self._messages:
-            line = await self._line()
+            line = await self._read_line()
             if line is None:
                 self._left_us = not self.closed.is_set()
                 self.closed.set()
@@ -270,7 +270,7 @@ class StdioTransport:
             self.skipped_lines += 1
         return messages
 
-    async def _line(self) -> bytes | None:
+    async def _read_line(self) -> bytes | None:
         if self.pipes.stdout is None or self._verdict is not None:
             return None
         try:

@@ -177,7 +177,7 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
 
 def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Failure:
     """Translate an exception of the library or of the HTTP layer."""
-    chain = list(_causes_of(error))
+    chain = list(_walk_causes(error))
     if isinstance(own := _find_first(chain, TooLongError, NotStreamedError, NotAnAnswerError), TooLongError):
         return failures.make_too_long()
     if isinstance(own, NotStreamedError):
@@ -241,7 +241,7 @@ def read_retry_after(headers: httpx2.Headers) -> float | None:
         return None
 
 
-def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
+def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -183,9 +183,9 @@ class Failures:
                 "model_unknown",
                 f"{self._where} has no model {model!r}: set openai.model to one that it has. It says: {words}",
             )
-        return self._other(said, status, words)
+        return self._translate_other(said, status, words)
 
-    def _other(self, said: ApiError, status: str, words: str) -> Failure:
+    def _translate_other(self, said: ApiError, status: str, words: str) -> Failure:
         code = said.status
         if code == 404:  # noqa: PLR2004 - Not Found
             other = "chat_completions" if self._settings.api == "responses" else "responses"

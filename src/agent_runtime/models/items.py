@@ -46,12 +46,12 @@ def size_of(items: Sequence[JsonObject]) -> int:
 
 def text_of(items: Iterable[JsonObject]) -> str:
     """Return the text of all messages of the model, joined."""
-    return "".join(part.get("text") or "" for part in _parts(items) if part.get("type") == "output_text")
+    return "".join(part.get("text") or "" for part in _find_parts(items) if part.get("type") == "output_text")
 
 
 def refusal_of(items: Iterable[JsonObject]) -> str | None:
     """Return the model's reason for declining to answer; None if it did not decline."""
-    refusals = [str(part.get("refusal") or "") for part in _parts(items) if part.get("type") == "refusal"]
+    refusals = [str(part.get("refusal") or "") for part in _find_parts(items) if part.get("type") == "refusal"]
     return " ".join(refusals) if refusals else None
 
 
@@ -88,6 +88,6 @@ def _to_object(text: str) -> str:
     return json.dumps({"malformed_arguments": text})
 
 
-def _parts(items: Iterable[JsonObject]) -> Iterable[JsonObject]:
+def _find_parts(items: Iterable[JsonObject]) -> Iterable[JsonObject]:
     messages = (item for item in items if item.get("type") == "message")
     return (part for message in messages for part in message.get("content") or ())

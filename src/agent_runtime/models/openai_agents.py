@@ -92,7 +92,7 @@ class Endpoint:
             instructions=request.instructions,
             tools=[_to_function_tool(tool) for tool in request.tools],
             model=turn,
-            model_settings=self._model_settings(request, dialect),
+            model_settings=self._make_model_settings(request, dialect),
         )
         token = RESPONSE_INFO.set(info)
         try:
@@ -138,13 +138,13 @@ class Endpoint:
             raise self._failures.make_empty()
         return ModelAnswer(items, text, calls, info.usage)
 
-    def _model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
+    def _make_model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
         """Return the options of a request. `store: false`: the endpoint need not store anything for the next turn."""
         responses = self._settings.api == "responses"
         body: JsonObject = {}
         limit = request.max_tokens
         if request.schema is not None and dialect.output != "prompt":
-            described = _response_format(request, request.schema, dialect)
+            described = _make_response_format(request, request.schema, dialect)
             body = {"text": {"format": _flatten(described)}} if responses else {"response_format": described}
         if limit is not None and self._openai and not responses:
             body["max_completion_tokens"], limit = limit, None  # OpenAI's newer models refuse max_tokens
@@ -235,7 +235,7 @@ class _Turn(Model):
         return self._failures.make_truncated() if finish == "length" else None
 
 
-def _response_format(request: ModelRequest, schema: JsonObject, dialect: Dialect) -> JsonObject:
+def _make_response_format(request: ModelRequest, schema: JsonObject, dialect: Dialect) -> JsonObject:
     if dialect.output == "json_object":
         return {"type": "json_object"}
     name = re.sub(r"[^A-Za-z0-9_-]", "_", request.name)[:64] or "answer"

@@ -33,16 +33,16 @@ def choose_planner(settings: Settings, model: LanguageModel | None) -> Planner:
     if ":" in settings.planner:
         planner = _load(settings.planner, model)
         if planner.needs_model and model is None:
-            raise _missing_model(settings.planner)
+            raise _make_missing_model_error(settings.planner)
         return planner
     if settings.planner == "rules" or (settings.planner == "auto" and model is None):
         return RulePlanner()
     if model is None:
-        raise _missing_model(settings.planner)
+        raise _make_missing_model_error(settings.planner)
     return ModelPlanner(model, catalogue_tokens=settings.openai.catalogue_tokens)
 
 
-def _missing_model(planner: str) -> ConfigurationError:
+def _make_missing_model_error(planner: str) -> ConfigurationError:
     return ConfigurationError(
         f"planner: {planner} needs a language model: set openai.api_key or openai.base_url (OPENAI_API_KEY, "
         "OPENAI_BASE_URL), or planner: rules"
@@ -69,13 +69,13 @@ def _load(place: str, model: LanguageModel | None) -> Planner:
     except Exception as error:  # likewise
         problem = f"it cannot be called with the language model ({type(error).__name__}: {error})"
         raise ConfigurationError(f"planner: {place}: {problem}. {_SHAPE}.") from error
-    fault = _fault(planner)
+    fault = _find_fault(planner)
     if fault:
         raise ConfigurationError(f"planner: {place}: its result {fault}. {_SHAPE}.")
     return cast("Planner", planner)
 
 
-def _fault(planner: object) -> str | None:
+def _find_fault(planner: object) -> str | None:
     """Return why an object is no planner; None where it is one."""
     try:
         name = _IDENTIFIER.validate_python(getattr(planner, "name", None))

@@ -10,11 +10,11 @@ from contextlib import suppress
 from agent_runtime.processes.sockets import Endpoint, LocalSocket, find_socket, is_own
 from agent_runtime.processes.tree import (
     UNREADABLE,
-    descendants_of,
-    every_process,
+    find_descendants,
     has_children,
     is_descendant,
     is_hidden,
+    list_processes,
     read_file,
 )
 from agent_runtime.services.ports import PeerRefusal, SocketName
@@ -49,7 +49,7 @@ class LocalPeers:
             return PeerRefusal("unseen", error=str(error))
 
 
-def peers_problem() -> str | None:
+def find_peers_problem() -> str | None:
     """Return why callers cannot be told apart on this machine; None if they can. Tries it with a child
     that connects.
     """
@@ -91,14 +91,14 @@ def _judge(client: Endpoint, server: Endpoint) -> PeerRefusal | None:
         return PeerRefusal("gone")
     if not has_children():
         return None
-    descendants = descendants_of(os.getpid())
+    descendants = find_descendants(os.getpid())
     for pid in descendants:
         if _holds(pid, found.inode):
             return PeerRefusal("started_by_service", pid=pid)
     if _own_process_holds(found.inode):
         return None
     known = {os.getpid(), *descendants}
-    for pid in every_process():
+    for pid in list_processes():
         if pid not in known and _holds(pid, found.inode):
             return _judge_holder(pid, descendants)
     return PeerRefusal("unseen") if _may_have_made(found, [os.getpid(), *descendants]) else None

@@ -32,24 +32,24 @@ prove nothing about it.
 """
 
 
-def every_process() -> list[int]:
+def list_processes() -> list[int]:
     """Return the ids of all visible processes, the newest first. Raises: OSError."""
     return sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True)
 
 
-def parent_of(pid: int) -> int | None:
+def find_parent(pid: int) -> int | None:
     """Return the id of the parent, 0 if it is not visible from here; None if the process is gone or hidden.
 
     Raises: OSError where /proc cannot be read.
     """
     with suppress(*UNREADABLE):
-        return int(_stat(pid)[1])
+        return int(_read_stat(pid)[1])
     return None
 
 
 def is_hidden(pid: int) -> bool:
     """Return whether the process lives and /proc does not show it to us (hidepid, proc(5))."""
-    return parent_of(pid) is None and _is_alive(pid)
+    return find_parent(pid) is None and _is_alive(pid)
 
 
 def has_children() -> bool:
@@ -61,17 +61,17 @@ def has_children() -> bool:
     return True
 
 
-def descendants_of(root: int) -> list[int]:
+def find_descendants(root: int) -> list[int]:
     """Return the ids of all visible descendants. One that starts meanwhile may be missing.
 
     Raises: OSError where /proc cannot be read.
     """
     if not Path(f"/proc/{root}/task/{root}/children").exists():
-        return _descendants_by_parent(root)
+        return _find_descendants_by_parent(root)
     found: list[int] = []
     parents = [root]
     while parents:
-        children = list(_children_of(parents.pop()))
+        children = list(_find_children(parents.pop()))
         found += children
         parents += children
     return found
@@ -86,7 +86,7 @@ def is_descendant(pid: int, root: int) -> bool | None:
     for _ in range(_ATTEMPTS):
         ancestor: int | None = pid
         while ancestor:
-            child, ancestor = ancestor, parent_of(ancestor)
+            child, ancestor = ancestor, find_parent(ancestor)
             if ancestor == root:
                 return True
             if ancestor is None and is_hidden(child):
@@ -107,7 +107,7 @@ def keep_orphans() -> Iterator[None]:
         yield
         return
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    before = frozenset(_own_children())
+    before = frozenset(_find_own_children())
     ended = threading.Event()
     reaper = threading.Thread(target=_reap_until, args=(ended,), name="reaper", daemon=True)
     reaper.start()
@@ -122,7 +122,7 @@ def keep_orphans() -> Iterator[None]:
 def _reap_until(ended: threading.Event) -> None:
     seen = frozenset[int]()
     while not ended.wait(_SWEEP_S):
-        zombies = frozenset(pid for pid in _own_children() if _is_zombie(pid))
+        zombies = frozenset(pid for pid in _find_own_children() if _is_zombie(pid))
         _reap(zombies & seen)
         seen = zombies - seen
 
@@ -131,7 +131,9 @@ def _end_descendants(before: frozenset[int]) -> None:
     """Kill all other descendants, and those that they start meanwhile, for at most `_END_S` seconds."""
     give_up_at = time.monotonic() + _END_S
     while time.monotonic() < give_up_at:
-        left = [pid for child in set(_own_children()) - before for pid in (child, *_descendants(child))]
+        left = [
+            pid for child in set(_find_own_children()) - before for pid in (child, *_find_readable_descendants(child))
+        ]
         if not left:
             return
         for pid in left:
@@ -148,19 +150,19 @@ def _reap(pids: Iterable[int]) -> None:
             os.waitpid(pid, os.WNOHANG)
 
 
-def _own_children() -> list[int]:
+def _find_own_children() -> list[int]:
     with suppress(OSError):
-        return list(_children_of(os.getpid()))
+        return list(_find_children(os.getpid()))
     return []
 
 
-def _descendants(pid: int) -> list[int]:
+def _find_readable_descendants(pid: int) -> list[int]:
     with suppress(OSError):
-        return descendants_of(pid)
+        return find_descendants(pid)
     return []
 
 
-def _children_of(pid: int) -> Iterator[int]:
+def _find_children(pid: int) -> Iterator[int]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except UNREADABLE:
@@ -170,9 +172,9 @@ def _children_of(pid: int) -> Iterator[int]:
             yield from map(int, read_file(f"/proc/{pid}/task/{thread}/children").split())
 
 
-def _descendants_by_parent(root: int) -> list[int]:
+def _find_descendants_by_parent(root: int) -> list[int]:
     """Return the same for a kernel that only tells parents (without CONFIG_PROC_CHILDREN)."""
-    return [pid for pid in every_process() if pid != root and is_descendant(pid, root)]
+    return [pid for pid in list_processes() if pid != root and is_descendant(pid, root)]
 
 
 def _is_alive(pid: int) -> bool:
@@ -187,11 +189,11 @@ def _is_alive(pid: int) -> bool:
 
 def _is_zombie(pid: int) -> bool:
     with suppress(OSError):
-        return _stat(pid)[0] == b"Z"
+        return _read_stat(pid)[0] == b"Z"
     return False
 
 
-def _stat(pid: int) -> list[bytes]:
+def _read_stat(pid: int) -> list[bytes]:
     """Return the fields after the name (proc_pid_stat(5)): state, parent, and so on. Raises: OSError."""
     return read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 

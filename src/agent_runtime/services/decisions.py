@@ -178,13 +178,13 @@ def _approve(task: Task, decision: Approve, caller: Caller, approval: ApprovalSe
         revision=task.plan_revision,
         digest=task.plan_digest or "",
         comment=decision.comment,
-        scopes=_scopes(caller),
+        scopes=_sort_scopes(caller),
         names_digest=decision.digest is not None,
         **caller.signature,
     )
 
 
-def _scopes(caller: Caller) -> tuple[str, ...]:
+def _sort_scopes(caller: Caller) -> tuple[str, ...]:
     return tuple(sorted(caller.scopes))
 
 
@@ -241,7 +241,7 @@ def _decide_call(task: Task, decision: ApproveCall | DenyCall, caller: Caller) -
     decided = {"step_id": step_id, **dict(decision), **caller.signature}
     if isinstance(decision, DenyCall):
         return CallDenied(**decided)
-    return CallApproved(**decided, scopes=_scopes(caller))
+    return CallApproved(**decided, scopes=_sort_scopes(caller))
 
 
 def _answer(task: Task, decision: Answer, caller: Caller) -> InputAnswered:

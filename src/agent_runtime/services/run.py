@@ -142,7 +142,7 @@ class Run:
         if fresh.epoch != self.epoch:
             await self.record_late_answers()
             raise StaleEpochError(f"Epoch {self.epoch} of task {fresh.task_id} was superseded by {fresh.epoch}.")
-        facts = self._facts()
+        facts = self._staged_facts()
         self._committed, self.task, self._staged, self.is_behind = fresh, fresh, [], False
         if not fresh.terminal:
             self.stage(*facts)
@@ -163,7 +163,7 @@ class Run:
             except StoreUnavailableError as error:
                 await pauses.after(error)
 
-    def _facts(self) -> list[Event]:
+    def _staged_facts(self) -> list[Event]:
         return [event for event in self._staged if isinstance(event, ToolReturned | ModelAnswered)]
 
     async def record_late_answers(self, *late: ToolReturned) -> None:

@@ -23,14 +23,14 @@ class Verdicts:
 
     def remember(self, judged: Iterable[JudgedDefinition]) -> None:
         """Take over the verdicts of an earlier process."""
-        self._known = {_digest(one.definition): one.fault for one in judged}
+        self._known = {_digest_schema(one.definition): one.fault for one in judged}
 
     async def judge(self, definitions: Sequence[ToolDefinition]) -> list[JudgedDefinition]:
         """Return the definitions with their verdicts, in order; those that could not be judged are left out.
 
         Verdicts on definitions that are no longer listed are forgotten.
         """
-        digests = [_digest(one) for one in definitions]
+        digests = [_digest_schema(one) for one in definitions]
         listed = {digest: one.arguments_schema for digest, one in zip(digests, definitions, strict=True)}
         self._known = {digest: fault for digest, fault in self._known.items() if digest in listed}
         await self._judge_all({digest: schema for digest, schema in listed.items() if digest not in self._known})
@@ -49,5 +49,5 @@ class Verdicts:
             self._known |= dict(zip(left, verdicts, strict=False))
 
 
-def _digest(definition: ToolDefinition) -> str:
+def _digest_schema(definition: ToolDefinition) -> str:
     return digest_of_bytes(to_json(definition.inputSchema, inf_nan_mode="constants"))

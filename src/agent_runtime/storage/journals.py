@@ -43,10 +43,10 @@ UPDATE_HEAD = "UPDATE tasks SET head = ? WHERE task_id = CAST(? AS TEXT)"
 
 def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> StoredJournal:
     """Return everything stored of a task, as of one instant. Raises: TaskNotFoundError where there is nothing."""
-    raw_id = _raw(task_id)
+    raw_id = _to_raw(task_id)
     connection.execute("BEGIN")
     try:
-        entries = [_entry(*row) for row in connection.execute(SELECT_ENTRIES, (raw_id,))]
+        entries = [_to_entry(*row) for row in connection.execute(SELECT_ENTRIES, (raw_id,))]
         (has_submitter,) = connection.execute(HAS_SUBMITTER).fetchone()  # earlier versions have no such column
         select = SELECT_INDEX if has_submitter else SELECT_INDEX.replace("CAST(submitter AS BLOB)", "NULL")
         index = connection.execute(select, (raw_id,)).fetchone()
@@ -54,23 +54,23 @@ def select_stored_journal(connection: sqlite3.Connection, task_id: str) -> Store
         connection.execute("ROLLBACK")
     if index is None and not entries:
         raise TaskNotFoundError(task_id)
-    return StoredJournal(task_id, tuple(entries), None if index is None else _index(*index))
+    return StoredJournal(task_id, tuple(entries), None if index is None else _to_index(*index))
 
 
 def is_as_written(connection: sqlite3.Connection, task_id: str, version: int, head: str) -> bool:
     """Return whether the journal has `version` records that match their hashes, the last of which is `head`."""
-    return chain_holds(task_id, connection.execute(SELECT_ENTRIES, (_raw(task_id),)), version, head)
+    return chain_holds(task_id, connection.execute(SELECT_ENTRIES, (_to_raw(task_id),)), version, head)
 
 
 def select_ids(connection: sqlite3.Connection) -> list[str]:
     """Return the ids of everything that has a row or a journal."""
-    return [_text(task_id) for (task_id,) in connection.execute(SELECT_IDS)]
+    return [_to_text(task_id) for (task_id,) in connection.execute(SELECT_IDS)]
 
 
 def select_stored_commits(connection: sqlite3.Connection) -> Iterator[Commit]:
     """Return the rows of all commits, in order."""
     for position, *texts in connection.execute(SELECT_COMMITS):
-        yield Commit(_integer(position), *map(_text, texts))
+        yield Commit(_to_integer(position), *map(_to_text, texts))
 
 
 class JournalEnds:
@@ -82,36 +82,36 @@ class JournalEnds:
     def hash_of(self, task_id: str, seq: int) -> str | None:
         """See `StoredJournals.hash_of`."""
         try:
-            found = self._connection.execute(SELECT_HASH, (_raw(task_id), seq)).fetchone()
+            found = self._connection.execute(SELECT_HASH, (_to_raw(task_id), seq)).fetchone()
         except (OverflowError, UnicodeEncodeError):  # no record has such a number, and no task such an id
             return None
-        return _text(found[0]) if found else None
+        return _to_text(found[0]) if found else None
 
     def lengths(self) -> Iterator[tuple[str, int]]:
         """See `StoredJournals.lengths`."""
         for task_id in select_ids(self._connection):
-            (last,) = self._connection.execute(SELECT_LAST, (_raw(task_id),)).fetchone()
-            yield task_id, 0 if last is None else _integer(last)
+            (last,) = self._connection.execute(SELECT_LAST, (_to_raw(task_id),)).fetchone()
+            yield task_id, 0 if last is None else _to_integer(last)
 
 
 def fill_hashes(connection: sqlite3.Connection) -> None:
     """Add the hashes of records that were written without; part of a migration, in its transaction."""
     for task_id in select_ids(connection):
-        head, raw_id = GENESIS, _raw(task_id)
+        head, raw_id = GENESIS, _to_raw(task_id)
         hashes: list[tuple[str, bytes, int]] = []
         for seq, epoch, *texts in connection.execute(SELECT_CONTENT, (raw_id,)):
-            head = record_hash(head, task_id, seq, epoch, *map(_text, texts))
+            head = record_hash(head, task_id, seq, epoch, *map(_to_text, texts))
             hashes.append((head, raw_id, seq))
         connection.executemany(UPDATE_HASH, hashes)
         connection.execute(UPDATE_HEAD, (head, raw_id))
 
 
-def _entry(seq: Any, epoch: Any, *texts: Any) -> StoredRecord:
-    at, kind, data, hash_ = map(_text, texts)
-    return StoredRecord(_integer(seq), None if epoch is None else _integer(epoch), at, kind, data, hash_)
+def _to_entry(seq: Any, epoch: Any, *texts: Any) -> StoredRecord:
+    at, kind, data, hash_ = map(_to_text, texts)
+    return StoredRecord(_to_integer(seq), None if epoch is None else _to_integer(epoch), at, kind, data, hash_)
 
 
-def _index(
+def _to_index(
     version: Any,
     epoch: Any,
     status: Any,
@@ -126,29 +126,29 @@ def _index(
     head: Any,
 ) -> StoredIndex:
     return StoredIndex(
-        version=_integer(version),
-        epoch=_integer(epoch),
-        status=_text(status),
-        prompt=_text(prompt),
-        plan_revision=_integer(plan_revision),
-        cancel_requested=_integer(cancel_requested),
-        metadata=_text(metadata),
-        created_at=_text(created_at),
-        updated_at=_text(updated_at),
-        submitter=None if submitter is None else _text(submitter),
-        request_key=None if request_key is None else _text(request_key),
-        head=_text(head),
+        version=_to_integer(version),
+        epoch=_to_integer(epoch),
+        status=_to_text(status),
+        prompt=_to_text(prompt),
+        plan_revision=_to_integer(plan_revision),
+        cancel_requested=_to_integer(cancel_requested),
+        metadata=_to_text(metadata),
+        created_at=_to_text(created_at),
+        updated_at=_to_text(updated_at),
+        submitter=None if submitter is None else _to_text(submitter),
+        request_key=None if request_key is None else _to_text(request_key),
+        head=_to_text(head),
     )
 
 
-def _raw(text: str) -> bytes:
+def _to_raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else ""
 
 
-def _integer(value: Any) -> int:
+def _to_integer(value: Any) -> int:
     """Return the integer; -1, which is never valid, where a broken file holds something else."""
     return value if isinstance(value, int) else -1

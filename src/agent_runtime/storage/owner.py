@@ -117,12 +117,12 @@ def lock_file_of(database: Path) -> Path:
 
 def _lock_files(data_dir: Path, database: Path) -> Iterator["_LockFile"]:
     beside, inside = lock_file_of(database), Path(os.path.realpath(data_dir)) / LOCK_FILE
-    if not _same_file(beside, inside):
+    if not _is_same_file(beside, inside):
         yield _LockFile(beside, f"database {database}", "storage.url")
     yield _LockFile(inside, f"data directory {data_dir}", "data_dir")
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _is_same_file(one: Path, other: Path) -> bool:
     """Return whether two paths name one file. It need not exist yet, and its folder may be mounted twice."""
     with suppress(OSError):
         return one.name == other.name and one.parent.samefile(other.parent)

@@ -51,14 +51,14 @@ class ReadOnlyDatabase:
         try:
             return select_ids(self._connection)
         except _BROKEN as error:
-            raise _unreadable(error) from error
+            raise _make_unreadable_error(error) from error
 
     def read(self, task_id: str) -> StoredJournal:
         """Return everything stored of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
         try:
             return select_stored_journal(self._connection, task_id)
         except _BROKEN as error:
-            raise _unreadable(error) from error
+            raise _make_unreadable_error(error) from error
 
     @property
     def has_commits(self) -> bool:
@@ -70,7 +70,7 @@ class ReadOnlyDatabase:
             (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
             (columns,) = self._connection.execute(_HAS_COMMITS).fetchone()
         except _BROKEN as error:
-            raise _unreadable(error) from error
+            raise _make_unreadable_error(error) from error
         return bool(columns) or schema >= _SCHEMA_WITH_COMMITS
 
     def commit_head(self) -> CommitHead:
@@ -78,7 +78,7 @@ class ReadOnlyDatabase:
         try:
             return select_head(self._connection)
         except _BROKEN as error:
-            raise _unreadable(error) from error
+            raise _make_unreadable_error(error) from error
 
     def verify_commits(self, kept_head: CommitHead | None = None) -> CommitFindings:
         """Return the faults of the commits and of the journals that they name, as of one instant.
@@ -93,7 +93,7 @@ class ReadOnlyDatabase:
             finally:
                 self._connection.execute("ROLLBACK")
         except _BROKEN as error:
-            raise _unreadable(error) from error
+            raise _make_unreadable_error(error) from error
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def open_read_only(path: Path) -> Iterator[ReadOnlyDatabase]:
     try:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
     except _BROKEN as error:
-        raise _unusable(path, error) from error
+        raise _make_unusable_error(path, error) from error
     try:
         try:
             connection.isolation_level = None
@@ -116,7 +116,7 @@ def open_read_only(path: Path) -> Iterator[ReadOnlyDatabase]:
                 connection.execute(pragma)
             (has_chain,) = connection.execute(_HAS_CHAIN).fetchone()
         except _BROKEN as error:
-            raise _unusable(path, error) from error
+            raise _make_unusable_error(path, error) from error
         if not has_chain:
             raise ConfigurationError(
                 f"The database {path} was written before journals had hashes. Start the service on it once to add "
@@ -127,9 +127,9 @@ def open_read_only(path: Path) -> Iterator[ReadOnlyDatabase]:
         connection.close()
 
 
-def _unusable(path: Path, error: Exception) -> ConfigurationError:
+def _make_unusable_error(path: Path, error: Exception) -> ConfigurationError:
     return ConfigurationError(f"The database {path} cannot be read: {error}.")
 
 
-def _unreadable(error: Exception) -> StoreUnavailableError:
+def _make_unreadable_error(error: Exception) -> StoreUnavailableError:
     return StoreUnavailableError(f"The database cannot be read here: {error}.")

@@ -198,10 +198,10 @@ def select_page(
     else:
         rows = connection.execute(SELECT_PAGE_BY_STATUS, (status, before, most))
     with closing(rows):
-        return make_page(((row[0], _summary(*row[1:], needs_attention=row[1] in changed)) for row in rows), limit)
+        return make_page(((row[0], _to_summary(*row[1:], needs_attention=row[1] in changed)) for row in rows), limit)
 
 
-def _summary(
+def _to_summary(
     task_id: str,
     status: str,
     prompt: str,
@@ -215,24 +215,24 @@ def _summary(
 ) -> TaskSummary:
     return TaskSummary(
         task_id=task_id,
-        status=TaskStatus.NEEDS_ATTENTION if needs_attention else _status(status),
+        status=TaskStatus.NEEDS_ATTENTION if needs_attention else _to_status(status),
         prompt=prompt,
         plan_revision=plan_revision,
         cancel_requested=bool(cancel_requested),
-        metadata=_metadata(metadata),
-        created_at=_time_or_epoch(created_at),
-        updated_at=_time_or_epoch(updated_at),
+        metadata=_to_metadata(metadata),
+        created_at=_to_time(created_at),
+        updated_at=_to_time(updated_at),
     )
 
 
-def _status(text: str) -> TaskStatus:
+def _to_status(text: str) -> TaskStatus:
     """Return the status in a row; `needs_attention` where it was changed to an unknown one."""
     with suppress(ValueError):
         return TaskStatus(text)
     return TaskStatus.NEEDS_ATTENTION
 
 
-def _metadata(text: str) -> dict[str, str]:
+def _to_metadata(text: str) -> dict[str, str]:
     """Return the metadata in a row; empty where it was changed to something else."""
     with suppress(ValueError):
         found = json.loads(text)
@@ -241,7 +241,7 @@ def _metadata(text: str) -> dict[str, str]:
     return {}
 
 
-def _time_or_epoch(text: str) -> datetime:
+def _to_time(text: str) -> datetime:
     with suppress(ValueError):
         return parse_time(text)
     return _EPOCH
@@ -259,16 +259,16 @@ def select_unfinished(connection: sqlite3.Connection) -> list[str]:
 def select_awaiting(connection: sqlite3.Connection, changed: Collection[str], limit: int) -> list[tuple[str, datetime]]:
     """Return the tasks that await approval and since when, oldest first, without those with a changed journal."""
     rows = connection.execute(SELECT_AWAITING, (json.dumps([*changed]), limit))
-    return [(task_id, _time_or_epoch(at)) for task_id, at in rows]
+    return [(task_id, _to_time(at)) for task_id, at in rows]
 
 
 def select_counts(connection: sqlite3.Connection, changed: Collection[str]) -> Counter[TaskStatus]:
     """Count the tasks in each status that occurs, by the index alone."""
     counts: Counter[TaskStatus] = Counter()
     for status, count in connection.execute(SELECT_COUNTS):
-        counts[_status(status)] += count
+        counts[_to_status(status)] += count
     if changed:
-        said = [_status(status) for (status,) in connection.execute(SELECT_STATUSES, (json.dumps([*changed]),))]
+        said = [_to_status(status) for (status,) in connection.execute(SELECT_STATUSES, (json.dumps([*changed]),))]
         counts[TaskStatus.NEEDS_ATTENTION] += len(said)
         counts.subtract(said)
     return +counts

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent_runtime.processes.peers import LocalPeers, peers_problem
+from agent_runtime.processes.peers import LocalPeers, find_peers_problem
 from agent_runtime.services.ports import PeerRefusal
 
 CALL = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); sys.stdin.read()"
@@ -94,4 +94,4 @@ def test_nobody_is_let_in_while_no_descriptor_is_left_to_look(listener: socket.s
 
 
 def test_callers_can_be_told_apart_here() -> None:
-    assert peers_problem() is None
+    assert find_peers_problem() is None

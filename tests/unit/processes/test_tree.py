@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_runtime.processes.tree import descendants_of, every_process, is_descendant, is_hidden
+from agent_runtime.processes.tree import find_descendants, is_descendant, is_hidden, list_processes
 from killing import PATIENCE_S
 from waiting import eventually_sync
 
@@ -44,7 +44,7 @@ def exists(pid: int) -> bool:
 
 def test_an_orphan_becomes_a_child_and_is_killed_at_the_end() -> None:
     process, daemon = start(600)
-    eventually_sync(lambda: descendants_of(process.pid) == [daemon])
+    eventually_sync(lambda: find_descendants(process.pid) == [daemon])
     assert is_descendant(daemon, process.pid)
     finish(process)
     assert not exists(daemon)
@@ -74,12 +74,12 @@ def test_a_grandchild_is_a_descendant_and_others_are_not() -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
         grandchild = int(child.stdout.readline())
-        assert {child.pid, grandchild} <= set(descendants_of(os.getpid()))
+        assert {child.pid, grandchild} <= set(find_descendants(os.getpid()))
         assert is_descendant(grandchild, os.getpid())
         assert not is_descendant(os.getpid(), child.pid)
         assert not is_descendant(1, os.getpid())
         os.kill(grandchild, 9)
-    assert not {child.pid, grandchild} & set(descendants_of(os.getpid()))
+    assert not {child.pid, grandchild} & set(find_descendants(os.getpid()))
 
 
 def test_a_child_counts_until_it_is_reaped() -> None:
@@ -92,7 +92,7 @@ def test_a_child_counts_until_it_is_reaped() -> None:
 
 
 def test_the_newest_processes_come_first() -> None:
-    found = every_process()
+    found = list_processes()
     assert os.getpid() in found
     assert found == sorted(found, reverse=True)
 

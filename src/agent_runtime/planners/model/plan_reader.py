@@ -94,7 +94,7 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
     if reason:
         raise InvalidPlanError([Fault("cannot", "Give either the steps or the reason why there can be none, not both")])
     names = Names(tools)
-    plan = _without(found, REMARKS - _PLAN_FIELDS)
+    plan = _remove_fields(found, REMARKS - _PLAN_FIELDS)
     plan = {name: value for name, value in plan.items() if value is not None}
     if has_more_parts(plan, _MOST_PARTS, FREE_FIELDS):
         raise InvalidPlanError(
@@ -107,7 +107,7 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
     try:
         return Plan.model_validate(plan)
     except ValidationError as error:
-        raise InvalidPlanError(list(_faults(error))) from error
+        raise InvalidPlanError(list(_find_faults(error))) from error
 
 
 def find_named_tools(text: str) -> list[tuple[str, str]]:
@@ -204,7 +204,7 @@ def _drop_fields(step: JsonObject) -> JsonObject:
     """Return the step without the fields that *remarks* and *nothing said* drop."""
     own, other = (_AGENT_FIELDS, _TOOL_FIELDS) if step.get("kind") == "agent" else (_TOOL_FIELDS, _AGENT_FIELDS)
     foreign = other - own
-    kept = _without(step, REMARKS | _FOR_PEOPLE)
+    kept = _remove_fields(step, REMARKS | _FOR_PEOPLE)
     return {
         name: value
         for name, value in kept.items()
@@ -242,16 +242,16 @@ def _read_allowed_tool(said: JsonValue, names: Names) -> JsonValue:
     tool = {"tool": said} if isinstance(said, str) else said
     if not isinstance(tool, dict) or not isinstance(tool.get("tool"), str):
         return said
-    tool = {name: value for name, value in _without(tool, REMARKS).items() if value is not None}
+    tool = {name: value for name, value in _remove_fields(tool, REMARKS).items() if value is not None}
     server, name = names.settle(tool.get("server"), tool["tool"])
     return {**tool, "tool": name} if server is None else {**tool, "server": server, "tool": name}
 
 
-def _without(value: JsonObject, dropped: frozenset[str]) -> JsonObject:
+def _remove_fields(value: JsonObject, dropped: frozenset[str]) -> JsonObject:
     return {name: item for name, item in value.items() if name not in dropped}
 
 
-def _faults(error: ValidationError) -> Iterator[Fault]:
+def _find_faults(error: ValidationError) -> Iterator[Fault]:
     items = error.errors(include_url=False, include_input=False)
     inner = any(item["loc"][:1] == ("steps",) and len(item["loc"]) > 1 for item in items)
     for item in items:
@@ -263,7 +263,7 @@ def _faults(error: ValidationError) -> Iterator[Fault]:
             kind, place = str(place[tagged]), (*place[:tagged], *place[tagged + 1 :])
         else:
             kind = ""
-        yield Fault(_place(place), _sentence(item["type"], item["msg"], kind, place))
+        yield Fault(_format_place(place), _explain_fault(item["type"], item["msg"], kind, place))
 
 
 _FIELDS: Mapping[str, Iterable[str]] = {
@@ -273,7 +273,7 @@ _FIELDS: Mapping[str, Iterable[str]] = {
 }
 
 
-def _sentence(fault: str, message: str, kind: str, place: Sequence[str | int]) -> str:
+def _explain_fault(fault: str, message: str, kind: str, place: Sequence[str | int]) -> str:
     if fault == "extra_forbidden":
         nested = "tools" in place and kind == "agent"
         fields = AllowedTool.model_fields if nested else _FIELDS[kind]
@@ -283,5 +283,5 @@ def _sentence(fault: str, message: str, kind: str, place: Sequence[str | int]) -
     return "There must be at least one step." if fault == "too_short" else f"{message}."
 
 
-def _place(place: Sequence[str | int]) -> str:
+def _format_place(place: Sequence[str | int]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")

@@ -153,13 +153,13 @@ def build_examples(*, agent_steps: bool) -> list[tuple[str, Plan]]:
 def to_json(plan: Plan) -> str:
     """Return a plan as the model should write it, without fields that have their default."""
     return json.dumps(
-        {"goal": plan.goal, "steps": [_short_step(step) for step in plan.steps]},
+        {"goal": plan.goal, "steps": [_shorten_step(step) for step in plan.steps]},
         ensure_ascii=False,
         separators=(", ", ": "),
     )
 
 
-def _short_step(step: Step) -> JsonObject:
+def _shorten_step(step: Step) -> JsonObject:
     dumped = step.model_dump(mode="json", exclude_defaults=True)
     content = {"arguments": step.arguments} if isinstance(step, ToolStep) else {"tools": dumped.get("tools", [])}
     return {"id": step.id, "kind": step.kind, **dumped, **content}
@@ -167,11 +167,11 @@ def _short_step(step: Step) -> JsonObject:
 
 def build_instructions(listing: ShownTools, *, most_steps: int, agent_steps: bool) -> str:
     """Return all that the model is told beside the request itself."""
-    return f"{_frame(most_steps, agent_steps)}\n\n{_CATALOGUE}\n{listing.text}"
+    return f"{_build_frame(most_steps, agent_steps)}\n\n{_CATALOGUE}\n{listing.text}"
 
 
 @lru_cache(maxsize=256)
-def _frame(most_steps: int, agent_steps: bool) -> str:  # noqa: FBT001 - the key of a cache
+def _build_frame(most_steps: int, agent_steps: bool) -> str:  # noqa: FBT001 - the key of a cache
     shown = "\n\n".join(f"Request: {asked}\n{to_json(plan)}" for asked, plan in build_examples(agent_steps=agent_steps))
     where = ' or in "instruction"' if agent_steps else ""
     thinking = _WITH_AGENT if agent_steps else _WITHOUT_AGENT
@@ -193,17 +193,20 @@ def plan_schema(*, agent_steps: bool) -> JsonObject:
     It uses only what every model server understands: no `$ref`, no formats, no limits on lengths. `preapproved` is not
     in it, because only a person may ask for fewer questions, by editing the plan.
     """
-    shared: JsonObject = {"id": _text("s1, s2, ..."), "title": _text("What the step does, for a person")}
+    shared: JsonObject = {
+        "id": _make_text_schema("s1, s2, ..."),
+        "title": _make_text_schema("What the step does, for a person"),
+    }
     after: JsonObject = {
         "depends_on": {"type": "array", "items": {"type": "string"}},
-        "when": _text("A condition; leave it out if the step always runs"),
+        "when": _make_text_schema("A condition; leave it out if the step always runs"),
     }
-    tool = _object(
+    tool = _make_object_schema(
         {
             **shared,
             "kind": {"type": "string", "enum": ["tool"]},
-            "server": _text("From the catalogue"),
-            "tool": _text("From the catalogue"),
+            "server": _make_text_schema("From the catalogue"),
+            "tool": _make_text_schema("From the catalogue"),
             "arguments": {"type": "object", "additionalProperties": True},
             **after,
             "timeout_s": {"type": "number"},
@@ -211,54 +214,54 @@ def plan_schema(*, agent_steps: bool) -> JsonObject:
         },
         required=["id", "title", "kind", "server", "tool", "arguments"],
     )
-    allowed = _object(
+    allowed = _make_object_schema(
         {
-            "server": _text("From the catalogue"),
-            "tool": _text("From the catalogue"),
+            "server": _make_text_schema("From the catalogue"),
+            "tool": _make_text_schema("From the catalogue"),
             "max_calls": {"type": "integer"},
             "timeout_s": {"type": "number"},
         },
         required=["server", "tool"],
     )
-    agent = _object(
+    agent = _make_object_schema(
         {
             **shared,
             "kind": {"type": "string", "enum": ["agent"]},
-            "instruction": _text("All that the model of this step is told"),
+            "instruction": _make_text_schema("All that the model of this step is told"),
             "tools": {"type": "array", "items": allowed},
             **after,
             "max_turns": {"type": "integer"},
         },
         required=["id", "title", "kind", "instruction", "tools"],
     )
-    return _object(
+    return _make_object_schema(
         {
-            "goal": _text("What the plan reaches"),
-            "cannot": _text("Only where no plan is possible: the reason"),
+            "goal": _make_text_schema("What the plan reaches"),
+            "cannot": _make_text_schema("Only where no plan is possible: the reason"),
             "steps": {"type": "array", "items": {"anyOf": [tool, agent]} if agent_steps else tool},
         },
         required=["steps"],
     )
 
 
-def _text(description: str) -> JsonObject:
+def _make_text_schema(description: str) -> JsonObject:
     return {"type": "string", "description": description}
 
 
-def _object(properties: JsonObject, required: list[str]) -> JsonObject:
+def _make_object_schema(properties: JsonObject, required: list[str]) -> JsonObject:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def build_conversation(request: PlanRequest) -> list[JsonObject]:
     """Return the messages of a request: the prompt, and for a revision the rejected plan and the feedback."""
     # In JSON mode some endpoints require that a message mentions JSON, not only the instructions.
-    messages = [_message("user", f"{request.prompt}\n\nAnswer with the plan as one JSON object.")]
+    messages = [_make_message("user", f"{request.prompt}\n\nAnswer with the plan as one JSON object.")]
     if request.previous is not None:
-        messages.append(_message("assistant", to_json(_drop_default_timeouts(request.previous, request.tools))))
+        messages.append(_make_message("assistant", to_json(_drop_default_timeouts(request.previous, request.tools))))
     if request.feedback:
         said = "\n".join(f"{number}. {entry}" for number, entry in enumerate(request.feedback, 1))
         messages.append(
-            _message(
+            _make_message(
                 "user",
                 "The plan is to be revised. This was said, the oldest first; where it disagrees, the latest counts:\n"
                 f"{said}\nAnswer with the whole new plan as one JSON object.",
@@ -286,10 +289,10 @@ def build_correction(answer: str, faults: Sequence[Fault], tools: Sequence[Tool]
         + about
         + "\nAnswer with the whole corrected plan as one JSON object, and nothing else."
     )
-    return [_message("assistant", echo or "(no text)"), _message("user", text)]
+    return [_make_message("assistant", echo or "(no text)"), _make_message("user", text)]
 
 
-def _message(role: str, content: str) -> JsonObject:
+def _make_message(role: str, content: str) -> JsonObject:
     return {"role": role, "content": content.encode("utf-8", "replace").decode()}
 
 

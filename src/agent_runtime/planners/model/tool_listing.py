@@ -94,14 +94,14 @@ def list_tools(tools: Sequence[Tool], question: str, first: Iterable[str], limit
     if whole is not None:
         return whole
     wanted = frozenset(first)
-    ranked = [listed[index] for index in _index(listed).order(question)]
+    ranked = [listed[index] for index in _build_index(listed).order(question)]
     ranked.sort(key=lambda one: one.tool.key not in wanted)
     return _list_within(ranked, limit)
 
 
 def show_tools(tools: Iterable[Tool]) -> str:
     """Return the full entries of these tools between fences."""
-    return _fence([_full_entry(Listed(tool)) for tool in tools])
+    return _fence([_get_full_entry(Listed(tool)) for tool in tools])
 
 
 def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
@@ -113,8 +113,8 @@ def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
 @lru_cache(maxsize=4)
 def _list_in_full(listed: tuple[Listed, ...], limit: int) -> ShownTools | None:
     """Return all tools in full; None if that exceeds `limit` bytes."""
-    entries = [_full_entry(one) for one in listed]
-    if sum(_size(entry) for entry in entries) > limit:
+    entries = [_get_full_entry(one) for one in listed]
+    if sum(_measure(entry) for entry in entries) > limit:
         return None
     return ShownTools(_fence(entries), frozenset(one.tool.key for one in listed))
 
@@ -124,29 +124,29 @@ def _list_within(ranked: Sequence[Listed], limit: int) -> ShownTools:
     rest: list[Listed] = []
     used = 0
     for one in ranked:
-        size = _size(_full_entry(one))
+        size = _measure(_get_full_entry(one))
         fits = used + size <= limit * _FULL_SHARE
         (full if fits else rest).append(one)
         used += size if fits else 0
     brief: list[str] = []
     for one in rest:
-        size = _size(_brief_entry(one))
+        size = _measure(_get_brief_entry(one))
         if used + size > limit:
             break
-        brief.append(_brief_entry(one))
+        brief.append(_get_brief_entry(one))
         used += size
-    lines = [_full_entry(one) for one in full] + brief
+    lines = [_get_full_entry(one) for one in full] + brief
     if len(brief) < len(rest):
         lines.append(f"({len(rest) - len(brief)} more tools were left out)")
     return ShownTools(_fence(lines), frozenset(one.tool.key for one in full))
 
 
 @lru_cache(maxsize=4)
-def _index(listed: tuple[Listed, ...]) -> Relevance:
-    return Relevance([_words(one) for one in listed])
+def _build_index(listed: tuple[Listed, ...]) -> Relevance:
+    return Relevance([_get_words(one) for one in listed])
 
 
-def _words(one: Listed) -> tuple[str, ...]:
+def _get_words(one: Listed) -> tuple[str, ...]:
     found = _WORDS.get(one)
     if found is None:
         found = _find_words(one.tool)
@@ -159,18 +159,18 @@ def _find_words(tool: Tool) -> tuple[str, ...]:
         f"{tool.server} {tool.name} {tool.name} {tool.definition.title or ''}"  # a name says most, so it counts twice
     )
     described = (tool.definition.description or "")[:_DESCRIPTION]
-    return tuple(split_words(f"{name} {described} {' '.join(_argument_names(tool))}"))
+    return tuple(split_words(f"{name} {described} {' '.join(_list_argument_names(tool))}"))
 
 
-def _full_entry(one: Listed) -> str:
-    return _cached_entry(_FULL, one, _write_full)
+def _get_full_entry(one: Listed) -> str:
+    return _get_entry(_FULL, one, _write_full)
 
 
-def _brief_entry(one: Listed) -> str:
-    return _cached_entry(_BRIEF, one, _write_brief)
+def _get_brief_entry(one: Listed) -> str:
+    return _get_entry(_BRIEF, one, _write_brief)
 
 
-def _cached_entry(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) -> str:
+def _get_entry(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) -> str:
     entry = cache.get(one)
     if entry is None:
         entry = write(one.tool)
@@ -181,19 +181,19 @@ def _cached_entry(cache: SizedCache[str], one: Listed, write: Callable[[Tool], s
 def _write_full(tool: Tool) -> str:
     definition = tool.definition
     said = json_line(_describe(tool, _DESCRIPTION), compact=True)
-    entry = f'{said[:-1]},"arguments_schema":{_schema(definition.arguments_schema, _SCHEMA)}'
+    entry = f'{said[:-1]},"arguments_schema":{_write_schema(definition.arguments_schema, _SCHEMA)}'
     if definition.outputSchema is not None:
-        entry += f',"output_schema":{_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
+        entry += f',"output_schema":{_write_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
     return f"{entry}}}"
 
 
-def _schema(schema: JsonObject, limit: int) -> str:
+def _write_schema(schema: JsonObject, limit: int) -> str:
     whole = json_line(_compact(schema, _DEEPEST), compact=True)
-    return whole if _size(whole) <= limit else json_line(_outline(schema), compact=True)
+    return whole if _measure(whole) <= limit else json_line(_outline(schema), compact=True)
 
 
 def _write_brief(tool: Tool) -> str:
-    return json_line({**_describe(tool, _SHORT), "argument_names": _argument_names(tool)}, compact=True)
+    return json_line({**_describe(tool, _SHORT), "argument_names": _list_argument_names(tool)}, compact=True)
 
 
 def _describe(tool: Tool, limit: int) -> JsonObject:
@@ -207,7 +207,7 @@ def _describe(tool: Tool, limit: int) -> JsonObject:
     }
 
 
-def _argument_names(tool: Tool) -> list[str]:
+def _list_argument_names(tool: Tool) -> list[str]:
     properties = tool.definition.arguments_schema.get("properties")
     return [str(name)[:_LONGEST_NAME] for name in list(properties)[:_WIDEST]] if isinstance(properties, dict) else []
 
@@ -254,5 +254,5 @@ def _fence(lines: Sequence[str]) -> str:
     return f"<{name}>\n{body}\n</{name}>"
 
 
-def _size(text: str) -> int:
+def _measure(text: str) -> int:
     return len(text.encode("utf-8", "replace"))

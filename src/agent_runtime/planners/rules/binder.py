@@ -96,25 +96,25 @@ class Binder:
         return self._read(got.file)
 
     def _make_folder(self, folder: m.Folder, inside: m.Folder) -> None:
-        base = self._paths.of_folder(inside)
+        base = self._paths.find_folder(inside)
         path = (folder.path or ".") if base == "." else f"{base}/{folder.path}"
         self._steps.add("create_directory", {"path": escape(path)}, f"Make the folder {path}")
         self._memory.folder = path
 
     def _write(self, action: m.Write) -> None:
-        content = self._content(action.content)
+        content = self._make_content(action.content)
         for file in action.files:
-            path = self._paths.of_file(file, writing=True)
+            path = self._paths.find_file(file, writing=True)
             name, title = ("append_file", "Append to") if action.append else ("write_file", "Write")
             title = title if content else "Create"
             self._steps.add(name, {"path": path, "content": content}, f"{title} {path}")
         if not isinstance(action.content, m.Back):
             self._memory.remember(StepResult("written", file=self._memory.file))
 
-    def _content(self, value: m.Value) -> str:
+    def _make_content(self, value: m.Value) -> str:
         if isinstance(value, m.Literally):
             return escape(value.text)
-        got = self._back(value) if isinstance(value, m.Back) else self._make(value)
+        got = self._resolve_back(value) if isinstance(value, m.Back) else self._make(value)
         if got.kind == "written":
             got = self._read_again(got)
         if got.text is None:
@@ -164,29 +164,31 @@ class Binder:
         """Return the result for a value, from new steps or from an earlier one."""
         match value:
             case m.Back():
-                return self._back(value)
+                return self._resolve_back(value)
             case m.Literally(text):
                 return StepResult("literal", text=escape(text))
             case m.Contents(file):
-                return self._contents(file)
+                return self._make_contents(file)
             case m.Page(url):
                 return self._steps.make("document", "fetch", {"url": escape(url)}, f"Fetch {url}")
             case m.Summary(of, sentences):
                 more = {} if sentences is None else {"sentences": sentences}
-                return self._steps.make("summary", "summarize", {"text": self._text(of), **more}, "Summarize the text")
+                return self._steps.make(
+                    "summary", "summarize", {"text": self._make_text(of), **more}, "Summarize the text"
+                )
             case m.Count(of, measure, known):
-                taken = self._memory.latest_where(lambda got: got.kind == measure) if known else None
+                taken = self._memory.find_latest(lambda got: got.kind == measure) if known else None
                 return taken or self._count(of, measure)
             case m.HowMany(of):
                 return self._count_items(of)
             case m.FirstLines(of, lines):
                 title = "Take the first line" if lines == 1 else f"Take the first {lines} lines"
-                return self._steps.make("found", "head", {"text": self._text(of), "lines": lines}, title)
+                return self._steps.make("found", "head", {"text": self._make_text(of), "lines": lines}, title)
             case m.LinesWith(of, query):
-                arguments = {"text": self._text(of), "query": escape(query)}
+                arguments = {"text": self._make_text(of), "query": escape(query)}
                 return self._steps.make("found", "find", arguments, f"Find the lines with {query}", many="count")
             case m.Info(file):
-                path = self._paths.of_file(file)
+                path = self._paths.find_file(file)
                 return self._steps.make("info", "file_info", {"path": path}, f"Look up the details of {path}")
             case m.Todos(status):
                 title = "List all todos" if status == "all" else f"List the {status} todos"
@@ -201,7 +203,7 @@ class Binder:
                 return self._calculate(value)
 
     def _count(self, of: m.Value, measure: m.Measure) -> StepResult:
-        arguments = {"text": self._text(of)}
+        arguments = {"text": self._make_text(of)}
         if measure == "words":
             return self._steps.make("words", "count_words", arguments, "Count the words", number="words")
         # The text of that result is the number of words, so the other count gets its own step.
@@ -217,7 +219,7 @@ class Binder:
     def _calculate(self, value: m.Operation | m.Formula) -> StepResult:
         if isinstance(value, m.Formula):
             return self._evaluate(escape(value.text))
-        operands = [self._operand(each) for each in value.operands]
+        operands = [self._make_operand(each) for each in value.operands]
         formula = build_expression(value.op, operands)
         kind = _RESULTS.get(value.op, "number")
         if value.op in _BASIC and len(operands) == _SIDES and all(is_plain(each) for each in operands):
@@ -234,14 +236,14 @@ class Binder:
             formula = f"({formula})"  # a whole reference would keep its type, and an expression is text
         return self._steps.make(kind, "evaluate", {"expression": formula}, title, number="result")
 
-    def _operand(self, value: m.Value) -> JsonValue:
+    def _make_operand(self, value: m.Value) -> JsonValue:
         """Return a number, a whole reference to one, or an expression in brackets."""
         if isinstance(value, m.Number):
             return to_number(value.text)
         if isinstance(value, m.Formula):
             return f"({escape(value.text)})"
         if isinstance(value, m.Operation):
-            return f"({build_expression(value.op, [self._operand(each) for each in value.operands])})"
+            return f"({build_expression(value.op, [self._make_operand(each) for each in value.operands])})"
         return self._to_number(value).number
 
     def _to_number(self, value: m.Value) -> StepResult:
@@ -254,7 +256,7 @@ class Binder:
 
     # Texts and what came before
 
-    def _text(self, of: m.Value) -> str:
+    def _make_text(self, of: m.Value) -> str:
         """Return the template of the text to work on."""
         if isinstance(of, m.Contents) and isinstance(of.file, m.FileBack):
             of = m.Back("any", "it")
@@ -265,24 +267,24 @@ class Binder:
             raise self._steps.make_refusal("speaks of something that is no text to work on")
         return got.text
 
-    def _back(self, back: m.Back) -> StepResult:
+    def _resolve_back(self, back: m.Back) -> StepResult:
         memory = self._memory
         if back.sort == "number":
             return memory.number(back)
-        if back.sort == "summary" and memory.latest_where(lambda got: got.kind == "summary") is None:
+        if back.sort == "summary" and memory.find_latest(lambda got: got.kind == "summary") is None:
             return self._make(m.Summary(m.Back("any", "it")))
         if back.sort == "text":
-            if memory.latest_where(lambda got: got.kind in {"document", "written"}) is None and memory.file:
+            if memory.find_latest(lambda got: got.kind in {"document", "written"}) is None and memory.file:
                 return self._read(memory.file)
             got = memory.thing(back)
             return self._read_again(got) if got.kind == "written" else got
         return memory.thing(back)
 
-    def _contents(self, file: m.File) -> StepResult:
+    def _make_contents(self, file: m.File) -> StepResult:
         latest = self._memory.latest
         if isinstance(file, m.FileBack) and latest is not None and latest.kind == "document":
             return latest
-        return self._read(self._paths.of_file(file))
+        return self._read(self._paths.find_file(file))
 
     def _read(self, path: str) -> StepResult:
         title = "Read that file" if path.startswith("${") else f"Read {path}"

@@ -63,13 +63,13 @@ _ASKED = _group_by_first(
 )
 
 
-def _gerunds_of(verb: str) -> Iterator[str]:
+def _make_gerunds(verb: str) -> Iterator[str]:
     yield verb + "ing"
     yield verb.removesuffix("e") + "ing"
     yield verb + verb[-1] + "ing"
 
 
-_GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _gerunds_of(verb)}
+_GERUNDS = {gerund: verb for verb in {*_VERBS, *UNSUPPORTED} for gerund in _make_gerunds(verb)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def split_clauses(source: str, tokens: Sequence[Token], takes_block: Callable[[C
     tokens = cutter.tokens
     start = 0
     while start < len(tokens):
-        at, resume = cutter.next_cut(start)
+        at, resume = cutter.find_cut(start)
         piece = tokens[start:at]
         if _ends_with_colon(tokens, start, at):
             block = _read_block(source, tokens, at)
@@ -130,7 +130,7 @@ class _Cutter:
         self.tokens = list(tokens)
         self._list: tuple[int, str] | None = None
 
-    def next_cut(self, start: int) -> tuple[int, int]:
+    def find_cut(self, start: int) -> tuple[int, int]:
         """Return where the instruction that begins at `start` ends, and where the next one begins."""
         tokens = self.tokens
         at = self._begin(start)
@@ -247,7 +247,7 @@ def find_opening(tokens: Sequence[Token], at: int, *, markers: bool = True) -> t
     """Return where the instruction itself begins, whether its verb is a gerund, and whether it is a polite question."""
     asked = False
     for _ in range(_COURTESIES_AT_MOST):
-        marker = _marker_length(tokens, at) if markers else 0
+        marker = _measure_marker(tokens, at) if markers else 0
         if marker:
             at += marker
             continue
@@ -273,7 +273,7 @@ def _may_stand(tokens: Sequence[Token], at: int, phrase: tuple[str, ...]) -> boo
     return phrase != ("-",) or not after.isdecimal()
 
 
-def _marker_length(tokens: Sequence[Token], at: int) -> int:
+def _measure_marker(tokens: Sequence[Token], at: int) -> int:
     """Return the number of tokens in the marker of a list item: `-`, `1.`, `2)`, `(3)`, `Step 4:`, `[ ]`; 0 without
     one.
     """

@@ -62,7 +62,7 @@ class Memory:
     def latest(self) -> StepResult | None:
         return self._got[-1] if self._got else None
 
-    def latest_where(self, fits: Callable[[StepResult], bool]) -> StepResult | None:
+    def find_latest(self, fits: Callable[[StepResult], bool]) -> StepResult | None:
         return next((got for got in reversed(self._got) if fits(got)), None)
 
     def make_unresolved_error(self, said: str) -> PlanningError:
@@ -79,7 +79,7 @@ class Memory:
                 return latest
             raise self.make_ambiguous_error(back.said) if latest else self.make_unresolved_error(back.said)
         kinds = _SORTS.get(back.sort)
-        return self._newest(back, lambda got: kinds is None or got.kind in kinds)
+        return self._find_newest(back, lambda got: kinds is None or got.kind in kinds)
 
     def number(self, back: Back) -> StepResult:
         """Return the number that is meant; for `the sum` or `the count`, one that was made so. Raises:
@@ -93,8 +93,8 @@ class Memory:
         kinds = _NOUNS.get(back.said.split()[-1])
         numbers = [got for got in self._got if got.number is not None]
         if kinds and len(numbers) > 1:
-            return self._newest(back, lambda got: got.kind in kinds)
-        return self._newest(back, lambda got: got.number is not None)
+            return self._find_newest(back, lambda got: got.kind in kinds)
+        return self._find_newest(back, lambda got: got.number is not None)
 
     def text(self, back: Back) -> StepResult:
         """Return the text to work on. `it` means a document rather than something made from one. Raises:
@@ -106,10 +106,10 @@ class Memory:
         if back.sort != "any" or _is_plural(back) or back.said not in {"it", "its"} or latest.kind == "todo":
             return self.thing(back)
         if any(got.kind in _WORKED_ON for got in self._got):
-            return self._newest(back, lambda got: got.kind in _WORKED_ON)
-        return self._newest(back, lambda got: got.text is not None and got.number is None)
+            return self._find_newest(back, lambda got: got.kind in _WORKED_ON)
+        return self._find_newest(back, lambda got: got.text is not None and got.number is None)
 
-    def _newest(self, back: Back, fits: Callable[[StepResult], bool]) -> StepResult:
+    def _find_newest(self, back: Back, fits: Callable[[StepResult], bool]) -> StepResult:
         for got in reversed(self._got):
             if sum(fits(member) for member in got.members) > 1:
                 raise self.make_ambiguous_error(back.said)

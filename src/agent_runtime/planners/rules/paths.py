@@ -13,7 +13,7 @@ class Paths:
         self._steps = steps
         self._memory = steps.memory
 
-    def of_file(self, file: m.File, *, writing: bool = False) -> str:
+    def find_file(self, file: m.File, *, writing: bool = False) -> str:
         """Return the template of a file's path, and remember the file as the one mentioned last.
 
         Raises: PlanningError where no file is named or was mentioned.
@@ -21,27 +21,27 @@ class Paths:
         memory = self._memory
         match file:
             case m.NamedFile(path, folder):
-                base = self.of_folder(folder)
+                base = self.find_folder(folder)
                 memory.file = escape(path if base == "." else f"{base}/{path}")
             case m.SomeFile() if writing:
                 raise self._steps.make_refusal("does not say into which file: give its name")
             case m.SomeFile():
-                memory.file = self._one_of(file)
+                memory.file = self._find_one(file)
             case m.FileBack():
                 pass
         if memory.file is None:
             raise memory.make_unresolved_error(file.said if isinstance(file, m.FileBack) else "the file")
         return memory.file
 
-    def _one_of(self, file: m.SomeFile) -> str:
-        before = self._memory.latest_where(lambda got: got.kind == "list")
+    def _find_one(self, file: m.SomeFile) -> str:
+        before = self._memory.find_latest(lambda got: got.kind == "list")
         if not self._steps.toolbox.lists_files(self._memory.part):
-            return self._first_of_text(before, file)
+            return self._find_first_in_text(before, file)
         if before is None or before.files is None or file.folder is not None:
             before = self.list_files(file.folder or m.ROOT)
         return f"${{{before.files}.{file.index}}}"
 
-    def _first_of_text(self, before: StepResult | None, file: m.SomeFile) -> str:
+    def _find_first_in_text(self, before: StepResult | None, file: m.SomeFile) -> str:
         """Return the path of the first file, from a server that lists its files only as text."""
         if file.index:
             why = "and this file server lists them only as text: name the file"
@@ -52,7 +52,7 @@ class Paths:
         step = self._steps.add("head", {"text": before.text, "lines": 1}, "Take the first of them")
         return f"${{{step}.text}}"
 
-    def of_folder(self, folder: m.Folder) -> str:
+    def find_folder(self, folder: m.Folder) -> str:
         """Return the path of a folder. Raises: PlanningError where none was mentioned."""
         if folder.path is not None:
             return folder.path
@@ -62,10 +62,10 @@ class Paths:
 
     def list_files(self, folder: m.Folder | None) -> StepResult:
         """List a folder; with None, the folder listed last, else the root."""
-        before = self._memory.latest_where(lambda got: got.lists is not None)
+        before = self._memory.find_latest(lambda got: got.lists is not None)
         if folder is None and before is not None:
             return before
-        path = self.of_folder(folder or m.ROOT)
+        path = self.find_folder(folder or m.ROOT)
         self._memory.folder = path
         title = "List the files" if path == "." else f"List {path}"
         arguments: JsonObject = {"path": escape(path)}
@@ -73,7 +73,7 @@ class Paths:
 
     def search(self, value: m.Search) -> StepResult:
         """Search for files by name or by content."""
-        path = self.of_folder(value.folder)
+        path = self.find_folder(value.folder)
         if value.content is None:
             role, title = "search_files", f"Find files named {value.pattern}"
         else:

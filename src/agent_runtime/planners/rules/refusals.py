@@ -19,7 +19,7 @@ def make_refusal(part: str, why: str) -> PlanningError:
     """Return the error for a part of the prompt. `why` completes the sentence `The part "..." `, without
     the full stop.
     """
-    return PlanningError(_sentence(part, why))
+    return PlanningError(_write_sentence(part, why))
 
 
 def make_missing_tool_error(part: str, tool: str, home: str | None) -> MissingToolError:
@@ -29,10 +29,10 @@ def make_missing_tool_error(part: str, tool: str, home: str | None) -> MissingTo
         f"needs the tool {tool!r} of {server}, which is not there: no such server is listed in the tool registry, or "
         "it is disabled, unavailable, denied by the operator, or left out of this task's tools"
     )
-    return MissingToolError(_sentence(part, why))
+    return MissingToolError(_write_sentence(part, why))
 
 
-def _sentence(part: str, why: str) -> str:
+def _write_sentence(part: str, why: str) -> str:
     shown = " ".join(part.split())
     if len(shown) > _SHOWN:
         shown = shown[: _SHOWN - 4] + " ..."

@@ -9,7 +9,7 @@ from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.rules.memory import Memory, StepResult
 from agent_runtime.planners.rules.refusals import make_refusal
-from agent_runtime.planners.rules.tools import Toolbox, property_names
+from agent_runtime.planners.rules.tools import Toolbox, list_properties
 
 _TITLE = 120
 
@@ -71,7 +71,7 @@ class Steps:
         `number`, `many` and `files` are paths in its output; the last two are ignored if the tool's output lacks them.
         """
         step = self.add(role, arguments, title)
-        output = property_names(self.toolbox.find(role, self.memory.part).definition.outputSchema)
+        output = list_properties(self.toolbox.find(role, self.memory.part).definition.outputSchema)
         return self.memory.remember(
             StepResult(
                 kind,

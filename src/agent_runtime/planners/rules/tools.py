@@ -26,9 +26,9 @@ class Offer:
         schema = tool.definition.arguments_schema
         return (
             tool.name == self.tool
-            and self.arguments <= property_names(schema)
-            and _required_names(schema) <= self.arguments
-            and self.output <= property_names(tool.definition.outputSchema)
+            and self.arguments <= list_properties(schema)
+            and _list_required(schema) <= self.arguments
+            and self.output <= list_properties(tool.definition.outputSchema)
         )
 
 
@@ -40,35 +40,35 @@ class Role:
     offers: tuple[Offer, ...]
 
 
-def _role(home: str | None, *tools: str, output: str = "") -> Role:
+def _make_role(home: str | None, *tools: str, output: str = "") -> Role:
     """Build a role from lines such as `read_file path`: the tool's name, then its arguments."""
     offers = (line.split() for line in tools)
     return Role(home, tuple(Offer(name, frozenset(given), frozenset(output.split())) for name, *given in offers))
 
 
 ROLES = {
-    "read_file": _role("filesystem", "read_text_file path", "read_file path"),
-    "write_file": _role("filesystem", "write_file path content"),
-    "append_file": _role("filesystem", "append_file path content"),
-    "list_directory": _role("filesystem", "list_directory path"),
-    "create_directory": _role("filesystem", "create_directory path"),
-    "search_files": _role("filesystem", "search_files pattern path"),
-    "contents.search_files": _role("filesystem", "search_files pattern path content"),
-    "file_info": _role("filesystem", "file_info path", "get_file_info path"),
-    "add": _role("calculator", "add a b", output="result"),
-    "subtract": _role("calculator", "subtract a b", output="result"),
-    "multiply": _role("calculator", "multiply a b", output="result"),
-    "divide": _role("calculator", "divide a b", output="result"),
-    "evaluate": _role("calculator", "evaluate expression", output="result"),
-    "summarize": _role("text", "summarize text sentences"),
-    "count_words": _role("text", "count_words text", output="words characters lines"),
-    "find": _role("text", "find text query"),
-    "head": _role("text", "head text lines"),
-    "todo.add": _role("todo", "add text", output="id"),
-    "todo.list": _role("todo", "list status"),
-    "todo.complete": _role("todo", "complete id text"),
-    "todo.delete": _role("todo", "delete id text"),
-    "fetch": _role(None, "imageFetch url", "fetch url", "fetch_url url"),
+    "read_file": _make_role("filesystem", "read_text_file path", "read_file path"),
+    "write_file": _make_role("filesystem", "write_file path content"),
+    "append_file": _make_role("filesystem", "append_file path content"),
+    "list_directory": _make_role("filesystem", "list_directory path"),
+    "create_directory": _make_role("filesystem", "create_directory path"),
+    "search_files": _make_role("filesystem", "search_files pattern path"),
+    "contents.search_files": _make_role("filesystem", "search_files pattern path content"),
+    "file_info": _make_role("filesystem", "file_info path", "get_file_info path"),
+    "add": _make_role("calculator", "add a b", output="result"),
+    "subtract": _make_role("calculator", "subtract a b", output="result"),
+    "multiply": _make_role("calculator", "multiply a b", output="result"),
+    "divide": _make_role("calculator", "divide a b", output="result"),
+    "evaluate": _make_role("calculator", "evaluate expression", output="result"),
+    "summarize": _make_role("text", "summarize text sentences"),
+    "count_words": _make_role("text", "count_words text", output="words characters lines"),
+    "find": _make_role("text", "find text query"),
+    "head": _make_role("text", "head text lines"),
+    "todo.add": _make_role("todo", "add text", output="id"),
+    "todo.list": _make_role("todo", "list status"),
+    "todo.complete": _make_role("todo", "complete id text"),
+    "todo.delete": _make_role("todo", "delete id text"),
+    "fetch": _make_role(None, "imageFetch url", "fetch url", "fetch_url url"),
 }
 """All roles by name. A name ends with that of a tool; where two servers have tools of one name (`add`), their arguments
 differ.
@@ -86,7 +86,7 @@ class Toolbox:
     def lists_files(self, part: str) -> bool:
         """Return whether the server that lists a folder returns the names one by one, not only as text."""
         tool = self.find("list_directory", part)
-        return "text_files" in property_names(tool.definition.outputSchema)
+        return "text_files" in list_properties(tool.definition.outputSchema)
 
     def find(self, name: str, part: str) -> Tool:
         """Return the tool for this role.
@@ -94,7 +94,7 @@ class Toolbox:
         Raises: MissingToolError where there is none, PlanningError where several built-in servers could be meant.
         """
         role = ROLES[name]
-        found = list(self._players(role))
+        found = list(self._find_players(role))
         if not found:
             raise make_missing_tool_error(part, name.rpartition(".")[2], role.home)
         builtin = [tool for tool in found if tool.builtin]
@@ -106,18 +106,18 @@ class Toolbox:
             )
         return (named or found)[0]
 
-    def _players(self, role: Role) -> Iterator[Tool]:
+    def _find_players(self, role: Role) -> Iterator[Tool]:
         """Yield the tools for a role: built-in servers first, then server by server, the best offer of each first."""
         for own in self._by_server.values():
             yield from (tool for offer in role.offers for tool in own if offer.fits(tool))
 
 
-def property_names(schema: JsonObject | None) -> AbstractSet[str]:
+def list_properties(schema: JsonObject | None) -> AbstractSet[str]:
     """Return the names of the properties that a schema describes."""
     properties = (schema or {}).get("properties")
     return properties.keys() if isinstance(properties, dict) else frozenset()
 
 
-def _required_names(schema: JsonObject) -> frozenset[str]:
+def _list_required(schema: JsonObject) -> frozenset[str]:
     required = schema.get("required")
     return frozenset(name for name in required if isinstance(name, str)) if isinstance(required, list) else frozenset()
