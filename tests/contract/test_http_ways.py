@@ -89,11 +89,15 @@ async def echo(place: Place, url: str) -> str:
         return (await call(lease, "echo", server="remote")).text
 
 
-async def refusal(place: Place, entry: HttpServer) -> str:
+async def refuse(place: Place, entry: HttpServer) -> ServerUnavailableError:
     async with place.pool() as pool, asyncio.timeout(10):
         with pytest.raises(ServerUnavailableError) as refused:
             await pool.discover(entry)
-    return refused.value.reason
+    return refused.value
+
+
+async def refusal(place: Place, entry: HttpServer) -> str:
+    return (await refuse(place, entry)).reason
 
 
 async def test_a_server_is_reached_through_the_proxy_of_the_environment(place: Place) -> None:
@@ -115,8 +119,10 @@ async def test_what_no_proxy_names_and_this_machine_are_reached_directly(place: 
 async def test_a_proxy_that_refuses_is_named_by_its_variable_alone(place: Place) -> None:
     with listen() as (port, _):
         place.environ = {"HTTPS_PROXY": f"http://me:hunter22@127.0.0.1:{port}"}
-        reason = await refusal(place, remote("https://far.example/mcp"))
+        refused = await refuse(place, remote("https://far.example/mcp"))
+    reason = refused.reason
     assert "cannot connect through the proxy that HTTPS_PROXY names: 403" in reason
+    assert not refused.may_pass
     assert "hunter22" not in reason
 
 

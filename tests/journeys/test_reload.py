@@ -82,6 +82,21 @@ async def test_a_task_that_goes_on_after_an_answer_is_compared_with_the_registry
     assert 'ledger: sandbox.mode was "auto" and is "off".' in end.error.message
 
 
+async def test_a_task_that_waits_for_a_server_finds_the_registry_of_then(house: ShiftyHouse) -> None:
+    house.wait(in_outage=lambda _: 0.01)
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, plan_of("count:one"))
+        house.break_down("217 npm error code ENOTEMPTY LETTER")
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+        await until(runtime, task.task_id, lambda now: now.waiting is not None)
+        remove_server(house)
+        await runtime.reloader.reload()
+        end = await until_settled(runtime, task.task_id)
+    assert end.error
+    assert "it is not in the tool registry" in end.error.message
+    assert house.counted == []
+
+
 STRICTER: dict[str, tuple[dict[str, Any], str]] = {
     "denied": ({"deny": [{"tool": "count", "reason": "not now"}]}, "not now"),
     "tool disabled": ({"tools": {"count": {"enabled": False}, "*": CALM}}, "has been disabled"),

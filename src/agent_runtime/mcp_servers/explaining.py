@@ -15,7 +15,9 @@ BROKEN_CONNECTION = "the connection broke"
 """How the messages begin of requests over HTTP that got no answer."""
 
 _OUTAGE = re.compile(r"HTTP (?:408|429|502|503|504)\b")
-_NO_OUTAGE = re.compile("certificate.verify.failed|unsupported protocol", re.IGNORECASE)
+_NO_OUTAGE = re.compile(
+    r"certificate.verify.failed|unsupported protocol|proxy that \w+ names: 40[137]\b", re.IGNORECASE
+)
 
 
 def find_first(error: BaseException) -> BaseException:
