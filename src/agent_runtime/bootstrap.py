@@ -65,9 +65,9 @@ Recover = bool | frozenset[str]
 
 @dataclass(frozen=True, slots=True)
 class LoadedRegistry:
-    """A registry as it is used: its entries as they are started, and the files that are kept from all servers.
+    """A registry in use: its entries as they are started, and the files that are hidden from all servers.
 
-    `advice` is what its operator should change.
+    `advice` lists what its operator should change.
     """
 
     resolved: tuple[ResolvedEntry, ...]
@@ -121,9 +121,7 @@ def read_registry(settings: Settings) -> tuple[ToolServer, ...]:
 def resolve_registry(
     settings: Settings, secrets: Secrets, entries: Sequence[ToolServer], shown: ShownValues
 ) -> LoadedRegistry:
-    """Resolve the entries of a registry; its secrets are redacted from then on. `shown` hides values that must not be
-    shown.
-    """
+    """Resolve the entries of a registry. Its secrets are redacted from then on; `shown` redacts values in journals."""
     advice = [*remember_written_secrets(entries, secrets.redactor), *advise_on_placeholders(entries)]
     base_dir, data_dir = settings.tool_registry.absolute().parent, settings.data_dir
     place_of = partial(builtin.place_of, base_dir=base_dir, data_dir=data_dir)
@@ -134,7 +132,7 @@ def resolve_registry(
 
 
 def make_pool(settings: Settings, secrets: Secrets, loaded: LoadedRegistry) -> ServerPool:
-    """Return the pool that starts the servers of a registry once it is entered."""
+    """Return the pool that runs the servers of a registry once it is entered."""
     inherited = secrets.read_variables(NETWORK_VARIABLES) if settings.servers_inherit_proxy else {}
     base_dir, make_builtin = settings.tool_registry.absolute().parent, _builtin_maker(settings, loaded)
     return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited)

@@ -1,1 +1,1 @@
-"""What happens just now and is written nowhere: for those who follow a task while it does."""
+"""Text and reports of the moment, which are not stored, for those who follow a task."""

@@ -1,4 +1,4 @@
-"""Work that ends when something else happens."""
+"""Stops work when an event is set."""
 
 import asyncio
 import contextlib

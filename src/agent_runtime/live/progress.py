@@ -1,4 +1,6 @@
-"""What models are writing and servers report now, for whoever follows a task. It is not stored and not sent again."""
+"""The text that models write and the reports of servers now, for whoever follows a task. Not stored and
+not sent again.
+"""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Reported(Piece):
-    """What a server reports of the call of a step that it works on; `text` is the line to a person."""
+    """A server's report on the call of a step. `text` is its line for a person."""
 
     report: Report
 
@@ -43,7 +45,9 @@ class Listener:
         self._available.set()
 
     async def take(self) -> list[Piece]:
-        """Wait for the first piece, and return all since the last call: of one text joined, of reports the newest."""
+        """Wait for the first piece, and return all since the last call: texts joined, and the newest report of each
+        step.
+        """
         await self._available.wait()
         self._available.clear()
         pieces, self._pieces, self._size = self._pieces, [], 0
@@ -51,13 +55,13 @@ class Listener:
 
 
 def _join(pieces: Sequence[Piece]) -> Piece:
-    """Return neighbouring pieces of one text as one piece; of the reports of one step the newest."""
+    """Return the pieces with neighbours of one text joined, and only the newest report of each step."""
     newest = pieces[-1]
     return newest if isinstance(newest, Reported) else Piece(newest.step_id, "".join(piece.text for piece in pieces))
 
 
 class Progress:
-    """Passes pieces of text from the models and servers of a task to its present listeners."""
+    """Passes text of models and reports of servers to the present listeners of a task."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[Listener]] = {}

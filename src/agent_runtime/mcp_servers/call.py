@@ -88,19 +88,20 @@ class AwaitedCall:
             return error
 
     def listen(self, patience: Patience, redactor: Redactor) -> None:
-        """Have progress that the server reports extend the time that the call is waited for."""
+        """Receive progress reports, which extend the time limit of the call."""
         self._patience, self._reports = patience, Reports(patience, redactor)
         self.state.on_progress = self._reports.add
 
     @property
     def task_id(self) -> str | None:
-        """The task that the call is made for, as far as it is known here."""
+        """The task of the call; None if it is unknown here."""
         return self._patience.task_id if self._patience else None
 
     async def ask(self, question: Question) -> JsonObject | None:
-        """Ask a person what the server wants to know, and return the content of the answer; None where it is declined.
+        """Ask a person the server's question, and return the content of the answer; None if it is declined.
 
-        The question is declined once the call is out of patience, which counts from the question and from its answer.
+        The question is declined when the time of the call is up. Its time-out starts again with the question and with
+        the answer.
         """
         if self._patience is None or self._reports is None or self.given_up is not None:
             return None
@@ -142,7 +143,9 @@ class AwaitedCall:
         scope.cancel()
 
     async def _wait_for_end_of_patience(self, timeout_s: float, cancel: asyncio.Event) -> str:
-        """Wait until the call is cancelled or out of time, and return why; `timeout_s` counts from the last report."""
+        """Wait until the call is cancelled or its time is up, and return the reason. `timeout_s` counts from the last
+        report.
+        """
         began, waits_s = asyncio.get_running_loop().time(), timeout_s
         while True:
             try:
@@ -179,10 +182,10 @@ class AwaitedCall:
 
 
 def find_asking_call(calls: Mapping[int, AwaitedCall], state: RequestState | None) -> AwaitedCall | None:
-    """Return the open call for which a server asks something: the call of `state`, if the transport names one.
+    """Return the open call that a question of the server belongs to: the call of `state`, if the transport names one.
 
-    Otherwise it is the first of those that ask the least. None if there is none, or if calls of several tasks are open:
-    a question must not be shown to another task.
+    Otherwise it is the first of the calls with the fewest questions. None if there is none, or if calls of several
+    tasks are open: a question must not be shown to another task.
     """
     if state is not None:
         return calls.get(state.request_id)

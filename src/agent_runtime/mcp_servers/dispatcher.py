@@ -58,8 +58,8 @@ class RequestState:
 
     `refused`: the server answered its id with an error, or refused the request by HTTP status. Only that makes an error
     a definite result; its code does not, because the SDK uses the same codes for its own errors. `session_unknown`: the
-    server does not know the session any more, so it has not looked at the call. `on_progress` is
-    called with each progress notification of the call, whose token is its id.
+    server does not know the session any more, so it has not looked at the call. `on_progress` is called with each
+    progress notification of the call, whose token is its id.
     """
 
     request_id: int
@@ -74,7 +74,7 @@ class RequestState:
 
 
 AnswerQuestion = Callable[[Question, RequestState | None], Awaitable[JsonObject | None]]
-"""Returns the content of the answer to a question; None where it is declined."""
+"""Returns the content of the answer to a question; None if it is declined."""
 
 CURRENT_REQUEST: ContextVar[RequestState | None] = ContextVar("current_request", default=None)
 """The call that the running code sends. The SDK carries the sender's context as far as the socket."""
@@ -95,7 +95,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         remote: bool,
         answer: AnswerQuestion,
     ) -> None:
-        """`answer` answers the questions of the server to the user."""
+        """Take `answer`, which answers the server's questions to the user."""
         super().__init__(read, write)
         self._remote = remote
         self._answer = answer
@@ -157,7 +157,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
     async def _answer_question(
         self, state: RequestState | None, _ctx: Any, _method: str, params: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """Answer a question of the server, in the words of MCP; `state` is its call, if the transport says which."""
+        """Answer a question of the server as MCP specifies. `state` is its call, if the transport names one."""
         try:
             question = read_question(params or {})
         except UnreadableQuestionError as error:
@@ -174,7 +174,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
             super()._dispatch_notification(msg, metadata, on_notify, sender_ctx)
 
     def _note_progress(self, params: Mapping[str, JsonValue]) -> None:
-        """Tell the call that a progress notification is about; one with a token that we did not give is ignored."""
+        """Pass a progress notification to its call. Tokens that we did not give are ignored."""
         token = params.get("progressToken")
         if isinstance(token, bool) or not isinstance(token, int | str):
             return

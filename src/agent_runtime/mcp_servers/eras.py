@@ -25,7 +25,7 @@ class Eras:
         self.old_transports: set[str] = set()
 
     def forget(self) -> None:
-        """Forget what worked: other servers may be known by the same ids now."""
+        """Forget all eras, because the same ids may name other servers now."""
         self._modern.clear()
         self.old_transports.clear()
 
@@ -55,7 +55,7 @@ class Speaker(Protocol):
         """Handle a notification of the server."""
 
     async def answer(self, question: Question, state: RequestState | None) -> JsonObject | None:
-        """Return the content of the answer to a question of the server; None where it is declined."""
+        """Return the content of the answer to a question of the server; None if it is declined."""
 
 
 @asynccontextmanager

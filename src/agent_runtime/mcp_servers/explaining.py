@@ -1,4 +1,4 @@
-"""Errors of the SDK and of the system: in words for people, and whether they may pass."""
+"""Explains errors of the SDK and of the system for people, and recognises outages."""
 
 import re
 
@@ -12,7 +12,7 @@ from agent_runtime.mcp_servers.reading import UnreadableAnswerError
 
 NO_CONNECTION = "cannot connect"
 BROKEN_CONNECTION = "the connection broke"
-"""How the messages begin of requests over HTTP that got no answer."""
+"""The beginnings of messages about HTTP requests without an answer."""
 
 _OUTAGE = re.compile(r"HTTP (?:408|429|502|503|504)\b")
 _NO_OUTAGE = re.compile(
@@ -28,7 +28,7 @@ def find_first(error: BaseException) -> BaseException:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Return whether an error of the SDK is an outage of a remote server, and not what it always says."""
+    """Return whether an error of the SDK is an outage of a remote server, instead of its permanent answer."""
     error = find_first(error)
     match error:
         case ServerUnavailableError():
@@ -44,7 +44,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """Return an error of the SDK, however deep in groups, in words for people."""
+    """Explain an error of the SDK for people, however deep it is in groups."""
     error = find_first(error)
     match error:
         case ServerUnavailableError():

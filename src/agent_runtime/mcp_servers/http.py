@@ -44,7 +44,7 @@ class HttpAccess:
     """Access to one HTTP server for one session: its address, its headers, and what its answers have shown."""
 
     def __init__(self, server: HttpServer, network: Network, limits: LimitSettings, secrets: Secrets) -> None:
-        """Expand the secrets of the entry, and choose the way to the server.
+        """Expand the secrets of the entry, and choose the proxy.
 
         Raises: ServerUnavailableError where a secret is missing, or the address, a header or a proxy cannot be used.
         """
@@ -97,7 +97,7 @@ def _read_address(url: str) -> httpx2.URL:
 
 
 def _check_header(name: str, value: str) -> str:
-    """Return the value of a header as it is sent. Raises: ConfigurationError naming a header that cannot be sent."""
+    """Return the value of a header as it is sent. Raises: ConfigurationError naming an invalid header."""
     if not _TOKEN.fullmatch(name):
         raise ConfigurationError(
             f"config.headers: {name!r} is no name of a header; it has letters, digits and hyphens."
@@ -244,7 +244,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         return await self._follow_redirect(request, response) if response.has_redirect_location else response
 
     async def aclose(self) -> None:
-        """Nothing to do: the connections are shared, and closed by their owner."""
+        """Do nothing: the connections are shared, and their owner closes them."""
 
 
 _KEEP_METHOD = frozenset({307, 308})

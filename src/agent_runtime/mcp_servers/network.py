@@ -1,4 +1,4 @@
-"""The connections to all servers over HTTP: directly or through a proxy, with the operator's certificates."""
+"""The connections to all HTTP servers: direct or through a proxy, with the operator's certificates."""
 
 import ssl
 
@@ -9,9 +9,9 @@ from agent_runtime.domain.errors import ConfigurationError
 
 
 class Network:
-    """The connections, shared by all sessions. Setting up TLS costs 20 ms, so it is done once, for the first of them.
+    """The connections, shared by all sessions. Setting up TLS takes 20 ms, so it is done once, for the first of them.
 
-    Proxies and certificates are those that the environment of the service names.
+    The service's environment names the proxies and certificates.
     """
 
     def __init__(self, secrets: Secrets) -> None:
@@ -22,7 +22,7 @@ class Network:
         self._transports: dict[Proxy | None, httpx2.AsyncHTTPTransport] = {}
 
     def choose_proxy(self, url: httpx2.URL) -> Proxy | None:
-        """Return the proxy on the way to this URL; None where there is none."""
+        """Return the proxy for this URL; None for a direct connection."""
         return self._proxies.choose(url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme))
 
     def get_transport(self, proxy: Proxy | None) -> httpx2.AsyncBaseTransport:

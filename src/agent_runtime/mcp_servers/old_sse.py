@@ -84,8 +84,8 @@ async def _listen(
 class _Posts:
     """The write stream: posts each message in the task that sends it.
 
-    Answers come on the other stream, so nothing is read of what a post that is taken gives, and the post of a request
-    that was answered is not waited for.
+    Answers come on the other stream. So the body of a successful post is not read, and a post is not awaited any longer
+    once its request is answered.
     """
 
     def __init__(self, client: httpx2.AsyncClient, address: httpx2.URL) -> None:
@@ -94,7 +94,7 @@ class _Posts:
         self._under_way: dict[RequestId, anyio.CancelScope] = {}
 
     def note(self, message: JSONRPCMessage) -> None:
-        """Take notice of a message of the server, which may answer a request whose post is under way."""
+        """Note a message of the server, which may answer a request whose post is under way."""
         if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id in self._under_way:
             self._under_way[message.id].cancel()
 

@@ -42,7 +42,7 @@ class OverStdio:
         return self._transport.describe_end() if self._transport else ""
 
     def find_exit_mark(self) -> str | None:
-        """Return the exit code with the last line of the stderr."""
+        """Return the exit code with the last line of the stderr; None if the process has not exited by itself."""
         return self._transport.find_exit_mark() if self._transport else None
 
 
@@ -100,7 +100,7 @@ class OverHttp:
         return ""
 
     def find_exit_mark(self) -> None:
-        """There is no process of its own."""
+        """Return None: there is no process of our own."""
 
 
 class InProcess:
@@ -124,4 +124,4 @@ class InProcess:
         return ""
 
     def find_exit_mark(self) -> None:
-        """There is no process of its own."""
+        """Return None: there is no process of our own."""

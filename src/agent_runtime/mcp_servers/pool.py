@@ -49,11 +49,10 @@ _KILL_S = 0.5
 
 
 class ServerPool:
-    """The MCP servers, with the shape of `ports.ToolServers`. Use it as a context manager: leaving stops everything.
+    """The MCP servers, with the shape of `ports.ToolServers`. Use it as a context manager: leaving it stops everything.
 
-    `builtin` makes the in-process server of an entry; `base_dir` is where relative paths of entries begin. The files in
-    `own` are the service's, and kept from processes that bubblewrap confines. All processes get the variables in
-    `inherited`.
+    `builtin` makes the in-process server of an entry. Relative paths of entries begin at `base_dir`. The files in `own`
+    are the service's, and hidden from processes under bubblewrap. All processes get the variables in `inherited`.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class ServerPool:
         self._leased: dict[int, dict[str, Connection]] = {}
         self._reloads = 0
         self._in_force: frozenset[str] | None = None
-        """The keys of the shared servers that outlive their leases; None: all do."""
+        """The keys of the shared servers that outlive their leases; None if all do."""
         self._listings: dict[str, Listed] = {}  # the newest of each server, shared by its connections
         self._leaving = False
         self._stop_by = math.inf
@@ -113,7 +112,7 @@ class ServerPool:
         builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
         own: OwnFiles,
     ) -> None:
-        """Have these entries in force: a shared session with any other ends with the last lease that uses it."""
+        """Put these entries in force: a shared session of any other entry ends with the last lease that uses it."""
         self._builtin, self._own = builtin, own
         self._reloads += 1
         self._in_force = frozenset(map(self._make_key, servers))
@@ -131,7 +130,9 @@ class ServerPool:
                 self._shared.pop(key).stop()
 
     def _make_key(self, server: ToolServer) -> str:
-        """Return what a shared server is known by. A built-in one is made anew after a reload: it keeps other files."""
+        """Return the key of a shared server. A built-in one gets a new key after a reload, because it protects other
+        files.
+        """
         return f"{self._reloads if server.type == 'builtin' else ''} {server.model_dump_json()}"
 
     def stop_within(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What a server reports of a call that it works on: read as it comes, and told no faster than a person can read."""
+"""The progress reports of a server on a call: received as they come, and passed on as slowly as a person can read."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from agent_runtime.live.patience import Patience
 from agent_runtime.text.redaction import Redactor
 
 _PAUSE_S = 1.0
-"""How long after a report the next one is told; of those between only the newest is."""
+"""The least seconds between two reports that are passed on; of those in between only the newest is."""
 
 
 class Reports:
-    """The reports of one call. `last_at` is when the newest came or the server asked something, in the time of the
-    loop, None before the first.
+    """The reports on one call. `last_at` is when the last report or question came, by the event loop's clock; None
+    before the first.
 
-    A server may send as many as it likes: each costs one look-up and no task.
+    A server may send any number of reports: each costs one look-up and no task.
     """
 
     def __init__(self, patience: Patience, redactor: Redactor) -> None:
@@ -29,14 +29,14 @@ class Reports:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, params: Mapping[str, JsonValue]) -> None:
-        """Take a progress notification."""
+        """Receive a progress notification."""
         self.note_life()
         self._newest = read_report(params)
         if self._timer is None:
             self._tell_newest()
 
     def note_life(self) -> None:
-        """Have the time-out count from now, as after a report: the server has asked something, or got its answer."""
+        """Start the time-out again, as a report does: the server has asked a question, or got its answer."""
         self.last_at = asyncio.get_running_loop().time()
 
     def _tell_newest(self) -> None:
@@ -51,6 +51,6 @@ class Reports:
         return Question(self._redactor.redact_message(question.message), schema)
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Pass on nothing more."""
         if self._timer is not None:
             self._timer.cancel()

@@ -79,7 +79,7 @@ class Opener(Protocol):
         """Return how the connection ended, as far as it is known."""
 
     def find_exit_mark(self) -> str | None:
-        """Return how the process ended by itself, the same for the same end; None where it did not."""
+        """Return a text that is equal for equal ways to exit; None if no process has exited by itself."""
 
 
 class Connection:
@@ -183,7 +183,7 @@ class Connection:
         return self._session
 
     def _make_error(self) -> ServerUnavailableError:
-        """Return that there is no session any more."""
+        """Return the error that there is no session any more."""
         mark = None if self._stopped else self._opener.find_exit_mark()
         may = self._stopped or self._may_pass or mark is not None
         return ServerUnavailableError(self.server_id, self.describe_end(), may_pass=may, exit_mark=mark)
@@ -205,7 +205,7 @@ class Connection:
             self._tell_change()
 
     async def answer(self, question: Question, state: RequestState | None) -> JsonObject | None:
-        """Have a person answer a question of the server. Return the content of the answer, None if it is declined."""
+        """Ask a person a question of the server. Return the content of the answer, None if it is declined."""
         call = find_asking_call(self._calls, state)
         if call is None:
             log.info("mcp_question_declined", server=self.server_id, calls=len(self._calls))

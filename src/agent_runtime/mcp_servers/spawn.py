@@ -68,7 +68,7 @@ def _check_folder(path: Path) -> Path:
 
 
 def _find(command: str, cwd: Path, env: Mapping[str, str], config: StdioConfig) -> str:
-    """Return the path of a command, which is that of `config`, expanded. Raises: ConfigurationError."""
+    """Return the path of a command, given as in `config`, expanded. Raises: ConfigurationError."""
     named = str(cwd / command) if "/" in command else command
     found = shutil.which(named, path=env.get("PATH"))
     if found is None:
@@ -81,7 +81,7 @@ def _find(command: str, cwd: Path, env: Mapping[str, str], config: StdioConfig) 
 
 
 def _explain_command_line(config: StdioConfig) -> str:
-    """Return how to write the command where it looks like a whole command line, else nothing."""
+    """Return how to write the command if it looks like a whole command line, else an empty text."""
     try:
         program, *args = shlex.split(config.command)
     except ValueError:

@@ -223,7 +223,7 @@ class StdioTransport:
         return "; ".join(said)
 
     def find_exit_mark(self) -> str | None:
-        """Return how the process ended by itself, with the last line of its stderr and no digits of it; else None."""
+        """Return how the process exited by itself, with the last line of its stderr without digits; else None."""
         if self._verdict or not self._left_us:
             return None
         last = self._read_tail().rpartition("\n")[2]

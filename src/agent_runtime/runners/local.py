@@ -29,7 +29,7 @@ needs no place.
 class _Ticket:
     """One task of the runner. `again`: it was woken while it ran. `lane`: the lane in which it has a place.
 
-    `in_outage`: it rests until the next try of something that could not be reached.
+    `in_outage`: it pauses until the next attempt to reach something.
     """
 
     __slots__ = ("again", "cancel", "failures", "in_outage", "lane", "task_id")

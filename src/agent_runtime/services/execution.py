@@ -337,7 +337,7 @@ class Execution:
         self._run.stage(TaskFailed(code=error.code, message=message, step_id=call.step_id))
 
     def _begin_waiting(self, kind: Literal["server", "model", "planner"], name: str, error: AgentRuntimeError) -> bool:
-        """Have the task wait for what cannot be had now, where it may pass and there is time; the run then ends."""
+        """Stage a wait if the error may pass and time is left; the run then ends. Return whether it was staged."""
         waiting = self._outages.wait_for(self._run.task, kind, name, error, datetime.now(UTC))
         if waiting is None:
             return False

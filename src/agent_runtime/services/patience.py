@@ -1,4 +1,4 @@
-"""How long one call of a task may take while its server reports progress, and what the server asks meanwhile."""
+"""Decides how long a call may take while its server reports progress, and asks a person the server's questions."""
 
 import asyncio
 from collections.abc import Set as AbstractSet
@@ -15,9 +15,9 @@ from agent_runtime.services.run import Run
 
 
 class CallPatience:
-    """The `Patience` with one call: up to `longest_s` in all, and only seconds that the budget still has.
+    """The `Patience` with one call: `longest_s` in all at most, and only seconds that are left in the budget.
 
-    What it gives beyond the time-out stands in `Run.extended_s` until the call has ended, so that nobody else gets it.
+    Seconds beyond the time-out are in `Run.extended_s` until the call has ended, so that no other call gets them.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class CallPatience:
 
     @property
     def task_id(self) -> str:
-        """The task that the call is made for."""
+        """The task of the call."""
         return self._run.task.task_id
 
     def extend(self, seconds: float) -> float:
@@ -47,12 +47,12 @@ class CallPatience:
         return self._called.timeout_s + given_s
 
     def tell(self, report: Report) -> None:
-        """Show the report to whoever follows the task."""
+        """Show the report to the followers of the task."""
         step_id = self._called.step_id
         self._progress.say(self.task_id, Reported(step_id, report_line(step_id, report), report))
 
     async def ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
-        """Ask a person, through the journal, and return the content of the answer; None where it is declined."""
+        """Ask a person, through the journal, and return the content of the answer; None if it is declined."""
         self._asked += 1
         if self._asked > MOST_QUESTIONS:
             return None

@@ -31,9 +31,9 @@ class Run:
 
     Events are staged as they follow from one another and committed together, so that the end of one step and the start
     of the next cost one write. A call is committed before it is sent. `cancel` is set once a cancellation is in the
-    journal. No call is started after `stop` is set. `extended_s` are the seconds by step id that open calls were given
-    beyond their time-outs because they report progress. `is_behind` is set once the journal has what the run must see,
-    and `wakeup` has the execution do its next turn.
+    journal. No call is started after `stop` is set. `extended_s` holds the seconds by step id that open calls got
+    beyond their time-outs, because they report progress. `is_behind` is set once the journal holds something that the
+    run must read. `wakeup` starts the execution's next turn.
     """
 
     def __init__(self, store: TaskStore, task: Task, cancel: asyncio.Event, stop: asyncio.Event) -> None:
@@ -67,16 +67,16 @@ class Run:
 
     @property
     def charged_task(self) -> Task:
-        """The task as its budget has it now: with the seconds of `extended_s` counted as used."""
+        """The task as its budget counts now, with the seconds of `extended_s` used."""
         return charge(self.task, sum(self.extended_s.values()))
 
     def post(self, event: Event) -> None:
-        """Have the execution write an event in its next turn, if the journal then allows it."""
+        """Have the execution write an event in its next turn, if the journal allows it then."""
         self._posted.append(event)
         self.wakeup.set()
 
     def stage_posted(self) -> None:
-        """Stage the posted events. They stay posted until they are written; those that are not allowed are dropped."""
+        """Stage the posted events. They stay posted until they are written. Those that are not allowed are dropped."""
         for event in [*self._posted]:
             try:
                 self.stage(event)
@@ -85,7 +85,7 @@ class Run:
                 self._posted.remove(event)
 
     async def wait_for_answer(self, question_id: str) -> JsonObject | None:
-        """Wait until a person has answered a question of a server, and return the content; None where they decline."""
+        """Wait until a person has answered a question of a server, and return the content; None if they decline."""
         after, pauses = self._committed.version, _Pauses(self.task.task_id)
         while True:
             try:

@@ -39,7 +39,7 @@ class Sessions:
 
     @property
     def are_held(self) -> bool:
-        """Whether they were taken: the run then ends with the entries that it took them by, whatever is reloaded."""
+        """True once the sessions were taken. The run then ends with their entries, whatever is reloaded."""
         return self._entries is not None
 
     def are_ready_for(self, server_id: str) -> bool:

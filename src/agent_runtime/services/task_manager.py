@@ -145,10 +145,10 @@ class TaskManager:
         return task
 
     async def rerun(self, request: RerunSubmission, caller: Caller) -> Task:
-        """Create a task that runs a finished one again: its plan, judged against the tools that there are now.
+        """Create a task that runs a finished one again: with its plan, judged against the current tools.
 
-        Without a plan to take over, the prompt is planned again. Raises: TaskNotFoundError, DecisionRefusedError (and
-        its kind RerunTooLargeError), ScopeMissingError, and as `submit`.
+        If there is no plan to take over, the prompt is planned again. Raises: TaskNotFoundError, DecisionRefusedError
+        (or its subclass RerunTooLargeError), ScopeMissingError, and as `submit`.
         """
         if not caller.may("read"):
             raise ScopeMissingError("To run a task again takes the scope 'read' too.", "read")

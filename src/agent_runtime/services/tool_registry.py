@@ -77,7 +77,7 @@ class _Shelf:
         return self.entry.server
 
     def discard(self) -> None:
-        """Ask the server no more, and let go of whoever waits for it: another entry has taken its place, or none."""
+        """Stop asking the server, and wake everybody who waits for it, because its entry was replaced or removed."""
         if self.watch:
             self.watch.cancel()
         if self.change:
@@ -126,11 +126,11 @@ class ToolRegistry:
 
     @property
     def identities(self) -> Identities:
-        """What the servers and the model are now; another object after each reload."""
+        """The current servers and model; a new object after each reload."""
         return self._current.identities
 
     def replace(self, entries: Iterable[ResolvedEntry]) -> RegistryChanges:
-        """Put these entries in force at once, and ask the servers of those that are new or changed."""
+        """Put these entries in force at once, and ask the servers of new and changed ones."""
         self._current.replace(entries)
         before, now = self._shelves, self._current.entries
         kept = {name for name, entry in now.items() if name in before and before[name].entry == entry}
@@ -272,7 +272,9 @@ class ToolRegistry:
         return {f"{name}/{tool}": why for name, shelf in self._shelves.items() for tool, why in shelf.unusable.items()}
 
     def explain_missing(self, server_ids: Iterable[str]) -> dict[str, str]:
-        """Return why tools of these servers (`server/tool`) and the servers themselves (`server`) cannot be used."""
+        """Return the reasons why tools of these servers (`server/tool`) and the servers themselves (`server`) are
+        unusable.
+        """
         shelves = self._find_enabled(server_ids)
         tools = {tool_key(shelf.server.id, name): why for shelf in shelves for name, why in shelf.unusable.items()}
         return tools | {shelf.server.id: shelf.detail for shelf in shelves if not shelf.connected}
@@ -325,7 +327,7 @@ class ToolRegistry:
 
 
 def _leave_to_watch(_: _Shelf) -> None:
-    """Do nothing: `watch` begins with all shelves that there are then."""
+    """Do nothing: `watch` begins with all shelves that exist then."""
 
 
 def _make_tool(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:

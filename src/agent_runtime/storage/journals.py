@@ -74,7 +74,7 @@ def select_stored_commits(connection: sqlite3.Connection) -> Iterator[Commit]:
 
 
 class JournalEnds:
-    """The hashes and lengths of the journals, as they are stored: `StoredJournals` for the verification of commits."""
+    """The stored hashes and lengths of the journals: `StoredJournals` for the verification of commits."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
