@@ -234,7 +234,7 @@ async def test_a_file_that_cannot_be_read_changes_nothing(house: ShiftyHouse, te
 
 async def test_a_secret_of_the_new_file_that_is_missing_costs_its_entry_alone(house: ShiftyHouse) -> None:
     async with house.open() as runtime:
-        entries = [*house.entries, _telling(house, {"TOKEN": "${env:NOWHERE_TO_BE_FOUND}"})]
+        entries = [*house.entries, _telling_entry(house, {"TOKEN": "${env:NOWHERE_TO_BE_FOUND}"})]
         house.settings.tool_registry.write_text(yaml.safe_dump({"tool_registry": entries}), encoding="utf-8")
         assert await runtime.reloader.reload() == RegistryChanges(added=("telling",))
         await runtime.registry.ready(["telling"], 10)
@@ -243,7 +243,7 @@ async def test_a_secret_of_the_new_file_that_is_missing_costs_its_entry_alone(ho
         assert (await run_plan(runtime, plan_of("count:one"))).status is TaskStatus.COMPLETED
 
 
-def _telling(house: ShiftyHouse, env: dict[str, str]) -> dict[str, Any]:
+def _telling_entry(house: ShiftyHouse, env: dict[str, str]) -> dict[str, Any]:
     """Return an entry whose server answers with its environment."""
     server = Path(__file__).parents[1] / "servers" / "telling_server.py"
     command = house.entries[-1]["config"]["command"]
@@ -255,7 +255,7 @@ async def test_the_secrets_of_the_new_file_are_redacted(house: ShiftyHouse, monk
     monkeypatch.setenv("NEWLY_NAMED", "sk-newly-named-by-the-file")
     env = {"A": "${env:NEWLY_NAMED}", "API_KEY": "sk-written-out-in-the-file"}
     async with house.open() as runtime:
-        entries = [*house.entries, _telling(house, env)]
+        entries = [*house.entries, _telling_entry(house, env)]
         house.settings.tool_registry.write_text(yaml.safe_dump({"tool_registry": entries}), encoding="utf-8")
         await runtime.reloader.reload()
         task = await run_plan(runtime, plan_of("telling.tell"))
@@ -289,11 +289,11 @@ async def test_a_watched_file_is_read_once_it_has_changed_and_a_fault_in_it_chan
     good = house.settings.tool_registry.read_text(encoding="utf-8")
     async with house.open() as runtime:
 
-        def listed() -> bool:
+        def is_listed() -> bool:
             return "ledger" in [status.id for status in runtime.registry.statuses()]
 
         house.settings.tool_registry.write_text("tool_registry: 5", encoding="utf-8")
         remove_server(house)
-        await eventually(lambda: not listed())
+        await eventually(lambda: not is_listed())
         house.settings.tool_registry.write_text(good, encoding="utf-8")
-        await eventually(listed)
+        await eventually(is_listed)

@@ -131,14 +131,14 @@ async def test_text_over_one_mebibyte_is_refused(ask: Ask, tmp_path: Path) -> No
 async def test_what_a_crash_says_stays_on_the_server(
     ask: Ask, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken() -> Annotated[CallToolResult, Output]:
+    def break_down() -> Annotated[CallToolResult, Output]:
         """Break."""
         raise RuntimeError(str(tmp_path))
 
-    server = make_server("broken", "", [make_tool(broken, READS)])
-    answer = await ask(server, "broken")
+    server = make_server("broken", "", [make_tool(break_down, READS)])
+    answer = await ask(server, "break_down")
     assert answer.is_error
-    assert answer.text == "The tool broken failed unexpectedly; see the log."
+    assert answer.text == "The tool break_down failed unexpectedly; see the log."
     assert any(record.exc_info and record.exc_info[0] is UnexpectedToolError for record in caplog.records)
 
 

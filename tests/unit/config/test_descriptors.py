@@ -19,14 +19,14 @@ subprocess.run([sys.executable, "-c", ask], preexec_fn=before_exec(), check=True
 """
 
 
-def raised(soft: int, hard: int) -> list[str]:
+def raise_limit(soft: int, hard: int) -> list[str]:
     command = [sys.executable, "-c", SCRIPT, str(soft), str(hard)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
 
 
 def test_the_limit_is_raised_to_the_hard_one_and_children_keep_the_old_one() -> None:
-    assert raised(96, 4096) == ["4096 4096 4096", "96 4096"]
-    assert raised(96, 96) == ["96 96 96", "96 96"]
+    assert raise_limit(96, 4096) == ["4096 4096 4096", "96 4096"]
+    assert raise_limit(96, 96) == ["96 96 96", "96 96"]
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ WRITE = ("f__write", {"x": 2})
 ALONE = {**AGENT, "instruction": "Do it."}
 
 
-def begun(budget: Budget | None = None, **more: Any) -> Task:
+def task_with_running_agent(budget: Budget | None = None, **more: Any) -> Task:
     """The agent step `do` is running, and its model has not answered."""
     return after(make_executing_task(contract_of({**ALONE, **more}, budget=budget)), step_started("do"))
 
 
-def asked(task: Task) -> Task:
+def task_with_question(task: Task) -> Task:
     """The model wants to write, and a person is asked."""
     question = ev.CallApprovalRequested(
         **tool_called("do", "write", {"x": 2}, turn=1, index=0).model_dump(exclude={"attempt", "timeout_s"}),
@@ -56,10 +56,15 @@ def about(kind: type[ev.CallApproved | ev.CallDenied]) -> ev.CallApproved | ev.C
 def in_doubt() -> Task:
     """The first of two calls of the model was sent, and what came of it is not known."""
     lost = ev.StepOutcomeUnknown(step_id="do", call_id="c", reason="lost")
-    return after(begun(), model_answered(1, READ, READ), tool_called("do", "read", {"x": 1}, turn=1, index=0), lost)
+    return after(
+        task_with_running_agent(),
+        model_answered(1, READ, READ),
+        tool_called("do", "read", {"x": 1}, turn=1, index=0),
+        lost,
+    )
 
 
-def resolved(how: ev.Resolution, output: Any = None) -> Task:
+def task_after_resolution(how: ev.Resolution, output: Any = None) -> Task:
     word = ev.StepResolved(step_id="do", call_id="c", resolution=how, output=output)
     return after(in_doubt(), word, ev.TaskClaimed(runner="r", epoch=3))
 
@@ -70,7 +75,7 @@ def only(task: Task, *in_flight: str) -> Command | None:
     return commands[0] if commands else None
 
 
-def recorded(task: Task) -> tuple[ev.Event, ...]:
+def next_events(task: Task) -> tuple[ev.Event, ...]:
     command = only(task)
     assert isinstance(command, WriteEvents)
     return command.events
@@ -83,7 +88,7 @@ def the_agent(task: Task) -> AgentStep:
 
 
 def test_an_answer_is_kept_with_what_it_cost() -> None:
-    task = after(begun(), model_answered(1, READ, WRITE).model_copy(update={"duration_ms": 1500.0}))
+    task = after(task_with_running_agent(), model_answered(1, READ, WRITE).model_copy(update={"duration_ms": 1500.0}))
     state = task.steps["do"]
     assert [call.name for call in state.turns[0].calls] == ["f__read", "f__write"]
     assert (state.pending.turn, state.pending.index) == (1, 0) if state.pending else False
@@ -141,20 +146,20 @@ def test_an_answer_is_kept_with_what_it_cost() -> None:
     ],
 )
 def test_what_may_not_follow_is_refused(events: tuple[ev.Event, ...], wrong: ev.Event, words: str) -> None:
-    task = after(begun(), *events)
+    task = after(task_with_running_agent(), *events)
     with pytest.raises(IllegalTransitionError, match=words):
         after(task, wrong)
 
 
 def test_a_turn_beyond_the_last_is_refused() -> None:
     refused = ev.ToolDenied(step_id="do", server="", tool="rm", rule="not_in_plan", message="No.", turn=1, index=0)
-    task = after(begun(max_turns=1), model_answered(1, ("rm", {})), refused)
+    task = after(task_with_running_agent(max_turns=1), model_answered(1, ("rm", {})), refused)
     with pytest.raises(IllegalTransitionError, match="turn 2 may not follow turn 1 of 1"):
         after(task, model_answered(2))
 
 
 def test_a_tool_is_called_no_more_often_than_it_may_be() -> None:
-    task = after(begun(), model_answered(1, READ, READ, READ))
+    task = after(task_with_running_agent(), model_answered(1, READ, READ, READ))
     for index in (0, 1):
         task = after(
             task,
@@ -168,7 +173,7 @@ def test_a_tool_is_called_no_more_often_than_it_may_be() -> None:
 
 def test_a_result_is_what_the_model_gets_and_the_next_call_is_next() -> None:
     call = tool_called("do", "read", {"x": 1}, turn=1, index=0)
-    state = after(begun(), model_answered(1, READ, READ), call, tool_returned("do")).steps["do"]
+    state = after(task_with_running_agent(), model_answered(1, READ, READ), call, tool_returned("do")).steps["do"]
     assert state.call is None
     assert [reply.text for reply in state.turns[0].replies] == ["fine"]
     assert state.pending
@@ -177,13 +182,18 @@ def test_a_result_is_what_the_model_gets_and_the_next_call_is_next() -> None:
 
 def test_a_repetition_is_no_further_use() -> None:
     call = tool_called("do", "read", {"x": 1}, turn=1, index=0)
-    task = after(begun(), model_answered(1, READ), call, call.model_copy(update={"attempt": 2, "call_id": "c2"}))
+    task = after(
+        task_with_running_agent(),
+        model_answered(1, READ),
+        call,
+        call.model_copy(update={"attempt": 2, "call_id": "c2"}),
+    )
     assert (task.steps["do"].sent, task.tool_calls) == (("f/read",), 2)
 
 
 def test_a_refusal_is_what_the_model_gets() -> None:
     refusal = ev.ToolDenied(step_id="do", server="", tool="rm", rule="not_in_plan", message="No.", turn=1, index=0)
-    task = after(begun(), model_answered(1, ("rm", {}), READ), refusal)
+    task = after(task_with_running_agent(), model_answered(1, ("rm", {}), READ), refusal)
     reply = task.steps["do"].turns[0].replies[0]
     assert (reply.text, reply.is_error) == ("This call was refused (not_in_plan) and not made: No.", True)
     assert only(task) == CallTool(the_agent(task))
@@ -192,13 +202,13 @@ def test_a_refusal_is_what_the_model_gets() -> None:
 
 
 def test_a_refusal_that_answers_no_model_changes_nothing() -> None:
-    task = after(begun(), model_answered(1, READ))
+    task = after(task_with_running_agent(), model_answered(1, READ))
     refusal = ev.ToolDenied(step_id="do", server="f", tool="wipe", rule="not_in_plan", message="No.")
     assert after(task, refusal).steps == task.steps
 
 
 def test_a_denied_call_tells_the_model_and_goes_on() -> None:
-    task = after(asked(begun()), about(ev.CallDenied))
+    task = after(task_with_question(task_with_running_agent()), about(ev.CallDenied))
     assert (task.status, task.steps["do"].decided) == (TaskStatus.APPROVED, ("c",))
     task = after(task, ev.TaskClaimed(runner="r", epoch=3))
     state = task.steps["do"]
@@ -210,7 +220,9 @@ def test_a_denied_call_tells_the_model_and_goes_on() -> None:
 
 
 def test_an_approved_call_is_made_as_it_was_shown() -> None:
-    task = after(asked(begun()), about(ev.CallApproved), ev.TaskClaimed(runner="r", epoch=3))
+    task = after(
+        task_with_question(task_with_running_agent()), about(ev.CallApproved), ev.TaskClaimed(runner="r", epoch=3)
+    )
     assert only(task) == CallTool(the_agent(task))
     task = after(task, tool_called("do", "write", {"x": 2}, turn=1, index=0), tool_returned("do"))
     assert (task.steps["do"].asked, task.steps["do"].sent) == (None, ("f/write",))
@@ -226,14 +238,14 @@ def test_what_policy_had_approved_with_a_plan_of_an_earlier_version_stays_in_its
 
 
 def test_a_call_of_unknown_outcome_that_was_done_is_answered_by_the_person() -> None:
-    task = resolved("done", {"n": 7})
+    task = task_after_resolution("done", {"n": 7})
     assert (task.steps["do"].status, task.steps["do"].message) == (StepStatus.RUNNING, None)
     assert [reply.output for reply in task.steps["do"].turns[0].replies] == [{"n": 7}]
     assert task.steps["do"].sent == ("f/read",)
 
 
 def test_a_call_that_is_to_be_retried_is_asked_for_anew_and_is_no_further_use() -> None:
-    task = resolved("retry")
+    task = task_after_resolution("retry")
     state = task.steps["do"]
     assert (state.status, state.call, state.sent, state.turns[0].replies) == (StepStatus.RUNNING, None, (), ())
     assert only(task) == CallTool(the_agent(task))
@@ -241,9 +253,9 @@ def test_a_call_that_is_to_be_retried_is_asked_for_anew_and_is_no_further_use() 
 
 @pytest.mark.parametrize(("how", "status"), [("skip", StepStatus.SKIPPED), ("fail", StepStatus.FAILED)])
 def test_a_step_is_given_up_with_its_call(how: ev.Resolution, status: StepStatus) -> None:
-    task = resolved(how)
+    task = task_after_resolution(how)
     assert task.steps["do"].status is status
-    assert [event.type for event in recorded(task)] == ["task.completed" if how == "skip" else "task.failed"]
+    assert [event.type for event in next_events(task)] == ["task.completed" if how == "skip" else "task.failed"]
 
 
 def test_a_model_is_asked_then_called_for_then_asked_again_until_it_has_said_its_last() -> None:
@@ -260,15 +272,17 @@ def test_a_model_is_asked_then_called_for_then_asked_again_until_it_has_said_its
     task = after(task, tool_returned("do"))
     assert only(task) == AskModel(agent)
     task = after(task, model_answered(2, text="all done"))
-    assert recorded(task) == (ev.StepCompleted(step_id="do"),)
-    task = after(task, *recorded(task))
+    assert next_events(task) == (ev.StepCompleted(step_id="do"),)
+    task = after(task, *next_events(task))
     assert task.results["do"].text == "all done"
-    assert recorded(task) == (ev.TaskCompleted(result="all done"),)
+    assert next_events(task) == (ev.TaskCompleted(result="all done"),)
 
 
 def test_a_model_that_wants_more_turns_than_it_has_fails_the_step() -> None:
     call = tool_called("do", "read", {"x": 1}, turn=1, index=0)
-    failed = recorded(after(begun(max_turns=1), model_answered(1, READ), call, tool_returned("do")))[0]
+    failed = next_events(
+        after(task_with_running_agent(max_turns=1), model_answered(1, READ), call, tool_returned("do"))
+    )[0]
     assert isinstance(failed, ev.StepFailed)
     assert failed.code == "max_turns"
     assert failed.message == ("The model was asked 1 times, as often as the step allows (max_turns), and wants more.")
@@ -279,8 +293,8 @@ def test_the_step_after_waits_for_the_agent() -> None:
     assert only(task) == AskModel(the_agent(task))
 
 
-def exceeded(task: Task) -> ev.BudgetExceeded:
-    over, failed = recorded(task)
+def find_exceeded_budget(task: Task) -> ev.BudgetExceeded:
+    over, failed = next_events(task)
     assert isinstance(over, ev.BudgetExceeded)
     assert isinstance(failed, ev.TaskFailed)
     assert (failed.code, failed.step_id) == ("budget_exceeded", "do")
@@ -289,22 +303,24 @@ def exceeded(task: Task) -> ev.BudgetExceeded:
 
 
 def test_a_budget_of_calls_that_is_used_up_ends_the_task_at_the_next_call() -> None:
-    task = after(begun(Budget(tool_calls=1)), model_answered(1, READ, READ))
+    task = after(task_with_running_agent(Budget(tool_calls=1)), model_answered(1, READ, READ))
     task = after(task, tool_called("do", "read", {"x": 1}, turn=1, index=0), tool_returned("do"))
-    assert exceeded(task) == ev.BudgetExceeded(budget="tool_calls", limit=1, used=1)
+    assert find_exceeded_budget(task) == ev.BudgetExceeded(budget="tool_calls", limit=1, used=1)
 
 
 def test_a_budget_of_seconds_covers_the_time_of_the_model() -> None:
     slow = model_answered(1, READ).model_copy(update={"duration_ms": 2000.0})
-    assert exceeded(after(begun(Budget(seconds=1.5)), slow)) == ev.BudgetExceeded(budget="seconds", limit=1.5, used=2)
+    assert find_exceeded_budget(after(task_with_running_agent(Budget(seconds=1.5)), slow)) == ev.BudgetExceeded(
+        budget="seconds", limit=1.5, used=2
+    )
 
 
 def test_a_budget_of_tokens_ends_the_task_before_the_next_question_and_not_before_a_call() -> None:
-    task = after(begun(Budget(tokens=15)), model_answered(1, READ))
+    task = after(task_with_running_agent(Budget(tokens=15)), model_answered(1, READ))
     assert tokens_left(task) == 0
     assert only(task) == CallTool(the_agent(task))
     task = after(task, tool_called("do", "read", {"x": 1}, turn=1, index=0), tool_returned("do"))
-    assert exceeded(task) == ev.BudgetExceeded(budget="tokens", limit=15, used=15)
+    assert find_exceeded_budget(task) == ev.BudgetExceeded(budget="tokens", limit=15, used=15)
 
 
 def test_a_task_does_not_end_for_want_of_budget_while_a_call_is_open() -> None:

@@ -274,7 +274,7 @@ GOLDEN: dict[str, tuple[ev.Event, str]] = {
 }
 
 
-def golden(kind: str) -> str:
+def golden_json(kind: str) -> str:
     digest = "sha256:247be1a4d1505618303acdc4c6d3bdfb22d88e6074e31888ff7a54eabb76b6bf"
     return GOLDEN[kind][1].replace("DIGEST", digest)
 
@@ -332,7 +332,7 @@ def test_every_event_says_when_it_may_come_who_may_write_it_and_whether_it_ends_
 def test_an_event_is_written_in_the_form_that_it_always_had(kind: str) -> None:
     event, _ = GOLDEN[kind]
     written = ev.make_record("t", 7, 1, AT, event)
-    assert written.data == golden(kind)
+    assert written.data == golden_json(kind)
     assert written.type == event.type == kind
 
 
@@ -355,14 +355,14 @@ def test_what_a_caller_causes_names_the_callers_tenant_and_how_the_caller_was_au
     for kind in SIGNED:
         signature = Caller("ann", "acme", frozenset(), "key").signature
         written = ev.make_record("t", 1, 1, AT, GOLDEN[kind][0].model_copy(update=dict(signature)))
-        assert json.loads(written.data) == {**json.loads(golden(kind)), **signature}
+        assert json.loads(written.data) == {**json.loads(golden_json(kind)), **signature}
         assert ev.restore_record("t", 1, 1, AT, kind, written.data) == written
 
 
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_an_event_that_was_written_is_read_back(kind: str) -> None:
     event, _ = GOLDEN[kind]
-    found = ev.restore_record("t", 7, 1, AT, kind, golden(kind))
+    found = ev.restore_record("t", 7, 1, AT, kind, golden_json(kind))
     assert found == ev.make_record("t", 7, 1, AT, event)
     assert (found.task_id, found.seq, found.epoch, found.at) == ("t", 7, 1, AT)
 
@@ -450,7 +450,7 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_whatever_an_event_can_say_is_read_and_written_again(kind: str) -> None:
-    said = json.loads(golden(kind)) | LEFT_OUT.get(kind, {}) | (SIGNATURE if kind in SIGNED else {})
+    said = json.loads(golden_json(kind)) | LEFT_OUT.get(kind, {}) | (SIGNATURE if kind in SIGNED else {})
     assert said.keys() == ev.EVENTS[kind].model_fields.keys()
     event = ev.restore_record("t", 7, 1, AT, kind, json.dumps(said)).event
     assert json.loads(ev.make_record("t", 7, 1, AT, event).data) == said

@@ -25,7 +25,7 @@ def step(name: str, tool: str = "read", *needs: str, **arguments: Any) -> ToolSt
     return ToolStep(id=name, kind="tool", server="f", tool=tool, arguments=arguments, depends_on=needs)
 
 
-def previewed(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = None) -> list[StepPreview]:
+def preview_all(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = None) -> list[StepPreview]:
     return preview_steps(task_of(*steps, asks=asks))
 
 
@@ -40,13 +40,13 @@ def task_of(*steps: ToolStep | AgentStep, asks: Mapping[str, str] | None = None)
     return Task("t", contract=contract, definitions=definitions)
 
 
-def touched(**arguments: Any) -> list[tuple[str | None, str | None, bool]]:
-    (preview,) = previewed(step("s1", **arguments))
+def find_touches(**arguments: Any) -> list[tuple[str | None, str | None, bool]]:
+    (preview,) = preview_all(step("s1", **arguments))
     return [(touch.argument, touch.value, touch.resolved) for touch in preview.touches]
 
 
 def test_a_step_says_its_effect_and_what_it_waits_on() -> None:
-    first, second, third = previewed(step("s1"), step("s2", "write", x="${s1.text}"), step("s3", "read", "s2", "s1"))
+    first, second, third = preview_all(step("s1"), step("s2", "write", x="${s1.text}"), step("s3", "read", "s2", "s1"))
     assert (first.effect, first.idempotent, first.waits_on, first.asks) == (Effect.READ, True, (), None)
     assert (second.effect, second.idempotent, second.waits_on) == (Effect.WRITE, False, ("s1",))
     assert third.waits_on == ("s1", "s2")
@@ -57,16 +57,16 @@ def test_a_step_says_its_effect_and_what_it_waits_on() -> None:
     ["path", "file", "url", "uri", "directory", "base_url", "baseURL", "fileName", "outputPath", "PATH", "where"],
 )
 def test_an_argument_that_names_something_is_shown(name: str) -> None:
-    assert touched(**{name: "a.txt"}) == [(name, "a.txt", True)]
+    assert find_touches(**{name: "a.txt"}) == [(name, "a.txt", True)]
 
 
 @pytest.mark.parametrize("name", ["content", "pathology", "profile", "text", "broken", "odd", "x" * 5])
 def test_an_argument_that_names_nothing_is_not_shown(name: str) -> None:
-    assert touched(**{name: "a.txt"}) == []
+    assert find_touches(**{name: "a.txt"}) == []
 
 
 def test_only_strings_are_shown_wherever_they_are() -> None:
-    assert touched(path=7, url=None, file=["a", 1, "b"], many=["c"], to={"path": "d", "text": "e"}) == [
+    assert find_touches(path=7, url=None, file=["a", 1, "b"], many=["c"], to={"path": "d", "text": "e"}) == [
         ("file[0]", "a", True),
         ("file[2]", "b", True),
         ("many[0]", "c", True),
@@ -75,7 +75,7 @@ def test_only_strings_are_shown_wherever_they_are() -> None:
 
 
 def test_a_reference_is_shown_as_one() -> None:
-    (_, preview) = previewed(step("s0"), step("s1", path="${s0.text}", url="$${no}"))
+    (_, preview) = preview_all(step("s0"), step("s1", path="${s0.text}", url="$${no}"))
     assert preview.touches == (
         Touch("f", "read", "path", "${s0.text}", resolved=False),
         Touch("f", "read", "url", "$${no}", resolved=True),
@@ -86,14 +86,14 @@ def test_an_agent_step_has_the_worst_effect_of_its_tools() -> None:
     tools = (AllowedTool(server="f", tool="read"), AllowedTool(server="f", tool="run"))
     work = AgentStep(id="s1", kind="agent", instruction="x", tools=tools)
     text = AgentStep(id="s2", kind="agent", instruction="${s1.text}")
-    first, second = previewed(work, text)
+    first, second = preview_all(work, text)
     assert (first.effect, first.idempotent) == (Effect.UNKNOWN, False)
     assert first.touches == tuple(Touch("f", tool, resolved=False) for tool in ("read", "run"))
     assert (second.effect, second.idempotent, second.touches, second.waits_on) == (Effect.READ, True, (), ("s1",))
 
 
 def test_a_step_that_asks_for_its_call_says_why() -> None:
-    read, write = previewed(step("s1"), step("s2", "write"), asks={"s2": "the operator wants it"})
+    read, write = preview_all(step("s1"), step("s2", "write"), asks={"s2": "the operator wants it"})
     assert (read.asks, write.asks) == (None, "the operator wants it")
 
 

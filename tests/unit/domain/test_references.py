@@ -24,11 +24,11 @@ json_values = st.recursive(
 )
 
 
-def written(part: str | Reference) -> str:
+def escape(part: str | Reference) -> str:
     return part.replace("${", "$${") if isinstance(part, str) else str(part)
 
 
-def joined(template: Iterable[str | Reference]) -> list[str | Reference]:
+def join(template: Iterable[str | Reference]) -> list[str | Reference]:
     out: list[str | Reference] = []
     for part in template:
         last = out[-1] if out else None
@@ -41,8 +41,8 @@ def joined(template: Iterable[str | Reference]) -> list[str | Reference]:
 
 @given(st.lists(literals | references, max_size=6))
 def test_what_was_written_is_what_is_parsed(parts: list[str | Reference]) -> None:
-    text = "".join(map(written, parts))
-    assert joined(parse_template(text)) == joined(parts)
+    text = "".join(map(escape, parts))
+    assert join(parse_template(text)) == join(parts)
     assert list(references_in([{"a": text}])) == [part for part in parts if isinstance(part, Reference)]
 
 

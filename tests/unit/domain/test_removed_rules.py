@@ -48,7 +48,7 @@ Removal = Callable[[pytest.MonkeyPatch], None]
 FOLDS: dict[type[ev.Event], Any] = ALL_FOLDS
 
 
-def allowing(kinds: set[type[ev.Event]], statuses: set[TaskStatus]) -> Removal:
+def allow_events(kinds: set[type[ev.Event]], statuses: set[TaskStatus]) -> Removal:
     """The table without its word on these events in these statuses."""
 
     def remove(patch: pytest.MonkeyPatch) -> None:
@@ -329,8 +329,8 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "only the newest claim writes": ("G2", taking_every_epoch),
     "the intent is written first": ("G2", sending_before_writing),
     "a decision names the current plan": ("G4", without(plans, "_check_current_plan")),
-    "only what awaits approval is approved": ("G4", allowing({ev.PlanApproved}, {S.EXECUTING, S.NEEDS_ATTENTION})),
-    "an approved plan is not edited": ("G4", allowing({ev.PlanEdited}, {S.APPROVED, S.EXECUTING})),
+    "only what awaits approval is approved": ("G4", allow_events({ev.PlanApproved}, {S.EXECUTING, S.NEEDS_ATTENTION})),
+    "an approved plan is not edited": ("G4", allow_events({ev.PlanEdited}, {S.APPROVED, S.EXECUTING})),
     "a plan is made anew before its first step": ("G4", without(plans, "_check_not_begun")),
     "a plan that is made anew awaits approval": ("G4", going_on_with_what_was_repinned),
     "a concrete call needs an answer": ("G4", calling_without_asking),
@@ -339,12 +339,12 @@ REMOVED: Mapping[str, tuple[str, Removal]] = {
     "what would leave is asked for": ("G4", letting_everything_out),
     "what a model sends outside is asked for": ("G4", letting_a_model_out),
     "nobody approves what they wrote": ("G4", approving_what_they_wrote),
-    "nothing begins before approval": ("G4", allowing({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
+    "nothing begins before approval": ("G4", allow_events({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
     "a step calls its own tool": ("G5 G2", taking_every_tool),
     "a step waits for its turn": ("G5", without(calls, "_check_ready")),
     "a step waits for what it needs": ("G5", not_waiting_for_results),
     "references are resolved": ("G5", sending_references_as_they_are),
-    "nothing follows the end": ("G7", allowing({ev.TaskCancelRequested}, set(S))),
+    "nothing follows the end": ("G7", allow_events({ev.TaskCancelRequested}, set(S))),
     "nothing begins after a cancel": ("G7", going_on_after_a_cancel),
     "nothing is sent after a cancel": ("G7", sending_after_a_cancel),
     "only what has ended well is completed": ("G7", completing_what_has_not_ended),

@@ -123,17 +123,17 @@ def test_there_is_no_change_exactly_where_the_digest_is_the_same(before: Contrac
 def test_every_revision_is_read_from_the_journal_with_its_maker_and_its_reason() -> None:
     plan = contract(step("s1"))
 
-    def proposed(number: int) -> ev.PlanProposed:
+    def plan_proposed(number: int) -> ev.PlanProposed:
         return ev.PlanProposed(revision=number, digest=plan.digest, contract=plan, definitions={}, planner="rules")
 
     events = [
         ev.TaskSubmitted(prompt="p"),
-        proposed(1),
+        plan_proposed(1),
         ev.PlanRevisionRequested(feedback="no", revision=1, digest=plan.digest),
         ev.TaskClaimed(runner="r", epoch=2),
-        proposed(2),
+        plan_proposed(2),
         ev.PlanEdited(revision=3, digest=plan.digest, contract=plan, definitions={}, actor="ann"),
-        proposed(4),
+        plan_proposed(4),
     ]
     found = list(read_revisions(ev.make_record("t", seq, None, AT, event) for seq, event in enumerate(events, 1)))
     assert [(one.number, one.by, one.feedback) for one in found] == [

@@ -42,12 +42,12 @@ DOING = after(make_task_after_look(PLAN), step_started("do"))
 
 def refusal(task: Task, proposal: Proposal, **more: Any) -> str:
     with pytest.raises(CallRefusedError) as refused:
-        judged(task, proposal, **more)
+        judge_proposal(task, proposal, **more)
     assert str(refused.value)
     return refused.value.rule
 
 
-def judged(
+def judge_proposal(
     task: Task, proposal: Proposal, in_flight: frozenset[str] = frozenset(), denials: tuple[Denial, ...] = ()
 ) -> PermittedCall:
     return judge(task, proposal, in_flight, denials, Bounds(1000))
@@ -58,10 +58,10 @@ def own(task: Task, step_id: str) -> Proposal:
 
 
 def test_the_call_of_the_plan_is_permitted_with_its_arguments() -> None:
-    permitted = judged(EXECUTING, own(EXECUTING, "look"))
+    permitted = judge_proposal(EXECUTING, own(EXECUTING, "look"))
     assert (permitted.arguments, permitted.arguments_digest) == ({"x": 1}, digest({"x": 1}))
     assert (permitted.attempt, permitted.timeout_s, permitted.reason) == (1, 60.0, None)
-    assert judged(EXECUTING, Proposal("look", "f", "read", {"x": 1})) == permitted
+    assert judge_proposal(EXECUTING, Proposal("look", "f", "read", {"x": 1})) == permitted
 
 
 CANCELLING = after(EXECUTING, step_started("look"), tool_called("look", "read", {"x": 1}), ev.TaskCancelRequested())
@@ -118,7 +118,7 @@ def test_a_call_may_be_used_once() -> None:
 
 def test_an_idempotent_call_whose_answer_was_lost_may_be_repeated() -> None:
     calling = after(EXECUTING, step_started("look"), tool_called("look", "read", {"x": 1}))
-    assert judged(after(calling, ev.TaskClaimed(runner="r", epoch=3)), READ).attempt == 2
+    assert judge_proposal(after(calling, ev.TaskClaimed(runner="r", epoch=3)), READ).attempt == 2
 
 
 def test_a_budget_that_is_used_up_allows_no_call() -> None:
@@ -132,7 +132,7 @@ def test_a_budget_that_is_used_up_allows_no_call() -> None:
 def test_the_operators_denial_beats_an_approval() -> None:
     denial = Denial(tool="read", arguments={"x": "1"})
     assert refusal(EXECUTING, READ, denials=(denial,)) == "denied"
-    assert judged(EXECUTING, READ, denials=(Denial(tool="read", arguments={"x": "2"}),))
+    assert judge_proposal(EXECUTING, READ, denials=(Denial(tool="read", arguments={"x": "2"}),))
 
 
 def asks(*wanted: tuple[str, Any], task: Task = DOING) -> Task:
@@ -141,7 +141,7 @@ def asks(*wanted: tuple[str, Any], task: Task = DOING) -> Task:
 
 def test_a_model_may_call_what_its_step_lists() -> None:
     task = asks(("f__read", {"x": 7}), ("f__write", {}))
-    permitted = judged(task, own(task, "do"))
+    permitted = judge_proposal(task, own(task, "do"))
     assert (permitted.arguments, permitted.reason, permitted.timeout_s) == ({"x": 7}, None, 60.0)
 
 
@@ -160,7 +160,7 @@ def test_an_executor_may_not_call_what_the_model_did_not_ask_for() -> None:
     task = asks(("f__read", {"x": 7}))
     assert refusal(task, Proposal("do", "f", "write", {"x": 7})) == "not_current"
     assert refusal(task, Proposal("do", "f", "read", {"x": 8})) == "arguments_differ"
-    assert judged(task, Proposal("do", "f", "read", {"x": 7}))
+    assert judge_proposal(task, Proposal("do", "f", "read", {"x": 7}))
 
 
 def test_a_call_of_an_answer_is_made_once() -> None:
@@ -200,9 +200,12 @@ def test_arguments_are_read_as_the_model_wrote_them() -> None:
 
 def test_a_model_that_writes_asks_a_person_unless_the_approver_allowed_it() -> None:
     task = asks(("f__write", {"x": 1}))
-    assert judged(task, own(task, "do")).reason == "a model chooses the arguments of f/write, whose effect is write"
+    assert (
+        judge_proposal(task, own(task, "do")).reason
+        == "a model chooses the arguments of f/write, whose effect is write"
+    )
     allowed = asks(("f__write", {"x": 1}), task=after(make_task_after_look(PREAPPROVED), step_started("do")))
-    assert judged(allowed, own(allowed, "do")).reason is None
+    assert judge_proposal(allowed, own(allowed, "do")).reason is None
 
 
 def test_the_call_that_a_person_approved_is_the_one_that_is_sent() -> None:
@@ -222,4 +225,4 @@ def test_the_call_that_a_person_approved_is_the_one_that_is_sent() -> None:
     assert refusal(task, own(task, "do")) == "not_current"
     yes = ev.CallApproved(step_id="do", call_id="c", arguments_digest=digest({"x": 1}))
     task = after(task, yes, ev.TaskClaimed(runner="r", epoch=3))
-    assert judged(task, own(task, "do")).reason is None
+    assert judge_proposal(task, own(task, "do")).reason is None

@@ -17,7 +17,7 @@ from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, StoredResul
 Schema = dict[str, Any]
 
 
-def named(arguments: dict[str, Any], schema: Schema, *, resolved: bool = False) -> list[str]:
+def list_faults(arguments: dict[str, Any], schema: Schema, *, resolved: bool = False) -> list[str]:
     return [str(fault) for fault in argument_faults(arguments, schema, "arguments", resolved=resolved)]
 
 
@@ -28,7 +28,7 @@ def of(schema: object, **more: Any) -> Schema:
 @pytest.mark.parametrize("whole", ["${s.text}", "${s.output.x.0}"])
 @pytest.mark.parametrize("schema", [{"type": "integer"}, {"enum": [1]}, {"type": "object", "required": ["q"]}, False])
 def test_a_whole_reference_may_turn_out_to_be_anything(whole: str, schema: Schema) -> None:
-    assert named({"a": whole}, of(schema)) == []
+    assert list_faults({"a": whole}, of(schema)) == []
 
 
 NO_STRINGS: list[Schema] = [
@@ -57,23 +57,23 @@ STRINGS: list[Schema | bool] = [
 
 @pytest.mark.parametrize("schema", NO_STRINGS)
 def test_text_around_a_reference_must_be_allowed_to_be_a_string(schema: Schema) -> None:
-    (fault,) = named({"a": "n = ${s.text}"}, of(schema, **{"$defs": {"n": {"type": "number"}}}))
+    (fault,) = list_faults({"a": "n = ${s.text}"}, of(schema, **{"$defs": {"n": {"type": "number"}}}))
     assert fault.startswith("arguments.a: Text is not allowed here: ")
 
 
 def test_a_fault_of_text_with_a_reference_shows_the_text_as_the_plan_has_it() -> None:
     said = "arguments.a: Text is not allowed here: 'n = ${s.text}' is not of type 'integer'"
-    assert named({"a": "n = ${s.text}"}, of({"type": "integer"})) == [said]
+    assert list_faults({"a": "n = ${s.text}"}, of({"type": "integer"})) == [said]
 
 
 def test_where_no_argument_is_known_none_is_offered() -> None:
     schema: Schema = {"type": "object", "additionalProperties": False}
-    assert named({"a": 1}, schema) == ["arguments.a: There is no such argument; there are: none."]
+    assert list_faults({"a": 1}, schema) == ["arguments.a: There is no such argument; there are: none."]
 
 
 @pytest.mark.parametrize("schema", STRINGS[:7] + STRINGS[8:])
 def test_text_around_a_reference_passes_where_some_string_may(schema: Schema) -> None:
-    assert named({"a": "n = ${s.text}"}, of(schema)) == []
+    assert list_faults({"a": "n = ${s.text}"}, of(schema)) == []
 
 
 def test_what_is_missing_or_unknown_counts_beside_a_reference() -> None:
@@ -82,7 +82,7 @@ def test_what_is_missing_or_unknown_counts_beside_a_reference() -> None:
         "required": ["a", "f"],
         "additionalProperties": False,
     }
-    assert set(named({"a": "${s.text}", "b": {"c": "${s.text}", "x": 1}, "y": "${s.text}"}, schema)) == {
+    assert set(list_faults({"a": "${s.text}", "b": {"c": "${s.text}", "x": 1}, "y": "${s.text}"}, schema)) == {
         "arguments.f: This is required and missing.",
         "arguments.b.d: This is required and missing.",
         "arguments.b.e: This is required and missing.",
@@ -93,28 +93,30 @@ def test_what_is_missing_or_unknown_counts_beside_a_reference() -> None:
 
 def test_an_error_above_a_reference_waits_and_one_beside_it_counts() -> None:
     schema = of({"type": "array", "maxItems": 1, "items": {"type": "integer"}})
-    assert named({"a": ["${s.text}", "x"]}, schema) == ["arguments.a[1]: 'x' is not of type 'integer'"]
-    assert named({"a": [1, 2]}, schema) == ["arguments.a: [1, 2] is too long"]
+    assert list_faults({"a": ["${s.text}", "x"]}, schema) == ["arguments.a[1]: 'x' is not of type 'integer'"]
+    assert list_faults({"a": [1, 2]}, schema) == ["arguments.a: [1, 2] is too long"]
 
 
 def test_a_condition_on_a_reference_is_not_decided() -> None:
     schema = {"if": {"properties": {"a": {"const": 1}}}, "then": {"required": ["b"]}, "else": {"required": ["c"]}}
-    assert named({"a": "${s.text}"}, schema) == []
-    assert named({"a": 1}, schema) == ["arguments.b: This is required and missing."]
-    assert named({"a": 2}, schema) == ["arguments.c: This is required and missing."]
-    assert named({"a": 2}, {"if": True}) == []
+    assert list_faults({"a": "${s.text}"}, schema) == []
+    assert list_faults({"a": 1}, schema) == ["arguments.b: This is required and missing."]
+    assert list_faults({"a": 2}, schema) == ["arguments.c: This is required and missing."]
+    assert list_faults({"a": 2}, {"if": True}) == []
 
 
 def test_literal_text_is_judged_as_what_will_be_sent() -> None:
     schema = of({"enum": ["${HOME}"]})
-    assert named({"a": "$${HOME}"}, schema) == []
-    assert named({"a": "$$${HOME}"}, schema) != []
+    assert list_faults({"a": "$${HOME}"}, schema) == []
+    assert list_faults({"a": "$$${HOME}"}, schema) != []
 
 
 def test_text_that_was_put_in_is_not_taken_for_a_reference_again() -> None:
     schema = of({"type": "integer"})
-    assert named({"a": "${s.text}"}, schema) == []
-    assert named({"a": "${s.text}"}, schema, resolved=True) == ["arguments.a: '${s.text}' is not of type 'integer'"]
+    assert list_faults({"a": "${s.text}"}, schema) == []
+    assert list_faults({"a": "${s.text}"}, schema, resolved=True) == [
+        "arguments.a: '${s.text}' is not of type 'integer'"
+    ]
 
 
 # Hypothesis: whatever the arguments will be, a plan that leads to valid ones has no faults.
@@ -168,7 +170,7 @@ data = st.recursive(
 )
 
 
-def hidden(value: Any, draw: st.DataObject, results: dict[str, StoredResult]) -> Any:
+def hide_parts(value: Any, draw: st.DataObject, results: dict[str, StoredResult]) -> Any:
     """The value with some of its parts behind references."""
     choice = draw.draw(st.integers(0, 3))
     step = f"s{len(results)}"
@@ -179,9 +181,9 @@ def hidden(value: Any, draw: st.DataObject, results: dict[str, StoredResult]) ->
         results[step] = StoredResult(text=value[1:])
         return f"{value[:1]}${{{step}.text}}"
     if isinstance(value, dict):
-        return {name: hidden(item, draw, results) for name, item in value.items()}
+        return {name: hide_parts(item, draw, results) for name, item in value.items()}
     if isinstance(value, list):
-        return [hidden(item, draw, results) for item in value]
+        return [hide_parts(item, draw, results) for item in value]
     return value
 
 
@@ -190,10 +192,10 @@ def test_what_resolves_to_valid_arguments_has_no_faults(
     schema: Schema, value: dict[str, Any], draw: st.DataObject
 ) -> None:
     results: dict[str, StoredResult] = {}
-    arguments = {name: hidden(item, draw, results) for name, item in value.items()}
+    arguments = {name: hide_parts(item, draw, results) for name, item in value.items()}
     assert resolve(arguments, results, 1000) == value
-    found = named(arguments, schema)
-    judged = named(value, schema, resolved=True)
+    found = list_faults(arguments, schema)
+    judged = list_faults(value, schema, resolved=True)
     assert not found or judged, (arguments, found)
     if not results:
         assert found == judged
@@ -209,7 +211,7 @@ def chain(keyword: str) -> Schema:
     return {name: {keyword: item["KEY"]} if "KEY" in item else item for name, item in CHAIN.items()}
 
 
-def nested(depth: int) -> Schema:
+def nest(depth: int) -> Schema:
     schema: Schema = {}
     for _ in range(depth):
         schema = {"properties": {"a": schema}}
@@ -226,7 +228,7 @@ UNUSABLE: dict[str, tuple[Schema, str]] = {
     "a number for a dialect": ({"$schema": 3}, "attribute"),
     "a bad URL for a dialect": ({"$schema": "http://[bad"}, "IPv6"),
     "no such type": ({"type": "strng"}, "Unknown type 'strng'"),
-    "a deep schema": (nested(20_000), "recursion"),  # 3,000 are enough before Python 3.12
+    "a deep schema": (nest(20_000), "recursion"),  # 3,000 are enough before Python 3.12
 }
 
 
@@ -263,13 +265,13 @@ DOUBLINGS: dict[str, Schema] = {
 @pytest.mark.parametrize("name", DOUBLINGS)
 def test_a_check_that_would_never_end_is_broken_off_and_left_to_the_server(name: str) -> None:
     before = time.thread_time()
-    assert named({"a": 1}, DOUBLINGS[name]) == []
+    assert list_faults({"a": 1}, DOUBLINGS[name]) == []
     assert time.thread_time() - before < 5  # it would take for ever
 
 
 def test_what_was_found_before_the_time_ran_out_counts() -> None:
     schema = {"additionalProperties": False, "anyOf": [{"$ref": "#/$defs/a0"}], "$defs": chain("anyOf")}
-    assert named({"a": 1}, schema) == ["arguments.a: There is no such argument; there are: none."]
+    assert list_faults({"a": 1}, schema) == ["arguments.a: There is no such argument; there are: none."]
 
 
 def test_the_steps_of_a_plan_share_the_time_of_their_checks() -> None:
@@ -333,9 +335,9 @@ def test_an_endless_pattern_is_not_even_read() -> None:
 )
 def test_a_pattern_that_may_take_long_or_is_not_pythons_is_left_to_the_server(pattern: str, text: str) -> None:
     assert matches(pattern, text) is None
-    assert named({"a": text}, of({"pattern": pattern})) == []
+    assert list_faults({"a": text}, of({"pattern": pattern})) == []
     closed = {"patternProperties": {pattern: {"type": "null"}}, "additionalProperties": False}
-    assert named({text: 1}, closed) == []
+    assert list_faults({text: 1}, closed) == []
 
 
 @pytest.mark.parametrize(
@@ -351,8 +353,8 @@ def test_a_pattern_that_may_take_long_or_is_not_pythons_is_left_to_the_server(pa
 )
 def test_an_ordinary_pattern_counts(pattern: str, text: str, *, found: bool) -> None:
     assert matches(pattern, text) is found
-    assert (named({"a": text}, of({"pattern": pattern})) == []) is found
-    assert named({"a": 5}, of({"pattern": pattern})) == []
+    assert (list_faults({"a": text}, of({"pattern": pattern})) == []) is found
+    assert list_faults({"a": 5}, of({"pattern": pattern})) == []
 
 
 @given(st.text("ab*+?|(){}[]^\\12,", max_size=9), st.text("ab", max_size=9))
@@ -368,37 +370,37 @@ def test_properties_may_be_told_by_a_pattern() -> None:
         "patternProperties": {"^x-": {"type": "integer"}},
         "additionalProperties": {"type": "null"},
     }
-    assert named({"a": 1, "x-1": 1, "b": None}, schema) == []
-    assert named({"x-1": "1", "b": 1}, schema) == [
+    assert list_faults({"a": 1, "x-1": 1, "b": None}, schema) == []
+    assert list_faults({"x-1": "1", "b": 1}, schema) == [
         "arguments.b: 1 is not of type 'null'",
         "arguments.x-1: '1' is not of type 'integer'",
     ]
-    assert named({"b": 1, "x-1": 1}, schema | {"additionalProperties": False}) == [
+    assert list_faults({"b": 1, "x-1": 1}, schema | {"additionalProperties": False}) == [
         "arguments.b: There is no such argument; there are: a, any that match ^x-."
     ]
-    assert named({"x": [1]}, {"properties": {"x": schema | {"required": ["a"]}}}) == []
+    assert list_faults({"x": [1]}, {"properties": {"x": schema | {"required": ["a"]}}}) == []
 
 
 def test_unevaluated_properties_count_unless_patterns_are_in_play() -> None:
     schema = {"allOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False}
-    assert len(named({"a": 1, "b": 1}, schema)) == 1
-    assert named({"a": 1, "b": 1}, schema | {"patternProperties": {"^(c+)+$": {}}}) == []
+    assert len(list_faults({"a": 1, "b": 1}, schema)) == 1
+    assert list_faults({"a": 1, "b": 1}, schema | {"patternProperties": {"^(c+)+$": {}}}) == []
 
 
 def test_items_that_must_differ_are_compared_in_good_time() -> None:
     schema = of({"uniqueItems": True})
     before = time.thread_time()
-    assert named({"a": [{"n": n} for n in range(20_000)]}, schema) == []
+    assert list_faults({"a": [{"n": n} for n in range(20_000)]}, schema) == []
     assert time.thread_time() - before < 1
-    assert len(named({"a": [{"n": 1, "m": 2}, {"m": 2, "n": 1}]}, schema)) == 1
-    assert named({"a": [True, 1]}, schema) == []
-    assert named({"a": [1, 1]}, of({"uniqueItems": False})) == []
+    assert len(list_faults({"a": [{"n": 1, "m": 2}, {"m": 2, "n": 1}]}, schema)) == 1
+    assert list_faults({"a": [True, 1]}, schema) == []
+    assert list_faults({"a": [1, 1]}, of({"uniqueItems": False})) == []
 
 
 def test_very_many_faults_are_not_all_named() -> None:
-    faults = named({"a": ["x"] * 5000, "b": "y" * 5000}, of({"items": {"type": "integer"}}, required=["z"]))
+    faults = list_faults({"a": ["x"] * 5000, "b": "y" * 5000}, of({"items": {"type": "integer"}}, required=["z"]))
     assert len(faults) == MOST_FAULTS
-    (long,) = named({"a": "y" * 5000}, of({"type": "integer"}))
+    (long,) = list_faults({"a": "y" * 5000}, of({"type": "integer"}))
     assert len(long) < 400
 
 
@@ -407,9 +409,9 @@ def test_an_old_dialect_is_understood() -> None:
         "$schema": "http://json-schema.org/draft-03/schema#",
         "properties": {"a": {"type": "string", "required": True}},
     }
-    assert named({}, draft3) == ["arguments.a: 'a' is a required property"]
+    assert list_faults({}, draft3) == ["arguments.a: 'a' is a required property"]
     draft4 = {"$schema": "http://json-schema.org/draft-04/schema#", "required": ["a"]}
-    assert named({}, draft4) == ["arguments.a: This is required and missing."]
+    assert list_faults({}, draft4) == ["arguments.a: This is required and missing."]
 
 
 @pytest.mark.parametrize(

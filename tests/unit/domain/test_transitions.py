@@ -65,11 +65,11 @@ def after(task: Task, *events: ev.Event, epoch: int | None = None) -> Task:
     return task
 
 
-def claimed(epoch: int) -> ev.TaskClaimed:
+def task_claimed(epoch: int) -> ev.TaskClaimed:
     return ev.TaskClaimed(runner="r", epoch=epoch)
 
 
-def waiting(attempt: int = 1, mark: str | None = None, usage: Usage = Usage()) -> ev.TaskWaiting:  # noqa: B008 - a frozen value
+def task_waiting(attempt: int = 1, mark: str | None = None, usage: Usage = Usage()) -> ev.TaskWaiting:  # noqa: B008 - a frozen value
     return ev.TaskWaiting(
         kind="server",
         name="f",
@@ -82,18 +82,18 @@ def waiting(attempt: int = 1, mark: str | None = None, usage: Usage = Usage()) -
     )
 
 
-def started(step: str) -> ev.StepStarted:
+def step_started(step: str) -> ev.StepStarted:
     return ev.StepStarted(step_id=step, title="t")
 
 
-def called(step: str, call: str = "c1", attempt: int = 1, tool: str | None = None) -> ev.ToolCalled:
+def tool_called(step: str, call: str = "c1", attempt: int = 1, tool: str | None = None) -> ev.ToolCalled:
     name = tool or ("read" if step == "s1" else "write")
     return ev.ToolCalled(
         step_id=step, call_id=call, server="f", tool=name, arguments={}, arguments_digest="d", attempt=attempt
     )
 
 
-def returned(step: str, call: str = "c1", result: StoredResult = GOOD) -> ev.ToolReturned:
+def tool_returned(step: str, call: str = "c1", result: StoredResult = GOOD) -> ev.ToolReturned:
     return ev.ToolReturned(step_id=step, call_id=call, result=result, duration_ms=500)
 
 
@@ -101,20 +101,20 @@ def unknown(step: str, call: str = "c1") -> ev.StepOutcomeUnknown:
     return ev.StepOutcomeUnknown(step_id=step, call_id=call, reason="lost")
 
 
-def resolved(step: str, resolution: ev.Resolution, call: str = "c1", output: object = None) -> ev.StepResolved:
+def step_resolved(step: str, resolution: ev.Resolution, call: str = "c1", output: object = None) -> ev.StepResolved:
     return ev.StepResolved(step_id=step, call_id=call, resolution=resolution, output=output)
 
 
-def done(step: str) -> tuple[ev.Event, ...]:
-    return started(step), called(step), returned(step), ev.StepCompleted(step_id=step)
+def run_step(step: str) -> tuple[ev.Event, ...]:
+    return step_started(step), tool_called(step), tool_returned(step), ev.StepCompleted(step_id=step)
 
 
 PENDING = after(Task("t"), ev.TaskSubmitted(prompt="p"))
-AWAITING = after(PENDING, claimed(1), PROPOSED)
+AWAITING = after(PENDING, task_claimed(1), PROPOSED)
 READY = after(AWAITING, APPROVED)
-EXECUTING = after(READY, claimed(2))
-CALLING = after(EXECUTING, started("s1"), called("s1"))
-WRITING = after(EXECUTING, *done("s1"), started("s2"), called("s2"))
+EXECUTING = after(READY, task_claimed(2))
+CALLING = after(EXECUTING, step_started("s1"), tool_called("s1"))
+WRITING = after(EXECUTING, *run_step("s1"), step_started("s2"), tool_called("s2"))
 ASKING = after(WRITING, unknown("s2"))
 CANCELLING = after(WRITING, ev.TaskCancelRequested())
 
@@ -124,24 +124,24 @@ ASKED = ev.CallApprovalRequested(
 
 EVENTS: list[ev.Event] = [
     ev.TaskSubmitted(prompt="p"),
-    claimed(1),
+    task_claimed(1),
     PROPOSED,
     APPROVED,
     ev.PlanRejected(revision=1, digest=PLAN.digest),
     REVISED,
     EDITED,
     REPINNED,
-    waiting(),
-    started("s1"),
+    task_waiting(),
+    step_started("s1"),
     ev.ModelAnswered(step_id="s1", turn=1, items=()),
-    called("s1"),
-    returned("s1"),
+    tool_called("s1"),
+    tool_returned("s1"),
     ev.ToolDenied(step_id="s1", server="f", tool="rm", rule="r", message="m"),
     ev.StepCompleted(step_id="s1"),
     ev.StepFailed(step_id="s1", code="c", message="m"),
     ev.StepSkipped(step_id="s1", reason="r"),
     unknown("s1"),
-    resolved("s1", "done"),
+    step_resolved("s1", "done"),
     ev.BudgetExceeded(budget="tool_calls", limit=1, used=1),
     ev.TaskCancelRequested(),
     ev.TaskCompleted(result="r"),
@@ -182,10 +182,10 @@ def _plan_of(edited: ev.PlanEdited) -> dict[str, object]:
 
 
 REFUSED: list[tuple[str, Task, ev.Event, str]] = [
-    ("a claim of a waiting plan", AWAITING, claimed(2), "waits for a person"),
-    ("a claim while a person is asked", ASKING, claimed(3), "waits for a person"),
-    ("another revision", after(PENDING, claimed(1)), PROPOSED.model_copy(update={"revision": 2}), "revision"),
-    ("another digest", after(PENDING, claimed(1)), PROPOSED.model_copy(update={"digest": "sha256:x"}), "digest"),
+    ("a claim of a waiting plan", AWAITING, task_claimed(2), "waits for a person"),
+    ("a claim while a person is asked", ASKING, task_claimed(3), "waits for a person"),
+    ("another revision", after(PENDING, task_claimed(1)), PROPOSED.model_copy(update={"revision": 2}), "revision"),
+    ("another digest", after(PENDING, task_claimed(1)), PROPOSED.model_copy(update={"digest": "sha256:x"}), "digest"),
     ("a plan during a cancel", after(PENDING, ev.TaskCancelRequested()), PROPOSED, "being cancelled"),
     ("approval of another plan", AWAITING, APPROVED.model_copy(update={"digest": "d"}), "another plan"),
     ("approval of another revision", AWAITING, APPROVED.model_copy(update={"revision": 2}), "another plan"),
@@ -206,33 +206,63 @@ REFUSED: list[tuple[str, Task, ev.Event, str]] = [
     ("expiry of another plan", after(AWAITING, EDITED), EXPIRED, "another plan"),
     ("expiry during a cancel", after(AWAITING, ev.TaskCancelRequested()), EXPIRED, "being cancelled"),
     ("approval during a cancel", after(AWAITING, ev.TaskCancelRequested()), APPROVED, "being cancelled"),
-    ("a wait that is not the next", EXECUTING, waiting(2), "not the next one"),
-    ("the same wait twice", after(EXECUTING, waiting()), waiting(), "not the next one"),
-    ("a wait during a cancel", after(EXECUTING, ev.TaskCancelRequested()), waiting(), "being cancelled"),
-    ("a wait beside a call that may not be sent again", WRITING, waiting(), "may not be sent again"),
-    ("a step not in the plan", EXECUTING, started("s9"), "no step 's9'"),
-    ("a step twice", CALLING, started("s1"), "is running"),
-    ("a step before its time", EXECUTING, started("s2"), "needs s1"),
-    ("a step during a cancel", after(EXECUTING, ev.TaskCancelRequested()), started("s1"), "being cancelled"),
-    ("a call before its step", EXECUTING, called("s1"), "is pending"),
-    ("a call of another tool", after(EXECUTING, started("s1")), called("s1", tool="rm"), "not what the step may call"),
-    ("a call during a cancel", after(EXECUTING, started("s1"), ev.TaskCancelRequested()), called("s1"), "cancelled"),
-    ("a wrong attempt", after(EXECUTING, started("s1")), called("s1", attempt=2), "may not be called again"),
-    ("a second call of what may not repeat", WRITING, called("s2", "c2", 2), "may not be called again"),
-    ("a repetition after success", after(CALLING, returned("s1")), called("s1", "c2", 2), "may not be called again"),
-    ("the answer to another call", CALLING, returned("s1", "c9"), "'c9' is not open"),
-    ("a second answer", after(CALLING, returned("s1")), returned("s1"), "'c1' is not open"),
-    ("the answer to an older run's call", after(CALLING, claimed(3)), returned("s1"), "'c1' is not open"),
+    ("a wait that is not the next", EXECUTING, task_waiting(2), "not the next one"),
+    ("the same wait twice", after(EXECUTING, task_waiting()), task_waiting(), "not the next one"),
+    ("a wait during a cancel", after(EXECUTING, ev.TaskCancelRequested()), task_waiting(), "being cancelled"),
+    ("a wait beside a call that may not be sent again", WRITING, task_waiting(), "may not be sent again"),
+    ("a step not in the plan", EXECUTING, step_started("s9"), "no step 's9'"),
+    ("a step twice", CALLING, step_started("s1"), "is running"),
+    ("a step before its time", EXECUTING, step_started("s2"), "needs s1"),
+    ("a step during a cancel", after(EXECUTING, ev.TaskCancelRequested()), step_started("s1"), "being cancelled"),
+    ("a call before its step", EXECUTING, tool_called("s1"), "is pending"),
+    (
+        "a call of another tool",
+        after(EXECUTING, step_started("s1")),
+        tool_called("s1", tool="rm"),
+        "not what the step may call",
+    ),
+    (
+        "a call during a cancel",
+        after(EXECUTING, step_started("s1"), ev.TaskCancelRequested()),
+        tool_called("s1"),
+        "cancelled",
+    ),
+    ("a wrong attempt", after(EXECUTING, step_started("s1")), tool_called("s1", attempt=2), "may not be called again"),
+    ("a second call of what may not repeat", WRITING, tool_called("s2", "c2", 2), "may not be called again"),
+    (
+        "a repetition after success",
+        after(CALLING, tool_returned("s1")),
+        tool_called("s1", "c2", 2),
+        "may not be called again",
+    ),
+    ("the answer to another call", CALLING, tool_returned("s1", "c9"), "'c9' is not open"),
+    ("a second answer", after(CALLING, tool_returned("s1")), tool_returned("s1"), "'c1' is not open"),
+    ("the answer to an older run's call", after(CALLING, task_claimed(3)), tool_returned("s1"), "'c1' is not open"),
     ("completion without an answer", CALLING, ev.StepCompleted(step_id="s1"), "no good result"),
-    ("completion without a call", after(EXECUTING, started("s1")), ev.StepCompleted(step_id="s1"), "no good result"),
-    ("completion on an error", after(CALLING, returned("s1", result=BAD)), ev.StepCompleted(step_id="s1"), "no good"),
+    (
+        "completion without a call",
+        after(EXECUTING, step_started("s1")),
+        ev.StepCompleted(step_id="s1"),
+        "no good result",
+    ),
+    (
+        "completion on an error",
+        after(CALLING, tool_returned("s1", result=BAD)),
+        ev.StepCompleted(step_id="s1"),
+        "no good",
+    ),
     ("failure of an open call", CALLING, ev.StepFailed(step_id="s1", code="c", message="m"), "'c1' is open"),
     ("skipping what runs", CALLING, ev.StepSkipped(step_id="s1", reason="r"), "is running"),
     ("doubt about another call", CALLING, unknown("s1", "c9"), "'c9' is not open"),
-    ("doubt about an answered call", after(CALLING, returned("s1")), unknown("s1"), "'c1' is not open"),
-    ("resolving another call", ASKING, resolved("s2", "done", "c9"), "not the one in question"),
-    ("resolving another step", ASKING, resolved("s1", "done"), "is completed"),
-    ("resolving during a cancel", after(ASKING, ev.TaskCancelRequested()), resolved("s2", "done"), "being cancelled"),
+    ("doubt about an answered call", after(CALLING, tool_returned("s1")), unknown("s1"), "'c1' is not open"),
+    ("resolving another call", ASKING, step_resolved("s2", "done", "c9"), "not the one in question"),
+    ("resolving another step", ASKING, step_resolved("s1", "done"), "is completed"),
+    (
+        "resolving during a cancel",
+        after(ASKING, ev.TaskCancelRequested()),
+        step_resolved("s2", "done"),
+        "being cancelled",
+    ),
     ("a second cancel", CANCELLING, ev.TaskCancelRequested(), "being cancelled"),
     ("an early end", CALLING, ev.TaskCompleted(result="r"), "not every step has ended"),
     ("failure with an open call", CALLING, ev.TaskFailed(code="c", message="m"), "call of s1 is open"),
@@ -250,7 +280,7 @@ def test_a_plan_that_is_made_anew_awaits_approval_whatever_was_approved(task: Ta
     assert renewed.planned_at == renewed.updated_at
     assert next_commands(renewed) == ()
     with pytest.raises(IllegalTransitionError, match="a step has started"):
-        after(after(EXECUTING, started("s1")), REPINNED, epoch=2)
+        after(after(EXECUTING, step_started("s1")), REPINNED, epoch=2)
 
 
 def test_what_awaits_approval_ends_where_what_it_was_made_for_has_changed() -> None:
@@ -259,29 +289,29 @@ def test_what_awaits_approval_ends_where_what_it_was_made_for_has_changed() -> N
 
 
 def test_a_task_waits_from_its_first_failure_until_something_else_happens_than_the_next_claim() -> None:
-    once = after(EXECUTING, waiting(1, "1: a"))
+    once = after(EXECUTING, task_waiting(1, "1: a"))
     assert once.waiting == Waiting(
         "server", "f", "r1", 1, once.updated_at or AT, AT + timedelta(minutes=1), AT + timedelta(days=1), "1: a", 1
     )
-    twice = after(once, claimed(3), waiting(2, "1: a"))
+    twice = after(once, task_claimed(3), task_waiting(2, "1: a"))
     assert twice.waiting is not None
     assert (twice.waiting.since, twice.waiting.reason, twice.waiting.same_exits) == (once.waiting.since, "r2", 2)
     assert next_commands(twice) == next_commands(EXECUTING)
     for mark in ("1: b", None):
-        other = after(twice, claimed(4), waiting(3, mark)).waiting
+        other = after(twice, task_claimed(4), task_waiting(3, mark)).waiting
         assert other is not None
         assert other.same_exits == (mark is not None)
-    assert after(twice, claimed(4), started("s1")).waiting is None
+    assert after(twice, task_claimed(4), step_started("s1")).waiting is None
     assert after(twice, ev.TaskCancelRequested()).waiting is None
-    assert after(PENDING, claimed(1), waiting(), claimed(2), PROPOSED).waiting is None
+    assert after(PENDING, task_claimed(1), task_waiting(), task_claimed(2), PROPOSED).waiting is None
 
 
 def test_what_a_model_took_before_the_wait_counts() -> None:
-    assert after(PENDING, claimed(1), waiting(usage=Usage(3, 2))).usage == Usage(3, 2)
+    assert after(PENDING, task_claimed(1), task_waiting(usage=Usage(3, 2))).usage == Usage(3, 2)
 
 
 def test_a_task_whose_open_calls_may_all_be_sent_again_can_wait() -> None:
-    assert after(CALLING, waiting()).open_calls.keys() == {"s1"}
+    assert after(CALLING, task_waiting()).open_calls.keys() == {"s1"}
 
 
 def test_a_revision_is_planned_again_from_the_plan_and_all_that_was_said() -> None:
@@ -290,7 +320,7 @@ def test_a_revision_is_planned_again_from_the_plan_and_all_that_was_said() -> No
     assert next_commands(task) == (ProposePlan(),)
     assert task.approvals == (Approval("ann", task.updated_at or AT, "revise", digest=PLAN.digest, comment="shorter"),)
     second = ev.PlanProposed(revision=2, digest=OTHER_PLAN.digest, contract=OTHER_PLAN, definitions={}, planner="rules")
-    task = after(task, claimed(2), second)
+    task = after(task, task_claimed(2), second)
     assert (task.status, task.plan_revision, task.contract) == (S.AWAITING_APPROVAL, 2, OTHER_PLAN)
     assert task.planned_at == task.updated_at
     again = REVISED.model_copy(update={"revision": 2, "digest": OTHER_PLAN.digest, "feedback": "longer"})
@@ -328,13 +358,13 @@ def test_completion_during_a_cancel_is_refused() -> None:
 @pytest.mark.parametrize("seq", [0, EXECUTING.version, EXECUTING.version + 2])
 def test_numbers_have_no_gap_and_no_repetition(seq: int) -> None:
     with pytest.raises(IllegalTransitionError, match=f"it has number {seq}, after {EXECUTING.version}"):
-        evolve(EXECUTING, ev.make_record("t", seq, 2, AT, started("s1")))
+        evolve(EXECUTING, ev.make_record("t", seq, 2, AT, step_started("s1")))
 
 
 @pytest.mark.parametrize(("epoch", "carried"), [(2, 2), (4, 4), (3, 2), (3, None)])
 def test_a_claim_counts_on_by_one(epoch: int, carried: int | None) -> None:
     with pytest.raises(StaleEpochError, match=f"Epoch {epoch} cannot follow epoch 2"):
-        evolve(EXECUTING, ev.make_record("t", EXECUTING.version + 1, carried, AT, claimed(epoch)))
+        evolve(EXECUTING, ev.make_record("t", EXECUTING.version + 1, carried, AT, task_claimed(epoch)))
 
 
 @pytest.mark.parametrize("event", [event for event in EVENTS if event.writer == "run"], ids=lambda event: event.type)
@@ -355,8 +385,8 @@ def test_before_the_first_claim_nobody_is_a_run() -> None:
 
 
 def test_a_late_answer_is_kept_and_changes_nothing() -> None:
-    task = after(CALLING, claimed(3))
-    late = ev.make_record("t", task.version + 1, 2, AT, returned("s1"))
+    task = after(CALLING, task_claimed(3))
+    late = ev.make_record("t", task.version + 1, 2, AT, tool_returned("s1"))
     assert is_late_evidence(task, late)
     assert evolve(task, late) == replace(
         task, version=task.version + 1, updated_at=AT, journal_bytes=task.journal_bytes + len(late.data)
@@ -378,7 +408,7 @@ def test_a_task_that_goes_well() -> None:
     short = contract().model_copy(update={"steps": PLAN.steps[:2]})
     proposed = PROPOSED.model_copy(update={"contract": short, "digest": short.digest})
     approved = APPROVED.model_copy(update={"digest": short.digest, "actor": "ann", "comment": "go"})
-    task = after(PENDING, claimed(1), proposed, approved, claimed(2), *done("s1"), *done("s2"))
+    task = after(PENDING, task_claimed(1), proposed, approved, task_claimed(2), *run_step("s1"), *run_step("s2"))
     assert next_commands(task) == (WriteEvents((ev.TaskCompleted(result="fine"),)),)
     task = after(task, ev.TaskCompleted(result="fine"))
     assert (task.status, task.result, task.tool_calls, task.call_seconds) == (S.COMPLETED, "fine", 2, 1.0)
@@ -419,7 +449,7 @@ def test_the_submission_is_in_the_state_word_for_word() -> None:
 
 def test_a_claim_and_a_plan_are_in_the_state() -> None:
     definitions = {"f/read": ToolDefinition(name="read")}
-    events = (claimed(1), PROPOSED.model_copy(update={"definitions": definitions}))
+    events = (task_claimed(1), PROPOSED.model_copy(update={"definitions": definitions}))
     task = after(PENDING, *events)
     assert task == replace(
         PENDING,
@@ -442,7 +472,7 @@ def test_every_moment_of_a_step_is_in_its_state() -> None:
     def at(task: Task) -> datetime:
         return AT + timedelta(seconds=task.version)
 
-    begun = after(EXECUTING, started("s1"))
+    begun = after(EXECUTING, step_started("s1"))
     assert begun.steps["s1"] == StepState(StepStatus.RUNNING, started_at=at(EXECUTING))
     event = ev.ToolCalled(
         step_id="s1", call_id="c1", server="f", tool="read", arguments={"a": 1}, arguments_digest="d", attempt=1
@@ -451,7 +481,7 @@ def test_every_moment_of_a_step_is_in_its_state() -> None:
     sent = after(begun, event)
     assert sent.steps["s1"] == replace(begun.steps["s1"], call=call)
     assert (sent.tool_calls, sent.steps["s2"]) == (1, StepState())
-    answered = after(sent, returned("s1"))
+    answered = after(sent, tool_returned("s1"))
     assert answered.steps["s1"] == replace(begun.steps["s1"], call=replace(call, result=GOOD))
     assert answered.call_seconds == 0.5
     completed = after(answered, ev.StepCompleted(step_id="s1"))
@@ -499,18 +529,18 @@ def test_a_resolution_ends_the_step_and_is_kept_beside_the_approvals(
 
 
 def test_a_step_that_is_to_be_tried_again_is_new_but_for_its_beginning() -> None:
-    again = after(ASKING, resolved("s2", "retry"))
+    again = after(ASKING, step_resolved("s2", "retry"))
     assert again.steps["s2"] == StepState(started_at=WRITING.steps["s2"].started_at)
-    begun = after(again, claimed(3), started("s2"))
+    begun = after(again, task_claimed(3), step_started("s2"))
     assert begun.steps["s2"] == replace(again.steps["s2"], status=StepStatus.RUNNING)
-    assert after(begun, called("s2", "c2")).steps["s2"].call == Call("c2", 3, "f", "write", {}, "d", 1)
+    assert after(begun, tool_called("s2", "c2")).steps["s2"].call == Call("c2", 3, "f", "write", {}, "d", 1)
 
 
 @pytest.mark.parametrize(
     ("event", "why"),
     [
-        (started("s9"), "step.started may not follow event 5 of task t: the plan has no step 's9'."),
-        (started("s4"), "step.started may not follow event 5 of task t: it needs s3."),
+        (step_started("s9"), "step.started may not follow event 5 of task t: the plan has no step 's9'."),
+        (step_started("s4"), "step.started may not follow event 5 of task t: it needs s3."),
     ],
 )
 def test_a_refusal_names_the_event_the_task_and_the_reason(event: ev.Event, why: str) -> None:
@@ -525,18 +555,18 @@ def test_a_rejection_is_the_end() -> None:
 
 
 def test_what_a_person_says_of_an_unknown_outcome_holds() -> None:
-    said = after(ASKING, resolved("s2", "done", output={"a": 1}))
+    said = after(ASKING, step_resolved("s2", "done", output={"a": 1}))
     assert (said.status, said.steps["s2"].status) == (S.APPROVED, StepStatus.COMPLETED)
     assert said.steps["s2"].result == StoredResult(text='{"a":1}', output={"a": 1}, size=7)
-    assert after(ASKING, resolved("s2", "done")).steps["s2"].result == StoredResult()
-    assert after(ASKING, resolved("s2", "retry")).steps["s2"].status is StepStatus.PENDING
-    skipped = after(ASKING, resolved("s2", "skip"), claimed(3))
+    assert after(ASKING, step_resolved("s2", "done")).steps["s2"].result == StoredResult()
+    assert after(ASKING, step_resolved("s2", "retry")).steps["s2"].status is StepStatus.PENDING
+    skipped = after(ASKING, step_resolved("s2", "skip"), task_claimed(3))
     (skip,) = next_commands(skipped)
     assert skip == WriteEvents((ev.StepSkipped(step_id="s3", reason="it needs s2, which was skipped"),))
     assert isinstance(skip, WriteEvents)
     (gone,) = next_commands(after(skipped, *skip.events))
     assert gone == WriteEvents((ev.StepSkipped(step_id="s4", reason="it needs s3, which was skipped"),))
-    failed = after(ASKING, resolved("s2", "fail"), claimed(3))
+    failed = after(ASKING, step_resolved("s2", "fail"), task_claimed(3))
     (skip,) = next_commands(failed)
     assert skip == WriteEvents((ev.StepSkipped(step_id="s3", reason="it needs s2, which failed"),))
     ended = after(failed, ev.StepSkipped(step_id="s3", reason="r"), ev.StepSkipped(step_id="s4", reason="r"))
@@ -547,7 +577,7 @@ def test_what_a_person_says_of_an_unknown_outcome_holds() -> None:
 
 def test_a_task_asks_as_long_as_one_outcome_is_unknown() -> None:
     two = replace(ASKING, steps={**ASKING.steps, "s3": ASKING.steps["s2"]})
-    assert after(two, resolved("s2", "done")).status is S.NEEDS_ATTENTION
+    assert after(two, step_resolved("s2", "done")).status is S.NEEDS_ATTENTION
 
 
 def test_a_cancel_says_at_once_what_is_not_known() -> None:
@@ -561,7 +591,7 @@ def test_a_cancel_says_at_once_what_is_not_known() -> None:
 @pytest.mark.parametrize("task", [PENDING, AWAITING, READY, EXECUTING, CALLING, WRITING, ASKING])
 def test_a_cancel_can_always_be_carried_out_even_by_the_next_run(task: Task) -> None:
     task = after(task, ev.TaskCancelRequested())
-    task = after(task, claimed(task.epoch + 1))
+    task = after(task, task_claimed(task.epoch + 1))
     (command,) = next_commands(task)
     assert isinstance(command, WriteEvents)
     assert after(task, *command.events).status is S.CANCELLED
@@ -572,8 +602,8 @@ def test_what_is_asked_for_next() -> None:
     assert next_commands(AWAITING) == next_commands(ASKING) == ()
     assert {AWAITING.status, ASKING.status} == WAITING
     assert next_commands(EXECUTING) == (CallTool(PLAN.steps[0]),)
-    assert next_commands(after(EXECUTING, started("s1"))) == (CallTool(PLAN.steps[0]),)
-    assert next_commands(after(CALLING, returned("s1"))) == (WriteEvents((ev.StepCompleted(step_id="s1"),)),)
+    assert next_commands(after(EXECUTING, step_started("s1"))) == (CallTool(PLAN.steps[0]),)
+    assert next_commands(after(CALLING, tool_returned("s1"))) == (WriteEvents((ev.StepCompleted(step_id="s1"),)),)
     assert next_commands(CALLING) == (CallTool(PLAN.steps[0]),)
     reason = "the service stopped, or lost the call, before the answer came"
     lost = ev.StepOutcomeUnknown(step_id="s2", call_id="c1", reason=reason)
@@ -581,9 +611,9 @@ def test_what_is_asked_for_next() -> None:
 
 
 def test_an_error_is_repeated_as_often_as_the_step_says_and_then_fails() -> None:
-    once = after(CALLING, returned("s1", result=BAD))
+    once = after(CALLING, tool_returned("s1", result=BAD))
     assert next_commands(once) == (CallTool(PLAN.steps[0]),)
-    twice = after(once, called("s1", "c2", 2), returned("s1", "c2", StoredResult(is_error=True)))
+    twice = after(once, tool_called("s1", "c2", 2), tool_returned("s1", "c2", StoredResult(is_error=True)))
     failed = ev.StepFailed(step_id="s1", code="tool_error", message="f.read failed: it gave no reason")
     assert next_commands(twice) == (WriteEvents((failed,)),)
     skips = [ev.StepSkipped(step_id=name, reason="it needs s1, which failed") for name in ("s2", "s3", "s4")]
@@ -594,7 +624,7 @@ def test_an_error_is_repeated_as_often_as_the_step_says_and_then_fails() -> None
 def test_an_unknown_outcome_is_repeated_three_times_at_most() -> None:
     task = CALLING
     for attempt in (2, 3):
-        task = after(task, claimed(task.epoch + 1), called("s1", f"c{attempt}", attempt))
+        task = after(task, task_claimed(task.epoch + 1), tool_called("s1", f"c{attempt}", attempt))
     assert not may_repeat(task, "s1")
     (command,) = next_commands(task)
     assert isinstance(command, WriteEvents)
@@ -615,7 +645,7 @@ def test_only_the_call_of_a_tool_step_may_be_repeated() -> None:
 )
 def test_a_budget_that_is_used_up_ends_the_task(budget: Budget, used: str) -> None:
     limits = Limits(budget=budget)
-    task = after(replace(EXECUTING, limits=limits), *done("s1"))
+    task = after(replace(EXECUTING, limits=limits), *run_step("s1"))
     (command,) = next_commands(task)
     assert isinstance(command, WriteEvents)
     exceeded, end = command.events
@@ -634,22 +664,26 @@ def test_an_open_call_without_budget_for_another_is_asked_about() -> None:
 
 def test_the_result_is_what_nobody_takes_up() -> None:
     assert result_of(PENDING) == ""
-    task = after(WRITING, returned("s2", result=StoredResult(output={"n": 1})), ev.StepCompleted(step_id="s2"))
+    task = after(WRITING, tool_returned("s2", result=StoredResult(output={"n": 1})), ev.StepCompleted(step_id="s2"))
     task = after(
-        task, started("s3"), called("s3"), returned("s3", result=StoredResult()), ev.StepCompleted(step_id="s3")
+        task,
+        step_started("s3"),
+        tool_called("s3"),
+        tool_returned("s3", result=StoredResult()),
+        ev.StepCompleted(step_id="s3"),
     )
     assert result_of(task) == '{"n":1}'
     long = StoredResult(text="x" * 300_000)
-    assert len(result_of(after(WRITING, returned("s2", result=long), ev.StepCompleted(step_id="s2")))) == 262_144
+    assert len(result_of(after(WRITING, tool_returned("s2", result=long), ev.StepCompleted(step_id="s2")))) == 262_144
 
 
 def test_a_journal_replays_to_the_same_state() -> None:
     assert replay("t", []) == Task("t")
     journal = [
         ev.make_record("t", 1, None, AT, EVENTS[0]),
-        ev.make_record("t", 2, 1, AT + timedelta(seconds=1), claimed(1)),
+        ev.make_record("t", 2, 1, AT + timedelta(seconds=1), task_claimed(1)),
     ]
-    assert replay("t", journal) == after(PENDING, claimed(1))
+    assert replay("t", journal) == after(PENDING, task_claimed(1))
 
 
 @pytest.mark.parametrize(("retries", "attempts"), [(0, 3), (2, 3), (3, 4), (5, 6)])
@@ -660,7 +694,7 @@ def test_an_unknown_outcome_is_repeated_as_often_as_the_step_says_but_three_time
     task = replace(CALLING, contract=PLAN.model_copy(update={"steps": (first, *PLAN.steps[1:])}))
     for attempt in range(2, attempts + 1):
         assert may_repeat(task, "s1")
-        task = after(task, claimed(task.epoch + 1), called("s1", f"c{attempt}", attempt))
+        task = after(task, task_claimed(task.epoch + 1), tool_called("s1", f"c{attempt}", attempt))
     assert not may_repeat(task, "s1")
 
 
@@ -670,9 +704,12 @@ def test_the_seconds_of_a_budget_are_shown_to_the_millisecond() -> None:
 
 
 def test_the_results_that_nobody_takes_up_stand_one_below_the_other() -> None:
-    task = after(WRITING, returned("s2", result=StoredResult(text="one")), ev.StepCompleted(step_id="s2"))
-    last = returned("s3", result=StoredResult(text="two"))
-    assert result_of(after(task, started("s3"), called("s3"), last, ev.StepCompleted(step_id="s3"))) == "one\ntwo"
+    task = after(WRITING, tool_returned("s2", result=StoredResult(text="one")), ev.StepCompleted(step_id="s2"))
+    last = tool_returned("s3", result=StoredResult(text="two"))
+    assert (
+        result_of(after(task, step_started("s3"), tool_called("s3"), last, ev.StepCompleted(step_id="s3")))
+        == "one\ntwo"
+    )
 
 
 def test_every_open_call_is_named_where_one_forbids_the_end() -> None:
@@ -697,7 +734,7 @@ def test_a_step_that_is_skipped_names_every_step_that_was_skipped_before_it() ->
 
 
 def test_a_budget_that_is_used_up_names_the_step_that_did_not_start() -> None:
-    task = after(replace(EXECUTING, limits=Limits(budget=Budget(tool_calls=1))), *done("s1"))
+    task = after(replace(EXECUTING, limits=Limits(budget=Budget(tool_calls=1))), *run_step("s1"))
     (command,) = next_commands(task)
     assert isinstance(command, WriteEvents)
     end = command.events[1]
@@ -711,7 +748,7 @@ def test_a_decision_is_kept_with_its_time() -> None:
 
 def test_a_refused_call_is_named_by_its_server_and_its_tool() -> None:
     with pytest.raises(IllegalTransitionError, match="'f/rm' is not what the step may call"):
-        after(EXECUTING, started("s1"), called("s1", tool="rm"))
+        after(EXECUTING, step_started("s1"), tool_called("s1", tool="rm"))
     with pytest.raises(KeyError, match="s9"):
         EXECUTING.plan_step("s9")
 
@@ -720,4 +757,4 @@ def test_a_step_names_every_step_that_it_waits_for() -> None:
     last = PLAN.steps[3].model_copy(update={"depends_on": ("s3", "s2")})
     task = replace(EXECUTING, contract=PLAN.model_copy(update={"steps": (*PLAN.steps[:3], last)}))
     with pytest.raises(IllegalTransitionError, match="it needs s2, s3"):
-        after(task, started("s4"))
+        after(task, step_started("s4"))

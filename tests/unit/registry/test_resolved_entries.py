@@ -28,7 +28,7 @@ def builtin(server: str = "filesystem", root: str | None = None, **more: Any) ->
     return {"id": "ops", "type": "builtin", "config": {"server": server, "root": root}, **more}
 
 
-def resolved(
+def resolve_entry(
     folder: Path, entry: dict[str, Any], *, key: bytes = KEY, environ: dict[str, str] | None = None, data: str = "data"
 ) -> ResolvedEntry:
     file = folder / "tool_registry.yaml"
@@ -75,20 +75,20 @@ NO_CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_server_has_another_identity(tmp_path: Path, change: str) -> None:
-    before, after = (resolved(tmp_path, entry).identity.digest for entry in CHANGES[change])
+    before, after = (resolve_entry(tmp_path, entry).identity.digest for entry in CHANGES[change])
     assert before != after
 
 
 @pytest.mark.parametrize("change", NO_CHANGES)
 def test_what_does_not_change_the_server_does_not_change_its_identity(tmp_path: Path, change: str) -> None:
-    before, after = (resolved(tmp_path, entry).identity.digest for entry in NO_CHANGES[change])
+    before, after = (resolve_entry(tmp_path, entry).identity.digest for entry in NO_CHANGES[change])
     assert before == after
 
 
 def test_an_approver_is_told_every_fact_that_tells_one_server_from_another(tmp_path: Path) -> None:
     sandbox = {"mode": "auto", "network": True, "read": [], "write": []}
     process = {"command": "node", "args": ["server.js"], "cwd": str(tmp_path), "env": {}, "sandbox": sandbox}
-    told = [dict(resolved(tmp_path, entry).identity.facts) for entry in (stdio(), http(), builtin(root="a"))]
+    told = [dict(resolve_entry(tmp_path, entry).identity.facts) for entry in (stdio(), http(), builtin(root="a"))]
     assert told == [
         {"type": "local_stdio", **process, "scope": "task", "trust": "none"},
         {
@@ -116,8 +116,8 @@ def test_a_link_in_place_of_the_folder_is_another_folder(tmp_path: Path) -> None
     for target in ("a", "b"):
         link.unlink(missing_ok=True)
         link.symlink_to(target)
-        server = resolved(tmp_path, stdio("current"))
-        files = resolved(tmp_path, builtin(root="current"))
+        server = resolve_entry(tmp_path, stdio("current"))
+        files = resolve_entry(tmp_path, builtin(root="current"))
         assert server.server.model_dump()["config"]["cwd"] == server.identity.facts["cwd"] == str(tmp_path / target)
         assert str(files.place) == files.identity.facts["root"] == str(tmp_path / target)
         found += [server.identity.digest, files.identity.digest]
@@ -125,10 +125,10 @@ def test_a_link_in_place_of_the_folder_is_another_folder(tmp_path: Path) -> None
 
 
 def test_the_todo_server_works_on_a_file_of_the_data_directory(tmp_path: Path) -> None:
-    one, other = (resolved(tmp_path, builtin("todo"), data=data) for data in ("a", "b"))
+    one, other = (resolve_entry(tmp_path, builtin("todo"), data=data) for data in ("a", "b"))
     assert one.place == tmp_path / "a" / "todo.db"
     assert one.identity.digest != other.identity.digest
-    assert resolved(tmp_path, builtin("calculator")).place is None
+    assert resolve_entry(tmp_path, builtin("calculator")).place is None
 
 
 SECRET = "hunter2-hunter2"  # noqa: S105 - an example
@@ -147,29 +147,29 @@ HOLDERS = {
 
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_a_literal_secret_is_not_shown_and_only_who_has_the_key_can_try_guesses(tmp_path: Path, holder: str) -> None:
-    one = resolved(tmp_path, HOLDERS[holder]).identity
+    one = resolve_entry(tmp_path, HOLDERS[holder]).identity
     assert SECRET not in str(one.facts)
     assert "hidden:" in str(one.facts)
-    assert resolved(tmp_path, HOLDERS[holder]).identity == one
-    assert resolved(tmp_path, HOLDERS[holder], key=b"other").identity.digest != one.digest
+    assert resolve_entry(tmp_path, HOLDERS[holder]).identity == one
+    assert resolve_entry(tmp_path, HOLDERS[holder], key=b"other").identity.digest != one.digest
 
 
 def test_what_names_a_secret_is_shown_as_it_is_written(tmp_path: Path) -> None:
     entry = http(headers={"Authorization": "Bearer ${env:TOKEN}", "X-Api-Key": "${file:/run/secrets/x}"})
-    assert resolved(tmp_path, entry).identity.facts["headers"] == entry["config"]["headers"]
+    assert resolve_entry(tmp_path, entry).identity.facts["headers"] == entry["config"]["headers"]
 
 
 def test_a_folder_that_a_secret_is_part_of_is_resolved_and_not_shown(tmp_path: Path) -> None:
-    one, other = (resolved(tmp_path, stdio("${env:PLACE}/a"), environ={"PLACE": place}) for place in ("x", "y"))
+    one, other = (resolve_entry(tmp_path, stdio("${env:PLACE}/a"), environ={"PLACE": place}) for place in ("x", "y"))
     assert one.server.model_dump()["config"]["cwd"] == str(tmp_path / "x" / "a")
     assert str(one.identity.facts["cwd"]).startswith("${env:PLACE}/a (hidden:")
     assert one.identity.digest != other.identity.digest
 
 
 def test_a_folder_that_cannot_be_resolved_keeps_its_server_from_being_started_and_no_other(tmp_path: Path) -> None:
-    found = resolved(tmp_path, stdio("${env:NOWHERE}"))
+    found = resolve_entry(tmp_path, stdio("${env:NOWHERE}"))
     assert found.problem == "The environment variable NOWHERE is not set."
-    assert resolved(tmp_path, stdio()).problem is None
+    assert resolve_entry(tmp_path, stdio()).problem is None
 
 
 def test_the_model_is_told_by_its_endpoint_and_its_name() -> None:

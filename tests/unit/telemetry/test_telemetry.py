@@ -33,7 +33,7 @@ class Gone(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def _untouched() -> Iterator[None]:
+def _restore_logging() -> Iterator[None]:
     """Leave logging as it was."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -44,7 +44,7 @@ def _untouched() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def configured(
+def configure(
     stream: io.StringIO,
     redactor: Redactor | None = None,
     *,
@@ -68,7 +68,7 @@ def controls(text: str) -> list[str]:
 
 
 def test_an_event_is_one_line_of_json_with_its_time_in_utc() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     log.info("plan_approved", digest="sha256:00", steps=3)
     (record,) = records(out)
     assert list(record)[:3] == ["timestamp", "level", "event"]
@@ -82,7 +82,7 @@ def test_an_event_is_one_line_of_json_with_its_time_in_utc() -> None:
 
 
 def test_what_is_bound_to_the_context_is_in_every_line() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     with structlog.contextvars.bound_contextvars(task_id="t1", request_id="r1"):
         log.info("ours")
         logging.getLogger("asyncio").warning("theirs")
@@ -94,7 +94,7 @@ def test_what_is_bound_to_the_context_is_in_every_line() -> None:
 
 
 def test_a_level_that_is_off_writes_nothing() -> None:
-    out = configured(io.StringIO(), level="warning")
+    out = configure(io.StringIO(), level="warning")
     log.info("quiet")
     logging.getLogger("mcp").info("quiet")
     log.warning("loud")
@@ -102,9 +102,9 @@ def test_a_level_that_is_off_writes_nothing() -> None:
 
 
 def test_auto_is_json_in_a_pipe_and_for_people_on_a_terminal() -> None:
-    pipe, terminal = configured(io.StringIO(), form="auto"), Terminal()
+    pipe, terminal = configure(io.StringIO(), form="auto"), Terminal()
     log.info("first")
-    configured(terminal, form="auto")
+    configure(terminal, form="auto")
     log.info("second")
     assert [record["event"] for record in records(pipe)] == ["first"]
     assert "second" in terminal.getvalue()
@@ -113,7 +113,7 @@ def test_auto_is_json_in_a_pipe_and_for_people_on_a_terminal() -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_no_control_character_reaches_a_line(form: Format) -> None:
-    out = configured(io.StringIO(), form=form)
+    out = configure(io.StringIO(), form=form)
     log.info(HOSTILE, text=HOSTILE, deep={"list": [HOSTILE], HOSTILE: 1}, other=Exception(HOSTILE), **{HOSTILE: 1})
     logging.getLogger("uvicorn.error").error("theirs %s", HOSTILE)
     first, second, *rest = out.getvalue().split("\n")
@@ -122,13 +122,13 @@ def test_no_control_character_reaches_a_line(form: Format) -> None:
 
 
 def test_json_carries_hostile_text_without_loss() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     log.info("e", text=HOSTILE)
     assert records(out)[0]["text"] == HOSTILE
 
 
 def test_ordinary_letters_of_the_world_stay_readable() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     log.info("e", text="Grüße, 東京 🌱")
     assert "Grüße, 東京 🌱" in out.getvalue()
 
@@ -139,7 +139,7 @@ def test_a_secret_is_shown_at_no_depth(form: Format) -> None:
         def __repr__(self) -> str:
             return "Holder(hunter22)"
 
-    out = configured(io.StringIO(), Redactor(["hunter22"]), form=form)
+    out = configure(io.StringIO(), Redactor(["hunter22"]), form=form)
     with structlog.contextvars.bound_contextvars(bound="hunter22"):
         log.info("is hunter22", a="x hunter22", b=[{"c": ("hunter22",)}], d=Holder(), e={"hunter22": 1}, f=b"hunter22")
         logging.getLogger("mcp").warning("theirs %s", {"x": "hunter22"})
@@ -157,14 +157,14 @@ def test_a_secret_is_shown_at_no_depth(form: Format) -> None:
     ["authorization", "Authorization", "api_key", "apiKey", "X-Api-Key", "token", "access_token", "password", "cookie"],
 )
 def test_a_value_under_a_telling_name_is_hidden_at_any_depth(name: str) -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     log.info("e", headers={name: "abc123"}, **{name: ["abc123"]})
     assert "abc123" not in out.getvalue()
     assert records(out)[0]["headers"] == {name: "[redacted]"}
 
 
 def test_counts_of_tokens_and_absent_secrets_are_shown() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     log.info("e", input_tokens=3, tokens=4, api_key=None, token_count=5, tokenizer="x")
     (record,) = records(out)
     assert (record["input_tokens"], record["tokens"], record["api_key"], record["token_count"]) == (3, 4, None, 5)
@@ -172,7 +172,7 @@ def test_counts_of_tokens_and_absent_secrets_are_shown() -> None:
 
 
 def test_an_exception_is_structured_on_the_same_line_without_local_variables() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     try:
         local = "only-here"
         fail(ExceptionGroup("several", [ValueError(f"of {len(local)}")]))
@@ -186,7 +186,7 @@ def test_an_exception_is_structured_on_the_same_line_without_local_variables() -
 
 
 def test_a_traceback_on_the_console_cannot_forge_a_line() -> None:
-    out = configured(io.StringIO(), form="console")
+    out = configure(io.StringIO(), form="console")
     forged = "2026-01-01T00:00:00Z [info     ] task approved"
     try:
         fail(ValueError(f"x\n{forged}\x1b[2J"))
@@ -201,14 +201,14 @@ def test_a_traceback_on_the_console_cannot_forge_a_line() -> None:
 
 def test_the_requests_of_the_libraries_are_heard_at_debug_only() -> None:
     for level, heard in (("info", 0), ("debug", 2)):
-        out = configured(io.StringIO(), level=level)  # type: ignore[arg-type]
+        out = configure(io.StringIO(), level=level)  # type: ignore[arg-type]
         logging.getLogger("uvicorn.access").info("GET /")
         logging.getLogger("httpx").info("HTTP Request")
         assert len(records(out)) == heard
 
 
 def test_a_warning_of_python_is_a_line_like_any_other() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(capture=False)
@@ -223,7 +223,7 @@ def test_a_record_that_cannot_be_rendered_is_said_so_and_raises_nothing() -> Non
         def __repr__(self) -> str:
             raise RuntimeError("no")
 
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     log.info("e", x=Broken(), big=10**5000, nan=float("nan"))
     logging.getLogger("mcp").warning("%d items", "three")
     ours, theirs = records(out)
@@ -232,7 +232,7 @@ def test_a_record_that_cannot_be_rendered_is_said_so_and_raises_nothing() -> Non
 
 
 def test_nested_without_end_is_cut_and_raises_nothing() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     loop: dict[str, Any] = {}
     loop["self"] = loop
     log.info("e", loop=loop)
@@ -240,20 +240,20 @@ def test_nested_without_end_is_cut_and_raises_nothing() -> None:
 
 
 def test_a_very_long_value_is_cut() -> None:
-    out = configured(io.StringIO())
+    out = configure(io.StringIO())
     log.info("e", text="x" * 1_000_000)
     assert records(out)[0]["text"].endswith("... and 983616 characters more")
     assert len(out.getvalue()) < 20_000
 
 
 def test_a_stream_that_is_gone_loses_lines_and_stops_nothing() -> None:
-    configured(Gone())
+    configure(Gone())
     log.info("e")
     logging.getLogger("mcp").warning("e")
 
 
 def test_the_last_configuration_counts() -> None:
-    first, second = configured(io.StringIO()), configured(io.StringIO())
+    first, second = configure(io.StringIO()), configure(io.StringIO())
     log.info("ours")
     logging.getLogger("mcp").warning("theirs")
     assert first.getvalue() == ""
