@@ -51,6 +51,7 @@ def folder(tmp_path: Path, models: ModelServer) -> Folder:
 
 
 def set_model(folder: Folder, **settings: str) -> None:
+    folder.env["AGENT_RUNTIME_LIMITS__PLANNING_OUTAGE_S"] = "0"
     folder.env |= {f"AGENT_RUNTIME_OPENAI__{name.upper()}": value for name, value in settings.items()}
 
 
@@ -245,6 +246,7 @@ def test_a_refused_key_is_told_and_shown_nowhere(folder: Folder, models: ModelSe
 
     folder.env["OPENAI_API_KEY"] = KEY
     folder.env["AGENT_RUNTIME_LOG__LEVEL"] = "debug"
+    folder.env["AGENT_RUNTIME_LIMITS__PLANNING_OUTAGE_S"] = "0"
     models.on("", refuse)
     with folder.serve() as service, customer_of(service) as customer:
         task, other = customer.submit_and_wait(), customer.submit_and_wait()

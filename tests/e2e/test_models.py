@@ -31,7 +31,7 @@ def models() -> Iterator[ModelServer]:
 def serve(folder: Path, models: ModelServer, **more: Any) -> Iterator[Service]:
     base_url = more.pop("base_url", models.base_url)
     openai = {"api_key": KEY, "base_url": base_url, "model": MODEL, "max_retries": 0, **more}
-    service = Service(folder, openai=openai)
+    service = Service(folder, openai=openai, limits={"planning_outage_s": 0})
     with service:
         yield service
 

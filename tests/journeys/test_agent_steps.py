@@ -290,6 +290,7 @@ async def test_a_model_that_fails_fails_its_step_and_says_why(
     home: House, models: ModelServer, fault: Fault, code: str
 ) -> None:
     home.use_model(models.base_url, max_retries=0)
+    home.limit(outage_s=0)
     models.on(PROMPT, fault)
     async with home.open() as runtime:
         task = await carried_out(runtime, agent("look"))

@@ -1,9 +1,12 @@
 """G3: a server that is unreachable before anything was sent makes a task wait, not fail."""
 
 import contextlib
+import json
 import sys
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,12 +14,18 @@ from agent_runtime.api.views import task_view
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Cancel
 from agent_runtime.domain.caller import ANYBODY
+from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import DecisionRefusedError
+from agent_runtime.domain.events import TaskWaiting
+from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
+from agent_runtime.services.task_manager import Submission
 from crashing import CrashingStore, Fuse, is_crash
-from harness import names, submit_plan, until, until_settled
+from harness import submit_plan, until, until_settled, until_status
 from hostile_http import hostile_http
+from model_server import ModelServer
+from model_server.replies import Calls, Fault, FaultKind, Text
 from shifty import ShiftyHouse, plan_of
 from waiting import eventually
 
@@ -48,8 +57,13 @@ async def approve_and_break(house: ShiftyHouse, runtime: Runtime, how: str, *ste
     return await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
 
 
+async def find_waits(runtime: Runtime, task: Task) -> list[TaskWaiting]:
+    records = await runtime.tasks.records(task.task_id, ANYBODY)
+    return [record.event for record in records if isinstance(record.event, TaskWaiting)]
+
+
 async def count_waits(runtime: Runtime, task: Task) -> int:
-    return names(await runtime.tasks.records(task.task_id, ANYBODY)).count("task.waiting")
+    return len(await find_waits(runtime, task))
 
 
 async def test_a_server_that_fails_to_start_twice_and_then_starts_completes_the_task(house: ShiftyHouse) -> None:
@@ -280,3 +294,129 @@ async def test_a_server_that_turns_everybody_away_fails_the_task_at_once(house: 
     assert end.status is TaskStatus.FAILED
     assert end.error is not None
     assert f"HTTP {status}" in end.error.message
+
+
+# Language models.
+
+
+PROMPT = "Count what there is."
+AGENT = {
+    "id": "do",
+    "kind": "agent",
+    "instruction": PROMPT,
+    "tools": [{"server": "ledger", "tool": "count"}],
+    "preapproved": True,
+}
+PLAN = json.dumps({"goal": "count", "steps": [AGENT]})
+DOWN = Fault("unavailable")
+
+
+@pytest.fixture
+async def models(house: ShiftyHouse) -> AsyncIterator[ModelServer]:
+    async with ModelServer() as server:
+        house.use_model(server.base_url, max_retries=0)
+        yield server
+
+
+def plan_with(*steps: dict[str, Any]) -> Plan:
+    return Plan.model_validate({"goal": "count", "steps": [AGENT, *steps]})
+
+
+async def test_a_task_is_planned_once_the_model_answers_again(house: ShiftyHouse, models: ModelServer) -> None:
+    models.on("", DOWN, DOWN, Text(PLAN))
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt="count"), ANYBODY)
+        planned = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+        first, second = await find_waits(runtime, task)
+    assert (first.kind, first.name, first.attempt, second.attempt) == ("planner", "openai", 1, 2)
+    assert timedelta(seconds=110) < first.gives_up_at - first.next_try_at <= timedelta(minutes=2)
+    assert second.gives_up_at - first.gives_up_at < timedelta(seconds=1)
+    assert (planned.waiting, len(models.requests)) == (None, 3)
+
+
+async def test_a_task_that_waits_for_its_plan_can_be_cancelled(house: ShiftyHouse, models: ModelServer) -> None:
+    pause(house, LONG_S)
+    models.on("", DOWN)
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt="count"), ANYBODY)
+        assert (await until_waiting(runtime, task.task_id)).status is TaskStatus.PENDING
+        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
+
+
+async def test_planning_fails_once_the_model_was_away_for_too_long(house: ShiftyHouse, models: ModelServer) -> None:
+    house.limit(planning_outage_s=0.1)
+    models.on("", DOWN)
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt="count"), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+    assert end.error is not None
+    assert (end.status, end.error.code in {"model_overloaded", "model_unavailable"}) == (TaskStatus.FAILED, True)
+    assert "It was tried" in end.error.message
+
+
+@pytest.mark.parametrize("kind", ["wrong_key", "unknown_model", "out_of_quota", "refusal"])
+async def test_a_model_that_refuses_fails_the_plan_at_once(
+    house: ShiftyHouse, models: ModelServer, kind: FaultKind
+) -> None:
+    models.on("", Fault(kind))
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt="count"), ANYBODY)
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.FAILED
+        assert await count_waits(runtime, task) == 0
+
+
+async def test_an_agent_step_goes_on_from_its_turn_once_the_model_answers_again(
+    house: ShiftyHouse, models: ModelServer
+) -> None:
+    count = Calls([("ledger__count", {"label": "one"})])
+    models.on(PROMPT, count, DOWN, Fault("rate_limited"), Fault("drop"), Text("done"))
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, plan_with())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+        waits = await find_waits(runtime, task)
+    assert [(wait.kind, wait.name, wait.attempt) for wait in waits] == [("model", "test-model", n) for n in (1, 2, 3)]
+    assert (end.status, end.result, house.counted) == (TaskStatus.COMPLETED, "done", ["one"])
+
+
+async def test_what_needs_no_model_is_done_before_the_task_waits_for_it(
+    house: ShiftyHouse, models: ModelServer
+) -> None:
+    pause(house, LONG_S)
+    models.on(PROMPT, DOWN)
+    first, second = plan_of("count:one", "count:two").steps
+    others = [step.model_dump(mode="json", exclude_defaults=True) | {"kind": "tool"} for step in (first, second)]
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, plan_with(*others))
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        task = await until_waiting(runtime, task.task_id)
+        assert house.counted == ["one", "two"]
+        await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.CANCELLED
+
+
+async def test_an_agent_step_fails_once_its_model_was_away_for_too_long(
+    house: ShiftyHouse, models: ModelServer
+) -> None:
+    house.limit(outage_s=0.1)
+    models.on(PROMPT, DOWN)
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, plan_with())
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+        assert await count_waits(runtime, end) >= 1
+    assert end.error is not None
+    assert (end.status, end.error.step_id) == (TaskStatus.FAILED, "do")
+
+
+async def test_waiting_uses_up_no_seconds_of_the_budget(house: ShiftyHouse, models: ModelServer) -> None:
+    pause(house, 0.4)
+    models.on(PROMPT, DOWN, DOWN, Text("done"))
+    async with house.open() as runtime:
+        budget = Limits(budget=Budget(seconds=0.7))
+        task = await runtime.tasks.submit(Submission(prompt="count", plan=plan_with(), limits=budget), ANYBODY)
+        await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+    assert end.status is TaskStatus.COMPLETED
+    assert end.call_seconds < 0.7

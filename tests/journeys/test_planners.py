@@ -245,6 +245,7 @@ async def test_a_model_that_fails_ends_the_task_with_a_clear_error(
     model_house: House, models: ModelServer, fault: Fault, code: str
 ) -> None:
     model_house.use_model(models.base_url, max_retries=0, timeout_s=0.5)
+    model_house.limit(planning_outage_s=0)
     models.on("", fault)
     async with model_house.open() as runtime:
         task = await submit_prompt(runtime)

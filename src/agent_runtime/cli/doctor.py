@@ -39,8 +39,8 @@ from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.planners.model.json_answer import NoJsonError, find_pieces
 from agent_runtime.processes.peers import find_peers_problem
 from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
+from agent_runtime.registry.verdicts import Verdicts
 from agent_runtime.services.ports import LanguageModel, ToolServers
-from agent_runtime.services.verdicts import Verdicts
 from agent_runtime.storage.opening import open_store
 from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage, storage_files
 from agent_runtime.text.escaping import json_line, look_alikes
@@ -193,7 +193,7 @@ async def _servers(servers: ServerPool, entries: Sequence[ResolvedEntry], base_d
     """Query the tools of all enabled servers, concurrently."""
     judge = JudgeProcess()
     async with servers as pool, asyncio.TaskGroup() as group:
-        asked = [group.create_task(_server(pool, Verdicts(judge), entry, base_dir)) for entry in entries]
+        asked = [group.create_task(_server(pool, Verdicts(judge.judge), entry, base_dir)) for entry in entries]
     return [finding for one in asked for finding in one.result()]
 
 

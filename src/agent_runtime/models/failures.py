@@ -51,8 +51,15 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
         self.complaint = complaint
         self.usage = Usage()
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether it is an outage, and not what the endpoint would answer again."""
+        return self.code == "model_unavailable" or (
+            self.retry and (not self.reached or self.code == "model_overloaded")
+        )
+
     def to_error(self, usage: Usage) -> ModelError:
-        return ModelError(self.message, code=self.code, usage=usage)
+        return ModelError(self.message, code=self.code, usage=usage, may_pass=self.may_pass)
 
 
 @dataclass(frozen=True, slots=True)

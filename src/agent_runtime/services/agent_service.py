@@ -40,6 +40,10 @@ class PlannerAgent:
         self._install_s = install_s
         self._approval = approval
 
+    @property
+    def name(self) -> str:
+        return self._planner.name
+
     async def propose(self, task: Task) -> list[Event]:
         """Ask the planner, and return its plan as the next revision, with the approval if policy gives it.
 

@@ -81,6 +81,7 @@ class Execution:
         self._slots_held: set[str] = set()
         self._outcomes: list[Outcome | Answered] = []
         self._wakeup = run.wakeup
+        self._stalled: dict[str, Answered] = {}
         self._trouble: tuple[Proposal, AgentRuntimeError] | None = None
         self._planned = False
         self._compared: Identities | None = None
@@ -139,6 +140,9 @@ class Execution:
         for outcome in self._outcomes:
             self._in_flight.discard(outcome.step_id)
             self._run.extended_s.pop(outcome.step_id, None)
+            if isinstance(outcome, Answered) and outcome.outage is not None:
+                self._stalled[outcome.step_id] = outcome
+                continue
             outcome.stage(self._run)
             if isinstance(outcome, Outcome):
                 self._sessions.unusable |= not outcome.answered
@@ -156,13 +160,17 @@ class Execution:
             busy = self._busy_steps | {work.step_id for work in begun}
             if self._run.task.cancel_requested:
                 self._trouble = None  # the cancellation was acknowledged, so it wins
+                self._stalled.clear()
             if self._trouble and not busy:
                 self._give_up(*self._trouble)
                 continue
             if self._compared is not self._registry.identities and not self._sessions.are_held:
                 await self._compare()
                 continue
-            command = None if self._trouble else next_command(self._run.charged_task, busy)
+            command = None if self._trouble else next_command(self._run.charged_task, busy | self._stalled.keys())
+            if command is None and self._stalled and not busy and self._run.task.status is TaskStatus.EXECUTING:
+                self._wait_for_model()
+                continue
             if command is None or not await self._carry_out(command, begun, busy):
                 break
         return begun
@@ -186,9 +194,12 @@ class Execution:
         try:
             events = await run_until(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
         except (PlanningError, InvalidPlanError) as error:
+            if self._begin_waiting("planner", self._planner.name, error):
+                return
             (log.warning if error.code.startswith("model_") else log.info)("planning_failed", code=error.code)
             usage = error.usage if isinstance(error, PlanningError) else Usage()
-            events = [TaskFailed(code=error.code, message=str(error), usage=usage)]
+            message = explain_failure(self._run.task, error, datetime.now(UTC))
+            events = [TaskFailed(code=error.code, message=message, usage=usage)]
         except AgentRuntimeError:
             raise
         except Exception as error:  # a planner may raise anything; that fails its task only (G9)
@@ -335,6 +346,16 @@ class Execution:
             )
         message = explain_failure(task, error, datetime.now(UTC))
         self._run.stage(TaskFailed(code=error.code, message=message, step_id=call.step_id))
+
+    def _wait_for_model(self) -> None:
+        """Have the task wait for its model, or fail a step that waited for too long. All other steps have got on."""
+        contract = self._run.task.contract
+        name = contract.model.model if contract and contract.model else ""
+        stalled = list(self._stalled.values())
+        self._stalled.clear()
+        if stalled[0].outage is None or not self._begin_waiting("model", name, stalled[0].outage):
+            for failed in stalled:
+                failed.stage(self._run)
 
     def _begin_waiting(self, kind: Literal["server", "model", "planner"], name: str, error: AgentRuntimeError) -> bool:
         """Stage a wait if the error may pass and time is left; the run then ends. Return whether it was staged."""

@@ -65,11 +65,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The outcome of a question: an answer or a failure; neither if the run stopped waiting for it."""
+    """The outcome of a question: an answer or a failure; neither if the run stopped waiting for it.
+
+    `outage`: why the model could not be asked, if that may pass.
+    """
 
     question: Question
     answer: ModelAnswered | None = None
     failure: StepFailed | None = None
+    outage: ModelError | None = None
 
     @property
     def step_id(self) -> str:
@@ -163,7 +167,7 @@ class ExecutorAgent:
             usage=failure.usage,
             duration_ms=round((time.perf_counter() - began) * 1000, 3),
         )
-        return Answered(question, failure=failed)
+        return Answered(question, failure=failed, outage=failure if failure.may_pass else None)
 
     def _record_answer(self, question: Question, given: ModelAnswer, seconds: float) -> ModelAnswered:
         if len(given.calls) > _MOST_CALLS:

@@ -25,8 +25,8 @@ from agent_runtime.domain.tools import (
 from agent_runtime.registry.current import CurrentRegistry
 from agent_runtime.registry.reloading import RegistryChanges
 from agent_runtime.registry.resolved import ResolvedEntry
+from agent_runtime.registry.verdicts import Verdicts
 from agent_runtime.services.ports import SchemaJudge, TaskStore, ToolServers
-from agent_runtime.services.verdicts import Verdicts
 from agent_runtime.text.escaping import json_line, look_alikes
 
 log = structlog.get_logger()
@@ -100,7 +100,7 @@ class ToolRegistry:
         self._servers = servers
         self._store = store
         self._schema_judge = judge
-        self._shelves = {name: _Shelf(entry, Verdicts(judge)) for name, entry in current.entries.items()}
+        self._shelves = {name: _Shelf(entry, Verdicts(judge.judge)) for name, entry in current.entries.items()}
         self._begin: Callable[[_Shelf], None] = _leave_to_watch
         servers.on_change(self._ask_soon)
 
@@ -135,7 +135,7 @@ class ToolRegistry:
         before, now = self._shelves, self._current.entries
         kept = {name for name, entry in now.items() if name in before and before[name].entry == entry}
         self._shelves = {
-            name: before[name] if name in kept else _Shelf(entry, Verdicts(self._schema_judge))
+            name: before[name] if name in kept else _Shelf(entry, Verdicts(self._schema_judge.judge))
             for name, entry in now.items()
         }
         for name in before.keys() - kept:

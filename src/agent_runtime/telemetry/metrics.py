@@ -14,6 +14,7 @@ from agent_runtime.domain.events import (
     StepCompleted,
     StepFailed,
     TaskFailed,
+    TaskWaiting,
     ToolReturned,
 )
 from agent_runtime.domain.task import Task
@@ -22,6 +23,8 @@ MOST_TOOLS = 300
 """The maximum number of tools with labels of their own: a server that keeps renaming tools cannot fill memory."""
 
 OTHER = "other"
+
+_SPENDING = PlanProposed | ModelAnswered | StepFailed | TaskFailed | TaskWaiting
 
 _WORK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _APPEND_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
@@ -87,7 +90,10 @@ class Metrics:
                 if step is not None and step.started_at is not None:  # it may be refused before it starts
                     steps = self._completed if isinstance(event, StepCompleted) else self._failed
                     steps.observe((record.at - step.started_at).total_seconds())
-            if isinstance(event, PlanProposed | ModelAnswered | StepFailed | TaskFailed) and event.usage.tokens:
+            if (
+                isinstance(event, PlanProposed | ModelAnswered | StepFailed | TaskFailed | TaskWaiting)
+                and event.usage.tokens
+            ):
                 self._tokens_in.inc(event.usage.input_tokens)
                 self._tokens_out.inc(event.usage.output_tokens)
 

@@ -139,7 +139,9 @@ class _Attempt:
                 )
             )
         except ModelError as error:
-            raise PlanningError(str(error), code=error.code, usage=self._usage + error.usage) from error
+            raise PlanningError(
+                str(error), code=error.code, usage=self._usage + error.usage, may_pass=error.may_pass
+            ) from error
         self._usage += answer.usage
         return answer
 

@@ -1,14 +1,16 @@
 """The verdicts on the schemas of one server. Each schema is judged once, also over restarts."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from pydantic_core import to_json
 
 from agent_runtime.domain.schemas import check_schemas
 from agent_runtime.domain.tools import JudgedDefinition, ToolDefinition
 from agent_runtime.domain.values import JsonObject, digest_of_bytes
-from agent_runtime.services.ports import SchemaJudge
+
+JudgeSchemas = Callable[[Sequence[JsonObject]], Awaitable[list[str | None]]]
+"""`SchemaJudge.judge`."""
 
 _QUICK_SECONDS = 0.1
 """The CPU time that all new schemas of a server together may take in this process."""
@@ -17,7 +19,7 @@ _QUICK_SECONDS = 0.1
 class Verdicts:
     """Caches the verdicts on a server's schemas. `judge` gets those that take too long in this process."""
 
-    def __init__(self, judge: SchemaJudge) -> None:
+    def __init__(self, judge: JudgeSchemas) -> None:
         self._judge = judge
         self._known: dict[str, str | None] = {}
 
@@ -45,7 +47,7 @@ class Verdicts:
             self._known |= await asyncio.to_thread(check_schemas, new, _QUICK_SECONDS)
         left = [digest for digest in new if digest not in self._known]
         if left:
-            verdicts = await self._judge.judge([new[digest] for digest in left])
+            verdicts = await self._judge([new[digest] for digest in left])
             self._known |= dict(zip(left, verdicts, strict=False))
 
 
