@@ -1,5 +1,6 @@
 """Servers that do not follow MCP, from the catalogue to the end of a task."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import InvalidPlanError
 from agent_runtime.domain.events import ToolCalled
+from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.tools import StdioServer
 from harness import House, submit_plan, until_settled
@@ -75,3 +77,73 @@ async def test_an_unreadable_answer_fails_the_step_and_is_asked_for_again_only_w
     assert task.error is not None
     assert task.error.code == "result_unreadable"
     assert sum(isinstance(one.event, ToolCalled) for one in records) == calls
+
+
+QUERY = {"type": "object", "properties": {"text": {"type": "string", "default": None}, "limit": {"type": "integer"}}}
+NODE = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "children": {"type": "array", "items": {"$ref": "#/$defs/N"}}},
+}
+ONE_OF_TWO = [{"type": "object", "properties": {"kind": {"const": kind}}, "required": ["kind"]} for kind in "ab"]
+SCHEMAS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "flag": ({"type": "object", "properties": {"x": True}}, {"x": 1}),
+    "union": ({"anyOf": ONE_OF_TWO}, {"kind": "a"}),
+    "short_type": ({"type": "object", "properties": {"n": {"type": "int"}}}, {"n": 1}),
+    "query": (
+        {"$defs": {"Q": QUERY}, "type": "object", "properties": {"q": {"$ref": "#/$defs/Q"}}, "required": ["q"]},
+        {"q": {"limit": 3}},
+    ),
+    "tree": (
+        {"$defs": {"N": NODE}, "type": "object", "properties": {"root": {"$ref": "#/$defs/N"}}},
+        {"root": {"name": "a", "children": [{"name": "b", "children": []}]}},
+    ),
+}
+"""Schemas that other clients are known to reject or to break on, each with arguments that it allows."""
+
+UNUSABLE: dict[str, tuple[Any, str]] = {
+    "text": ({"type": "string"}, "the arguments of a call are an object"),
+    "nested": ({"type": "object", "properties": {"coin": {"type": "string"}, "required": ["coin"]}}, "coin"),
+}
+
+
+async def test_schemas_that_other_clients_break_on_are_used_and_the_unusable_take_no_others_away(house: House) -> None:
+    listed = {name: schema for name, (schema, _) in {**SCHEMAS, **UNUSABLE}.items()}
+    no_type = {"name": "promises", "inputSchema": {"type": "object"}, "outputSchema": {"$id": "result.v1"}}
+    fine = '{"jsonrpc":"2.0","id":$ID,"result":{"content":[{"type":"text","text":"fine"}]}}'
+    answers = dict.fromkeys(["promises", *SCHEMAS], fine)
+    tools = [GOOD, no_type, *({"name": name, "inputSchema": schema} for name, schema in listed.items())]
+    script = Script(pages={"first": {"tools": tools}}, answers=answers)
+    steps = [
+        {"id": name, "kind": "tool", "server": "ledger", "tool": name, "arguments": arguments}
+        for name, arguments in {"promises": {}, **{name: given for name, (_, given) in SCHEMAS.items()}}.items()
+    ]
+    serve(house, script)
+    async with house.open() as runtime:
+        await runtime.registry.ready(["ledger"], 20)
+        unusable = runtime.registry.unusable()
+        plan = Plan.model_validate({"goal": "all of them", "steps": steps})
+        task = await submit_and_approve(runtime, plan)
+        task = await until_settled(runtime, task.task_id)
+    assert task.status is TaskStatus.COMPLETED, task.error
+    assert unusable.keys() == {f"ledger/{name}" for name in UNUSABLE}
+    for name, (_, why) in UNUSABLE.items():
+        assert why in unusable[f"ledger/{name}"]
+
+
+LINKS = [
+    {"type": "resource_link", "name": "Terms", "uri": "x://terms"},
+    {"type": "resource_link", "uri": 7},
+    {"type": "application/json", "data": {"a": 1}},
+    {"type": "text", "text": "beside them"},
+]
+
+
+async def test_blocks_that_other_clients_break_on_leave_what_can_be_read(house: House) -> None:
+    serve(house, Script.of_result(json.dumps({"content": LINKS})))
+    async with house.open() as runtime:
+        task = await submit_and_approve(runtime, plan_of("ledger.good"))
+        task = await until_settled(runtime, task.task_id)
+    assert task.status is TaskStatus.COMPLETED
+    (result,) = task.results.values()
+    for kept in ("x://terms", '"uri":7', '"a":1', "beside them"):
+        assert kept in result.text

@@ -87,9 +87,8 @@ def check_schema(schema: JsonObject, seconds: float) -> None:
         dialect = _dialect(schema)
         meta = _bound_dialect(dialect, unevaluated=True)(dialect.META_SCHEMA, registry=SPECIFICATIONS)
         fault = next(meta.iter_errors(schema), None)
-        if fault is None:
-            for _ in get_validator(schema).iter_errors({}):
-                pass
+        errors = () if fault is not None else get_validator(schema).iter_errors({})
+        no_object = [error for error in errors if error.validator == "type" and not error.absolute_path]
     except OutOfTimeError:
         raise
     except Exception as wrong:  # as in `errors_of`
@@ -98,6 +97,8 @@ def check_schema(schema: JsonObject, seconds: float) -> None:
         _stop_at.reset(token)
     if fault is not None:
         raise UnusableSchemaError(_reason(fault))
+    if no_object:
+        raise UnusableSchemaError(f"its type is {schema.get('type')!r}, and the arguments of a call are an object")
 
 
 def check_schemas(schemas: Mapping[str, JsonObject], seconds: float) -> dict[str, str | None]:

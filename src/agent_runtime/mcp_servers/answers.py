@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx2
-from mcp_types import JSONRPCError, JSONRPCMessage
+from mcp_types import ErrorData, JSONRPCError, JSONRPCMessage
 
 from agent_runtime.mcp_servers.dispatcher import NESTED, RequestState
 from agent_runtime.mcp_servers.reading import read_answer, read_well_formed
@@ -76,7 +76,8 @@ class Body(httpx2.AsyncByteStream):
 
     A plain answer, and each event of a stream (`streamed`), may have `most_bytes`. `state` belongs to the call that is
     answered, if any: an error with its id was sent by the server itself. `closed` is called once, when the body is
-    closed.
+    closed. An error without an id in a plain answer is about the request that it answers; `nameless` is called with it,
+    and returns the id of that request.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class Body(httpx2.AsyncByteStream):
         *,
         streamed: bool,
         closed: Callable[[], None] | None = None,
+        nameless: Callable[[ErrorData], int | str | None] | None = None,
     ) -> None:
         self._response = response
         self._most_bytes = most_bytes
         self._state = state
         self._streamed = streamed
         self._closed = closed
+        self._nameless = nameless
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         parts = self._read_events() if self._streamed else self._read_whole()
@@ -128,7 +131,12 @@ class Body(httpx2.AsyncByteStream):
     async def _mend(self, data: bytes) -> bytes:
         """Return a message as the SDK can read it; unchanged if it is well-formed, or no message."""
         message, mended = await asyncio.to_thread(_read, data) if len(data) > _MUCH_BYTES else _read(data)
-        if isinstance(message, JSONRPCError) and self._state is not None:
+        if not isinstance(message, JSONRPCError):
+            return mended
+        if message.id is None and self._nameless is not None and not self._streamed:
+            named = message.model_copy(update={"id": self._nameless(message.error)})
+            return named.model_dump_json(by_alias=True, exclude_unset=True).encode()
+        if self._state is not None:
             self._state.refused |= self._state.is_answered_by(message.id)
         return mended
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from math import inf
@@ -12,7 +13,7 @@ from urllib.request import Request
 import httpx2
 from mcp.client import Transport
 from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
-from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, ErrorData, JSONRPCError
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError
 from pydantic_core import from_json, to_json
 
 from agent_runtime.config import LimitSettings, Secrets
@@ -183,7 +184,14 @@ class _Guarded(httpx2.AsyncBaseTransport):
         return httpx2.Response(
             response.status_code,
             headers=_set_media_type(response.headers),
-            stream=Body(response, self._answer_bytes, state, streamed=streamed, closed=closed),
+            stream=Body(
+                response,
+                self._answer_bytes,
+                state,
+                streamed=streamed,
+                closed=closed,
+                nameless=partial(self._name_error, request, state) if request.method == "POST" else None,
+            ),
             extensions=response.extensions,
         )
 
@@ -228,6 +236,15 @@ class _Guarded(httpx2.AsyncBaseTransport):
             error.error if error is not None and (ours or state is None) else ErrorData(code=INTERNAL_ERROR, message="")
         )
         return _make_error_response(request, status, told.model_copy(update={"message": words}))
+
+    def _name_error(self, request: httpx2.Request, state: RequestState | None, error: ErrorData) -> int | str | None:
+        """Return the id of the request that is answered with an error without an id, and note what the error means."""
+        unread = error.code in _UNREAD and MCP_SESSION_ID in request.headers
+        self.session_unknown |= unread
+        if state is not None:
+            state.session_unknown, state.refused = unread, not unread
+        request_id: int | str | None = from_json(request.content).get("id")
+        return request_id
 
     async def _follow_redirect(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         """Follow the redirect of a handshake; refuse any other redirect."""
@@ -310,6 +327,12 @@ def _set_media_type(headers: httpx2.Headers) -> httpx2.Headers:
     changed["content-type"] = "application/json"
     return changed
 
+
+_UNREAD = frozenset({PARSE_ERROR, INVALID_REQUEST})
+"""The codes of errors without an id by which a server says that it has not read the request (JSON-RPC 2.0, section 5).
+
+In a session it is as good as unknown then: some servers answer so once they have forgotten it.
+"""
 
 _REFUSALS = frozenset(
     {

@@ -289,6 +289,13 @@ def test_a_schema_that_its_dialect_forbids_or_that_leads_nowhere_is_refused(wron
         check_schema(wrong, 1)
 
 
+@pytest.mark.parametrize("wrong", ["string", ["array", "null"]])
+def test_a_schema_that_allows_no_object_is_refused_because_arguments_are_one(wrong: Any) -> None:
+    with pytest.raises(UnusableSchemaError, match="the arguments of a call are an object"):
+        check_schema({"type": wrong}, 1)
+    check_schema({"type": ["object", "null"]}, 1)
+
+
 def test_a_pattern_that_is_no_pattern_to_python_is_none_of_our_business() -> None:
     check_schema(of({"pattern": r"^\p{L}+$"}), 1)
 
