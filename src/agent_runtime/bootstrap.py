@@ -33,13 +33,13 @@ from agent_runtime.registry.reloading import RegistryChanges, RegistryReloader
 from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pin_model
 from agent_runtime.registry.written_secrets import remember_written_secrets
 from agent_runtime.runners.opening import open_runner
+from agent_runtime.runners.recovery import Recovery
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.orchestrator import Orchestrator
 from agent_runtime.services.ports import AppendObserver, LanguageModel, Planner, Runner, TaskStore, ToolServers
-from agent_runtime.services.recovery import Recovery
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
 from agent_runtime.storage.opening import open_store

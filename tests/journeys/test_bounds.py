@@ -24,7 +24,7 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import replay
-from agent_runtime.services import recovery
+from agent_runtime.runners import recovery
 from agent_runtime.services.task_manager import Submission
 from crashing import Crash, CrashingStore, Fuse, is_crash
 from harness import House, ledger_plan, submit_plan, until_settled, until_status

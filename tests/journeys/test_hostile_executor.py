@@ -16,12 +16,13 @@ from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.events import EventRecord, PlanApproved, StepCompleted, TaskExpired, ToolDenied
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.registry.current import CurrentRegistry
 from agent_runtime.services.broker import Broker
-from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest
+from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run
 from agent_runtime.services.task_manager import Submission
 from harness import House, ledger_graph, submit_plan, until_settled

@@ -288,7 +288,7 @@ async def test_a_planner_that_needs_a_model_is_refused_at_the_start_where_there_
 OWN = """
 from agent_runtime.domain.errors import MissingToolError
 from agent_runtime.domain.plan import Plan
-from agent_runtime.services.ports import PlanAnswer
+from agent_runtime.domain.plan_requests import PlanAnswer
 
 class Counting:
     name = "counting"

@@ -12,11 +12,12 @@ from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanErr
 from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed, PlanRepinned
 from agent_runtime.domain.offered_tools import OfferedTools
 from agent_runtime.domain.plan import Plan, tool_names
+from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.rerun import Rerun, find_repeated_calls
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import LARGE_BYTES
 from agent_runtime.live.progress import Piece, Progress
-from agent_runtime.services.ports import PlanAnswer, Planner, PlanRequest
+from agent_runtime.services.ports import Planner
 from agent_runtime.services.tool_registry import ToolRegistry
 
 

@@ -4,22 +4,20 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from agent_runtime.domain.commits import CommitHead
-from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry
-from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus, ignore_text
-from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
+from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import JudgedDefinition, Offer, StoredResult, Tool, ToolDefinition, ToolServer
-from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.tools import JudgedDefinition, Offer, StoredResult, ToolDefinition, ToolServer
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.patience import Patience
 
@@ -162,38 +160,6 @@ class Runner(Protocol):
         """The number of tasks that run (`running`), wait for a slot (`waiting`), pause after a failure (`resting`) and
         wait for the end of an outage (`in_outage`).
         """
-
-
-def _no_faults(_: Plan) -> Sequence[Fault]:
-    return ()
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    """The input of a planner: the prompt, the tools it may use and the largest number of steps.
-
-    For a revision, `previous` is the plan to replace and `feedback` everything said about it and earlier ones, in
-    order. `faults` judges a plan by the contract. `agent_steps` says whether a plan may contain agent steps.
-    `max_tokens` limits the tokens spent in all; None is no limit. `on_text` receives the answer as it is written.
-    """
-
-    prompt: str
-    tools: Sequence[Tool]
-    max_steps: int
-    feedback: tuple[str, ...] = ()
-    previous: Plan | None = None
-    faults: Callable[[Plan], Sequence[Fault]] = _no_faults
-    agent_steps: bool = False
-    max_tokens: int | None = None
-    on_text: Callable[[str], None] = ignore_text
-
-
-@dataclass(frozen=True, slots=True)
-class PlanAnswer:
-    """A plan, and the tokens that were spent on it."""
-
-    plan: Plan
-    usage: Usage = field(default_factory=Usage)
 
 
 class Planner(Protocol):

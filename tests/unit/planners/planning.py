@@ -5,6 +5,7 @@ from typing import Any
 
 from agent_runtime.builtin.servers import SERVERS, create
 from agent_runtime.domain.plan import Plan, ToolStep
+from agent_runtime.domain.plan_requests import PlanRequest
 from agent_runtime.domain.tools import (
     BuiltinConfig,
     BuiltinServer,
@@ -15,7 +16,6 @@ from agent_runtime.domain.tools import (
     describe_tool,
 )
 from agent_runtime.planners.rules.planner import RulePlanner
-from agent_runtime.services.ports import PlanRequest
 from unit.planners.corpus import Steps
 
 FOUND: dict[str, list[Tool]] = {}

@@ -12,13 +12,14 @@ from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.drafting import find_faults
 from agent_runtime.domain.errors import ModelError, PlanningError
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
+from agent_runtime.domain.plan_requests import PlanRequest
 from agent_runtime.domain.references import parse_template
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.domain.usage import Usage
 from agent_runtime.planners.model.json_answer import find_pieces
 from agent_runtime.planners.model.planner import ModelPlanner
 from agent_runtime.planners.model.prompt import build_examples, plan_schema
-from agent_runtime.services.ports import Planner, PlanRequest
+from agent_runtime.services.ports import Planner
 from agent_runtime.testing import ScriptedLanguageModel, text_answer
 from unit.planners.planning import all_tools
 from unit.planners.test_json_answer import PLANS

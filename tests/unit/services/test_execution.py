@@ -28,6 +28,7 @@ from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, Model
 from agent_runtime.domain.outages import OutageLimits
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.signature import DEFAULT_TENANT
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Offer, StoredResult, ToolDefinition, ToolServer
@@ -40,7 +41,7 @@ from agent_runtime.services.broker import Broker
 from agent_runtime.services.decisions import Judged, events_of
 from agent_runtime.services.execution import Execution
 from agent_runtime.services.executor_agent import ExecutorAgent
-from agent_runtime.services.ports import Lease, PlanAnswer, PlanRequest
+from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run
 from agent_runtime.services.tool_registry import ToolRegistry
 from agent_steps import AGENT, LOOK, MODEL, SERVER, TOOLS, contract_of, step_started, tool_called

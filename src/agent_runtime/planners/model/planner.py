@@ -8,13 +8,14 @@ from agent_runtime.domain.errors import Fault, InvalidPlanError, ModelError, Pla
 from agent_runtime.domain.model_arguments import plan_without_optional_nulls
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest
 from agent_runtime.domain.plan import Plan, tool_keys
+from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimate_tokens
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
 from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions, plan_schema
 from agent_runtime.planners.model.tool_listing import clean, find_nearest, list_tools
-from agent_runtime.services.ports import LanguageModel, PlanAnswer, PlanRequest
+from agent_runtime.services.ports import LanguageModel
 
 CATALOGUE_TOKENS = 24_000
 """The most tokens of the catalogue, estimated."""

@@ -6,10 +6,10 @@ from functools import lru_cache
 
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, Step, ToolStep
+from agent_runtime.domain.plan_requests import PlanRequest
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.model.tool_listing import ShownTools, clean, show_tools
-from agent_runtime.services.ports import PlanRequest
 
 MOST_FAULTS = 30
 """The most faults that a model is told at once."""

@@ -4,10 +4,10 @@ guesses.
 
 from agent_runtime.domain.errors import PlanningError
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.planners.rules.binder import Binder
 from agent_runtime.planners.rules.reader import read
 from agent_runtime.planners.rules.refusals import CAPABILITIES, HELP, REMEDY, make_refusal
-from agent_runtime.services.ports import PlanAnswer, PlanRequest
 
 _MAX_GOAL = 65_536
 

@@ -1,0 +1,42 @@
+"""Values of one exchange with a planner: the request and the answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from agent_runtime.domain.errors import Fault
+from agent_runtime.domain.model_requests import ignore_text
+from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.usage import Usage
+
+
+def _no_faults(_: Plan) -> Sequence[Fault]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """The input of a planner: the prompt, the tools it may use and the largest number of steps.
+
+    For a revision, `previous` is the plan to replace and `feedback` everything said about it and earlier ones, in
+    order. `faults` judges a plan by the contract. `agent_steps` says whether a plan may contain agent steps.
+    `max_tokens` limits the tokens spent in all; None is no limit. `on_text` receives the answer as it is written.
+    """
+
+    prompt: str
+    tools: Sequence[Tool]
+    max_steps: int
+    feedback: tuple[str, ...] = ()
+    previous: Plan | None = None
+    faults: Callable[[Plan], Sequence[Fault]] = _no_faults
+    agent_steps: bool = False
+    max_tokens: int | None = None
+    on_text: Callable[[str], None] = ignore_text
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAnswer:
+    """A plan, and the tokens that were spent on it."""
+
+    plan: Plan
+    usage: Usage = field(default_factory=Usage)
