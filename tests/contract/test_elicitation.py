@@ -101,7 +101,7 @@ def place(tmp_path: Path) -> Place:
 
 
 async def ask(place: Place, tool: str, person: Person | None, *, timeout_s: float = 15, over: str = "stdio") -> Any:
-    """What the server got for what this tool asks."""
+    """Call this tool, and return the answer that the server got."""
     with server_over(over) as entry:
         async with asyncio.timeout(20), place.pool() as pool, pool.lease([entry]) as lease:
             cancel = asyncio.Event()

@@ -98,9 +98,9 @@ async def test_a_server_that_prints_without_end_is_killed_and_stalls_nobody(plac
         ("endless", "more than 20 pages (limits.list_pages)"),
         ("many", "more than 500 tools (limits.tools_per_server)"),
         ("fat", "more than 8388608 bytes in all (limits.definitions_bytes)"),
-        ("no-tools", "not as MCP has it"),
-        ("not-a-list", "not as MCP has it"),
-        ("bad-cursor", "not as MCP has it"),
+        ("no-tools", "does not follow MCP"),
+        ("not-a-list", "does not follow MCP"),
+        ("bad-cursor", "does not follow MCP"),
         ("refuse-listing", "no list today"),
         ("die-listing", "exited with code 7"),
     ],
@@ -174,12 +174,12 @@ async def test_a_change_that_is_announced_is_told_until_the_definitions_were_rea
 # Answering
 
 
-@pytest.mark.parametrize("tool", ["error", "failed"])
+@pytest.mark.parametrize("tool", ["error", "fail"])
 async def test_an_error_that_the_server_reports_is_a_definite_result(place: Place, tool: str) -> None:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
         result = await call(lease, tool)
         assert result.is_error
-        assert result.text == {"error": "no such thing as [redacted]", "failed": "the tool says no"}[tool]
+        assert result.text == {"error": "no such thing as [redacted]", "fail": "the tool says no"}[tool]
         assert (await call(lease, "echo", "still here")).text == "still here"
 
 
@@ -195,13 +195,13 @@ async def test_an_error_answer_is_a_definite_result_whatever_its_code(place: Pla
 @pytest.mark.parametrize("said", ["true", "1", "0", '"false"', '""', "[]", "{}"])
 async def test_whatever_is_error_says_but_false_and_null_is_an_error(place: Place, said: str) -> None:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
-        assert (await call(lease, "failed", said)).is_error
+        assert (await call(lease, "fail", said)).is_error
 
 
 @pytest.mark.parametrize("said", ["false", "null"])
 async def test_a_result_that_says_it_is_no_error_is_none(place: Place, said: str) -> None:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
-        assert not (await call(lease, "failed", said)).is_error
+        assert not (await call(lease, "fail", said)).is_error
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ async def test_a_result_that_says_it_is_no_error_is_none(place: Place, said: str
 )
 async def test_what_can_be_read_of_an_answer_completes_the_call(place: Place, label: str, text: str) -> None:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
-        result = await call(lease, "malformed", label)
+        result = await call(lease, "malform", label)
         assert (result.text, result.is_error) == (text, False)
         assert (await call(lease, "echo", "still here")).text == "still here"
 
@@ -225,7 +225,7 @@ async def test_what_can_be_read_of_an_answer_completes_the_call(place: Place, la
 @pytest.mark.parametrize("label", ["result is null", "huge number"])
 async def test_an_answer_of_which_nothing_can_be_read_is_a_definite_error(place: Place, label: str) -> None:
     async with place.pool() as pool, asyncio.timeout(10), pool.lease([place.entry()]) as lease:
-        result = await call(lease, "malformed", label)
+        result = await call(lease, "malform", label)
         assert (result.is_error, result.unreadable) == (True, True)
         assert (await call(lease, "echo", "still here")).text == "still here"
 
@@ -238,7 +238,7 @@ async def test_an_answer_with_countless_wrong_parts_stalls_nobody_and_is_a_defin
     async with place.pool() as pool, asyncio.timeout(60), asyncio.TaskGroup() as group:
         watch = group.create_task(lag.measure())
         async with pool.lease([place.entry()]) as lease:
-            result = await call(lease, "crowded", label)
+            result = await call(lease, "crowd", label)
             assert result.unreadable
             assert "more than 20000 fields and entries" in result.text
             assert (await call(lease, "echo", "again")).text == "again"
@@ -278,7 +278,7 @@ async def test_noise_between_messages_is_skipped_and_counted(place: Place) -> No
             await call(lease, "crash")
 
 
-@pytest.mark.parametrize(("tool", "reason"), [("long", "a line of more than"), ("nested", "more than .* arrays")])
+@pytest.mark.parametrize(("tool", "reason"), [("long", "a line of more than"), ("nest", "more than .* arrays")])
 async def test_an_answer_that_is_too_much_kills_the_server_and_leaves_the_outcome_unknown(
     place: Place, tool: str, reason: str
 ) -> None:

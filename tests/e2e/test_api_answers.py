@@ -52,8 +52,8 @@ def answer(service: Service, task_id: str, asked: Any, **body: Any) -> Any:
     return service.client.post(f"/v1/tasks/{task_id}/answers/{asked['question_id']}", json=body)
 
 
-def got(service: Service, task_id: str) -> Any:
-    """What the server got for its question, once the task has completed."""
+def wait_for_server_answer(service: Service, task_id: str) -> Any:
+    """Wait for the completion of the task, and return the answer that the server got."""
     task = service.wait_for_end(task_id)
     assert task["status"] == "completed", task["error"]
     return json.loads(task["result"])
@@ -75,7 +75,7 @@ def test_a_question_is_shown_with_its_server_and_its_schema_and_gets_its_answer(
     assert f"POST /v1/tasks/{task_id}/answers/{asked['question_id']}" in service.task(task_id)["result"]
     taken = answer(service, task_id, asked, action="accept", content=ANSWER)
     assert (taken.status_code, taken.json()["attention"]) == (202, [])
-    assert got(service, task_id) == {"action": "accept", "content": ANSWER}
+    assert wait_for_server_answer(service, task_id) == {"action": "accept", "content": ANSWER}
     kinds = [event["type"] for event in journal_of(service, task_id)]
     assert kinds[kinds.index("tool.called") :] == [
         "tool.called",
@@ -94,7 +94,7 @@ def test_what_was_approved_stays_as_it_was(service: Service) -> None:
     task_id, asked = asked_by(service, "form")
     before = service.task(task_id)
     answer(service, task_id, asked, action="accept", content=ANSWER)
-    got(service, task_id)
+    wait_for_server_answer(service, task_id)
     after = service.task(task_id)
     for part in ("plan_digest", "plan_object", "plan_revision"):
         assert after[part] == before[part]
@@ -103,7 +103,7 @@ def test_what_was_approved_stays_as_it_was(service: Service) -> None:
 def test_a_question_that_is_declined_is_declined_to_the_server(service: Service) -> None:
     task_id, asked = asked_by(service, "form")
     assert answer(service, task_id, asked, action="decline").status_code == 202
-    assert got(service, task_id) == {"action": "decline"}
+    assert wait_for_server_answer(service, task_id) == {"action": "decline"}
     (_, declined) = service.task(task_id)["approvals"]
     assert (declined["decision"], declined["step_id"]) == ("decline", "s1")
 
@@ -155,12 +155,12 @@ def test_one_question_follows_the_other(service: Service) -> None:
     eventually_sync(lambda: [one for one in service.task(task_id)["attention"] if one["message"] == "Second?"])
     (second,) = service.task(task_id)["attention"]
     answer(service, task_id, second, action="accept", content={"name": "two"})
-    assert [one["content"]["name"] for one in got(service, task_id)] == ["one", "two"]
+    assert [one["content"]["name"] for one in wait_for_server_answer(service, task_id)] == ["one", "two"]
 
 
 def test_a_question_that_nobody_answers_is_declined_and_the_call_goes_on(service: Service) -> None:
     task_id, asked = asked_by(service, "form", timeout_s=1)
-    assert got(service, task_id) == {"action": "decline"}
+    assert wait_for_server_answer(service, task_id) == {"action": "decline"}
     (withdrawn,) = [event for event in journal_of(service, task_id) if event["type"] == "input.withdrawn"]
     assert withdrawn["data"]["question_id"] == asked["question_id"]
     late = answer(service, task_id, asked, action="decline")

@@ -230,10 +230,10 @@ class Calls:
     def refuse(self, request_id: Any, arguments: dict[str, Any]) -> None:
         send(id=request_id, error=json.loads(arguments["label"]))
 
-    def failed(self, request_id: Any, arguments: dict[str, Any]) -> None:
+    def fail(self, request_id: Any, arguments: dict[str, Any]) -> None:
         say(request_id, "the tool says no", isError=json.loads(arguments["label"] or "true"))
 
-    def malformed(self, request_id: Any, arguments: dict[str, Any]) -> None:
+    def malform(self, request_id: Any, arguments: dict[str, Any]) -> None:
         results: dict[str, Any] = {
             "content is a number": {"content": 5},
             "block is a number": {"content": [5]},
@@ -266,10 +266,10 @@ class Calls:
     def long(self, request_id: Any, _arguments: dict[str, Any]) -> None:
         say(request_id, "x" * 5_000_000)
 
-    def nested(self, request_id: Any, _arguments: dict[str, Any]) -> None:
+    def nest(self, request_id: Any, _arguments: dict[str, Any]) -> None:
         say(request_id, "nested", structuredContent={"a": [[] for _ in range(1_000_000)]})
 
-    def crowded(self, request_id: Any, arguments: dict[str, Any]) -> None:
+    def crowd(self, request_id: Any, arguments: dict[str, Any]) -> None:
         item, times = {"numbers": ("0", 1_900_000), "objects": ("{}", 99_000)}[arguments["label"]]
         content = ",".join([item] * times)
         write(b'{"jsonrpc":"2.0","id":%d,"result":{"content":[%s]}}\n' % (request_id, content.encode()))

@@ -1,4 +1,4 @@
-"""The settings: who beats whom, and what the operator hears about a mistake."""
+"""The settings: the precedence of their sources, and the messages about mistakes."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ SAMPLE = Path(__file__).parents[3] / "config.yaml"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """Change to an empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""How many descriptors the service takes, its connections get, and its children see."""
+"""Limits of open descriptors: for the service, its connections and its child processes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Which proxy leads to a host, by the variables that other programs read too."""
+"""The proxy for a host, from the usual environment variables."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a new process is given, and what is left of the environment of the old one."""
+"""Protection of the process: the descriptors of new processes, and the rest of the environment."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is said just now, for those who listen: text of models, and the newest report of each call."""
+"""Live progress for listeners: text of models, and the newest report of each call."""
 
 from agent_runtime.domain.patience import Report
 from agent_runtime.live.progress import Piece, Progress, Reported

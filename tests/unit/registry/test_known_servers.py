@@ -1,4 +1,4 @@
-"""What is known of MCP servers without the operator's word."""
+"""The effects of public MCP servers that are known without settings of the operator."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The spellings of other MCP clients in a registry, and what its operator is told to write instead."""
+"""Placeholders of other MCP clients in a registry, and the replacements that the messages name."""
 
 from typing import Any
 

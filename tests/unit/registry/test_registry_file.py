@@ -1,4 +1,4 @@
-"""tool_registry.yaml: what it may say, and what the operator hears about a mistake."""
+"""tool_registry.yaml: its valid contents, and the messages about mistakes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a server is, as plans hold it: every part of its entry, its folders resolved, and no secret in it."""
+"""The identity of a server in plans: every part of its entry, with resolved folders and without secrets."""
 
 from functools import partial
 from pathlib import Path

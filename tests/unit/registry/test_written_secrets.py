@@ -1,4 +1,4 @@
-"""Which secrets a registry writes out, or hands over openly, and what its operator is told."""
+"""Warnings about secrets that a registry contains or passes on openly."""
 
 from typing import Any
 

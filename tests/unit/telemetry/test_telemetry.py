@@ -1,4 +1,4 @@
-"""The log: one clean line for each event, whoever wrote it."""
+"""The log: one line per event, from any source."""
 
 import io
 import json
@@ -34,7 +34,7 @@ class Gone(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
-    """Leave logging as it was."""
+    """Restore the configuration of logging after each test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

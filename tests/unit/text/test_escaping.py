@@ -1,4 +1,4 @@
-"""Nothing in a text that is shown hides or reorders what stands beside it, on the page either."""
+"""Escaping of characters that hide or reorder text, in Python and on the page."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ DEFAULT_IGNORABLE = (
     *(0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B)),
     *range(0xE0000, 0xE1000),
 )
-"""Of Unicode 16, without what only its newest characters would add."""
+"""The version of Unicode: 16, without the additions of its newest characters."""
 
 BLANK = (0x2800, 0xFFFC, 0x13441, 0x13442, 0x1D159, 0x16FE4, 0x1BC9D)
 OTHERS = (0x00, 0x1B, 0x7F, 0x9B, 0xA0, 0x1680, 0x2003, 0x2028, 0x3000, 0xD800, 0xE000, 0xF8FF, 0x378, 0x10FFFF)
@@ -69,7 +69,7 @@ def test_json_on_one_line_holds_no_hidden_character_and_loses_none() -> None:
 
 @pytest.mark.skipif(NODE is None, reason="NOT TESTED: the page's own rule needs node, and this machine has none")
 def test_the_page_spells_out_the_same_characters() -> None:
-    """All that both know: a character that is newer than one of the two is unassigned there, and so spelled out."""
+    """Compare the characters that both know. A newer character is unassigned in one of them, and so escaped."""
     source = files("agent_runtime.api.console").joinpath("text.js").read_text(encoding="utf-8")
     look = """
     const shown = [];

@@ -1,4 +1,4 @@
-"""What the redactor takes out of which texts, and which names announce a credential."""
+"""The redactor: the values that it removes from texts, and the names that announce a credential."""
 
 import base64
 import json
