@@ -23,6 +23,7 @@ from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.live.progress import Progress
 from agent_runtime.mcp_servers.own_files import OwnFiles, find_own_files
 from agent_runtime.mcp_servers.pool import ServerPool
+from agent_runtime.mcp_servers.spares import SpareTimes
 from agent_runtime.models.model import OpenAIModel
 from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.registry.advice import Advice
@@ -103,11 +104,15 @@ class OpenStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a runtime that a test, or a program that embeds the service, can replace."""
+    """The parts of a runtime that a test, or a program that embeds the service, can replace.
+
+    `spares` None: the service keeps no spare processes of MCP servers. One that runs for a command never does.
+    """
 
     open_store: OpenStore = open_store
     choose_planner: Callable[[Settings, LanguageModel | None], Planner] = choose_planner
     pauses: Pauses = field(default_factory=Pauses)
+    spares: SpareTimes | None = field(default_factory=SpareTimes)
 
 
 def read_registry(settings: Settings) -> tuple[ToolServer, ...]:
@@ -131,11 +136,13 @@ def resolve_registry(
     return LoadedRegistry(resolved, own, advice)
 
 
-def make_pool(settings: Settings, secrets: Secrets, loaded: LoadedRegistry) -> ServerPool:
-    """Return the pool that runs the servers of a registry once it is entered."""
+def make_pool(
+    settings: Settings, secrets: Secrets, loaded: LoadedRegistry, spares: SpareTimes | None = None
+) -> ServerPool:
+    """Return the pool that runs the servers of a registry once it is entered; without `spares` it keeps none."""
     inherited = secrets.read_variables(NETWORK_VARIABLES) if settings.servers_inherit_proxy else {}
     base_dir, make_builtin = settings.tool_registry.absolute().parent, _builtin_maker(settings, loaded)
-    return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited)
+    return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited, spares)
 
 
 def _builtin_maker(settings: Settings, loaded: LoadedRegistry) -> Callable[[BuiltinServer], MCPServer]:
@@ -169,7 +176,7 @@ class _Ground:
     metrics: Metrics
 
 
-def _prepare(settings: Settings, secrets: Secrets, parts: Parts) -> _Ground:
+def _prepare(settings: Settings, secrets: Secrets, parts: Parts, recover: Recover) -> _Ground:
     """Build the parts that the settings name, and start nothing. Raises: ConfigurationError."""
     model = make_model(settings.openai, secrets)
     planner = parts.choose_planner(settings, model)
@@ -184,7 +191,7 @@ def _prepare(settings: Settings, secrets: Secrets, parts: Parts) -> _Ground:
 
     loaded = load()
     current = CurrentRegistry(loaded.resolved, pin_model(settings.openai, shown))
-    pool = make_pool(settings, secrets, loaded)
+    pool = make_pool(settings, secrets, loaded, parts.spares if recover is True else None)
     return _Ground(settings, load, loaded, current, pool, model, planner, Metrics())
 
 
@@ -237,11 +244,11 @@ async def open_runtime(
     """Start the service on a data directory that the caller owns, and stop it on the way out.
 
     With `recover` True, every unfinished task of an earlier process is resumed, and every server is asked for its
-    tools. Else only the named tasks are resumed, and servers are asked when they are needed.
+    tools. Else only the named tasks are resumed, servers are asked when they are needed, and no spares are kept.
     Raises: ConfigurationError, StoreUnavailableError.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    ground = _prepare(settings, secrets, parts)
+    ground = _prepare(settings, secrets, parts, recover)
     async with (
         parts.open_store(settings.storage, observe=ground.metrics.record_append) as store,
         ground.model or nullcontext(),

@@ -36,7 +36,7 @@ class House:
         self.files.mkdir(exist_ok=True)
         self.settings = Settings(data_dir=folder / "data", tool_registry=folder / "tool_registry.yaml")
         self.settings.data_dir.mkdir(exist_ok=True)
-        self.parts = Parts()
+        self.parts = Parts(spares=None)
         self.root = "files"
         self.entries: list[dict[str, Any]] = []
         self.write_registry()

@@ -13,6 +13,7 @@ from agent_runtime.builtin import servers as builtin
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, StoredResult
 from agent_runtime.mcp_servers.pool import ServerPool
+from agent_runtime.mcp_servers.spares import SpareTimes
 from agent_runtime.services.ports import Lease
 from processes import find_processes
 from waiting import eventually
@@ -30,6 +31,7 @@ class Place:
         self.notes_file = folder / "notes.txt"
         self.environ = {"KEY_OF_THE_OPERATOR": KEY}
         self.inherited: dict[str, str] = {}
+        self.spares: SpareTimes | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -50,7 +52,8 @@ class Place:
 
         chosen = LimitSettings(**{"cancel_grace_s": 0.5, "server_start_s": 10, **limits})
         secrets = Secrets(environ=self.environ)
-        async with ServerPool(chosen, secrets, make_builtin, self.folder, inherited=self.inherited) as pool:
+        pool = ServerPool(chosen, secrets, make_builtin, self.folder, inherited=self.inherited, spares=self.spares)
+        async with pool:
             yield pool
 
     def find_processes(self) -> list[int]:

@@ -80,7 +80,12 @@ def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: 
     enabled = [status for status in runtime.registry.statuses() if status.enabled]
     open_now = runtime.servers.connections
     processes = [((server.id,), open_now[server.id]) for server in enabled if server.type == "local_stdio"]
-    yield _gauge("mcp_processes", "Processes of MCP servers that are not gone yet.", ("server",), processes)
+    yield _gauge(
+        "mcp_processes", "Processes of MCP servers that are not gone yet, without spares.", ("server",), processes
+    )
+    kept = runtime.servers.spares
+    spares = [((server.id,), kept[server.id]) for server in enabled if server.type == "local_stdio"]
+    yield _gauge("mcp_spares", "Spare processes of MCP servers, which no task uses yet.", ("server",), spares)
     connected = [((server.id, server.type), int(server.connected)) for server in enabled]
     told = "Whether the server answered when it was last asked what it offers."
     yield _gauge("mcp_server_connected", told, ("server", "type"), connected)

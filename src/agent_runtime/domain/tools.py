@@ -152,9 +152,16 @@ class _Entry(Value):
         return ToolPolicy(**said)
 
 
+def _check_spares(spares: int, info: ValidationInfo) -> int:
+    if spares and info.data.get("scope") == "shared":
+        raise ValueError("a shared server needs no spare: leave spares out, or write scope: task")
+    return spares
+
+
 class StdioServer(_Entry):
     """An MCP server that the runtime starts as a process.
 
+    `spares`: the processes to keep ready for the next task, while tasks use the server; 0 or 1, for scope `task` only.
     `stop_s`: the seconds between the request to stop and SIGKILL.
     """
 
@@ -163,6 +170,7 @@ class StdioServer(_Entry):
     scope: Literal["task", "shared"] = "task"
     trust: Literal["none", "annotations"] = "none"
     sandbox: Sandbox = Sandbox()
+    spares: Annotated[int, Field(strict=True, ge=0, le=1), AfterValidator(_check_spares)] = 1
     stop_s: float = Field(default=5, ge=5, le=9)
 
     @property

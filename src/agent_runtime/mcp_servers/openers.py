@@ -13,19 +13,21 @@ from agent_runtime.mcp_servers.eras import Eras, open_session
 from agent_runtime.mcp_servers.explaining import explain, may_pass
 from agent_runtime.mcp_servers.http import HttpAccess
 from agent_runtime.mcp_servers.server import Connection
+from agent_runtime.mcp_servers.spawn import Spawn
 from agent_runtime.mcp_servers.stdio import StdioTransport
 
 
 class OverStdio:
-    """A process of our own. `start` makes its transport; the event passed to it is set once the process can no longer
-    answer.
+    """A process of our own, started by `spawn`. `start` makes its transport; the event passed to it is set once the
+    process can no longer answer.
     """
 
     remote = False
     uninterrupted = False
     session_unknown = False
 
-    def __init__(self, start: Callable[[asyncio.Event], StdioTransport], eras: Eras) -> None:
+    def __init__(self, spawn: Spawn, start: Callable[[Spawn, asyncio.Event], StdioTransport], eras: Eras) -> None:
+        self.spawn = spawn
         self._start = start
         self._eras = eras
         self._transport: StdioTransport | None = None
@@ -33,7 +35,7 @@ class OverStdio:
     @asynccontextmanager
     async def open(self, connection: Connection) -> AsyncIterator[ClientSession]:
         """Start the process and agree on a protocol version."""
-        self._transport = self._start(connection.end)
+        self._transport = self._start(self.spawn, connection.end)
         async with open_session(connection, self._transport, self._eras, remote=False) as session:
             yield session
 

@@ -33,7 +33,8 @@ from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.server import Connection, Opener
-from agent_runtime.mcp_servers.spawn import prepare
+from agent_runtime.mcp_servers.spares import Spares, SpareTimes
+from agent_runtime.mcp_servers.spawn import Spawn, prepare
 from agent_runtime.mcp_servers.stdio import StdioTransport
 from agent_runtime.registry.known_servers import may_install
 
@@ -53,6 +54,7 @@ class ServerPool:
 
     `builtin` makes the in-process server of an entry. Relative paths of entries begin at `base_dir`. The files in `own`
     are the service's, and hidden from processes under bubblewrap. All processes get the variables in `inherited`.
+    `spares`: when spare processes start and end; None: there are none.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ServerPool:
         base_dir: Path,
         own: OwnFiles = OwnFiles(),  # noqa: B008 - a frozen value
         inherited: Mapping[str, str] = MappingProxyType({}),
+        spares: SpareTimes | None = None,
     ) -> None:
         self._limits = limits
         self._secrets = secrets
@@ -83,6 +86,13 @@ class ServerPool:
         self._leaving = False
         self._stop_by = math.inf
         self._tell_change: Callable[[str], None] = _ignore
+        self._spares = Spares(
+            self._open_stdio,
+            self._start,
+            self._group,
+            self._announce_change,
+            spares,
+        )
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -92,6 +102,7 @@ class ServerPool:
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
         self._leaving = True
+        self._spares.close()
         for connection in self._owners:
             connection.stop()
         try:
@@ -112,9 +123,11 @@ class ServerPool:
         builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
         own: OwnFiles,
     ) -> None:
-        """Put these entries in force: a shared session of any other entry ends with the last lease that uses it."""
+        """Put these entries in force. Of any other, the spare ends; a shared session once no lease uses it any more."""
         self._builtin, self._own = builtin, own
         self._reloads += 1
+        servers = list(servers)
+        self._spares.replace({server.id: server for server in servers if isinstance(server, StdioServer)})
         self._in_force = frozenset(map(self._make_key, servers))
         # Another server may have come under an id, and the redactor may know more secrets.
         self._eras.forget()
@@ -142,36 +155,62 @@ class ServerPool:
     @property
     def connections(self) -> Counter[str]:
         """The number of connections of each server by its id, counted from their start until their
-        processes are gone.
+        processes are gone. Spares are not among them.
         """
-        return Counter(connection.server_id for connection in self._owners)
+        return Counter(connection.server_id for connection in self._owners if not connection.is_spare)
+
+    @property
+    def spares(self) -> Counter[str]:
+        """The number of spare processes of each server by its id, counted from their start until they are gone."""
+        return Counter(connection.server_id for connection in self._owners if connection.is_spare)
 
     async def discover(self, server: ToolServer) -> Offer:
         """Start or connect to the server, list its tools, and release it. Raises: ServerUnavailableError."""
-        async with self.lease([server]) as lease:
+        async with self._lease([server], self._connect_anew) as lease:
             listed = await lease.list(server.id)
+        self._spares.note_listing(server.id, listed)
         return Offer(tuple(listed.tools.values()), listed.left_out)
 
     def on_change(self, tell: Callable[[str], None]) -> None:
         """Register `tell`, which is called with the id of a shared server that announces a change of its tools."""
         self._tell_change = tell
 
+    def _announce_change(self, server_id: str) -> None:
+        self._tell_change(server_id)
+
     @asynccontextmanager
     async def lease(self, servers: Iterable[ToolServer]) -> AsyncIterator["PoolLease"]:
         """Yield sessions with exactly these servers, all started at the same time. Those of scope `task` end with the
-        lease.
+        lease; one that has a spare gets it.
 
         Entering raises: ServerUnavailableError.
         """
+        entries = list(servers)
+        async with self._lease(entries, self.connect) as lease:
+            for entry in entries:
+                if isinstance(entry, StdioServer):
+                    self._spares.note_use(entry)
+            yield lease
+
+    @asynccontextmanager
+    async def _lease(
+        self, servers: Iterable[ToolServer], connect: Callable[[ToolServer], Awaitable[Connection]]
+    ) -> AsyncIterator["PoolLease"]:
         entries = {server.id: server for server in servers}
         connections: dict[str, Connection] = {}
         self._leased[id(connections)] = connections
         try:
             for server in entries.values():
-                connections[server.id] = await self.connect(server)
-            for connection in connections.values():
-                await connection.ready()
-            yield PoolLease(entries, connections, self.connect, self._group)
+                connections[server.id] = await connect(server)
+            for name, connection in list(connections.items()):
+                try:
+                    await connection.ready()
+                except ServerUnavailableError:
+                    if not connection.is_untried:
+                        raise
+                    connections[name] = await self._connect_anew(entries[name])
+                    await connections[name].ready()
+            yield PoolLease(entries, connections, self._connect_anew, self._group)
         finally:
             del self._leased[id(connections)]
             self._stop_unused()
@@ -185,10 +224,17 @@ class ServerPool:
                 await connection.ended.wait()
 
     async def connect(self, server: ToolServer) -> Connection:
-        """Return a connection that is starting or running: the shared one of the entry, or a new one.
+        """Return a connection that is starting or running: the shared one of the entry, its spare, or a new one.
 
         Raises: ServerUnavailableError where it cannot be started.
         """
+        if isinstance(server, StdioServer) and server.scope == "task":
+            opener = await self._open_stdio(server)
+            return self._spares.take(server, opener) or self._start(server, opener)
+        return await self._connect_anew(server)
+
+    async def _connect_anew(self, server: ToolServer) -> Connection:
+        """Return the shared connection of the entry, or a new one. Raises: ServerUnavailableError, as `connect`."""
         if server.scope == "task":
             return self._start(server, await self._make_opener(server))
         key = self._make_key(server)
@@ -209,7 +255,7 @@ class ServerPool:
 
         def tell_change() -> None:
             if server.scope == "shared":
-                self._tell_change(server.id)
+                self._announce_change(server.id)
 
         connection = Connection(server.id, opener, limits, start_s, self._secrets.redactor, self._listings, tell_change)
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
@@ -220,20 +266,21 @@ class ServerPool:
     async def _make_opener(self, server: ToolServer) -> Opener:
         match server:
             case StdioServer():
-                redactor = self._secrets.redactor
-                # In a thread: the first start probes bubblewrap, and secrets may be in files.
-                spawn = await asyncio.to_thread(
-                    prepare, server, self._secrets, self._base_dir, self._own, self._inherited
-                )
-                return OverStdio(
-                    lambda end: StdioTransport(spawn, self._limits, redactor, end, lambda: self._stop_by), self._eras
-                )
+                return await self._open_stdio(server)
             case HttpServer():
                 return OverHttp(HttpAccess(server, self._network, self._limits, self._secrets), self._eras)
             case BuiltinServer():
                 return InProcess(self._builtin(server))
             case _:
                 assert_never(server)
+
+    async def _open_stdio(self, server: StdioServer) -> OverStdio:
+        # In a thread: the first start probes bubblewrap, and secrets may be in files.
+        spawn = await asyncio.to_thread(prepare, server, self._secrets, self._base_dir, self._own, self._inherited)
+        return OverStdio(spawn, self._make_transport, self._eras)
+
+    def _make_transport(self, spawn: Spawn, end: asyncio.Event) -> StdioTransport:
+        return StdioTransport(spawn, self._limits, self._secrets.redactor, end, lambda: self._stop_by)
 
 
 def _ignore(_: str) -> None:
@@ -264,17 +311,21 @@ class PoolLease:
         return (await self.list(server_id)).tools
 
     async def list(self, server_id: str) -> Listed:
-        """List the tools in this session now; in a new session if this one was lost while unused.
+        """List the tools in this session now; in a new one if this one, remote or a spare, was lost while unused.
 
         Raises: ServerUnavailableError.
         """
         connection = self._connections[server_id]
         self._changes_seen[server_id] = connection.changes
         try:
-            return await connection.definitions()
+            listed = await connection.definitions()
         except ServerUnavailableError:
-            if connection.usable or not connection.remote or not connection.has_listed:
+            may_be_forgotten = connection.remote and connection.has_listed
+            if not connection.is_untried and (connection.usable or not may_be_forgotten):
                 raise
+        else:
+            connection.is_untried = False
+            return listed
         await self.renew(server_id)
         return await self._connections[server_id].definitions()
 

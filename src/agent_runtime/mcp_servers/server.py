@@ -83,7 +83,10 @@ class Opener(Protocol):
 
 
 class Connection:
-    """A connection from its start to its end. The task that runs `run` owns it."""
+    """A connection from its start to its end. The task that runs `run` owns it.
+
+    `is_spare`: no task uses it yet. `is_untried`: it was a spare, and its task has not listed its tools so far.
+    """
 
     def __init__(
         self,
@@ -117,6 +120,8 @@ class Connection:
         self._listings = listings
         self._tell_change = tell_change
         self.has_listed = False
+        self.is_spare = False
+        self.is_untried = False
         self._changed = asyncio.Event()
         self._wrong_headers: dict[str, str] = {}
 

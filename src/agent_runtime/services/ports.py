@@ -242,8 +242,12 @@ class ToolServers(Protocol):
     @property
     def connections(self) -> Counter[str]:
         """The number of connections of each server by its id, counted from their start until their
-        processes are gone.
+        processes are gone. Spares are not among them.
         """
+
+    @property
+    def spares(self) -> Counter[str]:
+        """The number of spare processes of each server by its id, counted from their start until they are gone."""
 
 
 SocketName = tuple[Any, ...]

@@ -93,6 +93,10 @@ class Servers:
     def connections(self) -> Counter[str]:
         return Counter()
 
+    @property
+    def spares(self) -> Counter[str]:
+        return Counter()
+
     async def definitions(self, server_id: str) -> dict[str, ToolDefinition]:
         return {tool.definition.name: tool.definition for tool in TOOLS.values()}
 

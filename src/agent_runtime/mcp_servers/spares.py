@@ -1,0 +1,205 @@
+"""Spare processes of MCP servers: started before a task needs them, each for one task (G10)."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from agent_runtime.domain.errors import ServerUnavailableError
+from agent_runtime.domain.tools import StdioServer
+from agent_runtime.mcp_servers.listing import Listed
+from agent_runtime.mcp_servers.openers import OverStdio
+from agent_runtime.mcp_servers.server import Connection
+from agent_runtime.mcp_servers.spawn import Spawn
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SpareTimes:
+    """When spares start and end, in seconds.
+
+    `used_within_s`: a spare is kept for this long after a task has used its entry. `longest_s`: an older spare is
+    replaced. `check_s`: how often its age, use and secrets are checked. `start_after_s`: before a spare starts, so that
+    it does not compete with the first call of a task. `first_retry_s`, `longest_retry_s`: bounds of the growing pause
+    after a spare that ended by itself.
+    """
+
+    used_within_s: float = 600.0
+    longest_s: float = 3600.0
+    check_s: float = 10.0
+    start_after_s: float = 0.2
+    first_retry_s: float = 5.0
+    longest_retry_s: float = 300.0
+
+
+class _Slot:
+    """The place of one spare. `connection` is the spare, or the one before it while that is ending."""
+
+    def __init__(self, server: StdioServer) -> None:
+        self.server = server
+        self.used_at = -math.inf
+        self.connection: Connection | None = None
+        self.spawn: Spawn | None = None
+        self.listed: Listed | None = None
+        self.keeper: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        """Stop the spare, if there is one, and keep no other until the entry is used again."""
+        if self.keeper is not None:
+            self.keeper.cancel()
+        self.keeper = self.listed = None
+        if self.connection is not None:
+            self.connection.stop()
+
+    def hand_out(self) -> Connection | None:
+        """Return the spare and keep no other until the entry is used again."""
+        given, self.connection = self.connection, None
+        self.end()
+        if given is not None:
+            given.is_spare, given.is_untried = False, True
+        return given
+
+
+class Spares:
+    """One spare for each entry of scope `task` that a task used a short time ago.
+
+    `prepare` returns how an entry is started now, `start` starts it; both raise ServerUnavailableError. `tell_change`
+    is called with the id of a server whose spare lists other tools than the catalogue has. `times` None: there are
+    no spares.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[StdioServer], Awaitable[OverStdio]],
+        start: Callable[[StdioServer, OverStdio], Connection],
+        tasks: asyncio.TaskGroup,
+        tell_change: Callable[[str], None],
+        times: SpareTimes | None,
+    ) -> None:
+        self._prepare = prepare
+        self._start = start
+        self._tasks = tasks
+        self._tell_change = tell_change
+        self._times = times
+        self._slots: dict[str, _Slot] = {}
+        self._discovered: dict[str, Listed] = {}
+        self._in_force: Mapping[str, StdioServer] | None = None
+
+    def replace(self, servers: Mapping[str, StdioServer]) -> None:
+        """Have these entries in force. The spares of all others end."""
+        self._in_force = servers
+        self._discovered.clear()
+        for name in [name for name, slot in self._slots.items() if servers.get(name) != slot.server]:
+            self._slots[name].end()
+
+    def note_use(self, server: StdioServer) -> None:
+        """Keep a spare of this entry from now on, because a task has just begun to use it."""
+        if self._times is None or not server.spares or server.scope != "task":
+            return
+        if self._in_force is not None and self._in_force.get(server.id) != server:
+            return  # a run that goes on with an entry of before
+        slot = self._slots.setdefault(server.id, _Slot(server))
+        if slot.server != server:
+            slot.end()
+            slot.server = server
+        slot.used_at = self._now()
+        if slot.keeper is None or slot.keeper.done():
+            keep = self._keep(slot, self._times)
+            slot.keeper = self._tasks.create_task(keep, name=f"spare of {server.id}")
+
+    def take(self, server: StdioServer, opener: OverStdio) -> Connection | None:
+        """Return the spare of an entry for a task; None where there is none that would be started in the same way now.
+
+        An outdated spare ends.
+        """
+        slot = self._slots.get(server.id)
+        if slot is None or slot.connection is None or not slot.connection.usable or slot.server != server:
+            return None
+        if slot.spawn != opener.spawn:
+            slot.end()
+            return None
+        spare = slot.hand_out()
+        self.note_use(server)
+        return spare
+
+    def note_listing(self, server_id: str, listed: Listed) -> None:
+        """End a spare that lists other tools than a new process of the server has just listed for the catalogue."""
+        self._discovered[server_id] = listed
+        slot = self._slots.get(server_id)
+        if slot is not None and slot.listed is not None and slot.listed.tools != listed.tools:
+            slot.end()
+
+    def close(self) -> None:
+        """End all spares."""
+        self._times = None
+        for slot in self._slots.values():
+            slot.end()
+
+    async def _keep(self, slot: _Slot, times: SpareTimes) -> None:
+        """Keep one spare ready until the entry was not used for a while. It is cancelled once the spare is taken."""
+        pause_s, retry_s = times.start_after_s, times.first_retry_s
+        while True:
+            await asyncio.sleep(pause_s)
+            if slot.connection is not None:
+                await slot.connection.ended.wait()  # there is never more than one
+            if not self._is_used(slot, times):
+                return
+            try:
+                ended_in_order = await self._keep_one(slot, times)
+            except Exception:  # the edge that owns the spare: a task would meet the same error, and says so
+                log.exception("spare_failed", server=slot.server.id)
+                ended_in_order = False
+            if slot.connection is not None:
+                slot.connection.stop()
+            slot.listed = None
+            if ended_in_order:
+                pause_s, retry_s = 0.0, times.first_retry_s
+            else:
+                pause_s, retry_s = retry_s, min(retry_s * 2, times.longest_retry_s)
+
+    async def _keep_one(self, slot: _Slot, times: SpareTimes) -> bool:
+        """Start a spare, and return True once it is to end, False if it cannot start or has ended by itself."""
+        server = slot.server
+        try:
+            opener = await self._prepare(server)
+            connection = self._start(server, opener)
+            connection.is_spare = True
+            slot.connection, slot.spawn = connection, opener.spawn
+            await self._list(slot, connection)
+        except ServerUnavailableError as error:
+            log.info("spare_not_started", server=server.id, reason=error.reason)
+            return False
+        until = self._now() + times.longest_s
+        while True:
+            try:
+                async with asyncio.timeout(times.check_s):
+                    await connection.end.wait()
+            except TimeoutError:
+                if self._now() >= until or not self._is_used(slot, times) or not await self._is_current(slot):
+                    return True
+            else:
+                return False
+
+    async def _list(self, slot: _Slot, connection: Connection) -> None:
+        """List the tools once, which warms the server up, and have the catalogue filled anew where it has others."""
+        slot.listed = await connection.definitions()
+        known = self._discovered.get(slot.server.id)
+        if known is not None and known.tools != slot.listed.tools:
+            self._tell_change(slot.server.id)
+
+    async def _is_current(self, slot: _Slot) -> bool:
+        """Return whether the entry would be started in the same way now: with the same secrets, folder and sandbox."""
+        try:
+            return (await self._prepare(slot.server)).spawn == slot.spawn
+        except ServerUnavailableError:
+            return False
+
+    def _is_used(self, slot: _Slot, times: SpareTimes) -> bool:
+        return self._now() - slot.used_at < times.used_within_s
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
