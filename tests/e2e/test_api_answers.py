@@ -124,9 +124,9 @@ def test_a_question_that_is_declined_is_declined_to_the_server(service: Service)
     ],
 )
 def test_an_answer_that_does_not_fit_is_refused_with_what_is_wrong(
-    asked: tuple[str, Any], service: Service, body: dict[str, Any], field: str, said: str
+    open_question: tuple[str, Any], service: Service, body: dict[str, Any], field: str, said: str
 ) -> None:
-    refused = answer(service, *asked, **body)
+    refused = answer(service, *open_question, **body)
     assert refused.status_code == 422
     (fault,) = refused.json()["errors"]
     assert fault["field"] == field
@@ -134,7 +134,7 @@ def test_an_answer_that_does_not_fit_is_refused_with_what_is_wrong(
 
 
 @pytest.fixture(scope="module")
-def asked(service: Service) -> Iterator[tuple[str, Any]]:
+def open_question(service: Service) -> Iterator[tuple[str, Any]]:
     """A question that stays open while answers to it are refused."""
     task_id, asked = asked_by(service, "form")
     yield task_id, asked

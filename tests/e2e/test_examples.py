@@ -128,7 +128,7 @@ def unknown(service: Service) -> str:
 
 
 @pytest.fixture(scope="module")
-def asking(service: Service) -> str:
+def asking_task(service: Service) -> str:
     """Return the id of a task in which a server asks something."""
     step = {"id": "s1", "kind": "tool", "server": "asking", "tool": "form"}
     task_id = service.submit("Ask", {"goal": "Ask", "steps": [step]})
@@ -190,10 +190,10 @@ def fault_of(example: Example, printed: str) -> str:
 
 @pytest.mark.parametrize("page", [page_parameter(page) for page in PAGES])
 def test_the_examples_of_a_page_print_what_it_shows(
-    page: Path, service: Service, unknown: str, asking: str, tmp_path: Path
+    page: Path, service: Service, unknown: str, asking_task: str, tmp_path: Path
 ) -> None:
     examples = examples_of(page)
-    printed = run(examples, service, tmp_path, UNKNOWN=unknown, ASKED=asking)
+    printed = run(examples, service, tmp_path, UNKNOWN=unknown, ASKED=asking_task)
     if faults := [fault for fault in map(fault_of, examples, printed) if fault]:
         pytest.fail("\n\n".join(faults))
 

@@ -1,4 +1,4 @@
-"""What a server asks the user in the middle of a call (MCP elicitation), and whether an answer fits it."""
+"""Questions of a server to the user during a call (MCP elicitation), and the validation of answers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from agent_runtime.domain.values import JsonObject, JsonValue, canonical, is_dee
 from agent_runtime.text.escaping import is_blank
 
 MOST_QUESTIONS = 16
-"""How many questions a server may ask in one call; any more are declined at once."""
+"""The number of questions that a server may ask in one call. Further questions are declined at once."""
 
 _MOST_CHARACTERS = 4000
 _MOST_SCHEMA_BYTES = 16 * 1024

@@ -1,4 +1,4 @@
-"""Why a tool that a plan names cannot be used."""
+"""Explanations of missing tools: the reason why a plan cannot use a tool that it names."""
 
 from collections.abc import Mapping
 

@@ -12,7 +12,7 @@ from agent_runtime.domain.values import JsonObject
 
 
 def without_optional_nulls(arguments: JsonObject, schema: JsonObject) -> JsonObject:
-    """Return the arguments without the optional ones whose JSON null does not match their schema."""
+    """Return the arguments without optional ones whose value `null` does not match their schema."""
     named, required = schema.get("properties"), schema.get("required", ())
     nulls = {name for name, value in arguments.items() if value is None}
     if not nulls or not isinstance(named, Mapping) or not nulls & named.keys() - set(required):

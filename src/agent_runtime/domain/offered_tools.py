@@ -22,7 +22,7 @@ class OfferedTools:
 
     @property
     def has_model(self) -> bool:
-        """Whether a plan may have agent steps."""
+        """True if a plan may have agent steps."""
         return self.identities.model is not None
 
     def find_faults(self, plan: Plan, limits: Limits) -> list[Fault]:

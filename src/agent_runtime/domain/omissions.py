@@ -1,4 +1,4 @@
-"""When a field of an event is left out of its JSON: it came later, and says nothing there."""
+"""Conditions under which the JSON of an event omits a field that a later version added: it has no content."""
 
 from collections.abc import Collection
 

@@ -19,10 +19,10 @@ _LONGEST_REASON = 2000
 
 @dataclass(frozen=True, slots=True)
 class OutageLimits:
-    """How long tasks wait for servers and models that cannot be reached, by the operator's settings.
+    """The time limits for tasks that wait for unreachable servers and models, from the settings.
 
-    From the first failure on, for `approved_s` once a plan was approved and for `planning_s` before; 0: not at all.
-    `pause` gives the seconds after attempt number 1, 2, ...
+    A task waits from the first failure on: `approved_s` seconds if its plan is approved, and `planning_s` before that.
+    0 disables waiting. `pause` returns the seconds after attempt number 1, 2, ...
     """
 
     approved_s: float

@@ -48,9 +48,9 @@ class MadeCalls(Value):
 
 
 class Rerun(Value):
-    """What a task takes over from the finished task `task_id`, whose journal ended with the hash `head`.
+    """The parts that a task reuses of the finished task `task_id`, whose journal ended with the hash `head`.
 
-    `results` are by step id. `authors` are all who shaped the finished task.
+    `results` are by step id. `authors` are all authors of the finished task.
     """
 
     task_id: str

@@ -1,4 +1,4 @@
-"""What a finished task leaves to a task that runs it again."""
+"""The parts of a finished task that a rerun of it can reuse."""
 
 from collections.abc import Iterable
 

@@ -57,7 +57,7 @@ class AskedCall:
 
 @dataclass(frozen=True, slots=True)
 class AskedInput:
-    """What a server asks the user while its call is open (MCP elicitation)."""
+    """A question of a server to the user during its call (MCP elicitation)."""
 
     question_id: str
     call_id: str
@@ -142,9 +142,9 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a task waits for: the latest `task.waiting`, until something else happens than the claim of the next try.
+    """The server, model or planner that a task waits for: the latest `task.waiting`, until its outage is over.
 
-    `since` is when try number 1 of `attempt` had failed; `same_exits` counts those at the end that ended alike.
+    `since` is the time at which attempt number 1 failed; `same_exits` counts the latest attempts that failed alike.
     """
 
     kind: Literal["server", "model", "planner"]

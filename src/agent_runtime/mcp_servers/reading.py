@@ -158,7 +158,7 @@ def _to_error(value: JsonValue) -> ErrorData:
 
 
 def _to_result(value: JsonValue) -> JsonObject:
-    """Return a result as an object: a list is content, a text is one block of it; null cannot be read."""
+    """Return a result as an object: a list is content, a text is one block of it; `null` cannot be read."""
     if isinstance(value, dict):
         return value
     if isinstance(value, list | str):

@@ -59,7 +59,7 @@ def make_unreadable_result(reason: str, redactor: Redactor) -> StoredResult:
 
 
 def is_error(raw: Mapping[str, Any]) -> bool:
-    """Return whether a result is marked as an error: by any value but `false` and null."""
+    """Return whether a result is marked as an error: by any value but `false` and `null`."""
     said = raw.get("isError")
     return said is not None and said is not False
 

@@ -53,7 +53,7 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
 
     @property
     def may_pass(self) -> bool:
-        """Whether it is an outage, and not what the endpoint would answer again."""
+        """True for an outage, after which the same request may succeed."""
         return self.code == "model_unavailable" or (
             self.retry and (not self.reached or self.code == "model_overloaded")
         )

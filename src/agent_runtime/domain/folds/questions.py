@@ -1,4 +1,4 @@
-"""What a server asks the user while its call is open, and how that ends."""
+"""Folds of the questions that a server asks the user during a call, and of their answers."""
 
 from dataclasses import replace
 

@@ -6,8 +6,8 @@ References and conditions are never rewritten. What no rule covers is left to th
 * *wrapped*: `{"plan": {...}}` is the plan inside; `{"plan": [...]}` and a bare list of steps are the steps;
 * *not for a model to say*: `preapproved` is dropped from every step, whatever its value;
 * *remarks*: fields that only comment (`REMARKS`) are dropped; every other unknown field is a fault;
-* *nothing said*: optional fields that are null are dropped, and so are fields of the other kind of step that are null
-  or empty, and a blank `when` or title;
+* *nothing said*: optional fields that are `null` are dropped, and so are fields of the other kind of step that are
+  `null` or empty, and a blank `when` or title;
 * *kind*: a step with a `tool` is a tool step, one with an `instruction` an agent step;
 * *arguments*: `args`, `parameters`, `params` or `input` are the arguments if nothing else is; a string that is a JSON
   object is that object;
