@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,29 @@ def test_a_question_that_nobody_answers_is_declined_and_the_call_goes_on(service
     assert withdrawn["data"]["question_id"] == asked["question_id"]
     late = answer(service, task_id, asked, action="decline")
     assert late.status_code == 404
+
+
+@pytest.mark.parametrize(("tool", "said"), [("hasty", None), ("withdrawn", "withdrawn")])
+def test_a_server_that_does_not_wait_for_the_answer_ends_its_question(service: Service, tool: str, said: Any) -> None:
+    task_id = service.submit(plan=plan_of(tool))
+    service.approve(task_id)
+    assert wait_for_server_answer(service, task_id) == said
+    assert service.task(task_id)["attention"] == []
+
+
+def test_a_server_may_ask_only_so_often(service: Service) -> None:
+    task_id = service.submit(plan=plan_of("many", timeout_s=2))
+    service.approve(task_id)
+    eventually_sync(lambda: service.task(task_id)["attention"])
+    for number in range(16):
+        eventually_sync(partial(asks, service, task_id, f"Number {number}?"))
+        (asked,) = service.task(task_id)["attention"]
+        answer(service, task_id, asked, action="accept", content={"name": "Ann"})
+    assert wait_for_server_answer(service, task_id) == ["accept"] * 16 + ["decline"] * 4
+
+
+def asks(service: Service, task_id: str, message: str) -> bool:
+    return any(asked["message"] == message for asked in service.task(task_id)["attention"])
 
 
 def test_steps_side_by_side_ask_at_the_same_time(service: Service) -> None:

@@ -37,12 +37,12 @@ from agent_runtime.domain.patience import CALL_S
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult
+from agent_runtime.live.call_patience import CallPatience
+from agent_runtime.live.identifiers import new_id
 from agent_runtime.live.interruption import run_until
 from agent_runtime.live.patience import Patience
 from agent_runtime.live.progress import Progress
 from agent_runtime.registry.current import CurrentRegistry
-from agent_runtime.services.identifiers import new_id
-from agent_runtime.services.patience import CallPatience
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run
 from agent_runtime.telemetry import log_debug

@@ -154,7 +154,7 @@ class Execution:
     async def _decide(self) -> list["StagedCall | Question"]:
         if self._run.is_behind or (self._run.cancel.is_set() and not self._run.task.cancel_requested):
             await self._run.catch_up()
-        self._run.stage_posted()
+        self._run.posts.stage(self._run.stage)
         begun: list[StagedCall | Question] = []
         while self._may_act:
             busy = self._busy_steps | {work.step_id for work in begun}

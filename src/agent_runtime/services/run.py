@@ -10,14 +10,13 @@ import structlog
 from agent_runtime.domain.budget import charge
 from agent_runtime.domain.errors import (
     ConflictError,
-    IllegalTransitionError,
     StaleEpochError,
     StoreUnavailableError,
 )
-from agent_runtime.domain.events import Event, EventRecord, InputAnswered, ModelAnswered, TaskClaimed, ToolReturned
+from agent_runtime.domain.events import Event, EventRecord, ModelAnswered, TaskClaimed, ToolReturned
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
-from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.posts import Posts
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.telemetry import log_debug
 
@@ -44,7 +43,7 @@ class Run:
         self.extended_s: dict[str, float] = {}
         self.wakeup = asyncio.Event()
         self.is_behind = False
-        self._posted: list[Event] = []
+        self.posts = Posts()
         self.cancel = cancel
         self.stop = stop
 
@@ -72,34 +71,24 @@ class Run:
 
     def post(self, event: Event) -> None:
         """Have the execution write an event in its next turn, if the journal allows it then."""
-        self._posted.append(event)
+        self.posts.add(event)
         self.wakeup.set()
 
-    def stage_posted(self) -> None:
-        """Stage the posted events. They stay posted until they are written. Those that are not allowed are dropped."""
-        for event in [*self._posted]:
-            try:
-                self.stage(event)
-            except IllegalTransitionError as refusal:
-                log.info("post_dropped", task_id=self.task.task_id, reason=str(refusal))
-                self._posted.remove(event)
+    def fall_behind(self) -> None:
+        """Have the execution see in its next turn what the journal has."""
+        self.is_behind = True
+        self.wakeup.set()
 
-    async def wait_for_answer(self, question_id: str) -> JsonObject | None:
-        """Wait until a person has answered a question of a server, and return the content; None if they decline."""
-        after, pauses = self._committed.version, _Pauses(self.task.task_id)
+    async def read_on(self, after: int) -> list[EventRecord]:
+        """Return the records after event number `after`, once there are some."""
+        pauses = _Pauses(self.task.task_id)
         while True:
             try:
-                records = await self._store.records(self.task.task_id, after)
+                if records := await self._store.records(self.task.task_id, after):
+                    return records
+                await self._store.wait_for_change(self.task.task_id, after)
             except StoreUnavailableError as error:
                 await pauses.after(error)
-                continue
-            for record in records:
-                if isinstance(record.event, InputAnswered) and record.event.question_id == question_id:
-                    self.is_behind = True
-                    self.wakeup.set()
-                    return record.event.content
-            after = records[-1].seq if records else after
-            await self._store.wait_for_change(self.task.task_id, after)
 
     def stage(self, *events: Event) -> None:
         """Add events to the next commit; `task` is the state with them. Raises: IllegalTransitionError."""
@@ -126,8 +115,8 @@ class Run:
         except StaleEpochError:
             await self.record_late_answers()
             raise
-        written, self._staged = self._staged, []
-        self._posted = [event for event in self._posted if event not in written]
+        self.posts.forget(self._staged)
+        self._staged = []
         self.task = self._committed
 
     async def catch_up(self) -> None:

@@ -40,10 +40,10 @@ from agent_runtime.domain.stored_journal import StoredJournal, read_record
 from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.values import canonical, digest
+from agent_runtime.live.identifiers import new_id
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.decisions import events_of, expect_editable, find_text_faults
 from agent_runtime.services.expiry import Expiry
-from agent_runtime.services.identifiers import new_id
 from agent_runtime.services.ports import Runner, TaskStore
 
 log = structlog.get_logger()

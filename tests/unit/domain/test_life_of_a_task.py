@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from agent_runtime.domain.events import EVENTS, Resolution
 from unit.domain.life.machine import LifeOfATask, lives
 
-BEYOND = frozenset({"input.requested", "input.answered", "input.withdrawn"})
+BEYOND = frozenset[str]()
 """Events that these lives do not have yet."""
 
 EVERYDAY = settings(
@@ -24,7 +24,13 @@ EVERYDAY = settings(
 )
 THOROUGH = settings(EVERYDAY, max_examples=400, stateful_step_count=50)
 
-USUAL = ("calls side by side", "a call once more", *(f"resolved: {how}" for how in get_args(Resolution)))
+USUAL = (
+    "calls side by side",
+    "a call once more",
+    "a question: accept",
+    "a question: decline",
+    *(f"resolved: {how}" for how in get_args(Resolution)),
+)
 ACCIDENTS = ("a crash now", "a crash before", "a crash after", "a zombie that waits for an answer", "late evidence")
 CONFLICTS = (
     "a claim that came second",

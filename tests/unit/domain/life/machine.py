@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain import commands
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, DenyCall, Edit, Reject, Resolve, Revise
+from agent_runtime.domain.approval import Answer, Approve, ApproveCall, Cancel, DenyCall, Edit, Reject, Resolve, Revise
 from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.contract import Budget
 from agent_runtime.domain.errors import (
@@ -21,6 +21,7 @@ from agent_runtime.domain.errors import (
     ConflictError,
     DecisionRefusedError,
     InvalidInputError,
+    QuestionNotFoundError,
     ScopeMissingError,
 )
 from agent_runtime.domain.plan import Plan
@@ -41,7 +42,10 @@ LONG = st.tuples(st.sampled_from([*RESULTS, *ANSWERS, "big"]), st.sampled_from([
 )
 MINDLESS = ("a service", "a run", "a run that strays", "a run at its end", "others")
 
-REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError, ScopeMissingError)
+REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError, QuestionNotFoundError, ScopeMissingError)
+
+CONTENTS: list[dict[str, Any] | None] = [None, {"n": 1}, None, {"n": 2}, {"n": "one"}]
+"""What somebody answers to a server: nothing, what fits, or what does not."""
 
 CALLERS = st.sampled_from([ANYBODY, Caller("bob", "default", frozenset({"approve"}), "key")])
 """Somebody who may do everything, and somebody who may only approve, whatever he did while he might do more."""
@@ -279,6 +283,32 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
         comment = data.draw(st.sampled_from([None, "not so"]))
         self.decide(kind(call_id=asked.call_id, arguments_digest=asked.arguments_digest, comment=comment), back, by)
 
+    @precondition(lambda self: any(run.waiting for run in self.runs) and not self.task.questions)
+    @rule(
+        data=st.data(),
+        then=st.sampled_from([[], [], [], ["silence"], ["good", "more"]]),
+        content=st.sampled_from(CONTENTS),
+        by=CALLERS,
+    )
+    def a_server_asks(self, data: st.DataObject, then: list[str], content: dict[str, Any] | None, by: Caller) -> None:
+        """In a call that is open. Somebody may be there and answer at once, or be too late."""
+        run = data.draw(st.sampled_from([run for run in self.runs if run.waiting]))
+        self.go_on(run, ["asks", "asks", *then])
+        if self.task.questions:
+            self.answer_one(data, content, 0, by)
+
+    @precondition(lambda self: self.task.questions)
+    @rule(data=st.data(), content=st.sampled_from(CONTENTS), back=st.integers(0, 2), by=CALLERS)
+    def answer_a_question(self, data: st.DataObject, content: dict[str, Any] | None, back: int, by: Caller) -> None:
+        self.answer_one(data, content, back, by)
+
+    def answer_one(self, data: st.DataObject, content: dict[str, Any] | None, back: int, by: Caller) -> None:
+        """Somebody answers what a server asks, with what fits or does not, or declines."""
+        asked = self.task.questions[data.draw(st.sampled_from([*self.task.questions]))]
+        action: Literal["accept", "decline"] = "decline" if content is None else "accept"
+        if self.decide(Answer(question_id=asked.question_id, action=action, content=content), back, by):
+            self.tell(f"a question: {action}")
+
     @property
     def asking(self) -> list[str]:
         return [name for name, step in self.task.steps.items() if step.status is StepStatus.ASKING]
@@ -357,7 +387,8 @@ class LifeOfATask(Mindless, RuleBasedStateMachine):
     @invariant()
     def there_is_always_a_next_thing(self) -> None:
         """G3: whoever is neither done nor asking can go on."""
-        waiting = self.task.status in WAITING and not self.task.cancel_requested
+        lost = self.task.cancel_requested or self.task.questions
+        waiting = self.task.status in WAITING and not lost
         assert self.goes_on is not (self.task.terminal or waiting)
 
     @property

@@ -85,6 +85,10 @@ class Mindless:
         for name, step in now.steps.items():
             for resolution in ("done", "retry"):
                 self.accepted(None, ev.StepResolved(step_id=name, call_id="c0", resolution=resolution))
+            for question_id in ("q0", *(asked.question_id for asked in then.questions.values())):
+                if step.question is None or step.question.question_id != question_id:
+                    wrong = ev.InputAnswered(step_id=name, question_id=question_id, action="accept", content={})
+                    self.accepted(None, wrong)
             call_id = step.asked.call_id if step.asked else "c0"
             self.accepted(None, ev.CallApproved(step_id=name, call_id=call_id, arguments_digest="d"))
         if self.task.terminal:
@@ -178,8 +182,12 @@ class Mindless:
         assert asked or not cancelled, "it was cancelled, and nobody had asked for it"
 
     def others_write_what_comes_to_mind(self) -> None:
-        epoch, waits = self.task.epoch, self.task.status in WAITING and not self.task.cancel_requested
+        epoch = self.task.epoch
+        waits = self.task.status in WAITING and not (self.task.cancel_requested or self.task.questions)
         refused: list[tuple[int | None, ev.Event]] = []
+        for step_id, asked in self.task.questions.items():
+            withdrawn = ev.InputWithdrawn(step_id=step_id, question_id=asked.question_id, reason="r")
+            refused += [(other, withdrawn) for other in (epoch - 1, epoch + 1, None)]
         for agent in self.agents_of_plan:
             said = answer(agent, len(self.task.steps[agent.id].turns) + 1, "good")
             refused += [(other, said) for other in (epoch - 1, epoch + 1, None)]

@@ -32,9 +32,10 @@ RESULTS = {
 COMES = frozenset({*RESULTS, *ANSWERS})
 """What may come for whoever waits: for a call, "good" where it is an answer of a model; for a question, a text."""
 
-INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "outdated", "stray", "down")
+INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "outdated", "stray", "down", "asks", "silence")
 """What comes next: the answer to a call or question, more of the run's own work, the news that the tools have changed
-or that the servers are others, calls that nobody has asked for, or the news that the server cannot be reached.
+or that the servers are others, calls that nobody has asked for, the news that the server cannot be reached, a question
+of a server, or the end of its patience.
 """
 
 _ACTS = {TaskStatus.PENDING, TaskStatus.EXECUTING}
@@ -119,6 +120,10 @@ class Run:
         self.answers.clear()
         if instant == "outdated" and self.may_be_repinned:
             self.stage(repinned_plan(self.task))
+        if instant == "asks":
+            self.ask_person()
+        elif instant == "silence":
+            self.withdraw_questions()
         begun = self.stray() if instant == "stray" else []
         begun += self.decide(begun, instant=instant)
         if not self.staged:  # a question to a model may need nothing written
@@ -132,6 +137,28 @@ class Run:
         self.task, self.staged = self.committed, []
         self.calling = begun
         return True
+
+    def ask_person(self) -> None:
+        """A server asks something in the first call that is open and asks nothing yet."""
+        if self.task.status not in ev.InputRequested.follows or self.task.cancel_requested:
+            return
+        for work in self.waiting:
+            state = self.task.steps[work.step_id]
+            call = state.open_call
+            if isinstance(work, ev.ToolCalled) and call and call.call_id == work.call_id and not state.question:
+                parts = {"step_id": work.step_id, "call_id": work.call_id, "server": work.server, "tool": work.tool}
+                schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+                question_id = f"q{next(self.ids)}"
+                self.stage(
+                    ev.InputRequested(**parts, question_id=question_id, message="How many?", requested_schema=schema)
+                )
+                return
+
+    def withdraw_questions(self) -> None:
+        """The calls of this run that ask something may take no longer."""
+        for step_id, asked in self.task.questions.items():
+            if step_id in self.busy:
+                self.stage(ev.InputWithdrawn(step_id=step_id, question_id=asked.question_id, reason="silence"))
 
     @property
     def may_be_repinned(self) -> bool:
@@ -182,7 +209,7 @@ class Run:
 
     def decide(self, strayed: list[Work], *, instant: str) -> list[Work]:
         begun: list[Work] = []
-        while not self.planned and (self.task.status in _ACTS or self.task.cancel_requested):
+        while not self.planned and self.may_act:
             busy = self.busy | {work.step_id for work in (*strayed, *begun)}
             if self.trouble and not busy:
                 self.give_up(self.trouble)
@@ -203,6 +230,11 @@ class Run:
                 case _:
                     break
         return begun
+
+    @property
+    def may_act(self) -> bool:
+        task = self.task
+        return bool(task.status in _ACTS or task.cancel_requested or task.questions.keys() - self.busy)
 
     @property
     def busy(self) -> set[str]:

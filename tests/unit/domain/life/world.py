@@ -24,6 +24,8 @@ OF_A_RUN = frozenset(
         "task.completed",
         "task.failed",
         "call.approval_requested",
+        "input.requested",
+        "input.withdrawn",
         "budget.exceeded",
     }
 )
@@ -48,6 +50,8 @@ class Step:
     granted: dict[str, Any] | None = None
     """The arguments that a person has approved."""
     asked: dict[str, Any] | None = None
+    question: str | None = None
+    """What the server of the open call asks."""
     turns: list[dict[str, Any]] = field(default_factory=list)
     """The answers of its model."""
     settled: int = 0
@@ -185,7 +189,8 @@ class World:
             self.expect("G4", both, f"{kind} by {data['actor']}, who had a say in it")
         told_a_model = kind == "call.denied" and data["comment"] and self.steps[data["step_id"]].is_agent
         shaped = kind in {"task.submitted", "plan.edited", "plan.revision_requested"} or told_a_model
-        if shaped or (kind == "step.resolved" and data["output"] is not None):
+        gave = kind == "step.resolved" and data["output"] is not None
+        if shaped or gave or (kind == "input.answered" and data["content"] is not None):
             self.authors.add(data["actor"])
 
     def _read_plan(self, kind: str, data: dict[str, Any]) -> None:
@@ -284,13 +289,17 @@ class World:
                 step.status, self.has_begun = "running", True
             case "model.answered":
                 self._read_answer(data, step)
+            case "input.requested" | "input.answered" | "input.withdrawn":
+                self._read_question(kind, data, step)
             case "tool.returned" if data["call_id"] == step.call_id and step.is_agent:
+                step.question = None
                 step.settle()
             case "tool.denied" if data.get("turn") is not None:
                 place = data["turn"], data["index"]
                 self.expect("G5", place == (len(step.turns), step.settled), "a call is refused that nobody waits for")
                 step.settle()
             case "tool.returned" if data["call_id"] == step.call_id:
+                step.question = None
                 step.result = data["result"]
             case "step.completed" | "step.failed" | "step.skipped":
                 step.status = kind.removeprefix("step.")
@@ -312,9 +321,20 @@ class World:
             case "call.denied":
                 step.status = "failed"
             case "step.outcome_unknown":
-                step.status = "unknown"
+                step.status, step.question = "unknown", None
             case "step.resolved":
                 self._read_resolution(data, step)
+
+    def _read_question(self, kind: str, data: dict[str, Any], step: Step) -> None:
+        if kind == "input.requested":
+            open_ = step.status == "running" and data["call_id"] == step.call_id and step.result is None
+            self.expect("G5", open_ and step.question is None, "a question in no open call, or beside another one")
+            self.expect("G7", not self.cancelled, f"a person is asked in {data['step_id']} after a cancel")
+            step.question = data["question_id"]
+            return
+        self.expect("G4", step.question == data["question_id"], f"{kind} of a question that nobody asks")
+        self.expect("G7", kind == "input.withdrawn" or not self.cancelled, "a question was answered after a cancel")
+        step.question = None
 
     def _read_resolution(self, data: dict[str, Any], step: Step) -> None:
         asked = step.status == "unknown" and data["call_id"] == step.call_id

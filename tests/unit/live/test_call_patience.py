@@ -1,6 +1,7 @@
 """The time limit of a call that reports progress: its cap, and the seconds left in the budget."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import cast
 
 import pytest
@@ -9,13 +10,17 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import seconds_left
 from agent_runtime.domain.commands import CallTool, next_command
 from agent_runtime.domain.contract import Budget
+from agent_runtime.domain.elicitation import Question
 from agent_runtime.domain.patience import Report
+from agent_runtime.domain.task import Task
+from agent_runtime.live.call_patience import CallPatience
 from agent_runtime.live.progress import Progress, Reported
-from agent_runtime.services.patience import CallPatience
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.services.run import Run
 from agent_steps import LOOK, after, contract_of, make_executing_task, step_started, tool_called
+from waiting import eventually
 
+AT = datetime(2026, 11, 21, tzinfo=UTC)
 FIRST, SECOND = ({**LOOK, "id": name} for name in ("first", "second"))
 
 
@@ -64,3 +69,44 @@ async def test_a_report_is_shown_to_those_who_follow_the_task() -> None:
         patience_of(run, first, progress=progress).tell(Report(1, 2, "half"))
         (said,) = await listener.take()
     assert said == Reported("first", "Step first reports progress: 1 of 2, half", Report(1, 2, "half"))
+
+
+class Journal(Run):
+    """A run whose journal says nothing of a question before it is withdrawn, and then this of how it ended."""
+
+    def __init__(self, task: Task, end: type[ev.InputAnswered | ev.InputWithdrawn]) -> None:
+        super().__init__(cast("TaskStore", None), task, asyncio.Event(), asyncio.Event())
+        self.posted: list[ev.Event] = []
+        self.withdrawn = asyncio.Event()
+        self.end = end
+
+    def post(self, event: ev.Event) -> None:
+        self.posted.append(event)
+        if isinstance(event, ev.InputWithdrawn):
+            self.withdrawn.set()
+
+    async def read_on(self, after: int) -> list[ev.EventRecord]:
+        await self.withdrawn.wait()
+        _, event = self.posted
+        assert isinstance(event, ev.InputWithdrawn)
+        if self.end is ev.InputAnswered:
+            event = ev.InputAnswered(
+                step_id=event.step_id, question_id=event.question_id, action="accept", content={"n": 1}
+            )
+        return [ev.make_record("t", after + 1, None, AT, event)]
+
+
+@pytest.mark.parametrize(("end", "content"), [(ev.InputAnswered, {"n": 1}), (ev.InputWithdrawn, None)])
+async def test_what_the_journal_says_of_the_end_of_a_question_is_what_the_server_gets(
+    end: type[ev.InputAnswered | ev.InputWithdrawn], content: dict[str, int] | None
+) -> None:
+    first = call_of("first", 4)
+    run = Journal(run_with(first).task, end)
+    async with asyncio.TaskGroup() as group:
+        question = Question("Sure?", {"type": "object"})
+        asked = group.create_task(patience_of(run, first).ask(question, asyncio.Event()))
+        await eventually(lambda: run.posted)
+        run.cancel.set()  # as the end of its patience does
+    assert asked.result() == content
+    assert [type(event) for event in run.posted] == [ev.InputRequested, ev.InputWithdrawn]
+    assert run.is_behind
