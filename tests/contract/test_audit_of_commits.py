@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.chain import GENESIS
-from agent_runtime.domain.commits import CHANGES, Change, Deletion, encode_changes, parse_head
+from agent_runtime.domain.commits import CHANGES, Change, CommitHead, Deletion, chain_commit, encode_changes, parse_head
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.domain.events import StepCompleted, TaskCancelRequested, TaskCompleted
 from agent_runtime.domain.task import Task
@@ -66,10 +66,10 @@ def rows(path: Path) -> list[Any]:
 
 
 def add_commit(path: Path, changes: Sequence[Change | Deletion]) -> None:
-    """Add a row that follows from the newest one, as the service would."""
-    values = (COMMITS + 1, rows(path)[-1][1], CHANGES, encode_changes(changes), "")
-    tamper(path, "INSERT INTO commits VALUES (?, ?, ?, ?, ?)", values=values)
-    rechain_commits(path)
+    """Add a row that follows from the newest one, as the service would write it."""
+    position, at, _, _, hash_ = rows(path)[-1]
+    row = chain_commit(CommitHead(position, hash_), at, CHANGES, encode_changes(changes))
+    tamper(path, "INSERT INTO commits VALUES (?, ?, ?, ?, ?)", values=row)
 
 
 async def test_what_nobody_changed_has_no_fault_with_any_head_that_it_ever_had(path: Path) -> None:
@@ -153,7 +153,9 @@ async def test_a_task_that_was_added_is_found(path: Path) -> None:
 async def test_the_tombstone_of_a_task_that_is_still_there_is_found(path: Path) -> None:
     head = read(path).entries[-1].hash
     add_commit(path, [Deletion("t", LAST, head)])
-    assert find_commit_places(path) == ["t, tasks"]
+    with open_read_only(path) as file:
+        (fault,) = file.verify_commits().faults
+    assert str(fault).startswith("t, tasks: commit 17 says that it was deleted")
 
 
 @pytest.mark.parametrize("deletion", [Deletion("t", 13, GENESIS), Deletion("t", LAST, GENESIS)])
@@ -302,6 +304,12 @@ async def test_a_checkpoint_that_was_changed_is_found(
     found = find_commit_places(with_checkpoint)
     assert found[: len(expected)] == expected
     assert "commits[18].hash" in find_commit_places(with_checkpoint, head)
+
+
+async def test_after_a_checkpoint_it_does_not_matter_what_missing_rows_have_named(with_checkpoint: Path) -> None:
+    tamper(with_checkpoint, "DELETE FROM commits WHERE position = 5")
+    add_commit(with_checkpoint, [Deletion("nobody", 1, GENESIS)])
+    assert find_commit_places(with_checkpoint) == ["commits[6]", "nobody, record 1, commits[19].data"]
 
 
 async def test_rows_before_a_checkpoint_that_were_computed_anew_are_found_where_it_was_not(

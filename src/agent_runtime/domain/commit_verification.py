@@ -177,7 +177,6 @@ class _Verification:
         if self._all_known and change.first != expected:
             said = f"its records begin with {change.first}, where the rows before it end with {expected - 1}"
             self._fault(row, "data", f"{said}: the journal was cut, or records were added, beside the service.", change)
-        self._deleted.pop(change.task_id, None)
         self._name(row, change)
 
     def _name(self, row: Commit, change: Change) -> None:
