@@ -12,8 +12,11 @@ from agent_runtime.mcp_servers.reading import UnreadableAnswerError
 
 NO_CONNECTION = "cannot connect"
 BROKEN_CONNECTION = "the connection broke"
-"""The beginnings of messages about HTTP requests without an answer."""
+REDIRECT = "it redirects to"
+COMPRESSED = "the answer is compressed"
+"""The beginnings of our own messages about HTTP requests without a usable answer."""
 
+_OUR_WORDS = (BROKEN_CONNECTION, REDIRECT, COMPRESSED)
 _OUTAGE = re.compile(r"HTTP (?:408|429|502|503|504)\b")
 _NO_OUTAGE = re.compile(
     r"certificate.verify.failed|unsupported protocol|proxy that \w+ names: 40[137]\b", re.IGNORECASE
@@ -53,6 +56,8 @@ def explain(error: BaseException) -> str:
             return "the connection was closed"
         case MCPError(code=code) if code == CONNECTION_CLOSED and error.message.startswith(NO_CONNECTION):
             return f"it cannot be reached ({error.message})"
+        case MCPError(code=code) if code == CONNECTION_CLOSED and error.message.startswith(_OUR_WORDS):
+            return error.message
         case MCPError() if error.message.startswith("HTTP "):
             return f"it answered with {error.message}"
         case MCPError():

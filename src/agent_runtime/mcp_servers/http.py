@@ -21,7 +21,7 @@ from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableErr
 from agent_runtime.domain.tools import HttpServer
 from agent_runtime.mcp_servers.answers import Body, read_body
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
-from agent_runtime.mcp_servers.explaining import BROKEN_CONNECTION, NO_CONNECTION
+from agent_runtime.mcp_servers.explaining import BROKEN_CONNECTION, COMPRESSED, NO_CONNECTION, REDIRECT
 from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.old_sse import open_old_sse
 from agent_runtime.mcp_servers.reading import read_answer
@@ -172,11 +172,13 @@ class _Guarded(httpx2.AsyncBaseTransport):
                 # There was no connection, so no byte of the call was sent.
                 state.sent = False
             return _make_refusal(request, f"{NO_CONNECTION}{self._way}: {error}")
+        except _RedirectRefusedError as refused:
+            return _make_refusal(request, str(refused))
         except httpx2.TransportError as error:
             return _make_refusal(request, f"{BROKEN_CONNECTION}: {error or type(error).__name__}")
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()
-            return _make_refusal(request, "the answer is compressed, which was not asked for")
+            return _make_refusal(request, f"{COMPRESSED}, which was not asked for")
         if request.method == "POST" and response.is_error:
             return await self._translate_error(request, response, state)
         streamed = response.headers.get("content-type", "").lower().startswith("text/event-stream")
@@ -247,21 +249,23 @@ class _Guarded(httpx2.AsyncBaseTransport):
         return request_id
 
     async def _follow_redirect(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
-        """Follow the redirect of a handshake; refuse any other redirect."""
+        """Follow the redirect of a handshake. Raises: _RedirectRefusedError for any other redirect."""
         await response.aclose()
         target = _resolve_location(request, response)
         follow = target is not None and response.status_code in _KEEP_METHOD and _has_same_origin(request.url, target)
         if target is None or not follow or self._address is not None or not _is_handshake(request):
             where = "nowhere" if target is None else target.copy_with(userinfo=b"", query=None)
-            return _make_refusal(
-                request, f"it redirects to {where}, which is not followed; config.base_url names the address"
-            )
+            raise _RedirectRefusedError(f"{REDIRECT} {where}, which is not followed; config.base_url names the address")
         self._address = request.url = target
         response = await self._inner.handle_async_request(request)
         return await self._follow_redirect(request, response) if response.has_redirect_location else response
 
     async def aclose(self) -> None:
         """Do nothing: the connections are shared, and their owner closes them."""
+
+
+class _RedirectRefusedError(Exception):
+    """A server answered a request with a redirect that is not followed."""
 
 
 _KEEP_METHOD = frozenset({307, 308})
