@@ -1,4 +1,4 @@
-"""Each rule behind G2, G4, G5 and G7 is taken out in turn, and the life of a task must then break that guarantee."""
+"""Remove each rule behind G2, G4, G5 and G7 in turn: the state machine must then find that guarantee broken."""
 
 import os
 import re
@@ -27,9 +27,9 @@ from agent_runtime.domain.task import StepState, StepStatus, Task
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.services import decisions
 from unit.domain.life import machine, run
-from unit.domain.life.plans import plan
+from unit.domain.life.plans import draft_contract
 
-# These judge the judge, not the core: under mutation they would notice what is no fault.
+# These test the judge, not the core: under mutation they would report mutants that are not faults.
 pytestmark = pytest.mark.skipif("MUTANT_UNDER_TEST" in os.environ, reason="the rules are changed already")
 
 SEARCH = settings(
@@ -49,7 +49,7 @@ FOLDS: dict[type[ev.Event], Any] = ALL_FOLDS
 
 
 def allow_events(kinds: set[type[ev.Event]], statuses: set[TaskStatus]) -> Removal:
-    """The table without its word on these events in these statuses."""
+    """Return a removal that allows these events in these statuses."""
 
     def remove(patch: pytest.MonkeyPatch) -> None:
         for kind in kinds:
@@ -58,8 +58,8 @@ def allow_events(kinds: set[type[ev.Event]], statuses: set[TaskStatus]) -> Remov
     return remove
 
 
-def without(module: ModuleType, *names: str) -> Removal:
-    """The folds or the rules without these checks of theirs."""
+def remove_checks(module: ModuleType, *names: str) -> Removal:
+    """Return a removal of these checks of the folds or the rules."""
 
     def remove(patch: pytest.MonkeyPatch) -> None:
         for name in names:
@@ -68,26 +68,26 @@ def without(module: ModuleType, *names: str) -> Removal:
     return remove
 
 
-def put(patch: pytest.MonkeyPatch, kind: type[ev.Event], fold: Callable[..., Changes]) -> None:
-    """Another fold of this event."""
+def replace_fold(patch: pytest.MonkeyPatch, kind: type[ev.Event], fold: Callable[..., Changes]) -> None:
+    """Replace the fold of an event."""
     patch.setitem(FOLDS, kind, fold)
 
 
-def repeating_everything(patch: pytest.MonkeyPatch) -> None:
+def repeat_every_call(patch: pytest.MonkeyPatch) -> None:
     for module in (calls, commands, call_rules, run):
         patch.setattr(module, "may_repeat", lambda *_: True)
 
 
-def taking_every_epoch(patch: pytest.MonkeyPatch) -> None:
+def accept_every_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transitions, "_check_epoch", lambda *_: None)
 
 
-def sending_before_writing(patch: pytest.MonkeyPatch) -> None:
-    """The intents reach the servers before they are in the journal."""
+def send_before_writing(patch: pytest.MonkeyPatch) -> None:
+    """Send calls before their intents are in the journal."""
     decide = run.Run.decide
 
-    def hasty(self: run.Run, strayed: list[run.Work], *, instant: str) -> list[run.Work]:
-        begun = decide(self, strayed, instant=instant)
+    def hasty(self: run.Run, strays: list[run.Work], *, instant: str) -> list[run.Work]:
+        begun = decide(self, strays, instant=instant)
         for work in begun:
             if isinstance(work, ev.ToolCalled):
                 self.store.world.receive(work)
@@ -96,44 +96,44 @@ def sending_before_writing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(run.Run, "decide", hasty)
 
 
-def calling_without_asking(patch: pytest.MonkeyPatch) -> None:
-    """The rules do not ask, and the fold lets a run call."""
+def call_without_approval(patch: pytest.MonkeyPatch) -> None:
+    """Neither the rules nor the fold require the approval of a call."""
     patch.setattr(call_rules, "_reason_to_ask", lambda *_: None)
     patch.setattr(calls, "_check_granted", lambda *_: None)
 
 
-def approving_what_they_wrote(patch: pytest.MonkeyPatch) -> None:
-    """Neither the service nor the folds ask who has shaped what is approved."""
+def approve_own_work(patch: pytest.MonkeyPatch) -> None:
+    """Neither the service nor the folds check who wrote what is approved."""
     patch.setattr(decisions, "_check_author", lambda *_: None)
     for module in (plans, calls):
         patch.setattr(module, "check_approver", lambda *_: None)
 
 
-def taking_the_policy_for_a_person(patch: pytest.MonkeyPatch) -> None:
-    """What a plan says is approved with it is taken so, whoever approved the plan."""
+def treat_policy_as_person(patch: pytest.MonkeyPatch) -> None:
+    """The policy's approval of a plan covers its calls, as a person's would."""
     patch.setattr(Task, "is_for_person", property(lambda _: True))
 
 
-def trusting_the_world(patch: pytest.MonkeyPatch) -> None:
-    """No contract says that a concrete call is to be asked for."""
+def trust_outside_data(patch: pytest.MonkeyPatch) -> None:
+    """No contract requires the approval of concrete calls."""
     patch.setattr(contract, "reasons_to_ask", lambda *_: {})
-    patch.setattr(machine, "plan", cache(plan.__wrapped__))  # not those that are kept
+    patch.setattr(machine, "draft_contract", cache(draft_contract.__wrapped__))  # without cached contracts
 
 
-def letting_everything_out(patch: pytest.MonkeyPatch) -> None:
-    """Whatever the arguments of a call hold, it may reach beyond this machine."""
-    named = asking._describe_sources  # noqa: SLF001 - this is the rule
+def let_data_leave(patch: pytest.MonkeyPatch) -> None:
+    """Any data may leave this machine in the arguments of a call."""
+    named = asking._describe_sources  # noqa: SLF001 - the rule to remove
     patch.setattr(asking, "_describe_sources", lambda given, counts: "" if counts("a model") else named(given, counts))
-    patch.setattr(machine, "plan", cache(plan.__wrapped__))  # not those that are kept
+    patch.setattr(machine, "draft_contract", cache(draft_contract.__wrapped__))  # without cached contracts
 
 
-def letting_a_model_out(patch: pytest.MonkeyPatch) -> None:
-    """A model may look at the world outside with whatever it likes."""
-    reason = asking._reason_of_agent  # noqa: SLF001 - this is the rule
+def let_models_send_data(patch: pytest.MonkeyPatch) -> None:
+    """A model may send any arguments to the outside."""
+    reason = asking._reason_of_agent  # noqa: SLF001 - the rule to remove
     patch.setattr(asking, "_reason_of_agent", lambda key, judged: (key != "f/page" and reason(key, judged)) or None)
 
 
-def taking_every_tool(patch: pytest.MonkeyPatch) -> None:
+def accept_every_tool(patch: pytest.MonkeyPatch) -> None:
     called = FOLDS[ev.ToolCalled]
 
     def lax(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -> Changes:
@@ -142,15 +142,15 @@ def taking_every_tool(patch: pytest.MonkeyPatch) -> None:
         changes: Changes = called(task, event.model_copy(update={"tool": tool}), record)
         return changes
 
-    put(patch, ev.ToolCalled, lax)
+    replace_fold(patch, ev.ToolCalled, lax)
 
 
-def sending_references_as_they_are(patch: pytest.MonkeyPatch) -> None:
+def send_unresolved_references(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(call_rules, "resolve", lambda value, *_, **_bounds: value)
 
 
-def not_waiting_for_results(patch: pytest.MonkeyPatch) -> None:
-    """`next_commands` begins whatever is pending, and the fold lets it."""
+def begin_without_results(patch: pytest.MonkeyPatch) -> None:
+    """`next_commands` begins every pending step, and the rules and folds allow it."""
     wanted = commands.next_commands
 
     def eager(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[commands.Command, ...]:
@@ -164,40 +164,40 @@ def not_waiting_for_results(patch: pytest.MonkeyPatch) -> None:
         return (*begin, *ready)
 
     patch.setattr(commands, "next_commands", eager)
-    without(calls, "_check_ready")(patch)
-    without(call_rules, "_check_turn")(patch)
+    remove_checks(calls, "_check_ready")(patch)
+    remove_checks(call_rules, "_check_turn")(patch)
 
 
-def going_on_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
-    """`next_commands`, the rules and the folds are deaf to it."""
+def continue_after_cancel(patch: pytest.MonkeyPatch) -> None:
+    """`next_commands`, the rules and the folds ignore the cancellation."""
     wanted = commands.next_commands
 
-    def deaf(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[commands.Command, ...]:
-        heard = task.cancel_requested and task.status is not TaskStatus.EXECUTING
-        return wanted(replace(task, cancel_requested=heard), in_flight)
+    def ignoring(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[commands.Command, ...]:
+        requested = task.cancel_requested and task.status is not TaskStatus.EXECUTING
+        return wanted(replace(task, cancel_requested=requested), in_flight)
 
-    patch.setattr(commands, "next_commands", deaf)
-    judging_a_cancelled_task(patch)
+    patch.setattr(commands, "next_commands", ignoring)
+    permit_calls_after_cancel(patch)
     for module in (calls, plans, tasks):
         patch.setattr(module, "check_not_cancelled", lambda *_: None)
 
 
-def sending_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
-    """The run does not look once more before it sends."""
+def send_after_cancel(patch: pytest.MonkeyPatch) -> None:
+    """The run does not check for a cancellation before it sends."""
 
     def send(self: run.Run, work: run.Work) -> None:
         if isinstance(work, ev.ToolCalled):
             self.store.world.receive(work)
-        self.waiting.append(work)
+        self.in_progress.append(work)
 
     patch.setattr(run.Run, "send", send)
 
 
-def completing_what_has_not_ended(patch: pytest.MonkeyPatch) -> None:
+def complete_unfinished_tasks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tasks, "_WELL_ENDED", frozenset(StepStatus))
 
 
-def completing_without_a_result(patch: pytest.MonkeyPatch) -> None:
+def complete_without_result(patch: pytest.MonkeyPatch) -> None:
     def lax(task: Task, event: ev.StepCompleted, _: ev.EventRecord) -> Changes:
         state = task.steps[event.step_id]
         result = state.call.result if state.call else state.turns[-1].answer if state.turns else None
@@ -213,17 +213,17 @@ def completing_without_a_result(patch: pytest.MonkeyPatch) -> None:
 
     wanted = commands.next_commands
     patch.setattr(commands, "next_commands", hasty)
-    put(patch, ev.StepCompleted, lax)
+    replace_fold(patch, ev.StepCompleted, lax)
 
 
-def judging_a_cancelled_task(patch: pytest.MonkeyPatch) -> None:
-    check = call_rules._check_task  # noqa: SLF001 - this is the rule
+def permit_calls_after_cancel(patch: pytest.MonkeyPatch) -> None:
+    check = call_rules._check_task  # noqa: SLF001 - the rule to remove
     patch.setattr(call_rules, "_check_task", lambda task: check(replace(task, cancel_requested=False)))
 
 
-def planned_whatever_is_listed(patch: pytest.MonkeyPatch) -> None:
-    """A step of the model's may call whatever the plan has pinned; what the model asks for is not looked at."""
-    planned = call_rules._find_step  # noqa: SLF001 - this is the rule
+def permit_unlisted_tools(patch: pytest.MonkeyPatch) -> None:
+    """An agent step may call every pinned tool, whatever its model asks for."""
+    planned = call_rules._find_step  # noqa: SLF001 - the rule to remove
 
     def lax(task: Task, proposal: Proposal) -> Any:
         step = next((step for step in (task.contract.steps if task.contract else ()) if step.id == proposal.step_id), 0)
@@ -231,27 +231,27 @@ def planned_whatever_is_listed(patch: pytest.MonkeyPatch) -> None:
         return step if isinstance(step, AgentStep) and known else planned(task, proposal)
 
     patch.setattr(call_rules, "_find_step", lax)
-    patch.setattr(call_rules, "_check_uses", lambda _step, state, _: expect_pending(state))
+    patch.setattr(call_rules, "_check_uses", lambda _step, state, _: require_pending_call(state))
 
 
-def expect_pending(state: StepState) -> None:
+def require_pending_call(state: StepState) -> None:
     if state.pending is None:
         raise CallRefusedError("used_up", "its model asks for nothing")
 
 
-def calling_as_often_as_it_likes(patch: pytest.MonkeyPatch) -> None:
-    """The rules count no calls of an agent."""
-    check = call_rules._check_uses  # noqa: SLF001 - this is the rule
+def permit_any_number_of_calls(patch: pytest.MonkeyPatch) -> None:
+    """The rules do not count the calls of an agent."""
+    check = call_rules._check_uses  # noqa: SLF001 - the rule to remove
     patch.setattr(call_rules, "_check_uses", lambda step, state, it: check(step, replace(state, sent=()), it))
 
 
-def calling_what_was_settled(patch: pytest.MonkeyPatch) -> None:
-    """What the model has got its answer for may be called once more, and the rules let it be what it is not."""
+def permit_settled_calls(patch: pytest.MonkeyPatch) -> None:
+    """The rules do not compare a call with the one that the model asks for, so settled calls may be repeated."""
     patch.setattr(call_rules, "_check_uses", lambda *_: None)
 
 
-def taking_all_arguments(patch: pytest.MonkeyPatch) -> None:
-    """The rules do not compare what somebody wants to send with what it should be."""
+def permit_other_arguments(patch: pytest.MonkeyPatch) -> None:
+    """The rules do not compare proposed arguments with the expected ones."""
     judge = call_rules.judge
 
     def lax(task: Task, proposal: Proposal, *more: Any) -> call_rules.PermittedCall:
@@ -260,8 +260,8 @@ def taking_all_arguments(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(call_rules, "judge", lax)
 
 
-def taking_every_call_of_an_agent(patch: pytest.MonkeyPatch) -> None:
-    """The fold does not look at what the model asks for, nor at what the step lists."""
+def accept_every_agent_call(patch: pytest.MonkeyPatch) -> None:
+    """The fold checks neither what the model asks for nor what the step lists."""
 
     def reason(terms: contract.Contract, step: ToolStep | AgentStep, key: str, *, by_person: bool) -> str | None:
         return reason_to_ask(terms, step, key, by_person=by_person) if key in terms.policy else None
@@ -270,16 +270,16 @@ def taking_every_call_of_an_agent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(calls, "reason_to_ask", reason)
 
 
-def counting_no_calls(patch: pytest.MonkeyPatch) -> None:
+def count_no_calls(patch: pytest.MonkeyPatch) -> None:
     """Neither the rules nor the fold count the calls of an agent."""
-    calling_as_often_as_it_likes(patch)
-    check = calls._check_proposed  # noqa: SLF001 - this is the rule
+    permit_any_number_of_calls(patch)
+    check = calls._check_proposed  # noqa: SLF001 - the rule to remove
     lax = lambda task, event, step, state: check(task, event, step, replace(state, sent=()))  # noqa: E731 - as above
     patch.setattr(calls, "_check_proposed", lax)
 
 
-def taking_every_turn(patch: pytest.MonkeyPatch) -> None:
-    """An answer is taken for the turn that is next, whichever it says it is."""
+def accept_every_turn(patch: pytest.MonkeyPatch) -> None:
+    """An answer counts as the next turn, whatever its number."""
     answered = FOLDS[ev.ModelAnswered]
 
     def lax(task: Task, event: ev.ModelAnswered, record: ev.EventRecord) -> Changes:
@@ -287,11 +287,11 @@ def taking_every_turn(patch: pytest.MonkeyPatch) -> None:
         changes: Changes = answered(task, event.model_copy(update={"turn": turn}), record)
         return changes
 
-    put(patch, ev.ModelAnswered, lax)
+    replace_fold(patch, ev.ModelAnswered, lax)
 
 
-def completing_an_agent_in_the_middle(patch: pytest.MonkeyPatch) -> None:
-    """What a model has said so far is taken for its result."""
+def complete_agents_early(patch: pytest.MonkeyPatch) -> None:
+    """An agent step may complete with any answer of its model."""
     completed = FOLDS[ev.StepCompleted]
 
     def lax(task: Task, event: ev.StepCompleted, record: ev.EventRecord) -> Changes:
@@ -302,71 +302,71 @@ def completing_an_agent_in_the_middle(patch: pytest.MonkeyPatch) -> None:
         changes: Changes = completed(task, event, record)
         return changes
 
-    put(patch, ev.StepCompleted, lax)
+    replace_fold(patch, ev.StepCompleted, lax)
 
 
-def going_on_with_what_was_repinned(patch: pytest.MonkeyPatch) -> None:
-    """A plan for other servers runs under the approval of the one before."""
+def run_repinned_plans(patch: pytest.MonkeyPatch) -> None:
+    """A repinned plan runs under the approval of the previous revision."""
     repinned = FOLDS[ev.PlanRepinned]
 
     def lax(task: Task, event: ev.PlanRepinned, record: ev.EventRecord) -> Changes:
         changes: Changes = repinned(task, event, record)
         return {**changes, "status": task.status}
 
-    put(patch, ev.PlanRepinned, lax)
+    replace_fold(patch, ev.PlanRepinned, lax)
 
 
-def reckless() -> type[machine.LifeOfATask]:
-    """The machine, in which somebody loses their mind more often."""
-    wrong = machine.LifeOfATask.somebody_has_lost_their_mind
-    return machine.lives(may_go_wrong=True, wrong_again=wrong, wrong_once_more=wrong)
+def make_reckless_machine() -> type[machine.LifeOfATask]:
+    """Return the machine with more frequent misbehaviour."""
+    misbehave = machine.LifeOfATask.something_misbehaves
+    return machine.make_machine(may_misbehave=True, wrong_again=misbehave, wrong_once_more=misbehave)
 
 
 S = TaskStatus
-# The guarantees that may be found broken first: a tool called too often is both a repetition and outside the plan.
+# Each rule with the guarantees that may be found broken first: calling a tool too often breaks both G2 and G5.
 REMOVED: Mapping[str, tuple[str, Removal]] = {
-    "only idempotent calls are repeated": ("G2", repeating_everything),
-    "only the newest claim writes": ("G2", taking_every_epoch),
-    "the intent is written first": ("G2", sending_before_writing),
-    "a decision names the current plan": ("G4", without(plans, "_check_current_plan")),
+    "only idempotent calls are repeated": ("G2", repeat_every_call),
+    "only the newest claim writes": ("G2", accept_every_epoch),
+    "the intent is written first": ("G2", send_before_writing),
+    "a decision names the current plan": ("G4", remove_checks(plans, "_check_current_plan")),
     "only what awaits approval is approved": ("G4", allow_events({ev.PlanApproved}, {S.EXECUTING, S.NEEDS_ATTENTION})),
     "an approved plan is not edited": ("G4", allow_events({ev.PlanEdited}, {S.APPROVED, S.EXECUTING})),
-    "a plan is made anew before its first step": ("G4", without(plans, "_check_not_begun")),
-    "a plan that is made anew awaits approval": ("G4", going_on_with_what_was_repinned),
-    "a concrete call needs an answer": ("G4", calling_without_asking),
-    "what comes from outside is asked for": ("G4", trusting_the_world),
-    "only a person approves a call with the plan": ("G4", taking_the_policy_for_a_person),
-    "what would leave is asked for": ("G4", letting_everything_out),
-    "what a model sends outside is asked for": ("G4", letting_a_model_out),
-    "nobody approves what they wrote": ("G4", approving_what_they_wrote),
+    "a plan is made anew before its first step": ("G4", remove_checks(plans, "_check_not_begun")),
+    "a plan that is made anew awaits approval": ("G4", run_repinned_plans),
+    "a concrete call needs an answer": ("G4", call_without_approval),
+    "what comes from outside is asked for": ("G4", trust_outside_data),
+    "only a person approves a call with the plan": ("G4", treat_policy_as_person),
+    "what would leave is asked for": ("G4", let_data_leave),
+    "what a model sends outside is asked for": ("G4", let_models_send_data),
+    "nobody approves what they wrote": ("G4", approve_own_work),
     "nothing begins before approval": ("G4", allow_events({ev.StepStarted, ev.ToolCalled}, {S.AWAITING_APPROVAL})),
-    "a step calls its own tool": ("G5 G2", taking_every_tool),
-    "a step waits for its turn": ("G5", without(calls, "_check_ready")),
-    "a step waits for what it needs": ("G5", not_waiting_for_results),
-    "references are resolved": ("G5", sending_references_as_they_are),
+    "a step calls its own tool": ("G5 G2", accept_every_tool),
+    "a step waits for its turn": ("G5", remove_checks(calls, "_check_ready")),
+    "a step waits for what it needs": ("G5", begin_without_results),
+    "references are resolved": ("G5", send_unresolved_references),
     "nothing follows the end": ("G7", allow_events({ev.TaskCancelRequested}, set(S))),
-    "nothing begins after a cancel": ("G7", going_on_after_a_cancel),
-    "nothing is sent after a cancel": ("G7", sending_after_a_cancel),
-    "only what has ended well is completed": ("G7", completing_what_has_not_ended),
-    "a step is completed with its result": ("G7", completing_without_a_result),
-    # Of agent steps, and of whoever proposes a call. The rules and the folds are two lines of defence: each by itself.
-    "rules: a call is of a tool that the step lists": ("G5 G2", planned_whatever_is_listed),
-    "rules: a call is the one that the model asks for": ("G5", calling_what_was_settled),
-    "rules: a tool is called as often as the plan says": ("G5 G2", calling_as_often_as_it_likes),
-    "rules: arguments are those that they should be": ("G5", taking_all_arguments),
-    "rules: a person is asked": ("G4", without(call_rules, "_reason_to_ask")),
-    "rules: nothing is permitted after a cancel": ("G7", judging_a_cancelled_task),
-    "folds: a call is the one that the model asks for": ("G5", taking_every_call_of_an_agent),
-    "folds: a concrete call needs an answer": ("G4", without(calls, "_check_granted")),
-    "folds: nobody approves what they wrote": ("G4", without(plans, "check_approver")),
-    "folds: a turn is recorded once": ("G2", taking_every_turn),
-    "folds: an agent is done when its model says so": ("G7", completing_an_agent_in_the_middle),
-    "both: a tool is called as often as the plan says": ("G5 G2", counting_no_calls),
+    "nothing begins after a cancel": ("G7", continue_after_cancel),
+    "nothing is sent after a cancel": ("G7", send_after_cancel),
+    "only what has ended well is completed": ("G7", complete_unfinished_tasks),
+    "a step is completed with its result": ("G7", complete_without_result),
+    # For agent steps and proposed calls, the rules and the folds are two lines of defence; each is tested by itself.
+    "rules: a call is of a tool that the step lists": ("G5 G2", permit_unlisted_tools),
+    "rules: a call is the one that the model asks for": ("G5", permit_settled_calls),
+    "rules: a tool is called as often as the plan says": ("G5 G2", permit_any_number_of_calls),
+    "rules: arguments are those that they should be": ("G5", permit_other_arguments),
+    "rules: a person is asked": ("G4", remove_checks(call_rules, "_reason_to_ask")),
+    "rules: nothing is permitted after a cancel": ("G7", permit_calls_after_cancel),
+    "folds: a call is the one that the model asks for": ("G5", accept_every_agent_call),
+    "folds: a concrete call needs an answer": ("G4", remove_checks(calls, "_check_granted")),
+    "folds: nobody approves what they wrote": ("G4", remove_checks(plans, "check_approver")),
+    "folds: a turn is recorded once": ("G2", accept_every_turn),
+    "folds: an agent is done when its model says so": ("G7", complete_agents_early),
+    "both: a tool is called as often as the plan says": ("G5 G2", count_no_calls),
 }
 
 
 CALM = frozenset({"nothing is sent after a cancel"})
-"""Rules that are missed sooner where nobody loses their mind as often."""
+"""Rules whose removal is found sooner with less misbehaviour."""
 
 
 EVERYDAY = frozenset(
@@ -377,12 +377,12 @@ EVERYDAY = frozenset(
         "nothing follows the end",
     }
 )
-"""One rule for each guarantee, missed at once. The search takes seconds for others, so CI alone tries those."""
+"""One rule for each guarantee whose removal is found at once. The others take seconds, so only CI tests them."""
 
 
 @pytest.mark.slow
 def test_with_every_rule_in_place_nothing_is_missed() -> None:
-    run_state_machine_as_test(reckless(), settings=settings(SEARCH, max_examples=50))
+    run_state_machine_as_test(make_reckless_machine(), settings=settings(SEARCH, max_examples=50))
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_rule_that_is_removed_is_missed(rule: str, monkeypatch: pytest.MonkeyP
     guarantees, remove = REMOVED[rule]
     remove(monkeypatch)
     with pytest.raises(AssertionError) as broken:
-        run_state_machine_as_test(machine.lives() if rule in CALM else reckless(), settings=SEARCH)
+        run_state_machine_as_test(machine.make_machine() if rule in CALM else make_reckless_machine(), settings=SEARCH)
     found = set(re.findall(r"G\d", str(broken.value)))
     assert found
     assert found <= set(guarantees.split())

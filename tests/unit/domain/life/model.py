@@ -1,4 +1,4 @@
-"""A language model that means no good: what it may answer for an agent step."""
+"""The possible answers of a hostile language model to an agent step."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,60 +7,60 @@ from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.usage import Usage
 
-Wanted = list[tuple[str, str]]
-"""Calls in a model's own words: a function's name and the text of the arguments."""
+ProposedCalls = list[tuple[str, str]]
+"""Calls as a model writes them: function name and unparsed arguments."""
 
 
-def _each(step: AgentStep, turn: int) -> Wanted:
+def _each(step: AgentStep, turn: int) -> ProposedCalls:
     return [(name, f'{{"n": {turn}}}') for name in step.functions]
 
 
-def _again(step: AgentStep, turn: int) -> Wanted:
-    """The same call twice, which are two calls."""
+def _again(step: AgentStep, turn: int) -> ProposedCalls:
+    """Propose the same call twice, which counts as two calls."""
     return 2 * _each(step, turn)[:1]
 
 
-def _many(step: AgentStep, _: int) -> Wanted:
-    """More than the step allows."""
+def _many(step: AgentStep, _: int) -> ProposedCalls:
+    """Propose more calls than the step allows."""
     return [(name, f'{{"n": {n}}}') for name in [*step.functions][-1:] for n in range(4)]
 
 
-def _strange(step: AgentStep, turn: int) -> Wanted:
-    """Tools that the step does not list, and names that nobody knows, before one that it may call."""
+def _strange(step: AgentStep, turn: int) -> ProposedCalls:
+    """Propose unlisted tools and unknown names before a permitted call."""
     others = [name for name in ("f__write", "f__look", "f__put") if name not in step.functions]
     return [(others[0], '{"n": 1}'), ("rm", "{}"), ("f/write", "{}"), *_each(step, turn)[:1]]
 
 
-def _malformed(step: AgentStep, turn: int) -> Wanted:
-    """Arguments that are no JSON, no object or not what the tool takes, before some that are."""
+def _malformed_arguments(step: AgentStep, turn: int) -> ProposedCalls:
+    """Propose arguments that are not JSON, not an object or not valid for the tool, before valid ones."""
     texts = ['{"n": 1', "[1]", '{"n": "one"}', '{"n": 1, "n": true}', '{"n": 1, "n": 2}']
     return [(name, text) for name in [*step.functions][:1] for text in texts[turn % 2 :: 2]] + _each(step, turn)
 
 
-def _nothing(step: AgentStep, _: int) -> Wanted:
-    """No arguments at all, and one that looks like a reference."""
+def _empty_arguments(step: AgentStep, _: int) -> ProposedCalls:
+    """Propose a call with empty arguments, and one whose argument looks like a reference."""
     return [(name, text) for name in step.functions for text in ("", '{"value": "${r1s0.text}"}')][:2]
 
 
-ANSWERS: Mapping[str, Callable[[AgentStep, int], Wanted]] = {
+ANSWERS: Mapping[str, Callable[[AgentStep, int], ProposedCalls]] = {
     "each": _each,
     "again": _again,
     "many": _many,
     "strange": _strange,
-    "malformed": _malformed,
-    "nothing": _nothing,
+    "malformed": _malformed_arguments,
+    "nothing": _empty_arguments,
 }
 
 
-def answer(step: AgentStep, turn: int, how: str) -> ev.ModelAnswered:
-    """The answer to a question: calls where `how` has any for this step, else a text, which ends the step."""
-    wanted = ANSWERS[how](step, turn) if how in ANSWERS else []
+def make_answer(step: AgentStep, turn: int, kind: str) -> ev.ModelAnswered:
+    """Return an answer of the given kind: its calls for this step, or without any a text, which ends the step."""
+    calls = ANSWERS[kind](step, turn) if kind in ANSWERS else []
     return ev.ModelAnswered(
         step_id=step.id,
         turn=turn,
         items=({"turn": turn},),
-        calls=tuple(ev.ModelCall(call_id=f"m{n}", name=name, arguments=text) for n, (name, text) in enumerate(wanted)),
-        answer=None if wanted else StoredResult(text=f"{how} after {turn}"),
+        calls=tuple(ev.ModelCall(call_id=f"m{n}", name=name, arguments=text) for n, (name, text) in enumerate(calls)),
+        answer=None if calls else StoredResult(text=f"{kind} after {turn}"),
         usage=Usage(10, 5),
         duration_ms=0.5,
     )

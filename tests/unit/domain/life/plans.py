@@ -1,4 +1,4 @@
-"""The plans that lives are made of, and what is so of their tools: known here once, for the planner and the judge."""
+"""The plans of the tasks, and the properties of their tools, defined once for the planner and the judge."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,21 +11,21 @@ from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Effect, Tool, ToolDefinition
 
 IDEMPOTENT = frozenset({"look", "page", "put"})
-"""Tools that the operator called idempotent."""
+"""Tools that the operator declared idempotent."""
 
 OUTSIDE = frozenset({"page"})
-"""Tools that let the outside world in, and reach it."""
+"""Tools that reach the outside world: their output is untrusted, and their arguments leave."""
 
 CHANGING = frozenset({"put", "write", "sign"})
-"""Tools that do more than look."""
+"""Tools that are not read-only."""
 
 ALWAYS_ASKED = frozenset({"sign"})
-"""Tools of which the operator wants to see every call."""
+"""Tools whose every call needs approval."""
 
 MODEL = PinnedModel(entry="openai", endpoints=("http://model",), model="m")
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
-"""What every tool takes: `n`, and anything else."""
+"""The input schema of every tool: `n`, and any other properties."""
 
 CATALOGUE = {
     f"f/{name}": Tool(
@@ -49,18 +49,20 @@ AGENTS: dict[str, dict[str, int]] = {
     "signer": {"sign": 1, "put": 1},
     "teller": {},
 }
-"""Agent steps: how often each may call which tools."""
+"""The agent steps, each with its tools and how often it may call them."""
 
 TRUSTED = frozenset({"trusted", "signer"})
-"""Agent steps whose calls were approved beforehand; of a tool that always asks, that is not heard."""
+"""Agent steps that are preapproved. That has no effect on tools whose every call needs approval."""
 
 Shape = tuple[str, int, int, str]
-"""A step: its tool or agent, how often it goes on after the first time, how far back the step is that it looks at, and
-what it wants of that one.
+"""A step: its tool or agent, its number of retries or further turns, the distance to the earlier step that it uses, and
+how it uses that step (`LINKS`).
 """
 
-LINKS = ("free", "free", "after", "takes", "trusts", "quotes", "when", "barred")
-"""`trusts`: takes it, and is approved beforehand."""
+LINKS = ("free", "free", "after", "value", "preapproved", "text", "when", "rarely")
+"""How a step uses an earlier one: not at all, it only follows it, it takes its value, it does and is preapproved, it
+quotes its text, or it has a condition on it that holds for some or for hardly any values.
+"""
 
 _ANY = st.lists(
     st.tuples(
@@ -75,9 +77,9 @@ _ANY = st.lists(
 _FLOWS: list[tuple[Shape, ...]] = [
     ((source, 1, 1, "free"), (target, 0, 1, link))
     for source, target in (("page", "write"), ("look", "page"), ("teller", "page"))
-    for link in ("takes", "quotes", "trusts")
+    for link in ("value", "text", "preapproved")
 ]
-"""What comes from outside and changes something, and what is here or a model's and goes outside."""
+"""Plans with a flow from outside into a change, or from here or from a model to the outside."""
 
 SHAPES = _ANY | st.sampled_from(_FLOWS)
 
@@ -88,13 +90,13 @@ BUDGETS = st.builds(
     tokens=st.sampled_from([None, None, None, 40]),
 )
 
-Plans = Callable[[int], Contract]
-"""The plan of each revision."""
+DraftContract = Callable[[int], Contract]
+"""Returns the contract of a revision."""
 
 
 @cache
-def plan(shapes: tuple[Shape, ...], budget: Budget, covers: bool, revision: int) -> Contract:  # noqa: FBT001 - as a cache takes it
-    """The contract of a revision. Its steps have ids of their own, so that a call shows where it came from."""
+def draft_contract(shapes: tuple[Shape, ...], budget: Budget, covers: bool, revision: int) -> Contract:  # noqa: FBT001 - as a cache takes it
+    """Return the contract of a revision. Ids of steps contain the revision, so that each call shows its origin."""
     steps = tuple(_step(shape, n, revision) for n, shape in enumerate(shapes))
     return draw_up(Plan(goal="g", steps=steps), Limits(budget=budget), CATALOGUE, model=MODEL, covers_data=covers)
 
@@ -103,8 +105,8 @@ def _step(shape: Shape, n: int, revision: int) -> ToolStep | AgentStep:
     name, more, back, link = shape
     other = f"r{revision}s{n - back}" if n >= back else None
     taken, quoted = f"${{{other}.output.n}}", f"It said ${{{other}.text}}, of course."
-    values = {"takes": taken, "trusts": taken, "quotes": quoted} if other else {}
-    conditions = {"when": f"${{{other}.output.n}} > 3", "barred": f"${{{other}.output.n}} > 8"} if other else {}
+    values = {"value": taken, "preapproved": taken, "text": quoted} if other else {}
+    conditions = {"when": f"${{{other}.output.n}} > 3", "rarely": f"${{{other}.output.n}} > 8"} if other else {}
     parts = {
         "id": f"r{revision}s{n}",
         "depends_on": (other,) if other and link == "after" else (),
@@ -126,11 +128,11 @@ def _step(shape: Shape, n: int, revision: int) -> ToolStep | AgentStep:
         tool=name,
         arguments={"n": n, **({"value": values[link]} if link in values else {})},
         retries=more if name in IDEMPOTENT else 0,
-        preapproved=link == "trusts",
+        preapproved=link == "preapproved",
     )
 
 
-def repinned(contract: Contract) -> Contract:
-    """The same plan for another server of the same name."""
+def repin(contract: Contract) -> Contract:
+    """Return the same plan for another server of the same name."""
     servers = {server: f"{identity}+" for server, identity in contract.servers.items()} or {"f": "i"}
     return Contract.model_validate(contract.model_dump() | {"servers": servers})

@@ -1,4 +1,4 @@
-"""One run of the task, as `services/execution.py` does it, cut into instants between which anything may happen."""
+"""A run of the task, as in `services/execution.py`, divided into instants between which anything may happen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,9 +15,9 @@ from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.values import digest
-from unit.domain.life.model import ANSWERS, answer
-from unit.domain.life.plans import CATALOGUE, Plans, repinned
-from unit.domain.life.store import AT, CrashedError, Store
+from unit.domain.life.model import ANSWERS, make_answer
+from unit.domain.life.plans import CATALOGUE, DraftContract, repin
+from unit.domain.life.store import AT, CrashError, Store
 from unit.domain.life.world import World
 
 RESULTS = {
@@ -27,23 +27,25 @@ RESULTS = {
     "error": StoredResult(text="no", is_error=True),
     "lost": None,
 }
-"""What a server may answer. One text looks like a reference; it must never be taken for one."""
+"""The possible answers of a server. One text looks like a reference, but must never be read as one."""
 
-COMES = frozenset({*RESULTS, *ANSWERS})
-"""What may come for whoever waits: for a call, "good" where it is an answer of a model; for a question, a text."""
-
-INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "outdated", "stray", "down", "asks", "silence")
-"""What comes next: the answer to a call or question, more of the run's own work, the news that the tools have changed
-or that the servers are others, calls that nobody has asked for, the news that the server cannot be reached, a question
-of a server, or the end of its patience.
+REPLIES = frozenset({*RESULTS, *ANSWERS})
+"""The possible replies to work in progress. Those of a model count as "good" for a call; those of a server count as a
+text for a question to a model.
 """
 
-_ACTS = {TaskStatus.PENDING, TaskStatus.EXECUTING}
+INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "outdated", "stray", "down", "asks", "silence")
+"""What happens next: a reply arrives, or the run does more of its own work (`more`), finds that the tools (`changed`)
+or the servers (`outdated`) have changed, proposes calls that nobody asked for (`stray`), cannot reach the server
+(`down`), gets a question of the server (`asks`), or withdraws its questions because their time is over (`silence`).
+"""
+
+_RUNNABLE = {TaskStatus.PENDING, TaskStatus.EXECUTING}
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a model is asked next."""
+class ModelQuestion:
+    """A request to a model for the next turn of a step."""
 
     step: AgentStep
     turn: int
@@ -53,31 +55,31 @@ class Question:
         return self.step.id
 
 
-Work = ev.ToolCalled | Question
+Work = ev.ToolCalled | ModelQuestion
 
 
 @dataclass(repr=False)
 class Run:
-    """Read, decide, write the intents, send, write the answers. It may die between any two of these."""
+    """Reads, decides, writes intents, sends, and writes answers. It may crash between any two of these."""
 
     store: Store
-    plans: Plans
-    ids: Iterator[int]
+    draft_contract: DraftContract
+    call_numbers: Iterator[int]
     task: Task
-    most: int
-    calling: list[Work] = field(default_factory=list)
-    """Written down; to be sent next."""
-    waiting: list[Work] = field(default_factory=list)
-    """Sent; their answers come in any order."""
-    answers: list[tuple[Work, str]] = field(default_factory=list)
-    """Received; not yet written. A call that was not sent is `unsent`."""
+    max_parallel: int
+    to_send: list[Work] = field(default_factory=list)
+    """Written, to be sent next."""
+    in_progress: list[Work] = field(default_factory=list)
+    """Sent; replies arrive in any order."""
+    replies: list[tuple[Work, str]] = field(default_factory=list)
+    """Received, not yet written. `unsent`: the call was not sent."""
     staged: list[ev.Event] = field(default_factory=list)
-    planned: bool = False
-    trouble: ToolStep | AgentStep | None = None
+    has_stopped: bool = False
+    blocked_step: ToolStep | AgentStep | None = None
     is_down: bool = False
-    """Whether the trouble is that the server cannot be reached; else its tools have changed."""
+    """The step is blocked because the server cannot be reached, not because its tools changed."""
     superseded: bool = False
-    """It has found out; what it still waits for is kept as evidence."""
+    """The run knows that it was superseded. Answers that still arrive are written as evidence."""
 
     def __post_init__(self) -> None:
         self.epoch = self.task.epoch
@@ -87,75 +89,75 @@ class Run:
         return f"Run({self.epoch})"
 
     def step(self, instant: str) -> bool:
-        """Do the next thing. False: nothing is left to do here, and this run ends."""
-        if self.calling:
-            self.send(self.calling.pop(0))
+        """Do the next thing. Return False if nothing is left to do, so that the run ends."""
+        if self.to_send:
+            self.send(self.to_send.pop(0))
             return True
-        if self.waiting and instant in COMES:
-            self.answers.append((self.waiting.pop(len(self.waiting) // 2), instant))
+        if self.in_progress and instant in REPLIES:
+            self.replies.append((self.in_progress.pop(len(self.in_progress) // 2), instant))
             return True
         if self.superseded:
-            return self.leave_evidence()
+            return self.write_late_answers()
         try:
-            return self.turn(instant)
+            return self.write_turn(instant)
         except StaleEpochError:
             self.superseded = True
             return True
 
     def send(self, work: Work) -> None:
-        # However late: an intent of a run that was taken for dead is sent once, or never.
-        if self.store.cancelled:
-            self.answers.append((work, "unsent"))
+        # However late: the intent of a run that was believed dead is sent once or never.
+        if self.store.cancel_written:
+            self.replies.append((work, "unsent"))
             return
-        if isinstance(work, Question):
-            self.store.world.be_asked(work.step_id, work.turn, self.epoch)
+        if isinstance(work, ModelQuestion):
+            self.store.world.receive_question(work.step_id, work.turn, self.epoch)
         else:
             self.store.world.receive(work)
-        self.waiting.append(work)
+        self.in_progress.append(work)
 
-    def turn(self, instant: str) -> bool:
-        """Write what came of the calls, what follows from it and the next intents, all in one append."""
-        for work, how in self.answers:
-            self.settle(work, how)
-        self.answers.clear()
+    def write_turn(self, instant: str) -> bool:
+        """Write the outcomes of calls, what follows from them, and the next intents, in one append."""
+        for work, reply in self.replies:
+            self.stage_outcome(work, reply)
+        self.replies.clear()
         if instant == "outdated" and self.may_be_repinned:
-            self.stage(repinned_plan(self.task))
+            self.stage(repin_plan(self.task))
         if instant == "asks":
             self.ask_person()
         elif instant == "silence":
             self.withdraw_questions()
-        begun = self.stray() if instant == "stray" else []
+        begun = self.propose_strays() if instant == "stray" else []
         begun += self.decide(begun, instant=instant)
-        if not self.staged:  # a question to a model may need nothing written
-            self.calling = begun
-            return bool(begun or self.waiting)
+        if not self.staged:  # a request to a model may need no event
+            self.to_send = begun
+            return bool(begun or self.in_progress)
         try:
             self.committed = self.store.append(self.committed, *self.staged, epoch=self.epoch)
         except ConflictError:
             self.catch_up()
             return True
         self.task, self.staged = self.committed, []
-        self.calling = begun
+        self.to_send = begun
         return True
 
     def ask_person(self) -> None:
-        """A server asks something in the first call that is open and asks nothing yet."""
+        """Stage a question of the server in the first open call that has none."""
         if self.task.status not in ev.InputRequested.follows or self.task.cancel_requested:
             return
-        for work in self.waiting:
+        for work in self.in_progress:
             state = self.task.steps[work.step_id]
             call = state.open_call
             if isinstance(work, ev.ToolCalled) and call and call.call_id == work.call_id and not state.question:
                 parts = {"step_id": work.step_id, "call_id": work.call_id, "server": work.server, "tool": work.tool}
                 schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
-                question_id = f"q{next(self.ids)}"
+                question_id = f"q{next(self.call_numbers)}"
                 self.stage(
                     ev.InputRequested(**parts, question_id=question_id, message="How many?", requested_schema=schema)
                 )
                 return
 
     def withdraw_questions(self) -> None:
-        """The calls of this run that ask something may take no longer."""
+        """Withdraw the questions of this run's calls, whose time is over."""
         for step_id, asked in self.task.questions.items():
             if step_id in self.busy:
                 self.stage(ev.InputWithdrawn(step_id=step_id, question_id=asked.question_id, reason="silence"))
@@ -166,67 +168,67 @@ class Run:
         return task.status is TaskStatus.EXECUTING and not task.has_begun and not task.cancel_requested
 
     def catch_up(self) -> None:
-        """Decide anew on what was written meanwhile; the answers in hand stay staged."""
+        """Read the current state after a conflict. Staged answers are staged again."""
         self.task = self.committed = self.store.task
         if self.task.epoch != self.epoch:
             raise StaleEpochError("a newer run owns the task")
-        facts, self.staged = self.facts, []
+        answers, self.staged = self.staged_answers, []
         if not self.task.terminal:
-            self.stage(*facts)
+            self.stage(*answers)
 
     @property
-    def facts(self) -> list[ev.ToolReturned | ev.ModelAnswered]:
+    def staged_answers(self) -> list[ev.ToolReturned | ev.ModelAnswered]:
         return [event for event in self.staged if isinstance(event, ev.ToolReturned | ev.ModelAnswered)]
 
-    def leave_evidence(self) -> bool:
-        late = [_returned(call, how) for call, how in self.answers if isinstance(call, ev.ToolCalled)]
-        facts = [fact for fact in (*self.facts, *late) if isinstance(fact, ev.ToolReturned)]
-        if not self.store.task.terminal and facts:
+    def write_late_answers(self) -> bool:
+        late = [_make_result(call, reply) for call, reply in self.replies if isinstance(call, ev.ToolCalled)]
+        answers = [answer for answer in (*self.staged_answers, *late) if isinstance(answer, ev.ToolReturned)]
+        if not self.store.task.terminal and answers:
             before = self.store.task
-            after = self.store.append(before, *facts, epoch=self.epoch)
-            self.store.evidence += len(facts)
-            assert (after.steps, after.status) == (before.steps, before.status), "evidence changes nothing"
-        self.staged, self.answers = [], []
-        return bool(self.waiting)
+            after = self.store.append(before, *answers, epoch=self.epoch)
+            self.store.late_answers += len(answers)
+            assert (after.steps, after.status) == (before.steps, before.status), "a late answer changed the state"
+        self.staged, self.replies = [], []
+        return bool(self.in_progress)
 
     def stage(self, *events: ev.Event) -> None:
         for event in events:
             self.task = evolve(self.task, ev.EventRecord("t", self.task.version + 1, self.epoch, AT, event, ""))
             self.staged.append(event)
 
-    def settle(self, work: Work, how: str) -> None:
-        if isinstance(work, Question):
+    def stage_outcome(self, work: Work, reply: str) -> None:
+        if isinstance(work, ModelQuestion):
             if self.task.terminal:
                 return
-            if how not in {"error", "lost", "unsent"}:
-                self.stage(answer(work.step, work.turn, how))
-            elif how != "unsent" and self.task.status is TaskStatus.EXECUTING and not self.task.cancel_requested:
-                self.stage(ev.StepFailed(step_id=work.step_id, code="model_error", message=how))
-        elif returned := _returned(work, how):
+            if reply not in {"error", "lost", "unsent"}:
+                self.stage(make_answer(work.step, work.turn, reply))
+            elif reply != "unsent" and self.task.status is TaskStatus.EXECUTING and not self.task.cancel_requested:
+                self.stage(ev.StepFailed(step_id=work.step_id, code="model_error", message=reply))
+        elif returned := _make_result(work, reply):
             self.stage(returned)
-        elif self.store.cancelled or not may_repeat(self.task, work.step_id):
+        elif self.store.cancel_written or not may_repeat(self.task, work.step_id):
             self.stage(ev.StepOutcomeUnknown(step_id=work.step_id, call_id=work.call_id, reason="lost"))
 
-    def decide(self, strayed: list[Work], *, instant: str) -> list[Work]:
+    def decide(self, strays: list[Work], *, instant: str) -> list[Work]:
         begun: list[Work] = []
-        while not self.planned and self.may_act:
-            busy = self.busy | {work.step_id for work in (*strayed, *begun)}
-            if self.trouble and not busy:
-                self.give_up(self.trouble)
+        while not self.has_stopped and self.may_act:
+            busy = self.busy | {work.step_id for work in (*strays, *begun)}
+            if self.blocked_step and not busy:
+                self.give_up(self.blocked_step)
                 continue
-            wanted = () if self.trouble else commands.next_commands(self.task, busy)
+            wanted = () if self.blocked_step else commands.next_commands(self.task, busy)
             match wanted[0] if wanted else None:
                 case WriteEvents(events):
                     self.stage(*events)
                 case ProposePlan():
-                    self.planned = True
-                    self.stage(*self.proposal())
-                case AskModel(step) if len(busy) < self.most:
-                    begun.append(self.question(step))
-                case CallTool(step) if len(busy) < self.most:
-                    troubled, self.is_down = instant in {"changed", "down"}, instant == "down"
-                    self.trouble = step if troubled else None
-                    begun += [] if troubled else self.intend(step, busy)
+                    self.has_stopped = True
+                    self.stage(*self.plan_events())
+                case AskModel(step) if len(busy) < self.max_parallel:
+                    begun.append(self.start_turn(step))
+                case CallTool(step) if len(busy) < self.max_parallel:
+                    is_blocked, self.is_down = instant in {"changed", "down"}, instant == "down"
+                    self.blocked_step = step if is_blocked else None
+                    begun += [] if is_blocked else self.intend(step, busy)
                 case _:
                     break
         return begun
@@ -234,16 +236,16 @@ class Run:
     @property
     def may_act(self) -> bool:
         task = self.task
-        return bool(task.status in _ACTS or task.cancel_requested or task.questions.keys() - self.busy)
+        return bool(task.status in _RUNNABLE or task.cancel_requested or task.questions.keys() - self.busy)
 
     @property
     def busy(self) -> set[str]:
-        return {work.step_id for work in self.waiting}
+        return {work.step_id for work in self.in_progress}
 
-    def proposal(self) -> list[ev.Event]:
-        """The next revision, with the policy's approval where the task wants it."""
+    def plan_events(self) -> list[ev.Event]:
+        """Return the next revision, with the policy's approval if the task requests it."""
         revision = self.task.plan_revision + 1
-        contract = self.plans(revision)
+        contract = self.draft_contract(revision)
         proposed = ev.PlanProposed(
             revision=revision,
             digest=contract.digest,
@@ -254,21 +256,21 @@ class Run:
         approved = ev.PlanApproved(revision=revision, digest=contract.digest, actor=ev.POLICY)
         return [proposed, approved] if self.task.approval == "auto" and not self.task.feedback else [proposed]
 
-    def question(self, step: AgentStep) -> Question:
+    def start_turn(self, step: AgentStep) -> ModelQuestion:
         state = self.task.steps[step.id]
         if state.status is StepStatus.PENDING:
             self.stage(ev.StepStarted(step_id=step.id, title=step.title))
-        return Question(step, len(state.turns) + 1)
+        return ModelQuestion(step, len(state.turns) + 1)
 
     def intend(self, step: ToolStep | AgentStep, busy: set[str]) -> list[Work]:
-        """The call that is next, or the question to a person, or what follows where a rule is against it."""
+        """Stage the next call, the question to a person, or the consequences of a refusal. Return the call to send."""
         proposal = next_proposal(self.task, step)
         try:
             return self.propose(proposal, busy)
         except CallRefusedError as refusal:
             lost = self.task.open_calls.get(step.id)
             if self.task.status in ev.ToolDenied.follows:
-                self.stage(_denied(proposal, refusal, None if lost else proposal.pending))
+                self.stage(_make_denial(proposal, refusal, None if lost else proposal.pending))
             if lost:
                 self.stage(ev.StepOutcomeUnknown(step_id=step.id, call_id=lost.call_id, reason=str(refusal)))
             elif isinstance(step, ToolStep):
@@ -276,14 +278,14 @@ class Run:
             return []
 
     def propose(self, proposal: Proposal, busy: set[str]) -> list[Work]:
-        """Have the rules judge a call, whoever wants it, and do what they permit. Raises: CallRefusedError."""
+        """Have the rules judge a proposal, and stage what they permit. Raises: CallRefusedError."""
         permitted = call_rules.judge(self.task, proposal, busy, (), call_rules.Bounds(1))
         state = self.task.steps[proposal.step_id]
         asked = state.asked if permitted.attempt == 1 else None
         arguments = permitted.arguments if proposal.arguments is None else proposal.arguments
         parts = {
             "step_id": proposal.step_id,
-            "call_id": asked.call_id if asked else f"c{next(self.ids)}",
+            "call_id": asked.call_id if asked else f"c{next(self.call_numbers)}",
             "server": proposal.server,
             "tool": proposal.tool,
             "arguments": arguments,
@@ -301,25 +303,25 @@ class Run:
         return [called]
 
     def stage_permitted(self, *events: ev.Event) -> None:
-        """What the rules permit, the journal takes; where it does not, the judge says what is wrong with it."""
+        """Stage what the rules permit. The journal must accept it; if not, report which guarantee it breaks."""
         for number, event in enumerate(events):
             try:
                 self.stage(event)
             except IllegalTransitionError as refusal:
                 world = World()
-                for record in self.store.records[: self.committed.version]:  # as far as this run has read it
+                for record in self.store.records[: self.committed.version]:  # up to the version that this run has read
                     world.read(record)
                 for more in (*self.staged, *events[number:]):
                     world.read(ev.make_record("t", 1, self.epoch, AT, more))
                 wrong = world.breaches or [f"G3: the rules permit what the journal refuses: {refusal}"]
                 self.store.world.breaches += wrong[:1]
-                raise CrashedError from refusal
+                raise CrashError from refusal
 
-    def stray(self) -> list[Work]:
-        """Propose whatever comes to mind; what is refused is forgotten."""
+    def propose_strays(self) -> list[Work]:
+        """Propose stray calls, and ignore refusals."""
         begun: list[Work] = []
         for step in self.task.contract.steps if self.task.contract else ():
-            for proposal in _strays(step, self.task.steps[step.id].pending):
+            for proposal in _stray_proposals(step, self.task.steps[step.id].pending):
                 try:
                     begun += self.propose(proposal, self.busy | {work.step_id for work in begun})
                 except CallRefusedError:
@@ -327,7 +329,7 @@ class Run:
         return begun
 
     def wait(self) -> ev.TaskWaiting:
-        """Return that the task waits for its server."""
+        """Return the event that the task waits for its server."""
         before = self.task.waiting
         return ev.TaskWaiting(
             kind="server",
@@ -339,10 +341,10 @@ class Run:
         )
 
     def give_up(self, step: ToolStep | AgentStep) -> None:
-        """The tools are not those that the plan was made with: end, or ask about what is open."""
-        self.trouble = None
+        """Give up a blocked step: wait for its server; if its tools changed, fail the task or ask about open calls."""
+        self.blocked_step = None
         if self.is_down:
-            self.planned = True
+            self.has_stopped = True
             self.stage(self.wait())
             return
         open_calls = self.task.open_calls
@@ -350,14 +352,14 @@ class Run:
             self.stage(ev.StepOutcomeUnknown(step_id=name, call_id=call.call_id, reason="the tools have changed"))
         if not open_calls:
             changed = CallRefusedError("changed", "m")
-            denied = _denied(next_proposal(self.task, step), changed, None)
+            denied = _make_denial(next_proposal(self.task, step), changed, None)
             self.stage(denied, ev.TaskFailed(code="changed", message="m", step_id=step.id))
 
 
-def repinned_plan(task: Task) -> ev.PlanRepinned:
-    """The plan as the next revision, for another server."""
+def repin_plan(task: Task) -> ev.PlanRepinned:
+    """Return the event that makes the plan for another server the next revision."""
     assert task.contract
-    contract = repinned(task.contract)
+    contract = repin(task.contract)
     return ev.PlanRepinned(
         revision=task.plan_revision + 1,
         digest=contract.digest,
@@ -366,8 +368,8 @@ def repinned_plan(task: Task) -> ev.PlanRepinned:
     )
 
 
-def _strays(step: ToolStep | AgentStep, pending: PendingCall | None) -> Iterator[Proposal]:
-    """Calls of one step that are not what it wants next, and that call with what is not said or not so."""
+def _stray_proposals(step: ToolStep | AgentStep, pending: PendingCall | None) -> Iterator[Proposal]:
+    """Yield calls of a step that are not its next one, and the next one with missing or wrong parts."""
     for key in CATALOGUE:
         server, tool = key.split("/")
         yield Proposal(step.id, server, tool, {"n": 99})
@@ -379,7 +381,7 @@ def _strays(step: ToolStep | AgentStep, pending: PendingCall | None) -> Iterator
     yield Proposal(step.id + "x", "f", "look")
 
 
-def _denied(proposal: Proposal, refusal: CallRefusedError, pending: PendingCall | None) -> ev.ToolDenied:
+def _make_denial(proposal: Proposal, refusal: CallRefusedError, pending: PendingCall | None) -> ev.ToolDenied:
     return ev.ToolDenied(
         step_id=proposal.step_id,
         server=proposal.server,
@@ -391,9 +393,9 @@ def _denied(proposal: Proposal, refusal: CallRefusedError, pending: PendingCall 
     )
 
 
-def _returned(call: ev.ToolCalled, how: str) -> ev.ToolReturned | None:
+def _make_result(call: ev.ToolCalled, reply: str) -> ev.ToolReturned | None:
     unsent = StoredResult(text="the task was cancelled", is_error=True)
-    result = unsent if how == "unsent" else RESULTS.get(how, RESULTS["good"])
+    result = unsent if reply == "unsent" else RESULTS.get(reply, RESULTS["good"])
     if result is None:
         return None
     return ev.ToolReturned(step_id=call.step_id, call_id=call.call_id, result=result, duration_ms=1)

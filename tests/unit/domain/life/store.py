@@ -1,4 +1,4 @@
-"""A store in memory: one journal, held to versions and epochs by the same `evolve` as every other store."""
+"""A store in memory with one journal. It checks versions and epochs with `evolve`, as every store does."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,29 +12,29 @@ from unit.domain.life.world import World
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-class CrashedError(Exception):
-    """The process died at this instant."""
+class CrashError(Exception):
+    """The process crashed."""
 
 
 class Store:
-    """All or nothing is appended, to the version that was named. What is in `records` is acknowledged.
+    """Appends all events or none, if the version matches. `records` are acknowledged.
 
-    `fuse` has the next append die, before or after it took place. `cancelled` is what the runner tells every run
-    once a cancellation was written; `evidence` counts the answers that came too late.
+    `crash_point`: crash before or after the next append. `cancel_written`: a cancellation was written; the runner tells
+    every run. `late_answers`: the number of answers to calls of superseded runs.
     """
 
     def __init__(self, world: World) -> None:
         self.task = Task("t")
         self.records: list[ev.EventRecord] = []
         self.world = world
-        self.fuse: Literal["before", "after"] | None = None
-        self.cancelled = False
-        self.evidence = 0
+        self.crash_point: Literal["before", "after"] | None = None
+        self.cancel_written = False
+        self.late_answers = 0
 
     def append(self, seen: Task, *events: ev.Event, epoch: int | None = None) -> Task:
-        fuse, self.fuse = self.fuse, None
-        if fuse == "before":
-            raise CrashedError
+        crash_point, self.crash_point = self.crash_point, None
+        if crash_point == "before":
+            raise CrashError
         if seen.version != self.task.version:
             raise ConflictError("the journal has grown")
         task, new = self.task, []
@@ -45,6 +45,6 @@ class Store:
         self.records += new
         for record in new:
             self.world.read(record)
-        if fuse == "after":
-            raise CrashedError
+        if crash_point == "after":
+            raise CrashError
         return task
