@@ -1,4 +1,4 @@
-"""Agent steps in the journal: what each event does to the state, what is refused, and what follows."""
+"""Agent steps in the journal: the folds of their events, the refused events, and the commands that follow."""
 
 from dataclasses import replace
 from typing import Any
@@ -36,12 +36,12 @@ ALONE = {**AGENT, "instruction": "Do it."}
 
 
 def task_with_running_agent(budget: Budget | None = None, **more: Any) -> Task:
-    """The agent step `do` is running, and its model has not answered."""
+    """Return a task whose agent step `do` runs, before the first answer of its model."""
     return after(make_executing_task(contract_of({**ALONE, **more}, budget=budget)), step_started("do"))
 
 
 def task_with_question(task: Task) -> Task:
-    """The model wants to write, and a person is asked."""
+    """Return the task after the model proposed to write and a person was asked."""
     question = ev.CallApprovalRequested(
         **tool_called("do", "write", {"x": 2}, turn=1, index=0).model_dump(exclude={"attempt", "timeout_s"}),
         reason="why",
@@ -54,7 +54,7 @@ def about(kind: type[ev.CallApproved | ev.CallDenied]) -> ev.CallApproved | ev.C
 
 
 def in_doubt() -> Task:
-    """The first of two calls of the model was sent, and what came of it is not known."""
+    """Return a task in which the first of two calls was sent and its outcome is unknown."""
     lost = ev.StepOutcomeUnknown(step_id="do", call_id="c", reason="lost")
     return after(
         task_with_running_agent(),

@@ -183,7 +183,7 @@ def test_the_digest_is_the_hash_of_the_contract_as_json() -> None:
 
 
 def changes() -> list[tuple[str, dict[str, Any]]]:
-    """Every leaf of a contract, changed alone."""
+    """Yield contracts that each differ in one leaf."""
     limits = Limits(budget=Budget(tool_calls=5, seconds=5, tokens=5))
     steps = (tool("s1", retries=1), tool("s2", "write", arguments={"path": "${s1.text}"}, depends_on=["s1"]))
     whole = contract(*steps, limits=limits).as_digested()

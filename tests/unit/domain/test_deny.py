@@ -1,4 +1,4 @@
-"""What the operator denies: which calls a denial is about, and that every reading of a call is looked at."""
+"""Denials of the operator: which calls they match, with every way to read a path."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.di
 
 
 def literally(text: str) -> str:
-    """The glob that matches this text and no other."""
+    """Return a glob that matches this text and no other."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in text)
 
 

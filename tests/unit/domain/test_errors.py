@@ -1,4 +1,4 @@
-"""The tree of errors, and the decisions that a person may take."""
+"""The tree of errors, and the decisions that a person can make."""
 
 import re
 

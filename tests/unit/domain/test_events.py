@@ -1,4 +1,4 @@
-"""The journal's format: what is written today must be read by every later version."""
+"""The format of the journal: every later version must read what is written today."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -371,7 +371,7 @@ TIMES = {"next_try_at": "2026-11-21T04:00:00Z", "gives_up_at": "2026-11-21T05:00
 
 
 def test_the_least_that_an_event_ever_held_stays_readable() -> None:
-    """What is not in here came later, and must not be needed."""
+    """Fields that are not in these records were added later and must be optional."""
     tool = {"server": "f", "tool": "t"}
     steps = [{"id": "s", "kind": "tool", **tool}, {"id": "a", "kind": "agent", "instruction": "i", "tools": [tool]}]
     policy = {"f/t": {"effect": "read", "idempotent": True, "approval": "plan"}}

@@ -1,4 +1,4 @@
-"""What is held against a contract before a call: the definitions of tools, and what servers and models are (G6)."""
+"""The comparison with a contract before a call: definitions of tools, and identities of servers and models (G6)."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ FACTS = {"type": "local_stdio", "command": "node", "args": ["files.js"], "env": 
 
 
 def on(facts: dict[str, Any]) -> Contract:
-    """Return a contract for the server of these facts, with an agent step."""
+    """Return a contract with an agent step for a server with these facts."""
     identity = ServerIdentity(facts, ENTRY).digest
     catalogue = {key: each.model_copy(update={"identity": identity}) for key, each in CATALOGUE.items()}
     steps = [tool("s1"), {"id": "s2", "kind": "agent", "instruction": "Think."}]
@@ -113,7 +113,7 @@ def test_a_difference_is_shown_as_it_was_and_as_it_is() -> None:
 
 
 def of_form_1() -> Contract:
-    """Return the contract as earlier versions drew it up."""
+    """Return the contract in the form of earlier versions."""
     drawn = contract()
     pins = {key: CATALOGUE[key].definition.pin_of_form_1(ENTRY) for key in drawn.pins}
     policy = {

@@ -1,4 +1,4 @@
-"""Null from a language model for what it has nothing for."""
+"""The nulls that language models write for optional arguments without a value."""
 
 from typing import Any
 

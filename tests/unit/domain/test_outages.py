@@ -1,4 +1,4 @@
-"""How long a task waits for what it cannot have now, and when it gives up."""
+"""The waits of a task for an unavailable server or model, and when it gives up."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a server reports of a call, and how long a call may take that reports progress."""
+"""Reports of progress on a call, and the time limits of calls that report it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a plan would do, from its contract alone."""
+"""The preview of a plan, from its contract alone."""
 
 from collections.abc import Mapping
 from typing import Any

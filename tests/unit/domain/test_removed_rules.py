@@ -172,11 +172,11 @@ def continue_after_cancel(patch: pytest.MonkeyPatch) -> None:
     """`next_commands`, the rules and the folds ignore the cancellation."""
     wanted = commands.next_commands
 
-    def ignoring(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[commands.Command, ...]:
+    def ignore_cancel(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[commands.Command, ...]:
         requested = task.cancel_requested and task.status is not TaskStatus.EXECUTING
         return wanted(replace(task, cancel_requested=requested), in_flight)
 
-    patch.setattr(commands, "next_commands", ignoring)
+    patch.setattr(commands, "next_commands", ignore_cancel)
     permit_calls_after_cancel(patch)
     for module in (calls, plans, tasks):
         patch.setattr(module, "check_not_cancelled", lambda *_: None)

@@ -1,4 +1,4 @@
-"""What differs between two revisions of a plan."""
+"""The differences between two revisions of a plan."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

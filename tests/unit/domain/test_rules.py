@@ -1,4 +1,4 @@
-"""G4, G5, G7: every rule that a proposed call is held to, by its name."""
+"""G4, G5, G7: every rule for a proposed call, by its name."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The schemas of servers, read as they are meant."""
+"""The normalization of the schemas of servers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which lists of a schema are sets: three keywords, wherever a schema may stand, and nothing that is data."""
+"""The lists of a schema that are sets: three keywords, in every subschema but not in data."""
 
 from collections.abc import Callable
 from typing import Any

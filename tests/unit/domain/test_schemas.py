@@ -171,7 +171,7 @@ data = st.recursive(
 
 
 def hide_parts(value: Any, draw: st.DataObject, results: dict[str, StoredResult]) -> Any:
-    """The value with some of its parts behind references."""
+    """Return the value with some of its parts replaced by references."""
     choice = draw.draw(st.integers(0, 3))
     step = f"s{len(results)}"
     if choice == 0:

@@ -1,4 +1,4 @@
-"""What two lists of one server have in common, and what differs in them by itself."""
+"""Tools that are equal in two lists of a server, and tools whose definitions keep changing."""
 
 from agent_runtime.domain.stability import Stability
 from agent_runtime.domain.tools import ToolDefinition

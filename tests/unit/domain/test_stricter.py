@@ -1,4 +1,4 @@
-"""A contract as strict as the operator is now, field by field, and never laxer than what was approved."""
+"""Contracts tightened to the current registry, field by field, and never more permissive than approved."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What may follow what: the table, event by event and status by status, and the rules beside it."""
+"""The transition table, for every event in every status, and the other rules of the folds."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -57,7 +57,7 @@ BAD = StoredResult(text="no", is_error=True)
 
 
 def after(task: Task, *events: ev.Event, epoch: int | None = None) -> Task:
-    """The task after these events; those of a run carry its epoch."""
+    """Return the task after these events; those of a run carry its epoch."""
     for event in events:
         of_a_run = event.epoch if isinstance(event, ev.TaskClaimed) else task.epoch if event.writer == "run" else None
         at = AT + timedelta(seconds=task.version)
