@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from agent_runtime.domain import asking, call_rules, commands, contract, transitions
+from agent_runtime.domain import asking, call_rules, commands, contract, drafting, transitions
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
@@ -116,7 +116,7 @@ def treat_policy_as_person(patch: pytest.MonkeyPatch) -> None:
 
 def trust_outside_data(patch: pytest.MonkeyPatch) -> None:
     """No contract requires the approval of concrete calls."""
-    patch.setattr(contract, "reasons_to_ask", lambda *_: {})
+    patch.setattr(drafting, "reasons_to_ask", lambda *_: {})
     patch.setattr(machine, "draft_contract", cache(draft_contract.__wrapped__))  # without cached contracts
 
 
