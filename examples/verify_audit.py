@@ -25,10 +25,13 @@ FIRST_HASH = "sha256:" + "0" * 64
 PLANS = {"plan.proposed", "plan.edited", "plan.repinned"}
 DECISIONS = {
     *("plan.approved", "plan.rejected", "plan.revision_requested", "plan.edited"),
-    *("step.resolved", "call.approved", "call.denied"),
+    *("step.resolved", "call.approved", "call.denied", "input.answered"),
 }
 
-DECISION_FIELDS = ("revision", "digest", "step_id", "call_id", "resolution", "arguments_digest", "via", "scopes")
+DECISION_FIELDS = (
+    *("revision", "digest", "step_id", "call_id", "resolution", "arguments_digest", "question_id", "action"),
+    *("via", "scopes"),
+)
 DEFAULT_TENANT = "default"
 
 MOST_PLACES = 21

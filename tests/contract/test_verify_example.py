@@ -2,22 +2,24 @@
 
 import copy
 import json
+import re
 import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from agent_runtime.domain import events as ev
-from agent_runtime.domain.audit_export import export, find_export_faults
+from agent_runtime.domain.audit_export import DecisionEvent, export, find_export_faults
 from agent_runtime.domain.chain import record_hash
-from agent_runtime.domain.contract import Contract, Limits
+from agent_runtime.domain.contract import Contract, Limits, PinnedPolicy
 from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.plan import Plan, ToolStep
 from agent_runtime.domain.schema_sets import with_sorted_sets
@@ -29,6 +31,8 @@ from agent_steps import AGENT, LOOK, TOOLS, contract_of, model_answered, step_st
 from audits import database, read, rechain, rewrite, tamper
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "verify_audit.py"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "audit-format.md"
+ROWS: dict[type[BaseModel], str] = {Contract: "the contract", PinnedPolicy: "each policy"}
 EXIT_CODES = {"whole": 0, "changed": 1, "none": 2}
 verifier = SimpleNamespace(**runpy.run_path(str(EXAMPLE)))
 
@@ -83,6 +87,10 @@ def numbers_events() -> Sequence[ev.Event]:
         ev.TaskClaimed(runner="r", epoch=2),
         step_started("s1"),
         called,
+        ev.InputRequested(
+            step_id="s1", call_id="c1", question_id="q1", server="text", tool="echo", message="?", requested_schema={}
+        ),
+        ev.InputAnswered(step_id="s1", question_id="q1", action="accept", content={"n": 5.0}, **signed),
         ev.StepOutcomeUnknown(step_id="s1", call_id="c1", reason="lost"),
         ev.StepResolved(step_id="s1", call_id="c1", resolution="done", output=NUMBERS, **signed),
     )
@@ -264,6 +272,18 @@ def test_it_runs_where_there_is_nothing_but_python(tmp_path: Path, exports: list
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
         assert done.returncode == EXIT_CODES[name], done.stderr
         assert bool(done.stdout) == (name == "changed")
+
+
+def test_it_knows_every_event_that_it_must_look_at() -> None:
+    assert {event.type for event in get_args(DecisionEvent)} == verifier.DECISIONS
+    assert {name for name, event in ev.EVENTS.items() if "contract" in event.model_fields} == verifier.PLANS
+
+
+@pytest.mark.parametrize("model", [Contract, PinnedPolicy])
+def test_its_page_names_each_field_that_a_digest_leaves_out(model: type[BaseModel]) -> None:
+    (row,) = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {ROWS[model]} ")]
+    left_out = {name for name, field in model.model_fields.items() if field.exclude_if is not None}
+    assert left_out == {*re.findall(r"`([a-z_]+)`", row)}
 
 
 def outcome(of: Any, *arguments: Any) -> Any:

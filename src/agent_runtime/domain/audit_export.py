@@ -22,7 +22,7 @@ from agent_runtime.domain.values import JsonObject, JsonValue
 
 FORMAT = "agent-runtime-audit/1"
 
-_DecisionEvent = (
+DecisionEvent = (
     PlanApproved
     | PlanRejected
     | PlanRevisionRequested
@@ -32,6 +32,7 @@ _DecisionEvent = (
     | CallDenied
     | InputAnswered
 )
+"""The events that `approvals` lists."""
 
 
 def export(stored: StoredJournal) -> JsonObject:
@@ -64,7 +65,7 @@ def export(stored: StoredJournal) -> JsonObject:
                 **_approver(record.event),
             }
             for record in replay.records
-            if isinstance(record.event, _DecisionEvent)
+            if isinstance(record.event, DecisionEvent)
         ],
         "calls": [
             {
@@ -87,7 +88,7 @@ def _as_stored(index: StoredIndex) -> JsonObject:
     return {name: value for name, value in asdict(index).items() if name != "submitter" or value is not None}
 
 
-def _decision(event: _DecisionEvent) -> JsonObject:
+def _decision(event: DecisionEvent) -> JsonObject:
     match event:
         case StepResolved():
             what: JsonObject = {"step_id": event.step_id, "call_id": event.call_id, "resolution": event.resolution}
@@ -109,7 +110,7 @@ def _decision(event: _DecisionEvent) -> JsonObject:
     return {"actor": event.actor, "comment": comment, "revision": event.revision, "digest": event.digest}
 
 
-def _approver(event: _DecisionEvent) -> JsonObject:
+def _approver(event: DecisionEvent) -> JsonObject:
     """Return what the journal records of whoever decided: tenant, authentication method, and scopes of an approver.
 
     Empty for journals of earlier versions.
