@@ -15,7 +15,16 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from agent_runtime.builtin.root import Root, to_readable
-from agent_runtime.builtin.search import Found, Kind, Pattern, Search, is_text, kind_of, list_entries, looks_like_text
+from agent_runtime.builtin.search import (
+    FolderEntry,
+    Kind,
+    Pattern,
+    Search,
+    is_text,
+    kind_of,
+    list_entries,
+    looks_like_text,
+)
 from agent_runtime.builtin.toolbox import (
     ADDS,
     ENSURES,
@@ -189,7 +198,7 @@ class Filesystem:
         return reply(text, Info(path=place.shown, type=kind, size=size, modified=modified))
 
 
-def _write_line(found: Found) -> str:
+def _write_line(found: FolderEntry) -> str:
     return to_readable(found.name) + ("/" if found.kind == "directory" else "")
 
 

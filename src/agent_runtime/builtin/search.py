@@ -27,7 +27,7 @@ TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".log", ".csv", ".tsv", ".json
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FolderEntry:
     """An entry of a folder. A link counts as its target if that is inside the root, else as `other`."""
 
     name: str
@@ -41,7 +41,7 @@ def kind_of(mode: int) -> Kind:
     return "directory" if stat.S_ISDIR(mode) else "other"
 
 
-def list_entries(root: Root, place: Place, limit: int) -> tuple[list[Found], bool]:
+def list_entries(root: Root, place: Place, limit: int) -> tuple[list[FolderEntry], bool]:
     """Return the first `limit` entries by name, and whether these are all. Raises: Refusal, OSError."""
     with root.folder(place) as folder:
         with os.scandir(folder) as entries:
@@ -50,18 +50,18 @@ def list_entries(root: Root, place: Place, limit: int) -> tuple[list[Found], boo
         return [_describe(root, place, folder, name) for name in names[:limit]], len(names) <= limit
 
 
-def _describe(root: Root, place: Place, folder: int, name: str) -> Found:
+def _describe(root: Root, place: Place, folder: int, name: str) -> FolderEntry:
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
             status = root.status(root.locate(os.path.join(place.root, *place.parts, name)))  # noqa: PTH118 - as it is
     except (OSError, Refusal):
-        return Found(name, "other", 0)
+        return FolderEntry(name, "other", 0)
     kind = kind_of(status.st_mode)
-    return Found(name, kind, status.st_size if kind == "file" else 0)
+    return FolderEntry(name, kind, status.st_size if kind == "file" else 0)
 
 
-def is_text(root: Root, place: Place, found: Found) -> bool:
+def is_text(root: Root, place: Place, found: FolderEntry) -> bool:
     """Return whether this looks like a text file, by its suffix or its first kilobyte. Hidden files do not."""
     if found.kind != "file" or found.name.startswith("."):
         return False

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from agent_runtime.processes.sockets import Endpoint, LocalSocket, find_socket, is_own
+from agent_runtime.processes.sockets import LocalSocket, SocketEnd, find_socket, is_own
 from agent_runtime.processes.tree import (
     UNREADABLE,
     find_descendants,
@@ -44,7 +44,7 @@ class LocalPeers:
         if sys.platform != "linux":
             return None
         try:
-            return _judge(Endpoint.parse(client), Endpoint.parse(server))
+            return _judge(SocketEnd.parse(client), SocketEnd.parse(server))
         except OSError as error:
             return PeerRefusal("unseen", error=str(error))
 
@@ -80,7 +80,7 @@ def _check_connection(connection: socket.socket) -> PeerRefusal | None:
     return LocalPeers().refuse(connection.getpeername(), connection.getsockname())
 
 
-def _judge(client: Endpoint, server: Endpoint) -> PeerRefusal | None:
+def _judge(client: SocketEnd, server: SocketEnd) -> PeerRefusal | None:
     """Return why the process at the client's end is refused; None if it is not. Raises: OSError where /proc is
     unreadable.
     """

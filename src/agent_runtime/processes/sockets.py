@@ -31,7 +31,7 @@ _ANSWER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class SocketEnd:
     """One end of a TCP connection. `interface` is the index of a link-local address's interface, else 0."""
 
     address: ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -56,7 +56,7 @@ class LocalSocket:
     inode: int
 
 
-def find_socket(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
+def find_socket(local: SocketEnd, remote: SocketEnd) -> LocalSocket | None:
     """Return the socket whose own end is `local` and whose other end is `remote`; None if it is not on this machine.
 
     Asks the kernel for this one socket, which takes 0.1 ms. If the kernel does not answer, reads its whole table, which
@@ -68,7 +68,7 @@ def find_socket(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
         return find_in_table(local, remote) if is_own(local) else None
 
 
-def is_own(endpoint: Endpoint) -> bool:
+def is_own(endpoint: SocketEnd) -> bool:
     """Return whether this is an address of this machine: packets sent to it come from the same address.
 
     Raises: OSError where that cannot be tried.
@@ -82,7 +82,7 @@ def is_own(endpoint: Endpoint) -> bool:
             probe.connect(name)  # sends nothing
         except OSError:  # unreachable
             return False
-        if Endpoint.parse(probe.getsockname()).address == endpoint.address:
+        if SocketEnd.parse(probe.getsockname()).address == endpoint.address:
             return True
     # A second address in a network is ours too, although packets to it come from the first.
     return family == socket.AF_INET and _can_be_bound(name)
@@ -100,7 +100,7 @@ def _can_be_bound(name: tuple[Any, ...]) -> bool:
     return True
 
 
-def _ask_kernel(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
+def _ask_kernel(local: SocketEnd, remote: SocketEnd) -> LocalSocket | None:
     """Ask by netlink, as `ss` does (sock_diag(7)). Raises: OSError where the kernel does not answer."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(_ANSWER_S)
@@ -114,7 +114,7 @@ def _ask_kernel(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
 
 
 def _ask_once(
-    kernel: socket.socket, family: int, local: Endpoint, remote: Endpoint, interface: int
+    kernel: socket.socket, family: int, local: SocketEnd, remote: SocketEnd, interface: int
 ) -> LocalSocket | None:
     addresses = [_pack(end, 4 if family == socket.AF_INET else 16).ljust(16, b"\0") for end in (local, remote)]
     name = _PORTS.pack(local.port, remote.port) + b"".join(addresses)
@@ -131,7 +131,7 @@ def _ask_once(
     return LocalSocket(uid, inode) if state != _LISTEN and found[: len(name)] == name else None
 
 
-def find_in_table(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
+def find_in_table(local: SocketEnd, remote: SocketEnd) -> LocalSocket | None:
     """Search the socket table of this network namespace (proc_net_tcp). Raises: OSError."""
     for table, width in (("tcp", 4), ("tcp6", 16)):
         if local.address.version == 6 and width == 4:  # noqa: PLR2004 - the version of IP
@@ -149,12 +149,12 @@ def find_in_table(local: Endpoint, remote: Endpoint) -> LocalSocket | None:
     return None
 
 
-def _format_for_table(end: Endpoint, width: int) -> str:
+def _format_for_table(end: SocketEnd, width: int) -> str:
     words = struct.unpack(f"={width // 4}I", _pack(end, width))
     return f"{''.join(f'{word:08X}' for word in words)}:{end.port:04X}"
 
 
-def _pack(end: Endpoint, width: int) -> bytes:
+def _pack(end: SocketEnd, width: int) -> bytes:
     """Return the address in `width` bytes; an IPv4 address is mapped into IPv6 if need be."""
     packed = end.address.packed
     return packed if len(packed) == width else b"\0" * 10 + b"\xff\xff" + packed

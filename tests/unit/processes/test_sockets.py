@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from agent_runtime.processes.sockets import Endpoint, LocalSocket, find_in_table, find_socket, is_own
+from agent_runtime.processes.sockets import LocalSocket, SocketEnd, find_in_table, find_socket, is_own
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 CONNECTIONS = {
@@ -22,7 +22,7 @@ CONNECTIONS = {
     "IPv4 mapped into IPv6": (V6, "::", V6, "::ffff:127.0.0.1"),
     "IPv4 mapped into IPv6 to a listener of IPv4": (V4, "127.0.0.1", V6, "::ffff:127.0.0.1"),
 }
-Find = Callable[[Endpoint, Endpoint], LocalSocket | None]
+Find = Callable[[SocketEnd, SocketEnd], LocalSocket | None]
 
 
 @pytest.fixture(params=[find_socket, find_in_table], ids=["asked", "read"])
@@ -32,7 +32,7 @@ def find(request: pytest.FixtureRequest) -> Find:
 
 
 @contextmanager
-def connect(kind: str, interface: str = "") -> Iterator[tuple[socket.socket, Endpoint, Endpoint]]:
+def connect(kind: str, interface: str = "") -> Iterator[tuple[socket.socket, SocketEnd, SocketEnd]]:
     """Yield a client's socket, its own end and the server's end, both as the server sees them."""
     family, listening, client_family, host = CONNECTIONS[kind]
     if family == V6 and not socket.has_dualstack_ipv6():
@@ -46,7 +46,7 @@ def connect(kind: str, interface: str = "") -> Iterator[tuple[socket.socket, End
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         client.connect((host, listener.getsockname()[1]))
         with listener.accept()[0] as accepted:
-            yield client, Endpoint.parse(accepted.getpeername()), Endpoint.parse(accepted.getsockname())
+            yield client, SocketEnd.parse(accepted.getpeername()), SocketEnd.parse(accepted.getsockname())
 
 
 @pytest.mark.parametrize("kind", CONNECTIONS)
@@ -88,22 +88,22 @@ def test_who_listens_on_the_port_of_a_closed_socket_is_not_taken_for_it(find: Fi
 
 
 def test_a_connection_that_never_was_is_not_found(find: Find) -> None:
-    assert find(Endpoint(ip_address("127.0.0.1"), 9), Endpoint(ip_address("127.0.0.1"), 10)) is None
-    assert find(Endpoint(ip_address("::1"), 9), Endpoint(ip_address("::1"), 10)) is None
+    assert find(SocketEnd(ip_address("127.0.0.1"), 9), SocketEnd(ip_address("127.0.0.1"), 10)) is None
+    assert find(SocketEnd(ip_address("::1"), 9), SocketEnd(ip_address("::1"), 10)) is None
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1"])
 def test_loopback_is_of_this_machine(address: str) -> None:
-    assert is_own(Endpoint(ip_address(address), 1))
+    assert is_own(SocketEnd(ip_address(address), 1))
 
 
 @pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8::7"])
 def test_another_address_is_not(address: str) -> None:
-    assert not is_own(Endpoint(ip_address(address), 1))
+    assert not is_own(SocketEnd(ip_address(address), 1))
 
 
 def test_an_interface_names_a_link_local_address() -> None:
-    assert Endpoint.parse(("fe80::1%lo", 80, 0, 1)) == Endpoint(ip_address("fe80::1"), 80, 1)
+    assert SocketEnd.parse(("fe80::1%lo", 80, 0, 1)) == SocketEnd(ip_address("fe80::1"), 80, 1)
 
 
 _SECOND_ADDRESS = """

@@ -48,7 +48,7 @@ class NoJsonError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class JsonPiece:
     """A piece of the text that begins like JSON: its value, or its fault."""
 
     text: str
@@ -56,7 +56,7 @@ class Found:
     fault: str | None = None
 
 
-def find_pieces(text: str) -> Iterator[Found]:
+def find_pieces(text: str) -> Iterator[JsonPiece]:
     """Yield every piece of the text that may be JSON, outermost only, in order.
 
     A piece ends where its brackets are closed, or with the text.
@@ -72,10 +72,10 @@ def find_pieces(text: str) -> Iterator[Found]:
         end, deepest = _find_end(text, start.start())
         piece = text[start.start() : end or len(text)]
         if end is None:
-            yield Found(piece, fault="the JSON is not closed: it ends too early, or a bracket or quote is missing")
+            yield JsonPiece(piece, fault="the JSON is not closed: it ends too early, or a bracket or quote is missing")
             return
         if deepest > MOST_DEPTH:
-            yield Found(piece, fault=f"the JSON is nested more than {MOST_DEPTH} deep")
+            yield JsonPiece(piece, fault=f"the JSON is nested more than {MOST_DEPTH} deep")
         else:
             yield _read_piece(piece)
         position = end
@@ -120,22 +120,22 @@ def _find_end(text: str, start: int) -> tuple[int | None, int]:
     return None, deepest
 
 
-def _read_piece(piece: str) -> Found:
+def _read_piece(piece: str) -> JsonPiece:
     try:
-        return Found(piece, _load(piece, strict=False))
+        return JsonPiece(piece, _load(piece, strict=False))
     except NoJsonError as error:
-        return Found(piece, fault=str(error))
+        return JsonPiece(piece, fault=str(error))
     except ValueError:
         pass
     plain = _COMMENTS.sub(lambda found: found[1] or " ", piece)
     plain = _TRAILING.sub(lambda found: found[1] or "", plain)
     try:
-        return Found(piece, _load(plain, strict=False))
+        return JsonPiece(piece, _load(plain, strict=False))
     except json.JSONDecodeError as error:
         near = error.doc[max(0, error.pos - 30) : error.pos + 30]
-        return Found(piece, fault=f"the JSON is wrong in line {error.lineno}: {error.msg}, near {near!r}")
+        return JsonPiece(piece, fault=f"the JSON is wrong in line {error.lineno}: {error.msg}, near {near!r}")
     except ValueError as error:
-        return Found(piece, fault=f"the JSON is wrong: {error}")
+        return JsonPiece(piece, fault=f"the JSON is wrong: {error}")
 
 
 def _load(text: str, *, strict: bool) -> JsonValue:

@@ -29,7 +29,7 @@ from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import FREE_FIELDS, AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
-from agent_runtime.planners.model.json_answer import Found, NoJsonError, find_pieces, read_object
+from agent_runtime.planners.model.json_answer import JsonPiece, NoJsonError, find_pieces, read_object
 from agent_runtime.text.escaping import is_blank
 
 REMARKS = frozenset(
@@ -144,7 +144,7 @@ def _find_first_plan(text: str) -> JsonObject:
     )
 
 
-def _looks_like_plan(piece: Found) -> bool:
+def _looks_like_plan(piece: JsonPiece) -> bool:
     """Return whether a broken piece was meant as the plan, so that nothing after it may be taken for one."""
     return any(name in piece.text for name in ("steps", "plan", "tool", "instruction"))
 

@@ -48,7 +48,7 @@ def clean(text: str, limit: int) -> str:
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 4].rstrip()} ..."
 
 
-class Listed:
+class ListedTool:
     """A listed tool. Two are equal if everything that is shown of them is equal, since listings are cached by it.
 
     It does not keep the tool alive: the cache must not hold definitions that servers have changed.
@@ -68,7 +68,7 @@ class Listed:
         return tool
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Listed) and self.identity == other.identity
+        return isinstance(other, ListedTool) and self.identity == other.identity
 
     def __hash__(self) -> int:
         return hash(self.identity)
@@ -88,7 +88,7 @@ def list_tools(tools: Sequence[Tool], question: str, first: Iterable[str], limit
     If they are too many, those whose keys are in `first` come first, then the most relevant to the question: full
     entries, then one line each with the names of the arguments, then the number of those left out.
     """
-    listed = tuple(Listed(tool) for tool in tools)
+    listed = tuple(ListedTool(tool) for tool in tools)
     limit = limit_tokens * BYTES_PER_TOKEN
     whole = _list_in_full(listed, limit)
     if whole is not None:
@@ -101,7 +101,7 @@ def list_tools(tools: Sequence[Tool], question: str, first: Iterable[str], limit
 
 def show_tools(tools: Iterable[Tool]) -> str:
     """Return the full entries of these tools between fences."""
-    return _fence([_get_full_entry(Listed(tool)) for tool in tools])
+    return _fence([_get_full_entry(ListedTool(tool)) for tool in tools])
 
 
 def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
@@ -111,7 +111,7 @@ def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
 
 
 @lru_cache(maxsize=4)
-def _list_in_full(listed: tuple[Listed, ...], limit: int) -> ShownTools | None:
+def _list_in_full(listed: tuple[ListedTool, ...], limit: int) -> ShownTools | None:
     """Return all tools in full; None if that exceeds `limit` bytes."""
     entries = [_get_full_entry(one) for one in listed]
     if sum(_measure(entry) for entry in entries) > limit:
@@ -119,9 +119,9 @@ def _list_in_full(listed: tuple[Listed, ...], limit: int) -> ShownTools | None:
     return ShownTools(_fence(entries), frozenset(one.tool.key for one in listed))
 
 
-def _list_within(ranked: Sequence[Listed], limit: int) -> ShownTools:
-    full: list[Listed] = []
-    rest: list[Listed] = []
+def _list_within(ranked: Sequence[ListedTool], limit: int) -> ShownTools:
+    full: list[ListedTool] = []
+    rest: list[ListedTool] = []
     used = 0
     for one in ranked:
         size = _measure(_get_full_entry(one))
@@ -142,11 +142,11 @@ def _list_within(ranked: Sequence[Listed], limit: int) -> ShownTools:
 
 
 @lru_cache(maxsize=4)
-def _build_index(listed: tuple[Listed, ...]) -> Relevance:
+def _build_index(listed: tuple[ListedTool, ...]) -> Relevance:
     return Relevance([_get_words(one) for one in listed])
 
 
-def _get_words(one: Listed) -> tuple[str, ...]:
+def _get_words(one: ListedTool) -> tuple[str, ...]:
     found = _WORDS.get(one)
     if found is None:
         found = _find_words(one.tool)
@@ -162,15 +162,15 @@ def _find_words(tool: Tool) -> tuple[str, ...]:
     return tuple(split_words(f"{name} {described} {' '.join(_list_argument_names(tool))}"))
 
 
-def _get_full_entry(one: Listed) -> str:
+def _get_full_entry(one: ListedTool) -> str:
     return _get_entry(_FULL, one, _write_full)
 
 
-def _get_brief_entry(one: Listed) -> str:
+def _get_brief_entry(one: ListedTool) -> str:
     return _get_entry(_BRIEF, one, _write_brief)
 
 
-def _get_entry(cache: SizedCache[str], one: Listed, write: Callable[[Tool], str]) -> str:
+def _get_entry(cache: SizedCache[str], one: ListedTool, write: Callable[[Tool], str]) -> str:
     entry = cache.get(one)
     if entry is None:
         entry = write(one.tool)

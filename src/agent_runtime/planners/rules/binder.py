@@ -169,7 +169,7 @@ class Binder:
                 return StepResult("literal", text=escape(text))
             case m.Contents(file):
                 return self._make_contents(file)
-            case m.Page(url):
+            case m.WebPage(url):
                 return self._steps.make("document", "fetch", {"url": escape(url)}, f"Fetch {url}")
             case m.Summary(of, sentences):
                 more = {} if sentences is None else {"sentences": sentences}

@@ -36,7 +36,7 @@ def _copy_to_folder(file: m.File, folder: m.Folder) -> m.Action | None:
     return m.Write(m.Contents(file), (m.NamedFile(file.path.rpartition("/")[2], folder),))
 
 
-def _write_page(page: m.Page, files: tuple[m.File, ...]) -> m.Action:
+def _write_page(page: m.WebPage, files: tuple[m.File, ...]) -> m.Action:
     return m.Write(page, files)
 
 

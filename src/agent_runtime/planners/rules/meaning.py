@@ -71,7 +71,7 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class WebPage:
     """The content of a web page. `outright`: the prompt says so, instead of only naming its address."""
 
     url: str
@@ -164,7 +164,7 @@ Value = (
     Literally
     | Back
     | Contents
-    | Page
+    | WebPage
     | Summary
     | Count
     | HowMany
@@ -249,7 +249,7 @@ Action = Show | Focus | Write | AddTo | MakeFolders | AddTodos | EndTodos | Noth
 
 def urls_in(meaning: object) -> Iterator[str]:
     """Yield the address of every page in a meaning."""
-    if isinstance(meaning, Page):
+    if isinstance(meaning, WebPage):
         yield meaning.url
     elif isinstance(meaning, tuple):
         for part in meaning:

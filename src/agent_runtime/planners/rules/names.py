@@ -11,9 +11,9 @@ from agent_runtime.planners.rules.meaning import (
     FileBack,
     Folder,
     NamedFile,
-    Page,
     SomeFile,
     Sort,
+    WebPage,
 )
 from agent_runtime.planners.rules.vocabulary import FILE_TYPES, MARKS, PLAIN_FILES, keys_of, word_set
 
@@ -253,7 +253,7 @@ def _read_bare_folder(tokens: Sequence[Token], *, sure: bool) -> Folder | None:
     return None
 
 
-def read_page(tokens: Sequence[Token]) -> Page | None:
+def read_page(tokens: Sequence[Token]) -> WebPage | None:
     """Read all these tokens as a web page: its address, bare or in quotes."""
     if not 0 < len(tokens) <= _LONGEST_PAGE:
         return None
@@ -262,7 +262,7 @@ def read_page(tokens: Sequence[Token]) -> Page | None:
     if last.kind not in {"url", "quoted"} or not _WEB.fullmatch(url):
         return None
     words = [key for key in keys_of(before) if key not in _THE | _AT | {":"}]
-    return Page(url, outright=bool(words)) if set(words) <= _PAGES and (words or not before) else None
+    return WebPage(url, outright=bool(words)) if set(words) <= _PAGES and (words or not before) else None
 
 
 def read_pattern(tokens: Sequence[Token]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from agent_runtime.planners.rules import literals, names, numbers, values
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.lexer import Token
-from agent_runtime.planners.rules.reading import LONGEST, Reading, read_quotation
+from agent_runtime.planners.rules.slot_reading import LONGEST, Reading, read_quotation
 from agent_runtime.planners.rules.vocabulary import (
     ATTRIBUTES,
     DETERMINERS,
@@ -198,7 +198,7 @@ def read_content(reading: Reading, tokens: Sequence[Token], *, tail: bool = True
             )
             reading.doubt(tokens, why)
             return None
-        if isinstance(found, m.Page) and not found.outright:
+        if isinstance(found, m.WebPage) and not found.outright:
             reading.doubt(tokens, _ADDRESS_OR_PAGE)
             return None
         if isinstance(found, m.Contents) and not found.outright and (tail or sure):

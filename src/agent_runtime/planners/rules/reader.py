@@ -9,8 +9,8 @@ from agent_runtime.planners.rules import names, numbers
 from agent_runtime.planners.rules.clauses import Clause, knows_verb, split_clauses, starts_instruction
 from agent_runtime.planners.rules.frames import TABLE
 from agent_runtime.planners.rules.lexer import Token, tokenize
-from agent_runtime.planners.rules.reading import Reading
 from agent_runtime.planners.rules.refusals import HELP, make_refusal
+from agent_runtime.planners.rules.slot_reading import Reading
 from agent_runtime.planners.rules.slots import READERS
 from agent_runtime.planners.rules.values import QUESTIONS
 from agent_runtime.planners.rules.vocabulary import COURTESIES, GENERATIVE, NEEDS, UNSUPPORTED, WORDS, keys_of

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules import names, numbers, phrases, todos
 from agent_runtime.planners.rules.lexer import Token
-from agent_runtime.planners.rules.reading import Reader, Reading, read_quotation, split_parts
+from agent_runtime.planners.rules.slot_reading import Reading, SlotReader, read_quotation, split_parts
 from agent_runtime.planners.rules.vocabulary import keys_of
 
 _MEASURES: dict[str, m.Measure] = {
@@ -83,7 +83,7 @@ def _read_quoted(_: Reading, tokens: Sequence[Token]) -> m.Literally | None:
     return None if said is None else m.Literally(said)
 
 
-READERS: Mapping[str, Reader] = {
+READERS: Mapping[str, SlotReader] = {
     "file": lambda _, tokens: names.read_file(tokens),
     "files": _read_files,
     "newfile": _read_new_file,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agent_runtime.planners.rules import literals, numbers
 from agent_runtime.planners.rules import meaning as m
 from agent_runtime.planners.rules.lexer import Token
-from agent_runtime.planners.rules.reading import Reading, read_quotation, split_parts
+from agent_runtime.planners.rules.slot_reading import Reading, read_quotation, split_parts
 from agent_runtime.planners.rules.vocabulary import CONTENT_WORDS, SEPARATORS, keys_of, word_set
 
 _PLURAL = word_set("todos tasks reminders")

@@ -14,7 +14,7 @@ from agent_runtime.planners.rules.refusals import make_missing_tool_error, make_
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Candidate:
     """A tool that can play a role: its name, the arguments that it gets, and the fields that its output must have."""
 
     tool: str
@@ -37,13 +37,15 @@ class Role:
     """Something that a plan needs done. `home` is the built-in server that does it; None if none does."""
 
     home: str | None
-    offers: tuple[Offer, ...]
+    candidates: tuple[Candidate, ...]
 
 
 def _make_role(home: str | None, *tools: str, output: str = "") -> Role:
     """Build a role from lines such as `read_file path`: the tool's name, then its arguments."""
-    offers = (line.split() for line in tools)
-    return Role(home, tuple(Offer(name, frozenset(given), frozenset(output.split())) for name, *given in offers))
+    candidates = (line.split() for line in tools)
+    return Role(
+        home, tuple(Candidate(name, frozenset(given), frozenset(output.split())) for name, *given in candidates)
+    )
 
 
 ROLES = {
@@ -107,9 +109,9 @@ class Toolbox:
         return (named or found)[0]
 
     def _find_players(self, role: Role) -> Iterator[Tool]:
-        """Yield the tools for a role: built-in servers first, then server by server, the best offer of each first."""
+        """Yield the tools for a role: built-in servers first, then server by server, the best candidate of each first."""
         for own in self._by_server.values():
-            yield from (tool for offer in role.offers for tool in own if offer.fits(tool))
+            yield from (tool for candidate in role.candidates for tool in own if candidate.fits(tool))
 
 
 def list_properties(schema: JsonObject | None) -> AbstractSet[str]:

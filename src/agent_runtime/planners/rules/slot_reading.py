@@ -43,7 +43,7 @@ class Reading:
     """
 
     source: str
-    readers: "Mapping[str, Reader]"
+    readers: "Mapping[str, SlotReader]"
     begins: Callable[[Sequence[Token], int], bool] = lambda _, __: False
     knows: Callable[[Sequence[Token], int], bool] = lambda _, __: False
     courtesy: str = ""
@@ -100,7 +100,7 @@ class Reading:
         return m.Literally(self.cut(tokens) + (self.ending if tail and not todo else ""))
 
 
-Reader = Callable[[Reading, Sequence[Token]], Any]
+SlotReader = Callable[[Reading, Sequence[Token]], Any]
 
 
 def split_parts(tokens: Sequence[Token]) -> list[Sequence[Token]]:
