@@ -433,7 +433,7 @@ async def test_a_path_that_is_a_link_is_found_under_both_names(project: Project)
 # What each machine has
 
 
-SAID = "from agent_runtime.mcp_servers.sandbox import sandbox_level; print(sandbox_level())"
+SAID = "from agent_runtime.mcp_servers.sandbox import describe_level; print(describe_level())"
 
 
 @pytest.mark.slow

@@ -111,8 +111,8 @@ ip link set lo up && ip address add 10.9.9.1/24 dev lo && ip address add 10.9.9.
 """
 _ASK = """
 import ipaddress
-from agent_runtime.processes.sockets import Endpoint, is_own
-print([is_own(Endpoint(ipaddress.ip_address(f"10.9.{last}"), 1)) for last in ("9.1", "9.2", "8.1")])
+from agent_runtime.processes.sockets import SocketEnd, is_own
+print([is_own(SocketEnd(ipaddress.ip_address(f"10.9.{last}"), 1)) for last in ("9.1", "9.2", "8.1")])
 """
 
 

@@ -42,10 +42,8 @@ class Role:
 
 def _make_role(home: str | None, *tools: str, output: str = "") -> Role:
     """Build a role from lines such as `read_file path`: the tool's name, then its arguments."""
-    candidates = (line.split() for line in tools)
-    return Role(
-        home, tuple(Candidate(name, frozenset(given), frozenset(output.split())) for name, *given in candidates)
-    )
+    lines = (line.split() for line in tools)
+    return Role(home, tuple(Candidate(name, frozenset(given), frozenset(output.split())) for name, *given in lines))
 
 
 ROLES = {
@@ -109,7 +107,7 @@ class Toolbox:
         return (named or found)[0]
 
     def _find_players(self, role: Role) -> Iterator[Tool]:
-        """Yield the tools for a role: built-in servers first, then server by server, the best candidate of each first."""
+        """Yield the tools for a role: built-in servers first, then by server, the best candidate of each first."""
         for own in self._by_server.values():
             yield from (tool for candidate in role.candidates for tool in own if candidate.fits(tool))
 
