@@ -137,12 +137,16 @@ def resolve_registry(
 
 
 def make_pool(
-    settings: Settings, secrets: Secrets, loaded: LoadedRegistry, spares: SpareTimes | None = None
+    settings: Settings,
+    secrets: Secrets,
+    loaded: LoadedRegistry,
+    spares: SpareTimes | None = None,
+    pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
 ) -> ServerPool:
     """Return the pool that runs the servers of a registry once it is entered; without `spares` it keeps none."""
     inherited = secrets.read_variables(NETWORK_VARIABLES) if settings.servers_inherit_proxy else {}
     base_dir, make_builtin = settings.tool_registry.absolute().parent, _builtin_maker(settings, loaded)
-    return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited, spares)
+    return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited, spares, pauses.circuit_s)
 
 
 def _builtin_maker(settings: Settings, loaded: LoadedRegistry) -> Callable[[BuiltinServer], MCPServer]:
@@ -191,7 +195,7 @@ def _prepare(settings: Settings, secrets: Secrets, parts: Parts, recover: Recove
 
     loaded = load()
     current = CurrentRegistry(loaded.resolved, pin_model(settings.openai, shown))
-    pool = make_pool(settings, secrets, loaded, parts.spares if recover is True else None)
+    pool = make_pool(settings, secrets, loaded, parts.spares if recover is True else None, parts.pauses)
     return _Ground(settings, load, loaded, current, pool, model, planner, Metrics())
 
 

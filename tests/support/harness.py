@@ -14,6 +14,7 @@ from agent_runtime.bootstrap import Parts, Runtime, open_runtime
 from agent_runtime.config import OpenAISettings, Secrets, Settings, StorageSettings
 from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.events import ANONYMOUS, EventRecord, PlanApproved
+from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
@@ -36,7 +37,7 @@ class House:
         self.files.mkdir(exist_ok=True)
         self.settings = Settings(data_dir=folder / "data", tool_registry=folder / "tool_registry.yaml")
         self.settings.data_dir.mkdir(exist_ok=True)
-        self.parts = Parts(spares=None)
+        self.parts = Parts(spares=None, pauses=Pauses(circuit_s=0.1))
         self.root = "files"
         self.entries: list[dict[str, Any]] = []
         self.write_registry()

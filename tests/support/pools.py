@@ -12,6 +12,7 @@ from typing import Any
 from agent_runtime.builtin import servers as builtin
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.tools import BuiltinServer, HttpServer, StdioServer, StoredResult
+from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.spares import SpareTimes
 from agent_runtime.services.ports import Lease
@@ -46,14 +47,14 @@ class Place:
         return StdioServer.model_validate({"id": server_id, "type": "local_stdio", "config": config, **more})
 
     @asynccontextmanager
-    async def pool(self, **limits: Any) -> AsyncIterator[ServerPool]:
+    async def pool(self, circuit_s: float = 30.0, **limits: Any) -> AsyncIterator[ServerPool]:
         def make_builtin(entry: BuiltinServer) -> Any:
             return builtin.create(entry.config, base_dir=self.folder, data_dir=self.folder)
 
         chosen = LimitSettings(**{"cancel_grace_s": 0.5, "server_start_s": 10, **limits})
         secrets = Secrets(environ=self.environ)
-        pool = ServerPool(chosen, secrets, make_builtin, self.folder, inherited=self.inherited, spares=self.spares)
-        async with pool:
+        rest = (OwnFiles(), self.inherited, self.spares, circuit_s)
+        async with ServerPool(chosen, secrets, make_builtin, self.folder, *rest) as pool:
             yield pool
 
     def find_processes(self) -> list[int]:

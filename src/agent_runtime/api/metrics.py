@@ -89,6 +89,9 @@ def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: 
     connected = [((server.id, server.type), int(server.connected)) for server in enabled]
     told = "Whether the server answered when it was last asked what it offers."
     yield _gauge("mcp_server_connected", told, ("server", "type"), connected)
+    circuits = [((server.id,), int(runtime.servers.circuits.get(server.id) == "open")) for server in enabled]
+    told = "Whether the server is left alone for now, because it failed so often."
+    yield _gauge("mcp_server_circuit_open", told, ("server",), circuits)
     if runtime.model is not None:
         circuit = runtime.model.status().circuit
         told = "Whether the model is not asked for now, because it failed so often."

@@ -366,12 +366,17 @@ async def list_tools(query: Annotated[ToolsQuery, Query()], runtime: Service) ->
     return Response(page, media_type="application/json")
 
 
+def _list_statuses(runtime: Service) -> list[ServerStatusView]:
+    circuits = runtime.servers.circuits
+    return [status_view(one, circuits.get(one.id, "closed")) for one in runtime.registry.statuses()]
+
+
 @tools.post("/refresh", responses={200: {"model": list[ServerStatusView]}})
 @requires("submit")  # it starts servers, as tasks do
 async def refresh_tools(runtime: Service) -> Response:
     """Query the tools of every server again, for up to `limits.server_start_s`, and return the state of the servers."""
     await runtime.registry.refresh(runtime.settings.limits.server_start_s)
-    return answer([status_view(status) for status in runtime.registry.statuses()])
+    return answer(_list_statuses(runtime))
 
 
 @tools.post("/reload", responses={200: {"model": RegistryChangesView}, 409: _FAULTY_REGISTRY})
@@ -385,7 +390,7 @@ async def reload_tools(runtime: Service) -> Response:
 @requires("read")
 async def list_servers(runtime: Service) -> Response:
     """List the servers of the tool registry with their state."""
-    return answer([status_view(status) for status in runtime.registry.statuses()])
+    return answer(_list_statuses(runtime))
 
 
 @models.get("/status", responses={200: {"model": ModelsStatusView}})

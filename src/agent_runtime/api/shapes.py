@@ -142,7 +142,7 @@ class AttentionView(TypedDict):
 
 
 class WaitingView(TypedDict):
-    """A server, a model or a planner that cannot be reached now. Nothing was sent to it.
+    """A server, a model or a planner that cannot be reached now, so that nothing was sent to it.
 
     `reason` is the error of the last attempt, which was number `attempt` since `since`. The next attempt is at
     `next_try_at`, or is running. The task fails if an attempt fails after `gives_up_at`.
@@ -365,6 +365,7 @@ class ServerStatusView(TypedDict):
     type: str
     enabled: bool
     connected: bool
+    circuit: Literal["closed", "half_open", "open"]
     detail: str
 
 

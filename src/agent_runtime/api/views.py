@@ -36,6 +36,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.summaries import Page, TaskSummary
 from agent_runtime.domain.task import StepState, StepStatus, Task, Waiting
 from agent_runtime.domain.values import JsonValue
+from agent_runtime.live.breaker import CircuitState
 from agent_runtime.registry.reloading import RegistryChanges
 from agent_runtime.services.ports import LanguageModel
 from agent_runtime.services.tool_registry import ServerStatus
@@ -294,13 +295,14 @@ def record_json(record: EventRecord, *, with_epoch: bool = False) -> str:
     return f'{head}"at":"{time_of(record.at)}",{epoch}"data":{record.data}}}'
 
 
-def status_view(status: ServerStatus) -> ServerStatusView:
+def status_view(status: ServerStatus, circuit: CircuitState = "closed") -> ServerStatusView:
     return {
         "id": status.id,
         "name": status.name,
         "type": status.type,
         "enabled": status.enabled,
         "connected": status.connected,
+        "circuit": circuit,
         "detail": status.detail,
     }
 

@@ -31,6 +31,7 @@ class Pauses:
     `store_s`: before a run continues after the store refused a write.
     `first_start_s`, `longest_start_s`: bounds of the growing delay for a task that was running when the service died
     several times in a row.
+    `circuit_s`: how long an MCP server is left alone that failed five times in a row.
     `before_repetition`: returns the pause after attempt 1, 2, ... of an idempotent call.
     `in_outage`: returns the pause after attempt 1, 2, ... of reaching a server or a model.
     """
@@ -39,5 +40,6 @@ class Pauses:
     store_s: float = 2.0
     first_start_s: float = 10.0
     longest_start_s: float = 3600.0
+    circuit_s: float = 30.0
     before_repetition: Callable[[int], float] = _before_repetition
     in_outage: Callable[[int], float] = _in_outage

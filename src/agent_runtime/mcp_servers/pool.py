@@ -25,7 +25,9 @@ from agent_runtime.domain.tools import (
     ToolServer,
 )
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
+from agent_runtime.mcp_servers.circuits import Circuits
 from agent_runtime.mcp_servers.eras import Eras
 from agent_runtime.mcp_servers.http import HttpAccess
 from agent_runtime.mcp_servers.listing import Listed
@@ -66,13 +68,16 @@ class ServerPool:
         own: OwnFiles = OwnFiles(),  # noqa: B008 - a frozen value
         inherited: Mapping[str, str] = MappingProxyType({}),
         spares: SpareTimes | None = None,
+        circuit_s: float = 30.0,
     ) -> None:
+        """`circuit_s`: how long a server is left alone whose starts fail again and again."""
         self._limits = limits
         self._secrets = secrets
         self._builtin = builtin
         self._base_dir = base_dir
         self._own = own
         self._inherited = inherited
+        self._circuits = Circuits(circuit_s)
         self._eras = Eras()
         self._network = Network(secrets)
         self._group = asyncio.TaskGroup()
@@ -131,6 +136,7 @@ class ServerPool:
         self._in_force = frozenset(map(self._make_key, servers))
         # Another server may have come under an id, and the redactor may know more secrets.
         self._eras.forget()
+        self._circuits.forget()
         self._listings.clear()
         self._stop_unused()
 
@@ -163,6 +169,11 @@ class ServerPool:
     def spares(self) -> Counter[str]:
         """The number of spare processes of each server by its id, counted from their start until they are gone."""
         return Counter(connection.server_id for connection in self._owners if connection.is_spare)
+
+    @property
+    def circuits(self) -> Mapping[str, CircuitState]:
+        """See `ports.ToolServers`."""
+        return self._circuits.states
 
     async def discover(self, server: ToolServer) -> Offer:
         """Start or connect to the server, list its tools, and release it. Raises: ServerUnavailableError."""
@@ -250,6 +261,7 @@ class ServerPool:
     def _start(self, server: ToolServer, opener: Opener) -> Connection:
         if self._leaving:
             raise ServerUnavailableError(server.id, "the service is stopping", may_pass=True)
+        self._circuits.admit(server.id)
         limits = self._limits
         start_s = max(limits.server_start_s, limits.server_install_s if may_install(server) else 0)
 
@@ -261,6 +273,7 @@ class ServerPool:
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
         self._owners[connection] = task
         task.add_done_callback(lambda _: self._owners.pop(connection, None))
+        self._group.create_task(self._circuits.watch(connection))
         return connection
 
     async def _make_opener(self, server: ToolServer) -> Opener:

@@ -112,7 +112,7 @@ class Connection:
         self._session: ClientSession | None = None
         self._fault: str | None = None
         self._may_pass = False
-        self._stopped = False
+        self.stopped = False
         self._retired = False
         self._calls: dict[int, AwaitedCall] = {}
         self._ids = itertools.count(1_000_001)  # far from the ids that the SDK gives its own requests
@@ -150,14 +150,14 @@ class Connection:
                         await self.end.wait()
                     finally:
                         self._scope.deadline = anyio.current_time() + _LEAVE_S
-            if self._session is None and self._scope.cancelled_caught and not self._stopped:
+            if self._session is None and self._scope.cancelled_caught and not self.stopped:
                 self._fault = f"it did not start within {self._start_s:g} s"
                 self._may_pass = True
         except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
             self._fault = self._redactor.redact_message(explain(error))
             self._may_pass = self._opener.remote and may_pass(error)
         finally:
-            lost = self._session is not None and not self._stopped
+            lost = self._session is not None and not self.stopped
             self.end.set()
             self.ended.set()
             self._ready.set()
@@ -166,7 +166,7 @@ class Connection:
 
     def stop(self) -> None:
         """Make the owner close the connection; abort a start under way."""
-        self._stopped = True
+        self.stopped |= not self.ended.is_set()
         self.end.set()
         if not self._ready.is_set():
             self._scope.cancel()
@@ -189,13 +189,13 @@ class Connection:
 
     def _make_error(self) -> ServerUnavailableError:
         """Return the error that there is no session any more."""
-        mark = None if self._stopped else self._opener.find_exit_mark()
-        may = self._stopped or self._may_pass or mark is not None
+        mark = None if self.stopped else self._opener.find_exit_mark()
+        may = self.stopped or self._may_pass or mark is not None
         return ServerUnavailableError(self.server_id, self.describe_end(), may_pass=may, exit_mark=mark)
 
     def describe_end(self) -> str:
         """Return the reason why there is no session any more, for people."""
-        if self._stopped:
+        if self.stopped:
             return "the connection was closed"
         known = self._opener.describe_end()
         if self._fault and known:
@@ -238,7 +238,7 @@ class Connection:
             if self._opener.remote:
                 self.retire()
             await self._wait_for_end()
-            if self.ended.is_set() and not self._stopped:
+            if self.ended.is_set() and not self.stopped:
                 raise self._make_error() from error
             reason, may = self._redactor.redact_message(explain(error)), self._opener.remote and may_pass(error)
             raise ServerUnavailableError(self.server_id, reason, may_pass=may) from error

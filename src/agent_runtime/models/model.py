@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.usage import Usage, estimate_tokens
-from agent_runtime.models.breaker import CircuitBreaker
+from agent_runtime.live.breaker import CircuitBreaker
 from agent_runtime.models.dialect import Dialect, Output
 from agent_runtime.models.failures import Failure, Failures
 from agent_runtime.telemetry import log_debug

@@ -19,6 +19,7 @@ from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition, Offer, StoredResult, ToolDefinition, ToolServer
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
 
 
@@ -238,6 +239,10 @@ class ToolServers(Protocol):
 
     def lease(self, servers: Iterable[ToolServer]) -> AbstractAsyncContextManager[Lease]:
         """Return a context with sessions for exactly these servers. Entering raises: ServerUnavailableError."""
+
+    @property
+    def circuits(self) -> Mapping[str, CircuitState]:
+        """The circuits of the servers that were started so far, by id; `open`: it is left alone for a while."""
 
     @property
     def connections(self) -> Counter[str]:

@@ -34,6 +34,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Offer, StoredResult, ToolDefinition, ToolServer
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
 from agent_runtime.live.progress import Progress
 from agent_runtime.services.agent_service import PlannerAgent
@@ -69,6 +70,7 @@ class Servers:
     calls: list[tuple[str, JsonObject]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
+    circuits: dict[str, CircuitState] = field(default_factory=dict)
 
     async def discover(self, server: ToolServer) -> Offer:
         return Offer([tool.definition for tool in TOOLS.values()])

@@ -1,4 +1,4 @@
-from agent_runtime.models.breaker import CircuitBreaker
+from agent_runtime.live.breaker import CircuitBreaker
 
 
 class Clock:

@@ -8,6 +8,8 @@ released since 2021.
 from collections.abc import Callable
 from typing import Literal
 
+CircuitState = Literal["closed", "half_open", "open"]
+
 
 class CircuitBreaker:
     """Counts the outcomes of requests. Call `admit` before each request and one of the `record_...` methods after it.
@@ -25,7 +27,7 @@ class CircuitBreaker:
         self._trying = False
 
     @property
-    def state(self) -> Literal["closed", "half_open", "open"]:
+    def state(self) -> CircuitState:
         """The state; `half_open` while a request is out that tries the endpoint again."""
         if self._opened_at is None:
             return "closed"
