@@ -111,7 +111,7 @@ def _decision(event: DecisionEvent) -> JsonObject:
 
 
 def _approver(event: DecisionEvent) -> JsonObject:
-    """Return what the journal records of whoever decided: tenant, authentication method, and scopes of an approver.
+    """Return the recorded tenant, authentication method and (for approvals) scopes of the person who decided.
 
     Empty for journals of earlier versions.
     """

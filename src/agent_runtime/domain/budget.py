@@ -33,7 +33,7 @@ def _exceeded_seconds(task: Task) -> BudgetExceeded | None:
 
 
 def tokens_left(task: Task) -> int | None:
-    """Return how many tokens the next answer of a model may use; None without a token budget."""
+    """Return the tokens that the next answer of a model may use; None without a token budget."""
     limit = task.limits.budget.tokens
     return None if limit is None else max(0, limit - task.usage.tokens)
 

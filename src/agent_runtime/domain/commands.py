@@ -82,7 +82,7 @@ def _commands(task: Task, in_flight: AbstractSet[str]) -> Iterator[Command]:
 
 
 def _lost_questions(task: Task, in_flight: AbstractSet[str]) -> Iterator[WriteEvents]:
-    """Yield the end of the questions of servers whose call is lost, so that nobody would hear an answer."""
+    """Yield the withdrawal of questions whose call is lost, since an answer would reach nobody."""
     reason = "the service stopped, or lost the call, before it was answered"
     lost = {name: asked for name, asked in task.questions.items() if name not in in_flight}
     if lost:

@@ -113,7 +113,7 @@ def find_faults(
 ) -> Iterator[Fault]:
     """Yield every fault of a plan with its place. `agent_steps`: agent steps are allowed, as a model is configured.
 
-    `unusable` says why what is not in the catalogue cannot be used, see `explain_missing_tool`.
+    `unusable`: why listed tools and servers are not in the catalogue; see `explain_missing_tool`.
     """
     if len(plan.steps) > limits.max_steps:
         yield Fault("steps", f"{len(plan.steps)} steps are more than max_steps, which is {limits.max_steps}.")
@@ -262,7 +262,7 @@ def _argument_faults(
     for error in errors:
         path = tuple(error.absolute_path)
         related = path in above or any(path[:depth] in open_paths for depth in range(len(path) + 1))
-        if not related or error.validator == "additionalProperties":  # a name that is unknown stays so
+        if not related or error.validator == "additionalProperties":  # no value of a reference makes a name known
             yield Fault(_place(place, path), shorten(error.message))
         elif open_paths.get(path) is False and _forbids_strings(error):
             yield Fault(_place(place, path), shorten(f"Text is not allowed here: {error.message}"))

@@ -25,19 +25,22 @@ _KEYWORDS = frozenset(
 
 
 class UnreadableQuestionError(Exception):
-    """The question of a server cannot be read, or cannot be asked; the text says why."""
+    """The question of a server is malformed or not supported; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question as it is shown to a person: a message, and the schema of an object with simple fields."""
+    """A question for a person: a message, and the schema of an object with simple fields."""
 
     message: str
     requested_schema: JsonObject
 
 
 def read_question(params: Mapping[str, JsonValue]) -> Question:
-    """Read the parameters of `elicitation/create`; of its schema what MCP allows. Raises: UnreadableQuestionError."""
+    """Parse the parameters of `elicitation/create`, and keep the parts of its schema that MCP allows.
+
+    Raises: UnreadableQuestionError.
+    """
     if params.get("mode") not in {None, "form"}:
         raise UnreadableQuestionError("Only questions of the mode 'form' are asked here.")
     message = params.get("message")
@@ -76,7 +79,7 @@ def _read_field(given: JsonValue, *, nested: bool = False) -> JsonObject:
 
 
 def find_answer_faults(content: JsonObject, schema: JsonObject) -> Iterator[Fault]:
-    """Yield what is wrong with the content of an answer, each fault with its place."""
+    """Yield the faults in the content of an answer, each with its place."""
     try:
         size = len(canonical(content))
     except ValueError as error:
@@ -85,6 +88,6 @@ def find_answer_faults(content: JsonObject, schema: JsonObject) -> Iterator[Faul
     if size > _MOST_CONTENT_BYTES:
         yield Fault("content", f"{size} bytes are over the limit of {_MOST_CONTENT_BYTES} bytes.")
     elif is_deeper_than(content, 2):
-        yield Fault("content", "Its fields hold texts, numbers, truth values or lists of texts, and nothing nested.")
+        yield Fault("content", "Its fields may only be texts, numbers, booleans or lists of texts.")
     else:
         yield from argument_faults(content, schema, "content", resolved=True)

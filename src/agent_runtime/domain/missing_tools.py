@@ -9,10 +9,10 @@ from agent_runtime.domain.tools import Tool, tool_key
 def explain_missing_tool(
     server: str, tool: str, place: str, catalogue: Mapping[str, Tool], unusable: Mapping[str, str]
 ) -> Fault:
-    """Return the fault of naming a tool that is not in the catalogue, and what there is in its place.
+    """Return the fault for a tool that is not in the catalogue, with the available alternatives.
 
-    `unusable` has the reason for each tool that is listed and cannot be used (`server/tool`), and for each server that
-    is not connected (`server`).
+    `unusable`: the reason for each listed tool that cannot be used (`server/tool`), and for each server that is not
+    connected (`server`).
     """
     if why := unusable.get(tool_key(server, tool)):
         return Fault(f"{place}.tool", f"Tool {tool!r} of server {server!r} cannot be used: {why}.")

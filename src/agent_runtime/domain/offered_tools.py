@@ -1,4 +1,4 @@
-"""The tools that a plan may use, with what their servers are."""
+"""The tools that a plan may use, with the identities of their servers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from agent_runtime.domain.values import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class OfferedTools:
-    """The tools that a plan is made with, and what their servers are, both at one moment: the registry may change."""
+    """The tools for a plan and the identities of their servers, both of one moment, since the registry may change."""
 
     tools: Mapping[str, Tool]
     unusable: Mapping[str, str]
@@ -26,13 +26,13 @@ class OfferedTools:
         return self.identities.model is not None
 
     def find_faults(self, plan: Plan, limits: Limits) -> list[Fault]:
-        """Return what keeps a plan from being carried out with them."""
+        """Return the faults of a plan that uses these tools."""
         return list(find_faults(plan, limits, self.tools, agent_steps=self.has_model, unusable=self.unusable))
 
     def select_pinned(self, contract: Contract) -> dict[str, ToolDefinition]:
-        """Return the definitions that the contract pins."""
+        """Return the definitions that the contract pins, by `server/tool`."""
         return {tool.key: tool.definition for tool in self.tools.values() if tool.key in contract.pins}
 
     def select_facts(self, contract: Contract) -> dict[str, JsonObject]:
-        """Return what the servers of the contract are."""
+        """Return the identity facts of the contract's servers, by id."""
         return {name: self.identities.servers[name].facts for name in contract.servers}

@@ -1,4 +1,4 @@
-"""Conditions under which the JSON of an event omits a field that a later version added: it has no content."""
+"""Conditions for omitting fields that were added later from the JSON of an event: the field has its default."""
 
 from collections.abc import Collection
 

@@ -1,4 +1,4 @@
-"""Outages: how long a task waits for what it needs and cannot have now, and when it gives up."""
+"""Outages: the waits of a task for an unreachable server or model, and the time at which it gives up."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from agent_runtime.domain.task import Task, Waiting, may_repeat
 from agent_runtime.domain.usage import Usage
 
 MOST_SAME_EXITS = 3
-"""A process that ends in the same way so many times in a row is no outage: it would do so for ever."""
+"""A process that exits in the same way this many times in a row is broken, not temporarily down."""
 
 _LONGEST_REASON = 2000
 
@@ -37,7 +37,7 @@ class OutageLimits:
         error: AgentRuntimeError,
         now: datetime,
     ) -> TaskWaiting | None:
-        """Return that the task waits after this failure; None where it is to fail: now, or at last."""
+        """Return the event that the task waits after this failure; None if it should fail instead."""
         before = task.waiting
         bound_s = self.planning_s if task.status is TaskStatus.PENDING else self.approved_s
         gives_up_at = (before.since if before else now) + timedelta(seconds=bound_s)
@@ -60,7 +60,7 @@ class OutageLimits:
 
 
 def compute_pause_s(task: Task, now: datetime) -> float:
-    """Return for how many seconds nothing is to be done for a task that waits; 0 for any other."""
+    """Return the seconds until the next try of a waiting task; 0 for other tasks."""
     if task.waiting is None:
         return 0.0
     return max(0.0, (task.waiting.next_try_at - now).total_seconds())
@@ -70,14 +70,14 @@ _NEEDED = {"server": "MCP server", "model": "the model", "planner": "the planner
 
 
 def describe_wait(waits: TaskWaiting | Waiting) -> str:
-    """Return in words what is waited for, until when, and why."""
+    """Describe a wait: its cause, the next try and the reason, as one sentence."""
     at = f"{waits.next_try_at:%Y-%m-%d %H:%M:%S} UTC"
     what = f"{_NEEDED[waits.kind]} {waits.name}".rstrip()
     return f"Waiting for {what}, next try at {at} (attempt {waits.attempt} failed): {waits.reason}"
 
 
 def explain_failure(task: Task, error: AgentRuntimeError, now: datetime) -> str:
-    """Return why the task fails, with how long it has waited."""
+    """Return why the task fails, with the number of tries and the time that it waited."""
     waited = task.waiting
     if waited is None:
         return str(error)

@@ -1,7 +1,7 @@
-"""Run again: what a new task takes over from a finished one.
+"""Reruns: the results that a new task reuses from a finished one.
 
-The first event of the new task holds all of it, so that deleting the finished task changes nothing. The contract names
-each result that is reused by its digest, so that whoever approves the plan approves these results too.
+The first event of the new task contains all of them, so that the finished task may be deleted. The contract names each
+reused result by its digest, so that an approval of the plan covers these results.
 """
 
 from collections.abc import Iterator, Mapping
@@ -48,9 +48,9 @@ class MadeCalls(Value):
 
 
 class Rerun(Value):
-    """The parts that a task reuses of the finished task `task_id`, whose journal ended with the hash `head`.
+    """The parts of the finished task `task_id` that a task reuses. `head`: the hash of its last record.
 
-    `results` are by step id. `authors` are all authors of the finished task.
+    `results`: by step id. `authors`: all authors of the finished task.
     """
 
     task_id: str
@@ -85,9 +85,9 @@ def digest_step(step: Step) -> str:
 
 
 def pin_rerun(rerun: Rerun | None, plan: Plan) -> PinnedRerun | None:
-    """Return what the steps of this plan reuse; None for a task that is no rerun.
+    """Return the results that the steps of this plan reuse; None if the task is not a rerun.
 
-    A step reuses a result if it is the step that gave it, and every step that it needs reuses its own result too.
+    A step reuses a result if it is unchanged since it gave it, and every step that it needs reuses its result too.
     """
     if rerun is None:
         return None
@@ -101,12 +101,12 @@ def pin_rerun(rerun: Rerun | None, plan: Plan) -> PinnedRerun | None:
 
 
 def digest_result(result: StoredResult) -> str:
-    """Return the digest of a result as the journal writes it; it may hold numbers that have no canonical form."""
+    """Return the digest of a result as stored in the journal, since it may contain numbers without a canonical form."""
     return digest_of_bytes(result.model_dump_json().encode())
 
 
 def find_repeated_calls(rerun: Rerun | None, pinned: PinnedRerun | None, plan: Plan) -> Iterator[MadeCalls]:
-    """Yield the calls that were made before and that this plan may make again: a step calls the same tool anew."""
+    """Yield the earlier calls that this plan may repeat: those of a tool that a step calls again."""
     if rerun is None:
         return
     reused = pinned.results if pinned else {}

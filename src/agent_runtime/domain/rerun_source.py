@@ -11,7 +11,7 @@ from agent_runtime.domain.task import StepStatus, Task
 
 
 def describe_source(task: Task, head: str, records: Iterable[EventRecord], start: RerunFrom) -> Rerun:
-    """Return what a rerun takes over from this task, whose journal are the `records` that end with the hash `head`.
+    """Return the parts of this task for a rerun. `records`: its journal; `head`: the hash of the last record.
 
     `start`: `failed_step` reuses the results of the completed steps. Raises: DecisionRefusedError if the task has not
     ended, or did not fail at a step and `start` is `failed_step`; RerunTooLargeError.
@@ -56,14 +56,14 @@ def _reusable_results(task: Task) -> dict[str, ReusedResult]:
 
 
 def _came_from_outside(task: Task, step_id: str, keys: Iterable[str]) -> bool:
-    """Return whether the result of a step came from beyond this machine; a contract that does not say so counts."""
+    """Return whether the result of a step came from beyond this machine; True if the contract does not say."""
     policy = task.contract.policy if task.contract else {}
     pinned = task.contract.rerun.results.get(step_id) if task.contract and task.contract.rerun else None
     return any(policy[key].open_world is not False for key in keys) or (pinned is not None and pinned.open_world)
 
 
 def _count_calls(task: Task, records: Iterable[EventRecord]) -> tuple[MadeCalls, ...]:
-    """Return the calls that were sent, in the order of the first of each tool of a step; earlier tasks' calls first."""
+    """Return the calls that were sent, counted per step and tool, those of earlier tasks first."""
     made: dict[tuple[str, str, str], MadeCalls] = {}
     unanswered: dict[str, tuple[str, str, str]] = {}
 

@@ -26,14 +26,14 @@ class TaskSummary:
 
 
 PAGE_BYTES = 1024 * 1024
-"""The size in bytes after which a page takes no further task."""
+"""The size in bytes at which a page ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of tasks, newest first. `next_cursor` is opaque, and None on the last page.
 
-    The page ends with the task that takes it past `PAGE_BYTES`.
+    The page ends with the task with which it exceeds `PAGE_BYTES`.
     """
 
     tasks: tuple[TaskSummary, ...]

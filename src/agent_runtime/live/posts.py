@@ -1,4 +1,4 @@
-"""What others want a run to write."""
+"""Events that other tasks hand to a run to write."""
 
 from collections.abc import Callable, Collection
 

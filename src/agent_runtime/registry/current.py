@@ -1,4 +1,4 @@
-"""The registry that is in force: what each entry is, and what the operator says of its tools."""
+"""The current registry: the identity of each entry, and the operator's rules for its tools."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,9 +10,9 @@ from agent_runtime.registry.resolved import ResolvedEntry
 
 
 class CurrentRegistry:
-    """The entries in force, by id, with what follows from them. A reload replaces all of it at once.
+    """The current entries, by id, with their identities and rules. A reload replaces everything at once.
 
-    `identities`: what the servers and the model of agent steps are now. `rules`: what the operator says now.
+    `identities`: those of the servers and of the model of agent steps. `rules`: the operator's current ones.
     """
 
     entries: Mapping[str, ResolvedEntry]
@@ -25,9 +25,9 @@ class CurrentRegistry:
         self.replace(entries)
 
     def replace(self, entries: Iterable[ResolvedEntry]) -> None:
-        """Put these entries in force.
+        """Replace the current entries.
 
-        A run may go on with a server that is not among them any more: the last word on that one still holds.
+        A run may still use a server that was removed. The last rules for that server remain valid.
         """
         self.entries = {entry.server.id: entry for entry in entries}
         self.identities = Identities({name: entry.identity for name, entry in self.entries.items()}, self._model)

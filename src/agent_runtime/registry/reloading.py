@@ -1,4 +1,4 @@
-"""Reading the tool registry again while the service runs."""
+"""Reload the tool registry while the service runs."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from agent_runtime.domain.errors import ConfigurationError, RegistryFaultyError
 log = structlog.get_logger()
 
 _LOOK_S = 1.0
-"""How often a watched file is looked at."""
+"""The interval between checks of a watched file, in seconds."""
 
 Loaded = TypeVar("Loaded")
 
@@ -28,9 +28,9 @@ class RegistryChanges:
 
 
 class RegistryReloader(Generic[Loaded]):
-    """Reads the registry again when it is asked to. A file with faults changes nothing.
+    """Reloads the registry on request. A file with faults changes nothing.
 
-    `read` reads and checks it, in a thread; `put_in_force` does that, on the event loop, and cannot fail.
+    `read`: reads and validates it, in a thread. `put_in_force`: makes it current, on the event loop; it cannot fail.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class RegistryReloader(Generic[Loaded]):
         self._read_as = self._look()
 
     def request(self) -> None:
-        """Have `watch` read the registry again soon."""
+        """Make `watch` reload the registry soon."""
         self._asked.set()
 
     async def reload(self) -> RegistryChanges:
-        """Read the registry again and put it in force. Raises: RegistryFaultyError; the one before stays in force."""
+        """Reload the registry. Raises: RegistryFaultyError if it has faults; the previous one then stays current."""
         async with self._one_at_a_time:
             self._read_as = self._look()
             try:
@@ -61,7 +61,7 @@ class RegistryReloader(Generic[Loaded]):
         return changes
 
     async def watch(self, *, file: bool) -> None:
-        """Read the registry again whenever `request` asks for it; with `file` also once the file has changed."""
+        """Reload the registry after each `request`, and with `file` also after the file has changed."""
         seen = self._read_as
         while True:
             try:
@@ -70,17 +70,17 @@ class RegistryReloader(Generic[Loaded]):
             except TimeoutError:
                 before, seen = seen, self._look()
                 if seen != before or seen == self._read_as:
-                    continue  # it is as it was read, or may still be written
+                    continue  # unchanged since it was read, or possibly still being written
             self._asked.clear()
             try:
                 await self.reload()
             except RegistryFaultyError:
-                continue  # which is logged; the next change may mend it
-            except Exception:  # the edge that owns the loop: the registry before stays in force
+                continue  # logged already; the next change may fix it
+            except Exception:  # the edge that owns the loop: the previous registry stays current
                 log.exception("registry_reload_failed")
 
     def _look(self) -> tuple[int, ...]:
-        """Return what differs once the file was written or replaced; nothing where it is not there."""
+        """Return values that change when the file is written or replaced; empty if it does not exist."""
         try:
             found = self._path.stat()
         except OSError:

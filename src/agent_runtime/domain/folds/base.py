@@ -32,7 +32,7 @@ def with_step(task: Task, step_id: str, state: StepState, **more: Any) -> Change
 
 
 def without_question(task: Task, step_id: str, state: StepState) -> Changes:
-    """Return the changes to a state of a step whose question is closed: the task goes on if nothing else is asked."""
+    """Return the changes after a step's question ends: the task continues if no other step waits for a person."""
     changes = with_step(task, step_id, replace(state, question=None))
     if task.steps[step_id].question and task.status is TaskStatus.NEEDS_ATTENTION:
         asks = replace(task, **changes).asks_person

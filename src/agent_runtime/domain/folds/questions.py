@@ -23,7 +23,7 @@ def fold_input_requested(task: Task, event: ev.InputRequested, _: ev.EventRecord
     if call is None or (call.call_id, call.server, call.tool) != (event.call_id, event.server, event.tool):
         raise illegal(task, event, f"call {event.call_id!r} is not open")
     if call.epoch != task.epoch or state.question is not None:
-        raise illegal(task, event, "its call is lost, or asks something already")
+        raise illegal(task, event, "its call is lost, or has an open question already")
     question = AskedInput(
         event.question_id, event.call_id, event.server, event.tool, event.message, event.requested_schema
     )
@@ -34,10 +34,10 @@ def fold_input_answered(task: Task, event: ev.InputAnswered, record: ev.EventRec
     state = _expect_question(task, event)
     check_not_cancelled(task, event)
     if (event.action == "accept") != (event.content is not None):
-        raise illegal(task, event, "an answer that is accepted has a content, and no other")
+        raise illegal(task, event, "an answer has content if and only if it accepts")
     decided = replace(state, decided=(*state.decided, event.question_id))
     entry = Approval(event.actor, record.at, event.action, step_id=event.step_id)
-    # What the call gives follows from the content, so whoever wrote it has shaped the task.
+    # The result of the call depends on the content, so its writer is an author of the task.
     authors = authors_with(task, event.actor) if event.action == "accept" else task.authors
     changes = without_question(task, event.step_id, decided)
     return {**changes, "approvals": (*task.approvals, entry), "authors": authors}
