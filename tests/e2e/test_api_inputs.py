@@ -204,7 +204,7 @@ def test_one_fault_in_a_plan_is_one_error_in_our_own_words(
         ([], "body", "It must be a JSON object."),
         ({"prompt": "x", "plan": 7}, "plan", "It must be a JSON object."),
         ({"prompt": "x", "plan": {"steps": 7}}, "plan.steps", "It must be an array."),
-        ({"prompt": "x", "plan": {"steps": []}}, "plan.steps", "It must hold at least 1, and holds 0."),
+        ({"prompt": "x", "plan": {"steps": []}}, "plan.steps", "Its length must be at least 1, and is 0."),
         ({"prompt": "x", "plan": {"steps": [7]}}, "plan.steps[0]", "It must be a JSON object."),
         ({"prompt": "x", "metadata": {"": "x"}}, 'metadata[""]', "It must not be empty."),
         ({"prompt": "x", "approval": 7}, "approval", "It must be 'manual' or 'auto'."),

@@ -281,6 +281,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("delete", one),
         *(("post", f"{one}/{verb}") for verb in VERBS),
         *(("post", f"{one}/calls/{{call_id}}/{verb}") for verb in ("approve", "deny")),
+        ("post", f"{one}/answers/{{question_id}}"),
         ("put", f"{one}/plan"),
         ("get", f"{one}/plan/revisions"),
         ("get", f"{one}/plan/diff"),

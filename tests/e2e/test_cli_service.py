@@ -222,7 +222,7 @@ def test_the_doctor_says_for_each_server_what_it_can_reach(folder: Folder) -> No
     findings = folder.json("doctor", code=1)["findings"]
     reach = {finding["check"]: finding["detail"] for finding in findings if finding["check"].startswith("reach of ")}
     assert "all that this user can, also the service's own files" in reach["reach of off"]
-    assert "nothing of this machine" in reach["reach of remote"]
+    assert "nothing on this machine" in reach["reach of remote"]
     assert str(folder.path) in reach["reach of filesystem"]
     if find_bubblewrap_problem() is None:
         assert "all files of this user but the service's own" in reach["reach of plain"]

@@ -180,7 +180,7 @@ def test_a_person_says_what_should_be_different_and_sees_the_new_plan_with_its_d
     with terminal(folder, "run", "Add 15 and 27") as shown:
         shown.wait_for("[y/n/r] ")
         shown.type("r\n")
-        shown.wait_for("What should be different? ")
+        shown.wait_for("What should change? ")
         shown.type("then multiply the result by 2\n")
         shown.wait_for("+s2: ")
         shown.type("y\n")
@@ -194,11 +194,11 @@ def test_a_person_who_asks_for_nothing_different_is_asked_again_and_ctrl_c_still
     with terminal(folder, "run", "Add 15 and 27") as shown:
         shown.wait_for("[y/n/r] ")
         shown.type("r\n")
-        shown.wait_for("What should be different? ")
+        shown.wait_for("What should change? ")
         shown.type("\n")
         shown.wait_for("different? Run this plan? [y/n/r] ")
         shown.type("r\n")
-        shown.wait_for("[y/n/r] What should be different? ")
+        shown.wait_for("[y/n/r] What should change? ")
         shown.interrupt()
         code, _ = shown.finish()
     assert code == 1

@@ -233,8 +233,8 @@ async def test_the_text_of_a_plan_says_what_approving_it_also_approves(home: Hou
         task = await runtime.tasks.submit(Submission(prompt="look", plan=steps, approval=approval), ANYBODY)
     lines = (task_view(task)["plan"] or "").splitlines()
     covered = [
-        "Whoever approves this plan also approves these calls, which are then not shown before they are sent:",
-        f"- step 2, though {FROM_FILE}",
+        "The approval of this plan includes these calls, which are not shown again before they are sent:",
+        f"- step 2, although {FROM_FILE}",
     ]
     assert lines[2:] == (covered if how in {"covers_data", "preapproved"} else [])
 

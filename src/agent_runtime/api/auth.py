@@ -64,12 +64,14 @@ def anonymous_risks(settings: Settings) -> list[str]:
         return []
     risks = []
     if settings.off_loopback:
-        risks.append("auth.mode is anonymous: whoever reaches this service may submit, approve and read everything.")
+        risks.append(
+            "auth.mode is anonymous: anybody who can reach this service may submit, approve and read everything."
+        )
     if "*" in settings.server.allowed_hosts:
         risks.append(
-            "server.allowed_hosts has *, and no keys are asked for: any page that is open in a browser which reaches "
-            "this service may submit, approve and read everything, under a name that it makes up (DNS rebinding). "
-            "Name the hosts, or ask for keys (auth)."
+            "server.allowed_hosts contains *, and no keys are required: any web page in a browser that can reach this "
+            "service may submit, approve and read everything, through a host name of its choice (DNS rebinding). List "
+            "the hosts, or require keys (auth)."
         )
     return risks
 

@@ -125,4 +125,4 @@ def _digest(value: JsonValue) -> str:
     try:
         return digest(value)
     except ValueError as error:
-        raise InvalidInputError([Fault(WHOLE, f"A value cannot be carried exactly: {error}.")]) from error
+        raise InvalidInputError([Fault(WHOLE, f"A value cannot be represented exactly: {error}.")]) from error

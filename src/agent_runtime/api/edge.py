@@ -97,7 +97,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         if scope["type"] not in {"http", "websocket"}:
-            raise ValueError(f"The service speaks HTTP, and knows no ASGI scope {scope['type']!r}.")
+            raise ValueError(f"The service supports HTTP, and not the ASGI scope {scope['type']!r}.")
         headers: _Headers = {}
         refusal = None
         for name, value in scope["headers"]:
@@ -164,13 +164,13 @@ class Edge:
             log.exception("request_failed", method=scope.get("method", "WEBSOCKET"), path=scope["path"])
             if answer.started:
                 raise
-            detail = f"Something went wrong here. It was logged with the request id {scope['request_id']}."
+            detail = f"The service failed unexpectedly. The error is logged with the request id {scope['request_id']}."
             await _respond(Refusal(500, None, detail), scope, receive, answer)
 
     def _refuse_foreign(self, path: str, headers: _Headers) -> Refusal | None:
         host = headers.get(b"host", b"").lower()
         if path not in _ANY_HOST and not self._is_ours(host):
-            detail = "This service does not answer to that Host; server.allowed_hosts lists what it answers to."
+            detail = "This service does not accept that Host; server.allowed_hosts lists the hosts that it accepts."
             return Refusal(421, "foreign_host", detail)
         origin = headers.get(b"origin", b"").lower()
         if origin and not self._is_known(origin, host):
@@ -198,9 +198,7 @@ class Edge:
         if kind.strip() != b"application/json":
             return Refusal(415, "not_json", "The body must be JSON: send it with Content-Type: application/json.")
         if any(map(_names_other_charset, parameters)):
-            detail = (
-                "JSON is UTF-8 here (RFC 8259): send it so, with Content-Type: application/json and no other charset."
-            )
+            detail = "The body must be JSON in UTF-8: send it with Content-Type: application/json and no other charset."
             return Refusal(415, "not_utf8", detail)
         return None
 

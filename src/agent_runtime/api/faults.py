@@ -41,8 +41,8 @@ _SENTENCES = {
     "bool_parsing": _BOOLEAN,
     "string_too_short": "It must not be empty.",  # the lower limit of every text is 1
     "string_too_long": "It must be at most {max_length} characters long.",
-    "too_short": "It must hold at least {min_length}, and holds {actual_length}.",
-    "too_long": "It must hold at most {max_length}.",
+    "too_short": "Its length must be at least {min_length}, and is {actual_length}.",
+    "too_long": "Its length must be at most {max_length}.",
     "greater_than": "It must be greater than {gt:.17g}.",
     "greater_than_equal": "It must be at least {ge:.17g}.",
     "less_than": "It must be less than {lt:.17g}.",

@@ -43,7 +43,7 @@ def parse_position(text: str) -> Position:
     """Parse a frame id; a bare `7` means all frames of event 7. Raises: BadRequestError."""
     match = _ID.fullmatch(text)
     if match is None:
-        raise BadRequestError(f"{text[:40]!r} is not the id of a frame: send back one that this stream gave, as '7.1'.")
+        raise BadRequestError(f"{text[:40]!r} is not the id of a frame: send an id from this stream, such as '7.1'.")
     return Position(int(match["seq"]), DONE if match["part"] is None else int(match["part"]))
 
 

@@ -59,7 +59,7 @@ async def readyz(request: Request, runtime: Service) -> Response:
         "store": await _store(runtime),
         "recovery": "ok"
         if runtime.recovered.is_set()
-        else "the unfinished tasks of an earlier process were not all taken up",
+        else "not all unfinished tasks of an earlier process were resumed",
     }
     sandbox = await asyncio.to_thread(describe_level)
     failed = [f"{name}: {said}" for name, said in checks.items() if said != "ok"]

@@ -101,7 +101,7 @@ def _check_complete(request: Request, size: int) -> None:
     announced = length not in {None, "0", str(size)} or (size == 0 and "transfer-encoding" in request.headers)
     if announced:
         raise BadRequestError(
-            f"The body is not the one that the head of the request announced: {size} bytes of it came. "
+            f"The head of the request announced another body: {size} bytes arrived. "
             "Send all of it, or neither Content-Length nor Transfer-Encoding."
         )
 

@@ -57,14 +57,12 @@ class KeyAuthenticator:
     def _key_of(self, authorization: bytes) -> ApiKey | Refusal:
         match = _BEARER.fullmatch(authorization.strip())
         if match is None:
-            return _make_refusal("key_invalid", f"The header Authorization is not of the form that is needed: {_HOW}.")
+            return _make_refusal("key_invalid", f"The header Authorization is malformed: {_HOW}.")
         if len(match[1]) > MOST_TOKEN_BYTES:
-            too_long = (
-                f"The token is too long, {len(match[1])} bytes are over the limit of {MOST_TOKEN_BYTES} bytes: {_HOW}."
-            )
+            too_long = f"The token has {len(match[1])} bytes, and the limit is {MOST_TOKEN_BYTES} bytes: {_HOW}."
             return _make_refusal("key_invalid", too_long)
         key = self._keys.find(match[1].decode())
-        return key or _make_refusal("key_invalid", f"That key is not valid, or not any more: {_HOW}.")
+        return key or _make_refusal("key_invalid", f"The key is invalid or revoked: {_HOW}.")
 
     def _ticket_holder(self, scope: Scope) -> ApiKey | Refusal | None:
         stream = _STREAM.fullmatch(scope["path"]) if scope.get("method") == "GET" else None
@@ -74,7 +72,7 @@ class KeyAuthenticator:
             given = parse_qs(scope["query_string"].decode("ascii"), max_num_fields=100).get("ticket", [""])
         except ValueError:
             given = [""]
-        detail = "The ticket is not valid, or not any more: ask for one with POST /v1/tasks/ID/stream-ticket."
+        detail = "The ticket is invalid or has expired: request another one with POST /v1/tasks/ID/stream-ticket."
         return self._tickets.holder(given[0], stream["task_id"], self._keys) or _make_refusal("ticket_invalid", detail)
 
 

@@ -23,12 +23,12 @@ from agent_runtime.domain.signature import DEFAULT_TENANT
 log = structlog.get_logger()
 
 _NOT_CONFIGURED = (
-    "This service is locked: other machines can reach it, and nobody has said who may call. Set auth.mode "
-    "(AGENT_RUNTIME_AUTH__MODE): to anonymous, which lets everybody in, or to keys, with the keys in auth.keys_file."
+    "This service is locked: other machines can reach it, and authentication is not configured. Set auth.mode "
+    "(AGENT_RUNTIME_AUTH__MODE) to anonymous, which accepts everybody, or to keys, with the keys in auth.keys_file."
 )
 _NO_KEY_YET = (
-    "This service is locked: the file that auth.keys_file (AGENT_RUNTIME_AUTH__KEYS_FILE) names holds no valid key. "
-    "Put the line into it that `agent-runtime keys new NAME --scopes admin` prints; it counts from the next call on."
+    "This service is locked: the file that auth.keys_file (AGENT_RUNTIME_AUTH__KEYS_FILE) names contains no valid key. "
+    "Add the line that `agent-runtime keys new NAME --scopes admin` prints; it is valid from the next request on."
 )
 _PREFIX = "ar_"
 _RANDOM_BYTES = 24
@@ -74,7 +74,7 @@ def _fault(key: ApiKey) -> str | None:
     if not _NAME.fullmatch(key.name):
         return "A key's name is 1 to 64 letters, digits and . _ @ -, the first a letter or digit."
     if key.name in _RESERVED:
-        return f"{key.name!r} means something else in the journal; choose another name."
+        return f"{key.name!r} is reserved in the journal; choose another name."
     unknown = sorted(key.scopes - set(SCOPES))
     if unknown or not key.scopes:
         said = f"There is no scope {unknown[0]!r}" if unknown else "A key needs a scope"
@@ -92,7 +92,7 @@ def parse_keys(text: str) -> tuple[list[ApiKey], list[str]]:
             continue
         key = _parse_line(words)
         if isinstance(key, ApiKey) and key.digest in keys:
-            key = "The same key stands on an earlier line."
+            key = "An earlier line has the same key."
         if isinstance(key, ApiKey):
             keys[key.digest] = key
         else:

@@ -66,7 +66,7 @@ async def _count_tasks(runtime: Runtime) -> Mapping[TaskStatus, int] | None:
 
 
 def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: int) -> Iterator[Metric]:
-    yield _gauge("info", "The version that runs.", ("version",), [((__version__,), 1)])
+    yield _gauge("info", "The version of the service.", ("version",), [((__version__,), 1)])
     if counts is not None:
         tasks = [((status.value,), counts.get(status, 0)) for status in TaskStatus]
         yield _gauge("tasks", "Tasks in the store, by status.", ("status",), tasks)
@@ -87,18 +87,18 @@ def _gauges(runtime: Runtime, counts: Mapping[TaskStatus, int] | None, streams: 
     spares = [((server.id,), kept[server.id]) for server in enabled if server.type == "local_stdio"]
     yield _gauge("mcp_spares", "Spare processes of MCP servers, which no task uses yet.", ("server",), spares)
     connected = [((server.id, server.type), int(server.connected)) for server in enabled]
-    told = "Whether the server answered when it was last asked what it offers."
+    told = "1 if the server answered when its tools were last queried."
     yield _gauge("mcp_server_connected", told, ("server", "type"), connected)
     circuits = [((server.id,), int(runtime.servers.circuits.get(server.id) == "open")) for server in enabled]
     told = "Whether the server is left alone for now, because it failed so often."
     yield _gauge("mcp_server_circuit_open", told, ("server",), circuits)
     if runtime.model is not None:
         circuit = runtime.model.status().circuit
-        told = "Whether the model is not asked for now, because it failed so often."
+        told = "1 while the model gets no requests because it failed too often."
         yield _gauge("model_circuit_open", told, (), [((), int(circuit == "open"))])
-    yield _gauge("stream_clients", "Streams that are open.", (), [((), streams)])
+    yield _gauge("stream_clients", "Open streams.", (), [((), streams)])
     limit = runtime.settings.limits.stream_clients
-    yield _gauge("stream_clients_limit", "The most streams that may be open.", (), [((), limit)])
+    yield _gauge("stream_clients_limit", "The limit of open streams.", (), [((), limit)])
 
 
 def _gauge(name: str, told: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], int]]) -> Metric:

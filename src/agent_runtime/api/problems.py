@@ -146,8 +146,8 @@ def field_error(fault: Fault) -> FieldError:
     return {"field": fault.field, "message": cut(fault.message, _LONGEST_DETAIL)}
 
 
-_WHERE_TASKS_ARE = "GET /v1/tasks (or `agent-runtime tasks`) lists those there are."
-_NO_SUCH_PAGE = "There is nothing at this address; what there is, is listed at /docs."
+_WHERE_TASKS_ARE = "GET /v1/tasks (or `agent-runtime tasks`) lists the existing tasks."
+_NO_SUCH_PAGE = "There is nothing at this path; /docs lists all paths."
 _METHOD = re.compile(r"[A-Z]{1,20}")
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
@@ -166,7 +166,7 @@ def install(app: FastAPI) -> None:
             detail = _NO_SUCH_PAGE
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             method = request.method if _METHOD.fullmatch(request.method) else "That method"
-            detail = f"{method} is not possible here; the header Allow names what is."
+            detail = f"{method} is not allowed here; the header Allow lists the allowed methods."
             return problem(request.scope, error.status_code, detail, headers={"Allow": _allowed_methods(request)})
         return problem(request.scope, error.status_code, detail, headers=error.headers)
 

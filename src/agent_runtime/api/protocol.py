@@ -144,7 +144,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._messages += 1
         self._chunks = 0
         if len(self.pipeline) >= _MOST_WAITING:
-            raise _RefusedError(503, "too_many_requests", f"More than {_MOST_WAITING} requests were sent ahead.")
+            raise _RefusedError(503, "too_many_requests", f"More than {_MOST_WAITING} requests were pipelined.")
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -180,7 +180,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._chunks += 1
         if self._chunks > _MOST_CHUNKS:
             raise _RefusedError(
-                413, "too_many_chunks", f"The body came in more than {_MOST_CHUNKS} chunks: send longer ones."
+                413, "too_many_chunks", f"The body has more than {_MOST_CHUNKS} chunks: send longer ones."
             )
 
     def on_body(self, body: bytes) -> None:

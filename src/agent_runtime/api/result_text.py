@@ -43,11 +43,11 @@ def _ask(task: Task, view: AnyAttentionView) -> str:
     here = f"/v1/tasks/{task.task_id}"
     if view["kind"] == "journal_changed":
         what = f"The journal was changed at record {view['record']}: {one_line(view['reason'], _LONGEST_REASON)}"
-        return f"{what} Nothing is done with the task any more; DELETE {here} removes it."
+        return f"{what} The task no longer runs; DELETE {here} removes it."
     if view["kind"] == "input":
         what = f"{view['server']} asks in step {view['step_id']}: {one_line(view['message'], _LONGEST_REASON)}"
         return f"{what} Answer with POST {here}/answers/{view['question_id']} ({', '.join(ANSWERS)})."
     what = f"Step {view['step_id']} asks a person: {one_line(view['reason'], _LONGEST_REASON)}"
     if view["kind"] == "outcome_unknown":
-        return f"{what} Say what became of it with POST {here}/resolve ({', '.join(RESOLUTIONS)})."
+        return f"{what} Resolve it with POST {here}/resolve ({', '.join(RESOLUTIONS)})."
     return f"{what} Answer with POST {here}/calls/{view['call_id']}/approve or .../deny."

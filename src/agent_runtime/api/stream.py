@@ -87,7 +87,7 @@ def read_request(task: Task, last_event_id: str | None, after: str | None, view:
     if seen.seq > task.version:
         raise BadRequestError(f"{given!r} is beyond the end of this journal, whose last event is {task.version}.")
     if view is not None and view not in {"events", "log"}:
-        raise BadRequestError(f"There is no view {view[:40]!r}; there are 'events' and 'log', and both without it.")
+        raise BadRequestError(f"There is no view {view[:40]!r}: use 'events' or 'log', or no view for both.")
     if task.terminal and seen == (task.version, DONE):
         return None
     return Request(task, seen, next((name for name in get_args(View) if name == view), "all"))

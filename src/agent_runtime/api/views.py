@@ -221,14 +221,14 @@ def plan_text(steps: Iterable[ToolStep | AgentStep], shown: Iterable[StepPreview
     """
     lines = [f"{number}. {_step_text(step)}" for number, step in enumerate(steps, 1)]
     covered = [
-        f"- step {number}, though {exact_line(preview.covers, _LONGEST_REASON)}"
+        f"- step {number}, although {exact_line(preview.covers, _LONGEST_REASON)}"
         for number, preview in enumerate(shown, 1)
         if preview.covers
     ]
     return "\n".join([*lines, *([_COVERED, *covered] if covered else [])])
 
 
-_COVERED = "Whoever approves this plan also approves these calls, which are then not shown before they are sent:"
+_COVERED = "The approval of this plan includes these calls, which are not shown again before they are sent:"
 
 
 def _step_text(step: ToolStep | AgentStep) -> str:

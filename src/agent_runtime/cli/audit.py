@@ -140,7 +140,7 @@ def checkpoint(options: argparse.Namespace) -> int:
         if found.faults:
             for fault in found.faults:
                 output.result(escape_hidden(str(fault)))
-            output.say("Nothing was written: a checkpoint would vouch for what the commits before it do not bear out.")
+            output.say("Nothing was written: a checkpoint would hide the faults of earlier commits.")
             return 1
         _print_head(asyncio.run(_take_checkpoint(settings, drop=options.drop)), as_json=options.json)
     if options.drop:

@@ -64,7 +64,7 @@ def _ask(options: argparse.Namespace, client: Client, task: Mapping[str, Any]) -
         if answer is None:
             return None
         if answer == "n":
-            client.reject(task_id, "refused at the command line")
+            client.reject(task_id, "rejected at the command line")
             return False
         if answer != "y":
             client.revise(task_id, answer.removeprefix("r "))
@@ -98,13 +98,13 @@ def _somebody_is_there() -> bool:
 
 def _answer(digest: str) -> str | None:
     """Return `y`, `n`, or `r` and the feedback; None without an answer."""
-    output.say(f"What you approve is exactly what runs ({digest[:23]}…).")
+    output.say(f"If you approve it, exactly this plan runs ({digest[:23]}…).")
     while True:
         answer = output.ask("Run this plan? [y/n/r] ")
         if answer is not None and answer.lower() in {"y", "yes", "n", "no"}:
             return answer.lower()[0]
         if answer is not None and answer.lower() in {"r", "revise"}:
-            answer = output.ask("What should be different? ")
+            answer = output.ask("What should change? ")
             if answer:
                 return f"r {answer}"
         if answer is None:
@@ -221,7 +221,7 @@ def answer(options: argparse.Namespace) -> int:
 def revise(options: argparse.Namespace) -> int:
     """Plan a task again, and show the result. Return 3 while the new plan awaits approval."""
     if is_blank(options.feedback):
-        raise InvalidInputError([Fault("FEEDBACK", "Say what should be different; the feedback is empty.")])
+        raise InvalidInputError([Fault("FEEDBACK", "The feedback is empty: describe the changes.")])
     with connect(options, resume=options.task_id) as service:
         service.client.revise(options.task_id, options.feedback)
         task = Follower(service.client, options.task_id).until_settled()

@@ -130,7 +130,7 @@ def _access(settings: Settings) -> Finding:
     return Finding("access", "ok", "anonymous, on loopback only")
 
 
-_RELAYS = "a proxy on this machine, a port published off loopback and a container hide who calls: use keys with them"
+_RELAYS = "a proxy on this machine, a published port or a container hides the caller: use keys with them"
 
 
 def _callers(settings: Settings) -> Iterator[Finding]:
@@ -205,7 +205,7 @@ async def _server(pool: ToolServers, verdicts: Verdicts, resolved: ResolvedEntry
     if resolved.problem is not None:
         return [Finding(check, "fail", resolved.problem)]
     if isinstance(entry, BuiltinServer) and entry.config.root and not (base_dir / entry.config.root).is_dir():
-        detail = f"its root {base_dir / entry.config.root} is no folder: create it, or change config.root"
+        detail = f"its root {base_dir / entry.config.root} is not a folder: create it, or change config.root"
         return [Finding(check, "fail", detail)]
     try:
         offer = await pool.discover(entry)
@@ -236,16 +236,16 @@ def _find_unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDef
         yield Finding(check, "warn", f"its tools {shown} differ only in characters that cannot be seen")
     for pattern in entry.tools:
         if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
-            detail = f"{pattern!r} under its tools matches none of them, so what is said there does nothing"
+            detail = f"{pattern!r} under its tools matches none of them, so that rule has no effect"
             yield Finding(check, "warn", detail)
     for index, denial in enumerate(entry.deny):
         mine = [definition for definition in definitions if fnmatchcase(definition.name, denial.tool)]
         unknown = [path for path in denial.arguments if not any(_takes(definition, path) for definition in mine)]
         if not mine:
-            detail = f"deny[{index}]: {denial.tool!r} matches none of its tools, so nothing is denied by it"
+            detail = f"deny[{index}]: {denial.tool!r} matches none of its tools, so it denies nothing"
             yield Finding(check, "warn", detail)
         elif unknown:
-            detail = f"deny[{index}]: no tool that it is about is known to take {', '.join(unknown)}"
+            detail = f"deny[{index}]: none of the tools that it matches is known to take {', '.join(unknown)}"
             yield Finding(check, "warn", f"{detail}, so it may deny nothing")
 
 
@@ -261,7 +261,7 @@ def _find_pointless_denials(settings: Settings, entries: Sequence[ToolServer]) -
     """Warn of denials in the settings for servers that do not exist."""
     for index, denial in enumerate(settings.approval.deny):
         if not any(fnmatchcase(entry.id, denial.server) for entry in entries):
-            detail = f"approval.deny[{index}]: {denial.server!r} matches no server, so nothing is denied by it"
+            detail = f"approval.deny[{index}]: {denial.server!r} matches no server, so it denies nothing"
             yield Finding("config", "warn", detail)
 
 
@@ -271,7 +271,7 @@ def _reach(entry: ToolServer, base_dir: Path, data_dir: Path) -> Finding:
         case StdioServer():
             reach = describe_reach(entry.sandbox)
         case HttpServer():
-            reach = "nothing of this machine: it runs elsewhere, and gets the calls that are made to it"
+            reach = "nothing on this machine: it runs elsewhere, and receives the calls that are made to it"
         case BuiltinServer(config=config):
             reach = reach_of(config, base_dir, data_dir)
     return Finding(f"reach of {entry.id}", "ok", reach)
@@ -288,7 +288,7 @@ async def _models(settings: Settings, secrets: Secrets) -> list[Finding]:
     if model is None:
         return [
             Finding("planner", "ok", offline),
-            Finding("model", "ok", "none is configured, and none is needed but for agent steps"),
+            Finding("model", "ok", "not configured; only agent steps need one"),
         ]
     plans = f"{offline}; the model only carries out agent steps"
     if planner.needs_model:
@@ -331,7 +331,7 @@ async def _ask_model(model: LanguageModel, *, with_key: bool) -> Finding:
     said = f"{said}: {'key accepted' if with_key else 'no key'}, {status.api}, {level}, {streamed}, {counted}"
     if _says_ok(answer.text):
         return Finding("model", "ok", said)
-    return Finding("model", "warn", f"{said}. But not with the JSON that it was asked for: expect plans to fail")
+    return Finding("model", "warn", f"{said}. It did not return the requested JSON, so plans may fail")
 
 
 def _says_ok(text: str) -> bool:

@@ -22,14 +22,14 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
         output.say(f"Task {task_id} was {task['status']}.")
     elif task["status"] == "awaiting_approval":
         named = ("--digest", task["plan_digest"]) if task["plan_revision"] > 1 else ()
-        output.say(f"Task {task_id} awaits approval. Let the plan run: {hint(options, 'approve', task_id, *named)}")
-        output.say(f"or refuse it: {hint(options, 'reject', task_id)}")
-        output.say(f"or say what should be different: {hint(options, 'revise', task_id, 'FEEDBACK')}")
+        output.say(f"Task {task_id} awaits approval. Approve its plan: {hint(options, 'approve', task_id, *named)}")
+        output.say(f"or reject it: {hint(options, 'reject', task_id)}")
+        output.say(f"or ask for changes: {hint(options, 'revise', task_id, 'FEEDBACK')}")
     for asked in task["attention"]:
         if asked["kind"] == "journal_changed":
-            output.say(f"Its journal was changed at record {asked['record']}, so nothing is done with it any more.")
-            output.say(f"What shows it: {asked['reason']}")
-            output.say(f"What there is: {hint(options, 'audit', 'verify', task_id)}")
+            output.say(f"The stored journal was changed at record {asked['record']}, so the task no longer runs.")
+            output.say(f"Reason: {asked['reason']}")
+            output.say(f"Verify it: {hint(options, 'audit', 'verify', task_id)}")
             continue
         if asked["kind"] == "call_approval":
             _explain_call(options, task_id, asked)
@@ -42,16 +42,16 @@ def explain(options: argparse.Namespace, task: Mapping[str, Any]) -> None:
             continue
         output.say(f"Step {asked['step_id']} called {output.tool_name(asked)}: {asked['reason']}")
         if asked["needed_by"]:
-            output.say(f"To skip it also skips the steps that need it: {', '.join(asked['needed_by'])}.")
+            output.say(f"Skipping it also skips the steps that need it: {', '.join(asked['needed_by'])}.")
         resolve_it = hint(options, "resolve", task_id, "--step", asked["step_id"])
-        output.say(f"Find out, and say what became of it: {resolve_it} --as {'|'.join(asked['actions'])}")
+        output.say(f"Find out if it took effect, and resolve it: {resolve_it} --as {'|'.join(asked['actions'])}")
 
 
 def _explain_call(options: argparse.Namespace, task_id: str, asked: Mapping[str, Any]) -> None:
     show_call(asked)
     call = ("--call", asked["call_id"])
-    output.say(f"Let it be sent: {hint(options, 'approve', task_id, *call)}")
-    output.say(f"or refuse it: {hint(options, 'reject', task_id, *call)}")
+    output.say(f"Approve it: {hint(options, 'approve', task_id, *call)}")
+    output.say(f"or deny it: {hint(options, 'reject', task_id, *call)}")
 
 
 def show_call(asked: Mapping[str, Any]) -> None:

@@ -342,7 +342,7 @@ async def test_a_token_may_have_8_kib_and_a_longer_one_is_told_so() -> None:
         refusal = await authenticate(f"Bearer {text}t", key=known)
         assert isinstance(refusal, Refusal)
         assert refusal.code == "key_invalid"
-        assert "8193 bytes are over the limit of 8192 bytes" in refusal.detail
+        assert "8193 bytes, and the limit is 8192 bytes" in refusal.detail
 
 
 @pytest.mark.parametrize(

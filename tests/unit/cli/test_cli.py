@@ -193,7 +193,7 @@ def test_who_is_asked_about_a_step_is_told_what_a_skip_takes_along(
     task = {"task_id": "t", "error": None, "terminal": False, "status": "needs_attention", "attention": [asked]}
     options = argparse.Namespace(server=None, config=None, registry=None, data_dir=None, key_file=None)
     explaining.explain(options, task)
-    assert capsys.readouterr().err.count("To skip it also skips the steps that need it: s2, s4.") == times
+    assert capsys.readouterr().err.count("Skipping it also skips the steps that need it: s2, s4.") == times
 
 
 class Cut(BaseHTTPRequestHandler):

@@ -116,7 +116,7 @@ function inputQuestion(asked, decide) {
   const { input, node } = field("Answer, as JSON", 4);
   input.value = draft(asked.schema);
   const path = `answers/${encodeURIComponent(asked.question_id)}`;
-  // Sent as it was typed, so that no number loses a digit; the service says what does not fit.
+  /* The text is sent unchanged, so that no number loses a digit. The service names the faults. */
   const accept = () => decide(path, `{"action":"accept","content":${input.value.trim() || "{}"}}`);
   return group(
     "section",
