@@ -30,6 +30,7 @@ from agent_runtime.storage.sqlite import SqliteStore
 from journals import (
     DEFINITION,
     claim,
+    input_requested,
     plan_approved,
     plan_proposed,
     some_step,
@@ -330,7 +331,10 @@ async def test_unfinished_tasks_are_those_that_no_person_is_asked_about(store: T
         task = await claim(store, await store.append(Task(name), [task_submitted()]))
         task = await store.append(task, [plan_proposed()], epoch=1)
     await store.append(task, [ev.TaskCancelRequested()])
-    assert await store.list_unfinished() == ["pending", "executing", "waiting-cancelled"]
+    task = await write_executing_task(store, "asked")
+    await store.append(task, [input_requested("s1")], epoch=task.epoch)
+    # Whether its call still runs is for its run to say: after a crash nobody would hear an answer.
+    assert await store.list_unfinished() == ["pending", "executing", "waiting-cancelled", "asked"]
 
 
 async def test_a_follower_wakes_when_the_journal_grows(store: TaskStore) -> None:

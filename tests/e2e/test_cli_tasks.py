@@ -3,14 +3,18 @@
 import json
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from command_line import Folder, ledger_call, terminal
 from model_server import ModelServer
 from model_server.replies import Calls, Fault, Text, by_turn
+
+ASKING_SERVER = Path(__file__).parents[1] / "servers" / "asking_server.py"
 
 
 @pytest.fixture
@@ -156,6 +160,37 @@ def test_a_call_of_unknown_outcome_is_resolved_by_a_person(folder: Folder) -> No
     resolved = folder.json("resolve", task_id, "--step", "s1", "--as", "done", "--output", output)
     assert (resolved["status"], json.loads(resolved["result"])) == ("completed", {"counted": 1})
     assert folder.ledger.read_text(encoding="utf-8") == "one\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "got"),
+    [
+        (("--content", '{"name": "Ann"}'), {"action": "accept", "content": {"name": "Ann"}}),
+        (("--decline",), {"action": "decline"}),
+    ],
+    ids=["answered", "declined"],
+)
+def test_a_question_of_a_server_is_answered_at_the_command_line(
+    folder: Folder, words: tuple[str, ...], got: dict[str, Any]
+) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(ASKING_SERVER)]}
+    folder.write_registry({"id": "asking", "type": "local_stdio", "config": config, "tools": {"*": {"effect": "read"}}})
+    step = {"id": "s1", "kind": "tool", "server": "asking", "tool": "form"}
+    with folder.serve() as service:
+        task_id = service.submit({"goal": "Ask", "steps": [step]}, approve=True)
+        service.follow_until(task_id, "input.requested")
+        shown = folder("show", task_id)
+        assert "The server asking asks you, in step s1: Who are you?" in shown.stderr
+        (asked,) = folder.json("show", task_id)["attention"]
+        answer = ("answer", task_id, "--question", asked["question_id"])
+        assert f"agent-runtime {' '.join(answer)} --content JSON" in shown.stderr
+        refused = folder(*answer, "--content", '{"name": ""}')
+        assert (refused.returncode, "content.name" in refused.stderr) == (1, True)
+        answered = folder(*answer, *words)
+        assert answered.returncode == 0, answered.stderr
+        watched = folder("watch", task_id)
+    assert (watched.returncode, json.loads(watched.stdout)) == (0, got)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """G1-G3 and G10 with a real process: after SIGKILL between a call and its answer, no server process remains."""
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from agent_runtime.mcp_servers.sandbox import describe_level
 from harness import House
 from killing import Process, nothing_left_of, servers_of
 from waiting import eventually_sync
+
+ASKING_SERVER = Path(__file__).parents[1] / "servers" / "asking_server.py"
 
 
 @pytest.fixture
@@ -66,6 +69,27 @@ def test_a_kill_in_a_call_that_the_operator_called_idempotent_repeats_it_and_goe
     place.start()
     assert place.until_settled(task_id)["status"] == "completed"
     assert house.counted == ["one", "one", "two"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("idempotent", "status"), [(False, "outcome_unknown"), (True, "input")])
+def test_a_kill_while_a_server_asks_something_loses_the_call_and_its_question(
+    place: Process, *, idempotent: bool, status: str
+) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(ASKING_SERVER)]}
+    place.house.write_registry(config=config, tools={"*": {"effect": "read", "idempotent": idempotent}})
+    place.start()
+    task_id = place.submit_and_approve("one", tool="form")
+    (asked,) = place.until_settled(task_id)["attention"]
+    assert asked["kind"] == "input"
+    place.end(signal.SIGKILL)
+
+    place.start()
+    eventually_sync(lambda: [one["kind"] for one in place.task(task_id)["attention"]] == [status])
+    path = f"/v1/tasks/{task_id}/answers/{asked['question_id']}"
+    assert place.client.post(path, json={"action": "decline"}).status_code == 404
+    (withdrawn,) = [event for event in place.events(task_id) if event["type"] == "input.withdrawn"]
+    assert withdrawn["data"]["reason"].startswith("the service stopped, or lost the call")
 
 
 @pytest.mark.slow

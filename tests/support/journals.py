@@ -88,6 +88,19 @@ def tool_returned(call_id: str, step: str, *, is_error: bool = False) -> ev.Tool
     return ev.ToolReturned(step_id=step, call_id=call_id, result=result, duration_ms=1.25)
 
 
+def input_requested(step: str) -> ev.InputRequested:
+    called = tool_called(step)
+    return ev.InputRequested(
+        step_id=step,
+        call_id=called.call_id,
+        question_id=f"question-{step}",
+        server=called.server,
+        tool=called.tool,
+        message="Sure?",
+        requested_schema={"type": "object", "properties": {}},
+    )
+
+
 async def claim(store: TaskStore, task: Task) -> Task:
     return await store.append(task, [task_claimed(task)], epoch=task.epoch + 1)
 

@@ -18,7 +18,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import MessageMetadata, SessionMessage
 from mcp.shared.transport_context import TransportContext
-from mcp_types import INVALID_PARAMS, ErrorData, JSONRPCNotification, JSONRPCRequest
+from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, ErrorData, JSONRPCNotification, JSONRPCRequest
 
 from agent_runtime.domain.elicitation import Question, UnreadableQuestionError, read_question
 from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
@@ -28,6 +28,7 @@ NESTED = 100_000
 """The most arrays and objects in one message. Four megabytes of `[],` would block the event loop for seconds (G9)."""
 
 _ELICIT = "elicitation/create"
+_UNSUPPORTED = frozenset({"sampling/createMessage", "roots/list"})
 PROGRESS = "notifications/progress"
 HEARD = frozenset({"notifications/tools/list_changed", "notifications/cancelled", PROGRESS})
 """The notifications that are handled; all others are dropped unread."""
@@ -149,6 +150,8 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         CURRENT_REQUEST.set(None)
         if req.method == _ELICIT:
             on_request = partial(self._answer_question, state)
+        elif req.method in _UNSUPPORTED:
+            on_request = _refuse
         try:
             await super()._handle_request(req, dctx, scope, on_request)
         finally:
@@ -181,6 +184,11 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
         state = self._request_states.get(coerce_request_id(token))
         if state is not None and state.on_progress is not None:
             state.on_progress(params)
+
+
+async def _refuse(_ctx: Any, method: str, _params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Refuse a request for a capability that was not offered, as MCP has it for roots and sampling."""
+    raise MCPError(METHOD_NOT_FOUND, f"{method} is not supported here")
 
 
 def _offer_elicitation(params: Mapping[str, Any]) -> dict[str, Any]:
