@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import select
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -60,12 +62,14 @@ class _Mcp(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def listen(tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[tuple[str, str | None]]]]:
+def listen(
+    tls: ssl.SSLContext | None = None, handler: type[_Mcp] = _Mcp
+) -> Iterator[tuple[int, list[tuple[str, str | None]]]]:
     """Run a server on a free loopback port. Yield the port and its requests: the paths, and the clients' proxy
     credentials.
     """
     heard: list[tuple[str, str | None]] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Mcp,), {"heard": heard}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"heard": heard}))
     server.daemon_threads = True
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
@@ -130,21 +134,64 @@ async def test_a_proxy_that_refuses_is_named_by_its_variable_alone(place: Place)
 async def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(place: Place, proxy: str) -> None:
     place.environ = {"ALL_PROXY": proxy}
     reason = await refusal(place, remote("http://far.example/mcp"))
-    assert reason == "The variable ALL_PROXY must name a proxy as http://HOST:PORT or https://HOST:PORT."
+    assert reason.startswith("The variable ALL_PROXY must name a proxy as http://HOST:PORT or https://HOST:PORT")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-async def test_a_server_with_a_certificate_of_a_private_authority_is_reached(place: Place) -> None:
-    key, certificate = place.folder / "key.pem", place.folder / "certificate.pem"
-    asked = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {key} -out {certificate} -subj /CN=127.0.0.1"
-    command = [*asked.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
+async def make_certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
+    """A certificate that signs itself, for a name and this machine, and what a server with it needs."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    asked = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {key} -out {certificate} -subj /CN={name}"
+    command = [*asked.split(), "-addext", f"subjectAltName=IP:127.0.0.1,DNS:{name}"]
     await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=20)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
+    return certificate, tls
+
+
+with_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+
+
+@with_openssl
+async def test_a_server_with_a_certificate_of_a_private_authority_is_reached(place: Place) -> None:
+    certificate, tls = await make_certificate(place.folder, "far.example")
     with listen(tls) as (port, _):
-        assert "CERTIFICATE_VERIFY_FAILED" in await refusal(place, remote(f"https://127.0.0.1:{port}/mcp"))
+        refused = await refuse(place, remote(f"https://127.0.0.1:{port}/mcp"))
+        assert "CERTIFICATE_VERIFY_FAILED" in refused.reason
+        assert not refused.may_pass
         place.environ = {"SSL_CERT_FILE": str(certificate)}
         assert await echo(place, f"https://127.0.0.1:{port}/mcp") == "by the proxy"
+
+
+class _Tunnel(_Mcp):
+    """A proxy that opens a tunnel to the port of a server on this machine, whatever host is asked for."""
+
+    port: int
+
+    def do_CONNECT(self) -> None:
+        self.heard.append((self.path, self.headers.get("proxy-authorization")))
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as server:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            other = {self.connection: server, server: self.connection}
+            while ready := select.select(list(other), [], [], 20)[0]:
+                for side in ready:
+                    data = side.recv(65536)
+                    if not data:
+                        self.close_connection = True
+                        return
+                    other[side].sendall(data)
+
+
+@with_openssl
+async def test_a_server_over_tls_is_reached_through_a_tunnel_that_sees_nothing(place: Place) -> None:
+    certificate, tls = await make_certificate(place.folder, "far.example")
+    with (
+        listen(tls) as (port, asked),
+        listen(handler=type("Tunnel", (_Tunnel,), {"port": port})) as (proxy, heard),
+    ):
+        place.environ = {"HTTPS_PROXY": f"127.0.0.1:{proxy}", "SSL_CERT_FILE": str(certificate)}
+        assert await echo(place, "https://far.example/mcp") == "by the proxy"
+    assert set(heard) == {("far.example:443", None)}
+    assert {path for path, _ in asked} == {"/mcp"}
 
 
 async def test_certificates_that_are_not_there_are_named_by_their_variable(place: Place) -> None:

@@ -56,7 +56,7 @@ class Secrets:
             if not Path(name).is_absolute():
                 raise ConfigurationError(f"The secret file {name} must be named by its absolute path.")
             try:
-                value = Path(name).read_text(encoding="utf-8").rstrip("\n")
+                value = Path(name).read_text(encoding="utf-8-sig").rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigurationError(f"The secret file {name} cannot be read: {error}.") from error
         self.redactor.remember(value)

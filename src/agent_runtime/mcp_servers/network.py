@@ -60,6 +60,7 @@ def _make_proxy(proxy: Proxy | None, tls: ssl.SSLContext) -> httpx2.Proxy | None
         url = httpx2.URL()
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigurationError(
-            f"The variable {proxy.variable} must name a proxy as http://HOST:PORT or https://HOST:PORT."
+            f"The variable {proxy.variable} must name a proxy as http://HOST:PORT or https://HOST:PORT; "
+            "NO_PROXY names the servers that are reached without one."
         )
     return httpx2.Proxy(url, ssl_context=tls if url.scheme == "https" else None)

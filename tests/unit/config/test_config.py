@@ -289,6 +289,13 @@ def test_a_secret_is_read_and_redacted_from_then_on(home: Path) -> None:
     assert "sk-from-file" not in repr(settings)
 
 
+@pytest.mark.parametrize("content", [b"sk-1", b"sk-1\n", b"sk-1\r\n", b"\xef\xbb\xbfsk-1\r\n"])
+def test_a_secret_file_of_any_editor_holds_the_secret_alone(home: Path, content: bytes) -> None:
+    file = home / "secret"
+    file.write_bytes(content)
+    assert Secrets(environ={}).expand(f"Bearer ${{file:{file}}}") == "Bearer sk-1"
+
+
 def test_a_key_from_the_environment_is_redacted_too() -> None:
     secrets = Secrets()
     load_settings(environ={"OPENAI_API_KEY": "sk-plain-key"}, secrets=secrets)
