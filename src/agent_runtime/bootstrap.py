@@ -106,7 +106,7 @@ class OpenStore(Protocol):
 class Parts:
     """The parts of a runtime that a test, or a program that embeds the service, can replace.
 
-    `spares` None: the service keeps no spare processes of MCP servers. One that runs for a command never does.
+    With `spares` None the service keeps no spare processes of MCP servers. A service inside a command never keeps any.
     """
 
     open_store: OpenStore = open_store
@@ -143,7 +143,9 @@ def make_pool(
     spares: SpareTimes | None = None,
     pauses: Pauses = Pauses(),  # noqa: B008 - a frozen value
 ) -> ServerPool:
-    """Return the pool that runs the servers of a registry once it is entered; without `spares` it keeps none."""
+    """Return the pool that runs the servers of a registry once it is entered. `spares` None: it keeps no spare
+    processes.
+    """
     inherited = secrets.read_variables(NETWORK_VARIABLES) if settings.servers_inherit_proxy else {}
     base_dir, make_builtin = settings.tool_registry.absolute().parent, _builtin_maker(settings, loaded)
     return ServerPool(settings.limits, secrets, make_builtin, base_dir, loaded.own, inherited, spares, pauses.circuit_s)

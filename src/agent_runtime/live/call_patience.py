@@ -16,7 +16,7 @@ from agent_runtime.live.interruption import run_until
 from agent_runtime.live.progress import Progress, Reported
 
 _LAST_WORDS_S = 1.0
-"""How long the end of a question may take to be written before its server is declined all the same."""
+"""How long writing the end of a question may take. After that the server is declined in any case."""
 
 
 class RunOfCall(Protocol):
@@ -109,7 +109,7 @@ class CallPatience:
         return end.content if isinstance(end, InputAnswered) else None
 
     async def _wait_for_end(self, question_id: str, after: int) -> InputAnswered | InputWithdrawn:
-        """Wait until the journal says how the question ended."""
+        """Wait until the journal holds the end of the question."""
         while True:
             for record in await self._run.read_on(after):
                 after, event = record.seq, record.event

@@ -76,8 +76,8 @@ class Body(httpx2.AsyncByteStream):
 
     A plain answer, and each event of a stream (`streamed`), may have `most_bytes`. `state` belongs to the call that is
     answered, if any: an error with its id was sent by the server itself. `closed` is called once, when the body is
-    closed. An error without an id in a plain answer is about the request that it answers; `nameless` is called with it,
-    and returns the id of that request.
+    closed. An error without an id in a plain answer belongs to the request that is answered; `nameless` gets it, and
+    returns the id of that request.
     """
 
     def __init__(

@@ -240,7 +240,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         return _make_error_response(request, status, told.model_copy(update={"message": words}))
 
     def _name_error(self, request: httpx2.Request, state: RequestState | None, error: ErrorData) -> int | str | None:
-        """Return the id of the request that is answered with an error without an id, and note what the error means."""
+        """Return the id of the request that an error without an id answers, and note what the error proves."""
         unread = error.code in _UNREAD and MCP_SESSION_ID in request.headers
         self.session_unknown |= unread
         if state is not None:
@@ -333,9 +333,9 @@ def _set_media_type(headers: httpx2.Headers) -> httpx2.Headers:
 
 
 _UNREAD = frozenset({PARSE_ERROR, INVALID_REQUEST})
-"""The codes of errors without an id by which a server says that it has not read the request (JSON-RPC 2.0, section 5).
+"""The codes of errors without an id that say that the request was not read (JSON-RPC 2.0, section 5).
 
-In a session it is as good as unknown then: some servers answer so once they have forgotten it.
+In a session such an error counts as an unknown session, because some servers send it after they have forgotten one.
 """
 
 _REFUSALS = frozenset(

@@ -56,7 +56,7 @@ class ServerPool:
 
     `builtin` makes the in-process server of an entry. Relative paths of entries begin at `base_dir`. The files in `own`
     are the service's, and hidden from processes under bubblewrap. All processes get the variables in `inherited`.
-    `spares`: when spare processes start and end; None: there are none.
+    `spares` says when spare processes start and end; None: there are none.
     """
 
     def __init__(
@@ -128,7 +128,9 @@ class ServerPool:
         builtin: Callable[[BuiltinServer], MCPServer | Server[Any]],
         own: OwnFiles,
     ) -> None:
-        """Put these entries in force. Of any other, the spare ends; a shared session once no lease uses it any more."""
+        """Put these entries in force. For any other entry, the spare ends now, and a shared session with its last
+        lease.
+        """
         self._builtin, self._own = builtin, own
         self._reloads += 1
         servers = list(servers)
@@ -324,7 +326,8 @@ class PoolLease:
         return (await self.list(server_id)).tools
 
     async def list(self, server_id: str) -> Listed:
-        """List the tools in this session now; in a new one if this one, remote or a spare, was lost while unused.
+        """List the tools in this session now; in a new session if this one was lost while unused and is remote or a
+        spare.
 
         Raises: ServerUnavailableError.
         """

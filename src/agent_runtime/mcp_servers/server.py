@@ -85,7 +85,7 @@ class Opener(Protocol):
 class Connection:
     """A connection from its start to its end. The task that runs `run` owns it.
 
-    `is_spare`: no task uses it yet. `is_untried`: it was a spare, and its task has not listed its tools so far.
+    `is_spare`: no task uses it yet. `is_untried`: it was a spare, and its task has not listed its tools yet.
     """
 
     def __init__(

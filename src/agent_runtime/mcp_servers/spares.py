@@ -1,4 +1,4 @@
-"""Spare processes of MCP servers: started before a task needs them, each for one task (G10)."""
+"""Spare processes of MCP servers: each is started before a task needs it, and serves one task (G10)."""
 
 import asyncio
 import math
@@ -19,12 +19,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SpareTimes:
-    """When spares start and end, in seconds.
+    """The times of spares, in seconds.
 
-    `used_within_s`: a spare is kept for this long after a task has used its entry. `longest_s`: an older spare is
-    replaced. `check_s`: how often its age, use and secrets are checked. `start_after_s`: before a spare starts, so that
-    it does not compete with the first call of a task. `first_retry_s`, `longest_retry_s`: bounds of the growing pause
-    after a spare that ended by itself.
+    `used_within_s`: how long a spare is kept after a task has used its entry. `longest_s`: the age at which a spare is
+    replaced. `check_s`: how often age, use and secrets are checked. `start_after_s`: the delay before a spare starts,
+    so that it does not compete with the first call of a task. `first_retry_s`, `longest_retry_s`: the bounds of the
+    growing pause after a spare that ended by itself.
     """
 
     used_within_s: float = 600.0
@@ -36,7 +36,7 @@ class SpareTimes:
 
 
 class _Slot:
-    """The place of one spare. `connection` is the spare, or the one before it while that is ending."""
+    """The place of one spare. `connection` is the spare, or the one before it while that is stopping."""
 
     def __init__(self, server: StdioServer) -> None:
         self.server = server
@@ -64,11 +64,11 @@ class _Slot:
 
 
 class Spares:
-    """One spare for each entry of scope `task` that a task used a short time ago.
+    """Keeps one spare for each entry of scope `task` that a task used a short time ago.
 
-    `prepare` returns how an entry is started now, `start` starts it; both raise ServerUnavailableError. `tell_change`
-    is called with the id of a server whose spare lists other tools than the catalogue has. `times` None: there are
-    no spares.
+    `prepare` returns how an entry is started now, and `start` starts it; both raise ServerUnavailableError.
+    `tell_change` is called with the id of a server whose spare lists other tools than the catalogue. With `times` None
+    there are no spares.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Spares:
         self._in_force: Mapping[str, StdioServer] | None = None
 
     def replace(self, servers: Mapping[str, StdioServer]) -> None:
-        """Have these entries in force. The spares of all others end."""
+        """Put these entries in force. The spares of all other entries end."""
         self._in_force = servers
         self._discovered.clear()
         for name in [name for name, slot in self._slots.items() if servers.get(name) != slot.server]:
@@ -111,7 +111,7 @@ class Spares:
             slot.keeper = self._tasks.create_task(keep, name=f"spare of {server.id}")
 
     def take(self, server: StdioServer, opener: OverStdio) -> Connection | None:
-        """Return the spare of an entry for a task; None where there is none that would be started in the same way now.
+        """Return the spare of an entry for a task; None if there is none that would be started in the same way now.
 
         An outdated spare ends.
         """
@@ -139,7 +139,7 @@ class Spares:
             slot.end()
 
     async def _keep(self, slot: _Slot, times: SpareTimes) -> None:
-        """Keep one spare ready until the entry was not used for a while. It is cancelled once the spare is taken."""
+        """Keep one spare ready until the entry has been unused for long enough. Cancelled once the spare is taken."""
         pause_s, retry_s = times.start_after_s, times.first_retry_s
         while True:
             await asyncio.sleep(pause_s)
@@ -161,7 +161,7 @@ class Spares:
                 pause_s, retry_s = retry_s, min(retry_s * 2, times.longest_retry_s)
 
     async def _keep_one(self, slot: _Slot, times: SpareTimes) -> bool:
-        """Start a spare, and return True once it is to end, False if it cannot start or has ended by itself."""
+        """Start a spare. Return True if it has to end, False if it could not start or has ended by itself."""
         server = slot.server
         try:
             opener = await self._prepare(server)
@@ -184,7 +184,7 @@ class Spares:
                 return False
 
     async def _list(self, slot: _Slot, connection: Connection) -> None:
-        """List the tools once, which warms the server up, and have the catalogue filled anew where it has others."""
+        """List the tools once, which warms the server up. If they differ, have the catalogue filled again."""
         slot.listed = await connection.definitions()
         known = self._discovered.get(slot.server.id)
         if known is not None and known.tools != slot.listed.tools:
