@@ -1,5 +1,6 @@
 """Converts the answers of servers for the domain: whole results, bounded definitions, redacted secrets (G11, G12)."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,17 @@ from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
+_MUCH_BYTES = 64 * 1024
+
 _LONGEST_NAME = 256
 """The longest name of a tool in characters, twice what MCP advises: names are stored as keys in many places."""
+
+
+async def convert_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:
+    """Convert a result as `to_stored_result`; a large one in a thread, because it would block the event loop (G9)."""
+    if len(to_json(raw, inf_nan_mode="constants")) > _MUCH_BYTES:
+        return await asyncio.to_thread(to_stored_result, raw, redactor)
+    return to_stored_result(raw, redactor)
 
 
 def to_stored_result(raw: Mapping[str, Any], redactor: Redactor) -> StoredResult:

@@ -44,7 +44,7 @@ from agent_runtime.mcp_servers.dispatcher import RequestState
 from agent_runtime.mcp_servers.explaining import explain, may_pass
 from agent_runtime.mcp_servers.listing import Listed, SharedListing
 from agent_runtime.mcp_servers.reading import UnreadableAnswerError, find_names_with_headers, read_page, unwrap_answer
-from agent_runtime.mcp_servers.results import make_unreadable_result, read_definitions, to_stored_result
+from agent_runtime.mcp_servers.results import convert_result, make_unreadable_result, read_definitions
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -363,12 +363,7 @@ class Connection:
             del self._calls[call.state.request_id]
             if self._retired and not self._calls:
                 self.stop()
-        if isinstance(raw, StoredResult):
-            return raw
-        raw = unwrap_answer(raw)
-        if len(to_json(raw, inf_nan_mode="constants")) > _MUCH_BYTES:
-            return await asyncio.to_thread(to_stored_result, raw, self._redactor)
-        return to_stored_result(raw, self._redactor)
+        return raw if isinstance(raw, StoredResult) else await convert_result(unwrap_answer(raw), self._redactor)
 
     async def judge_error(self, call: AwaitedCall, error: Exception) -> StoredResult:
         """Return the definite result that an error of the call amounts to, or raise the error for the caller."""
