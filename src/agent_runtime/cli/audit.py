@@ -42,11 +42,12 @@ UNDETECTABLE = {
     "commits": (
         "a history written anew together with the commits: anything can have been changed, removed or added",
         "the newest commits cut off, together with all that they name",
+        "commits forged after the newest: for added tasks or records, or a tombstone that looks like a deletion",
         _BESIDE,
         _BEFORE,
     ),
     "head": (
-        "what came after the head: written anew, or cut off together with its commits",
+        "what came after the head: written anew, forged, or cut off, together with its commits",
         "a task removed with a tombstone that was forged after the head: it looks like one that was deleted",
         _BESIDE,
         _BEFORE,
