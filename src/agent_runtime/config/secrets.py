@@ -43,7 +43,7 @@ class Secrets:
         """Return the variables that are set. Credentials in them, as in a proxy's URL, are redacted from then on."""
         found = {name: self._environ[name] for name in names if self._environ.get(name)}
         for value in found.values():
-            self.redactor.remember_literal("", value)
+            self.redactor.remember_password_in(value)
         return found
 
     def _read(self, match: re.Match[str]) -> str:

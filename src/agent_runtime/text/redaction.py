@@ -103,6 +103,12 @@ class Redactor:
                 self._in_data.add(text)
         self.remember_literal("", secret)
 
+    def remember_password_in(self, url: str) -> None:
+        """Redact the password in a URL from now on, everywhere. The URL may lack its scheme, as that of a proxy."""
+        for match in _URL.finditer(url if "://" in url else f"://{url}"):
+            for text in _passwords(match["user"] or ""):
+                self.remember(text)
+
     def remember_literal(self, name: str, value: str) -> bool:
         """Redact the credentials in a literal value of the configuration, by its name and in URLs.
 

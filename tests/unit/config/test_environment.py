@@ -62,7 +62,9 @@ def test_what_no_proxy_does_not_name_is_reached_through_it(direct: str, host: st
     assert Proxies.read({**BOTH, "NO_PROXY": direct}).choose("https", host, 8443) is not None
 
 
-def test_the_password_of_a_proxy_is_redacted_from_then_on() -> None:
-    secrets = Secrets(environ={"HTTP_PROXY": "http://me:hunter22@proxy:3128", "OTHER": "x", "EMPTY": ""})
+@pytest.mark.parametrize("proxy", ["http://me:hunter22@proxy:3128", "me:hunter22@proxy:3128"])
+def test_the_password_of_a_proxy_is_redacted_from_then_on(proxy: str) -> None:
+    secrets = Secrets(environ={"HTTP_PROXY": proxy, "OTHER": "x", "EMPTY": ""})
     assert list(secrets.read_variables(["HTTP_PROXY", "EMPTY", "GONE"])) == ["HTTP_PROXY"]
-    assert "hunter22" not in secrets.redactor.redact_message("the password hunter22 was refused")
+    assert secrets.redactor.redact("the password hunter22 was refused") == "the password [redacted] was refused"
+    assert secrets.redactor.redact("bWU6aHVudGVyMjI=") == "[redacted]"
