@@ -116,7 +116,7 @@ def test_a_question_that_is_declined_is_declined_to_the_server(service: Service)
         ({"action": "accept"}, "content.name", "required"),
         ({"action": "accept", "content": {"name": "Ann", "count": 10}}, "content.count", "10"),
         ({"action": "accept", "content": {"name": "Ann", "count": "3"}}, "content.count", "integer"),
-        ({"action": "accept", "content": {"name": {"a": {"b": {}}}}}, "content", "nested"),
+        ({"action": "accept", "content": {"name": {"a": {"b": {}}}}}, "content", "lists of texts"),
         ({"action": "accept", "content": {"name": "x" * 70_000}}, "content", "limit"),
         ({"action": "accept", "content": [1]}, "content", ""),
         ({"action": "decline", "content": {}}, "content", "'accept' only"),

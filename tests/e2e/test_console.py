@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,7 @@ AFTER = {
     "Skip": ["skipped", "skipped"],
     "Fail": ["failed", "skipped"],
 }
+SERVERS = Path(__file__).parents[1] / "servers"
 WRITING = {
     "plan": ["The model is writing the plan", '{"goal": "think", "steps'],
     "step": ["The model is writing in step s1", "<b>A long text</b>"],
@@ -255,6 +257,46 @@ def test_an_unknown_outcome_is_explained_and_resolved(tmp_path: Path, browser: B
     assert task["approvals"][-1]["decision"] == verb.lower()
     assert [step["status"] for step in task["steps"]] == AFTER[verb]
     assert house.counted == {"Done": ["one", "told"], "Retry": ["one", "one", "two"]}.get(verb, ["one"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["Answer", "Decline"])
+def test_a_question_of_a_server_is_shown_with_its_server_and_answered(
+    tmp_path: Path, browser: Browser, verb: str
+) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVERS / "asking_server.py")]}
+    House(tmp_path).write_registry(config=config, tools={"*": {"effect": "read"}})
+    step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "form"}
+    with serve(tmp_path) as service:
+        task_id = service.submit(plan={"goal": "ask", "steps": [step]})
+        open_page(browser, service)
+        browser.press("Approve")
+        browser.until_shown("ledger asks you", "Who are you?", "ledger.form", '"minimum": 1')
+        draft = browser.value_of("document.querySelector('.question textarea').value")
+        assert json.loads(draft) == {"name": "", "count": 0, "sure": False}
+        browser.press("Answer")
+        browser.until_shown("content.name")
+        browser.value_of("""document.querySelector('.question textarea').value = '{"name": "Ann"}'""")
+        browser.press(verb)
+        browser.until("document.querySelector('.status').innerText === 'completed'")
+        got = json.loads(service.task(task_id)["result"])
+    answered = {"action": "accept", "content": {"name": "Ann"}}
+    assert got == (answered if verb == "Answer" else {"action": "decline"})
+
+
+@pytest.mark.slow
+def test_what_a_server_reports_is_shown_while_it_works(tmp_path: Path, browser: Browser) -> None:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVERS / "working_server.py")]}
+    House(tmp_path).write_registry(config=config, tools={"*": {"effect": "read", "timeout_s": 2}})
+    step = {"id": "s1", "kind": "tool", "server": "ledger", "tool": "work", "arguments": {"label": "20"}}
+    with serve(tmp_path) as service:
+        service.submit(plan={"goal": "work", "steps": [step]})
+        open_page(browser, service)
+        browser.until_shown("at most 2 s without progress, 20 s in all")
+        browser.press("Approve")
+        browser.until_shown("Step s1 reports progress: ", " of 20, part ")
+        browser.until("document.querySelector('.status').innerText === 'completed'")
+        assert "reports progress" not in browser.value_of("document.body.innerText"), "it is over"
 
 
 def test_a_changed_journal_is_told_and_nothing_can_be_decided(tmp_path: Path, browser: Browser) -> None:
