@@ -28,8 +28,8 @@ async def pool(place: Place) -> AsyncIterator[ServerPool]:
         yield pool
 
 
-def dying(place: Place) -> StdioServer:
-    """A server that notes each start and ends at once, unless there is a file `well`."""
+def make_dying_server(place: Place) -> StdioServer:
+    """Return the entry of a server that notes each start and ends at once, unless the file `well` exists."""
     script = f"echo start >> {place.notes_file}; test -e well && exec sleep 60; echo no cache >&2; exit 7"
     config = {"command": "sh", "args": ["-c", script]}
     return StdioServer.model_validate({"id": "dying", "type": "local_stdio", "config": config})
@@ -46,7 +46,7 @@ async def fail(pool: ServerPool, server: ToolServer) -> ServerUnavailableError:
 
 
 async def test_after_five_failed_starts_no_process_is_started_for_a_while(place: Place) -> None:
-    server = dying(place)
+    server = make_dying_server(place)
     async with place.pool() as pool:
         assert pool.circuits == {}
         for _ in range(FAILURES):
@@ -89,7 +89,7 @@ async def test_a_start_that_nobody_waits_for_any_more_counts_for_nothing(place: 
     (place.folder / "well").touch()
     for count in range(FAILURES + 1):
         async with asyncio.TaskGroup() as group:
-            start = group.create_task(pool.discover(dying(place)))
+            start = group.create_task(pool.discover(make_dying_server(place)))
             await eventually(partial(has_begun, place, count))
             start.cancel()
     assert pool.circuits == {"dying": "closed"}
