@@ -1,4 +1,4 @@
-"""What servers that are started as processes get of the service's own environment: by one setting, the way out."""
+"""The environment that servers inherit from the service when they are started as processes, and the setting for it."""
 
 import sys
 from pathlib import Path
