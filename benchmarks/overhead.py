@@ -2,6 +2,8 @@
 
 A task is a ready-made plan of three echo calls: POST, approve, and the stream to its end. Every subject runs in its own
 process on loopback, and the client in this one. The rounds of the subjects are interleaved. The output is medians.
+With one task at a time, "task scope, spares" rests before each until the spare has started; rests are not measured.
+With 20 at once nobody rests, and few tasks get a spare.
 
     uv run python benchmarks/overhead.py [--tasks 200] [--rounds 5]
 """
@@ -27,23 +29,25 @@ import yaml
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
+REST_S, QUIET_S = 30.0, 0.6
 ECHO = {"command": sys.executable, "args": [str(HERE / "echo_server.py")]}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject of the measurement: its name, its plan, and its registry entry."""
+    """A subject of the measurement: its name, its plan, and its registry entry. `rests`: a task waits for a spare."""
 
     name: str
     server: str
     tool: str
     arguments: dict[str, str]
     registry: Mapping[str, object] | None
+    rests: bool = False
 
 
-def echo_subject(name: str, scope: str) -> Subject:
-    entry = {"id": "echo", "type": "local_stdio", "scope": scope, "config": ECHO}
-    return Subject(name, "echo", "echo", {"message": "hello"}, entry)
+def echo_subject(name: str, scope: str, spares: int = 0) -> Subject:
+    entry = {"id": "echo", "type": "local_stdio", "scope": scope, "spares": spares, "config": ECHO}
+    return Subject(name, "echo", "echo", {"message": "hello"}, entry, rests=bool(spares))
 
 
 SUBJECTS = (
@@ -57,6 +61,7 @@ SUBJECTS = (
         {"id": "text", "type": "builtin", "config": {"server": "text"}},
     ),
     echo_subject("task scope", "task"),
+    echo_subject("task scope, spares", "task", spares=1),
 )
 
 
@@ -151,7 +156,7 @@ class Connection:
         self.reader: asyncio.StreamReader | None = None
 
     async def send(self, method: str, path: str, body: bytes = b"") -> asyncio.StreamReader:
-        if self.reader is None:
+        if self.reader is None or self.reader.at_eof():  # a server closes a connection that is idle for seconds
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
         if body:
@@ -173,6 +178,11 @@ class Connection:
             sys.exit(f"{method} {path}: {status} {content.decode()}")
         parsed: dict[str, str] = json.loads(content)
         return parsed
+
+    def close(self) -> None:
+        if self.reader is not None:
+            self.writer.close()
+            self.reader = None
 
     async def follow(self, path: str) -> None:
         """Read a stream to its `[DONE]`."""
@@ -206,6 +216,15 @@ async def one_task(control: Connection, stream: Connection, body: bytes) -> floa
     return (time.perf_counter() - began) * 1000
 
 
+async def rest(service: Service) -> None:
+    """Wait until the children of the service have done nothing for a while: the next spare is ready."""
+    deadline = time.monotonic() + REST_S
+    before, now = -1.0, service.children_cpu_s()
+    while time.monotonic() < deadline and before != now:
+        await asyncio.sleep(QUIET_S)
+        before, now = now, service.children_cpu_s()
+
+
 async def many_tasks(service: Service, count: int, at_once: int) -> list[float]:
     body = plan_of(service.subject)
     latencies: list[float] = []
@@ -214,11 +233,14 @@ async def many_tasks(service: Service, count: int, at_once: int) -> list[float]:
     async def customer() -> None:
         control, stream = Connection(service.port), Connection(service.port)
         for _ in left:
+            if service.subject.rests and at_once == 1:
+                control.close()
+                stream.close()
+                await rest(service)
             latency = await one_task(control, stream, body)
             latencies.append(latency)
-        for connection in (control, stream):
-            if connection.reader is not None:
-                connection.writer.close()
+        control.close()
+        stream.close()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
@@ -229,7 +251,8 @@ async def many_tasks(service: Service, count: int, at_once: int) -> list[float]:
 def measure(service: Service, count: int, at_once: int) -> Round:
     cpu, children, began = service.cpu_s(), service.children_cpu_s(), time.perf_counter()
     latencies = sorted(asyncio.run(many_tasks(service, count, at_once)))
-    seconds = time.perf_counter() - began
+    rested = service.subject.rests and at_once == 1
+    seconds = sum(latencies) / 1000 if rested else time.perf_counter() - began
     return Round(
         cpu_ms=(service.cpu_s() - cpu) * 1000 / count,
         children_ms=(service.children_cpu_s() - children) * 1000 / count,
@@ -265,7 +288,7 @@ def main() -> None:
             for _ in range(arguments.rounds):
                 for service in services:
                     # A new process for each task costs much more than the rest, so fewer tasks suffice.
-                    count = arguments.tasks if service.subject.name != "task scope" else max(at_once, 20)
+                    count = max(at_once, 20) if service.subject.name.startswith("task scope") else arguments.tasks
                     rounds[service.subject.name].append(measure(service, count, at_once))
         print_table(at_once, rounds)
 
@@ -273,7 +296,7 @@ def main() -> None:
 def print_table(at_once: int, rounds: dict[str, list[Round]]) -> None:
     print(f"\n{at_once} at once, medians of {len(rounds['floor'])} rounds")
     print(
-        f"{'':14}{'CPU ms':>8}{'x floor':>9}{'(min-max)':>14}{'children':>10}{'tasks/s':>9}{'p50 ms':>8}{'p95 ms':>8}"
+        f"{'':20}{'CPU ms':>8}{'x floor':>9}{'(min-max)':>14}{'children':>10}{'tasks/s':>9}{'p50 ms':>8}{'p95 ms':>8}"
     )
     floor = statistics.median(r.cpu_ms for r in rounds["floor"])
     for name, measured in rounds.items():
@@ -283,7 +306,7 @@ def print_table(at_once: int, rounds: dict[str, list[Round]]) -> None:
             statistics.median(getattr(r, field) for r in measured)
             for field in ("children_ms", "per_second", "p50_ms", "p95_ms")
         )
-        print(f"{name:14}{cpu:8.2f}{cpu / floor:9.2f}{spread:>14}{children:10.2f}{per_second:9.1f}{p50:8.1f}{p95:8.1f}")
+        print(f"{name:20}{cpu:8.2f}{cpu / floor:9.2f}{spread:>14}{children:10.2f}{per_second:9.1f}{p50:8.1f}{p95:8.1f}")
 
 
 if __name__ == "__main__":

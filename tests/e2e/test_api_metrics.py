@@ -29,6 +29,7 @@ from harness import House, until_settled
 from model_server import ModelServer
 from model_server.replies import Calls, Text, by_turn
 from serving import Service, sums
+from waiting import eventually_sync
 
 LEDGER_SERVER = Path(__file__).parents[1] / "servers" / "ledger_server.py"
 
@@ -138,6 +139,9 @@ def test_a_task_under_way_shows_in_the_runner_and_as_a_process_and_neither_is_le
         give_up_at = time.monotonic() + 10
         while busy(service):
             assert time.monotonic() < give_up_at
+        # The spare for the next task is none of these.
+        assert eventually_sync(lambda: value(measures(service), "mcp_spares", server="ledger")) == 1
+        assert busy(service) == 0
 
 
 def test_no_label_names_a_task_and_a_disabled_server_is_not_shown(service: Service) -> None:
