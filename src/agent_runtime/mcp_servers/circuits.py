@@ -1,4 +1,4 @@
-"""A circuit for each MCP server: one whose starts fail again and again is left alone for a while."""
+"""A circuit breaker for each MCP server: after too many failed starts in a row, it is not started for a while."""
 
 import asyncio
 from typing import Protocol
@@ -8,7 +8,7 @@ from agent_runtime.live.breaker import CircuitBreaker, CircuitState
 
 
 class Start(Protocol):
-    """A connection from its start on. `stopped`: nobody wants it any more."""
+    """A connection while it starts. `stopped`: nobody needs it any more."""
 
     server_id: str
     stopped: bool
@@ -21,7 +21,7 @@ class Circuits:
     """Counts failed starts and connections in a row, by server. Call `admit` before each, and `watch` after it."""
 
     def __init__(self, open_s: float) -> None:
-        """`open_s`: how long a server is left alone."""
+        """Take `open_s`, the seconds for which a server is not started."""
         self._open_s = open_s
         self._breakers: dict[str, CircuitBreaker] = {}
         self._latest: dict[str, ServerUnavailableError] = {}
@@ -32,7 +32,7 @@ class Circuits:
         return {server_id: breaker.state for server_id, breaker in self._breakers.items()}
 
     def admit(self, server_id: str) -> None:
-        """Return where the server may be started now. Raises: ServerUnavailableError with its latest failure."""
+        """Check that the server may be started now. Raises: ServerUnavailableError with its latest failure."""
         breaker = self._breakers.setdefault(server_id, CircuitBreaker(self._now, open_s=self._open_s))
         wait_s = breaker.admit()
         latest = self._latest.get(server_id)
@@ -47,7 +47,7 @@ class Circuits:
         )
 
     async def watch(self, start: Start) -> None:
-        """Wait until a server that was admitted has started, and record how that ended."""
+        """Wait until a server that was admitted has started or failed, and record the outcome."""
         breaker = self._breakers[start.server_id]
         try:
             await start.ready()
@@ -63,7 +63,7 @@ class Circuits:
             breaker.record_success()
 
     def forget(self) -> None:
-        """Close all circuits, because other servers may have come under their ids."""
+        """Close all circuits, because the same ids may name other servers now."""
         self._breakers.clear()
         self._latest.clear()
 

@@ -187,7 +187,7 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
 
 
 async def _refuse(_ctx: Any, method: str, _params: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Refuse a request for a capability that was not offered, as MCP has it for roots and sampling."""
+    """Refuse a request for a capability that was not offered, as MCP specifies for roots and sampling."""
     raise MCPError(METHOD_NOT_FOUND, f"{method} is not supported here")
 
 

@@ -70,7 +70,7 @@ class ServerPool:
         spares: SpareTimes | None = None,
         circuit_s: float = 30.0,
     ) -> None:
-        """`circuit_s`: how long a server is left alone whose starts fail again and again."""
+        """Take `circuit_s`, the seconds for which a server is not started after too many failed starts in a row."""
         self._limits = limits
         self._secrets = secrets
         self._builtin = builtin

@@ -242,7 +242,9 @@ class ToolServers(Protocol):
 
     @property
     def circuits(self) -> Mapping[str, CircuitState]:
-        """The circuits of the servers that were started so far, by id; `open`: it is left alone for a while."""
+        """The circuits of the servers that were started so far, by id. A server with an `open` one is not started for a
+        while.
+        """
 
     @property
     def connections(self) -> Counter[str]:
