@@ -304,14 +304,16 @@ def may_repeat(task: Task, step_id: str) -> bool:
     """Return whether the latest call of a running step may be repeated.
 
     Only calls of idempotent tools may: after an error `retries` times, and after an unknown outcome until the call was
-    sent `MOST_ATTEMPTS` or `retries + 1` times, whichever is more.
+    sent `MOST_ATTEMPTS` or `retries + 1` times, whichever is more. A call of any tool may as often if it never left.
     """
     state, step = task.steps[step_id], task.plan_step(step_id)
     if task.contract is None or state.call is None:
         return False
+    retries = step.retries if isinstance(step, ToolStep) else 0
+    if state.call.result is not None and state.call.result.unsent:
+        return state.call.attempt < max(MOST_ATTEMPTS, retries + 1)
     if not task.contract.policy[tool_key(state.call.server, state.call.tool)].idempotent:
         return False
-    retries = step.retries if isinstance(step, ToolStep) else 0
     if state.call.result is None:
         return state.call.attempt < max(MOST_ATTEMPTS, retries + 1)
     return state.call.result.is_error and state.call.attempt <= retries

@@ -374,6 +374,7 @@ class StoredResult(Value):
     content, or None. `cut`: the result was over the limit; only the start of its text is stored, with the original
     `size` in bytes and its `digest`. `binary`: it has only content that is not stored, such as images. Later steps
     cannot reference `cut` and `binary` results. `unreadable`: the server's answer could not be read.
+    `unsent`: the call certainly never left, because its server could not be reached.
     """
 
     text: str = ""
@@ -382,5 +383,6 @@ class StoredResult(Value):
     cut: bool = False
     binary: bool = False
     unreadable: bool = Field(default=False, exclude_if=_is_false)
+    unsent: bool = Field(default=False, exclude_if=_is_false)
     size: int = 0
     digest: str | None = None

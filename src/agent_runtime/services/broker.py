@@ -188,9 +188,10 @@ class Broker:
             patience = CallPatience(run, intent.called, intent.longest_s, in_flight, self._progress)
             result = await self._dispatch_in_session(run, lease, intent, patience)
         except CallNotSentError as error:
-            answered, result = False, StoredResult(text=str(error), is_error=True)
+            answered, result = False, StoredResult(text=str(error), is_error=True, unsent=not run.cancel.is_set())
         except (DefinitionChangedError, ServerUnavailableError) as error:
-            trouble, result = error, StoredResult(text=str(error), is_error=True)
+            result = StoredResult(text=str(error), is_error=True, unsent=error.may_pass)
+            answered, trouble = not error.may_pass, None if error.may_pass else error
         except OutcomeUnknownError as error:
             log.warning("outcome_unknown", task_id=run.task.task_id, step_id=intent.step_id, reason=str(error))
             answered, reason = False, str(error)

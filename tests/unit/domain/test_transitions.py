@@ -310,6 +310,16 @@ def test_what_a_model_took_before_the_wait_counts() -> None:
     assert after(PENDING, task_claimed(1), task_waiting(usage=Usage(3, 2))).usage == Usage(3, 2)
 
 
+def test_a_call_that_never_left_may_be_made_again_three_times_in_all_and_does_not_count() -> None:
+    unsent = StoredResult(text="refused", is_error=True, unsent=True)
+    task = after(EXECUTING, *run_step("s1"), step_started("s2"))
+    for attempt in (1, 2, 3):
+        assert task.tool_calls == 1
+        task = after(task, tool_called("s2", f"c{attempt}", attempt), tool_returned("s2", f"c{attempt}", unsent))
+        assert may_repeat(task, "s2") is (attempt < 3)
+    assert task.tool_calls == 1
+
+
 def test_a_task_whose_open_calls_may_all_be_sent_again_can_wait() -> None:
     assert after(CALLING, task_waiting()).open_calls.keys() == {"s1"}
 

@@ -595,7 +595,7 @@ async def test_a_result_is_kept_up_to_the_limit_of_the_settings() -> None:
 async def test_a_call_that_never_left_is_an_error_of_a_server_that_is_not_asked_again() -> None:
     outcome, _ = await send_first(ScriptedLease(answer=CallNotSentError("The pipe is closed.")))
     assert outcome.result
-    assert (outcome.result.text, outcome.result.is_error) == ("The pipe is closed.", True)
+    assert (outcome.result.text, outcome.result.is_error, outcome.result.unsent) == ("The pipe is closed.", True, True)
     assert (outcome.answered, outcome.reason, outcome.trouble) == (False, "", None)
     assert outcome.duration_ms > 0
 
@@ -606,7 +606,7 @@ async def test_a_cancelled_task_sends_nothing() -> None:
     assert lease.sent == []
     assert outcome.result
     assert outcome.result.text == "The task was cancelled before the call was sent."
-    assert (outcome.result.is_error, outcome.answered) == (True, False)
+    assert (outcome.result.is_error, outcome.result.unsent, outcome.answered) == (True, False, False)
 
 
 async def test_an_answer_that_nobody_knows_is_no_result_and_is_logged() -> None:

@@ -17,6 +17,7 @@ from agent_runtime.domain.approval import Cancel
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Budget, Contract, Limits
 from agent_runtime.domain.errors import (
+    CallNotSentError,
     DefinitionChangedError,
     OutcomeUnknownError,
     PlanningError,
@@ -401,6 +402,46 @@ async def test_after_a_call_without_an_answer_the_next_one_gets_a_new_session(sc
     task = await scene.run()
     assert task.status == "completed"
     assert (len(scene.servers.calls), scene.servers.given_back) == (2, 2)
+
+
+async def test_a_call_that_never_left_is_made_again_in_new_sessions_whatever_its_tool_is(scene: Setting) -> None:
+    await scene.approve(contract_of({**LOOK, "tool": "write"}))
+    fates: list[Answer] = [CallNotSentError("the pipe is closed"), FINE]
+
+    async def next_fate(tool: str) -> None:
+        scene.servers.answers[tool] = fates.pop(0)
+
+    scene.servers.meanwhile = next_fate
+    task = await scene.run()
+    assert task.status == "completed"
+    assert (len(scene.servers.calls), scene.servers.given_back, task.tool_calls) == (2, 2, 1)
+
+
+async def test_a_call_that_never_left_three_times_fails_its_step(scene: Setting) -> None:
+    await scene.approve(contract_of({**LOOK, "tool": "write"}))
+    scene.servers.answers["write"] = CallNotSentError("the pipe is closed")
+    task = await scene.run()
+    assert (task.status, len(scene.servers.calls), task.tool_calls) == ("failed", 3, 0)
+    assert task.error is not None
+    assert (task.error.code, task.error.message) == ("tool_error", "f.write failed: the pipe is closed")
+
+
+async def test_a_call_that_never_left_waits_for_its_server_that_is_away(scene: Setting) -> None:
+    await scene.approve(contract_of({**LOOK, "tool": "write"}))
+    scene.servers.answers["write"] = CallNotSentError("the pipe is closed")
+
+    async def be_away_for_a_while() -> None:
+        if scene.servers.calls:
+            raise ServerUnavailableError("f", "it is down", may_pass=True)
+
+    scene.servers.before_lease = be_away_for_a_while
+    task = await scene.run()
+    assert (task.status, len(scene.servers.calls)) == ("executing", 1)
+    assert (await scene.types())[-1] == "task.waiting"
+    scene.servers.before_lease = None
+    scene.servers.answers.clear()
+    task = await scene.run()
+    assert (task.status, len(scene.servers.calls)) == ("completed", 2)
 
 
 async def test_a_plan_that_was_made_for_another_server_is_shown_again_and_nothing_is_called(scene: Setting) -> None:

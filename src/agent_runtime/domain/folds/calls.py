@@ -173,7 +173,8 @@ def fold_tool_returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) ->
     else:
         state = replace(state, call=replace(call, result=event.result))
     seconds = task.call_seconds + event.duration_ms / 1000
-    return {**without_question(task, event.step_id, state), "call_seconds": seconds}
+    sent = task.tool_calls - event.result.unsent
+    return {**without_question(task, event.step_id, state), "call_seconds": seconds, "tool_calls": sent}
 
 
 def fold_tool_denied(task: Task, event: ev.ToolDenied, _record: ev.EventRecord) -> Changes:
