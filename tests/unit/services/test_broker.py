@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain import events as ev
+from agent_runtime.domain.budget import seconds_left
 from agent_runtime.domain.call_rules import CallRefusedError, Proposal, next_proposal
 from agent_runtime.domain.contract import Budget, PinnedModel
 from agent_runtime.domain.errors import (
@@ -25,11 +26,13 @@ from agent_runtime.domain.errors import (
 )
 from agent_runtime.domain.identity import Identities, ServerIdentity
 from agent_runtime.domain.kept_results import MOST_RESULT_DEPTH, fit_result
+from agent_runtime.domain.patience import Report
 from agent_runtime.domain.pauses import Pauses
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Denial, StoredResult, ToolDefinition
 from agent_runtime.domain.values import JsonObject, digest
 from agent_runtime.live.patience import Patience
+from agent_runtime.live.progress import Progress
 from agent_runtime.services.broker import Broker, Intent, Outcome
 from agent_runtime.services.ports import TaskStore
 from agent_runtime.services.run import Run
@@ -532,6 +535,64 @@ async def test_a_call_in_a_lost_session_is_sent_once_more_in_a_new_one_whose_too
     assert lease.sent == [("f", "read", {"x": 1}, 60, run.cancel)] * 2
     assert (lease.renewed, lease.asked) == (["f"], ["f"])
     assert (outcome.answered, outcome.reason, outcome.trouble) == (True, "", None)
+
+
+async def test_a_lost_session_is_logged_with_its_task_and_its_server() -> None:
+    with capture_logs() as logs:
+        await send_first(ScriptedLease(LOST))
+    told = {"event": "session_lost", "log_level": "info", "task_id": "t", "server": "f", "reason": str(LOST)}
+    assert told in logs
+
+
+@pytest.mark.parametrize("hangs", ["renewing", "listing"])
+async def test_a_cancel_does_not_wait_for_a_new_session(hangs: str) -> None:
+    run, broker, reached = run_of(make_executing_task(contract_of(LOOK))), broker_of(), asyncio.Event()
+
+    class Hanging(ScriptedLease):
+        async def renew(self, server_id: str) -> None:
+            await super().renew(server_id)
+            if hangs == "renewing":
+                reached.set()
+                await asyncio.Event().wait()
+
+        async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
+            reached.set()
+            await asyncio.Event().wait()
+            return await super().definitions(server_id)
+
+    lease = Hanging(LOST)
+    intent = intend_next(run, broker)
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        sending = group.create_task(broker.send(run, lease, intent))
+        await reached.wait()
+        run.cancel.set()
+        outcome = await sending
+    assert (len(lease.sent), outcome.answered) == (1, False)
+
+
+@pytest.mark.parametrize("answer", [FINE, LOST])
+async def test_a_call_waits_as_its_patience_says_also_in_a_new_session(answer: StoredResult | Exception) -> None:
+    policy = {"timeout_s": 5.0, "max_timeout_s": 20.0}
+    contract = contract_of({**LOOK, "timeout_s": 5}, budget=Budget(seconds=30))
+    contract = contract.model_copy(update={"policy": {"f/read": contract.policy["f/read"].model_copy(update=policy)}})
+    run, progress = run_of(make_executing_task(contract)), Progress()
+    broker = Broker(LimitSettings(), make_current_registry(SERVER), progress=progress)
+    lease = ScriptedLease(answer)
+    with progress.listen("t") as listener:
+        await broker.send(run, lease, intend_next(run, broker), {"look"})
+        assert lease.patience is not None
+        assert (lease.patience.task_id, lease.patience.extend(19), lease.patience.extend(100)) == ("t", 19, 20)
+        lease.patience.tell(Report(progress=1, total=2))
+        (told,) = await listener.take()
+    assert told.step_id == "look"
+    assert seconds_left(run.charged_task, {"look"}) == 10
+
+
+async def test_a_broker_without_listeners_takes_reports_all_the_same() -> None:
+    lease = ScriptedLease()
+    await send_first(lease)
+    assert lease.patience is not None
+    lease.patience.tell(Report(progress=1))
 
 
 async def test_a_call_whose_new_session_is_lost_too_was_not_sent() -> None:
