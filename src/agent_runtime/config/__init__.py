@@ -11,6 +11,7 @@ from agent_runtime.config.files import (
     read_yaml,
 )
 from agent_runtime.config.loading import load_settings
+from agent_runtime.config.placeholders import correct_placeholders, without_placeholders
 from agent_runtime.config.protection import before_exec, forget_secrets, protect_process
 from agent_runtime.config.secrets import Secrets, variables_in, without_references
 from agent_runtime.config.settings import (
@@ -43,6 +44,7 @@ __all__ = [
     "Settings",
     "StorageSettings",
     "before_exec",
+    "correct_placeholders",
     "describe_expectation",
     "describe_fault",
     "describe_unknown_key",
@@ -55,5 +57,6 @@ __all__ = [
     "raise_descriptor_limit",
     "read_yaml",
     "variables_in",
+    "without_placeholders",
     "without_references",
 ]

@@ -13,6 +13,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, ValidationError
 
 from agent_runtime.config.files import describe_fault, describe_unknown_key, format_place, read_yaml
+from agent_runtime.config.placeholders import correct_placeholders, without_placeholders
 from agent_runtime.config.secrets import Secrets
 from agent_runtime.config.settings import Section, Settings, sqlite_path
 from agent_runtime.domain.errors import ConfigurationError
@@ -92,10 +93,12 @@ def load_settings(
     for key, value in _flatten(_nest(overrides or {}), (), "command line", faults):
         if value is not None:
             given[key] = _Given(value, "command line", Path.cwd())
+    warnings += _list_placeholders(given)
     facts: dict[str, Any] = {"config_file": file, "config_warnings": tuple(warnings)}
     settings = _build_settings(given, secrets, _default_paths(file) | facts, faults)
-    if settings.openai.api_key and settings.openai.configured:
-        secrets.redactor.remember(settings.openai.api_key.get_secret_value())
+    model_key = settings.openai.api_key.get_secret_value() if settings.openai.api_key else ""
+    if settings.openai.configured and without_placeholders(model_key):
+        secrets.redactor.remember(model_key)
     secrets.redactor.remember_literal("", settings.openai.base_url or "")
     return settings
 
@@ -147,6 +150,15 @@ def _flatten(tree: Any, above: _Key, origin: str, faults: list[str]) -> Iterator
             elsewhere = [format_place(known) for known in _KNOWN if known[-1] == str(name)]
             hint = f"unknown key; did you mean {elsewhere[0]!r}?" if elsewhere else describe_unknown_key(name, siblings)
             faults.append(f"{origin}: {format_place(key)}: {hint}{'' if hint.endswith('?') else '.'}")
+
+
+def _list_placeholders(given: Mapping[_Key, _Given]) -> Iterator[str]:
+    """Yield a warning about each variable in the file that is written in the notation of another program."""
+    for key, one in given.items():
+        if one.from_file and key not in _AS_WRITTEN:
+            for text in one.value if isinstance(one.value, list) else [one.value]:
+                for what in correct_placeholders(text) if isinstance(text, str) else ():
+                    yield f"{one.origin}: {format_place(key)}: {what}."
 
 
 def _read_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], list[str]]:

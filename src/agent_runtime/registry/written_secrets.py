@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from agent_runtime.config import variables_in, without_references
+from agent_runtime.config import variables_in, without_placeholders, without_references
 from agent_runtime.domain.tools import HttpServer, StdioServer, ToolServer
 from agent_runtime.registry.advice import Advice
-from agent_runtime.registry.placeholders import without_placeholders
 from agent_runtime.text.redaction import Redactor, named_arguments
 
 

@@ -296,6 +296,17 @@ def test_a_secret_file_of_any_editor_holds_the_secret_alone(home: Path, content:
     assert Secrets(environ={}).expand(f"Bearer ${{file:{file}}}") == "Bearer sk-1"
 
 
+def test_the_notation_of_other_programs_in_the_file_is_warned_about_with_what_to_write() -> None:
+    text = "openai: {api_key: '${OPENAI_API_KEY}'}\nserver: {allowed_hosts: [localhost, '${HOST_NAME:-me}']}\n"
+    secrets = Secrets(environ={})
+    settings = load_settings(write(text), environ={}, secrets=secrets)
+    first, second = settings.config_warnings
+    assert f"{Path.cwd() / 'config.yaml'}: openai.api_key: ${{OPENAI_API_KEY}} is not replaced" in first
+    assert first.endswith("write ${env:OPENAI_API_KEY}.")
+    assert "server.allowed_hosts: ${HOST_NAME:-me} is not replaced" in second
+    assert secrets.redactor.redact_message(first) == first
+
+
 def test_a_key_from_the_environment_is_redacted_too() -> None:
     secrets = Secrets()
     load_settings(environ={"OPENAI_API_KEY": "sk-plain-key"}, secrets=secrets)

@@ -1,0 +1,36 @@
+"""Find variables in the notations of other programs, such as `${TOKEN}`, which are not replaced here."""
+
+import re
+from collections.abc import Iterator
+
+from agent_runtime.text.escaping import one_line
+
+_PLACEHOLDER = re.compile(
+    r"\$\{\{[^{}]*\}\}"  # ${{ secrets.TOKEN }}
+    r"|\$\{(?!(?:env|file):[^{}])[^{}]*\}"  # ${TOKEN}, ${TOKEN:-default}, ${input:token}, ${workspaceFolder}
+    r"|(?<!\$)\{env:[^{}]*\}"  # {env:TOKEN}
+)
+_NAMED = re.compile(r"\$?\{\{?\s*(?:[a-z]+[:.])?(?P<name>[a-z_]\w*)\s*(?::?[-=?].*)?\}\}?", re.IGNORECASE | re.DOTALL)
+_DOLLAR = re.compile(r"(?:\S*[\s=:])?\$[A-Z_][A-Z0-9_]+")
+"""`$TOKEN` as a whole value, or at its end. It may be a password, so it is not shown."""
+
+_LONGEST_SHOWN = 60
+
+
+def without_placeholders(text: str) -> str:
+    """Return the text without variables in the notations of other clients."""
+    return _PLACEHOLDER.sub("", text)
+
+
+def correct_placeholders(text: str) -> Iterator[str]:
+    """Yield what to write instead of each variable in the notation of another program, as a sentence."""
+    for match in _PLACEHOLDER.finditer(text):
+        shown = one_line(match[0][:_LONGEST_SHOWN])
+        named = _NAMED.fullmatch(match[0])
+        instead = f": write ${{env:{named['name']}}}" if named else ""
+        yield f"{shown} is not replaced, but handed over as it stands; {_OURS}{instead}"
+    if _DOLLAR.fullmatch(text):
+        yield f"a variable that is written as $NAME is not replaced, but handed over as it stands; {_OURS}"
+
+
+_OURS = "only ${env:NAME} and ${file:/path} are replaced"
