@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from agent_runtime.api.connections import Connections
-from command_line import AGENT_RUNTIME, Folder, Serving, ledger_call
+from command_line import AGENT_RUNTIME, Folder, ServiceProcess, ledger_call
 from serving import Service, connect, read_to_end
 from waiting import eventually_sync
 
@@ -176,11 +176,13 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 @contextlib.contextmanager
-def serving_with(folder: Folder, soft: int, hard: int) -> Iterator[Serving]:
+def serving_with(folder: Folder, soft: int, hard: int) -> Iterator[ServiceProcess]:
     """Run a service in a process with these limits of open files."""
     limited = [sys.executable, "-c", LIMITED, str(soft), str(hard)]
     command = [*limited, *AGENT_RUNTIME, "serve", "--port", "0"]
-    serving = Serving(subprocess.Popen(command, cwd=folder.path, env=folder.env, stderr=subprocess.PIPE, text=True))
+    serving = ServiceProcess(
+        subprocess.Popen(command, cwd=folder.path, env=folder.env, stderr=subprocess.PIPE, text=True)
+    )
     try:
         serving.wait_for_start()
         yield serving

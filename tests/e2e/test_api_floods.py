@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from command_line import Folder, Serving
+from command_line import Folder, ServiceProcess
 from pools import HOSTILE_SERVER
 from serving import sums
 
@@ -38,7 +38,7 @@ LONG: dict[str, bytes] = {
 
 
 @pytest.fixture(scope="module")
-def flooded_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def flooded_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     with Folder(tmp_path_factory.mktemp("flooded")).serve() as flooded_service:
         yield flooded_service
 
@@ -73,7 +73,7 @@ def expect_prompt_health(client: httpx2.Client, send: Callable[[], set[int]]) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", LONG)
-def test_while_long_bodies_are_judged_everybody_else_is_answered(flooded_service: Serving, what: str) -> None:
+def test_while_long_bodies_are_judged_everybody_else_is_answered(flooded_service: ServiceProcess, what: str) -> None:
     def send() -> set[int]:
         headers = {"Content-Type": "application/json"}
         answers = (client.post("/v1/tasks", content=LONG[what], headers=headers) for _ in range(BODIES_OF_EACH))

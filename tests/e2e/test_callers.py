@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from command_line import PATIENCE_S, Folder, Serving
+from command_line import PATIENCE_S, Folder, ServiceProcess
 from processes import find_processes
 from waiting import eventually_sync
 
@@ -58,7 +58,7 @@ class Calling:
         return {"id": name, "type": "local_stdio", "config": config, "sandbox": {"mode": mode}, "scope": "task"}
 
     @contextmanager
-    def serve(self, host: str) -> Iterator[Serving]:
+    def serve(self, host: str) -> Iterator[ServiceProcess]:
         with self.folder.serve("serve", "--host", host) as service:
             (self.folder.path / "url.draft").write_text(service.url, encoding="utf-8")
             (self.folder.path / "url.draft").rename(self.folder.path / "url")
@@ -92,7 +92,7 @@ IMPOSSIBLE = ("Protocol not available", "Operation not permitted", "unshare: ")
 
 
 @pytest.fixture(scope="module")
-def calling_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
+def calling_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, ServiceProcess]]:
     """A service on all addresses that two servers call: one in a sandbox, if available, and one without."""
     calling_servers = Calling(tmp_path_factory.mktemp("calling"), plain="off", boxed="auto")
     with calling_servers.serve("::") as service:
@@ -100,7 +100,7 @@ def calling_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 
 
 @pytest.fixture(scope="module")
-def unprivileged_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, Serving]]:
+def unprivileged_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Calling, ServiceProcess]]:
     """The same for a service that cannot inspect every process, like that of an ordinary user."""
     calling_servers = Calling(tmp_path_factory.mktemp("unprivileged"), plain="off", boxed="auto")
     calling_servers.folder.starter = UNPRIVILEGED if os.getuid() == 0 else ()
@@ -117,7 +117,7 @@ def check_refused(said: str, *codes: str) -> None:
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 @pytest.mark.parametrize("way", SEEN)
 def test_a_process_that_the_service_started_is_refused(
-    calling_servers: tuple[Calling, Serving], server: str, way: str
+    calling_servers: tuple[Calling, ServiceProcess], server: str, way: str
 ) -> None:
     check_refused(calling_servers[0].report(server)[way], "started_by_service")
 
@@ -125,7 +125,7 @@ def test_a_process_that_the_service_started_is_refused(
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 @pytest.mark.parametrize("way", HIDING)
 def test_a_process_that_hides_its_socket_is_refused(
-    calling_servers: tuple[Calling, Serving], server: str, way: str
+    calling_servers: tuple[Calling, ServiceProcess], server: str, way: str
 ) -> None:
     check_refused(calling_servers[0].report(server)[way], "started_by_service", "unseen")
 
@@ -134,19 +134,19 @@ def test_a_process_that_hides_its_socket_is_refused(
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 @pytest.mark.parametrize("way", [*SEEN, *HIDING])
 def test_it_is_refused_by_a_service_that_may_not_look_into_every_process(
-    unprivileged_servers: tuple[Calling, Serving], server: str, way: str
+    unprivileged_servers: tuple[Calling, ServiceProcess], server: str, way: str
 ) -> None:
     check_refused(unprivileged_servers[0].report(server)[way], "started_by_service", "unseen")
 
 
 @pytest.mark.parametrize("server", ["plain", "boxed"])
 def test_what_is_open_to_everybody_answers_such_a_process_too(
-    calling_servers: tuple[Calling, Serving], server: str
+    calling_servers: tuple[Calling, ServiceProcess], server: str
 ) -> None:
     assert calling_servers[0].report(server)["health"] == "200"
 
 
-def test_a_request_whose_sender_is_gone_changes_nothing(calling_servers: tuple[Calling, Serving]) -> None:
+def test_a_request_whose_sender_is_gone_changes_nothing(calling_servers: tuple[Calling, ServiceProcess]) -> None:
     servers, service = calling_servers
     refused = 0
     for server in servers.names:
@@ -157,7 +157,7 @@ def test_a_request_whose_sender_is_gone_changes_nothing(calling_servers: tuple[C
     assert httpx2.get(f"{service.url}/v1/tasks").json()["tasks"] == []
 
 
-def test_other_programs_call_without_a_credential_meanwhile(calling_servers: tuple[Calling, Serving]) -> None:
+def test_other_programs_call_without_a_credential_meanwhile(calling_servers: tuple[Calling, ServiceProcess]) -> None:
     servers, service = calling_servers
     servers.report("plain")
     port = httpx2.URL(service.url).port
@@ -173,7 +173,7 @@ def test_other_programs_call_without_a_credential_meanwhile(calling_servers: tup
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may act as another user")
 def test_a_program_of_another_user_calls_a_service_that_cannot_look_into_it(
-    unprivileged_servers: tuple[Calling, Serving],
+    unprivileged_servers: tuple[Calling, ServiceProcess],
 ) -> None:
     servers, service = unprivileged_servers
     servers.report("plain")
@@ -227,7 +227,7 @@ BRIDGE = ("198.18.77.1", "198.18.77.2")
 
 
 @contextmanager
-def join_networks(service: Serving) -> Iterator[str]:
+def join_networks(service: ServiceProcess) -> Iterator[str]:
     """Connect the network of a service in a container with this one, and yield the id of its process."""
     starter = service.process.pid
     (inside,) = Path(f"/proc/{starter}/task/{starter}/children").read_text(encoding="ascii").split()

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import httpx2
 import pytest
 
-from command_line import LEDGER_SERVER, PATIENCE_S, Folder, Serving
+from command_line import LEDGER_SERVER, PATIENCE_S, Folder, ServiceProcess
 from model_server import ModelServer
 from model_server.replies import Answer, Calls, Fault, FaultKind, Rule, Text
 from model_server.requests import Request, WireError
@@ -58,7 +58,7 @@ def set_model(folder: Folder, **settings: str) -> None:
 class Customer:
     """A client that fails the test if the service refuses a request."""
 
-    def __init__(self, service: Serving) -> None:
+    def __init__(self, service: ServiceProcess) -> None:
         self.http = httpx2.Client(base_url=service.url, timeout=PATIENCE_S)
         self.seen: list[str] = []
 
@@ -100,7 +100,7 @@ class Customer:
 
 
 @contextmanager
-def customer_of(service: Serving) -> Iterator[Customer]:
+def customer_of(service: ServiceProcess) -> Iterator[Customer]:
     customer = Customer(service)
     try:
         yield customer

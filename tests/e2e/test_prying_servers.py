@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from command_line import AGENT_RUNTIME, PATIENCE_S, Folder, Serving
+from command_line import AGENT_RUNTIME, PATIENCE_S, Folder, ServiceProcess
 
 PRYING_SERVER = Path(__file__).parent.parent / "servers" / "prying_server.py"
 SERVERS = 6
@@ -62,7 +62,7 @@ def without_powers() -> list[str]:
 
 
 @contextmanager
-def serve(folder: Folder, *before: str, pass_fds: tuple[int, ...] = ()) -> Iterator[Serving]:
+def serve(folder: Folder, *before: str, pass_fds: tuple[int, ...] = ()) -> Iterator[ServiceProcess]:
     """Run a service, with the command prefix `before`, that inherits these open files."""
     process = subprocess.Popen(
         [*before, *AGENT_RUNTIME, "serve", "--port", "0"],
@@ -72,7 +72,7 @@ def serve(folder: Folder, *before: str, pass_fds: tuple[int, ...] = ()) -> Itera
         text=True,
         pass_fds=pass_fds,
     )
-    service = Serving(process)
+    service = ServiceProcess(process)
     try:
         service.wait_for_start()
         yield service

@@ -81,7 +81,7 @@ def run_service(folder: Folder) -> Iterator[RunningService]:
         service.stop()
 
 
-class Hearsay(BaseHTTPRequestHandler):
+class EchoingServer(BaseHTTPRequestHandler):
     """An MCP server over HTTP whose tool `hear` returns the path and the headers of the request."""
 
     def do_POST(self) -> None:
@@ -122,7 +122,7 @@ class Hearsay(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hearsay() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hearsay) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), EchoingServer) as server:
         server.heard = []  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -220,7 +220,7 @@ class Planted:
         return httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=PATIENCE_S)
 
 
-class Heard:
+class ClientRecord:
     """Everything that a client has received."""
 
     def __init__(self, client: httpx2.Client) -> None:
@@ -273,7 +273,7 @@ def test_planted_secrets_are_found_where_they_were_planted_and_nowhere_else(
 ) -> None:
     planted = Planted(Folder(tmp_path), hearsay.server_port)
     with run_service(planted.folder) as service, planted.client(service) as client:
-        heard = Heard(client)
+        heard = ClientRecord(client)
         path = heard.task(
             ("given", "tell", {}),
             ("bare", "tell", {}),

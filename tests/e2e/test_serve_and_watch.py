@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import yaml
 
-from command_line import PATIENCE_S, Serving
+from command_line import PATIENCE_S, ServiceProcess
 from serving import free_port
 from waiting import eventually_sync
 
@@ -23,7 +23,7 @@ REGISTRY = [{"id": "filesystem", "type": "builtin", "config": {"server": "filesy
 WRITE = {"server": "filesystem", "tool": "write_file", "arguments": {"path": "written.txt", "content": "hello"}}
 
 
-class Watched(Serving):
+class Watched(ServiceProcess):
     """The script and its service. `reasons` are the messages of its restarts."""
 
     def has_started(self, times: int) -> bool:

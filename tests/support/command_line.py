@@ -85,11 +85,11 @@ class Folder:
         return done.stdout.strip()
 
     @contextmanager
-    def serve(self, *words: str) -> Iterator["Serving"]:
+    def serve(self, *words: str) -> Iterator["ServiceProcess"]:
         """Run a service in its own process, and stop it with SIGTERM at the end."""
         command = [*self.starter, *AGENT_RUNTIME, *(words or ("serve",)), "--port", "0"]
         process = subprocess.Popen(command, cwd=self.path, env=self.env, stderr=subprocess.PIPE, text=True)
-        serving = Serving(process)
+        serving = ServiceProcess(process)
         try:
             serving.wait_for_start()
             yield serving
@@ -97,7 +97,7 @@ class Folder:
             serving.stop()
 
 
-class Serving:
+class ServiceProcess:
     """A service process with its URL. `log` is its output so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:

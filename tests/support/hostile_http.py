@@ -13,7 +13,7 @@ EVENTS = {"Content-Type": "text/event-stream"}
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReceivedRequest:
     """A received request. `asked` is the method of its JSON-RPC message, or empty."""
 
     verb: str
@@ -28,7 +28,7 @@ class HostileHttp:
 
     port: int
     outage: int | None = None
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[ReceivedRequest] = field(default_factory=list)
     streamed: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.path.split("/")[1]
 
     def note(self, asked: str = "") -> None:
-        self.state.seen.append(Seen(self.command, self.path, asked, self.headers.get("authorization")))
+        self.state.seen.append(ReceivedRequest(self.command, self.path, asked, self.headers.get("authorization")))
 
     def give(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)

@@ -24,7 +24,7 @@ WEBSOCKET = b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSo
 NEXT = b"GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-class Heard(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request as the app received it."""
 
     method: str
@@ -39,7 +39,7 @@ class Line:
 
     protocol: asyncio.Protocol
     client: socket.socket
-    heard: list[Heard]
+    heard: list[ReceivedRequest]
     came: asyncio.Event
 
     async def send(self, *pieces: bytes) -> None:
@@ -47,7 +47,7 @@ class Line:
             self.protocol.data_received(piece)
             await asyncio.sleep(0)
 
-    async def hear(self, count: int) -> list[Heard]:
+    async def hear(self, count: int) -> list[ReceivedRequest]:
         """Wait for the first `count` requests and the answer to the last, and return the requests."""
         async with asyncio.timeout(10):
             while len(self.heard) < count:
@@ -66,13 +66,13 @@ class Line:
 
 @contextlib.asynccontextmanager
 async def line() -> AsyncIterator[Line]:
-    heard: list[Heard] = []
+    heard: list[ReceivedRequest] = []
     came = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = await Request(scope, receive).body()
         await Response()(scope, receive, send)
-        heard.append(Heard(scope["method"], scope["path"], body, dict(scope["headers"])))
+        heard.append(ReceivedRequest(scope["method"], scope["path"], body, dict(scope["headers"])))
         came.set()
 
     config = uvicorn.Config(

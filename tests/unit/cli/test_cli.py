@@ -196,7 +196,7 @@ def test_who_is_asked_about_a_step_is_told_what_a_skip_takes_along(
     assert capsys.readouterr().err.count("Skipping it also skips the steps that need it: s2, s4.") == times
 
 
-class Cut(BaseHTTPRequestHandler):
+class CutStreamHandler(BaseHTTPRequestHandler):
     """A stream that is cut after some progress, and that ends at the next request."""
 
     asked: ClassVar[list[str | None]] = []
@@ -215,8 +215,8 @@ class Cut(BaseHTTPRequestHandler):
 
 
 def test_progress_does_not_lose_the_place_in_a_stream_that_is_cut() -> None:
-    Cut.asked.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Cut) as server:
+    CutStreamHandler.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), CutStreamHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -226,7 +226,7 @@ def test_progress_does_not_lose_the_place_in_a_stream_that_is_cut() -> None:
             server.shutdown()
             thread.join(10)
     assert frames == ["Planned", "{}", "[DONE]"]
-    assert Cut.asked == [None, "2.1"]
+    assert CutStreamHandler.asked == [None, "2.1"]
 
 
 def test_a_plan_is_shown_with_all_that_is_approved_with_it(capsys: pytest.CaptureFixture[str]) -> None:
