@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.api.metrics import exposition
 from agent_runtime.api.views import task_view
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Cancel
@@ -17,6 +18,7 @@ from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import TaskWaiting
+from agent_runtime.domain.log_lines import log_line
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
@@ -83,13 +85,18 @@ async def test_a_task_that_waits_says_so_and_holds_nothing(house: ShiftyHouse) -
         task = await until_waiting(runtime, task.task_id)
         await eventually(lambda: runtime.runner.queue == {"running": 0, "waiting": 0, "resting": 0, "in_outage": 1})
         await eventually(lambda: not runtime.servers.connections["ledger"])
+        measured = (await exposition(runtime, streams=0)).decode()
+        newest = (await runtime.tasks.records(task.task_id, ANYBODY))[-1]
     waiting = task.waiting
     assert waiting is not None
     assert (waiting.kind, waiting.name, waiting.attempt) == ("server", "ledger", 1)
     assert "exited with code 217" in waiting.reason
     assert waiting.next_try_at - waiting.since > timedelta(seconds=LONG_S - 1)
     assert timedelta(hours=23, minutes=59) < waiting.gives_up_at - waiting.since <= timedelta(hours=24)
+    assert 'agent_runtime_runner_tasks{state="in_outage"} 1.0' in measured
+    assert 'agent_runtime_mcp_server_circuit_open{server="ledger"} 0.0' in measured
     view = task_view(task)
+    assert log_line(newest) == view["result"]
     assert view["waiting_for"] is not None
     assert (view["waiting_for"]["kind"], view["waiting_for"]["name"]) == ("server", "ledger")
     assert str(view["result"]).startswith(f"Waiting for MCP server ledger, next try at {waiting.next_try_at:%Y-%m-%d}")

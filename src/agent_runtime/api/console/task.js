@@ -149,6 +149,8 @@ export function openTask(box, id, changed, started) {
     if (error) add("error", () => element("p", error.message, "error"));
     if (status === "completed") add("result", () => textSection("Result", task.result, "result"));
     for (const one of task.attention) add(`asked ${JSON.stringify(one)}`, () => question(one, decide));
+    const waiting = task.waiting_for;
+    if (waiting) add(`waiting ${waiting.attempt}`, () => element("p", task.result, "note"));
     parts.push(...writing(task));
     for (const [step, text] of reports) {
       if (isWriting(task, step)) add(`report ${step} ${text}`, () => element("p", text, "note"));
