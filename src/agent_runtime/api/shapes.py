@@ -172,7 +172,7 @@ class JournalChangedView(TypedDict):
 class InputView(TypedDict):
     """A question that a server asks the user while its call is open. Answer with `POST .../answers/{question_id}`.
 
-    `message` and `schema`, which describes an object with simple fields, are in the server's own words.
+    `message` and `schema` come from the server. `schema` describes an object with simple fields.
     """
 
     kind: Literal["input"]

@@ -1,4 +1,4 @@
-"""Questions of servers, answered by a person at the terminal while their task is followed."""
+"""Questions of servers, which a person answers at the terminal while following the task."""
 
 import json
 import sys
@@ -12,12 +12,12 @@ from agent_runtime.text.escaping import one_line
 
 
 def are_all_that_is_asked(task: Json) -> bool:
-    """Return whether a task waits for nothing but the answers to questions of servers."""
+    """Return True if a task waits only for answers to questions of servers."""
     return bool(task["attention"]) and all(asked["kind"] == "input" for asked in task["attention"])
 
 
 def answer_questions(client: Client, task: Json, known: Collection[str]) -> list[str]:
-    """Have a person answer the questions whose ids are not `known` yet, if one is there, and return their ids."""
+    """Ask the person at the terminal, if there is one, the questions with ids not in `known`. Return their ids."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return []
     new = [asked for asked in task["attention"] if asked["question_id"] not in known]
@@ -25,7 +25,7 @@ def answer_questions(client: Client, task: Json, known: Collection[str]) -> list
         show_question(asked)
         while (said := output.ask("Answer it? [y/n] ")) not in {"y", "yes", "n", "no", None}:
             pass
-        if said is None:  # it stays open, for somebody else
+        if said is None:  # the question stays open
             continue
         content = _ask_for_fields(asked) if said.startswith("y") else None
         try:
@@ -45,7 +45,7 @@ def _ask_for_fields(asked: Json) -> Json:
 
 
 def _read_value(text: str, field: Json) -> Any:
-    """Return what was typed: as it stands for a text, else as JSON where it is some."""
+    """Return the typed answer: unchanged for a text field, otherwise parsed as JSON if it is JSON."""
     if field.get("type") == "string":
         return text
     try:

@@ -122,7 +122,7 @@ class Client:
         return self._decide(task_id, f"calls/{asked['call_id']}/{verb}", arguments_digest=digest, comment=comment)
 
     def answer(self, task_id: str, question_id: str, content: Json | None) -> Json:
-        """Answer a question of a server; decline it without a content."""
+        """Answer a question of a server, or decline it if `content` is None."""
         action = "decline" if content is None else "accept"
         return self._decide(task_id, f"answers/{quote(question_id, safe='')}", action=action, content=content)
 

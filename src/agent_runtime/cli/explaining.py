@@ -71,7 +71,7 @@ def hint(options: argparse.Namespace, verb: str, task_id: str | None = None, *mo
 
 
 def show_question(asked: Mapping[str, Any]) -> None:
-    """Print what a server asks, and which fields an answer has."""
+    """Print the question of a server, and the fields of an answer."""
     output.say(f"The server {escape_hidden(asked['server'])} asks you, in step {asked['step_id']}: {asked['message']}")
     schema = asked["schema"]
     for name, field in schema["properties"].items():

@@ -47,7 +47,7 @@ class Follower:
                 task = self.client.ask_until_answered(partial(self.client.task, self.task_id))
                 asking = task["status"] in WAITING and not task["cancel_requested"]
                 if asking and answers.are_all_that_is_asked(task):
-                    asking = False  # the call goes on when its server is answered, or declined in time
+                    asking = False  # the call continues after an answer or a decline
                     self._answered += answers.answer_questions(self.client, task, self._answered)
                 if asking and not self.client.ask_until_answered(
                     partial(self.client.has_more, self.task_id, frame.seq)

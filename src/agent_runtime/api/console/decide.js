@@ -1,5 +1,5 @@
-// The questions to a person: about the plan, a call, or a call of unknown outcome. And the notice that the stored
-// journal of the task was changed.
+// The questions to a person: about the plan, a call, a call of unknown outcome, or from a server. And the notice that
+// the stored journal of the task was changed.
 
 /** @import { Work } from "./page.js" */
 import { button, element, field, group, json, say, short } from "./page.js";
@@ -101,7 +101,7 @@ function outcomeQuestion(asked, decide) {
 }
 
 /**
- * An answer to begin with: each field with its default, or with an empty value of its type.
+ * Return a draft of an answer: each field with its default, or with an empty value of its type.
  * @param {InputView["schema"]} schema
  */
 function draft({ properties }) {

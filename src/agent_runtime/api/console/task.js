@@ -42,10 +42,9 @@ function footOf({ usage, approvals }) {
 
 /**
  * Show a task in a box, and keep it up to date. Calls `changed` with each new state, and `started` with the id of a task
- * that runs this one again. Return `close`, and `reload`,
- * which requests the task, and requests it again if it is called before the answer arrives. `texts` are the texts that
- * models are writing, by step id, null for the plan; `boxes` are their elements;
- * `reports` are the progress reports of servers about their calls.
+ * that runs this one again. Return `close`, and `reload`, which requests the task, and requests it again if it is called
+ * before the answer arrives. `texts` are the texts that models are writing, by step id, null for the plan; `boxes` are
+ * their elements. `reports` are the progress reports of servers about their calls.
  * @param {HTMLElement} box @param {string} id @param {(task: TaskView) => void} changed
  * @param {(id: string) => Promise<void>} started
  */
