@@ -43,7 +43,7 @@ def task_that(service: Service, task_id: str, status: str) -> Any:
 def asked_call(service: Service) -> tuple[str, Any]:
     task_id = service.client.post("/v1/tasks", json={"prompt": "add", "plan": PLAN}).json()["task_id"]
     waiting = task_that(service, task_id, "awaiting_approval")
-    assert waiting["steps"][0]["preview"]["asks"] == "the operator wants every call of calculator/add to be approved"
+    assert waiting["steps"][0]["preview"]["asks"] == "the operator requires approval of every call of calculator/add"
     assert service.client.post(f"/v1/tasks/{task_id}/approve").status_code == 202
     (asked,) = task_that(service, task_id, "needs_attention")["attention"]
     return task_id, asked
@@ -88,5 +88,5 @@ def test_a_denied_call_fails_its_step_and_the_stream_says_so(service: Service) -
     ended = task_that(service, task_id, "failed")
     assert ended["error"] == {"code": "call_denied", "message": "anonymous denied the call", "step_id": "s1"}
     lines = service.client.get(f"/v1/tasks/{task_id}/stream?view=log").text
-    assert "Step s1 asks for its call of calculator.add" in lines
+    assert "Step s1 needs approval for its call of calculator.add" in lines
     assert "Call of step s1 denied" in lines

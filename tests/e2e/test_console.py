@@ -222,7 +222,7 @@ def test_a_concrete_call_is_shown_with_all_it_holds_and_approved_or_denied(
         browser.until_shown("before its call: its arguments")
         browser.press("Approve")
         browser.until_shown(
-            "May step save make this call?", "filesystem.write_file", "its arguments hold what came from"
+            "May step save make this call?", "filesystem.write_file", "its arguments contain data from outside"
         )
         shown = browser.value_of("document.querySelector('.question pre').innerText")
         assert shown == '{\n  "path": "said.txt",\n  "content": "It said: counted one\\u202etwo\\u001b"\n}'

@@ -352,8 +352,8 @@ def test_a_short_password_that_is_written_out_is_in_no_state_log_or_finding(tmp_
         assert "[redacted]" in text
         assert not any(secret in text for secret in ("x7!", "open sesame", "given-secret"))
     for told in (log, doctor):
-        assert "config.env.DOOR_PASSWORD holds a secret that is written out" in told
-        assert "config.args hands over the secret GIVEN, which whoever uses this machine can read" in told
+        assert "config.env.DOOR_PASSWORD contains a literal secret" in told
+        assert "config.args contains the secret GIVEN, which every user of this machine can read" in told
         assert "config.env.GREETING" not in told
 
 

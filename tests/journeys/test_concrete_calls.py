@@ -65,7 +65,7 @@ async def test_what_came_from_outside_is_shown_before_it_is_written(outside: Hou
     async with outside.open() as runtime:
         task, asked = await run_until_asking(runtime, plan())
         assert asked.arguments == {"path": "said.txt", "content": "It said: counted one"}
-        assert asked.reason == "its arguments hold what came from outside with short (ledger/look)"
+        assert asked.reason == "its arguments contain data from outside, from short (ledger/look)"
         assert not (outside.files / "said.txt").exists()
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANN)
         end = await until_settled(runtime, task.task_id)
@@ -132,7 +132,7 @@ async def test_only_a_person_approves_a_call_with_the_plan(outside: House, appro
             assert shown == [None, None, None]
             await runtime.tasks.decide(task.task_id, Approve(), BOB)
         else:
-            assert shown == [None, None, "its arguments hold what came from outside with short (ledger/look)"]
+            assert shown == [None, None, "its arguments contain data from outside, from short (ledger/look)"]
         task = await until_settled(runtime, task.task_id)
         if approval == "auto":
             assert (task.status, list(outside.files.iterdir())) == (TaskStatus.NEEDS_ATTENTION, [])
@@ -149,7 +149,7 @@ async def test_a_look_asks_nobody_and_a_call_that_the_operator_wants_to_see_asks
     async with house.open() as runtime:
         wanted = Plan.model_validate({"goal": "g", "steps": [{**one, "preapproved": True}]})
         task, asked = await run_until_asking(runtime, wanted)
-        assert asked.reason == "the operator wants every call of ledger/count to be approved"
+        assert asked.reason == "the operator requires approval of every call of ledger/count"
         assert house.counted == []
         await runtime.tasks.decide(task.task_id, ApproveCall(**answer(asked)), ANYBODY)
         assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED

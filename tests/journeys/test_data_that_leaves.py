@@ -26,7 +26,9 @@ OUT: dict[str, Any] = {"look": {"effect": "read", "open_world": True}, "*": {"op
 READ = {"id": "file", "kind": "tool", "server": "filesystem", "tool": "read_file", "arguments": {"path": "secret.txt"}}
 LOOK = {"id": "look", "kind": "tool", "server": "ledger", "tool": "look", "arguments": {"label": "for ${file.text}"}}
 SHORT = {"id": "short", "kind": "tool", "server": "text", "tool": "head", "arguments": {"text": "${file.text}"}}
-FROM_FILE = "ledger/look reaches beyond this machine, and its arguments hold what file (filesystem/read_file) gave"
+FROM_FILE = (
+    "ledger/look reaches beyond this machine, and its arguments contain the output of file (filesystem/read_file)"
+)
 BY_MODEL = "a model chooses the arguments of ledger/look, which reaches beyond this machine"
 PROMPT = "Summarise the page."
 
@@ -184,7 +186,7 @@ async def test_what_a_model_wrote_is_shown_before_a_later_step_sends_it(home: Ho
     later = {**LOOK, "arguments": {"label": "${do.text}"}}
     async with home.open() as runtime:
         task = await carried_out(runtime, plan(agent(), later))
-        assert asked_of(task).reason.endswith("its arguments hold what do (a model) gave")
+        assert asked_of(task).reason.endswith("its arguments contain the output of do (a model)")
     assert read_ledger(home) == ""
 
 
@@ -249,7 +251,7 @@ async def test_the_setting_covers_no_call_that_the_operator_wants_to_see_and_no_
         assert task.unknown_steps == ("lost",)
         await runtime.tasks.decide(task.task_id, Resolve(step_id="lost", resolution="done"), ANN)
         task = await until_settled(runtime, task.task_id)
-        assert asked_of(task).reason == "the operator wants every call of ledger/look to be approved"
+        assert asked_of(task).reason == "the operator requires approval of every call of ledger/look"
 
 
 async def test_the_setting_is_fixed_in_the_plan_and_its_digest(home: House) -> None:

@@ -163,7 +163,7 @@ async def test_what_came_from_outside_is_still_from_outside_where_the_registry_n
         again = await rerun(runtime, failed, "failed_step")
         fresh = await rerun(runtime, failed)
     assert again.contract
-    assert again.contract.asks == {"count": "its arguments hold what came from outside with look (the world outside)"}
+    assert again.contract.asks == {"count": "its arguments contain data from outside, from look (the world outside)"}
     assert fresh.contract
     assert fresh.contract.asks == {}
 

@@ -38,7 +38,7 @@ RAISED: dict[str, tuple[dict[str, Any], str]] = {
     "effect": ({**CALM, "effect": "destructive"}, "says that the effect of ledger/count is destructive"),
     "unknown effect": ({**CALM, "effect": "unknown"}, "says that the effect of ledger/count is unknown"),
     "open world": ({**CALM, "open_world": True}, "ledger/count reaches the outside world"),
-    "approval": ({**CALM, "approval": "call"}, "wants every call of ledger/count to be approved"),
+    "approval": ({**CALM, "approval": "call"}, "requires approval of every call of ledger/count"),
 }
 
 
@@ -86,7 +86,7 @@ async def test_a_source_that_now_lets_the_outside_in_has_the_write_after_it_aske
         assert task.status is TaskStatus.NEEDS_ATTENTION
         asked = task.steps["s2"].asked
         assert asked
-        assert "its arguments hold what came from outside with s1" in asked.reason
+        assert "its arguments contain data from outside, from s1" in asked.reason
     assert house.counted == ["one"]
 
 

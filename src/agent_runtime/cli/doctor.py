@@ -233,7 +233,7 @@ def _find_unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDef
     names = [definition.name for definition in definitions]
     for alike in look_alikes(names):
         shown = " and ".join(map(json_line, alike))
-        yield Finding(check, "warn", f"its tools {shown} differ only in characters that cannot be seen")
+        yield Finding(check, "warn", f"its tools {shown} differ only in invisible characters")
     for pattern in entry.tools:
         if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
             detail = f"{pattern!r} under its tools matches none of them, so that rule has no effect"

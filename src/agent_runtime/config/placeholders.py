@@ -28,9 +28,9 @@ def correct_placeholders(text: str) -> Iterator[str]:
         shown = one_line(match[0][:_LONGEST_SHOWN])
         named = _NAMED.fullmatch(match[0])
         instead = f": write ${{env:{named['name']}}}" if named else ""
-        yield f"{shown} is not replaced, but handed over as it stands; {_OURS}{instead}"
+        yield f"{shown} is not replaced, but passed on unchanged; {_OURS}{instead}"
     if _DOLLAR.fullmatch(text):
-        yield f"a variable that is written as $NAME is not replaced, but handed over as it stands; {_OURS}"
+        yield f"a variable written as $NAME is not replaced, but passed on unchanged; {_OURS}"
 
 
 _OURS = "only ${env:NAME} and ${file:/path} are replaced"

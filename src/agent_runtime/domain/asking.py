@@ -120,10 +120,10 @@ def _reasons(
             given, lambda key: key == _OUTSIDE or (key not in _NO_TOOLS and tools[key].open_world)
         )
         if let_in and tool.effect is not Effect.READ:
-            yield f"its arguments hold what came from outside with {let_in}"
+            yield f"its arguments contain data from outside, from {let_in}"
         let_out = _describe_sources(given, lambda key: key in _NO_TOOLS or not _is_its_own(tools[key], tool))
         if let_out and tool.open_world:
-            yield f"{tool.key} reaches beyond this machine, and its arguments hold what {let_out} gave"
+            yield f"{tool.key} reaches beyond this machine, and its arguments contain the output of {let_out}"
 
 
 def _is_its_own(source: Tool, tool: Tool) -> bool:
@@ -142,7 +142,7 @@ def _reason_of_agent(key: str, judged: ToolTraits) -> str | None:
 
 
 def _every_call(key: str) -> str:
-    return f"the operator wants every call of {key} to be approved"
+    return f"the operator requires approval of every call of {key}"
 
 
 def _trace_sources(plan: Plan, outside: Collection[str]) -> dict[str, tuple[str, ...]]:

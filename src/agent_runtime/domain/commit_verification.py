@@ -129,7 +129,7 @@ class _Verification:
         if self._kept_head is not None and row.position == self._kept_head.position:
             self.findings.head_compared = True
             if row.hash != self._kept_head.hash:
-                self._fault(row, "hash", "it is not the kept one: this row, or one before it, was written anew.")
+                self._fault(row, "hash", "it differs from the saved head: this row, or one before it, was rewritten.")
 
     def _follow(self, row: Commit, checkpoint: Checkpoint | None) -> set[str]:
         """Return the possible hashes of the previous row; none if they are not known."""
@@ -235,7 +235,7 @@ class _Verification:
         elif kept.position == first - 1:
             self.findings.head_compared = True
             if kept.hash not in self._hashes_before_first:
-                self._head_fault(kept, "the first row that there is follows one of another hash.")
+                self._head_fault(kept, "the first row follows a row with another hash.")
         else:
             message = (
                 f"its row is gone, as after a checkpoint: the rows begin with {first}, and it proves nothing of them"

@@ -26,7 +26,7 @@ def _describe_edit(event: ev.PlanEdited) -> str:
 
 
 def _describe_repin(event: ev.PlanRepinned) -> str:
-    return f"The plan awaits approval anew, as revision {event.revision}: {' '.join(event.differences)}"
+    return f"The plan awaits approval again, as revision {event.revision}: {' '.join(event.differences)}"
 
 
 def _describe_steps(contract: Contract) -> str:
@@ -61,11 +61,11 @@ def _describe_return(event: ev.ToolReturned) -> str:
 
 
 def _describe_unknown_outcome(event: ev.StepOutcomeUnknown) -> str:
-    return f"Step {event.step_id} needs you: whether its call took effect is not known{_because(event.reason)}"
+    return f"Step {event.step_id} needs your decision: the outcome of its call is not known{_because(event.reason)}"
 
 
 def _describe_cancellation(event: ev.TaskCancelled) -> str:
-    steps = f" The outcome is not known of: {', '.join(event.unknown_steps)}." if event.unknown_steps else ""
+    steps = f" Unknown outcome: {', '.join(event.unknown_steps)}." if event.unknown_steps else ""
     return f"Cancelled.{steps}"
 
 
@@ -74,7 +74,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.PlanProposed: _describe_proposal,
     ev.PlanApproved: lambda event: f"Plan approved{_by(event.actor)}.",
     ev.PlanRejected: lambda event: f"Plan rejected{_by(event.actor)}{_because(event.reason)}",
-    ev.PlanRevisionRequested: lambda event: f"Another plan was asked for{_by(event.actor)}: {event.feedback}",
+    ev.PlanRevisionRequested: lambda event: f"A new plan was requested{_by(event.actor)}: {event.feedback}",
     ev.PlanEdited: _describe_edit,
     ev.PlanRepinned: _describe_repin,
     ev.TaskWaiting: describe_wait,
@@ -84,7 +84,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.ToolReturned: _describe_return,
     ev.ToolDenied: lambda event: f"Call of step {event.step_id} refused: {event.message}",
     ev.CallApprovalRequested: lambda event: (
-        f"Step {event.step_id} asks for its call of {event.server}.{event.tool}: {event.reason}"
+        f"Step {event.step_id} needs approval for its call of {event.server}.{event.tool}: {event.reason}"
     ),
     ev.CallApproved: lambda event: f"Call of step {event.step_id} approved{_by(event.actor)}.",
     ev.CallDenied: lambda event: f"Call of step {event.step_id} denied{_by(event.actor)}{_because(event.comment)}",

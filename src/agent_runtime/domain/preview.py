@@ -159,7 +159,7 @@ def _keys(value: JsonValue) -> Iterator[str]:
 
 def _note(names: Iterable[str]) -> str:
     shown = " and ".join(exact_line(json.dumps(name, ensure_ascii=False), _LONGEST_NAME) for name in names)
-    return f"Look closely: {shown} differ only in characters that cannot be seen."
+    return f"Look closely: {shown} differ only in invisible characters."
 
 
 def _names_something(path: tuple[str | int, ...], schema: JsonObject) -> bool:

@@ -47,7 +47,7 @@ class ToolPolicy(Value):
 
 def _check_pattern(pattern: str) -> str:
     if "${" in pattern:
-        raise ValueError("is compared as it stands, and nothing is replaced in it: write the text itself, without ${")
+        raise ValueError("is compared literally, so nothing is replaced: write the text itself, without ${")
     return pattern
 
 

@@ -21,7 +21,7 @@ def remember_written_secrets(entries: Iterable[ToolServer], redactor: Redactor) 
 
 
 _WRITTEN_OUT = (
-    "holds a secret that is written out: put it into the environment, or into a file of its own, and write ${env:NAME} "
+    "contains a literal secret: put it into the environment or into a file, and write ${env:NAME} "
     "or ${file:/path} in its place"
 )
 
@@ -53,6 +53,6 @@ def _advice_on_arguments(entry: ToolServer) -> Iterator[str]:
         names = sorted({name for word in words for name in variables_in(word)})
         what = f"the secret {', '.join(names)}" if names else "a secret"
         yield (
-            f"config.args hands over {what}, which whoever uses this machine can read in its list of processes (ps): "
-            "hand it over in config.env"
+            f"config.args contains {what}, which every user of this machine can read in the list of processes (ps): "
+            "put it into config.env"
         )

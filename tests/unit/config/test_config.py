@@ -214,7 +214,7 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
             "approval.deny[0].arguments[1]: must be text as a key (in quotes).",
         ),
         ("approval: {deny: [{arguments: {'': x}}]}", "must be the name of an argument, or names with dots"),
-        ("approval: {deny: [{tool: '${env:hunter22}'}]}", "approval.deny[0].tool: is compared as it stands"),
+        ("approval: {deny: [{tool: '${env:hunter22}'}]}", "approval.deny[0].tool: is compared literally"),
         ("deny: []", "deny: unknown key; did you mean 'approval.deny'?"),
         ("runner: procrastinate", "runner: must be 'auto' or 'local'."),
         ("storage: {url: 'postgresql://u:hunter22@h/d'}", "storage.url: 'postgresql' is not supported yet; use sqlite"),

@@ -105,8 +105,8 @@ def test_an_answer_is_kept_with_what_it_cost() -> None:
             "a turn holds calls, or the answer that ends the step",
         ),
         ((model_answered(1),), model_answered(2), "a turn holds calls, or the answer that ends the step"),
-        ((model_answered(1, READ),), model_answered(2), "step 'do' asks no model now"),
-        ((model_answered(1, READ),), model_answered(1), "step 'do' asks no model now"),
+        ((model_answered(1, READ),), model_answered(2), "step 'do' does not wait for a model"),
+        ((model_answered(1, READ),), model_answered(1), "step 'do' does not wait for a model"),
         ((), model_answered(1, READ).model_copy(update={"answer": StoredResult(text="x")}), "calls, or the answer"),
         ((), tool_called("do", "read", {"x": 1}, turn=1, index=0), "the model of step 'do' asks for no such call now"),
         ((model_answered(1, READ),), tool_called("do", "read", {"x": 1}), "asks for no such call now"),
@@ -141,8 +141,8 @@ def test_an_answer_is_kept_with_what_it_cost() -> None:
             tool_called("do", "write", {"x": 2}, turn=1, index=0),
             "nobody has approved this concrete",
         ),
-        ((model_answered(1, READ),), ev.StepCompleted(step_id="do"), "step 'do' has no good result"),
-        ((), ev.StepCompleted(step_id="do"), "step 'do' has no good result"),
+        ((model_answered(1, READ),), ev.StepCompleted(step_id="do"), "step 'do' has no successful result"),
+        ((), ev.StepCompleted(step_id="do"), "step 'do' has no successful result"),
     ],
 )
 def test_what_may_not_follow_is_refused(events: tuple[ev.Event, ...], wrong: ev.Event, words: str) -> None:

@@ -111,9 +111,9 @@ def test_names_that_cannot_be_told_apart_are_pointed_out() -> None:
         step("s2", "write", path="report.txt\u3164", text="a\u200b", **{"pa\u200bth": {"to": 1, "to\ufe0f": 2}}),
     )
     assert notes(task) == [
-        r'Look closely: "path" and "pa\u200bth" differ only in characters that cannot be seen.',
-        r'Look closely: "to" and "to\ufe0f" differ only in characters that cannot be seen.',
-        r'Look closely: "report.txt" and "report.txt\u3164" differ only in characters that cannot be seen.',
+        r'Look closely: "path" and "pa\u200bth" differ only in invisible characters.',
+        r'Look closely: "to" and "to\ufe0f" differ only in invisible characters.',
+        r'Look closely: "report.txt" and "report.txt\u3164" differ only in invisible characters.',
     ]
     assert notes(task_of(step("s1", path="a"), step("s2", path="A"))) == []
 
@@ -122,6 +122,6 @@ def test_the_names_in_a_call_are_compared_with_those_of_the_plan() -> None:
     task = task_of(step("s1", path="report.txt"), step("s2", "write", path="${s1.text}"))
     alike = AskedCall("c", "f", "write", {"path": "report.txt\u2800"}, "d", "why")
     assert notes(task, alike) == [
-        r'Look closely: "report.txt" and "report.txt\u2800" differ only in characters that cannot be seen.'
+        r'Look closely: "report.txt" and "report.txt\u2800" differ only in invisible characters.'
     ]
     assert notes(task, AskedCall("c", "f", "write", {"path": "report.txt"}, "d", "why")) == []

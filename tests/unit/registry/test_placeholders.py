@@ -34,7 +34,7 @@ def test_the_spelling_of_other_clients_is_named_with_what_to_write(entry: ToolSe
     (advice,) = advise_on_placeholders([entry])
     assert advice.server_id == "s"
     assert advice.message == (
-        f"{place}: ${{TOKEN}} is not replaced, but handed over as it stands; "
+        f"{place}: ${{TOKEN}} is not replaced, but passed on unchanged; "
         "only ${env:NAME} and ${file:/path} are replaced: write ${env:TOKEN}"
     )
 
@@ -62,7 +62,7 @@ def test_the_name_of_the_variable_is_found_in_each_spelling(written: str, name: 
 @pytest.mark.parametrize("value", ["$TOKEN", "Bearer $TOKEN"])
 def test_a_variable_after_a_dollar_sign_is_not_shown_for_it_may_be_a_password(value: str) -> None:
     (advice,) = advise_on_placeholders([http(headers={"Authorization": value})])
-    assert advice.message.startswith("config.headers.Authorization: a variable that is written as $NAME is not")
+    assert advice.message.startswith("config.headers.Authorization: a variable written as $NAME is not")
     assert "TOKEN" not in advice.message
 
 
@@ -89,5 +89,5 @@ def test_a_placeholder_is_no_secret_that_is_written_out() -> None:
 def test_a_secret_in_a_whole_command_line_is_redacted() -> None:
     redactor = Redactor()
     (advice,) = remember_written_secrets([stdio(command="server --token abcdefgh-12345")], redactor)
-    assert advice.message.startswith("config.command holds a secret that is written out")
+    assert advice.message.startswith("config.command contains a literal secret")
     assert redactor.redact_message("server --token abcdefgh-12345") == "server --token [redacted]"

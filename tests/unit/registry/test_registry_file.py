@@ -213,7 +213,7 @@ STDIO = "id: a, type: local_stdio, config: {command: x}"
         ),
         (
             f"{STDIO}, deny: [{{arguments: {{a: '${{env:X}}*'}}}}]",
-            "entry 'a': deny[0].arguments.a: is compared as it stands, and nothing is replaced in it: write the text",
+            "entry 'a': deny[0].arguments.a: is compared literally, so nothing is replaced: write the text",
         ),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_secret_that_is_written_out_is_redacted_and_advised_against(entry: Too
     redactor = Redactor()
     (advice,) = remember_written_secrets([entry], redactor)
     assert advice.server_id == "s"
-    assert advice.message.startswith(f"{place} holds a secret that is written out")
+    assert advice.message.startswith(f"{place} contains a literal secret")
     assert "${env:NAME}" in advice.message
     assert SECRET not in advice.message
     assert redactor.redact(f"I was given {SECRET}.") == "I was given [redacted]."
@@ -76,7 +76,7 @@ def test_references_and_other_values_are_not_advised_against(entry: ToolServer) 
 )
 def test_a_secret_among_the_arguments_of_a_command_is_advised_against(word: str, what: str) -> None:
     (advice,) = remember_written_secrets([stdio(args=[word])], Redactor())
-    assert advice.message.startswith(f"config.args hands over {what}, which whoever uses this machine can read")
+    assert advice.message.startswith(f"config.args contains {what}, which every user of this machine can read")
 
 
 def test_of_an_entry_that_is_not_enabled_secrets_are_redacted_and_nothing_is_said() -> None:

@@ -107,7 +107,7 @@ def fold_call_decision(task: Task, event: ev.CallApproved | ev.CallDenied, recor
     check_not_cancelled(task, event)
     asked = state.asked
     if asked is None or (asked.call_id, asked.arguments_digest) != (event.call_id, event.arguments_digest):
-        raise illegal(task, event, "it is about another call than the one that is asked for")
+        raise illegal(task, event, "it is about another call than the requested one")
     state = replace(state, decided=(*state.decided, event.call_id))
     by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
     waiting = StepStatus.RUNNING if by_agent else StepStatus.PENDING
@@ -151,7 +151,7 @@ def fold_model_answered(task: Task, event: ev.ModelAnswered, _: ev.EventRecord) 
     state = expect_step(task, event, StepStatus.RUNNING)
     step = task.plan_step(event.step_id)
     if not isinstance(step, AgentStep) or state.pending or state.call:
-        raise illegal(task, event, f"step {event.step_id!r} asks no model now")
+        raise illegal(task, event, f"step {event.step_id!r} does not wait for a model")
     if event.turn != len(state.turns) + 1 or event.turn > step.max_turns:
         raise illegal(task, event, f"turn {event.turn} may not follow turn {len(state.turns)} of {step.max_turns}")
     if bool(event.calls) == (event.answer is not None) or (state.turns and state.turns[-1].answer is not None):

@@ -36,7 +36,7 @@ def _first_states(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRe
     states = {step.id: StepState() for step in event.contract.steps}
     pinned = event.contract.rerun
     if pinned != pin_rerun(task.rerun, event.contract.plan):
-        raise illegal(task, event, "it does not reuse what the task that is run again has left")
+        raise illegal(task, event, "its reused results are not those of the finished task")
     if pinned is not None and task.rerun is not None:
         results = task.rerun.results
         states |= {name: StepState(StepStatus.COMPLETED, result=results[name].result) for name in pinned.results}
@@ -59,7 +59,7 @@ def fold_plan_repinned(task: Task, event: ev.PlanRepinned, record: ev.EventRecor
 
 def _check_same_plan(task: Task, event: ev.PlanRepinned) -> None:
     if task.contract is None or _digest_of_work(event.contract) != _digest_of_work(task.contract):
-        raise illegal(task, event, "it is not the plan that it takes the place of")
+        raise illegal(task, event, "it differs from the plan that it replaces")
 
 
 def _check_not_begun(task: Task, event: ev.PlanRepinned) -> None:

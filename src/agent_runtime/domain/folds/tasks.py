@@ -61,7 +61,7 @@ def fold_step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRec
     state = expect_step(task, event, StepStatus.RUNNING)
     result = state.call.result if state.call else state.turns[-1].answer if state.turns else None
     if result is None or result.is_error:
-        raise illegal(task, event, f"step {event.step_id!r} has no good result")
+        raise illegal(task, event, f"step {event.step_id!r} has no successful result")
     done = replace(state, status=StepStatus.COMPLETED, result=result, ended_at=record.at)
     return with_step(task, event.step_id, done)
 
@@ -93,7 +93,7 @@ def fold_task_cancel_requested(task: Task, event: ev.TaskCancelRequested, _: ev.
 def fold_task_completed(task: Task, event: ev.TaskCompleted, _: ev.EventRecord) -> Changes:
     check_not_cancelled(task, event)
     if not all(step.status in _WELL_ENDED for step in task.steps.values()):
-        raise illegal(task, event, "not every step has ended well")
+        raise illegal(task, event, "a step has neither completed nor been skipped")
     return {"status": _S.COMPLETED, "result": event.result}
 
 
@@ -105,7 +105,7 @@ def _check_no_open_call(task: Task, event: ev.Event) -> None:
 def fold_task_failed(task: Task, event: ev.TaskFailed, record: ev.EventRecord) -> Changes:
     check_not_cancelled(task, event)
     if task.status is _S.AWAITING_APPROVAL and (record.epoch is not None or event.code != DefinitionChangedError.code):
-        raise illegal(task, event, "it awaits approval, and ends only where what it was made for has changed")
+        raise illegal(task, event, "it awaits approval, and may fail only if its servers or tools changed")
     _check_no_open_call(task, event)
     error = TaskError(event.code, event.message, event.step_id)
     return {"status": _S.FAILED, "error": error, "usage": task.usage + event.usage}
@@ -114,7 +114,7 @@ def fold_task_failed(task: Task, event: ev.TaskFailed, record: ev.EventRecord) -
 def fold_task_cancelled(task: Task, event: ev.TaskCancelled, _: ev.EventRecord) -> Changes:
     _check_no_open_call(task, event)
     if not task.cancel_requested:
-        raise illegal(task, event, "nobody asked for it")
+        raise illegal(task, event, "no cancellation was requested")
     if event.unknown_steps != task.unknown_steps:
         raise illegal(task, event, "it must list the steps of unknown outcome")
     return {"status": _S.CANCELLED}
