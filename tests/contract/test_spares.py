@@ -279,7 +279,7 @@ async def test_a_spare_that_cannot_start_ends_and_the_task_under_way_does_not(pl
 # Leaving
 
 
-@pytest.mark.parametrize("mode", ["polite", "stubborn", "mute"])
+@pytest.mark.parametrize("mode", ["polite", pytest.param("stubborn", marks=pytest.mark.slow), "mute"])
 async def test_leaving_the_pool_ends_its_spares_within_the_time_of_all_servers(place: Place, mode: str) -> None:
     async with asyncio.timeout(20):
         async with keep_spares(place, HELD) as pool:

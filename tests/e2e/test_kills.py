@@ -94,12 +94,13 @@ def test_a_kill_while_a_server_asks_something_loses_the_call_and_its_question(
 
 @pytest.mark.slow
 def test_no_server_is_left_after_a_task_and_after_a_cancel(place: Process) -> None:
+    place.house.write_registry(spares=0)
     place.start()
     task_id = place.submit_and_approve("one")
     assert place.until_settled(task_id)["status"] == "completed"
     nothing_left_of(place.house)
 
-    place.house.write_registry(delay_s=60)
+    place.house.write_registry(delay_s=60, spares=0)
     place.end(signal.SIGTERM)
     place.start()
     task_id = place.submit_and_approve("two")
@@ -141,4 +142,27 @@ def test_without_bubblewrap_the_server_itself_ends_with_a_killed_service(place: 
     place.submit_and_approve("one")
     eventually_sync(lambda: place.house.counted)
     place.end(signal.SIGKILL)
+    nothing_left_of(place.house)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", ["auto", "off"])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL], ids=["told to stop", "killed"])
+def test_a_spare_that_waits_for_a_task_ends_with_the_service(
+    place: Process, sent: signal.Signals, sandbox: str
+) -> None:
+    place.house.write_registry(sandbox={"mode": sandbox})
+    place.start()
+    task_id = place.submit_and_approve("one")
+    assert place.until_settled(task_id)["status"] == "completed"
+    spares = 'agent_runtime_mcp_spares{server="ledger"} 1.0'
+    processes = 'agent_runtime_mcp_processes{server="ledger"} 0.0'
+
+    def waits() -> bool:
+        found = place.client.get("/metrics").text
+        return spares in found and processes in found
+
+    eventually_sync(waits)
+    assert servers_of(place.house)
+    place.end(sent)
     nothing_left_of(place.house)
