@@ -19,7 +19,7 @@ from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
 from agent_runtime.domain.call_rules import CallRefusedError, Proposal
 from agent_runtime.domain.folds import FOLDS as ALL_FOLDS
-from agent_runtime.domain.folds import calls, plans, tasks
+from agent_runtime.domain.folds import calls, plans, questions, tasks
 from agent_runtime.domain.folds.base import Changes
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TaskStatus
@@ -316,6 +316,11 @@ def run_repinned_plans(patch: pytest.MonkeyPatch) -> None:
     replace_fold(patch, ev.PlanRepinned, lax)
 
 
+def answer_nothing(patch: pytest.MonkeyPatch) -> None:
+    """An answer counts whether or not a server asks."""
+    patch.setattr(questions, "_expect_question", lambda task, event: task.steps[event.step_id])
+
+
 def make_reckless_machine() -> type[machine.LifeOfATask]:
     """Return the machine with more frequent misbehaviour."""
     misbehave = machine.LifeOfATask.something_misbehaves
@@ -327,6 +332,7 @@ S = TaskStatus
 REMOVED: Mapping[str, tuple[str, Removal]] = {
     "only idempotent calls are repeated": ("G2", repeat_every_call),
     "only the newest claim writes": ("G2", accept_every_epoch),
+    "only an open question is answered": ("G4", answer_nothing),
     "the intent is written first": ("G2", send_before_writing),
     "a decision names the current plan": ("G4", remove_checks(plans, "_check_current_plan")),
     "only what awaits approval is approved": ("G4", allow_events({ev.PlanApproved}, {S.EXECUTING, S.NEEDS_ATTENTION})),
