@@ -47,9 +47,9 @@ class ObservedStep:
     call_id: str | None = None
     result: dict[str, Any] | None = None
     """Of its latest call; of an agent, what its model said last."""
-    granted: dict[str, Any] | None = None
+    approved_arguments: dict[str, Any] | None = None
     """The arguments that a person has approved."""
-    asked: dict[str, Any] | None = None
+    requested_arguments: dict[str, Any] | None = None
     question: str | None = None
     """The id of the server's open question in the call."""
     turns: list[dict[str, Any]] = field(default_factory=list)
