@@ -238,9 +238,9 @@ def argument_faults(
 ) -> Iterator[Fault]:
     """Yield the faults that the schema finds in arguments that may contain references.
 
-    Errors at, above or below a reference are ignored, except unknown properties. A missing property counts as its own
-    path. A string with a reference inside must still be allowed to be a string. Arguments without references
-    are validated in full; so are `resolved` ones, whose text is never read as a reference.
+    Errors at, above or below a reference are ignored, except unknown properties. An error about a missing
+    property is at that property. A string with a reference inside must still be allowed to be a string. Arguments
+    without references are validated in full; so are `resolved` ones, whose text is never read as a reference.
 
     At most `MOST_FAULTS` faults are named. What is not checked within `seconds` of CPU time is left to the server.
     """
@@ -262,7 +262,7 @@ def _argument_faults(
     for error in errors:
         path = tuple(error.absolute_path)
         related = path in above or any(path[:depth] in open_paths for depth in range(len(path) + 1))
-        if not related or error.validator == "additionalProperties":  # no value of a reference makes a name known
+        if not related or error.validator == "additionalProperties":  # no value of a reference makes it known
             yield Fault(_place(place, path), shorten(error.message))
         elif open_paths.get(path) is False and _forbids_strings(error):
             yield Fault(_place(place, path), shorten(f"Text is not allowed here: {error.message}"))

@@ -21,7 +21,8 @@ RerunFrom = Literal["start", "failed_step"]
 class ReusedResult(Value):
     """The result of a completed step.
 
-    `step` is the digest of the step as it was planned: a step that differs in anything does not get the result.
+    `step` is the digest of the step as it was planned (`digest_step`). A step with another digest does not get the
+    result.
     `open_world`: a tool of the step reached beyond this machine.
     """
 
@@ -77,7 +78,7 @@ class PinnedRerun(Value):
 
 
 def digest_step(step: Step) -> str:
-    """Return the digest of a step as it was planned. The title is for people and does not count."""
+    """Return the digest of a step as it was planned, without its title and its time-outs."""
     value: JsonValue = step.model_dump(mode="json", exclude={"title", "timeout_s"})
     for tool in value.get("tools", ()):
         del tool["timeout_s"]
@@ -87,7 +88,7 @@ def digest_step(step: Step) -> str:
 def pin_rerun(rerun: Rerun | None, plan: Plan) -> PinnedRerun | None:
     """Return the results that the steps of this plan reuse; None if the task is not a rerun.
 
-    A step reuses a result if it is unchanged since it gave it, and every step that it needs reuses its result too.
+    A step reuses its earlier result if the step is unchanged, and all steps that it needs reuse theirs.
     """
     if rerun is None:
         return None

@@ -14,7 +14,7 @@ def describe_source(task: Task, head: str, records: Iterable[EventRecord], start
     """Return the parts of this task for a rerun. `records`: its journal; `head`: the hash of the last record.
 
     `start`: `failed_step` reuses the results of the completed steps. Raises: DecisionRefusedError if the task has not
-    ended, or did not fail at a step and `start` is `failed_step`; RerunTooLargeError.
+    ended, or if `start` is `failed_step` and the task did not fail or has no plan; RerunTooLargeError.
     """
     if not task.terminal:
         raise DecisionRefusedError(

@@ -103,7 +103,7 @@ class PlannerAgent:
     ) -> list[Event]:
         """Judge a ready-made plan as `propose` judges a planner's. Waits until the servers in the plan are known.
 
-        Raises: InvalidPlanError; each field begins with `plan`.
+        Raises: InvalidPlanError, whose faults name fields that begin with `plan`.
         """
         contract, offered = await self._judge(plan, limits, server_ids, rerun)
         proposed = PlanProposed(
@@ -137,7 +137,7 @@ class PlannerAgent:
 
         If policy had approved the plan, policy judges it again. Raises: InvalidPlanError.
         """
-        assert task.contract is not None  # noqa: S101 - something differs from it
+        assert task.contract is not None  # noqa: S101 - a task without one has no differences
         contract, offered = await self._judge(task.contract.plan, task.limits, task.tools, task.rerun)
         repinned = PlanRepinned(
             revision=task.plan_revision + 1,
@@ -177,7 +177,7 @@ class PlannerAgent:
                 unusable=offered.unusable,
                 rerun=rerun,
             )
-            _ = contract.digest  # worked out here, and kept
+            _ = contract.digest  # computed in this thread, and cached
             return contract
 
         return await asyncio.to_thread(draw) if len(plan.model_dump_json()) > LARGE_BYTES else draw()

@@ -53,7 +53,7 @@ _SHORTEST_CALL_S = 0.001
 
 
 class Broker:
-    """Sends the calls of approved steps, each at most once where the operator did not call its tool idempotent."""
+    """Sends the calls of approved steps. A call is sent again only if the operator called its tool idempotent."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Broker:
     async def acquire_slot(self, run: Run, step_id: str) -> bool:
         """Wait for one of the slots for calls (`limits.concurrent_calls`), and return True once this step holds one.
 
-        A repetition first waits a growing pause with jitter, so that many do not come back at the same moment.
+        A repetition first waits a growing pause with jitter, so that many are not sent at the same moment.
         Give the slot back with `release_slot`. Return False once the task is cancelled or the service stops.
         """
         call = run.task.steps[step_id].call
@@ -175,8 +175,8 @@ class Broker:
         """Send a call whose intent is in the journal, once, and return its outcome. Stages nothing.
 
         If the server has announced a change of its tools since, they are compared with the pins again first.
-        `in_flight` are the steps under way, at any time until then: a call that reports progress gets no seconds that
-        they have reserved.
+        `in_flight` are the steps under way; the caller keeps it up to date while this call lasts. A call that reports
+        progress gets no seconds that those steps have reserved.
         """
         began = time.perf_counter()
         answered, trouble, reason = True, None, ""
@@ -251,7 +251,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A call whose intent is in the journal; it is sent next. While it reports progress it may take `longest_s`."""
+    """A call that is sent once its intent is in the journal. While it reports progress it may take `longest_s`."""
 
     called: ToolCalled
     longest_s: float

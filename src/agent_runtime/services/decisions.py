@@ -45,7 +45,7 @@ from agent_runtime.domain.values import canonical, is_deeper_than
 from agent_runtime.text.escaping import is_blank
 
 Judged = Approve | Reject | Revise | Cancel | Resolve | ApproveCall | DenyCall | Answer
-"""The decisions for which the task, the caller and the settings are all the input."""
+"""The decisions that follow from the task, the caller and the settings alone."""
 
 
 def events_of(

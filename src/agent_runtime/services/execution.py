@@ -1,4 +1,4 @@
-"""One run of a task: calls and questions run side by side; only the run itself writes."""
+"""The work of one run: its calls and its questions to models go on side by side, and only the run writes."""
 
 import asyncio
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ class Execution:
                 try:
                     while await self._turn():
                         self._wakeup.clear()
-                except AgentRuntimeError as error:  # kept from the group, which would wrap it
+                except AgentRuntimeError as error:  # caught here, since the group would wrap it
                     failure = error
         finally:
             for _ in self._slots_held:
@@ -210,9 +210,10 @@ class Execution:
             self._run.stage(*events)
 
     async def _compare(self) -> None:
-        """Make the plan anew if servers or model have changed since it was made and no step has begun.
+        """Repin the plan, or fail the task, if servers or model have changed since the approval and no step has begun.
 
-        A run compares them once, and again after a reload. After a step has begun, the next call compares.
+        A run compares them once, and again after each reload. Once a step has begun, the checks before the next call
+        find a change.
         """
         self._compared = self._registry.identities
         task = self._run.task
@@ -258,7 +259,7 @@ class Execution:
         if begun:
             await asyncio.sleep(0)  # judging large arguments takes long: let others run in between
         proposal = next_proposal(self._run.task, step)
-        if proposal.server not in self._run.task.servers:  # no session has it; a rule rejects it
+        if proposal.server not in self._run.task.servers:  # no session has this server; a rule rejects the call
             return self._intend(step, proposal, busy) is None
         if step.id not in self._slots_held:
             if self._run.task.steps[step.id].call is not None or not self._broker.has_free_slot:
@@ -267,7 +268,7 @@ class Execution:
                 return True
             await self._acquire_slot(step.id)
         if not begun and not self._sessions.are_ready_for(proposal.server):
-            await self._run.commit()  # what is known need not wait for a server
+            await self._run.commit()  # the outcomes so far are written before the wait for a server
         try:
             lease = await self._sessions.lease_for(proposal.server)
         except (ServerUnavailableError, DefinitionChangedError) as error:
@@ -289,7 +290,7 @@ class Execution:
             if lost := self._run.task.open_calls.get(step.id):  # it was sent, and its outcome is unknown
                 reason = f"the call was open, and it cannot be repeated: {refusal}"
                 self._run.stage(StepOutcomeUnknown(step_id=step.id, call_id=lost.call_id, reason=reason))
-            elif call := self._run.task.steps[step.id].call:  # its error stands if it may not be repeated
+            elif call := self._run.task.steps[step.id].call:  # it may not be repeated, so its error stands
                 self._run.stage(tool_error(step.id, call))
             elif isinstance(step, ToolStep):  # the model of an agent step is told, and goes on
                 message = f"{step.server}.{step.tool} was not called: {refusal}"
@@ -348,7 +349,7 @@ class Execution:
         self._run.stage(TaskFailed(code=error.code, message=message, step_id=call.step_id))
 
     def _wait_for_model(self) -> None:
-        """Have the task wait for its model, or fail a step that waited for too long. All other steps have got on."""
+        """Have the task wait for its model, or fail the steps that have waited too long. No other step can go on."""
         contract = self._run.task.contract
         name = contract.model.model if contract and contract.model else ""
         stalled = list(self._stalled.values())

@@ -82,7 +82,7 @@ class Answered:
     def stage(self, run: Run) -> None:
         """Stage the answer, or the failure if the task still goes on.
 
-        Nothing is staged if the task has ended: a cancellation does not wait for questions, as it does for calls.
+        Nothing is staged if the task has ended: a cancellation waits for open calls, but not for questions.
         """
         if run.task.terminal:
             return
@@ -142,7 +142,7 @@ class ExecutorAgent:
 
     async def answer(self, run: Run, question: Question) -> Answered:
         """Ask the model and wait for its answer, until a cancellation or the end of the service at the latest."""
-        assert self._model is not None  # noqa: S101 - `ask` has seen to it
+        assert self._model is not None  # noqa: S101 - without a model, `ask` returns no question
         began = time.perf_counter()
         timeout_s = question.timeout_s if isfinite(question.timeout_s) else None
         try:

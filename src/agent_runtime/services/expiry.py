@@ -91,7 +91,8 @@ class Expiry:
                     log.exception("not_expired", task_id=task_id)
                     self._broken.add(task_id)
                 else:
-                    left_over += task.status is TaskStatus.AWAITING_APPROVAL  # its row was changed to an earlier time
+                    # A task that is not overdue has a row with an earlier time than its journal.
+                    left_over += task.status is TaskStatus.AWAITING_APPROVAL
             if left_over:
                 return _RETRY_S
             if len(over) < _AT_ONCE:

@@ -55,8 +55,8 @@ class TaskStore(Protocol):
         """
 
     async def load(self, task_id: str) -> Task:
-        """Return the state of a task. If its journal was changed, `journal_change` says so, and the rest is what could
-        be folded.
+        """Return the state of a task. If its journal was tampered with, `journal_change` says so, and the other fields
+        hold what could be folded.
 
         Raises: TaskNotFoundError, StoreUnavailableError.
         """
@@ -108,12 +108,12 @@ class TaskStore(Protocol):
         """Return how many tasks there are in each status that occurs. Raises: StoreUnavailableError."""
 
     async def list_unfinished(self) -> list[str]:
-        """Return the ids of the tasks that a runner should resume: open and not waiting for a person, being cancelled,
-        or asked something by a server in a call that may be lost.
+        """Return the ids of the tasks that a runner should resume: those that are open and wait for no person, those
+        that are being cancelled, and those with an open question of a server, whose call may be lost.
         """
 
     async def starts(self) -> dict[str, int]:
-        """Return in how many starts in a row each task was resumed without progress. Tasks with progress
+        """Return by task id how many of the last starts in a row resumed the task without progress. Tasks with progress
         are left out.
         """
 
@@ -124,8 +124,8 @@ class TaskStore(Protocol):
         """Reset all counts, because the service stops in order."""
 
     async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
-        """Return the tasks that await approval and when each plan was made, oldest first; none with a
-        changed journal.
+        """Return the tasks that await approval and when each plan was made, oldest first. Tasks whose journal was
+        tampered with are left out.
         """
 
     async def delete(self, task: Task) -> None:
@@ -138,10 +138,10 @@ class TaskStore(Protocol):
         """Store the definitions that a server of this identity listed, in place of earlier ones."""
 
     async def load_definitions(self, identity: str) -> list[JudgedDefinition] | None:
-        """Return the definitions that a server of this identity listed last; None where none are stored or readable."""
+        """Return the definitions that a server of this identity listed last; None if none can be read."""
 
     async def check(self) -> None:
-        """Check that the store can be written: return if a write succeeded within the last second, else write (G16).
+        """Check that the store can be written (G16): try a write, unless one has succeeded within the last second.
 
         Raises: StoreUnavailableError.
         """
@@ -220,9 +220,9 @@ class Lease(Protocol):
     ) -> StoredResult:
         """Send one call and return its whole result, uncut. An error of the tool is a result.
 
-        Never sends a call twice. Once `cancel` is set, or `timeout_s` after the call was sent or last reported progress
-        (as far as `patience` allows), the server is told, and has 5 s to answer. An answer that cannot be read at all
-        is an error result with `unreadable`.
+        Never sends a call twice. The call is cancelled once `cancel` is set, or `timeout_s` after it was sent or last
+        reported progress, as far as `patience` allows: the server is told, and has 5 s left to answer. An answer that
+        cannot be read at all is an error result with `unreadable`.
         Raises: CallNotSentError where the call certainly never left, SessionLostError where the server refused it
         unseen because it does not know the session, OutcomeUnknownError where it left and no answer came.
         """

@@ -66,7 +66,7 @@ class Run:
 
     @property
     def charged_task(self) -> Task:
-        """The task as its budget counts now, with the seconds of `extended_s` used."""
+        """The task with the seconds of `extended_s` charged to its budget."""
         return charge(self.task, sum(self.extended_s.values()))
 
     def post(self, event: Event) -> None:
@@ -75,7 +75,7 @@ class Run:
         self.wakeup.set()
 
     def fall_behind(self) -> None:
-        """Have the execution see in its next turn what the journal has."""
+        """Have the execution read the journal again in its next turn."""
         self.is_behind = True
         self.wakeup.set()
 
@@ -156,13 +156,13 @@ class Run:
         return [event for event in self._staged if isinstance(event, ToolReturned | ModelAnswered)]
 
     async def record_late_answers(self, *late: ToolReturned) -> None:
-        """Write the answers that came after this run lost its claim, while the task is open. They do not change its
+        """Write the answers that came after this run lost its claim, unless the task has ended. They do not change its
         state.
         """
         answers = [event for event in self._staged if isinstance(event, ToolReturned)]
         facts, self._staged = [*answers, *late], []
         while facts and not ((fresh := await self._load()).terminal or fresh.journal_change):
-            with contextlib.suppress(ConflictError):  # the newer run writes too
+            with contextlib.suppress(ConflictError):  # the newer run wrote in between: try again
                 await self._append(fresh, facts)
                 return
 

@@ -16,7 +16,7 @@ class Sessions:
     """The lease of one run: taken when the first call needs it, given back when the run ends.
 
     `unusable` is set once a server gave no answer. The next call then waits until no other is under way, and gets new
-    sessions. State that servers kept in the memory of the old ones is lost, as when a server dies.
+    sessions. What servers kept in memory for the old sessions is lost, as when a server dies.
     """
 
     def __init__(self, run: Run, broker: Broker, registry: ToolRegistry, servers: ToolServers) -> None:
@@ -39,7 +39,7 @@ class Sessions:
 
     @property
     def are_held(self) -> bool:
-        """True once the sessions were taken. The run then ends with their entries, whatever is reloaded."""
+        """True once the sessions were taken. The run then keeps their registry entries to its end, despite reloads."""
         return self._entries is not None
 
     def are_ready_for(self, server_id: str) -> bool:

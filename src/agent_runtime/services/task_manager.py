@@ -52,7 +52,7 @@ PAGE_OF_RECORDS = 1000
 
 FOLLOWED_AT_ONCE = 100
 _FOLLOWED_BYTES = 256 * 1024
-"""The bytes of records in one batch of a follower, the last record not counted. A slow follower holds no more."""
+"""The bytes of records in one batch of a follower, without the last record. It bounds the memory of a slow follower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,8 @@ class TaskManager:
     async def _refuse_outdated(self, task: Task, approval: PlanApproved, caller: Caller) -> None:
         """Refuse the approval if servers or model have changed since the plan was made.
 
-        The plan is made anew, to be read and approved. If the approval named no digest, the task fails instead.
+        The same plan becomes the next revision, pinned to the current servers and model, to be read and approved. If
+        the approval named no digest, the task fails instead.
         Raises: PlanOutdatedError, which lists the changes only to callers with `read`; ConflictError.
         """
         differences = self._planner.differences(task)

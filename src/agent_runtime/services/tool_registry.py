@@ -35,7 +35,7 @@ _FIRST_RETRY_S = 5.0
 _LAST_RETRY_S = 300.0
 
 _CHANGE_PAUSE_S = 1.0
-"""How long a server may go on changing its tools before it is asked again."""
+"""The seconds between a server's announcement that its tools have changed and the next request for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class ToolRegistry:
         """List the tools of every enabled server, again on request and with backoff after a failure, until cancelled.
 
         With `eager`, each server is asked at the start, and a second time once its tools are usable, to find
-        definitions that are never the same. Else each is asked once somebody waits for it.
+        definitions that are never the same. Without it, each is asked as soon as somebody waits for it.
         """
         async with asyncio.TaskGroup() as group:
 
@@ -122,7 +122,7 @@ class ToolRegistry:
             self._begin = begin
             for shelf in self._shelves.values():
                 begin(shelf)
-            await asyncio.Event().wait()  # the next reload may begin more
+            await asyncio.Event().wait()  # keeps the group open: a reload begins to watch more servers
 
     @property
     def identities(self) -> Identities:
@@ -294,7 +294,7 @@ class ToolRegistry:
         ]
 
     async def ready(self, server_ids: Iterable[str], timeout_s: float) -> None:
-        """Wait until each of these servers was asked once, `timeout_s` seconds at most."""
+        """Wait until each of these servers was asked at least once, `timeout_s` seconds at most."""
         names = list(server_ids)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -327,7 +327,7 @@ class ToolRegistry:
 
 
 def _leave_to_watch(_: _Shelf) -> None:
-    """Do nothing: `watch` begins with all shelves that exist then."""
+    """Do nothing until `watch` runs: it begins with all shelves that exist then."""
 
 
 def _make_tool(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:

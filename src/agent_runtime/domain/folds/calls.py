@@ -74,7 +74,7 @@ def _check_proposed(
         raise illegal(task, event, f"{allowed.key!r} may not be called more often")
     try:
         given = digest(parse_model_arguments(pending.call.arguments))
-        wanted = digest(event.arguments)  # to Python, but not in JSON, `true` is 1
+        wanted = digest(event.arguments)  # compared as digests: True equals 1 in Python, but not in JSON
     except (CallRefusedError, ValueError) as error:
         raise illegal(task, event, str(error)) from error
     if given != wanted:
@@ -204,7 +204,7 @@ def fold_step_resolved(task: Task, event: ev.StepResolved, record: ev.EventRecor
     entry = Approval(event.actor, record.at, event.resolution, step_id=event.step_id, comment=event.comment)
     by_agent = isinstance(task.plan_step(event.step_id), AgentStep)
     resolved = _resolve(state, event, record.at, by_agent=by_agent)
-    # later steps use the output
+    # Later steps use the output, so its writer is an author of the task.
     authors = task.authors if event.output is None else authors_with(task, event.actor)
     return _settle_question(task, event.step_id, resolved, entry, authors)
 
@@ -213,7 +213,7 @@ def _resolve(state: StepState, event: ev.StepResolved, at: datetime, *, by_agent
     match event.resolution:
         case "retry":
             status = StepStatus.RUNNING if by_agent else StepStatus.PENDING
-            sent = state.sent[:-1]  # the tool will be called again for this use
+            sent = state.sent[:-1]  # the retry counts as the same use of the tool
             return replace(state, status=status, call=None, asked=None, sent=sent, message=None)
         case "done":
             text = "" if event.output is None else as_text(event.output)

@@ -32,7 +32,7 @@ def fold_plan(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinn
 
 
 def _first_states(task: Task, event: ev.PlanProposed | ev.PlanEdited | ev.PlanRepinned) -> dict[str, StepState]:
-    """Return the states that the steps of a plan begin with: of a rerun, some are completed already."""
+    """Return the first state of each step of a plan. Steps that reuse an earlier result are completed already."""
     states = {step.id: StepState() for step in event.contract.steps}
     pinned = event.contract.rerun
     if pinned != pin_rerun(task.rerun, event.contract.plan):

@@ -309,7 +309,7 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
     def a_server_asks(
         self, data: st.DataObject, then: list[str], content: dict[str, Any] | None, caller: Caller
     ) -> None:
-        """A server asks a question in an open call. A person answers at once, or too late."""
+        """Have a server ask a question in an open call, and a person answer at once or too late."""
         run = data.draw(st.sampled_from([run for run in self.runs if run.in_progress]))
         self.advance(run, ["asks", "asks", *then])
         if self.task.questions:

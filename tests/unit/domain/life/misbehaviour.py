@@ -60,7 +60,7 @@ class Misbehaviour:
         return True
 
     def misbehave_as_service(self, data: st.DataObject) -> None:
-        """Write decisions that nobody is asked for, or a second time."""
+        """Write decisions that nobody was asked for, and some a second time."""
         now, then = self.task, self.read_earlier(data.draw(st.integers(1, 4)))
         for task in (now, then):
             about = {"revision": data.draw(st.sampled_from([task.plan_revision, now.plan_revision])), "digest": "d"}
@@ -95,7 +95,7 @@ class Misbehaviour:
             self.try_append(None, ev.TaskCancelRequested())
 
     def misbehave_as_run(self, data: st.DataObject) -> None:
-        """The newest run writes and sends every call that the journal accepts, then dies."""
+        """Have the newest run write and send every call that the journal accepts, and die."""
         self.runs = [run for run in self.runs if run.epoch < self.task.epoch]
         for agent in data.draw(st.permutations(self.agent_steps)):
             self.misbehave_as_agent(agent)
@@ -125,7 +125,7 @@ class Misbehaviour:
                     self.world.receive(called)
 
     def send_stray_proposals(self) -> None:
-        """The newest run proposes calls that nobody asked for, sends the permitted ones, and dies."""
+        """Have the newest run propose calls that nobody asked for, send the permitted ones, and die."""
         self.runs = [run for run in self.runs if run.epoch < self.task.epoch]
         run = Run(self.store, self.draft_contract, self.call_numbers, self.task, max_parallel=3)
         with suppress(CrashError):

@@ -60,8 +60,11 @@ how it uses that step (`LINKS`).
 """
 
 LINKS = ("free", "free", "after", "value", "preapproved", "text", "when", "rarely")
-"""How a step uses an earlier one: not at all, it only follows it, it takes its value, it does and is preapproved, it
-quotes its text, or it has a condition on it that holds for some or for hardly any values.
+"""The ways in which a step uses an earlier one.
+
+`free`: not at all. `after`: it only follows it. `value`: it takes its value. `preapproved`: the same, and it is
+preapproved. `text`: it quotes its text. `when`, `rarely`: it has a condition on it, which holds for some values or for
+hardly any.
 """
 
 _ANY = st.lists(
@@ -79,7 +82,7 @@ _FLOWS: list[tuple[Shape, ...]] = [
     for source, target in (("page", "write"), ("look", "page"), ("teller", "page"))
     for link in ("value", "text", "preapproved")
 ]
-"""Plans with a flow from outside into a change, or from here or from a model to the outside."""
+"""Plans in which data flows from outside into a change, or from here or from a model to the outside."""
 
 SHAPES = _ANY | st.sampled_from(_FLOWS)
 

@@ -68,11 +68,11 @@ class Run:
     task: Task
     max_parallel: int
     to_send: list[Work] = field(default_factory=list)
-    """Written, to be sent next."""
+    """Work whose intent is written; it is sent next."""
     in_progress: list[Work] = field(default_factory=list)
-    """Sent; replies arrive in any order."""
+    """Work that was sent; replies arrive in any order."""
     replies: list[tuple[Work, str]] = field(default_factory=list)
-    """Received, not yet written. `unsent`: the call was not sent."""
+    """Replies that are received and not yet written. `unsent`: the call was not sent."""
     staged: list[ev.Event] = field(default_factory=list)
     has_stopped: bool = False
     blocked_step: ToolStep | AgentStep | None = None
@@ -105,7 +105,7 @@ class Run:
             return True
 
     def send(self, work: Work) -> None:
-        # However late: the intent of a run that was believed dead is sent once or never.
+        # This may come late, from a run that was believed dead. Even then it sends its intent once or never.
         if self.store.cancel_written:
             self.replies.append((work, "unsent"))
             return

@@ -17,7 +17,7 @@ class CrashError(Exception):
 
 
 class Store:
-    """Appends all events or none, if the version matches. `records` are acknowledged.
+    """Appends all events or none, if the version matches. `records`: the acknowledged ones.
 
     `crash_point`: crash before or after the next append. `cancel_written`: a cancellation was written; the runner tells
     every run. `late_answers`: the number of answers to calls of superseded runs.

@@ -46,7 +46,7 @@ class ObservedStep:
     """How often a person resolved an unknown outcome with `retry`."""
     call_id: str | None = None
     result: dict[str, Any] | None = None
-    """Of its latest call; of an agent, what its model said last."""
+    """The result of its latest call; for an agent step, the last answer of its model."""
     approved_arguments: dict[str, Any] | None = None
     """The arguments that a person has approved."""
     requested_arguments: dict[str, Any] | None = None
