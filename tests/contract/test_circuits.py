@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from mcp.server import MCPServer
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer, ToolServer
+from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.pool import ServerPool
 from hostile_http import hostile_http
 from pools import Place, remote
@@ -93,3 +95,16 @@ async def test_a_start_that_nobody_waits_for_any_more_counts_for_nothing(place: 
             await eventually(partial(has_begun, place, count))
             start.cancel()
     assert pool.circuits == {"dying": "closed"}
+
+
+async def test_a_reload_right_after_a_start_ends_that_server_and_no_other(place: Place) -> None:
+    async with place.pool() as pool, asyncio.timeout(20):
+        connection = await pool.connect(place.entry(scope="shared"))
+        pool.replace([place.entry(server_id="other")], _make_no_builtin, OwnFiles())
+        with pytest.raises(ServerUnavailableError):
+            await connection.ready()
+        assert await pool.discover(place.entry(server_id="other"))
+
+
+def _make_no_builtin(_: object) -> MCPServer:
+    raise AssertionError("no entry of these tests is one")

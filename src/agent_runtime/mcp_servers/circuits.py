@@ -31,13 +31,16 @@ class Circuits:
         """The circuits of the servers that were started so far, by id."""
         return {server_id: breaker.state for server_id, breaker in self._breakers.items()}
 
-    def admit(self, server_id: str) -> None:
-        """Check that the server may be started now. Raises: ServerUnavailableError with its latest failure."""
+    def admit(self, server_id: str) -> CircuitBreaker:
+        """Return the breaker that the start is to be recorded in, because it may have been forgotten by then.
+
+        Raises: ServerUnavailableError with the latest failure of the server where it may not be started now.
+        """
         breaker = self._breakers.setdefault(server_id, CircuitBreaker(self._now, open_s=self._open_s))
         wait_s = breaker.admit()
         latest = self._latest.get(server_id)
         if wait_s is None or latest is None:
-            return
+            return breaker
         when = f"again in {max(wait_s, 1):.0f} s" if wait_s else "just now"
         raise ServerUnavailableError(
             server_id,
@@ -46,16 +49,16 @@ class Circuits:
             exit_mark=latest.exit_mark,
         )
 
-    async def watch(self, start: Start) -> None:
-        """Wait until a server that was admitted has started or failed, and record the outcome."""
-        breaker = self._breakers[start.server_id]
+    async def watch(self, start: Start, breaker: CircuitBreaker) -> None:
+        """Wait until a server that was admitted has started or failed, and record the outcome in its breaker."""
         try:
             await start.ready()
         except ServerUnavailableError as error:
             if start.stopped:
                 breaker.record_cancellation()
             elif error.may_pass:
-                self._latest[start.server_id] = error.copy()
+                if self._breakers.get(start.server_id) is breaker:
+                    self._latest[start.server_id] = error.copy()
                 breaker.record_failure()
             else:
                 breaker.record_success()  # it was reached, and refuses

@@ -263,7 +263,7 @@ class ServerPool:
     def _start(self, server: ToolServer, opener: Opener) -> Connection:
         if self._leaving:
             raise ServerUnavailableError(server.id, "the service is stopping", may_pass=True)
-        self._circuits.admit(server.id)
+        breaker = self._circuits.admit(server.id)
         limits = self._limits
         start_s = max(limits.server_start_s, limits.server_install_s if may_install(server) else 0)
 
@@ -275,7 +275,7 @@ class ServerPool:
         task = self._group.create_task(connection.run(), name=f"mcp server {server.id}")
         self._owners[connection] = task
         task.add_done_callback(lambda _: self._owners.pop(connection, None))
-        self._group.create_task(self._circuits.watch(connection))
+        self._group.create_task(self._circuits.watch(connection, breaker))
         return connection
 
     async def _make_opener(self, server: ToolServer) -> Opener:
