@@ -38,7 +38,7 @@ export async function call(path, body) {
   const response = await withKey(path, request);
   const answer = await response.text().then(exact).catch(() => null);
   if (!response.ok || answer === null) {
-    throw new Refusal(response.status, answer?.detail ?? `The answer was ${response.status}, without a reason.`);
+    throw new Refusal(response.status, answer?.detail ?? `The service answered ${response.status} and gave no reason.`);
   }
   return answer;
 }

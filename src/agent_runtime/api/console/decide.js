@@ -12,7 +12,7 @@ export function planQuestion(task, decide) {
   const revise = () => {
     if (input.value.trim()) return decide("revise", { feedback: input.value });
     input.focus();
-    say("Describe the changes first; the task is then planned again.");
+    say("Describe the changes first. Then the task is planned again.");
   };
   const reject = () => decide("reject", input.value.trim() ? { reason: input.value } : {});
   return group(
@@ -87,7 +87,7 @@ function outcomeQuestion(asked, decide) {
   /** @type {[text: string, means: string, work: Work, ...more: Node[]][]} */
   const choices = [
     ["Done", "It took effect. The task continues with its output.", resolve("done", () => outputOf(input.value)), node],
-    ["Retry", "It did not take effect, or may happen twice. It is called again.", resolve("retry")],
+    ["Retry", "It did not take effect, or it may safely happen twice. It is called again.", resolve("retry")],
     ["Skip", `The step is skipped.${also}`, resolve("skip")],
     ["Fail", "The step counts as failed, and the task fails.", resolve("fail")],
   ];
@@ -113,7 +113,7 @@ function draft({ properties }) {
 
 /** @param {InputView} asked @param {Decide} decide */
 function inputQuestion(asked, decide) {
-  const { input, node } = field("Answer, as JSON", 4);
+  const { input, node } = field("Your answer, as JSON", 4);
   input.value = draft(asked.schema);
   const path = `answers/${encodeURIComponent(asked.question_id)}`;
   /* The text is sent unchanged, so that no number loses a digit. The service names the faults. */

@@ -99,7 +99,7 @@ function showRows(tasks) {
   const open = opened?.row;
   const id = open?.dataset.task;
   if (open && id && !tasks.some((task) => task.task_id === id)) rowsOf.push([id, () => open]);
-  if (!rowsOf.length) rowsOf.push(["", () => element("li", "None yet.")]);
+  if (!rowsOf.length) rowsOf.push(["", () => element("li", "No tasks yet.")]);
   place(list, rowsOf);
   const rows = new Map(rowsShown().map((row) => [row.dataset.task, row]));
   for (const task of tasks) {

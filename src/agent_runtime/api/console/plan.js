@@ -55,7 +55,7 @@ function facts(step, preview) {
     ["Only when", step.when],
     ["After", after],
     ["Asks again", preview.asks && `before its call: ${preview.asks}`],
-    ["Also approved", preview.covers && `its call, which is not shown before it is sent, although ${preview.covers}`],
+    ["Also approved", preview.covers && `its call, without showing it to you before it is sent, although ${preview.covers}`],
     ["Preapproved", step.preapproved && "its calls need no separate approval"],
     ["Retries", step.kind === "tool" && step.retries ? `up to ${step.retries}` : null],
   ];
