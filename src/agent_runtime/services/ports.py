@@ -229,7 +229,7 @@ class Lease(Protocol):
 
 
 class ToolServers(Protocol):
-    """The MCP servers, as processes and connections. Everything that a lease started has ended after it (G10)."""
+    """The MCP servers, as processes and connections. Those of scope `task` have ended after their lease (G10)."""
 
     async def discover(self, server: ToolServer) -> Offer:
         """Start or connect to the server, list its tools, and release it. Raises: ServerUnavailableError."""

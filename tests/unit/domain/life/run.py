@@ -30,8 +30,8 @@ RESULTS = {
 """The possible answers of a server. One text looks like a reference, but must never be read as one."""
 
 REPLIES = frozenset({*RESULTS, *ANSWERS})
-"""The possible replies to work in progress. Those of a model count as "good" for a call; those of a server count as a
-text for a question to a model.
+"""The possible replies to work in progress. A call takes a reply of a model as "good"; a question to a model takes a
+reply of a server as a text.
 """
 
 INSTANTS = (*RESULTS, *ANSWERS, "more", "changed", "outdated", "stray", "down", "asks", "silence")
@@ -329,7 +329,7 @@ class Run:
         return begun
 
     def wait(self) -> ev.TaskWaiting:
-        """Return the event that the task waits for its server."""
+        """Return the event which says that the task waits for its server."""
         before = self.task.waiting
         return ev.TaskWaiting(
             kind="server",

@@ -43,7 +43,7 @@ class ObservedStep:
     plan: dict[str, Any]
     status: str = "pending"
     use: int = 0
-    """How often a person resolved an unknown outcome with `retry`."""
+    """The number of the approved use: it grows whenever a person resolves an unknown outcome with `retry`."""
     call_id: str | None = None
     result: dict[str, Any] | None = None
     """The result of its latest call; for an agent step, the last answer of its model."""
@@ -74,7 +74,7 @@ class ObservedStep:
 
     @property
     def pending_call(self) -> dict[str, Any] | None:
-        """Return the call that the model waits for, or None."""
+        """The call that the model waits for, or None."""
         calls = self.turns[-1]["calls"] if self.turns else []
         return calls[self.settled_calls] if self.settled_calls < len(calls) else None
 
@@ -142,7 +142,7 @@ class World:
         self.check("G2", times <= most, f"{call.step_id} was sent {times} times for one approved use")
 
     def receive_question(self, step_id: str, turn: int, epoch: int) -> None:
-        """Receive a request as the model. A run that does not know that it is superseded may repeat one in vain."""
+        """Receive a request as the model. A run that does not know that it is superseded may repeat one."""
         self.check("G4", self.approved_digest, f"the model of {step_id} was asked, and no plan is approved")
         if epoch == self.epoch:
             known = len(self.steps[step_id].turns)
