@@ -168,7 +168,7 @@ def test_the_doctor_tries_to_tell_callers_apart_and_names_what_hides_them(folder
     folder.write_registry({"id": "boxed", "type": "local_stdio", "config": {"command": "/usr/bin/podman"}})
     findings = {finding["check"]: finding for finding in folder.json("doctor", code=1)["findings"]}
     assert findings["callers"]["state"] == "ok"
-    for words in ("starts are refused", "a proxy", "published off loopback", "use keys"):
+    for words in ("starts are refused", "a proxy", "a published port", "use keys"):
         assert words in findings["callers"]["detail"]
     assert findings["callers of boxed"]["state"] == "warn"
     folder.env["AGENT_RUNTIME_AUTH__KEYS"] = new_key("alice", ["admin"])[1].line
