@@ -67,7 +67,7 @@ def test_the_doctor_names_a_denial_that_denies_nothing(folder: Folder) -> None:
     assert warnings == [
         "approval.deny[1]: 'sum' matches no server",
         "deny[0]: 'ad' matches none of its tools",
-        "deny[1]: no tool that it is about is known to take x.y",
+        "deny[1]: none of the tools that it matches is known to take x.y",
     ]
 
 

@@ -159,7 +159,7 @@ def test_the_doctor_asks_once_and_for_a_bounded_answer(folder: Folder, models: M
         (Fault("rate_limited"), "warn", "try again later"),
         (Fault("out_of_quota"), "warn", "quota"),
         (Fault("empty"), "warn", "gave an empty answer"),
-        (Text("Sure, I am fine!"), "warn", "not with the JSON that it was asked for"),
+        (Text("Sure, I am fine!"), "warn", "did not return the requested JSON"),
         (Text('Here:\n```json\n{"ok": true}\n```'), "ok", "json_schema"),
     ],
 )
