@@ -155,7 +155,9 @@ def test_a_plan_is_asked_for_revised_and_the_second_revision_approved(own_servic
     browser.until_shown("Describe the changes first")
     browser.write(REASONS, "read the file a.txt")
     browser.press("Revise")
-    browser.until_shown("Revision 2", "What changed since revision 1", "filesystem.read_file", "Another plan was asked")
+    browser.until_shown(
+        "Revision 2", "What changed since revision 1", "filesystem.read_file", "A new plan was requested"
+    )
     browser.until(r"/^\+.*read_file/m.test(document.querySelector('.diff').innerText)")
     (task_id,) = [task["task_id"] for task in own_service.get("/v1/tasks")["tasks"]]
     digest = own_service.task(task_id)["plan_digest"]
