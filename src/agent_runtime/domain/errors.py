@@ -10,6 +10,7 @@ AgentRuntimeError
 |- DecisionRefusedError         the task is in a status that does not allow the decision
 |  |- JournalChangedError       the task's journal is not as it was written
 |  |- DigestRequiredError       the decision must name the digest of the plan
+|  |- RerunTooLargeError        the results that a rerun would reuse are over the limit
 |  |- PlanOutdatedError         the servers or the model are not what the plan was made for
 |  `- DigestMismatchError       the decision names another plan than the current one
 |     `- EditOutdatedError      a plan was edited that is not the current one any more
@@ -19,8 +20,8 @@ AgentRuntimeError
 |- StaleEpochError              a newer claim owns the task
 |- StoreUnavailableError        the journal cannot be written or read now
 |- ConfigurationError           a file or variable of the operator is wrong
-|  |- AlreadyOwnedError         another process owns the database or the data directory
-|  `- RegistryInvalidError      the tool registry is wrong; every fault is named
+|  |- RegistryInvalidError      the tool registry is wrong; every fault is named
+|  `- AlreadyOwnedError         another process owns the database or the data directory
 |- RegistryFaultyError          a changed tool registry was not put in force, because it is wrong
 |- PlanningError                the planner cannot or will not plan this
 |  `- MissingToolError          no tool that is known can do what the prompt asks for
@@ -192,21 +193,11 @@ class ConfigurationError(AgentRuntimeError):
 class RegistryInvalidError(ConfigurationError):
     """The tool registry is wrong. `faults` names each fault and its place; `origin` is the file or variable."""
 
-    code = "invalid_registry"
+    code = "registry_invalid"
 
     def __init__(self, origin: str, faults: Sequence[Fault]) -> None:
         super().__init__("\n".join(f"{origin}: {fault}." for fault in faults).replace("?.", "?"))
         self.faults = tuple(faults)
-
-
-class RegistryFaultyError(AgentRuntimeError):
-    """A changed tool registry is wrong, so nothing was changed. `faults` names each fault, where they are known."""
-
-    code = "invalid_registry"
-
-    def __init__(self, error: ConfigurationError) -> None:
-        super().__init__(f"Nothing was changed: the registry that was read before is still in force. {error}")
-        self.faults = error.faults if isinstance(error, RegistryInvalidError) else ()
 
 
 class AlreadyOwnedError(ConfigurationError):
@@ -218,6 +209,16 @@ class AlreadyOwnedError(ConfigurationError):
         super().__init__(message)
         self.url = url
         self.pid = pid
+
+
+class RegistryFaultyError(AgentRuntimeError):
+    """A changed tool registry is wrong, so nothing was changed. `faults` names each fault, where they are known."""
+
+    code = "invalid_registry"
+
+    def __init__(self, error: ConfigurationError) -> None:
+        super().__init__(f"Nothing was changed: the registry that was read before is still in force. {error}")
+        self.faults = error.faults if isinstance(error, RegistryInvalidError) else ()
 
 
 class PlanningError(AgentRuntimeError):

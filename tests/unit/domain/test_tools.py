@@ -112,6 +112,7 @@ def test_the_exact_name_is_heard_first_then_the_globs_in_the_order_of_the_file()
         "open_world": False,
         "approval": "call",
         "timeout_s": 5,
+        "max_timeout_s": None,
         "enabled": None,
     }
     assert server(tools=policies).policy_for("Write_file").effect is Effect.UNKNOWN
