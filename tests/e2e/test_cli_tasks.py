@@ -231,7 +231,7 @@ def test_a_person_who_asks_for_nothing_different_is_asked_again_and_ctrl_c_still
         shown.type("r\n")
         shown.wait_for("What should change? ")
         shown.type("\n")
-        shown.wait_for("different? Run this plan? [y/n/r] ")
+        shown.wait_for("What should change? Run this plan? [y/n/r] ")
         shown.type("r\n")
         shown.wait_for("[y/n/r] What should change? ")
         shown.interrupt()
