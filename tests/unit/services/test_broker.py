@@ -588,6 +588,15 @@ async def test_a_call_waits_as_its_patience_says_also_in_a_new_session(answer: S
     assert seconds_left(run.charged_task, {"look"}) == 10
 
 
+@pytest.mark.parametrize("may_pass", [True, False])
+async def test_a_call_that_never_left_is_made_again_only_if_its_server_may_come_back(*, may_pass: bool) -> None:
+    gone = ServerUnavailableError("f", "it is down", may_pass=may_pass)
+    outcome, _ = await send_first(ScriptedLease(LOST, answer_after=gone))
+    assert outcome.result is not None
+    assert (outcome.result.is_error, outcome.result.unsent) == (True, may_pass)
+    assert (outcome.answered, outcome.trouble) == (not may_pass, None if may_pass else gone)
+
+
 async def test_a_broker_without_listeners_takes_reports_all_the_same() -> None:
     lease = ScriptedLease()
     await send_first(lease)
