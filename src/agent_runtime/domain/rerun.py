@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from typing import Literal
 
 from agent_runtime.domain.plan import Plan, Step, tool_keys
-from agent_runtime.domain.tools import StoredResult
+from agent_runtime.domain.tools import StoredResult, tool_key
 from agent_runtime.domain.values import JsonValue, Value, digest, digest_of_bytes
 
 REUSED_BYTES = 8 * 1024 * 1024
@@ -45,7 +45,7 @@ class MadeCalls(Value):
 
     @property
     def key(self) -> str:
-        return f"{self.server}/{self.tool}"
+        return tool_key(self.server, self.tool)
 
 
 class Rerun(Value):

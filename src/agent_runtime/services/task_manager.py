@@ -39,7 +39,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal, read_record
 from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task, expect_unchanged
-from agent_runtime.domain.values import canonical, digest
+from agent_runtime.domain.values import LARGE_BYTES, canonical, digest
 from agent_runtime.live.identifiers import new_id
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.decisions import events_of, expect_editable, find_text_faults
@@ -155,7 +155,12 @@ class TaskManager:
         source = await self._store.load(request.task_id)
         expect_unchanged(source)
         stored = await self._store.load_stored_journal(request.task_id)
-        records = [record for entry in stored.entries if isinstance(record := read_record("", entry), EventRecord)]
+
+        def describe() -> Rerun:
+            read = (read_record(source.task_id, entry) for entry in stored.entries)
+            records = (record for record in read if isinstance(record, EventRecord))
+            return describe_source(source, stored.entries[-1].hash, records, request.start)
+
         submission = Submission(
             prompt=source.prompt,
             plan=source.contract.plan if source.contract else None,
@@ -165,7 +170,7 @@ class TaskManager:
             metadata=source.metadata,
             request_key=request.request_key,
             request_digest=digest([request.task_id, request.request_digest]) if request.request_digest else None,
-            rerun=describe_source(source, stored.entries[-1].hash, records, request.start),
+            rerun=await asyncio.to_thread(describe) if source.journal_bytes > LARGE_BYTES else describe(),
         )
         try:
             return await self.submit(submission, caller)
