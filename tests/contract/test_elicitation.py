@@ -3,12 +3,8 @@
 import asyncio
 import json
 import queue
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +12,9 @@ import pytest
 
 from agent_runtime.domain.elicitation import Question
 from agent_runtime.domain.patience import Report
-from agent_runtime.domain.tools import StdioServer, ToolServer
 from agent_runtime.domain.values import JsonObject
-from odd_servers import run_http_server
-from pools import KEY, Place, remote
+from odd_servers import EventStreamHandler, serve_over
+from pools import KEY, Place
 from servers.asking_server import FORM, handshake, messages
 
 SERVER = Path(__file__).parents[1] / "servers" / "asking_server.py"
@@ -54,45 +49,22 @@ class Person:
             self.ended += 1
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(EventStreamHandler):
     """The same server over HTTP: it asks on the stream that answers the call, and the answer is posted."""
 
     answers: "queue.Queue[Any]" = queue.Queue()
 
-    def do_POST(self) -> None:
-        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    def do_POST(self) -> None:  # noqa: N802 - the name that the library calls
+        message = self.read_message()
         if "method" not in message:
             self.answers.put(message.get("result") or {"error": message["error"]["code"]})
         answer = handshake(message)
-        self.send_response(200 if "id" in message and "method" in message else 202)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+        self.begin_stream(200 if "id" in message and "method" in message else 202)
         if message.get("method") == "tools/call":
             for said in messages(message["id"], message["params"]["name"], self.answers):
                 self.say(said)
         elif answer is not None:
             self.say({"jsonrpc": "2.0", "id": message["id"], "result": answer})
-
-    def say(self, message: Any) -> None:
-        self.wfile.write(b"data: %b\r\n\r\n" % json.dumps(message).encode())
-        self.wfile.flush()
-
-    def do_GET(self) -> None:
-        self.send_error(405)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
-        """Say nothing."""
-
-
-@contextmanager
-def server_over(transport: str) -> Iterator[ToolServer]:
-    if transport == "http":
-        with run_http_server(Handler) as port:
-            yield remote(f"http://127.0.0.1:{port}/mcp")
-        return
-    env = {"KEY": "${env:KEY_OF_THE_OPERATOR}"}
-    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER)], "env": env}
-    yield StdioServer.model_validate({"id": "remote", "type": "local_stdio", "config": config})
 
 
 @pytest.fixture
@@ -102,7 +74,7 @@ def place(tmp_path: Path) -> Place:
 
 async def ask(place: Place, tool: str, person: Person | None, *, timeout_s: float = 15, over: str = "stdio") -> Any:
     """Call this tool, and return the answer that the server got."""
-    with server_over(over) as entry:
+    with serve_over(over, SERVER, Handler) as entry:
         async with asyncio.timeout(20), place.pool() as pool, pool.lease([entry]) as lease:
             cancel = asyncio.Event()
             result = await lease.call("remote", tool, {}, timeout_s=timeout_s, cancel=cancel, patience=person)
@@ -176,7 +148,7 @@ async def test_secrets_that_a_server_asks_with_are_redacted(place: Place) -> Non
 @pytest.mark.parametrize(("tasks", "asked"), [(("t", "t"), 2), (("t", "u"), 0)])
 async def test_a_question_is_never_shown_to_another_task(place: Place, tasks: tuple[str, str], asked: int) -> None:
     people = [Person(silent=True, task_id=task_id) for task_id in tasks]
-    with server_over("stdio") as entry:
+    with serve_over("stdio", SERVER, Handler) as entry:
         async with (
             asyncio.timeout(20),
             place.pool() as pool,

@@ -1,24 +1,18 @@
 """Progress at the port `ToolServers`: servers that report the progress of calls, over stdio and over HTTP."""
 
 import asyncio
-import json
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent_runtime.domain.elicitation import Question
 from agent_runtime.domain.errors import OutcomeUnknownError
 from agent_runtime.domain.patience import Report
-from agent_runtime.domain.tools import StdioServer, StoredResult, ToolServer
-from odd_servers import run_http_server
-from pools import KEY, Lag, Place, remote
+from agent_runtime.domain.tools import StoredResult
+from odd_servers import EventStreamHandler, serve_over
+from pools import KEY, Lag, Place
 from servers.working_server import messages
 
 SERVER = Path(__file__).parents[1] / "servers" / "working_server.py"
@@ -44,34 +38,14 @@ class Allowance:
         raise AssertionError(question)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(EventStreamHandler):
     """The same server over HTTP: every message about a request comes on the stream that answers it."""
 
-    def do_POST(self) -> None:
-        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.send_response(200 if "id" in message else 202)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
+    def do_POST(self) -> None:  # noqa: N802 - the name that the library calls
+        message = self.read_message()
+        self.begin_stream(200 if "id" in message else 202)
         for said in messages(message):
-            self.wfile.write(b"data: %b\r\n\r\n" % json.dumps(said).encode())
-            self.wfile.flush()
-
-    def do_GET(self) -> None:
-        self.send_error(405)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
-        """Say nothing."""
-
-
-@contextmanager
-def server_over(transport: str) -> Iterator[ToolServer]:
-    if transport == "http":
-        with run_http_server(Handler) as port:
-            yield remote(f"http://127.0.0.1:{port}/mcp")
-        return
-    env = {"KEY": "${env:KEY_OF_THE_OPERATOR}"}
-    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER)], "env": env}
-    yield StdioServer.model_validate({"id": "remote", "type": "local_stdio", "config": config})
+            self.say(said)
 
 
 @pytest.fixture
@@ -83,7 +57,7 @@ async def outcome(
     place: Place, tool: str, times: int, patience: Allowance, *, timeout_s: float = 0.5, over: str = "stdio"
 ) -> StoredResult | OutcomeUnknownError:
     """Return the outcome of a call that reports this many times."""
-    with server_over(over) as entry:
+    with serve_over(over, SERVER, Handler) as entry:
         async with asyncio.timeout(20), place.pool() as pool, pool.lease([entry]) as lease:
             arguments, cancel = {"label": str(times)}, asyncio.Event()
             try:

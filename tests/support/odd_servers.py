@@ -105,3 +105,37 @@ def run_http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class EventStreamHandler(BaseHTTPRequestHandler):
+    """A server that answers every request with an event stream. A subclass answers the requests."""
+
+    def read_message(self) -> Any:
+        return json.loads(self.rfile.read(int(self.headers["content-length"])))
+
+    def begin_stream(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+
+    def say(self, message: Any) -> None:
+        self.wfile.write(b"data: %b\r\n\r\n" % json.dumps(message).encode())
+        self.wfile.flush()
+
+    def do_GET(self) -> None:
+        self.send_error(405)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's own name
+        """Say nothing."""
+
+
+@contextmanager
+def serve_over(transport: str, program: Path, handler: type[BaseHTTPRequestHandler]) -> Iterator[ToolServer]:
+    """Yield the entry of a server over this transport: `stdio`, which starts the program, or `http`."""
+    if transport == "http":
+        with run_http_server(handler) as port:
+            yield remote(f"http://127.0.0.1:{port}/mcp")
+        return
+    env = {"KEY": "${env:KEY_OF_THE_OPERATOR}"}
+    config = {"command": sys.executable, "args": ["-S", "-E", str(program)], "env": env}
+    yield StdioServer.model_validate({"id": "remote", "type": "local_stdio", "config": config})
