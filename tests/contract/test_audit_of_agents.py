@@ -11,22 +11,20 @@ from agent_runtime.domain.audit_export import export, find_export_faults
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
 from agent_runtime.storage.sqlite import SqliteStore
-from agent_steps import AGENT, LOOK, TOOLS, contract_of, model_answered, step_started, tool_called, tool_returned
+from agent_steps import (
+    AGENT,
+    LOOK,
+    begin_journal,
+    contract_of,
+    model_answered,
+    tool_called,
+    tool_returned,
+)
 from audits import faults, places, read, rewrite
 
 CONTRACT = contract_of(LOOK, {**AGENT, "preapproved": True})
-DEFINITIONS = {key: tool.definition for key, tool in TOOLS.items() if key in CONTRACT.pins}
 EVENTS: Sequence[ev.Event] = (
-    ev.TaskSubmitted(prompt="p"),
-    ev.TaskClaimed(runner="r", epoch=1),
-    ev.PlanProposed(revision=1, digest=CONTRACT.digest, contract=CONTRACT, definitions=DEFINITIONS, planner="openai"),
-    ev.PlanApproved(revision=1, digest=CONTRACT.digest),
-    ev.TaskClaimed(runner="r", epoch=2),
-    step_started("look"),
-    tool_called("look", "read", {"x": 1}, "c0"),
-    tool_returned("look", "c0"),
-    ev.StepCompleted(step_id="look"),
-    step_started("do"),
+    *begin_journal(CONTRACT),
     model_answered(1, ("f__read", {"x": 7}), ("f__write", {"x": 8})),
     tool_called("do", "read", {"x": 7}, "c1", turn=1, index=0),
     tool_returned("do", "c1"),

@@ -27,7 +27,16 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, ToolDefinition, describe_tool
 from agent_runtime.domain.values import canonical, digest
 from agent_runtime.storage.sqlite import SqliteStore
-from agent_steps import AGENT, LOOK, TOOLS, contract_of, model_answered, step_started, tool_called, tool_returned
+from agent_steps import (
+    AGENT,
+    LOOK,
+    begin_journal,
+    contract_of,
+    model_answered,
+    step_started,
+    tool_called,
+    tool_returned,
+)
 from audits import database, read, rechain, rewrite, tamper
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "verify_audit.py"
@@ -99,18 +108,8 @@ def numbers_events() -> Sequence[ev.Event]:
 def agent_events() -> Sequence[ev.Event]:
     """Return the events of a task with an agent step, whose model asked for two calls."""
     contract = contract_of(LOOK, {**AGENT, "preapproved": True})
-    definitions = {key: tool.definition for key, tool in TOOLS.items() if key in contract.pins}
     return (
-        ev.TaskSubmitted(prompt="p"),
-        ev.TaskClaimed(runner="r", epoch=1),
-        ev.PlanProposed(revision=1, digest=contract.digest, contract=contract, definitions=definitions, planner="m"),
-        ev.PlanApproved(revision=1, digest=contract.digest),
-        ev.TaskClaimed(runner="r", epoch=2),
-        step_started("look"),
-        tool_called("look", "read", {"x": 1}, "c0"),
-        tool_returned("look", "c0"),
-        ev.StepCompleted(step_id="look"),
-        step_started("do"),
+        *begin_journal(contract),
         model_answered(1, ("f__read", {"x": 7})),
         tool_called("do", "read", {"x": 7}, "c1", turn=1, index=0),
         tool_returned("do", "c1"),

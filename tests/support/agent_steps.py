@@ -115,6 +115,25 @@ def model_answered(
     )
 
 
+def begin_journal(contract: Contract) -> tuple[ev.Event, ...]:
+    """Return the events of a task until the agent step `do` of its approved plan has started, after `look`."""
+    definitions = {key: tool.definition for key, tool in TOOLS.items() if key in contract.pins}
+    return (
+        ev.TaskSubmitted(prompt="p"),
+        ev.TaskClaimed(runner="r", epoch=1),
+        ev.PlanProposed(
+            revision=1, digest=contract.digest, contract=contract, definitions=definitions, planner="openai"
+        ),
+        ev.PlanApproved(revision=1, digest=contract.digest),
+        ev.TaskClaimed(runner="r", epoch=2),
+        step_started("look"),
+        tool_called("look", "read", {"x": 1}, "c0"),
+        tool_returned("look", "c0"),
+        ev.StepCompleted(step_id="look"),
+        step_started("do"),
+    )
+
+
 def make_task_after_look(contract: Contract) -> Task:
     """Return a task whose next step is the agent step `do`."""
     look = tool_called("look", "read", {"x": 1})
