@@ -18,8 +18,8 @@ from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, J
 from agent_runtime.domain.journal_verification import find_journal_faults
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import ToolDefinition
-from agent_runtime.storage.read_only import open_read_only
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.read_only import open_read_only
+from agent_runtime.storage.sqlite.store import SqliteStore
 from audits import (
     LAST,
     call,
@@ -279,7 +279,7 @@ async def test_a_late_answer_and_an_answer_of_a_person_are_part_of_the_chain(tmp
 
 
 async def test_a_database_from_before_the_chain_is_brought_up_to_date_and_verifies(path: Path) -> None:
-    first = files("agent_runtime.storage").joinpath("migrations", "0001_journal.sql").read_text(encoding="utf-8")
+    first = files("agent_runtime.storage.sqlite").joinpath("migrations", "0001_journal.sql").read_text(encoding="utf-8")
     old = path.parent / "old.db"
     with closing(sqlite3.connect(old)) as connection:
         connection.executescript(first)
@@ -307,7 +307,7 @@ async def before_submitters(path: Path) -> Path:
 
 def without_submitters(path: Path) -> Path:
     """Copy a database into one of the version that did not store submitters beside their journals."""
-    scripts = files("agent_runtime.storage").joinpath("migrations")
+    scripts = files("agent_runtime.storage.sqlite").joinpath("migrations")
     old = path.parent / "old.db"
     with closing(sqlite3.connect(old)) as connection:
         for name in ("0001_journal.sql", "0002_chain.sql"):

@@ -10,7 +10,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.audit_export import export, find_export_faults
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from agent_steps import (
     AGENT,
     LOOK,

@@ -18,8 +18,8 @@ from agent_runtime.domain.commits import CHANGES, Change, CommitHead, Deletion, 
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.domain.events import StepCompleted, TaskCancelRequested, TaskCompleted
 from agent_runtime.domain.task import Task
-from agent_runtime.storage.read_only import open_read_only
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.read_only import open_read_only
+from agent_runtime.storage.sqlite.store import SqliteStore
 from audits import (
     LAST,
     database,

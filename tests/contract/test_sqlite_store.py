@@ -21,13 +21,13 @@ from agent_runtime.domain.events import make_record
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import evolve, replay
-from agent_runtime.storage import rows
 from agent_runtime.storage.cache import RECORD_OVERHEAD, Cache
-from agent_runtime.storage.database_file import DatabaseFile
 from agent_runtime.storage.followers import Followers
-from agent_runtime.storage.readers import Readers
-from agent_runtime.storage.sqlite import SqliteStore
-from agent_runtime.storage.writer import Writer
+from agent_runtime.storage.sqlite import rows
+from agent_runtime.storage.sqlite.database_file import DatabaseFile
+from agent_runtime.storage.sqlite.readers import Readers
+from agent_runtime.storage.sqlite.store import SqliteStore
+from agent_runtime.storage.sqlite.writer import Writer
 from journals import claim, task_submitted, write_cancelled_task, write_executing_task
 
 APPENDER = """
@@ -35,8 +35,8 @@ import asyncio, sys
 from pathlib import Path
 from agent_runtime.domain.events import TaskClaimed, TaskSubmitted
 from agent_runtime.domain.task import Task
-from agent_runtime.storage.readers import Readers
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.readers import Readers
+from agent_runtime.storage.sqlite.store import SqliteStore
 
 async def append_for_ever(store, task_id):
     task = await store.append(Task(task_id), [TaskSubmitted(prompt="x")])

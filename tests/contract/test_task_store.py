@@ -26,7 +26,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.ports import TaskStore
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from journals import (
     DEFINITION,
     claim,

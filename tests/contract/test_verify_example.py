@@ -26,7 +26,7 @@ from agent_runtime.domain.schema_sets import with_sorted_sets
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, ToolDefinition, describe_tool
 from agent_runtime.domain.values import canonical, digest
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from agent_steps import (
     AGENT,
     LOOK,

@@ -23,7 +23,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Call, StepState, Task
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.services.task_manager import Submission
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from agent_runtime.telemetry.metrics import MOST_TOOLS, Metrics
 from harness import House, until_settled
 from model_server import ModelServer

@@ -13,7 +13,7 @@ from agent_runtime.domain.caller import ANYBODY
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from harness import House, ledger_plan, names, submit_plan, until, until_status
 
 

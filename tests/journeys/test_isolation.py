@@ -20,7 +20,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import Effect
 from agent_runtime.services.task_manager import Submission
 from agent_runtime.storage.followers import Followers
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from harness import House, names, submit_plan, until_settled, until_status
 from shifty import ShiftyHouse, plan_of, run_plan, submit_and_approve
 from waiting import eventually

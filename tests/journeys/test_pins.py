@@ -14,7 +14,7 @@ from agent_runtime.domain.events import Event, ToolCalled, ToolReturned
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from harness import names, submit_plan, until_settled
 from shifty import SCHEMA, ShiftyHouse, list_tools, plan_of, run_plan, submit_and_approve
 

@@ -24,7 +24,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from crashing import BuggyStore
 from harness import PATIENCE_S, House, ledger_plan, names, submit_plan, until, until_settled, until_status
 from shifty import ShiftyHouse, plan_of, run_plan, submit_and_approve

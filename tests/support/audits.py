@@ -13,8 +13,8 @@ from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import digest
 from agent_runtime.services.ports import TaskStore
-from agent_runtime.storage.read_only import open_read_only
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.read_only import open_read_only
+from agent_runtime.storage.sqlite.store import SqliteStore
 from journals import claim, plan_approved, plan_proposed, task_submitted, tool_returned
 
 LAST = 14

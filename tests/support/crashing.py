@@ -5,7 +5,7 @@ from typing import Any
 
 from agent_runtime.domain.events import Event
 from agent_runtime.domain.task import Task
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 
 
 class Crash(BaseException):

@@ -20,7 +20,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.ports import AppendObserver
 from agent_runtime.services.task_manager import Submission
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 
 LEDGER_SERVER = Path(__file__).parents[1] / "servers" / "ledger_server.py"
 PATIENCE_S = 20.0

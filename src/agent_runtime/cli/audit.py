@@ -24,7 +24,7 @@ from agent_runtime.domain.journal_verification import find_journal_faults
 from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
 from agent_runtime.storage.opening import open_for_reading, open_store
 from agent_runtime.storage.owner import own_storage
-from agent_runtime.storage.read_only import ReadOnlyDatabase
+from agent_runtime.storage.sqlite.read_only import ReadOnlyDatabase
 from agent_runtime.text.escaping import escape_hidden
 
 _PAGE = 200

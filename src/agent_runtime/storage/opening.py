@@ -4,8 +4,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 from agent_runtime.config import StorageSettings
 from agent_runtime.services.ports import AppendObserver, TaskStore
-from agent_runtime.storage.read_only import ReadOnlyDatabase, open_read_only
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.read_only import ReadOnlyDatabase, open_read_only
+from agent_runtime.storage.sqlite.store import SqliteStore
 
 
 def open_store(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agent_runtime.config import Settings
 from agent_runtime.domain.errors import AlreadyOwnedError, ConfigurationError
-from agent_runtime.storage.database_file import create_database_file
+from agent_runtime.storage.sqlite.database_file import create_database_file
 
 LOCK_FILE = "agent-runtime.lock"
 

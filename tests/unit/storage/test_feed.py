@@ -12,7 +12,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.chain import GENESIS, commit_hash
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 from journals import task_submitted
 
 PATIENCE_S = 20.0

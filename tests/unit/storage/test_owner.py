@@ -13,7 +13,7 @@ import pytest
 
 from agent_runtime.domain.errors import AlreadyOwnedError, ConfigurationError
 from agent_runtime.storage.owner import LOCK_FILE, acquire, find_owner
-from agent_runtime.storage.sqlite import SqliteStore
+from agent_runtime.storage.sqlite.store import SqliteStore
 
 OWNER = """
 import sys

@@ -22,14 +22,14 @@ from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.ports import AppendObserver
-from agent_runtime.storage import commits, journals, rows, starts
 from agent_runtime.storage.base import Clock, Draft, draft_append, utc_now
 from agent_runtime.storage.cache import Cache
-from agent_runtime.storage.database_file import DatabaseFile
 from agent_runtime.storage.feed import follow_feed
 from agent_runtime.storage.followers import Followers, Watch
-from agent_runtime.storage.readers import Readers
-from agent_runtime.storage.writer import Writer
+from agent_runtime.storage.sqlite import commits, journals, rows, starts
+from agent_runtime.storage.sqlite.database_file import DatabaseFile
+from agent_runtime.storage.sqlite.readers import Readers
+from agent_runtime.storage.sqlite.writer import Writer
 
 log = structlog.get_logger()
 

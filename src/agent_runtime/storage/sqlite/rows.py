@@ -24,7 +24,7 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value
 from agent_runtime.storage.base import chain_records, make_append_error, make_page
-from agent_runtime.storage.journals import is_as_written, select_stored_journal
+from agent_runtime.storage.sqlite.journals import is_as_written, select_stored_journal
 
 INSERT_TASK = """
 INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,

@@ -8,8 +8,8 @@ from threading import local
 from typing import TypeVar
 
 from agent_runtime.domain.errors import StoreUnavailableError
-from agent_runtime.storage.database import connect_reader, make_unavailable_error
-from agent_runtime.storage.database_file import DatabaseFile
+from agent_runtime.storage.sqlite.database import connect_reader, make_unavailable_error
+from agent_runtime.storage.sqlite.database_file import DatabaseFile
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ import structlog
 
 from agent_runtime.domain.commits import TaskChange
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StoreUnavailableError
-from agent_runtime.storage.commits import CommitLog, TakeCheckpoint, select_head
-from agent_runtime.storage.database import connect, make_unavailable_error, open_database, primary_code
-from agent_runtime.storage.database_file import DatabaseFile
+from agent_runtime.storage.sqlite.commits import CommitLog, TakeCheckpoint, select_head
+from agent_runtime.storage.sqlite.database import connect, make_unavailable_error, open_database, primary_code
+from agent_runtime.storage.sqlite.database_file import DatabaseFile
 
 log = structlog.get_logger(__name__)
 

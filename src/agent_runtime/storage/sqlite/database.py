@@ -8,9 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError
-from agent_runtime.storage.commits import begin_commits
-from agent_runtime.storage.database_file import create_database_file, describe_unusable
-from agent_runtime.storage.journals import fill_hashes
+from agent_runtime.storage.sqlite.commits import begin_commits
+from agent_runtime.storage.sqlite.database_file import create_database_file, describe_unusable
+from agent_runtime.storage.sqlite.journals import fill_hashes
 
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for a lock of another process; this process never waits for itself."""

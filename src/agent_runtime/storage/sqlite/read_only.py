@@ -10,9 +10,9 @@ from agent_runtime.domain.commit_verification import CommitFindings, verify_comm
 from agent_runtime.domain.commits import CommitHead
 from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableError
 from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
-from agent_runtime.storage.commits import select_head
-from agent_runtime.storage.database import BUSY_TIMEOUT_S, READER_PRAGMAS
-from agent_runtime.storage.journals import JournalEnds, select_ids, select_stored_commits, select_stored_journal
+from agent_runtime.storage.sqlite.commits import select_head
+from agent_runtime.storage.sqlite.database import BUSY_TIMEOUT_S, READER_PRAGMAS
+from agent_runtime.storage.sqlite.journals import JournalEnds, select_ids, select_stored_commits, select_stored_journal
 
 _HAS_CHAIN = "SELECT count(*) FROM pragma_table_info('events') WHERE name = 'hash'"
 _HAS_COMMITS = "SELECT count(*) FROM pragma_table_info('commits')"
