@@ -324,6 +324,23 @@ def test_a_person_at_a_terminal_decides_on_the_plan_and_on_the_call(
 
 
 @pytest.mark.slow
+def test_a_person_at_a_terminal_sees_what_the_model_writes_while_it_plans(folder: Folder, models: ModelServer) -> None:
+    models.next(Fault("hang", AGENT_PLAN))
+    folder.env["TERM"] = "xterm"
+    with terminal(folder, "run", "Say hello") as shown:
+        shown.wait_for("Submitted")
+        models.release()
+        shown.wait_for("[y/n/r] ")
+        written, _, after = shown.shown.partition("Plan proposed")
+        assert "\x1b[2m" in written
+        assert '"instruction": "Greet in a file."' in re.sub(r"\x1b\[[0-9;]*m", "", written)
+        assert "\x1b[2m" not in after
+        shown.type("n\n")
+        shown.finish()
+    assert '"instruction"' not in folder("run", "Say hello").stderr
+
+
+@pytest.mark.slow
 def test_a_model_that_fails_is_told_in_one_line(folder: Folder, models: ModelServer) -> None:
     models.next(Fault("wrong_key"))
     done = folder("run", "Say hello", "--yes")

@@ -10,6 +10,7 @@ from agent_runtime.cli import output
 from agent_runtime.cli.client import Client, Json, RefusedError
 from agent_runtime.cli.explaining import explain, hint, show_call
 from agent_runtime.cli.following import WAITING, Follower
+from agent_runtime.cli.live_text import LiveText
 from agent_runtime.cli.service import Service, connect
 from agent_runtime.domain.errors import Fault, InvalidInputError
 from agent_runtime.text.escaping import is_blank, one_line
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidInputError([Fault("PROMPT", "The prompt is empty: say what is to be done.")])
     with connect(options) as service:
         task_id = service.client.submit(prompt)["task_id"]
-        follower = Follower(service.client, task_id)
+        follower = _follower(options, service.client, task_id)
         try:
             task = follower.until_settled()
             while True:
@@ -44,6 +45,11 @@ def run(options: argparse.Namespace) -> int:
             output.say(f"Cancelling task {task_id}; press Ctrl-C again to leave it as it is.")
             task = _cancel_and_wait(follower)
         return _finish(options, task, with_id=task["status"] == "needs_attention")
+
+
+def _follower(options: argparse.Namespace, client: Client, task_id: str) -> Follower:
+    """Return a follower of the task. With --json it shows nothing of what models write."""
+    return Follower(client, task_id, LiveText(enabled=not options.json))
 
 
 def _show_plan(client: Client, task: Mapping[str, Any]) -> None:
@@ -224,7 +230,7 @@ def revise(options: argparse.Namespace) -> int:
         raise InvalidInputError([Fault("FEEDBACK", "The feedback is empty: describe the changes.")])
     with connect(options, resume=options.task_id) as service:
         service.client.revise(options.task_id, options.feedback)
-        task = Follower(service.client, options.task_id).until_settled()
+        task = _follower(options, service.client, options.task_id).until_settled()
         if task["status"] == "awaiting_approval":
             _show_plan(service.client, task)
     return _finish(options, task)
@@ -235,7 +241,7 @@ def rerun(options: argparse.Namespace) -> int:
     with connect(options) as service:
         created = service.client.rerun(options.task_id, "failed_step" if options.from_failed_step else "start")
         options.task_id = created["task_id"]
-        task = Follower(service.client, options.task_id).until_settled()
+        task = _follower(options, service.client, options.task_id).until_settled()
         if task["status"] == "awaiting_approval":
             _show_plan(service.client, task)
     return _finish(options, task, with_id=True)
@@ -246,7 +252,7 @@ def cancel(options: argparse.Namespace) -> int:
     with connect(options, resume=options.task_id) as service:
         task = service.client.cancel(options.task_id, options.reason)
         if not task.get("terminal", True):  # without the scope `read` the answer has no `terminal`
-            task = Follower(service.client, options.task_id).until_settled()
+            task = _follower(options, service.client, options.task_id).until_settled()
     _report(options, task, f"Task {options.task_id} is {task['status']}.")
     return COMPLETED if task["status"] == "cancelled" else FAILED
 
@@ -262,14 +268,14 @@ def _continue(options: argparse.Namespace, service: Service, message: str) -> in
     """Report a decision. A service in this process must also run the task to its end."""
     if service.here:
         output.say(message)
-        return _finish(options, Follower(service.client, options.task_id).until_settled())
+        return _finish(options, _follower(options, service.client, options.task_id).until_settled())
     _report(options, service.client.task(options.task_id), f"{message} Follow it: {hint(options, 'watch')}")
     return 0
 
 
 def watch(options: argparse.Namespace) -> int:
     with connect(options, resume=options.task_id) as service:
-        return _finish(options, Follower(service.client, options.task_id).until_settled())
+        return _finish(options, _follower(options, service.client, options.task_id).until_settled())
 
 
 def _report(options: argparse.Namespace, task: Json, message: str) -> None:

@@ -1,9 +1,11 @@
 """Follow a task at the command line."""
 
+import json
 from functools import partial
 
 from agent_runtime.cli import answers, output
-from agent_runtime.cli.client import Client, Json
+from agent_runtime.cli.client import Client, Frame, Json
+from agent_runtime.cli.live_text import LiveText
 
 WAITING = frozenset({"awaiting_approval", "needs_attention"})
 """The statuses of a task that waits for a person."""
@@ -19,21 +21,27 @@ _ENDED = frozenset({"task.completed", "task.failed"})
 
 
 class Follower:
-    """Shows the log lines of a task, each once."""
+    """Shows the log lines of a task, each once, and in `live` what the model writes while it plans."""
 
-    def __init__(self, client: Client, task_id: str) -> None:
+    def __init__(self, client: Client, task_id: str, live: LiveText) -> None:
         self.client = client
         self.task_id = task_id
+        self._live = live
         self._last = ""
         self._answered: list[str] = []
 
     def until_settled(self) -> Json:
         """Follow the task until it ends or waits for a person, and return it."""
+        try:
+            return self._follow()
+        finally:
+            self._live.end_line()
+
+    def _follow(self) -> Json:
         event, asking = "", False
         for frame in self.client.follow(self.task_id, self._last):
             if not frame.id:
-                if frame.event == "message":  # the progress report of a server
-                    output.say(f"  {frame.data}")
+                self._show_progress(frame)
                 continue
             self._last = frame.id
             if frame.last:
@@ -42,7 +50,7 @@ class Follower:
                 event = frame.event
                 continue
             if event not in _ENDED:
-                output.say(f"  {frame.data}")
+                self._say(frame.data)
             if event in _ASKING or asking:
                 task = self.client.ask_until_answered(partial(self.client.task, self.task_id))
                 asking = task["status"] in WAITING and not task["cancel_requested"]
@@ -54,3 +62,16 @@ class Follower:
                 ):
                     return task
         return self.client.ask_until_answered(partial(self.client.task, self.task_id))
+
+    def _show_progress(self, frame: Frame) -> None:
+        """Show the progress report of a server, or a piece of a plan that is being written."""
+        if frame.event == "message":
+            self._say(frame.data)
+        elif frame.event == "progress":
+            piece = json.loads(frame.data)
+            if piece["step_id"] is None:
+                self._live.show(piece["text"])
+
+    def _say(self, line: str) -> None:
+        self._live.end_line()
+        output.say(f"  {line}")
