@@ -249,19 +249,31 @@ class ModelError(AgentRuntimeError):
 
     `code` is `model_unreachable` (no connection, or a timeout), `model_unavailable` (no requests for a while, after too
     many failures), `model_overloaded` (429 or 5xx after all retries), `model_key_refused`, `model_unknown`,
-    `model_refused` (it declined to answer), `model_context_overflow`, `model_answer_empty`, `model_answer_truncated`,
+    `model_refused` (it declined to answer), `model_context_overflow`, `model_answer_empty`, `model_answer_truncated`
+    (cut off at a limit of tokens), `model_answer_repetitive` (ended because it repeated itself),
     `model_answer_unreadable`, or `model_failed` for anything else. `usage`: the tokens that were used.
+    `context_tokens` is the size of the model's context and `question_tokens` the length of the question, where the
+    endpoint named them.
     """
 
     code = "model_failed"
 
     def __init__(
-        self, message: str, *, code: str | None = None, usage: Usage | None = None, may_pass: bool = False
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        usage: Usage | None = None,
+        may_pass: bool = False,
+        context_tokens: int | None = None,
+        question_tokens: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code or self.code
         self.usage = usage or Usage()
         self.may_pass = may_pass
+        self.context_tokens = context_tokens
+        self.question_tokens = question_tokens
 
 
 class ServerUnavailableError(AgentRuntimeError):

@@ -8,6 +8,12 @@ from agent_runtime.domain.events import ModelCall
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
 
+LARGER_CONTEXT = (
+    "give the model a larger context at its endpoint (OLLAMA_CONTEXT_LENGTH for Ollama, --ctx-size for llama.cpp, "
+    "--max-model-len for vLLM), or show it fewer tools (openai.catalogue_tokens)"
+)
+"""The remedies where a question is longer than the model can read."""
+
 
 def ignore_text(_: str) -> None:
     """Ignore the text of an answer."""
@@ -31,7 +37,7 @@ class ModelRequest:
     (`role`, `content`), the model's own items unchanged, and `function_call_output` items.
     `schema`: the JSON Schema that the answer should match; `name` is its title. It is enforced as strictly as the
     endpoint supports, so the text may still not match.
-    `max_tokens`: the limit of the answer.
+    `max_tokens`: the limit of the answer; a model has one of its own too, and the lower counts.
     `on_text`: receives the text in pieces as it arrives; from the start again if the request is repeated.
     """
 
@@ -49,12 +55,14 @@ class ModelAnswer:
     """One answer of a language model: its items as JSON, their text, and the calls that it proposes.
 
     `usage` is an estimate if the endpoint reports none, so that every answer counts against the budget.
+    `read_tokens` is set if the endpoint seems to have cut the question without a word: the tokens that the model read.
     """
 
     items: tuple[JsonObject, ...]
     text: str
     calls: tuple[ModelCall, ...]
     usage: Usage
+    read_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ async def test_a_huge_answer_is_read_off_the_event_loop_and_echoed_in_part(tools
     assert len(text_of(model.requests[1].items[1])) < 33_000
 
 
-@pytest.mark.parametrize("code", ["model_unreachable", "model_key_refused", "model_answer_truncated"])
+@pytest.mark.parametrize("code", ["model_unreachable", "model_key_refused", "model_answer_empty"])
 async def test_an_error_of_the_model_keeps_its_code_and_its_cost(code: str, tools: list[Tool]) -> None:
     error = ModelError("The key was refused: set openai.api_key.", code=code, usage=Usage(input_tokens=7))
     with pytest.raises(PlanningError, match=r"^The key was refused: set openai\.api_key\.$") as failed:

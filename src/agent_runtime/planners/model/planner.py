@@ -3,19 +3,25 @@
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import structlog
 
 from agent_runtime.domain.errors import Fault, InvalidPlanError, ModelError, PlanningError
 from agent_runtime.domain.model_arguments import plan_without_optional_nulls
-from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest
+from agent_runtime.domain.model_requests import LARGER_CONTEXT, ModelAnswer, ModelRequest
 from agent_runtime.domain.plan import Plan, tool_keys
 from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimate_tokens
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.planners.model.fitting import Fitting, Sizes
 from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
 from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions, plan_schema
 from agent_runtime.planners.model.tool_listing import clean, find_nearest, list_tools
 from agent_runtime.services.ports import LanguageModel
+
+log = structlog.get_logger()
 
 CATALOGUE_TOKENS = 24_000
 """The most tokens of the catalogue, estimated."""
@@ -23,9 +29,13 @@ CATALOGUE_TOKENS = 24_000
 LEAST_TOKENS = 32
 """The least tokens that are worth asking with."""
 
+CUT_SHORT = frozenset({"model_answer_truncated", "model_answer_repetitive"})
+"""The codes of an answer that the model can be asked to give again, and shorter."""
+
 _LONG = 100_000
 """An answer of more characters is read in a thread, because it would block the event loop."""
 
+_SHORT_ECHO = 600
 _MOST_FAULTS = 10
 _LONGEST_FAULT = 300
 _LONGEST_REASON = 2000
@@ -37,8 +47,9 @@ class ModelPlanner:
     """A `Planner` that has a language model write the plan.
 
     The answer is a proposal. It is read with the tolerance that `plan_reader` documents, and judged by the contract. If
-    it has faults, the model is told all of them and asked again, `repairs` times at most. `catalogue_tokens` limits the
-    catalogue in the prompt. `name` identifies the planner in the journal.
+    it has faults, or was cut short, the model is told so and asked again, `repairs` times at most. `catalogue_tokens`
+    limits the catalogue in the prompt; if the model cannot read so much, it is made smaller, twice at most. `name`
+    identifies the planner in the journal.
     """
 
     needs_model = True
@@ -62,9 +73,17 @@ class ModelPlanner:
 
         Raises: PlanningError with the tokens spent. Its code is `planning_refused` (the model says that it cannot, and
         why), `invalid_plan` (the last answer still had faults), `budget_exceeded` (`max_tokens` does not suffice), or
-        that of the ModelError.
+        that of the ModelError. Where the model cannot read a correction, the error is `invalid_plan` with the faults.
         """
         return await _Attempt(self._model, request, self._repairs, self._catalogue_tokens).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Faulty:
+    """An answer that is no plan, and why."""
+
+    text: str
+    faults: Sequence[Fault]
 
 
 class _Attempt:
@@ -74,36 +93,54 @@ class _Attempt:
         self._model = model
         self._request = request
         self._repairs = repairs
+        self._schema = plan_schema(agent_steps=request.agent_steps)
+        self._conversation = build_conversation(request)
+        self._fitting = Fitting(catalogue_tokens)
+        self._show_tools()
+        self._read_tokens: int | None = None
+        self._usage = Usage()
+
+    def _show_tools(self) -> None:
+        request = self._request
         used = [key for step in request.previous.steps for key in tool_keys(step)] if request.previous else []
         self._listing = list_tools(
-            request.tools, "\n".join((request.prompt, *request.feedback)), used, catalogue_tokens
+            request.tools, "\n".join((request.prompt, *request.feedback)), used, self._fitting.catalogue_tokens
         )
         self._instructions = build_instructions(
             self._listing, most_steps=request.max_steps, agent_steps=request.agent_steps
         )
-        self._usage = Usage()
 
     async def run(self) -> PlanAnswer:
-        asked = build_conversation(self._request)
-        messages = asked
-        for repairs_left in range(self._repairs, -1, -1):
-            answer = await self._ask(messages)
+        faulty: _Faulty | None = None
+        repairs_left = self._repairs
+        while True:
             try:
-                if len(answer.text) > _LONG:
-                    plan = await asyncio.to_thread(self._read_and_judge, answer.text)
-                else:
-                    plan = self._read_and_judge(answer.text)
-                return PlanAnswer(plan, self._usage)
+                answer = await self._ask(faulty)
+            except ModelError as error:
+                if error.code not in CUT_SHORT or not repairs_left:
+                    raise self._to_planning_error(error, faulty) from error
+                self._note_full_context(error)
+                faulty = _Faulty("", [_find_cut(error.code)])
+                repairs_left -= 1
+                continue
+            try:
+                return PlanAnswer(await self._read(answer.text), self._usage)
             except Declined as reason:
                 raise PlanningError(
                     f"The language model says that it cannot plan this: {clean(str(reason), _LONGEST_REASON)}",
                     usage=self._usage,
                 ) from None
             except InvalidPlanError as error:
+                if self._fits_after_cut(answer):
+                    faulty = None
+                    continue
                 if not repairs_left:
                     raise self._make_invalid_error(error.faults) from error
-                messages = [*asked, *build_correction(answer.text, error.faults, list(self._find_unknown(answer.text)))]
-        raise AssertionError  # pragma: no cover - the last turn of the loop returns or raises
+                faulty = _Faulty(answer.text, error.faults)
+                repairs_left -= 1
+
+    async def _read(self, text: str) -> Plan:
+        return await asyncio.to_thread(self._read_and_judge, text) if len(text) > _LONG else self._read_and_judge(text)
 
     def _read_and_judge(self, text: str) -> Plan:
         read = read_plan(text, self._request.tools, self._request.prompt)
@@ -113,38 +150,111 @@ class _Attempt:
             raise InvalidPlanError(faults)
         return plan
 
-    async def _ask(self, messages: Sequence[JsonObject]) -> ModelAnswer:
-        schema = plan_schema(agent_steps=self._request.agent_steps)
+    async def _ask(self, faulty: _Faulty | None) -> ModelAnswer:
+        """Ask for a plan, or for a correction of the faulty answer; with a smaller catalogue if it is too long.
+
+        Raises: ModelError, after its cost is added.
+        """
+        while True:
+            messages = self._build_messages(faulty)
+            try:
+                answer = await self._model.answer(
+                    ModelRequest(
+                        instructions=self._instructions,
+                        items=messages,
+                        schema=self._schema,
+                        name="plan",
+                        max_tokens=self._find_tokens_left(messages),
+                        on_text=self._request.on_text,
+                    )
+                )
+            except ModelError as error:
+                self._usage += error.usage
+                if error.code != "model_context_overflow":
+                    raise
+                sizes = self._measure(messages)
+                self._fitting.learn(sizes, error.context_tokens, error.question_tokens)
+                if not self._fit(sizes):
+                    raise
+            else:
+                self._usage += answer.usage
+                return answer
+
+    def _fit(self, sizes: Sizes) -> bool:
+        """Show fewer tools after a request of these sizes did not fit. Return False where that is not possible."""
+        before = self._listing
+        if not self._fitting.shrink(sizes):
+            return False
+        self._show_tools()
+        log.warning(
+            "model_shown_fewer_tools", tools=len(self._listing.full), before=len(before.full), remedy=LARGER_CONTEXT
+        )
+        return len(self._listing.text) < len(before.text)
+
+    def _fits_after_cut(self, answer: ModelAnswer) -> bool:
+        """Return whether to ask anew with fewer tools, because the endpoint cut the question that this answers."""
+        self._read_tokens = answer.read_tokens
+        if answer.read_tokens is None:
+            return False
+        sizes = self._measure(self._conversation)
+        self._fitting.learn(sizes, answer.read_tokens, None)
+        return self._fit(sizes)
+
+    def _note_full_context(self, error: ModelError) -> None:
+        """Make room for the answer if the last one was cut because the context was full, not at its limit."""
+        if error.context_tokens is not None:
+            sizes = self._measure(self._conversation)
+            self._fitting.learn(sizes, error.context_tokens, error.question_tokens)
+            self._fit(sizes)
+
+    def _build_messages(self, faulty: _Faulty | None) -> list[JsonObject]:
+        """Return the conversation; with the faulty answer as far as the context is known to hold it."""
+        if faulty is None:
+            return self._conversation
+        unknown = list(self._find_unknown(faulty.text))
+        messages = [*self._conversation, *build_correction(faulty.text, faulty.faults, unknown)]
+        if self._fitting.is_too_long(self._measure(messages)):
+            short = clean(faulty.text, _SHORT_ECHO)
+            messages = [*self._conversation, *build_correction(short, faulty.faults, ())]
+            sizes = self._measure(messages)
+            if self._fitting.is_too_long(sizes):
+                self._fit(sizes)
+        return messages
+
+    def _measure(self, messages: Sequence[JsonObject]) -> Sizes:
+        whole = estimate_tokens(self._instructions, *(item["content"] for item in messages))
+        return Sizes(estimate_tokens(self._listing.text), whole)
+
+    def _find_tokens_left(self, messages: Sequence[JsonObject]) -> int | None:
+        """Return how many tokens of the budget are left for an answer. Raises: PlanningError where they are too few."""
         limit = self._request.max_tokens
-        left = None
-        if limit is not None:
-            taken = estimate_tokens(self._instructions, json.dumps(schema), *(item["content"] for item in messages))
-            left = limit - self._usage.tokens - taken
-            if left < LEAST_TOKENS:
-                raise PlanningError(
-                    f"The budget of {limit} tokens does not suffice for a plan: {self._usage.tokens} are used, and the "
-                    f"next request to the language model takes about {taken}. Raise the budget, or allow fewer "
-                    "servers.",
-                    code="budget_exceeded",
-                    usage=self._usage,
-                )
-        try:
-            answer = await self._model.answer(
-                ModelRequest(
-                    instructions=self._instructions,
-                    items=messages,
-                    schema=schema,
-                    name="plan",
-                    max_tokens=left,
-                    on_text=self._request.on_text,
-                )
-            )
-        except ModelError as error:
+        if limit is None:
+            return None
+        taken = self._measure(messages).whole + estimate_tokens(json.dumps(self._schema))
+        left = limit - self._usage.tokens - taken
+        if left < LEAST_TOKENS:
             raise PlanningError(
-                str(error), code=error.code, usage=self._usage + error.usage, may_pass=error.may_pass
-            ) from error
-        self._usage += answer.usage
-        return answer
+                f"The budget of {limit} tokens does not suffice for a plan: {self._usage.tokens} are used, and the "
+                f"next request to the language model takes about {taken}. Raise the budget, or allow fewer "
+                "servers.",
+                code="budget_exceeded",
+                usage=self._usage,
+            )
+        return left
+
+    def _to_planning_error(self, error: ModelError, faulty: _Faulty | None) -> PlanningError:
+        """Return the model's error as one of planning; with the faults of the plan if they cannot be corrected."""
+        message, code = str(error), error.code
+        if code == "model_context_overflow":
+            if self._fitting.has_shrunk:
+                message += f" It did not fit with {len(self._listing.full)} tools shown in full either."
+            if faulty is not None:
+                code = "invalid_plan"
+                message = (
+                    f"The answer of the language model is not a valid plan, and it cannot be asked to correct it. "
+                    f"{_describe_faults(faulty.faults)}. {message}"
+                )
+        return PlanningError(message, code=code, usage=self._usage, may_pass=error.may_pass)
 
     def _find_unknown(self, answer: str) -> Iterator[Tool]:
         """Yield the tools that the answer names and that were not shown in full, and those most like the ones it
@@ -164,12 +274,30 @@ class _Attempt:
                     yield tool
 
     def _make_invalid_error(self, faults: Sequence[Fault]) -> PlanningError:
-        named = [clean(str(fault), _LONGEST_FAULT) for fault in faults[:_MOST_FAULTS]]
-        if len(faults) > _MOST_FAULTS:
-            named.append(f"and {len(faults) - _MOST_FAULTS} more faults")
         times = "once" if self._repairs == 0 else f"{self._repairs + 1} times"
-        return PlanningError(
-            f"The language model was asked {times}, and its last answer is not a valid plan. {'; '.join(named)}",
-            code="invalid_plan",
-            usage=self._usage,
+        message = (
+            f"The language model was asked {times}, and its last answer is not a valid plan. {_describe_faults(faults)}"
         )
+        if self._read_tokens is not None:
+            message += (
+                f". The model read only {self._read_tokens} tokens of a question of about "
+                f"{self._measure(self._conversation).whole}, so its endpoint cut it without a word: {LARGER_CONTEXT}"
+            )
+        return PlanningError(message, code="invalid_plan", usage=self._usage)
+
+
+def _find_cut(code: str) -> Fault:
+    """Return what the model is told of an answer that was cut short."""
+    if code == "model_answer_repetitive":
+        return Fault("", "Your last answer repeated itself without end and was stopped. Write each step once")
+    return Fault(
+        "",
+        "Your last answer was too long and was cut off before its end. Write a shorter plan: fewer steps, less text",
+    )
+
+
+def _describe_faults(faults: Sequence[Fault]) -> str:
+    named = [clean(str(fault), _LONGEST_FAULT) for fault in faults[:_MOST_FAULTS]]
+    if len(faults) > _MOST_FAULTS:
+        named.append(f"and {len(faults) - _MOST_FAULTS} more faults")
+    return "; ".join(named)
