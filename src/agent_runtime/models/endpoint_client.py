@@ -1,14 +1,13 @@
-"""The HTTP client of an endpoint: one client of the openai library, with bounds and with facts that the library drops.
+"""The HTTP client of an endpoint: one client of the openai library, with bounds and with readers of its own.
 
 openai-agents reports neither that an answer was cut at its limit nor that a stream ended too soon, and nothing bounds
-what an endpoint may send. So the client keeps a `ResponseInfo` of each request, and the HTTP layer stops reading an
-answer that is too long.
+what an endpoint may send. So the client reads each answer itself and notes what it saw in a `ResponseInfo`, and the
+HTTP layer stops reading an answer that is too long.
 """
 
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
@@ -23,17 +22,26 @@ from openai import (
     AsyncStream,
     DefaultAsyncHttpxClient,
 )
-from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.config.settings import OPENAI_URL, PLACEHOLDER_KEY
-from agent_runtime.domain.usage import Usage
+from agent_runtime.domain.values import JsonObject
+from agent_runtime.models.answer_reader import (
+    ChatReader,
+    CutOffError,
+    NotAnAnswerError,
+    NotStreamedError,
+    Reader,
+    ResponseInfo,
+    ResponsesReader,
+    TooLongError,
+    read_error,
+)
 from agent_runtime.models.failures import ApiError, Failure, Failures
 
 _CONNECT_S = 10.0
-_MOST_TOKENS = 2**40
 _NO_KEY = "unused"
 """The key to send if none is set: most local servers want some key, and accept any."""
 
@@ -44,79 +52,43 @@ _IN_STREAM = 16
 """How many times as much a stream may take, which sends each token in its own event."""
 
 
-@dataclass(slots=True)
-class ResponseInfo:
-    """Facts about the response to one request. `finish` is a chat completion's finish reason, `response` the last one
-    seen.
-    """
-
-    streamed: bool
-    began: bool = False
-    finish: str | None = None
-    response: Response | None = None
-    error: ApiError | None = None
-    usage: Usage = Usage()  # noqa: RUF009 - frozen
-
-
-RESPONSE_INFO: ContextVar[ResponseInfo] = ContextVar("heard")
+RESPONSE_INFO: ContextVar[ResponseInfo] = ContextVar("response_info")
 """The facts about the request that this context makes."""
 
 
-class TooLongError(Exception):
-    """The endpoint sent more than an answer may hold."""
-
-
-class NotAnAnswerError(Exception):
-    """The endpoint sent something that the API does not define."""
-
-
-class NotStreamedError(Exception):
-    """A stream was requested, and something else came."""
-
-
-class _Chunks(AsyncStream[ChatCompletionChunk]):
-    async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        info = RESPONSE_INFO.get()
-        async for chunk in super().__aiter__():
-            if chunk.choices and chunk.choices[0].finish_reason:
-                info.finish = chunk.choices[0].finish_reason
-            if chunk.usage:
-                info.usage = read_usage(chunk.usage)
-            yield chunk
-
-
 class Client(AsyncOpenAI):
-    """The openai client, which fills in the `ResponseInfo` of each request."""
+    """The openai client, which reads answers itself: as plain JSON, and streams to their end.
 
-    async def post(self, path: str, *, cast_to: Any, stream_cls: Any = None, **more: Any) -> Any:
-        """Send a request; see the library. Raises: NotAnAnswerError where no JSON object came back."""
-        if stream_cls is AsyncStream[ChatCompletionChunk]:
-            stream_cls = _Chunks
-        answer = await super().post(path, cast_to=cast_to, stream_cls=stream_cls, **more)
+    Its callers get whole answers only; `ResponseInfo.on_text` hears the text of a stream. The libraries make typed
+    objects of each piece of a stream, which costs more than all the rest of a turn.
+    """
+
+    async def post(self, path: str, *, cast_to: Any, **more: Any) -> Any:
+        """Send a request; see the library. Raises: NotAnAnswerError, TooLongError, CutOffError."""
         info = RESPONSE_INFO.get()
-        if isinstance(answer, ChatCompletion):
-            info.finish = answer.choices[0].finish_reason if answer.choices else None
-            info.usage = read_usage(answer.usage)
-        elif isinstance(answer, Response):
-            info.response = answer
-            info.usage = read_usage(answer.usage)
-        elif not info.streamed:
-            raise NotAnAnswerError("it is no JSON object")
-        return answer
+        if cast_to is ChatCompletion:
+            return ChatCompletion.construct(**await self._read(ChatReader(info), info, path, more))
+        if cast_to is Response:
+            return Response.construct(**await self._read(ResponsesReader(info), info, path, more))
+        return await super().post(path, cast_to=cast_to, **more)
+
+    async def _read(self, reader: Reader, info: ResponseInfo, path: str, more: dict[str, Any]) -> JsonObject:
+        if not info.streamed:
+            answer = await super().post(path, **{**more, "cast_to": object})
+            # It is text where the endpoint gives it another content type.
+            return reader.read(_check_object(json.loads(answer) if isinstance(answer, str) else answer))
+        asked = {**more, "cast_to": object, "stream": True, "stream_cls": AsyncStream[object]}
+        stream: AsyncStream[object]
+        async with await super().post(path, **asked) as stream:
+            async for event in stream:
+                reader.add(_check_object(event))
+        return reader.end()
 
 
-def read_usage(usage: Any) -> Usage:
-    """Return the tokens of a usage of either API; 0 for a count that is missing or invalid."""
-    if isinstance(usage, CompletionUsage):
-        return Usage(input_tokens=_read_count(usage.prompt_tokens), output_tokens=_read_count(usage.completion_tokens))
-    return Usage(
-        input_tokens=_read_count(getattr(usage, "input_tokens", 0)),
-        output_tokens=_read_count(getattr(usage, "output_tokens", 0)),
-    )
-
-
-def _read_count(tokens: Any) -> int:
-    return tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else 0
+def _check_object(value: Any) -> JsonObject:
+    if not isinstance(value, dict):
+        raise NotAnAnswerError("it is no JSON object")
+    return value
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -178,8 +150,11 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
 def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Failure:
     """Translate an exception of the library or of the HTTP layer."""
     chain = list(_walk_causes(error))
-    if isinstance(own := _find_first(chain, TooLongError, NotStreamedError, NotAnAnswerError), TooLongError):
+    own = _find_first(chain, TooLongError, NotStreamedError, NotAnAnswerError, CutOffError)
+    if isinstance(own, TooLongError):
         return failures.make_too_long()
+    if isinstance(own, CutOffError):
+        return failures.make_cut_off(str(own))
     if isinstance(own, NotStreamedError):
         return Failure("model_failed", failures.make_unreadable("no stream came").message, complaint="stream")
     if isinstance(own, NotAnAnswerError):
@@ -202,15 +177,6 @@ def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Fail
         return failures.translate(read_error(error.body))
     root = next((cause for cause in chain if not isinstance(cause, APIConnectionError)), error)
     return failures.make_unreadable(f"{type(root).__name__}: {root}")
-
-
-def read_error(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> ApiError:
-    """Read the error object of either API. Some servers put the HTTP status into its `code`."""
-    code = body.get("code")
-    if status is None and isinstance(code, int) and not isinstance(code, bool):
-        status = code
-    words = [str(part) for part in (code, body.get("type")) if part not in (None, "error")]
-    return ApiError(str(body.get("message") or ""), status, " ".join(words), str(body.get("param") or ""), after_s)
 
 
 def _read_status_error(error: APIStatusError) -> ApiError:

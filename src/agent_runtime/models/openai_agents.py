@@ -1,55 +1,39 @@
-"""One turn of one openai-agents run. Only this module imports that library; it takes about 2 s, so import it late.
+"""One turn of a model, through a model class of openai-agents. It takes about 2 s to import: do that late.
 
-The library runs the turn and carries out nothing: every tool needs an approval that it never gets, so the model's calls
-come back as data. For the same reason it does not matter if a run fails after the model has answered (a function that
-was not offered, arguments that are no JSON).
+The library's runner is not used: a turn is one request, whose calls come back as data. See decision 22.
 """
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from agents import (
-    Agent,
     FunctionTool,
     Model,
-    ModelResponse,
     ModelSettings,
+    ModelTracing,
     OpenAIChatCompletionsModel,
     OpenAIResponsesModel,
-    RunConfig,
-    Runner,
-    ToolExecutionConfig,
     set_tracing_disabled,
 )
-from agents.items import TResponseStreamEvent
-from agents.usage import Usage as LibraryUsage
-from openai.types.responses import Response
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.models.answer_reader import CutOffError, ResponseInfo
 from agent_runtime.models.dialect import Dialect, allows_strict
-from agent_runtime.models.endpoint_client import (
-    RESPONSE_INFO,
-    ResponseInfo,
-    TooLongError,
-    open_client,
-    read_error,
-    read_usage,
-    to_failure,
-)
+from agent_runtime.models.endpoint_client import RESPONSE_INFO, open_client, to_failure
 from agent_runtime.models.failures import ApiError, Failure, Failures
 from agent_runtime.models.items import calls_of, prepare_items, refusal_of, size_of, text_of, to_sendable
 from agent_runtime.text.redaction import RedactedStream, Redactor
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
 set_tracing_disabled(disabled=True)
 logging.getLogger("openai.agents").setLevel(logging.CRITICAL)  # it may log prompts; we report failures ourselves
-
-_RUN = RunConfig(tracing_disabled=True, trace_include_sensitive_data=False, tool_execution=ToolExecutionConfig())
 
 
 class Endpoint:
@@ -70,6 +54,7 @@ class Endpoint:
         self._redactor = redactor
         self._most = answer_bytes
         self._client = open_client(settings, answer_bytes=answer_bytes)
+        self._given = model is not None
         self._model: Model = model or (
             OpenAIResponsesModel(settings.model, self._client)
             if settings.api == "responses"
@@ -77,28 +62,20 @@ class Endpoint:
         )
         host = urlsplit(settings.endpoint).hostname or ""
         self._openai = host.endswith((".openai.com", ".openai.azure.com"))
-        _ = self._client.chat.completions, self._client.responses.with_streaming_response  # imported on first use
+        _ = self._client.chat.completions, self._client.responses  # imported on first use
 
     async def aclose(self) -> None:
         await self._client.close()
 
     async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
         """Return the model's answer to one request. Raises: Failure."""
-        info = ResponseInfo(streamed=dialect.streams)
         text = RedactedStream(self._redactor, request.on_text)
-        turn = _Turn(self._model, info, text.write, self._failures, self._most)
-        agent: Agent[None] = Agent(
-            name="agent",
-            instructions=request.instructions,
-            tools=[_to_function_tool(tool) for tool in request.tools],
-            model=turn,
-            model_settings=self._make_model_settings(request, dialect),
-        )
+        info = ResponseInfo(dialect.streams, text.write, self._most)
         token = RESPONSE_INFO.set(info)
         try:
-            await self._run(agent, request, turn)
+            output = await self._ask_model(request, dialect, info)
             text.end()
-            return self._answer(turn, info)
+            return self._make_answer(output, info)
         except Failure as failure:
             failure.usage = info.usage
             raise
@@ -110,17 +87,30 @@ class Endpoint:
         finally:
             RESPONSE_INFO.reset(token)
 
-    async def _run(self, agent: Agent[None], request: ModelRequest, turn: "_Turn") -> None:
+    async def _ask_model(self, request: ModelRequest, dialect: Dialect, info: ResponseInfo) -> list[Any]:
+        """Return the output items of the model. Raises: Failure."""
+        asked: dict[str, Any] = {
+            "system_instructions": request.instructions or None,
+            "input": to_sendable(request.items),
+            "model_settings": self._make_model_settings(request, dialect),
+            "tools": [_to_function_tool(tool) for tool in request.tools],
+            "output_schema": None,
+            "handoffs": [],
+            "tracing": ModelTracing.DISABLED,
+            "previous_response_id": None,
+            "conversation_id": None,
+            "prompt": None,
+        }
         try:
-            await Runner.run(agent, input=to_sendable(request.items), max_turns=1, run_config=_RUN)  # type: ignore[arg-type]
+            if self._given and info.streamed:
+                return await _follow_stream(self._model, info, asked)
+            return (await self._model.get_response(**asked)).output
         except Exception as error:
-            # If there is an answer, it does not matter what the library makes of it: it is judged next.
-            if turn.failure or turn.response is None:
-                raise (turn.failure or self._failures.make_unreadable(str(error))) from error
+            # Broad, because garbage makes the libraries raise anything: it is an unreadable answer.
+            raise self._find_failure(info) or to_failure(error, info, self._failures) from error
 
-    def _answer(self, turn: "_Turn", info: ResponseInfo) -> ModelAnswer:
-        assert turn.response is not None  # noqa: S101 - the run neither failed nor ended without asking
-        raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in turn.response.output]
+    def _make_answer(self, output: list[Any], info: ResponseInfo) -> ModelAnswer:
+        raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in output]
         # Redacted, because an endpoint may repeat its key, and no key may reach the journal.
         items = prepare_items(self._redactor.redact_json(raw))
         if size_of(items) > 2 * self._most:
@@ -130,13 +120,33 @@ class Endpoint:
             raise self._failures.make_truncated()
         if refusal is not None or info.finish == "content_filter":
             raise self._failures.make_refused(refusal or "its filter withheld the answer")
-        if self._settings.api == "chat_completions" and info.streamed and info.finish is None:
+        if self._settings.api == "chat_completions" and info.streamed and info.finish is None and not self._given:
             raise self._failures.make_cut_off("the stream ended before the answer did")
         if len(text.encode()) > self._most:
             raise self._failures.make_too_long()
         if not text.strip() and not calls:
             raise self._failures.make_empty()
         return ModelAnswer(items, text, calls, info.usage)
+
+    def _find_failure(self, info: ResponseInfo) -> Failure | None:
+        try:
+            return self._read_failure(info)
+        except (AttributeError, TypeError, ValueError):  # it reports its failure in an unknown form
+            return None
+
+    def _read_failure(self, info: ResponseInfo) -> Failure | None:
+        """Return the failure that the endpoint reports for an unfinished answer; None if it is finished."""
+        if info.error:
+            return self._failures.translate(info.error)
+        final = info.final
+        if final.get("status") == "incomplete":
+            if (final.get("incomplete_details") or {}).get("reason") == "content_filter":
+                return self._failures.make_refused("its filter withheld the answer")
+            return self._failures.make_truncated()
+        if final.get("status") == "failed":
+            error = final.get("error") or {}
+            return self._failures.translate(ApiError(error.get("message") or "it failed", code=error.get("code") or ""))
+        return self._failures.make_truncated() if info.finish == "length" else None
 
     def _make_model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
         """Return the options of a request. `store: false`: the endpoint need not store anything for the next turn."""
@@ -146,93 +156,33 @@ class Endpoint:
         if request.schema is not None and dialect.output != "prompt":
             described = _make_response_format(request, request.schema, dialect)
             body = {"text": {"format": _flatten(described)}} if responses else {"response_format": described}
+        if dialect.streams and not self._given:
+            body["stream"] = True  # the client reads the stream, and gives the library the whole answer
+            if dialect.counts and not responses:
+                body["stream_options"] = {"include_usage": True}
         if limit is not None and self._openai and not responses:
             body["max_completion_tokens"], limit = limit, None  # OpenAI's newer models refuse max_tokens
         return ModelSettings(
             max_tokens=limit,
             store=False if responses or self._openai else None,
-            include_usage=True if dialect.counts else None,
+            include_usage=True if dialect.counts and self._given else None,
             response_include=["reasoning.encrypted_content"] if responses and dialect.reasoning else None,
             extra_body=body or None,
         )
 
 
-class _Turn(Model):
-    """The library's model for one request, streamed or not, with its outcome."""
-
-    def __init__(
-        self, model: Model, info: ResponseInfo, on_text: Callable[[str], None], failures: Failures, most: int
-    ) -> None:
-        self._model = model
-        self._info = info
-        self._on_text = on_text
-        self._failures = failures
-        self._most = most
-        self.response: ModelResponse | None = None
-        self.failure: Failure | None = None
-
-    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        ask = self._stream if self._info.streamed else self._model.get_response
-        try:
-            self.response = await ask(*args, **kwargs)
-        except Exception as error:
-            # Broad, because garbage makes the libraries raise anything: it is an unreadable answer.
-            told = error if isinstance(error, Failure) else to_failure(error, self._info, self._failures)
-            self.failure = self._find_failure() or told
-            raise self.failure from error
-        return self.response
-
-    def stream_response(self, *_args: Any, **_kwargs: Any) -> Any:
-        raise NotImplementedError("runs are not streamed: get_response streams")
-
-    async def _stream(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        length = 0
-        final: Response | None = None
-        events = cast("AsyncGenerator[TResponseStreamEvent]", self._model.stream_response(*args, **kwargs))
-        async with aclosing(events):
-            async for event in events:
-                delta = getattr(event, "delta", None)
-                if isinstance(delta, str):
-                    length += len(delta)
-                    if length > self._most:
-                        raise TooLongError
-                    if event.type == "response.output_text.delta":
-                        self._on_text(delta)
-                elif event.type in {"response.completed", "response.incomplete", "response.failed"}:
-                    final = event.response
-                    self._info.response = final
-                    if final.usage:
-                        self._info.usage = read_usage(final.usage)
-                elif getattr(event, "message", None) and not event.type.startswith("response."):
-                    self._info.error = read_error(
-                        {name: getattr(event, name, None) for name in ("code", "message", "param")}
-                    )
-        if final is None:
-            raise self._failures.make_cut_off("the stream ended before the answer did")
-        return ModelResponse(output=final.output, usage=LibraryUsage(requests=1), response_id=final.id)
-
-    def _find_failure(self) -> Failure | None:
-        try:
-            return self._read_failure()
-        except (AttributeError, TypeError, ValueError):  # it reports its failure in an unknown form
-            return None
-
-    def _read_failure(self) -> Failure | None:
-        """Return the failure that the endpoint reports for an unfinished answer; None if it is finished."""
-        if self._info.error:
-            return self._failures.translate(self._info.error)
-        response, finish = self._info.response, self._info.finish
-        if response is not None and response.status == "incomplete":
-            reason = response.incomplete_details.reason if response.incomplete_details else None
-            if reason == "content_filter":
-                return self._failures.make_refused("its filter withheld the answer")
-            return self._failures.make_truncated()
-        if response is not None and response.status == "failed":
-            error = response.error
-            return self._failures.translate(
-                ApiError(error.message, code=error.code) if error else ApiError("it failed")
-            )
-        return self._failures.make_truncated() if finish == "length" else None
+async def _follow_stream(model: Model, info: ResponseInfo, asked: dict[str, Any]) -> list[Any]:
+    """Return the output items of any model of the library, whose text is heard while it comes."""
+    final: Any = None
+    async with aclosing(cast("AsyncGenerator[Any]", model.stream_response(**asked))) as events:
+        async for event in events:
+            if isinstance(delta := getattr(event, "delta", None), str):
+                info.take(delta, shown=event.type == "response.output_text.delta")
+            elif event.type in {"response.completed", "response.incomplete", "response.failed"}:
+                final = event.response
+    if final is None:
+        raise CutOffError("the stream ended before the answer did")
+    return cast("list[Any]", final.output)
 
 
 def _make_response_format(request: ModelRequest, schema: JsonObject, dialect: Dialect) -> JsonObject:

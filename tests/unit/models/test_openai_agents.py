@@ -1,4 +1,4 @@
-"""One turn of a run of the library, with a scripted model of the library in place of an endpoint."""
+"""One turn of a model, with a scripted model of the library in place of an endpoint."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
