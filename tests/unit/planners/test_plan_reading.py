@@ -76,9 +76,65 @@ def test_what_stands_beside_a_wrapped_plan_is_not_passed_over() -> None:
         read_plan(json.dumps({"plan": [READ], "only_if": "it is Monday"}), TOOLS, "p")
 
 
-def test_the_first_plan_of_several_is_taken() -> None:
-    other = {"goal": "other", "steps": [READ]}
-    text = f"{json.dumps({'x': 1})} {json.dumps({'goal': 'g', 'steps': [READ]})} {json.dumps(other)}"
+OTHER = {"goal": "g", "steps": [{**READ, "id": "s2"}]}
+PLAN, DRAFT = json.dumps({"goal": "g", "steps": [READ]}), json.dumps(OTHER)
+
+
+@pytest.mark.parametrize("second", [DRAFT, json.dumps([{**READ, "id": "s2"}]), '{"steps": [', '{"cannot": "I cannot"}'])
+def test_two_different_plans_are_no_plan(second: str) -> None:
+    with pytest.raises(InvalidPlanError, match="several plans that differ"):
+        read_plan(f"{json.dumps({'x': 1})} {PLAN}\n\nOr: {second}", TOOLS, "p")
+
+
+def test_the_same_plan_twice_is_one_plan() -> None:
+    turned = json.dumps({"steps": [dict(reversed(READ.items()))], "goal": "g"}, indent=1)
+    assert read_plan(f"{PLAN}\nAgain: {turned}\nwith {{no: step}} left out", TOOLS, "p") == WHOLE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>Maybe {DRAFT}? No.</think>{PLAN}",
+        f"Sure <think>Maybe {DRAFT}? No.</think>{PLAN}",
+        f"Okay, maybe {DRAFT}? No</think>{PLAN}",
+        f'Okay, {{"steps": [ ... ]}} it is.\n</think>\n{PLAN}',
+        f'Okay, {{"steps": [{{"id": "s1\n</think>\n\n```json\n{PLAN}\n```',
+        f"<thinking>{DRAFT}</thinking>{PLAN}",
+        f"<reasoning>{DRAFT}</reasoning>{PLAN}",
+        f"[THINK]{DRAFT}[/THINK]{PLAN}",
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{PLAN}",
+        f"{PLAN}\n<think>\nOr rather {DRAFT}",
+        f"The <think> tag is searched for: {PLAN}",
+        f"<think>{DRAFT}</think>\n{json.dumps(PLAN)}",
+    ],
+)
+def test_a_draft_in_the_thoughts_is_never_the_plan(text: str) -> None:
+    assert read_plan(text, TOOLS, "p") == WHOLE
+
+
+@pytest.mark.parametrize(
+    "text", [f"<think>{DRAFT}", f"{DRAFT}\n</think>", f"<think>\nHm.\n</think>\nDone: {DRAFT}</think>"]
+)
+def test_an_answer_of_thoughts_alone_is_a_fault_that_says_so(text: str) -> None:
+    with pytest.raises(InvalidPlanError, match="no JSON follows your thoughts"):
+        read_plan(text, TOOLS, "p")
+
+
+@pytest.mark.parametrize(
+    "word", ["<think>", "</think>", "<think>a</think>", "x.\n</think>\n{}", "<|channel|>final<|message|>"]
+)
+def test_marks_in_the_strings_of_a_plan_are_text(word: str) -> None:
+    step = {**READ, "arguments": {"text": word}}
+    (found,) = read_plan(json.dumps({"goal": "g", "steps": [step]}, indent=1), TOOLS, "p").steps
+    assert isinstance(found, ToolStep)
+    assert found.arguments == {"text": word}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [json.dumps(PLAN), f"```json\n{json.dumps(PLAN)}\n```", json.dumps({"plan": PLAN}), f" {json.dumps(PLAN)}\n"],
+)
+def test_a_plan_that_is_text_in_json_is_read(text: str) -> None:
     assert read_plan(text, TOOLS, "p") == WHOLE
 
 

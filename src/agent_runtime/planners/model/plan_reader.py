@@ -3,7 +3,9 @@
 Each rule is applied only where the answer can mean one thing. No rule chooses a tool, an argument or an order.
 References and conditions are never rewritten. What no rule covers is left to the validator.
 
-* *wrapped*: `{"plan": {...}}` is the plan inside; `{"plan": [...]}` and a bare list of steps are the steps;
+* *one plan*: the same plan may come several times; several plans that differ are a fault;
+* *wrapped*: `{"plan": {...}}` is the plan inside, also where a string holds it; `{"plan": [...]}` and a bare list of
+  steps are the steps;
 * *not for a model to say*: `preapproved` is dropped from every step, whatever its value;
 * *remarks*: fields that only comment (`REMARKS`) are dropped; every other unknown field is a fault;
 * *nothing said*: optional fields that are `null` are dropped, and so are fields of the other kind of step that are
@@ -20,6 +22,7 @@ References and conditions are never rewritten. What no rule covers is left to th
 * *goal*: a plan with a missing or blank goal gets the prompt as its goal.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -49,6 +52,7 @@ _AGENT_FIELDS = frozenset(AgentStep.model_fields)
 _ARGUMENTS = ("args", "parameters", "params", "input")
 _LONGEST_GOAL = 65_536
 _MOST_PARTS = 10_000
+_SEVERAL = 'The answer holds several plans that differ: write one JSON object with "steps", and nothing else.'
 
 
 class Declined(Exception):  # noqa: N818 - an answer, not a failure
@@ -83,11 +87,11 @@ class Names:
 
 
 def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
-    """Return the first plan in the text. `goal` is used if the plan names none.
+    """Return the plan in the text. `goal` is used if the plan names none.
 
     Raises: Declined where the model says that it cannot plan this, InvalidPlanError with every fault of form.
     """
-    found = _find_first_plan(text)
+    found = _find_plan(text)
     reason = found.pop("cannot", None)
     if reason and not found.get("steps"):
         raise Declined(str(reason))
@@ -111,11 +115,11 @@ def read_plan(text: str, tools: Sequence[Tool], goal: str) -> Plan:
 
 
 def find_named_tools(text: str) -> list[tuple[str, str]]:
-    """Return the (server, tool) pairs that the first plan in the text names, in order; an empty list if it is
-    unreadable.
+    """Return the (server, tool) pairs that the plan in the text names, in order; an empty list if it is unreadable
+    or there are several.
     """
     try:
-        steps = _find_first_plan(text).get("steps")
+        steps = _find_plan(text).get("steps")
     except InvalidPlanError:
         return []
     found: list[tuple[str, str]] = []
@@ -128,20 +132,32 @@ def find_named_tools(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def _find_first_plan(text: str) -> JsonObject:
-    """Return the first object of the text that looks like a plan, unwrapped."""
+def _find_plan(text: str) -> JsonObject:
+    """Return the one object of the text that looks like a plan, unwrapped (rule *one plan*)."""
+    plan: JsonObject | None = None
     try:
         for piece in find_pieces(text):
-            if piece.fault is not None and _looks_like_plan(piece):
-                raise InvalidPlanError([Fault("", f"In your answer {piece.fault}.")])
-            plan = _unwrap(piece.value)
-            if plan is not None:
-                return plan
+            if piece.fault is not None:
+                if plan is None and _looks_like_plan(piece):
+                    raise InvalidPlanError([Fault("", f"In your answer {piece.fault}.")])
+                other = plan is not None and '"steps"' in piece.text
+            else:
+                found = _unwrap(piece.value)
+                other = plan is not None and found is not None and _spell(found) != _spell(plan)
+                plan = found if plan is None else plan
+            if other:
+                raise InvalidPlanError([Fault("", _SEVERAL)])
     except NoJsonError as error:
         raise InvalidPlanError([Fault("", f"In your answer {error}.")]) from error
-    raise InvalidPlanError(
-        [Fault("", 'The answer holds no plan: write one JSON object with "steps", and nothing else.')]
-    )
+    if plan is None:
+        raise InvalidPlanError(
+            [Fault("", 'The answer holds no plan: write one JSON object with "steps", and nothing else.')]
+        )
+    return plan
+
+
+def _spell(plan: JsonObject) -> str:
+    return json.dumps(plan, sort_keys=True)
 
 
 def _looks_like_plan(piece: JsonPiece) -> bool:
@@ -157,6 +173,8 @@ def _unwrap(value: JsonValue) -> JsonObject | None:
     if not isinstance(value, dict):
         return None
     inner = value.get("plan")
+    if isinstance(inner, str):
+        inner = read_object(inner)
     rest = {name: item for name, item in value.items() if name != "plan"}
     if isinstance(inner, dict) and "steps" in inner and not rest.keys() - REMARKS:
         return dict(inner)
