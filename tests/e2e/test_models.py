@@ -12,12 +12,12 @@ import pytest
 
 from command_line import PATIENCE_S, Folder
 from model_server import MODEL, ModelServer
-from model_server.replies import Answer, Fault, Text
+from model_server.doctor_answers import WORD, answer_doctor
+from model_server.replies import Answer, Calls, Fault, Text
 from serving import Service, sums
 
 KEY = "sk-not-for-anybody-else"
 PASSWORD = "hunter2-hunter2"  # noqa: S105 - must not be shown
-OK = Text('{"ok": true}')
 NO_MODEL = {"planner": "rules", "model": None}
 
 
@@ -97,7 +97,7 @@ def test_the_status_shows_why_the_model_fails_and_that_it_is_left_alone(tmp_path
 @pytest.mark.slow
 def test_the_status_shows_neither_the_key_nor_credentials_of_the_url(tmp_path: Path, models: ModelServer) -> None:
     models.key = "another"
-    models.on("", OK)
+    models.on("", WORD)
     url = models.base_url.replace("://", f"://me:{PASSWORD}@") + f"?token={PASSWORD}"
     with serve(tmp_path, models, base_url=url) as service:
         assert submit_prompt(service, "Add")["error"]["code"].startswith("model_")
@@ -112,40 +112,45 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def run_doctor(
-    folder: Folder, models: ModelServer, *, key: str = KEY, **settings: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run the doctor, and return its findings about the planner and the model."""
+def find_all(folder: Folder, models: ModelServer, *, key: str = KEY, **settings: str) -> dict[str, dict[str, Any]]:
+    """Run the doctor, and return its findings by their names."""
     folder.env |= {"OPENAI_BASE_URL": models.base_url, "OPENAI_API_KEY": key, "AGENT_RUNTIME_OPENAI__MODEL": MODEL}
     folder.env |= {f"AGENT_RUNTIME_{name.upper()}": value for name, value in settings.items()}
     done = folder("doctor", "--json")
     assert KEY not in done.stdout + done.stderr
     findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert done.returncode == (1 if "fail" in {finding["state"] for finding in findings.values()} else 0)
-    return findings["planner"], findings["model"]
+    return findings
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("api", ["responses", "chat_completions"])
-@pytest.mark.parametrize("level", ["json_schema", "json_object", "prompt"])
+@pytest.mark.parametrize(
+    ("api", "level"), [("responses", "json_schema"), ("chat_completions", "json_object"), ("responses", "prompt")]
+)
 def test_the_doctor_says_what_the_endpoint_supports(folder: Folder, models: ModelServer, api: str, level: str) -> None:
     models.levels = {"json_schema": {"json_schema", "json_object"}, "json_object": {"json_object"}}.get(level, set())
-    models.on("", OK)
-    planner, model = run_doctor(folder, models, openai__api=api)
-    assert planner["state"] == model["state"] == "ok"
-    assert planner["detail"] == "openai: the model makes the plans, and carries out agent steps"
+    held = level == "json_schema"
+    answer_doctor(models, word=WORD if held else Text('{"word": "hello"}'))
+    found = find_all(folder, models, openai__api=api)
+    assert found["planner"]["detail"] == "openai: the model makes the plans, and carries out agent steps"
     for part in (MODEL, models.base_url, " s: key accepted", api, f" {level},", "streamed (first text after", "tokens"):
-        assert part in model["detail"]
+        assert part in found["model"]["detail"]
+    assert "the prompt of a plan was read whole" in found["model prompt"]["detail"]
+    states = {check: found[check]["state"] for check in ("planner", "model", "model tools", "model prompt")}
+    assert states == dict.fromkeys(states, "ok")
+    assert found["model schema"]["state"] == ("ok" if held else "warn")
 
 
 @pytest.mark.slow
-def test_the_doctor_asks_once_and_for_a_bounded_answer(folder: Folder, models: ModelServer) -> None:
-    models.on("", OK)
-    run_doctor(folder, models)
-    assert len(models.find_requests()) == 1
-    most = models.find_requests()[0].max_tokens
-    assert most
-    assert most <= 4096
+def test_the_doctor_asks_few_and_bounded_questions_and_calls_no_tool(folder: Folder, models: ModelServer) -> None:
+    folder.add_ledger(0)
+    answer_doctor(models, call=Calls([("ledger__count", {"label": "one"}), ("read_thermometer", {"room": "kitchen"})]))
+    assert find_all(folder, models)["model tools"]["state"] == "ok"
+    asked = models.find_requests()
+    assert [bool(request.tools) for request in asked] == [False, True, False, False]
+    assert [tool for request in asked for tool in request.tools] == ["read_thermometer"]
+    assert all(0 < (request.max_tokens or 0) <= 2048 for request in asked)
+    assert not folder.ledger.exists()
 
 
 @pytest.mark.slow
@@ -153,31 +158,26 @@ def test_the_doctor_asks_once_and_for_a_bounded_answer(folder: Folder, models: M
     ("reply", "state", "what"),
     [
         (Fault("wrong_key"), "fail", "OPENAI_API_KEY"),
-        (Fault("unknown_model"), "fail", "set openai.model to one that it has"),
         (Fault("drop"), "fail", "cannot be reached"),
-        (Fault("garbage"), "fail", "openai.base_url names an OpenAI-compatible API"),
         (Fault("rate_limited"), "warn", "try again later"),
-        (Fault("out_of_quota"), "warn", "quota"),
-        (Fault("empty"), "warn", "gave an empty answer"),
-        (Text("Sure, I am fine!"), "warn", "did not return the requested JSON"),
-        (Text('Here:\n```json\n{"ok": true}\n```'), "ok", "json_schema"),
     ],
 )
-def test_the_doctor_says_what_is_wrong_with_the_model_and_what_to_do(
+def test_the_doctor_says_what_is_wrong_with_the_endpoint_and_asks_no_more(
     folder: Folder, models: ModelServer, reply: Answer, state: str, what: str
 ) -> None:
     models.on("", reply)
-    _, model = run_doctor(folder, models)
-    assert model["state"] == state
-    assert what in model["detail"]
-    assert len(models.find_requests()) == 1
+    found = find_all(folder, models)
+    assert found["model"]["state"] == state
+    assert what in found["model"]["detail"]
+    assert not {"model schema", "model tools", "model prompt"} & found.keys()
+    assert models.find_requests("kitchen") == []
 
 
 @pytest.mark.slow
 def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: ModelServer) -> None:
     folder.env["AGENT_RUNTIME_OPENAI__TIMEOUT_S"] = "5"
     models.port = 9  # the discard port, on which nobody listens
-    _, model = run_doctor(folder, models)
+    model = find_all(folder, models)["model"]
     assert model["state"] == "fail"
     assert "cannot be reached" in model["detail"]
 
@@ -185,18 +185,20 @@ def test_the_doctor_names_an_endpoint_that_does_not_run(folder: Folder, models: 
 @pytest.mark.slow
 def test_the_doctor_needs_no_key_where_the_endpoint_needs_none(folder: Folder, models: ModelServer) -> None:
     models.key = None
-    models.on("", OK)
-    _, model = run_doctor(folder, models, key="")
+    answer_doctor(models)
+    model = find_all(folder, models, key="")["model"]
     assert model["state"] == "ok"
     assert " s: no key, " in model["detail"]
 
 
 @pytest.mark.slow
 def test_the_doctor_says_that_rules_plan_where_the_settings_want_that(folder: Folder, models: ModelServer) -> None:
-    models.on("", OK)
-    planner, model = run_doctor(folder, models, planner="rules", openai__stream="false")
-    assert planner["detail"] == "rules: plans are made offline; the model only carries out agent steps"
-    assert "not streamed" in model["detail"]
+    answer_doctor(models)
+    found = find_all(folder, models, planner="rules", openai__stream="false")
+    assert found["planner"]["detail"] == "rules: plans are made offline; the model only carries out agent steps"
+    assert "not streamed" in found["model"]["detail"]
+    assert found["model tools"]["state"] == "ok"
+    assert not {"model schema", "model prompt"} & found.keys()
 
 
 @pytest.mark.slow

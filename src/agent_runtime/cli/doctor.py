@@ -2,73 +2,48 @@
 
 import argparse
 import asyncio
-import importlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from agent_runtime.api.auth import anonymous_risks, keys_of
-from agent_runtime.bootstrap import make_model, make_pool, read_registry, resolve_registry
+from agent_runtime.bootstrap import make_pool, read_registry, resolve_registry
 from agent_runtime.builtin.servers import reach_of
 from agent_runtime.cli import output
 from agent_runtime.cli.client import Client
 from agent_runtime.cli.findings import Finding, packages_of
+from agent_runtime.cli.model_check import check_model
 from agent_runtime.cli.service import settings_of
-from agent_runtime.config import REGISTRY_VARIABLE, OpenAISettings, Secrets, Settings, protect_process
+from agent_runtime.config import REGISTRY_VARIABLE, Settings, protect_process
 from agent_runtime.domain.errors import (
     AgentRuntimeError,
     AlreadyOwnedError,
     ConfigurationError,
-    ModelError,
     ServerUnavailableError,
 )
-from agent_runtime.domain.model_requests import ModelRequest
 from agent_runtime.domain.tools import (
     BuiltinServer,
     HttpServer,
     StdioServer,
+    Tool,
     ToolDefinition,
     ToolServer,
 )
 from agent_runtime.judging.process import JudgeProcess
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.sandbox import describe_level, describe_reach, find_bubblewrap_problem
-from agent_runtime.planners.choosing import choose_planner
-from agent_runtime.planners.model.json_answer import NoJsonError, find_pieces
 from agent_runtime.processes.peers import find_peers_problem
 from agent_runtime.registry.resolved import ResolvedEntry, ShownValues
 from agent_runtime.registry.verdicts import Verdicts
-from agent_runtime.services.ports import LanguageModel, ToolServers
+from agent_runtime.services.ports import ToolServers
+from agent_runtime.services.tool_registry import make_tool
 from agent_runtime.storage.opening import open_store
 from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage, storage_files
 from agent_runtime.text.escaping import json_line, look_alikes
 
 _OWNER_S = 5.0
 """Seconds that the service that owns the data directory may take to report its readiness."""
-
-_MODEL_S = 90.0
-"""Seconds that the model may take to answer; a local one may have to be loaded first."""
-
-_MODEL_TOKENS = 2048
-"""The token limit of the answer: a few tokens, after the reasoning of a reasoning model."""
-
-_QUESTION = ModelRequest(
-    'This only tests the connection. Answer with the JSON object {"ok": true} and nothing else.',
-    [{"role": "user", "content": 'Answer with the JSON object {"ok": true}.'}],
-    schema={
-        "type": "object",
-        "properties": {"ok": {"type": "boolean"}},
-        "required": ["ok"],
-        "additionalProperties": False,
-    },
-    name="test",
-    max_tokens=_MODEL_TOKENS,
-)
-
-_PASSING = frozenset({"model_overloaded", "model_refused", "model_answer_empty", "model_answer_truncated"})
-"""Failures of an endpoint that accepted the key: another request may succeed."""
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -105,13 +80,12 @@ def _look(options: argparse.Namespace) -> list[Finding]:
     loaded = resolve_registry(settings, secrets, entries, ShownValues(b""))
     findings += [Finding(f"server {advice.server_id}", "warn", advice.message) for advice in loaded.advice]
     protect_process(settings)
-    findings += asyncio.run(
-        _servers(make_pool(settings, secrets, loaded), loaded.resolved, settings.tool_registry.parent)
-    )
+    seen = asyncio.run(_servers(make_pool(settings, secrets, loaded), loaded.resolved, settings.tool_registry.parent))
+    findings += seen.findings
     findings += [_reach(entry, settings.tool_registry.parent, settings.data_dir) for entry in entries if entry.enabled]
     findings += [finding for entry in entries if entry.enabled for finding in packages_of(entry)]
     findings += [finding for entry in entries if entry.enabled for finding in _relays(settings, entry)]
-    findings += [*asyncio.run(_models(settings, secrets)), _sandbox()]
+    findings += [*asyncio.run(check_model(settings, secrets, seen.tools)), _sandbox()]
     return [replace(finding, detail=secrets.redactor.redact_message(finding.detail)) for finding in findings]
 
 
@@ -189,31 +163,40 @@ async def _write(settings: Settings) -> None:
         await store.check()
 
 
-async def _servers(servers: ServerPool, entries: Sequence[ResolvedEntry], base_dir: Path) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The findings about servers, and the tools that can be used."""
+
+    findings: Sequence[Finding] = ()
+    tools: Sequence[Tool] = ()
+
+
+async def _servers(servers: ServerPool, entries: Sequence[ResolvedEntry], base_dir: Path) -> _Seen:
     """Query the tools of all enabled servers, concurrently."""
     judge = JudgeProcess()
     async with servers as pool, asyncio.TaskGroup() as group:
         asked = [group.create_task(_server(pool, Verdicts(judge.judge), entry, base_dir)) for entry in entries]
-    return [finding for one in asked for finding in one.result()]
+    seen = [one.result() for one in asked]
+    return _Seen([finding for one in seen for finding in one.findings], [tool for one in seen for tool in one.tools])
 
 
-async def _server(pool: ToolServers, verdicts: Verdicts, resolved: ResolvedEntry, base_dir: Path) -> list[Finding]:
+async def _server(pool: ToolServers, verdicts: Verdicts, resolved: ResolvedEntry, base_dir: Path) -> _Seen:
     entry = resolved.server
     check = f"server {entry.id}"
     if not entry.enabled:
-        return [Finding(check, "ok", "disabled in the tool registry")]
+        return _Seen([Finding(check, "ok", "disabled in the tool registry")])
     if resolved.problem is not None:
-        return [Finding(check, "fail", resolved.problem)]
+        return _Seen([Finding(check, "fail", resolved.problem)])
     if isinstance(entry, BuiltinServer) and entry.config.root and not (base_dir / entry.config.root).is_dir():
         detail = f"its root {base_dir / entry.config.root} is not a folder: create it, or change config.root"
-        return [Finding(check, "fail", detail)]
+        return _Seen([Finding(check, "fail", detail)])
     try:
         offer = await pool.discover(entry)
         judged = await verdicts.judge(offer.definitions)
     except ServerUnavailableError as error:
-        return [Finding(check, "fail", error.reason)]
+        return _Seen([Finding(check, "fail", error.reason)])
     except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
-        return [Finding(check, "fail", f"internal error, please report it: {error!r}")]
+        return _Seen([Finding(check, "fail", f"internal error, please report it: {error!r}")])
     faults = {one.definition.name: one.fault for one in judged if one.fault}
     usable = len(offer) - len(faults)
     count = "1 tool" if usable == 1 else f"{usable} tools"
@@ -221,11 +204,13 @@ async def _server(pool: ToolServers, verdicts: Verdicts, resolved: ResolvedEntry
         Finding(check, "warn", f"its tool {json_line(name)} cannot be used: {why}")
         for name, why in {**offer.left_out, **faults}.items()
     ]
-    return [
+    findings = [
         Finding(check, "ok", f"{entry.type}, {count}"),
         *unusable,
         *_find_unmatched(check, entry, offer.definitions),
     ]
+    tools = (make_tool(resolved, one) for one in judged)
+    return _Seen(findings, [tool for tool in tools if isinstance(tool, Tool)])
 
 
 def _find_unmatched(check: str, entry: ToolServer, definitions: Sequence[ToolDefinition]) -> Iterator[Finding]:
@@ -275,70 +260,6 @@ def _reach(entry: ToolServer, base_dir: Path, data_dir: Path) -> Finding:
         case BuiltinServer(config=config):
             reach = reach_of(config, base_dir, data_dir)
     return Finding(f"reach of {entry.id}", "ok", reach)
-
-
-async def _models(settings: Settings, secrets: Secrets) -> list[Finding]:
-    """Check the planner, and send the model one small request."""
-    model = make_model(_once(settings.openai), secrets)
-    try:
-        planner = choose_planner(settings, model)
-    except ConfigurationError as error:
-        return [Finding("planner", "fail", str(error))]
-    offline = f"{planner.name}: plans are made offline"
-    if model is None:
-        return [
-            Finding("planner", "ok", offline),
-            Finding("model", "ok", "not configured; only agent steps need one"),
-        ]
-    plans = f"{offline}; the model only carries out agent steps"
-    if planner.needs_model:
-        plans = f"{planner.name}: the model makes the plans, and carries out agent steps"
-    async with model:
-        return [Finding("planner", "ok", plans), await _ask_model(model, with_key=_has_key(settings.openai))]
-
-
-def _once(settings: OpenAISettings) -> OpenAISettings:
-    """Return the settings without retries."""
-    return settings.model_copy(update={"max_retries": 0})
-
-
-def _has_key(settings: OpenAISettings) -> bool:
-    return settings.model_copy(update={"base_url": None}).configured
-
-
-async def _ask_model(model: LanguageModel, *, with_key: bool) -> Finding:
-    status = model.status()
-    heard: list[float] = []
-    # Import the library first: its seconds do not count as the endpoint's.
-    await asyncio.to_thread(importlib.import_module, "agent_runtime.models.openai_agents")
-    began = time.perf_counter()
-    question = replace(_QUESTION, on_text=lambda _: heard.append(time.perf_counter() - began))
-    try:
-        async with asyncio.timeout(_MODEL_S):
-            answer = await model.answer(question)
-    except ModelError as error:
-        return Finding("model", "warn" if error.code in _PASSING else "fail", str(error))
-    except TimeoutError:
-        detail = f"{status.model} at {status.endpoint} gave no answer within {_MODEL_S:g} s: see whether it is busy"
-        return Finding("model", "warn", detail)
-    except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
-        return Finding("model", "fail", f"internal error, please report it: {error!r}")
-    seconds = time.perf_counter() - began
-    streamed = f"streamed (first text after {heard[0]:.1f} s)" if heard else "not streamed"
-    counted = f"{answer.usage.tokens} tokens" if answer.usage.tokens else "tokens not counted"
-    level = model.status().output or "prompt"
-    said = f"{status.model} at {status.endpoint} answered in {seconds:.1f} s"
-    said = f"{said}: {'key accepted' if with_key else 'no key'}, {status.api}, {level}, {streamed}, {counted}"
-    if _says_ok(answer.text):
-        return Finding("model", "ok", said)
-    return Finding("model", "warn", f"{said}. It did not return the requested JSON, so plans may fail")
-
-
-def _says_ok(text: str) -> bool:
-    try:
-        return any(found.value == {"ok": True} for found in find_pieces(text))
-    except NoJsonError:
-        return False
 
 
 def _sandbox() -> Finding:

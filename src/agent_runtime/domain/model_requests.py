@@ -54,7 +54,8 @@ class ModelRequest:
 class ModelAnswer:
     """One answer of a language model: its items as JSON, their text, and the calls that it proposes.
 
-    `usage` is an estimate if the endpoint reports none, so that every answer counts against the budget.
+    `usage` is an estimate if the endpoint reports none, so that every answer counts against the budget; `counted` is
+    False then.
     `read_tokens` is set if the endpoint seems to have cut the question without a word: the tokens that the model read.
     """
 
@@ -63,6 +64,7 @@ class ModelAnswer:
     calls: tuple[ModelCall, ...]
     usage: Usage
     read_tokens: int | None = None
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class OpenAIModel:
         self._last_error = None
         usage = answer.usage if answer.usage.tokens else _estimate_usage(request, answer)
         log_debug("model_answered", model=self._settings.model, endpoint=self._settings.endpoint, tokens=usage.tokens)
-        return replace(answer, usage=spent[0] + usage)
+        return replace(answer, usage=spent[0] + usage, counted=answer.usage.tokens > 0)
 
     async def _answer_with_retries(self, request: ModelRequest, spent: list[Usage]) -> ModelAnswer:
         async def ask_once() -> ModelAnswer:

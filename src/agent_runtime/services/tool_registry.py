@@ -234,7 +234,7 @@ class ToolRegistry:
         def describe() -> None:  # in a thread: the digests of many tools take long
             for one in judged:
                 name = one.definition.name
-                outcome = _make_tool(shelf.entry, one)
+                outcome = make_tool(shelf.entry, one)
                 if isinstance(outcome, Tool):
                     tools[outcome.key] = outcome
                     unusable.pop(name, None)
@@ -330,7 +330,7 @@ def _leave_to_watch(_: _Shelf) -> None:
     """Do nothing until `watch` runs: it begins with all shelves that exist then."""
 
 
-def _make_tool(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:
+def make_tool(entry: ResolvedEntry, judged: JudgedDefinition) -> Tool | str:
     """Return the tool, or the reason why it cannot be used."""
     if entry.server.policy_for(judged.definition.name).enabled is False:
         return "disabled in the tool registry"
