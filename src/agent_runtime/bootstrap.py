@@ -40,6 +40,7 @@ from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.orchestrator import Orchestrator
+from agent_runtime.services.planning_log import PlanningLog
 from agent_runtime.services.ports import AppendObserver, LanguageModel, Planner, Runner, TaskStore, ToolServers
 from agent_runtime.services.task_manager import TaskManager
 from agent_runtime.services.tool_registry import ToolRegistry
@@ -180,6 +181,7 @@ class _Ground:
     model: OpenAIModel | None
     planner: Planner
     metrics: Metrics
+    redact: Callable[[str], str]
 
 
 def _prepare(settings: Settings, secrets: Secrets, parts: Parts, recover: Recover) -> _Ground:
@@ -198,7 +200,7 @@ def _prepare(settings: Settings, secrets: Secrets, parts: Parts, recover: Recove
     loaded = load()
     current = CurrentRegistry(loaded.resolved, pin_model(settings.openai, shown))
     pool = make_pool(settings, secrets, loaded, parts.spares if recover is True else None, parts.pauses)
-    return _Ground(settings, load, loaded, current, pool, model, planner, Metrics())
+    return _Ground(settings, load, loaded, current, pool, model, planner, Metrics(), secrets.redactor.redact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,7 @@ def _wire(ground: _Ground, store: TaskStore, servers: ToolServers, pauses: Pause
         ground.planner,
         registry,
         progress,
+        PlanningLog(store, ground.redact),
         start_s=limits.server_start_s,
         install_s=limits.server_install_s,
         approval=settings.approval,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -20,6 +21,7 @@ from agent_runtime.domain.errors import (
     TaskNotFoundError,
 )
 from agent_runtime.domain.feed import FeedCheckpoint, FeedEntry, Tombstone
+from agent_runtime.domain.planning_attempts import MOST_KEPT, AttemptMessage, PlanningAttempt
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import chain_faults
 from agent_runtime.domain.task import Task
@@ -586,6 +588,34 @@ async def test_rows_before_a_checkpoint_may_be_dropped_and_older_cursors_start_a
             (f"{position}.1", "checkpoint", 0),
             *after,
         ]  # it missed nothing
+
+
+def attempt_of(answer: str) -> PlanningAttempt:
+    said = AttemptMessage(role="user", content="Add \x00 é.")
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    return PlanningAttempt(
+        revision=1, at=now, duration_ms=1.5, instructions="Plan.", messages=(said,), answer=answer, outcome="planned"
+    )
+
+
+async def test_attempts_at_a_plan_outlive_a_restart_and_go_with_their_task(open_store: OpenStore) -> None:
+    async with asyncio.timeout(30), open_store() as store:
+        task = await write_cancelled_task(store, "t")
+        other = await store.append(Task("u"), [task_submitted()])
+        for number in range(1, MOST_KEPT + 3):
+            await store.save_planning_attempt("t", attempt_of(f"{number}"))
+        await store.save_planning_attempt("u", attempt_of("another"))
+    async with asyncio.timeout(30), open_store() as store:
+        kept = [(number, attempt_of(f"{number}")) for number in range(3, MOST_KEPT + 3)]
+        assert await store.load_planning_attempts("t") == kept, "the oldest are dropped"
+        await store.delete(task)
+        await store.save_planning_attempt("t", attempt_of("too late"))
+        with pytest.raises(TaskNotFoundError):
+            await store.load_planning_attempts("t")
+        assert await store.load_planning_attempts("u") == [(1, attempt_of("another"))]
+        assert await store.load("u") == other, "an attempt is no event"
+        again = await store.append(Task("t"), [task_submitted()])
+        assert await store.load_planning_attempts(again.task_id) == []
 
 
 async def test_closing_the_store_ends_its_feeds(open_store: OpenStore) -> None:

@@ -50,6 +50,7 @@ CALLS = [
     ("POST", "/v1/tasks/ID/preview", "read"),
     ("GET", "/v1/tasks/ID/plan/revisions", "read"),
     ("GET", "/v1/tasks/ID/plan/diff", "read"),
+    ("GET", "/v1/tasks/ID/planning", "read"),
     ("POST", "/v1/tasks/ID/stream-ticket", "read"),
     ("GET", "/v1/tasks/ID/stream", "read"),
     ("GET", "/v1/tasks/ID/events", "read"),

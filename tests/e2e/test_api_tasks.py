@@ -285,6 +285,7 @@ def test_every_call_is_documented(service: Service) -> None:
         ("put", f"{one}/plan"),
         ("get", f"{one}/plan/revisions"),
         ("get", f"{one}/plan/diff"),
+        ("get", f"{one}/planning"),
         ("get", f"{one}/stream"),
         ("get", f"{one}/events"),
         ("get", f"{one}/audit"),

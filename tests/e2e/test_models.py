@@ -76,7 +76,15 @@ def test_the_status_shows_what_was_learned_and_asks_nothing(tmp_path: Path, mode
             },
         }
         assert models.requests == []
-        assert submit_prompt(service, "Add")["status"] == "awaiting_approval"
+        task = submit_prompt(service, "Add")
+        assert task["status"] == "awaiting_approval"
+        planning = service.get(f"/v1/tasks/{task['task_id']}/planning")
+        assert planning["task_id"] == task["task_id"]
+        (attempt,) = planning["attempts"]
+        assert (attempt["number"], attempt["revision"], attempt["outcome"]) == (1, 1, "planned")
+        assert attempt["messages"][0]["content"].startswith("Add\n")
+        assert json.loads(attempt["answer"]) == sums(1)
+        assert attempt["usage"]["input_tokens"] > 0
         after = service.get("/v1/models/status")
         assert after["model"] == before["model"] | {"output": "json_object"}
 

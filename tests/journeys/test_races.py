@@ -29,6 +29,7 @@ from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.orchestrator import Orchestrator
+from agent_runtime.services.planning_log import PlanningLog
 from agent_runtime.storage.sqlite.store import SqliteStore
 from harness import House, ledger_plan, names, submit_plan, until, until_settled, until_status
 from shifty import ShiftyHouse, plan_of, submit_and_approve
@@ -260,6 +261,7 @@ async def another_orchestrator(house: House, runtime: Runtime) -> AsyncIterator[
             RulePlanner(),
             runtime.registry,
             progress,
+            PlanningLog(runtime.store, str),
             start_s=1,
             install_s=1,
             approval=house.settings.approval,

@@ -25,6 +25,7 @@ from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StoreUnavailableError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, check_cursor, parse_cursor
+from agent_runtime.domain.planning_attempts import MOST_KEPT, PlanningAttempt
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.stored_journal import StoredIndex, StoredJournal, StoredRecord
 from agent_runtime.domain.summaries import Page, TaskSummary
@@ -41,6 +42,7 @@ class Journal:
     position: int
     records: list[EventRecord] = field(default_factory=list)
     entries: list[StoredRecord] = field(default_factory=list)
+    attempts: list[tuple[int, PlanningAttempt]] = field(default_factory=list)
 
     @property
     def head(self) -> str:
@@ -242,6 +244,15 @@ class MemoryStore:
     def _commit(self, kind: str, data: str) -> None:
         self._memory.commit(kind, data)
         self._commits.advance(self._memory.commits[-1].position)
+
+    async def save_planning_attempt(self, task_id: str, attempt: PlanningAttempt) -> None:
+        journal = self._memory.journals.get(task_id)
+        if journal is not None:
+            number = journal.attempts[-1][0] + 1 if journal.attempts else 1
+            journal.attempts = [*journal.attempts, (number, attempt)][-MOST_KEPT:]
+
+    async def load_planning_attempts(self, task_id: str) -> list[tuple[int, PlanningAttempt]]:
+        return list(self._journal(task_id).attempts)
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         self._memory.definitions[identity] = list(definitions)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from agent_runtime import __version__
-from agent_runtime.api import console, exports, feed, health, metrics, openapi, plans, problems, rest
+from agent_runtime.api import console, exports, feed, health, metrics, openapi, planning, plans, problems, rest
 from agent_runtime.api.auth import choose_authenticator
 from agent_runtime.api.edge import Edge
 from agent_runtime.api.scopes import RouteScopes
@@ -21,6 +21,7 @@ from agent_runtime.storage.secret_file import read_secret
 ROUTERS: tuple[APIRouter, ...] = (
     rest.tasks,
     plans.plans,
+    planning.router,
     exports.router,
     feed.router,
     rest.tools,

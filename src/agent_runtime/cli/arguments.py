@@ -140,6 +140,10 @@ def _task_commands(commands: _Commands) -> None:
         _with_id(_add(commands, "show", "commands:show", "show one task: its plan, its steps, its result")),
         level="error",
     )
+    planning = _add(
+        commands, "planning", "planning:show_attempts", "show what a language model was asked for the plans of a task"
+    )
+    _client(_with_id(planning), "the attempts", level="error")
     _client(_with_id(_add(commands, "watch", "commands:watch", "follow a task until it ends or needs a person")))
 
 

@@ -113,6 +113,10 @@ class Client:
         query = urlencode({"from": before, "to": after})
         return str(self._json("GET", f"{_path(task_id)}/plan/diff?{query}")["text"])
 
+    def list_attempts(self, task_id: str) -> Json:
+        """Return what a language model was asked for the plans of a task, and what it answered."""
+        return self._json("GET", f"{_path(task_id)}/planning")
+
     def cancel(self, task_id: str, reason: str | None = None) -> Json:
         return self._decide(task_id, "cancel", reason=reason)
 

@@ -1,13 +1,21 @@
 """Values of one exchange with a planner: the request and the answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent_runtime.domain.errors import Fault
 from agent_runtime.domain.model_requests import ignore_text
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import Usage
+
+KeepAttempt = Callable[[PlanningAttempt], Awaitable[None]]
+"""Keeps an attempt of a planner with the task."""
+
+
+async def drop_attempt(_: PlanningAttempt) -> None:
+    """Keep nothing of an attempt."""
 
 
 def _no_faults(_: Plan) -> Sequence[Fault]:
@@ -21,6 +29,7 @@ class PlanRequest:
     For a revision, `previous` is the plan to replace and `feedback` everything said about it and earlier ones, in
     order. `faults` judges a plan by the contract. `agent_steps` says whether a plan may contain agent steps.
     `max_tokens` limits the tokens spent in all; None is no limit. `on_text` receives the answer as it is written.
+    `keep` is awaited for each attempt of a model, once its outcome is known.
     """
 
     prompt: str
@@ -32,6 +41,7 @@ class PlanRequest:
     agent_steps: bool = False
     max_tokens: int | None = None
     on_text: Callable[[str], None] = ignore_text
+    keep: KeepAttempt = drop_attempt
 
 
 @dataclass(frozen=True, slots=True)

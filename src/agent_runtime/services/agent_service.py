@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from agent_runtime.config import ApprovalSettings
 from agent_runtime.domain.budget import tokens_left
@@ -17,6 +18,7 @@ from agent_runtime.domain.rerun import Rerun, find_repeated_calls
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.values import LARGE_BYTES
 from agent_runtime.live.progress import Piece, Progress
+from agent_runtime.services.planning_log import PlanningLog
 from agent_runtime.services.ports import Planner
 from agent_runtime.services.tool_registry import ToolRegistry
 
@@ -29,6 +31,7 @@ class PlannerAgent:
         planner: Planner,
         registry: ToolRegistry,
         progress: Progress,
+        attempts: PlanningLog,
         *,
         start_s: float,
         install_s: float,
@@ -37,6 +40,7 @@ class PlannerAgent:
         self._planner = planner
         self._registry = registry
         self._progress = progress
+        self._attempts = attempts
         self._start_s = start_s
         self._install_s = install_s
         self._approval = approval
@@ -89,6 +93,7 @@ class PlannerAgent:
             agent_steps=offered.has_model,
             max_tokens=tokens_left(task),
             on_text=lambda text: self._progress.say(task.task_id, Piece(None, text)),
+            keep=partial(self._attempts.keep, task),
         )
         return await self._planner.plan(request), offered
 

@@ -13,6 +13,7 @@ from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
+from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.summaries import Page
@@ -132,6 +133,17 @@ class TaskStore(Protocol):
         """Delete a terminal task, or one with a changed journal.
 
         Raises: TaskNotFoundError, ConflictError, StoreUnavailableError.
+        """
+
+    async def save_planning_attempt(self, task_id: str, attempt: PlanningAttempt) -> None:
+        """Keep an attempt with its task, beside the journal; the oldest beyond `MOST_KEPT` are dropped. Nothing is kept
+        of a task that is gone. Raises: StoreUnavailableError.
+        """
+
+    async def load_planning_attempts(self, task_id: str) -> list[tuple[int, PlanningAttempt]]:
+        """Return the attempts of a task in order, each with its number, from 1; those that cannot be read are left out.
+
+        Raises: TaskNotFoundError, StoreUnavailableError.
         """
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:

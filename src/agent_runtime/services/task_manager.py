@@ -32,6 +32,7 @@ from agent_runtime.domain.events import (
 )
 from agent_runtime.domain.feed import FeedEntry
 from agent_runtime.domain.plan import Plan
+from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.rerun import Rerun, RerunFrom
 from agent_runtime.domain.rerun_source import describe_source
 from agent_runtime.domain.revisions import Revision, read_revisions
@@ -316,6 +317,10 @@ class TaskManager:
     async def load_stored_journal(self, task_id: str, caller: Caller) -> StoredJournal:
         """Return everything stored of a task, for the audit. Raises: TaskNotFoundError, StoreUnavailableError."""
         return await self._store.load_stored_journal(task_id)
+
+    async def list_planning_attempts(self, task_id: str, caller: Caller) -> list[tuple[int, PlanningAttempt]]:
+        """Return the attempts at plans of a task, each with its number. Raises: TaskNotFoundError."""
+        return await self._store.load_planning_attempts(task_id)
 
     async def read_revisions(self, task_id: str, caller: Caller) -> list[Revision]:
         """Return every revision of the plan, in order. Raises: TaskNotFoundError."""

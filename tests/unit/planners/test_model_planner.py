@@ -13,6 +13,7 @@ from agent_runtime.domain.drafting import find_faults
 from agent_runtime.domain.errors import ModelError, PlanningError
 from agent_runtime.domain.plan import AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.plan_requests import PlanRequest
+from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.references import parse_template
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.domain.usage import Usage
@@ -198,6 +199,46 @@ async def test_a_huge_answer_is_read_off_the_event_loop_and_echoed_in_part(tools
     model = ScriptedLanguageModel(["so " * 300_000, "so " * 100_000 + GOOD])
     assert (await ModelPlanner(model).plan(make_request(tools))).plan == PLAN
     assert len(text_of(model.requests[1].items[1])) < 33_000
+
+
+async def test_each_attempt_is_kept_with_what_was_asked_and_answered(tools: list[Tool]) -> None:
+    kept: list[PlanningAttempt] = []
+
+    async def keep(attempt: PlanningAttempt) -> None:
+        kept.append(attempt)
+
+    planner = ModelPlanner(ScriptedLanguageModel([BAD, GOOD]))
+    answer = await planner.plan(make_request(tools, keep=keep))
+    bad, good = kept
+    assert (bad.outcome, bad.answer, bad.usage) == ("invalid_plan", BAD, SPENT)
+    assert [fault.field for fault in bad.faults] == ["steps[1].arguments"]
+    assert bad.messages[-1].content == f"Copy notes.txt to copy.txt{ASKED_FOR}"
+    assert (good.outcome, good.answer, good.faults) == ("planned", GOOD, ())
+    assert good.messages[-2].content == BAD
+    assert "filesystem" in good.instructions
+    assert bad.usage + good.usage == answer.usage
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "words"),
+    [
+        ('{"cannot": "No tool sends mail.\\ud800"}', "declined", "No tool sends mail.?"),
+        (ModelError("It is down.", code="model_unreachable", usage=SPENT), "model_unreachable", "It is down."),
+    ],
+)
+async def test_an_attempt_that_failed_is_kept(
+    said: str | ModelError, outcome: str, words: str, tools: list[Tool]
+) -> None:
+    kept: list[PlanningAttempt] = []
+
+    async def keep(attempt: PlanningAttempt) -> None:
+        kept.append(attempt)
+
+    with pytest.raises(PlanningError):
+        await ModelPlanner(ScriptedLanguageModel([said])).plan(make_request(tools, keep=keep))
+    (attempt,) = kept
+    assert (attempt.outcome, attempt.message, attempt.usage) == (outcome, words, SPENT)
+    assert attempt.instructions
 
 
 @pytest.mark.parametrize("code", ["model_unreachable", "model_key_refused", "model_answer_empty"])

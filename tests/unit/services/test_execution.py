@@ -43,6 +43,7 @@ from agent_runtime.services.broker import Broker
 from agent_runtime.services.decisions import Judged, events_of
 from agent_runtime.services.execution import Execution
 from agent_runtime.services.executor_agent import ExecutorAgent
+from agent_runtime.services.planning_log import PlanningLog
 from agent_runtime.services.ports import Lease
 from agent_runtime.services.run import Run
 from agent_runtime.services.tool_registry import ToolRegistry
@@ -238,6 +239,7 @@ class Setting:
                 self.planner,
                 registry,
                 Progress(),
+                PlanningLog(self.store, str),
                 start_s=5,
                 install_s=5,
                 approval=self.approval,

@@ -15,6 +15,7 @@ from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimate_tokens
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.planners.model.attempt_notes import AttemptNotes
 from agent_runtime.planners.model.fitting import Fitting, Sizes
 from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
 from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions, plan_schema
@@ -93,6 +94,7 @@ class _Attempt:
         self._model = model
         self._request = request
         self._repairs = repairs
+        self._notes = AttemptNotes(request.keep)
         self._schema = plan_schema(agent_steps=request.agent_steps)
         self._conversation = build_conversation(request)
         self._fitting = Fitting(catalogue_tokens)
@@ -124,13 +126,15 @@ class _Attempt:
                 repairs_left -= 1
                 continue
             try:
-                return PlanAnswer(await self._read(answer.text), self._usage)
+                plan = await self._read(answer.text)
             except Declined as reason:
+                await self._notes.end("declined", answer.usage, answer=answer.text, message=str(reason))
                 raise PlanningError(
                     f"The language model says that it cannot plan this: {clean(str(reason), _LONGEST_REASON)}",
                     usage=self._usage,
                 ) from None
             except InvalidPlanError as error:
+                await self._notes.end(error.code, answer.usage, answer=answer.text, faults=error.faults)
                 if self._fits_after_cut(answer):
                     faulty = None
                     continue
@@ -138,6 +142,9 @@ class _Attempt:
                     raise self._make_invalid_error(error.faults) from error
                 faulty = _Faulty(answer.text, error.faults)
                 repairs_left -= 1
+            else:
+                await self._notes.end("planned", answer.usage, answer=answer.text)
+                return PlanAnswer(plan, self._usage)
 
     async def _read(self, text: str) -> Plan:
         return await asyncio.to_thread(self._read_and_judge, text) if len(text) > _LONG else self._read_and_judge(text)
@@ -157,6 +164,7 @@ class _Attempt:
         """
         while True:
             messages = self._build_messages(faulty)
+            self._notes.begin(self._instructions, messages)
             try:
                 answer = await self._model.answer(
                     ModelRequest(
@@ -170,6 +178,7 @@ class _Attempt:
                 )
             except ModelError as error:
                 self._usage += error.usage
+                await self._notes.end(error.code, error.usage, message=str(error))
                 if error.code != "model_context_overflow":
                     raise
                 sizes = self._measure(messages)

@@ -31,6 +31,7 @@ MIGRATIONS: tuple[tuple[str, Step | None], ...] = (
     ("0003_submitter.sql", None),
     ("0004_starts.sql", None),
     ("0005_commits.sql", begin_commits),
+    ("0006_planning.sql", None),
 )
 """The scripts of `migrations/`, each with its step. A database's `user_version` counts those applied."""
 

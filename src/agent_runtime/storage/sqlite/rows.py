@@ -25,6 +25,7 @@ from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.values import Value
 from agent_runtime.storage.base import chain_records, make_append_error, make_page
 from agent_runtime.storage.sqlite.journals import is_as_written, select_stored_journal
+from agent_runtime.storage.sqlite.planning import DELETE_ATTEMPTS
 
 INSERT_TASK = """
 INSERT INTO tasks (task_id, version, epoch, status, prompt, plan_revision, cancel_requested, metadata,
@@ -145,6 +146,7 @@ def delete_task(connection: sqlite3.Connection, task: Task) -> Deletion:
             raise TaskNotFoundError(task.task_id)
         raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
     deleted = [connection.execute(sql, (task.task_id,)).rowcount for sql in (DELETE_TASK, DELETE_EVENTS)]
+    connection.execute(DELETE_ATTEMPTS, (task.task_id,))
     if not any(deleted):
         raise TaskNotFoundError(task.task_id)
     return Deletion(task.task_id, last, head, journal_changed=task.journal_change is not None)

@@ -16,6 +16,7 @@ from agent_runtime.domain.cursors import LAST_POSITION, position_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord
 from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, parse_cursor
+from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import StoredJournal
 from agent_runtime.domain.summaries import Page
@@ -26,7 +27,7 @@ from agent_runtime.storage.base import Clock, Draft, draft_append, utc_now
 from agent_runtime.storage.cache import Cache
 from agent_runtime.storage.feed import follow_feed
 from agent_runtime.storage.followers import Followers, Watch
-from agent_runtime.storage.sqlite import commits, journals, rows, starts
+from agent_runtime.storage.sqlite import commits, journals, planning, rows, starts
 from agent_runtime.storage.sqlite.database_file import DatabaseFile
 from agent_runtime.storage.sqlite.readers import Readers
 from agent_runtime.storage.sqlite.writer import Writer
@@ -232,6 +233,15 @@ class SqliteStore:
         self._cache.forget(task_id)
         self._changed -= {task_id}
         self._followers.end(task_id)
+
+    async def save_planning_attempt(self, task_id: str, attempt: PlanningAttempt) -> None:
+        """See `TaskStore.save_planning_attempt`."""
+        work = partial(planning.insert_attempt, task_id=task_id, data=attempt.model_dump_json())
+        await self._writer.write(work, _do_nothing)
+
+    async def load_planning_attempts(self, task_id: str) -> list[tuple[int, PlanningAttempt]]:
+        """See `TaskStore.load_planning_attempts`."""
+        return await self._readers.read(partial(planning.select_attempts, task_id=task_id))
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         """See `TaskStore.save_definitions`."""
