@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from agent_runtime.models.model import OpenAIModel
 from agent_runtime.services.ports import LanguageModel
 from agent_runtime.text.redaction import Redactor
 from model_server import ModelServer
-from model_server.replies import Calls, Fault, FaultKind, Reply, Text
+from model_server.continuing import reply_like_deepseek, reply_like_gemini, reply_like_litellm
+from model_server.replies import Answer, Calls, Fault, FaultKind, Reply, Text
 from model_server.requests import Request, WireError
 from waiting import eventually
 
@@ -244,6 +245,45 @@ async def test_items_kept_in_one_api_can_be_sent_in_the_other(models: ModelServe
         assert models.requests[-1].results == {"c1": "text"}
         for model in (*ask.made, *other.made):
             await model.aclose()
+
+
+@pytest.mark.parametrize("reply", [reply_like_gemini, reply_like_deepseek, reply_like_litellm])
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_an_endpoint_gets_back_what_it_sent_with_a_call(
+    models: ModelServer, time: Time, reply: Callable[[Request], Answer], *, stream: bool
+) -> None:
+    ask = Asker(models, Way("chat_completions", stream), time)
+    items: list[dict[str, Any]] = [USER]
+    models.on("", reply)
+    model = ask.model(max_retries=0)
+    for turn in range(3):
+        models.next(reply if turn == 2 else lambda request: reply(replace(request, items=())))
+        request = ModelRequest("", json.loads(json.dumps(items)), tools=[READ])  # as a journal keeps them
+        answer = await ask_in_time(model, request)
+        items += answer.items
+        items += [{"type": "function_call_output", "call_id": one.call_id, "output": "1"} for one in answer.calls]
+    assert answer.text == "done"
+    assert len({one["call_id"] for one in items if one.get("type") == "function_call"}) == 2
+    await model.aclose()
+
+
+async def test_another_model_does_not_get_what_one_sent_with_a_call(models: ModelServer, time: Time) -> None:
+    ask = Asker(models, Way("chat_completions", stream=False), time)
+    first = await ask.answer(reply_like_deepseek, request=question(tools=(READ,)))
+    output = {"type": "function_call_output", "call_id": first.calls[0].call_id, "output": "1"}
+    await ask.answer(Text("ok"), request=ModelRequest("", [USER, *first.items, output]), model="huge")
+    assert "reasoning_content" not in json.dumps(models.requests[-1].body)
+    for model in ask.made:
+        await model.aclose()
+
+
+async def test_a_tool_is_offered_as_endpoints_accept_it_and_called_as_it_is(ask: Asker) -> None:
+    schema = {"properties": {"$filter": {"type": "string"}, "tags": {"type": "array"}, "any": True}}
+    tool = OfferedTool("search", "Search.", {"type": "object", "anyOf": [schema, {"required": ["any"]}]})
+    replies = Calls([("search", {"filter": "x", "tags": [1]})])
+    answer = await ask.answer(replies, request=question(tools=(tool,)))
+    assert json.loads(answer.calls[0].arguments) == {"$filter": "x", "tags": [1]}
+    assert '"filter"' in json.dumps(answer.items).replace("\\", "")
 
 
 async def test_nothing_is_left_at_the_endpoint(ask: Asker) -> None:

@@ -6,7 +6,7 @@ apart.
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,15 @@ from agent_runtime.models.failures import ApiError
 _MOST_TOKENS = 2**40
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 """The texts of a message of a chat completion; the last two are not OpenAI's."""
+
+_RETURNED_TEXTS = ("reasoning_content", "reasoning")
+_RETURNED = ("reasoning_details", "thinking_blocks", "extra_content")
+_PART_TEXTS = ("text", "summary", "thinking")
+_RETURNED_WITH_CALL = ("extra_content", "provider_specific_fields")
+"""The fields that endpoints need back on the next turn, with the calls of a message. `reasoning_content`: DeepSeek and
+Kimi; `reasoning`, `reasoning_details`: OpenRouter; `thinking_blocks`, `provider_specific_fields`: LiteLLM;
+`extra_content`: Gemini, whose signature of a thought is in it.
+"""
 
 
 class TooLongError(Exception):
@@ -41,7 +50,9 @@ class ResponseInfo:
     """The facts about the response to one request, and who hears its text while it comes.
 
     `finish` is a chat completion's finish reason, `final` the status of a response of the Responses API (`status`,
-    `error` and `incomplete_details`). `most` is the number of characters that a stream may have.
+    `error` and `incomplete_details`). `most` is the number of characters that a stream may have. `message_extras` and
+    `call_extras` are the fields of a chat completion that the endpoint needs back on the next turn; `returned` has, by
+    `call_id`, those of earlier turns.
     """
 
     streamed: bool
@@ -53,6 +64,9 @@ class ResponseInfo:
     error: ApiError | None = None
     usage: Usage = Usage()  # noqa: RUF009 - frozen
     length: int = 0
+    message_extras: JsonObject = field(default_factory=dict)
+    call_extras: list[JsonObject] = field(default_factory=list)
+    returned: Mapping[str, JsonObject] = field(default_factory=dict)
 
     def take(self, piece: str, *, shown: bool = False) -> None:
         """Count a piece of a stream, and pass it on if it is text. Raises: TooLongError."""
@@ -115,6 +129,7 @@ class ChatReader:
         self._info = info
         self._id: object = None
         self._texts: dict[str, list[str]] = {}
+        self._returned: JsonObject = {}
         self._calls = StreamedCalls()
 
     def add(self, event: JsonObject) -> None:
@@ -131,6 +146,10 @@ class ChatReader:
             if piece := _join_texts(delta.get(name)):
                 self._info.take(piece, shown=name == "content")
                 self._texts.setdefault(name, []).append(piece)
+        for name in _RETURNED:
+            if value := delta.get(name):
+                self._info.take(json.dumps(value))
+                self._returned[name] = _join_parts(self._returned.get(name), value)
         if pieces := delta.get("tool_calls"):
             self._info.take(self._calls.add(pieces))
 
@@ -146,9 +165,14 @@ class ChatReader:
         self._info.finish = choice.get("finish_reason")
         message = choice.get("message") or {}
         calls = [extend_call(start_call(), call) for call in message.get("tool_calls") or ()]
+        self._returned = {name: message[name] for name in _RETURNED if message.get(name)}
         return self._make_answer(answer.get("id"), {name: _join_texts(message.get(name)) for name in _TEXTS}, calls)
 
     def _make_answer(self, answer_id: object, texts: JsonObject, calls: list[JsonObject]) -> JsonObject:
+        self._info.call_extras = [
+            {name: call[name] for name in _RETURNED_WITH_CALL if call.get(name)} for call in calls
+        ]
+        self._info.message_extras = self._returned | {name: texts[name] for name in _RETURNED_TEXTS if texts.get(name)}
         message = {"role": "assistant", "content": None, "tool_calls": calls or None}
         message |= {name: text for name, text in texts.items() if text}
         choice = {"index": 0, "finish_reason": self._info.finish, "message": message}
@@ -216,8 +240,7 @@ def extend_call(call: JsonObject, piece: JsonObject) -> JsonObject:
     function = call["function"]
     call["id"] = call["id"] or piece.get("id") or ""
     function["name"] = function["name"] or name
-    if extra := piece.get("extra_content"):
-        call["extra_content"] = extra
+    call.update({name: piece[name] for name in _RETURNED_WITH_CALL if isinstance(piece.get(name), dict)})
     if arguments != function["arguments"] or not _is_object(arguments):  # else it is the whole call again
         function["arguments"] += arguments
     return call
@@ -247,6 +270,31 @@ def _join_texts(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
+
+
+def _join_parts(known: Any, piece: Any) -> Any:
+    """Return a field that is not a text with its next piece: an object, or a list of parts that come in pieces."""
+    if isinstance(known, dict) and isinstance(piece, dict):
+        return known | piece
+    if not isinstance(known, list) or not isinstance(piece, list):
+        return piece
+    joined = list(known)
+    for part in piece:
+        if joined and _continues(joined[-1], part):
+            last = joined[-1]
+            texts = {name: (last.get(name) or "") + part[name] for name in _PART_TEXTS if part.get(name)}
+            left_out = {name for name in part if part[name] is None or name in _PART_TEXTS}
+            joined[-1] = last | {name: part[name] for name in part.keys() - left_out} | texts
+        else:
+            joined.append(part)
+    return joined
+
+
+def _continues(last: Any, part: Any) -> bool:
+    """Return whether a part of a list is the next piece of the last one: of its kind, and without its own end."""
+    if not isinstance(last, dict) or not isinstance(part, dict) or last.get("data"):
+        return False
+    return all(last.get(name) == part.get(name) for name in ("type", "index")) and not last.get("signature")
 
 
 def _make_not_an_answer(answer: JsonObject, info: ResponseInfo) -> NotAnAnswerError:

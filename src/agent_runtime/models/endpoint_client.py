@@ -6,7 +6,7 @@ HTTP layer stops reading an answer that is too long.
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -67,6 +67,7 @@ class Client(AsyncOpenAI):
         """Send a request; see the library. Raises: NotAnAnswerError, TooLongError, CutOffError."""
         info = RESPONSE_INFO.get()
         if cast_to is ChatCompletion:
+            _return_extras(more["body"]["messages"], info.returned)
             return ChatCompletion.construct(**await self._read(ChatReader(info), info, path, more))
         if cast_to is Response:
             return Response.construct(**await self._read(ResponsesReader(info), info, path, more))
@@ -83,6 +84,15 @@ class Client(AsyncOpenAI):
             async for event in stream:
                 reader.add(_check_object(event))
         return reader.end()
+
+
+def _return_extras(messages: list[JsonObject], returned: Mapping[str, JsonObject]) -> None:
+    """Put what the endpoint sent with its calls into the messages that hold these calls; the library leaves it out."""
+    for message in messages if returned else ():
+        for call in message.get("tool_calls") or ():
+            extras = returned.get(call["id"], {})
+            call.update(extras.get("call", {}))
+            message.update(extras.get("message", {}))
 
 
 def _check_object(value: Any) -> JsonObject:

@@ -1,8 +1,7 @@
 """The items of a conversation as plain JSON, prepared for the journal and for sending back to the model."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from agent_runtime.domain.events import ModelCall
 from agent_runtime.domain.values import JsonObject, is_deeper_than
@@ -11,25 +10,23 @@ MOST_DEPTH = 100
 """The deepest nesting of an item. The journal can read JSON 200 deep."""
 
 
-def prepare_items(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
+def prepare_items(items: Iterable[JsonObject], taken: Collection[str] = ()) -> tuple[JsonObject, ...]:
     """Return a model's items as they are recorded: fit to be sent back after a restart, each call with its own
     `call_id`.
 
     A reasoning item with nothing but an id is left out, because the endpoint does not store it (`store: false`). An
-    empty or repeated `call_id` is replaced.
+    empty `call_id` is replaced, and one that is repeated or `taken` by an earlier turn.
     Raises: ValueError where an item is no valid UTF-8 JSON, or is nested more than `MOST_DEPTH` deep.
     """
     result = []
-    seen: Counter[str] = Counter()
+    used = set(taken)
     for item in items:
         if item.get("type") == "reasoning" and not (item.get("encrypted_content") or item.get("content")):
             continue
         if item.get("type") == "function_call":
             name, arguments = item.get("name") or "", item.get("arguments")
-            call_id = str(item.get("call_id") or "call")
-            seen[call_id] += 1
-            if seen[call_id] > 1 or not item.get("call_id"):
-                call_id = f"{call_id}-{sum(seen.values())}"
+            call_id = _make_unique(item.get("call_id"), used)
+            used.add(call_id)
             text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
             item = {**item, "call_id": call_id, "name": name, "arguments": text}  # noqa: PLW2901 - its fit form
         if is_deeper_than(item, MOST_DEPTH):
@@ -37,6 +34,38 @@ def prepare_items(items: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
         result.append(item)
     json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
     return tuple(result)
+
+
+def _make_unique(given: object, used: Collection[str]) -> str:
+    call_id = str(given or "")
+    if call_id and call_id not in used:
+        return call_id
+    base, number = call_id or "call", len(used) + 1
+    while f"{base}-{number}" in used:
+        number += 1
+    return f"{base}-{number}"
+
+
+def add_extras(items: Iterable[JsonObject], message: JsonObject, calls: Sequence[JsonObject]) -> None:
+    """Put into the items of calls the fields of a chat completion that its endpoint needs back on the next turn.
+
+    `message` are fields of the message that holds the calls, `calls` those of each call. See `find_extras`.
+    """
+    called = [item for item in items if item.get("type") == "function_call"]
+    for item, extra in zip(called, calls, strict=False):
+        kept = ({"message": message} if message and item is called[0] else {}) | ({"call": extra} if extra else {})
+        if kept:
+            item["provider_data"] = (item.get("provider_data") or {}) | kept
+
+
+def find_extras(items: Iterable[JsonObject], model: str) -> dict[str, JsonObject]:
+    """Return, by `call_id`, what `add_extras` put into items of this model: `message` and `call`."""
+    found = {}
+    for item in items:
+        data = item.get("provider_data")
+        if item.get("type") == "function_call" and isinstance(data, dict) and data.get("model") in {None, model}:
+            found[item["call_id"]] = {name: data[name] for name in ("message", "call") if data.get(name)}
+    return found
 
 
 def size_of(items: Sequence[JsonObject]) -> int:

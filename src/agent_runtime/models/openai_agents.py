@@ -5,7 +5,9 @@ The library's runner is not used: a turn is one request, whose calls come back a
 
 import logging
 import re
+from collections.abc import Collection, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -20,13 +22,24 @@ from agents import (
 )
 
 from agent_runtime.config import OpenAISettings
-from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
+from agent_runtime.domain.events import ModelCall
+from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.answer_reader import CutOffError, ResponseInfo
 from agent_runtime.models.dialect import Dialect, allows_strict
 from agent_runtime.models.endpoint_client import RESPONSE_INFO, open_client, to_failure
 from agent_runtime.models.failures import ApiError, Failure, Failures
-from agent_runtime.models.items import calls_of, prepare_items, refusal_of, size_of, text_of, to_sendable
+from agent_runtime.models.functions import FittedFunction, fit_function
+from agent_runtime.models.items import (
+    add_extras,
+    calls_of,
+    find_extras,
+    prepare_items,
+    refusal_of,
+    size_of,
+    text_of,
+    to_sendable,
+)
 from agent_runtime.text.redaction import RedactedStream, Redactor
 
 if TYPE_CHECKING:
@@ -70,12 +83,15 @@ class Endpoint:
     async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
         """Return the model's answer to one request. Raises: Failure."""
         text = RedactedStream(self._redactor, request.on_text)
-        info = ResponseInfo(dialect.streams, text.write, self._most)
+        returned = find_extras(request.items, self._settings.model)
+        info = ResponseInfo(dialect.streams, text.write, self._most, returned=returned)
         token = RESPONSE_INFO.set(info)
         try:
-            output = await self._ask_model(request, dialect, info)
+            functions = [fit_function(tool, plain=False) for tool in request.tools]
+            output = await self._ask_model(request, functions, dialect, info)
             text.end()
-            return self._make_answer(output, info)
+            answer = self._make_answer(output, info, {str(item.get("call_id")) for item in request.items})
+            return replace(answer, calls=tuple(_restore(answer.calls, functions)))
         except Failure as failure:
             failure.usage = info.usage
             raise
@@ -87,13 +103,15 @@ class Endpoint:
         finally:
             RESPONSE_INFO.reset(token)
 
-    async def _ask_model(self, request: ModelRequest, dialect: Dialect, info: ResponseInfo) -> list[Any]:
+    async def _ask_model(
+        self, request: ModelRequest, functions: list[FittedFunction], dialect: Dialect, info: ResponseInfo
+    ) -> list[Any]:
         """Return the output items of the model. Raises: Failure."""
         asked: dict[str, Any] = {
             "system_instructions": request.instructions or None,
             "input": to_sendable(request.items),
             "model_settings": self._make_model_settings(request, dialect),
-            "tools": [_to_function_tool(tool) for tool in request.tools],
+            "tools": list(map(_to_function_tool, functions)),
             "output_schema": None,
             "handoffs": [],
             "tracing": ModelTracing.DISABLED,
@@ -109,10 +127,11 @@ class Endpoint:
             # Broad, because garbage makes the libraries raise anything: it is an unreadable answer.
             raise self._find_failure(info) or to_failure(error, info, self._failures) from error
 
-    def _make_answer(self, output: list[Any], info: ResponseInfo) -> ModelAnswer:
+    def _make_answer(self, output: list[Any], info: ResponseInfo, taken: Collection[str]) -> ModelAnswer:
         raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in output]
+        add_extras(raw, info.message_extras, info.call_extras)
         # Redacted, because an endpoint may repeat its key, and no key may reach the journal.
-        items = prepare_items(self._redactor.redact_json(raw))
+        items = prepare_items(self._redactor.redact_json(raw), taken)
         if size_of(items) > 2 * self._most:
             raise self._failures.make_too_long()
         text, calls, refusal = text_of(items), calls_of(items), refusal_of(items)
@@ -197,14 +216,21 @@ def _flatten(described: JsonObject) -> JsonObject:
     return {"type": described["type"], **described.get("json_schema", {})}
 
 
-def _to_function_tool(tool: OfferedTool) -> FunctionTool:
+def _restore(calls: Iterable[ModelCall], functions: Iterable[FittedFunction]) -> Iterable[ModelCall]:
+    """Yield the calls with arguments as the tools' own schemas mean them."""
+    changed = {function.name: function for function in functions if function.changes}
+    for call in calls:
+        restored = changed[call.name].restore(call.arguments) if call.name in changed else call.arguments
+        yield call if restored == call.arguments else call.model_copy(update={"arguments": restored})
+
+
+def _to_function_tool(function: FittedFunction) -> FunctionTool:
     return FunctionTool(
-        name=tool.name,
-        description=tool.description,
-        params_json_schema=tool.input_schema,
+        name=function.name,
+        description=function.description,
+        params_json_schema=function.schema,
         on_invoke_tool=_refuse_call,
         strict_json_schema=False,
-        needs_approval=True,
     )
 
 

@@ -1,8 +1,8 @@
 """The replies of the test model server: texts, tool calls and faults, and the rules that select them."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,13 +71,16 @@ class Text:
 class Calls:
     """Tool calls in one turn, as (name, arguments). Arguments that are a string are sent unchanged.
 
-    `ids` are the call ids, to simulate careless servers; by default they are unique.
+    `ids` are the call ids, to simulate careless servers; by default they are unique. `call_fields` and `message_fields`
+    go beside them, see `Turn`.
     """
 
     calls: Sequence[tuple[str, dict[str, Any] | str]]
     text: str = ""
     usage: tuple[int, int] | None = None
     ids: Sequence[str] = ()
+    call_fields: Mapping[str, Any] = field(default_factory=dict)
+    message_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,13 @@ def turn_of(answer: Text | Calls, request: Request) -> Turn:
         for number, (name, arguments) in enumerate(answer.calls):
             call_id = answer.ids[number] if number < len(answer.ids) else f"call_{request.index}_{number}"
             calls.append((call_id, name, arguments if isinstance(arguments, str) else json.dumps(arguments)))
-        return Turn(answer.text, tuple(calls), usage=answer.usage)
+        return Turn(
+            answer.text,
+            tuple(calls),
+            usage=answer.usage,
+            call_fields=answer.call_fields,
+            message_fields=answer.message_fields,
+        )
     most = request.max_tokens
     if most is not None and len(answer.text) > most * 4:
         return Turn(answer.text[: most * 4], finish="length", usage=answer.usage)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from model_server.function_rules import find_fault
+
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 MOST_TOOLS = 128
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -197,6 +199,8 @@ def _check_tool(path: str, tool: dict[str, Any], where: str) -> None:
     _check_name(name, f"{where}.name")
     if tool.get("parameters") is not None:
         _check_schema(tool["parameters"], f"function '{name}'", strict=tool.get("strict") is True)
+        if fault := find_fault(tool["parameters"]):
+            raise WireError(400, f"Invalid schema for function '{name}': {fault}", code="invalid_function_parameters")
 
 
 def _check_name(name: str, where: str) -> None:

@@ -1,8 +1,8 @@
 """Encodes a turn of the model as OpenAI does: a response or a chat completion, whole or as a stream of events."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from model_server.requests import RESPONSES, Request
@@ -14,7 +14,11 @@ PIECE = 16
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn of the model: text or a refusal, and calls as (id, name, arguments). `usage`: input and output tokens."""
+    """A turn of the model: text or a refusal, and calls as (id, name, arguments). `usage`: input and output tokens.
+
+    `call_fields` and `message_fields` are fields that OpenAI does not have: of each call of a chat completion, and of
+    the message that holds them.
+    """
 
     text: str = ""
     calls: tuple[tuple[str, str, str], ...] = ()
@@ -22,6 +26,8 @@ class Turn:
     finish: Literal["stop", "length", "failed"] = "stop"
     usage: tuple[int, int] | None = None
     counted: bool = True
+    call_fields: Mapping[str, Any] = field(default_factory=dict)
+    message_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def tokens(text: str) -> int:
@@ -176,7 +182,8 @@ def _completion(request: Request, turn: Turn) -> dict[str, Any]:
     content = None if turn.refusal or (turn.calls and not turn.text) else turn.text
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": turn.refusal or None}
     if turn.calls:
-        message["tool_calls"] = [_call(*call) for call in turn.calls]
+        message |= {"tool_calls": [{**_call(*call), **turn.call_fields} for call in turn.calls]}
+    message |= turn.message_fields
     return {
         "id": f"chatcmpl-{request.index}",
         "object": "chat.completion",
@@ -205,10 +212,12 @@ def _completion_chunks(request: Request, turn: Turn) -> Iterator[dict[str, Any]]
 
     starts_with_text = not turn.calls or bool(turn.text)
     yield chunk({"role": "assistant", "content": "" if starts_with_text else None, "refusal": None})
+    for name, value in turn.message_fields.items():
+        yield from (chunk({name: piece}) for piece in (_pieces(value) if isinstance(value, str) else [value]))
     yield from (chunk({"content": piece}) for piece in _pieces(turn.text))
     yield from (chunk({"refusal": piece}) for piece in _pieces(turn.refusal))
     for number, (call_id, name, arguments) in enumerate(turn.calls):
-        yield chunk({"tool_calls": [{"index": number, **_call(call_id, name, "")}]})
+        yield chunk({"tool_calls": [{"index": number, **_call(call_id, name, ""), **turn.call_fields}]})
         for piece in _pieces(arguments):
             yield chunk({"tool_calls": [{"index": number, "function": {"arguments": piece}}]})
     yield chunk({}, _finish(turn))

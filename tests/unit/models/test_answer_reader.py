@@ -131,6 +131,28 @@ def test_a_stream_may_have_so_many_characters(delta: dict[str, Any]) -> None:
         reader.add({"choices": [{"delta": delta}]})
 
 
+def test_parts_of_thoughts_that_come_in_pieces_are_put_together() -> None:
+    """As LiteLLM and OpenRouter stream them: text in pieces, the signature last, and then the next thought."""
+    info = ResponseInfo(streamed=True)
+    reader = ChatReader(info)
+    for part in (
+        {"type": "thinking", "thinking": "First ", "signature": None},
+        {"type": "thinking", "thinking": "this."},
+        {"type": "thinking", "thinking": "", "signature": "s1"},
+        {"type": "thinking", "thinking": "Then that.", "signature": "s2"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "redacted_thinking", "data": "y"},
+    ):
+        reader.add({"choices": [{"delta": {"thinking_blocks": [part]}}]})
+    reader.end()
+    assert info.message_extras["thinking_blocks"] == [
+        {"type": "thinking", "thinking": "First this.", "signature": "s1"},
+        {"type": "thinking", "thinking": "Then that.", "signature": "s2"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "redacted_thinking", "data": "y"},
+    ]
+
+
 def test_items_of_a_stream_count_where_its_last_event_repeats_none() -> None:
     item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "42"}]}
     reader = ResponsesReader(ResponseInfo(streamed=True))

@@ -3,7 +3,15 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.models.items import calls_of, prepare_items, refusal_of, text_of, to_sendable
+from agent_runtime.models.items import (
+    add_extras,
+    calls_of,
+    find_extras,
+    prepare_items,
+    refusal_of,
+    text_of,
+    to_sendable,
+)
 
 
 def call(call_id: Any, arguments: Any = "{}", name: Any = "f") -> dict[str, Any]:
@@ -17,6 +25,11 @@ def message(*parts: dict[str, Any]) -> dict[str, Any]:
 def test_calls_are_told_apart_even_where_the_endpoint_does_not() -> None:
     calls = calls_of(prepare_items([call("a"), call("a"), call(""), call(None)]))
     assert [one.call_id for one in calls] == ["a", "a-2", "call-3", "call-4"]
+
+
+def test_ids_of_calls_are_not_those_of_earlier_turns() -> None:
+    calls = calls_of(prepare_items([call("a"), call("")], taken={"a", "call-3", "b"}))
+    assert [one.call_id for one in calls] == ["a-4", "call-5"]
 
 
 def test_an_item_and_its_call_have_the_same_id() -> None:
@@ -60,3 +73,23 @@ def test_good_arguments_are_sent_back_as_they_were() -> None:
     items = [call("a", '{"x": 1 }'), {"type": "function_call_output", "call_id": "a", "output": "1"}]
     assert to_sendable(items) == items
     assert to_sendable([call("a", " ")])[0]["arguments"] == "{}"
+
+
+def test_what_came_with_calls_is_found_again_by_their_ids() -> None:
+    items = [message(), call("a"), call("b"), call("c")]
+    for item in items:
+        item["provider_data"] = {"model": "tiny"}
+    add_extras(items, {"reasoning_content": "Hmm."}, [{"extra_content": {"x": 1}}, {}, {"extra_content": {"x": 3}}])
+    found = {
+        "a": {"message": {"reasoning_content": "Hmm."}, "call": {"extra_content": {"x": 1}}},
+        "b": {},
+        "c": {"call": {"extra_content": {"x": 3}}},
+    }
+    assert find_extras(items, "tiny") == found
+    assert find_extras(items, "another model") == {}
+
+
+def test_items_of_plain_calls_stay_as_they_are() -> None:
+    items = [call("a")]
+    add_extras(items, {}, [{}])
+    assert items == [call("a")]
