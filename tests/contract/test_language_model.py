@@ -21,9 +21,10 @@ from agent_runtime.domain.usage import Usage
 from agent_runtime.models.model import OpenAIModel
 from agent_runtime.services.ports import LanguageModel
 from agent_runtime.text.redaction import Redactor
-from model_server import ModelServer
+from model_server import ModelServer, refusals
 from model_server.continuing import reply_like_deepseek, reply_like_gemini, reply_like_litellm
-from model_server.replies import Answer, Calls, Fault, FaultKind, Reply, Text
+from model_server.refusals import refuse_first
+from model_server.replies import Answer, Calls, Fault, FaultKind, Raw, Reply, Rule, Text
 from model_server.requests import Request, WireError
 from waiting import eventually
 
@@ -346,6 +347,147 @@ async def test_an_endpoint_that_does_not_stream_is_asked_without(ask: Asker) -> 
     assert not ask.models.requests[-1].stream
 
 
+CHAT = pytest.mark.parametrize(
+    "way", [Way("chat_completions", stream=True), Way("chat_completions", stream=False)], indirect=True, ids=str
+)
+STREAMED_CHAT = pytest.mark.parametrize("way", [Way("chat_completions", stream=True)], indirect=True, ids=str)
+
+
+@STREAMED_CHAT
+@pytest.mark.parametrize(
+    ("refuse", "asked", "learned"),
+    [
+        (refusals.deepseek_format, ["json_schema", "json_object"], "json_object"),
+        (refusals.gemini_schema, ["json_schema", "json_object"], None),
+        (refusals.gemini_empty_object, ["json_schema", "json_object"], None),
+        (refusals.anthropic_schema, ["json_schema", "json_object"], None),
+        (refusals.ollama_schema, ["json_schema", "json_object"], None),
+        (refusals.vllm_schema, ["json_schema", "json_object"], None),
+        (refusals.groq_json, ["json_schema", "json_object", "text"], None),
+        (refusals.lm_studio_format, ["json_schema", "json_object", "text"], None),
+        (refusals.silent_refusal(400), ["json_schema", "json_object"], None),
+        (refusals.silent_refusal(422), ["json_schema", "json_object"], None),
+        (refusals.silent_refusal(500), ["json_schema", "json_object"], None),
+        (refusals.empty_stream, ["json_schema", "json_object"], None),
+    ],
+)
+async def test_an_endpoint_that_cannot_hold_to_this_schema_is_asked_for_less(
+    ask: Asker, refuse: refusals.Refuse, asked: list[str], learned: str | None
+) -> None:
+    model = ask.model()
+    ask.models.script([Rule("", (refuse_first(refuse, Text("{}")),))])
+    assert (await ask_in_time(model, question(schema=PLAN))).text == "{}"
+    assert [request.format for request in ask.models.requests] == asked
+    assert model.status().output == learned
+    assert ask.time.slept == []
+    ask.models.requests.clear()
+    await ask_in_time(model, question(schema=PLAN))
+    assert [request.format for request in ask.models.requests] == (asked[1:] if learned else asked)
+
+
+@CHAT
+async def test_an_answer_that_is_empty_under_a_schema_is_asked_for_once_more_without_and_paid_twice(ask: Asker) -> None:
+    model = ask.model()
+    ask.models.next(Text("  \n", usage=(5, 1)), Text("{}", usage=(5, 2)))
+    answer = await ask_in_time(model, question(schema=PLAN))
+    assert (answer.text, answer.usage) == ("{}", Usage(10, 3))
+    assert [request.format for request in ask.models.requests] == ["json_schema", "json_object"]
+    assert model.status().output is None
+
+
+@CHAT
+async def test_a_failure_without_a_known_reason_is_told_in_its_first_words(ask: Asker) -> None:
+    error = await ask.error(status(400, "first"), status(422, "second"), request=question(schema=PLAN))
+    assert str(error).endswith("(HTTP 400): first")
+    assert [request.format for request in ask.models.requests] == ["json_schema", "json_object"]
+    empty = await ask.error(Text(" ", usage=(5, 1)), Text("", usage=(5, 2)), request=question(schema=PLAN))
+    assert (empty.code, empty.usage) == ("model_answer_empty", Usage(10, 3))
+
+
+@STREAMED_CHAT
+async def test_what_is_known_of_the_second_try_is_told_instead(ask: Asker) -> None:
+    error = await ask.error(status(400, "first"), status(401), request=question(schema=PLAN))
+    assert error.code == "model_key_refused"
+
+
+@STREAMED_CHAT
+async def test_without_a_schema_nothing_is_tried_with_less(ask: Asker) -> None:
+    error = await ask.error(status(400, "first"), request=question(tools=(READ,)))
+    assert (str(error).endswith("first"), len(ask.models.requests)) == (True, 1)
+
+
+@CHAT
+async def test_the_limit_of_an_answer_goes_by_the_name_that_the_endpoint_wants(ask: Asker) -> None:
+    request = ModelRequest("", [USER], max_tokens=50)
+    model = ask.model()
+    ask.models.script([Rule("", (refuse_first(refusals.newer_limit, Text("ok")),))])
+    for _ in range(2):
+        assert (await ask_in_time(model, request)).text == "ok"
+    bodies = [request.body for request in ask.models.requests]
+    assert [body.get("max_tokens") for body in bodies] == [50, None, None]
+    assert [body.get("max_completion_tokens") for body in bodies] == [None, 50, 50]
+
+
+@CHAT
+async def test_an_answer_without_any_limit_is_not_asked_for(ask: Asker) -> None:
+    def refuse(request: Request) -> Raw | None:
+        return refusals.newer_limit(request) or refusals.older_limit(request)
+
+    ask.models.script([Rule("", (refuse_first(refuse, Text("ok")),))])
+    error = await ask.error(request=ModelRequest("", [USER], max_tokens=50))
+    assert (error.code, len(ask.models.requests)) == ("model_failed", 2)
+
+
+async def test_what_an_endpoint_does_not_know_is_left_out_from_then_on(ask: Asker) -> None:
+    model = ask.model(temperature=0.2)
+    ask.models.script([Rule("", (refuse_first(refusals.few_parameters, Text("ok")),))])
+    assert (await ask_in_time(model, question(schema=PLAN))).text == "ok"
+    refused = len(ask.models.requests) - 1
+    assert refused >= 1
+    await ask_in_time(model, question(schema=PLAN))
+    assert len(ask.models.requests) == refused + 2
+    assert "temperature" in ask.models.requests[0].body
+    assert "temperature" not in ask.models.requests[-1].body
+
+
+async def test_the_temperature_and_the_extra_fields_of_the_settings_are_sent(ask: Asker) -> None:
+    await ask.answer(Text("ok"), temperature=0.5, extra_body={"seed": 7, "options": {"num_ctx": 8192}})
+    body = ask.models.requests[0].body
+    assert (body["temperature"], body["seed"], body["options"]) == (0.5, 7, {"num_ctx": 8192})
+    await ask.answer(Text("ok"))
+    assert "temperature" not in ask.models.requests[1].body
+
+
+@STREAMED_CHAT
+async def test_a_temperature_that_a_model_does_not_take_is_left_out(ask: Asker) -> None:
+    ask.models.script([Rule("", (refuse_first(refusals.fixed_temperature, Text("ok")),))])
+    assert (await ask.answer(temperature=0.2)).text == "ok"
+
+
+@STREAMED_CHAT
+async def test_an_extra_field_that_is_refused_is_never_left_out(ask: Asker) -> None:
+    error = await ask.error(status(400, "Unknown parameter: 'privacy'."), extra_body={"privacy": "strict"})
+    assert "openai.extra_body" in str(error)
+    assert len(ask.models.requests) == 1
+
+
+@STREAMED_CHAT
+async def test_an_endpoint_that_takes_no_stream_options_is_asked_without(ask: Asker) -> None:
+    ask.models.script([Rule("", (refuse_first(refusals.mistral_stream, Text("ok")),))])
+    assert (await ask.answer()).text == "ok"
+    assert len(ask.models.requests) == 2
+
+
+@CHAT
+async def test_a_model_without_a_system_message_gets_the_instructions_from_the_user(ask: Asker) -> None:
+    model = ask.model()
+    ask.models.script([Rule("", (refuse_first(refusals.gemma_template, Text("ok")),))])
+    for _ in range(2):
+        await ask_in_time(model, question(schema=PLAN))
+    assert [request.system for request in ask.models.requests] == ["Be brief.", "", ""]
+    assert ask.models.requests[-1].prompt == f"Be brief.\n\n{USER['content']}"
+
+
 def whole(api: Api, text: str) -> bytes:
     """Return an unstreamed answer of 5 and 2 tokens with nothing but the required fields."""
     part = {"type": "output_text", "text": text}
@@ -379,6 +521,56 @@ async def test_reasoning_is_not_asked_for_of_a_model_that_has_none(ask: Asker) -
 
 
 # What goes wrong
+
+
+@STREAMED_CHAT
+@pytest.mark.parametrize(
+    ("reply", "code", "said"),
+    [
+        (refusals.GEMINI_KEY, "model_key_refused", "openai.api_key"),
+        (refusals.LITELLM_KEY, "model_key_refused", "openai.api_key"),
+        (refusals.GEMINI_MODEL, "model_unknown", "It says: models/tiny is not found for API version"),
+        (refusals.LM_STUDIO_UNLOADED, "model_unknown", "It says: Model unloaded."),
+        (refusals.AZURE_FILTER, "model_refused", "content management policy"),
+        (refusals.CLOUDFLARE, "model_failed", "'Attention Required! | Cloudflare'"),
+        (Raw(404, {"detail": "Not Found: /v1/chat"}), "model_unknown", "It says: Not Found: /v1/chat"),
+        (Raw(404, "<html><title>No page</title></html>", "text/html"), "model_unknown", "a web page, 'No page'"),
+        (refuse_first(refusals.ollama_tools, Text("ok")), "model_failed", "gemma3:1b does not support tools"),
+        (refuse_first(refusals.llama_cpp_tools, Text("ok")), "model_failed", "--jinja"),
+    ],
+)
+async def test_what_an_endpoint_says_in_its_own_way_is_understood(
+    ask: Asker, reply: Reply, code: str, said: str
+) -> None:
+    error = await ask.error(reply, request=question(tools=(READ,)))
+    assert error.code == code
+    assert said in str(error)
+    assert len(ask.models.requests) == 1
+
+
+async def test_the_words_of_a_list_of_errors_are_told_as_any_other(ask: Asker) -> None:
+    error = await ask.error(refusals.GEMINI_QUOTA, max_retries=0)
+    assert (error.code, str(error)[-30:]) == ("model_overloaded", "quota, please check your plan.")
+
+
+@pytest.mark.parametrize("answer", [refusals.error_as_answer, refusals.error_as_stream])
+async def test_an_error_that_comes_as_a_success_is_told_in_its_words(
+    ask: Asker, answer: Callable[[str, int], Raw]
+) -> None:
+    error = await ask.error(answer("The provider is overloaded", 502), max_retries=0)
+    assert (error.code, str(error).endswith("It says: The provider is overloaded")) == ("model_overloaded", True)
+    assert len(ask.models.requests) == 1
+
+
+async def test_an_answer_that_a_filter_cut_is_a_refusal(ask: Asker) -> None:
+    error = await ask.error(Fault("filtered", "I would"))
+    assert (error.code, "filter" in str(error)) == ("model_refused", True)
+
+
+async def test_a_query_in_the_base_url_goes_with_each_request(ask: Asker) -> None:
+    answer = await ask.answer(Text("ok"), base_url=f"{ask.models.base_url}/?api-version=preview&a=1&a=2")
+    assert answer.text == "ok"
+    assert [request.query for request in ask.models.requests] == ["api-version=preview&a=1&a=2"]
 
 
 @pytest.mark.slow

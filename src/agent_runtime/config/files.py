@@ -96,6 +96,7 @@ _EXPECTED = {
     "path_type": "must be a path",
     "model_type": "must be a mapping of keys to values",
     "model_attributes_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
     "mapping_type": "must be a mapping of keys to values",
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",

@@ -47,8 +47,8 @@ _COMMON_VARIABLES = {
 }
 _UNUSED = re.compile(r"OTEL_\w+|LANGFUSE_\w+|DATABASE_URL|REDIS_URL|TEMPORAL_ADDRESS|S3_ENDPOINT|OIDC_ISSUER")
 """Well-known variables of other services that this one does not use."""
-_AS_WRITTEN = frozenset({("tool_registry_yaml",)})
-"""Settings in which secrets are expanded later, when they are used."""
+_AS_WRITTEN = frozenset({("tool_registry_yaml",), ("approval", "deny")})
+"""Settings in which secrets are expanded later, when they are used, or never: denials are compared literally."""
 _NO_SETTINGS = frozenset({PREFIX + "CONFIG", PREFIX + "API_KEY"})
 """Variables with the prefix that are not settings: the path of the file, and the API key of the command line."""
 
@@ -156,16 +156,25 @@ def _list_placeholders(given: Mapping[_Key, _Given]) -> Iterator[str]:
     """Yield a warning about each variable in the file that is written in the notation of another program."""
     for key, one in given.items():
         if one.from_file and key not in _AS_WRITTEN:
-            for text in one.value if isinstance(one.value, list) else [one.value]:
-                for what in correct_placeholders(text) if isinstance(text, str) else ():
+            for text in _list_texts(one.value):
+                for what in correct_placeholders(text):
                     yield f"{one.origin}: {format_place(key)}: {what}."
+
+
+def _list_texts(value: Any) -> Iterator[str]:
+    """Yield every text in a value of the file."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _list_texts(item)
 
 
 def _read_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], list[str]]:
     """Return the settings from environment variables, and warnings about unused and misspelled ones."""
     here = Path.cwd()
     given = {
-        key: _Given(_split_list(environ[name], key), name, here)
+        key: _Given(_read_variable(environ[name], key), name, here)
         for name, key in [*_COMMON_VARIABLES.items(), *_VARIABLES.items()]
         if environ.get(name)
     }
@@ -198,14 +207,17 @@ def _suggest_variable(name: str, value: str) -> str | None:
     return PREFIX + near[0] if near else None
 
 
-def _split_list(text: str, key: _Key) -> Any:
-    """Parse a list in a variable: a JSON array, or items separated by commas. Other settings are returned unchanged."""
-    if get_origin(_KNOWN[key]) is not tuple:
+def _read_variable(text: str, key: _Key) -> Any:
+    """Parse a list or a mapping in a variable: JSON, or for a list items separated by commas. Other settings are
+    returned unchanged.
+    """
+    kind = get_origin(_KNOWN[key])
+    if kind not in {tuple, dict}:
         return text
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith("[" if kind is tuple else "{"):
         with contextlib.suppress(ValueError):  # `[::1],localhost` is a list, although not JSON
             return json.loads(text)
-    return [item.strip() for item in text.split(",") if item.strip()]
+    return [item.strip() for item in text.split(",") if item.strip()] if kind is tuple else text
 
 
 def _build_settings(
@@ -241,6 +253,8 @@ def _build_settings(
 def _expand(value: Any, secrets: Secrets) -> Any:
     if isinstance(value, list):
         return [_expand(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {name: _expand(item, secrets) for name, item in value.items()}
     return secrets.expand(value) if isinstance(value, str) else value
 
 

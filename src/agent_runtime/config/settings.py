@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -21,6 +22,7 @@ from pydantic import (
     field_validator,
 )
 
+from agent_runtime.config.extra_body import check_extra_body
 from agent_runtime.domain.references import ARGUMENT_BYTES
 from agent_runtime.domain.task import JOURNAL_BYTES
 from agent_runtime.domain.tools import Effect, ServerDenial
@@ -38,20 +40,37 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
+_OPENAI_TIMEOUT_S = 60.0
+_OTHER_TIMEOUT_S = 300.0
+"""The longest silence elsewhere: a model on a laptop reads a long prompt, or is loaded first, before it says a word."""
+
+_OPENAI_HOSTS = (".openai.com", ".openai.azure.com", ".openai.azure.us", ".cognitiveservices.azure.com")
+
+
+def _is_at_openai(base_url: str | None) -> bool:
+    """Return whether a base URL is that of OpenAI or of Azure OpenAI; None is OpenAI's."""
+    return not base_url or (urlsplit(base_url).hostname or "").endswith(_OPENAI_HOSTS)
+
+
 class OpenAISettings(Section):
     """The language model: any endpoint with the OpenAI API. It is configured if a key or a base URL is set.
 
     `base_url`: the URL before `/responses` or `/chat/completions`; None: OpenAI. `stream`: get the answer in pieces.
     `timeout_s`: the longest silence of the endpoint in seconds. `answer_timeout_s`: the limit for an answer, including
     its `max_retries` retries. `catalogue_tokens`: the limit for the tools in a prompt of the planner.
+    `extra_body`: further fields of each request.
+
+    `api` and `timeout_s` depend on the endpoint, and are filled in: `api` is never `auto`.
     """
 
     api_key: SecretStr | None = None
     base_url: str | None = None
     model: str = Field(default="gpt-5-mini", min_length=1)
-    api: Literal["responses", "chat_completions"] = "responses"
+    api: Literal["auto", "responses", "chat_completions"] = Field(default="auto", validate_default=True)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    extra_body: Annotated[dict[str, JsonValue], AfterValidator(check_extra_body)] = {}
     stream: bool = True
-    timeout_s: PositiveFloat = 60
+    timeout_s: PositiveFloat = Field(default=None, validate_default=True)
     answer_timeout_s: PositiveFloat = 600
     catalogue_tokens: PositiveInt = 24_000
     max_retries: NonNegativeInt = 2
@@ -76,6 +95,23 @@ class OpenAISettings(Section):
             if not named:
                 raise ValueError("must be a URL like http://localhost:11434/v1")
         return url
+
+    @field_validator("api")
+    @classmethod
+    def _choose_api(cls, api: str, info: ValidationInfo) -> str:
+        chosen = "responses" if _is_at_openai(info.data.get("base_url")) else "chat_completions"
+        return chosen if api == "auto" else api
+
+    @field_validator("timeout_s", mode="before")
+    @classmethod
+    def _fill_in_timeout(cls, seconds: object, info: ValidationInfo) -> object:
+        default = _OPENAI_TIMEOUT_S if _is_at_openai(info.data.get("base_url")) else _OTHER_TIMEOUT_S
+        return default if seconds is None else seconds
+
+    @property
+    def at_openai(self) -> bool:
+        """Return whether the endpoint is that of OpenAI or of Azure OpenAI."""
+        return _is_at_openai(self.base_url)
 
     @property
     def endpoint(self) -> str:

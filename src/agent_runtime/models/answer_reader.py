@@ -45,6 +45,10 @@ class CutOffError(Exception):
     """A stream ended before the answer did."""
 
 
+class EmptyStreamError(Exception):
+    """A stream held no event at all."""
+
+
 @dataclass(slots=True)
 class ResponseInfo:
     """The facts about the response to one request, and who hears its text while it comes.
@@ -118,7 +122,7 @@ class ResponsesReader:
         self._info.usage = read_usage(answer.get("usage"))
         self._info.final = {name: answer.get(name) for name in ("status", "error", "incomplete_details")}
         if "output" not in answer:
-            raise _make_not_an_answer(answer, self._info)
+            raise make_not_an_answer(answer, self._info)
         return {"id": answer.get("id"), "output": answer["output"], "usage": None, "status": answer.get("status")}
 
 
@@ -159,8 +163,8 @@ class ChatReader:
 
     def read(self, answer: JsonObject) -> JsonObject:
         self._info.usage = read_usage(answer.get("usage"))
-        if "choices" not in answer:
-            raise _make_not_an_answer(answer, self._info)
+        if answer.get("error") or "choices" not in answer:
+            raise make_not_an_answer(answer, self._info)
         choice: JsonObject = next(iter(answer["choices"]), {})
         self._info.finish = choice.get("finish_reason")
         message = choice.get("message") or {}
@@ -297,7 +301,8 @@ def _continues(last: Any, part: Any) -> bool:
     return all(last.get(name) == part.get(name) for name in ("type", "index")) and not last.get("signature")
 
 
-def _make_not_an_answer(answer: JsonObject, info: ResponseInfo) -> NotAnAnswerError:
+def make_not_an_answer(answer: JsonObject, info: ResponseInfo) -> NotAnAnswerError:
+    """Return the error for an object that is no answer, and note the error that it holds."""
     if error := answer.get("error"):  # some gateways send an error with the status 200
         info.error = read_error(error if isinstance(error, dict) else {"message": error})
     return NotAnAnswerError("it has neither output nor choices")
@@ -322,5 +327,7 @@ def read_error(body: dict[str, Any], status: int | None = None, after_s: float |
     code = body.get("code")
     if status is None and isinstance(code, int) and not isinstance(code, bool):
         status = code
-    words = [str(part) for part in (code, body.get("type")) if part not in (None, "error")]
-    return ApiError(str(body.get("message") or ""), status, " ".join(words), str(body.get("param") or ""), after_s)
+    words = [str(part) for part in (code, body.get("type"), body.get("status")) if part not in (None, "error")]
+    message = body.get("message") or ""
+    text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+    return ApiError(text, status, " ".join(words), str(body.get("param") or ""), after_s)

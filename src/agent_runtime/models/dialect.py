@@ -6,21 +6,47 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from agent_runtime.domain.model_requests import ModelRequest
 from agent_runtime.domain.values import JsonObject, JsonValue
 
 Output = Literal["json_schema", "json_object", "prompt"]
 """How an answer is bound to a schema, the strictest first: by the schema, to be JSON at all, or by the prompt only."""
 
+LimitName = Literal["max_tokens", "max_completion_tokens"]
+"""The name of the token limit in a chat completion."""
+
 _LOWER: dict[Output, Output] = {"json_schema": "json_object", "json_object": "prompt"}
+_OTHER_LIMIT: dict[LimitName, LimitName] = {
+    "max_tokens": "max_completion_tokens",
+    "max_completion_tokens": "max_tokens",
+}
 
 _OUTPUT = re.compile(
-    r"response_format|text\.format|json_schema|json_object|structured.?output|invalid.?schema|guided|grammar",
+    r"response_format|response_schema|output_format|output_config|text\.format|json_schema|json_object|json schema"
+    r"|structured.?output|invalid.?schema|guided|grammar|json_validate_failed",
     re.IGNORECASE,
 )
-_OF_THIS_REQUEST = re.compile(r"invalid.{0,20}schema|must contain the word", re.IGNORECASE)
+_OF_THIS_REQUEST = re.compile(
+    r"invalid.{0,20}schema|must contain the word|json_validate_failed|additional_?properties|non-empty"
+    r"|output_format\.schema|response_schema\.|schema contains|failed to (parse|compile)",
+    re.IGNORECASE,
+)
+"""The words for a schema that this endpoint cannot take, although it takes others, and for one failed answer."""
+
+_REJECTS = re.compile(
+    r"unsupported|unrecogni[sz]ed|unknown|unexpected|forbidden|not (be )?(support|permit|allow|accept|available)"
+    r"|(not|n't) support|may not|may only|only be set|must be verified|deprecated|no longer",
+    re.IGNORECASE,
+)
 _REASONING = re.compile(r"encrypted|\binclude\b", re.IGNORECASE)
 _COUNTS = re.compile(r"stream_options|include_usage", re.IGNORECASE)
 _STREAM = re.compile(r"\bstream(ing|ed)?\b", re.IGNORECASE)
+_SYSTEM = re.compile(
+    r"system.{0,20}(role|message|prompt).{0,40}not.{0,10}(support|allow)|roles must alternate"
+    r"|only user and assistant roles",
+    re.IGNORECASE,
+)
+"""The words of chat templates without a system message: of Gemma's, and of older ones of Mistral and Llama."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +54,18 @@ class Dialect:
     """The options of a request. `lasting` is False if `output` was lowered because of this request, not the endpoint.
 
     `reasoning`: ask a reasoning model for its encrypted reasoning, to send back on its next turn. `counts`: ask for the
-    usage at the end of a stream. `streams`: ask for the answer as a stream.
+    usage at the end of a stream. `streams`: ask for the answer as a stream. `system`: send the instructions as a system
+    message, not with the first message of the user. `limit`: the name of the token limit in a chat completion.
+    `options`: the names of further parameters that are sent, and that an endpoint may do without.
     """
 
     output: Output = "json_schema"
     reasoning: bool = True
     counts: bool = True
     streams: bool = True
+    system: bool = True
+    limit: LimitName = "max_tokens"
+    options: frozenset[str] = frozenset()
     lasting: bool = True
 
     def adapt_to(self, complaint: str, *, schema: bool) -> "Dialect | None":
@@ -45,16 +76,61 @@ class Dialect:
         """
         if not complaint:
             return None
+        if self.system and _SYSTEM.search(complaint):
+            return replace(self, system=False)
+        lower = self._without_rejected(complaint) if _REJECTS.search(complaint) else None
+        if lower is None and schema and _OUTPUT.search(complaint):
+            return self.lower_output(lasting=not _OF_THIS_REQUEST.search(complaint))
+        if lower is None and self.streams and _REJECTS.search(complaint) and _STREAM.search(complaint):
+            return replace(self, streams=False)
+        return lower
+
+    def lower_output(self, *, lasting: bool = False) -> "Dialect | None":
+        """Return the options with the next looser way of binding an answer to a schema; None if there is none."""
+        lower = _LOWER.get(self.output)
+        return replace(self, output=lower, lasting=self.lasting and lasting) if lower else None
+
+    def _without_rejected(self, complaint: str) -> "Dialect | None":
+        """Return the options without the first parameter that a complaint names; None if it names none that is sent."""
+        found = {name: place for name in (*self.options, self.limit) if (place := _find(name, complaint)) is not None}
+        rejected = min(found, key=found.__getitem__) if found else None
+        if rejected in self.options:
+            return replace(self, options=self.options - {rejected})
+        if rejected is not None:
+            return replace(self, limit=_OTHER_LIMIT[self.limit])
         if self.reasoning and _REASONING.search(complaint):
             return replace(self, reasoning=False)
         if self.streams and self.counts and _COUNTS.search(complaint):
             return replace(self, counts=False)
-        lower = _LOWER.get(self.output)
-        if schema and lower and _OUTPUT.search(complaint):
-            return replace(self, output=lower, lasting=self.lasting and not _OF_THIS_REQUEST.search(complaint))
-        if self.streams and _STREAM.search(complaint):
-            return replace(self, streams=False)
         return None
+
+    def learn_from(self, used: "Dialect") -> "Dialect":
+        """Return these options without those that a successful request did without; `output` stays."""
+        return replace(
+            self,
+            reasoning=self.reasoning and used.reasoning,
+            counts=self.counts and used.counts,
+            streams=self.streams and used.streams,
+            system=self.system and used.system,
+            limit=used.limit,
+            options=self.options & used.options,
+        )
+
+    def shape(self, request: ModelRequest) -> ModelRequest:
+        """Return the request as it is sent: where there is no system message, the user's first begins with it."""
+        if self.system or not request.instructions:
+            return request
+        first, *rest = request.items or ({"role": "user", "content": ""},)
+        told = {"role": "user", "content": request.instructions}
+        if first.get("role") == "user" and isinstance(first.get("content"), str):
+            merged = {**first, "content": f"{request.instructions}\n\n{first['content']}".rstrip()}
+            return replace(request, instructions="", items=[merged, *rest])
+        return replace(request, instructions="", items=[told, first, *rest])
+
+
+def _find(name: str, text: str) -> int | None:
+    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
+    return found.start() if found else None
 
 
 _STRICT_WORDS = frozenset(

@@ -6,6 +6,7 @@ HTTP layer stops reading an answer that is too long.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -31,12 +32,14 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.answer_reader import (
     ChatReader,
     CutOffError,
+    EmptyStreamError,
     NotAnAnswerError,
     NotStreamedError,
     Reader,
     ResponseInfo,
     ResponsesReader,
     TooLongError,
+    make_not_an_answer,
     read_error,
 )
 from agent_runtime.models.failures import ApiError, Failure, Failures
@@ -52,6 +55,8 @@ _IN_STREAM = 16
 """How many times as much a stream may take, which sends each token in its own event."""
 
 
+_FIRST_EVENT = re.compile(r"(?:(?:event:[^\n]*|:[^\n]*|)\r?\n)*data:([^\n]*)")
+
 RESPONSE_INFO: ContextVar[ResponseInfo] = ContextVar("response_info")
 """The facts about the request that this context makes."""
 
@@ -64,7 +69,10 @@ class Client(AsyncOpenAI):
     """
 
     async def post(self, path: str, *, cast_to: Any, **more: Any) -> Any:
-        """Send a request; see the library. Raises: NotAnAnswerError, TooLongError, CutOffError."""
+        """Send a request; see the library.
+
+        Raises: NotAnAnswerError, TooLongError, CutOffError, EmptyStreamError.
+        """
         info = RESPONSE_INFO.get()
         if cast_to is ChatCompletion:
             _return_extras(more["body"]["messages"], info.returned)
@@ -76,13 +84,16 @@ class Client(AsyncOpenAI):
     async def _read(self, reader: Reader, info: ResponseInfo, path: str, more: dict[str, Any]) -> JsonObject:
         if not info.streamed:
             answer = await super().post(path, **{**more, "cast_to": object})
-            # It is text where the endpoint gives it another content type.
-            return reader.read(_check_object(json.loads(answer) if isinstance(answer, str) else answer))
+            return reader.read(_check_object(_parse_text(answer) if isinstance(answer, str) else answer))
         asked = {**more, "cast_to": object, "stream": True, "stream_cls": AsyncStream[object]}
         stream: AsyncStream[object]
+        empty = True
         async with await super().post(path, **asked) as stream:
             async for event in stream:
                 reader.add(_check_object(event))
+                empty = False
+        if empty:
+            raise EmptyStreamError
         return reader.end()
 
 
@@ -93,6 +104,15 @@ def _return_extras(messages: list[JsonObject], returned: Mapping[str, JsonObject
             extras = returned.get(call["id"], {})
             call.update(extras.get("call", {}))
             message.update(extras.get("message", {}))
+
+
+def _parse_text(text: str) -> Any:
+    """Return the JSON of an answer that has another content type; of a stream that nobody asked for, its first event.
+
+    Raises: ValueError.
+    """
+    event = _FIRST_EVENT.match(text)
+    return json.loads(event[1] if event else text)
 
 
 def _check_object(value: Any) -> JsonObject:
@@ -132,21 +152,30 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
         kind = response.headers.get("content-type", "")
         most = _ON_WIRE * answer_bytes
         stream = info.streamed and response.is_success
-        if stream and kind.startswith("application/json"):
-            raise NotStreamedError
         if stream and kind.startswith("text/html"):
             raise NotAnAnswerError("it is an HTML page")
         if response.headers.get("content-encoding", "identity") != "identity":
             raise NotAnAnswerError("it is compressed, although compression was not accepted")
         body = cast("httpx2.AsyncByteStream", response.stream)
         response.stream = _Bounded(body, most=most * _IN_STREAM if stream else most, line=most)
+        if stream and kind.startswith("application/json"):
+            answer = json.loads(await response.aread())
+            if isinstance(answer, dict) and answer.get("error"):
+                raise make_not_an_answer(answer, info)
+            raise NotStreamedError
 
     timeout = httpx2.Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s))
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    http = DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False, event_hooks={"response": [watch]})
+    url, _, query = (settings.base_url or OPENAI_URL).partition("?")
+    http = DefaultAsyncHttpxClient(
+        params=httpx2.QueryParams(query),  # of each request: the library would put its path behind the query
+        timeout=timeout,
+        follow_redirects=False,
+        event_hooks={"response": [watch]},
+    )
     client = Client(
         api_key=key if key not in {"", PLACEHOLDER_KEY} else _NO_KEY,
-        base_url=settings.base_url or OPENAI_URL,
+        base_url=url,
         timeout=timeout,
         max_retries=0,
         http_client=http,
@@ -160,13 +189,17 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
 def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Failure:
     """Translate an exception of the library or of the HTTP layer."""
     chain = list(_walk_causes(error))
-    own = _find_first(chain, TooLongError, NotStreamedError, NotAnAnswerError, CutOffError)
+    own = _find_first(chain, TooLongError, NotStreamedError, NotAnAnswerError, CutOffError, EmptyStreamError)
     if isinstance(own, TooLongError):
         return failures.make_too_long()
     if isinstance(own, CutOffError):
         return failures.make_cut_off(str(own))
+    if isinstance(own, EmptyStreamError):
+        return failures.make_silent()
     if isinstance(own, NotStreamedError):
-        return Failure("model_failed", failures.make_unreadable("no stream came").message, complaint="stream")
+        return Failure(
+            "model_failed", failures.make_unreadable("no stream came").message, complaint="stream is not supported"
+        )
     if isinstance(own, NotAnAnswerError):
         return failures.make_unreadable(str(own))
     if isinstance(error, APIStatusError):
@@ -192,6 +225,8 @@ def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Fail
 def _read_status_error(error: APIStatusError) -> ApiError:
     body = error.body
     after_s = read_retry_after(error.response.headers)
+    if isinstance(body, list):  # Gemini's: a list of objects that hold one
+        body = next((item.get("error", item) for item in body if isinstance(item, dict)), body)
     if isinstance(body, dict):
         detail = body.get("detail", body.get("error"))
         return read_error(

@@ -18,18 +18,45 @@ _OVERFLOW = re.compile(
 
 _NO_MODEL = re.compile(
     r"model_not_found|invalid model name|unknown model|deploymentnotfound"
-    r"|model.{0,120}(not found|does not exist|is not available|not loaded)|no (such )?model",
+    r"|model.{0,120}(not found|does not exist|is not available|not loaded)|no (such )?model|model (was )?unloaded",
     re.IGNORECASE | re.DOTALL,
 )
+
+_WRONG_KEY = re.compile(
+    r"api[ _-]?key (is )?(not valid|invalid|incorrect|missing)|(invalid|incorrect|wrong) api[ _-]?key|api_key_invalid"
+    r"|no_db_connection|no connected db",
+    re.IGNORECASE,
+)
+"""The messages of a wrong key that come with another status than 401: of Gemini, xAI and LiteLLM's proxy, which looks
+for the key in a database that it does not have.
+"""
+
+_FILTERED = re.compile(
+    r"content_filter|content_policy|content management policy|responsibleaipolicyviolation|usage polic"
+    r"|invalid_prompt|flagged",
+    re.IGNORECASE,
+)
+"""The messages of Azure, OpenAI and their gateways for a question that a filter did not let through."""
+
+_NO_TOOLS = re.compile(
+    r"not support (the )?(use of )?(tool|function)|tools? .{0,40}not supported|(tool|function)[ _-]calling.{0,40}not "
+    r"(be )?support|support tool use|requires --jinja|--enable-auto-tool-choice|--tool-call-parser",
+    re.IGNORECASE,
+)
+"""The messages of Ollama, Groq, OpenRouter, llama.cpp and vLLM, in this order."""
+
 _LONGEST = 300
-_QUOTED_NOT = (401,)
+_BAD_REQUEST = (400, 422)
+_PAGE = re.compile(r"\s*<(!doctype html|html|head|body)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
 class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that retries; callers see a ModelError
     """One request failed. `retry`: another may succeed, after `after_s` seconds if the endpoint said so.
 
     `reached` is False if the endpoint was unreachable or failed, which counts against its circuit. `complaint` is its
-    objection to the request itself, for `Dialect.adapt_to`.
+    objection to the request itself, for `Dialect.adapt_to`. `vague`: it may be about the schema in the request,
+    although it does not say so.
     """
 
     def __init__(
@@ -41,6 +68,7 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
         after_s: float | None = None,
         reached: bool = True,
         complaint: str = "",
+        vague: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -49,6 +77,7 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
         self.after_s = after_s
         self.reached = reached
         self.complaint = complaint
+        self.vague = vague
         self.usage = Usage()
 
     @property
@@ -160,6 +189,17 @@ class Failures:
             "model_answer_empty",
             f"The model {self._settings.model!r} at {self._where} gave an empty answer: ask again, or in other words, "
             "or use a more capable model (openai.model).",
+            vague=True,
+        )
+
+    def make_silent(self) -> Failure:
+        return Failure(
+            "model_answer_unreadable",
+            f"The answer of {self._where} is a stream that holds nothing: see the endpoint's own log, or set "
+            "openai.stream to false.",
+            retry=True,
+            reached=False,
+            vague=True,
         )
 
     def make_refused(self, words: str) -> Failure:
@@ -170,27 +210,63 @@ class Failures:
 
     def translate(self, said: ApiError) -> Failure:
         """Return the failure for an error that the endpoint itself reported."""
-        model, words = self._settings.model, self.clean(said.message)
+        model, words = self._settings.model, self._quote(said)
         status = f"HTTP {said.status}" if said.status else self.clean(said.code) or "an error"
-        if said.status in {401, 403} and not _NO_MODEL.search(said.all):
-            quote = "" if said.status in _QUOTED_NOT else f"; it says: {words}"
-            return Failure(
-                "model_key_refused",
-                f"{self._where} refused the key ({status}{quote}): set OPENAI_API_KEY, or openai.api_key, to a key "
-                f"that may use {model!r} there.",
-            )
+        if said.status in {*_BAD_REQUEST, 403, None} and _FILTERED.search(said.all):
+            return self.make_refused(said.message)
+        unknown = _NO_MODEL.search(said.all)
+        if not unknown and (wrong := self._read_wrong_key(said, status, words)):
+            return wrong
         if said.status == 413 or _OVERFLOW.search(said.all):  # noqa: PLR2004 - Content Too Large, as gateways say it
             return Failure(
                 "model_context_overflow",
                 f"The question is longer than {model!r} at {self._where} can read: offer it fewer tools, ask for less, "
                 f"or use a model with a larger context (openai.model). It says: {words}",
             )
-        if said.status in {400, 403, 404, 422, None} and _NO_MODEL.search(said.all):
+        if _NO_TOOLS.search(said.all):
+            return Failure(
+                "model_failed",
+                f"The model {model!r} at {self._where} takes no tools, which agent steps need: use a model that can "
+                "call tools (openai.model), or start its server with them (llama.cpp: --jinja; vLLM: "
+                f"--enable-auto-tool-choice and --tool-call-parser). It says: {words}",
+            )
+        if said.status in {400, 403, 404, 422, None} and unknown:
             return Failure(
                 "model_unknown",
                 f"{self._where} has no model {model!r}: set openai.model to one that it has. It says: {words}",
             )
         return self._translate_other(said, status, words)
+
+    def _hint_at(self, said: ApiError) -> str:
+        """Return where a field that an error names is set, for a field of `openai.extra_body`; else nothing."""
+        named = [name for name in self._settings.extra_body if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said.all)]
+        return f" (openai.extra_body sets {', '.join(map(self.clean, named))})" if named else ""
+
+    def _quote(self, said: ApiError) -> str:
+        """Return the words of an error, of a web page its title."""
+        if not _PAGE.match(said.message):
+            return self.clean(said.message)
+        title = _TITLE.search(said.message)
+        return f"a web page, {self.clean(title[1])!r}" if title else "a web page"
+
+    def _read_wrong_key(self, said: ApiError, status: str, words: str) -> Failure | None:
+        """Return the failure for a refused key; None for another error. Words that may repeat the key are not shown."""
+        wrong = _WRONG_KEY.search(said.all)
+        if said.status == 403 and not wrong:  # noqa: PLR2004 - Forbidden
+            if _PAGE.match(said.message):
+                return Failure(
+                    "model_failed",
+                    f"Something in front of {self._where} refuses requests ({status}; it sent {words}): a proxy, a "
+                    "firewall or a filter for robots. See openai.base_url, and HTTPS_PROXY.",
+                )
+            status = f"{status}; it says: {words}"
+        elif said.status != 401 and not (wrong and said.status in {*_BAD_REQUEST, 403, None}):  # noqa: PLR2004 - Unauthorized
+            return None
+        return Failure(
+            "model_key_refused",
+            f"{self._where} refused the key ({status}): set OPENAI_API_KEY, or openai.api_key, to a key that may use "
+            f"{self._settings.model!r} there.",
+        )
 
     def _translate_other(self, said: ApiError, status: str, words: str) -> Failure:
         code = said.status
@@ -199,7 +275,8 @@ class Failures:
             return Failure(
                 "model_unknown",
                 f"{self._where} has no {self._settings.api} API, or no model {self._settings.model!r} (HTTP 404): "
-                f"check openai.base_url, which usually ends in /v1, openai.model, or set openai.api to {other}.",
+                f"check openai.base_url, which usually ends in /v1, openai.model, or set openai.api to {other}. "
+                f"It says: {words or 'nothing'}",
             )
         if code and 300 <= code < 400:  # noqa: PLR2004 - a redirection, RFC 9110
             return Failure(
@@ -224,10 +301,12 @@ class Failures:
                 retry=True,
                 after_s=said.after_s,
                 reached=not broken,
-                complaint=said.all if broken and re.search("grammar|schema", said.all) else "",
+                complaint=said.all if broken else "",
+                vague=code == 500,  # noqa: PLR2004 - Internal Server Error, not those of gateways
             )
         return Failure(
             "model_failed",
-            f"{self._where} rejected the request ({status}): {words or 'it did not say why'}",
+            f"{self._where} rejected the request ({status}): {words or 'it did not say why'}{self._hint_at(said)}",
             complaint=said.all,
+            vague=code in {*_BAD_REQUEST, None},  # None: within a stream, as LM Studio says that its model crashed
         )

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -52,7 +52,7 @@ class OpenAIModel:
         self._sleep = sleep
         self._failures = Failures(settings, redactor, answer_bytes=answer_bytes)
         self._circuit = CircuitBreaker(clock)
-        self._dialect = Dialect(streams=settings.stream)
+        self._dialect = Dialect(streams=settings.stream, options=_list_options(settings))
         self._output: Output | None = None
         self._last_error: str | None = None
         self._opening = asyncio.Lock()
@@ -72,9 +72,10 @@ class OpenAIModel:
 
     def status(self) -> ModelStatus:
         settings = self._settings
-        return ModelStatus(
-            settings.endpoint, settings.model, settings.api, self._circuit.state, self._output, self._last_error
+        api: Literal["responses", "chat_completions"] = (
+            "responses" if settings.api == "responses" else "chat_completions"
         )
+        return ModelStatus(settings.endpoint, settings.model, api, self._circuit.state, self._output, self._last_error)
 
     async def answer(self, request: ModelRequest) -> ModelAnswer:
         """See `LanguageModel`. `usage` is the sum over all its requests, as far as the endpoint reports it, else
@@ -140,32 +141,35 @@ class OpenAIModel:
         return answer
 
     async def _ask_in_dialect(self, request: ModelRequest) -> ModelAnswer:
-        """Ask with all options that the endpoint is not known to reject, and without those that it rejects now."""
+        """Ask with all options that the endpoint is not known to reject, and without those that it rejects now.
+
+        If a request with a schema fails for no known reason, the schema may be it: it is made once more with a looser
+        one. The first failure stands if that fails in the same way.
+        """
         endpoint = await self._get_endpoint()
+        held = request.schema is not None
         dialect = replace(self._dialect, output=self._output or self._dialect.output)
+        tried, first, spent = {dialect}, None, Usage()
         while True:
             try:
-                answer = await endpoint.ask(request, dialect)
+                answer = await endpoint.ask(dialect.shape(request), dialect)
             except Failure as failure:
-                lower = dialect.adapt_to(failure.complaint, schema=request.schema is not None)
-                if lower is None:
-                    raise
+                spent += failure.usage
+                lower = dialect.adapt_to(failure.complaint, schema=held)
+                if lower is None and failure.vague and held and first is None:
+                    lower, first = dialect.lower_output(), failure
+                if lower is None or lower in tried:
+                    told = first if first and failure.vague else failure
+                    told.usage = spent
+                    raise told from failure
                 log.info("model_asked_for_less", endpoint=self._settings.endpoint, said=failure.message)
                 dialect = lower
+                tried.add(dialect)
             else:
-                self._learn(dialect, schema=request.schema is not None)
-                return answer
-
-    def _learn(self, dialect: Dialect, *, schema: bool) -> None:
-        known = self._dialect
-        self._dialect = replace(
-            known,
-            reasoning=known.reasoning and dialect.reasoning,
-            counts=known.counts and dialect.counts,
-            streams=known.streams and dialect.streams,
-        )
-        if schema and dialect.lasting:
-            self._output = dialect.output
+                self._dialect = self._dialect.learn_from(dialect)
+                if held and dialect.lasting:
+                    self._output = dialect.output
+                return replace(answer, usage=answer.usage + spent) if answer.usage.tokens else answer
 
     async def _get_endpoint(self) -> "Endpoint":
         async with self._opening:
@@ -177,6 +181,11 @@ class OpenAIModel:
         from agent_runtime.models.openai_agents import Endpoint  # noqa: PLC0415 - takes 2 s, so not on the loop
 
         return Endpoint(self._settings, self._failures, self._redactor, answer_bytes=self._answer_bytes)
+
+
+def _list_options(settings: OpenAISettings) -> frozenset[str]:
+    """Return the names of the parameters that are sent although an endpoint may not know them."""
+    return frozenset({"store"} if settings.temperature is None else {"store", "temperature"})
 
 
 def _next_wait_s(state: RetryCallState) -> float:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from agents import (
     FunctionTool,
@@ -20,6 +19,7 @@ from agents import (
     OpenAIResponsesModel,
     set_tracing_disabled,
 )
+from openai import Omit
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.events import ModelCall
@@ -73,8 +73,6 @@ class Endpoint:
             if settings.api == "responses"
             else OpenAIChatCompletionsModel(settings.model, self._client)
         )
-        host = urlsplit(settings.endpoint).hostname or ""
-        self._openai = host.endswith((".openai.com", ".openai.azure.com"))
         _ = self._client.chat.completions, self._client.responses  # imported on first use
 
     async def aclose(self) -> None:
@@ -169,21 +167,25 @@ class Endpoint:
 
     def _make_model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
         """Return the options of a request. `store: false`: the endpoint need not store anything for the next turn."""
-        responses = self._settings.api == "responses"
-        body: JsonObject = {}
+        settings, responses = self._settings, self._settings.api == "responses"
+        body: JsonObject = dict(settings.extra_body)
         limit = request.max_tokens
         if request.schema is not None and dialect.output != "prompt":
             described = _make_response_format(request, request.schema, dialect)
-            body = {"text": {"format": _flatten(described)}} if responses else {"response_format": described}
+            body |= {"text": {"format": _flatten(described)}} if responses else {"response_format": described}
         if dialect.streams and not self._given:
             body["stream"] = True  # the client reads the stream, and gives the library the whole answer
             if dialect.counts and not responses:
                 body["stream_options"] = {"include_usage": True}
-        if limit is not None and self._openai and not responses:
-            body["max_completion_tokens"], limit = limit, None  # OpenAI's newer models refuse max_tokens
+        if limit is not None and not responses:
+            body[dialect.limit], limit = limit, None
+        if responses and not dialect.reasoning:
+            body["include"] = Omit()  # the library would send an empty list
+        keeps = responses or settings.at_openai
         return ModelSettings(
             max_tokens=limit,
-            store=False if responses or self._openai else None,
+            temperature=settings.temperature if "temperature" in dialect.options else None,
+            store=False if keeps and "store" in dialect.options else None,
             include_usage=True if dialect.counts and self._given else None,
             response_include=["reasoning.encrypted_content"] if responses and dialect.reasoning else None,
             extra_body=body or None,

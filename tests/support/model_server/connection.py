@@ -12,7 +12,7 @@ BROKEN = b'data: {"type": "response.output_te\n\n'
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], dict[str, Any] | None]:
-    """Read method, path, headers (lower case) and body; the body is None if it is not a JSON object.
+    """Read method, target, headers (lower case) and body; the body is None if it is not a JSON object.
 
     Raises: IncompleteReadError.
     """
@@ -25,7 +25,7 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str
         body = json.loads(raw or b"{}")
     except ValueError:
         body = None
-    return method, target.partition("?")[0], headers, body if isinstance(body, dict) else None
+    return method, target, headers, body if isinstance(body, dict) else None
 
 
 class Wire:

@@ -29,6 +29,7 @@ FaultKind = Literal[
     "garbage",  # half of the events of `text` and then one that is not JSON; unstreamed: a body that is not JSON
     "empty",  # neither text nor calls
     "truncated",  # `text`, marked as cut at the token limit
+    "filtered",  # `text`, cut off by a content filter
     "refusal",  # `text` as a refusal
     "huge",  # a text of `size` bytes
 ]
@@ -94,7 +95,16 @@ class Fault:
     size: int = 1_000_000
 
 
-Answer = Text | Calls | Fault
+@dataclass(frozen=True)
+class Raw:
+    """A response as it is, whatever the request: JSON, or a text with its content type."""
+
+    status: int
+    content: Any
+    kind: str = "application/json"
+
+
+Answer = Text | Calls | Fault | Raw
 Reply = Answer | Callable[[Request], Answer | Awaitable[Answer]]
 When = str | Callable[[Request], bool]
 

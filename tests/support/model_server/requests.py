@@ -63,6 +63,7 @@ class Request:
     headers: dict[str, str]
     body: dict[str, Any]
     items: tuple[Item, ...] = field(default=())
+    query: str = ""
 
     @property
     def model(self) -> str:

@@ -19,6 +19,7 @@ from model_server.replies import (
     STATUS,
     Answer,
     Fault,
+    Raw,
     Reply,
     Rule,
     When,
@@ -182,8 +183,9 @@ class ModelServer:
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request. Return True if the connection can be reused."""
-        method, path, headers, body = await read_request(reader)
-        request, refused = Request(len(self.requests), path, headers, body or {}), None
+        method, target, headers, body = await read_request(reader)
+        path, _, query = target.partition("?")
+        request, refused = Request(len(self.requests), path, headers, body or {}, query=query), None
         if body is None:
             refused = WireError(400, "We could not parse the JSON body of your request.")
         elif method == "POST" and path in {RESPONSES, CHAT}:
@@ -276,6 +278,10 @@ class ModelServer:
 
     async def _say(self, wire: Wire, answer: Answer) -> None:
         request = wire.request
+        if isinstance(answer, Raw):
+            content = answer.content if isinstance(answer.content, str) else json.dumps(answer.content)
+            await wire.send(answer.status, content.encode(), {"content-type": answer.kind})
+            return
         if not isinstance(answer, Fault):
             await wire.send_turn(self._with_usage(turn_of(answer, request)))
             return
@@ -301,6 +307,8 @@ class ModelServer:
                 await wire.send_turn(replace(turn, text=""))
             case "truncated":
                 await wire.send_turn(replace(turn, finish="length"))
+            case "filtered":
+                await wire.send_turn(replace(turn, finish="content_filter"))
             case "refusal":
                 await wire.send_turn(replace(turn, text="", refusal=answer.text))
             case "huge":

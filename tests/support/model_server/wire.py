@@ -12,6 +12,10 @@ PIECE = 16
 """The number of characters per event; long texts use larger pieces, so that a stream has at most 200 of them."""
 
 
+_REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why an answer is incomplete, in the words of chat completions and of the Responses API."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """A turn of the model: text or a refusal, and calls as (id, name, arguments). `usage`: input and output tokens.
@@ -23,7 +27,7 @@ class Turn:
     text: str = ""
     calls: tuple[tuple[str, str, str], ...] = ()
     refusal: str = ""
-    finish: Literal["stop", "length", "failed"] = "stop"
+    finish: Literal["stop", "length", "content_filter", "failed"] = "stop"
     usage: tuple[int, int] | None = None
     counted: bool = True
     call_fields: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +79,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _response(request: Request, turn: Turn) -> dict[str, Any]:
     body, (asked, said) = request.body, usage_of(request, turn)
-    status = {"stop": "completed", "length": "incomplete", "failed": "failed"}[turn.finish]
+    status = {"stop": "completed", "failed": "failed"}.get(turn.finish, "incomplete")
     return {
         "id": f"resp_{request.index}",
         "object": "response",
@@ -84,7 +88,7 @@ def _response(request: Request, turn: Turn) -> dict[str, Any]:
         "status": status,
         "background": False,
         "error": {"code": "server_error", "message": turn.text} if status == "failed" else None,
-        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "incomplete_details": {"reason": _REASONS.get(turn.finish)} if status == "incomplete" else None,
         "instructions": body.get("instructions"),
         "max_output_tokens": body.get("max_output_tokens"),
         "metadata": body.get("metadata") or {},
@@ -115,7 +119,7 @@ def _response(request: Request, turn: Turn) -> dict[str, Any]:
 
 def _output(request: Request, turn: Turn) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
-    status = "incomplete" if turn.finish == "length" else "completed"
+    status = "incomplete" if turn.finish in _REASONS else "completed"
     if turn.text or turn.refusal:
         part = {"type": "output_text", "text": turn.text, "annotations": [], "logprobs": []}
         if turn.refusal:
@@ -160,7 +164,7 @@ def _part_events(part: dict[str, Any], at: dict[str, Any]) -> Iterator[dict[str,
 
 
 def _finish(turn: Turn) -> str:
-    return "length" if turn.finish == "length" else "tool_calls" if turn.calls else "stop"
+    return turn.finish if turn.finish in _REASONS else "tool_calls" if turn.calls else "stop"
 
 
 def _completion_usage(request: Request, turn: Turn) -> dict[str, Any]:

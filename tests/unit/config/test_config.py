@@ -386,6 +386,63 @@ def test_the_shipped_file_names_every_setting() -> None:
         assert f"{key}:" in text, key
 
 
+@pytest.mark.parametrize(
+    ("base_url", "chosen"),
+    [
+        (None, ("responses", "gpt-5-mini", 60)),
+        ("", ("responses", "gpt-5-mini", 60)),
+        ("https://api.openai.com/v1", ("responses", "gpt-5-mini", 60)),
+        ("https://eu.api.openai.com/v1", ("responses", "gpt-5-mini", 60)),
+        ("https://us.openai.azure.com/openai/v1/?api-version=preview", ("responses", "gpt-5-mini", 60)),
+        ("http://127.0.0.1:11434/v1", ("chat_completions", "gpt-5-mini", 300)),
+        ("https://openrouter.ai/api/v1", ("chat_completions", "gpt-5-mini", 300)),
+        ("https://api.openai.com.evil.example/v1", ("chat_completions", "gpt-5-mini", 300)),
+    ],
+)
+def test_the_api_the_model_and_the_patience_suit_the_endpoint(
+    base_url: str | None, chosen: tuple[str, str, float]
+) -> None:
+    found = OpenAISettings(base_url=base_url)
+    assert (found.api, found.model, found.timeout_s) == chosen
+    given = OpenAISettings(base_url=base_url, api="responses", model="m", timeout_s=7)
+    assert (given.api, given.model, given.timeout_s) == ("responses", "m", 7)
+
+
+def test_extra_fields_of_a_request_are_read_from_the_file_or_from_a_variable_as_json(home: Path) -> None:
+    (home / "seed").write_text("seven-and-more")
+    file = write(f"openai: {{extra_body: {{seed: 7, options: {{name: ['${{file:{home / 'seed'}}}']}}}}}}")
+    expected = {"seed": 7, "options": {"name": ["seven-and-more"]}}
+    assert load_settings(file, environ={}).openai.extra_body == expected
+    environ = {"AGENT_RUNTIME_OPENAI__EXTRA_BODY": json.dumps(expected)}
+    assert load_settings(write(""), environ=environ).openai.extra_body == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("{model: other}", "openai.extra_body: must not hold 'model': a plan is approved with one model"),
+        ("{messages: []}", "must not hold 'messages': the service writes it"),
+        ("{tools: [], stream: false}", "must not hold 'tools': the model gets the tools of the plan"),
+        ("{tools: [], stream: false}", "must not hold 'stream': set openai.stream"),
+        ("{temperature: 1}", "set openai.temperature"),
+        ("{max_tokens: 1}", "must not hold 'max_tokens'"),
+        ("{response_format: {}}", "must not hold 'response_format'"),
+        ("{store: true}", "must not hold 'store'"),
+        ("[a]", "openai.extra_body: must be a mapping of keys to values"),
+        ("text", "openai.extra_body: must be a mapping of keys to values"),
+        ("{a: .nan}", "must be a finite number"),
+        ("{a: 2026-01-01}", "openai.extra_body"),
+    ],
+)
+def test_extra_fields_change_nothing_that_the_service_decides(body: str, said: str) -> None:
+    assert said in refusal(f"openai: {{extra_body: {body}}}")
+
+
+@pytest.mark.parametrize("value", ["-0.1", "2.1", "hot"])
+def test_a_temperature_is_between_0_and_2(value: str) -> None:
+    assert "openai.temperature: must be" in refusal(f"openai: {{temperature: {value}}}")
+
+
 def test_denials_are_read_from_the_file_or_from_a_variable_as_json() -> None:
     denial = {"server": "mail", "tool": "send*", "arguments": {"to": "*@rival.example"}, "reason": "not to them"}
     expected = (ServerDenial.model_validate(denial),)
