@@ -6,7 +6,7 @@ raw result of the tool `raw`. It writes every call to `ledger.txt`. A method tha
 
 `gate {label}` answers as soon as the file `gate` exists. `shift` replaces `tools.json` by `next.json`, and sends a
 notification before it answers. `later` answers with an error, and shifts a moment later. If the file `shift-soon`
-exists, every tool shifts a moment later. `die` ends the process at its first call.
+exists, every tool shifts a moment later. `die` ends the process at its first call; at each, if `always-dies` exists.
 
 While the file `down` exists, a start ends at once, with the exit code and the words in that file: `LETTER` is replaced
 by another letter each time, and `PID` by a number. `down-after-death` is renamed to `down` when `die` ends the process.
@@ -45,7 +45,7 @@ def run_tool(name: str, label: str) -> dict[str, Any]:
         shift()
     elif name == "later" or (HOUSE / "shift-soon").exists():
         threading.Timer(0.1, shift).start()
-    elif name == "die" and LEDGER.read_text().split().count(label) == 1:
+    elif name == "die" and (LEDGER.read_text().split().count(label) == 1 or (HOUSE / "always-dies").exists()):
         if (HOUSE / "down-after-death").exists():
             (HOUSE / "down-after-death").rename(HOUSE / "down")
         os._exit(3)

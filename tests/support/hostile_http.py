@@ -1,12 +1,13 @@
 """A streamable HTTP MCP server in a thread. The first part of the path names its misbehaviour."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 JSON = {"Content-Type": "application/json"}
 EVENTS = {"Content-Type": "text/event-stream"}
@@ -24,10 +25,16 @@ class ReceivedRequest:
 
 @dataclass
 class HostileHttp:
-    """The port of the server, and the requests that it has received. `outage`: the status of all its answers."""
+    """The port of the server, and the requests that it has received.
+
+    `outage`: the status of all its answers. `call_outage`: that of its answers to `tools/call`; "reset": it closes the
+    connection instead; "silence": it never answers. `retry_after`: its header in both.
+    """
 
     port: int
     outage: int | None = None
+    call_outage: int | Literal["reset", "silence"] | None = None
+    retry_after: str | None = None
     seen: list[ReceivedRequest] = field(default_factory=list)
     streamed: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -109,8 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         method, number = message.get("method", ""), message.get("id")
         self.note(method)
-        if self.state.outage is not None:
-            self.give(self.state.outage, {})
+        if self.state.outage is not None or (self.state.call_outage is not None and method == "tools/call"):
+            self.go_down(self.state.outage or self.state.call_outage)
             return
         if not method:  # a response to a request of the server
             self.state.ended.wait(60)
@@ -130,6 +137,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.bake(_reply(number, result={"content": [{"type": "text", "text": self.headers.get("cookie", "")}]}))
         else:
             self.give(*self.answer_call(number))
+
+    def go_down(self, how: int | str | None) -> None:
+        """Answer as a server that is down."""
+        if isinstance(how, int):
+            self.give(how, {} if self.state.retry_after is None else {"Retry-After": self.state.retry_after})
+            return
+        self.close_connection = True
+        if how == "silence":
+            self.state.ended.wait(60)
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def trickle(self, body: bytes) -> None:
         """Send an answer in chunks of one byte each, without pauses."""

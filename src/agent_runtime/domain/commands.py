@@ -11,7 +11,7 @@ from agent_runtime.domain.call_rules import condition_outcome
 from agent_runtime.domain.plan import AgentStep, ToolStep, find_unreferenced_steps
 from agent_runtime.domain.references import text_of
 from agent_runtime.domain.status import WAITING, TaskStatus
-from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_repeat
+from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_outlast, may_repeat, must_rest
 
 RESULT_CHARACTERS = 262_144
 """The maximum length of a task's result, in characters. The journal keeps the whole result of each step."""
@@ -43,7 +43,14 @@ class WriteEvents:
     events: tuple[ev.Event, ...]
 
 
-Command = ProposePlan | CallTool | AskModel | WriteEvents
+@dataclass(frozen=True, slots=True)
+class OutlastOutage:
+    """Have the task wait, and then repeat the latest call of this step, which met an outage of its server."""
+
+    step: ToolStep | AgentStep
+
+
+Command = ProposePlan | CallTool | AskModel | OutlastOutage | WriteEvents
 
 
 def next_commands(task: Task, in_flight: AbstractSet[str] = frozenset()) -> tuple[Command, ...]:
@@ -135,9 +142,11 @@ def _follow_call(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: 
     """Yield the command that follows from the latest call of a step."""
     if call.result is not None and not call.result.is_error:
         yield WriteEvents((ev.StepCompleted(step_id=step.id),))
-    elif may_repeat(task, step.id) and exceeded_budget(task) is None:
+    elif may_repeat(task, step.id) and not must_rest(task, call) and exceeded_budget(task) is None:
         if has_budget(task, in_flight):
             yield CallTool(step)
+    elif call.result is not None and may_outlast(task, step.id) and exceeded_budget(task) is None:
+        yield OutlastOutage(step)
     elif call.result is None:
         reason = "the service stopped, or lost the call, before the answer came"
         yield WriteEvents((ev.StepOutcomeUnknown(step_id=step.id, call_id=call.call_id, reason=reason),))

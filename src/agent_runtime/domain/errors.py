@@ -57,7 +57,11 @@ class AgentRuntimeError(Exception):
 
     code = "internal_error"
     may_pass = False
-    """Whether it is an outage of something else, before anything was sent: it may work again by itself."""
+    """Whether it is an outage of something else, which may work again by itself."""
+    retry_after_s = 0.0
+    """How many seconds whoever is down has asked to be left alone."""
+    exit_mark: str | None = None
+    """A text about how a process ended, the same for the same end; None where none ended by itself."""
 
 
 class InvalidInputError(AgentRuntimeError):
@@ -277,23 +281,35 @@ class ModelError(AgentRuntimeError):
 
 
 class ServerUnavailableError(AgentRuntimeError):
-    """An MCP server could not be started, reached or understood. No call was sent.
-
-    `exit_mark` says how its process ended, the same for the same end; None where it did not end by itself.
-    """
+    """An MCP server could not be started, reached or understood. No call was sent."""
 
     code = "server_unavailable"
 
-    def __init__(self, server_id: str, reason: str, *, may_pass: bool = False, exit_mark: str | None = None) -> None:
+    def __init__(
+        self,
+        server_id: str,
+        reason: str,
+        *,
+        may_pass: bool = False,
+        retry_after_s: float = 0.0,
+        exit_mark: str | None = None,
+    ) -> None:
         super().__init__(f"MCP server {server_id!r} is unavailable: {reason}")
         self.server_id = server_id
         self.reason = reason
         self.may_pass = may_pass
+        self.retry_after_s = retry_after_s
         self.exit_mark = exit_mark
 
     def copy(self) -> "ServerUnavailableError":
         """Return the same error without its traceback, which holds on to all that was in hand."""
-        return ServerUnavailableError(self.server_id, self.reason, may_pass=self.may_pass, exit_mark=self.exit_mark)
+        return ServerUnavailableError(
+            self.server_id,
+            self.reason,
+            may_pass=self.may_pass,
+            retry_after_s=self.retry_after_s,
+            exit_mark=self.exit_mark,
+        )
 
 
 class DefinitionChangedError(AgentRuntimeError):
@@ -319,6 +335,11 @@ class CallNotSentError(AgentRuntimeError):
 
     code = "call_not_sent"
 
+    def __init__(self, message: str, *, may_pass: bool = False, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+        self.retry_after_s = retry_after_s
+
 
 class SessionLostError(CallNotSentError):
     """The server lost the session, so it did not process the call; a new session is needed."""
@@ -330,3 +351,11 @@ class OutcomeUnknownError(AgentRuntimeError):
     """The call was sent, and whether it took effect is not known (G2)."""
 
     code = "outcome_unknown"
+
+    def __init__(
+        self, message: str, *, may_pass: bool = False, retry_after_s: float = 0.0, exit_mark: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+        self.retry_after_s = retry_after_s
+        self.exit_mark = exit_mark

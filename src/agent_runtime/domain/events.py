@@ -125,7 +125,7 @@ class PlanRepinned(Event, type="plan.repinned", follows={_S.AWAITING_APPROVAL, _
 
 
 class TaskWaiting(Event, type="task.waiting", follows={_S.PENDING, _S.EXECUTING}, writer="run"):
-    """Something that the task needs cannot be had now; nothing was sent to it. The run ends; a later one tries again.
+    """Something that the task needs cannot be had now. The run ends; a later one tries again.
 
     That is at `next_try_at`. A failure after `gives_up_at` ends the task. `kind` and `name` say what is needed, and
     `reason` is the failure of try number `attempt` in a row. `exit_mark` says how a process ended, and `usage` is what

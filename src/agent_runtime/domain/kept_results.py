@@ -2,6 +2,7 @@
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from agent_runtime.domain.errors import AgentRuntimeError
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import digest_of_bytes, is_deeper_than
 
@@ -39,3 +40,9 @@ def _cut(result: StoredResult, text: bytes, output: bytes, limit: int) -> Stored
         "digest": digest_of_bytes(text + output),
     }
     return result.model_copy(update=update)
+
+
+def make_unsent(error: AgentRuntimeError, *, unsent: bool) -> StoredResult:
+    """Return the result of a call that was not sent. `unsent`: it may be made again."""
+    after_s = error.retry_after_s if unsent and error.may_pass else None
+    return StoredResult(text=str(error), is_error=True, unsent=unsent, retry_after_s=after_s)

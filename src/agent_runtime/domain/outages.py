@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from agent_runtime.domain.commands import tool_error
 from agent_runtime.domain.errors import AgentRuntimeError, ModelError, PlanningError, ServerUnavailableError
-from agent_runtime.domain.events import TaskWaiting
+from agent_runtime.domain.events import Event, StepOutcomeUnknown, TaskWaiting, ToolDenied
+from agent_runtime.domain.plan import ToolStep
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import Task, Waiting, may_repeat
+from agent_runtime.domain.task import Task, Waiting, may_outlast
 from agent_runtime.domain.usage import Usage
 
 MOST_SAME_EXITS = 3
@@ -36,23 +38,29 @@ class OutageLimits:
         name: str,
         error: AgentRuntimeError,
         now: datetime,
+        *,
+        exits: int = 1,
     ) -> TaskWaiting | None:
-        """Return the event that the task waits after this failure; None if it should fail instead."""
+        """Return the event that the task waits after this failure; None if it should fail instead.
+
+        `exits`: how often in a row its process has ended in the same way since the task last waited.
+        """
         before = task.waiting
         bound_s = self.planning_s if task.status is TaskStatus.PENDING else self.approved_s
         gives_up_at = (before.since if before else now) + timedelta(seconds=bound_s)
-        if not error.may_pass or now >= gives_up_at or not all(may_repeat(task, name) for name in task.open_calls):
+        if not error.may_pass or now >= gives_up_at or not all(may_outlast(task, name) for name in task.open_calls):
             return None
-        mark = error.exit_mark if isinstance(error, ServerUnavailableError) else None
-        if mark and before and before.exit_mark == mark and before.same_exits + 1 >= MOST_SAME_EXITS:
+        mark = error.exit_mark
+        if mark and exits + (before.same_exits if before and before.exit_mark == mark else 0) >= MOST_SAME_EXITS:
             return None
         attempt = before.attempt + 1 if before else 1
+        pause_s = max(self.pause(attempt), error.retry_after_s)
         return TaskWaiting(
             kind=kind,
             name=name,
             reason=str(error)[:_LONGEST_REASON],
             attempt=attempt,
-            next_try_at=min(now + timedelta(seconds=self.pause(attempt)), gives_up_at),
+            next_try_at=now + timedelta(seconds=min(pause_s, (gives_up_at - now).total_seconds())),
             gives_up_at=gives_up_at,
             exit_mark=mark,
             usage=error.usage if isinstance(error, ModelError | PlanningError) else Usage(),
@@ -83,3 +91,21 @@ def explain_failure(task: Task, error: AgentRuntimeError, now: datetime) -> str:
         return str(error)
     seconds = (now - waited.since).total_seconds()
     return f"{error} It was tried {waited.attempt + 1} times in {seconds:.0f} s."
+
+
+def end_call(task: Task, step_id: str, error: AgentRuntimeError, now: datetime) -> list[Event]:
+    """Return the events that end a call which met an outage that the task waits for no longer.
+
+    A person is asked about an open call, and the model of an agent step is told.
+    """
+    step, state = task.plan_step(step_id), task.steps[step_id]
+    call, message = state.call, explain_failure(task, error, now)
+    if call is None:
+        return []
+    if call.result is None:
+        return [StepOutcomeUnknown(step_id=step_id, call_id=call.call_id, reason=message)]
+    if isinstance(step, ToolStep) or state.pending is None:
+        return [tool_error(step_id, call)]
+    place = {"turn": state.pending.turn, "index": state.pending.index}
+    rule, server, tool = ServerUnavailableError.code, call.server, call.tool
+    return [ToolDenied(step_id=step_id, server=server, tool=tool, rule=rule, message=message, **place)]

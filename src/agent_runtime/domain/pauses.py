@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
+from agent_runtime.domain.task import LONGEST_PAUSE_S
+
 
 def _make_pause(first_s: float, longest_s: float, jitter_s: float) -> Callable[[int], float]:
     """Return a function that gives the pause after attempt number 1, 2, ...: twice as long each time."""
@@ -18,7 +20,7 @@ def _make_pause(first_s: float, longest_s: float, jitter_s: float) -> Callable[[
     return pause_s
 
 
-_before_repetition = _make_pause(0.2, 5.0, 0.1)
+_before_repetition = _make_pause(0.2, LONGEST_PAUSE_S, 0.1)
 _in_outage = _make_pause(1.0, 300.0, 0.5)
 
 

@@ -29,7 +29,10 @@ class StepStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The latest call of a step. `result` is None while it is open."""
+    """The latest call of a step. `result` is None while it is open.
+
+    `waited`: the attempt after which the task last waited for the end of an outage; 0 if it did not.
+    """
 
     call_id: str
     epoch: int
@@ -40,6 +43,7 @@ class Call:
     attempt: int
     timeout_s: float = 0.0
     result: StoredResult | None = None
+    waited: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,7 @@ class Waiting:
     """The server, model or planner that a task waits for: the latest `task.waiting`, until its outage is over.
 
     `since` is the time at which attempt number 1 failed; `same_exits` counts the latest attempts that failed alike.
+    `tried`: a call was repeated since, and its outcome is not known yet, or was the same outage.
     """
 
     kind: Literal["server", "model", "planner"]
@@ -156,6 +161,7 @@ class Waiting:
     gives_up_at: datetime
     exit_mark: str | None = None
     same_exits: int = 0
+    tried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,20 +306,50 @@ MOST_ATTEMPTS = 3
 """How often an idempotent call of unknown outcome may be sent, unless the step allows more retries (G2)."""
 
 
+LONGEST_PAUSE_S = 5.0
+"""The longest pause before a repetition within one run. A server that asks for more is left alone by the whole task."""
+
+
 def may_repeat(task: Task, step_id: str) -> bool:
     """Return whether the latest call of a running step may be repeated.
 
     Only calls of idempotent tools may: after an error `retries` times, and after an unknown outcome until the call was
     sent `MOST_ATTEMPTS` or `retries + 1` times, whichever is more. A call of any tool may as often if it never left.
+    After a wait for the end of an outage, the count begins again.
     """
-    state, step = task.steps[step_id], task.plan_step(step_id)
-    if task.contract is None or state.call is None:
+    call, step = task.steps[step_id].call, task.plan_step(step_id)
+    if call is None or not _is_harmless(task, call):
         return False
     retries = step.retries if isinstance(step, ToolStep) else 0
-    if state.call.result is not None and state.call.result.unsent:
-        return state.call.attempt < max(MOST_ATTEMPTS, retries + 1)
-    if not task.contract.policy[tool_key(state.call.server, state.call.tool)].idempotent:
+    tries = call.attempt - call.waited
+    if call.result is None or call.result.unsent:
+        return tries < max(MOST_ATTEMPTS, retries + 1)
+    return call.result.is_error and tries <= retries
+
+
+def may_outlast(task: Task, step_id: str) -> bool:
+    """Return whether the latest call of a running step may be repeated after a wait for the end of an outage.
+
+    It must have met one, as far as the journal knows: it has no result, or one that says so.
+    """
+    call = task.steps[step_id].call
+    if call is None or not _is_harmless(task, call):
         return False
-    if state.call.result is None:
-        return state.call.attempt < max(MOST_ATTEMPTS, retries + 1)
-    return state.call.result.is_error and state.call.attempt <= retries
+    return call.result is None or call.result.retry_after_s is not None
+
+
+def must_rest(task: Task, call: Call) -> bool:
+    """Return whether a call is not to be repeated before the task has waited: its server asks for that, or the outage
+    has lasted longer than one run.
+    """
+    asked_s = call.result.retry_after_s if call.result else None
+    if asked_s is None or call.waited == call.attempt:
+        return False
+    return asked_s > LONGEST_PAUSE_S or task.waiting is not None
+
+
+def _is_harmless(task: Task, call: Call) -> bool:
+    """Return whether a repetition cannot do anything twice: the call never left, or its tool is idempotent."""
+    if call.result is not None and call.result.unsent:
+        return True
+    return task.contract is not None and task.contract.policy[tool_key(call.server, call.tool)].idempotent

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationInfo
 
+from agent_runtime.domain.omissions import is_none
 from agent_runtime.domain.schema_reading import read_schema
 from agent_runtime.domain.schema_sets import with_sorted_sets
 from agent_runtime.domain.values import Identifier, JsonObject, JsonValue, Value, digest
@@ -375,6 +376,8 @@ class StoredResult(Value):
     `size` in bytes and its `digest`. `binary`: it has only content that is not stored, such as images. Later steps
     cannot reference `cut` and `binary` results. `unreadable`: the server's answer could not be read.
     `unsent`: the call certainly never left, because its server could not be reached.
+    `retry_after_s`: the server could not answer now (HTTP 429, 503), and asks to be left alone for these seconds; 0 if
+    it names no time. None: the result is not due to an outage.
     """
 
     text: str = ""
@@ -384,5 +387,6 @@ class StoredResult(Value):
     binary: bool = False
     unreadable: bool = Field(default=False, exclude_if=_is_false)
     unsent: bool = Field(default=False, exclude_if=_is_false)
+    retry_after_s: float | None = Field(default=None, exclude_if=is_none)
     size: int = 0
     digest: str | None = None

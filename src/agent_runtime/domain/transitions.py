@@ -10,7 +10,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import StaleEpochError
 from agent_runtime.domain.folds import FOLDS, illegal
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import Task
+from agent_runtime.domain.task import Task, Waiting
 
 
 def replay(task_id: str, journal: Iterable[ev.EventRecord]) -> Task:
@@ -37,8 +37,18 @@ def evolve(task: Task, record: ev.EventRecord) -> Task:
     _check_epoch(task, record)
     changes = FOLDS[type(event)](task, event, record)
     if task.waiting and not isinstance(event, ev.TaskClaimed | ev.TaskWaiting):
-        changes["waiting"] = None
+        changes["waiting"] = _follow_wait(task.waiting, event)
     return replace(task, version=record.seq, updated_at=record.at, journal_bytes=size, **changes)
+
+
+def _follow_wait(waiting: Waiting, event: ev.Event) -> Waiting | None:
+    """Return the wait after an event: it goes on while a call is repeated, and if that meets an outage again."""
+    match event:
+        case ev.ToolCalled() if event.attempt > 1 and waiting.kind == "server":
+            return replace(waiting, tried=True)
+        case ev.ToolReturned() if event.result.retry_after_s is not None:
+            return waiting
+    return None
 
 
 def is_late_evidence(task: Task, record: ev.EventRecord) -> bool:

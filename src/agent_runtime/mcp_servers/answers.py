@@ -177,3 +177,13 @@ async def read_body(response: httpx2.Response, most_bytes: int) -> bytes:
         if size > most_bytes:
             raise httpx2.StreamError(f"the answer has more than {most_bytes} bytes")
     return b"".join(parts)
+
+
+def set_media_type(headers: httpx2.Headers) -> httpx2.Headers:
+    """Return the headers with the media type JSON, if the answer names no type or one that implies JSON."""
+    said = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if said not in {"", "text/plain", "text/json"} and not (said.startswith("application/") and "json" in said):
+        return headers
+    changed = httpx2.Headers(headers)
+    changed["content-type"] = "application/json"
+    return changed

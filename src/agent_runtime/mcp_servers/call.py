@@ -48,6 +48,7 @@ class AwaitedCall:
         self.name = name
         self.state = state
         self.given_up: str | None = None
+        self.timed_out = False
         self._session = session
         self._judge = judge
         self._end = end
@@ -131,10 +132,11 @@ class AwaitedCall:
             self._expired.set()
             if self._reports is not None:
                 self._reports.close()
-        raise OutcomeUnknownError(f"{self.name}: {self.given_up}.")
+        raise OutcomeUnknownError(f"{self.name}: {self.given_up}.", may_pass=self.timed_out)
 
     async def _watch(self, scope: anyio.CancelScope, timeout_s: float, cancel: asyncio.Event) -> None:
         self.given_up = await self._wait_for_end_of_patience(timeout_s, cancel)
+        self.timed_out = not cancel.is_set()
         self._expired.set()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._grace_s

@@ -59,7 +59,8 @@ class RequestState:
 
     `refused`: the server answered its id with an error, or refused the request by HTTP status. Only that makes an error
     a definite result; its code does not, because the SDK uses the same codes for its own errors. `session_unknown`: the
-    server does not know the session any more, so it has not looked at the call. `on_progress` is called with each
+    server does not know the session any more, so it has not looked at the call. `retry_after_s`: the server cannot
+    answer now, and asks to be left alone for these seconds (0: it names no time). `on_progress` is called with each
     progress notification of the call, whose token is its id.
     """
 
@@ -67,6 +68,7 @@ class RequestState:
     sent: bool = False
     refused: bool = False
     session_unknown: bool = False
+    retry_after_s: float | None = None
     on_progress: Callable[[Mapping[str, JsonValue]], None] | None = None
 
     def is_answered_by(self, answered: int | str | None) -> bool:

@@ -17,7 +17,10 @@ COMPRESSED = "the answer is compressed"
 """The beginnings of our own messages about HTTP requests without a usable answer."""
 
 _OUR_WORDS = (BROKEN_CONNECTION, REDIRECT, COMPRESSED)
-_OUTAGE = re.compile(r"HTTP (?:408|429|502|503|504)\b")
+OUTAGES = frozenset({408, 429, 502, 503, 504})
+"""The HTTP statuses of a server, or of a proxy before it, that cannot answer now."""
+
+_OUTAGE = re.compile(rf"HTTP (?:{'|'.join(map(str, sorted(OUTAGES)))})\b")
 _NO_OUTAGE = re.compile(
     r"certificate.verify.failed|unsupported protocol|proxy that \w+ names: 40[137]\b", re.IGNORECASE
 )
@@ -44,6 +47,18 @@ def may_pass(error: BaseException) -> bool:
         case httpx2.TransportError():
             return not _NO_OUTAGE.search(str(error))
     return False
+
+
+RETRY_AFTER = "agent-runtime/retry-after-s"
+"""The field in the data of an error that holds the seconds of a `Retry-After` header."""
+
+
+def find_retry_after(error: BaseException) -> float:
+    """Return for how many seconds the server of an error has asked to be left alone."""
+    error = find_first(error)
+    data = error.error.data if isinstance(error, MCPError) else None
+    seconds = data.get(RETRY_AFTER) if isinstance(data, dict) else getattr(error, "retry_after_s", None)
+    return seconds if isinstance(seconds, float) else 0.0
 
 
 def explain(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
@@ -18,10 +19,18 @@ from pydantic_core import from_json, to_json
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
+from agent_runtime.domain.retry_after import parse_retry_after
 from agent_runtime.domain.tools import HttpServer
-from agent_runtime.mcp_servers.answers import Body, read_body
+from agent_runtime.mcp_servers.answers import Body, read_body, set_media_type
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
-from agent_runtime.mcp_servers.explaining import BROKEN_CONNECTION, COMPRESSED, NO_CONNECTION, REDIRECT
+from agent_runtime.mcp_servers.explaining import (
+    BROKEN_CONNECTION,
+    COMPRESSED,
+    NO_CONNECTION,
+    OUTAGES,
+    REDIRECT,
+    RETRY_AFTER,
+)
 from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.old_sse import open_old_sse
 from agent_runtime.mcp_servers.reading import read_answer
@@ -185,7 +194,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         closed = self._streams.note_closed if request.method == "GET" and state is None else None
         return httpx2.Response(
             response.status_code,
-            headers=_set_media_type(response.headers),
+            headers=set_media_type(response.headers),
             stream=Body(
                 response,
                 self._answer_bytes,
@@ -237,7 +246,13 @@ class _Guarded(httpx2.AsyncBaseTransport):
         told = (
             error.error if error is not None and (ours or state is None) else ErrorData(code=INTERNAL_ERROR, message="")
         )
-        return _make_error_response(request, status, told.model_copy(update={"message": words}))
+        update: dict[str, object] = {"message": words}
+        if status in OUTAGES:
+            after_s = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC)) or 0.0
+            update["data"] = {RETRY_AFTER: after_s}
+            if state is not None:
+                state.retry_after_s = after_s
+        return _make_error_response(request, status, told.model_copy(update=update))
 
     def _name_error(self, request: httpx2.Request, state: RequestState | None, error: ErrorData) -> int | str | None:
         """Return the id of the request that an error without an id answers, and note what the error proves."""
@@ -320,16 +335,6 @@ class _Streams:
     def note_closed(self) -> None:
         lasted = monotonic() - self._opened_at >= _SHORT_STREAM_S
         self._short = 0 if lasted else self._short + 1
-
-
-def _set_media_type(headers: httpx2.Headers) -> httpx2.Headers:
-    """Return the headers with the media type JSON, if the answer names no type or one that implies JSON."""
-    said = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if said not in {"", "text/plain", "text/json"} and not (said.startswith("application/") and "json" in said):
-        return headers
-    changed = httpx2.Headers(headers)
-    changed["content-type"] = "application/json"
-    return changed
 
 
 _UNREAD = frozenset({PARSE_ERROR, INVALID_REQUEST})

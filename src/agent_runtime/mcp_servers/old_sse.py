@@ -7,6 +7,7 @@ The SDK's own client is not used: when a message is refused, it logs that and le
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 from mcp_types import INTERNAL_ERROR, JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, RequestId
 
+from agent_runtime.domain.retry_after import parse_retry_after
 from agent_runtime.mcp_servers.reading import read_well_formed
 
 _WAITING_MESSAGES = 16
@@ -38,7 +40,7 @@ async def open_old_sse(
     async with client.stream("GET", url, headers=accept) as stream:
         media_type = stream.headers.get("content-type", "").lower()
         if stream.is_error or not media_type.startswith("text/event-stream"):
-            raise ConnectionError(f"a GET gives no stream of events either (HTTP {stream.status_code})")
+            raise NoStreamError(stream)
         events = aiter(EventSource(stream, max_event_size=event_bytes))
         address = await _read_address(stream.request.url, events)
         give, read = anyio.create_memory_object_stream[SessionMessage | Exception](_WAITING_MESSAGES)
@@ -49,6 +51,14 @@ async def open_old_sse(
                 yield read, posts
             finally:
                 group.cancel_scope.cancel()
+
+
+class NoStreamError(ConnectionError):
+    """A GET gives no stream of events."""
+
+    def __init__(self, answer: httpx2.Response) -> None:
+        super().__init__(f"a GET gives no stream of events either (HTTP {answer.status_code})")
+        self.retry_after_s = parse_retry_after(answer.headers.get("retry-after"), datetime.now(UTC)) or 0.0
 
 
 async def _read_address(url: httpx2.URL, events: AsyncIterator[ServerSentEvent]) -> httpx2.URL:
@@ -119,7 +129,7 @@ class _Posts:
             if response.is_error:
                 said = read_well_formed(await response.aread())
                 if isinstance(said, JSONRPCError):
-                    raise MCPError(said.error.code, said.error.message)
+                    raise MCPError(said.error.code, said.error.message, said.error.data)
                 raise MCPError(INTERNAL_ERROR, f"HTTP {response.status_code}")
 
     async def aclose(self) -> None:

@@ -10,7 +10,7 @@ from mcp.server import MCPServer, Server
 
 from agent_runtime.domain.errors import ServerUnavailableError
 from agent_runtime.mcp_servers.eras import Eras, open_session
-from agent_runtime.mcp_servers.explaining import explain, may_pass
+from agent_runtime.mcp_servers.explaining import explain, find_retry_after, may_pass
 from agent_runtime.mcp_servers.http import HttpAccess
 from agent_runtime.mcp_servers.server import Connection
 from agent_runtime.mcp_servers.spawn import Spawn
@@ -83,7 +83,10 @@ class OverHttp:
             return await stack.enter_async_context(self._open_old(connection))
         except Exception as error:
             reason = f"{first}; {explain(error)}"
-            raise ServerUnavailableError(connection.server_id, reason, may_pass=may_pass(error)) from error
+            after_s = find_retry_after(error)
+            raise ServerUnavailableError(
+                connection.server_id, reason, may_pass=may_pass(error), retry_after_s=after_s
+            ) from error
 
     def _open_streamable(self, connection: Connection) -> AbstractAsyncContextManager[ClientSession]:
         return open_session(connection, self._access.open(), self._eras, remote=True)

@@ -5,12 +5,11 @@ The owner is stopped by an event and never cancelled. A caller that is cancelled
 
 import asyncio
 import functools
-import hashlib
 import itertools
 import math
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any, Protocol
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 import anyio
 import structlog
@@ -21,12 +20,9 @@ from mcp_types import (
     CONNECTION_CLOSED,
     CallToolRequest,
     CallToolRequestParams,
-    ListToolsRequest,
-    PaginatedRequestParams,
     ToolListChangedNotification,
 )
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from agent_runtime.config import LimitSettings
 from agent_runtime.domain.elicitation import Question
@@ -39,11 +35,12 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.patience import Patience
-from agent_runtime.mcp_servers.call import RAW, AwaitedCall, find_asking_call
+from agent_runtime.mcp_servers.call import AwaitedCall, find_asking_call
 from agent_runtime.mcp_servers.dispatcher import RequestState
-from agent_runtime.mcp_servers.explaining import explain, may_pass
+from agent_runtime.mcp_servers.explaining import explain, find_retry_after, may_pass
 from agent_runtime.mcp_servers.listing import Listed, SharedListing
-from agent_runtime.mcp_servers.reading import UnreadableAnswerError, find_names_with_headers, read_page, unwrap_answer
+from agent_runtime.mcp_servers.pages import ToolPages
+from agent_runtime.mcp_servers.reading import UnreadableAnswerError, unwrap_answer
 from agent_runtime.mcp_servers.results import convert_result, make_unreadable_result, read_definitions
 from agent_runtime.text.redaction import Redactor
 
@@ -112,6 +109,7 @@ class Connection:
         self._session: ClientSession | None = None
         self._fault: str | None = None
         self._may_pass = False
+        self._retry_after_s = 0.0
         self.stopped = False
         self._retired = False
         self._calls: dict[int, AwaitedCall] = {}
@@ -123,7 +121,6 @@ class Connection:
         self.is_spare = False
         self.is_untried = False
         self._changed = asyncio.Event()
-        self._wrong_headers: dict[str, str] = {}
 
     @property
     def remote(self) -> bool:
@@ -156,6 +153,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - the edge that owns the connection; translated here and nowhere else
             self._fault = self._redactor.redact_message(explain(error))
             self._may_pass = self._opener.remote and may_pass(error)
+            self._retry_after_s = find_retry_after(error)
         finally:
             lost = self._session is not None and not self.stopped
             self.end.set()
@@ -191,7 +189,9 @@ class Connection:
         """Return the error that there is no session any more."""
         mark = None if self.stopped else self._opener.find_exit_mark()
         may = self.stopped or self._may_pass or mark is not None
-        return ServerUnavailableError(self.server_id, self.describe_end(), may_pass=may, exit_mark=mark)
+        return ServerUnavailableError(
+            self.server_id, self.describe_end(), may_pass=may, retry_after_s=self._retry_after_s, exit_mark=mark
+        )
 
     def describe_end(self) -> str:
         """Return the reason why there is no session any more, for people."""
@@ -227,10 +227,10 @@ class Connection:
         try:
             async with asyncio.timeout(limits.server_start_s):
                 changes = self.changes
-                self._wrong_headers = {}
-                tools, digest, size = await self._read_list(session)
+                pages = ToolPages(self.server_id, session, limits, remote=self._opener.remote)
+                tools, digest, size = await pages.read_all()
                 if not tools and not self.has_listed and await self._wait_for_tools(session, changes):
-                    tools, digest, size = await self._read_list(session)
+                    tools, digest, size = await pages.read_all()
         except TimeoutError:
             within = f"it did not list its tools within {limits.server_start_s:g} s"
             raise ServerUnavailableError(self.server_id, within, may_pass=True) from None
@@ -241,7 +241,8 @@ class Connection:
             if self.ended.is_set() and not self.stopped:
                 raise self._make_error() from error
             reason, may = self._redactor.redact_message(explain(error)), self._opener.remote and may_pass(error)
-            raise ServerUnavailableError(self.server_id, reason, may_pass=may) from error
+            after_s = find_retry_after(error)
+            raise ServerUnavailableError(self.server_id, reason, may_pass=may, retry_after_s=after_s) from error
         except (ValidationError, UnreadableAnswerError) as error:
             raise ServerUnavailableError(self.server_id, explain(error)) from error
         self.has_listed = True
@@ -250,8 +251,8 @@ class Connection:
             return known
         bounded = functools.partial(read_definitions, self.server_id, tools, limits, self._redactor)
         definitions, left_out = await asyncio.to_thread(bounded) if size > _MUCH_BYTES else bounded()
-        usable = {name: one for name, one in definitions.items() if name not in self._wrong_headers}
-        listed = Listed(digest, usable, left_out | self._wrong_headers)
+        usable = {name: one for name, one in definitions.items() if name not in pages.wrong_headers}
+        listed = Listed(digest, usable, left_out | pages.wrong_headers)
         self._listings[self.server_id] = listed
         return listed
 
@@ -270,62 +271,6 @@ class Connection:
             return False
         return True
 
-    async def _read_list(self, session: ClientSession) -> tuple[list[Any], str, int]:
-        """Return all tools of the list without repetitions, the digest of what was sent, and its size in bytes."""
-        limits = self._limits
-        tools: dict[bytes, Any] = {}
-        size, wire = 0, hashlib.sha256()
-        async with aclosing(self._read_pages(session)) as pages:
-            async for page in pages:
-                for tool in page:
-                    raw = to_json(tool, inf_nan_mode="constants")
-                    if raw in tools:
-                        continue
-                    size += len(raw)
-                    wire.update(raw)
-                    tools[raw] = tool
-                if len(tools) > limits.tools_per_server:
-                    raise self._make_limit_error(f"more than {limits.tools_per_server} tools (limits.tools_per_server)")
-                if size > limits.definitions_bytes:
-                    raise self._make_limit_error(
-                        f"tools of more than {limits.definitions_bytes} bytes in all (limits.definitions_bytes)"
-                    )
-        return list(tools.values()), wire.hexdigest(), size
-
-    def _make_limit_error(self, what: str) -> ServerUnavailableError:
-        return ServerUnavailableError(self.server_id, f"it lists {what}")
-
-    async def _read_pages(self, session: ClientSession) -> AsyncGenerator[list[Any], None]:
-        """Yield the pages of the list, until one names no next page or one that was read already."""
-        cursor: str | None = None
-        seen: set[str] = set()
-        for _ in range(self._limits.list_pages):
-            try:
-                page = await self._read_page(session, cursor)
-            except MCPError:
-                if cursor == "":  # most servers mean by it that there is no next page
-                    return
-                raise
-            tools, cursor = read_page(page)
-            yield tools
-            if cursor is None or cursor in seen:
-                return
-            seen.add(cursor)
-        raise self._make_limit_error(f"its tools on more than {self._limits.list_pages} pages (limits.list_pages)")
-
-    async def _read_page(self, session: ClientSession, cursor: str | None) -> JsonObject:
-        params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
-        if not self._opener.remote:
-            answer: JsonObject = await session.send_request(ListToolsRequest(params=params), RAW)
-            return unwrap_answer(answer)
-        # The SDK's own listing learns which arguments a 2026-07-28 server wants mirrored in headers.
-        listed = await session.list_tools(params=params)
-        page = unwrap_answer({"_meta": listed.meta})
-        usable = {tool.name for tool in listed.tools}
-        for name in find_names_with_headers(page) - usable:
-            self._wrong_headers[name] = "its schema names headers for arguments (x-mcp-header) against the rules of MCP"
-        return page
-
     async def call(
         self,
         tool: str,
@@ -339,7 +284,7 @@ class Connection:
         """Send one call, once; see `ports.Lease.call`. `tasks` owns work that outlives a cancelled caller."""
         session = self._session
         if session is None or self.end.is_set():
-            raise CallNotSentError(f"{self.server_id}.{tool} was not sent: {self.describe_end()}.")
+            raise CallNotSentError(f"{self.server_id}.{tool} was not sent: {self.describe_end()}.", may_pass=True)
         if cancel.is_set():
             raise CallNotSentError(f"{self.server_id}.{tool} was not sent: it was cancelled before that.")
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
@@ -369,23 +314,31 @@ class Connection:
         """Return the definite result that an error of the call amounts to, or raise the error for the caller."""
         if not call.state.sent and not self._opener.uninterrupted:
             await self._wait_for_end()
-            raise CallNotSentError(f"{call.name} was not sent: {self._explain(error)}.") from error
+            may = self.end.is_set() or may_pass(error)
+            raise CallNotSentError(f"{call.name} was not sent: {self._explain(error)}.", may_pass=may) from error
         if call.state.session_unknown:
             self.retire()
             raise SessionLostError(f"{call.name} was not carried out: the server does not know the session any more.")
         if call.given_up is not None:
             # An error after our cancellation does not prove that nothing happened.
-            raise OutcomeUnknownError(f"{call.name}: {call.given_up}.") from error
+            raise OutcomeUnknownError(f"{call.name}: {call.given_up}.", may_pass=call.timed_out) from error
         ours = self._opener.uninterrupted and isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
         if isinstance(error, MCPError) and (call.state.refused or ours):
             text = self._redactor.redact_message(error.message)
-            return StoredResult(text=text, is_error=True, size=len(text.encode()))
+            after_s = call.state.retry_after_s
+            return StoredResult(text=text, is_error=True, size=len(text.encode()), retry_after_s=after_s)
         if isinstance(error, UnreadableAnswerError):
             return make_unreadable_result(str(error), self._redactor)
         if self._opener.remote:
             self.retire()  # so a repetition gets a new connection
         await self._wait_for_end()
-        raise OutcomeUnknownError(f"{call.name}: no answer after the call was sent: {self._explain(error)}.") from error
+        after_s = call.state.retry_after_s
+        raise OutcomeUnknownError(
+            f"{call.name}: no answer after the call was sent: {self._explain(error)}.",
+            may_pass=after_s is not None or self.end.is_set() or may_pass(error),
+            retry_after_s=after_s or 0.0,
+            exit_mark=self._opener.find_exit_mark(),
+        ) from error
 
     def _explain(self, error: Exception) -> str:
         return self.describe_end() if self.end.is_set() else self._redactor.redact_message(explain(error))

@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import httpx2
@@ -28,6 +27,7 @@ from openai.types.responses import Response
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.config.settings import OPENAI_URL, PLACEHOLDER_KEY
+from agent_runtime.domain.retry_after import parse_retry_after
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.answer_reader import (
     ChatReader,
@@ -240,16 +240,8 @@ def read_retry_after(headers: httpx2.Headers) -> float | None:
     None.
     """
     fine, coarse = headers.get("retry-after-ms"), headers.get("retry-after")
-    try:
-        if fine:
-            return max(float(fine) / 1000, 0.0)
-        return max(float(coarse), 0.0) if coarse else None
-    except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(coarse or "") - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return None
+    in_ms = parse_retry_after(fine, datetime.now(UTC))
+    return parse_retry_after(coarse, datetime.now(UTC)) if in_ms is None else in_ms / 1000
 
 
 def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -32,10 +32,10 @@ from agent_runtime.domain.events import (
     ToolReturned,
 )
 from agent_runtime.domain.identity import compare_pins
-from agent_runtime.domain.kept_results import fit_result
+from agent_runtime.domain.kept_results import fit_result, make_unsent
 from agent_runtime.domain.patience import CALL_S
 from agent_runtime.domain.pauses import Pauses
-from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
+from agent_runtime.domain.task import Call, PendingCall, StepStatus, Task, may_repeat
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.live.call_patience import CallPatience
 from agent_runtime.live.identifiers import new_id
@@ -99,8 +99,14 @@ class Broker:
         if call is None and self.has_free_slot:
             return await self._slots.acquire()
         if call is not None:
-            await run_until(asyncio.sleep(self._pauses.before_repetition(call.attempt)), run.cancel, run.stop)
+            await run_until(asyncio.sleep(self._compute_pause_s(call)), run.cancel, run.stop)
         return bool(await run_until(self._slots.acquire(), run.cancel, run.stop))
+
+    def _compute_pause_s(self, call: Call) -> float:
+        """Return the pause before the repetition of a call; 0 if the task has waited for it."""
+        tries = call.attempt - call.waited
+        asked_s = call.result.retry_after_s if call.result else None
+        return max(self._pauses.before_repetition(tries), asked_s or 0.0) if tries else 0.0
 
     @property
     def has_free_slot(self) -> bool:
@@ -181,6 +187,7 @@ class Broker:
         began = time.perf_counter()
         answered, trouble, reason = True, None, ""
         result: StoredResult | None = None
+        outage: AgentRuntimeError | None = None
         try:
             server_id = intent.called.server
             if lease.has_changed(server_id):  # the intent may have waited for the store
@@ -188,16 +195,16 @@ class Broker:
             patience = CallPatience(run, intent.called, intent.longest_s, in_flight, self._progress)
             result = await self._dispatch_in_session(run, lease, intent, patience)
         except CallNotSentError as error:
-            answered, result = False, StoredResult(text=str(error), is_error=True, unsent=not run.cancel.is_set())
+            answered, result = False, make_unsent(error, unsent=not run.cancel.is_set())
         except (DefinitionChangedError, ServerUnavailableError) as error:
-            result = StoredResult(text=str(error), is_error=True, unsent=error.may_pass)
+            result = make_unsent(error, unsent=error.may_pass)
             answered, trouble = not error.may_pass, None if error.may_pass else error
         except OutcomeUnknownError as error:
             log.warning("outcome_unknown", task_id=run.task.task_id, step_id=intent.step_id, reason=str(error))
-            answered, reason = False, str(error)
+            answered, reason, outage = False, str(error), error if error.may_pass else None
         duration_ms = 0.0 if trouble else round((time.perf_counter() - began) * 1000, 3)
         kept = fit_result(result, self._limits.stored_result_bytes) if result else None
-        return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble)
+        return Outcome(intent, kept, duration_ms, answered=answered, reason=reason, trouble=trouble, outage=outage)
 
     async def _dispatch_in_session(self, run: Run, lease: Lease, intent: "Intent", patience: Patience) -> StoredResult:
         """Send a call. If the server does not know the session, open a new one and send the call once more.
@@ -267,6 +274,7 @@ class Outcome:
 
     `answered` is False if the next call needs new sessions, because this server gave no answer. `trouble` is set if
     nothing was sent, because the server's tools are no longer those of the plan or the server cannot be asked.
+    `outage`: why there is no answer, if that may pass.
     """
 
     intent: Intent
@@ -275,6 +283,7 @@ class Outcome:
     answered: bool
     reason: str
     trouble: AgentRuntimeError | None
+    outage: AgentRuntimeError | None = None
 
     @property
     def step_id(self) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 import structlog
 
@@ -12,6 +11,7 @@ from agent_runtime.domain.commands import (
     AskModel,
     CallTool,
     Command,
+    OutlastOutage,
     ProposePlan,
     WriteEvents,
     next_command,
@@ -40,6 +40,7 @@ from agent_runtime.services.ports import Lease, ToolServers
 from agent_runtime.services.run import Run
 from agent_runtime.services.sessions import Sessions
 from agent_runtime.services.tool_registry import ToolRegistry
+from agent_runtime.services.waits import Waits
 
 log = structlog.get_logger()
 
@@ -72,7 +73,7 @@ class Execution:
         self._executor = executor
         self._broker = broker
         self._registry = registry
-        self._outages = outages
+        self._waits = Waits(run, outages)
         self._max_parallel = max_parallel
         self._sessions = Sessions(run, broker, registry, servers)
         self._group = asyncio.TaskGroup()
@@ -81,7 +82,6 @@ class Execution:
         self._slots_held: set[str] = set()
         self._outcomes: list[Outcome | Answered] = []
         self._wakeup = run.wakeup
-        self._stalled: dict[str, Answered] = {}
         self._trouble: tuple[Proposal, AgentRuntimeError] | None = None
         self._planned = False
         self._compared: Identities | None = None
@@ -116,6 +116,7 @@ class Execution:
             await self._run.commit()
         except ConflictError:
             log.info("decided_anew", version=self._run.task.version, status=self._run.task.status)
+            self._waits.begun = False
             return True
         for work in begun:
             self._in_flight.add(work.step_id)
@@ -134,16 +135,13 @@ class Execution:
     def _may_act(self) -> bool:
         task = self._run.task
         acts = task.status in _ACTS or task.cancel_requested or task.questions.keys() - self._in_flight
-        return bool(acts) and not self._run.stop.is_set() and not self._planned
+        return bool(acts) and not self._run.stop.is_set() and not (self._planned or self._waits.begun)
 
     def _settle(self) -> None:
         for outcome in self._outcomes:
             self._in_flight.discard(outcome.step_id)
             self._run.extended_s.pop(outcome.step_id, None)
-            if isinstance(outcome, Answered) and outcome.outage is not None:
-                self._stalled[outcome.step_id] = outcome
-                continue
-            outcome.stage(self._run)
+            self._waits.settle(outcome)
             if isinstance(outcome, Outcome):
                 self._sessions.unusable |= not outcome.answered
                 if outcome.trouble is not None:
@@ -160,16 +158,16 @@ class Execution:
             busy = self._busy_steps | {work.step_id for work in begun}
             if self._run.task.cancel_requested:
                 self._trouble = None  # the cancellation was acknowledged, so it wins
-                self._stalled.clear()
+                self._waits.clear()
             if self._trouble and not busy:
                 self._give_up(*self._trouble)
                 continue
             if self._compared is not self._registry.identities and not self._sessions.are_held:
                 await self._compare()
                 continue
-            command = None if self._trouble else next_command(self._run.charged_task, busy | self._stalled.keys())
-            if command is None and self._stalled and not busy and self._run.task.status is TaskStatus.EXECUTING:
-                self._wait_for_model()
+            command = None if self._trouble else next_command(self._run.charged_task, busy | self._waits.steps)
+            if command is None and self._waits.steps and not busy and self._run.task.status is TaskStatus.EXECUTING:
+                self._waits.begin_for_steps()
                 continue
             if command is None or not await self._carry_out(command, begun, busy):
                 break
@@ -182,6 +180,8 @@ class Execution:
                 self._run.stage(*events)
             case ProposePlan():
                 await self._propose()
+            case OutlastOutage(step):
+                self._waits.outlast(step.id)
             case CallTool(step):
                 return await self._begin_call(step, begun, busy)
             case AskModel(step):
@@ -194,7 +194,7 @@ class Execution:
         try:
             events = await run_until(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
         except (PlanningError, InvalidPlanError) as error:
-            if self._begin_waiting("planner", self._planner.name, error):
+            if self._waits.begin("planner", self._planner.name, error):
                 return
             (log.warning if error.code.startswith("model_") else log.info)("planning_failed", code=error.code)
             usage = error.usage if isinstance(error, PlanningError) else Usage()
@@ -330,7 +330,7 @@ class Execution:
         log.warning("no_lease", code=error.code, reason=str(error))
         self._trouble = None
         task = self._run.task
-        if isinstance(error, ServerUnavailableError) and self._begin_waiting("server", error.server_id, error):
+        if isinstance(error, ServerUnavailableError) and self._waits.begin("server", error.server_id, error):
             return
         self._registry.invalidate(sorted(task.servers))
         open_calls = task.open_calls
@@ -347,26 +347,6 @@ class Execution:
             )
         message = explain_failure(task, error, datetime.now(UTC))
         self._run.stage(TaskFailed(code=error.code, message=message, step_id=call.step_id))
-
-    def _wait_for_model(self) -> None:
-        """Have the task wait for its model, or fail the steps that have waited too long. No other step can go on."""
-        contract = self._run.task.contract
-        name = contract.model.model if contract and contract.model else ""
-        stalled = list(self._stalled.values())
-        self._stalled.clear()
-        if stalled[0].outage is None or not self._begin_waiting("model", name, stalled[0].outage):
-            for failed in stalled:
-                failed.stage(self._run)
-
-    def _begin_waiting(self, kind: Literal["server", "model", "planner"], name: str, error: AgentRuntimeError) -> bool:
-        """Stage a wait if the error may pass and time is left; the run then ends. Return whether it was staged."""
-        waiting = self._outages.wait_for(self._run.task, kind, name, error, datetime.now(UTC))
-        if waiting is None:
-            return False
-        log.warning("task_waits", kind=kind, name=name, reason=waiting.reason, next_try_at=waiting.next_try_at)
-        self._planned = True
-        self._run.stage(waiting)
-        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,17 @@ from agent_runtime.domain.folds.base import (
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import Approval, AskedCall, Call, StepState, StepStatus, Task, Turn, may_repeat
+from agent_runtime.domain.task import (
+    Approval,
+    AskedCall,
+    Call,
+    StepState,
+    StepStatus,
+    Task,
+    Turn,
+    may_outlast,
+    may_repeat,
+)
 from agent_runtime.domain.tools import StoredResult, tool_key
 from agent_runtime.domain.values import digest
 
@@ -56,6 +66,7 @@ def fold_tool_called(task: Task, event: ev.ToolCalled, record: ev.EventRecord) -
         event.arguments_digest,
         event.attempt,
         event.timeout_s,
+        waited=state.call.waited if state.call else 0,
     )
     return with_step(task, event.step_id, replace(state, call=call, sent=sent), tool_calls=task.tool_calls + 1)
 
@@ -168,10 +179,14 @@ def fold_tool_returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) ->
     call = state.open_call
     if call is None or call.call_id != event.call_id or call.epoch != task.epoch:
         raise illegal(task, event, f"call {event.call_id!r} is not open")
-    if isinstance(task.plan_step(event.step_id), AgentStep):
+    answered = with_step(task, event.step_id, replace(state, call=replace(call, result=event.result)))["steps"]
+    # The call of an agent step that met an outage is not settled: the model gets the reply after that.
+    if isinstance(task.plan_step(event.step_id), AgentStep) and not (
+        event.result.retry_after_s is not None and may_outlast(replace(task, steps=answered), event.step_id)
+    ):
         state = _add_reply(state, event.result)
     else:
-        state = replace(state, call=replace(call, result=event.result))
+        state = answered[event.step_id]
     seconds = task.call_seconds + event.duration_ms / 1000
     sent = task.tool_calls - event.result.unsent
     return {**without_question(task, event.step_id, state), "call_seconds": seconds, "tool_calls": sent}
@@ -182,7 +197,7 @@ def fold_tool_denied(task: Task, event: ev.ToolDenied, _record: ev.EventRecord) 
         return {}
     state = expect_step(task, event, StepStatus.RUNNING)
     pending = state.pending
-    if pending is None or state.call is not None or (event.turn, event.index) != (pending.turn, pending.index):
+    if pending is None or state.open_call or (event.turn, event.index) != (pending.turn, pending.index):
         raise illegal(task, event, f"the model of step {event.step_id!r} asks for no such call now")
     refusal = _refusal(f"This call was refused ({event.rule}) and not made: {event.message}")
     return with_step(task, event.step_id, _add_reply(state, refusal))

@@ -6,7 +6,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import DefinitionChangedError
 from agent_runtime.domain.folds.base import Changes, check_not_cancelled, expect_step, illegal, with_step
 from agent_runtime.domain.status import WAITING, TaskStatus
-from agent_runtime.domain.task import StepStatus, Task, TaskError, Waiting, may_repeat
+from agent_runtime.domain.task import StepState, StepStatus, Task, TaskError, Waiting, may_outlast
 
 _S = TaskStatus
 _WELL_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
@@ -37,10 +37,12 @@ def fold_task_claimed(task: Task, event: ev.TaskClaimed, _: ev.EventRecord) -> C
 def fold_task_waiting(task: Task, event: ev.TaskWaiting, record: ev.EventRecord) -> Changes:
     check_not_cancelled(task, event)
     before = task.waiting
+    if before and before.tried and event.attempt == 1:
+        before = None  # in older journals a repetition ended the wait
     if event.attempt != (before.attempt if before else 0) + 1:
         raise illegal(task, event, f"attempt {event.attempt} is not the next one")
     for step_id in task.open_calls:
-        if not may_repeat(task, step_id):
+        if not may_outlast(task, step_id):
             raise illegal(task, event, f"a call of {step_id} is open, and may not be sent again")
     alike = before.same_exits if before and before.exit_mark == event.exit_mark else 0
     waits = Waiting(
@@ -54,7 +56,15 @@ def fold_task_waiting(task: Task, event: ev.TaskWaiting, record: ev.EventRecord)
         event.exit_mark,
         alike + 1 if event.exit_mark else 0,
     )
-    return {"waiting": waits, "usage": task.usage + event.usage}
+    steps = {name: _note_wait(task, name, state) for name, state in task.steps.items()}
+    return {"waiting": waits, "usage": task.usage + event.usage, "steps": steps}
+
+
+def _note_wait(task: Task, name: str, state: StepState) -> StepState:
+    """Return the step with its call marked, if that may be repeated once the task has waited."""
+    if state.status is not StepStatus.RUNNING or state.call is None or not may_outlast(task, name):
+        return state
+    return replace(state, call=replace(state.call, waited=state.call.attempt))
 
 
 def fold_step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRecord) -> Changes:

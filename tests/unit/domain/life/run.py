@@ -7,11 +7,11 @@ from agent_runtime.domain import call_rules, commands
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import seconds_left
 from agent_runtime.domain.call_rules import CallRefusedError, Proposal, next_proposal
-from agent_runtime.domain.commands import AskModel, CallTool, ProposePlan, WriteEvents
+from agent_runtime.domain.commands import AskModel, CallTool, OutlastOutage, ProposePlan, WriteEvents
 from agent_runtime.domain.errors import ConflictError, IllegalTransitionError, StaleEpochError
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_repeat
+from agent_runtime.domain.task import PendingCall, StepStatus, Task, may_outlast, may_repeat
 from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.transitions import evolve
 from agent_runtime.domain.values import digest
@@ -25,9 +25,10 @@ RESULTS = {
     "big": StoredResult(text="${r1s0.text}", output={"n": 5}),
     "bare": StoredResult(text="bare", output={}),
     "error": StoredResult(text="no", is_error=True),
+    "busy": StoredResult(text="later", is_error=True, retry_after_s=0),
     "lost": None,
 }
-"""The possible answers of a server. One text looks like a reference, but must never be read as one."""
+"""The possible answers of a server. `busy` is an outage. One text looks like a reference, but must never be one."""
 
 REPLIES = frozenset({*RESULTS, *ANSWERS})
 """The possible replies to work in progress. A call takes a reply of a model as "good"; a question to a model takes a
@@ -200,7 +201,7 @@ class Run:
         if isinstance(work, ModelQuestion):
             if self.task.terminal:
                 return
-            if reply not in {"error", "lost", "unsent"}:
+            if reply not in {"error", "busy", "lost", "unsent"}:
                 self.stage(make_answer(work.step, work.turn, reply))
             elif reply != "unsent" and self.task.status is TaskStatus.EXECUTING and not self.task.cancel_requested:
                 self.stage(ev.StepFailed(step_id=work.step_id, code="model_error", message=reply))
@@ -223,6 +224,10 @@ class Run:
                 case ProposePlan():
                     self.has_stopped = True
                     self.stage(*self.plan_events())
+                case OutlastOutage(step):
+                    if busy:
+                        break
+                    self.blocked_step, self.is_down = step, True
                 case AskModel(step) if len(busy) < self.max_parallel:
                     begun.append(self.start_turn(step))
                 case CallTool(step) if len(busy) < self.max_parallel:
@@ -343,7 +348,7 @@ class Run:
     def give_up(self, step: ToolStep | AgentStep) -> None:
         """Give up a blocked step: wait for its server; if its tools changed, fail the task or ask about open calls."""
         self.blocked_step = None
-        if self.is_down and all(may_repeat(self.task, name) for name in self.task.open_calls):
+        if self.is_down and all(may_outlast(self.task, name) for name in self.task.open_calls):
             self.has_stopped = True
             self.stage(self.wait())
             return

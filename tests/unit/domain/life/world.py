@@ -108,6 +108,8 @@ class World:
     """Everybody who shaped what is to be approved."""
     has_begun: bool = False
     """A step was started."""
+    waits: int = 0
+    """How often the task has waited for the end of an outage."""
     cancel_requested: bool = False
     end_event: str | None = None
     steps: dict[str, ObservedStep] = field(default_factory=dict)
@@ -135,7 +137,8 @@ class World:
         if call.step_id not in self.steps:
             return  # a breach of G5 that was reported when the intent was written
         plan = self.steps[call.step_id].plan
-        most = max(3, plan.get("retries", 0) + 1) if plan.get("tool", call.tool) in IDEMPOTENT else 1
+        renewed = self.waits + 1  # after each wait for the end of an outage, the repetitions begin again
+        most = renewed * max(3, plan.get("retries", 0) + 1) if plan.get("tool", call.tool) in IDEMPOTENT else 1
         this = call.step_id, call.turn, call.index, use
         self.sent[this] += 1
         times = self.sent[this]
@@ -165,6 +168,7 @@ class World:
             self._read_call(data, step)
         elif step is not None:
             self._read_step(kind, data, step)
+        self.waits += kind == "task.waiting"
         if kind == "task.cancel_requested":
             self.cancel_requested = True
         if kind == "task.completed":
@@ -303,7 +307,8 @@ class World:
                 self._read_question(kind, data, step)
             case "tool.returned" if data["call_id"] == step.call_id and step.is_agent:
                 step.question = None
-                step.settle_call()
+                if not self._met_outage(data):
+                    step.settle_call()
             case "tool.denied" if data.get("turn") is not None:
                 place = data["turn"], data["index"]
                 self.check(
@@ -341,6 +346,11 @@ class World:
                 step.status, step.question = "unknown", None
             case "step.resolved":
                 self._read_resolution(data, step)
+
+    def _met_outage(self, data: dict[str, Any]) -> bool:
+        """Return whether a result says that the call is repeated after an outage, which no model is told."""
+        tool = self.intents[data["call_id"]][1]["tool"]
+        return data["result"].get("retry_after_s") is not None and tool in IDEMPOTENT
 
     def _read_question(self, kind: str, data: dict[str, Any], step: ObservedStep) -> None:
         if kind == "input.requested":
