@@ -18,8 +18,9 @@ from agent_runtime.domain.references import parse_template
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.domain.usage import Usage
 from agent_runtime.planners.model.json_answer import find_pieces
+from agent_runtime.planners.model.plan_schema import build_plan_schema, plan_schema
 from agent_runtime.planners.model.planner import ModelPlanner
-from agent_runtime.planners.model.prompt import build_examples, plan_schema
+from agent_runtime.planners.model.prompt import build_examples
 from agent_runtime.services.ports import Planner
 from agent_runtime.testing import ScriptedLanguageModel, text_answer
 from unit.planners.planning import all_tools
@@ -101,7 +102,7 @@ async def test_the_answer_of_the_model_becomes_the_plan(tools: list[Tool]) -> No
     assert planner.name == "openai"
     (request,) = model.requests
     assert request.items == [{"role": "user", "content": f"Copy notes.txt to copy.txt{ASKED_FOR}"}]
-    assert (request.name, request.schema, request.tools) == ("plan", plan_schema(agent_steps=False), ())
+    assert (request.name, request.schema, request.tools) == ("plan", build_plan_schema(tools, agent_steps=False), ())
     assert request.max_tokens is None
 
 

@@ -12,7 +12,7 @@ References and conditions are never rewritten. What no rule covers is left to th
   `null` or empty, and a blank `when` or title;
 * *kind*: a step with a `tool` is a tool step, one with an `instruction` an agent step;
 * *arguments*: `args`, `parameters`, `params` or `input` are the arguments if nothing else is; a string that is a JSON
-  object is that object;
+  object is that object, also within them where the tool takes an object and no text;
 * *numbered*: the id `1` (or `"1"`) is `s1`, in `id` and `depends_on`; if no step has an id, they are `s1`, `s2`, and so
   on;
 * *one dependency*: `depends_on: "s1"` is `["s1"]`;
@@ -32,6 +32,7 @@ from agent_runtime.domain.errors import Fault, InvalidPlanError
 from agent_runtime.domain.plan import FREE_FIELDS, AgentStep, AllowedTool, Plan, ToolStep
 from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
+from agent_runtime.planners.model.argument_schema import read_json_texts
 from agent_runtime.planners.model.json_answer import JsonPiece, NoJsonError, find_pieces, read_object
 from agent_runtime.text.escaping import is_blank
 
@@ -63,9 +64,9 @@ class Names:
     """The tools that exist, by name."""
 
     def __init__(self, tools: Iterable[Tool]) -> None:
-        self.keys = {tool.key for tool in tools}
+        self.tools = {tool.key: tool for tool in tools}
         self._servers: dict[str, list[str]] = defaultdict(list)
-        for key in sorted(self.keys):
+        for key in sorted(self.tools):
             server, _, name = key.partition("/")
             self._servers[name].append(server)
 
@@ -73,13 +74,13 @@ class Names:
         """Return the server and tool that are meant (rules *qualified* and *only one*); unchanged if
         that is ambiguous.
         """
-        if isinstance(server, str) and tool_key(server, tool) in self.keys:
+        if isinstance(server, str) and tool_key(server, tool) in self.tools:
             return server, tool
         unsaid = server is None or server == ""
         meant = {(only, tool) for only in self._servers.get(tool, ())} if unsaid else set()
         for separator in (".", "/"):
             prefix, _, name = tool.partition(separator)
-            if (unsaid or server == prefix) and tool_key(prefix, name) in self.keys:
+            if (unsaid or server == prefix) and tool_key(prefix, name) in self.tools:
                 meant.add((prefix, name))
         if len(meant) == 1:
             return meant.pop()
@@ -254,6 +255,9 @@ def _mend_tool_step(step: JsonObject, names: Names) -> None:
         server, step["tool"] = names.settle(step.get("server"), step["tool"])
         if server is not None:
             step["server"] = server
+        tool = names.tools.get(tool_key(str(server), step["tool"]))
+        if tool is not None and isinstance(step.get("arguments"), dict):
+            step["arguments"] = read_json_texts(step["arguments"], tool)
 
 
 def _read_allowed_tool(said: JsonValue, names: Names) -> JsonValue:

@@ -18,7 +18,8 @@ from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.model.attempt_notes import AttemptNotes
 from agent_runtime.planners.model.fitting import Fitting, Sizes
 from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
-from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions, plan_schema
+from agent_runtime.planners.model.plan_schema import build_plan_schema
+from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions
 from agent_runtime.planners.model.tool_listing import clean, find_nearest, list_tools
 from agent_runtime.services.ports import LanguageModel
 
@@ -95,7 +96,7 @@ class _Attempt:
         self._request = request
         self._repairs = repairs
         self._notes = AttemptNotes(request.keep)
-        self._schema = plan_schema(agent_steps=request.agent_steps)
+        self._schema = build_plan_schema(request.tools, agent_steps=request.agent_steps)
         self._conversation = build_conversation(request)
         self._fitting = Fitting(catalogue_tokens)
         self._show_tools()
