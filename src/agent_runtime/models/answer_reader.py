@@ -5,6 +5,7 @@ apart.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -323,10 +324,10 @@ def _read_count(tokens: Any) -> int:
 
 
 def read_error(body: dict[str, Any], status: int | None = None, after_s: float | None = None) -> ApiError:
-    """Read the error object of either API. Some servers put the HTTP status into its `code`."""
+    """Read the error object of either API. Some servers put the HTTP status into its `code`, as a number or a text."""
     code = body.get("code")
-    if status is None and isinstance(code, int) and not isinstance(code, bool):
-        status = code
+    if status is None and re.fullmatch(r"[1-5]\d\d", str(code)):
+        status = int(str(code))
     words = [str(part) for part in (code, body.get("type"), body.get("status")) if part not in (None, "error")]
     message = body.get("message") or ""
     text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.errors import ModelError
+from agent_runtime.domain.model_requests import LARGER_CONTEXT
 from agent_runtime.domain.usage import Usage
 from agent_runtime.text.escaping import one_line
 from agent_runtime.text.redaction import Redactor
@@ -220,8 +221,8 @@ class Failures:
         if said.status == 413 or _OVERFLOW.search(said.all):  # noqa: PLR2004 - Content Too Large, as gateways say it
             return Failure(
                 "model_context_overflow",
-                f"The question is longer than {model!r} at {self._where} can read: offer it fewer tools, ask for less, "
-                f"or use a model with a larger context (openai.model). It says: {words}",
+                f"The question is longer than {model!r} at {self._where} can read: {LARGER_CONTEXT}; or ask for "
+                f"less, or use another model (openai.model). It says: {words}",
             )
         if _NO_TOOLS.search(said.all):
             return Failure(

@@ -13,6 +13,7 @@ from agent_runtime.models.answer_reader import (
     ResponseInfo,
     ResponsesReader,
     TooLongError,
+    read_error,
 )
 
 ALPHA, BETA = '{"x": "alpha"}', '{"x": "beta"}'
@@ -176,3 +177,12 @@ def test_an_error_in_place_of_an_answer_is_read(kind: type[ChatReader | Response
         kind(info).read(json.loads(json.dumps({"error": error})))
     assert info.error
     assert info.error.message == "upstream is overloaded"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(502, 502), ("503", 503), ("rate_limit_exceeded", None), ("5030", None), (True, None), (None, None)],
+)
+def test_an_error_in_a_stream_may_hold_its_status_as_a_number_or_as_a_text(code: object, status: int | None) -> None:
+    assert read_error({"message": "Connection error.", "code": code}).status == status
+    assert read_error({"message": "Connection error.", "code": code}, 429).status == 429

@@ -257,7 +257,8 @@ class _Attempt:
         message, code = str(error), error.code
         if code == "model_context_overflow":
             if self._fitting.has_shrunk:
-                message += f" It did not fit with {len(self._listing.full)} tools shown in full either."
+                shown = len(self._listing.full)
+                message = f"{message.removesuffix('.')}. It did not fit with {shown} tools shown in full either."
             if faulty is not None:
                 code = "invalid_plan"
                 message = (
