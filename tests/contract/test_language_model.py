@@ -23,7 +23,13 @@ from agent_runtime.services.ports import LanguageModel
 from agent_runtime.text.redaction import Redactor
 from model_server import ModelServer, refusals
 from model_server.continuing import reply_like_deepseek, reply_like_gemini, reply_like_litellm
-from model_server.refusals import refuse_first
+from model_server.refusals import (
+    Refuse,
+    refuse_first,
+    refuse_functions_like_gemini,
+    refuse_functions_without_a_word,
+    refuse_returned_thoughts,
+)
 from model_server.replies import Answer, Calls, Fault, FaultKind, Raw, Reply, Rule, Text
 from model_server.requests import Request, WireError
 from waiting import eventually
@@ -255,7 +261,6 @@ async def test_an_endpoint_gets_back_what_it_sent_with_a_call(
 ) -> None:
     ask = Asker(models, Way("chat_completions", stream), time)
     items: list[dict[str, Any]] = [USER]
-    models.on("", reply)
     model = ask.model(max_retries=0)
     for turn in range(3):
         models.next(reply if turn == 2 else lambda request: reply(replace(request, items=())))
@@ -285,6 +290,37 @@ async def test_a_tool_is_offered_as_endpoints_accept_it_and_called_as_it_is(ask:
     answer = await ask.answer(replies, request=question(tools=(tool,)))
     assert json.loads(answer.calls[0].arguments) == {"$filter": "x", "tags": [1]}
     assert '"filter"' in json.dumps(answer.items).replace("\\", "")
+
+
+LABELS = OfferedTool(
+    "label",
+    "Label it.",
+    {"type": "object", "properties": {"labels": {"type": "object", "additionalProperties": {"type": "string"}}}},
+)
+
+
+@pytest.mark.parametrize("refuse", [refuse_functions_like_gemini, refuse_functions_without_a_word])
+async def test_functions_are_described_with_few_words_where_an_endpoint_has_no_more(ask: Asker, refuse: Refuse) -> None:
+    written = Calls([("label", {"labels": '{"a": "b"}'})])
+    ask.models.script([Rule("", (refuse_first(refuse, written),))])
+    model = ask.model(max_retries=0)
+    answers = [await ask_in_time(model, question(tools=(LABELS,))) for _ in range(2)]
+    assert [json.loads(answer.calls[0].arguments) for answer in answers] == [{"labels": {"a": "b"}}] * 2
+    assert len(ask.models.requests) == 3
+
+
+async def test_thoughts_are_left_out_where_the_endpoint_does_not_want_them_back(
+    models: ModelServer, time: Time
+) -> None:
+    ask = Asker(models, Way("chat_completions", stream=True), time)
+    model = ask.model(max_retries=0)
+    models.script([Rule("", (refuse_first(refuse_returned_thoughts, Text("done")),))])
+    models.next(reply_like_deepseek)
+    first = await ask_in_time(model, question(tools=(READ,)))
+    output = {"type": "function_call_output", "call_id": first.calls[0].call_id, "output": "1"}
+    request = ModelRequest("", [USER, *first.items, output], tools=[READ])
+    assert (await ask_in_time(model, request)).text == "done"
+    await model.aclose()
 
 
 async def test_nothing_is_left_at_the_endpoint(ask: Asker) -> None:

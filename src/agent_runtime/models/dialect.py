@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from agent_runtime.domain.model_requests import ModelRequest
 from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.models.functions import fit_function
 
 Output = Literal["json_schema", "json_object", "prompt"]
 """How an answer is bound to a schema, the strictest first: by the schema, to be JSON at all, or by the prompt only."""
@@ -48,6 +49,19 @@ _SYSTEM = re.compile(
 )
 """The words of chat templates without a system message: of Gemma's, and of older ones of Mistral and Llama."""
 
+_FUNCTIONS = re.compile(
+    r"function_declarations|tool_declarations|invalid schema for function|tools?[\[.]\d+|input_schema"
+    r"|function\.(parameters|description)|functions?.{0,20}(schema|parameters)",
+    re.IGNORECASE,
+)
+"""The words for the definition of a function: Gemini's, OpenAI's and Anthropic's."""
+
+_RETURNED = re.compile(
+    r"reasoning_content|reasoning_details|thinking_blocks|extra_content|provider_specific_fields"
+    r"|messages\b.{0,40}\breasoning\b",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -56,7 +70,8 @@ class Dialect:
     `reasoning`: ask a reasoning model for its encrypted reasoning, to send back on its next turn. `counts`: ask for the
     usage at the end of a stream. `streams`: ask for the answer as a stream. `system`: send the instructions as a system
     message, not with the first message of the user. `limit`: the name of the token limit in a chat completion.
-    `options`: the names of further parameters that are sent, and that an endpoint may do without.
+    `plain`: describe functions with few keywords of JSON Schema (`functions.py`). `returns`: send back what came with
+    calls. `options`: the names of further parameters that are sent, and that an endpoint may do without.
     """
 
     output: Output = "json_schema"
@@ -65,6 +80,8 @@ class Dialect:
     streams: bool = True
     system: bool = True
     limit: LimitName = "max_tokens"
+    plain: bool = False
+    returns: bool = True
     options: frozenset[str] = frozenset()
     lasting: bool = True
 
@@ -78,6 +95,8 @@ class Dialect:
             return None
         if self.system and _SYSTEM.search(complaint):
             return replace(self, system=False)
+        if not self.plain and _FUNCTIONS.search(complaint):
+            return replace(self, plain=True)
         lower = self._without_rejected(complaint) if _REJECTS.search(complaint) else None
         if lower is None and schema and _OUTPUT.search(complaint):
             return self.lower_output(lasting=not _OF_THIS_REQUEST.search(complaint))
@@ -90,6 +109,13 @@ class Dialect:
         lower = _LOWER.get(self.output)
         return replace(self, output=lower, lasting=self.lasting and lasting) if lower else None
 
+    def relax(self, request: ModelRequest) -> "Dialect | None":
+        """Return the options to try after a request failed for no known reason: a looser schema, or plain functions."""
+        if request.schema is not None:
+            return self.lower_output()
+        differ = any(fit_function(tool, plain=True) != fit_function(tool, plain=False) for tool in request.tools)
+        return replace(self, plain=True) if differ and not self.plain else None
+
     def _without_rejected(self, complaint: str) -> "Dialect | None":
         """Return the options without the first parameter that a complaint names; None if it names none that is sent."""
         found = {name: place for name in (*self.options, self.limit) if (place := _find(name, complaint)) is not None}
@@ -98,6 +124,8 @@ class Dialect:
             return replace(self, options=self.options - {rejected})
         if rejected is not None:
             return replace(self, limit=_OTHER_LIMIT[self.limit])
+        if self.returns and _RETURNED.search(complaint):
+            return replace(self, returns=False)
         if self.reasoning and _REASONING.search(complaint):
             return replace(self, reasoning=False)
         if self.streams and self.counts and _COUNTS.search(complaint):
@@ -112,6 +140,8 @@ class Dialect:
             counts=self.counts and used.counts,
             streams=self.streams and used.streams,
             system=self.system and used.system,
+            plain=self.plain or used.plain,
+            returns=self.returns and used.returns,
             limit=used.limit,
             options=self.options & used.options,
         )

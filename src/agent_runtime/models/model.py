@@ -143,8 +143,8 @@ class OpenAIModel:
     async def _ask_in_dialect(self, request: ModelRequest) -> ModelAnswer:
         """Ask with all options that the endpoint is not known to reject, and without those that it rejects now.
 
-        If a request with a schema fails for no known reason, the schema may be it: it is made once more with a looser
-        one. The first failure stands if that fails in the same way.
+        If a request with a schema or with functions fails for no known reason, these may be it: it is made once more
+        with looser ones. The first failure stands if that fails in the same way.
         """
         endpoint = await self._get_endpoint()
         held = request.schema is not None
@@ -156,8 +156,8 @@ class OpenAIModel:
             except Failure as failure:
                 spent += failure.usage
                 lower = dialect.adapt_to(failure.complaint, schema=held)
-                if lower is None and failure.vague and held and first is None:
-                    lower, first = dialect.lower_output(), failure
+                if lower is None and failure.vague and first is None:
+                    lower, first = dialect.relax(request), failure
                 if lower is None or lower in tried:
                     told = first if first and failure.vague else failure
                     told.usage = spent

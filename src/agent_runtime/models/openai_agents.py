@@ -81,11 +81,11 @@ class Endpoint:
     async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
         """Return the model's answer to one request. Raises: Failure."""
         text = RedactedStream(self._redactor, request.on_text)
-        returned = find_extras(request.items, self._settings.model)
+        returned = find_extras(request.items, self._settings.model) if dialect.returns else {}
         info = ResponseInfo(dialect.streams, text.write, self._most, returned=returned)
         token = RESPONSE_INFO.set(info)
         try:
-            functions = [fit_function(tool, plain=False) for tool in request.tools]
+            functions = [fit_function(tool, plain=dialect.plain) for tool in request.tools]
             output = await self._ask_model(request, functions, dialect, info)
             text.end()
             answer = self._make_answer(output, info, {str(item.get("call_id")) for item in request.items})

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from model_server.function_rules import find_gemini_fault
 from model_server.replies import Answer, Raw
 from model_server.requests import Request
 
@@ -195,3 +196,26 @@ def error_as_answer(message: str, code: int) -> Raw:
 def error_as_stream(message: str, code: int) -> Raw:
     """Return the same as a stream."""
     return Raw(200, f"data: {json.dumps({'error': {'message': message, 'code': code}})}\n\n", "text/event-stream")
+
+
+def refuse_functions_like_gemini(request: Request) -> Raw | None:
+    """Refuse functions with a keyword that Gemini's API does not have, or without one that it wants."""
+    for number, tool in enumerate(request.body.get("tools") or ()):
+        function = tool.get("function", tool)
+        where = f"tools[0].function_declarations[{number}].parameters"
+        if fault := find_gemini_fault(function["parameters"], where):
+            return _gemini(400, fault)
+    return None
+
+
+def refuse_functions_without_a_word(request: Request) -> Raw | None:
+    """Refuse the same functions as `refuse_functions_like_gemini`, and say nothing of them."""
+    return _gemini(400, "Request contains an invalid argument.") if refuse_functions_like_gemini(request) else None
+
+
+def refuse_returned_thoughts(request: Request) -> Raw | None:
+    """Refuse the thoughts of earlier turns, although they were the endpoint's own."""
+    for number, message in enumerate(request.body["messages"]):
+        if "reasoning_content" in message:
+            return _refusal(422, f"body.messages.{number}.reasoning_content: Extra inputs are not permitted")
+    return None

@@ -178,3 +178,31 @@ def test_a_closed_schema_with_every_property_required_may_be_strict(schema: dict
 )
 def test_any_other_schema_may_not(schema: dict[str, Any]) -> None:
     assert not allows_strict(schema)
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "Unknown name \"additionalProperties\" at 'tools[0].function_declarations[0].parameters': Cannot find field.",
+        "Invalid schema for function 'label': In context=(), 'not' is not permitted",
+        "tools.0.custom.input_schema: JSON schema is invalid. It must match JSON Schema draft 2020-12",
+        "Invalid 'tools[0].function.description': string too long. Expected a string with maximum length 1024",
+    ],
+)
+def test_a_complaint_about_a_function_makes_functions_plain_once(complaint: str) -> None:
+    plain = Dialect().adapt_to(complaint, schema=False)
+    assert plain == Dialect(plain=True)
+    assert plain.adapt_to(complaint, schema=False) != plain
+    assert Dialect().learn_from(plain) == plain
+
+
+@pytest.mark.parametrize("complaint", ["gemma3 does not support tools", "tools param requires --jinja flag"])
+def test_a_model_without_functions_is_not_asked_again_with_plain_ones(complaint: str) -> None:
+    assert Dialect().adapt_to(complaint, schema=False) is None
+
+
+def test_thoughts_are_no_longer_returned_where_they_are_refused() -> None:
+    refused = "body.messages.2.reasoning_content: Extra inputs are not permitted"
+    assert Dialect().adapt_to(refused, schema=False) == Dialect(returns=False)
+    missing = "The `reasoning_content` in the thinking mode must be passed back to the API."
+    assert Dialect().adapt_to(missing, schema=False) is None
