@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from agent_runtime.api.views import task_view
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, DenyCall
 from agent_runtime.domain.caller import ANYBODY
+from agent_runtime.domain.commands import NOTHING_CALLED
 from agent_runtime.domain.contract import Budget, Limits
 from agent_runtime.domain.errors import DecisionRefusedError
 from agent_runtime.domain.events import EventRecord, ModelAnswered, ToolCalled, ToolDenied
+from agent_runtime.domain.log_lines import log_line
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import AskedCall, StepStatus, Task
@@ -297,6 +300,76 @@ async def test_a_model_that_fails_fails_its_step_and_says_why(
     assert task.error
     assert (task.status, task.error.code, task.error.step_id) == (TaskStatus.FAILED, code, "do")
     assert models.base_url in task.error.message or "test-model" in task.error.message
+
+
+CALL_IN_WORDS = '<tool_call>\n{"name": "ledger__count", "arguments": {"label": "one"}}\n</tool_call>'
+
+
+async def test_a_call_written_as_text_is_told_once_and_is_made_then(home: House, models: ModelServer, api: str) -> None:
+    home.use_model(models.base_url, api=api)
+    models.next(Text(f"I will look.\n{CALL_IN_WORDS}"), Calls([("ledger__look", {"label": "one"})]), Text("One."))
+    async with home.open() as runtime:
+        task = await carried_out(runtime, agent("look", "count"))
+        answers = [one for one in await runtime.tasks.records(task.task_id, ANYBODY) if one.type == "model.answered"]
+    assert (task.status, task.result, task.tool_calls) == (TaskStatus.COMPLETED, "One.", 1)
+    assert task.steps["do"].note is None
+    first = answers[0].event
+    assert isinstance(first, ModelAnswered)
+    assert (first.objection, first.answer) == ("call_as_text", None)
+    assert "You wrote a call as text" in models.requests[1].text
+    assert CALL_IN_WORDS in models.requests[1].text
+    assert models.requests[2].text.count("You wrote a call as text") == 1
+
+
+@pytest.mark.parametrize("second", [CALL_IN_WORDS, "I have counted one.", "<think>Hm.</think>"])
+async def test_a_call_written_as_text_that_is_not_made_then_fails_the_step(
+    home: House, models: ModelServer, second: str
+) -> None:
+    models.next(Text(CALL_IN_WORDS), Text(second))
+    async with home.open() as runtime:
+        task = await carried_out(runtime, agent("count"))
+    assert task.error
+    assert (task.status, task.error.code, home.counted) == (TaskStatus.FAILED, "model_call_as_text", [])
+    assert second in task.error.message
+    assert (len(models.requests), task.usage.tokens > 0) == (2, True)
+
+
+async def test_a_call_written_as_text_in_the_last_turn_fails_the_step(home: House, models: ModelServer) -> None:
+    models.next(Calls([("ledger__look", {"label": "one"})]), Text(CALL_IN_WORDS))
+    async with home.open() as runtime:
+        task = await carried_out(runtime, agent("look", max_turns=2))
+    assert task.error
+    assert (task.error.code, len(models.requests)) == ("model_call_as_text", 2)
+
+
+async def test_the_result_of_a_step_holds_no_thoughts_and_a_step_without_calls_says_so(
+    home: House, models: ModelServer
+) -> None:
+    other = {"id": "other", "kind": "agent", "instruction": "Repeat: ${do.text}", "tools": []}
+    plan = agent("look")
+    plan = Plan.model_validate({"goal": "g", "steps": [*plan.model_dump(mode="json")["steps"], other]})
+    models.on("Repeat:", Text("[THINK]Again?[/THINK]There is one."))
+    models.on(PROMPT, Text("Maybe two? No.\n</think>\n\nThere is one."))
+    async with home.open() as runtime:
+        task = await carried_out(runtime, plan)
+        lines = [log_line(record) for record in await runtime.tasks.records(task.task_id, ANYBODY)]
+    assert (task.status, task.result) == (TaskStatus.COMPLETED, "There is one.")
+    assert task.results["do"].text == "There is one."
+    assert "Maybe two" not in models.requests[-1].text
+    assert task.steps["do"].note == NOTHING_CALLED
+    assert f"Step do completed: {NOTHING_CALLED}" in lines
+    assert (task.steps["other"].note, task_view(task)["steps"][0]["note"]) == (None, NOTHING_CALLED)
+
+
+async def test_an_answer_of_thoughts_alone_is_told_once(home: House, models: ModelServer) -> None:
+    models.next(Text("<think>I have nothing"), Text("There is one."), Text("<think>Hm."), Text("</think>"))
+    async with home.open() as runtime:
+        first = await carried_out(runtime, agent())
+        second = await carried_out(runtime, agent())
+    assert (first.status, first.result) == (TaskStatus.COMPLETED, "There is one.")
+    assert "nothing but thoughts" in models.requests[1].text
+    assert second.error
+    assert (second.error.code, len(models.requests)) == ("model_answer_empty", 4)
 
 
 async def test_a_model_that_fails_once_is_asked_again(home: House, models: ModelServer) -> None:

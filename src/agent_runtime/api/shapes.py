@@ -93,7 +93,7 @@ class PlanPreview(TypedDict):
 
 
 class StepView(TypedDict):
-    """One step of the plan. `server` and `tool` are `null` for an agent step; `output` is a preview of its text."""
+    """One step of the plan. `server` and `tool` are `null` for an agent step; `output` is the start of its text."""
 
     id: str
     title: str
@@ -105,6 +105,7 @@ class StepView(TypedDict):
     ended_at: str | None
     attempts: int
     output: str | None
+    note: str | None
     error: ErrorView | None
     preview: PreviewView
 

@@ -201,6 +201,7 @@ def _step(step: ToolStep | AgentStep, state: StepState, preview: StepPreview) ->
         "ended_at": time_of(state.ended_at) if state.ended_at else None,
         "attempts": state.call.attempt if state.call else 0,
         "output": _preview(state),
+        "note": state.note,
         "error": _error(state.code or state.status, state.message or "", step.id) if failed else None,
         "preview": preview_view(preview),
     }

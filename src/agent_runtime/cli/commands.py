@@ -174,7 +174,8 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _outcome(step: Mapping[str, Any]) -> str:
-    return str(step["error"]["message"] if step["error"] else step["output"] or "")
+    told = step["error"]["message"] if step["error"] else step["output"] or ""
+    return f"{told}\n({step['note']})" if step["note"] else str(told)
 
 
 def _time(text: str | None) -> str:

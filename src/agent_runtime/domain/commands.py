@@ -16,6 +16,8 @@ from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_out
 RESULT_CHARACTERS = 262_144
 """The maximum length of a task's result, in characters. The journal keeps the whole result of each step."""
 
+NOTHING_CALLED = "The model called none of the tools that this step lists: its result is its own words alone."
+
 
 @dataclass(frozen=True, slots=True)
 class ProposePlan:
@@ -167,7 +169,8 @@ def _follow_answer(task: Task, step: AgentStep, state: StepState, in_flight: Abs
     if state.pending is not None:
         yield from _check_budget(task, CallTool(step), in_flight)
     elif state.turns and state.turns[-1].answer is not None:
-        yield WriteEvents((ev.StepCompleted(step_id=step.id),))
+        note = NOTHING_CALLED if step.tools and not state.sent else None
+        yield WriteEvents((ev.StepCompleted(step_id=step.id, note=note),))
     elif len(state.turns) >= step.max_turns:
         message = (
             f"The model was asked {step.max_turns} times, as often as the step allows (max_turns), and wants more."

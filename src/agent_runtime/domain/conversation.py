@@ -1,7 +1,9 @@
 """The conversation of an agent step: instruction, answers, and results of tools, marked as data."""
 
 import json
+from collections.abc import Mapping
 
+from agent_runtime.domain.events import Objection
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text, resolve, text_of
 from agent_runtime.domain.task import Task
@@ -10,6 +12,11 @@ from agent_runtime.domain.values import JsonObject, JsonValue, digest_of_bytes
 
 _MOST_SHOWN = 100_000
 """The maximum length of a tool's or an earlier step's text in the conversation, in characters."""
+
+_OBJECTIONS: Mapping[Objection, str] = {
+    "call_as_text": "You wrote a call as text, so nothing was called. Make it with the function calls of this API.",
+    "only_thoughts": "Your answer holds nothing but thoughts. Answer with the result of the step as plain text.",
+}
 
 
 def conversation(task: Task, step: AgentStep, result_bytes: int, argument_bytes: int) -> list[JsonObject]:
@@ -28,6 +35,8 @@ def conversation(task: Task, step: AgentStep, result_bytes: int, argument_bytes:
     items: list[JsonObject] = [{"role": "user", "content": instruction}]
     for turn in task.steps[step.id].turns:
         items.extend(turn.items)
+        if turn.objection is not None:
+            items.append({"role": "user", "content": _OBJECTIONS[turn.objection]})
         items.extend(
             {
                 "type": "function_call_output",

@@ -255,7 +255,8 @@ class ModelError(AgentRuntimeError):
     many failures), `model_overloaded` (429 or 5xx after all retries), `model_key_refused`, `model_unknown`,
     `model_refused` (it declined to answer), `model_context_overflow`, `model_answer_empty`, `model_answer_truncated`
     (cut off at a limit of tokens), `model_answer_repetitive` (ended because it repeated itself),
-    `model_answer_unreadable`, or `model_failed` for anything else. `usage`: the tokens that were used.
+    `model_answer_unreadable`, `model_call_as_text` (it wrote calls as text, after it was told), or `model_failed` for
+    anything else. `usage`: the tokens that were used.
     `context_tokens` is the size of the model's context and `question_tokens` the length of the question, where the
     endpoint named them.
     """

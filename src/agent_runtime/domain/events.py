@@ -26,6 +26,7 @@ POLICY = "policy"
 
 
 Resolution = Literal["done", "retry", "skip", "fail"]
+Objection = Literal["call_as_text", "only_thoughts"]
 
 _S, _OPEN = TaskStatus, frozenset(TaskStatus) - TERMINAL
 
@@ -162,7 +163,8 @@ class ModelAnswered(Event, type="model.answered", follows=_OPEN, writer="run"):
     """A model answered for an agent step. `turn` counts from 1. Written before any call of the answer is sent.
 
     `items`: the answer unchanged, for the next request to the model. `calls`: the calls in it, in order. `answer`: its
-    text if it proposes no calls; it ends the step. A recorded turn is never requested again.
+    text without thoughts if it proposes no calls; it ends the step. `objection`: why it is no result; the model is told
+    and asked once more. A recorded turn is never requested again.
     """
 
     step_id: str
@@ -170,6 +172,7 @@ class ModelAnswered(Event, type="model.answered", follows=_OPEN, writer="run"):
     items: tuple[JsonObject, ...]
     calls: tuple[ModelCall, ...] = ()
     answer: StoredResult | None = None
+    objection: Objection | None = Field(default=None, exclude_if=is_none)
     usage: Usage = Usage()
     duration_ms: float = 0.0
 
@@ -283,7 +286,10 @@ class InputWithdrawn(Event, type="input.withdrawn", follows={_S.NEEDS_ATTENTION}
 
 
 class StepCompleted(Event, type="step.completed", follows={_S.EXECUTING}, writer="run"):
+    """A step has its result. `note`: what a reader of the result should know."""
+
     step_id: str
+    note: str | None = Field(default=None, exclude_if=is_none)
 
 
 class StepFailed(Event, type="step.failed", follows={_S.EXECUTING}, writer="run"):

@@ -1,6 +1,6 @@
 """One line of text for each event."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent_runtime.domain import events as ev
@@ -8,6 +8,11 @@ from agent_runtime.domain.contract import Contract
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.outages import describe_wait
 from agent_runtime.text.escaping import one_line
+
+_OBJECTIONS: Mapping[ev.Objection, str] = {
+    "call_as_text": "it wrote a call as text, and nothing was called.",
+    "only_thoughts": "its answer holds nothing but thoughts.",
+}
 
 
 def log_line(record: EventRecord) -> str | None:
@@ -45,6 +50,8 @@ def _because(reason: str | None) -> str:
 
 
 def _describe_answer(event: ev.ModelAnswered) -> str:
+    if event.objection:
+        return f"The model is asked again for step {event.step_id}: {_OBJECTIONS[event.objection]}"
     if not event.calls:
         return f"The model answered for step {event.step_id}."
     return f"The model asks for {', '.join(call.name for call in event.calls)} in step {event.step_id}."
@@ -93,7 +100,7 @@ _LINES: dict[type[ev.Event], Callable[[Any], str]] = {
         f"Question of step {event.step_id} {'answered' if event.action == 'accept' else 'declined'}{_by(event.actor)}."
     ),
     ev.InputWithdrawn: lambda event: f"Question of step {event.step_id} closed: {event.reason}",
-    ev.StepCompleted: lambda event: f"Step {event.step_id} completed.",
+    ev.StepCompleted: lambda event: f"Step {event.step_id} completed{_because(event.note)}",
     ev.StepFailed: lambda event: f"Step {event.step_id} failed: {event.message}",
     ev.StepSkipped: lambda event: f"Step {event.step_id} skipped: {event.reason}",
     ev.StepOutcomeUnknown: _describe_unknown_outcome,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from agent_runtime.domain.contract import Contract, Limits
 from agent_runtime.domain.errors import JournalChangedError
-from agent_runtime.domain.events import ANONYMOUS, POLICY, ModelCall
+from agent_runtime.domain.events import ANONYMOUS, POLICY, ModelCall, Objection
 from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.rerun import Rerun
 from agent_runtime.domain.status import TERMINAL, TaskStatus
@@ -75,13 +75,14 @@ class AskedInput:
 class Turn:
     """One answer of a model: its items, the calls it proposes, and the replies to them so far, in order.
 
-    `answer` is its text if it proposes no calls.
+    `answer` is its text if it proposes no calls. `objection`: why it is no result.
     """
 
     items: tuple[JsonObject, ...]
     calls: tuple[ModelCall, ...]
     answer: StoredResult | None
     replies: tuple[StoredResult, ...] = ()
+    objection: Objection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class StepState:
 
     For an agent step, `call` is the call that is not yet settled, `turns` are the model's answers, and `sent` are the
     tools called for them (`server/tool`), without repetitions. `decided`: the ids of the calls and questions that a
-    person decided. `question`: what the server of the open call asks.
+    person decided. `question`: what the server of the open call asks. `note`: what a reader of the result should know.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -110,6 +111,7 @@ class StepState:
     decided: tuple[str, ...] = ()
     question: AskedInput | None = None
     result: StoredResult | None = None
+    note: str | None = None
     code: str | None = None
     message: str | None = None
     started_at: datetime | None = None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain
 from math import isfinite
 from typing import Any
 
@@ -22,16 +23,26 @@ from agent_runtime.domain.call_rules import describe_full_journal
 from agent_runtime.domain.conversation import conversation
 from agent_runtime.domain.drafting import NO_MODEL
 from agent_runtime.domain.errors import ModelError, ReferenceFailedError
-from agent_runtime.domain.events import BudgetExceeded, ModelAnswered, ModelCall, StepFailed, StepStarted, TaskFailed
+from agent_runtime.domain.events import (
+    BudgetExceeded,
+    ModelAnswered,
+    ModelCall,
+    Objection,
+    StepFailed,
+    StepStarted,
+    TaskFailed,
+)
 from agent_runtime.domain.kept_results import fit_result
 from agent_runtime.domain.model_arguments import call_without_optional_nulls
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepStatus, Task
+from agent_runtime.domain.thoughts import cut_thoughts
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import estimate_tokens
-from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.domain.values import JsonObject, JsonValue, shorten
+from agent_runtime.domain.written_calls import find_written_call
 from agent_runtime.live.interruption import run_until
 from agent_runtime.live.progress import Piece, Progress
 from agent_runtime.services.ports import LanguageModel
@@ -53,14 +64,33 @@ _MOST_CALLS = 64
 _LONGEST_NAME = 256
 
 
+_FAILURES: Mapping[Objection, tuple[str, str]] = {
+    "call_as_text": (
+        "model_call_as_text",
+        "The model wrote a call as text and did not make it: use one that can call functions (openai.model)",
+    ),
+    "only_thoughts": (
+        "model_answer_empty",
+        "The model gave nothing but thoughts: allow it more tokens, or use another one (openai.model)",
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The next request to a model for a step. `timeout_s` is how long the answer may take."""
+    """The next request to a model for a step. `timeout_s` is how long the answer may take.
+
+    `names`: the spellings of the tools that it offers. `is_last`: there is no turn to tell the model what is wrong with
+    the answer, or it was told. `owes_call`: its last answer was a call written as text.
+    """
 
     step_id: str
     turn: int
     request: ModelRequest
     timeout_s: float
+    names: frozenset[str] = frozenset()
+    is_last: bool = False
+    owes_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +168,17 @@ class ExecutorAgent:
             max_tokens=left,
             on_text=lambda text: self._progress.say(task_id, Piece(step.id, text)),
         )
-        return Question(step.id, len(state.turns) + 1, request, seconds_left(run.charged_task, in_flight))
+        turn = len(state.turns) + 1
+        objections = [earlier.objection for earlier in state.turns]
+        return Question(
+            step.id,
+            turn,
+            request,
+            seconds_left(run.charged_task, in_flight),
+            _spell_tools(step),
+            is_last=any(objections) or turn == step.max_turns,
+            owes_call=objections[-1:] == ["call_as_text"],
+        )
 
     async def answer(self, run: Run, question: Question) -> Answered:
         """Ask the model and wait for its answer, until a cancellation or the end of the service at the latest."""
@@ -178,13 +218,19 @@ class ExecutorAgent:
             raise ModelError(message, code="model_answer_unreadable", usage=given.usage)
         schemas = {tool.name: tool.input_schema for tool in question.request.tools}
         calls = [ModelCall(**_replace_surrogates(call.model_dump())) for call in given.calls]
-        text = None if given.calls else fit_result(StoredResult(text=given.text), self._limit)
+        text = cut_thoughts(given.text)
+        objection = None if given.calls else _find_objection(question, given.text, text)
+        if objection is not None and question.is_last:
+            code, message = _FAILURES[objection]
+            raise ModelError(f"{message}. It said: {shorten(given.text)}", code=code, usage=given.usage)
+        is_result = not given.calls and objection is None
         return ModelAnswered(
             step_id=question.step_id,
             turn=question.turn,
             items=tuple(map(_replace_surrogates, given.items)),
             calls=tuple(call_without_optional_nulls(call, schemas.get(call.name, {})) for call in calls),
-            answer=text,
+            answer=fit_result(StoredResult(text=text), self._limit) if is_result else None,
+            objection=objection,
             usage=given.usage,
             duration_ms=round(seconds * 1000, 3),
         )
@@ -212,6 +258,19 @@ def _offer_tools(step: AgentStep, definitions: Mapping[str, ToolDefinition]) -> 
         for name, allowed in step.functions.items()
         if allowed.key in definitions
     )
+
+
+def _find_objection(question: Question, answer: str, text: str) -> Objection | None:
+    """Return why an answer without calls is no result; None where it is one. `text` is the answer without thoughts."""
+    if question.owes_call or find_written_call(answer, text, question.names) is not None:
+        return "call_as_text"
+    return None if text.strip() else "only_thoughts"
+
+
+def _spell_tools(step: AgentStep) -> frozenset[str]:
+    """Return the names by which a model may speak of the tools of a step."""
+    spellings = ((name, tool.tool, tool.key, f"{tool.server}.{tool.tool}") for name, tool in step.functions.items())
+    return frozenset(chain.from_iterable(spellings))
 
 
 def _answer_tokens(task: Task, items: list[JsonObject], tools: tuple[OfferedTool, ...]) -> int | None:

@@ -7,8 +7,9 @@ import pytest
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.budget import has_budget, may_ask_model, seconds_left, tokens_left
-from agent_runtime.domain.commands import AskModel, CallTool, Command, WriteEvents, next_commands
+from agent_runtime.domain.commands import NOTHING_CALLED, AskModel, CallTool, Command, WriteEvents, next_commands
 from agent_runtime.domain.contract import Budget, Contract
+from agent_runtime.domain.conversation import conversation
 from agent_runtime.domain.errors import IllegalTransitionError
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.status import TaskStatus
@@ -363,3 +364,40 @@ def test_a_call_under_way_reserves_its_time_and_no_tokens() -> None:
     task = after(task, model_answered(1, READ), call)
     assert seconds_left(task, {"do"}) == 4
     assert may_ask_model(task, {"do"})
+
+
+def object_to(turn: int, why: ev.Objection) -> ev.ModelAnswered:
+    return model_answered(turn).model_copy(update={"answer": None, "objection": why})
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [("call_as_text", "You wrote a call as text, so nothing was called."), ("only_thoughts", "nothing but thoughts")],
+)
+def test_an_answer_that_is_no_result_is_told_to_the_model_which_is_asked_again(why: ev.Objection, words: str) -> None:
+    task = after(task_with_running_agent(), object_to(1, why))
+    agent = the_agent(task)
+    assert only(task) == AskModel(agent)
+    *_, said, told = conversation(task, agent, 1000, 1000)
+    assert said == {"type": "message", "turn": 1}
+    assert told["role"] == "user"
+    assert words in told["content"]
+    task = after(task, model_answered(2, READ), tool_called("do", "read", {"x": 1}, turn=2, index=0))
+    task = after(task, tool_returned("do"), model_answered(3, text="all done"))
+    assert next_events(task) == (ev.StepCompleted(step_id="do"),)
+
+
+def test_a_turn_is_either_calls_or_an_answer_or_an_objection() -> None:
+    task = task_with_running_agent()
+    for wrong in (model_answered(1, READ), model_answered(1)):
+        with pytest.raises(IllegalTransitionError, match="or an objection"):
+            after(task, wrong.model_copy(update={"objection": "call_as_text"}))
+
+
+def test_a_step_that_lists_tools_and_called_none_says_so() -> None:
+    task = after(task_with_running_agent(), model_answered(1))
+    (completed,) = next_events(task)
+    assert completed == ev.StepCompleted(step_id="do", note=NOTHING_CALLED)
+    assert after(task, completed).steps["do"].note == NOTHING_CALLED
+    bare = after(make_executing_task(contract_of({**ALONE, "tools": []})), step_started("do"), model_answered(1))
+    assert next_events(bare) == (ev.StepCompleted(step_id="do"),)

@@ -438,6 +438,8 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "plan.edited": FACTS,
     "plan.repinned": FACTS,
     "task.waiting": {"exit_mark": "1: no", **SPENT},
+    "model.answered": {"answer": None, "objection": "call_as_text"},
+    "step.completed": {"note": "Nothing was called."},
     "tool.called": OF_A_MODEL,
     "tool.denied": OF_A_MODEL,
     "call.approval_requested": OF_A_MODEL,

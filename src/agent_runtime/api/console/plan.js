@@ -89,6 +89,7 @@ function stepOf(number, step, state, plan) {
   if (step.kind === "agent") node.append(element("p", "Instruction", "caption"), element("pre", step.instruction));
   else if (inline(step.arguments) === null) node.append(json(step.arguments));
   if (state.error) node.append(element("p", state.error.message, "error"));
+  if (state.note) node.append(element("p", state.note, "note"));
   if (state.output) node.append(element("p", "Output", "caption"), element("pre", state.output));
   return node;
 }

@@ -26,6 +26,7 @@ interface StepView {
   status: string;
   attempts: number;
   output: string | null;
+  note: string | null;
   error: ErrorView | null;
   preview: PreviewView;
 }

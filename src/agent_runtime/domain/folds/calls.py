@@ -165,9 +165,10 @@ def fold_model_answered(task: Task, event: ev.ModelAnswered, _: ev.EventRecord) 
         raise illegal(task, event, f"step {event.step_id!r} does not wait for a model")
     if event.turn != len(state.turns) + 1 or event.turn > step.max_turns:
         raise illegal(task, event, f"turn {event.turn} may not follow turn {len(state.turns)} of {step.max_turns}")
-    if bool(event.calls) == (event.answer is not None) or (state.turns and state.turns[-1].answer is not None):
-        raise illegal(task, event, "a turn holds calls, or the answer that ends the step")
-    turn = Turn(event.items, event.calls, event.answer)
+    held = [bool(event.calls), event.answer is not None, event.objection is not None]
+    if sum(held) != 1 or (state.turns and state.turns[-1].answer is not None):
+        raise illegal(task, event, "a turn holds calls, or the answer that ends the step, or an objection")
+    turn = Turn(event.items, event.calls, event.answer, objection=event.objection)
     seconds = task.call_seconds + event.duration_ms / 1000
     usage = task.usage + event.usage
     answered = replace(state, turns=(*state.turns, turn))

@@ -72,7 +72,7 @@ def fold_step_completed(task: Task, event: ev.StepCompleted, record: ev.EventRec
     result = state.call.result if state.call else state.turns[-1].answer if state.turns else None
     if result is None or result.is_error:
         raise illegal(task, event, f"step {event.step_id!r} has no successful result")
-    done = replace(state, status=StepStatus.COMPLETED, result=result, ended_at=record.at)
+    done = replace(state, status=StepStatus.COMPLETED, result=result, note=event.note, ended_at=record.at)
     return with_step(task, event.step_id, done)
 
 
