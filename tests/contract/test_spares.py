@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.domain.errors import ServerUnavailableError
+from agent_runtime.domain.errors import OutcomeUnknownError, ServerUnavailableError
 from agent_runtime.domain.tools import StdioServer
 from agent_runtime.mcp_servers.own_files import OwnFiles
 from agent_runtime.mcp_servers.pool import ServerPool
@@ -21,7 +21,7 @@ from pools import Place, all_gone, call, zombies
 from processes import find_processes
 from waiting import eventually
 
-HELD = SpareTimes(start_after_s=0, check_s=600, first_retry_s=600)
+HELD = SpareTimes(start_after_s=0, start_latest_s=0, check_s=600, first_retry_s=600)
 """A spare starts at once; it is not looked at again, and not replaced after a failure."""
 
 CHECKED = replace(HELD, check_s=0.05)
@@ -126,6 +126,30 @@ async def test_only_servers_of_scope_task_that_a_task_has_used_have_spares(place
         await eventually(lambda: pool.spares == {"kept": 1})
         await eventually(lambda: pool.connections == {"shared": 1})
         assert len(place.find_processes()) == 2
+
+
+@pytest.mark.parametrize("latest_s", [60, 0.1])
+async def test_the_next_spare_leaves_the_processor_to_the_first_calls_of_a_task_but_not_for_ever(
+    place: Place, latest_s: float
+) -> None:
+    busy, calm = entry_of(place, server_id="busy"), entry_of(place, server_id="calm")
+    cancel = asyncio.Event()
+    place.spares = replace(HELD, start_after_s=0.05, start_latest_s=latest_s)
+    async with place.pool() as pool, asyncio.timeout(20), pool.lease([busy, calm]) as lease:
+
+        async def hang() -> None:
+            with pytest.raises(OutcomeUnknownError):
+                await call(lease, "hang", server="busy", cancel=cancel)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hang())
+            await call(lease, "echo", server="calm")
+            await eventually(lambda: pool.spares["calm"] == 1)
+            if latest_s > 1:
+                assert pool.spares == {"calm": 1}
+                cancel.set()
+            await eventually(lambda: pool.spares == {"busy": 1, "calm": 1})
+            cancel.set()
 
 
 async def test_a_pool_without_times_keeps_no_spare(place: Place) -> None:

@@ -230,7 +230,7 @@ def test_the_status_of_the_servers_is_a_plain_list(service: Service) -> None:
         ("calculator", True, True),
         ("unused", False, False),
     ]
-    assert set(servers[0]) == {"id", "name", "type", "enabled", "connected", "detail", "circuit"}
+    assert set(servers[0]) == {"id", "name", "type", "enabled", "connected", "detail", "circuit", "spares"}
 
 
 def test_a_plan_may_run_unasked_where_the_policy_allows_its_effects(tmp_path: Path) -> None:

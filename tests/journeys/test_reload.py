@@ -183,6 +183,15 @@ async def test_a_shared_server_that_nobody_uses_ends_when_its_entry_changes_and_
         before = servers_of(house)
         assert await runtime.reloader.reload() == RegistryChanges()
         assert servers_of(house) == before
+        rules: dict[str, Any] = {
+            "tools": {"count": {"approval": "call", "timeout_s": 5}},
+            "deny": [{"tool": "shift"}],
+            "name": "other",
+        }
+        house.write_entry(scope="shared", **rules)
+        assert await runtime.reloader.reload() == RegistryChanges(changed=("ledger",))
+        await eventually(lambda: runtime.registry.statuses()[-1].connected)
+        assert servers_of(house) == before
         house.write_entry(scope="shared", arguments=("other",))
         await runtime.reloader.reload()
         await eventually(lambda: not set(before).intersection(servers_of(house)))

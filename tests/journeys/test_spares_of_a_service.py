@@ -17,7 +17,7 @@ from waiting import eventually
 @pytest.fixture
 def house(tmp_path: Path) -> ShiftyHouse:
     house = ShiftyHouse(tmp_path)
-    house.parts = replace(house.parts, spares=SpareTimes(start_after_s=0))
+    house.parts = replace(house.parts, spares=SpareTimes(start_after_s=0, start_latest_s=0))
     return house
 
 

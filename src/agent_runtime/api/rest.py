@@ -367,8 +367,8 @@ async def list_tools(query: Annotated[ToolsQuery, Query()], runtime: Service) ->
 
 
 def _list_statuses(runtime: Service) -> list[ServerStatusView]:
-    circuits = runtime.servers.circuits
-    return [status_view(one, circuits.get(one.id, "closed")) for one in runtime.registry.statuses()]
+    circuits, spares = runtime.servers.circuits, runtime.servers.spares
+    return [status_view(one, circuits.get(one.id, "closed"), spares[one.id]) for one in runtime.registry.statuses()]
 
 
 @tools.post("/refresh", responses={200: {"model": list[ServerStatusView]}})

@@ -367,6 +367,7 @@ class ServerStatusView(TypedDict):
     enabled: bool
     connected: bool
     circuit: Literal["closed", "half_open", "open"]
+    spares: int
     detail: str
 
 

@@ -296,7 +296,7 @@ def record_json(record: EventRecord, *, with_epoch: bool = False) -> str:
     return f'{head}"at":"{time_of(record.at)}",{epoch}"data":{record.data}}}'
 
 
-def status_view(status: ServerStatus, circuit: CircuitState = "closed") -> ServerStatusView:
+def status_view(status: ServerStatus, circuit: CircuitState = "closed", spares: int = 0) -> ServerStatusView:
     return {
         "id": status.id,
         "name": status.name,
@@ -304,6 +304,7 @@ def status_view(status: ServerStatus, circuit: CircuitState = "closed") -> Serve
         "enabled": status.enabled,
         "connected": status.connected,
         "circuit": circuit,
+        "spares": spares,
         "detail": status.detail,
     }
 

@@ -72,7 +72,7 @@ class HttpAccess:
         self._client = httpx2.AsyncClient(
             transport=self._guard,
             headers={**headers, "accept-encoding": "identity"},
-            timeout=httpx2.Timeout(_CONNECT_S, read=_read_timeout(server, limits)),
+            timeout=httpx2.Timeout(_CONNECT_S, read=find_longest_read_s(server, limits)),
             cookies=CookieJar(_FewCookies()),
             trust_env=False,
         )
@@ -143,7 +143,7 @@ class _FewCookies(DefaultCookiePolicy):
         return super().set_ok(cookie, request)
 
 
-def _read_timeout(server: HttpServer, limits: LimitSettings) -> float:
+def find_longest_read_s(server: HttpServer, limits: LimitSettings) -> float:
     """Return a read timeout longer than any call of the entry may take: it ends dead connections, never a call."""
     said = [policy.timeout_s for policy in server.tools.values() if policy.timeout_s is not None]
     return max([server.client_session_timeout_seconds, *said]) + limits.cancel_grace_s + _SPARE_S

@@ -29,7 +29,7 @@ from agent_runtime.live.breaker import CircuitState
 from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.circuits import Circuits
 from agent_runtime.mcp_servers.eras import Eras
-from agent_runtime.mcp_servers.http import HttpAccess
+from agent_runtime.mcp_servers.http import HttpAccess, find_longest_read_s
 from agent_runtime.mcp_servers.listing import Listed
 from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.openers import InProcess, OverHttp, OverStdio
@@ -43,6 +43,9 @@ from agent_runtime.registry.known_servers import may_install
 log = structlog.get_logger(__name__)
 
 _NO_ERROR = (None, None, None)
+
+_RULES = {"name", "enabled", "tools", "deny", "client_session_timeout_seconds"}
+"""The fields of an entry that say nothing about how its server is started or reached."""
 
 _STOP_S = 9.5
 """How long leaving the pool waits for its tasks before it cancels them, unless `stop_within` says otherwise (G10)."""
@@ -151,10 +154,13 @@ class ServerPool:
                 self._shared.pop(key).stop()
 
     def _make_key(self, server: ToolServer) -> str:
-        """Return the key of a shared server. A built-in one gets a new key after a reload, because it protects other
-        files.
+        """Return the key of a shared server: what makes it another one. The operator's rules for its tools do not.
+
+        A built-in one gets a new key after a reload, because it protects other files.
         """
-        return f"{self._reloads if server.type == 'builtin' else ''} {server.model_dump_json()}"
+        reloads = self._reloads if server.type == "builtin" else ""
+        patience_s = find_longest_read_s(server, self._limits) if isinstance(server, HttpServer) else ""
+        return f"{reloads} {patience_s} {server.model_dump_json(exclude=_RULES)}"
 
     def stop_within(self, seconds: float) -> None:
         """Give all servers this many seconds together to stop, because the service stops."""
@@ -202,7 +208,7 @@ class ServerPool:
         async with self._lease(entries, self.connect) as lease:
             for entry in entries:
                 if isinstance(entry, StdioServer):
-                    self._spares.note_use(entry)
+                    self._spares.note_use(entry, lease.connection(entry.id))
             yield lease
 
     @asynccontextmanager
@@ -320,6 +326,10 @@ class PoolLease:
         self._connect = connect
         self._tasks = tasks
         self._changes_seen: dict[str, int] = {}
+
+    def connection(self, server_id: str) -> Connection:
+        """Return the connection in use with a server."""
+        return self._connections[server_id]
 
     async def definitions(self, server_id: str) -> Mapping[str, ToolDefinition]:
         """List the tools in this session now, and return them by name. Raises: ServerUnavailableError."""

@@ -118,6 +118,7 @@ class Connection:
         self._listings = listings
         self._tell_change = tell_change
         self.has_listed = False
+        self.calls_made = 0
         self.is_spare = False
         self.is_untried = False
         self._changed = asyncio.Event()
@@ -168,6 +169,11 @@ class Connection:
         self.end.set()
         if not self._ready.is_set():
             self._scope.cancel()
+
+    @property
+    def has_open_call(self) -> bool:
+        """True while the answer to a call is awaited."""
+        return bool(self._calls)
 
     def retire(self) -> None:
         """Take no new work, and stop once the calls under way have ended."""
@@ -299,6 +305,7 @@ class Connection:
         if patience is not None:
             call.listen(patience, self._redactor)
         self._calls[call.state.request_id] = call
+        self.calls_made += 1
         try:
             if self._opener.uninterrupted:
                 raw = await call.send_uninterrupted(request, tasks)

@@ -22,8 +22,9 @@ class SpareTimes:
     """The times of spares, in seconds.
 
     `used_within_s`: how long a spare is kept after a task has used its entry. `longest_s`: the age at which a spare is
-    replaced. `check_s`: how often age, use and secrets are checked. `start_after_s`: the delay before a spare starts,
-    so that it does not compete with the first call of a task. `first_retry_s`, `longest_retry_s`: the bounds of the
+    replaced. `check_s`: how often age, use and secrets are checked. `start_after_s`: a spare starts once the task that
+    uses the entry has made no call for this long, so that it does not compete with its calls for the processor.
+    `start_latest_s`: how long it waits for that. `first_retry_s`, `longest_retry_s`: the bounds of the
     growing pause after a spare that ended by itself.
     """
 
@@ -31,6 +32,7 @@ class SpareTimes:
     longest_s: float = 3600.0
     check_s: float = 10.0
     start_after_s: float = 0.2
+    start_latest_s: float = 5.0
     first_retry_s: float = 5.0
     longest_retry_s: float = 300.0
 
@@ -54,13 +56,12 @@ class _Slot:
         if self.connection is not None:
             self.connection.stop()
 
-    def hand_out(self) -> Connection | None:
+    def hand_out(self, spare: Connection) -> Connection:
         """Return the spare and keep no other until the entry is used again."""
-        given, self.connection = self.connection, None
+        self.connection = None
         self.end()
-        if given is not None:
-            given.is_spare, given.is_untried = False, True
-        return given
+        spare.is_spare, spare.is_untried = False, True
+        return spare
 
 
 class Spares:
@@ -95,8 +96,8 @@ class Spares:
         for name in [name for name, slot in self._slots.items() if servers.get(name) != slot.server]:
             self._slots[name].end()
 
-    def note_use(self, server: StdioServer) -> None:
-        """Keep a spare of this entry from now on, because a task has just begun to use it."""
+    def note_use(self, server: StdioServer, used: Connection) -> None:
+        """Keep a spare of this entry from now on, because a task has just begun to use it, in this connection."""
         if self._times is None or not server.spares or server.scope != "task":
             return
         if self._in_force is not None and self._in_force.get(server.id) != server:
@@ -107,7 +108,7 @@ class Spares:
             slot.server = server
         slot.used_at = self._now()
         if slot.keeper is None or slot.keeper.done():
-            keep = self._keep(slot, self._times)
+            keep = self._keep(slot, self._times, used)
             slot.keeper = self._tasks.create_task(keep, name=f"spare of {server.id}")
 
     def take(self, server: StdioServer, opener: OverStdio) -> Connection | None:
@@ -121,8 +122,8 @@ class Spares:
         if slot.spawn != opener.spawn:
             slot.end()
             return None
-        spare = slot.hand_out()
-        self.note_use(server)
+        spare = slot.hand_out(slot.connection)
+        self.note_use(server, spare)
         return spare
 
     def note_listing(self, server_id: str, listed: Listed) -> None:
@@ -138,8 +139,12 @@ class Spares:
         for slot in self._slots.values():
             slot.end()
 
-    async def _keep(self, slot: _Slot, times: SpareTimes) -> None:
-        """Keep one spare ready until the entry has been unused for long enough. Cancelled once the spare is taken."""
+    async def _keep(self, slot: _Slot, times: SpareTimes, used: Connection) -> None:
+        """Keep one spare ready until the entry has been unused for long enough. Cancelled once the spare is taken.
+
+        `used` is the connection of the task that has just begun to use the entry.
+        """
+        await self._wait_for_calm(used, times)
         pause_s, retry_s = times.start_after_s, times.first_retry_s
         while True:
             await asyncio.sleep(pause_s)
@@ -159,6 +164,15 @@ class Spares:
                 pause_s, retry_s = 0.0, times.first_retry_s
             else:
                 pause_s, retry_s = retry_s, min(retry_s * 2, times.longest_retry_s)
+
+    async def _wait_for_calm(self, used: Connection, times: SpareTimes) -> None:
+        """Wait until the task has made its first calls, or has ended; not longer than `start_latest_s`."""
+        latest, made = self._now() + times.start_latest_s, 0
+        while not used.end.is_set() and self._now() < latest:
+            if made == used.calls_made > 0 and not used.has_open_call:
+                return
+            made = used.calls_made
+            await asyncio.sleep(times.start_after_s)
 
     async def _keep_one(self, slot: _Slot, times: SpareTimes) -> bool:
         """Start a spare. Return True if it has to end, False if it could not start or has ended by itself."""
