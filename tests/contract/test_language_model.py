@@ -716,10 +716,14 @@ async def test_an_answer_without_an_end_is_not_read_to_it(ask: Asker) -> None:
 
 async def test_a_stream_is_left_as_soon_as_it_is_too_long(ask: Asker) -> None:
     at = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "sequence_number": 1}
-    event: dict[str, Any] = {"type": "response.output_text.delta", "delta": "x" * 100, "logprobs": []} | at
-    if ask.way.api == "chat_completions":
-        event = {"id": "1", "model": "tiny", "choices": [{"index": 0, "delta": {"content": "x" * 100}}]}
-    async with raw(body(f"data: {json.dumps(event)}\n\n".encode() * 201, "text/event-stream")) as base_url:
+    events: list[dict[str, Any]] = []
+    for piece in (f"{number:>100}" for number in range(201)):
+        event: dict[str, Any] = {"type": "response.output_text.delta", "delta": piece, "logprobs": []} | at
+        if ask.way.api == "chat_completions":
+            event = {"id": "1", "model": "tiny", "choices": [{"index": 0, "delta": {"content": piece}}]}
+        events.append(event)
+    sent = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode()
+    async with raw(body(sent, "text/event-stream")) as base_url:
         error = await ask.error(base_url=base_url, stream=True)
     assert "grew beyond 20000 bytes" in str(error)
 

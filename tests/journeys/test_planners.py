@@ -237,7 +237,7 @@ async def test_each_level_of_output_gives_a_plan_and_is_remembered(
         (Fault("empty"), "model_answer_empty"),
         (Fault("truncated"), "model_answer_truncated"),
         (Fault("refusal"), "model_refused"),
-        (Fault("huge", size=3_000_000), "model_answer_unreadable"),
+        (Fault("huge", size=3_000_000), "model_answer_truncated"),
     ],
     ids=lambda value: getattr(value, "kind", None),
 )

@@ -58,6 +58,7 @@ class OpenAISettings(Section):
     `base_url`: the URL before `/responses` or `/chat/completions`; None: OpenAI. `stream`: get the answer in pieces.
     `timeout_s`: the longest silence of the endpoint in seconds. `answer_timeout_s`: the limit for an answer, including
     its `max_retries` retries. `catalogue_tokens`: the limit for the tools in a prompt of the planner.
+    `answer_tokens`: the limit for one answer; None: 16,384, and 4,096 for a plan from another endpoint than OpenAI's.
     `extra_body`: further fields of each request.
 
     `api` and `timeout_s` depend on the endpoint, and are filled in: `api` is never `auto`.
@@ -73,6 +74,7 @@ class OpenAISettings(Section):
     timeout_s: PositiveFloat = Field(default=None, validate_default=True)
     answer_timeout_s: PositiveFloat = 600
     catalogue_tokens: PositiveInt = 24_000
+    answer_tokens: int | None = Field(default=None, ge=256)
     max_retries: NonNegativeInt = 2
 
     @field_validator("api_key")

@@ -15,6 +15,7 @@ from agent_runtime.domain.model_requests import ignore_text
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.failures import ApiError
+from agent_runtime.models.repetition import RepetitionDetector
 
 _MOST_TOKENS = 2**40
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
@@ -50,14 +51,23 @@ class EmptyStreamError(Exception):
     """A stream held no event at all."""
 
 
+class OverLimitError(Exception):
+    """A stream went on far beyond the limit of tokens that the endpoint was given."""
+
+
+class RepetitiveError(Exception):
+    """A stream repeats itself without end."""
+
+
 @dataclass(slots=True)
 class ResponseInfo:
     """The facts about the response to one request, and who hears its text while it comes.
 
     `finish` is a chat completion's finish reason, `final` the status of a response of the Responses API (`status`,
-    `error` and `incomplete_details`). `most` is the number of characters that a stream may have. `message_extras` and
-    `call_extras` are the fields of a chat completion that the endpoint needs back on the next turn; `returned` has, by
-    `call_id`, those of earlier turns.
+    `error` and `incomplete_details`). `most` is the number of characters that an answer may have, `limit` the number
+    that its limit of tokens can give at most. `thinks`: it holds thoughts; `answers`: it holds something else.
+    `message_extras` and `call_extras` are the fields of a chat completion that the endpoint needs back on the next
+    turn; `returned` has, by `call_id`, those of earlier turns.
     """
 
     streamed: bool
@@ -72,21 +82,45 @@ class ResponseInfo:
     message_extras: JsonObject = field(default_factory=dict)
     call_extras: list[JsonObject] = field(default_factory=list)
     returned: Mapping[str, JsonObject] = field(default_factory=dict)
+    limit: int = sys.maxsize
+    thinks: bool = False
+    answers: bool = False
+    _repetition: RepetitionDetector = field(default_factory=RepetitionDetector)
 
-    def take(self, piece: str, *, shown: bool = False) -> None:
-        """Count a piece of a stream, and pass it on if it is text. Raises: TooLongError."""
+    def take(self, piece: str, *, shown: bool = False, thought: bool = False) -> None:
+        """Count a piece of a stream, and pass it on if it is text.
+
+        Raises: TooLongError, OverLimitError, RepetitiveError.
+        """
+        if not piece:
+            return
         self.length += len(piece)
+        self.note(thought=thought)
         if self.length > self.most:
             raise TooLongError
-        if shown and piece:
+        if self.length > self.limit:
+            raise OverLimitError
+        if self._repetition.write(piece):
+            raise RepetitiveError
+        if shown:
             self.on_text(piece)
+
+    @property
+    def only_thinks(self) -> bool:
+        """Return whether there are thoughts so far, and nothing else."""
+        return self.thinks and not self.answers
+
+    def note(self, *, thought: bool) -> None:
+        """Take note that the answer holds thoughts, or something else."""
+        self.thinks |= thought
+        self.answers |= not thought
 
 
 class Reader(Protocol):
     """Reads one answer of one API. Garbage may make it raise anything."""
 
     def add(self, event: JsonObject) -> None:
-        """Read the next event of a stream. Raises: TooLongError."""
+        """Read the next event of a stream. Raises: as `ResponseInfo.take`."""
 
     def end(self) -> JsonObject:
         """Return the whole answer of the stream. Raises: CutOffError."""
@@ -106,7 +140,8 @@ class ResponsesReader:
     def add(self, event: JsonObject) -> None:
         kind, delta = event.get("type"), event.get("delta")
         if isinstance(delta, str):
-            self._info.take(delta, shown=kind == "response.output_text.delta")
+            shown, thought = kind == "response.output_text.delta", str(kind).startswith("response.reasoning")
+            self._info.take(delta, shown=shown, thought=thought)
         elif kind in {"response.completed", "response.incomplete", "response.failed"}:
             self._final = event["response"]
         elif kind == "response.output_item.done":
@@ -124,6 +159,8 @@ class ResponsesReader:
         self._info.final = {name: answer.get(name) for name in ("status", "error", "incomplete_details")}
         if "output" not in answer:
             raise make_not_an_answer(answer, self._info)
+        for item in answer["output"]:
+            self._info.note(thought=item.get("type") == "reasoning")
         return {"id": answer.get("id"), "output": answer["output"], "usage": None, "status": answer.get("status")}
 
 
@@ -149,11 +186,11 @@ class ChatReader:
     def _add_delta(self, delta: JsonObject) -> None:
         for name in _TEXTS:
             if piece := _join_texts(delta.get(name)):
-                self._info.take(piece, shown=name == "content")
+                self._info.take(piece, shown=name == "content", thought=name in _RETURNED_TEXTS)
                 self._texts.setdefault(name, []).append(piece)
         for name in _RETURNED:
             if value := delta.get(name):
-                self._info.take(json.dumps(value))
+                self._info.take(json.dumps(value), thought=True)
                 self._returned[name] = _join_parts(self._returned.get(name), value)
         if pieces := delta.get("tool_calls"):
             self._info.take(self._calls.add(pieces))
@@ -174,6 +211,8 @@ class ChatReader:
         return self._make_answer(answer.get("id"), {name: _join_texts(message.get(name)) for name in _TEXTS}, calls)
 
     def _make_answer(self, answer_id: object, texts: JsonObject, calls: list[JsonObject]) -> JsonObject:
+        for name in (*(name for name, text in texts.items() if text), *("tool_calls" for _ in calls)):
+            self._info.note(thought=name in _RETURNED_TEXTS)
         self._info.call_extras = [
             {name: call[name] for name in _RETURNED_WITH_CALL if call.get(name)} for call in calls
         ]
@@ -331,4 +370,5 @@ def read_error(body: dict[str, Any], status: int | None = None, after_s: float |
     words = [str(part) for part in (code, body.get("type"), body.get("status")) if part not in (None, "error")]
     message = body.get("message") or ""
     text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
-    return ApiError(text, status, " ".join(words), str(body.get("param") or ""), after_s)
+    numbers = " ".join(f"{name}={body[name]}" for name in ("n_ctx", "n_prompt_tokens") if name in body)
+    return ApiError(text, status, " ".join(words), str(body.get("param") or ""), after_s, numbers)

@@ -35,7 +35,9 @@ from agent_runtime.models.answer_reader import (
     EmptyStreamError,
     NotAnAnswerError,
     NotStreamedError,
+    OverLimitError,
     Reader,
+    RepetitiveError,
     ResponseInfo,
     ResponsesReader,
     TooLongError,
@@ -186,12 +188,27 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
     return client
 
 
+_OWN = (
+    TooLongError,
+    NotStreamedError,
+    NotAnAnswerError,
+    CutOffError,
+    EmptyStreamError,
+    OverLimitError,
+    RepetitiveError,
+)
+
+
 def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Failure:
     """Translate an exception of the library or of the HTTP layer."""
     chain = list(_walk_causes(error))
-    own = _find_first(chain, TooLongError, NotStreamedError, NotAnAnswerError, CutOffError, EmptyStreamError)
+    own = _find_first(chain, *_OWN)
     if isinstance(own, TooLongError):
         return failures.make_too_long()
+    if isinstance(own, OverLimitError):
+        return failures.make_truncated()
+    if isinstance(own, RepetitiveError):
+        return failures.make_repetitive()
     if isinstance(own, CutOffError):
         return failures.make_cut_off(str(own))
     if isinstance(own, EmptyStreamError):

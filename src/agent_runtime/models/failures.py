@@ -7,6 +7,7 @@ from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.errors import ModelError
 from agent_runtime.domain.model_requests import LARGER_CONTEXT
 from agent_runtime.domain.usage import Usage
+from agent_runtime.models.token_limits import NamedLimits, read_named_limits
 from agent_runtime.text.escaping import one_line
 from agent_runtime.text.redaction import Redactor
 
@@ -57,7 +58,7 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
 
     `reached` is False if the endpoint was unreachable or failed, which counts against its circuit. `complaint` is its
     objection to the request itself, for `Dialect.adapt_to`. `vague`: it may be about the schema in the request,
-    although it does not say so.
+    although it does not say so. `named` are the limits of tokens that it names.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
         self.complaint = complaint
         self.vague = vague
         self.usage = Usage()
+        self.named = NamedLimits()
 
     @property
     def may_pass(self) -> bool:
@@ -89,22 +91,33 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
         )
 
     def to_error(self, usage: Usage) -> ModelError:
-        return ModelError(self.message, code=self.code, usage=usage, may_pass=self.may_pass)
+        return ModelError(
+            self.message,
+            code=self.code,
+            usage=usage,
+            may_pass=self.may_pass,
+            context_tokens=self.named.context,
+            question_tokens=self.named.question,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """An error as the endpoint reports it. `status` is None if it came inside a stream."""
+    """An error as the endpoint reports it. `status` is None if it came inside a stream.
+
+    `numbers` are those that llama.cpp reports beside the message, as text.
+    """
 
     message: str
     status: int | None = None
     code: str = ""
     param: str = ""
     after_s: float | None = None
+    numbers: str = ""
 
     @property
     def all(self) -> str:
-        return f"{self.code} {self.param} {self.message}"
+        return f"{self.code} {self.param} {self.message} {self.numbers}"
 
 
 class Failures:
@@ -178,11 +191,16 @@ class Failures:
             "to its end: ask for less, or use another model (openai.model).",
         )
 
-    def make_truncated(self) -> Failure:
+    def make_truncated(self, why: str = "") -> Failure:
+        """Return the failure for an answer that was cut off; `why` says where, and what to do."""
+        said = why or "at its limit of tokens: ask for less, or allow longer answers with openai.answer_tokens"
+        return Failure("model_answer_truncated", f"The answer of {self._settings.model!r} was cut off {said}.")
+
+    def make_repetitive(self) -> Failure:
         return Failure(
-            "model_answer_truncated",
-            f"The answer of {self._settings.model!r} was cut off at its limit of tokens: ask for less, allow the task "
-            "more tokens, or give the model a larger context at the endpoint.",
+            "model_answer_repetitive",
+            f"The model {self._settings.model!r} at {self._where} repeated itself without end and was stopped: ask in "
+            "other words, use a more capable model (openai.model), or raise its temperature at the endpoint.",
         )
 
     def make_empty(self) -> Failure:
@@ -211,6 +229,11 @@ class Failures:
 
     def translate(self, said: ApiError) -> Failure:
         """Return the failure for an error that the endpoint itself reported."""
+        failure = self._translate(said)
+        failure.named = read_named_limits(said.all)
+        return failure
+
+    def _translate(self, said: ApiError) -> Failure:
         model, words = self._settings.model, self._quote(said)
         status = f"HTTP {said.status}" if said.status else self.clean(said.code) or "an error"
         if said.status in {*_BAD_REQUEST, 403, None} and _FILTERED.search(said.all):

@@ -1,7 +1,6 @@
 """A language model at an endpoint with the OpenAI API: with retries, time limits and a circuit breaker."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -12,9 +11,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
-from agent_runtime.domain.usage import Usage, estimate_tokens
 from agent_runtime.live.breaker import CircuitBreaker
 from agent_runtime.models.dialect import Dialect, Output
+from agent_runtime.models.exchange import Bounds, Exchange
 from agent_runtime.models.failures import Failure, Failures
 from agent_runtime.telemetry import log_debug
 from agent_runtime.text.redaction import Redactor
@@ -51,6 +50,7 @@ class OpenAIModel:
         self._answer_bytes = answer_bytes
         self._sleep = sleep
         self._failures = Failures(settings, redactor, answer_bytes=answer_bytes)
+        self._bounds = Bounds(settings, self._failures)
         self._circuit = CircuitBreaker(clock)
         self._dialect = Dialect(streams=settings.stream, options=_list_options(settings))
         self._output: Output | None = None
@@ -81,34 +81,30 @@ class OpenAIModel:
         """See `LanguageModel`. `usage` is the sum over all its requests, as far as the endpoint reports it, else
         estimated.
         """
-        spent = [Usage()]
+        exchange = Exchange(request)
         try:
             async with asyncio.timeout(self._settings.answer_timeout_s) as limit:
-                answer = await self._answer_with_retries(request, spent)
+                answer = await self._answer_with_retries(exchange)
         except Failure as failure:
             if failure.code != "model_unavailable":
                 self._last_error = failure.message
-            raise failure.to_error(spent[0]) from failure
+            raise failure.to_error(exchange.spent) from failure
         except TimeoutError as error:
             if not limit.expired():
                 raise
             slow = self._failures.make_too_slow()
-            self._circuit.record_failure()
+            if exchange.hears_answer:
+                self._circuit.record_success()
+            else:
+                self._circuit.record_failure()
             self._last_error = slow.message
-            raise slow.to_error(spent[0]) from error
+            raise slow.to_error(exchange.spent) from error
         self._last_error = None
-        usage = answer.usage if answer.usage.tokens else _estimate_usage(request, answer)
-        log_debug("model_answered", model=self._settings.model, endpoint=self._settings.endpoint, tokens=usage.tokens)
-        return replace(answer, usage=spent[0] + usage, counted=answer.usage.tokens > 0)
+        spent = exchange.spent
+        log_debug("model_answered", model=self._settings.model, endpoint=self._settings.endpoint, tokens=spent.tokens)
+        return replace(answer, usage=spent, counted=answer.usage.tokens > 0)
 
-    async def _answer_with_retries(self, request: ModelRequest, spent: list[Usage]) -> ModelAnswer:
-        async def ask_once() -> ModelAnswer:
-            try:
-                return await self._ask_through_circuit(request)
-            except Failure as failure:
-                spent[0] += failure.usage
-                raise
-
+    async def _answer_with_retries(self, exchange: Exchange) -> ModelAnswer:
         retrying = AsyncRetrying(
             sleep=self._sleep,
             stop=stop_after_attempt(self._settings.max_retries + 1),
@@ -116,18 +112,18 @@ class OpenAIModel:
             retry=retry_if_exception(self._should_retry),
             reraise=True,
         )
-        return await retrying(ask_once)
+        return await retrying(self._ask_through_circuit, exchange)
 
     def _should_retry(self, error: BaseException) -> bool:
         return isinstance(error, Failure) and error.retry and self._circuit.state == "closed"
 
-    async def _ask_through_circuit(self, request: ModelRequest) -> ModelAnswer:
+    async def _ask_through_circuit(self, exchange: Exchange) -> ModelAnswer:
         """Make one request if the circuit admits it, and record its outcome."""
         wait_s = self._circuit.admit()
         if wait_s is not None:
             raise self._failures.make_unavailable(wait_s, self._last_error)
         try:
-            answer = await self._ask_in_dialect(request)
+            answer = await self._ask_in_dialect(exchange)
         except Failure as failure:
             if failure.reached:
                 self._circuit.record_success()
@@ -140,28 +136,25 @@ class OpenAIModel:
         self._circuit.record_success()
         return answer
 
-    async def _ask_in_dialect(self, request: ModelRequest) -> ModelAnswer:
+    async def _ask_in_dialect(self, exchange: Exchange) -> ModelAnswer:
         """Ask with all options that the endpoint is not known to reject, and without those that it rejects now.
 
         If a request with a schema or with functions fails for no known reason, these may be it: it is made once more
         with looser ones. The first failure stands if that fails in the same way.
         """
-        endpoint = await self._get_endpoint()
+        endpoint, request = await self._get_endpoint(), exchange.request
         held = request.schema is not None
         dialect = replace(self._dialect, output=self._output or self._dialect.output)
-        tried, first, spent = {dialect}, None, Usage()
+        tried, first = {dialect}, None
         while True:
             try:
-                answer = await endpoint.ask(dialect.shape(request), dialect)
+                answer = await self._bounds.ask(endpoint, exchange, dialect.shape(request), dialect)
             except Failure as failure:
-                spent += failure.usage
                 lower = dialect.adapt_to(failure.complaint, schema=held)
                 if lower is None and failure.vague and first is None:
                     lower, first = dialect.relax(request), failure
                 if lower is None or lower in tried:
-                    told = first if first and failure.vague else failure
-                    told.usage = spent
-                    raise told from failure
+                    raise (first if first and failure.vague else failure) from failure
                 log.info("model_asked_for_less", endpoint=self._settings.endpoint, said=failure.message)
                 dialect = lower
                 tried.add(dialect)
@@ -169,7 +162,7 @@ class OpenAIModel:
                 self._dialect = self._dialect.learn_from(dialect)
                 if held and dialect.lasting:
                     self._output = dialect.output
-                return replace(answer, usage=answer.usage + spent) if answer.usage.tokens else answer
+                return answer
 
     async def _get_endpoint(self) -> "Endpoint":
         async with self._opening:
@@ -192,8 +185,3 @@ def _next_wait_s(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.after_s if isinstance(error, Failure) else None
     return _BACKOFF(state) if asked is None else min(asked, _LONGEST_WAIT_S)
-
-
-def _estimate_usage(request: ModelRequest, answer: ModelAnswer) -> Usage:
-    shown = [*request.items, *(tool.input_schema for tool in request.tools)]
-    return Usage(estimate_tokens(request.instructions, json.dumps(shown)), estimate_tokens(json.dumps(answer.items)))

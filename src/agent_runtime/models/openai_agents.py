@@ -24,11 +24,13 @@ from openai import Omit
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.events import ModelCall
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest
+from agent_runtime.domain.thoughts import cut_thoughts
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.answer_reader import CutOffError, ResponseInfo
 from agent_runtime.models.dialect import Dialect, allows_strict
 from agent_runtime.models.endpoint_client import RESPONSE_INFO, open_client, to_failure
 from agent_runtime.models.failures import ApiError, Failure, Failures
+from agent_runtime.models.finish import read_finish
 from agent_runtime.models.functions import FittedFunction, fit_function
 from agent_runtime.models.items import (
     add_extras,
@@ -40,6 +42,7 @@ from agent_runtime.models.items import (
     text_of,
     to_sendable,
 )
+from agent_runtime.models.repetition import ends_repeating
 from agent_runtime.text.redaction import RedactedStream, Redactor
 
 if TYPE_CHECKING:
@@ -78,11 +81,12 @@ class Endpoint:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def ask(self, request: ModelRequest, dialect: Dialect) -> ModelAnswer:
-        """Return the model's answer to one request. Raises: Failure."""
+    async def ask(self, request: ModelRequest, dialect: Dialect, info: ResponseInfo | None = None) -> ModelAnswer:
+        """Return the model's answer to one request, and fill in the facts about it. Raises: Failure."""
         text = RedactedStream(self._redactor, request.on_text)
-        returned = find_extras(request.items, self._settings.model) if dialect.returns else {}
-        info = ResponseInfo(dialect.streams, text.write, self._most, returned=returned)
+        info = info or ResponseInfo(dialect.streams)
+        info.on_text, info.most = text.write, self._most
+        info.returned = find_extras(request.items, self._settings.model) if dialect.returns else {}
         token = RESPONSE_INFO.set(info)
         try:
             functions = [fit_function(tool, plain=dialect.plain) for tool in request.tools]
@@ -126,6 +130,8 @@ class Endpoint:
             raise self._find_failure(info) or to_failure(error, info, self._failures) from error
 
     def _make_answer(self, output: list[Any], info: ResponseInfo, taken: Collection[str]) -> ModelAnswer:
+        if info.final and (unfinished := self._find_failure(info)):
+            raise unfinished
         raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in output]
         add_extras(raw, info.message_extras, info.call_extras)
         # Redacted, because an endpoint may repeat its key, and no key may reach the journal.
@@ -133,11 +139,17 @@ class Endpoint:
         if size_of(items) > 2 * self._most:
             raise self._failures.make_too_long()
         text, calls, refusal = text_of(items), calls_of(items), refusal_of(items)
-        if info.finish == "length":
-            raise self._failures.make_truncated()
-        if refusal is not None or info.finish == "content_filter":
+        finish = read_finish(info.finish)
+        told = cut_thoughts(text)
+        if told != text:
+            info.thinks, info.answers = True, bool(told.strip() or calls)
+        if finish == "cut":
+            raise self._failures.make_repetitive() if ends_repeating(text) else self._failures.make_truncated()
+        if finish == "broken":
+            raise self._failures.make_cut_off(f"its finish reason is {info.finish!r}")
+        if refusal is not None or finish == "filtered":
             raise self._failures.make_refused(refusal or "its filter withheld the answer")
-        if self._settings.api == "chat_completions" and info.streamed and info.finish is None and not self._given:
+        if self._settings.api == "chat_completions" and info.streamed and finish is None and not self._given:
             raise self._failures.make_cut_off("the stream ended before the answer did")
         if len(text.encode()) > self._most:
             raise self._failures.make_too_long()
@@ -163,7 +175,9 @@ class Endpoint:
         if final.get("status") == "failed":
             error = final.get("error") or {}
             return self._failures.translate(ApiError(error.get("message") or "it failed", code=error.get("code") or ""))
-        return self._failures.make_truncated() if info.finish == "length" else None
+        if final.get("status") not in {None, "completed"}:
+            return self._failures.make_cut_off(f"its status is {final['status']!r}")
+        return self._failures.make_truncated() if read_finish(info.finish) == "cut" else None
 
     def _make_model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
         """Return the options of a request. `store: false`: the endpoint need not store anything for the next turn."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -71,6 +72,16 @@ class Wire:
             await self._write(_chunk(piece))
         self.complete = True
         await self._write(*map(_chunk, pieces[-1:]), b"0\r\n\r\n")
+
+    async def send_on(self, pieces: Iterable[bytes], pause_s: float) -> None:
+        """Send pieces of a body without an end, until the client leaves."""
+        if self.request.stream:
+            await self._begin()
+        else:
+            await self._write(self._head(200, {"content-length": str(10**12)}))
+        for piece in pieces:
+            await self._write(_chunk(piece) if self.request.stream else piece)
+            await asyncio.sleep(pause_s)
 
     async def send_unfinished(self, turn: Turn) -> None:
         """Send half of an answer in a complete body."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from model_server.endless import Endless
 from model_server.requests import Request, WireError
 from model_server.wire import Turn
 
@@ -31,7 +32,7 @@ FaultKind = Literal[
     "truncated",  # `text`, marked as cut at the token limit
     "filtered",  # `text`, cut off by a content filter
     "refusal",  # `text` as a refusal
-    "huge",  # a text of `size` bytes
+    "huge",  # a text of `size` bytes, whatever the limit of tokens
 ]
 STATUS: dict[str, tuple[int, str, str | None, str]] = {
     "rate_limited": (429, "requests", "rate_limit_exceeded", "Rate limit reached for {model}. Please try again later."),
@@ -62,10 +63,16 @@ STATUS: dict[str, tuple[int, str, str | None, str]] = {
 
 @dataclass(frozen=True)
 class Text:
-    """A text as answer. `usage` is the number of input and output tokens; the default is to count them."""
+    """A text as answer. `usage` is the number of input and output tokens; the default is to count them.
+
+    `thoughts` come before it and count in the limit; a chat completion has them as `reasoning_content`. `finish` is
+    the finish reason of a chat completion, in place of that of OpenAI.
+    """
 
     text: str
     usage: tuple[int, int] | None = None
+    thoughts: str = ""
+    finish: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class Fault:
     retry_after: float | str | None = None
     delay_s: float = 1.0
     size: int = 1_000_000
+    usage: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class Raw:
     kind: str = "application/json"
 
 
-Answer = Text | Calls | Fault | Raw
+Answer = Text | Calls | Fault | Raw | Endless
 Reply = Answer | Callable[[Request], Answer | Awaitable[Answer]]
 When = str | Callable[[Request], bool]
 
@@ -151,9 +159,11 @@ def turn_of(answer: Text | Calls, request: Request) -> Turn:
             message_fields=answer.message_fields,
         )
     most = request.max_tokens
-    if most is not None and len(answer.text) > most * 4:
-        return Turn(answer.text[: most * 4], finish="length", usage=answer.usage)
-    return Turn(answer.text, usage=answer.usage)
+    thoughts, text = answer.thoughts, answer.text
+    if most is None or len(thoughts) + len(text) <= most * 4:
+        return Turn(text, usage=answer.usage, thoughts=thoughts, reason=answer.finish)
+    text = text[: max(most * 4 - len(thoughts), 0)]
+    return Turn(text, finish="length", usage=answer.usage, thoughts=thoughts[: most * 4])
 
 
 def error_of(kind: str, request: Request) -> WireError:

@@ -34,10 +34,11 @@ class WireError(Exception):
         kind: str = "invalid_request_error",
         code: str | None = None,
         param: str | None = None,
+        **more: Any,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.error = {"message": message, "type": kind, "param": param, "code": code}
+        self.error = {"message": message, "type": kind, "param": param, "code": code, **more}
 
     @property
     def body(self) -> bytes:

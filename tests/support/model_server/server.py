@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Self
 
 from model_server.connection import Wire, read_request
+from model_server.endless import Endless
 from model_server.replies import (
     STATUS,
     Answer,
@@ -282,6 +283,9 @@ class ModelServer:
             content = answer.content if isinstance(answer.content, str) else json.dumps(answer.content)
             await wire.send(answer.status, content.encode(), {"content-type": answer.kind})
             return
+        if isinstance(answer, Endless):
+            await wire.send_on(answer.pieces(request), answer.pause_s)
+            return
         if not isinstance(answer, Fault):
             await wire.send_turn(self._with_usage(turn_of(answer, request)))
             return
@@ -290,7 +294,7 @@ class ModelServer:
             after = {} if answer.retry_after is None else {"retry-after": str(answer.retry_after)}
             await wire.send(error.status, error.body, after)
             return
-        turn = self._with_usage(Turn(answer.text))
+        turn = self._with_usage(Turn(answer.text, usage=answer.usage))
         match answer.kind:
             case "bad_gateway":
                 page = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
@@ -312,7 +316,7 @@ class ModelServer:
             case "refusal":
                 await wire.send_turn(replace(turn, text="", refusal=answer.text))
             case "huge":
-                await wire.send_turn(replace(turn, text="x" * answer.size))
+                await wire.send_turn(replace(turn, text="".join(map(str, range(answer.size)))[: answer.size]))
             case "cut_stream":
                 await wire.send_half(turn)
                 wire.reusable = False

@@ -32,6 +32,8 @@ class Turn:
     counted: bool = True
     call_fields: Mapping[str, Any] = field(default_factory=dict)
     message_fields: Mapping[str, Any] = field(default_factory=dict)
+    thoughts: str = ""
+    reason: str = ""
 
 
 def tokens(text: str) -> int:
@@ -64,7 +66,7 @@ def error_frame(request: Request, error: dict[str, Any], place: int) -> bytes:
 
 def usage_of(request: Request, turn: Turn) -> tuple[int, int]:
     """Return the number of input and output tokens."""
-    said = turn.text + turn.refusal + "".join(name + arguments for _, name, arguments in turn.calls)
+    said = turn.thoughts + turn.text + turn.refusal + "".join(name + arguments for _, name, arguments in turn.calls)
     return turn.usage or (tokens(request.text), tokens(said))
 
 
@@ -164,7 +166,8 @@ def _part_events(part: dict[str, Any], at: dict[str, Any]) -> Iterator[dict[str,
 
 
 def _finish(turn: Turn) -> str:
-    return turn.finish if turn.finish in _REASONS else "tool_calls" if turn.calls else "stop"
+    usual = turn.finish if turn.finish in _REASONS else "tool_calls" if turn.calls else "stop"
+    return turn.reason or usual
 
 
 def _completion_usage(request: Request, turn: Turn) -> dict[str, Any]:
@@ -185,6 +188,8 @@ def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
 def _completion(request: Request, turn: Turn) -> dict[str, Any]:
     content = None if turn.refusal or (turn.calls and not turn.text) else turn.text
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": turn.refusal or None}
+    if turn.thoughts:
+        message["reasoning_content"] = turn.thoughts
     if turn.calls:
         message |= {"tool_calls": [{**_call(*call), **turn.call_fields} for call in turn.calls]}
     message |= turn.message_fields
@@ -218,6 +223,7 @@ def _completion_chunks(request: Request, turn: Turn) -> Iterator[dict[str, Any]]
     yield chunk({"role": "assistant", "content": "" if starts_with_text else None, "refusal": None})
     for name, value in turn.message_fields.items():
         yield from (chunk({name: piece}) for piece in (_pieces(value) if isinstance(value, str) else [value]))
+    yield from (chunk({"reasoning_content": piece}) for piece in _pieces(turn.thoughts))
     yield from (chunk({"content": piece}) for piece in _pieces(turn.text))
     yield from (chunk({"refusal": piece}) for piece in _pieces(turn.refusal))
     for number, (call_id, name, arguments) in enumerate(turn.calls):
