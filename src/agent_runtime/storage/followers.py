@@ -48,6 +48,11 @@ class Followers:
     def __len__(self) -> int:
         return len(self._watches)
 
+    @property
+    def task_ids(self) -> list[str]:
+        """The ids of the tasks that are followed. Any thread may ask."""
+        return list(self._watches)
+
     @contextmanager
     def watch(self, task_id: str) -> Iterator[Watch]:
         """Follow a task: every commit from now on is seen."""

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -23,7 +22,7 @@ from agent_runtime.domain.commits import (
 )
 from agent_runtime.domain.events import EventRecord, restore_record
 from agent_runtime.domain.feed import FeedPage, FeedPosition, check_cursor
-from agent_runtime.storage.base import utc_now
+from agent_runtime.storage.base import TakeCheckpoint, utc_now
 from agent_runtime.storage.feed import read_page
 
 log = structlog.get_logger(__name__)
@@ -41,15 +40,6 @@ SELECT_SLICE = """
 SELECT seq, epoch, at, type, data, CAST(at AS BLOB), CAST(type AS BLOB), CAST(data AS BLOB), CAST(hash AS BLOB)
 FROM events WHERE task_id = ? AND seq BETWEEN ? AND ? ORDER BY seq
 """
-
-
-@dataclass(frozen=True, slots=True)
-class TakeCheckpoint:
-    """A job's request for a checkpoint after the changes of its transaction; with `drop`, without the
-    rows before it.
-    """
-
-    drop: bool
 
 
 def add_commit(

@@ -2,10 +2,9 @@
 
 import sqlite3
 
-from pydantic import ValidationError
-
 from agent_runtime.domain.errors import TaskNotFoundError
 from agent_runtime.domain.planning_attempts import MOST_KEPT, PlanningAttempt
+from agent_runtime.storage.conversions import read_attempts
 
 _INSERT = """
 INSERT INTO planning_attempts (task_id, number, data)
@@ -35,10 +34,4 @@ def select_attempts(connection: sqlite3.Connection, task_id: str) -> list[tuple[
     rows = connection.execute(_SELECT, (task_id,)).fetchall()
     if not rows:
         raise TaskNotFoundError(task_id)
-    found: list[tuple[int, PlanningAttempt]] = []
-    for number, data in rows:
-        try:
-            found += [(number, PlanningAttempt.model_validate_json(data))] if data is not None else []
-        except ValidationError:
-            continue
-    return found
+    return read_attempts(rows)

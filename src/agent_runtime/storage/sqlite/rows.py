@@ -8,22 +8,26 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
-from datetime import UTC, datetime
-from typing import Literal
-
-from pydantic import ValidationError
+from datetime import datetime
 
 from agent_runtime.domain.chain import GENESIS, format_time, parse_time
 from agent_runtime.domain.commits import Change, Deletion
 from agent_runtime.domain.errors import ConflictError, TaskNotFoundError
 from agent_runtime.domain.events import EventRecord, restore_record
-from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
+from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import restore_task
-from agent_runtime.domain.summaries import Page, TaskSummary
+from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.domain.values import Value
 from agent_runtime.storage.base import chain_records, make_append_error, make_page
+from agent_runtime.storage.conversions import (
+    ASKING,
+    RUNNABLE,
+    decode_definitions,
+    make_summary,
+    read_status,
+    read_time,
+)
 from agent_runtime.storage.sqlite.journals import is_as_written, select_stored_journal
 from agent_runtime.storage.sqlite.planning import DELETE_ATTEMPTS
 
@@ -82,16 +86,8 @@ ON CONFLICT (identity) DO UPDATE SET definitions = excluded.definitions
 SELECT_DEFINITIONS = "SELECT definitions FROM definitions WHERE identity = ?"
 UPSERT_HEARTBEAT = "INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at"
 
-_RUNNABLE = json.dumps(sorted(frozenset(TaskStatus) - TERMINAL - WAITING))
-_ASKING = json.dumps(sorted(WAITING))
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-class _StoredListing(Value):
-    """The stored listing of a server. `rules` identifies the rules by which its schemas were judged."""
-
-    rules: Literal[1] = 1
-    tools: tuple[JudgedDefinition, ...]
+_RUNNABLE = json.dumps(RUNNABLE)
+_ASKING = json.dumps(ASKING)
 
 
 def insert_task(connection: sqlite3.Connection, task: Task, records: Sequence[EventRecord]) -> Change:
@@ -200,53 +196,7 @@ def select_page(
     else:
         rows = connection.execute(SELECT_PAGE_BY_STATUS, (status, before, most))
     with closing(rows):
-        return make_page(((row[0], _to_summary(*row[1:], needs_attention=row[1] in changed)) for row in rows), limit)
-
-
-def _to_summary(
-    task_id: str,
-    status: str,
-    prompt: str,
-    plan_revision: int,
-    cancel_requested: int,
-    metadata: str,
-    created_at: str,
-    updated_at: str,
-    *,
-    needs_attention: bool,
-) -> TaskSummary:
-    return TaskSummary(
-        task_id=task_id,
-        status=TaskStatus.NEEDS_ATTENTION if needs_attention else _to_status(status),
-        prompt=prompt,
-        plan_revision=plan_revision,
-        cancel_requested=bool(cancel_requested),
-        metadata=_to_metadata(metadata),
-        created_at=_to_time(created_at),
-        updated_at=_to_time(updated_at),
-    )
-
-
-def _to_status(text: str) -> TaskStatus:
-    """Return the status in a row; `needs_attention` where it was changed to an unknown one."""
-    with suppress(ValueError):
-        return TaskStatus(text)
-    return TaskStatus.NEEDS_ATTENTION
-
-
-def _to_metadata(text: str) -> dict[str, str]:
-    """Return the metadata in a row; empty where it was changed to something else."""
-    with suppress(ValueError):
-        found = json.loads(text)
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
-def _to_time(text: str) -> datetime:
-    with suppress(ValueError):
-        return parse_time(text)
-    return _EPOCH
+        return make_page(((row[0], make_summary(*row[1:], needs_attention=row[1] in changed)) for row in rows), limit)
 
 
 def select_unfinished(connection: sqlite3.Connection) -> list[str]:
@@ -261,16 +211,16 @@ def select_unfinished(connection: sqlite3.Connection) -> list[str]:
 def select_awaiting(connection: sqlite3.Connection, changed: Collection[str], limit: int) -> list[tuple[str, datetime]]:
     """Return the tasks that await approval and since when, oldest first, without those with a changed journal."""
     rows = connection.execute(SELECT_AWAITING, (json.dumps([*changed]), limit))
-    return [(task_id, _to_time(at)) for task_id, at in rows]
+    return [(task_id, read_time(at)) for task_id, at in rows]
 
 
 def select_counts(connection: sqlite3.Connection, changed: Collection[str]) -> Counter[TaskStatus]:
     """Count the tasks in each status that occurs, by the index alone."""
     counts: Counter[TaskStatus] = Counter()
     for status, count in connection.execute(SELECT_COUNTS):
-        counts[_to_status(status)] += count
+        counts[read_status(status)] += count
     if changed:
-        said = [_to_status(status) for (status,) in connection.execute(SELECT_STATUSES, (json.dumps([*changed]),))]
+        said = [read_status(status) for (status,) in connection.execute(SELECT_STATUSES, (json.dumps([*changed]),))]
         counts[TaskStatus.NEEDS_ATTENTION] += len(said)
         counts.subtract(said)
     return +counts
@@ -281,11 +231,4 @@ def select_definitions(connection: sqlite3.Connection, identity: str) -> list[Ju
     again.
     """
     found = connection.execute(SELECT_DEFINITIONS, (identity,)).fetchone()
-    try:
-        return list(_StoredListing.model_validate_json(found[0]).tools) if found else None
-    except ValidationError:
-        return None
-
-
-def encode_definitions(definitions: Sequence[JudgedDefinition]) -> bytes:
-    return _StoredListing(tools=tuple(definitions)).model_dump_json().encode()
+    return decode_definitions(found[0]) if found else None

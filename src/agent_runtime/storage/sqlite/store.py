@@ -23,8 +23,9 @@ from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
 from agent_runtime.services.ports import AppendObserver
-from agent_runtime.storage.base import Clock, Draft, draft_append, utc_now
+from agent_runtime.storage.base import Clock, Draft, TakeCheckpoint, draft_append, utc_now
 from agent_runtime.storage.cache import Cache
+from agent_runtime.storage.conversions import encode_definitions
 from agent_runtime.storage.feed import follow_feed
 from agent_runtime.storage.followers import Followers, Watch
 from agent_runtime.storage.sqlite import commits, journals, planning, rows, starts
@@ -189,7 +190,7 @@ class SqliteStore:
 
     async def checkpoint(self, *, drop: bool = False) -> None:
         """See `TaskStore.checkpoint`."""
-        await self._writer.write(lambda _: commits.TakeCheckpoint(drop), _do_nothing)
+        await self._writer.write(lambda _: TakeCheckpoint(drop), _do_nothing)
 
     async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
         """See `TaskStore.page`."""
@@ -245,7 +246,7 @@ class SqliteStore:
 
     async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
         """See `TaskStore.save_definitions`."""
-        encoded = rows.encode_definitions(definitions)
+        encoded = encode_definitions(definitions)
         work = partial(rows.save_definitions, identity=identity, definitions=encoded)
         await self._writer.write(work, _do_nothing)
 

