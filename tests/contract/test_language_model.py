@@ -908,3 +908,29 @@ assert get_trace_provider()._disabled
 def test_the_library_is_imported_by_the_first_question_and_off_the_loop() -> None:
     done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+GOAL = '{"goal": "g"}'
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm {"}]}, {"type": "text", "text": GOAL}]
+
+
+@CHAT
+@pytest.mark.parametrize("fields", [{"reasoning_content": GOAL}, {"reasoning": GOAL}, {"content": PARTS}])
+async def test_json_that_comes_as_thoughts_or_in_parts_is_the_answer(ask: Asker, fields: dict[str, Any]) -> None:
+    answer = await ask.answer(Calls([], message_fields=fields), request=question(schema=PLAN))
+    assert answer.text == GOAL
+
+
+@CHAT
+async def test_thoughts_alone_are_no_answer_to_a_question_in_words(ask: Asker) -> None:
+    with pytest.raises(ModelError) as caught:
+        await ask.answer(Calls([], message_fields={"reasoning_content": GOAL}), request=question())
+    assert caught.value.code == "model_answer_empty"
+
+
+@CHAT
+async def test_after_thoughts_without_json_less_is_asked_for(ask: Asker) -> None:
+    model = ask.model()
+    ask.models.script([Rule("", (Calls([], message_fields={"reasoning_content": "Hm."}), Text(GOAL)))])
+    assert (await ask_in_time(model, question(schema=PLAN))).text == GOAL
+    assert [request.format for request in ask.models.requests] == ["json_schema", "json_object"]

@@ -78,6 +78,17 @@ def text_of(items: Iterable[JsonObject]) -> str:
     return "".join(part.get("text") or "" for part in _find_parts(items) if part.get("type") == "output_text")
 
 
+def find_json_in_thoughts(items: Iterable[JsonObject]) -> str:
+    """Return the thoughts of a model if they hold an object, else an empty text.
+
+    Some endpoints send an answer of JSON as `reasoning_content`, because the model never ended its thoughts.
+    """
+    thoughts = (item for item in items if item.get("type") == "reasoning")
+    parts = (part for item in thoughts for part in item.get("content") or item.get("summary") or ())
+    text = "".join(part.get("text") or "" for part in parts)
+    return text if "{" in text else ""
+
+
 def refusal_of(items: Iterable[JsonObject]) -> str | None:
     """Return the model's reason for declining to answer; None if it did not decline."""
     refusals = [str(part.get("refusal") or "") for part in _find_parts(items) if part.get("type") == "refusal"]

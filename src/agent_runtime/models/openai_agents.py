@@ -5,7 +5,7 @@ The library's runner is not used: a turn is one request, whose calls come back a
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +36,7 @@ from agent_runtime.models.items import (
     add_extras,
     calls_of,
     find_extras,
+    find_json_in_thoughts,
     prepare_items,
     refusal_of,
     size_of,
@@ -92,7 +93,7 @@ class Endpoint:
             functions = [fit_function(tool, plain=dialect.plain) for tool in request.tools]
             output = await self._ask_model(request, functions, dialect, info)
             text.end()
-            answer = self._make_answer(output, info, {str(item.get("call_id")) for item in request.items})
+            answer = self._make_answer(output, info, request)
             return replace(answer, calls=tuple(_restore(answer.calls, functions)))
         except Failure as failure:
             failure.usage = info.usage
@@ -129,16 +130,19 @@ class Endpoint:
             # Broad, because garbage makes the libraries raise anything: it is an unreadable answer.
             raise self._find_failure(info) or to_failure(error, info, self._failures) from error
 
-    def _make_answer(self, output: list[Any], info: ResponseInfo, taken: Collection[str]) -> ModelAnswer:
+    def _make_answer(self, output: list[Any], info: ResponseInfo, request: ModelRequest) -> ModelAnswer:
         if info.final and (unfinished := self._find_failure(info)):
             raise unfinished
         raw = [item.model_dump(mode="json", exclude_unset=True, warnings=False) for item in output]
         add_extras(raw, info.message_extras, info.call_extras)
         # Redacted, because an endpoint may repeat its key, and no key may reach the journal.
-        items = prepare_items(self._redactor.redact_json(raw), taken)
+        raw = self._redactor.redact_json(raw)
+        items = prepare_items(raw, {str(item.get("call_id")) for item in request.items})
         if size_of(items) > 2 * self._most:
             raise self._failures.make_too_long()
         text, calls, refusal = text_of(items), calls_of(items), refusal_of(items)
+        if request.schema is not None and not text.strip() and not calls:
+            text = find_json_in_thoughts(raw)
         finish = read_finish(info.finish)
         told = cut_thoughts(text)
         if told != text:
