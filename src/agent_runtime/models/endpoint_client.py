@@ -1,15 +1,18 @@
-"""The HTTP client of an endpoint: one client of the openai library, with bounds and with readers of its own.
+"""The HTTP client of an endpoint, which stands in for the openai library's, with bounds and with readers of its own.
 
 openai-agents reports neither that an answer was cut at its limit nor that a stream ended too soon, and nothing bounds
-what an endpoint may send. So the client reads each answer itself and notes what it saw in a `ResponseInfo`, and the
-HTTP layer stops reading an answer that is too long.
+what an endpoint may send. So the client reads each answer itself, notes what it saw in a `ResponseInfo`, and stops
+reading an answer that is too long.
 """
 
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx2
@@ -18,12 +21,13 @@ from openai import (
     APIError,
     APIStatusError,
     APITimeoutError,
-    AsyncOpenAI,
-    AsyncStream,
     DefaultAsyncHttpxClient,
+    NotGiven,
+    Omit,
 )
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
+from pydantic_core import to_json
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.config.settings import OPENAI_URL, PLACEHOLDER_KEY
@@ -44,6 +48,7 @@ from agent_runtime.models.answer_reader import (
     make_not_an_answer,
     read_error,
 )
+from agent_runtime.models.event_stream import read_events
 from agent_runtime.models.failures import ApiError, Failure, Failures
 
 _CONNECT_S = 10.0
@@ -57,46 +62,100 @@ _IN_STREAM = 16
 """How many times as much a stream may take, which sends each token in its own event."""
 
 
+_CHAT, _RESPONSES = "/chat/completions", "/responses"
+_NOT_IN_BODY = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
+_ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 _FIRST_EVENT = re.compile(r"(?:(?:event:[^\n]*|:[^\n]*|)\r?\n)*data:([^\n]*)")
 
 RESPONSE_INFO: ContextVar[ResponseInfo] = ContextVar("response_info")
 """The facts about the request that this context makes."""
 
 
-class Client(AsyncOpenAI):
-    """The openai client, which reads answers itself: as plain JSON, and streams to their end.
+class Client:
+    """The part of the openai library's client that the model classes of openai-agents use: `create` of both APIs.
 
-    Its callers get whole answers only; `ResponseInfo.on_text` hears the text of a stream. The libraries make typed
-    objects of each piece of a stream, which costs more than all the rest of a turn.
+    It sends what they make, reads answers as plain JSON, and streams to their end: its callers get whole answers only,
+    and `ResponseInfo.on_text` hears the text of a stream. The library itself looks at every part of a request again,
+    and makes typed objects of each piece of a stream; both together cost more than all the rest of a turn.
     """
 
-    async def post(self, path: str, *, cast_to: Any, **more: Any) -> Any:
-        """Send a request; see the library.
+    def __init__(
+        self, http: httpx2.AsyncClient, url: httpx2.URL, headers: Mapping[str, str], *, answer_bytes: int
+    ) -> None:
+        self._http = http
+        self._headers = dict(headers)
+        self._most = _ON_WIRE * answer_bytes
+        path = url.raw_path.partition(b"?")[0].rstrip(b"/")
+        query = url.raw_path[len(url.raw_path.partition(b"?")[0]) :]
+        self._paths = {name: url.copy_with(raw_path=path + name.encode() + query) for name in (_CHAT, _RESPONSES)}
+        self.base_url = url.copy_with(raw_path=path + b"/")
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create_completion))
+        self.responses = SimpleNamespace(create=self._create_response)
 
-        Raises: NotAnAnswerError, TooLongError, CutOffError, EmptyStreamError.
-        """
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def _create_completion(self, **asked: Any) -> ChatCompletion:
         info = RESPONSE_INFO.get()
-        if cast_to is ChatCompletion:
-            _return_extras(more["body"]["messages"], info.returned)
-            return ChatCompletion.construct(**await self._read(ChatReader(info), info, path, more))
-        if cast_to is Response:
-            return Response.construct(**await self._read(ResponsesReader(info), info, path, more))
-        return await super().post(path, cast_to=cast_to, **more)
+        _return_extras(asked["messages"], info.returned)
+        return ChatCompletion.construct(**await self._ask(_CHAT, asked, ChatReader(info), info))
 
-    async def _read(self, reader: Reader, info: ResponseInfo, path: str, more: dict[str, Any]) -> JsonObject:
-        if not info.streamed:
-            answer = await super().post(path, **{**more, "cast_to": object})
-            return reader.read(_check_object(_parse_text(answer) if isinstance(answer, str) else answer))
-        asked = {**more, "cast_to": object, "stream": True, "stream_cls": AsyncStream[object]}
-        stream: AsyncStream[object]
-        empty = True
-        async with await super().post(path, **asked) as stream:
-            async for event in stream:
-                reader.add(_check_object(event))
-                empty = False
-        if empty:
-            raise EmptyStreamError
-        return reader.end()
+    async def _create_response(self, **asked: Any) -> Response:
+        info = RESPONSE_INFO.get()
+        return Response.construct(**await self._ask(_RESPONSES, asked, ResponsesReader(info), info))
+
+    async def _ask(self, path: str, asked: dict[str, Any], reader: Reader, info: ResponseInfo) -> JsonObject:
+        """Return the whole answer. Raises: as the readers, EmptyStreamError, APIStatusError, and what HTTPX raises."""
+        response = await self._http.send(self._make_request(path, asked), stream=True)
+        info.began = True
+        try:
+            await self._check_head(response, info)
+            if not info.streamed:
+                await response.aread()
+                return reader.read(_check_object(_parse_body(response)))
+            empty = True
+            async with aclosing(read_events(response)) as events:
+                async for event in events:
+                    if _check_object(event).get("error"):
+                        raise make_not_an_answer(event, info)
+                    reader.add(event)
+                    empty = False
+            if empty:
+                raise EmptyStreamError
+            return reader.end()
+        finally:
+            await response.aclose()
+
+    def _make_request(self, path: str, asked: dict[str, Any]) -> httpx2.Request:
+        """Return the request with these arguments of `create`, and with the fields of `extra_body` over them."""
+        body = {**asked, **(asked.get("extra_body") or {})}
+        content = to_json(
+            {
+                name: value
+                for name, value in body.items()
+                if name not in _NOT_IN_BODY and not isinstance(value, Omit | NotGiven)
+            }
+        )
+        headers = {**self._headers, **(asked.get("extra_headers") or {})}
+        return httpx2.Request("POST", self._paths[path], headers=headers, content=content)
+
+    async def _check_head(self, response: httpx2.Response, info: ResponseInfo) -> None:
+        """Bound the body of a response. Raises: APIStatusError, or what else its head tells that it is no answer."""
+        stream = info.streamed and response.is_success
+        kind = response.headers.get("content-type", "")
+        if stream and kind.startswith("text/html"):
+            raise NotAnAnswerError("it is an HTML page")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise NotAnAnswerError("it is compressed, although compression was not accepted")
+        body = cast("httpx2.AsyncByteStream", response.stream)
+        response.stream = _Bounded(body, most=self._most * _IN_STREAM if stream else self._most, line=self._most)
+        if not response.is_success:
+            raise await _read_refusal(response)
+        if stream and kind.startswith("application/json"):
+            answer = json.loads(await response.aread())
+            if isinstance(answer, dict) and answer.get("error"):
+                raise make_not_an_answer(answer, info)
+            raise NotStreamedError
 
 
 def _return_extras(messages: list[JsonObject], returned: Mapping[str, JsonObject]) -> None:
@@ -108,13 +167,23 @@ def _return_extras(messages: list[JsonObject], returned: Mapping[str, JsonObject
             message.update(extras.get("message", {}))
 
 
-def _parse_text(text: str) -> Any:
-    """Return the JSON of an answer that has another content type; of a stream that nobody asked for, its first event.
+def _parse_body(response: httpx2.Response) -> Any:
+    """Return the JSON of an answer; of a stream that nobody asked for, its first event. Raises: ValueError."""
+    if response.headers.get("content-type", "").partition(";")[0].endswith("json"):
+        return json.loads(response.content)
+    event = _FIRST_EVENT.match(response.text)
+    return json.loads(event[1] if event else response.text)
 
-    Raises: ValueError.
-    """
-    event = _FIRST_EVENT.match(text)
-    return json.loads(event[1] if event else text)
+
+async def _read_refusal(response: httpx2.Response) -> APIStatusError:
+    """Return the error of a response that is no success, with its error object, JSON or text as `body`."""
+    await response.aread()
+    body: Any = response.text.strip()
+    with suppress(ValueError, RecursionError):
+        body = json.loads(body)
+    if isinstance(body, dict):
+        body = body.get("error", body)
+    return APIStatusError(f"HTTP {response.status_code}", response=response, body=body)
 
 
 def _check_object(value: Any) -> JsonObject:
@@ -147,45 +216,18 @@ class _Bounded(httpx2.AsyncByteStream):
 
 def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
     """Return the client for all requests to the endpoint. It does not retry, and follows no redirects."""
-
-    async def watch(response: httpx2.Response) -> None:
-        info = RESPONSE_INFO.get()
-        info.began = True
-        kind = response.headers.get("content-type", "")
-        most = _ON_WIRE * answer_bytes
-        stream = info.streamed and response.is_success
-        if stream and kind.startswith("text/html"):
-            raise NotAnAnswerError("it is an HTML page")
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise NotAnAnswerError("it is compressed, although compression was not accepted")
-        body = cast("httpx2.AsyncByteStream", response.stream)
-        response.stream = _Bounded(body, most=most * _IN_STREAM if stream else most, line=most)
-        if stream and kind.startswith("application/json"):
-            answer = json.loads(await response.aread())
-            if isinstance(answer, dict) and answer.get("error"):
-                raise make_not_an_answer(answer, info)
-            raise NotStreamedError
-
     timeout = httpx2.Timeout(settings.timeout_s, connect=min(_CONNECT_S, settings.timeout_s))
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    url, _, query = (settings.base_url or OPENAI_URL).partition("?")
-    http = DefaultAsyncHttpxClient(
-        params=httpx2.QueryParams(query),  # of each request: the library would put its path behind the query
-        timeout=timeout,
-        follow_redirects=False,
-        event_hooks={"response": [watch]},
-    )
-    client = Client(
-        api_key=key if key not in {"", PLACEHOLDER_KEY} else _NO_KEY,
-        base_url=url,
-        timeout=timeout,
-        max_retries=0,
-        http_client=http,
-        default_headers={"Accept-Encoding": "identity"},
-    )
-    if settings.base_url:
-        client.organization = client.project = None  # OpenAI's, from the environment: not for other endpoints
-    return client
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Authorization": f"Bearer {key if key not in {'', PLACEHOLDER_KEY} else _NO_KEY}",
+        "Content-Type": "application/json",
+    }
+    if not settings.base_url:  # whose account pays at OpenAI; not for other endpoints
+        headers |= {name: os.environ[variable] for name, variable in _ACCOUNT.items() if os.environ.get(variable)}
+    http = DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False)
+    return Client(http, httpx2.URL(settings.base_url or OPENAI_URL), headers, answer_bytes=answer_bytes)
 
 
 _OWN = (

@@ -19,7 +19,7 @@ from agents import (
     OpenAIResponsesModel,
     set_tracing_disabled,
 )
-from openai import Omit
+from openai import AsyncOpenAI, Omit
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.events import ModelCall
@@ -72,15 +72,15 @@ class Endpoint:
         self._most = answer_bytes
         self._client = open_client(settings, answer_bytes=answer_bytes)
         self._given = model is not None
+        client = cast("AsyncOpenAI", self._client)  # as far as the model classes use it
         self._model: Model = model or (
-            OpenAIResponsesModel(settings.model, self._client)
+            OpenAIResponsesModel(settings.model, client)
             if settings.api == "responses"
-            else OpenAIChatCompletionsModel(settings.model, self._client)
+            else OpenAIChatCompletionsModel(settings.model, client)
         )
-        _ = self._client.chat.completions, self._client.responses  # imported on first use
 
     async def aclose(self) -> None:
-        await self._client.close()
+        await self._client.aclose()
 
     async def ask(self, request: ModelRequest, dialect: Dialect, info: ResponseInfo | None = None) -> ModelAnswer:
         """Return the model's answer to one request, and fill in the facts about it. Raises: Failure."""
