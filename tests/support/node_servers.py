@@ -1,4 +1,4 @@
-"""The npm MCP servers of the end-to-end tests, which the tests install from a lock file."""
+"""The npm packages of the end-to-end tests, MCP servers and a model server, which they install from a lock file."""
 
 import fcntl
 import shutil
@@ -12,11 +12,11 @@ NODE = shutil.which("node")
 NPM = shutil.which("npm")
 
 
-def install(package: str) -> Path:
+def install(package: str, start_file: str = "index.js") -> Path:
     """Install a package if necessary, and return its start file. Skip the test without Node."""
     if NODE is None or NPM is None:
-        pytest.skip("NOT TESTED: the npm MCP servers need node and npm, and this machine has none")
-    start = FOLDER / "node_modules" / package / "dist" / "index.js"
+        pytest.skip("NOT TESTED: the npm packages need node and npm, and this machine has none")
+    start = FOLDER / "node_modules" / package / "dist" / start_file
     with (FOLDER / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not start.exists():
