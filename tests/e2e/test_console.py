@@ -16,7 +16,7 @@ from browser import CHROMIUM, Browser
 from harms import HARMS, harm
 from harness import House
 from model_server import ModelServer
-from model_server.replies import Fault
+from model_server.replies import Fault, Text
 from model_server.requests import Request
 from serving import PATIENCE_S, Service
 from shifty import ShiftyHouse, plan_of
@@ -368,6 +368,21 @@ def test_what_a_model_writes_is_shown_until_it_is_there(tmp_path: Path, browser:
             browser.until("document.querySelector('.writing') === null")
             browser.until_shown(*WRITTEN[what])
             assert browser.value_of("document.querySelector('b') === null")
+
+
+@pytest.mark.slow
+def test_what_the_model_was_asked_is_unfolded_on_demand(tmp_path: Path, browser: Browser) -> None:
+    with ModelServer() as models:
+        models.next(Text("I would <b>write</b> it."), Text(json.dumps(PLAN | {"goal": "Save it"})))
+        with serve(tmp_path, openai={"base_url": models.base_url, "model": "test-model"}) as service:
+            open_page(browser, service)
+            browser.write("What should be done?", "Think")
+            browser.press("Plan it")
+            browser.until_shown("What the model was asked")
+            assert "I would" not in browser.value_of("document.body.innerText")
+            browser.value_of("document.querySelector('.planning summary').click()")
+            browser.until_shown("Attempt 1, for revision 1: invalid plan", "I would <b>write</b> it.", "holds no plan")
+            browser.until_shown("Attempt 2, for revision 1: planned", "Answered before")
 
 
 @pytest.mark.slow

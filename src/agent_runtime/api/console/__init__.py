@@ -40,6 +40,7 @@ FILES = (
     "key.js",
     "page.js",
     "plan.js",
+    "planning.js",
     "task.js",
     "text.js",
 )

@@ -162,3 +162,35 @@ interface TaskView extends SummaryView {
   error: ErrorView | null;
   usage: UsageView;
 }
+
+interface AttemptMessageView {
+  role: string;
+  content: string;
+}
+
+interface AttemptFaultView {
+  field: string;
+  message: string;
+}
+
+interface TokensView {
+  input_tokens: number;
+  output_tokens: number;
+}
+
+interface PlanningAttemptView {
+  number: number;
+  revision: number;
+  instructions: string;
+  messages: AttemptMessageView[];
+  answer: string | null;
+  outcome: string;
+  message: string | null;
+  faults: AttemptFaultView[];
+  usage: TokensView;
+  cut: boolean;
+}
+
+interface PlanningView {
+  attempts: PlanningAttemptView[];
+}

@@ -5,6 +5,7 @@ import { call, Refusal } from "./api.js";
 import { isChanged, planQuestion, question } from "./decide.js";
 import { follow } from "./follow.js";
 import { differencesOf, planOf, showSteps } from "./plan.js";
+import { planningOf } from "./planning.js";
 import { button, element, group, place, quietly, say, timeOf } from "./page.js";
 import { visible } from "./text.js";
 
@@ -162,6 +163,7 @@ export function openTask(box, id, changed, started) {
     }
     if (status === "awaiting_approval") add(`decide ${digest}`, () => planQuestion(task, decide));
     add("log", () => log);
+    if (task.usage.input_tokens) add(`planning ${revision} ${status === "pending"}`, () => planningOf(path));
     add(`foot ${JSON.stringify([task.usage, task.approvals])}`, () => footOf(task));
     if (task.cancel_requested && !task.terminal) add("ending", () => element("p", "The task is being cancelled.", "note"));
     else if (!task.terminal && !isChanged(task)) add("cancel", () => group("p", "buttons", button("Cancel", () => decide("cancel", {}))));
