@@ -29,9 +29,10 @@ from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.registry.advice import Advice
 from agent_runtime.registry.current import CurrentRegistry
 from agent_runtime.registry.file import read_entries
+from agent_runtime.registry.model_identity import ModelIdentity
 from agent_runtime.registry.placeholders import advise_on_placeholders
 from agent_runtime.registry.reloading import RegistryChanges, RegistryReloader
-from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pin_model
+from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues
 from agent_runtime.registry.written_secrets import remember_written_secrets
 from agent_runtime.runners.opening import open_runner
 from agent_runtime.runners.recovery import Recovery
@@ -198,7 +199,8 @@ def _prepare(settings: Settings, secrets: Secrets, parts: Parts, recover: Recove
         return loaded
 
     loaded = load()
-    current = CurrentRegistry(loaded.resolved, pin_model(settings.openai, shown))
+    identity = ModelIdentity(settings.openai, shown, model.identify) if model else None
+    current = CurrentRegistry(loaded.resolved, identity)
     pool = make_pool(settings, secrets, loaded, parts.spares if recover is True else None, parts.pauses)
     return _Ground(settings, load, loaded, current, pool, model, planner, Metrics(), secrets.redactor.redact)
 

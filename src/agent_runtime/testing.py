@@ -37,6 +37,9 @@ class ScriptedLanguageModel:
             request.on_text(piece)
         return answer
 
+    async def identify(self) -> str:
+        return "scripted"
+
     def status(self) -> ModelStatus:
         return ModelStatus(
             endpoint="scripted", model="scripted", api="responses", circuit="closed", output=None, last_error=None

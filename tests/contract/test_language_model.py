@@ -1,6 +1,7 @@
 """The `LanguageModel` port with the adapter of openai-agents: over the wire, in both APIs, streamed and not."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -155,6 +156,21 @@ async def raw(*answers: bytes) -> AsyncIterator[str]:
         await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
         writer.write(left.pop(0))
         await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+
+@asynccontextmanager
+async def raw_get(answer: bytes) -> AsyncIterator[str]:
+    """Run a server that sends these bytes to each request without a body. Yield its base URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):  # it may not be read to its end
+            writer.write(answer)
+            await writer.drain()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
@@ -870,6 +886,95 @@ async def test_what_is_said_of_a_model_before_it_is_asked() -> None:
     status = OpenAIModel(OpenAISettings(api_key=SecretStr(KEY)), Redactor()).status()
     assert (status.endpoint, status.model, status.api) == ("https://api.openai.com/v1", "gpt-5-mini", "responses")
     assert (status.circuit, status.output, status.last_error) == ("closed", None, None)
+
+
+# Which model there is
+
+
+async def test_the_model_that_the_endpoint_lists_is_asked_where_the_settings_name_none(ask: Asker) -> None:
+    ask.models.known = {"text-embedding-a", "qwen"}
+    model = ask.model(model="")
+    assert model.status().model is None
+    for _ in range(2):
+        await ask_in_time(model, question())
+    assert [(request.path[-7:], request.model) for request in ask.models.requests[:1]] == [("/models", "")]
+    assert [request.model for request in ask.models.requests[1:]] == ["qwen", "qwen"]
+    assert ask.models.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert model.status().model == "qwen"
+
+
+@STREAMED_CHAT
+async def test_a_model_that_was_found_stays_until_the_endpoint_lists_it_no_more(ask: Asker) -> None:
+    model = ask.model(model="")
+    found = []
+    for known in ({"b"}, {"a", "b"}, {"a", "c"}):
+        ask.models.known = known
+        found.append(await model.identify())
+        await ask_in_time(model, question())
+    assert found == ["b", "b", "a"]
+    assert [request.model for request in ask.models.find_requests()] == ["b", "b", "a"]
+
+
+@STREAMED_CHAT
+async def test_what_was_learned_of_one_model_is_not_held_against_the_next(ask: Asker) -> None:
+    model = ask.model(model="")
+    ask.models.known, ask.models.levels = {"a"}, set()
+    await ask_in_time(model, question(schema=PLAN))
+    ask.models.known, ask.models.levels = {"b"}, {"json_schema"}
+    await model.identify()
+    await ask_in_time(model, question(schema=PLAN))
+    assert [request.format for request in ask.models.find_requests()][-2:] == ["text", "json_schema"]
+
+
+@STREAMED_CHAT
+async def test_only_the_model_that_was_approved_is_asked(ask: Asker) -> None:
+    ask.models.known = {"other"}
+    approved = ModelRequest("", [USER], model="mine")
+    for settings in ({"model": ""}, {"model": "other"}):
+        with pytest.raises(ModelError, match="approved with the model 'mine'") as caught:
+            await ask_in_time(ask.model(**settings), approved)
+        assert caught.value.code == "definition_changed"
+    assert ask.models.find_requests() == []
+    ask.models.known = {"mine"}
+    assert (await ask_in_time(ask.model(model=""), approved)).text == "done"
+
+
+@STREAMED_CHAT
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (body(b'{"detail": "Not Found"}', "application/json", "404 Not Found"), "model_unknown", "set openai.model"),
+        (body(b'{"data": []}', "application/json"), "model_unknown", "load one there"),
+        (body(b"<html>Hello</html>", "text/html"), "model_answer_unreadable", "openai.base_url"),
+        (body(b"not JSON", "application/json"), "model_answer_unreadable", "openai.base_url"),
+        (body(b'{"error": {"message": "no"}}', "application/json", "401 No"), "model_key_refused", "openai.api_key"),
+        (body(b"x" * 9_000_000, "text/plain"), "model_answer_unreadable", "was not read"),
+    ],
+)
+async def test_an_endpoint_that_does_not_say_which_model_it_has_is_told_so(
+    ask: Asker, answer: bytes, code: str, said: str
+) -> None:
+    async with raw_get(answer) as base_url:
+        error = await ask.error(model="", base_url=base_url, max_retries=0)
+    assert error.code == code
+    assert said in str(error)
+
+
+@STREAMED_CHAT
+async def test_an_endpoint_that_lists_nothing_in_time_is_not_waited_for(ask: Asker) -> None:
+    ask.models.silent_lists = True
+    model = ask.model(model="", max_retries=0, timeout_s=0.1)
+    with pytest.raises(ModelError, match=r"sent nothing for 0\.1 s") as caught:
+        await model.identify()
+    assert caught.value.code == "model_unreachable"
+    assert model.status().last_error == str(caught.value)
+
+
+@STREAMED_CHAT
+async def test_an_endpoint_that_is_not_there_is_told_as_unreachable(ask: Asker) -> None:
+    error = await ask.error(model="", base_url="http://127.0.0.1:9/v1", max_retries=0)
+    assert error.code == "model_unreachable"
+    assert error.may_pass
 
 
 LAZY = """

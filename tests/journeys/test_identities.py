@@ -4,7 +4,7 @@ shown and approved again; later, the task ends. Their own ledger proves that not
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.approval import Approve, Resolve
 from agent_runtime.domain.caller import ANYBODY, Caller
-from agent_runtime.domain.errors import DecisionRefusedError, DigestMismatchError, PlanOutdatedError
+from agent_runtime.domain.errors import DecisionRefusedError, DigestMismatchError, InvalidPlanError, PlanOutdatedError
 from agent_runtime.domain.events import POLICY, PlanRepinned
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.revisions import REGISTRY, format_diff
@@ -21,6 +21,8 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harness import House, approve_and_stop, ledger_plan, names, submit_plan, until_settled, until_status
+from model_server import ModelServer
+from model_server.replies import Text
 from shifty import ShiftyHouse, plan_of
 
 SECRET = "hunter2-hunter2"  # noqa: S105 - an example
@@ -188,6 +190,80 @@ async def test_an_approved_plan_whose_servers_did_not_change_runs_after_a_restar
     async with house.open() as runtime:
         assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
     assert house.counted == ["one"]
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[ModelServer]:
+    """Run an endpoint that has one model, which the settings do not name."""
+    async with ModelServer() as server:
+        server.known = {"first"}
+        server.on("", Text("Done."))
+        yield server
+
+
+def ask_model() -> Plan:
+    return Plan.model_validate({"goal": "g", "steps": [{"id": "do", "kind": "agent", "instruction": "Say it."}]})
+
+
+def use_found_model(house: House, models: ModelServer) -> None:
+    house.use_model(models.base_url, model="")
+
+
+async def test_the_model_that_the_endpoint_has_is_a_part_of_the_plan(house: House, models: ModelServer) -> None:
+    use_found_model(house, models)
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, ask_model())
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+    assert end.contract
+    assert end.contract.model
+    assert (end.status, end.contract.model.model) == (TaskStatus.COMPLETED, "first")
+    assert [request.model for request in models.find_requests()] == ["first"]
+
+
+async def test_an_approval_that_meets_another_model_at_the_endpoint_is_refused_and_the_plan_is_shown_anew(
+    house: House, models: ModelServer
+) -> None:
+    use_found_model(house, models)
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, ask_model())
+        models.known = {"second"}
+        with pytest.raises(PlanOutdatedError, match='the model: model was "first" and is "second"'):
+            await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+        renewed = await runtime.tasks.get(task.task_id, ANYBODY)
+        assert renewed.plan_revision == 2
+        await runtime.tasks.decide(task.task_id, Approve(digest=renewed.plan_digest), ANYBODY)
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+    assert [request.model for request in models.find_requests()] == ["second"]
+
+
+async def test_an_approved_plan_that_finds_another_model_awaits_approval_anew(
+    house: House, models: ModelServer
+) -> None:
+    use_found_model(house, models)
+    task = await approve_and_stop(house, ask_model())
+    models.known = {"second"}
+    async with house.open() as runtime:
+        renewed = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+    assert renewed.plan_revision == 2
+    assert models.find_requests() == []
+
+
+async def test_an_approved_plan_whose_model_is_still_listed_runs(house: House, models: ModelServer) -> None:
+    use_found_model(house, models)
+    async with house.open() as runtime:
+        task = await submit_plan(runtime, ask_model())
+        models.known = {"a newer one", "first"}
+        await runtime.tasks.decide(task.task_id, Approve(digest=task.plan_digest), ANYBODY)
+        assert (await until_settled(runtime, task.task_id)).status is TaskStatus.COMPLETED
+
+
+async def test_a_plan_with_agent_steps_is_refused_while_its_model_is_not_known(house: House) -> None:
+    house.use_model("http://127.0.0.1:9/v1", model="")
+    async with house.open() as runtime:
+        with pytest.raises(InvalidPlanError, match=r"not known which one the endpoint has.*cannot be reached"):
+            await submit_plan(runtime, ask_model())
+        assert (await submit_plan(runtime, ledger_plan("one"))).contract
 
 
 READ = {"look": {"effect": "read", "idempotent": True, "open_world": False}}

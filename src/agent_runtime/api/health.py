@@ -46,9 +46,9 @@ async def healthz() -> Response:
 @router.get("/v1/status", responses={200: {"model": StatusView}, **refusals(503)})
 @requires("read")
 async def status(runtime: Service, caller: CurrentCaller) -> Response:
-    """Show the version, the planner, the number of tasks by status, and the last known state of each MCP server."""
+    """Show the version, planner and model, the number of tasks by status, and the last known state of MCP servers."""
     counts = await runtime.tasks.count(caller)
-    return answer(service_view(runtime.planner, __version__, counts, runtime.registry.statuses()))
+    return answer(service_view(runtime.planner, runtime.model, __version__, counts, runtime.registry.statuses()))
 
 
 @router.get("/readyz", responses={200: {"model": Ready}, **refusals(503)})

@@ -28,11 +28,12 @@ class TaskCreated(TypedDict):
 
 
 class StatusView(TypedDict):
-    """The state of the service: the number of `tasks` by status, and the state of each of the `servers` by id."""
+    """The state of the service: its `model`, the number of `tasks` by status, and the state of the `servers` by id."""
 
     status: str
     version: str
     planner: str
+    model: str | None
     tasks: dict[str, int]
     servers: dict[str, str]
 
@@ -380,14 +381,14 @@ class RegistryChangesView(TypedDict):
 
 
 class ModelView(TypedDict):
-    """The state of a language model after its last request.
+    """The state of a language model after its last request. `model` is `null` until the endpoint said which it has.
 
     `output` is the way in which it is held to a schema, or `null` if that is not known yet. `circuit` is `open` while
     it gets no requests because it failed too often. `last_error` is `null` after a successful answer.
     """
 
     endpoint: str
-    model: str
+    model: str | None
     api: Literal["responses", "chat_completions"]
     circuit: Literal["closed", "half_open", "open"]
     output: Literal["json_schema", "json_object", "prompt"] | None

@@ -260,12 +260,17 @@ def _argument(value: JsonValue) -> str:
 
 
 def service_view(
-    planner: str, version: str, counts: Mapping[TaskStatus, int], servers: Iterable[ServerStatus]
+    planner: str,
+    model: LanguageModel | None,
+    version: str,
+    counts: Mapping[TaskStatus, int],
+    servers: Iterable[ServerStatus],
 ) -> StatusView:
     return {
         "status": "ok",
         "version": version,
         "planner": planner,
+        "model": model.status().model if model else None,
         "tasks": {status.value: counts[status] for status in TaskStatus if counts.get(status)},
         "servers": {server.id: server.detail for server in servers if server.enabled},
     }

@@ -185,7 +185,7 @@ class _Examination:
 
     def _describe_slow(self, slow: _SlowError) -> str:
         status = self._model.status()
-        name, time_s = f"{status.model} at {status.endpoint}", f"{self._answer_s:g} s"
+        name, time_s = f"{status.model or 'the model'} at {status.endpoint}", f"{self._answer_s:g} s"
         if slow.heard:
             return (
                 f"{name} was still writing after {time_s} ({slow.heard} characters): use a smaller or faster model, or "

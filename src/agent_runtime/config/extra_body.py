@@ -7,7 +7,7 @@ from pydantic import JsonValue
 _ONE_MODEL = "a plan is approved with one model, which openai.model names"
 _TOOLS = "the model gets the tools of the plan, and no others"
 _CONVERSATION = "the service writes it"
-_LENGTH = "the service bounds each answer"
+_LENGTH = "set openai.answer_tokens"
 _FORM = "the service asks for the form that the endpoint supports"
 _KEPT = "a conversation is kept by the service alone"
 

@@ -40,6 +40,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
+_OPENAI_MODEL = "gpt-5-mini"
 _OPENAI_TIMEOUT_S = 60.0
 _OTHER_TIMEOUT_S = 300.0
 """The longest silence elsewhere: a model on a laptop reads a long prompt, or is loaded first, before it says a word."""
@@ -61,12 +62,13 @@ class OpenAISettings(Section):
     `answer_tokens`: the limit for one answer; None: 16,384, and 4,096 for a plan from another endpoint than OpenAI's.
     `extra_body`: further fields of each request.
 
-    `api` and `timeout_s` depend on the endpoint, and are filled in: `api` is never `auto`.
+    Some defaults depend on the endpoint, and are filled in: `api` is never `auto`, and `model` is empty only if the
+    endpoint is to be asked for it.
     """
 
     api_key: SecretStr | None = None
     base_url: str | None = None
-    model: str = Field(default="gpt-5-mini", min_length=1)
+    model: str = Field(default="", validate_default=True)
     api: Literal["auto", "responses", "chat_completions"] = Field(default="auto", validate_default=True)
     temperature: float | None = Field(default=None, ge=0, le=2)
     extra_body: Annotated[dict[str, JsonValue], AfterValidator(check_extra_body)] = {}
@@ -97,6 +99,14 @@ class OpenAISettings(Section):
             if not named:
                 raise ValueError("must be a URL like http://localhost:11434/v1")
         return url
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _fill_in_model(cls, model: object, info: ValidationInfo) -> object:
+        given = model.strip() if isinstance(model, str) else model
+        if given not in {None, ""}:
+            return given
+        return _OPENAI_MODEL if _is_at_openai(info.data.get("base_url")) else ""
 
     @field_validator("api")
     @classmethod

@@ -29,6 +29,8 @@ NO_MODEL = (
     "(OPENAI_API_KEY, OPENAI_BASE_URL)"
 )
 
+UNKNOWN_MODEL = "An agent step needs a language model, and it is not known which one the endpoint has ({})"
+
 PLAN_SECONDS = 0.25
 """The CPU time for checking the arguments of all steps of a plan, in seconds."""
 
@@ -45,16 +47,19 @@ def draw_up(
     catalogue: Catalogue,
     *,
     model: PinnedModel | None,
+    no_model: str | None = None,
     covers_data: bool = False,
     unusable: Mapping[str, str] = MappingProxyType({}),
     rerun: Rerun | None = None,
 ) -> Contract:
     """Validate a plan against the catalogue and return its contract. Without a `model` it may have no agent steps.
+    `no_model`: see `find_faults`.
 
     Missing titles and timeouts are filled in, so that the approver sees the values that will apply.
     Raises: InvalidPlanError naming every fault.
     """
-    faults = list(find_faults(plan, limits, catalogue, agent_steps=model is not None, unusable=unusable))
+    with_model = model is not None
+    faults = list(find_faults(plan, limits, catalogue, agent_steps=with_model, no_model=no_model, unusable=unusable))
     if faults:
         raise InvalidPlanError(faults)
     reused = pin_rerun(rerun, plan)
@@ -109,9 +114,12 @@ def find_faults(
     catalogue: Catalogue,
     *,
     agent_steps: bool,
+    no_model: str | None = None,
     unusable: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Fault]:
     """Yield every fault of a plan with its place. `agent_steps`: agent steps are allowed, as a model is configured.
+
+    `no_model`: why they are not although one is configured; None: none is.
 
     `unusable`: why listed tools and servers are not in the catalogue; see `explain_missing_tool`.
     """
@@ -138,7 +146,10 @@ def find_faults(
         if isinstance(step, ToolStep):
             yield from _tool_step_faults(step, place, catalogue, seconds, unusable)
         else:
-            yield from _agent_step_faults(step, place, catalogue, unusable, agent_steps=agent_steps)
+            if not agent_steps:
+                reason = NO_MODEL if no_model is None else UNKNOWN_MODEL.format(no_model.rstrip("."))
+                yield Fault(f"{place}.kind", f"{reason}, or use tool steps only.")
+            yield from _agent_step_faults(step, place, catalogue, unusable)
     rest: Sequence[Step] = plan.steps
     while cycle := find_cycle(rest):
         yield Fault("steps", f"The steps {' -> '.join(cycle)} depend on each other in a circle.")
@@ -204,13 +215,8 @@ def _timeout_faults(timeout_s: float | None, tool: Tool, place: str) -> Iterator
 
 
 def _agent_step_faults(
-    step: AgentStep, place: str, catalogue: Catalogue, unusable: Mapping[str, str], *, agent_steps: bool
+    step: AgentStep, place: str, catalogue: Catalogue, unusable: Mapping[str, str]
 ) -> Iterator[Fault]:
-    if not agent_steps:
-        yield Fault(
-            f"{place}.kind",
-            f"{NO_MODEL}, or use tool steps only.",
-        )
     for index, allowed in enumerate(step.tools):
         here = f"{place}.tools[{index}]"
         tool = catalogue.get(allowed.key)

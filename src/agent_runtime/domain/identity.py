@@ -27,10 +27,14 @@ class ServerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """The identities of all servers, by id, and of the model of the running service."""
+    """The identities of all servers, by id, and of the model of the running service.
+
+    `no_model`: why the identity of a configured model is not known.
+    """
 
     servers: Mapping[str, ServerIdentity]
     model: PinnedModel | None = None
+    no_model: str | None = None
 
     def differences(self, contract: Contract, approved: Mapping[str, JsonObject]) -> list[str]:
         """Return a sentence for each difference from the contract; empty if there is none.

@@ -38,6 +38,7 @@ class ModelRequest:
     `schema`: the JSON Schema that the answer should match; `name` is its title. It is enforced as strictly as the
     endpoint supports, so the text may still not match.
     `max_tokens`: the limit of the answer; a model has one of its own too, and the lower counts.
+    `model`: the name of the only model that may answer; None: the one that is configured.
     `on_text`: receives the text in pieces as it arrives; from the start again if the request is repeated.
     """
 
@@ -47,6 +48,7 @@ class ModelRequest:
     schema: JsonObject | None = None
     name: str = "answer"
     max_tokens: int | None = None
+    model: str | None = None
     on_text: Callable[[str], None] = ignore_text
 
 
@@ -71,13 +73,14 @@ class ModelAnswer:
 class ModelStatus:
     """The known status of a model's endpoint; getting it sends no request.
 
+    `model`: its name; None until it was found out at the endpoint, where the settings name none.
     `output`: how strictly the endpoint can enforce a schema; None until known.
     `circuit`: `open` while no requests are sent because too many failed, `half_open` while one request tests it.
     `last_error`: why the latest request failed.
     """
 
     endpoint: str
-    model: str
+    model: str | None
     api: Literal["responses", "chat_completions"]
     circuit: Literal["closed", "half_open", "open"]
     output: Literal["json_schema", "json_object", "prompt"] | None

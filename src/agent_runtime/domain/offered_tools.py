@@ -27,7 +27,10 @@ class OfferedTools:
 
     def find_faults(self, plan: Plan, limits: Limits) -> list[Fault]:
         """Return the faults of a plan that uses these tools."""
-        return list(find_faults(plan, limits, self.tools, agent_steps=self.has_model, unusable=self.unusable))
+        no_model = self.identities.no_model
+        return list(
+            find_faults(plan, limits, self.tools, agent_steps=self.has_model, no_model=no_model, unusable=self.unusable)
+        )
 
     def select_pinned(self, contract: Contract) -> dict[str, ToolDefinition]:
         """Return the definitions that the contract pins, by `server/tool`."""

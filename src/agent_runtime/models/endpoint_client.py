@@ -62,7 +62,7 @@ _IN_STREAM = 16
 """How many times as much a stream may take, which sends each token in its own event."""
 
 
-_CHAT, _RESPONSES = "/chat/completions", "/responses"
+_CHAT, _RESPONSES, _MODELS = "/chat/completions", "/responses", "/models"
 _NOT_IN_BODY = frozenset({"extra_headers", "extra_query", "extra_body", "timeout"})
 _ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 _FIRST_EVENT = re.compile(r"(?:(?:event:[^\n]*|:[^\n]*|)\r?\n)*data:([^\n]*)")
@@ -87,13 +87,28 @@ class Client:
         self._most = _ON_WIRE * answer_bytes
         path = url.raw_path.partition(b"?")[0].rstrip(b"/")
         query = url.raw_path[len(url.raw_path.partition(b"?")[0]) :]
-        self._paths = {name: url.copy_with(raw_path=path + name.encode() + query) for name in (_CHAT, _RESPONSES)}
+        self._paths = {
+            name: url.copy_with(raw_path=path + name.encode() + query) for name in (_CHAT, _RESPONSES, _MODELS)
+        }
         self.base_url = url.copy_with(raw_path=path + b"/")
         self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create_completion))
         self.responses = SimpleNamespace(create=self._create_response)
 
     async def aclose(self) -> None:
         await self._http.aclose()
+
+    async def list_models(self) -> Any:
+        """Return the answer to `GET /models` as JSON. Raises: APIStatusError, ValueError, and what HTTPX raises."""
+        info = RESPONSE_INFO.get()
+        request = httpx2.Request("GET", self._paths[_MODELS], headers=self._headers)
+        response = await self._http.send(request, stream=True)
+        info.began = True
+        try:
+            await self._check_head(response, info)
+            await response.aread()
+            return _parse_body(response)
+        finally:
+            await response.aclose()
 
     async def _create_completion(self, **asked: Any) -> ChatCompletion:
         info = RESPONSE_INFO.get()

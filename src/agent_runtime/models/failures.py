@@ -142,11 +142,11 @@ class Failures:
             reached=False,
         )
 
-    def make_timed_out(self) -> Failure:
+    def make_timed_out(self, after_s: float | None = None) -> Failure:
         return Failure(
             "model_unreachable",
-            f"The model endpoint {self._where} sent nothing for {self._settings.timeout_s:g} s: check that it runs, or "
-            "allow more with openai.timeout_s.",
+            f"The model endpoint {self._where} sent nothing for {after_s or self._settings.timeout_s:g} s: check that "
+            "it runs, or allow more with openai.timeout_s.",
             retry=True,
             reached=False,
         )
@@ -219,6 +219,29 @@ class Failures:
             retry=True,
             reached=False,
             vague=True,
+        )
+
+    def make_unlisted(self) -> Failure:
+        return Failure(
+            "model_unknown",
+            f"{self._where} has no list of its models, and openai.model is empty: set openai.model, and see that "
+            "openai.base_url is right, which usually ends in /v1.",
+        )
+
+    def make_undecided(self, names: str, *, several: bool) -> Failure:
+        if not names:
+            said = "lists no model: load one there, or set openai.model"
+        elif several:
+            said = f"lists several models: set openai.model to one of {names}"
+        else:
+            said = f"lists no model that answers questions: load one there, or set openai.model. It lists {names}"
+        return Failure("model_unknown", f"openai.model is empty, and {self._where} {said}.")
+
+    def make_changed(self, approved: str) -> Failure:
+        return Failure(
+            "definition_changed",
+            f"The plan was approved with the model {approved!r}, and {self._where} has {self._settings.model!r} now, "
+            "so it was not asked: set openai.model, or make the plan again.",
         )
 
     def make_refused(self, words: str) -> Failure:

@@ -11,6 +11,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
+from agent_runtime.domain.usage import Usage
 from agent_runtime.live.breaker import CircuitBreaker
 from agent_runtime.models.dialect import Dialect, Output
 from agent_runtime.models.exchange import Bounds, Exchange
@@ -45,7 +46,7 @@ class OpenAIModel:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._settings = settings
+        self._given = self._settings = settings
         self._redactor = redactor
         self._answer_bytes = answer_bytes
         self._sleep = sleep
@@ -55,8 +56,9 @@ class OpenAIModel:
         self._dialect = Dialect(streams=settings.stream, options=_list_options(settings))
         self._output: Output | None = None
         self._last_error: str | None = None
-        self._opening = asyncio.Lock()
+        self._opening, self._finding = asyncio.Lock(), asyncio.Lock()
         self._endpoint: Endpoint | None = None
+        self._replaced: list[Endpoint] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,8 +68,9 @@ class OpenAIModel:
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent; a later question opens new ones."""
-        endpoint, self._endpoint = self._endpoint, None
-        if endpoint:
+        endpoints = [*self._replaced, *([self._endpoint] if self._endpoint else ())]
+        self._endpoint, self._replaced = None, []
+        for endpoint in endpoints:
             await endpoint.aclose()
 
     def status(self) -> ModelStatus:
@@ -75,7 +78,42 @@ class OpenAIModel:
         api: Literal["responses", "chat_completions"] = (
             "responses" if settings.api == "responses" else "chat_completions"
         )
-        return ModelStatus(settings.endpoint, settings.model, api, self._circuit.state, self._output, self._last_error)
+        return ModelStatus(
+            settings.endpoint, settings.model or None, api, self._circuit.state, self._output, self._last_error
+        )
+
+    async def identify(self) -> str:
+        """See `LanguageModel`. A model that was found before stays the one, as long as the endpoint lists it."""
+        try:
+            await self._find_model(again=True)
+        except Failure as failure:
+            self._last_error = failure.message
+            raise failure.to_error(Usage()) from failure
+        return self._settings.model
+
+    async def _find_model(self, *, again: bool = False) -> None:
+        """Ask the endpoint for the name of its model, where neither the settings have it nor was it found before."""
+        if self._given.model:
+            return
+        async with self._finding:
+            if not again and self._settings.model:
+                return
+            from agent_runtime.models.discovery import find_model  # noqa: PLC0415 - late, as `_open_endpoint`
+
+            name = await find_model(self._given, self._failures, self._settings.model)
+            if name != self._settings.model:
+                self._go_on_with(name)
+
+    def _go_on_with(self, name: str) -> None:
+        self._settings = self._given.model_copy(update={"model": name})
+        self._failures = Failures(self._settings, self._redactor, answer_bytes=self._answer_bytes)
+        self._bounds = Bounds(self._settings, self._failures)
+        self._dialect = Dialect(streams=self._settings.stream, options=_list_options(self._settings))
+        self._output = None
+        if self._endpoint:  # requests may still be under way there
+            self._replaced.append(self._endpoint)
+            self._endpoint = None
+        log.info("model_found", endpoint=self._settings.endpoint, model=name)
 
     async def answer(self, request: ModelRequest) -> ModelAnswer:
         """See `LanguageModel`. `usage` is the sum over all its requests, as far as the endpoint reports it, else
@@ -142,7 +180,11 @@ class OpenAIModel:
         If a request with a schema or with functions fails for no known reason, these may be it: it is made once more
         with looser ones. The first failure stands if that fails in the same way.
         """
-        endpoint, request = await self._get_endpoint(), exchange.request
+        request = exchange.request
+        await self._find_model()
+        if request.model is not None and request.model != self._settings.model:
+            raise self._failures.make_changed(request.model)
+        endpoint = await self._get_endpoint()
         held = request.schema is not None
         dialect = replace(self._dialect, output=self._output or self._dialect.output)
         tried, first = {dialect}, None

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from agent_runtime.domain.contract import PinnedModel
 from agent_runtime.domain.identity import Identities
 from agent_runtime.domain.tools import ToolServer
+from agent_runtime.registry.model_identity import ModelIdentity
 from agent_runtime.registry.operator_rules import OperatorRules
 from agent_runtime.registry.resolved import ResolvedEntry
 
@@ -19,7 +19,7 @@ class CurrentRegistry:
     identities: Identities
     rules: OperatorRules
 
-    def __init__(self, entries: Iterable[ResolvedEntry] = (), model: PinnedModel | None = None) -> None:
+    def __init__(self, entries: Iterable[ResolvedEntry] = (), model: ModelIdentity | None = None) -> None:
         self._model = model
         self._words: dict[str, ToolServer] = {}
         self.replace(entries)
@@ -30,6 +30,26 @@ class CurrentRegistry:
         A run may still use a server that was removed. The last rules for that server remain valid.
         """
         self.entries = {entry.server.id: entry for entry in entries}
-        self.identities = Identities({name: entry.identity for name, entry in self.entries.items()}, self._model)
+        self.identities = self._identify()
         self._words |= {name: entry.server for name, entry in self.entries.items()}
         self.rules = OperatorRules(dict(self._words))
+
+    @property
+    def asks_for_model(self) -> bool:
+        """Return whether the endpoint knows which model there is, and not the settings."""
+        return self._model is not None and self._model.is_asked_for
+
+    async def identify_model(self) -> None:
+        """Find out which model there is now, where the settings name none; see `ModelIdentity.refresh`."""
+        if self._model is None:
+            return
+        await self._model.refresh()
+        now = self._identify()
+        if (now.model, now.no_model) != (self.identities.model, self.identities.no_model):
+            self.identities = now
+
+    def _identify(self) -> Identities:
+        servers = {name: entry.identity for name, entry in self.entries.items()}
+        if self._model is None:
+            return Identities(servers)
+        return Identities(servers, self._model.pinned, None if self._model.pinned else self._model.problem)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from agent_runtime.config import OPENAI_URL, OpenAISettings, Secrets, without_references
-from agent_runtime.domain.contract import PinnedModel
+from agent_runtime.config import Secrets, without_references
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.identity import ServerIdentity
 from agent_runtime.domain.tools import BuiltinConfig, BuiltinServer, HttpServer, StdioServer, ToolServer
@@ -61,14 +60,6 @@ class ShownValues:
     def hide(self, value: str) -> str:
         """Return the keyed hash of a value."""
         return "hidden:" + hmac.digest(self._key, f"registry-value\0{value}".encode(), sha256).hex()[:32]
-
-
-def pin_model(settings: OpenAISettings, shown: ShownValues) -> PinnedModel | None:
-    """Return the model of agent steps for contracts; None if none is configured."""
-    if not settings.configured:
-        return None
-    endpoint = shown.show("", settings.base_url or OPENAI_URL)
-    return PinnedModel(entry="openai", endpoints=(endpoint,), model=settings.model)
 
 
 class EntryResolver:

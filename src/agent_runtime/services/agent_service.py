@@ -12,7 +12,7 @@ from agent_runtime.domain.drafting import draw_up
 from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
 from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed, PlanRepinned
 from agent_runtime.domain.offered_tools import OfferedTools
-from agent_runtime.domain.plan import Plan, tool_names
+from agent_runtime.domain.plan import AgentStep, Plan, tool_names
 from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.rerun import Rerun, find_repeated_calls
 from agent_runtime.domain.task import Task
@@ -82,6 +82,7 @@ class PlannerAgent:
     ) -> tuple[PlanAnswer, OfferedTools]:
         """Ask the planner once the `awaited` servers are known; return its answer and what it was offered."""
         await self._registry.ready(awaited, within_s)
+        await self._registry.identify_model()
         offered = self._offer(allowed)
         request = PlanRequest(
             task.prompt,
@@ -133,6 +134,11 @@ class PlannerAgent:
             **caller.signature,
         )
 
+    async def identify_model(self, plan: Contract | Plan | None) -> None:
+        """Find out which model there is now, if the plan has agent steps."""
+        if self._registry.asks_for_model and plan and any(isinstance(step, AgentStep) for step in plan.steps):
+            await self._registry.identify_model()
+
     def differences(self, task: Task) -> list[str]:
         """Return a sentence for each current server, and the model, that differs from the plan's."""
         return self._registry.identities.differences(task.contract, task.identities) if task.contract else []
@@ -160,6 +166,7 @@ class PlannerAgent:
         allowed = self._select_servers(server_ids)
         named = {server for step in plan.steps for server, _ in tool_names(step)}
         await self._registry.ready([name for name in allowed if name in named], self._start_s)
+        await self.identify_model(plan)
         offered = self._offer(allowed)
         try:
             contract = await self._draw_up(plan, limits, offered, rerun)
@@ -178,6 +185,7 @@ class PlannerAgent:
                 limits,
                 offered.tools,
                 model=offered.identities.model,
+                no_model=offered.identities.no_model,
                 covers_data=self._approval.covers_data,
                 unusable=offered.unusable,
                 rerun=rerun,

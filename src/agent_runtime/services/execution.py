@@ -215,8 +215,10 @@ class Execution:
         A run compares them once, and again after each reload. Once a step has begun, the checks before the next call
         find a change.
         """
-        self._compared = self._registry.identities
         task = self._run.task
+        if task.contract and task.contract.model and self._registry.asks_for_model:
+            await run_until(self._registry.identify_model(), self._run.cancel, self._run.stop)
+        self._compared = self._registry.identities
         if task.status is not TaskStatus.EXECUTING or task.has_begun or task.cancel_requested:
             return
         differences = self._planner.differences(task)

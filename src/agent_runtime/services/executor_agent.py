@@ -166,6 +166,7 @@ class ExecutorAgent:
             tools,
             name=step.id,
             max_tokens=left,
+            model=_name_model(run.task),
             on_text=lambda text: self._progress.say(task_id, Piece(step.id, text)),
         )
         turn = len(state.turns) + 1
@@ -245,6 +246,11 @@ class ExecutorAgent:
             BudgetExceeded(budget="tokens", limit=limit, used=used),
             TaskFailed(code="budget_exceeded", message=message, step_id=step.id),
         )
+
+
+def _name_model(task: Task) -> str | None:
+    """Return the name of the model that the contract names, the only one that may answer."""
+    return task.contract.model.model if task.contract and task.contract.model else None
 
 
 def _replace_surrogates(value: JsonValue) -> Any:

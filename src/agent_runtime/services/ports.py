@@ -203,6 +203,12 @@ class LanguageModel(Protocol):
         Raises: ModelError after the last retry.
         """
 
+    async def identify(self) -> str:
+        """Return the model's name. Where the settings name none, the endpoint is asked which one it has now.
+
+        Raises: ModelError.
+        """
+
     def status(self) -> ModelStatus: ...
 
 

@@ -269,6 +269,7 @@ class TaskManager:
         the approval named no digest, the task fails instead.
         Raises: PlanOutdatedError, which lists the changes only to callers with `read`; ConflictError.
         """
+        await self._planner.identify_model(task.contract)
         differences = self._planner.differences(task)
         if not differences:
             return

@@ -126,8 +126,17 @@ class ToolRegistry:
 
     @property
     def identities(self) -> Identities:
-        """The current servers and model; a new object after each reload."""
+        """The current servers and model; a new object after each change."""
         return self._current.identities
+
+    @property
+    def asks_for_model(self) -> bool:
+        """Return whether the endpoint knows which model there is, and not the settings."""
+        return self._current.asks_for_model
+
+    async def identify_model(self) -> None:
+        """Find out which model there is now; see `CurrentRegistry`."""
+        await self._current.identify_model()
 
     def replace(self, entries: Iterable[ResolvedEntry]) -> RegistryChanges:
         """Put these entries in force at once, and ask the servers of new and changed ones."""

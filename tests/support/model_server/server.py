@@ -51,6 +51,7 @@ class ModelServer:
         self.levels = {"json_object", "json_schema"}
         self.context_tokens: int | None = None
         self.tells_usage = True
+        self.silent_lists = False
         self.requests: list[Request] = []
         self.abandoned: list[Request] = []
         self._rules: list[tuple[Rule, list[Request]]] = []
@@ -220,6 +221,8 @@ class ModelServer:
             try:
                 self._admit(request)
                 if method == "GET" and request.path == "/v1/models":
+                    if self.silent_lists:
+                        await self._gate.wait()
                     await wire.send(200, self._encode_models())
                 elif method == "POST" and request.path in {RESPONSES, CHAT}:
                     self._accept(request, refused)

@@ -394,9 +394,9 @@ def test_the_shipped_file_names_every_setting() -> None:
         ("https://api.openai.com/v1", ("responses", "gpt-5-mini", 60)),
         ("https://eu.api.openai.com/v1", ("responses", "gpt-5-mini", 60)),
         ("https://us.openai.azure.com/openai/v1/?api-version=preview", ("responses", "gpt-5-mini", 60)),
-        ("http://127.0.0.1:11434/v1", ("chat_completions", "gpt-5-mini", 300)),
-        ("https://openrouter.ai/api/v1", ("chat_completions", "gpt-5-mini", 300)),
-        ("https://api.openai.com.evil.example/v1", ("chat_completions", "gpt-5-mini", 300)),
+        ("http://127.0.0.1:11434/v1", ("chat_completions", "", 300)),
+        ("https://openrouter.ai/api/v1", ("chat_completions", "", 300)),
+        ("https://api.openai.com.evil.example/v1", ("chat_completions", "", 300)),
     ],
 )
 def test_the_api_the_model_and_the_patience_suit_the_endpoint(

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from agent_runtime.builtin.servers import SERVERS, place_of
-from agent_runtime.config import OpenAISettings, Secrets
+from agent_runtime.config import Secrets
 from agent_runtime.registry.file import load_registry
-from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues, pin_model
+from agent_runtime.registry.resolved import EntryResolver, ResolvedEntry, ShownValues
 
 KEY = b"key"
 
@@ -170,12 +170,3 @@ def test_a_folder_that_cannot_be_resolved_keeps_its_server_from_being_started_an
     found = resolve_entry(tmp_path, stdio("${env:NOWHERE}"))
     assert found.problem == "The environment variable NOWHERE is not set."
     assert resolve_entry(tmp_path, stdio()).problem is None
-
-
-def test_the_model_is_told_by_its_endpoint_and_its_name() -> None:
-    shown = ShownValues(KEY)
-    assert pin_model(OpenAISettings(), shown) is None
-    model = pin_model(OpenAISettings(base_url="http://me:secret@localhost:1/v1?k=secret", model="m"), shown)
-    assert model
-    assert (model.entry, model.model) == ("openai", "m")
-    assert model.endpoints[0].startswith("http://[redacted]@localhost:1/v1?[redacted] (hidden:")

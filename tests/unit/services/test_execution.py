@@ -163,6 +163,9 @@ class Talker:
         self.asked -= 1
         return ModelAnswer(({"type": "message"},), "said", (), Usage(10, 5))
 
+    async def identify(self) -> str:
+        raise AssertionError("nobody asks")
+
     def status(self) -> ModelStatus:
         raise AssertionError("nobody asks")
 

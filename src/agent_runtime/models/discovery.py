@@ -1,0 +1,79 @@
+"""Finds out which model an endpoint has, where the settings name none."""
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent_runtime.config import OpenAISettings
+from agent_runtime.models.answer_reader import ResponseInfo
+from agent_runtime.models.endpoint_client import RESPONSE_INFO, open_client, to_failure
+from agent_runtime.models.failures import Failures
+
+_LIST_S = 10.0
+"""The seconds that an endpoint has to list its models: people wait for it when they approve a plan."""
+
+_LIST_BYTES = 1024 * 1024
+_MOST_SHOWN = 20
+_LONGEST_NAME = 200
+
+_NO_CHAT = re.compile(
+    r"embed|rerank|minilm|whisper|transcri|\btts\b|speech|moderation|dall-e|\bimage|diffusion|\b(bge|gte|e5|clip)\b"
+    r"|[:-]cloud$",
+    re.IGNORECASE,
+)
+"""The names of models that write no answers, and of Ollama's that run elsewhere: they are used only where named."""
+
+
+async def find_model(settings: OpenAISettings, failures: Failures, known: str) -> str:
+    """Ask an endpoint for the names of its models, and return that of the one to use.
+
+    It is `known`, the one that was found before, as long as the endpoint lists it. Else it is the only one that can
+    chat, or the first of several if the endpoint is on this machine, where all of them are the operator's own.
+    Raises: Failure, which names the models where the choice is not clear.
+    """
+    quick = settings.model_copy(update={"timeout_s": min(settings.timeout_s, _LIST_S)})
+    client = await asyncio.to_thread(open_client, quick, answer_bytes=_LIST_BYTES)  # imports, which take long
+    info = ResponseInfo(streamed=False)
+    token = RESPONSE_INFO.set(info)
+    try:
+        async with aclosing(client), asyncio.timeout(_LIST_S):
+            names = list(dict.fromkeys(read_names(await client.list_models())))
+    except TimeoutError as error:
+        raise failures.make_timed_out(_LIST_S) from error
+    except Exception as error:  # garbage makes the library raise anything
+        failure = to_failure(error, info, failures)
+        raise failures.make_unlisted() if failure.code == "model_unknown" else failure from error
+    finally:
+        RESPONSE_INFO.reset(token)
+    return known if known in names else choose_model(names, settings, failures)
+
+
+def read_names(answer: Any) -> Iterator[str]:
+    """Yield the names in a list of models: OpenAI's form, and those of others."""
+    listed = answer.get("data") or answer.get("models") if isinstance(answer, dict) else answer
+    for entry in listed if isinstance(listed, list) else ():
+        name = entry.get("id") or entry.get("name") if isinstance(entry, dict) else entry
+        if isinstance(name, str) and name.strip() and len(name) <= _LONGEST_NAME:
+            yield name
+
+
+def choose_model(names: Sequence[str], settings: OpenAISettings, failures: Failures) -> str:
+    """Return the name of the model to use. Raises: Failure, which names the models where the choice is not clear."""
+    fitting = [name for name in names if not _NO_CHAT.search(name)]
+    if fitting and (len(fitting) == 1 or _is_here(settings.endpoint)):
+        return fitting[0]
+    shown = ", ".join(map(repr, names[:_MOST_SHOWN]))
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    raise failures.make_undecided(f"{shown}{more}", several=bool(fitting))
+
+
+def _is_here(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
