@@ -28,7 +28,7 @@ from harness import submit_plan, until, until_settled, until_status
 from hostile_http import hostile_http
 from model_server import ModelServer
 from model_server.replies import Calls, Fault, FaultKind, Text
-from shifty import ShiftyHouse, plan_of
+from shifty import ShiftyHouse, list_tools, plan_of
 from waiting import eventually
 
 LONG_S = 3600.0
@@ -323,6 +323,70 @@ async def models(house: ShiftyHouse) -> AsyncIterator[ModelServer]:
     async with ModelServer() as server:
         house.use_model(server.base_url, max_retries=0)
         yield server
+
+
+FETCH = {
+    "name": "fetch",
+    "inputSchema": {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"]},
+}
+PAGE = "Fetch http://127.0.0.1/x"
+
+
+async def test_a_prompt_is_planned_once_the_server_of_its_tool_is_back(house: ShiftyHouse) -> None:
+    house.list_tools([FETCH])
+    house.break_down(CHANGING)
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt=PAGE), ANYBODY)
+        waiting = (await until_waiting(runtime, task.task_id, 2)).waiting
+        house.repair()
+        planned = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+    assert waiting is not None
+    assert (waiting.kind, waiting.name, planned.waiting) == ("server", "ledger", None)
+    assert "exited with code 217" in waiting.reason
+    assert timedelta(seconds=100) < waiting.gives_up_at - waiting.since <= timedelta(minutes=2)
+
+
+@pytest.mark.parametrize("how", ["command", "alike", "disabled", "well"])
+async def test_a_prompt_whose_tool_is_missing_without_an_outage_fails(house: ShiftyHouse, how: str) -> None:
+    house.list_tools([FETCH] if how != "well" else list_tools())
+    entries: dict[str, dict[str, Any]] = {"command": {"command": "no-such-command"}, "disabled": {"enabled": False}}
+    house.write_entry(**entries.get(how, {}))
+    if how == "alike":
+        house.break_down(ALIKE)
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt=PAGE), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+        assert await count_waits(runtime, end) == (2 if how == "alike" else 0)
+    assert end.error is not None
+    assert (end.status, end.error.code) == (TaskStatus.FAILED, "tool_missing")
+
+
+async def test_planning_fails_once_a_server_was_down_for_too_long(house: ShiftyHouse) -> None:
+    house.limit(planning_outage_s=0.5)
+    house.list_tools([FETCH])
+    house.break_down(CHANGING)
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt=PAGE), ANYBODY)
+        end = await until_settled(runtime, task.task_id)
+        assert await count_waits(runtime, end)
+    assert end.error is not None
+    assert (end.status, end.error.code) == (TaskStatus.FAILED, "tool_missing")
+    assert "It was tried" in end.error.message
+
+
+async def test_a_model_that_declines_is_asked_again_only_once_a_server_is_back(
+    house: ShiftyHouse, models: ModelServer
+) -> None:
+    house.break_down(CHANGING)
+    plan = json.dumps({"goal": "count", "steps": [plan_of("count:one").steps[0].model_dump(mode="json")]})
+    models.on("", Text(json.dumps({"cannot": "There is no such tool."})), Text(plan))
+    async with house.open() as runtime:
+        task = await runtime.tasks.submit(Submission(prompt="count"), ANYBODY)
+        await until_waiting(runtime, task.task_id, 3)
+        asked = len(models.requests)
+        house.repair()
+        planned = await until_status(runtime, task.task_id, TaskStatus.AWAITING_APPROVAL)
+    assert (asked, len(models.requests), planned.waiting) == (1, 2, None)
 
 
 def plan_with(*steps: dict[str, Any]) -> Plan:

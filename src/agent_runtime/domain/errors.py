@@ -24,7 +24,8 @@ AgentRuntimeError
 |  `- AlreadyOwnedError         another process owns the database or the data directory
 |- RegistryFaultyError          a changed tool registry was not put in force, because it is wrong
 |- PlanningError                the planner cannot or will not plan this
-|  `- MissingToolError          no tool that is known can do what the prompt asks for
+|  |- MissingToolError          no tool that is known can do what the prompt asks for
+|  `- ServersDownError          the same, but servers are down that may have the tool
 |- ModelError                   a language model gave no usable answer
 |- ServerUnavailableError       an MCP server cannot be started or reached
 |- DefinitionChangedError       a tool is not what the plan was made with
@@ -246,6 +247,17 @@ class MissingToolError(PlanningError):
     """The prompt is understood, but no known tool can do a part of it."""
 
     code = "tool_missing"
+
+
+class ServersDownError(PlanningError):
+    """Nothing that is known can do what the prompt asks for, but some servers are down. `server_id` is one of them."""
+
+    def __init__(self, error: PlanningError, down: Sequence["ServerUnavailableError"]) -> None:
+        told = "; ".join(map(str, down))
+        super().__init__(f"{error} {told}", code=error.code, usage=error.usage, may_pass=True)
+        self.server_id = down[0].server_id
+        self.retry_after_s = max(one.retry_after_s for one in down)
+        self.exit_mark = down[0].exit_mark
 
 
 class ModelError(AgentRuntimeError):

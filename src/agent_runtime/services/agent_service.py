@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 from agent_runtime.config import ApprovalSettings
@@ -9,13 +10,20 @@ from agent_runtime.domain.budget import tokens_left
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Contract, Limits
 from agent_runtime.domain.drafting import draw_up
-from agent_runtime.domain.errors import Fault, InvalidInputError, InvalidPlanError, MissingToolError
+from agent_runtime.domain.errors import (
+    Fault,
+    InvalidInputError,
+    InvalidPlanError,
+    MissingToolError,
+    PlanningError,
+    ServersDownError,
+)
 from agent_runtime.domain.events import POLICY, Event, PlanApproved, PlanEdited, PlanProposed, PlanRepinned
 from agent_runtime.domain.offered_tools import OfferedTools
 from agent_runtime.domain.plan import AgentStep, Plan, tool_names
 from agent_runtime.domain.plan_requests import PlanAnswer, PlanRequest
 from agent_runtime.domain.rerun import Rerun, find_repeated_calls
-from agent_runtime.domain.task import Task
+from agent_runtime.domain.task import Task, Waiting
 from agent_runtime.domain.values import LARGE_BYTES
 from agent_runtime.live.progress import Piece, Progress
 from agent_runtime.services.planning_log import PlanningLog
@@ -52,18 +60,22 @@ class PlannerAgent:
     async def propose(self, task: Task) -> list[Event]:
         """Ask the planner, and return its plan as the next revision, with the approval if policy gives it.
 
-        Raises: PlanningError where the planner declines, InvalidPlanError where its plan breaks the contract.
+        Raises: PlanningError where the planner declines, ServersDownError if a server that is down may be why;
+        InvalidPlanError where its plan breaks the contract.
         """
         allowed = self._select_servers(task.tools)
-        first = self._registry.list_enabled(builtin_only=self._planner.builtin_first)
+        if task.waiting and task.waiting.kind == "server":
+            await self._ask_servers_again(task.waiting, allowed)
         try:
-            awaited = [name for name in first if name in allowed]
-            answer, offered = await self._ask(task, awaited, allowed, self._start_s)
-        except MissingToolError:
-            if not self._planner.builtin_first:
-                raise
-            # Another server may offer the missing tool, and may still be installing.
-            answer, offered = await self._ask(task, allowed, allowed, self._install_s)
+            answer, offered = await self._ask_in_turn(task, allowed)
+        except PlanningError as error:
+            down = self._registry.list_outages(allowed)
+            may_be_why = isinstance(error, MissingToolError) or (
+                error.code == PlanningError.code and not self._planner.builtin_first
+            )
+            if down and may_be_why:
+                raise ServersDownError(error, down) from error
+            raise
         contract = await self._draw_up(answer.plan, task.limits, offered, task.rerun)
         proposed = PlanProposed(
             revision=task.plan_revision + 1,
@@ -76,6 +88,28 @@ class PlannerAgent:
         )
         # A person who asked for a revision wants to see the new plan.
         return self._with_policy(proposed, task.rerun, auto=task.approval == "auto" and not task.feedback)
+
+    async def _ask_servers_again(self, waiting: Waiting, allowed: Sequence[str]) -> None:
+        """Ask the servers that are down again. Raises: ServersDownError where it is too early to ask a model again."""
+        before = [one.server_id for one in self._registry.list_outages(allowed)]
+        self._registry.invalidate(before)
+        await self._registry.ready(before, self._start_s)
+        down = self._registry.list_outages(before)
+        same = len(down) == len(before) > 0 and datetime.now(UTC) < waiting.gives_up_at
+        if same and not self._planner.builtin_first:
+            raise ServersDownError(PlanningError("The language model was not asked again yet."), down)
+
+    async def _ask_in_turn(self, task: Task, allowed: Sequence[str]) -> tuple[PlanAnswer, OfferedTools]:
+        """Ask the planner, where it does so first with the built-in servers alone."""
+        first = self._registry.list_enabled(builtin_only=self._planner.builtin_first)
+        try:
+            awaited = [name for name in first if name in allowed]
+            return await self._ask(task, awaited, allowed, self._start_s)
+        except MissingToolError:
+            if not self._planner.builtin_first:
+                raise
+            # Another server may offer the missing tool, and may still be installing.
+            return await self._ask(task, allowed, allowed, self._install_s)
 
     async def _ask(
         self, task: Task, awaited: Sequence[str], allowed: Sequence[str], within_s: float

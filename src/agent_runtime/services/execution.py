@@ -23,6 +23,7 @@ from agent_runtime.domain.errors import (
     DefinitionChangedError,
     InvalidPlanError,
     PlanningError,
+    ServersDownError,
     ServerUnavailableError,
     StaleEpochError,
 )
@@ -194,7 +195,11 @@ class Execution:
         try:
             events = await run_until(self._planner.propose(self._run.task), self._run.cancel, self._run.stop)
         except (PlanningError, InvalidPlanError) as error:
-            if self._waits.begin("planner", self._planner.name, error):
+            if isinstance(error, ServersDownError):
+                waits = self._waits.begin("server", error.server_id, error)
+            else:
+                waits = self._waits.begin("planner", self._planner.name, error)
+            if waits:
                 return
             (log.warning if error.code.startswith("model_") else log.info)("planning_failed", code=error.code)
             usage = error.usage if isinstance(error, PlanningError) else Usage()

@@ -54,8 +54,8 @@ class ServerStatus:
 class _Shelf:
     """The catalogue of one server. `begun`: it is being asked or was. `checked` is set once it was asked.
 
-    `withheld` are the tools with unstable definitions. `change` is set while the server has announced a change of its
-    tools and is about to be asked again.
+    `outage`: why it cannot be asked, if that may pass. `withheld` are the tools with unstable definitions. `change` is
+    set while the server has announced a change of its tools and is about to be asked again.
     """
 
     entry: ResolvedEntry
@@ -67,6 +67,7 @@ class _Shelf:
     change: asyncio.TimerHandle | None = None
     connected: bool = False
     detail: str = "not asked yet"
+    outage: ServerUnavailableError | None = None
     begun: bool = False
     checked: asyncio.Event = field(default_factory=asyncio.Event)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -177,8 +178,9 @@ class ToolRegistry:
                 await self._ask_twice(shelf)
             settled = shelf.connected and bool(shelf.tools or shelf.unusable or retry_s >= _LAST_RETRY_S)
             retry_s = _FIRST_RETRY_S if shelf.tools else min(retry_s * 2, _LAST_RETRY_S)
+            asked_s = min(shelf.outage.retry_after_s, _LAST_RETRY_S) if shelf.outage else 0.0
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(shelf.wanted.wait(), None if settled else retry_s)
+                await asyncio.wait_for(shelf.wanted.wait(), None if settled else max(retry_s, asked_s))
 
     def _ask_soon(self, server_id: str) -> None:
         """Have a server asked again after it has announced a change of its tools, at most once in `_CHANGE_PAUSE_S`."""
@@ -207,7 +209,7 @@ class ToolRegistry:
         shelf.withhold()
 
     async def _ask(self, shelf: _Shelf) -> None:
-        server = shelf.server
+        server, shelf.outage = shelf.server, None
         try:
             offer = await self._servers.discover(self.server(server.id))
             with contextlib.suppress(ValueError):
@@ -217,6 +219,7 @@ class ToolRegistry:
         except ServerUnavailableError as error:
             log.warning("server_unavailable", server=server.id, reason=error.reason)
             shelf.connected, shelf.detail, shelf.tools = False, error.reason, {}
+            shelf.outage = error.copy() if error.may_pass else None
             return
         except Exception:  # the edge that owns the watch: one server must not end the catalogue of the others (G9)
             log.exception("server_not_understood", server=server.id)
@@ -287,6 +290,10 @@ class ToolRegistry:
         shelves = self._find_enabled(server_ids)
         tools = {tool_key(shelf.server.id, name): why for shelf in shelves for name, why in shelf.unusable.items()}
         return tools | {shelf.server.id: shelf.detail for shelf in shelves if not shelf.connected}
+
+    def list_outages(self, server_ids: Iterable[str]) -> list[ServerUnavailableError]:
+        """Return the errors of the servers among these that an outage keeps from listing their tools."""
+        return [shelf.outage for shelf in self._find_enabled(server_ids) if shelf.outage is not None]
 
     def statuses(self) -> list[ServerStatus]:
         """Return the status of every entry, enabled or not, in the order of the file."""
