@@ -1,7 +1,7 @@
 """G2, G4, G5: a model behind the wire carries out a step, and only calls that the step lists are ever made."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +23,9 @@ from agent_runtime.domain.transitions import replay
 from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, names, until_settled
 from model_server import ModelServer
-from model_server.replies import Calls, Fault, Text, by_turn
+from model_server.continuing import reply_like_deepseek, reply_like_gemini
+from model_server.replies import Answer, Calls, Fault, Text, by_turn
+from model_server.requests import Request
 
 PROMPT = "Count what there is."
 VOUCHED: dict[str, Any] = {"*": {"open_world": False}, "look": {"effect": "read", "idempotent": True}}
@@ -211,6 +213,21 @@ async def test_a_write_is_shown_to_a_person_first_and_waits_over_a_restart(home:
     assert (task.status, home.counted) == (TaskStatus.COMPLETED, ["one"])
     assert len(models.requests) == 2
     assert "ann denied the call: not two" in results_told(models, 1)[1]
+
+
+@pytest.mark.parametrize("reply", [reply_like_gemini, reply_like_deepseek])
+async def test_what_an_endpoint_sent_with_a_call_goes_back_with_it_after_a_restart(
+    home: House, models: ModelServer, reply: Callable[[Request], Answer]
+) -> None:
+    home.use_model(models.base_url, api="chat_completions", max_retries=0)
+    models.on(PROMPT, reply)
+    async with home.open() as runtime:
+        asked = asked_of(await carried_out(runtime, agent("count")))
+        (submitted,) = (await runtime.tasks.page(ANYBODY)).tasks
+    async with home.open() as runtime:
+        await runtime.tasks.decide(submitted.task_id, ApproveCall(**answer(asked)), ANYBODY)
+        task = await until_settled(runtime, submitted.task_id)
+    assert (task.status, task.result, home.counted) == (TaskStatus.COMPLETED, "done", ["one"])
 
 
 async def test_what_the_policy_approved_asks_though_the_step_says_that_it_is_preapproved(

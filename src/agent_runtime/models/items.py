@@ -28,12 +28,24 @@ def prepare_items(items: Iterable[JsonObject], taken: Collection[str] = ()) -> t
             call_id = _make_unique(item.get("call_id"), used)
             used.add(call_id)
             text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
-            item = {**item, "call_id": call_id, "name": name, "arguments": text}  # noqa: PLW2901 - its fit form
+            fit = {"call_id": call_id, "name": name, "arguments": _unquote(text)}
+            item = {**item, **fit}  # noqa: PLW2901 - its fit form
         if is_deeper_than(item, MOST_DEPTH):
             raise ValueError(f"an item is nested more than {MOST_DEPTH} deep")
         result.append(item)
     json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
     return tuple(result)
+
+
+def _unquote(text: str) -> str:
+    """Return the object that a text holds as a JSON string, as some models write their arguments; else the text."""
+    if not text.startswith('"{'):
+        return text
+    try:
+        inner = json.loads(text)
+        return inner if isinstance(json.loads(inner), dict) else text
+    except (ValueError, RecursionError):
+        return text
 
 
 def _make_unique(given: object, used: Collection[str]) -> str:

@@ -137,7 +137,7 @@ class Endpoint:
         add_extras(raw, info.message_extras, info.call_extras)
         # Redacted, because an endpoint may repeat its key, and no key may reach the journal.
         raw = self._redactor.redact_json(raw)
-        items = prepare_items(raw, {str(item.get("call_id")) for item in request.items})
+        items = prepare_items(raw, {item["call_id"] for item in request.items if item.get("call_id")})
         if size_of(items) > 2 * self._most:
             raise self._failures.make_too_long()
         text, calls, refusal = text_of(items), calls_of(items), refusal_of(items)

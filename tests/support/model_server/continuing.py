@@ -5,6 +5,7 @@ from typing import Any
 from model_server.replies import Answer, Calls, Text
 from model_server.requests import Request, WireError
 
+ARGUMENTS = {"label": "one"}
 SIGNATURE = {"google": {"thought_signature": "c2lnbmF0dXJl"}}
 THOUGHT = "I need the tool for this, and nothing else."
 SIGNATURE_FIELD = {"extra_content": SIGNATURE}
@@ -16,7 +17,11 @@ def reply_like_gemini(request: Request) -> Answer:
     for call in _find_calls(request):
         if call.get("extra_content") != SIGNATURE:
             raise WireError(400, "Function call is missing a thought_signature in functionCall parts.")
-    return Text("done") if request.results else Calls([(request.tools[0], {})], ids=[""], call_fields=SIGNATURE_FIELD)
+    return (
+        Text("done")
+        if request.results
+        else Calls([(request.tools[0], ARGUMENTS)], ids=[""], call_fields=SIGNATURE_FIELD)
+    )
 
 
 def reply_like_deepseek(request: Request) -> Answer:
@@ -35,7 +40,7 @@ def _reply_with_thought(request: Request, fields: dict[str, Any]) -> Answer:
             raise WireError(400, f"The `{next(iter(fields))}` in the thinking mode must be passed back to the API.")
         if not message.get("tool_calls") and fields.keys() & message.keys():
             raise WireError(400, "A thought belongs to a message with calls.")
-    return Text("done") if request.results else Calls([(request.tools[0], {})], message_fields=fields)
+    return Text("done") if request.results else Calls([(request.tools[0], ARGUMENTS)], message_fields=fields)
 
 
 def _find_calls(request: Request) -> list[dict[str, Any]]:

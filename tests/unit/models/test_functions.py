@@ -134,6 +134,11 @@ def test_the_descriptions_of_a_plain_function_say_what_its_schema_cannot() -> No
     assert "It needs a or b." in fit(ODD["alternatives at the top"]).schema["description"]
 
 
+@pytest.mark.parametrize("name", ["references", "a reference to the whole"])
+def test_a_schema_that_refers_to_itself_is_written_once(name: str) -> None:
+    assert len(json.dumps(fit(ODD[name]).schema)) < 500
+
+
 def test_a_schema_that_grows_with_each_reference_is_cut() -> None:
     names = {f"d{n}": properties(a={"$ref": f"#/$defs/d{n + 1}"}, b={"$ref": f"#/$defs/d{n + 1}"}) for n in range(30)}
     schema = properties(x={"$ref": "#/$defs/d0"}) | {"$defs": names | {"d30": {"type": "array"}}}

@@ -37,7 +37,18 @@ def test_an_item_and_its_call_have_the_same_id() -> None:
     assert [item["call_id"] for item in items] == [one.call_id for one in calls_of(items)]
 
 
-@pytest.mark.parametrize(("given", "said"), [({"x": 1}, '{"x": 1}'), (None, "{}"), ("", ""), ("{not", "{not")])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"x": 1}, '{"x": 1}'),
+        (None, "{}"),
+        ("", ""),
+        ("{not", "{not"),
+        (json.dumps('{"x": 1}'), '{"x": 1}'),
+        (json.dumps("{not"), '"{not"'),
+        ('"{', '"{'),
+    ],
+)
 def test_the_arguments_of_a_call_are_text(given: object, said: str) -> None:
     assert calls_of(prepare_items([call("a", given)]))[0].arguments == said
 
