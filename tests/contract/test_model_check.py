@@ -43,7 +43,7 @@ async def test_all_that_plans_and_agent_steps_need_is_found(models: ModelServer,
     answer_doctor(models)
     found = await check(models, tools=make_tools(40), api=api)
     assert {check: finding.state for check, finding in found.items()} == dict.fromkeys(
-        ["planner", "model", "model schema", "model tools", "model prompt"], "ok"
+        ["planner", "model", "model list", "model schema", "model tools", "model prompt"], "ok"
     )
     assert "tool_39" in models.find_requests("how much you can read")[-1].system
 
@@ -62,7 +62,7 @@ async def test_an_endpoint_that_does_not_answer_is_asked_no_more(
 ) -> None:
     models.on("", reply)
     found = await check(models)
-    assert list(found) == ["planner", "model"]
+    assert list(found) == ["planner", "model"] + ["model list"] * ("openai.model to one" in what)
     assert (found["model"].state, what in found["model"].detail) == (state, True)
     assert models.find_requests("kitchen") == []
 
@@ -131,7 +131,7 @@ async def test_the_last_question_is_the_one_that_takes_too_long(
 ) -> None:
     answer_doctor(models, call=Fault(kind, "The kitchen is as warm as a kitchen should be."))
     found = await check(models, answer_s=0.5)
-    assert list(found) == ["planner", "model", "model schema", "model tools"]
+    assert list(found) == ["planner", "model", "model list", "model schema", "model tools"]
     assert (found["model tools"].state, what in found["model tools"].detail) == ("warn", True)
 
 
@@ -139,4 +139,16 @@ async def test_a_model_that_plans_nothing_is_only_asked_to_call_a_function(model
     answer_doctor(models)
     settings = Settings.model_validate({"openai": {"base_url": models.base_url}, "planner": "rules"})
     found = await check_model(settings, Secrets(), make_tools(1))
-    assert [finding.check for finding in found] == ["planner", "model", "model tools"]
+    assert [finding.check for finding in found] == ["planner", "model", "model list", "model tools"]
+
+
+async def test_the_models_of_an_endpoint_are_listed_and_one_that_is_not_among_them_is_named(
+    models: ModelServer,
+) -> None:
+    models.known = {"tiny", "small"}
+    answer_doctor(models)
+    found = await check(models, model="small")
+    assert (found["model list"].state, found["model list"].detail) == ("ok", "the endpoint lists small, tiny")
+    found = await check(models, model="large")
+    assert found["model"].state == "fail"
+    assert (found["model list"].state, "small, tiny, and not large" in found["model list"].detail) == ("warn", True)

@@ -6,7 +6,7 @@ Every question is made up here. No MCP server is called, and nothing that the mo
 import asyncio
 import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic_core import from_json
@@ -24,6 +24,7 @@ from agent_runtime.planners.model.planner import ModelPlanner
 from agent_runtime.planners.model.prompt import build_instructions
 from agent_runtime.planners.model.tool_listing import list_tools
 from agent_runtime.services.ports import LanguageModel
+from agent_runtime.text.escaping import one_line
 
 ANSWER_S = 90.0
 """Seconds that one answer may take; a local model may have to be loaded first."""
@@ -78,6 +79,9 @@ _COUNTING_TOKENS = 16
 _SAMPLE = 4
 """One line in so many of the prompt is a sample of it."""
 
+_MOST_NAMES = 20
+_LONGEST_NAME = 100
+
 _SHARE_READ = 0.8
 """The share of the expected tokens below which a prompt has been cut."""
 
@@ -102,7 +106,7 @@ async def check_model(
         plans = f"{planner.name}: the model makes the plans, and carries out agent steps"
     prompt = _write_prompt(settings, tools) if isinstance(planner, ModelPlanner) else None
     async with model:
-        examination = _Examination(model, answer_s, with_key=_has_key(settings.openai))
+        examination = _Examination(model, model.list_names, answer_s, with_key=_has_key(settings.openai))
         return [Finding("planner", "ok", plans), *await examination.run(prompt)]
 
 
@@ -145,8 +149,11 @@ class _Heard:
 class _Examination:
     """The questions to one model, the cheapest first. A question that is not answered in time is the last."""
 
-    def __init__(self, model: LanguageModel, answer_s: float, *, with_key: bool) -> None:
+    def __init__(
+        self, model: LanguageModel, list_names: Callable[[], Awaitable[list[str]]], answer_s: float, *, with_key: bool
+    ) -> None:
         self._model = model
+        self._list_names = list_names
         self._answer_s = answer_s
         self._with_key = with_key
 
@@ -158,6 +165,7 @@ class _Examination:
         check = "model"
         try:
             answer = await self._reach(findings)
+            findings.append(await self._list_models())
             if prompt is not None:
                 findings.append(self._judge_schema(answer))
             check = "model tools"
@@ -168,6 +176,8 @@ class _Examination:
         except ModelError as error:
             fatal = check == "model" and error.code not in _PASSING
             findings.append(Finding(check, "fail" if fatal else "warn", str(error)))
+            if error.code == "model_unknown":
+                findings.append(await self._list_models())
         except _SlowError as slow:
             findings.append(Finding(check, "warn", self._describe_slow(slow)))
         except Exception as error:  # noqa: BLE001 - a doctor does not die of what it finds
@@ -213,6 +223,24 @@ class _Examination:
         else:
             findings.append(Finding("model", "ok", said))
         return answer
+
+    async def _list_models(self) -> Finding:
+        """Report which models the endpoint lists. Some list none, and some answer to any name."""
+        try:
+            names = await self._list_names()
+        except ModelError as error:
+            return Finding("model list", "ok", f"the endpoint does not list its models: {error}")
+        shown = [one_line(name, _LONGEST_NAME) for name in names[:_MOST_NAMES]]
+        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        listed = f"the endpoint lists {', '.join(shown) or 'no models'}{more}"
+        asked = self._model.status().model
+        # Gemini lists `models/NAME`, and Ollama `NAME:latest`.
+        known = {
+            spelling for name in names for spelling in (name, name.rpartition("/")[2], name.removesuffix(":latest"))
+        }
+        if asked and names and asked not in known:
+            return Finding("model list", "warn", f"{listed}, and not {asked}: see openai.model")
+        return Finding("model list", "ok", listed)
 
     def _judge_schema(self, answer: ModelAnswer) -> Finding:
         level, word = self._model.status().output, _find_word(answer.text)

@@ -35,13 +35,19 @@ async def find_model(settings: OpenAISettings, failures: Failures, known: str) -
     chat, or the first of several if the endpoint is on this machine, where all of them are the operator's own.
     Raises: Failure, which names the models where the choice is not clear.
     """
+    names = await list_names(settings, failures)
+    return known if known in names else choose_model(names, settings, failures)
+
+
+async def list_names(settings: OpenAISettings, failures: Failures) -> list[str]:
+    """Return the names of the models that the endpoint lists, each once. Raises: Failure."""
     quick = settings.model_copy(update={"timeout_s": min(settings.timeout_s, _LIST_S)})
     client = await asyncio.to_thread(open_client, quick, answer_bytes=_LIST_BYTES)  # imports, which take long
     info = ResponseInfo(streamed=False)
     token = RESPONSE_INFO.set(info)
     try:
         async with aclosing(client), asyncio.timeout(_LIST_S):
-            names = list(dict.fromkeys(read_names(await client.list_models())))
+            return list(dict.fromkeys(read_names(await client.list_models())))
     except TimeoutError as error:
         raise failures.make_timed_out(_LIST_S) from error
     except Exception as error:  # garbage makes the library raise anything
@@ -49,7 +55,6 @@ async def find_model(settings: OpenAISettings, failures: Failures, known: str) -
         raise failures.make_unlisted() if failure.code == "model_unknown" else failure from error
     finally:
         RESPONSE_INFO.reset(token)
-    return known if known in names else choose_model(names, settings, failures)
 
 
 def read_names(answer: Any) -> Iterator[str]:

@@ -91,6 +91,15 @@ class OpenAIModel:
             raise failure.to_error(Usage()) from failure
         return self._settings.model
 
+    async def list_names(self) -> list[str]:
+        """Return the names of the models that the endpoint lists. Raises: ModelError."""
+        from agent_runtime.models.discovery import list_names  # noqa: PLC0415 - late, as `_open_endpoint`
+
+        try:
+            return await list_names(self._settings, self._failures)
+        except Failure as failure:
+            raise failure.to_error(Usage()) from failure
+
     async def _find_model(self, *, again: bool = False) -> None:
         """Ask the endpoint for the name of its model, where neither the settings have it nor was it found before."""
         if self._given.model:
