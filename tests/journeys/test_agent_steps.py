@@ -24,6 +24,7 @@ from agent_runtime.services.task_manager import Submission
 from harness import ANN, House, names, until_settled
 from model_server import ModelServer
 from model_server.continuing import reply_like_deepseek, reply_like_gemini
+from model_server.endless import repeat_itself
 from model_server.replies import Answer, Calls, Fault, Text, by_turn
 from model_server.requests import Request
 
@@ -304,10 +305,11 @@ async def test_a_budget_of_tokens_bounds_each_answer_and_ends_the_task(home: Hou
         (Fault("empty"), "model_answer_empty"),
         (Fault("truncated"), "model_answer_truncated"),
         (Fault("garbage"), "model_answer_unreadable"),
+        (repeat_itself("and so on, "), "model_answer_repetitive"),
     ],
 )
 async def test_a_model_that_fails_fails_its_step_and_says_why(
-    home: House, models: ModelServer, fault: Fault, code: str
+    home: House, models: ModelServer, fault: Answer, code: str
 ) -> None:
     home.use_model(models.base_url, max_retries=0)
     home.limit(outage_s=0)

@@ -17,7 +17,9 @@ from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from harness import House, names, until_settled, until_status
 from model_server import ModelServer
+from model_server.endless import repeat_itself
 from model_server.replies import Answer, Calls, Fault, Text, by_turn
+from model_server.wire import tokens
 
 PROMPT = "write 'hello' to a.txt"
 FEEDBACK = "read the file a.txt"
@@ -188,6 +190,28 @@ async def test_a_faulty_plan_is_put_right_with_the_words_of_the_contract(
     assert (task.status, len(models.requests)) == (TaskStatus.AWAITING_APPROVAL, 2)
 
 
+async def test_a_plan_that_repeats_itself_is_stopped_charged_and_asked_for_again(
+    model_house: House, models: ModelServer
+) -> None:
+    models.next(repeat_itself("and so on, ", '{"goal": "'), Text(plan_of(WRITE), usage=(10, 10)))
+    async with model_house.open() as runtime:
+        task = await submit_prompt(runtime)
+    assert (task.status, len(models.requests)) == (TaskStatus.AWAITING_APPROVAL, 2)
+    assert "repeated itself" in models.requests[1].prompt
+    assert task.usage.output_tokens > 1000
+
+
+async def test_a_catalogue_that_the_model_cannot_read_is_made_smaller(model_house: House, models: ModelServer) -> None:
+    models.on("", Text(plan_of(WRITE)))
+    async with model_house.open() as runtime:
+        await submit_prompt(runtime)
+        whole = tokens(models.requests[0].text)
+        models.context_tokens = whole * 3 // 4
+        task = await submit_prompt(runtime)
+    assert task.status is TaskStatus.AWAITING_APPROVAL
+    assert whole // 2 < tokens(models.requests[-1].text) < whole * 3 // 4
+
+
 async def test_a_model_that_cannot_plan_ends_the_task_with_what_was_wrong(
     model_house: House, models: ModelServer
 ) -> None:
@@ -258,8 +282,8 @@ async def test_a_model_that_fails_ends_the_task_with_a_clear_error(
 async def test_a_model_with_a_small_context_is_shown_less_of_the_tools(model_house: House, models: ModelServer) -> None:
     models.on(PROMPT, Text(plan_of(WRITE)))
     sizes = []
-    for tokens in (24_000, 1_000):
-        model_house.use_model(models.base_url, catalogue_tokens=tokens)
+    for limit in (24_000, 1_000):
+        model_house.use_model(models.base_url, catalogue_tokens=limit)
         async with model_house.open() as runtime:
             assert (await submit_prompt(runtime)).status is TaskStatus.AWAITING_APPROVAL
         sizes.append(len(models.requests[-1].text))

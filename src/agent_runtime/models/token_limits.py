@@ -136,5 +136,5 @@ class AnswerLimits:
             return named.answer
         if named.context is None or named.question is None:
             return None
-        left = named.context - named.question
+        left = (named.context - named.question) * 15 // 16  # it may count the next request a little higher
         return left if min(LEAST_ANSWER_TOKENS, limit) <= left < limit else None

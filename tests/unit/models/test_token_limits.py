@@ -141,7 +141,7 @@ def test_a_budget_lowers_the_limit_and_never_raises_it() -> None:
 
 def test_the_longest_answer_of_an_endpoint_is_kept_and_the_room_beside_one_question_is_not() -> None:
     local = limits()
-    assert local.lower(16_384, NamedLimits(context=8192, question=4100)) == 4092
+    assert local.lower(16_384, NamedLimits(context=8192, question=4100)) == 3836
     assert local.choose(STEP) == 16_384
     assert local.lower(16_384, NamedLimits(answer=8192)) == 8192
     assert local.choose(STEP) == 8192

@@ -196,9 +196,7 @@ class _Attempt:
         if not self._fitting.shrink(sizes):
             return False
         self._show_tools()
-        log.warning(
-            "model_shown_fewer_tools", tools=len(self._listing.full), before=len(before.full), remedy=LARGER_CONTEXT
-        )
+        log.warning("model_shown_fewer_tools", catalogue_tokens=self._fitting.catalogue_tokens, remedy=LARGER_CONTEXT)
         return len(self._listing.text) < len(before.text)
 
     def _fits_after_cut(self, answer: ModelAnswer) -> bool:
