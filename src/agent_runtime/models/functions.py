@@ -26,6 +26,7 @@ _MOST_DEPTH = 24
 _LONGEST_DESCRIPTION = 1024
 """OpenAI's limit for the description of a function."""
 
+_MOST_KNOWN = 512
 _BAD_IN_KEY = re.compile(r"[^A-Za-z0-9_.-]")
 _LONGEST_KEY = 64
 _UNUSED = "unused"
@@ -117,6 +118,28 @@ def fit_function(tool: OfferedTool, *, plain: bool) -> FittedFunction:
     if plain and len(description) > _LONGEST_DESCRIPTION:
         description = description[: _LONGEST_DESCRIPTION - 4] + " ..."
     return FittedFunction(tool.name, description, schema, changes)
+
+
+class FunctionCache:
+    """Fits functions, and each definition only once: the turns of a step offer the same ones."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str, bool], tuple[OfferedTool, FittedFunction]] = {}
+
+    def fit(self, tools: Iterable[OfferedTool], *, plain: bool) -> list[FittedFunction]:
+        """Return the functions of these tools, fitted as little as possible, or `plain`."""
+        return [self._fit(tool, plain=plain) for tool in tools]
+
+    def _fit(self, tool: OfferedTool, *, plain: bool) -> FittedFunction:
+        key = id(tool.input_schema), tool.name, plain  # of a schema that the entry keeps alive
+        known = self._known.get(key)
+        if known and known[0].input_schema is tool.input_schema and known[0].description == tool.description:
+            return known[1]
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        fitted = fit_function(tool, plain=plain)
+        self._known[key] = tool, fitted
+        return fitted
 
 
 class _Fitter:

@@ -31,7 +31,7 @@ from agent_runtime.models.dialect import Dialect, allows_strict
 from agent_runtime.models.endpoint_client import RESPONSE_INFO, open_client, to_failure
 from agent_runtime.models.failures import ApiError, Failure, Failures
 from agent_runtime.models.finish import read_finish
-from agent_runtime.models.functions import FittedFunction, fit_function
+from agent_runtime.models.functions import FittedFunction, FunctionCache
 from agent_runtime.models.items import (
     add_extras,
     calls_of,
@@ -71,6 +71,7 @@ class Endpoint:
         self._redactor = redactor
         self._most = answer_bytes
         self._client = open_client(settings, answer_bytes=answer_bytes)
+        self._functions = FunctionCache()
         self._given = model is not None
         client = cast("AsyncOpenAI", self._client)  # as far as the model classes use it
         self._model: Model = model or (
@@ -90,7 +91,7 @@ class Endpoint:
         info.returned = find_extras(request.items, self._settings.model) if dialect.returns else {}
         token = RESPONSE_INFO.set(info)
         try:
-            functions = [fit_function(tool, plain=dialect.plain) for tool in request.tools]
+            functions = self._functions.fit(request.tools, plain=dialect.plain)
             output = await self._ask_model(request, functions, dialect, info)
             text.end()
             answer = self._make_answer(output, info, request)

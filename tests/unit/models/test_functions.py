@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.model_requests import OfferedTool
-from agent_runtime.models.functions import FittedFunction, fit_function
+from agent_runtime.models.functions import FittedFunction, FunctionCache, fit_function
 from model_server.function_rules import find_fault, find_gemini_fault
 
 
@@ -150,3 +150,19 @@ def test_a_plain_function_has_a_description_of_the_length_that_openai_takes() ->
     tool = OfferedTool("f", "word " * 1000, {})
     assert fit_function(tool, plain=False).description == tool.description
     assert len(fit_function(tool, plain=True).description) == 1024
+
+
+def test_a_definition_is_fitted_once_and_again_where_it_changed() -> None:
+    cache = FunctionCache()
+    tool = OfferedTool("f", "Do it.", ODD["odd names"])
+    (first,) = cache.fit([tool], plain=False)
+    (again,) = cache.fit([OfferedTool("f", "Do it.", tool.input_schema)], plain=False)
+    assert again is first
+    (plain,), (other,) = (
+        cache.fit([tool], plain=True),
+        cache.fit([OfferedTool("f", "No.", tool.input_schema)], plain=False),
+    )
+    assert (plain.schema == first.schema, other.description) == (False, "No.")
+    for number in range(1000):
+        (fitted,) = cache.fit([OfferedTool("f", "Do it.", properties(**{f"a{number}": {}}))], plain=False)
+        assert list(fitted.schema["properties"]) == [f"a{number}"]
