@@ -11,6 +11,7 @@ from agent_runtime.config import ApprovalSettings, LimitSettings
 from agent_runtime.domain.approval import Cancel, Decision, Edit
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Limits
+from agent_runtime.domain.decisions import events_of, expect_editable, find_text_faults
 from agent_runtime.domain.errors import (
     ConflictError,
     DecisionRefusedError,
@@ -43,7 +44,6 @@ from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.values import LARGE_BYTES, canonical, digest
 from agent_runtime.live.identifiers import new_id
 from agent_runtime.services.agent_service import PlannerAgent
-from agent_runtime.services.decisions import events_of, expect_editable, find_text_faults
 from agent_runtime.services.expiry import Expiry
 from agent_runtime.services.ports import Runner, TaskStore
 
@@ -251,7 +251,7 @@ class TaskManager:
             edited = await self._planner.edit(decision.plan, task, caller)
             self._expect_in_time(task)
             return [edited]
-        events = events_of(task, decision, caller, self._limits, self._approval)
+        events = events_of(task, decision, caller, self._limits, require_digest=self._approval.require_digest)
         for event in events:
             if isinstance(event, PlanApproved):
                 await self._refuse_outdated(task, event, caller)

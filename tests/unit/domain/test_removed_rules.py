@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from agent_runtime.domain import asking, call_rules, commands, contract, drafting, transitions
+from agent_runtime.domain import asking, call_rules, commands, contract, decisions, drafting, transitions
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.asking import reason_to_ask
 from agent_runtime.domain.budget import exceeded_budget
@@ -25,7 +25,6 @@ from agent_runtime.domain.plan import AgentStep, ToolStep
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepState, StepStatus, Task
 from agent_runtime.domain.tools import StoredResult
-from agent_runtime.services import decisions
 from unit.domain.life import machine, run
 from unit.domain.life.plans import draft_contract
 

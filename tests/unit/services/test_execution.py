@@ -16,6 +16,7 @@ from agent_runtime.domain import events as ev
 from agent_runtime.domain.approval import Cancel
 from agent_runtime.domain.caller import Caller
 from agent_runtime.domain.contract import Budget, Contract, Limits
+from agent_runtime.domain.decisions import Judged, events_of
 from agent_runtime.domain.errors import (
     CallNotSentError,
     DefinitionChangedError,
@@ -40,7 +41,6 @@ from agent_runtime.live.patience import Patience
 from agent_runtime.live.progress import Progress
 from agent_runtime.services.agent_service import PlannerAgent
 from agent_runtime.services.broker import Broker
-from agent_runtime.services.decisions import Judged, events_of
 from agent_runtime.services.execution import Execution
 from agent_runtime.services.executor_agent import ExecutorAgent
 from agent_runtime.services.planning_log import PlanningLog
@@ -226,7 +226,7 @@ class Setting:
     async def decide(self, decision: Judged) -> None:
         task = await self.store.load("t")
         somebody = Caller("ann", DEFAULT_TENANT, frozenset({"approve", "read", "submit"}), "key")
-        await self.write(*events_of(task, decision, somebody, self.limits, ApprovalSettings()))
+        await self.write(*events_of(task, decision, somebody, self.limits, require_digest=False))
 
     async def run(self) -> Task:
         """Run the task until the run ends, and return its state."""

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent_runtime.config import ApprovalSettings, LimitSettings
+from agent_runtime.config import LimitSettings
 from agent_runtime.domain import commands
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.approval import Answer, Approve, ApproveCall, Cancel, DenyCall, Edit, Reject, Resolve, Revise
 from agent_runtime.domain.caller import ANYBODY, Caller
 from agent_runtime.domain.contract import Budget
+from agent_runtime.domain.decisions import Judged, events_of, expect_editable
 from agent_runtime.domain.errors import (
     CallNotFoundError,
     ConflictError,
@@ -28,7 +29,6 @@ from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import WAITING
 from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.transitions import evolve
-from agent_runtime.services.decisions import Judged, events_of, expect_editable
 from unit.domain.life.misbehaviour import Misbehaviour
 from unit.domain.life.model import ANSWERS
 from unit.domain.life.plans import BUDGETS, SHAPES, Shape, draft_contract
@@ -178,7 +178,7 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
 
     def decide(self, decision: Judged, back: int = 0, caller: Caller = ANYBODY) -> bool:
         return self.write_decision(
-            back, lambda task: events_of(task, decision, caller, LimitSettings(), ApprovalSettings())
+            back, lambda task: events_of(task, decision, caller, LimitSettings(), require_digest=False)
         )
 
     def write_decision(self, back: int, events: Callable[[Task], Sequence[ev.Event]]) -> bool:
@@ -243,7 +243,7 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
         """Approve a plan whose servers have changed: the service makes a new revision, or fails the task."""
 
         def outdated_events(task: Task) -> list[ev.Event]:
-            events_of(task, Approve(digest=task.plan_digest), ANYBODY, LimitSettings(), ApprovalSettings())
+            events_of(task, Approve(digest=task.plan_digest), ANYBODY, LimitSettings(), require_digest=False)
             return [repin_plan(task) if named else ev.TaskFailed(code="definition_changed", message="m")]
 
         self.note("an approval of an outdated plan")
@@ -260,7 +260,7 @@ class LifeOfATask(Misbehaviour, RuleBasedStateMachine):
     @rule(back=st.integers(0, 3), stray=st.sampled_from([False, False, True]))
     def cancel(self, back: int, *, stray: bool) -> None:
         def cancel_events(task: Task) -> list[ev.Event]:
-            events = events_of(task, Cancel(), ANYBODY, LimitSettings(), ApprovalSettings())
+            events = events_of(task, Cancel(), ANYBODY, LimitSettings(), require_digest=False)
             if not events:
                 raise DecisionRefusedError("It is being cancelled already.", task.status)
             return events

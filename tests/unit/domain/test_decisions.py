@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.config import ApprovalSettings, LimitSettings
+from agent_runtime.config import LimitSettings
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.approval import Approve, ApproveCall, Cancel, DenyCall, Edit, Reject, Resolve, Revise
 from agent_runtime.domain.caller import Caller
+from agent_runtime.domain.decisions import Judged, events_of, expect_editable
 from agent_runtime.domain.errors import (
     CallNotFoundError,
     DecisionRefusedError,
@@ -20,7 +21,6 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.signature import DEFAULT_TENANT
 from agent_runtime.domain.task import Task
-from agent_runtime.services.decisions import Judged, events_of, expect_editable
 from agent_steps import LOOK, after, contract_of, make_executing_task, make_proposed_task, step_started, tool_called
 
 CONTRACT = contract_of(LOOK)
@@ -53,8 +53,8 @@ ANN = somebody("approve", "read")
 BLIND = somebody("approve")
 
 
-def decide(task: Task, decision: Judged, caller: Caller = ANN, **approval: Any) -> list[ev.Event]:
-    return events_of(task, decision, caller, LimitSettings(), ApprovalSettings(**approval))
+def decide(task: Task, decision: Judged, caller: Caller = ANN, *, require_digest: bool = False) -> list[ev.Event]:
+    return events_of(task, decision, caller, LimitSettings(), require_digest=require_digest)
 
 
 # A plan
@@ -139,7 +139,7 @@ def test_a_journal_that_is_full_takes_no_other_plan() -> None:
     task = after(WAITING)
     for decide in (
         lambda: expect_editable(task, Edit(plan=PLAN, digests=frozenset({CONTRACT.digest})), ANN, full),
-        lambda: events_of(task, Revise(feedback="x"), ANN, full, ApprovalSettings()),
+        lambda: events_of(task, Revise(feedback="x"), ANN, full, require_digest=False),
     ):
         if task.journal_bytes > 1:
             with pytest.raises(DecisionRefusedError, match="cannot be changed again"):

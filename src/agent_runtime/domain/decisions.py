@@ -1,6 +1,7 @@
 """Turns a person's decision into the events for the journal, or refuses it."""
 
-from agent_runtime.config import ApprovalSettings, LimitSettings
+from typing import Protocol
+
 from agent_runtime.domain.approval import (
     Answer,
     Approve,
@@ -48,18 +49,30 @@ Judged = Approve | Reject | Revise | Cancel | Resolve | ApproveCall | DenyCall |
 """The decisions that follow from the task, the caller and the settings alone."""
 
 
+class DecisionLimits(Protocol):
+    """The limits that decisions are judged by, in bytes (G11)."""
+
+    @property
+    def prompt_bytes(self) -> int: ...
+    @property
+    def stored_result_bytes(self) -> int: ...
+    @property
+    def journal_bytes(self) -> int: ...
+
+
 def events_of(
-    task: Task, decision: Judged, caller: Caller, limits: LimitSettings, approval: ApprovalSettings
+    task: Task, decision: Judged, caller: Caller, limits: DecisionLimits, *, require_digest: bool
 ) -> list[Event]:
     """Return the events of a caller's decision on the task; an empty list where it changes nothing.
 
+    `require_digest`: each approval must name the digest of the plan, also that of the first revision.
     To a caller without the scope `read`, a refusal shows the task's status and nothing else of the task.
     Raises: DecisionRefusedError (or a subclass) where the decision is not allowed now, ScopeMissingError where it is
     not allowed to this caller, InvalidInputError.
     """
     match decision:
         case Approve():
-            return [_approve(task, decision, caller, approval)]
+            return [_approve(task, decision, caller, require_digest=require_digest)]
         case Reject():
             return [_reject(task, decision, caller)]
         case Revise():
@@ -95,7 +108,7 @@ def expect(task: Task, caller: Caller, status: TaskStatus, participle: str) -> N
         )
 
 
-def expect_editable(task: Task, decision: Edit, caller: Caller, limits: LimitSettings) -> None:
+def expect_editable(task: Task, decision: Edit, caller: Caller, limits: DecisionLimits) -> None:
     """Check that this caller may edit the plan now, and edits the one that awaits approval.
 
     Raises: ScopeMissingError, DecisionRefusedError (or a subclass).
@@ -117,7 +130,7 @@ def expect_editable(task: Task, decision: Edit, caller: Caller, limits: LimitSet
     _check_room(task, limits)
 
 
-def _check_room(task: Task, limits: LimitSettings) -> None:
+def _check_room(task: Task, limits: DecisionLimits) -> None:
     """Check that the journal of the task has room for another plan. Raises: DecisionRefusedError."""
     if task.journal_bytes > limits.journal_bytes:
         full = describe_full_journal(task, limits.journal_bytes)
@@ -162,10 +175,10 @@ def find_text_faults(field: str, text: str, limit: int) -> list[Fault]:
     return faults
 
 
-def _approve(task: Task, decision: Approve, caller: Caller, approval: ApprovalSettings) -> PlanApproved:
+def _approve(task: Task, decision: Approve, caller: Caller, *, require_digest: bool) -> PlanApproved:
     expect(task, caller, TaskStatus.AWAITING_APPROVAL, "approved")
     _check_author(task, caller)
-    if decision.digest is None and (approval.require_digest or task.plan_revision > 1):
+    if decision.digest is None and (require_digest or task.plan_revision > 1):
         digest = f"plan_digest {task.plan_digest!r} is revision {task.plan_revision}"
         raise DigestRequiredError(f"Name the plan you approve: {_show(caller, digest)}.", task.status)
     if decision.digest is not None and decision.digest != task.plan_digest:
@@ -204,7 +217,7 @@ def _cancel(task: Task, decision: Cancel, caller: Caller) -> list[Event]:
     return [requested] if task.open_calls else [requested, TaskCancelled(unknown_steps=task.unknown_steps)]
 
 
-def _revise(task: Task, decision: Revise, caller: Caller, limits: LimitSettings) -> PlanRevisionRequested:
+def _revise(task: Task, decision: Revise, caller: Caller, limits: DecisionLimits) -> PlanRevisionRequested:
     if caller.name != task.submitter and not caller.may("read", "approve"):
         message = "You need the scope 'read' or 'approve' to give feedback on another caller's task."
         raise ScopeMissingError(message, "read")
@@ -267,7 +280,7 @@ def _answer(task: Task, decision: Answer, caller: Caller) -> InputAnswered:
     )
 
 
-def _resolve(task: Task, decision: Resolve, caller: Caller, limits: LimitSettings) -> StepResolved:
+def _resolve(task: Task, decision: Resolve, caller: Caller, limits: DecisionLimits) -> StepResolved:
     expect(task, caller, TaskStatus.NEEDS_ATTENTION, "resolved")
     asking = [name for name, step in task.steps.items() if step.status is StepStatus.UNKNOWN]
     call = task.steps[decision.step_id].call if decision.step_id in asking else None
@@ -293,7 +306,7 @@ def _resolve(task: Task, decision: Resolve, caller: Caller, limits: LimitSetting
     )
 
 
-def _check_output(decision: Resolve, limits: LimitSettings) -> None:
+def _check_output(decision: Resolve, limits: DecisionLimits) -> None:
     try:
         size, limit = len(canonical(decision.output)), limits.stored_result_bytes
     except ValueError as error:
