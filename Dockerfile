@@ -62,11 +62,13 @@ RUN ln -s /data/sample_data sample_data \
     && ln -s /data/sample_data src/agent_runtime/sample_data
 # The address and the data directory are the container's business, so they beat the config.yaml that may be mounted.
 # Who may call is not: without AGENT_RUNTIME_AUTH__MODE=anonymous or keys the service is locked, and says so.
+# DATABASE_URL, which many platforms set, is the default of storage.url here.
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     AGENT_RUNTIME_CONFIG=/app/config.yaml \
     AGENT_RUNTIME_DATA_DIR=/data \
-    AGENT_RUNTIME_SERVER__HOST=0.0.0.0
+    AGENT_RUNTIME_SERVER__HOST=0.0.0.0 \
+    AGENT_RUNTIME_TAKES_DATABASE_URL=1
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM

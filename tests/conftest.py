@@ -1,5 +1,6 @@
 """Fixtures and settings of all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,12 @@ settings.load_profile("everyday")
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
+    """A house on SQLite; with AGENT_RUNTIME_TEST_STORE=postgresql in the environment, on PostgreSQL."""
+    house = House(tmp_path)
+    if os.environ.get("AGENT_RUNTIME_TEST_STORE") == "postgresql":
+        house.use_postgresql(request.getfixturevalue("postgres_url"))
+    return house
 
 
 @pytest.fixture(scope="session")

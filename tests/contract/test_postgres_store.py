@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
+from agent_runtime.config import StorageSettings, load_settings
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.commit_verification import verify_commits
 from agent_runtime.domain.commits import Change, Deletion
@@ -25,6 +26,7 @@ from agent_runtime.domain.errors import (
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.task import Task
 from agent_runtime.services.ports import TaskStore
+from agent_runtime.storage.opening import open_store
 from agent_runtime.storage.postgres.commits import select_stored_commits
 from agent_runtime.storage.postgres.connecting import Database
 from agent_runtime.storage.postgres.journals import JournalEnds
@@ -390,6 +392,29 @@ async def test_a_url_that_leads_nowhere_is_refused_at_once(
     with pytest.raises(ConfigurationError, match=message):
         async with asyncio.timeout(10), PostgresStore(Database(postgres_server.url + parameters)):
             pass
+
+
+async def test_the_password_comes_from_the_url_the_environment_or_a_file(
+    postgres_url: str, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    postgres_server.create_role("ann", "p@ss:word")
+    bare = postgres_url.replace("postgres@", "ann@")
+    file = tmp_path / "pgpass"
+    file.write_text("*:*:*:ann:p@ss\\:word\n", encoding="utf-8")
+    file.chmod(0o600)
+    ways = [
+        (bare.replace("ann@", "ann:p%40ss%3Aword@"), {}),
+        (bare, {"PGPASSWORD": "p@ss:word"}),
+        (f"{bare}&passfile={quote(str(file))}", {}),
+    ]
+    for url, environ in ways:
+        settings = load_settings(environ={"AGENT_RUNTIME_STORAGE__URL": url, **environ}).storage
+        async with asyncio.timeout(20), open_store(settings) as store:
+            await store.check()
+    for url in (bare, bare.replace("ann@", "ann:wrong@")):
+        with pytest.raises(ConfigurationError, match=r"(no password supplied|authentication failed).*See storage\.url"):
+            async with asyncio.timeout(10), open_store(StorageSettings(url=url)):
+                pass
 
 
 def test_notices_of_any_length_arrive_whole() -> None:

@@ -86,6 +86,10 @@ class House:
 
         self.parts = replace(self.parts, open_store=open_store)
 
+    def use_postgresql(self, url: str) -> None:
+        """Keep the journal in a PostgreSQL database."""
+        self.settings = self.settings.model_copy(update={"storage": StorageSettings(url=url)})
+
     def wait(self, **pauses: Any) -> None:
         """Set the pauses before retries."""
         self.parts = replace(self.parts, pauses=replace(self.parts.pauses, **pauses))

@@ -90,6 +90,13 @@ class PostgresServer:
         self.execute(f"CREATE SCHEMA {schema}")
         return f"{self.url}&options=-csearch_path%3D{schema}"
 
+    def create_role(self, role: str, password: str) -> None:
+        """Create a role that must show a password, and may do everything in the database."""
+        self.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{password}'")
+        rules = self.folder / "data" / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text(encoding='utf-8')}", encoding="utf-8")
+        self.execute("SELECT pg_reload_conf()")
+
     def execute(self, statement: str, url: str | None = None) -> list[tuple[Any, ...]]:
         """Run statements in a session of their own, and return the rows of a single one that has some."""
         with psycopg.connect(url or self.url, autocommit=True) as connection:

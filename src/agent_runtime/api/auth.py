@@ -80,8 +80,14 @@ def keys_of(settings: Settings) -> KeyRing | None:
     """Return the valid keys, or None if the service requires none.
 
     A service that has no key yet starts locked, so that callers reach it and are told what to do.
-    Raises: ConfigurationError if a key cannot be read, or if keys are required and none can ever be added.
+    Raises: ConfigurationError if a key cannot be read, if keys are required and none can ever be added, or if the store
+    is on a server and nobody has said who may call.
     """
+    if settings.storage.on_postgresql and not settings.says_who_may_call:
+        raise ConfigurationError(
+            "storage.url names a PostgreSQL database, and the settings do not say who may call: set auth.mode to keys "
+            "and name an auth.keys_file, or set it to anonymous to let everybody in."
+        )
     if not settings.asks_for_keys:
         for message in anonymous_risks(settings):
             log.warning("anonymous_access", host=settings.server.host, message=message)

@@ -22,7 +22,6 @@ from agent_runtime.bootstrap import Recover, Runtime
 from agent_runtime.config import Secrets, ServerSettings, Settings, fit_connections, raise_descriptor_limit
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.services.ports import PeerCheck
-from agent_runtime.storage.owner import storage_files
 
 log = structlog.get_logger()
 
@@ -90,7 +89,7 @@ class Server:
             app = create_app(settings, self._secrets, on_started, recover=self._recover, peers=self._peers)
 
             def on_listening() -> None:
-                store, registry = str(storage_files(settings).database), str(settings.tool_registry)
+                store, registry = settings.storage.shown, str(settings.tool_registry)
                 self._announce(url)
                 log.info("started", version=__version__, url=url, store=store, registry=registry, **started)
 

@@ -22,9 +22,9 @@ from agent_runtime.domain.errors import ConfigurationError, StoreUnavailableErro
 from agent_runtime.domain.events import ToolCalled
 from agent_runtime.domain.journal_verification import find_journal_faults
 from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
+from agent_runtime.storage.base import StoredDatabase
 from agent_runtime.storage.opening import open_for_reading, open_store
 from agent_runtime.storage.owner import own_storage
-from agent_runtime.storage.sqlite.read_only import ReadOnlyDatabase
 from agent_runtime.text.escaping import escape_hidden
 
 _PAGE = 200
@@ -86,7 +86,7 @@ def verify(options: argparse.Namespace) -> int:
         _add_file(report, options.file)
     else:
         with _source(options) as source:
-            if options.task_id is None and isinstance(source, ReadOnlyDatabase):
+            if options.task_id is None and not isinstance(source, Client):
                 _add_database(report, source, kept_head)
             _add_tasks(report, source, options.task_id)
     _show(report, as_json=options.json)
@@ -162,7 +162,7 @@ def _print_head(newest: CommitHead, *, as_json: bool) -> None:
         output.result(str(newest))
 
 
-def _expect_commits(database: ReadOnlyDatabase) -> None:
+def _expect_commits(database: StoredDatabase) -> None:
     if not database.has_commits:
         raise ConfigurationError(
             "The database was written before stores recorded their commits. Start the service on it once, which begins "
@@ -179,7 +179,7 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-_Source = ReadOnlyDatabase | Client
+_Source = StoredDatabase | Client
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def _source(options: argparse.Namespace) -> Iterator[_Source]:
         yield file
 
 
-def _add_database(report: _Report, database: ReadOnlyDatabase, kept_head: CommitHead | None) -> None:
+def _add_database(report: _Report, database: StoredDatabase, kept_head: CommitHead | None) -> None:
     """Verify the database file, and the commits with the journals that they name."""
     report.faults += database.damages()
     if kept_head is not None:
@@ -238,7 +238,7 @@ def _add_task(report: _Report, source: _Source, task_id: str) -> None:
 
 
 def _list_ids(source: _Source) -> list[str]:
-    if isinstance(source, ReadOnlyDatabase):
+    if not isinstance(source, Client):
         return source.ids()
     ids: list[str] = []
     cursor: str | None = None

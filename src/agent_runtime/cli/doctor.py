@@ -39,7 +39,7 @@ from agent_runtime.registry.verdicts import Verdicts
 from agent_runtime.services.ports import ToolServers
 from agent_runtime.services.tool_registry import make_tool
 from agent_runtime.storage.opening import open_store
-from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage, storage_files
+from agent_runtime.storage.owner import OwnerInfo, find_storage_owner, own_storage
 from agent_runtime.text.escaping import json_line, look_alikes
 
 _OWNER_S = 5.0
@@ -144,7 +144,7 @@ def _store(settings: Settings) -> Finding:
         return Finding("store", "ok", str(error))
     except AgentRuntimeError as error:
         return Finding("store", "fail", str(error))
-    return Finding("store", "ok", f"{storage_files(settings).database} can be written; no service runs")
+    return Finding("store", "ok", f"{settings.storage.shown} can be written; no service runs")
 
 
 def _of_owner(owner: OwnerInfo) -> Finding:

@@ -15,14 +15,23 @@ from pydantic import BaseModel, ValidationError
 from agent_runtime.config.files import describe_fault, describe_unknown_key, format_place, read_yaml
 from agent_runtime.config.placeholders import correct_placeholders, without_placeholders
 from agent_runtime.config.secrets import Secrets
-from agent_runtime.config.settings import Section, Settings, sqlite_path
+from agent_runtime.config.settings import Section, Settings
+from agent_runtime.config.storage import read_libpq, sqlite_path
 from agent_runtime.domain.errors import ConfigurationError
 
 PREFIX = "AGENT_RUNTIME_"
 
 _Key = tuple[str, ...]
 
-_FOUND_OUT = frozenset({("config_file",), ("config_warnings",), ("storage", "folder")})
+_FOUND_OUT = frozenset(
+    {
+        ("config_file",),
+        ("config_warnings",),
+        ("storage", "folder"),
+        ("storage", "libpq"),
+        ("storage", "secret_files"),
+    }
+)
 """The fields of the settings that nobody sets."""
 
 
@@ -49,8 +58,13 @@ _UNUSED = re.compile(r"OTEL_\w+|LANGFUSE_\w+|DATABASE_URL|REDIS_URL|TEMPORAL_ADD
 """Well-known variables of other services that this one does not use."""
 _AS_WRITTEN = frozenset({("tool_registry_yaml",), ("approval", "deny")})
 """Settings in which secrets are expanded later, when they are used, or never: denials are compared literally."""
-_NO_SETTINGS = frozenset({PREFIX + "CONFIG", PREFIX + "API_KEY"})
-"""Variables with the prefix that are not settings: the path of the file, and the API key of the command line."""
+_TAKES_DATABASE_URL = PREFIX + "TAKES_DATABASE_URL"
+"""The image sets this variable. Elsewhere DATABASE_URL may be of any other program."""
+
+_NO_SETTINGS = frozenset({PREFIX + "CONFIG", PREFIX + "API_KEY", _TAKES_DATABASE_URL})
+"""Variables with the prefix that are not settings: the path of the file, the API key of the command line, and whether
+DATABASE_URL is the default of `storage.url`.
+"""
 
 _OF_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT_\d+_.*")
 """Variables that Kubernetes sets in every container if a service is named agent-runtime."""
@@ -85,6 +99,8 @@ def load_settings(
     file = _config_file(config_file, environ)
     faults: list[str] = []
     given: dict[_Key, _Given] = {}
+    if _takes_database_url(environ):
+        given[("storage", "url")] = _Given(environ["DATABASE_URL"], "DATABASE_URL", Path.cwd())
     if file:
         for key, value in _flatten(read_yaml(file), (), str(file), faults):
             given[key] = _Given(value, str(file), file.parent, from_file=True)
@@ -95,12 +111,26 @@ def load_settings(
             given[key] = _Given(value, "command line", Path.cwd())
     warnings += _list_placeholders(given)
     facts: dict[str, Any] = {"config_file": file, "config_warnings": tuple(warnings)}
-    settings = _build_settings(given, secrets, _default_paths(file) | facts, faults)
+    settings = _add_libpq(_build_settings(given, secrets, _default_paths(file) | facts, faults), environ)
+    for password in settings.storage.passwords:
+        secrets.redactor.remember(password)
     model_key = settings.openai.api_key.get_secret_value() if settings.openai.api_key else ""
     if settings.openai.configured and without_placeholders(model_key):
         secrets.redactor.remember(model_key)
     secrets.redactor.remember_literal("", settings.openai.base_url or "")
     return settings
+
+
+def _takes_database_url(environ: Mapping[str, str]) -> bool:
+    return bool(environ.get(_TAKES_DATABASE_URL) and environ.get("DATABASE_URL"))
+
+
+def _add_libpq(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Return the settings with what the environment says of a PostgreSQL connection."""
+    storage = settings.storage
+    if storage.url is None or not storage.on_postgresql:
+        return settings
+    return settings.model_copy(update={"storage": storage.model_copy(update=read_libpq(storage.url, environ))})
 
 
 def _config_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -187,6 +217,8 @@ def _read_environment(environ: Mapping[str, str]) -> tuple[dict[_Key, _Given], l
             "commas between them."
         )
     unused = [name for name in sorted(environ) if _UNUSED.fullmatch(name)]
+    if _takes_database_url(environ):
+        unused.remove("DATABASE_URL")
     if unused:
         warnings.append(f"These environment variables are not used by this service: {', '.join(unused)}.")
     for name in sorted(environ):

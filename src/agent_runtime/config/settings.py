@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from pydantic import (
 )
 
 from agent_runtime.config.extra_body import check_extra_body
+from agent_runtime.config.storage import SECRET_PARAMETERS, find_passwords, is_postgresql, show, sqlite_path
 from agent_runtime.domain.references import ARGUMENT_BYTES
 from agent_runtime.domain.task import JOURNAL_BYTES
 from agent_runtime.domain.tools import Effect, ServerDenial
@@ -180,42 +182,46 @@ class AuthSettings(Section):
     stream_ticket_s: PositiveFloat = 60
 
 
-def sqlite_path(url: str) -> Path:
-    """Return the path in a `sqlite:///` URL; a fourth slash begins an absolute path.
-
-    Raises: ValueError naming the expected form, without the URL, which may contain a password.
-    """
-    scheme, _, rest = url.partition("://")
-    if scheme != "sqlite":
-        raise ValueError(
-            f"{scheme!r} is not supported yet; use sqlite:///PATH" if rest else "must be a URL like sqlite:///PATH"
-        )
-    path = rest.removeprefix("/")
-    if not rest.startswith("/") or not path or path == ":memory:" or "?" in path:
-        raise ValueError("must be sqlite:///PATH: a file, without options")
-    return Path(path)
-
-
 class StorageSettings(Section):
-    """`url`: `sqlite:///PATH`, by default `agent-runtime.db` in `folder`; see `sqlite_path`.
+    """`url`: `sqlite:///PATH`, by default `agent-runtime.db` in `folder`; or `postgresql://...` as libpq reads it.
 
-    `folder`: the data directory. `Settings` sets it; it is not a setting.
+    `folder`: the data directory. `libpq`: parameters of the connection that the environment has and the URL has not,
+    because `protect_process` takes their variables away. `secret_files`: the files from which libpq may read secrets.
+    The loading of the settings sets these three; they are no settings.
     """
 
-    url: str | None = None
+    url: str | None = Field(default=None, repr=False)
     folder: Path = Field(default=Path("data"), exclude=True)
+    libpq: Mapping[str, SecretStr] = Field(default_factory=dict, exclude=True)
+    secret_files: tuple[Path, ...] = Field(default=(), exclude=True)
 
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
-        if url is not None:
+        if url is not None and not is_postgresql(url):
             sqlite_path(url)
         return url
 
     @property
+    def on_postgresql(self) -> bool:
+        """Return whether the store is a PostgreSQL database."""
+        return self.url is not None and is_postgresql(self.url)
+
+    @property
     def database_path(self) -> Path:
-        """The SQLite file of the journal."""
+        """The SQLite file of the journal. Raises: ValueError on PostgreSQL, where there is none."""
         return sqlite_path(self.url) if self.url else self.folder / "agent-runtime.db"
+
+    @property
+    def shown(self) -> str:
+        """The store for display, without credentials."""
+        return show(self.url) if self.url is not None and self.on_postgresql else str(self.database_path)
+
+    @property
+    def passwords(self) -> list[str]:
+        """Every password of a connection to the store."""
+        given = [value.get_secret_value() for name, value in self.libpq.items() if name in SECRET_PARAMETERS]
+        return [*given, *(find_passwords(self.url) if self.url is not None and self.on_postgresql else ())]
 
 
 class ApprovalSettings(Section):
@@ -339,6 +345,11 @@ class Settings(Section):
             return not ipaddress.ip_address(host).is_loopback
         except ValueError:
             return host.lower() != "localhost"
+
+    @property
+    def says_who_may_call(self) -> bool:
+        """Return whether the operator has said who may call, instead of leaving it to the address."""
+        return bool(self.auth.mode or self.auth.keys_file or self.auth.keys)
 
     @property
     def asks_for_keys(self) -> bool:

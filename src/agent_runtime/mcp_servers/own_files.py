@@ -50,23 +50,29 @@ class OwnFiles:
         return {path for path in hidden if _is_file(path)}
 
 
-def find_own_files(settings: Settings, roots: tuple[Path, ...], database: Path, *others: Path) -> OwnFiles:
+def find_own_files(settings: Settings, roots: tuple[Path, ...], database: Path | None, *others: Path) -> OwnFiles:
     """Return the files to protect for a service with these settings.
 
-    `roots` are the folders in which tasks work, even inside the data directory. `database` holds the journal. `others`
-    are further files of the service.
+    `roots` are the folders in which tasks work, even inside the data directory. `database` holds the journal, unless a
+    server does. `others` are further files of the service.
     """
     base_dir = settings.tool_registry.absolute().parent
+    databases = (database,) if database else ()
     folders = {Path.cwd(), base_dir, *([settings.config_file.absolute().parent] if settings.config_file else [])}
     files = [settings.config_file, settings.tool_registry, settings.auth.keys_file]
     texts = [settings.tool_registry_yaml or "", *(_read_text(path) for path in files[:2] if path)]
     return OwnFiles(
         data_dir=settings.data_dir,
         roots=roots,
-        files=(*(path for path in files if path), *(folder / ".env" for folder in folders), *others),
-        databases=(database,),
+        files=(
+            *(path for path in files if path),
+            *(folder / ".env" for folder in folders),
+            *others,
+            *settings.storage.secret_files,
+        ),
+        databases=databases,
         secrets=tuple(map(Path, _SECRET_FILE.findall("".join(texts)))),
-        alone=(database, *([settings.auth.keys_file] if settings.auth.keys_file else [])),
+        alone=(*databases, *([settings.auth.keys_file] if settings.auth.keys_file else [])),
         program=(Path(agent_runtime.__file__).parent.parent, Path(sys.prefix), Path(sys.base_prefix)),
     )
 

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from agent_runtime.domain.chain import format_time, record_hash
+from agent_runtime.domain.commit_verification import CommitFindings
+from agent_runtime.domain.commits import CommitHead
 from agent_runtime.domain.cursors import cursor_of
 from agent_runtime.domain.errors import ConflictError, StaleEpochError
 from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, make_record
+from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
 from agent_runtime.domain.summaries import PAGE_BYTES, Page, TaskSummary
 from agent_runtime.domain.task import Task, expect_unchanged
 from agent_runtime.domain.transitions import evolve
@@ -104,3 +108,29 @@ class TakeCheckpoint:
     """
 
     drop: bool
+
+
+class StoredDatabase(Protocol):
+    """The journals of a store, opened to verify them. Nothing here changes anything."""
+
+    def damages(self) -> list[AuditFault]:
+        """Return the faults of the database itself."""
+
+    def ids(self) -> list[str]:
+        """Return the ids of everything that has a row or a journal. Raises: StoreUnavailableError."""
+
+    def read(self, task_id: str) -> StoredJournal:
+        """Return everything stored of a task. Raises: TaskNotFoundError, StoreUnavailableError."""
+
+    @property
+    def has_commits(self) -> bool:
+        """Return whether there are commits, or should be. Raises: StoreUnavailableError."""
+
+    def commit_head(self) -> CommitHead:
+        """Return the newest stored commit. Raises: StoreUnavailableError."""
+
+    def verify_commits(self, kept_head: CommitHead | None = None) -> CommitFindings:
+        """Return the faults of the commits and of the journals that they name, as of one instant.
+
+        Raises: StoreUnavailableError.
+        """

@@ -60,8 +60,10 @@ class Owner:
 
 
 @contextmanager
-def acquire(data_dir: Path, database: Path) -> Iterator[Owner]:
+def acquire(data_dir: Path, database: Path | None) -> Iterator[Owner]:
     """Own the database and the data directory while the context lasts. Create both where they do not exist.
+
+    With `database` None only the data directory is owned: a database on a server is owned by the session that writes.
 
     Raises: AlreadyOwnedError naming the owner; ConfigurationError where one of them cannot be used.
     """
@@ -70,11 +72,12 @@ def acquire(data_dir: Path, database: Path) -> Iterator[Owner]:
         locks = list(_lock_files(data_dir, database))
         for lock in locks:
             held.enter_context(lock)
-        held.enter_context(_lock_database(database))
+        if database is not None:
+            held.enter_context(_lock_database(database))
         yield Owner(locks)
 
 
-def find_owner(data_dir: Path, database: Path) -> OwnerInfo | None:
+def find_owner(data_dir: Path, database: Path | None) -> OwnerInfo | None:
     """Return the live owner of the database or the data directory. Lock files of dead processes do not count.
 
     Raises: ConfigurationError where a lock file cannot be read.
@@ -88,24 +91,26 @@ def find_owner(data_dir: Path, database: Path) -> OwnerInfo | None:
 
 def own_storage(settings: Settings) -> AbstractContextManager[Owner]:
     """Own the data directory and the database that the settings name, while the context lasts. Raises: as `acquire`."""
-    return acquire(settings.data_dir, settings.storage.database_path)
+    return acquire(settings.data_dir, storage_files(settings).database)
 
 
 def find_storage_owner(settings: Settings) -> OwnerInfo | None:
     """Return the live owner of the storage that the settings name. Raises: as `find_owner`."""
-    return find_owner(settings.data_dir, settings.storage.database_path)
+    return find_owner(settings.data_dir, storage_files(settings).database)
 
 
 @dataclass(frozen=True, slots=True)
 class StorageFiles:
-    """The files of the store that the settings name: the database, and the lock beside it."""
+    """The files of the store that the settings name: the database, None on a server, and the lock beside it."""
 
-    database: Path
+    database: Path | None
     lock: Path
 
 
 def storage_files(settings: Settings) -> StorageFiles:
     """Return the files of the store; they need not exist yet."""
+    if settings.storage.on_postgresql:
+        return StorageFiles(None, settings.data_dir / LOCK_FILE)
     return StorageFiles(settings.storage.database_path, lock_file_of(settings.storage.database_path))
 
 
@@ -115,8 +120,9 @@ def lock_file_of(database: Path) -> Path:
     return real.with_name(real.name.removesuffix(".db") + ".lock")
 
 
-def _lock_files(data_dir: Path, database: Path) -> Iterator["_LockFile"]:
-    beside, inside = lock_file_of(database), Path(os.path.realpath(data_dir)) / LOCK_FILE
+def _lock_files(data_dir: Path, database: Path | None) -> Iterator["_LockFile"]:
+    inside = Path(os.path.realpath(data_dir)) / LOCK_FILE
+    beside = inside if database is None else lock_file_of(database)
     if not _is_same_file(beside, inside):
         yield _LockFile(beside, f"database {database}", "storage.url")
     yield _LockFile(inside, f"data directory {data_dir}", "data_dir")

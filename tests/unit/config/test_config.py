@@ -217,8 +217,14 @@ def test_variables_that_mean_something_else_are_ignored_in_silence() -> None:
         ("approval: {deny: [{tool: '${env:hunter22}'}]}", "approval.deny[0].tool: is compared literally"),
         ("deny: []", "deny: unknown key; did you mean 'approval.deny'?"),
         ("runner: procrastinate", "runner: must be 'auto' or 'local'."),
-        ("storage: {url: 'postgresql://u:hunter22@h/d'}", "storage.url: 'postgresql' is not supported yet; use sqlite"),
-        ("storage: {url: 'data.db'}", "storage.url: must be a URL like sqlite:///PATH."),
+        (
+            "storage: {url: 'mysql://u:hunter22@h/d'}",
+            "storage.url: 'mysql' is not supported; use sqlite:///PATH or postgres",
+        ),
+        (
+            "storage: {url: 'data.db'}",
+            "storage.url: must be a URL like sqlite:///PATH or postgresql://USER@HOST/DATABASE.",
+        ),
         ("storage: {url: 'sqlite:///:memory:'}", "storage.url: must be sqlite:///PATH"),
         ("storage: {url: 'sqlite://x'}", "storage.url: must be sqlite:///PATH"),
     ],

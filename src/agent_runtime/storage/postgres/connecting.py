@@ -1,5 +1,6 @@
 """Connects to the PostgreSQL database that `storage.url` names, and translates the errors of the driver."""
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -10,9 +11,12 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
+from agent_runtime.config import StorageSettings
 from agent_runtime.domain.errors import AgentRuntimeError, ConfigurationError, StoreUnavailableError
 
 Connection = psycopg.Connection[TupleRow]
+
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is also raised, and logged once
 
 _DEFAULTS = {
     "connect_timeout": "5",
@@ -88,6 +92,12 @@ class Database:
         # Visible in pg_stat_activity, where another process looks up who the owner is. The limit is PostgreSQL's.
         name = {"application_name": f"agent-runtime {socket.gethostname()[:32]} {os.getpid()}"[:63]}
         return {**_DEFAULTS, **name, **self.secrets, **given}
+
+
+def read_database(settings: StorageSettings) -> Database:
+    """Return the database that the settings name, which must be on PostgreSQL."""
+    secrets = {name: value.get_secret_value() for name, value in settings.libpq.items()}
+    return Database(settings.url or "", secrets)
 
 
 def _check_version(connection: Connection) -> None:

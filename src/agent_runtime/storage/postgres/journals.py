@@ -14,11 +14,11 @@ SELECT version, epoch, status, prompt, plan_revision, cancel_requested, metadata
        request_key, head
 FROM tasks WHERE task_id = %s
 """
-_SELECT_IDS = 'SELECT task_id FROM tasks UNION SELECT task_id FROM events ORDER BY task_id COLLATE "C"'
+_SELECT_IDS = "SELECT task_id FROM tasks UNION SELECT task_id FROM events ORDER BY task_id"
 _SELECT_HASH = "SELECT hash FROM events WHERE task_id = %s AND seq = %s"
 _SELECT_LENGTHS = """
 SELECT task_id, coalesce((SELECT max(seq) FROM events WHERE events.task_id = ids.task_id), 0)
-FROM (SELECT task_id FROM tasks UNION SELECT task_id FROM events) ids ORDER BY task_id COLLATE "C"
+FROM (SELECT task_id FROM tasks UNION SELECT task_id FROM events) ids ORDER BY task_id
 """
 _LARGEST = 2**63 - 1
 

@@ -47,7 +47,7 @@ def migrate(connection: Connection, migrations: tuple[Migration, ...] = MIGRATIO
         return
     with connection.transaction():
         connection.execute(_LOCK, (MIGRATION,))  # others that start wait here
-        if not _has_table(connection):
+        if not has_tables(connection):
             connection.execute(_CREATE_TABLE)
         found = _find_number(connection, len(migrations))
         for number, migration in enumerate(migrations[found:], start=found + 1):
@@ -56,13 +56,14 @@ def migrate(connection: Connection, migrations: tuple[Migration, ...] = MIGRATIO
             connection.execute(_INSERT, (number, migration.oldest))
 
 
-def _has_table(connection: Connection) -> bool:
+def has_tables(connection: Connection) -> bool:
+    """Return whether a service has made its tables here."""
     return connection.execute(_HAS_TABLE).fetchone() == (True,)
 
 
 def _find_number(connection: Connection, known: int) -> int:
     """Return the number of the last applied migration. Raises: ConfigurationError."""
-    if not _has_table(connection):
+    if not has_tables(connection):
         return 0
     number, oldest = connection.execute(_SELECT).fetchone() or (0, 0)
     if oldest > known:
