@@ -3,6 +3,7 @@
 import asyncio
 import json
 import queue
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 
 from agent_runtime.domain.elicitation import Question
+from agent_runtime.domain.errors import OutcomeUnknownError
 from agent_runtime.domain.patience import Report
+from agent_runtime.domain.tools import StdioServer, StoredResult
 from agent_runtime.domain.values import JsonObject
 from odd_servers import EventStreamHandler, serve_over
 from pools import KEY, Place
 from servers.asking_server import FORM, handshake, messages
+from waiting import eventually
 
 SERVER = Path(__file__).parents[1] / "servers" / "asking_server.py"
 ANSWER = {"name": "Ann", "count": 3}
@@ -159,3 +163,65 @@ async def test_a_question_is_never_shown_to_another_task(place: Place, tasks: tu
                 call = lease.call("remote", "form", {}, timeout_s=0.5, cancel=asyncio.Event(), patience=person)
                 group.create_task(call)
     assert sum(len(person.asked) for person in people) == asked
+
+
+# MCP 2026-07-28: the server answers that it needs input, and is called again.
+
+
+async def call_modern(place: Place, tool: str, person: Person | None, timeout_s: float = 15) -> StoredResult:
+    config = {"command": sys.executable, "args": ["-S", "-E", str(SERVER), "modern"]}
+    env = {"NOTES": str(place.notes_file)}
+    entry = StdioServer.model_validate({"id": "remote", "type": "local_stdio", "config": config | {"env": env}})
+    async with asyncio.timeout(20), place.pool() as pool, pool.lease([entry]) as lease:
+        cancel, arguments = asyncio.Event(), {"label": "x"}
+        return await lease.call("remote", tool, arguments, timeout_s=timeout_s, cancel=cancel, patience=person)
+
+
+async def test_a_server_that_needs_input_is_called_again_with_the_answer_and_its_state(place: Place) -> None:
+    person = Person(ANSWER)
+    got = json.loads((await call_modern(place, "form", person)).text)
+    assert (got["who"]["action"], got["who"]["content"], got["arguments"]) == ("accept", ANSWER, {"label": "x"})
+    assert (got["state"], got["offered"]["elicitation"]) == ("1", {})
+    assert person.asked == [Question("Number 0?", FORM)]
+
+
+async def test_a_call_may_take_several_rounds(place: Place) -> None:
+    person = Person(None)
+    got = json.loads((await call_modern(place, "twice", person)).text)
+    assert (got["who"]["action"], got["state"], len(person.asked)) == ("decline", "2", 2)
+    assert json.loads((await call_modern(place, "later", None)).text)["state"] == "2"
+
+
+async def test_a_question_of_a_round_is_declined_once_the_call_is_out_of_patience(place: Place) -> None:
+    person = Person(silent=True)
+    got = json.loads((await call_modern(place, "form", person, timeout_s=0.5)).text)
+    assert (got["who"]["action"], person.ended) == ("decline", 1)
+
+
+@pytest.mark.parametrize(("tool", "why"), [("others", "sampling/createMessage"), ("many", "after 16 rounds")])
+async def test_a_server_that_needs_what_nobody_gives_has_failed_the_call(place: Place, tool: str, why: str) -> None:
+    failed = await call_modern(place, tool, Person(ANSWER))
+    assert failed.is_error
+    assert why in failed.text
+
+
+@dataclass
+class Latecomer(Person):
+    """Answers once the server of this place is gone."""
+
+    place: Place | None = None
+
+    async def ask(self, question: Question, expired: asyncio.Event) -> JsonObject | None:
+        place = self.place
+        assert place is not None
+        await eventually(lambda: not place.find_processes())
+        return await super().ask(question, expired)
+
+
+@pytest.mark.parametrize("tool", ["die", "leave"])
+async def test_the_outcome_is_not_known_where_a_later_round_gets_no_answer_or_cannot_be_sent(
+    place: Place, tool: str
+) -> None:
+    person = Latecomer(ANSWER, place=place) if tool == "leave" else Person(ANSWER)
+    with pytest.raises(OutcomeUnknownError, match="no answer after the call was sent"):
+        await call_modern(place, tool, person)

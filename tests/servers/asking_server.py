@@ -139,5 +139,46 @@ def messages(number: Any, tool: str, answers: "queue.Queue[Any]") -> Iterator[di
             return
 
 
+class Modern:
+    """A server of MCP 2026-07-28 on standard streams: it asks by answering that it needs input, and is called again."""
+
+    def answer_call(self, params: dict[str, Any]) -> dict[str, Any]:
+        tool, state = params["name"], params.get("requestState")
+        number = int(state or 0)
+        if tool == "others":
+            return self.ask(number, {"a": {"method": "sampling/createMessage", "params": {}}})
+        if tool == "many" or (tool == "later" and number < 2):
+            return self.ask(number, {})
+        if number < (2 if tool == "twice" else 1):
+            return self.ask(number, {"who": {"method": "elicitation/create", "params": form(f"Number {number}?")}})
+        if tool == "die":
+            os._exit(1)
+        got = {**params.get("inputResponses", {}), "arguments": params["arguments"]}
+        offered = params["_meta"]["io.modelcontextprotocol/clientCapabilities"]
+        return {"resultType": "complete", **result(json.dumps({**got, "offered": offered, "state": state}))}
+
+    def ask(self, number: int, requests: dict[str, Any]) -> dict[str, Any]:
+        return {"resultType": "input_required", "inputRequests": requests, "requestState": str(number + 1)}
+
+    def serve(self) -> None:
+        for line in sys.stdin:
+            message = json.loads(line)
+            answer: dict[str, Any] = {"error": {"code": -32601, "message": "no such method"}}
+            match message.get("method"):
+                case "server/discover":
+                    about = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0}
+                    answer = {"result": {"resultType": "complete", "cacheScope": "private", **about}}
+                case "tools/list":
+                    tools = [{"name": name, "inputSchema": SCHEMA} for name in (*TOOLS, "later", "die", "leave")]
+                    answer = {"result": {"resultType": "complete", "tools": tools, "ttlMs": 0}}
+                case "tools/call":
+                    answer = {"result": self.answer_call(message["params"])}
+            if "id" in message:
+                sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}) + "\n")
+                sys.stdout.flush()
+            if (message.get("params") or {}).get("name") == "leave":
+                os._exit(1)
+
+
 if __name__ == "__main__":
-    Stdio().serve()
+    (Modern() if "modern" in sys.argv else Stdio()).serve()

@@ -1,7 +1,8 @@
 """One call to one server: sent once, watched, and abandoned in an orderly way."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -16,7 +17,15 @@ from agent_runtime.domain.tools import StoredResult
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.live.patience import Patience
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
+from agent_runtime.mcp_servers.reading import unwrap_answer
 from agent_runtime.mcp_servers.reports import Reports
+from agent_runtime.mcp_servers.rounds import (
+    SHORT_PAUSE_S,
+    UnsupportedInputError,
+    collect_input,
+    make_next_round,
+    read_needed_input,
+)
 from agent_runtime.text.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -31,6 +40,7 @@ Judge = Callable[["AwaitedCall", Exception], Awaitable[StoredResult]]
 class AwaitedCall:
     """One call under way, and the state of waiting for it.
 
+    `ids` gives the id of each round. `state` belongs to the present one, and `rounds` counts those that are over.
     `judge` interprets an error. `end` is set once the connection ends. `grace_s` is how long a server may still answer
     after it was told to cancel.
     """
@@ -39,14 +49,17 @@ class AwaitedCall:
         self,
         name: str,
         session: ClientSession,
-        state: RequestState,
+        ids: Iterator[int],
         *,
         judge: Judge,
         end: asyncio.Event,
         grace_s: float,
     ) -> None:
         self.name = name
-        self.state = state
+        self.request_id = next(ids)
+        self.state = RequestState(self.request_id)
+        self.rounds = 0
+        self._ids = ids
         self.given_up: str | None = None
         self.timed_out = False
         self._session = session
@@ -59,6 +72,28 @@ class AwaitedCall:
         self.open_questions = 0
 
     async def send(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
+        """Send the call, and send it again with the input that its server needs, until it is completed."""
+        while True:
+            answer = await self._send_round(request)
+            if isinstance(answer, StoredResult) or self._session.discover_result is None:
+                return answer
+            needed = read_needed_input(unwrap_answer(answer))
+            if needed is None:
+                return answer
+            self.rounds += 1
+            try:
+                responses = await collect_input(needed, self.rounds, self.ask)
+            except UnsupportedInputError as error:
+                text = f"The server did not complete the call: {error}."
+                return StoredResult(text=text, is_error=True, size=len(text))
+            if responses is None:
+                await asyncio.sleep(SHORT_PAUSE_S)
+            if self.given_up is not None:
+                raise OutcomeUnknownError(f"{self.name}: {self.given_up}.", may_pass=self.timed_out)
+            request = make_next_round(request, needed, responses)
+            self.state = replace(RequestState(next(self._ids)), on_progress=self.state.on_progress)
+
+    async def _send_round(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
         token = CURRENT_REQUEST.set(self.state)
         try:
             # Not `call_tool`: it validates the output, and an error of that hides that the call has happened.

@@ -18,7 +18,14 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import MessageMetadata, SessionMessage
 from mcp.shared.transport_context import TransportContext
-from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, ErrorData, JSONRPCNotification, JSONRPCRequest
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    ErrorData,
+    JSONRPCNotification,
+    JSONRPCRequest,
+)
 
 from agent_runtime.domain.elicitation import Question, UnreadableQuestionError, read_question
 from agent_runtime.domain.values import JsonObject, JsonValue, has_more_parts
@@ -115,7 +122,9 @@ class Dispatcher(JSONRPCDispatcher[TransportContext]):
     ) -> dict[str, Any]:
         state = CURRENT_REQUEST.get()
         if method == "initialize":
-            params = _offer_elicitation(params or {})
+            params = _offer_elicitation(params or {}, "capabilities")
+        elif params and CLIENT_CAPABILITIES_META_KEY in (params.get("_meta") or {}):  # 2026-07-28 has no handshake
+            params = {**params, "_meta": _offer_elicitation(params["_meta"], CLIENT_CAPABILITIES_META_KEY)}
         if state is None or method != "tools/call":
             raw = await super().send_raw_request(method, params, opts, _related_request_id=_related_request_id)
             return make_stand_in(method, _check_parts(method, raw), remote=self._remote)
@@ -193,9 +202,9 @@ async def _refuse(_ctx: Any, method: str, _params: Mapping[str, Any] | None) -> 
     raise MCPError(METHOD_NOT_FOUND, f"{method} is not supported here")
 
 
-def _offer_elicitation(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of `initialize` with the capability to ask the user, by forms only."""
-    return {**params, "capabilities": {**(params.get("capabilities") or {}), "elicitation": {}}}
+def _offer_elicitation(params: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return parameters with the capability to ask the user, by forms only, among those under this key."""
+    return {**params, key: {**(params.get(key) or {}), "elicitation": {}}}
 
 
 def _check_parts(method: str, raw: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -297,14 +297,14 @@ class Connection:
         call = AwaitedCall(
             f"{self.server_id}.{tool}",
             session,
-            RequestState(next(self._ids)),
+            self._ids,
             judge=self.judge_error,
             end=self.end,
             grace_s=self._limits.cancel_grace_s,
         )
         if patience is not None:
             call.listen(patience, self._redactor)
-        self._calls[call.state.request_id] = call
+        self._calls[call.request_id] = call
         self.calls_made += 1
         try:
             if self._opener.uninterrupted:
@@ -312,18 +312,19 @@ class Connection:
             else:
                 raw = await call.send_watched(request, timeout_s, cancel, tasks)
         finally:
-            del self._calls[call.state.request_id]
+            del self._calls[call.request_id]
             if self._retired and not self._calls:
                 self.stop()
         return raw if isinstance(raw, StoredResult) else await convert_result(unwrap_answer(raw), self._redactor)
 
     async def judge_error(self, call: AwaitedCall, error: Exception) -> StoredResult:
         """Return the definite result that an error of the call amounts to, or raise the error for the caller."""
-        if not call.state.sent and not self._opener.uninterrupted:
+        # In a later round, the server has looked at the call before.
+        if not call.state.sent and not call.rounds and not self._opener.uninterrupted:
             await self._wait_for_end()
             may = self.end.is_set() or may_pass(error)
             raise CallNotSentError(f"{call.name} was not sent: {self._explain(error)}.", may_pass=may) from error
-        if call.state.session_unknown:
+        if call.state.session_unknown and not call.rounds:
             self.retire()
             raise SessionLostError(f"{call.name} was not carried out: the server does not know the session any more.")
         if call.given_up is not None:
