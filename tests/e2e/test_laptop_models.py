@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from agent_runtime.cli.model_check import check_model
+from agent_runtime.config import Secrets, Settings
 from real_models import ModelProcess, Scripted, run_aimock, run_litellm, run_llama, unpack_model
 from serving import PATIENCE_S, Service
 from waiting import eventually_sync
@@ -40,6 +42,16 @@ SCRIPT = [
 ]
 
 
+TO_THE_DOCTOR = [
+    Scripted("Answer with the JSON object", {"content": json.dumps({"word": "hello"})}),
+    Scripted(
+        "How warm is it in the kitchen?",
+        {"toolCalls": [{"name": "read_thermometer", "arguments": {"room": "kitchen"}}]},
+    ),
+    Scripted("This only tests how much you can read.", {"content": "ok"}),
+]
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpack_model(tmp_path_factory.mktemp("weights"))
@@ -61,7 +73,7 @@ def narrow_llama(weights: Path) -> Iterator[ModelProcess]:
 @pytest.fixture(scope="module")
 def aimock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelProcess]:
     """A scripted model, of which each piece of a stream takes a moment."""
-    with run_aimock(tmp_path_factory.mktemp("aimock"), SCRIPT, key=KEY, pause_ms=20) as server:
+    with run_aimock(tmp_path_factory.mktemp("aimock"), [*SCRIPT, *TO_THE_DOCTOR], key=KEY, pause_ms=20) as server:
         yield server
 
 
@@ -251,3 +263,24 @@ def test_a_small_model_that_dies_in_an_agent_step_is_waited_for(
         wait_for_text(customer, task_id)
         customer.ask(f"/{task_id}/cancel")
         assert customer.until(task_id)["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("door", "expected"),
+    [
+        (LOCAL, {"model": "ok", "model list": "ok", "model schema": "ok", "model prompt": "ok"}),
+        (
+            Door("litellm", "chat_completions", "scripted"),
+            {"model": "ok", "model list": "ok", "model schema": "warn", "model tools": "ok"},
+        ),
+    ],
+    ids=["llama", "litellm"],
+)
+async def test_the_doctor_finds_out_what_a_server_can_do(
+    request: pytest.FixtureRequest, door: Door, expected: dict[str, str]
+) -> None:
+    openai = {**door.settings(request), "timeout_s": MOST_S}
+    settings = Settings.model_validate({"openai": openai})
+    found = await check_model(settings, Secrets(), (), answer_s=MOST_S)
+    states = {finding.check: finding.state for finding in found}
+    assert expected.items() <= states.items(), found
