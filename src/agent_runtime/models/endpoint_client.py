@@ -278,6 +278,8 @@ def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Fail
         return failures.make_unreadable(str(own))
     if isinstance(error, APIStatusError):
         return failures.translate(_read_status_error(error))
+    if type(status := getattr(error, "status_code", None)) is int:  # of a model class that is not ours
+        return failures.translate(ApiError(str(error), status))
     if _find_first(chain, httpx2.ConnectTimeout):
         return failures.make_unreachable("no connection in time")
     if _find_first(chain, APITimeoutError, httpx2.TimeoutException):

@@ -203,6 +203,13 @@ class Failures:
             "other words, use a more capable model (openai.model), or raise its temperature at the endpoint.",
         )
 
+    def make_unusable_class(self, reason: str) -> Failure:
+        return Failure(
+            "model_failed",
+            f"openai.model_class: {self._settings.model_class}: {self.clean(reason)}. It must name a class or function "
+            "that is called with the settings of the section openai, and returns a Model of openai-agents.",
+        )
+
     def make_empty(self) -> Failure:
         return Failure(
             "model_answer_empty",

@@ -6,9 +6,8 @@ The library's runner is not used: a turn is one request, whose calls come back a
 import logging
 import re
 from collections.abc import Iterable
-from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from agents import (
     FunctionTool,
@@ -26,7 +25,7 @@ from agent_runtime.domain.events import ModelCall
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest
 from agent_runtime.domain.thoughts import cut_thoughts
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.models.answer_reader import CutOffError, ResponseInfo
+from agent_runtime.models.answer_reader import ResponseInfo
 from agent_runtime.models.dialect import Dialect, allows_strict
 from agent_runtime.models.endpoint_client import RESPONSE_INFO, open_client, to_failure
 from agent_runtime.models.failures import ApiError, Failure, Failures
@@ -43,11 +42,9 @@ from agent_runtime.models.items import (
     text_of,
     to_sendable,
 )
+from agent_runtime.models.plugged import NoModelError, OutputForm, ask_plugged, load_model
 from agent_runtime.models.repetition import ends_repeating
 from agent_runtime.text.redaction import RedactedStream, Redactor
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
 
 set_tracing_disabled(disabled=True)
 logging.getLogger("openai.agents").setLevel(logging.CRITICAL)  # it may log prompts; we report failures ourselves
@@ -65,13 +62,17 @@ class Endpoint:
         answer_bytes: int,
         model: Model | None = None,
     ) -> None:
-        """Take `model`, one of the library's, to ask in place of the endpoint; for tests."""
+        """Take `model`, one of the library's, to ask in place of the endpoint; for tests.
+
+        Raises: Failure where the settings name a model class, and it makes no model.
+        """
         self._settings = settings
         self._failures = failures
         self._redactor = redactor
         self._most = answer_bytes
         self._client = open_client(settings, answer_bytes=answer_bytes)
         self._functions = FunctionCache()
+        model = model or self._load_model()
         self._given = model is not None
         client = cast("AsyncOpenAI", self._client)  # as far as the model classes use it
         self._model: Model = model or (
@@ -80,8 +81,17 @@ class Endpoint:
             else OpenAIChatCompletionsModel(settings.model, client)
         )
 
+    def _load_model(self) -> Model | None:
+        if self._settings.model_class is None:
+            return None
+        try:
+            return load_model(self._settings.model_class, self._settings)
+        except NoModelError as error:
+            raise self._failures.make_unusable_class(str(error)) from error
+
     async def aclose(self) -> None:
         await self._client.aclose()
+        await self._model.close()
 
     async def ask(self, request: ModelRequest, dialect: Dialect, info: ResponseInfo | None = None) -> ModelAnswer:
         """Return the model's answer to one request, and fill in the facts about it. Raises: Failure."""
@@ -116,7 +126,7 @@ class Endpoint:
             "input": to_sendable(request.items),
             "model_settings": self._make_model_settings(request, dialect),
             "tools": list(map(_to_function_tool, functions)),
-            "output_schema": None,
+            "output_schema": self._make_output_form(request, dialect),
             "handoffs": [],
             "tracing": ModelTracing.DISABLED,
             "previous_response_id": None,
@@ -124,8 +134,8 @@ class Endpoint:
             "prompt": None,
         }
         try:
-            if self._given and info.streamed:
-                return await _follow_stream(self._model, info, asked)
+            if self._given:
+                return await ask_plugged(self._model, info, asked)
             return (await self._model.get_response(**asked)).output
         except Exception as error:
             # Broad, because garbage makes the libraries raise anything: it is an unreadable answer.
@@ -184,15 +194,28 @@ class Endpoint:
             return self._failures.make_cut_off(f"its status is {final['status']!r}")
         return self._failures.make_truncated() if read_finish(info.finish) == "cut" else None
 
+    def _make_output_form(self, request: ModelRequest, dialect: Dialect) -> OutputForm | None:
+        """Return the schema for a model class of the operator's; None for others, whose requests hold it themselves."""
+        if not self._given or request.schema is None or dialect.output != "json_schema":
+            return None
+        return OutputForm(request.name, request.schema, strict=allows_strict(request.schema))
+
     def _make_model_settings(self, request: ModelRequest, dialect: Dialect) -> ModelSettings:
         """Return the options of a request. `store: false`: the endpoint need not store anything for the next turn."""
         settings, responses = self._settings, self._settings.api == "responses"
         body: JsonObject = dict(settings.extra_body)
         limit = request.max_tokens
+        if self._given:
+            return ModelSettings(
+                max_tokens=limit,
+                temperature=settings.temperature,
+                include_usage=dialect.counts,
+                extra_body=body or None,
+            )
         if request.schema is not None and dialect.output != "prompt":
             described = _make_response_format(request, request.schema, dialect)
             body |= {"text": {"format": _flatten(described)}} if responses else {"response_format": described}
-        if dialect.streams and not self._given:
+        if dialect.streams:
             body["stream"] = True  # the client reads the stream, and gives the library the whole answer
             if dialect.counts and not responses:
                 body["stream_options"] = {"include_usage": True}
@@ -205,24 +228,9 @@ class Endpoint:
             max_tokens=limit,
             temperature=settings.temperature if "temperature" in dialect.options else None,
             store=False if keeps and "store" in dialect.options else None,
-            include_usage=True if dialect.counts and self._given else None,
             response_include=["reasoning.encrypted_content"] if responses and dialect.reasoning else None,
             extra_body=body or None,
         )
-
-
-async def _follow_stream(model: Model, info: ResponseInfo, asked: dict[str, Any]) -> list[Any]:
-    """Return the output items of any model of the library, whose text is heard while it comes."""
-    final: Any = None
-    async with aclosing(cast("AsyncGenerator[Any]", model.stream_response(**asked))) as events:
-        async for event in events:
-            if isinstance(delta := getattr(event, "delta", None), str):
-                info.take(delta, shown=event.type == "response.output_text.delta")
-            elif event.type in {"response.completed", "response.incomplete", "response.failed"}:
-                final = event.response
-    if final is None:
-        raise CutOffError("the stream ended before the answer did")
-    return cast("list[Any]", final.output)
 
 
 def _make_response_format(request: ModelRequest, schema: JsonObject, dialect: Dialect) -> JsonObject:
