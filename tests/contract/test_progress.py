@@ -1,9 +1,11 @@
 """Progress at the port `ToolServers`: servers that report the progress of calls, over stdio and over HTTP."""
 
 import asyncio
+import queue
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,16 +50,65 @@ class Handler(EventStreamHandler):
             self.say(said)
 
 
+class BesideHandler(EventStreamHandler):
+    """The same server, which reports on the stream that a GET opens, and answers on that of the POST."""
+
+    beside: "queue.Queue[Any]"
+
+    def do_GET(self) -> None:  # noqa: N802 - the name that the library calls
+        self.begin_stream(200)
+        while (said := self.beside.get(timeout=20)) is not None:
+            self.say(said)
+
+    def do_POST(self) -> None:  # noqa: N802 - the name that the library calls
+        message = self.read_message()
+        self.begin_stream(200 if "id" in message else 202, **{"Mcp-Session-Id": "one"})
+        for said in messages(message):
+            self.beside.put(said) if "method" in said else self.say(said)
+
+    def do_DELETE(self) -> None:  # noqa: N802 - the name that the library calls
+        self.beside.put(None)
+        self.send_error(405)
+
+
+class OldHandler(BesideHandler):
+    """The same server over HTTP+SSE of 2024-11-05: everything comes on the stream that a GET opens."""
+
+    def do_GET(self) -> None:  # noqa: N802 - the name that the library calls
+        self.begin_stream(200)
+        self.wfile.write(b"event: endpoint\ndata: /messages\n\n")
+        while (said := self.beside.get(timeout=20)) is not None:
+            self.wfile.write(b"event: message\n")
+            self.say(said)
+
+    def do_POST(self) -> None:  # noqa: N802 - the name that the library calls
+        message = self.read_message()
+        if self.path != "/messages":
+            self.send_error(405)
+            return
+        self.send_response(202)
+        self.end_headers()
+        for said in messages(message):
+            self.beside.put(said)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
 async def outcome(
-    place: Place, tool: str, times: int, patience: Allowance, *, timeout_s: float = 0.5, over: str = "stdio"
+    place: Place,
+    tool: str,
+    times: int,
+    patience: Allowance,
+    *,
+    timeout_s: float = 0.5,
+    over: str = "stdio",
+    handler: type[EventStreamHandler] = Handler,
 ) -> StoredResult | OutcomeUnknownError:
     """Return the outcome of a call that reports this many times."""
-    with serve_over(over, SERVER, Handler) as entry:
+    with serve_over(over, SERVER, handler) as entry:
         async with asyncio.timeout(20), place.pool() as pool, pool.lease([entry]) as lease:
             arguments, cancel = {"label": str(times)}, asyncio.Event()
             try:
@@ -75,6 +126,19 @@ async def test_a_call_that_reports_progress_is_not_given_up_at_its_time_out(plac
     assert isinstance(result, StoredResult)
     assert result.text == "done"
     assert (patience.told[0].progress, patience.told[0].total) == (1, 6)
+    assert patience.asked, "its time-out passed meanwhile"
+
+
+@pytest.mark.parametrize("handler", [BesideHandler, OldHandler])
+async def test_reports_count_on_whichever_stream_they_come(place: Place, handler: type[BesideHandler]) -> None:
+    handler.beside = queue.Queue()
+    patience = Allowance(60)
+    try:
+        result = await outcome(place, "work", 6, patience, over="http", handler=handler)
+    finally:
+        handler.beside.put(None)
+    assert isinstance(result, StoredResult)
+    assert (result.text, patience.told[0].progress) == ("done", 1)
     assert patience.asked, "its time-out passed meanwhile"
 
 

@@ -113,9 +113,10 @@ class EventStreamHandler(BaseHTTPRequestHandler):
     def read_message(self) -> Any:
         return json.loads(self.rfile.read(int(self.headers["content-length"])))
 
-    def begin_stream(self, status: int) -> None:
+    def begin_stream(self, status: int, **headers: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "text/event-stream")
+        for name, value in {"Content-Type": "text/event-stream", **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
 
     def say(self, message: Any) -> None:
