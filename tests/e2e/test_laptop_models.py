@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from agent_runtime.cli.model_check import check_model
-from agent_runtime.config import Secrets, Settings
+from agent_runtime.config import OpenAISettings, Secrets, Settings
+from agent_runtime.models.model import OpenAIModel
+from agent_runtime.text.redaction import Redactor
 from real_models import ModelProcess, Scripted, run_aimock, run_litellm, run_llama, unpack_model
 from serving import PATIENCE_S, Service
 from waiting import eventually_sync
@@ -284,3 +286,14 @@ async def test_the_doctor_finds_out_what_a_server_can_do(
     found = await check_model(settings, Secrets(), (), answer_s=MOST_S)
     states = {finding.check: finding.state for finding in found}
     assert expected.items() <= states.items(), found
+
+
+@pytest.mark.parametrize(("server", "name"), [("llama", "local"), ("litellm", "scripted")])
+async def test_a_server_on_this_machine_says_which_model_it_has(
+    request: pytest.FixtureRequest, server: str, name: str
+) -> None:
+    process: ModelProcess = request.getfixturevalue(server)
+    settings = OpenAISettings.model_validate({"base_url": process.base_url, "api_key": KEY})
+    async with OpenAIModel(settings, Redactor()) as model:
+        assert await model.identify() == name
+        assert (model.status().model, model.status().api) == (name, "chat_completions")
