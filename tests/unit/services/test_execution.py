@@ -155,9 +155,11 @@ class Talker:
     def __init__(self) -> None:
         self.asked = 0
         self.most_asked = 0
+        self.meant: list[str | None] = []
 
     async def answer(self, request: ModelRequest) -> ModelAnswer:
         self.asked += 1
+        self.meant.append(request.model)
         self.most_asked = max(self.most_asked, self.asked)
         await asyncio.sleep(0)
         self.asked -= 1
@@ -332,6 +334,14 @@ async def test_an_answer_of_a_model_takes_the_place_of_a_call(scene: Setting) ->
     types = await scene.types()
     assert types.index("model.answered") < types.index("tool.called")
     assert task.results["do"].text == "said"
+
+
+async def test_a_question_is_for_the_model_of_the_contract_alone(scene: Setting) -> None:
+    contract = contract_of({**AGENT, "instruction": "Do it."})
+    await scene.approve(contract)
+    await scene.run()
+    assert contract.model
+    assert scene.model.meant == [contract.model.model]
 
 
 async def test_no_more_questions_are_under_way_than_a_task_may_make_calls(scene: Setting) -> None:
