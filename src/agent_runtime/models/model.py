@@ -110,8 +110,9 @@ class OpenAIModel:
             from agent_runtime.models.discovery import find_model  # noqa: PLC0415 - late, as `_open_endpoint`
 
             name = await find_model(self._given, self._failures, self._settings.model)
-            if name != self._settings.model:
-                self._go_on_with(name)
+            async with self._opening:
+                if name != self._settings.model:
+                    self._go_on_with(name)
 
     def _go_on_with(self, name: str) -> None:
         self._settings = self._given.model_copy(update={"model": name})
@@ -191,9 +192,9 @@ class OpenAIModel:
         """
         request = exchange.request
         await self._find_model()
+        endpoint = await self._get_endpoint()
         if request.model is not None and request.model != self._settings.model:
             raise self._failures.make_changed(request.model)
-        endpoint = await self._get_endpoint()
         held = request.schema is not None
         dialect = replace(self._dialect, output=self._output or self._dialect.output)
         tried, first = {dialect}, None

@@ -116,7 +116,8 @@ class PlannerAgent:
     ) -> tuple[PlanAnswer, OfferedTools]:
         """Ask the planner once the `awaited` servers are known; return its answer and what it was offered."""
         await self._registry.ready(awaited, within_s)
-        await self._registry.identify_model()
+        if self._planner.needs_model or self._registry.identities.model is None:
+            await self._registry.identify_model()
         offered = self._offer(allowed)
         request = PlanRequest(
             task.prompt,
