@@ -1039,3 +1039,16 @@ async def test_after_thoughts_without_json_less_is_asked_for(ask: Asker) -> None
     ask.models.script([Rule("", (Calls([], message_fields={"reasoning_content": "Hm."}), Text(GOAL)))])
     assert (await ask_in_time(model, question(schema=PLAN))).text == GOAL
     assert [request.format for request in ask.models.requests] == ["json_schema", "json_object"]
+
+
+@STREAMED_CHAT
+async def test_thoughts_that_begin_a_stream_are_not_heard_also_if_it_is_repeated(ask: Asker) -> None:
+    pieces: list[str] = []
+    request = ModelRequest("", [USER], on_text=pieces.append)
+    thoughts = "<think>I write it.</think>\n"
+    ask.models.next(Fault("cut_stream", f"{thoughts}It is 4, I th"))
+    answer = await ask.answer(Text(f"{thoughts}It is 42."), request=request)
+    assert answer.text == f"{thoughts}It is 42."
+    heard = "".join(pieces)
+    assert heard.endswith("\nIt is 42.")
+    assert "I write it" not in heard

@@ -17,7 +17,7 @@ lower case. The rules, for a text that is to be shown or stored:
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _TAGS = ("think", "thinking", "thought", "reasoning", "seed:think")
 _OPENING = (
@@ -46,7 +46,9 @@ MARK = _match_any((*_OPENING, *_CLOSING))
 """The pattern of every mark, in upper or lower case."""
 
 _MARK = re.compile(MARK)
+_OPENS = re.compile(_match_any(_OPENING))
 _CLOSES = re.compile(_match_any(_CLOSING))
+_LONGEST_MARK = max(map(len, _CLOSING))
 _IN_TEXT = re.compile(rf"^[ \t]*+(?P<fence>`{{3,8}}|~{{3,8}})[^\n]*+|`[^`\n]++`|(?P<mark>{MARK})", re.MULTILINE)
 _INDENT = 64
 """How much white space may stand before a mark that begins a line."""
@@ -85,6 +87,40 @@ def cut_thoughts(text: str) -> str:
         return answer
     kept.append(answer[begin:].lstrip())
     return "".join(kept).strip()
+
+
+class SpokenText:
+    """Passes on the text of a stream without the thoughts that it begins with, if their marks are written.
+
+    What may be the beginning of a mark is held back. Thoughts whose opening mark is not written are passed on, and so
+    are those after other text.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._held = ""
+        self._thinks = self._speaks = False
+
+    def write(self, piece: str) -> None:
+        """Add the next piece of text."""
+        self._held += piece
+        while not self._speaks:
+            if self._thinks:
+                end = find_closing(self._held, 0)
+                if end is None:
+                    self._held = self._held[-_LONGEST_MARK:]
+                    return
+                self._thinks, self._held = False, self._held[end:]
+            text = self._held.lstrip("\ufeff \t\r\n")
+            if opening := _OPENS.match(text):
+                self._thinks, self._held = True, text[opening.end() :]
+            elif any(mark.startswith(text.lower()) for mark in _OPENING):
+                return
+            else:
+                self._speaks = True
+        if self._held:
+            self._write(self._held)
+        self._held = ""
 
 
 def is_closing(mark: re.Match[str]) -> bool:

@@ -23,7 +23,7 @@ from openai import AsyncOpenAI, Omit
 from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.events import ModelCall
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest
-from agent_runtime.domain.thoughts import cut_thoughts
+from agent_runtime.domain.thoughts import SpokenText, cut_thoughts
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.answer_reader import ResponseInfo
 from agent_runtime.models.dialect import Dialect, allows_strict
@@ -95,7 +95,7 @@ class Endpoint:
 
     async def ask(self, request: ModelRequest, dialect: Dialect, info: ResponseInfo | None = None) -> ModelAnswer:
         """Return the model's answer to one request, and fill in the facts about it. Raises: Failure."""
-        text = RedactedStream(self._redactor, request.on_text)
+        text = RedactedStream(self._redactor, SpokenText(request.on_text).write)
         info = info or ResponseInfo(dialect.streams)
         info.on_text, info.most = text.write, self._most
         info.returned = find_extras(request.items, self._settings.model) if dialect.returns else {}

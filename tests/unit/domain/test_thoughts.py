@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from agent_runtime.domain.thoughts import cut_thoughts
+from agent_runtime.domain.thoughts import SpokenText, cut_thoughts
 
 DRAFT = "Maybe 3? No, that is wrong."
 
@@ -82,3 +82,24 @@ def test_a_large_text_of_marks_is_read_fast(text: str) -> None:
     started = time.process_time()
     cut_thoughts(whole)
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [
+        ("The answer is <think>.", "The answer is <think>."),
+        (f"\n<think>\n{DRAFT}</think>\n\nIt is 4.", "\n\nIt is 4."),
+        (f"[THINK]{DRAFT}[/THINK] <thinking>{DRAFT}</Thinking>It is 4.", "It is 4."),
+        (f"<think>{DRAFT}", ""),
+        ("<thin air>", "<thin air>"),
+        (f"{DRAFT}</think>It is 4.", f"{DRAFT}</think>It is 4."),
+    ],
+)
+def test_thoughts_at_the_beginning_of_a_stream_are_not_passed_on(text: str, heard: str, size: int) -> None:
+    pieces: list[str] = []
+    spoken = SpokenText(pieces.append)
+    for start in range(0, len(text), size):
+        spoken.write(text[start : start + size])
+    assert "".join(pieces) == heard
+    assert "" not in pieces
