@@ -26,6 +26,7 @@ DRAFT = "Maybe 3? No, that is wrong."
         "<think>Is `</think>` closing?\n</think>\nHm.\n</think>\nThe answer is 4.",
         f"<think>```\n{DRAFT}</think>\nThe answer is 4.",
         f"{DRAFT}\n</think>\n\nThe answer is 4.",
+        f"It is 3.\n<think>{DRAFT}</think>\nIs it?\n</think>\nThe answer is 4.",
         f"{DRAFT}</think>The answer is 4.",
         f"{DRAFT} </think>The answer is 4.",
         "Maybe 3</think>\nThe answer is 4.",
@@ -60,6 +61,8 @@ def test_only_what_is_no_thought_is_left(text: str, left: str) -> None:
     "text",
     [
         "  The answer is 4.\n",
+        "  The marks are <think> and </think>.\n",
+        "The line `It is over.</think>` ends it.",
         "The file uses <think> and </think> to mark thoughts.",
         "The file is: <think>\nhello\n</think>\nand ends there.",
         "Replace `<think>` by `<b>`.\n`</think>` is replaced by `</b>`.",

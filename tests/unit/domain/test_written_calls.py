@@ -82,7 +82,8 @@ def test_a_result_that_speaks_of_calls_is_a_result(text: str) -> None:
 
 
 def test_without_tools_a_call_in_words_is_a_result() -> None:
-    assert find_written_call(CALL, CALL, ()) is None
+    for text in (CALL, f"<tool_call>{CALL}</tool_call>", "[TOOL_CALLS][]", "look(1)"):
+        assert find_written_call(text, text, ()) is None
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,12 @@ def test_nothing_after_a_broken_plan_is_taken_for_one() -> None:
         read_plan(text, TOOLS, "p")
 
 
+def test_a_mark_in_a_string_of_a_broken_plan_does_not_end_thoughts() -> None:
+    text = f'{{"goal": "cut </think> tags" "steps": {json.dumps([READ])}}}'
+    with pytest.raises(InvalidPlanError, match="wrong in line 1"):
+        read_plan(text, TOOLS, "p")
+
+
 def test_a_plan_inside_the_arguments_of_a_broken_plan_is_not_taken() -> None:
     text = '{"steps": [{"arguments": ' + json.dumps({"steps": [READ]})
     with pytest.raises(InvalidPlanError, match="not closed"):
