@@ -1,5 +1,6 @@
 """The doctor's look at a language model, over the wire."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -109,7 +110,7 @@ async def test_a_prompt_that_is_cut_without_a_word_is_noticed(models: ModelServe
         return Text(text, usage=(min(len(request.text) // 4, 1024), 1))
 
     answer_doctor(models, prompt=count_at_most_1024)
-    found = (await check(models, tools=make_tools(40)))["model prompt"]
+    found = (await check(models, tools=make_tools(120)))["model prompt"]
     assert found.state == "warn"
     for part in ("of which 1024 were read", "OLLAMA_CONTEXT_LENGTH", "--ctx-size", "openai.catalogue_tokens"):
         assert part in found.detail
@@ -121,6 +122,7 @@ async def test_where_no_tokens_are_counted_it_is_said(models: ModelServer) -> No
     found = await check(models)
     assert "tokens not counted" in found["model"].detail
     assert "counts no tokens" in found["model prompt"].detail
+    assert re.search(r"that of a plan has about \d+ with the tools", found["model prompt"].detail)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ from agent_runtime.domain.contract import Limits
 from agent_runtime.domain.errors import ConfigurationError, ModelError
 from agent_runtime.domain.model_requests import LARGER_CONTEXT, ModelAnswer, ModelRequest, OfferedTool
 from agent_runtime.domain.tools import Tool
+from agent_runtime.domain.usage import estimate_tokens
 from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.planners.model.json_answer import NoJsonError, find_pieces
+from agent_runtime.planners.model.model_size import shows_all_fields
 from agent_runtime.planners.model.planner import ModelPlanner
 from agent_runtime.planners.model.prompt import build_instructions
 from agent_runtime.planners.model.tool_listing import list_tools
@@ -121,8 +123,10 @@ def _has_key(settings: OpenAISettings) -> bool:
 
 def _write_prompt(settings: Settings, tools: Sequence[Tool]) -> str:
     """Return what the planner tells the model beside a request."""
-    listing = list_tools([tool for tool in tools if not tool.denied], "", (), settings.openai.catalogue_tokens)
-    return build_instructions(listing, most_steps=Limits().max_steps, agent_steps=True)
+    offered = [tool for tool in tools if not tool.denied]
+    extras = shows_all_fields(settings.openai.plan_fields, settings.openai.model)
+    listing = list_tools(offered, "", (), settings.openai.catalogue_tokens, notes=extras)
+    return build_instructions(listing, offered, most_steps=Limits().max_steps, agent_steps=True, extras=extras)
 
 
 class _SlowError(Exception):
@@ -284,7 +288,10 @@ class _Examination:
         part = await self._count(sample)
         whole = await self._count(prompt)
         if not (part and whole):
-            detail = "the endpoint counts no tokens, so nobody would notice that it cuts a long prompt"
+            detail = (
+                f"the endpoint counts no tokens, so nobody would notice that it cuts a long prompt; that of a plan has "
+                f"about {estimate_tokens(prompt)} with the tools of now"
+            )
             return Finding("model prompt", "ok", detail)
         expected = round(part * len(prompt.encode()) / max(1, len(sample.encode())))
         if whole < _SHARE_READ * expected:

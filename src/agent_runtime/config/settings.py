@@ -62,6 +62,7 @@ class OpenAISettings(Section):
     `timeout_s`: the longest silence of the endpoint in seconds. `answer_timeout_s`: the limit for an answer, including
     its `max_retries` retries. `catalogue_tokens`: the limit for the tools in a prompt of the planner.
     `answer_tokens`: the limit for one answer; None: 16,384, and 4,096 for a plan from another endpoint than OpenAI's.
+    `plan_fields`: whether the planner shows the model the fields that most steps leave out; `auto`: unless it is small.
     `extra_body`: further fields of each request. `model_class`: `module:attribute` of another model class of
     openai-agents.
 
@@ -80,6 +81,7 @@ class OpenAISettings(Section):
     answer_timeout_s: PositiveFloat = 600
     catalogue_tokens: PositiveInt = 24_000
     answer_tokens: int | None = Field(default=None, ge=256)
+    plan_fields: Literal["auto", "few", "all"] = "auto"
     max_retries: NonNegativeInt = 2
     model_class: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+(\.\w+)*$")
 

@@ -39,7 +39,8 @@ def choose_planner(settings: Settings, model: LanguageModel | None) -> Planner:
         return RulePlanner()
     if model is None:
         raise _make_missing_model_error(settings.planner)
-    return ModelPlanner(model, catalogue_tokens=settings.openai.catalogue_tokens)
+    known = settings.openai
+    return ModelPlanner(model, catalogue_tokens=known.catalogue_tokens, fields=known.plan_fields)
 
 
 def _make_missing_model_error(planner: str) -> ConfigurationError:

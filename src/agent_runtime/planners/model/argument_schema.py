@@ -75,7 +75,7 @@ class _Fitting:
         self._parts = 0
 
     def fit_arguments(self) -> JsonObject:
-        whole = _resolve(self._root, self._root)
+        whole = resolve_schema(self._root, self._root)
         if not whole.get("properties") and _list_options(whole, self._root):
             return self._fit_value(whole, _DEEPEST)
         if "properties" not in whole and not _is_closed(whole):
@@ -94,7 +94,7 @@ class _Fitting:
         self._parts += 1
         if self._parts > _MOST_PARTS:
             raise _TooLargeError
-        known = _resolve(schema, self._root)
+        known = resolve_schema(schema, self._root)
         choices = [known["const"]] if "const" in known else known.get("enum")
         if isinstance(choices, list) and 0 < len(choices) <= _MOST_CHOICES and all(map(_is_scalar, choices)):
             return name_choices(choices)
@@ -190,7 +190,7 @@ def _list_options(schema: JsonObject, root: JsonObject) -> list[JsonObject]:
     said = schema.get("anyOf")
     if not isinstance(said, list) or schema.get("properties"):
         return []
-    options = [_resolve(option, root) for option in said]
+    options = [resolve_schema(option, root) for option in said]
     return options if all(option.keys() & _TELLING for option in options) else []
 
 
@@ -207,7 +207,7 @@ def _list_types(schema: JsonObject) -> list[str]:
     return list(_SCALARS)
 
 
-def _resolve(schema: JsonValue, root: JsonObject) -> JsonObject:
+def resolve_schema(schema: JsonValue, root: JsonObject) -> JsonObject:
     """Return the schema with `$ref`, `allOf` and `oneOf` put into the keywords that are fitted."""
     known: JsonObject = dict(schema) if isinstance(schema, Mapping) else {}
     for _ in range(_DEEPEST):
@@ -248,7 +248,7 @@ def _merge(one: JsonObject, other: JsonObject) -> JsonObject:
 
 
 def _read_texts(value: JsonValue, schema: JsonValue, root: JsonObject, depth: int) -> JsonValue:
-    known = _resolve(schema, root)
+    known = resolve_schema(schema, root)
     if depth <= -1:
         return value
     if isinstance(value, str):

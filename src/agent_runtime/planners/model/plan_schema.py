@@ -23,7 +23,8 @@ def build_plan_schema(tools: Sequence[Tool], *, agent_steps: bool, extras: bool 
     """Return the schema of a plan with these tools.
 
     There is one kind of step for each tool, with its names fixed and its arguments as its own schema has them; where
-    that would be too large, the schema for any tools. `extras`: a step may have the fields that most steps leave out.
+    that would be too large, the schema for any tools. `extras`: with the fields that most plans need not have. Without
+    them the steps are s1, s2 and so on in their order, and an answer is either steps or the reason why there are none.
     """
     exact = _build_exact(tuple(map(ListedTool, tools)), agent_steps, extras) if 0 < len(tools) <= MOST_TOOLS else None
     return exact or plan_schema(agent_steps=agent_steps, extras=extras)
@@ -35,7 +36,7 @@ def plan_schema(*, agent_steps: bool, extras: bool = True) -> JsonObject:
     named = {"server": _make_text_schema("From the catalogue"), "tool": _make_text_schema("From the catalogue")}
     step = _make_tool_step(named, {"type": "object", "additionalProperties": True}, extras=extras)
     kinds = [step, _make_agent_step([_make_allowed_tool(named, extras=extras)], extras=extras)]
-    return _make_plan(kinds if agent_steps else [step])
+    return _make_plan(kinds if agent_steps else [step], extras=extras)
 
 
 @lru_cache(maxsize=4)
@@ -44,7 +45,7 @@ def _build_exact(listed: tuple[ListedTool, ...], agent_steps: bool, extras: bool
     kinds = [_make_exact_step(tool, extras=extras) for tool in tools]
     if agent_steps:
         kinds.append(_make_agent_step(list(_make_allowed_tools(tools, extras=extras)), extras=extras))
-    schema = _make_plan(kinds)
+    schema = _make_plan(kinds, extras=extras)
     return schema if len(json.dumps(schema)) <= MOST_BYTES else None
 
 
@@ -61,10 +62,11 @@ def _make_allowed_tools(tools: Sequence[Tool], *, extras: bool) -> Iterator[Json
 
 
 def _make_tool_step(named: JsonObject, arguments: JsonObject, *, extras: bool) -> JsonObject:
-    more: JsonObject = {**_AFTER, "timeout_s": {"type": "number"}, "retries": {"type": "integer"}}
+    if not extras:
+        return _make_object_schema({"title": _TITLE, **named, "arguments": arguments}, {})
     return _make_object_schema(
-        {**_SHARED, "kind": name_choices(["tool"]), **named, "arguments": arguments},
-        more if extras else {},
+        {"id": _ID, "title": _TITLE, "kind": name_choices(["tool"]), **named, "arguments": arguments},
+        {**_AFTER, "timeout_s": {"type": "number"}, "retries": {"type": "integer"}},
     )
 
 
@@ -74,25 +76,25 @@ def _make_allowed_tool(named: JsonObject, *, extras: bool) -> JsonObject:
 
 
 def _make_agent_step(allowed: list[JsonObject], *, extras: bool) -> JsonObject:
-    more: JsonObject = {**_AFTER, "max_turns": {"type": "integer"}}
+    work: JsonObject = {
+        "instruction": _make_text_schema("All that the model of this step is told"),
+        "tools": {"type": "array", "items": _choose(allowed)},
+    }
+    if not extras:
+        return _make_object_schema({"title": _TITLE, **work}, {})
     return _make_object_schema(
-        {
-            **_SHARED,
-            "kind": name_choices(["agent"]),
-            "instruction": _make_text_schema("All that the model of this step is told"),
-            "tools": {"type": "array", "items": _choose(allowed)},
-        },
-        more if extras else {},
+        {"id": _ID, "title": _TITLE, "kind": name_choices(["agent"]), **work},
+        {**_AFTER, "max_turns": {"type": "integer"}},
     )
 
 
-def _make_plan(kinds: list[JsonObject]) -> JsonObject:
-    optional: JsonObject = {
-        "goal": _make_text_schema("What the plan reaches"),
-        "cannot": _make_text_schema("Only where no plan is possible: the reason"),
-    }
+def _make_plan(kinds: list[JsonObject], *, extras: bool) -> JsonObject:
     steps: JsonObject = {"type": "array", "items": _choose(kinds)}
-    return {**_make_object_schema({}, optional | {"steps": steps}), "required": ["steps"]}
+    cannot = _make_text_schema("Only where no plan is possible: the reason")
+    if not extras:
+        return {"anyOf": [_make_object_schema({"steps": steps}, {}), _make_object_schema({"cannot": cannot}, {})]}
+    named = {"goal": _make_text_schema("What the plan reaches"), "cannot": cannot, "steps": steps}
+    return {**_make_object_schema({}, named), "required": ["steps"]}
 
 
 def _choose(options: list[JsonObject]) -> JsonObject:
@@ -112,10 +114,8 @@ def _make_object_schema(required: JsonObject, optional: JsonObject) -> JsonObjec
     }
 
 
-_SHARED: JsonObject = {
-    "id": _make_text_schema("s1, s2, ..."),
-    "title": _make_text_schema("What the step does, for a person"),
-}
+_ID = _make_text_schema("s1, s2, ...")
+_TITLE = _make_text_schema("What the step does, for a person")
 _AFTER: JsonObject = {
     "depends_on": {"type": "array", "items": {"type": "string"}},
     "when": _make_text_schema("A condition; leave it out if the step always runs"),

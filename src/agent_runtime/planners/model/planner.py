@@ -16,11 +16,13 @@ from agent_runtime.domain.tools import Tool, tool_key
 from agent_runtime.domain.usage import Usage, estimate_tokens
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.model.attempt_notes import AttemptNotes
+from agent_runtime.planners.model.cleaning import clean
 from agent_runtime.planners.model.fitting import Fitting, Sizes
+from agent_runtime.planners.model.model_size import PlanFields, shows_all_fields
 from agent_runtime.planners.model.plan_reader import Declined, find_named_tools, read_plan
 from agent_runtime.planners.model.plan_schema import build_plan_schema
-from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions
-from agent_runtime.planners.model.tool_listing import clean, find_nearest, list_tools
+from agent_runtime.planners.model.prompt import build_conversation, build_correction, build_instructions, needs_extras
+from agent_runtime.planners.model.tool_listing import find_nearest, list_tools
 from agent_runtime.services.ports import LanguageModel
 
 log = structlog.get_logger()
@@ -50,8 +52,8 @@ class ModelPlanner:
 
     The answer is a proposal. It is read with the tolerance that `plan_reader` documents, and judged by the contract. If
     it has faults, or was cut short, the model is told so and asked again, `repairs` times at most. `catalogue_tokens`
-    limits the catalogue in the prompt; if the model cannot read so much, it is made smaller, twice at most. `name`
-    identifies the planner in the journal.
+    limits the catalogue in the prompt; if the model cannot read so much, it is made smaller, twice at most. `fields`:
+    whether it is shown the fields that most steps leave out. `name` identifies the planner in the journal.
     """
 
     needs_model = True
@@ -64,8 +66,10 @@ class ModelPlanner:
         name: str = "openai",
         repairs: int = 2,
         catalogue_tokens: int = CATALOGUE_TOKENS,
+        fields: PlanFields = "auto",
     ) -> None:
         self.name = name
+        self._fields = fields
         self._model = model
         self._repairs = repairs
         self._catalogue_tokens = catalogue_tokens
@@ -77,7 +81,10 @@ class ModelPlanner:
         why), `invalid_plan` (the last answer still had faults), `budget_exceeded` (`max_tokens` does not suffice), or
         that of the ModelError. Where the model cannot read a correction, the error is `invalid_plan` with the faults.
         """
-        return await _Attempt(self._model, request, self._repairs, self._catalogue_tokens).run()
+        extras = shows_all_fields(self._fields, self._model.status().model or "") or (
+            request.previous is not None and needs_extras(request.previous, request.tools)
+        )
+        return await _Attempt(self._model, request, self._repairs, self._catalogue_tokens, extras=extras).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +98,16 @@ class _Faulty:
 class _Attempt:
     """One plan in the making: the conversation so far, and the tokens it has cost."""
 
-    def __init__(self, model: LanguageModel, request: PlanRequest, repairs: int, catalogue_tokens: int) -> None:
+    def __init__(
+        self, model: LanguageModel, request: PlanRequest, repairs: int, catalogue_tokens: int, *, extras: bool
+    ) -> None:
         self._model = model
+        self._extras = extras
         self._request = request
         self._repairs = repairs
         self._notes = AttemptNotes(request.keep)
-        self._schema = build_plan_schema(request.tools, agent_steps=request.agent_steps)
-        self._conversation = build_conversation(request)
+        self._schema = build_plan_schema(request.tools, agent_steps=request.agent_steps, extras=extras)
+        self._conversation = build_conversation(request, extras=extras)
         self._fitting = Fitting(catalogue_tokens)
         self._show_tools()
         self._read_tokens: int | None = None
@@ -106,11 +116,15 @@ class _Attempt:
     def _show_tools(self) -> None:
         request = self._request
         used = [key for step in request.previous.steps for key in tool_keys(step)] if request.previous else []
-        self._listing = list_tools(
-            request.tools, "\n".join((request.prompt, *request.feedback)), used, self._fitting.catalogue_tokens
-        )
+        question = "\n".join((request.prompt, *request.feedback))
+        self._listing = list_tools(request.tools, question, used, self._fitting.catalogue_tokens, notes=self._extras)
         self._instructions = build_instructions(
-            self._listing, most_steps=request.max_steps, agent_steps=request.agent_steps
+            self._listing,
+            request.tools,
+            question,
+            most_steps=request.max_steps,
+            agent_steps=request.agent_steps,
+            extras=self._extras,
         )
 
     async def run(self) -> PlanAnswer:
@@ -219,7 +233,7 @@ class _Attempt:
         """Return the conversation; with the faulty answer as far as the context is known to hold it."""
         if faulty is None:
             return self._conversation
-        unknown = list(self._find_unknown(faulty.text))
+        unknown = list(self._find_unknown(faulty))
         messages = [*self._conversation, *build_correction(faulty.text, faulty.faults, unknown)]
         if self._fitting.is_too_long(self._measure(messages)):
             short = clean(faulty.text, _SHORT_ECHO)
@@ -265,20 +279,23 @@ class _Attempt:
                 )
         return PlanningError(message, code=code, usage=self._usage, may_pass=error.may_pass)
 
-    def _find_unknown(self, answer: str) -> Iterator[Tool]:
-        """Yield the tools that the answer names and that were not shown in full, and those most like the ones it
-        invents.
+    def _find_unknown(self, faulty: _Faulty) -> Iterator[Tool]:
+        """Yield the tools whose whole schemas are shown for a correction: those that the answer names, if they were not
+        shown in full or its arguments have faults, and those most like the ones it invents.
         """
         tools = {tool.key: tool for tool in self._request.tools}
         hidden = [tool for tool in self._request.tools if tool.key not in self._listing.full]
-        if not hidden:
-            return
+        misused = any(".arguments." in fault.field for fault in faulty.faults)
         shown: set[str] = set()
-        for server, name in find_named_tools(answer):
+        for server, name in find_named_tools(faulty.text):
             key = tool_key(server, name)
             found = [tools[key]] if key in tools else find_nearest(hidden, f"{server} {name}", _NEAREST)
             for tool in found:
-                if tool.key not in self._listing.full | shown and len(shown) < _MOST_SHOWN:
+                if (
+                    (misused or tool.key not in self._listing.full)
+                    and tool.key not in shown
+                    and len(shown) < _MOST_SHOWN
+                ):
                     shown.add(tool.key)
                     yield tool
 

@@ -1,7 +1,8 @@
 """The catalogue as a language model reads it, within a budget.
 
-What servers say of their tools is data. Each tool is one line of JSON without invisible characters, shortened, between
-fences whose name is a hash of the text, so that no description can contain it.
+What servers say of their tools is data. Each tool is a line without invisible characters (`signature.py`), shortened,
+between fences whose name is a hash of the text, so that no description can contain it. `show_tools` gives the whole
+schemas, for a correction.
 """
 
 import hashlib
@@ -14,11 +15,14 @@ from agent_runtime.domain.caching import SizedCache
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.usage import BYTES_PER_TOKEN
 from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.planners.model.cleaning import clean
 from agent_runtime.planners.model.relevance import Relevance, split_words
-from agent_runtime.text.escaping import has_hidden, is_hidden, json_line
+from agent_runtime.planners.model.signature import list_argument_names, write_short_signature, write_signature
+from agent_runtime.text.escaping import json_line
 
 _DESCRIPTION = 1000
 _SHORT = 200
+_SHOWN_BYTES = 8000
 _LONGEST_NAME = 200
 _SCHEMA = 6000
 _OUTPUT_SCHEMA = 2000
@@ -35,17 +39,6 @@ _OBJECT_BYTES = 100
 _FULL: SizedCache[str] = SizedCache(16 * 1024 * 1024)
 _BRIEF: SizedCache[str] = SizedCache(4 * 1024 * 1024)
 _WORDS: SizedCache[tuple[str, ...]] = SizedCache(16 * 1024 * 1024)
-
-
-def clean(text: str, limit: int) -> str:
-    """Return the text on one line, without control, hidden and reordering characters, shortened to
-    `limit` characters.
-    """
-    head = text[: 4 * limit]
-    if has_hidden(head):
-        head = "".join(" " if is_hidden(char) else char for char in head)
-    line = " ".join(head.split())
-    return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 4].rstrip()} ..."
 
 
 class ListedTool:
@@ -82,26 +75,42 @@ class ShownTools:
     full: frozenset[str]
 
 
-def list_tools(tools: Sequence[Tool], question: str, first: Iterable[str], limit_tokens: int) -> ShownTools:
-    """Return the tools in their order, as far as `limit_tokens` allows.
+def list_tools(
+    tools: Sequence[Tool], question: str, first: Iterable[str], limit_tokens: int, *, notes: bool = True
+) -> ShownTools:
+    """Return the tools in their order, as far as `limit_tokens` allows. `notes`: with lines on their arguments.
 
-    If they are too many, those whose keys are in `first` come first, then the most relevant to the question: full
-    entries, then one line each with the names of the arguments, then the number of those left out.
+    If they are too many, those whose keys are in `first` come first, then the most relevant to the question: whole
+    signatures, then one line each with the names of the arguments, then the number of those left out.
     """
     listed = tuple(ListedTool(tool) for tool in tools)
     limit = limit_tokens * BYTES_PER_TOKEN
-    whole = _list_in_full(listed, limit)
+    whole = _list_in_full(listed, limit, notes)
     if whole is not None:
         return whole
     wanted = frozenset(first)
     ranked = [listed[index] for index in _build_index(listed).order(question)]
     ranked.sort(key=lambda one: one.tool.key not in wanted)
-    return _list_within(ranked, limit)
+    return _list_within(ranked, limit, notes=notes)
 
 
 def show_tools(tools: Iterable[Tool]) -> str:
-    """Return the full entries of these tools between fences."""
-    return _fence([_get_full_entry(ListedTool(tool)) for tool in tools])
+    """Return these tools with their whole schemas between fences, as far as `_SHOWN_BYTES` allow; at least one."""
+    lines: list[str] = []
+    used = 0
+    for tool in tools:
+        line = _write_full(tool)
+        used += _measure(line)
+        if lines and used > _SHOWN_BYTES:
+            break
+        lines.append(line)
+    return _fence(lines)
+
+
+def rank_tools(tools: Sequence[Tool], question: str) -> list[Tool]:
+    """Return the tools, the most relevant to the question first, otherwise those that only read."""
+    ordered = sorted(tools, key=lambda tool: tool.effect != "read")
+    return [ordered[index] for index in _build_index(tuple(map(ListedTool, ordered))).order(question)]
 
 
 def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
@@ -111,20 +120,20 @@ def find_nearest(tools: Sequence[Tool], name: str, count: int) -> list[Tool]:
 
 
 @lru_cache(maxsize=4)
-def _list_in_full(listed: tuple[ListedTool, ...], limit: int) -> ShownTools | None:
+def _list_in_full(listed: tuple[ListedTool, ...], limit: int, notes: bool) -> ShownTools | None:  # noqa: FBT001 - the key of a cache
     """Return all tools in full; None if that exceeds `limit` bytes."""
-    entries = [_get_full_entry(one) for one in listed]
+    entries = [_get_full_entry(one, notes=notes) for one in listed]
     if sum(_measure(entry) for entry in entries) > limit:
         return None
     return ShownTools(_fence(entries), frozenset(one.tool.key for one in listed))
 
 
-def _list_within(ranked: Sequence[ListedTool], limit: int) -> ShownTools:
+def _list_within(ranked: Sequence[ListedTool], limit: int, *, notes: bool) -> ShownTools:
     full: list[ListedTool] = []
     rest: list[ListedTool] = []
     used = 0
     for one in ranked:
-        size = _measure(_get_full_entry(one))
+        size = _measure(_get_full_entry(one, notes=notes))
         fits = used + size <= limit * _FULL_SHARE
         (full if fits else rest).append(one)
         used += size if fits else 0
@@ -135,7 +144,7 @@ def _list_within(ranked: Sequence[ListedTool], limit: int) -> ShownTools:
             break
         brief.append(_get_brief_entry(one))
         used += size
-    lines = [_get_full_entry(one) for one in full] + brief
+    lines = [_get_full_entry(one, notes=notes) for one in full] + brief
     if len(brief) < len(rest):
         lines.append(f"({len(rest) - len(brief)} more tools were left out)")
     return ShownTools(_fence(lines), frozenset(one.tool.key for one in full))
@@ -159,15 +168,16 @@ def _find_words(tool: Tool) -> tuple[str, ...]:
         f"{tool.server} {tool.name} {tool.name} {tool.definition.title or ''}"  # a name says most, so it counts twice
     )
     described = (tool.definition.description or "")[:_DESCRIPTION]
-    return tuple(split_words(f"{name} {described} {' '.join(_list_argument_names(tool))}"))
+    return tuple(split_words(f"{name} {described} {' '.join(list_argument_names(tool))}"))
 
 
-def _get_full_entry(one: ListedTool) -> str:
-    return _get_entry(_FULL, one, _write_full)
+def _get_full_entry(one: ListedTool, *, notes: bool) -> str:
+    entry = _get_entry(_FULL, one, write_signature)
+    return entry if notes else entry.partition("\n")[0]
 
 
 def _get_brief_entry(one: ListedTool) -> str:
-    return _get_entry(_BRIEF, one, _write_brief)
+    return _get_entry(_BRIEF, one, write_short_signature)
 
 
 def _get_entry(cache: SizedCache[str], one: ListedTool, write: Callable[[Tool], str]) -> str:
@@ -180,7 +190,7 @@ def _get_entry(cache: SizedCache[str], one: ListedTool, write: Callable[[Tool], 
 
 def _write_full(tool: Tool) -> str:
     definition = tool.definition
-    said = json_line(_describe(tool, _DESCRIPTION), compact=True)
+    said = json_line(_describe(tool), compact=True)
     entry = f'{said[:-1]},"arguments_schema":{_write_schema(definition.arguments_schema, _SCHEMA)}'
     if definition.outputSchema is not None:
         entry += f',"output_schema":{_write_schema(definition.outputSchema, _OUTPUT_SCHEMA)}'
@@ -192,24 +202,15 @@ def _write_schema(schema: JsonObject, limit: int) -> str:
     return whole if _measure(whole) <= limit else json_line(_outline(schema), compact=True)
 
 
-def _write_brief(tool: Tool) -> str:
-    return json_line({**_describe(tool, _SHORT), "argument_names": _list_argument_names(tool)}, compact=True)
-
-
-def _describe(tool: Tool, limit: int) -> JsonObject:
+def _describe(tool: Tool) -> JsonObject:
     described = tool.definition.description or tool.definition.title or ""
     return {
         "server": tool.server,
         "tool": tool.name[:_LONGEST_NAME],
-        "description": clean(described, limit),
+        "description": clean(described, _DESCRIPTION),
         "effect": str(tool.effect),
         "idempotent": tool.idempotent,
     }
-
-
-def _list_argument_names(tool: Tool) -> list[str]:
-    properties = tool.definition.arguments_schema.get("properties")
-    return [str(name)[:_LONGEST_NAME] for name in list(properties)[:_WIDEST]] if isinstance(properties, dict) else []
 
 
 def _compact(value: JsonValue, depth: int, *, names: bool = False) -> JsonValue:
