@@ -77,7 +77,7 @@ class PostgresStore:
         """Subscribers wait here for the next commit."""
         self._cache = Cache(cache_bytes if exclusive else 0)
         self._writer = Writer(
-            database, exclusive=exclusive, advance=self._commits.advance, forget=self._cache.clear, retry_s=retry_s
+            database, exclusive=exclusive, advance=self._commits.advance, forget=self._forget_all, retry_s=retry_s
         )
         self._readers = Readers(database)
         self._followers = Followers()
@@ -151,6 +151,12 @@ class PostgresStore:
         self._have_chain_tended()
         if self._observe is not None:
             self._observe(draft.task, draft.records, time.perf_counter() - began)
+
+    def _forget_all(self) -> None:
+        """Read everything anew, and have all followers do so, because another process may have written."""
+        self._cache.clear()
+        self._changed = frozenset()
+        self._followers.close()
 
     def _note_news(self, news: News) -> None:
         """Wake those who wait for what another process has committed."""
