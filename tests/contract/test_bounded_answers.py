@@ -98,7 +98,7 @@ async def test_signs_of_life_hold_nobody_for_longer_than_an_answer_may_take(
     error = await chat.error(endless, answer_timeout_s=0.3, stream=stream)
     assert (error.code, "openai.answer_timeout_s" in str(error)) == ("model_unreachable", True)
     assert error.usage == Usage()
-    await eventually(lambda: chat.models.abandoned)
+    await eventually(lambda: len(chat.models.abandoned) == len(chat.models.requests) - 1)
 
 
 async def test_a_model_that_writes_for_too_long_is_charged_and_not_taken_for_an_endpoint_that_is_down(
