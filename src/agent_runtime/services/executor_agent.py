@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import isfinite
 from typing import Any
@@ -41,7 +42,7 @@ from agent_runtime.domain.task import StepStatus, Task
 from agent_runtime.domain.thoughts import cut_thoughts
 from agent_runtime.domain.tools import StoredResult, ToolDefinition
 from agent_runtime.domain.usage import estimate_tokens
-from agent_runtime.domain.values import JsonObject, JsonValue, shorten
+from agent_runtime.domain.values import LARGE_BYTES, JsonObject, JsonValue, shorten
 from agent_runtime.domain.written_calls import find_written_call
 from agent_runtime.live.interruption import run_until
 from agent_runtime.live.progress import Piece, Progress
@@ -191,7 +192,9 @@ class ExecutorAgent:
                 given = await run_until(self._model.answer(question.request), run.cancel, run.stop)
             if given is None:
                 return Answered(question)
-            return Answered(question, self._record_answer(question, given, time.perf_counter() - began))
+            record = partial(self._record_answer, question, given, time.perf_counter() - began)
+            is_large = len(given.text) > LARGE_BYTES
+            return Answered(question, await asyncio.to_thread(record) if is_large else record())
         except TimeoutError:
             message = f"The budget of seconds ran out: the model did not answer in the {timeout_s:g} s that were left."
             failure = ModelError(message, code="budget_exceeded")
