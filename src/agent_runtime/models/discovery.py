@@ -5,13 +5,15 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.models.answer_reader import ResponseInfo
-from agent_runtime.models.endpoint_client import RESPONSE_INFO, open_client, to_failure
 from agent_runtime.models.failures import Failures
+
+if TYPE_CHECKING:
+    from agent_runtime.models.endpoint_client import Client
 
 _LIST_S = 10.0
 """The seconds that an endpoint has to list its models: people wait for it when they approve a plan."""
@@ -42,7 +44,9 @@ async def find_model(settings: OpenAISettings, failures: Failures, known: str) -
 async def list_names(settings: OpenAISettings, failures: Failures) -> list[str]:
     """Return the names of the models that the endpoint lists, each once. Raises: Failure."""
     quick = settings.model_copy(update={"timeout_s": min(settings.timeout_s, _LIST_S)})
-    client = await asyncio.to_thread(open_client, quick, answer_bytes=_LIST_BYTES)  # imports, which take long
+    client = await asyncio.to_thread(_open_client, quick)
+    from agent_runtime.models.endpoint_client import RESPONSE_INFO, to_failure  # noqa: PLC0415 - imported there
+
     info = ResponseInfo(streamed=False)
     token = RESPONSE_INFO.set(info)
     try:
@@ -55,6 +59,12 @@ async def list_names(settings: OpenAISettings, failures: Failures) -> list[str]:
         raise failures.make_unlisted() if failure.code == "model_unknown" else failure from error
     finally:
         RESPONSE_INFO.reset(token)
+
+
+def _open_client(settings: OpenAISettings) -> "Client":
+    from agent_runtime.models.endpoint_client import open_client  # noqa: PLC0415 - takes 1 s, so not on the loop
+
+    return open_client(settings, answer_bytes=_LIST_BYTES)
 
 
 def read_names(answer: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from agent_runtime.config import OpenAISettings
 from agent_runtime.domain.model_requests import ModelAnswer, ModelRequest, ModelStatus
 from agent_runtime.domain.usage import Usage
 from agent_runtime.live.breaker import CircuitBreaker
+from agent_runtime.models import discovery
 from agent_runtime.models.dialect import Dialect, Output
 from agent_runtime.models.exchange import Bounds, Exchange
 from agent_runtime.models.failures import Failure, Failures
@@ -93,10 +94,8 @@ class OpenAIModel:
 
     async def list_names(self) -> list[str]:
         """Return the names of the models that the endpoint lists. Raises: ModelError."""
-        from agent_runtime.models.discovery import list_names  # noqa: PLC0415 - late, as `_open_endpoint`
-
         try:
-            return await list_names(self._settings, self._failures)
+            return await discovery.list_names(self._settings, self._failures)
         except Failure as failure:
             raise failure.to_error(Usage()) from failure
 
@@ -107,9 +106,7 @@ class OpenAIModel:
         async with self._finding:
             if not again and self._settings.model:
                 return
-            from agent_runtime.models.discovery import find_model  # noqa: PLC0415 - late, as `_open_endpoint`
-
-            name = await find_model(self._given, self._failures, self._settings.model)
+            name = await discovery.find_model(self._given, self._failures, self._settings.model)
             async with self._opening:
                 if name != self._settings.model:
                     self._go_on_with(name)
