@@ -366,10 +366,10 @@ async def test_a_call_that_may_not_be_repeated_is_not_when_its_server_died(house
     assert house.counted == ["one"]
 
 
-async def test_an_idempotent_call_without_an_answer_is_sent_three_times_and_then_asked_about(
+async def test_an_idempotent_call_without_an_answer_is_asked_about_after_three_times_if_no_outage_is_waited_for(
     house: ShiftyHouse,
 ) -> None:
-    house.limit(cancel_grace_s=0.05)
+    house.limit(cancel_grace_s=0.05, outage_s=0)
     house.write_entry(tools={"gate": {"idempotent": True, "timeout_s": 0.2}})
     async with house.open() as runtime:
         end = await run_plan(runtime, plan_of("gate:one"))

@@ -250,7 +250,12 @@ class MissingToolError(PlanningError):
 
 
 class ServersDownError(PlanningError):
-    """Nothing that is known can do what the prompt asks for, but some servers are down. `server_id` is one of them."""
+    """Nothing that is known can do what the prompt asks for, but some servers are down. `server_id` is one of them.
+
+    Its code is that of the error without them, with which the task ends if they stay down.
+    """
+
+    code = "servers_down"
 
     def __init__(self, error: PlanningError, down: Sequence["ServerUnavailableError"]) -> None:
         told = "; ".join(map(str, down))
