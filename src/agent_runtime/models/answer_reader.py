@@ -67,7 +67,7 @@ class ResponseInfo:
     `error` and `incomplete_details`). `most` is the number of characters that an answer may have, `limit` the number
     that its limit of tokens can give at most. `thinks`: it holds thoughts; `answers`: it holds something else.
     `message_extras` and `call_extras` are the fields of a chat completion that the endpoint needs back on the next
-    turn; `returned` has, by `call_id`, those of earlier turns.
+    turn; `returned` has, by `call_id`, those of earlier turns. `repetition` finds out that it repeats itself.
     """
 
     streamed: bool
@@ -85,7 +85,7 @@ class ResponseInfo:
     limit: int = sys.maxsize
     thinks: bool = False
     answers: bool = False
-    _repetition: RepetitionDetector = field(default_factory=RepetitionDetector)
+    repetition: RepetitionDetector = field(default_factory=RepetitionDetector)
 
     def take(self, piece: str, *, shown: bool = False, thought: bool = False) -> None:
         """Count a piece of a stream, and pass it on if it is text.
@@ -100,7 +100,7 @@ class ResponseInfo:
             raise TooLongError
         if self.length > self.limit:
             raise OverLimitError
-        if self._repetition.write(piece):
+        if self.repetition.write(piece):
             raise RepetitiveError
         if shown:
             self.on_text(piece)

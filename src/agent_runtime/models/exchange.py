@@ -12,6 +12,7 @@ from agent_runtime.domain.usage import BYTES_PER_TOKEN, Usage, estimate_tokens
 from agent_runtime.models.answer_reader import ResponseInfo
 from agent_runtime.models.dialect import Dialect
 from agent_runtime.models.failures import Failure, Failures
+from agent_runtime.models.repetition import LEAST_IN_FORM, LEAST_TEXT, RepetitionDetector
 from agent_runtime.models.token_limits import AnswerLimits, NamedLimits, find_silent_cut, is_full_context
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Bounds:
         self, endpoint: "Endpoint", exchange: Exchange, request: ModelRequest, dialect: Dialect
     ) -> ModelAnswer:
         assert request.max_tokens is not None  # noqa: S101 - `ask` has set it
-        info = exchange.info = ResponseInfo(dialect.streams)
+        repetition = RepetitionDetector(LEAST_TEXT if request.schema is None else LEAST_IN_FORM)
+        info = exchange.info = ResponseInfo(dialect.streams, repetition=repetition)
         info.limit = _CHARACTERS * request.max_tokens + _MORE_CHARACTERS
         answer = None
         try:

@@ -43,7 +43,6 @@ from agent_runtime.models.items import (
     to_sendable,
 )
 from agent_runtime.models.plugged import NoModelError, OutputForm, ask_plugged, load_model
-from agent_runtime.models.repetition import ends_repeating
 from agent_runtime.text.redaction import RedactedStream, Redactor
 
 set_tracing_disabled(disabled=True)
@@ -159,7 +158,8 @@ class Endpoint:
         if told != text:
             info.thinks, info.answers = True, bool(told.strip() or calls)
         if finish == "cut":
-            raise self._failures.make_repetitive() if ends_repeating(text) else self._failures.make_truncated()
+            repeats = info.repetition.finds_in(text)
+            raise self._failures.make_repetitive() if repeats else self._failures.make_truncated()
         if finish == "broken":
             raise self._failures.make_cut_off(f"its finish reason is {info.finish!r}")
         if refusal is not None or finish == "filtered":

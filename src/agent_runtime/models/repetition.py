@@ -5,6 +5,9 @@ LONGEST_PIECE = 1024
 
 LEAST_COPIES = 8
 LEAST_TEXT = 4096
+LEAST_IN_FORM = 1024
+"""The least text in an answer that has a form, like a plan: a small model that is held to one rarely leaves a loop."""
+
 LEAST_BLANK = 1024
 
 _WINDOW = LEAST_COPIES * LONGEST_PIECE
@@ -15,7 +18,7 @@ class RepetitionDetector:
     """Watches a text that comes in pieces, and says when its end repeats.
 
     The rule: the text ends in exact copies of one piece of at most 1,024 characters, one after the other, at least 8 of
-    them and at least 4,096 characters together; or it ends in 1,024 characters of white space. The last copy need not
+    them and at least `least` characters together; or it ends in 1,024 characters of white space. The last copy need not
     be whole. So rows that differ in a value, base64 of data, tables and indented JSON never count, and neither does a
     repetition that the text has left again.
 
@@ -23,7 +26,8 @@ class RepetitionDetector:
     8,192 characters are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = LEAST_TEXT) -> None:
+        self._least = least
         self._tail = ""
         self._new: list[str] = []
         self._waiting = 0
@@ -37,18 +41,17 @@ class RepetitionDetector:
         self._tail = f"{self._tail}{''.join(self._new)}"[-_WINDOW:]
         self._new.clear()
         self._waiting = 0
-        return _repeats(self._tail)
+        return _repeats(self._tail, self._least)
+
+    def finds_in(self, text: str) -> bool:
+        """Return whether the end of a whole text repeats, by the same rule."""
+        return _repeats(text[-_WINDOW:], self._least)
 
 
-def ends_repeating(text: str) -> bool:
-    """Return whether the end of a whole text repeats, by the rule of `RepetitionDetector`."""
-    return _repeats(text[-_WINDOW:])
-
-
-def _repeats(tail: str) -> bool:
+def _repeats(tail: str, least: int) -> bool:
     if len(tail) >= LEAST_BLANK and tail[-LEAST_BLANK:].isspace():
         return True
-    if len(tail) < LEAST_TEXT:
+    if len(tail) < least:
         return False
     # The end comes again `period` characters earlier: the shortest period of the last 1,024 + `period` characters. If
     # more of the text has a period of at most 1,024, it is this one (the theorem of Fine and Wilf).
@@ -56,5 +59,5 @@ def _repeats(tail: str) -> bool:
     period = backwards.find(backwards[:LONGEST_PIECE], 1)
     if period < 0:
         return False
-    repeated = tail[-max(LEAST_TEXT, LEAST_COPIES * period) :]
+    repeated = tail[-max(least, LEAST_COPIES * period) :]
     return len(repeated) >= LEAST_COPIES * period and repeated[period:] == repeated[:-period]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from agent_runtime.models.repetition import (
     LEAST_BLANK,
     LEAST_COPIES,
+    LEAST_IN_FORM,
     LEAST_TEXT,
     LONGEST_PIECE,
     RepetitionDetector,
-    ends_repeating,
 )
 
 STEP = '{"id": "s1", "title": "Add", "kind": "tool", "server": "calculator", "tool": "add", "arguments": {"a": 1}}, '
@@ -22,13 +22,17 @@ DICE = random.Random(1)  # noqa: S311 - for texts, not for secrets
 PARAGRAPH = "".join(DICE.choices("abcdefgh ", k=LONGEST_PIECE))
 
 
+def ends_repeating(text: str) -> bool:
+    return RepetitionDetector().finds_in(text)
+
+
 def cut(text: str, size: int) -> Iterator[str]:
     return (text[start : start + size] for start in range(0, len(text), size))
 
 
-def written_until_found(text: str, size: int = 4) -> int | None:
+def written_until_found(text: str, size: int = 4, least: int = LEAST_TEXT) -> int | None:
     """Return how many characters were written when the repetition was found; None if it was not."""
-    detector = RepetitionDetector()
+    detector = RepetitionDetector(least)
     written = 0
     for piece in cut(text, size):
         written += len(piece)
@@ -49,6 +53,22 @@ def test_a_piece_that_comes_again_and_again_is_found(piece: str, size: int) -> N
     assert found is not None
     if size < LEAST_TEXT:
         assert found <= len(begun) + max(LEAST_TEXT, LEAST_COPIES * len(piece)) + 512 + size
+
+
+@pytest.mark.parametrize("piece", ["0", "5", "2 * (3 + 4) = 10.5. ", STEP])
+def test_a_plan_that_repeats_itself_is_found_earlier_than_another_text(piece: str) -> None:
+    text = '{"title": "Add", "steps": [{"a": ' + piece * (3000 // len(piece))
+    found = written_until_found(text, least=LEAST_IN_FORM)
+    assert found is not None
+    assert found <= 40 + LEAST_IN_FORM + 2 * len(piece) + 512
+    assert written_until_found(text) is None
+    assert RepetitionDetector(LEAST_IN_FORM).finds_in(text)
+
+
+@pytest.mark.parametrize("size", [5, 1000])
+def test_a_plan_may_hold_what_only_looks_like_a_loop(size: int) -> None:
+    for text in ("boom " * 180, "=" * 900, PARAGRAPH * 7, rows(200), LEGITIMATE["steps that differ in their id"]):
+        assert written_until_found(text, size, LEAST_IN_FORM) is None
 
 
 def test_white_space_without_end_is_found_early() -> None:
