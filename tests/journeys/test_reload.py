@@ -168,7 +168,7 @@ async def test_a_removed_server_serves_the_run_that_uses_it_and_nobody_else(hous
         assert "ledger" not in [status.id for status in runtime.registry.statuses()]
         with pytest.raises(InvalidPlanError, match="There is no server 'ledger'"):
             await submit_plan(runtime, plan_of("count:three"))
-        assert runtime.servers.connections["ledger"] == 1
+        await eventually(lambda: runtime.servers.connections["ledger"] == 1)  # it may be listed a second time just now
         assert (await finish(house, runtime, task_id)).status is TaskStatus.COMPLETED
         await eventually(lambda: not runtime.servers.connections["ledger"] and not servers_of(house))
     assert house.counted == ["one", "two"]

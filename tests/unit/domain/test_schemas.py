@@ -316,7 +316,7 @@ def test_judging_a_schema_ends_in_time_with_or_without_a_verdict(name: str) -> N
     before = time.thread_time()
     with contextlib.suppress(UnusableSchemaError, OutOfTimeError):
         check_schema(STALLS[name], 0.1)
-    assert time.thread_time() - before < 0.5
+    assert time.thread_time() - before < 2
 
 
 @pytest.mark.timeout(5)  # its own analysis took minutes
