@@ -34,17 +34,19 @@ def describe(plan: Plan | None) -> str:
     )
 
 
-def print_outcomes(outcomes: list[Outcome]) -> None:
-    for one in outcomes:
-        verdict = "right" if one.is_right else "valid" if one.plan else "none"
-        print(f"{verdict:6}{one.seconds:6.1f} s  {one.prompt}\n{'':16}{one.error or describe(one.plan)}")
-    valid, right = sum(one.plan is not None for one in outcomes), sum(one.is_right for one in outcomes)
-    print(f"{valid} of {len(outcomes)} plans are valid, {right} are what was asked for")
-    print(f"Target: at least {LEAST_VALID} valid: {'met' if valid >= LEAST_VALID else 'missed'}")
+def print_outcome(one: Outcome) -> None:
+    verdict = "right" if one.is_right else "valid" if one.plan else "none"
+    print(f"{verdict:6}{one.seconds:6.1f} s  {one.prompt}\n{'':16}{one.error or describe(one.plan)}", flush=True)
 
 
 async def measure(settings: OpenAISettings) -> None:
-    print_outcomes(await plan_all(settings, await all_tools()))
+    outcomes: list[Outcome] = []
+    async for one in plan_all(settings, await all_tools()):
+        print_outcome(one)
+        outcomes.append(one)
+    valid, right = sum(one.plan is not None for one in outcomes), sum(one.is_right for one in outcomes)
+    print(f"{valid} of {len(outcomes)} plans are valid, {right} are what was asked for")
+    print(f"Target: at least {LEAST_VALID} valid: {'met' if valid >= LEAST_VALID else 'missed'}")
 
 
 def main() -> None:

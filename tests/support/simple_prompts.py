@@ -1,7 +1,7 @@
 """Twenty requests that one call of a built-in tool does, and how many plans for them a model gets right."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,12 @@ class Outcome:
         return wanted is not None and wanted.items() <= step.arguments.items()
 
 
-async def plan_all(settings: OpenAISettings, tools: Sequence[Tool]) -> list[Outcome]:
-    """Have the model plan each of the requests, as the service would, and return what came of it."""
+async def plan_all(settings: OpenAISettings, tools: Sequence[Tool]) -> AsyncGenerator[Outcome]:
+    """Have the model plan each of the requests, as the service would, and yield what comes of it."""
     async with OpenAIModel(settings, Redactor()) as model:
         planner = ModelPlanner(model, fields=settings.plan_fields)
-        return [await _plan(planner, prompt, tools) for prompt in PROMPTS]
+        for prompt in PROMPTS:
+            yield await _plan(planner, prompt, tools)
 
 
 async def _plan(planner: ModelPlanner, prompt: str, tools: Sequence[Tool]) -> Outcome:
