@@ -1,11 +1,11 @@
 """The budget of a task: reserved when a call begins, settled when it ends."""
 
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from math import inf
 
 from agent_runtime.domain.events import BudgetExceeded
 from agent_runtime.domain.plan import AgentStep
+from agent_runtime.domain.replacing import replace
 from agent_runtime.domain.task import Task
 
 

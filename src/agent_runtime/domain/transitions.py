@@ -4,11 +4,11 @@ Each event class says in which statuses it may follow and who may write it; see 
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import StaleEpochError
 from agent_runtime.domain.folds import FOLDS, illegal
+from agent_runtime.domain.replacing import replace
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task, Waiting
 

@@ -1,11 +1,11 @@
 """Helpers of the folds."""
 
-from dataclasses import replace
 from typing import Any
 
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.caller import allow
 from agent_runtime.domain.errors import IllegalTransitionError
+from agent_runtime.domain.replacing import replace
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import StepState, StepStatus, Task
 

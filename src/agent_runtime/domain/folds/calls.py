@@ -1,6 +1,5 @@
 """Folds of the events of a step: its calls, their results, and the decisions about them."""
 
-from dataclasses import replace
 from datetime import datetime
 
 from agent_runtime.domain import events as ev
@@ -19,6 +18,7 @@ from agent_runtime.domain.folds.base import (
 )
 from agent_runtime.domain.plan import AgentStep
 from agent_runtime.domain.references import as_text
+from agent_runtime.domain.replacing import replace
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import (
     Approval,

@@ -1,7 +1,5 @@
 """Folds of the questions that a server asks the user during a call, and of their answers."""
 
-from dataclasses import replace
-
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.folds.base import (
     Changes,
@@ -12,6 +10,7 @@ from agent_runtime.domain.folds.base import (
     with_step,
     without_question,
 )
+from agent_runtime.domain.replacing import replace
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Approval, AskedInput, StepState, StepStatus, Task
 

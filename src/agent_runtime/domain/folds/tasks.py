@@ -1,10 +1,9 @@
 """Folds of the start and the end of a task and of its steps."""
 
-from dataclasses import replace
-
 from agent_runtime.domain import events as ev
 from agent_runtime.domain.errors import DefinitionChangedError
 from agent_runtime.domain.folds.base import Changes, check_not_cancelled, expect_step, illegal, with_step
+from agent_runtime.domain.replacing import replace
 from agent_runtime.domain.status import WAITING, TaskStatus
 from agent_runtime.domain.task import StepState, StepStatus, Task, TaskError, Waiting, may_outlast
 
