@@ -44,8 +44,8 @@ MISBEHAVIOURS = ("a service", "a run", "a run that strays", "a run at its end", 
 
 REFUSALS = (CallNotFoundError, DecisionRefusedError, InvalidInputError, QuestionNotFoundError, ScopeMissingError)
 
-CONTENTS: list[dict[str, Any] | None] = [None, {"n": 1}, None, {"n": 2}, {"n": "one"}]
-"""The answers of a person to a server: none, valid or invalid content."""
+CONTENTS: list[dict[str, Any] | None] = [{"n": 1}, None, {"n": 2}, {"n": 3}, {"n": "one"}]
+"""The answers of a person to a server: valid content, none, or invalid content."""
 
 CALLERS = st.sampled_from([ANYBODY, Caller("bob", "default", frozenset({"approve"}), "key")])
 """A caller with all scopes, and one who may only approve. The latter may have submitted the task or edited the plan."""
