@@ -198,7 +198,7 @@ async def test_a_plan_that_repeats_itself_is_stopped_charged_and_asked_for_again
         task = await submit_prompt(runtime)
     assert (task.status, len(models.requests)) == (TaskStatus.AWAITING_APPROVAL, 2)
     assert "repeated itself" in models.requests[1].prompt
-    assert task.usage.output_tokens > 1000
+    assert task.usage.output_tokens > 300
 
 
 async def test_a_catalogue_that_the_model_cannot_read_is_made_smaller(model_house: House, models: ModelServer) -> None:
