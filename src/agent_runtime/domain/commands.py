@@ -147,7 +147,7 @@ def _follow_call(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: 
     elif may_repeat(task, step.id) and not must_rest(task, call) and exceeded_budget(task) is None:
         if has_budget(task, in_flight):
             yield CallTool(step)
-    elif call.result is not None and may_outlast(task, step.id) and exceeded_budget(task) is None:
+    elif call.result is not None and may_outlast(task, call) and exceeded_budget(task) is None:
         yield OutlastOutage(step)
     elif call.result is None:
         reason = "the service stopped, or lost the call, before the answer came"

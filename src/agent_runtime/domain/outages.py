@@ -48,7 +48,11 @@ class OutageLimits:
         before = task.waiting
         bound_s = self.planning_s if task.status is TaskStatus.PENDING else self.approved_s
         gives_up_at = (before.since if before else now) + timedelta(seconds=bound_s)
-        if not error.may_pass or now >= gives_up_at or not all(may_outlast(task, name) for name in task.open_calls):
+        if (
+            not error.may_pass
+            or now >= gives_up_at
+            or not all(may_outlast(task, call) for call in task.open_calls.values())
+        ):
             return None
         mark = error.exit_mark
         if mark and exits + (before.same_exits if before and before.exit_mark == mark else 0) >= MOST_SAME_EXITS:

@@ -329,15 +329,13 @@ def may_repeat(task: Task, step_id: str) -> bool:
     return call.result.is_error and tries <= retries
 
 
-def may_outlast(task: Task, step_id: str) -> bool:
+def may_outlast(task: Task, call: Call) -> bool:
     """Return whether the latest call of a running step may be repeated after a wait for the end of an outage.
 
     It must have met one, as far as the journal knows: it has no result, or one that says so.
     """
-    call = task.steps[step_id].call
-    if call is None or not _is_harmless(task, call):
-        return False
-    return call.result is None or call.result.retry_after_s is not None
+    met_outage = call.result is None or call.result.retry_after_s is not None
+    return met_outage and _is_harmless(task, call)
 
 
 def must_rest(task: Task, call: Call) -> bool:

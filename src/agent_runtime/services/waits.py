@@ -56,7 +56,10 @@ class Waits:
         mark, times = self._exits.get(step_id, (None, 0))
         mark, times = (error.exit_mark, times + 1 if error.exit_mark == mark else 1) if error else (None, 0)
         self._exits[step_id] = mark, times
-        if error is None or outcome.result is not None or self._run.cancel.is_set() or not may_outlast(task, step_id):
+        call = task.steps[step_id].call
+        if error is None or outcome.result is not None or self._run.cancel.is_set():
+            return False
+        if call is None or not may_outlast(task, call):
             return False
         if may_repeat(task, step_id) and task.waiting is None and not error.retry_after_s:
             return False

@@ -180,14 +180,12 @@ def fold_tool_returned(task: Task, event: ev.ToolReturned, _: ev.EventRecord) ->
     call = state.open_call
     if call is None or call.call_id != event.call_id or call.epoch != task.epoch:
         raise illegal(task, event, f"call {event.call_id!r} is not open")
-    answered = with_step(task, event.step_id, replace(state, call=replace(call, result=event.result)))["steps"]
+    answered = replace(call, result=event.result)
     # The call of an agent step that met an outage is not settled: the model gets the reply after that.
-    if isinstance(task.plan_step(event.step_id), AgentStep) and not (
-        event.result.retry_after_s is not None and may_outlast(replace(task, steps=answered), event.step_id)
-    ):
+    if isinstance(task.plan_step(event.step_id), AgentStep) and not may_outlast(task, answered):
         state = _add_reply(state, event.result)
     else:
-        state = answered[event.step_id]
+        state = replace(state, call=answered)
     seconds = task.call_seconds + event.duration_ms / 1000
     sent = task.tool_calls - event.result.unsent
     return {**without_question(task, event.step_id, state), "call_seconds": seconds, "tool_calls": sent}

@@ -40,8 +40,8 @@ def fold_task_waiting(task: Task, event: ev.TaskWaiting, record: ev.EventRecord)
         before = None  # in older journals a repetition ended the wait
     if event.attempt != (before.attempt if before else 0) + 1:
         raise illegal(task, event, f"attempt {event.attempt} is not the next one")
-    for step_id in task.open_calls:
-        if not may_outlast(task, step_id):
+    for step_id, call in task.open_calls.items():
+        if not may_outlast(task, call):
             raise illegal(task, event, f"a call of {step_id} is open, and may not be sent again")
     alike = before.same_exits if before and before.exit_mark == event.exit_mark else 0
     waits = Waiting(
@@ -55,13 +55,13 @@ def fold_task_waiting(task: Task, event: ev.TaskWaiting, record: ev.EventRecord)
         event.exit_mark,
         alike + 1 if event.exit_mark else 0,
     )
-    steps = {name: _note_wait(task, name, state) for name, state in task.steps.items()}
+    steps = {name: _note_wait(task, state) for name, state in task.steps.items()}
     return {"waiting": waits, "usage": task.usage + event.usage, "steps": steps}
 
 
-def _note_wait(task: Task, name: str, state: StepState) -> StepState:
+def _note_wait(task: Task, state: StepState) -> StepState:
     """Return the step with its call marked, if that may be repeated once the task has waited."""
-    if state.status is not StepStatus.RUNNING or state.call is None or not may_outlast(task, name):
+    if state.status is not StepStatus.RUNNING or state.call is None or not may_outlast(task, state.call):
         return state
     return replace(state, call=replace(state.call, waited=state.call.attempt))
 

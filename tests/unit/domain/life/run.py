@@ -348,7 +348,7 @@ class Run:
     def give_up(self, step: ToolStep | AgentStep) -> None:
         """Give up a blocked step: wait for its server; if its tools changed, fail the task or ask about open calls."""
         self.blocked_step = None
-        if self.is_down and all(may_outlast(self.task, name) for name in self.task.open_calls):
+        if self.is_down and all(may_outlast(self.task, call) for call in self.task.open_calls.values()):
             self.has_stopped = True
             self.stage(self.wait())
             return
