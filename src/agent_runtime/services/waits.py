@@ -48,28 +48,33 @@ class Waits:
             outcome.stage(self._run)
 
     def _hold(self, outcome: Outcome) -> bool:
-        """Return whether an outage holds up the step of a call without an answer, or has ended it after a wait.
+        """Hold up the step of a call that an outage left without an answer, or end the call if it has waited too long.
 
-        The call is first repeated within the run, unless the task has waited already, or the server names a time.
+        Return False if neither is due. The call is first repeated within the run, unless the task has waited already,
+        or the server names a time.
         """
         step_id, task, error = outcome.step_id, self._run.task, outcome.outage
-        mark, times = self._exits.get(step_id, (None, 0))
-        mark, times = (error.exit_mark, times + 1 if error.exit_mark == mark else 1) if error else (None, 0)
-        self._exits[step_id] = mark, times
+        exits = self._count_exits(step_id, error)
         call = task.steps[step_id].call
-        if error is None or outcome.result is not None or self._run.cancel.is_set():
-            return False
-        if call is None or not may_outlast(task, call):
+        if error is None or call is None or self._run.cancel.is_set() or not may_outlast(task, call):
             return False
         if may_repeat(task, step_id) and task.waiting is None and not error.retry_after_s:
             return False
-        if self._plan_wait("server", outcome.intent.called.server, error, times) is not None:
+        if self._plan_wait("server", outcome.intent.called.server, error, exits) is not None:
             self._calls[step_id] = error
         elif task.waiting is not None:
             self._end_calls({step_id: error})
         else:
             return False
         return True
+
+    def _count_exits(self, step_id: str, error: AgentRuntimeError | None) -> int:
+        """Return how often in a row the server of a step has now ended in the same way; 1 if this end is new."""
+        before, times = self._exits.get(step_id, (None, 0))
+        mark = error.exit_mark if error else None
+        times = times + 1 if mark is not None and mark == before else 1
+        self._exits[step_id] = mark, times
+        return times
 
     def outlast(self, step_id: str) -> None:
         """Hold up a step whose call met an outage. If the task may not wait for its end, stage the end of the call."""
@@ -120,4 +125,4 @@ class Waits:
     def _plan_wait(
         self, kind: Literal["server", "model", "planner"], name: str, error: AgentRuntimeError, exits: int = 1
     ) -> TaskWaiting | None:
-        return self._outages.wait_for(self._run.task, kind, name, error, datetime.now(UTC), exits=max(exits, 1))
+        return self._outages.wait_for(self._run.task, kind, name, error, datetime.now(UTC), exits=exits)
