@@ -71,16 +71,6 @@ ON CONFLICT (identity) DO UPDATE SET definitions = excluded.definitions
 """
 _SELECT_DEFINITIONS = "SELECT definitions FROM definitions WHERE identity = %s"
 _UPSERT_HEARTBEAT = "INSERT INTO heartbeat (id, at) VALUES (1, %s) ON CONFLICT (id) DO UPDATE SET at = excluded.at"
-_NOTE_START = """
-INSERT INTO starts (task_id, facts, count)
-SELECT id, (SELECT count(*) FROM events WHERE task_id = id AND type <> 'task.claimed'), 1 FROM unnest(%s::text[]) id
-ON CONFLICT (task_id) DO UPDATE SET
-    count = CASE WHEN starts.facts = excluded.facts THEN starts.count + 1 ELSE 1 END, facts = excluded.facts
-"""
-_SELECT_STARTS = """
-SELECT task_id, count FROM starts
-WHERE facts = (SELECT count(*) FROM events WHERE events.task_id = starts.task_id AND type <> 'task.claimed')
-"""
 _CHUNK = 50
 
 
@@ -110,21 +100,6 @@ def save_definitions(connection: Connection, identity: str, definitions: bytes) 
 
 def beat(connection: Connection, at: datetime) -> None:
     connection.execute(_UPSERT_HEARTBEAT, (format_time(at),))
-
-
-def note_starts(connection: Connection, task_ids: Iterable[str]) -> None:
-    """Count one more start for each of these tasks; begin again at 1 if a task has made progress since the last."""
-    connection.execute(_NOTE_START, ([*task_ids],))
-
-
-def forget_starts(connection: Connection) -> None:
-    """Reset all counts, because the service stops in order."""
-    connection.execute("DELETE FROM starts")
-
-
-def select_starts(connection: Connection) -> dict[str, int]:
-    """Return in how many starts in a row each task was resumed without progress. Tasks with progress are left out."""
-    return dict(connection.execute(_SELECT_STARTS).fetchall())
 
 
 def select_journal(connection: Connection, task_id: str) -> tuple[Task, list[EventRecord]]:

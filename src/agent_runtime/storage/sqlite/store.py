@@ -1,52 +1,28 @@
 """The task store of one process: a SQLite file in its data directory."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Collection, Sequence
-from datetime import datetime
+import sqlite3
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import structlog
-
-from agent_runtime.domain.commits import CommitHead
-from agent_runtime.domain.cursors import LAST_POSITION, position_of
-from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
-from agent_runtime.domain.events import Event, EventRecord
-from agent_runtime.domain.feed import FeedEntry, FeedPage, FeedPosition, parse_cursor
-from agent_runtime.domain.planning_attempts import PlanningAttempt
-from agent_runtime.domain.status import TaskStatus
-from agent_runtime.domain.stored_journal import StoredJournal
-from agent_runtime.domain.summaries import Page
-from agent_runtime.domain.task import Task
-from agent_runtime.domain.tools import JudgedDefinition
+from agent_runtime.domain.commits import Change
 from agent_runtime.services.ports import AppendObserver
-from agent_runtime.storage.base import Clock, Draft, TakeCheckpoint, draft_append, utc_now
-from agent_runtime.storage.cache import Cache
-from agent_runtime.storage.conversions import encode_definitions
-from agent_runtime.storage.feed import follow_feed
-from agent_runtime.storage.followers import Followers, Watch
+from agent_runtime.storage.base import Clock, Draft, TakeCheckpoint, utc_now
+from agent_runtime.storage.cached_store import CACHE_BYTES, CachedStore
 from agent_runtime.storage.sqlite import commits, journals, planning, rows, starts
 from agent_runtime.storage.sqlite.database_file import DatabaseFile
 from agent_runtime.storage.sqlite.readers import Readers
 from agent_runtime.storage.sqlite.writer import Writer
+from agent_runtime.storage.statements import Statements
 
-log = structlog.get_logger()
-
-CACHE_BYTES = 32 * 1024 * 1024
-
-HEARTBEAT_S = 1.0
-"""How recent the last successful write must be to prove that the store can be written (G16)."""
+_STATEMENTS: Statements[sqlite3.Connection] = Statements(rows, journals, commits, starts, planning)
 
 
-class SqliteStore:
+class SqliteStore(CachedStore[sqlite3.Connection]):
     """A `TaskStore` in one SQLite file, used as `async with SqliteStore(path) as store`.
 
     One thread commits the writes, many at a time, with an fsync (G1). Tasks in use are cached and need neither a
-    statement nor a thread, so no other process may write the file; see `owner`. All methods belong to the event loop
-    that entered it. Entering raises as `open_database`.
+    statement nor a thread, so no other process may write the file; see `owner`. Entering raises as `open_database`.
     """
 
     def __init__(
@@ -57,210 +33,23 @@ class SqliteStore:
         cache_bytes: int = CACHE_BYTES,
         observe: AppendObserver | None = None,
     ) -> None:
-        self._clock = clock
-        self._observe = observe
+        super().__init__(_STATEMENTS, clock=clock, cache_bytes=cache_bytes, observe=observe)
         self._file = DatabaseFile(path)
-        self._commits = Watch()
-        """Subscribers wait here for the next commit."""
         self._writer = Writer(self._file, advance=self._commits.advance)
         self._readers = Readers(self._file)
-        self._cache = Cache(cache_bytes)
-        self._followers = Followers()
-        self._changed: frozenset[str] = frozenset()
-        """The tasks whose journal was found to be changed. Their rows are still the old ones."""
 
-    async def __aenter__(self) -> Self:
-        await self._writer.start()
-        self._readers.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Wake all followers, flush queued writes and close the file. Idempotent."""
-        self._followers.close()
-        self._commits.end()
-        try:
-            await self._readers.stop()
-        finally:
-            await self._writer.stop()
-            self._cache.clear()
-
-    async def append(self, task: Task, events: Sequence[Event], *, epoch: int | None = None) -> Task:
-        """See `TaskStore.append`. The domain judges the events before they reach the writer."""
-        began = time.perf_counter()
-        draft = draft_append(task, events, epoch, self._clock)
-        if not draft.records:
-            return task
-        if task.version == 0:
-            work = partial(rows.insert_task, task=draft.task, records=draft.records)
-        else:
-            work = partial(rows.update_task, task=draft.task, records=draft.records, epoch=epoch, verify=draft.verifies)
-        try:
-            await self._writer.write(work, partial(self._note_append, draft, began))
-        except (ConflictError, StaleEpochError):
-            self._cache.forget_outdated(task)
-            raise
-        return draft.task
-
-    def _note_append(self, draft: Draft, began: float) -> None:
-        self._cache.note_commit(draft.task, draft.records)
-        self._followers.advance(draft.task.task_id, draft.task.version)
-        if self._observe is not None:
-            self._observe(draft.task, draft.records, time.perf_counter() - began)
-
-    async def load(self, task_id: str) -> Task:
-        """See `TaskStore.load`."""
-        known = self._cache.task(task_id)
-        if known is not None:
-            return known
-        with self._cache.begin_read(task_id) as reading:
-            task, journal = await self._readers.read(partial(rows.select_journal, task_id=task_id))
-            reading.keep(task, journal)
-        self._note_change(task)
-        return task
-
-    def _note_change(self, task: Task) -> None:
-        change = task.journal_change
-        if change is None:
-            self._changed -= {task.task_id}
-        elif task.task_id not in self._changed:
-            self._changed |= {task.task_id}
-            log.error("journal_changed", task_id=task.task_id, record=change.record, reason=change.reason)
-
-    async def find_request(self, submitter: str, request_key: str) -> Task | None:
-        """See `TaskStore.find_request`."""
-        work = partial(rows.select_request, submitter=submitter, request_key=request_key)
-        task_id = await self._readers.read(work)
-        if task_id is None:
-            return None
-        try:
-            return await self.load(task_id)
-        except TaskNotFoundError:  # deleted since
-            return None
-
-    async def records(self, task_id: str, after: int = 0, limit: int = 1000) -> list[EventRecord]:
-        """See `TaskStore.records`."""
-        known = self._cache.records(task_id, after, limit)
-        if known is not None:
-            return known
-        if task_id in self._changed:  # only the folded records surely belong to this task
-            _, journal = await self._readers.read(partial(rows.select_journal, task_id=task_id))
-            return journal[after : after + limit]
-        return await self._readers.read(partial(rows.select_records, task_id=task_id, after=after, limit=limit))
-
-    async def load_stored_journal(self, task_id: str) -> StoredJournal:
-        """See `TaskStore.load_stored_journal`."""
-        return await self._readers.read(partial(journals.select_stored_journal, task_id=task_id))
-
-    async def wait_for_change(self, task_id: str, after: int) -> None:
-        """See `TaskStore.wait_for_change`. Returns at once for an unknown task, and when the store is closed."""
-        with self._followers.watch(task_id) as watch:
-            if watch.latest is None:
-                known = self._cache.task(task_id)
-                version = known.version if known else await self._read_version(task_id)
-                if version is not None and task_id in self._changed:
-                    version = after  # nothing will be added, whatever the row holds
-                if version is None:
-                    return
-                watch.advance(version)
-            await watch.wait_beyond(after)
-
-    async def _read_version(self, task_id: str) -> int | None:
-        return await self._readers.read(partial(rows.select_version, task_id=task_id))
-
-    async def subscribe(
-        self, after: str | None = None, *, idle_s: float | None = None
-    ) -> AsyncGenerator[tuple[FeedEntry, ...], None]:
-        """See `TaskStore.subscribe`."""
-        seen = None if after is None else parse_cursor(after)
-        if seen is not None:
-            await self._readers.read(partial(commits.check_position, seen=seen))
-        return follow_feed(self._read_feed, self._commits, seen, idle_s)
-
-    async def _read_feed(self, seen: FeedPosition | None) -> FeedPage:
-        return await self._readers.read(partial(commits.select_feed, seen=seen))
-
-    async def commit_head(self) -> CommitHead:
-        """See `TaskStore.commit_head`."""
-        return await self._readers.read(commits.select_head)
+    def _make_append(self, draft: Draft, epoch: int | None) -> partial[Change]:
+        if draft.records[0].seq == 1:
+            return partial(rows.insert_task, task=draft.task, records=draft.records)
+        return partial(rows.update_task, task=draft.task, records=draft.records, epoch=epoch, verify=draft.verifies)
 
     async def checkpoint(self, *, drop: bool = False) -> None:
         """See `TaskStore.checkpoint`."""
-        await self._writer.write(lambda _: TakeCheckpoint(drop), _do_nothing)
-
-    async def page(self, status: TaskStatus | None = None, limit: int = 50, cursor: str | None = None) -> Page:
-        """See `TaskStore.page`."""
-        before = LAST_POSITION if cursor is None else position_of(cursor, "tasks")
-        work = partial(rows.select_page, status=status, changed=self._changed, before=before, limit=limit)
-        return await self._readers.read(work)
-
-    async def list_unfinished(self) -> list[str]:
-        """See `TaskStore.list_unfinished`. A waiting task that is being cancelled is in it."""
-        return await self._readers.read(rows.select_unfinished)
-
-    async def starts(self) -> dict[str, int]:
-        """See `TaskStore.starts`."""
-        return await self._readers.read(starts.select_starts)
-
-    async def note_starts(self, task_ids: Collection[str]) -> None:
-        """See `TaskStore.note_starts`."""
-        await self._writer.write(partial(starts.note_starts, task_ids=task_ids), _do_nothing)
-
-    async def forget_starts(self) -> None:
-        """See `TaskStore.forget_starts`."""
-        await self._writer.write(starts.forget_starts, _do_nothing)
-
-    async def list_awaiting_approval(self, limit: int) -> list[tuple[str, datetime]]:
-        """See `TaskStore.list_awaiting_approval`."""
-        return await self._readers.read(partial(rows.select_awaiting, changed=self._changed, limit=limit))
-
-    async def count(self) -> dict[TaskStatus, int]:
-        """See `TaskStore.count`."""
-        return await self._readers.read(partial(rows.select_counts, changed=self._changed))
-
-    async def delete(self, task: Task) -> None:
-        """See `TaskStore.delete`."""
-        try:
-            await self._writer.write(partial(rows.delete_task, task=task), partial(self._note_deletion, task.task_id))
-        except (ConflictError, TaskNotFoundError):
-            self._cache.forget_outdated(task)
-            raise
-
-    def _note_deletion(self, task_id: str) -> None:
-        self._cache.forget(task_id)
-        self._changed -= {task_id}
-        self._followers.end(task_id)
-
-    async def save_planning_attempt(self, task_id: str, attempt: PlanningAttempt) -> None:
-        """See `TaskStore.save_planning_attempt`."""
-        work = partial(planning.insert_attempt, task_id=task_id, data=attempt.model_dump_json())
-        await self._writer.write(work, _do_nothing)
-
-    async def load_planning_attempts(self, task_id: str) -> list[tuple[int, PlanningAttempt]]:
-        """See `TaskStore.load_planning_attempts`."""
-        return await self._readers.read(partial(planning.select_attempts, task_id=task_id))
-
-    async def save_definitions(self, identity: str, definitions: Sequence[JudgedDefinition]) -> None:
-        """See `TaskStore.save_definitions`."""
-        encoded = encode_definitions(definitions)
-        work = partial(rows.save_definitions, identity=identity, definitions=encoded)
-        await self._writer.write(work, _do_nothing)
-
-    async def load_definitions(self, identity: str) -> list[JudgedDefinition] | None:
-        """See `TaskStore.load_definitions`."""
-        return await self._readers.read(partial(rows.select_definitions, identity=identity))
+        await self._writer.write(lambda _: TakeCheckpoint(drop))
 
     async def check(self) -> None:
         """See `TaskStore.check`."""
-        if time.monotonic() - self._writer.last_success > HEARTBEAT_S:
-            await self._writer.write(partial(rows.beat, at=self._clock()), _do_nothing)
-        else:
+        if self._is_proven:
             await asyncio.to_thread(self._file.check)
-
-
-def _do_nothing() -> None:
-    """Called after a write that changes nothing in memory."""
+        else:
+            await super().check()
