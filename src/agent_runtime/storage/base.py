@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from agent_runtime.domain.chain import format_time, record_hash
+from agent_runtime.domain.chain import GENESIS, format_time, record_hash
 from agent_runtime.domain.commit_verification import CommitFindings
 from agent_runtime.domain.commits import CommitHead
 from agent_runtime.domain.cursors import cursor_of
-from agent_runtime.domain.errors import ConflictError, StaleEpochError
+from agent_runtime.domain.errors import ConflictError, StaleEpochError, TaskNotFoundError
 from agent_runtime.domain.events import Event, EventRecord, TaskClaimed, make_record
 from agent_runtime.domain.stored_journal import AuditFault, StoredJournal
 from agent_runtime.domain.summaries import PAGE_BYTES, Page, TaskSummary
@@ -69,6 +69,21 @@ def make_append_error(
     if epoch is not None and newest > epoch:
         return StaleEpochError(f"Epoch {epoch} of task {task_id} was superseded by epoch {newest}.")
     return ConflictError(f"Task {task_id} has {version} events, not {expected}: read it again.")
+
+
+def judge_deletion(task: Task, found: tuple[int, str] | None) -> tuple[int, str]:
+    """Return the version and the head of the journal that is deleted. `found` are those in the task's row; None if it
+    has none.
+
+    Raises: TaskNotFoundError or ConflictError if the task is no longer as the caller read it. One with a changed
+    journal is deleted whatever is left of it.
+    """
+    last, head = found or (0, GENESIS)
+    if task.journal_change is None and last != task.version:
+        if found is None:
+            raise TaskNotFoundError(task.task_id)
+        raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
+    return last, head
 
 
 def make_page(found: Iterable[tuple[int, TaskSummary]], limit: int) -> Page:

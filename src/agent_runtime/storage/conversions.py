@@ -1,6 +1,7 @@
 """The conversions between rows and values that all stores share. A changed row must not make the others unreadable."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from agent_runtime.domain.chain import parse_time
+from agent_runtime.domain.events import EventRecord, restore_record
 from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.status import TERMINAL, WAITING, TaskStatus
 from agent_runtime.domain.summaries import TaskSummary
@@ -89,6 +91,28 @@ def read_time(text: str) -> datetime:
     with suppress(ValueError):
         return parse_time(text)
     return _EPOCH
+
+
+def read_records(task_id: str, rows: Iterable[tuple[int, int | None, str, str, str]]) -> list[EventRecord]:
+    """Return the records in these rows (seq, epoch, at, type, data), up to the first that cannot be read."""
+    records: list[EventRecord] = []
+    with suppress(KeyError, ValueError):
+        for seq, epoch, at, kind, data in rows:
+            records.append(restore_record(task_id, seq, epoch, parse_time(at), kind, data))
+    return records
+
+
+def count_statuses(counted: Iterable[tuple[str, int]], changed: Iterable[str]) -> Counter[TaskStatus]:
+    """Return how many tasks are in each status that occurs. `changed`: the stored statuses of tasks whose journal was
+    changed, which need attention instead.
+    """
+    counts: Counter[TaskStatus] = Counter()
+    for status, count in counted:
+        counts[read_status(status)] += count
+    said = [read_status(status) for status in changed]
+    counts[TaskStatus.NEEDS_ATTENTION] += len(said)
+    counts.subtract(said)
+    return +counts
 
 
 def read_attempts(rows: Iterable[tuple[int | None, str | None]]) -> list[tuple[int, PlanningAttempt]]:

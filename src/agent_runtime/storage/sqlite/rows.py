@@ -7,25 +7,26 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import datetime
 
-from agent_runtime.domain.chain import GENESIS, format_time, parse_time
+from agent_runtime.domain.chain import GENESIS, format_time
 from agent_runtime.domain.commits import Change, Deletion
 from agent_runtime.domain.errors import ConflictError, TaskNotFoundError
-from agent_runtime.domain.events import EventRecord, restore_record
+from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.stored_journal import restore_task
 from agent_runtime.domain.summaries import Page
 from agent_runtime.domain.task import Task
 from agent_runtime.domain.tools import JudgedDefinition
-from agent_runtime.storage.base import chain_records, make_append_error, make_page
+from agent_runtime.storage.base import chain_records, judge_deletion, make_append_error, make_page
 from agent_runtime.storage.conversions import (
     ASKING,
     RUNNABLE,
+    count_statuses,
     decode_definitions,
     make_summary,
-    read_status,
+    read_records,
     read_time,
 )
 from agent_runtime.storage.sqlite.journals import is_as_written, select_stored_journal
@@ -136,11 +137,7 @@ def delete_task(connection: sqlite3.Connection, task: Task) -> Deletion:
     Raises: TaskNotFoundError or ConflictError, with nothing written.
     """
     found = connection.execute(SELECT_END, (task.task_id,)).fetchone()
-    last, head = found or (0, GENESIS)
-    if task.journal_change is None and last != task.version:
-        if found is None:
-            raise TaskNotFoundError(task.task_id)
-        raise ConflictError(f"Task {task.task_id} is not at event {task.version}: read it again.")
+    last, head = judge_deletion(task, found)
     deleted = [connection.execute(sql, (task.task_id,)).rowcount for sql in (DELETE_TASK, DELETE_EVENTS)]
     connection.execute(DELETE_ATTEMPTS, (task.task_id,))
     if not any(deleted):
@@ -166,11 +163,7 @@ def select_records(connection: sqlite3.Connection, task_id: str, after: int, lim
     rows = connection.execute(SELECT_EVENTS, (task_id, after, limit)).fetchall()
     if not rows and select_version(connection, task_id) is None:
         raise TaskNotFoundError(task_id)
-    records: list[EventRecord] = []
-    with suppress(KeyError, ValueError):
-        for seq, epoch, at, kind, data in rows:
-            records.append(restore_record(task_id, seq, epoch, parse_time(at), kind, data))
-    return records
+    return read_records(task_id, rows)
 
 
 def select_version(connection: sqlite3.Connection, task_id: str) -> int | None:
@@ -216,14 +209,9 @@ def select_awaiting(connection: sqlite3.Connection, changed: Collection[str], li
 
 def select_counts(connection: sqlite3.Connection, changed: Collection[str]) -> Counter[TaskStatus]:
     """Count the tasks in each status that occurs, by the index alone."""
-    counts: Counter[TaskStatus] = Counter()
-    for status, count in connection.execute(SELECT_COUNTS):
-        counts[read_status(status)] += count
-    if changed:
-        said = [read_status(status) for (status,) in connection.execute(SELECT_STATUSES, (json.dumps([*changed]),))]
-        counts[TaskStatus.NEEDS_ATTENTION] += len(said)
-        counts.subtract(said)
-    return +counts
+    counted = connection.execute(SELECT_COUNTS).fetchall()
+    said = connection.execute(SELECT_STATUSES, (json.dumps([*changed]),)).fetchall() if changed else []
+    return count_statuses(counted, (status for (status,) in said))
 
 
 def select_definitions(connection: sqlite3.Connection, identity: str) -> list[JudgedDefinition] | None:
