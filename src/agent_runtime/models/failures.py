@@ -80,7 +80,6 @@ class Failure(Exception):  # noqa: N818 - an outcome on its way to the code that
         self.reached = reached
         self.complaint = complaint
         self.vague = vague
-        self.usage = Usage()
         self.named = NamedLimits()
 
     @property

@@ -105,14 +105,11 @@ class Endpoint:
             text.end()
             answer = self._make_answer(output, info, request)
             return replace(answer, calls=tuple(_restore(answer.calls, functions)))
-        except Failure as failure:
-            failure.usage = info.usage
+        except Failure:
             raise
         except Exception as error:
             # The library does not validate values: any field may have any type.
-            unreadable = self._failures.make_unreadable(f"{type(error).__name__}: {error}")
-            unreadable.usage = info.usage
-            raise unreadable from error
+            raise self._failures.make_unreadable(f"{type(error).__name__}: {error}") from error
         finally:
             RESPONSE_INFO.reset(token)
 
