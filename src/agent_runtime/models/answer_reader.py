@@ -31,31 +31,35 @@ Kimi; `reasoning`, `reasoning_details`: OpenRouter; `thinking_blocks`, `provider
 """
 
 
-class TooLongError(Exception):
+class AnswerError(Exception):
+    """The endpoint sent no answer, or one that was not read to its end."""
+
+
+class TooLongError(AnswerError):
     """The endpoint sent more than an answer may hold."""
 
 
-class NotAnAnswerError(Exception):
+class NotAnAnswerError(AnswerError):
     """The endpoint sent something that the API does not define."""
 
 
-class NotStreamedError(Exception):
+class NotStreamedError(AnswerError):
     """A stream was requested, and something else came."""
 
 
-class CutOffError(Exception):
+class CutOffError(AnswerError):
     """A stream ended before the answer did."""
 
 
-class EmptyStreamError(Exception):
+class EmptyStreamError(AnswerError):
     """A stream held no event at all."""
 
 
-class OverLimitError(Exception):
+class OverLimitError(AnswerError):
     """A stream went on far beyond the limit of tokens that the endpoint was given."""
 
 
-class RepetitiveError(Exception):
+class RepetitiveError(AnswerError):
     """A stream repeats itself without end."""
 
 

@@ -34,6 +34,7 @@ from agent_runtime.config.settings import OPENAI_URL, PLACEHOLDER_KEY
 from agent_runtime.domain.retry_after import parse_retry_after
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.models.answer_reader import (
+    AnswerError,
     ChatReader,
     CutOffError,
     EmptyStreamError,
@@ -245,21 +246,10 @@ def open_client(settings: OpenAISettings, *, answer_bytes: int) -> Client:
     return Client(http, httpx2.URL(settings.base_url or OPENAI_URL), headers, answer_bytes=answer_bytes)
 
 
-_OWN = (
-    TooLongError,
-    NotStreamedError,
-    NotAnAnswerError,
-    CutOffError,
-    EmptyStreamError,
-    OverLimitError,
-    RepetitiveError,
-)
-
-
 def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Failure:
     """Translate an exception of the library or of the HTTP layer."""
     chain = list(_walk_causes(error))
-    own = _find_first(chain, *_OWN)
+    own = _find_first(chain, AnswerError)
     if isinstance(own, TooLongError):
         return failures.make_too_long()
     if isinstance(own, OverLimitError):
