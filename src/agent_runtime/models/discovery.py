@@ -45,20 +45,17 @@ async def list_names(settings: OpenAISettings, failures: Failures) -> list[str]:
     """Return the names of the models that the endpoint lists, each once. Raises: Failure."""
     quick = settings.model_copy(update={"timeout_s": min(settings.timeout_s, _LIST_S)})
     client = await asyncio.to_thread(_open_client, quick)
-    from agent_runtime.models.endpoint_client import RESPONSE_INFO, to_failure  # noqa: PLC0415 - imported there
+    from agent_runtime.models.endpoint_client import to_failure  # noqa: PLC0415 - imported there
 
     info = ResponseInfo(streamed=False)
-    token = RESPONSE_INFO.set(info)
     try:
         async with aclosing(client), asyncio.timeout(_LIST_S):
-            return list(dict.fromkeys(read_names(await client.list_models())))
+            return list(dict.fromkeys(read_names(await client.list_models(info))))
     except TimeoutError as error:
         raise failures.make_timed_out(_LIST_S) from error
     except Exception as error:  # garbage makes the library raise anything
         failure = to_failure(error, info, failures)
         raise failures.make_unlisted() if failure.code == "model_unknown" else failure from error
-    finally:
-        RESPONSE_INFO.reset(token)
 
 
 def _open_client(settings: OpenAISettings) -> "Client":

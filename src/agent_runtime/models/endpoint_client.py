@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -86,10 +86,10 @@ class Client:
         self._http = http
         self._headers = dict(headers)
         self._most = _ON_WIRE * answer_bytes
-        path = url.raw_path.partition(b"?")[0].rstrip(b"/")
-        query = url.raw_path[len(url.raw_path.partition(b"?")[0]) :]
+        path, mark, query = url.raw_path.partition(b"?")
+        path = path.rstrip(b"/")
         self._paths = {
-            name: url.copy_with(raw_path=path + name.encode() + query) for name in (_CHAT, _RESPONSES, _MODELS)
+            name: url.copy_with(raw_path=path + name.encode() + mark + query) for name in (_CHAT, _RESPONSES, _MODELS)
         }
         self.base_url = url.copy_with(raw_path=path + b"/")
         self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create_completion))
@@ -98,18 +98,12 @@ class Client:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def list_models(self) -> Any:
+    async def list_models(self, info: ResponseInfo) -> Any:
         """Return the answer to `GET /models` as JSON. Raises: APIStatusError, ValueError, and what HTTPX raises."""
-        info = RESPONSE_INFO.get()
         request = httpx2.Request("GET", self._paths[_MODELS], headers=self._headers)
-        response = await self._http.send(request, stream=True)
-        info.began = True
-        try:
-            await self._check_head(response, info)
+        async with self._send(request, info) as response:
             await response.aread()
             return _parse_body(response)
-        finally:
-            await response.aclose()
 
     async def _create_completion(self, **asked: Any) -> ChatCompletion:
         info = RESPONSE_INFO.get()
@@ -122,10 +116,7 @@ class Client:
 
     async def _ask(self, path: str, asked: dict[str, Any], reader: Reader, info: ResponseInfo) -> JsonObject:
         """Return the whole answer. Raises: as the readers, EmptyStreamError, APIStatusError, and what HTTPX raises."""
-        response = await self._http.send(self._make_request(path, asked), stream=True)
-        info.began = True
-        try:
-            await self._check_head(response, info)
+        async with self._send(self._make_request(path, asked), info) as response:
             if not info.streamed:
                 await response.aread()
                 return reader.read(_check_object(_parse_body(response)))
@@ -139,6 +130,15 @@ class Client:
             if empty:
                 raise EmptyStreamError
             return reader.end()
+
+    @asynccontextmanager
+    async def _send(self, request: httpx2.Request, info: ResponseInfo) -> AsyncIterator[httpx2.Response]:
+        """Yield the response with its head checked, and close it. Raises: as `_check_head`, and what HTTPX raises."""
+        response = await self._http.send(request, stream=True)
+        info.began = True
+        try:
+            await self._check_head(response, info)
+            yield response
         finally:
             await response.aclose()
 
