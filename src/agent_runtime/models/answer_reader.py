@@ -18,17 +18,20 @@ from agent_runtime.models.failures import ApiError
 from agent_runtime.models.repetition import RepetitionDetector
 
 _MOST_TOKENS = 2**40
-_TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
-"""The texts of a message of a chat completion; the last two are not OpenAI's."""
-
 _RETURNED_TEXTS = ("reasoning_content", "reasoning")
 _RETURNED = ("reasoning_details", "thinking_blocks", "extra_content")
-_PART_TEXTS = ("text", "summary", "thinking")
 _RETURNED_WITH_CALL = ("extra_content", "provider_specific_fields")
+RETURNED_FIELDS = frozenset((*_RETURNED_TEXTS, *_RETURNED, *_RETURNED_WITH_CALL))
 """The fields that endpoints need back on the next turn, with the calls of a message. `reasoning_content`: DeepSeek and
 Kimi; `reasoning`, `reasoning_details`: OpenRouter; `thinking_blocks`, `provider_specific_fields`: LiteLLM;
 `extra_content`: Gemini, whose signature of a thought is in it.
 """
+
+_TEXTS = ("content", "refusal", *_RETURNED_TEXTS)
+"""The texts of a message of a chat completion; the last two are not OpenAI's."""
+
+_PART_TEXTS = ("text", "summary", "thinking")
+"""The texts in a part of a returned field, which come in pieces."""
 
 
 class AnswerError(Exception):

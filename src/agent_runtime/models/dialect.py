@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from agent_runtime.domain.model_requests import ModelRequest
 from agent_runtime.domain.values import JsonObject, JsonValue
+from agent_runtime.models.answer_reader import RETURNED_FIELDS
 from agent_runtime.models.functions import fit_function
 
 Output = Literal["json_schema", "json_object", "prompt"]
@@ -57,10 +58,10 @@ _FUNCTIONS = re.compile(
 """The words for the definition of a function: Gemini's, OpenAI's and Anthropic's."""
 
 _RETURNED = re.compile(
-    r"reasoning_content|reasoning_details|thinking_blocks|extra_content|provider_specific_fields"
-    r"|messages\b.{0,40}\breasoning\b",
+    "|".join((*sorted(RETURNED_FIELDS - {"reasoning"}), r"messages\b.{0,40}\breasoning\b")),
     re.IGNORECASE,
 )
+"""The names of returned fields; `reasoning` is also a parameter of requests."""
 
 
 @dataclass(frozen=True, slots=True)
