@@ -47,15 +47,12 @@ class OpenAIModel:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._given = self._settings = settings
+        self._given = settings
         self._redactor = redactor
         self._answer_bytes = answer_bytes
         self._sleep = sleep
-        self._failures = Failures(settings, redactor, answer_bytes=answer_bytes)
-        self._bounds = Bounds(settings, self._failures)
         self._circuit = CircuitBreaker(clock)
-        self._dialect = Dialect(streams=settings.stream, options=_list_options(settings))
-        self._output: Output | None = None
+        self._start_over(settings)
         self._last_error: str | None = None
         self._opening, self._finding = asyncio.Lock(), asyncio.Lock()
         self._endpoint: Endpoint | None = None
@@ -111,12 +108,16 @@ class OpenAIModel:
                 if name != self._settings.model:
                     self._go_on_with(name)
 
+    def _start_over(self, settings: OpenAISettings) -> None:
+        """Use these settings, and forget what was learned of the model of others."""
+        self._settings = settings
+        self._failures = Failures(settings, self._redactor, answer_bytes=self._answer_bytes)
+        self._bounds = Bounds(settings, self._failures)
+        self._dialect = Dialect(streams=settings.stream, options=_list_options(settings))
+        self._output: Output | None = None
+
     def _go_on_with(self, name: str) -> None:
-        self._settings = self._given.model_copy(update={"model": name})
-        self._failures = Failures(self._settings, self._redactor, answer_bytes=self._answer_bytes)
-        self._bounds = Bounds(self._settings, self._failures)
-        self._dialect = Dialect(streams=self._settings.stream, options=_list_options(self._settings))
-        self._output = None
+        self._start_over(self._given.model_copy(update={"model": name}))
         if self._endpoint:  # requests may still be under way there
             self._replaced.append(self._endpoint)
             self._endpoint = None
