@@ -110,7 +110,6 @@ class _Attempt:
         self._conversation = build_conversation(request, extras=extras)
         self._fitting = Fitting(catalogue_tokens)
         self._show_tools()
-        self._read_tokens: int | None = None
         self._usage = Usage()
 
     def _show_tools(self) -> None:
@@ -154,7 +153,7 @@ class _Attempt:
                     faulty = None
                     continue
                 if not repairs_left:
-                    raise self._make_invalid_error(error.faults) from error
+                    raise self._make_invalid_error(error.faults, answer.read_tokens) from error
                 faulty = _Faulty(answer.text, error.faults)
                 repairs_left -= 1
             else:
@@ -194,15 +193,18 @@ class _Attempt:
             except ModelError as error:
                 self._usage += error.usage
                 await self._notes.end(error.code, error.usage, message=str(error))
-                if error.code != "model_context_overflow":
-                    raise
-                sizes = self._measure(messages)
-                self._fitting.learn(sizes, error.context_tokens, error.question_tokens)
-                if not self._fit(sizes):
+                told = error.context_tokens, error.question_tokens
+                if error.code != "model_context_overflow" or not self._learn_and_fit(messages, *told):
                     raise
             else:
                 self._usage += answer.usage
                 return answer
+
+    def _learn_and_fit(self, messages: Sequence[JsonObject], context: int | None, question: int | None) -> bool:
+        """Show fewer tools after a request did not fit, by what its endpoint said of it. Return as `_fit`."""
+        sizes = self._measure(messages)
+        self._fitting.learn(sizes, context, question)
+        return self._fit(sizes)
 
     def _fit(self, sizes: Sizes) -> bool:
         """Show fewer tools after a request of these sizes did not fit. Return False where that is not possible."""
@@ -215,19 +217,12 @@ class _Attempt:
 
     def _fits_after_cut(self, answer: ModelAnswer) -> bool:
         """Return whether to ask anew with fewer tools, because the endpoint cut the question that this answers."""
-        self._read_tokens = answer.read_tokens
-        if answer.read_tokens is None:
-            return False
-        sizes = self._measure(self._conversation)
-        self._fitting.learn(sizes, answer.read_tokens, None)
-        return self._fit(sizes)
+        return answer.read_tokens is not None and self._learn_and_fit(self._conversation, answer.read_tokens, None)
 
     def _note_full_context(self, error: ModelError) -> None:
         """Make room for the answer if the last one was cut because the context was full, not at its limit."""
         if error.context_tokens is not None:
-            sizes = self._measure(self._conversation)
-            self._fitting.learn(sizes, error.context_tokens, error.question_tokens)
-            self._fit(sizes)
+            self._learn_and_fit(self._conversation, error.context_tokens, error.question_tokens)
 
     def _build_messages(self, faulty: _Faulty | None) -> list[JsonObject]:
         """Return the conversation; with the faulty answer as far as the context is known to hold it."""
@@ -299,14 +294,15 @@ class _Attempt:
                     shown.add(tool.key)
                     yield tool
 
-    def _make_invalid_error(self, faults: Sequence[Fault]) -> PlanningError:
+    def _make_invalid_error(self, faults: Sequence[Fault], read_tokens: int | None) -> PlanningError:
+        """Return the error for the last answer. `read_tokens`: as in `ModelAnswer`."""
         times = "once" if self._repairs == 0 else f"{self._repairs + 1} times"
         message = (
             f"The language model was asked {times}, and its last answer is not a valid plan. {_describe_faults(faults)}"
         )
-        if self._read_tokens is not None:
+        if read_tokens is not None:
             message += (
-                f". The model read only {self._read_tokens} tokens of a question of about "
+                f". The model read only {read_tokens} tokens of a question of about "
                 f"{self._measure(self._conversation).whole}, so its endpoint cut it without a word: {LARGER_CONTEXT}"
             )
         return PlanningError(message, code="invalid_plan", usage=self._usage)
