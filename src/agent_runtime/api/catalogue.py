@@ -2,7 +2,7 @@
 
 from pydantic_core import to_json
 
-from agent_runtime.api.shapes import ToolView
+from agent_runtime.api.service_shapes import ToolView
 from agent_runtime.domain.cursors import cursor_of, position_of
 from agent_runtime.domain.summaries import PAGE_BYTES
 from agent_runtime.domain.tools import Tool

@@ -11,8 +11,9 @@ from agent_runtime.api.deps import CurrentCaller, Service
 from agent_runtime.api.openapi import refusals
 from agent_runtime.api.problems import RETRY_AFTER_S, problem
 from agent_runtime.api.scopes import requires
-from agent_runtime.api.shapes import StatusView
-from agent_runtime.api.views import answer, service_view
+from agent_runtime.api.service_shapes import StatusView
+from agent_runtime.api.service_views import service_view
+from agent_runtime.api.views import answer
 from agent_runtime.bootstrap import Runtime
 from agent_runtime.domain.errors import StoreUnavailableError
 from agent_runtime.mcp_servers.sandbox import describe_level

@@ -34,28 +34,16 @@ from agent_runtime.api.deps import CurrentCaller, RequestKey, Service, make_answ
 from agent_runtime.api.json_route import JsonRoute
 from agent_runtime.api.openapi import refusals
 from agent_runtime.api.scopes import requires
-from agent_runtime.api.shapes import (
-    Approved,
-    EventsView,
-    ModelsStatusView,
-    PageView,
-    RegistryChangesView,
-    ServerStatusView,
-    StreamTicket,
-    TaskCreated,
-    TaskView,
-    ToolsView,
-)
+from agent_runtime.api.service_shapes import ModelsStatusView, RegistryChangesView, ServerStatusView, ToolsView
+from agent_runtime.api.service_views import changes_view, models_view, status_view
+from agent_runtime.api.shapes import Approved, EventsView, PageView, StreamTicket, TaskCreated, TaskView
 from agent_runtime.api.task_ids import TaskId
 from agent_runtime.api.views import (
     answer,
-    changes_view,
     created_view,
-    models_view,
     page_view,
     record_json,
     root_path_of,
-    status_view,
     task_answer,
     time_of,
 )

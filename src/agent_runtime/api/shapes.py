@@ -1,4 +1,4 @@
-"""The shapes of responses. `views` fills them, and /openapi.json documents them."""
+"""The shapes of responses about tasks. `views` fills them, and /openapi.json documents them."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -25,17 +25,6 @@ class TaskCreated(TypedDict):
     task_id: str
     status: TaskStatus
     links: TaskLinks
-
-
-class StatusView(TypedDict):
-    """The state of the service: its `model`, the number of `tasks` by status, and the state of the `servers` by id."""
-
-    status: str
-    version: str
-    planner: str
-    model: str | None
-    tasks: dict[str, int]
-    servers: dict[str, str]
 
 
 class StreamTicket(TypedDict):
@@ -333,70 +322,3 @@ class EventsView(TypedDict):
 
     events: list[EventView]
     next_after: int | None
-
-
-class ToolView(TypedDict):
-    """A tool of the catalogue. `detail` says why a tool is not `available`; its other fields may then be `null`."""
-
-    server: str
-    tool: str
-    title: str | None
-    description: str | None
-    input_schema: JsonObject | None
-    output_schema: JsonObject | None
-    effect: str | None
-    idempotent: bool | None
-    open_world: bool | None
-    approval: str | None
-    timeout_s: float | None
-    pin: str | None
-    status: str
-    detail: str | None
-
-
-class ToolsView(TypedDict):
-    """One page of the catalogue. `next_cursor` is `null` on the last page."""
-
-    tools: list[ToolView]
-    next_cursor: str | None
-
-
-class ServerStatusView(TypedDict):
-    id: str
-    name: str
-    type: str
-    enabled: bool
-    connected: bool
-    circuit: Literal["closed", "half_open", "open"]
-    spares: int
-    detail: str
-
-
-class RegistryChangesView(TypedDict):
-    """The changes of a reload of the tool registry, by the ids of its entries."""
-
-    added: list[str]
-    changed: list[str]
-    removed: list[str]
-
-
-class ModelView(TypedDict):
-    """The state of a language model after its last request. `model` is `null` until the endpoint said which it has.
-
-    `output` is the way in which it is held to a schema, or `null` if that is not known yet. `circuit` is `open` while
-    it gets no requests because it failed too often. `last_error` is `null` after a successful answer.
-    """
-
-    endpoint: str
-    model: str | None
-    api: Literal["responses", "chat_completions"]
-    circuit: Literal["closed", "half_open", "open"]
-    output: Literal["json_schema", "json_object", "prompt"] | None
-    last_error: str | None
-
-
-class ModelsStatusView(TypedDict):
-    """The planner and the language model; `model` is `null` if none is configured."""
-
-    planner: str
-    model: ModelView | None

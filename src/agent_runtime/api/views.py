@@ -1,7 +1,7 @@
 """Tasks as callers see them: plain dictionaries, encoded once. mypy checks their shapes, not the running service."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,13 +15,9 @@ from agent_runtime.api.rerun_views import rerun_lines, rerun_view
 from agent_runtime.api.result_text import make_result_text
 from agent_runtime.api.shapes import (
     ErrorView,
-    ModelsStatusView,
     PageView,
     PlanPreview,
     PreviewView,
-    RegistryChangesView,
-    ServerStatusView,
-    StatusView,
     StepView,
     SummaryView,
     TaskCreated,
@@ -32,14 +28,9 @@ from agent_runtime.domain.conditions import MOST_CHARACTERS
 from agent_runtime.domain.events import EventRecord
 from agent_runtime.domain.plan import AgentStep, AllowedTool, ToolStep
 from agent_runtime.domain.preview import StepPreview, notes_on_names, preview_steps
-from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.summaries import Page, TaskSummary
 from agent_runtime.domain.task import StepState, StepStatus, Task, Waiting
 from agent_runtime.domain.values import JsonValue
-from agent_runtime.live.breaker import CircuitState
-from agent_runtime.registry.reloading import RegistryChanges
-from agent_runtime.services.ports import LanguageModel
-from agent_runtime.services.tool_registry import ServerStatus
 from agent_runtime.text.escaping import clear_name, clear_title, escape_hidden, exact_line, one_line
 
 _LONGEST_PREVIEW = 500
@@ -259,23 +250,6 @@ def _argument(value: JsonValue) -> str:
     return exact_line(json.dumps(value, ensure_ascii=False), _LONGEST_ARGUMENT)
 
 
-def service_view(
-    planner: str,
-    model: LanguageModel | None,
-    version: str,
-    counts: Mapping[TaskStatus, int],
-    servers: Iterable[ServerStatus],
-) -> StatusView:
-    return {
-        "status": "ok",
-        "version": version,
-        "planner": planner,
-        "model": model.status().model if model else None,
-        "tasks": {status.value: counts[status] for status in TaskStatus if counts.get(status)},
-        "servers": {server.id: server.detail for server in servers if server.enabled},
-    }
-
-
 def summary_view(task: TaskSummary) -> SummaryView:
     return {
         "task_id": task.task_id,
@@ -299,38 +273,3 @@ def record_json(record: EventRecord, *, with_epoch: bool = False) -> str:
     epoch = f'"epoch":{json.dumps(record.epoch)},' if with_epoch else ""
     head = f'{{"seq":{record.seq},"task_id":{json.dumps(record.task_id)},"type":"{record.type}",'
     return f'{head}"at":"{time_of(record.at)}",{epoch}"data":{record.data}}}'
-
-
-def status_view(status: ServerStatus, circuit: CircuitState = "closed", spares: int = 0) -> ServerStatusView:
-    return {
-        "id": status.id,
-        "name": status.name,
-        "type": status.type,
-        "enabled": status.enabled,
-        "connected": status.connected,
-        "circuit": circuit,
-        "spares": spares,
-        "detail": status.detail,
-    }
-
-
-def changes_view(changes: RegistryChanges) -> RegistryChangesView:
-    return {"added": list(changes.added), "changed": list(changes.changed), "removed": list(changes.removed)}
-
-
-def models_view(planner: str, model: LanguageModel | None) -> ModelsStatusView:
-    """Return the state of the model that is known without a request to it."""
-    if model is None:
-        return {"planner": planner, "model": None}
-    status = model.status()
-    return {
-        "planner": planner,
-        "model": {
-            "endpoint": status.endpoint,
-            "model": status.model,
-            "api": status.api,
-            "circuit": status.circuit,
-            "output": status.output,
-            "last_error": status.last_error,
-        },
-    }
