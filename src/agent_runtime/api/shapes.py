@@ -133,7 +133,7 @@ class AttentionView(TypedDict):
 
 
 class WaitingView(TypedDict):
-    """A server, a model or a planner that cannot be reached now, so that nothing was sent to it.
+    """A server, a model or a planner that cannot be reached now.
 
     `reason` is the error of the last attempt, which was number `attempt` since `since`. The next attempt is at
     `next_try_at`, or is running. The task fails if an attempt fails after `gives_up_at`.
