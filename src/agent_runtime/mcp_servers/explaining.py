@@ -1,6 +1,7 @@
 """Explains errors of the SDK and of the system for people, and recognises outages."""
 
 import re
+from datetime import UTC, datetime
 
 import httpx2
 from mcp.shared.exceptions import MCPError
@@ -8,6 +9,7 @@ from mcp_types import CONNECTION_CLOSED
 from pydantic import ValidationError
 
 from agent_runtime.domain.errors import ServerUnavailableError
+from agent_runtime.domain.retry_after import parse_retry_after
 from agent_runtime.mcp_servers.reading import UnreadableAnswerError
 
 NO_CONNECTION = "cannot connect"
@@ -51,6 +53,11 @@ def may_pass(error: BaseException) -> bool:
 
 RETRY_AFTER = "agent-runtime/retry-after-s"
 """The field in the data of an error that holds the seconds of a `Retry-After` header."""
+
+
+def read_retry_after(answer: httpx2.Response) -> float:
+    """Return for how many seconds an answer asks to leave its server alone; 0 if it names no time."""
+    return parse_retry_after(answer.headers.get("retry-after"), datetime.now(UTC)) or 0.0
 
 
 def find_retry_after(error: BaseException) -> float:

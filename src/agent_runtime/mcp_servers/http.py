@@ -3,7 +3,6 @@
 import asyncio
 import re
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
@@ -19,7 +18,6 @@ from pydantic_core import from_json, to_json
 
 from agent_runtime.config import LimitSettings, Secrets
 from agent_runtime.domain.errors import ConfigurationError, ServerUnavailableError
-from agent_runtime.domain.retry_after import parse_retry_after
 from agent_runtime.domain.tools import HttpServer
 from agent_runtime.mcp_servers.answers import Body, read_body, set_media_type
 from agent_runtime.mcp_servers.dispatcher import CURRENT_REQUEST, RequestState
@@ -30,6 +28,7 @@ from agent_runtime.mcp_servers.explaining import (
     OUTAGES,
     REDIRECT,
     RETRY_AFTER,
+    read_retry_after,
 )
 from agent_runtime.mcp_servers.network import Network
 from agent_runtime.mcp_servers.old_sse import open_old_sse
@@ -248,7 +247,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         )
         update: dict[str, object] = {"message": words}
         if status in OUTAGES:
-            after_s = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC)) or 0.0
+            after_s = read_retry_after(response)
             update["data"] = {RETRY_AFTER: after_s}
             if state is not None:
                 state.retry_after_s = after_s

@@ -7,7 +7,6 @@ The SDK's own client is not used: when a message is refused, it logs that and le
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 from mcp_types import INTERNAL_ERROR, JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, RequestId
 
-from agent_runtime.domain.retry_after import parse_retry_after
+from agent_runtime.mcp_servers.explaining import read_retry_after
 from agent_runtime.mcp_servers.reading import read_well_formed
 
 _WAITING_MESSAGES = 16
@@ -58,7 +57,7 @@ class NoStreamError(ConnectionError):
 
     def __init__(self, answer: httpx2.Response) -> None:
         super().__init__(f"a GET gives no stream of events either (HTTP {answer.status_code})")
-        self.retry_after_s = parse_retry_after(answer.headers.get("retry-after"), datetime.now(UTC)) or 0.0
+        self.retry_after_s = read_retry_after(answer)
 
 
 async def _read_address(url: httpx2.URL, events: AsyncIterator[ServerSentEvent]) -> httpx2.URL:
