@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -61,7 +60,7 @@ class AwaitedCall:
         self.rounds = 0
         self._ids = ids
         self.given_up: str | None = None
-        self.timed_out = False
+        self._timed_out = False
         self._session = session
         self._judge = judge
         self._end = end
@@ -89,9 +88,9 @@ class AwaitedCall:
             if responses is None:
                 await asyncio.sleep(SHORT_PAUSE_S)
             if self.given_up is not None:
-                raise OutcomeUnknownError(f"{self.name}: {self.given_up}.", may_pass=self.timed_out)
+                raise self.make_given_up_error()
             request = make_next_round(request, needed, responses)
-            self.state = replace(RequestState(next(self._ids)), on_progress=self.state.on_progress)
+            self.state = RequestState(next(self._ids), on_progress=self.state.on_progress)
 
     async def _send_round(self, request: CallToolRequest) -> dict[str, Any] | StoredResult:
         token = CURRENT_REQUEST.set(self.state)
@@ -167,11 +166,15 @@ class AwaitedCall:
             self._expired.set()
             if self._reports is not None:
                 self._reports.close()
-        raise OutcomeUnknownError(f"{self.name}: {self.given_up}.", may_pass=self.timed_out)
+        raise self.make_given_up_error()
+
+    def make_given_up_error(self) -> OutcomeUnknownError:
+        """Return the error of a call that was given up. A time-out may be an outage, a cancellation is none."""
+        return OutcomeUnknownError(f"{self.name}: {self.given_up}.", may_pass=self._timed_out)
 
     async def _watch(self, scope: anyio.CancelScope, timeout_s: float, cancel: asyncio.Event) -> None:
         self.given_up = await self._wait_for_end_of_patience(timeout_s, cancel)
-        self.timed_out = not cancel.is_set()
+        self._timed_out = not cancel.is_set()
         self._expired.set()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._grace_s

@@ -329,7 +329,7 @@ class Connection:
             raise SessionLostError(f"{call.name} was not carried out: the server does not know the session any more.")
         if call.given_up is not None:
             # An error after our cancellation does not prove that nothing happened.
-            raise OutcomeUnknownError(f"{call.name}: {call.given_up}.", may_pass=call.timed_out) from error
+            raise call.make_given_up_error() from error
         ours = self._opener.uninterrupted and isinstance(error, MCPError) and error.code != CONNECTION_CLOSED
         if isinstance(error, MCPError) and (call.state.refused or ours):
             text = self._redactor.redact_message(error.message)
