@@ -79,7 +79,7 @@ class _Fitting:
         if not whole.get("properties") and _list_options(whole, self._root):
             return self._fit_value(whole, _DEEPEST)
         if "properties" not in whole and not _is_closed(whole):
-            return {"anyOf": [_close({}, ()), JSON_TEXT]}  # mostly a tool without arguments, but it may take any
+            return {"anyOf": [close_object({}, ()), JSON_TEXT]}  # mostly a tool without arguments, but it may take any
         return JSON_TEXT if _is_free(whole) else self._fit_object(whole, _DEEPEST)
 
     def _fit(self, schema: JsonValue, depth: int) -> JsonObject:
@@ -122,7 +122,8 @@ class _Fitting:
             raise _TooLargeError
         missing = {name: {"type": list(_SCALARS)} for name in required if name not in named}
         properties = {name: self._fit_property(named[name], depth, name in required) for name in names}
-        return _close({**properties, **{name: self._fit(item, depth) for name, item in missing.items()}}, required)
+        properties |= {name: self._fit(item, depth) for name, item in missing.items()}
+        return close_object(properties, required)
 
     def _fit_property(self, schema: JsonValue, depth: int, required: bool) -> JsonObject:  # noqa: FBT001 - one call
         fitted = self._fit(schema, depth)
@@ -134,7 +135,8 @@ def name_choices(choices: Sequence[JsonValue]) -> JsonObject:
     return {**(_TEXT if all(isinstance(one, str) for one in choices) else {}), "enum": list(choices)}
 
 
-def _close(properties: JsonObject, required: Sequence[str]) -> JsonObject:
+def close_object(properties: JsonObject, required: Iterable[str]) -> JsonObject:
+    """Return the schema of an object with these properties and no others."""
     return {
         "type": "object",
         "properties": properties,

@@ -51,15 +51,16 @@ def build_examples(tools: Sequence[Tool], question: str, *, agent_steps: bool, c
 
     Their tools are the most relevant to the question. `chains`: a plan may have two steps.
     """
-    found = list(islice(_find_candidates(rank_tools(tools, question)), _MOST_LOOKED_AT))
-    if not found:
+    found = islice(_find_candidates(rank_tools(tools, question)), _MOST_LOOKED_AT)
+    first = next(found, None)
+    if first is None:
         return []
-    first = found[0]
     examples = [_call(first, _TEXTS[0])]
     if chains and agent_steps:
         examples.append(_summarise(first))
     elif chains:
-        examples += [_pass_on(first, other) for other in found[1:] if "string" in other.arguments.values()][:1]
+        taking_text = (other for other in found if "string" in other.arguments.values())
+        examples += [_pass_on(first, other) for other in islice(taking_text, 1)]
     return examples
 
 

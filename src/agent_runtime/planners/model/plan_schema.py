@@ -11,7 +11,7 @@ from itertools import groupby
 
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.planners.model.argument_schema import fit_arguments, name_choices
+from agent_runtime.planners.model.argument_schema import close_object, fit_arguments, name_choices
 from agent_runtime.planners.model.tool_listing import ListedTool
 
 MOST_TOOLS = 64
@@ -94,7 +94,7 @@ def _make_plan(kinds: list[JsonObject], *, extras: bool) -> JsonObject:
     if not extras:
         return {"anyOf": [_make_object_schema({"steps": steps}, {}), _make_object_schema({"cannot": cannot}, {})]}
     named = {"goal": _make_text_schema("What the plan reaches"), "cannot": cannot, "steps": steps}
-    return {**_make_object_schema({}, named), "required": ["steps"]}
+    return close_object(named, ["steps"])
 
 
 def _choose(options: list[JsonObject]) -> JsonObject:
@@ -106,12 +106,7 @@ def _make_text_schema(description: str) -> JsonObject:
 
 
 def _make_object_schema(required: JsonObject, optional: JsonObject) -> JsonObject:
-    return {
-        "type": "object",
-        "properties": {**required, **optional},
-        "required": list(required),
-        "additionalProperties": False,
-    }
+    return close_object({**required, **optional}, required)
 
 
 _ID = _make_text_schema("s1, s2, ...")
