@@ -290,7 +290,7 @@ def to_failure(error: Exception, info: ResponseInfo, failures: Failures) -> Fail
 
 def _read_status_error(error: APIStatusError) -> ApiError:
     body = error.body
-    after_s = read_retry_after(error.response.headers)
+    after_s = _read_retry_after(error.response.headers)
     if isinstance(body, list):  # Gemini's: a list of objects that hold one
         body = next((item.get("error", item) for item in body if isinstance(item, dict)), body)
     if isinstance(body, dict):
@@ -301,7 +301,7 @@ def _read_status_error(error: APIStatusError) -> ApiError:
     return ApiError(str(body or ""), error.status_code, after_s=after_s)
 
 
-def read_retry_after(headers: httpx2.Headers) -> float | None:
+def _read_retry_after(headers: httpx2.Headers) -> float | None:
     """Return the seconds to wait that the endpoint asks for (RFC 9110 section 10.2.3, and OpenAI's finer header), or
     None.
     """

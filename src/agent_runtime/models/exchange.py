@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,7 +31,7 @@ _MORE_CHARACTERS = 2000
 _USED_UP = 0.9
 
 
-@dataclass(slots=True)
+@dataclass
 class Exchange:
     """A question to a model with all the requests that it takes: what they have cost, and the facts of the last one."""
 
@@ -48,11 +49,13 @@ class Exchange:
         if self.info.usage.tokens:
             self.spent += self.info.usage
         elif answer is not None:
-            self.spent += Usage(self.estimate_question(), estimate_tokens(json.dumps(answer.items)))
+            self.spent += Usage(self.question_tokens, estimate_tokens(json.dumps(answer.items)))
         elif self.hears_answer:
-            self.spent += Usage(self.estimate_question(), -(-self.info.length // BYTES_PER_TOKEN))
+            self.spent += Usage(self.question_tokens, -(-self.info.length // BYTES_PER_TOKEN))
 
-    def estimate_question(self) -> int:
+    @cached_property
+    def question_tokens(self) -> int:
+        """Return the estimated tokens of the question, with the definitions of tools."""
         shown = [*self.request.items, *(tool.input_schema for tool in self.request.tools)]
         return estimate_tokens(self.request.instructions, json.dumps(shown, ensure_ascii=False))
 
@@ -145,9 +148,9 @@ class Bounds:
         return failure
 
     def _note_silent_cut(self, answer: ModelAnswer, exchange: Exchange) -> ModelAnswer:
-        estimated = exchange.estimate_question()
-        read = find_silent_cut(estimated, exchange.info.usage.input_tokens)
+        read = find_silent_cut(exchange.question_tokens, exchange.info.usage.input_tokens)
         if read is None:
             return answer
-        log.warning("model_prompt_cut", model=self._settings.model, read=read, sent=estimated, remedy=LARGER_CONTEXT)
+        sent = exchange.question_tokens
+        log.warning("model_prompt_cut", model=self._settings.model, read=read, sent=sent, remedy=LARGER_CONTEXT)
         return replace(answer, read_tokens=read)

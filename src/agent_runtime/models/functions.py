@@ -152,8 +152,7 @@ class _Fitter:
 
     def fit_root(self) -> tuple[JsonObject, Changes]:
         """Return the schema of the arguments of a function: an object without alternatives."""
-        fitted, changes = self.fit({**self._root, "type": "object"}, 0)
-        return fitted, changes
+        return self.fit({**self._root, "type": "object"}, 0)
 
     def fit(self, schema: Any, depth: int) -> tuple[JsonObject, Changes]:
         """Return the fitted schema, and what is to be undone."""
