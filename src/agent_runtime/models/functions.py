@@ -52,15 +52,18 @@ _TOLD = {
 
 @dataclass(slots=True)
 class Changes:
-    """Changes of a schema that are undone in values: names of properties, and values that became text."""
+    """Changes of a schema that are undone in values: names of properties, one that was added, and values that became
+    text.
+    """
 
     names: dict[str, str] = field(default_factory=dict)
+    added: str | None = None
     inner: dict[str, "Changes"] = field(default_factory=dict)
     items: "Changes | None" = None
     as_text: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.inner or self.items or self.as_text)
+        return bool(self.names or self.added or self.inner or self.items or self.as_text)
 
     def add(self, other: "Changes") -> None:
         """Take over the changes of an alternative of the same schema."""
@@ -81,10 +84,11 @@ class Changes:
                 return value
         if isinstance(value, list) and self.items:
             return [self.items.undo(item) for item in value]
-        if isinstance(value, dict) and (self.names or self.inner):
+        if isinstance(value, dict) and (self.names or self.added or self.inner):
             return {
                 self.names.get(name, name): self.inner[name].undo(item) if name in self.inner else item
                 for name, item in value.items()
+                if name != self.added
             }
         return value
 
@@ -108,7 +112,7 @@ class FittedFunction:
             return arguments
         if not isinstance(given, dict):
             return arguments
-        return to_json(self.changes.undo({name: value for name, value in given.items() if name != _UNUSED})).decode()
+        return to_json(self.changes.undo(given)).decode()
 
 
 def fit_function(tool: OfferedTool, *, plain: bool) -> FittedFunction:
@@ -259,7 +263,7 @@ class _PlainFitter(_Fitter):
         fitted, changes = super().fit_root()
         if "properties" not in fitted:
             fitted["properties"] = {_UNUSED: {"type": "string", "description": "Leave this out."}}
-            changes.names[_UNUSED] = _UNUSED
+            changes.added = _UNUSED
         return fitted, changes
 
     def _fit_resolved(self, schema: JsonObject, depth: int) -> tuple[JsonObject, Changes]:

@@ -122,6 +122,12 @@ def test_a_plain_function_without_arguments_has_one_that_is_left_out() -> None:
     assert function.restore('{"unused": "x"}') == "{}"
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_argument_of_the_tool_that_has_the_name_of_the_one_left_out_is_kept(*, plain: bool) -> None:
+    function = fit(properties(unused={"type": "string"}, **{"$filter": {"type": "string"}}), plain=plain)
+    assert json.loads(function.restore('{"unused": "x", "filter": "y"}')) == {"unused": "x", "$filter": "y"}
+
+
 def test_the_descriptions_of_a_plain_function_say_what_its_schema_cannot() -> None:
     schema = fit(ODD["formats and limits"] | {"required": ["url", 7]}, plain=True).schema
     assert schema["properties"]["url"] == {
