@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from mcp.server import MCPServer
@@ -24,7 +24,6 @@ from agent_runtime.live.progress import Progress
 from agent_runtime.mcp_servers.own_files import OwnFiles, find_own_files
 from agent_runtime.mcp_servers.pool import ServerPool
 from agent_runtime.mcp_servers.spares import SpareTimes
-from agent_runtime.models.model import OpenAIModel
 from agent_runtime.planners.choosing import choose_planner
 from agent_runtime.registry.advice import Advice
 from agent_runtime.registry.current import CurrentRegistry
@@ -49,6 +48,9 @@ from agent_runtime.storage.opening import open_store
 from agent_runtime.storage.owner import storage_files
 from agent_runtime.storage.secret_file import read_secret
 from agent_runtime.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from agent_runtime.models.model import OpenAIModel
 
 log = structlog.get_logger()
 
@@ -165,9 +167,13 @@ def _builtin_maker(settings: Settings, loaded: LoadedRegistry) -> Callable[[Buil
     return make
 
 
-def make_model(settings: OpenAISettings, secrets: Secrets) -> OpenAIModel | None:
+def make_model(settings: OpenAISettings, secrets: Secrets) -> "OpenAIModel | None":
     """Return the language model of the settings; None if they name none."""
-    return OpenAIModel(settings, secrets.redactor) if settings.configured else None
+    if not settings.configured:
+        return None
+    from agent_runtime.models.model import OpenAIModel  # noqa: PLC0415 - many services have no model
+
+    return OpenAIModel(settings, secrets.redactor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +185,7 @@ class _Ground:
     loaded: LoadedRegistry
     current: CurrentRegistry
     pool: ServerPool
-    model: OpenAIModel | None
+    model: "OpenAIModel | None"
     planner: Planner
     metrics: Metrics
     redact: Callable[[str], str]

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 from agent_runtime.config import Settings
 from agent_runtime.domain.errors import ConfigurationError
 from agent_runtime.domain.values import Identifier
-from agent_runtime.planners.model.planner import ModelPlanner
 from agent_runtime.planners.rules.planner import RulePlanner
 from agent_runtime.services.ports import LanguageModel, Planner
 
@@ -39,6 +38,8 @@ def choose_planner(settings: Settings, model: LanguageModel | None) -> Planner:
         return RulePlanner()
     if model is None:
         raise _make_missing_model_error(settings.planner)
+    from agent_runtime.planners.model.planner import ModelPlanner  # noqa: PLC0415 - many services have no model
+
     known = settings.openai
     return ModelPlanner(model, catalogue_tokens=known.catalogue_tokens, fields=known.plan_fields)
 

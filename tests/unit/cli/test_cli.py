@@ -59,7 +59,8 @@ assert not {heavy}, {heavy}
 def test_no_part_of_the_command_line_imports_the_model_library() -> None:
     code = (
         "import sys, agent_runtime.cli.commands, agent_runtime.cli.doctor, agent_runtime.cli.serve; "
-        "import agent_runtime.api.server; assert 'agents' not in sys.modules"
+        "import agent_runtime.api.server; assert 'agents' not in sys.modules; "
+        "assert not [name for name in sys.modules if name.startswith('agent_runtime.models')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
 
