@@ -9,6 +9,7 @@ from agent_runtime.domain.plan_requests import KeepAttempt
 from agent_runtime.domain.planning_attempts import AttemptFault, AttemptMessage, PlanningAttempt
 from agent_runtime.domain.usage import Usage
 from agent_runtime.domain.values import JsonObject
+from agent_runtime.planners.model.cleaning import replace_surrogates
 
 
 class AttemptNotes:
@@ -37,21 +38,18 @@ class AttemptNotes:
             PlanningAttempt(
                 at=self._at,
                 duration_ms=round((time.perf_counter() - self._began) * 1000, 3),
-                instructions=_to_unicode(self._instructions),
+                instructions=replace_surrogates(self._instructions),
                 messages=tuple(
-                    AttemptMessage(role=item["role"], content=_to_unicode(item["content"])) for item in self._messages
+                    AttemptMessage(role=item["role"], content=replace_surrogates(item["content"]))
+                    for item in self._messages
                 ),
-                answer=None if answer is None else _to_unicode(answer),
+                answer=None if answer is None else replace_surrogates(answer),
                 outcome=outcome,
-                message=None if message is None else _to_unicode(message),
+                message=None if message is None else replace_surrogates(message),
                 faults=tuple(
-                    AttemptFault(field=_to_unicode(fault.field), message=_to_unicode(fault.message)) for fault in faults
+                    AttemptFault(field=replace_surrogates(fault.field), message=replace_surrogates(fault.message))
+                    for fault in faults
                 ),
                 usage=usage,
             )
         )
-
-
-def _to_unicode(text: str) -> str:
-    """Return the text with lone surrogates replaced, of which a model may send half a pair."""
-    return text.encode("utf-8", "replace").decode()

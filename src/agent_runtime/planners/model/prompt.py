@@ -8,7 +8,7 @@ from agent_runtime.domain.plan import Plan, Step, ToolStep
 from agent_runtime.domain.plan_requests import PlanRequest
 from agent_runtime.domain.tools import Tool
 from agent_runtime.domain.values import JsonObject
-from agent_runtime.planners.model.cleaning import clean
+from agent_runtime.planners.model.cleaning import clean, replace_surrogates
 from agent_runtime.planners.model.examples import Example, build_examples, build_single_calls, takes_arguments
 from agent_runtime.planners.model.tool_listing import ShownTools, show_tools
 
@@ -214,7 +214,7 @@ def _show_example(example: Example) -> list[JsonObject]:
 
 
 def _make_message(role: str, content: str) -> JsonObject:
-    return {"role": role, "content": content.encode("utf-8", "replace").decode()}
+    return {"role": role, "content": replace_surrogates(content)}
 
 
 def _drop_default_timeouts(plan: Plan, tools: Sequence[Tool]) -> Plan:
