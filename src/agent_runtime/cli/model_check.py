@@ -92,7 +92,7 @@ async def check_model(
     settings: Settings, secrets: Secrets, tools: Sequence[Tool], *, answer_s: float = ANSWER_S
 ) -> list[Finding]:
     """Check the planner, and what its model can do. `tools` are those that a plan may use."""
-    model = make_model(_once(settings.openai), secrets)
+    model = make_model(_disable_retries(settings.openai), secrets)
     try:
         planner = choose_planner(settings, model)
     except ConfigurationError as error:
@@ -112,7 +112,7 @@ async def check_model(
         return [Finding("planner", "ok", plans), *await examination.run(prompt)]
 
 
-def _once(settings: OpenAISettings) -> OpenAISettings:
+def _disable_retries(settings: OpenAISettings) -> OpenAISettings:
     """Return the settings without retries."""
     return settings.model_copy(update={"max_retries": 0})
 
@@ -138,7 +138,7 @@ class _SlowError(Exception):
 
 
 @dataclass(slots=True)
-class _Heard:
+class _StreamedText:
     """The text of an answer as it came: the seconds until the first piece, and the characters so far."""
 
     began: float = field(default_factory=time.perf_counter)
@@ -188,9 +188,9 @@ class _Examination:
             findings.append(Finding(check, "fail", f"internal error, please report it: {error!r}"))
         return findings
 
-    async def _ask(self, request: ModelRequest, heard: _Heard | None = None) -> ModelAnswer:
+    async def _ask(self, request: ModelRequest, heard: _StreamedText | None = None) -> ModelAnswer:
         """Return the answer to one question. Raises: ModelError, _SlowError."""
-        heard = heard or _Heard()
+        heard = heard or _StreamedText()
         try:
             async with asyncio.timeout(self._answer_s):
                 return await self._model.answer(replace(request, on_text=heard.note))
@@ -212,7 +212,7 @@ class _Examination:
 
     async def _reach(self, findings: list[Finding]) -> ModelAnswer:
         """Ask for any word as JSON, and report how that went."""
-        heard = _Heard()
+        heard = _StreamedText()
         answer = await self._ask(_WORD, heard)
         seconds = time.perf_counter() - heard.began
         status = self._model.status()

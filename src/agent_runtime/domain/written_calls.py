@@ -81,21 +81,21 @@ def _find_json(text: str, names: Collection[str]) -> str | None:
             value = json.loads(body[start.end() :], strict=False)
         except (ValueError, RecursionError):
             continue
-        return _name_of(value, names)
+        return _read_name(value, names)
     return None
 
 
-def _name_of(value: Any, names: Collection[str]) -> str | None:
+def _read_name(value: Any, names: Collection[str]) -> str | None:
     """Return the name of the tool that this JSON value calls."""
     if isinstance(value, list):
-        found = [_name_of(item, names) for item in value]
+        found = [_read_name(item, names) for item in value]
         return found[0] if found and all(found) else None
     if not isinstance(value, dict):
         return None
     if isinstance(value.get("function"), dict):
-        return _name_of(value["function"], names) if not value.keys() - {"function", *_OTHER_KEYS} else None
+        return _read_name(value["function"], names) if not value.keys() - {"function", *_OTHER_KEYS} else None
     if value.keys() == {"tool_calls"}:
-        return _name_of(value["tool_calls"], names)
+        return _read_name(value["tool_calls"], names)
     named = [key for key in _NAME_KEYS if key in value]
     given = [key for key in _ARGUMENT_KEYS if key in value]
     if len(named) != 1 or len(given) != 1 or value.keys() - {*named, *given, *_OTHER_KEYS}:

@@ -217,7 +217,7 @@ class _Fitter:
         items = fitted.get("items")
         if isinstance(items, list):  # an array of fixed places, as it was written before 2020
             items = {"anyOf": items} if items else {}
-        if isinstance(items, dict) or "array" in _types_of(fitted):
+        if isinstance(items, dict) or "array" in _list_types(fitted):
             fitted["items"], inner = self.fit(items, depth + 1)
             changes.items = inner or None
 
@@ -269,10 +269,10 @@ class _PlainFitter(_Fitter):
     def _fit_resolved(self, schema: JsonObject, depth: int) -> tuple[JsonObject, Changes]:
         schema = _join_all_of(schema, self._resolve_alone)
         alternatives = [one for word in ("anyOf", "oneOf") for one in _list_schemas(schema.get(word))]
-        types = [one for one in _types_of(schema) if one != "null"]
+        types = [one for one in _list_types(schema) if one != "null"]
         if depth > 0 and not alternatives and len(types) > 1:
             alternatives = [{**schema, "type": one} for one in types]
-        alternatives = [one for one in alternatives if _types_of(one) != ["null"] and one.get("const", 0) is not None]
+        alternatives = [one for one in alternatives if _list_types(one) != ["null"] and one.get("const", 0) is not None]
         if depth > 0 and alternatives:
             return self._fit_choice(schema, alternatives, depth)
         fitted, changes = super()._fit_resolved(schema, depth)
@@ -360,7 +360,7 @@ def _list_schemas(value: JsonValue) -> list[JsonObject]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-def _types_of(schema: JsonObject) -> list[str]:
+def _list_types(schema: JsonObject) -> list[str]:
     types = schema.get("type")
     return [types] if isinstance(types, str) else [one for one in types or () if isinstance(one, str)]
 

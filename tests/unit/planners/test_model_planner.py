@@ -17,7 +17,7 @@ from agent_runtime.domain.planning_attempts import PlanningAttempt
 from agent_runtime.domain.references import parse_template
 from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefinition, describe_tool
 from agent_runtime.domain.usage import Usage
-from agent_runtime.planners.model.plan_schema import build_plan_schema, plan_schema
+from agent_runtime.planners.model.plan_schema import build_general_schema, build_plan_schema
 from agent_runtime.planners.model.planner import ModelPlanner
 from agent_runtime.services.ports import Planner
 from agent_runtime.testing import ScriptedLanguageModel, text_answer
@@ -397,7 +397,7 @@ async def test_every_field_of_a_plan_is_explained_but_the_one_that_is_the_person
     told = await instructions(tools, agent_steps=True)
     models = (Plan, ToolStep, AgentStep, AllowedTool)
     fields = {name for model in models for name in model.model_fields} - {"preapproved"}
-    schema = json.dumps(plan_schema(agent_steps=True))
+    schema = json.dumps(build_general_schema(agent_steps=True))
     for name in fields:
         assert f'"{name}"' in told
         assert f'"{name}"' in schema
@@ -408,21 +408,21 @@ async def test_agent_steps_are_spoken_of_only_where_there_may_be_some(tools: lis
     told = (await instructions(tools, agent_steps=False)).partition("# The catalogue")[0]
     for word in ('"agent"', 'instruction"', "max_calls"):
         assert word not in told
-        assert word not in json.dumps(plan_schema(agent_steps=False))
+        assert word not in json.dumps(build_general_schema(agent_steps=False))
     assert '"kind": "agent"' in (await instructions(tools, agent_steps=True))
 
 
 @pytest.mark.slow
 @given(plan=PLANS)
 def test_any_plan_follows_the_schema(plan: Plan) -> None:
-    schema = plan_schema(agent_steps=True)
+    schema = build_general_schema(agent_steps=True)
     Draft202012Validator.check_schema(schema)
     steps = [step.model_dump(mode="json", exclude_none=True, exclude={"preapproved"}) for step in plan.steps]
     Draft202012Validator(schema).validate({"goal": plan.goal, "steps": steps})
 
 
 def test_the_schema_lets_the_model_decline_and_refuses_what_is_unknown() -> None:
-    schema = Draft202012Validator(plan_schema(agent_steps=False))
+    schema = Draft202012Validator(build_general_schema(agent_steps=False))
     assert schema.is_valid({"cannot": "no mail", "steps": []})
     assert not schema.is_valid(
         {"steps": [{"id": "s1", "kind": "agent", "title": "t", "instruction": "i", "tools": []}]}

@@ -10,7 +10,7 @@ from agent_runtime.domain.tools import StdioConfig, StdioServer, Tool, ToolDefin
 from agent_runtime.domain.values import JsonObject
 from agent_runtime.planners.model.argument_schema import fit_arguments, read_json_texts
 from agent_runtime.planners.model.plan_reader import read_plan
-from agent_runtime.planners.model.plan_schema import MOST_TOOLS, build_plan_schema, plan_schema
+from agent_runtime.planners.model.plan_schema import MOST_TOOLS, build_general_schema, build_plan_schema
 from unit.planners.planning import all_tools
 
 KEPT = {"additionalProperties", "anyOf", "description", "enum", "items", "pattern", "properties", "required", "type"}
@@ -82,7 +82,7 @@ async def test_without_extras_an_answer_is_steps_of_few_fields_or_a_reason() -> 
 
 
 def test_too_many_or_too_large_tools_share_one_kind_of_step() -> None:
-    general = plan_schema(agent_steps=True)
+    general = build_general_schema(agent_steps=True)
     many = [tool(f"t{number}", takes(a={"type": "string"})) for number in range(MOST_TOOLS + 1)]
     assert build_plan_schema(many, agent_steps=True) == general
     assert build_plan_schema(many[1:], agent_steps=True) != general

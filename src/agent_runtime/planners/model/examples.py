@@ -55,19 +55,19 @@ def build_examples(tools: Sequence[Tool], question: str, *, agent_steps: bool, c
     first = next(found, None)
     if first is None:
         return []
-    examples = [_call(first, _TEXTS[0])]
+    examples = [_make_single_call(first, _TEXTS[0])]
     if chains and agent_steps:
-        examples.append(_summarise(first))
+        examples.append(_make_summary(first))
     elif chains:
         taking_text = (other for other in found if "string" in other.arguments.values())
-        examples += [_pass_on(first, other) for other in islice(taking_text, 1)]
+        examples += [_make_chain(first, other) for other in islice(taking_text, 1)]
     return examples
 
 
 def build_single_calls(tools: Sequence[Tool], question: str) -> list[Example]:
     """Return up to two examples of one call, with the tools most relevant to the question, the most relevant last."""
     found = islice(_find_candidates(rank_tools(tools, question)), _MOST_SINGLE)
-    return [_call(candidate, text) for candidate, text in zip(found, _TEXTS, strict=False)][::-1]
+    return [_make_single_call(candidate, text) for candidate, text in zip(found, _TEXTS, strict=False)][::-1]
 
 
 def takes_arguments(tool: Tool) -> bool:
@@ -75,26 +75,26 @@ def takes_arguments(tool: Tool) -> bool:
     return bool(tool.definition.arguments_schema.get("properties", True))
 
 
-def _call(candidate: _Candidate, text: str) -> Example:
+def _make_single_call(candidate: _Candidate, text: str) -> Example:
     plan = Plan(goal=_name_goal(candidate), steps=(_make_step(candidate, "s1", text),))
-    return Example(_ask(candidate, text), plan)
+    return Example(_write_request(candidate, text), plan)
 
 
-def _summarise(first: _Candidate) -> Example:
+def _make_summary(first: _Candidate) -> Example:
     instruction = "Summarise this in three bullets:\n${s1.text}"
     summary = AgentStep(id="s2", title="Summarise it", kind="agent", instruction=instruction)
     plan = Plan(goal=f"{_name_goal(first)} and summarise", steps=(_make_step(first, "s1", _TEXTS[1]), summary))
-    return Example(f"{_ask(first, _TEXTS[1])}. Summarise the result", plan)
+    return Example(f"{_write_request(first, _TEXTS[1])}. Summarise the result", plan)
 
 
-def _pass_on(first: _Candidate, then: _Candidate) -> Example:
+def _make_chain(first: _Candidate, then: _Candidate) -> Example:
     """Return an example in which the second tool gets the text of the first as its last text."""
     taking = [name for name, kind in then.arguments.items() if kind == "string"][-1]
     values = {**_choose_values(then, _TEXTS[2]), taking: "${s1.text}"}
     last = _make_step(then, "s2", _TEXTS[2]).model_copy(update={"arguments": values})
     plan = Plan(goal=f"{_name_goal(first)} and {then.words}", steps=(_make_step(first, "s1", _TEXTS[1]), last))
     said = _list_values({name: value for name, value in values.items() if name != taking} | {taking: "the result"})
-    return Example(f"{_ask(first, _TEXTS[1])}. Then {then.words}: {said}", plan)
+    return Example(f"{_write_request(first, _TEXTS[1])}. Then {then.words}: {said}", plan)
 
 
 def _find_candidates(tools: Sequence[Tool]) -> Iterator[_Candidate]:
@@ -117,7 +117,7 @@ def _choose_values(candidate: _Candidate, text: str) -> JsonObject:
     return {name: _VALUES.get(kind, text) for name, kind in candidate.arguments.items()}
 
 
-def _ask(candidate: _Candidate, text: str) -> str:
+def _write_request(candidate: _Candidate, text: str) -> str:
     said = _list_values(_choose_values(candidate, text))
     return f"{_name_goal(candidate)}{f': {said}' if said else ''}"
 

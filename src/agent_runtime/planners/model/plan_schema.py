@@ -27,11 +27,11 @@ def build_plan_schema(tools: Sequence[Tool], *, agent_steps: bool, extras: bool 
     them the steps are s1, s2 and so on in their order, and an answer is either steps or the reason why there are none.
     """
     exact = _build_exact(tuple(map(ListedTool, tools)), agent_steps, extras) if 0 < len(tools) <= MOST_TOOLS else None
-    return exact or plan_schema(agent_steps=agent_steps, extras=extras)
+    return exact or build_general_schema(agent_steps=agent_steps, extras=extras)
 
 
 @lru_cache(maxsize=4)
-def plan_schema(*, agent_steps: bool, extras: bool = True) -> JsonObject:
+def build_general_schema(*, agent_steps: bool, extras: bool = True) -> JsonObject:
     """Return the schema of a plan with any tools. `arguments` is a free object, so strict mode is impossible."""
     named = {"server": _make_text_schema("From the catalogue"), "tool": _make_text_schema("From the catalogue")}
     step = _make_tool_step(named, {"type": "object", "additionalProperties": True}, extras=extras)
