@@ -45,11 +45,11 @@ class CurrentRegistry:
             return
         await self._model.refresh()
         now = self._identify()
-        if (now.model, now.no_model) != (self.identities.model, self.identities.no_model):
+        if now != self.identities:
             self.identities = now
 
     def _identify(self) -> Identities:
         servers = {name: entry.identity for name, entry in self.entries.items()}
         if self._model is None:
             return Identities(servers)
-        return Identities(servers, self._model.pinned, None if self._model.pinned else self._model.problem)
+        return Identities(servers, self._model.pinned, self._model.problem)

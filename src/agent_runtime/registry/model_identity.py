@@ -39,7 +39,7 @@ class ModelIdentity:
             name = await self._identify()
         except ModelError as error:
             log.warning("model_not_identified", endpoint=self._settings.endpoint, reason=str(error))
-            self.problem = str(error)
+            self.problem = None if self.pinned else str(error)
         else:
             self.pinned, self.problem = self._pin(name), None
 
