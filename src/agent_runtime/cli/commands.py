@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         raise InvalidInputError([Fault("PROMPT", "The prompt is empty: say what is to be done.")])
     with connect(options) as service:
         task_id = service.client.submit(prompt)["task_id"]
-        follower = _follower(options, service.client, task_id)
+        follower = _make_follower(options, service.client, task_id)
         try:
             task = follower.until_settled()
             while True:
@@ -47,9 +47,14 @@ def run(options: argparse.Namespace) -> int:
         return _finish(options, task, with_id=task["status"] == "needs_attention")
 
 
-def _follower(options: argparse.Namespace, client: Client, task_id: str) -> Follower:
-    """Return a follower of the task. With --json it shows nothing of what models write."""
+def _make_follower(options: argparse.Namespace, client: Client, task_id: str) -> Follower:
+    """Return a follower of the task, which shows what models write unless --json is given."""
     return Follower(client, task_id, LiveText(enabled=not options.json))
+
+
+def _follow(options: argparse.Namespace, client: Client) -> Json:
+    """Follow the task of the command until it ends or waits for a person, and return it."""
+    return _make_follower(options, client, options.task_id).until_settled()
 
 
 def _show_plan(client: Client, task: Mapping[str, Any]) -> None:
@@ -231,7 +236,7 @@ def revise(options: argparse.Namespace) -> int:
         raise InvalidInputError([Fault("FEEDBACK", "The feedback is empty: describe the changes.")])
     with connect(options, resume=options.task_id) as service:
         service.client.revise(options.task_id, options.feedback)
-        task = _follower(options, service.client, options.task_id).until_settled()
+        task = _follow(options, service.client)
         if task["status"] == "awaiting_approval":
             _show_plan(service.client, task)
     return _finish(options, task)
@@ -242,7 +247,7 @@ def rerun(options: argparse.Namespace) -> int:
     with connect(options) as service:
         created = service.client.rerun(options.task_id, "failed_step" if options.from_failed_step else "start")
         options.task_id = created["task_id"]
-        task = _follower(options, service.client, options.task_id).until_settled()
+        task = _follow(options, service.client)
         if task["status"] == "awaiting_approval":
             _show_plan(service.client, task)
     return _finish(options, task, with_id=True)
@@ -253,7 +258,7 @@ def cancel(options: argparse.Namespace) -> int:
     with connect(options, resume=options.task_id) as service:
         task = service.client.cancel(options.task_id, options.reason)
         if not task.get("terminal", True):  # without the scope `read` the answer has no `terminal`
-            task = _follower(options, service.client, options.task_id).until_settled()
+            task = _follow(options, service.client)
     _report(options, task, f"Task {options.task_id} is {task['status']}.")
     return COMPLETED if task["status"] == "cancelled" else FAILED
 
@@ -269,14 +274,14 @@ def _continue(options: argparse.Namespace, service: Service, message: str) -> in
     """Report a decision. A service in this process must also run the task to its end."""
     if service.here:
         output.say(message)
-        return _finish(options, _follower(options, service.client, options.task_id).until_settled())
+        return _finish(options, _follow(options, service.client))
     _report(options, service.client.task(options.task_id), f"{message} Follow it: {hint(options, 'watch')}")
     return 0
 
 
 def watch(options: argparse.Namespace) -> int:
     with connect(options, resume=options.task_id) as service:
-        return _finish(options, _follower(options, service.client, options.task_id).until_settled())
+        return _finish(options, _follow(options, service.client))
 
 
 def _report(options: argparse.Namespace, task: Json, message: str) -> None:
