@@ -100,8 +100,8 @@ class Waits:
                 self._calls.clear()
             return
         answers = list(self._answers.values())
-        outage, model = answers[0].outage, task.contract.model if task.contract else None
-        if outage is None or not self.begin("model", model.model if model else "", outage):
+        outage, name = answers[0].outage, answers[0].question.request.model
+        if outage is None or not self.begin("model", name or "", outage):
             for failed in answers:
                 failed.stage(self._run)
             self._answers.clear()
