@@ -53,8 +53,8 @@ def draw_up(
     rerun: Rerun | None = None,
 ) -> Contract:
     """Validate a plan against the catalogue and return its contract. Without a `model` it may have no agent steps.
-    `no_model`: see `find_faults`.
 
+    `no_model`, `unusable`: see `find_faults`.
     Missing titles and timeouts are filled in, so that the approver sees the values that will apply.
     Raises: InvalidPlanError naming every fault.
     """
@@ -117,10 +117,9 @@ def find_faults(
     no_model: str | None = None,
     unusable: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Fault]:
-    """Yield every fault of a plan with its place. `agent_steps`: agent steps are allowed, as a model is configured.
+    """Yield every fault of a plan with its place. `agent_steps`: agent steps are allowed, as the model is known.
 
-    `no_model`: why they are not although one is configured; None: none is.
-
+    `no_model`: why a configured model is not known; None if none is configured.
     `unusable`: why listed tools and servers are not in the catalogue; see `explain_missing_tool`.
     """
     if len(plan.steps) > limits.max_steps:
