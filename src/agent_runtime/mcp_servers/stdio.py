@@ -150,6 +150,9 @@ class StdioTransport:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
+        if not self.closed.is_set() and self.pipes.stdin is not None:
+            # A broken input may be noticed, and end the session, before the end of the output is read.
+            self._left_us |= self.pipes.stdin.is_closing()
         self.closed.set()
         try:
             # The shield keeps the SDK's cancel scopes out; every wait inside is bounded.
