@@ -24,7 +24,7 @@ from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task
 from agent_runtime.services.task_manager import Submission
 from crashing import CrashingStore, Fuse, is_crash
-from harness import submit_plan, until, until_settled, until_status
+from harness import submit_plan, until, until_settled, until_status, until_waiting
 from hostile_http import hostile_http
 from model_server import ModelServer
 from model_server.replies import Calls, Fault, FaultKind, Text
@@ -45,11 +45,6 @@ def house(tmp_path: Path) -> ShiftyHouse:
 
 def pause(house: ShiftyHouse, seconds: float) -> None:
     house.wait(in_outage=lambda _: seconds)
-
-
-async def until_waiting(runtime: Runtime, task_id: str, attempt: int = 1) -> Task:
-    """Return the task once this many attempts have failed."""
-    return await until(runtime, task_id, lambda task: task.waiting is not None and task.waiting.attempt >= attempt)
 
 
 async def approve_and_break(house: ShiftyHouse, runtime: Runtime, how: str, *steps: str) -> Task:

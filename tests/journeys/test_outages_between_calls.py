@@ -17,7 +17,7 @@ from agent_runtime.domain.events import TaskWaiting, ToolCalled
 from agent_runtime.domain.plan import Plan
 from agent_runtime.domain.status import TaskStatus
 from agent_runtime.domain.task import Task, Waiting
-from harness import submit_plan, until, until_settled
+from harness import submit_plan, until_settled, until_waiting
 from hostile_http import HostileHttp, hostile_http
 from model_server import ModelServer
 from model_server.replies import Calls, Text
@@ -66,11 +66,6 @@ async def run_in_outage(
         yield runtime, await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
 
 
-async def until_waiting(runtime: Runtime, task: Task, attempt: int = 1) -> Task:
-    """Return the task once it waits for this attempt's successor."""
-    return await until(runtime, task.task_id, lambda now: now.waiting is not None and now.waiting.attempt >= attempt)
-
-
 async def read_events(runtime: Runtime, task: Task, *kinds: type[Any]) -> list[Any]:
     return [one.event for one in await runtime.tasks.records(task.task_id, ANYBODY) if isinstance(one.event, kinds)]
 
@@ -85,7 +80,7 @@ async def test_an_idempotent_call_is_repeated_once_its_server_answers_again(
     house: ShiftyHouse, server: HostileHttp, how: How
 ) -> None:
     async with run_in_outage(house, server, how) as (runtime, task):
-        await until_waiting(runtime, task, 2)
+        await until_waiting(runtime, task.task_id, 2)
         server.call_outage = None
         end = await until_settled(runtime, task.task_id)
         waits = await read_events(runtime, task, TaskWaiting)
@@ -102,7 +97,7 @@ async def test_a_task_that_waits_between_two_calls_says_so_and_holds_nothing(
 ) -> None:
     house.wait(in_outage=lambda _: LONG_S)
     async with run_in_outage(house, server, 429) as (runtime, task):
-        view = task_view(await until_waiting(runtime, task))
+        view = task_view(await until_waiting(runtime, task.task_id))
         await eventually(lambda: runtime.runner.queue == {"running": 0, "waiting": 0, "resting": 0, "in_outage": 1})
         await runtime.tasks.decide(task.task_id, Cancel(), ANYBODY)
         end = await until_settled(runtime, task.task_id)
@@ -115,7 +110,7 @@ async def test_a_task_that_waits_between_two_calls_says_so_and_holds_nothing(
 async def test_the_repetitions_of_a_plan_come_before_the_wait(house: ShiftyHouse, server: HostileHttp) -> None:
     house.wait(in_outage=lambda _: LONG_S)
     async with run_in_outage(house, server, 429, plan_to_pay(retries=2)) as (runtime, task):
-        await until_waiting(runtime, task)
+        await until_waiting(runtime, task.task_id)
     assert len(server.find_paths("tools/call")) == 3
 
 
@@ -127,7 +122,7 @@ async def test_a_server_that_names_a_later_time_is_left_alone_until_then(
     at = datetime.now(UTC) + timedelta(seconds=1000)
     server.retry_after = "1000" if form == "seconds" else format_datetime(at, usegmt=True)
     async with run_in_outage(house, server, how, plan_to_pay(retries=2)) as (runtime, task):
-        waiting = wait_of(await until_waiting(runtime, task))
+        waiting = wait_of(await until_waiting(runtime, task.task_id))
     assert timedelta(seconds=980) < waiting.next_try_at - waiting.since <= timedelta(seconds=1001)
     assert (waiting.attempt, len(server.find_paths("tools/call"))) == (1, 1)
 
@@ -138,7 +133,7 @@ async def test_a_server_that_cannot_be_connected_to_names_the_time_too(house: Sh
         task = await submit_plan(runtime, plan_to_pay())
         server.outage = 503
         await runtime.tasks.decide(task.task_id, Approve(), ANYBODY)
-        waiting = wait_of(await until_waiting(runtime, task))
+        waiting = wait_of(await until_waiting(runtime, task.task_id))
     assert timedelta(seconds=999) < waiting.next_try_at - waiting.since <= timedelta(seconds=1001)
 
 
@@ -147,7 +142,7 @@ async def test_no_server_makes_a_task_wait_longer_than_the_settings_allow(
 ) -> None:
     server.retry_after = "9" * 30
     async with run_in_outage(house, server, 429) as (runtime, task):
-        waiting = wait_of(await until_waiting(runtime, task))
+        waiting = wait_of(await until_waiting(runtime, task.task_id))
     assert waiting.next_try_at == waiting.gives_up_at
 
 
@@ -185,7 +180,7 @@ async def test_the_repetition_is_made_after_a_restart_and_not_before_its_time(
 ) -> None:
     house.wait(in_outage=lambda _: 1.0)
     async with run_in_outage(house, server, 503) as (runtime, task):
-        waiting = wait_of(await until_waiting(runtime, task))
+        waiting = wait_of(await until_waiting(runtime, task.task_id))
     server.call_outage = None
     async with house.open() as runtime:
         end = await until_settled(runtime, task.task_id)
@@ -225,7 +220,7 @@ async def test_a_model_is_told_the_answer_after_the_outage(
 ) -> None:
     models.on("Pay.", Calls([("ledger__pay", {})]), Text("done"))
     async with run_in_outage(house, server, 429, AGENT_PLAN) as (runtime, task):
-        await until_waiting(runtime, task, 2)
+        await until_waiting(runtime, task.task_id, 2)
         server.call_outage = None
         end = await until_settled(runtime, task.task_id)
     assert (end.status, end.result) == (TaskStatus.COMPLETED, "done")

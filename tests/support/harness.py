@@ -176,5 +176,10 @@ async def until_settled(runtime: Runtime, task_id: str) -> Task:
     return await until(runtime, task_id, lambda task: task.terminal or task.status is TaskStatus.NEEDS_ATTENTION)
 
 
+async def until_waiting(runtime: Runtime, task_id: str, attempt: int = 1) -> Task:
+    """Wait until this many attempts to reach what the task needs have failed, and return it."""
+    return await until(runtime, task_id, lambda task: task.waiting is not None and task.waiting.attempt >= attempt)
+
+
 def names(records: Sequence[EventRecord]) -> list[str]:
     return [record.type for record in records]

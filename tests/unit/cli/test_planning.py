@@ -1,12 +1,12 @@
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 import pytest
 
 from agent_runtime.cli import main
+from odd_servers import run_http_server
 
 ATTEMPT: dict[str, Any] = {
     "number": 2,
@@ -40,10 +40,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with run_http_server(_Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_each_attempt_is_shown_with_what_was_asked_answered_and_wrong(
