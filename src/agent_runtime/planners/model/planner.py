@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -26,6 +27,8 @@ from agent_runtime.planners.model.tool_listing import find_nearest, list_tools
 from agent_runtime.services.ports import LanguageModel
 
 log = structlog.get_logger()
+
+_Found = TypeVar("_Found")
 
 CATALOGUE_TOKENS = 24_000
 """The most tokens of the catalogue, estimated."""
@@ -89,10 +92,11 @@ class ModelPlanner:
 
 @dataclass(frozen=True, slots=True)
 class _Faulty:
-    """An answer that is no plan, and why."""
+    """An answer that is no plan, why, and the (server, tool) pairs that it names."""
 
     text: str
     faults: Sequence[Fault]
+    named: Sequence[tuple[str, str]] = ()
 
 
 class _Attempt:
@@ -140,7 +144,7 @@ class _Attempt:
                 repairs_left -= 1
                 continue
             try:
-                plan = await self._read(answer.text)
+                plan = await _read(self._read_and_judge, answer.text)
             except Declined as reason:
                 await self._notes.end("declined", answer.usage, answer=answer.text, message=str(reason))
                 raise PlanningError(
@@ -154,14 +158,11 @@ class _Attempt:
                     continue
                 if not repairs_left:
                     raise self._make_invalid_error(error.faults, answer.read_tokens) from error
-                faulty = _Faulty(answer.text, error.faults)
+                faulty = _Faulty(answer.text, error.faults, await _read(find_named_tools, answer.text))
                 repairs_left -= 1
             else:
                 await self._notes.end("planned", answer.usage, answer=answer.text)
                 return PlanAnswer(plan, self._usage)
-
-    async def _read(self, text: str) -> Plan:
-        return await asyncio.to_thread(self._read_and_judge, text) if len(text) > _LONG else self._read_and_judge(text)
 
     def _read_and_judge(self, text: str) -> Plan:
         read = read_plan(text, self._request.tools, self._request.prompt)
@@ -282,7 +283,7 @@ class _Attempt:
         hidden = [tool for tool in self._request.tools if tool.key not in self._listing.full]
         misused = any(".arguments." in fault.field for fault in faulty.faults)
         shown: set[str] = set()
-        for server, name in find_named_tools(faulty.text):
+        for server, name in faulty.named:
             key = tool_key(server, name)
             found = [tools[key]] if key in tools else find_nearest(hidden, f"{server} {name}", _NEAREST)
             for tool in found:
@@ -306,6 +307,11 @@ class _Attempt:
                 f"{self._measure(self._conversation).whole}, so its endpoint cut it without a word: {LARGER_CONTEXT}"
             )
         return PlanningError(message, code="invalid_plan", usage=self._usage)
+
+
+async def _read(read: Callable[[str], _Found], answer: str) -> _Found:
+    """Return what `read` finds in an answer; it runs in a thread where it would block the event loop."""
+    return await asyncio.to_thread(read, answer) if len(answer) > _LONG else read(answer)
 
 
 def _find_cut(code: str) -> Fault:
