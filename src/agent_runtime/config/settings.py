@@ -140,6 +140,11 @@ class OpenAISettings(Section):
         return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
 
     @property
+    def on_loopback(self) -> bool:
+        """Return whether the endpoint is on this machine."""
+        return _is_loopback(urlsplit(self.endpoint).hostname or "")
+
+    @property
     def configured(self) -> bool:
         """Return whether a model is configured. An empty key and the placeholder of the sample files do not count."""
         key = self.api_key.get_secret_value() if self.api_key else ""
@@ -344,11 +349,7 @@ class Settings(Section):
     @property
     def off_loopback(self) -> bool:
         """Return whether other machines can reach the service. Host names other than localhost count as reachable."""
-        host = self.server.host.strip("[]")
-        try:
-            return not ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host.lower() != "localhost"
+        return not _is_loopback(self.server.host.strip("[]"))
 
     @property
     def says_who_may_call(self) -> bool:
@@ -361,3 +362,10 @@ class Settings(Section):
         if self.auth.mode is None:
             return self.off_loopback or self.auth.keys_file is not None or bool(self.auth.keys)
         return self.auth.mode == "keys"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,12 +1,10 @@
 """Finds out which model an endpoint has, where the settings name none."""
 
 import asyncio
-import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from agent_runtime.config import OpenAISettings
 from agent_runtime.models.answer_reader import ResponseInfo
@@ -76,16 +74,8 @@ def read_names(answer: Any) -> Iterator[str]:
 def choose_model(names: Sequence[str], settings: OpenAISettings, failures: Failures) -> str:
     """Return the name of the model to use. Raises: Failure, which names the models where the choice is not clear."""
     fitting = [name for name in names if not _NO_CHAT.search(name)]
-    if fitting and (len(fitting) == 1 or _is_here(settings.endpoint)):
+    if fitting and (len(fitting) == 1 or settings.on_loopback):
         return fitting[0]
     shown = ", ".join(map(repr, names[:_MOST_SHOWN]))
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     raise failures.make_undecided(f"{shown}{more}", several=bool(fitting))
-
-
-def _is_here(endpoint: str) -> bool:
-    host = urlsplit(endpoint).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
