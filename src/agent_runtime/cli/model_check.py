@@ -108,17 +108,13 @@ async def check_model(
         plans = f"{planner.name}: the model makes the plans, and carries out agent steps"
     prompt = _write_prompt(settings, tools) if isinstance(planner, ModelPlanner) else None
     async with model:
-        examination = _Examination(model, model.list_names, answer_s, with_key=_has_key(settings.openai))
+        examination = _Examination(model, model.list_names, answer_s, with_key=settings.openai.has_key)
         return [Finding("planner", "ok", plans), *await examination.run(prompt)]
 
 
 def _disable_retries(settings: OpenAISettings) -> OpenAISettings:
     """Return the settings without retries."""
     return settings.model_copy(update={"max_retries": 0})
-
-
-def _has_key(settings: OpenAISettings) -> bool:
-    return settings.model_copy(update={"base_url": None}).configured
 
 
 def _write_prompt(settings: Settings, tools: Sequence[Tool]) -> str:

@@ -146,9 +146,14 @@ class OpenAISettings(Section):
 
     @property
     def configured(self) -> bool:
-        """Return whether a model is configured. An empty key and the placeholder of the sample files do not count."""
+        """Return whether a model is configured."""
+        return bool(self.base_url) or self.has_key
+
+    @property
+    def has_key(self) -> bool:
+        """Return whether a key is set. An empty one and the placeholder of the sample files do not count."""
         key = self.api_key.get_secret_value() if self.api_key else ""
-        return bool(self.base_url) or key.lower().replace("_", "-") not in {"", PLACEHOLDER_KEY}
+        return key.lower().replace("_", "-") not in {"", PLACEHOLDER_KEY}
 
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+/?", re.IGNORECASE)
