@@ -92,10 +92,9 @@ class Endpoint:
         await self._client.aclose()
         await self._model.close()
 
-    async def ask(self, request: ModelRequest, dialect: Dialect, info: ResponseInfo | None = None) -> ModelAnswer:
+    async def ask(self, request: ModelRequest, dialect: Dialect, info: ResponseInfo) -> ModelAnswer:
         """Return the model's answer to one request, and fill in the facts about it. Raises: Failure."""
         text = RedactedStream(self._redactor, SpokenText(request.on_text).write)
-        info = info or ResponseInfo(dialect.streams)
         info.on_text, info.most = text.write, self._most
         info.returned = find_extras(request.items, self._settings.model) if dialect.returns else {}
         token = RESPONSE_INFO.set(info)
