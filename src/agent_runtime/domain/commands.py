@@ -12,6 +12,7 @@ from agent_runtime.domain.plan import AgentStep, ToolStep, find_unreferenced_ste
 from agent_runtime.domain.references import text_of
 from agent_runtime.domain.status import WAITING, TaskStatus
 from agent_runtime.domain.task import Call, StepState, StepStatus, Task, may_outlast, may_repeat, must_rest
+from agent_runtime.domain.tools import StoredResult
 
 RESULT_CHARACTERS = 262_144
 """The maximum length of a task's result, in characters. The journal keeps the whole result of each step."""
@@ -47,9 +48,11 @@ class WriteEvents:
 
 @dataclass(frozen=True, slots=True)
 class OutlastOutage:
-    """Have the task wait, and then repeat the latest call of this step, which met an outage of its server."""
+    """Have the task wait, and then repeat the latest call of this step: by this result its server is down."""
 
     step: ToolStep | AgentStep
+    server: str
+    result: StoredResult
 
 
 Command = ProposePlan | CallTool | AskModel | OutlastOutage | WriteEvents
@@ -148,7 +151,7 @@ def _follow_call(task: Task, step: ToolStep | AgentStep, call: Call, in_flight: 
         if has_budget(task, in_flight):
             yield CallTool(step)
     elif call.result is not None and may_outlast(task, call) and exceeded_budget(task) is None:
-        yield OutlastOutage(step)
+        yield OutlastOutage(step, call.server, call.result)
     elif call.result is None:
         reason = "the service stopped, or lost the call, before the answer came"
         yield WriteEvents((ev.StepOutcomeUnknown(step_id=step.id, call_id=call.call_id, reason=reason),))

@@ -181,8 +181,8 @@ class Execution:
                 self._run.stage(*events)
             case ProposePlan():
                 await self._propose()
-            case OutlastOutage(step):
-                self._waits.outlast(step.id)
+            case OutlastOutage(step, server, result):
+                self._waits.outlast(step.id, server, result)
             case CallTool(step):
                 return await self._begin_call(step, begun, busy)
             case AskModel(step):

@@ -12,6 +12,7 @@ from agent_runtime.domain.events import TaskWaiting
 from agent_runtime.domain.outages import OutageLimits, end_call
 from agent_runtime.domain.references import text_of
 from agent_runtime.domain.task import may_outlast, may_repeat
+from agent_runtime.domain.tools import StoredResult
 from agent_runtime.services.broker import Outcome
 from agent_runtime.services.executor_agent import Answered
 from agent_runtime.services.run import Run
@@ -76,15 +77,11 @@ class Waits:
         self._exits[step_id] = mark, times
         return times
 
-    def outlast(self, step_id: str) -> None:
+    def outlast(self, step_id: str, server: str, result: StoredResult) -> None:
         """Hold up a step whose call met an outage. If the task may not wait for its end, stage the end of the call."""
-        call = self._run.task.steps[step_id].call
-        assert call is not None  # noqa: S101 - the command is about its result
-        assert call.result is not None  # noqa: S101
-        error = ServerUnavailableError(
-            call.server, text_of(call.result), may_pass=True, retry_after_s=call.result.retry_after_s or 0.0
-        )
-        if self._plan_wait("server", call.server, error) is None:
+        after_s = result.retry_after_s or 0.0
+        error = ServerUnavailableError(server, text_of(result), may_pass=True, retry_after_s=after_s)
+        if self._plan_wait("server", server, error) is None:
             self._end_calls({step_id: error})
         else:
             self._calls[step_id] = error
