@@ -66,7 +66,7 @@ class Bounds:
     def __init__(self, settings: OpenAISettings, failures: Failures) -> None:
         self._settings = settings
         self._failures = failures
-        self._limits = AnswerLimits(settings, openai=settings.at_openai)
+        self._limits = AnswerLimits(settings)
 
     async def ask(
         self, endpoint: "Endpoint", exchange: Exchange, request: ModelRequest, dialect: Dialect
@@ -78,14 +78,14 @@ class Bounds:
         limit = self._limits.choose(request)
         for _ in range(_MOST_CHANGES):
             try:
-                return await self._ask_once(endpoint, exchange, replace(request, max_tokens=limit), dialect)
+                return await self._ask_once(endpoint, exchange, request, dialect, limit)
             except Failure as failure:
                 other = self._find_other_limit(limit, request, failure, thinking=exchange.info.only_thinks)
                 if other is None:
                     raise
                 log.info("model_asked_with_other_limit", limit=other, before=limit, said=failure.message)
                 limit = other
-        return await self._ask_once(endpoint, exchange, replace(request, max_tokens=limit), dialect)
+        return await self._ask_once(endpoint, exchange, request, dialect, limit)
 
     def _find_other_limit(self, limit: int, request: ModelRequest, failure: Failure, *, thinking: bool) -> int | None:
         if failure.code == "model_answer_truncated" and thinking:
@@ -96,18 +96,17 @@ class Bounds:
         return self._limits.lower(limit, failure.named) if refused else None
 
     async def _ask_once(
-        self, endpoint: "Endpoint", exchange: Exchange, request: ModelRequest, dialect: Dialect
+        self, endpoint: "Endpoint", exchange: Exchange, request: ModelRequest, dialect: Dialect, limit: int
     ) -> ModelAnswer:
-        assert request.max_tokens is not None  # noqa: S101 - `ask` has set it
         repetition = RepetitionDetector(LEAST_TEXT if request.schema is None else LEAST_IN_FORM)
         info = exchange.info = ResponseInfo(dialect.streams, repetition=repetition)
-        info.limit = _CHARACTERS * request.max_tokens + _MORE_CHARACTERS
+        info.limit = _CHARACTERS * limit + _MORE_CHARACTERS
         answer = None
         try:
-            answer = await endpoint.ask(request, dialect, info)
+            answer = await endpoint.ask(replace(request, max_tokens=limit), dialect, info)
         except Failure as failure:
             if failure.code == "model_answer_truncated":
-                raise self._explain_cut(request.max_tokens, exchange) from failure
+                raise self._explain_cut(limit, exchange) from failure
             raise
         else:
             if info.thinks:

@@ -110,15 +110,15 @@ class AnswerLimits:
     limit of the request (what a budget leaves) or one that the endpoint has named holds as well.
     """
 
-    def __init__(self, settings: OpenAISettings, *, openai: bool) -> None:
+    def __init__(self, settings: OpenAISettings) -> None:
         self._set = settings.answer_tokens
-        self._openai = openai
+        self._at_openai = settings.at_openai
         self._thinks = False
         self._named: int | None = None
 
     def choose(self, request: ModelRequest) -> int:
         """Return the limit for the answer to this request."""
-        short = request.schema is not None and not (self._openai or self._thinks)
+        short = request.schema is not None and not (self._at_openai or self._thinks)
         limit = self._set or (PLAN_TOKENS if short else MOST_ANSWER_TOKENS)
         return min(limit, self._named or limit, request.max_tokens or limit)
 

@@ -110,7 +110,8 @@ def test_the_longest_answer_that_an_endpoint_gives_is_read(said: str) -> None:
 
 
 def limits(*, openai: bool = False, **settings: int) -> AnswerLimits:
-    return AnswerLimits(OpenAISettings.model_validate({"base_url": "http://127.0.0.1:9/v1", **settings}), openai=openai)
+    base_url = None if openai else "http://127.0.0.1:9/v1"
+    return AnswerLimits(OpenAISettings.model_validate({"base_url": base_url, **settings}))
 
 
 def test_every_answer_has_a_limit_and_that_of_a_plan_is_lower_off_openai() -> None:
