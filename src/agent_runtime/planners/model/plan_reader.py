@@ -138,15 +138,12 @@ def _find_plan(text: str) -> JsonObject:
     plan: JsonObject | None = None
     try:
         for piece in find_pieces(text):
-            if piece.fault is not None:
-                if plan is None and _looks_like_plan(piece):
+            found = _unwrap(piece.value)
+            if plan is None:
+                if piece.fault is not None and _looks_like_plan(piece):
                     raise InvalidPlanError([Fault("", f"In your answer {piece.fault}.")])
-                other = plan is not None and '"steps"' in piece.text
-            else:
-                found = _unwrap(piece.value)
-                other = plan is not None and found is not None and _spell(found) != _spell(plan)
-                plan = found if plan is None else plan
-            if other:
+                plan = found
+            elif _is_other_plan(piece, found, plan):
                 raise InvalidPlanError([Fault("", _SEVERAL)])
     except NoJsonError as error:
         raise InvalidPlanError([Fault("", f"In your answer {error}.")]) from error
@@ -155,6 +152,13 @@ def _find_plan(text: str) -> JsonObject:
             [Fault("", 'The answer holds no plan: write one JSON object with "steps", and nothing else.')]
         )
     return plan
+
+
+def _is_other_plan(piece: JsonPiece, found: JsonObject | None, plan: JsonObject) -> bool:
+    """Return whether a later piece, in which `found` is the plan if any, is meant as another plan than `plan`."""
+    if piece.fault is not None:
+        return '"steps"' in piece.text
+    return found is not None and _spell(found) != _spell(plan)
 
 
 def _spell(plan: JsonObject) -> str:
