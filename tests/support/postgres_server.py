@@ -103,13 +103,6 @@ class PostgresServer:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def end_sessions(self, name: str = "agent-runtime%") -> int:
-        """End the sessions whose application has such a name, as a server does that is shut down."""
-        ended = self.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '{name}'"  # noqa: S608
-        )
-        return len(ended)
-
     def _answers(self) -> bool:
         try:
             self.execute("SELECT 1")

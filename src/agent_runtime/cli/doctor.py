@@ -167,7 +167,7 @@ async def _write(settings: Settings) -> None:
 class _Seen:
     """The findings about servers, and the tools that can be used."""
 
-    findings: Sequence[Finding] = ()
+    findings: Sequence[Finding]
     tools: Sequence[Tool] = ()
 
 

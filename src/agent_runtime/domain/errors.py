@@ -353,10 +353,9 @@ class CallNotSentError(AgentRuntimeError):
 
     code = "call_not_sent"
 
-    def __init__(self, message: str, *, may_pass: bool = False, retry_after_s: float = 0.0) -> None:
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
         super().__init__(message)
         self.may_pass = may_pass
-        self.retry_after_s = retry_after_s
 
 
 class SessionLostError(CallNotSentError):
