@@ -45,18 +45,14 @@ async def models() -> AsyncIterator[ModelServer]:
 
 @pytest.fixture(params=STREAMED, ids=str)
 async def ask(request: pytest.FixtureRequest, models: ModelServer) -> AsyncIterator[Asker]:
-    asker = Asker(models, request.param, Time())
-    yield asker
-    for model in asker.made:
-        await model.aclose()
+    async with Asker(models, request.param, Time()) as asker:
+        yield asker
 
 
 @pytest.fixture
 async def chat(models: ModelServer) -> AsyncIterator[Asker]:
-    asker = Asker(models, STREAMED[1], Time())
-    yield asker
-    for model in asker.made:
-        await model.aclose()
+    async with Asker(models, STREAMED[1], Time()) as asker:
+        yield asker
 
 
 # What is sent without an end

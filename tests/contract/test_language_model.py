@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pytest
 from pydantic import SecretStr
@@ -103,6 +103,13 @@ class Asker:
     time: Time
     made: list[OpenAIModel] = field(default_factory=list)
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for model in self.made:
+            await model.aclose()
+
     def model(self, **settings: Any) -> OpenAIModel:
         given = {"base_url": self.models.base_url, "api": self.way.api, "stream": self.way.stream, "api_key": KEY}
         given |= {"model": "tiny", "timeout_s": 5.0} | settings
@@ -131,10 +138,14 @@ async def ask_in_time(model: LanguageModel, request: ModelRequest) -> ModelAnswe
 
 @pytest.fixture
 async def ask(models: ModelServer, way: Way, time: Time) -> AsyncIterator[Asker]:
-    asker = Asker(models, way, time)
-    yield asker
-    for model in asker.made:
-        await model.aclose()
+    async with Asker(models, way, time) as asker:
+        yield asker
+
+
+CHAT = pytest.mark.parametrize(
+    "way", [Way("chat_completions", stream=True), Way("chat_completions", stream=False)], indirect=True, ids=str
+)
+STREAMED_CHAT = pytest.mark.parametrize("way", [Way("chat_completions", stream=True)], indirect=True, ids=str)
 
 
 def status(number: int, message: str = "no", **error: Any) -> Callable[[Request], Text]:
@@ -262,41 +273,35 @@ async def test_a_conversation_goes_on_from_the_items_that_were_kept(ask: Asker) 
 async def test_items_kept_in_one_api_can_be_sent_in_the_other(models: ModelServer, time: Time) -> None:
     for here, there in (("responses", "chat_completions"), ("chat_completions", "responses")):
         ask, other = Asker(models, Way(here, stream=True), time), Asker(models, Way(there, stream=True), time)  # type: ignore[arg-type]
-        first = await ask.answer(Calls([(READ.name, {})], text="Reading.", ids=["c1"]), request=question(tools=(READ,)))
-        output = {"type": "function_call_output", "call_id": "c1", "output": "text"}
-        await other.answer(Text("ok"), request=ModelRequest("", [USER, *first.items, output], tools=[READ]))
+        reading = Calls([(READ.name, {})], text="Reading.", ids=["c1"])
+        async with ask, other:
+            first = await ask.answer(reading, request=question(tools=(READ,)))
+            output = {"type": "function_call_output", "call_id": "c1", "output": "text"}
+            await other.answer(Text("ok"), request=ModelRequest("", [USER, *first.items, output], tools=[READ]))
         assert models.requests[-1].results == {"c1": "text"}
-        for model in (*ask.made, *other.made):
-            await model.aclose()
 
 
+@CHAT
 @pytest.mark.parametrize("reply", [reply_like_gemini, reply_like_deepseek, reply_like_litellm])
-@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-async def test_an_endpoint_gets_back_what_it_sent_with_a_call(
-    models: ModelServer, time: Time, reply: Callable[[Request], Answer], *, stream: bool
-) -> None:
-    ask = Asker(models, Way("chat_completions", stream), time)
+async def test_an_endpoint_gets_back_what_it_sent_with_a_call(ask: Asker, reply: Callable[[Request], Answer]) -> None:
     items: list[dict[str, Any]] = [USER]
     model = ask.model(max_retries=0)
     for turn in range(3):
-        models.next(reply if turn == 2 else lambda request: reply(replace(request, items=())))
+        ask.models.next(reply if turn == 2 else lambda request: reply(replace(request, items=())))
         request = ModelRequest("", json.loads(json.dumps(items)), tools=[READ])  # as a journal keeps them
         answer = await ask_in_time(model, request)
         items += answer.items
         items += [{"type": "function_call_output", "call_id": one.call_id, "output": "1"} for one in answer.calls]
     assert answer.text == "done"
     assert len({one["call_id"] for one in items if one.get("type") == "function_call"}) == 2
-    await model.aclose()
 
 
-async def test_another_model_does_not_get_what_one_sent_with_a_call(models: ModelServer, time: Time) -> None:
-    ask = Asker(models, Way("chat_completions", stream=False), time)
+@pytest.mark.parametrize("way", [Way("chat_completions", stream=False)], indirect=True, ids=str)
+async def test_another_model_does_not_get_what_one_sent_with_a_call(ask: Asker) -> None:
     first = await ask.answer(reply_like_deepseek, request=question(tools=(READ,)))
     output = {"type": "function_call_output", "call_id": first.calls[0].call_id, "output": "1"}
     await ask.answer(Text("ok"), request=ModelRequest("", [USER, *first.items, output]), model="huge")
-    assert "reasoning_content" not in json.dumps(models.requests[-1].body)
-    for model in ask.made:
-        await model.aclose()
+    assert "reasoning_content" not in json.dumps(ask.models.requests[-1].body)
 
 
 async def test_a_tool_is_offered_as_endpoints_accept_it_and_called_as_it_is(ask: Asker) -> None:
@@ -325,18 +330,15 @@ async def test_functions_are_described_with_few_words_where_an_endpoint_has_no_m
     assert len(ask.models.requests) == 3
 
 
-async def test_thoughts_are_left_out_where_the_endpoint_does_not_want_them_back(
-    models: ModelServer, time: Time
-) -> None:
-    ask = Asker(models, Way("chat_completions", stream=True), time)
+@STREAMED_CHAT
+async def test_thoughts_are_left_out_where_the_endpoint_does_not_want_them_back(ask: Asker) -> None:
     model = ask.model(max_retries=0)
-    models.script([Rule("", (refuse_first(refuse_returned_thoughts, Text("done")),))])
-    models.next(reply_like_deepseek)
+    ask.models.script([Rule("", (refuse_first(refuse_returned_thoughts, Text("done")),))])
+    ask.models.next(reply_like_deepseek)
     first = await ask_in_time(model, question(tools=(READ,)))
     output = {"type": "function_call_output", "call_id": first.calls[0].call_id, "output": "1"}
     request = ModelRequest("", [USER, *first.items, output], tools=[READ])
     assert (await ask_in_time(model, request)).text == "done"
-    await model.aclose()
 
 
 async def test_nothing_is_left_at_the_endpoint(ask: Asker) -> None:
@@ -397,12 +399,6 @@ async def test_an_endpoint_that_does_not_stream_is_asked_without(ask: Asker) -> 
     ask.models.next(Text("whole"))
     assert (await ask_in_time(model, question())).text == "whole"
     assert not ask.models.requests[-1].stream
-
-
-CHAT = pytest.mark.parametrize(
-    "way", [Way("chat_completions", stream=True), Way("chat_completions", stream=False)], indirect=True, ids=str
-)
-STREAMED_CHAT = pytest.mark.parametrize("way", [Way("chat_completions", stream=True)], indirect=True, ids=str)
 
 
 @STREAMED_CHAT
