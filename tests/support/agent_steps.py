@@ -56,13 +56,16 @@ def after(task: Task, *events: ev.Event) -> Task:
     return task
 
 
-def make_proposed_task(contract: Contract) -> Task:
+def plan_proposed(contract: Contract) -> ev.PlanProposed:
     definitions = {key: tool.definition for key, tool in TOOLS.items() if key in contract.pins}
-    plan = ev.PlanProposed(
+    return ev.PlanProposed(
         revision=1, digest=contract.digest, contract=contract, definitions=definitions, planner="openai"
     )
+
+
+def make_proposed_task(contract: Contract) -> Task:
     submitted = ev.TaskSubmitted(prompt="p", limits=contract.limits)
-    return after(Task("t"), submitted, ev.TaskClaimed(runner="r", epoch=1), plan)
+    return after(Task("t"), submitted, ev.TaskClaimed(runner="r", epoch=1), plan_proposed(contract))
 
 
 def make_executing_task(contract: Contract, approver: str = ev.ANONYMOUS) -> Task:
@@ -117,13 +120,10 @@ def model_answered(
 
 def begin_journal(contract: Contract) -> tuple[ev.Event, ...]:
     """Return the events of a task until the agent step `do` of its approved plan has started, after `look`."""
-    definitions = {key: tool.definition for key, tool in TOOLS.items() if key in contract.pins}
     return (
         ev.TaskSubmitted(prompt="p"),
         ev.TaskClaimed(runner="r", epoch=1),
-        ev.PlanProposed(
-            revision=1, digest=contract.digest, contract=contract, definitions=definitions, planner="openai"
-        ),
+        plan_proposed(contract),
         ev.PlanApproved(revision=1, digest=contract.digest),
         ev.TaskClaimed(runner="r", epoch=2),
         step_started("look"),
