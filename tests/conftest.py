@@ -1,5 +1,6 @@
 """Fixtures and settings of all tests."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,12 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
     if ON_POSTGRESQL:
         house.use_postgresql(request.getfixturevalue("postgres_url"))
     return house
+
+
+@pytest.fixture(scope="session")
+def library() -> None:
+    """Import the library of the language model, which takes long, before the time of a test counts."""
+    importlib.import_module("agent_runtime.models.openai_agents")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """No answer of a model holds its task for longer than its bounds, whatever the model writes and the endpoint sends."""
 
 import asyncio
-import importlib
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -26,14 +25,10 @@ from model_server.replies import Fault, Reply, Text
 from model_server.requests import Request, WireError
 from waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("library")
+
 STREAMED = [Way("responses", stream=True), Way("chat_completions", stream=True)]
 TOOL = OfferedTool("files__read", "Read a file.", {"type": "object"})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def library() -> None:
-    """Import the library, which takes long on a busy machine, before the time of a test counts."""
-    importlib.import_module("agent_runtime.models.openai_agents")
 
 
 @pytest.fixture

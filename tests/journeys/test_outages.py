@@ -476,6 +476,7 @@ async def test_an_agent_step_fails_once_its_model_was_away_for_too_long(
     assert (end.status, end.error.step_id) == (TaskStatus.FAILED, "do")
 
 
+@pytest.mark.usefixtures("library")
 async def test_waiting_uses_up_no_seconds_of_the_budget(house: ShiftyHouse, models: ModelServer) -> None:
     pause(house, 0.4)
     models.on(PROMPT, DOWN, DOWN, Text("done"))
