@@ -127,10 +127,10 @@ def _takes_database_url(environ: Mapping[str, str]) -> bool:
 
 def _add_libpq(settings: Settings, environ: Mapping[str, str]) -> Settings:
     """Return the settings with what the environment says of a PostgreSQL connection."""
-    storage = settings.storage
-    if storage.url is None or not storage.on_postgresql:
+    url = settings.storage.postgresql_url
+    if url is None:
         return settings
-    return settings.model_copy(update={"storage": storage.model_copy(update=read_libpq(storage.url, environ))})
+    return settings.model_copy(update={"storage": settings.storage.model_copy(update=read_libpq(url, environ))})
 
 
 def _config_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -217,9 +217,14 @@ class StorageSettings(Section):
         return url
 
     @property
+    def postgresql_url(self) -> str | None:
+        """The URL of the PostgreSQL database that is the store; None if a SQLite file is."""
+        return self.url if self.url is not None and is_postgresql(self.url) else None
+
+    @property
     def on_postgresql(self) -> bool:
         """Return whether the store is a PostgreSQL database."""
-        return self.url is not None and is_postgresql(self.url)
+        return self.postgresql_url is not None
 
     @property
     def database_path(self) -> Path:
@@ -229,13 +234,13 @@ class StorageSettings(Section):
     @property
     def shown(self) -> str:
         """The store for display, without credentials."""
-        return show(self.url) if self.url is not None and self.on_postgresql else str(self.database_path)
+        return str(self.database_path) if self.postgresql_url is None else show(self.postgresql_url)
 
     @property
     def passwords(self) -> list[str]:
         """Every password of a connection to the store."""
         given = [value.get_secret_value() for name, value in self.libpq.items() if name in SECRET_PARAMETERS]
-        return [*given, *(find_passwords(self.url) if self.url is not None and self.on_postgresql else ())]
+        return given if self.postgresql_url is None else [*given, *find_passwords(self.postgresql_url)]
 
 
 class ApprovalSettings(Section):
